@@ -1,0 +1,128 @@
+"""The protocol every architecture speaks: levels, and entries decoded as whole arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Protocol
+
+from inspector.columns import U8, U16, U64, Mask
+
+
+class Level(IntEnum):
+    """Page-table levels, named as the kernel names the entry, smallest first."""
+
+    PTE = 1
+    PMD = 2
+    PUD = 3
+    P4D = 4
+    PGD = 5
+
+
+class Kind(IntEnum):
+    """What one page-table slot holds."""
+
+    NONE = 0
+    TABLE = 1
+    LEAF = 2
+    """Present for the mm: hardware-present, PROT_NONE or NUMA-hinting, or a PMD being invalidated."""
+    SWAP = 3
+    MIGRATION_READ = 4
+    MIGRATION_READ_EXCLUSIVE = 5
+    MIGRATION_WRITE = 6
+    DEVICE_READ = 7
+    DEVICE_WRITE = 8
+    DEVICE_EXCLUSIVE = 9
+    HWPOISON = 10
+    MARKER = 11
+    SWAPIN_ERROR = 12
+    BAD = 13
+    """A pattern that this kernel never writes."""
+
+
+MIGRATION_KINDS = (Kind.MIGRATION_READ, Kind.MIGRATION_READ_EXCLUSIVE, Kind.MIGRATION_WRITE)
+PFN_KINDS = (*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.DEVICE_EXCLUSIVE, Kind.HWPOISON)
+"""Non-present kinds whose offset is a page frame number."""
+
+
+class Bit(IntFlag):
+    """Attributes of an entry, the same on every architecture."""
+
+    WRITE = 1 << 0
+    DIRTY = 1 << 1
+    YOUNG = 1 << 2
+    USER = 1 << 3
+    EXEC = 1 << 4
+    SPECIAL = 1 << 5
+    UFFD_WP = 1 << 6
+    SOFT_DIRTY = 1 << 7
+    PROT_NONE = 1 << 8
+    """Present for the mm, not for the hardware: PROT_NONE, NUMA hint, or an invalidated huge PMD."""
+    DEVMAP = 1 << 9
+    EXCLUSIVE = 1 << 10
+    """Swap entries: the anonymous page belonged to one process alone."""
+    CONT = 1 << 11
+    SHADOW_STACK = 1 << 12
+
+
+@dataclass(frozen=True, slots=True)
+class LevelShape:
+    """One level of the user half of the address space."""
+
+    level: Level
+    shift: int
+    """log2 of the bytes one entry covers."""
+    entries: int
+    """Entries of one table."""
+    user_entries: int
+    """Entries of one table that user addresses can reach: fewer than ``entries`` at the top only."""
+    can_leaf: bool
+
+
+class Arch(Protocol):
+    """Decoding of page-table entries; every method takes and gives whole uint64 arrays."""
+
+    @property
+    def name(self) -> str:
+        """The kernel's name of the architecture."""
+
+    @property
+    def page_shift(self) -> int:
+        """log2 of the page size."""
+
+    @property
+    def shapes(self) -> tuple[LevelShape, ...]:
+        """The levels from the top of the tree down to the PTE level."""
+
+    def classify(self, level: Level, entries: U64) -> U8:
+        """The Kind of each entry (non-present entries get their exact kind)."""
+
+    def leaf_mask(self, level: Level, entries: U64) -> Mask:
+        """Which entries are leaves; cheaper than `classify`."""
+
+    def table_mask(self, level: Level, entries: U64) -> Mask:
+        """Which entries point to the next table."""
+
+    def leaf_pfn(self, level: Level, entries: U64) -> U64:
+        """First page frame number of each leaf entry."""
+
+    def table_pfn(self, entries: U64) -> U64:
+        """Page frame number of the next table, for table entries."""
+
+    def leaf_bits(self, level: Level, entries: U64) -> U16:
+        """The `Bit` attributes of leaf entries."""
+
+    def leaf_step(self, level: Level, entries: U64) -> U64:
+        """What the next entry of a contiguous mapping differs by (modulo 2**64) from each leaf."""
+
+    def swap_type(self, entries: U64) -> U8:
+        """Swap type of each non-present entry."""
+
+    def swap_offset(self, entries: U64) -> U64:
+        """Swap offset of each non-present entry (for PFN kinds: the offset field, masks not applied)."""
+
+    def nonpresent_pfn(self, entries: U64) -> U64:
+        """Page frame number of each non-present entry of a PFN kind."""
+
+    def nonpresent_bits(self, level: Level, entries: U64) -> U16:
+        """The `Bit` attributes of non-present entries."""

@@ -1,0 +1,67 @@
+"""Which swap type number means what: the top of the range is shared out by the kernel's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from inspector.arch.base import Kind
+from inspector.columns import U8
+
+NR_TYPES = 32
+"""1 << MAX_SWAPFILES_SHIFT (include/linux/swap.h)."""
+
+MARKER_UFFD_WP = 1
+MARKER_POISONED = 2
+MARKER_GUARD = 4
+"""Bits of a marker's offset (include/linux/swapops.h, pte_marker)."""
+
+
+@dataclass(frozen=True)
+class SwapTypes:
+    """The numbers above MAX_SWAPFILES, in the order that include/linux/swap.h hands them out.
+
+    Attributes:
+        max_swapfiles: Types below it are swap devices.
+        hwpoison: Numbers taken by CONFIG_MEMORY_FAILURE: 0 or 1.
+        migration: Numbers taken by CONFIG_MIGRATION: 0 or 3.
+        device: Numbers taken by CONFIG_DEVICE_PRIVATE: 0, 4, or 3 on kernels with one device-exclusive kind.
+        marker: Numbers taken by PTE markers: 0 or 1.
+        swapin_error: Numbers taken by failed swap-ins (6.1): 0 or 1.
+
+    Raises:
+        ValueError: The numbers do not add up to 32.
+    """
+
+    max_swapfiles: int
+    hwpoison: int
+    migration: int
+    device: int
+    marker: int
+    swapin_error: int
+
+    def __post_init__(self) -> None:
+        total = self.max_swapfiles + self.hwpoison + self.migration + self.device + self.marker + self.swapin_error
+        if total != NR_TYPES:
+            msg = f"swap types add up to {total}, not {NR_TYPES}: {self}"
+            raise ValueError(msg)
+
+    @cached_property
+    def kinds(self) -> U8:
+        """uint8[32]; the `Kind` of each type number."""
+        exclusive = [Kind.DEVICE_EXCLUSIVE] * (self.device - 2)
+        names = [Kind.SWAP] * self.max_swapfiles
+        names += [Kind.HWPOISON] * self.hwpoison
+        names += [Kind.MIGRATION_READ, Kind.MIGRATION_READ_EXCLUSIVE, Kind.MIGRATION_WRITE][: self.migration]
+        names += [Kind.DEVICE_WRITE, Kind.DEVICE_READ, *exclusive] if self.device else []
+        names += [Kind.MARKER] * self.marker
+        names += [Kind.SWAPIN_ERROR] * self.swapin_error
+        return np.array(names, np.uint8)
+
+
+def solve(*, hwpoison: bool, migration: bool, device: int, marker: bool, swapin_error: bool) -> SwapTypes:
+    """The types of a kernel with the given features; MAX_SWAPFILES is what they leave of 32."""
+    taken = (int(hwpoison), 3 if migration else 0, device, int(marker), int(swapin_error))
+    return SwapTypes(NR_TYPES - sum(taken), *taken)

@@ -1,0 +1,209 @@
+"""Run rules over a snapshot and report what they found, what they looked at and what they could not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from inspector.check.cause import Cause, gather_causes
+from inspector.check.subjects import MAX_EVIDENCE, describe_mapping, describe_mappings, scalar, subject_of
+from inspector.errors import Exit
+from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Mapping, Report, RuleCoverage, Scalar
+from inspector.rules import Rule, Violations, select_rules
+from inspector.snapshot import Snapshot
+from inspector.target_facts import target_facts
+
+MAX_FINDINGS = 200
+"""Findings listed for one rule; the rest is counted in the last of them."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+
+
+def run_check(
+    snapshot: Snapshot,
+    rules: Iterable[str] = (),
+    *,
+    progress: Progress | None = None,
+    max_findings: int = MAX_FINDINGS,
+) -> Report:
+    """Check one target.
+
+    Args:
+        snapshot: Of the target.
+        rules: Slugs or groups; all when empty.
+        progress: Told about each step.
+        max_findings: Findings to list for each rule.
+
+    Returns:
+        The report, its ``exit_code`` set.
+
+    Raises:
+        UsageError: A rule does not exist.
+        TargetError: The target cannot be read far enough to check anything.
+    """
+    chosen = select_rules(rules)
+    steps = len(chosen) + len(_STAGES)
+    tell = progress or (lambda _what, _done, _all: None)
+    for done, (what, build) in enumerate(_STAGES):
+        tell(what, done, steps)
+        build(snapshot)
+    results: list[tuple[Rule, Violations]] = []
+    covered: list[RuleCoverage] = []
+    for done, rule in enumerate(chosen, len(_STAGES)):
+        tell(rule.slug, done, steps)
+        reason = rule.applies(snapshot.scheme)
+        if reason:
+            covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
+            continue
+        found = rule.function(snapshot)
+        results.append((rule, found))
+        covered.append(_covered(rule, found))
+    tell("findings", steps, steps)
+    causes = gather_causes(snapshot, results)
+    findings = _findings(snapshot, causes, max_findings)
+    coverage = _coverage(snapshot, covered)
+    return Report(
+        SCHEMA,
+        target_facts(snapshot),
+        coverage,
+        _summary(snapshot, findings, len(causes), covered),
+        findings,
+        int(_exit_code(findings, coverage)),
+    )
+
+
+_STAGES: tuple[tuple[str, Callable[[Snapshot], object]], ...] = (
+    ("memory map", lambda s: s.folios),
+    ("processes", lambda s: s.vmas),
+    ("page tables", lambda s: s.tables),
+    ("counting", lambda s: s.census),
+    ("model", lambda s: s.expected),
+)
+
+
+def _covered(rule: Rule, found: Violations) -> RuleCoverage:
+    if not found.unchecked:
+        return RuleCoverage(rule.slug, found.checked)
+    state = "partial" if found.checked else "not-checked"
+    return RuleCoverage(rule.slug, found.checked, found.unchecked, state, found.why_unchecked)  # type: ignore[arg-type]
+
+
+def _coverage(s: Snapshot, covered: list[RuleCoverage]) -> Coverage:
+    notes = list(s.missing.notes)
+    if s.scheme is None:
+        notes.append("the accounting scheme of this kernel is not known: rules that depend on it were not applied")
+    complete = s.missing.complete and s.scheme is not None and not any(
+        c.state in ("partial", "not-checked") for c in covered
+    )
+    return Coverage(complete, dict(s.missing.counts), covered, notes)
+
+
+def _exit_code(findings: list[Finding], coverage: Coverage) -> Exit:
+    if any(f.severity in ("fail", "warn") for f in findings):
+        return Exit.FINDINGS
+    return Exit.CLEAN if coverage.complete else Exit.INCOMPLETE
+
+
+def _summary(s: Snapshot, findings: list[Finding], causes: int, covered: list[RuleCoverage]) -> dict[str, Scalar]:
+    m, census = s.mappings, s.census
+    return {
+        "struct_pages": len(s.pages),
+        "compound_pages": len(s.folios),
+        "mms": len(s.mms),
+        "vmas": len(s.vmas),
+        "page_tables": int(s.tables.first.sum()),
+        "leaf_entries": int(m.nr.sum()),
+        "nonpresent_entries": len(s.nonpresent),
+        "mapped_pages": int((census.page_mappings > 0).sum()),
+        "rules_run": sum(c.state != "not-applicable" for c in covered),
+        "causes": causes,
+        "fail": sum(f.severity == "fail" for f in findings),
+        "warn": sum(f.severity == "warn" for f in findings),
+        "info": sum(f.severity == "info" for f in findings),
+    }
+
+
+def _findings(s: Snapshot, causes: list[Cause], limit: int) -> list[Finding]:
+    out: list[Finding] = []
+    listed: dict[str, int] = {}
+    surplus: dict[str, int] = {}
+    for cause in causes:
+        slug = cause.rule.slug
+        if listed.get(slug, 0) >= limit:
+            surplus[slug] = surplus.get(slug, 0) + len(cause.rows)
+            continue
+        listed[slug] = listed.get(slug, 0) + 1
+        out.append(_finding(s, cause))
+    if not surplus:
+        return out
+    last = {f.rule: i for i, f in enumerate(out)}
+    for slug, more in surplus.items():
+        at = last[slug]
+        facts = {**out[at].evidence.facts, "not_listed": f"{more} more of the same rule"}
+        kept = out[at].evidence
+        evidence = Evidence(facts, kept.mappings, kept.nr_mappings, kept.also)
+        out[at] = _replace(out[at], evidence, out[at].count + more)
+    return out
+
+
+def _replace(finding: Finding, evidence: Evidence, count: int) -> Finding:
+    return Finding(
+        finding.rule, finding.severity, finding.exactness, finding.subject, finding.title, finding.observed,
+        finding.expected, evidence, finding.look, count,
+    )
+
+
+def _finding(s: Snapshot, cause: Cause) -> Finding:
+    found, first = cause.violations, cause.rows[0]
+    row = int(found.rows[first])
+    facts: dict[str, Scalar] = {name: scalar(column[first]) for name, column in found.facts.items()}
+    if len(cause.rows) > 1 and found.subject == "page":
+        pfns = s.pages.memmap.pfns_of_rows(found.rows[np.array(cause.rows)])
+        shown = ", ".join(f"{p:#x}" for p in pfns[:8].tolist())
+        facts["pages"] = f"{len(pfns)} pages of the folio: {shown}{' ...' if len(pfns) > 8 else ''}"
+    facts.update(cause.facts)
+    mappings, total = _evidence(s, found, row)
+    subject = subject_of(s, found.subject, row)
+    return Finding(
+        rule=cause.rule.slug,
+        severity=cause.rule.severity,
+        exactness=cause.rule.exactness,
+        subject=subject,
+        title=cause.rule.title,
+        observed={name: scalar(column[first]) for name, column in found.observed.items()},
+        expected={name: scalar(column[first]) for name, column in found.expected.items()},
+        evidence=Evidence(facts, mappings, total, cause.also),
+        look=_look(s, found.subject, row, subject.pid, subject.va, subject.pfn),
+        count=len(cause.rows),
+    )
+
+
+def _evidence(s: Snapshot, found: Violations, row: int) -> tuple[list[Mapping], int]:
+    match found.subject:
+        case "page":
+            return describe_mappings(s, int(s.pages.memmap.pfns_of_rows(np.array([row]))[0]), 1)
+        case "folio":
+            nr = min(int(s.folios.nr_pages[row]), 1 << 20)
+            return describe_mappings(s, int(s.folios.pfn[row]), nr)
+        case "mapping":
+            return [describe_mapping(s, row)], int(s.mappings.nr[row])
+        case _:
+            return [], 0
+
+
+def _look(s: Snapshot, kind: str, row: int, pid: int | None, va: int | None, pfn: int | None) -> str:
+    """The command that shows more about the subject."""
+    target = {"core": f"-c {s.target.path}", "kdump": f"-c {s.target.path}", "qemu": f"--qemu {s.target.path}"}
+    opened = target.get(s.target.kind, "-k")
+    if kind in ("page", "folio") and pfn is not None:
+        return f"folioscope {opened} folio {pfn:#x}"
+    if pid is not None and va is not None and kind != "mm":
+        return f"folioscope {opened} va {pid} {va:#x}"
+    if pid is not None:
+        return f"folioscope {opened} vmas {pid}"
+    return f"folioscope {opened} page {pfn:#x}" if pfn is not None else f"folioscope {opened} ps"
+
+
+__all__ = ["MAX_EVIDENCE", "MAX_FINDINGS", "Progress", "run_check"]

@@ -1,0 +1,78 @@
+"""Array aliases and the base of every table: named columns of equal length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+I16 = npt.NDArray[np.int16]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+AnyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A frozen bundle of one-dimensional columns, all of the same length; row i is one thing.
+
+    Absent values are told by a mask column or by -1, never by None.
+    """
+
+    def __post_init__(self) -> None:
+        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
+        if len(set(lengths.values())) > 1:
+            msg = f"{type(self).__name__}: columns of unequal length {lengths}"
+            raise ValueError(msg)
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))
+
+    def take(self, rows: AnyArray) -> Self:
+        """The table of the given rows (indices or a mask), in that order."""
+        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    @classmethod
+    def concat(cls, parts: list[Self]) -> Self:
+        """The rows of all ``parts``, in order; there must be at least one part."""
+        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the columns."""
+        return sum(getattr(self, f.name).nbytes for f in fields(self))
+
+
+def as_signed32(column: U32) -> I32:
+    """A stored ``int`` read as unsigned, seen as the kernel sees it."""
+    return column.view(np.int32)
+
+
+def group_starts(sorted_keys: AnyArray) -> I64:
+    """Index of the first row of each run of equal keys in a sorted key column."""
+    if not len(sorted_keys):
+        return np.empty(0, np.int64)
+    edge = np.flatnonzero(sorted_keys[1:] != sorted_keys[:-1]) + 1
+    return np.concatenate([np.zeros(1, np.int64), edge])
+
+
+def expand_runs(starts: AnyArray, counts: AnyArray) -> U64:
+    """``starts[0], starts[0]+1, ... (counts[0] of them), starts[1], ...`` as one array."""
+    counts = counts.astype(np.int64)
+    total = int(counts.sum())
+    out = np.ones(total, np.int64)
+    keep = counts > 0
+    starts, counts = starts.astype(np.int64)[keep], counts[keep]
+    if not len(counts):
+        return np.empty(0, np.uint64)
+    first = np.cumsum(counts) - counts
+    out[first[0]] = starts[0]
+    out[first[1:]] = starts[1:] - (starts[:-1] + counts[:-1] - 1)
+    return np.cumsum(out).astype(np.uint64)

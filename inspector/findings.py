@@ -1,0 +1,111 @@
+"""What a check says: findings with evidence, coverage and the versioned report they travel in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+SCHEMA = "folioscope.check/1"
+"""Name and version of the report object; the number grows when a program reading it must change."""
+
+Severity = Literal["fail", "warn", "info"]
+"""``fail``: the kernel's own rules forbid it. ``warn``: legal but notable. ``info``: worth knowing."""
+
+Exactness = Literal["exact", "bound", "transient"]
+"""``exact``: an equality. ``bound``: a one-sided rule. ``transient``: explained by work in flight."""
+
+Scalar = str | int | bool | None
+
+
+class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a finding is about. Addresses are kernel virtual unless the name says otherwise."""
+
+    kind: Literal["folio", "page", "mm", "vma", "table", "entry", "kernel"]
+    pfn: int | None = None
+    page: int | None = None
+    """Address of the struct page."""
+    order: int | None = None
+    mm: int | None = None
+    pid: int | None = None
+    comm: str | None = None
+    va: int | None = None
+    """User virtual address."""
+    vma: int | None = None
+    name: str | None = None
+
+
+class Mapping(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One leaf entry offered as evidence."""
+
+    mm: int
+    va: int
+    level: str
+    pfn: int
+    entry: int
+    pid: int | None = None
+    comm: str | None = None
+    vma: int | None = None
+    page_index: int = 0
+    """Which page of the folio the entry maps first."""
+
+
+class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What proves a finding: the facts by name and the mappings behind the count."""
+
+    facts: dict[str, Scalar] = {}
+    mappings: list[Mapping] = []
+    nr_mappings: int = 0
+    """How many mappings there are; ``mappings`` holds the first of them."""
+    also: list[str] = []
+    """Slugs of rules that the same cause also breaks, folded into this finding."""
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One claim: this rule, about this subject, observed against expected, with its evidence."""
+
+    rule: str
+    severity: Severity
+    exactness: Exactness
+    subject: Subject
+    title: str
+    observed: dict[str, Scalar]
+    expected: dict[str, Scalar]
+    evidence: Evidence
+    look: str
+    """A command that shows more."""
+    count: int = 1
+    """How many subjects broke the rule in the same way, when they were folded into this finding."""
+
+
+class RuleCoverage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far one rule got."""
+
+    rule: str
+    checked: int
+    """Subjects the rule looked at."""
+    unchecked: int = 0
+    """Subjects it could not look at because data is missing."""
+    state: Literal["done", "partial", "not-applicable", "not-checked"] = "done"
+    reason: str = ""
+
+
+class Coverage(msgspec.Struct, frozen=True):
+    """What was read, what could not be, and what that means for each rule."""
+
+    complete: bool
+    missing: dict[str, int]
+    """Unreadable things by table: pages, tables, mms, vmas and so on."""
+    rules: list[RuleCoverage]
+    notes: list[str]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The one object that ``check --format json`` prints for one target."""
+
+    schema: str
+    target: dict[str, Scalar]
+    coverage: Coverage
+    summary: dict[str, Scalar]
+    findings: list[Finding]
+    exit_code: int

@@ -1,0 +1,302 @@
+"""The kernel's own symbol table, read out of its memory in bulk."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+
+import drgn
+import numpy as np
+
+from inspector.columns import I64, U8, U32, U64
+from inspector.errors import TargetError
+
+Read = Callable[[int, int], bytes]
+"""Bytes at a kernel virtual address; raises TargetError when they cannot be read."""
+
+_MAX_SYMBOLS = 1 << 24
+"""More symbols than any kernel has: a larger number is damage and must not size a buffer."""
+
+_MAX_NAMES = 1 << 28
+"""Bytes of compressed names at most, for the same reason."""
+
+_MAX_SPAN = 64 << 20
+"""A gap this long behind a symbol is a hole in the address space, not its size."""
+
+_KERNEL_HALF = 1 << 63
+"""No kernel address is below."""
+
+_NEEDED = ("kallsyms_names", "kallsyms_num_syms", "kallsyms_token_table", "kallsyms_token_index")
+
+_DAMAGED = "Give the kernel's vmlinux with -s"
+
+
+class Kallsyms:
+    """Every symbol of the kernel image, names still compressed.
+
+    A name is found without expanding the others: each symbol carries a hash that is the sum of a value for
+    each letter, so it can be summed token by token over the compressed names; only the few symbols whose
+    hash fits are expanded and compared. Layout: scripts/kallsyms.c, kernel/kallsyms.c
+    kallsyms_expand_symbol() and kallsyms_sym_address().
+
+    Args:
+        blob: ``kallsyms_names``: for each symbol a length (two bytes when bit 7 of the first is set) and
+            that many token numbers.
+        tokens: The 256 tokens; the first letter of an expanded name is the symbol's nm(1) type.
+        count: How many symbols there are.
+
+    Raises:
+        TargetError: The names end before the last symbol.
+    """
+
+    def __init__(self, blob: bytes, tokens: list[bytes], count: int) -> None:
+        self._blob = blob
+        self._tokens = tokens
+        self._starts, self._ends = _bounds(blob, count)
+        sums = np.array([_letter_sum(t) for t in tokens], np.uint32)
+        codes: U8 = np.frombuffer(blob, np.uint8)
+        kinds: U8 = np.array([t[0] if t else 0 for t in tokens], np.uint8)[codes[self._starts]]
+        edges = np.ravel(np.column_stack((self._starts, self._ends)))
+        if count and edges[-1] == len(codes):
+            edges = edges[:-1]
+        total = np.add.reduceat(sums[codes], edges, dtype=np.uint32)[::2] if count else np.empty(0, np.uint32)
+        self._hashes: U32 = total - _VALUES[kinds]
+        self._kinds = kinds
+        self.addresses: U64 = np.zeros(count, np.uint64)
+        """Address of each symbol, in the order of the table."""
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @classmethod
+    def read(cls, read: Read, vmcoreinfo: Mapping[str, str]) -> Kallsyms:
+        """The table of the kernel that ``read`` reads, found with the addresses in VMCOREINFO.
+
+        Args:
+            read: Reads kernel memory.
+            vmcoreinfo: The parsed VMCOREINFO; from 6.0 on it tells where the table is
+                (kernel/vmcore_info.c, crash_save_vmcoreinfo_init()).
+
+        Raises:
+            TargetError: VMCOREINFO does not tell, or the table cannot be read or is damaged.
+        """
+        known = {n: _hex(v) for n, v in _symbols_of(vmcoreinfo)}
+        if not all(n in known for n in _NEEDED) or not {"kallsyms_offsets", "kallsyms_addresses"} & known.keys():
+            raise TargetError("the dump does not tell where its symbol table is", "VMCOREINFO", _DAMAGED)
+        count = int.from_bytes(read(known["kallsyms_num_syms"], 4), "little")
+        if not 0 < count <= _MAX_SYMBOLS:
+            raise TargetError(f"the symbol table is damaged ({count} symbols)", "kallsyms_num_syms", _DAMAGED)
+        tokens = _read_tokens(read, known["kallsyms_token_table"], known["kallsyms_token_index"])
+        table = cls(_read_names(read, known, count), tokens, count)
+        table._locate(read, known, count)
+        return table
+
+    def _locate(self, read: Read, known: Mapping[str, int], count: int) -> None:
+        """Give each symbol its address, in the encoding that agrees with the addresses VMCOREINFO states."""
+        stated = {n: a for n, a in known.items() if not n.startswith("kallsyms_")}
+        best, best_hits = None, 0
+        for addresses in _encodings(read, known, count):
+            self.addresses = addresses
+            hits = sum(a in addresses[self._find(n)] for n, a in stated.items())
+            if hits > best_hits:
+                best, best_hits = addresses, hits
+        if best is None:
+            raise TargetError("the symbol table contradicts VMCOREINFO", "kallsyms_offsets", _DAMAGED)
+        self.addresses = best
+
+    def name(self, index: int) -> str:
+        """Name of the symbol at ``index``."""
+        return self._expand(index)[1:].decode("ascii", "replace")
+
+    def kind(self, index: int) -> str:
+        """Its nm(1) type letter, upper case when global."""
+        return chr(self._kinds[index])
+
+    def _expand(self, index: int) -> bytes:
+        codes = self._blob[int(self._starts[index]) : int(self._ends[index])]
+        return b"".join([self._tokens[c] for c in codes])
+
+    def _find(self, name: str) -> I64:
+        """Indexes of all symbols of that name, global ones first."""
+        raw = name.encode("utf-8", "surrogateescape")
+        same = np.flatnonzero(self._hashes == _letter_sum(raw)).tolist()
+        hits = [i for i in same if self._expand(i)[1:] == raw]
+        hits.sort(key=lambda i: not self.kind(i).isupper())
+        return np.array(hits, np.int64)
+
+    def address(self, name: str) -> int | None:
+        """Address of the symbol of that name, the global one when several share it; None when there is none."""
+        found = self._find(name)
+        return int(self.addresses[found[0]]) if len(found) else None
+
+    def locate(self, name: str) -> tuple[int, int] | None:
+        """Address and size of the symbol of that name; None when there is none."""
+        address = self.address(name)
+        return None if address is None else (address, self._size(address))
+
+    def label(self, address: int) -> str | None:
+        """``name`` or ``name+0x10`` of the symbol that holds ``address``, None when none does."""
+        held = self.at(address)
+        if held is None:
+            return None
+        offset = address - int(self.addresses[held])
+        return f"{self.name(held)}+{offset:#x}" if offset else self.name(held)
+
+    @cached_property
+    def _by_address(self) -> tuple[I64, U64]:
+        order = np.argsort(self.addresses, kind="stable")
+        return order, self.addresses[order]
+
+    def _size(self, address: int) -> int:
+        """Bytes up to the next symbol at a higher address; 0 when a hole follows."""
+        ordered = self._by_address[1]
+        at = int(np.searchsorted(ordered, np.uint64(address), "right"))
+        span = int(ordered[at]) - address if at < len(ordered) else 0
+        return span if span < _MAX_SPAN else 0
+
+    def at(self, address: int) -> int | None:
+        """Index of the symbol that holds ``address``, a global one when several begin there; None in a hole."""
+        if not _KERNEL_HALF <= address < 1 << 64:
+            # Per-CPU variables of older kernels have small numbers for addresses; nothing is at a small address.
+            return None
+        order, ordered = self._by_address
+        end = int(np.searchsorted(ordered, np.uint64(address), "right"))
+        if end == 0:
+            return None
+        start = int(ordered[end - 1])
+        if address - start >= max(self._size(start), 1):
+            return None
+        begin = int(np.searchsorted(ordered, np.uint64(start), "left"))
+        same: list[int] = order[begin:end].tolist()
+        return min(same, key=lambda i: not self.kind(i).isupper())
+
+    def symbol(self, index: int) -> drgn.Symbol:
+        """The symbol at ``index`` as drgn wants it; the table stores no size, the next symbol ends this one."""
+        address = int(self.addresses[index])
+        return drgn.Symbol(self.name(index), address, self._size(address), *_elf_words(self.kind(index)))
+
+    def finder(self, _prog: drgn.Program, name: str | None, address: int | None, one: bool) -> list[drgn.Symbol]:
+        """Answer drgn's symbol look-ups (`drgn.Program.register_symbol_finder`)."""
+        indexes: Iterable[int]
+        if address is not None:
+            held = self.at(address)
+            indexes = [] if held is None or (name is not None and self.name(held) != name) else [held]
+        elif name is not None:
+            indexes = self._find(name).tolist()
+        else:
+            indexes = range(len(self))
+        found = [self.symbol(i) for i in indexes]
+        return found[:1] if one else found
+
+
+def _letter_values() -> U32:
+    """A fixed, irregular number for each letter: sums of them tell names apart (anagrams are then compared)."""
+    mixed = np.arange(1, 257, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return (mixed >> np.uint64(32)).astype(np.uint32)
+
+
+_VALUES = _letter_values()
+
+
+def _letter_sum(name: bytes) -> np.uint32:
+    return np.uint32(int(_VALUES[np.frombuffer(name, np.uint8)].sum()) & 0xFFFFFFFF)
+
+
+def _symbols_of(vmcoreinfo: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    return ((k[7:-1], v) for k, v in vmcoreinfo.items() if k.startswith("SYMBOL(") and k.endswith(")"))
+
+
+def _hex(text: str) -> int:
+    try:
+        value = int(text, 16)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 64:
+        raise TargetError("VMCOREINFO is damaged", f"{text!r} is no address", _DAMAGED)
+    return value
+
+
+def _bounds(blob: bytes, count: int) -> tuple[I64, I64]:
+    """Where the tokens of each name begin and end.
+
+    Raises:
+        TargetError: The names run past the end, or one is empty.
+    """
+    starts, lengths = array("q"), array("q")
+    at = 0
+    try:
+        for _ in range(count):
+            length = blob[at]
+            at += 1
+            if length & 0x80:
+                # Long names since 6.1: seven bits, then the rest (scripts/kallsyms.c write_src()).
+                length = (length & 0x7F) | (blob[at] << 7)
+                at += 1
+            starts.append(at)
+            lengths.append(length)
+            at += length
+    except IndexError:
+        at = len(blob) + 1
+    begin: I64 = np.frombuffer(starts, np.int64)
+    size: I64 = np.frombuffer(lengths, np.int64)
+    if at > len(blob) or not size.all():
+        raise TargetError("the symbol table is damaged (names end too early)", "kallsyms_names", _DAMAGED)
+    return begin, begin + size
+
+
+def _read_tokens(read: Read, table: int, index: int) -> list[bytes]:
+    """The 256 tokens, by number (kallsyms_token_table, kallsyms_token_index)."""
+    starts = np.frombuffer(read(index, 512), "<u2").tolist()
+    # The index lies right behind the table; tokens are letters pairs of pairs, a kilobyte together.
+    room = index - table if 0 < index - table <= 1 << 16 else max(starts) + 64
+    text = read(table, room)
+    if max(starts) >= len(text):
+        raise TargetError("the symbol table is damaged (tokens)", "kallsyms_token_index", _DAMAGED)
+    return [text[s:].split(b"\0", 1)[0] for s in starts]
+
+
+def _read_names(read: Read, known: Mapping[str, int], count: int) -> bytes:
+    """``kallsyms_names``; its size is stored nowhere, so up to what follows, else as much as can be needed."""
+    names = known["kallsyms_names"]
+    behind = [a - names for n, a in known.items() if n.startswith("kallsyms_") and a > names]
+    if behind:
+        return read(names, min([*behind, _MAX_NAMES]))
+    blob = bytearray()
+    while len(blob) < min(count * 512, _MAX_NAMES):
+        try:
+            blob += read(names + len(blob), 1 << 16)
+        except TargetError:
+            break
+    return bytes(blob)
+
+
+def _encodings(read: Read, known: Mapping[str, int], count: int) -> Iterable[U64]:
+    """The addresses under each encoding a kernel may use, most likely first."""
+    if "kallsyms_offsets" not in known:
+        yield np.frombuffer(read(known["kallsyms_addresses"], 8 * count), "<u8").astype(np.uint64)
+        return
+    place = known["kallsyms_offsets"]
+    stored = np.frombuffer(read(place, 4 * count), "<i4").astype(np.int64)
+    if "kallsyms_relative_base" not in known:
+        # 7.x: each offset counts from its own place (kallsyms_sym_address(), offset_to_ptr()).
+        yield (stored + np.arange(count, dtype=np.int64) * 4).view(np.uint64) + np.uint64(place)
+        return
+    base = np.uint64(int.from_bytes(read(known["kallsyms_relative_base"], 8), "little"))
+    # CONFIG_KALLSYMS_ABSOLUTE_PERCPU (x86 up to 6.14): positive values are absolute, negative ones count down.
+    below = (-stored - 1).view(np.uint64) + base
+    yield np.where(stored >= 0, stored.view(np.uint64), below)
+    yield (stored & 0xFFFFFFFF).view(np.uint64) + base
+
+
+def _elf_words(kind: str) -> tuple[drgn.SymbolBinding, drgn.SymbolKind]:
+    """Binding and kind that an nm(1) letter stands for."""
+    lower = kind.lower()
+    if lower in "vw":
+        return drgn.SymbolBinding.WEAK, drgn.SymbolKind.OBJECT if lower == "v" else drgn.SymbolKind.FUNC
+    binding = drgn.SymbolBinding.GLOBAL if kind.isupper() else drgn.SymbolBinding.LOCAL
+    if lower == "t":
+        return binding, drgn.SymbolKind.FUNC
+    return binding, drgn.SymbolKind.OBJECT if lower in "bcdgrs" else drgn.SymbolKind.UNKNOWN

@@ -1,0 +1,140 @@
+"""Flag bits and page types of this kernel, read from its enums where it has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import drgn
+import numpy as np
+
+from inspector.columns import U8, U32, Mask
+from inspector.layout.offsets import enumerators
+
+# include/linux/mm.h: these are macros, absent from debug info, and have the same value from 6.1 to 7.3.
+VM_READ = 1 << 0
+VM_WRITE = 1 << 1
+VM_EXEC = 1 << 2
+VM_SHARED = 1 << 3
+VM_MAYSHARE = 1 << 7
+VM_GROWSDOWN = 1 << 8
+VM_PFNMAP = 1 << 10
+VM_LOCKED = 1 << 13
+VM_IO = 1 << 14
+VM_SEQ_READ = 1 << 15
+VM_RAND_READ = 1 << 16
+VM_HUGETLB = 1 << 22
+VM_MIXEDMAP = 1 << 28
+
+MAPPING_ANON = 1
+"""Low bit of folio->mapping: the rest points to an anon_vma."""
+MAPPING_MOVABLE = 2
+MAPPING_KSM = 3
+MAPPING_TAGS = 3
+
+PAGE_TYPES = ("buddy", "offline", "table", "guard", "hugetlb", "slab", "zsmalloc", "unaccepted", "large_kmalloc")
+"""Codes of `PageTypes.decode`, counted from 1; 0 means that the page has no type."""
+
+_INVERTED = {"buddy": 0x80, "offline": 0x100, "table": 0x200, "guard": 0x400}
+"""include/linux/page-flags.h before 6.11: the type is a bit cleared in a word of ones."""
+
+
+def type_code(name: str) -> int:
+    """The code of a page type's name."""
+    return PAGE_TYPES.index(name) + 1
+
+
+@dataclass(frozen=True)
+class PageTypes:
+    """How this kernel stores page types in the word shared with ``_mapcount``.
+
+    Attributes:
+        byte_types: Top byte to code, on kernels with ``enum pagetype`` of PGTY_ values; else empty.
+        bit_types: Cleared bit to code, on older kernels.
+    """
+
+    byte_types: dict[int, int] = field(default_factory=dict)
+    bit_types: dict[int, int] = field(default_factory=dict)
+
+    def decode(self, word: U32) -> U8:
+        """Code of each ``_mapcount`` word's page type; 0 for a count."""
+        out = np.zeros(len(word), np.uint8)
+        if self.byte_types:
+            table = np.zeros(256, np.uint8)
+            for byte, code in self.byte_types.items():
+                table[byte] = code
+            return table[word >> np.uint32(24)]
+        for bit, code in self.bit_types.items():
+            out[(word & np.uint32(0xF0000000 | bit)) == np.uint32(0xF0000000)] = code
+        return out
+
+
+@dataclass(frozen=True)
+class PageFlags:
+    """Bit numbers of ``enum pageflags``; a missing name gives the empty mask."""
+
+    bits: dict[str, int]
+
+    def mask(self, name: str) -> np.uint64:
+        """The mask of ``PG_name``; 0 when this kernel has no such flag."""
+        bit = self.bits.get("PG_" + name)
+        return np.uint64(0 if bit is None else 1 << bit)
+
+    def has(self, name: str) -> bool:
+        """Whether this kernel has ``PG_name``."""
+        return "PG_" + name in self.bits
+
+    def test(self, flags: np.ndarray[tuple[int], np.dtype[np.uint64]], name: str) -> Mask:
+        """Which flag words have ``PG_name`` set."""
+        return (flags & self.mask(name)) != 0
+
+    def names(self, word: int) -> list[str]:
+        """The names of the bits set in one word, aliases included once under their first name."""
+        seen: dict[int, str] = {}
+        for name, bit in self.bits.items():
+            if not name.startswith("__") and word >> bit & 1:
+                seen.setdefault(bit, name.removeprefix("PG_"))
+        return [seen[bit] for bit in sorted(seen)]
+
+
+_ALIASES = {
+    # Flags that are #defines of another flag's bit, so that no enum names them (include/linux/page-flags.h).
+    "PG_anon_exclusive": ("PG_owner_2", "PG_mappedtodisk"),
+    "PG_swapcache": ("PG_owner_priv_1",),
+}
+
+
+def page_flags(prog: drgn.Program) -> PageFlags:
+    """The page flags of the target (``enum pageflags``)."""
+    bits = enumerators(prog, "enum pageflags")
+    bits.pop("__NR_PAGEFLAGS", None)
+    for alias, sources in _ALIASES.items():
+        for source in sources:
+            if alias not in bits and source in bits:
+                bits[alias] = bits[source]
+    return PageFlags(bits)
+
+
+def page_types(prog: drgn.Program, vmcoreinfo: dict[str, str]) -> PageTypes:
+    """The page types of the target (``enum pagetype``, else the values exported in VMCOREINFO)."""
+    enum = enumerators(prog, "enum pagetype")
+    byte_types = {
+        value & 0xFF: type_code(name.removeprefix("PGTY_"))
+        for name, value in enum.items()
+        if name.startswith("PGTY_") and name.removeprefix("PGTY_") in PAGE_TYPES
+    }
+    if byte_types:
+        return PageTypes(byte_types=byte_types)
+    if enum:  # 6.11: the enum holds the cleared bits themselves
+        return PageTypes(
+            bit_types={
+                value: type_code(name.removeprefix("PG_"))
+                for name, value in enum.items()
+                if name.removeprefix("PG_") in PAGE_TYPES
+            }
+        )
+    bits = dict(_INVERTED)
+    for name in ("buddy", "offline", "hugetlb", "slab"):
+        value = vmcoreinfo.get(f"NUMBER(PAGE_{name.upper()}_MAPCOUNT_VALUE)")
+        if value is not None:
+            bits[name] = ~int(value) & 0x0FFFFFFF
+    return PageTypes(bit_types={bit: type_code(name) for name, bit in bits.items()})

@@ -1,0 +1,149 @@
+"""The whole layout of one kernel, probed once: what every table and walk needs to know about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import drgn
+import numpy as np
+
+from inspector.arch.base import Arch
+from inspector.columns import U64
+from inspector.errors import LayoutError, TargetError
+from inspector.layout.flags import PageFlags, PageTypes, page_flags, page_types
+from inspector.layout.memmap import MemMap, read_memmap
+from inspector.layout.offsets import Struct, enumerators
+from inspector.layout.paging import probe_arch
+from inspector.layout.scheme import SchemeEvidence, probe_scheme
+from inspector.memory import Memory
+from inspector.target import Target
+
+_DIRECT_MAP_SIZE = {4: 64 << 40, 5: 32 << 50}
+"""Bytes of the direct map by paging levels (Documentation/arch/x86/x86_64/mm.rst)."""
+
+
+@dataclass
+class Layout:
+    """What this kernel looks like.
+
+    Attributes:
+        target: The opened target.
+        memory: Its bulk reader.
+        info: VMCOREINFO.
+        arch: Decoder of its page-table entries.
+        memmap: Where its struct pages lie.
+        scheme: Which mapcount accounting it uses, and why we think so.
+        flags, types: Its page flags and page types.
+    """
+
+    target: Target
+    memory: Memory
+    info: dict[str, str]
+    arch: Arch
+    memmap: MemMap
+    scheme: SchemeEvidence
+    flags: PageFlags
+    types: PageTypes
+    _structs: dict[str, Struct] = field(default_factory=dict)
+
+    @classmethod
+    def probe(cls, target: Target) -> Layout:
+        """Find out all of it.
+
+        Raises:
+            LayoutError: Something that no work can do without is missing.
+        """
+        prog, info = target.prog, dict(target.vmcoreinfo)
+        if "PAGESIZE" not in info:
+            raise LayoutError("VMCOREINFO of the target has no PAGESIZE", target.path, "The dump's notes are damaged")
+        memory = Memory(prog)
+        symbol = target.symbol("page_offset_base")
+        base = memory.read_u64(symbol) if symbol is not None else 0xFFFF888000000000
+        if base is None:
+            raise TargetError("the kernel's data cannot be read", target.path, "The dump lacks kernel data")
+        levels = 5 if info.get("NUMBER(pgtable_l5_enabled)", "0") == "1" else 4
+        memory.set_direct_map(base, _DIRECT_MAP_SIZE[levels])
+        section = target.symbol("mem_section")
+        if section is None:
+            raise LayoutError("the kernel has no symbol mem_section", target.path, "Sparse memory only is supported")
+        memmap = read_memmap(prog, memory, {"mem_section": section}, info)
+        return cls(
+            target,
+            memory,
+            info,
+            probe_arch(target, memory, info, levels),
+            memmap,
+            probe_scheme(prog),
+            page_flags(prog),
+            page_types(prog, info),
+        )
+
+    @property
+    def prog(self) -> drgn.Program:
+        """The program, for types and odd single objects."""
+        return self.target.prog
+
+    def struct(self, name: str) -> Struct:
+        """A struct type, probed once."""
+        if name not in self._structs:
+            self._structs[name] = Struct(self.prog, name)
+        return self._structs[name]
+
+    def symbol(self, *names: str) -> int:
+        """Address of the first of the symbols that exists.
+
+        Raises:
+            LayoutError: None does.
+        """
+        for name in names:
+            address = self.target.symbol(name)
+            if address is not None:
+                return address
+        raise LayoutError(f"the kernel has no symbol {' or '.join(names)}", self.target.path)
+
+    def variable(self, *names: str, size: int = 8) -> int | None:
+        """Unsigned value of the first of the named variables that exists and can be read; else None."""
+        for name in names:
+            address = self.target.symbol(name)
+            if address is not None:
+                data = self.memory.read(address, size)
+                return None if data is None else int.from_bytes(data, "little")
+        return None
+
+    @cached_property
+    def per_cpu_offsets(self) -> U64:
+        """What to add to a per-CPU address for each possible CPU (``__per_cpu_offset``)."""
+        nr = self.variable("nr_cpu_ids", size=4) or 1
+        raw, _ = self.memory.read_range(self.symbol("__per_cpu_offset"), 8 * min(nr, 8192))
+        return raw.view(np.uint64)[self.possible_cpus]
+
+    @cached_property
+    def possible_cpus(self) -> U64:
+        """Numbers of the possible CPUs (``__cpu_possible_mask``)."""
+        nr = min(self.variable("nr_cpu_ids", size=4) or 1, 8192)
+        raw, _ = self.memory.read_range(self.symbol("__cpu_possible_mask"), -(-nr // 64) * 8)
+        bits = np.flatnonzero(np.unpackbits(raw, bitorder="little")[:nr])
+        return (bits if len(bits) else np.arange(nr)).astype(np.uint64)
+
+    @cached_property
+    def zero_pfn(self) -> int:
+        """Page frame of the shared zero page, -1 when it cannot be told."""
+        value = self.variable("zero_page_pfn", "zero_pfn")
+        # From 7.0 zero_pfn() is a function: its code must not be taken for a number.
+        return value if value is not None and value < self.memmap.max_pfn else -1
+
+    @cached_property
+    def huge_zero_pfn(self) -> int:
+        """First page frame of the huge zero folio, -1 when there is none."""
+        value = self.variable("huge_zero_pfn")
+        return value if value is not None and value < self.memmap.max_pfn else -1
+
+    @cached_property
+    def pmd_order(self) -> int:
+        """Order of a folio that one PMD maps."""
+        return self.arch.shapes[-2].shift - self.arch.page_shift
+
+    def enum(self, name: str) -> dict[str, int]:
+        """Name to value of an enum, empty when this kernel lacks it."""
+        return enumerators(self.prog, name)

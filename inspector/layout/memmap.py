@@ -1,0 +1,177 @@
+"""Where the memory map lies: page frame numbers, their struct pages, and which of them exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import drgn
+import numpy as np
+
+from inspector.columns import I64, U64, AnyArray, Mask
+from inspector.errors import LayoutError
+from inspector.layout.offsets import Struct
+from inspector.memory import Memory
+
+_HAS_MEM_MAP = 1 << 1
+"""SECTION_HAS_MEM_MAP, include/linux/mmzone.h."""
+
+_SECTION_FLAGS = (1 << 12) - 1
+"""Low bits of section_mem_map that hold flags rather than address; struct page arrays of sections are page-aligned."""
+
+_SUBSECTION_SHIFT = 21
+_SUBSECTION_PAGES_SHIFT = 5
+"""Granularity of the row look-up, in pages: fine enough for every page size up to 64 KiB."""
+_MAX_SECTIONS = 1 << 22
+
+
+@dataclass(frozen=True)
+class MemMap:
+    """The virtual memory map of sparse memory.
+
+    Attributes:
+        vmemmap: Address of the struct page of pfn 0.
+        page_size: sizeof(struct page).
+        page_shift: log2 of the page size.
+        starts, ends: Page frame ranges [start, end) that have a memory map, ascending.
+    """
+
+    vmemmap: int
+    page_size: int
+    page_shift: int
+    starts: I64
+    ends: I64
+
+    @property
+    def max_pfn(self) -> int:
+        """One more than the highest page frame number with a struct page."""
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    @property
+    def nr_pages(self) -> int:
+        """Struct pages in all ranges."""
+        return int((self.ends - self.starts).sum())
+
+    def page_addr(self, pfn: int) -> int:
+        """Address of the struct page of a page frame."""
+        return self.vmemmap + pfn * self.page_size
+
+    @cached_property
+    def _row_delta(self) -> I64:
+        """What to add to a page frame number to get its row, by subsection; a huge negative number where none is."""
+        table = np.full((self.max_pfn >> _SUBSECTION_PAGES_SHIFT) + 2, np.iinfo(np.int64).min // 2, np.int64)
+        row = 0
+        for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True):
+            table[start >> _SUBSECTION_PAGES_SHIFT : end >> _SUBSECTION_PAGES_SHIFT] = row - start
+            row += end - start
+        return table
+
+    def rows(self, pfns: U64 | I64) -> I64:
+        """Row of each page frame in tables that have one row a struct page; -1 where it has none."""
+        signed = pfns.astype(np.int64, copy=False)
+        table = self._row_delta
+        at = signed >> _SUBSECTION_PAGES_SHIFT
+        inside = (at >= 0) & (at < len(table))
+        if not inside.all():
+            at = np.where(inside, at, len(table) - 1)
+        return np.maximum(signed + table[at], -1)
+
+    def row(self, pfn: int) -> int:
+        """Row of one page frame, -1 where it has none."""
+        return int(self.rows(np.array([pfn], np.int64))[0])
+
+    @cached_property
+    def _row_starts(self) -> I64:
+        sizes = self.ends - self.starts
+        return np.cumsum(sizes) - sizes
+
+    def pfns_of_rows(self, rows: AnyArray) -> I64:
+        """Page frame number of each row."""
+        at = np.searchsorted(self._row_starts, rows, "right") - 1
+        return rows - self._row_starts[at] + self.starts[at]
+
+    def pfns(self, page_addrs: U64) -> I64:
+        """Page frame number of each struct page address; -1 where the address is in no memory map."""
+        offset = (page_addrs - np.uint64(self.vmemmap)).astype(np.int64)
+        pfn = offset // self.page_size
+        bad = (offset % self.page_size != 0) | ~self.valid(pfn)
+        return np.where(bad, -1, pfn)
+
+    def valid(self, pfns: I64) -> Mask:
+        """Whether each page frame has a struct page."""
+        if not len(self.starts):
+            return np.zeros(len(pfns), np.bool_)
+        at = np.searchsorted(self.starts, pfns, "right") - 1
+        return (at >= 0) & (pfns < self.ends[np.maximum(at, 0)])
+
+
+def read_memmap(prog: drgn.Program, memory: Memory, symbols: dict[str, int], info: dict[str, str]) -> MemMap:
+    """The memory map of the target, from ``mem_section`` (mm/sparse.c).
+
+    Args:
+        prog: For the types.
+        memory: For the bytes.
+        symbols: Must hold ``mem_section``.
+        info: VMCOREINFO, for the geometry of sections.
+
+    Raises:
+        LayoutError: The sections cannot be read, or this kernel does not use sparse memory with a vmemmap.
+    """
+    page_shift = int(info["PAGESIZE"]).bit_length() - 1
+    section_struct = Struct(prog, "struct mem_section")
+    root = memory.read_u64(symbols["mem_section"])
+    bits = int(info.get("NUMBER(SECTION_SIZE_BITS)", "27"))
+    phys_bits = int(info.get("NUMBER(MAX_PHYSMEM_BITS)", "46"))
+    nr_sections = min(1 << max(phys_bits - bits, 0), _MAX_SECTIONS)
+    per_root = (1 << page_shift) // section_struct.size
+    nr_roots = -(-nr_sections // per_root)
+    if not root:
+        raise LayoutError("the memory map of the target cannot be found", "mem_section", "The dump lacks kernel data")
+    roots = _read_roots(memory, root, nr_roots)
+    present = np.flatnonzero(roots)
+    raw = memory.gather(roots[present], per_root * section_struct.size)
+    sections = raw.bytes.reshape(-1, section_struct.size)
+    number = (present[:, None] * per_root + np.arange(per_root)[None, :]).ravel()
+    mem_map = section_struct.field("section_mem_map").column(sections)
+    usage = section_struct.field("usage").column(sections)
+    keep = (mem_map & np.uint64(_HAS_MEM_MAP)) != 0
+    if not keep.any():
+        raise LayoutError("the memory map of the target cannot be read", "mem_section", "The dump lacks kernel data")
+    page_struct = Struct(prog, "struct page")
+    # sparse_encode_mem_map() stores the address of the struct page of pfn 0 when the map is virtual.
+    bases = np.unique(mem_map[keep] & ~np.uint64(_SECTION_FLAGS))
+    if len(bases) != 1:
+        raise LayoutError("this kernel's memory map is not a vmemmap", "mem_section", "Sparse memory only is supported")
+    starts, ends = _ranges(prog, memory, number[keep], usage[keep], bits, page_shift)
+    return MemMap(int(bases[0]), page_struct.size, page_shift, starts, ends)
+
+
+def _read_roots(memory: Memory, root: int, nr_roots: int) -> U64:
+    data, _ = memory.read_range(root, nr_roots * 8)
+    return data.view(np.uint64)
+
+
+def _ranges(
+    prog: drgn.Program, memory: Memory, sections: I64, usage: U64, section_bits: int, page_shift: int
+) -> tuple[I64, I64]:
+    """Merge the sections' subsections (struct mem_section_usage.subsection_map) into ranges of page frames."""
+    struct = Struct(prog, "struct mem_section_usage")
+    field = struct.find("subsection_map")
+    per_section = 1 << (section_bits - page_shift)
+    if field is None:
+        starts = sections * per_section
+        ends = starts + per_section
+    else:
+        raw = memory.gather(usage, struct.size)
+        bitmap = np.unpackbits(raw.bytes[:, field.offset : field.offset + field.size], axis=1, bitorder="little")
+        bitmap = bitmap[:, : 1 << (section_bits - _SUBSECTION_SHIFT)]
+        bitmap[~raw.valid] = 1  # unknown: take the whole section, unreadable pages will be masked
+        row, sub = np.nonzero(bitmap)
+        pages = 1 << (_SUBSECTION_SHIFT - page_shift)
+        starts = sections[row] * per_section + sub * pages
+        ends = starts + pages
+    order = np.argsort(starts)
+    starts, ends = starts[order].astype(np.int64), ends[order].astype(np.int64)
+    first = np.concatenate([[True], starts[1:] != ends[:-1]])
+    last = np.concatenate([first[1:], [True]])
+    return starts[first], ends[last]

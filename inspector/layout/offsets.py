@@ -1,0 +1,177 @@
+"""Struct members by name: where each lies, how wide it is, and how to take it out of many structs at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import drgn
+import numpy as np
+
+from inspector.columns import U8, AnyArray, Mask
+from inspector.errors import LayoutError
+
+_DTYPES: dict[tuple[int, bool], np.dtype[Any]] = {
+    (size, signed): np.dtype(f"<{'i' if signed else 'u'}{size}") for size in (1, 2, 4, 8) for signed in (False, True)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One member of a struct.
+
+    Attributes:
+        offset: Bytes from the beginning of the struct.
+        size: Bytes.
+        signed: Whether the member is a signed integer.
+        length: Elements, if the member is an array; else 1. ``size`` is then the whole array's.
+    """
+
+    offset: int
+    size: int
+    signed: bool = False
+    length: int = 1
+
+    def column(self, raw: U8) -> AnyArray:
+        """The member of each row of ``raw`` (uint8[n, at least offset + size]) as an integer column."""
+        dtype = _DTYPES[self.size, self.signed]
+        cut = raw[:, self.offset : self.offset + self.size]
+        return np.ascontiguousarray(cut).view(dtype)[:, 0]
+
+    def matrix(self, raw: U8) -> AnyArray:
+        """An array member of each row: [n, length]."""
+        dtype = _DTYPES[self.size // self.length, self.signed]
+        cut = raw[:, self.offset : self.offset + self.size]
+        return np.ascontiguousarray(cut).view(dtype)
+
+    def element(self, index: int) -> Field:
+        """One element of an array member."""
+        each = self.size // self.length
+        return Field(self.offset + index * each, each, self.signed)
+
+
+@dataclass(frozen=True, slots=True)
+class BitField:
+    """A one-bit member: the byte it lies in and its mask there (little endian)."""
+
+    offset: int
+    mask: int
+
+    def column(self, raw: U8) -> Mask:
+        """Whether the bit is set in each row of ``raw``."""
+        return (raw[:, self.offset] & np.uint8(self.mask)) != 0
+
+
+def _strip(type_: drgn.Type) -> drgn.Type:
+    while type_.kind == drgn.TypeKind.TYPEDEF:
+        type_ = type_.type
+    return type_
+
+
+def _signed(type_: drgn.Type) -> bool:
+    type_ = _strip(type_)
+    if type_.kind == drgn.TypeKind.ENUM:
+        return bool(type_.type is not None and type_.type.is_signed)
+    return bool(type_.kind == drgn.TypeKind.INT and type_.is_signed)
+
+
+class Struct:
+    """A struct type of the target.
+
+    Args:
+        prog: The program that knows the type.
+        name: With its keyword, such as ``struct page``.
+
+    Raises:
+        LayoutError: The kernel has no such type.
+    """
+
+    def __init__(self, prog: drgn.Program, name: str) -> None:
+        try:
+            self._type = _strip(prog.type(name))
+        except LookupError:
+            raise LayoutError(
+                f"this kernel has no type {name}", "", "Give the right symbols with -s, or report the kernel"
+            ) from None
+        self.name = name
+        self.size: int = self._type.size or 0
+        self._known: dict[str, Field | None] = {}
+
+    def find(self, *paths: str) -> Field | None:
+        """The first of several spellings (newest first) that exists, such as ``"flags.f", "flags"``; or None.
+
+        A path steps through members of structs and unions with dots and through array elements with ``[i]``.
+        """
+        for path in paths:
+            if path not in self._known:
+                self._known[path] = self._resolve(path)
+            field = self._known[path]
+            if field is not None:
+                return field
+        return None
+
+    def field(self, *paths: str) -> Field:
+        """Like `find`, for a member that every supported kernel has.
+
+        Raises:
+            LayoutError: None of the spellings exists.
+        """
+        found = self.find(*paths)
+        if found is None:
+            raise LayoutError(
+                f"{self.name} has no member {' or '.join(paths)}",
+                "",
+                "This kernel is laid out in a way this version does not know; please report its release",
+            )
+        return found
+
+    def has(self, *paths: str) -> bool:
+        """Whether any of the spellings exists."""
+        return self.find(*paths) is not None
+
+    def bit(self, name: str) -> BitField | None:
+        """A one-bit member, or None when this kernel has none of that name."""
+        if not self._type.has_member(name):
+            return None
+        member = self._type.member(name)
+        if member.bit_field_size != 1:
+            return None
+        return BitField(member.bit_offset // 8, 1 << (member.bit_offset % 8))
+
+    def _resolve(self, path: str) -> Field | None:
+        type_, offset = self._type, 0
+        for step in path.replace("[", ".[").split("."):
+            type_ = _strip(type_)
+            if step.startswith("["):
+                if type_.kind != drgn.TypeKind.ARRAY:
+                    return None
+                index = int(step[1:-1])
+                element = _strip(type_.type)
+                offset += index * drgn.sizeof(element)
+                type_ = element
+                continue
+            if type_.kind not in (drgn.TypeKind.STRUCT, drgn.TypeKind.UNION) or not type_.has_member(step):
+                return None
+            member = type_.member(step)
+            if member.bit_field_size is not None:
+                return None
+            offset += member.bit_offset // 8
+            type_ = member.type
+        type_ = _strip(type_)
+        if type_.kind == drgn.TypeKind.ARRAY:
+            size, length = drgn.sizeof(type_), type_.length or 1
+            return Field(offset, size, _signed(type_.type), length)
+        try:
+            size = drgn.sizeof(type_)
+        except TypeError:
+            return None
+        return Field(offset, size, _signed(type_))
+
+
+def enumerators(prog: drgn.Program, name: str) -> dict[str, int]:
+    """Name to value of an enum; empty when this kernel has no such enum."""
+    try:
+        type_ = prog.type(name)
+    except LookupError:
+        return {}
+    return {e.name: int(e.value) for e in (type_.enumerators or ())}

@@ -1,0 +1,178 @@
+"""Bulk reads of the target's memory: ranges and gathers, unreadable bytes masked instead of raised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import drgn
+import numpy as np
+
+from inspector.columns import U8, U64, Mask
+
+CHUNK = 2 << 20
+"""Bytes of one read of a long range: large enough that the cost of a call vanishes, small enough for the L2 cache."""
+
+HOLE = 4096
+"""Granularity at which a failing read is retried: dumps drop whole pages."""
+
+_GAP = 512
+"""Two wanted pieces closer than this are fetched with one read."""
+
+
+class Reader(Protocol):
+    """What `Memory` needs of a program: raw bytes by address."""
+
+    def read(self, address: int, size: int, physical: bool = False) -> bytes:
+        """Read ``size`` bytes; raises drgn.FaultError if any of them cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """The bytes of n equal-sized things.
+
+    Attributes:
+        bytes: uint8[n, size]; rows that could not be read are zero.
+        valid: bool[n]; False where any byte of the row could not be read.
+        addr: uint64[n]; where each row was read.
+    """
+
+    bytes: U8
+    valid: Mask
+    addr: U64
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+
+class Memory:
+    """Masked bulk reads of one target.
+
+    Virtual addresses inside the direct map are turned into physical ones here, because every kind of target
+    can be read physically and only some of them have the kernel's page tables at hand.
+
+    Args:
+        prog: The program to read.
+    """
+
+    def __init__(self, prog: Reader) -> None:
+        self._read = prog.read
+        self._direct_map = (0, 0)
+        self.on_read: Callable[[int, int, bool], None] | None = None
+        """Called with (address, size, physical) of each read that succeeded; how a capture learns what was used."""
+        self.bytes_read = 0
+        self.reads = 0
+
+    def set_direct_map(self, base: int, size: int) -> None:
+        """Tell where the direct map of physical memory begins and how many bytes it spans."""
+        self._direct_map = (base, base + size)
+
+    @property
+    def direct_map_base(self) -> int:
+        """Virtual address of physical address 0 in the direct map."""
+        return self._direct_map[0]
+
+    def read(self, address: int, size: int, *, physical: bool = False) -> bytes | None:
+        """``size`` bytes at ``address``, or None when any of them cannot be read."""
+        if not physical and self._direct_map[0] <= address and address + size <= self._direct_map[1]:
+            address -= self._direct_map[0]
+            physical = True
+        if address < 0 or size <= 0 or address + size > 1 << 64:
+            return None
+        try:
+            data = self._read(address, size, physical)
+        except (drgn.FaultError, OverflowError, ValueError):
+            return None
+        self.bytes_read += size
+        self.reads += 1
+        if self.on_read is not None:
+            self.on_read(address, size, physical)
+        return data
+
+    def read_u64(self, address: int) -> int | None:
+        """The unsigned 64-bit word at a kernel virtual address, or None."""
+        data = self.read(address, 8)
+        return None if data is None else int.from_bytes(data, "little")
+
+    def read_range(self, address: int, size: int, *, physical: bool = False) -> tuple[U8, Mask]:
+        """A contiguous range.
+
+        Returns:
+            ``(data, valid)``: uint8[size], zero where unreadable, and bool[ceil(size / 4096)] telling for each
+            4096-byte step from ``address`` whether it was read.
+        """
+        data = np.zeros(size, np.uint8)
+        valid = np.zeros(-(-size // HOLE), np.bool_)
+        for at in range(0, size, CHUNK):
+            n = min(CHUNK, size - at)
+            piece = self.read(address + at, n, physical=physical)
+            if piece is not None:
+                data[at : at + n] = np.frombuffer(piece, np.uint8)
+                valid[at // HOLE : -(-(at + n) // HOLE)] = True
+                continue
+            for hole in range(at, at + n, HOLE):
+                m = min(HOLE, size - hole)
+                piece = self.read(address + hole, m, physical=physical)
+                if piece is not None:
+                    data[hole : hole + m] = np.frombuffer(piece, np.uint8)
+                    valid[hole // HOLE] = True
+        return data, valid
+
+    def chunks(self, address: int, size: int, *, physical: bool = False) -> Iterator[tuple[int, U8, Mask]]:
+        """Like `read_range`, a bounded piece at a time: ``(offset, data, valid)`` with ``offset`` from ``address``."""
+        for at in range(0, size, CHUNK):
+            n = min(CHUNK, size - at)
+            piece = self.read(address + at, n, physical=physical)
+            if piece is not None:
+                yield at, np.frombuffer(piece, np.uint8), np.ones(-(-n // HOLE), np.bool_)
+            else:
+                data, valid = self.read_range(address + at, n, physical=physical)
+                yield at, data, valid
+
+    def gather(self, addresses: U64, size: int, *, physical: bool = False) -> Raw:
+        """Read ``size`` bytes at each address, neighbours with one read, each distinct address once.
+
+        Args:
+            addresses: uint64[n], in any order, repeats allowed.
+            size: Bytes of each piece.
+            physical: Whether the addresses are physical.
+
+        Returns:
+            The pieces in the order asked for.
+        """
+        n = len(addresses)
+        out = np.zeros((n, size), np.uint8)
+        valid = np.zeros(n, np.bool_)
+        if n == 0:
+            return Raw(out, valid, addresses)
+        order = np.argsort(addresses, kind="stable")
+        ordered = addresses[order]
+        # A run ends where the next piece begins farther than a small gap, or where the run would exceed a chunk.
+        gap = ordered[1:] - ordered[:-1] > np.uint64(size + _GAP)
+        edges = np.concatenate([[0], np.flatnonzero(gap) + 1, [n]])
+        for lo, hi in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            self._gather_run(ordered, order, lo, hi, out, valid, physical=physical)
+        return Raw(out, valid, addresses)
+
+    def _gather_run(self, ordered: U64, order: U64, lo: int, hi: int, out: U8, valid: Mask, *, physical: bool) -> None:
+        size = out.shape[1]
+        while lo < hi:
+            base = int(ordered[lo])
+            end = int(np.searchsorted(ordered[lo:hi], np.uint64(min(base + CHUNK, (1 << 64) - 1)), "right")) + lo
+            end = max(end, lo + 1)
+            span = int(ordered[end - 1]) - base + size
+            data = self.read(base, span, physical=physical)
+            if data is not None:
+                buffer = np.frombuffer(data, np.uint8)
+                if end == lo + 1:
+                    out[order[lo]] = buffer
+                else:
+                    windows = np.lib.stride_tricks.sliding_window_view(buffer, size)
+                    out[order[lo:end]] = windows[(ordered[lo:end] - np.uint64(base)).astype(np.int64)]
+                valid[order[lo:end]] = True
+            elif end > lo + 1:
+                middle = (lo + end) // 2
+                self._gather_run(ordered, order, lo, middle, out, valid, physical=physical)
+                self._gather_run(ordered, order, middle, end, out, valid, physical=physical)
+            lo = end

@@ -1,0 +1,1 @@
+"""What the kernel's rmap code makes of a set of mappings: pure functions, no target, no addresses."""

@@ -1,0 +1,117 @@
+"""Rules of compound pages: heads, tails and sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.columns import I64
+from inspector.rules.registry import Violations, nothing, rule
+from inspector.snapshot import Snapshot
+
+_TAIL_MAPPING = np.uint64(0xDEAD000000000400)
+"""TAIL_MAPPING (include/linux/poison.h) with the illegal pointer delta of 64-bit kernels."""
+
+_FIRST_PLAIN_TAIL = 4
+"""Tails below this index lend their fields to struct folio (include/linux/mm_types.h)."""
+
+
+def _why(s: Snapshot) -> tuple[int, str]:
+    unreadable = int((~s.pages.readable).sum())
+    return unreadable, "struct pages are missing" if unreadable else ""
+
+
+@rule("tail-without-head", group="compound", invariant="I9", rank=10)
+def tail_without_head(s: Snapshot) -> Violations:
+    """A tail page points to something that is not the head of a compound page around it.
+
+    True:  compound_head (or the mask in compound_info, since 7.1) of every tail leads to a page with PG_head, at most
+           the folio's size before it.
+    Why:   include/linux/page-flags.h, _compound_head(); mm/page_alloc.c, prep_compound_page().
+    Then:  every operation on that page hits a foreign page's counts.
+    Silent when: the head's struct page is not in the dump. The fake heads of hugetlb vmemmap optimisation resolve.
+    Look further: folioscope page PFN
+    """
+    pages = s.pages
+    tails: I64 = np.flatnonzero(pages.is_tail & pages.readable)
+    head = pages.head_row[tails].astype(np.int64)
+    at = np.maximum(head, 0)
+    known = pages.readable[at] | (head < 0)
+    folio = s.folio_of_page[tails]
+    order = np.zeros(len(tails), np.int64)
+    if len(s.folios):
+        order = np.where(folio >= 0, s.folios.order[np.maximum(folio, 0)], 0).astype(np.int64)
+    bad = (head < 0) | (folio < 0) | (tails < head) | (tails - head >= (np.int64(1) << np.minimum(order, 40)))
+    # When the folio's own size is what is wrong, that is one cause: compound-size-wrong names it.
+    sized = s.compound_wrong[np.maximum(folio, 0)] & (folio >= 0) if len(s.folios) else np.zeros(len(tails), np.bool_)
+    rows = np.flatnonzero(bad & known & ~sized)
+    unreadable, why = _why(s)
+    return Violations(
+        "page",
+        tails[rows],
+        {"head_pfn": np.where(head[rows] >= 0, pages.memmap.pfns_of_rows(at[rows]), -1)},
+        {},
+        len(tails),
+        unreadable,
+        why,
+        {"head_order": order[rows]},
+    )
+
+
+@rule("compound-size-wrong", group="compound", invariant="I9", rank=11)
+def compound_size_wrong(s: Snapshot) -> Violations:
+    """A compound page's order does not agree with its cached size, its alignment or its tails.
+
+    True:  the cached number of pages is 1 << order; the head's page frame is a multiple of it; as many pages as
+           that, less one, are its tails.
+    Why:   mm/page_alloc.c, prep_compound_page() and folio_set_order().
+    Then:  mapping, splitting or freeing it touches too few or too many pages.
+    Silent when: some of its struct pages are not in the dump.
+    Look further: folioscope folio PFN
+    """
+    folios = s.folios
+    rows = np.flatnonzero(s.compound_wrong)
+    unreadable, why = _why(s)
+    return Violations(
+        "folio",
+        rows,
+        {"order": folios.order[rows], "nr_pages": folios.nr_stored[rows], "tails": s.nr_tails[rows]},
+        {"nr_pages": folios.nr_pages[rows], "tails": folios.nr_pages[rows] - 1},
+        int(folios.readable.sum()),
+        unreadable,
+        why,
+    )
+
+
+@rule("tail-page-damaged", group="compound", invariant="I9", rank=12)
+def tail_page_damaged(s: Snapshot) -> Violations:
+    """A tail page carries a reference count or a mapping of its own.
+
+    True:  the reference count of a tail is 0, and from the fifth page of a folio on its mapping is TAIL_MAPPING.
+    Why:   mm/page_alloc.c, prep_compound_tail() sets both, free_tail_page_prepare() tests the mapping.
+    Then:  "corrupted mapping in tail page" when the folio is freed; a speculative reference to a tail succeeds.
+    Silent when: hugetlb's vmemmap optimisation aliases the struct page with another one.
+    Look further: folioscope page PFN
+    """
+    pages = s.pages
+    tails: I64 = np.flatnonzero(pages.is_tail & pages.readable & (pages.head_row >= 0))
+    if not len(tails):
+        return nothing("page", 0)
+    # An alias of the head shows the head's own fields: told by PG_head, which no real tail has.
+    alias = s.layout.flags.test(pages.flags[tails], "head")
+    index = tails - pages.head_row[tails]
+    counted = (pages.refcount[tails] != 0) & ~alias
+    shared = s.hvo_folio[np.maximum(s.folio_of_page[tails], 0)] if len(s.folios) else alias
+    plain = (index >= _FIRST_PLAIN_TAIL) & ~alias & ~shared
+    mapped = plain & (pages.mapping[tails] != _TAIL_MAPPING)
+    rows = np.flatnonzero(counted | mapped)
+    unreadable, why = _why(s)
+    return Violations(
+        "page",
+        tails[rows],
+        {"_refcount": pages.refcount[tails[rows]], "mapping": pages.mapping[tails[rows]]},
+        {"_refcount": np.zeros(len(rows), np.int64), "mapping": np.full(len(rows), _TAIL_MAPPING)},
+        len(tails),
+        unreadable,
+        why,
+        {"tail_index": index[rows]},
+    )

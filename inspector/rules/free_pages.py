@@ -1,0 +1,83 @@
+"""Rules of free pages: what the kernel itself tests when it frees and allocates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.columns import I64
+from inspector.rules.registry import Violations, rule
+from inspector.snapshot import Snapshot
+
+
+@rule("free-page-with-count", group="free", invariant="I18", rank=20)
+def free_page_with_count(s: Snapshot) -> Violations:
+    """A page without references still carries a mapcount.
+
+    True:  when the last reference of a page goes, its _mapcount is -1.
+    Why:   mm/page_alloc.c, free_page_is_bad() and page_expected_state() print "Bad page state" over it.
+    Then:  the page was freed while it was counted as mapped, or written to after it was freed.
+    Silent when: the page has a type; it is a tail of a compound page (rules of its folio).
+    Look further: folioscope page PFN
+    """
+    pages = s.pages
+    free = pages.readable & (pages.refcount == 0) & (pages.type_ == 0) & ~pages.is_tail
+    rows: I64 = np.flatnonzero(free & (pages.mapcount_raw != -1))
+    return Violations(
+        "page",
+        rows,
+        {"_mapcount": pages.mapcount_raw[rows]},
+        {"_mapcount": np.full(len(rows), -1)},
+        int(free.sum()),
+        int((~pages.readable).sum()),
+        "struct pages are missing" if not pages.readable.all() else "",
+    )
+
+
+@rule("free-page-in-use", group="free", invariant="I18", rank=21)
+def free_page_in_use(s: Snapshot) -> Violations:
+    """A page inside a free block of the buddy allocator has a mapping or a reference.
+
+    True:  every page of a free block has no reference, no mapping pointer and, but for the block's first page that
+           carries the buddy type, _mapcount -1.
+    Why:   mm/page_alloc.c, free_pages_prepare() clears them and __free_one_page() joins blocks of such pages.
+    Then:  the page was freed while in use: it will be handed out a second time.
+    Silent when: the block's pages are not all in the dump.
+    Look further: folioscope page PFN
+    """
+    pages = s.pages
+    inside: I64 = s.buddy_pages
+    bad = (pages.refcount[inside] != 0) | (pages.mapping[inside] != 0)
+    rows = inside[bad & pages.readable[inside]]
+    return Violations(
+        "page",
+        rows,
+        {"_refcount": pages.refcount[rows], "mapping": pages.mapping[rows]},
+        {"_refcount": np.zeros(len(rows), np.int64), "mapping": np.zeros(len(rows), np.int64)},
+        len(inside),
+        int((~pages.readable).sum()),
+        "struct pages are missing" if not pages.readable.all() else "",
+    )
+
+
+@rule("free-folio-with-pins", group="free", invariant="I18", rank=22)
+def free_folio_with_pins(s: Snapshot) -> Violations:
+    """A compound page without references still counts pins.
+
+    True:  _pincount of a compound page without references is 0.
+    Why:   each pin holds a reference. mm/gup.c, try_grab_folio(); mm/page_alloc.c, free_tail_page_prepare() tests it.
+    Then:  a device may still write to a page that belongs to somebody else.
+    Silent when: the compound page is a slab or another typed page.
+    Look further: folioscope folio PFN
+    """
+    folios, pages = s.folios, s.pages
+    free = folios.readable & (pages.refcount[folios.row] == 0) & ((pages.type_[folios.row] == 0) | folios.is_hugetlb)
+    rows = np.flatnonzero(free & (folios.pincount != 0))
+    return Violations(
+        "folio",
+        rows,
+        {"_pincount": folios.pincount[rows]},
+        {"_pincount": np.zeros(len(rows), np.int64)},
+        int(free.sum()),
+        int((~folios.readable).sum()),
+        "struct pages are missing" if not folios.readable.all() else "",
+    )

@@ -1,0 +1,263 @@
+"""All tables of one target, each built once, on demand."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from inspector.arch.base import Level
+from inspector.columns import I32, I64, AnyArray, Mask
+from inspector.coverage import Missing
+from inspector.layout.flags import PAGE_TYPES
+from inspector.layout.kernel import Layout
+from inspector.model.expect import Expected, Rebuilt, expect
+from inspector.model.scheme import Scheme
+from inspector.tables.folios import Folios, build_folios, settle_page_mapcount
+from inspector.tables.mms import Mms, build_mms
+from inspector.tables.pages import Pages, Sweep, sweep_pages
+from inspector.tables.slabs import cache_objects
+from inspector.tables.tasks import Tasks, build_tasks
+from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
+from inspector.target import Target
+from inspector.walk.census import Census, take_census
+from inspector.walk.mappings import (
+    TABLE_NO_PAGE,
+    TABLE_NOT_A_TABLE,
+    TABLE_TWICE_IN_MM,
+    TABLE_UNREADABLE,
+    Mappings,
+    NonPresent,
+    PageTables,
+    Walk,
+)
+from inspector.walk.pagetable import walk_page_tables
+from inspector.walk.rss import rebuild_rss
+
+
+class Snapshot:
+    """Everything known about one target at one moment.
+
+    Tables are built when first asked for and kept. What could not be read is told in ``missing``.
+
+    Args:
+        target: An opened target.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.missing = Missing()
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What this kernel looks like."""
+        return Layout.probe(self.target)
+
+    @cached_property
+    def _mm_cachep(self) -> int:
+        cache = self.layout.variable("mm_cachep")
+        if not cache:
+            self.missing.note("the mm_struct slab cache cannot be found: mms without a task are not seen")
+        return cache or 0
+
+    @cached_property
+    def _sweep(self) -> Sweep:
+        caches = np.array([c for c in (self._mm_cachep,) if c], np.uint64)
+        sweep = sweep_pages(self.layout, caches)
+        self.missing.add("struct pages", int((~sweep.pages.readable).sum()))
+        return sweep
+
+    @property
+    def pages(self) -> Pages:
+        """One row a struct page."""
+        return self._sweep.pages
+
+    @cached_property
+    def folios(self) -> Folios:
+        """One row a compound page."""
+        return build_folios(self.layout, self.pages, self._sweep.heads)
+
+    @cached_property
+    def _settled(self) -> tuple[Scheme | None, str]:
+        return settle_page_mapcount(self.layout.scheme.scheme, self.folios, self.pages)
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """The accounting scheme; None when the evidence is mixed."""
+        return self._settled[0]
+
+    @property
+    def scheme_evidence(self) -> list[str]:
+        """What tells the scheme."""
+        return [*self.layout.scheme.evidence, *([self._settled[1]] if self._settled[1] else [])]
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        """One row a task."""
+        tasks, missing = build_tasks(self.layout)
+        self.missing.add("tasks", missing)
+        return tasks
+
+    @cached_property
+    def mms(self) -> Mms:
+        """One row an mm, those without a task included."""
+        slots = cache_objects(self.layout, self._sweep, self.folios, self._mm_cachep)
+        mms, missing = build_mms(self.layout, self.tasks, slots)
+        self.missing.add("mms", missing)
+        return mms
+
+    @cached_property
+    def _vmas(self) -> tuple[Vmas, VmaTrees]:
+        vmas, trees = build_vmas(self.layout, self.mms)
+        self.missing.add("VMA tree nodes", len(trees.unreadable))
+        self.missing.add("VMAs", len(trees.missing))
+        return vmas, trees
+
+    @property
+    def vmas(self) -> Vmas:
+        """One row a VMA, ordered by mm and address."""
+        return self._vmas[0]
+
+    @property
+    def vma_trees(self) -> VmaTrees:
+        """What was odd in the trees of VMAs."""
+        return self._vmas[1]
+
+    @cached_property
+    def _walk(self) -> Walk:
+        walk = walk_page_tables(self.layout, self.pages, self.mms, self.vmas)
+        self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
+        return walk
+
+    @cached_property
+    def _counted(self) -> tuple[Mappings, Census]:
+        found = self._walk.mappings
+        return take_census(self.layout, self.pages, self.folios, self.vmas, found)
+
+    @property
+    def mappings(self) -> Mappings:
+        """One row a run of leaf entries."""
+        return self._counted[0]
+
+    @property
+    def census(self) -> Census:
+        """The mappings judged and counted."""
+        return self._counted[1]
+
+    @property
+    def nonpresent(self) -> NonPresent:
+        """One row a swap, migration or other non-present entry."""
+        return self._walk.nonpresent
+
+    @property
+    def tables(self) -> PageTables:
+        """One row a page table."""
+        return self._walk.tables
+
+    @cached_property
+    def tables_complete(self) -> bool:
+        """Whether every page table was read, so that a count of mappings is not just a lower bound."""
+        skipped = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
+        whole = not np.isin(self.tables.state, skipped).any()
+        return whole and not self.missing.counts.get("mms") and not self.missing.counts.get("tasks")
+
+    @cached_property
+    def folio_of_page(self) -> I32:
+        """Row in `folios` of the large folio that each page belongs to, -1 for small pages."""
+        row = np.full(len(self.pages), -1, np.int32)
+        row[self.folios.row] = np.arange(len(self.folios), dtype=np.int32)
+        head = self.pages.head_row
+        return np.where(head >= 0, row[np.maximum(head, 0)], -1).astype(np.int32)
+
+    @cached_property
+    def rebuilt(self) -> Rebuilt:
+        """What the page tables say, in the form the model takes."""
+        folios, census = self.folios, self.census
+        return Rebuilt(
+            page_mappings=census.page_mappings,
+            head_row=folios.row,
+            order=folios.order,
+            entire=census.entire,
+            is_hugetlb=folios.is_hugetlb,
+            is_anon=folios.is_anon,
+            double_map=folios.double_map,
+        )
+
+    @cached_property
+    def expected(self) -> Expected | None:
+        """What the model expects to be stored; None when the scheme is not known."""
+        return None if self.scheme is None else expect(self.scheme, self.rebuilt, self.folio_of_page)
+
+    @cached_property
+    def folio_totals(self) -> I64:
+        """All mappings of each large folio (M)."""
+        totals = np.zeros(len(self.folios), np.int64)
+        np.add.at(totals, self.census.pair_folio, self.census.pair_count)
+        return totals
+
+    @cached_property
+    def rss(self) -> tuple[I64, Mask]:
+        """The rss counters rebuilt: int64[mms, 4], and which mms could be rebuilt."""
+        return rebuild_rss(
+            self.layout, self.pages, self.folios, self.folio_of_page, self.mms, self.vmas, self.mappings, self.census,
+            self.nonpresent,
+        )
+
+    @cached_property
+    def mm_tables_complete(self) -> Mask:
+        """Which mms' page tables were read whole."""
+        whole = self.mms.pgd_pfn >= 0
+        whole[self.tables.mm_idx[self.tables.state == TABLE_UNREADABLE]] = False
+        return whole
+
+    @cached_property
+    def nr_tails(self) -> I64:
+        """How many tail pages name each folio's head."""
+        tails = np.flatnonzero(self.pages.is_tail)
+        head = self.pages.head_row[tails]
+        folio = self.folio_of_page[tails[head >= 0]]
+        return np.bincount(folio[folio >= 0], minlength=len(self.folios)).astype(np.int64)
+
+    @cached_property
+    def compound_wrong(self) -> Mask:
+        """Folios whose order, cached size, alignment and tails do not agree."""
+        folios, pages = self.folios, self.pages
+        nr = np.int64(1) << np.minimum(folios.order, 40).astype(np.int64)
+        wrong = (folios.order == 0) | (folios.pfn % nr != 0)
+        wrong |= (folios.nr_stored != 0) & (folios.nr_stored != nr)
+        # Only where every page of the folio was read can its tails be counted.
+        unread = np.concatenate([[0], np.cumsum(~pages.readable)])
+        end = np.minimum(folios.row + nr, len(pages))
+        whole = unread[end] == unread[folios.row]
+        wrong |= whole & (self.nr_tails != nr - 1)
+        return folios.readable & wrong
+
+    @cached_property
+    def hvo_folio(self) -> Mask:
+        """Hugetlb folios whose tail struct pages may be aliases of shared ones (vmemmap optimisation)."""
+        return self.folios.is_hugetlb
+
+    @property
+    def buddy_pages(self) -> I64:
+        """Rows of all pages inside free blocks of the buddy allocator."""
+        return self._sweep.buddy_pages
+
+    def page_type_names(self, rows: AnyArray) -> AnyArray:
+        """The name of each page's type, "none" for pages without."""
+        names = np.array(["none", *PAGE_TYPES], dtype=np.str_)
+        return names[self.pages.type_[rows]]
+
+    def table_owners(self, rows: I64) -> I64:
+        """How many mms reach each of the given tables."""
+        pfns, counts = np.unique(self.tables.pfn, return_counts=True)
+        return counts[np.searchsorted(pfns, self.tables.pfn[rows])]
+
+    def mappings_of(self, pfn: int, nr: int = 1) -> I64:
+        """Rows of the mappings that cover any of the pages [pfn, pfn + nr)."""
+        m = self.mappings
+        pages = np.ones(len(m), np.int64)
+        for shape in self.layout.arch.shapes:
+            if shape.level != Level.PTE:
+                pages[m.level == shape.level] = 1 << (shape.shift - self.layout.arch.page_shift)
+        end = m.pfn + m.nr.astype(np.int64) * pages
+        return np.flatnonzero((m.pfn < pfn + nr) & (end > pfn))

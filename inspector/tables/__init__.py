@@ -1,0 +1,1 @@
+"""Struct bytes turned into columns, one file a table."""

@@ -1,0 +1,159 @@
+"""All address spaces, those without a task included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I32, I64, U32, U64, AnyArray, Mask, Table
+from inspector.layout.kernel import Layout
+from inspector.layout.offsets import Struct
+from inspector.lib.percpu import sum_percpu_counters
+from inspector.tables.tasks import NR_MM_COUNTERS, Tasks
+
+RSS_FILE, RSS_ANON, RSS_SWAP, RSS_SHMEM = range(NR_MM_COUNTERS)
+"""Columns of ``rss`` (include/linux/mm_types_task.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mms(Table):
+    """One row an mm_struct, ordered by address; init_mm and efi_mm are not among them.
+
+    Attributes:
+        addr: uint64; mm_struct.
+        pgd_pfn: int64; page frame of the top table, -1 when the pointer makes no sense.
+        users, count, map_count: int32; mm_users, mm_count, map_count.
+        total_vm, locked_vm, data_vm, exec_vm, stack_vm: int64; pages.
+        pgtables_bytes, hugetlb_pages: int64.
+        mm_id: uint32; 0 where the kernel has none.
+        flags: uint64; the first word of the MMF_ flags.
+        ma_root: uint64; root of the maple tree of VMAs.
+        rss: int64[n, 4]; file, anon, swap, shmem, in pages, exact (per-CPU and per-task parts added).
+        rss_valid: bool; False where a part of the sum could not be read (a half-built mm).
+        pid: int32; lowest pid of the tasks that use it, -1 when none does.
+        comm: bytes; that task's name.
+        nr_tasks: int32; tasks with task->mm equal to it.
+        locked: bool; mmap_lock held for writing.
+    """
+
+    addr: U64
+    pgd_pfn: I64
+    users: I32
+    count: I32
+    map_count: I32
+    total_vm: I64
+    locked_vm: I64
+    data_vm: I64
+    exec_vm: I64
+    stack_vm: I64
+    pgtables_bytes: I64
+    hugetlb_pages: I64
+    mm_id: U32
+    flags: U64
+    ma_root: U64
+    rss: I64
+    rss_valid: Mask
+    pid: I32
+    comm: AnyArray
+    nr_tasks: I32
+    locked: Mask
+
+
+def build_mms(layout: Layout, tasks: Tasks, slots: U64) -> tuple[Mms, int]:
+    """All mms that are alive.
+
+    Args:
+        layout: The kernel's layout.
+        tasks: Their ``mm`` and ``active_mm`` are taken in any case.
+        slots: Object slots of the mm_struct slab cache: what finds mms that no task names.
+
+    Returns:
+        The mms, and how many of the tasks' mms could not be read.
+    """
+    struct = layout.struct("struct mm_struct")
+    named = np.unique(np.concatenate([tasks.mm, tasks.active_mm]))
+    static = [layout.target.symbol(name) for name in ("init_mm", "efi_mm")]
+    skip = np.array([0, *(s for s in static if s is not None)], np.uint64)
+    addr = np.setdiff1d(np.union1d(named, slots), skip)
+    raw = layout.memory.gather(addr, struct.size)
+    count = struct.field("mm_count.counter").column(raw.bytes).astype(np.int32)
+    pgd = struct.field("pgd").column(raw.bytes)
+    base = np.uint64(layout.memory.direct_map_base)
+    pfn = ((pgd - base) >> np.uint64(layout.memmap.page_shift)).astype(np.int64)
+    sane = (pgd & np.uint64((1 << layout.memmap.page_shift) - 1)) == 0
+    sane &= (pgd >= base) & layout.memmap.valid(pfn)
+    # A free slot of the cache keeps its last mm_count, which is 0 (kernel/fork.c, __mmdrop()).
+    is_named = np.isin(addr, named)
+    keep = raw.valid & (count > 0) & (sane | is_named)
+    missing = int((~raw.valid & is_named).sum())
+    return _decode(layout, struct, tasks, addr[keep], raw.bytes[keep], np.where(sane, pfn, -1)[keep]), missing
+
+
+def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyArray, pgd_pfn: I64) -> Mms:
+    def column(*names: str) -> I64:
+        field = struct.find(*names)
+        return np.zeros(len(addr), np.int64) if field is None else field.column(data).astype(np.int64)
+
+    rss, rss_valid = _rss(layout, struct, tasks, addr, data)
+    pid, comm, nr_tasks = _owners(tasks, addr)
+    flags = struct.find("flags.__mm_flags[0]", "flags")
+    lock = column("mmap_lock.count.counter")
+    return Mms(
+        addr=addr,
+        pgd_pfn=pgd_pfn,
+        users=column("mm_users.counter").astype(np.int32),
+        count=column("mm_count.counter").astype(np.int32),
+        map_count=column("map_count").astype(np.int32),
+        total_vm=column("total_vm"),
+        locked_vm=column("locked_vm"),
+        data_vm=column("data_vm"),
+        exec_vm=column("exec_vm"),
+        stack_vm=column("stack_vm"),
+        pgtables_bytes=column("pgtables_bytes.counter"),
+        hugetlb_pages=column("hugetlb_usage.counter"),
+        mm_id=column("mm_id").astype(np.uint32),
+        flags=np.zeros(len(addr), np.uint64) if flags is None else flags.column(data).astype(np.uint64),
+        ma_root=struct.field("mm_mt.ma_root").column(data),
+        rss=rss,
+        rss_valid=rss_valid,
+        pid=pid,
+        comm=comm,
+        nr_tasks=nr_tasks,
+        # RWSEM_WRITER_LOCKED, kernel/locking/rwsem.c
+        locked=(lock & 1) != 0,
+    )
+
+
+def _rss(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyArray) -> tuple[I64, Mask]:
+    """get_mm_counter() made exact: per-CPU parts since 6.2, before that the counts cached in tasks."""
+    plain = struct.find("rss_stat.count")
+    if plain is not None:
+        rss = plain.matrix(data).astype(np.int64)
+        at = np.minimum(np.searchsorted(addr, tasks.mm), max(len(addr) - 1, 0))
+        mine = (addr[at] == tasks.mm) if len(addr) else np.zeros(len(tasks), np.bool_)
+        np.add.at(rss, at[mine], tasks.rss_cache[mine])
+        return rss, np.ones(len(addr), np.bool_)
+    columns, valid = [], np.ones(len(addr), np.bool_)
+    for i in range(NR_MM_COUNTERS):
+        counts = struct.field(f"rss_stat[{i}].count").column(data)
+        pointers = struct.field(f"rss_stat[{i}].counters").column(data)
+        sums, ok = sum_percpu_counters(layout.memory, layout.per_cpu_offsets, counts, pointers)
+        columns.append(sums)
+        valid &= ok
+    return np.stack(columns, axis=1), valid
+
+
+def _owners(tasks: Tasks, addr: U64) -> tuple[I32, AnyArray, I32]:
+    """For each mm the first task that uses it, and how many do. Tasks are ordered by pid."""
+    pid = np.full(len(addr), -1, np.int32)
+    comm = np.zeros(len(addr), tasks.comm.dtype if len(tasks) else "S16")
+    nr = np.zeros(len(addr), np.int32)
+    if len(addr) and len(tasks):
+        at = np.minimum(np.searchsorted(addr, tasks.mm), len(addr) - 1)
+        mine = np.flatnonzero(addr[at] == tasks.mm)
+        np.add.at(nr, at[mine], 1)
+        backwards = mine[::-1]
+        pid[at[backwards]] = tasks.pid[backwards]
+        comm[at[backwards]] = tasks.comm[backwards]
+    return pid, comm, nr

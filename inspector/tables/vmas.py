@@ -1,0 +1,124 @@
+"""All VMAs of all address spaces, out of their maple trees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I32, I64, U32, U64, Mask, Table
+from inspector.layout.flags import VM_HUGETLB
+from inspector.layout.kernel import Layout
+from inspector.lib.maple_tree import walk_maple_trees
+from inspector.tables.mms import Mms
+
+_ANON_HI_SHIFT = np.uint64(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Vmas(Table):
+    """One row a VMA, ordered by mm, then by address.
+
+    Attributes:
+        addr: uint64; vm_area_struct.
+        mm_idx: int32; row of the mm in whose tree it was found.
+        start, end: uint64; as the VMA says.
+        slot_start, slot_end: uint64; as its tree says ([start, end)).
+        vm_mm: uint64; the mm it names itself.
+        flags: uint64; VM_ bits.
+        pgoff: uint64; vm_pgoff, pages.
+        anon_pgoff: uint64; offset that anonymous pages are indexed by: vm_pgoff before 7.3.
+        file, ops, anon_vma, private: uint64; vm_file, vm_ops, anon_vma, vm_private_data.
+        refcnt: uint32; vm_refcnt (6.15 and later), else 1.
+    """
+
+    addr: U64
+    mm_idx: I32
+    start: U64
+    end: U64
+    slot_start: U64
+    slot_end: U64
+    vm_mm: U64
+    flags: U64
+    pgoff: U64
+    anon_pgoff: U64
+    file: U64
+    ops: U64
+    anon_vma: U64
+    private: U64
+    refcnt: U32
+
+    @property
+    def nr_pages(self) -> I64:
+        """Base pages that each VMA spans."""
+        return ((self.end - self.start) >> np.uint64(12)).astype(np.int64)
+
+    def has(self, flag: int) -> Mask:
+        """Which VMAs have all bits of ``flag`` set."""
+        return (self.flags & np.uint64(flag)) == flag
+
+    @property
+    def is_hugetlb(self) -> Mask:
+        """Which VMAs map hugetlb pages."""
+        return self.has(VM_HUGETLB)
+
+
+@dataclass(frozen=True, slots=True)
+class VmaTrees:
+    """What went wrong in the maple trees.
+
+    Attributes:
+        unreadable, broken: int32; mm rows, one for each unreadable or senseless node.
+        missing: int32; mm row of each VMA that could not be read.
+        foreign: int32; number of entries in each mm's tree that belong to another mm (fork under way) or are reserved.
+    """
+
+    unreadable: I32
+    broken: I32
+    missing: I32
+    foreign: I32
+
+
+def build_vmas(layout: Layout, mms: Mms) -> tuple[Vmas, VmaTrees]:
+    """Read the VMAs of all mms (mm/mmap.c; the tree of each is mm->mm_mt).
+
+    Entries whose ``vm_mm`` is another mm are left out: while a fork runs, the child's tree begins as a copy of the
+    parent's (kernel/fork.c, dup_mmap()).
+    """
+    struct = layout.struct("struct vm_area_struct")
+    trees = walk_maple_trees(layout.prog, layout.memory, mms.ma_root)
+    pointer = (trees.value & np.uint64(3)) == 0
+    root, slot_start = trees.root[pointer], trees.first[pointer]
+    slot_end = trees.last[pointer] + np.uint64(1)
+    raw = layout.memory.gather(trees.value[pointer], struct.size)
+    vm_mm = struct.field("vm_mm").column(raw.bytes)
+    own = raw.valid & (vm_mm == mms.addr[root])
+    foreign = np.bincount(root[raw.valid & ~own], minlength=len(mms)) + np.bincount(
+        trees.root[~pointer], minlength=len(mms)
+    )
+    data = raw.bytes[own]
+    n = len(data)
+    pgoff = struct.field("vm_pgoff").column(data)
+    low, high = struct.find("__vm_anon_pgoff_lo"), struct.find("__vm_anon_pgoff_hi")
+    anon_pgoff = pgoff
+    if low is not None and high is not None:
+        anon_pgoff = low.column(data).astype(np.uint64) | (high.column(data).astype(np.uint64) << _ANON_HI_SHIFT)
+    refcnt = struct.find("vm_refcnt.refs.counter", "vm_refcnt.counter")
+    vmas = Vmas(
+        addr=raw.addr[own],
+        mm_idx=root[own].astype(np.int32),
+        start=struct.field("vm_start").column(data),
+        end=struct.field("vm_end").column(data),
+        slot_start=slot_start[own],
+        slot_end=slot_end[own],
+        vm_mm=vm_mm[own],
+        flags=struct.field("vm_flags", "flags.__vma_flags[0]", "flags").column(data).astype(np.uint64),
+        pgoff=pgoff,
+        anon_pgoff=anon_pgoff,
+        file=struct.field("vm_file").column(data),
+        ops=struct.field("vm_ops").column(data),
+        anon_vma=struct.field("anon_vma").column(data),
+        private=struct.field("vm_private_data").column(data),
+        refcnt=np.ones(n, np.uint32) if refcnt is None else refcnt.column(data).astype(np.uint32),
+    )
+    return vmas, VmaTrees(trees.unreadable, trees.broken, root[~raw.valid], foreign.astype(np.int32))

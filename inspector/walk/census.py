@@ -1,0 +1,233 @@
+"""Every mapping judged, and the good ones counted: by page, by folio, by folio and mm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+
+from inspector.arch.base import Bit, Level
+from inspector.columns import I32, I64, U8, AnyArray, Mask, expand_runs, group_starts
+from inspector.layout.flags import VM_HUGETLB, VM_MAYSHARE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, type_code
+from inspector.layout.kernel import Layout
+from inspector.tables.folios import Folios
+from inspector.tables.pages import Pages
+from inspector.tables.vmas import Vmas
+from inspector.walk.mappings import Mappings
+
+
+class Sort(IntEnum):
+    """What a leaf entry maps, which decides whether it counts."""
+
+    NORMAL = 0
+    """A page that the rmap keeps count of."""
+    ZERO = 1
+    """The shared zero page or the huge zero folio."""
+    SPECIAL = 2
+    """Memory that vm_normal_page() hides: pte_special, VM_PFNMAP, DAX."""
+    NO_PAGE = 3
+    """A page frame without struct page, not marked special."""
+    UNREADABLE = 4
+    """The struct page is not in the dump."""
+    FREE = 5
+    """A page in the hands of the page allocator."""
+    TYPED = 6
+    """A slab, a page table or another page of a type that is never mapped."""
+    RESERVED = 7
+    """A reserved page that has no business in a user mapping."""
+    BROKEN = 8
+    """A tail whose head cannot be found, or a huge entry that is not at the head of a folio of its size."""
+
+
+GOOD = (Sort.NORMAL,)
+BAD_TARGETS = (Sort.NO_PAGE, Sort.FREE, Sort.TYPED, Sort.BROKEN)
+
+
+@dataclass(frozen=True)
+class Census:
+    """Counts rebuilt from the page tables.
+
+    Attributes:
+        sort: uint8 per mapping; `Sort` (of its first page: a run with pages of several sorts is cut before).
+        bits: uint16 per mapping; `inspector.arch.base.Bit`.
+        head_row: int32 per mapping; row of the folio's head in `Pages`, -1 when there is none.
+        page_mappings: int32 per page row; distinct PTE slots that map it (P_i).
+        entire: int32 per folio row; distinct PMD and PUD slots that map it (E).
+        pair_folio, pair_mm, pair_count: one row each (large folio, mm) with mappings: rows and entries.
+        nr_mms: int32 per folio row; distinct mms that map it.
+        unreadable_tables: whether anything may be missing from the counts.
+    """
+
+    sort: U8
+    bits: AnyArray
+    head_row: I32
+    page_mappings: I32
+    entire: I32
+    pair_folio: I64
+    pair_mm: I64
+    pair_count: I64
+    nr_mms: I32
+
+
+def page_sorts(pages: Pages) -> U8:
+    """For each page row, the `Sort` of a plain PTE that maps it."""
+    sort = np.full(len(pages), Sort.NORMAL, np.uint8)
+    head = np.maximum(pages.head_row, 0)
+    type_ = pages.type_[head]
+    hugetlb = type_ == type_code("hugetlb")
+    unreferenced = pages.refcount[head] <= 0
+    sort[unreferenced] = Sort.FREE
+    sort[(type_ != 0) & ~hugetlb] = Sort.TYPED
+    sort[type_ == type_code("buddy")] = Sort.FREE
+    sort[pages.head_row < 0] = Sort.BROKEN
+    sort[~pages.readable | ~pages.readable[head]] = Sort.UNREADABLE
+    return sort
+
+
+def take_census(layout: Layout, pages: Pages, folios: Folios, vmas: Vmas, found: Mappings) -> tuple[Mappings, Census]:
+    """Judge and count all mappings. Slots reached twice through a shared table count once.
+
+    Returns:
+        The mappings, runs cut so that none crosses the border of a large folio or of a stretch of pages of one
+        sort, and the census of these.
+    """
+    sorts = page_sorts(pages)
+    mappings = _cut_at_borders(layout, pages, sorts, found)
+    bits = _bits(layout, mappings)
+    row = pages.memmap.rows(mappings.pfn)
+    at = np.maximum(row, 0)
+    head = np.where(row >= 0, pages.head_row[at], -1).astype(np.int32)
+    sort = np.where(row >= 0, sorts[at], np.uint8(Sort.NO_PAGE)).astype(np.uint8)
+    big = np.flatnonzero(mappings.level != Level.PTE)
+    folio_of = _rows_of(folios, head)
+    sort[big] = _judge_huge(layout, folios, mappings.take(big), folio_of[big], head[big], row[big], sort[big])
+    sort[_is_special(vmas, mappings, bits)] = Sort.SPECIAL
+    zero = (mappings.pfn == layout.zero_pfn) & (mappings.level == Level.PTE)
+    if layout.huge_zero_pfn >= 0:
+        zero |= (mappings.pfn == layout.huge_zero_pfn) & (mappings.level == Level.PMD)
+    sort[zero] = Sort.ZERO
+    good = (sort == Sort.NORMAL) & mappings.counted
+    pte = good & (mappings.level == Level.PTE)
+    huge = good & (mappings.level != Level.PTE)
+    pair_folio, pair_mm, pair_count = _pairs(folio_of, mappings, good & (folio_of >= 0))
+    return mappings, Census(
+        sort,
+        bits,
+        head,
+        _count_runs(row[pte], mappings.nr[pte], len(pages)),
+        np.bincount(folio_of[huge], minlength=len(folios)).astype(np.int32),
+        pair_folio,
+        pair_mm,
+        pair_count,
+        np.bincount(pair_folio, minlength=len(folios)).astype(np.int32),
+    )
+
+
+def _cut_at_borders(layout: Layout, pages: Pages, sorts: U8, m: Mappings) -> Mappings:
+    """Cut runs where the large folio or the sort of page changes under them."""
+    n = len(pages)
+    border = np.zeros(n + 1, np.bool_)
+    large = np.zeros(n, np.bool_)
+    tails = np.flatnonzero(pages.is_tail)
+    large[tails] = True
+    large[pages.head_row[tails]] = True
+    border[1:n] = (pages.head_row[1:] != pages.head_row[:-1]) & (large[1:] | large[:-1])
+    border[1:n] |= sorts[1:] != sorts[:-1]
+    before = np.cumsum(border, dtype=np.int32)
+    first = pages.memmap.rows(m.pfn)
+    last = np.minimum(first + m.nr - 1, n - 1)
+    cuts = np.where((first >= 0) & (m.level == Level.PTE), before[last] - before[np.maximum(first, 0)], 0)
+    some = np.flatnonzero(cuts)
+    if not len(some):
+        return m
+    where = np.flatnonzero(border)
+    pieces = cuts[some].astype(np.int64) + 1
+    owner = np.repeat(some, pieces)
+    begin = first[owner].copy()
+    place = np.cumsum(pieces) - pieces
+    inner = np.ones(len(owner), np.bool_)
+    inner[place] = False
+    begin[inner] = where[expand_runs(before[first[some]], cuts[some]).astype(np.int64)]
+    end = np.empty_like(begin)
+    end[:-1] = begin[1:]
+    final = place + pieces - 1
+    end[final] = first[some] + m.nr[some]
+    parts = m.take(owner)
+    skip = (begin - first[owner]).astype(np.uint64)
+    parts = replace(
+        parts,
+        va=parts.va + skip * np.uint64(1 << pages.memmap.page_shift),
+        nr=(end - begin).astype(np.uint32),
+        pfn=parts.pfn + skip.astype(np.int64),
+        entry=parts.entry + skip * layout.arch.leaf_step(Level.PTE, parts.entry),
+        slot=(parts.slot + skip).astype(np.uint16),
+    )
+    whole = np.ones(len(m), np.bool_)
+    whole[some] = False
+    return Mappings.concat([m.take(whole), parts])
+
+
+def _judge_huge(
+    layout: Layout, folios: Folios, m: Mappings, folio: I64, head: I32, row: I64, sort: U8
+) -> U8:
+    """A huge leaf must begin at the first page of a folio at least as large as what it maps."""
+    out = sort.copy()
+    span = np.zeros(len(m), np.int64)
+    for shape in layout.arch.shapes:
+        span[m.level == shape.level] = shape.shift - layout.arch.page_shift
+    order = folios.order[np.maximum(folio, 0)] if len(folios) else np.zeros(len(m), np.uint8)
+    # A hugetlb folio may be larger than one PMD only where the architecture joins several entries; x86 does not.
+    misfit = (folio < 0) | (order < span) | (head != row)
+    out[misfit & (sort == Sort.NORMAL)] = Sort.BROKEN
+    return out
+
+
+def _bits(layout: Layout, mappings: Mappings) -> AnyArray:
+    bits = np.zeros(len(mappings), np.uint16)
+    for shape in layout.arch.shapes:
+        if shape.can_leaf:
+            rows = np.flatnonzero(mappings.level == shape.level)
+            bits[rows] = layout.arch.leaf_bits(shape.level, mappings.entry[rows])
+    return bits
+
+
+def _is_special(vmas: Vmas, m: Mappings, bits: AnyArray) -> Mask:
+    """Entries that vm_normal_page() and vm_normal_page_pmd() take for memory without a counted page."""
+    special = (bits & (Bit.SPECIAL | Bit.DEVMAP)) != 0
+    big = np.flatnonzero(m.level != Level.PTE)
+    if len(vmas) and len(big):
+        # Huge leaves had no special bit of their own before 6.12: there the VMA tells (vm_normal_page_pmd()).
+        flags = np.where(m.vma_idx[big] >= 0, vmas.flags[np.maximum(m.vma_idx[big], 0)], np.uint64(0))
+        pfnmap = (flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB)) == VM_PFNMAP
+        special[big[pfnmap & ((flags & np.uint64(VM_SHARED | VM_MAYSHARE)) != 0)]] = True
+    return special
+
+
+def _rows_of(folios: Folios, head_row: AnyArray) -> I64:
+    """Row in `Folios` of each head row; -1 for small pages."""
+    if not len(folios):
+        return np.full(len(head_row), -1, np.int64)
+    at = np.minimum(np.searchsorted(folios.row, head_row), len(folios) - 1)
+    return np.where(folios.row[at] == head_row, at, -1)
+
+
+def _count_runs(first: I64, nr: AnyArray, n: int) -> I32:
+    """How many of the runs [first, first + nr) cover each of n rows."""
+    if not len(first):
+        return np.zeros(n, np.int32)
+    last = np.minimum(first + nr.astype(np.int64), n)
+    delta = np.bincount(first, minlength=n + 1) - np.bincount(last, minlength=n + 1)
+    return np.cumsum(delta[:n]).astype(np.int32)
+
+
+def _pairs(folio: I64, mappings: Mappings, keep: Mask) -> tuple[I64, I64, I64]:
+    """Entries by (large folio, mm)."""
+    rows = np.flatnonzero(keep)
+    key = (folio[rows].astype(np.uint64) << np.uint64(24)) | mappings.mm_idx[rows].astype(np.uint64)
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    starts = group_starts(key)
+    count = np.add.reduceat(mappings.nr[rows][order].astype(np.int64), starts) if len(starts) else starts
+    key = key[starts]
+    return (key >> np.uint64(24)).astype(np.int64), (key & np.uint64((1 << 24) - 1)).astype(np.int64), count

@@ -1,0 +1,102 @@
+"""What a page-table walk gives: leaf entries, non-present entries and the tables themselves, as columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, Table
+
+
+@dataclass(frozen=True, slots=True)
+class PageTables(Table):
+    """One row a table page reached from an mm; a table shared by several mms has a row for each.
+
+    Attributes:
+        pfn: int64; the table's page frame.
+        level: uint8; `inspector.arch.base.Level` of the entries it holds.
+        mm_idx: int32; row of the mm.
+        va: uint64; first address it covers.
+        parent: int32; row of the table that points to it, -1 for the top.
+        slot: uint16; the entry in the parent.
+        first: bool; True for the row that stands for the table, False where it was reached again.
+        state: uint8; `TABLE_OK` or why it was not entered.
+    """
+
+    pfn: I64
+    level: U8
+    mm_idx: I32
+    va: U64
+    parent: I32
+    slot: U16
+    first: Mask
+    state: U8
+
+
+TABLE_OK, TABLE_NO_PAGE, TABLE_UNREADABLE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM = range(5)
+"""States of a table: entered; its pfn has no memory; not in the dump; its page is free or of another kind; a loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mappings(Table):
+    """One row a run of leaf entries that are neighbours in one table and map consecutive pages alike.
+
+    Only PTEs are merged into runs; all bits of the entries but the page frame are equal within one.
+
+    Attributes:
+        mm_idx: int32; row of the mm.
+        vma_idx: int32; row of the VMA, -1 when the address is in none.
+        va: uint64; first address.
+        level: uint8; `inspector.arch.base.Level` of the entries.
+        nr: uint32; entries in the run.
+        pfn: int64; first page frame.
+        entry: uint64; the first entry as stored.
+        table_idx: int32; row in `PageTables`.
+        slot: uint16; index of the first entry in its table.
+        counted: bool; False where a shared table was reached again: such entries are no mappings of their own.
+    """
+
+    mm_idx: I32
+    vma_idx: I32
+    va: U64
+    level: U8
+    nr: U32
+    pfn: I64
+    entry: U64
+    table_idx: I32
+    slot: U16
+    counted: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class NonPresent(Table):
+    """One row a non-empty entry that is neither a leaf nor a table.
+
+    Attributes:
+        kind: uint8; `inspector.arch.base.Kind`.
+        pfn: int64; for the kinds that carry one, else -1.
+        swap_type: uint8; as stored.
+        swap_offset: uint64; as stored.
+        mm_idx, vma_idx, va, level, entry, table_idx, slot, counted: as in `Mappings`.
+    """
+
+    mm_idx: I32
+    vma_idx: I32
+    va: U64
+    level: U8
+    kind: U8
+    pfn: I64
+    swap_type: U8
+    swap_offset: U64
+    entry: U64
+    table_idx: I32
+    slot: U16
+    counted: Mask
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Everything one walk of all page tables gives."""
+
+    mappings: Mappings
+    nonpresent: NonPresent
+    tables: PageTables

@@ -1,0 +1,311 @@
+"""All page tables of all mms walked together, level by level, a gather for many tables at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from inspector.arch.base import PFN_KINDS, Arch, Kind, Level, LevelShape
+from inspector.columns import I32, I64, U64, Mask
+from inspector.layout.flags import type_code
+from inspector.layout.kernel import Layout
+from inspector.tables.mms import Mms
+from inspector.tables.pages import Pages
+from inspector.tables.vmas import Vmas
+from inspector.walk.mappings import (
+    TABLE_NO_PAGE,
+    TABLE_NOT_A_TABLE,
+    TABLE_OK,
+    TABLE_TWICE_IN_MM,
+    TABLE_UNREADABLE,
+    Mappings,
+    NonPresent,
+    PageTables,
+    Walk,
+)
+
+_BATCH = 1024
+"""Tables decoded together: 4 MiB of entries, so that the passes over them stay in the cache."""
+
+_VPN_BITS = np.uint64(45)
+"""Bits of a virtual page number (57-bit addresses)."""
+
+_NOT_A_TABLE = tuple(type_code(name) for name in ("buddy", "offline", "hugetlb", "slab", "zsmalloc", "large_kmalloc"))
+
+
+@dataclass
+class _Found:
+    mappings: list[Mappings]
+    nonpresent: list[NonPresent]
+    tables: list[PageTables]
+    nr_tables: int = 0
+
+
+def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk:
+    """Walk the user half of every mm's page tables.
+
+    A table reached a second time (hugetlb's shared PMD tables) is decoded for each mm, but only the first row counts as
+    a mapping. A table whose page is free or of another kind is not entered: its content is somebody else's.
+
+    Args:
+        layout: The kernel's layout.
+        pages: For the state of the table pages.
+        mms: Whose tables to walk; an mm without a usable pgd is skipped.
+        vmas: To attribute each entry to a VMA; runs are split at their borders.
+    """
+    arch = layout.arch
+    found = _Found([], [], [])
+    rows = np.flatnonzero(mms.pgd_pfn >= 0)
+    tables = PageTables(
+        pfn=mms.pgd_pfn[rows],
+        level=np.full(len(rows), arch.shapes[0].level, np.uint8),
+        mm_idx=rows.astype(np.int32),
+        va=np.zeros(len(rows), np.uint64),
+        parent=np.full(len(rows), -1, np.int32),
+        slot=np.zeros(len(rows), np.uint16),
+        first=np.ones(len(rows), np.bool_),
+        state=np.zeros(len(rows), np.uint8),
+    )
+    for shape in arch.shapes:
+        tables = _judge(pages, tables)
+        start = found.nr_tables
+        found.nr_tables += len(tables)
+        found.tables.append(tables)
+        below: list[PageTables] = []
+        usable = np.flatnonzero(tables.state == TABLE_OK)
+        # Ascending page frames, so that one batch is one stretch of the dump.
+        usable = usable[np.argsort(tables.pfn[usable], kind="stable")]
+        for at in range(0, len(usable), _BATCH):
+            below.extend(_decode(layout, shape, tables, usable[at : at + _BATCH], start, found))
+        if not below:
+            break
+        tables = PageTables.concat(below)
+    attribute = _Attributor(arch, vmas)
+    mappings = Mappings.concat(found.mappings) if found.mappings else _no_mappings()
+    nonpresent = NonPresent.concat(found.nonpresent) if found.nonpresent else _no_nonpresent()
+    found.mappings.clear()
+    return Walk(
+        attribute.mappings(mappings),
+        replace(nonpresent, vma_idx=attribute.vma_idx(nonpresent.mm_idx, nonpresent.va)),
+        PageTables.concat(found.tables),
+    )
+
+
+def _judge(pages: Pages, tables: PageTables) -> PageTables:
+    """Decide which tables to enter, and which rows are repetitions."""
+    if not len(tables):
+        return tables
+    state = tables.state.copy()
+    row = pages.memmap.rows(tables.pfn)
+    no_page = row < 0
+    at = np.maximum(row, 0)
+    wrong = np.isin(pages.type_[at], _NOT_A_TABLE) | (pages.refcount[at] <= 0)
+    wrong |= pages.head_row[at] != at
+    wrong &= pages.readable[at]
+    state[no_page] = TABLE_NO_PAGE
+    state[~no_page & wrong] = TABLE_NOT_A_TABLE
+    first = np.zeros(len(tables), np.bool_)
+    first[np.unique(tables.pfn, return_index=True)[1]] = True
+    key = (tables.pfn.astype(np.uint64) << np.uint64(20)) | tables.mm_idx.astype(np.uint64)
+    once = np.zeros(len(tables), np.bool_)
+    once[np.unique(key, return_index=True)[1]] = True
+    state[(state == TABLE_OK) & ~once] = TABLE_TWICE_IN_MM
+    return replace(tables, first=first, state=state)
+
+
+def _decode(
+    layout: Layout, shape: LevelShape, tables: PageTables, rows: I64, start: int, found: _Found
+) -> list[PageTables]:
+    """Decode one batch of tables of one level; leaves and non-present entries go to ``found``, tables are returned."""
+    arch, level = layout.arch, shape.level
+    width = shape.user_entries
+    addresses = tables.pfn[rows].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
+    raw = layout.memory.gather(addresses, width * 8, physical=True)
+    if not raw.valid.all():
+        tables.state[rows[~raw.valid]] = TABLE_UNREADABLE
+    flat = raw.bytes.view(np.uint64).ravel()
+    at = np.flatnonzero(flat)
+    entry = flat[at]
+    leaf = arch.leaf_mask(level, entry)
+    batch = _Batch(tables, rows, start, shape)
+    if leaf.all():
+        found.mappings.append(_runs(arch, batch, at, entry))
+        return []
+    if leaf.any():
+        found.mappings.append(_runs(arch, batch, at[leaf], entry[leaf]))
+    rest = ~leaf
+    at, entry = at[rest], entry[rest]
+    below: list[PageTables] = []
+    if level != Level.PTE:
+        table = arch.table_mask(level, entry)
+        if table.any():
+            below.append(_children(arch, batch, at[table], entry[table], arch.shapes))
+        at, entry = at[~table], entry[~table]
+    kind = arch.classify(level, entry)
+    other = kind != Kind.NONE
+    if other.any():
+        found.nonpresent.append(_nonpresent(arch, batch, at[other], entry[other], kind[other]))
+    return below
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Turns positions in a batch's flattened entries into addresses, tables and mms."""
+
+    tables: PageTables
+    rows: I64
+    start: int
+    shape: LevelShape
+
+    def table(self, at: I64) -> I64:
+        return self.rows[at // self.shape.user_entries]
+
+    def slot(self, at: I64) -> I64:
+        return at % self.shape.user_entries
+
+    def va(self, table: I64, slot: I64) -> U64:
+        return self.tables.va[table] + (slot.astype(np.uint64) << np.uint64(self.shape.shift))
+
+
+def _runs(arch: Arch, batch: _Batch, at: I64, entry: U64) -> Mappings:
+    """Merge neighbouring PTEs of consecutive page frames; entries of higher levels stay single."""
+    level = batch.shape.level
+    if level == Level.PTE:
+        step = arch.leaf_step(level, entry[:-1])
+        fresh = np.empty(len(at), np.bool_)
+        fresh[0] = True
+        np.not_equal(entry[1:] - entry[:-1], step, out=fresh[1:])
+        fresh[1:] |= (at[1:] - at[:-1]) != 1
+        fresh |= at % batch.shape.user_entries == 0
+        begin = np.flatnonzero(fresh)
+        nr = np.diff(begin, append=len(at)).astype(np.uint32)
+        at, entry = at[begin], entry[begin]
+    else:
+        nr = np.ones(len(at), np.uint32)
+    table = batch.table(at)
+    slot = batch.slot(at)
+    return Mappings(
+        mm_idx=batch.tables.mm_idx[table],
+        vma_idx=np.full(len(at), -1, np.int32),
+        va=batch.va(table, slot),
+        level=np.full(len(at), level, np.uint8),
+        nr=nr,
+        pfn=arch.leaf_pfn(level, entry).astype(np.int64),
+        entry=entry,
+        table_idx=(table + batch.start).astype(np.int32),
+        slot=slot.astype(np.uint16),
+        counted=batch.tables.first[table],
+    )
+
+
+def _children(arch: Arch, batch: _Batch, at: I64, entry: U64, shapes: tuple[LevelShape, ...]) -> PageTables:
+    table, slot = batch.table(at), batch.slot(at)
+    below = shapes[[s.level for s in shapes].index(batch.shape.level) + 1]
+    n = len(at)
+    return PageTables(
+        pfn=arch.table_pfn(entry).astype(np.int64),
+        level=np.full(n, below.level, np.uint8),
+        mm_idx=batch.tables.mm_idx[table],
+        va=batch.va(table, slot),
+        parent=(table + batch.start).astype(np.int32),
+        slot=slot.astype(np.uint16),
+        first=np.ones(n, np.bool_),
+        state=np.zeros(n, np.uint8),
+    )
+
+
+def _nonpresent(arch: Arch, batch: _Batch, at: I64, entry: U64, kind: Mask) -> NonPresent:
+    table, slot = batch.table(at), batch.slot(at)
+    carries = np.isin(kind, np.array(PFN_KINDS, np.uint8))
+    return NonPresent(
+        mm_idx=batch.tables.mm_idx[table],
+        vma_idx=np.full(len(at), -1, np.int32),
+        va=batch.va(table, slot),
+        level=np.full(len(at), batch.shape.level, np.uint8),
+        kind=kind.astype(np.uint8),
+        pfn=np.where(carries, arch.nonpresent_pfn(entry).astype(np.int64), -1),
+        swap_type=arch.swap_type(entry),
+        swap_offset=arch.swap_offset(entry),
+        entry=entry,
+        table_idx=(table + batch.start).astype(np.int32),
+        slot=slot.astype(np.uint16),
+        counted=batch.tables.first[table],
+    )
+
+
+class _Attributor:
+    """Finds the VMA of each entry; VMAs are ordered by mm, then address, and do not overlap."""
+
+    def __init__(self, arch: Arch, vmas: Vmas) -> None:
+        self._arch = arch
+        self._vmas = vmas
+        self._starts = _key(vmas.mm_idx, vmas.start)
+
+    def vma_idx(self, mm_idx: I32, va: U64) -> I32:
+        if not len(self._vmas):
+            return np.full(len(va), -1, np.int32)
+        at = np.searchsorted(self._starts, _key(mm_idx, va), "right") - 1
+        safe = np.maximum(at, 0)
+        inside = (at >= 0) & (self._vmas.mm_idx[safe] == mm_idx) & (va < self._vmas.end[safe])
+        return np.where(inside, at, -1).astype(np.int32)
+
+    def mappings(self, mappings: Mappings) -> Mappings:
+        """Attribute runs, cutting those that cross the border of a VMA."""
+        done = []
+        rest = mappings
+        while len(rest):
+            vma = self.vma_idx(rest.mm_idx, rest.va)
+            room = self._room(rest.mm_idx, rest.va, vma)
+            long = np.flatnonzero(rest.nr > room)
+            rest = replace(rest, vma_idx=vma)
+            if not len(long):
+                done.append(rest)
+                break
+            fit = room[long].astype(np.uint32)
+            nr = rest.nr.copy()
+            nr[long] = fit
+            done.append(replace(rest, nr=nr))
+            tail = rest.take(long)
+            rest = replace(
+                tail,
+                va=tail.va + (fit.astype(np.uint64) << np.uint64(12)),
+                nr=tail.nr - fit,
+                pfn=tail.pfn + fit,
+                entry=tail.entry + fit * self._arch.leaf_step(Level.PTE, tail.entry),
+                slot=(tail.slot + fit).astype(np.uint16),
+            )
+        return Mappings.concat(done) if done else mappings
+
+    def _room(self, mm_idx: I32, va: U64, vma: I32) -> U64:
+        """Pages from each address to the end of its VMA, or to the beginning of the next one."""
+        n = len(self._vmas)
+        if not n:
+            return np.full(len(va), 1 << 31, np.uint64)
+        nxt = np.minimum(np.searchsorted(self._starts, _key(mm_idx, va), "right"), n - 1)
+        limit = np.where(vma >= 0, self._vmas.end[np.maximum(vma, 0)], self._vmas.start[nxt])
+        bounded = (vma >= 0) | ((self._vmas.mm_idx[nxt] == mm_idx) & (self._vmas.start[nxt] > va))
+        pages = np.where(bounded, (limit - va) >> np.uint64(12), np.uint64(1 << 31))
+        return np.maximum(pages, np.uint64(1)).astype(np.uint64)
+
+
+def _key(mm_idx: I32, va: U64) -> U64:
+    return (mm_idx.astype(np.uint64) << _VPN_BITS) | (va >> np.uint64(12))
+
+
+def _no_mappings() -> Mappings:
+    none = np.empty(0, np.int64)
+    return Mappings(
+        none.astype(np.int32), none.astype(np.int32), none.astype(np.uint64), none.astype(np.uint8),
+        none.astype(np.uint32), none, none.astype(np.uint64), none.astype(np.int32), none.astype(np.uint16),
+        none.astype(np.bool_),
+    )
+
+
+def _no_nonpresent() -> NonPresent:
+    none = np.empty(0, np.int64)
+    return NonPresent(
+        none.astype(np.int32), none.astype(np.int32), none.astype(np.uint64), none.astype(np.uint8),
+        none.astype(np.uint8), none, none.astype(np.uint8), none.astype(np.uint64), none.astype(np.uint64),
+        none.astype(np.int32), none.astype(np.uint16), none.astype(np.bool_),
+    )

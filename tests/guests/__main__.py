@@ -1,0 +1,85 @@
+"""Build guests, or say where a kernel's guests are."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from .build import KINDS, build_dump
+from .cache import BUSY, REST, guests_folder, read_manifest
+from .errors import GuestError
+from .kernels import KERNELS, Kernel, kernel_named
+from .packages import Unpacked, fetch_debug_info, fetch_kernel
+
+# More guests than this only slow each other down on two processors.
+SIDE_BY_SIDE = 2
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.guests", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="build the dumps that the cache lacks")
+    build.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
+    build.add_argument("--rest", action="store_true", help="only the dumps at rest")
+    build.add_argument("--busy", action="store_true", help="only the busy dumps")
+    build.add_argument("--debug-info", action="store_true", help="fetch vmlinux with DWARF, too")
+    build.add_argument("--force", action="store_true", help="build even what the cache holds")
+    path = commands.add_parser("path", help="print the folder of a kernel's dumps")
+    path.add_argument("kernel", metavar="KERNEL")
+    return parser.parse_args()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"guests: {text}\n")
+    sys.stderr.flush()
+
+
+def _build_one(job: tuple[Kernel, Unpacked, str], is_forced: bool) -> str | None:
+    """Build one dump; return the error, if any."""
+    kernel, unpacked, kind = job
+    started = time.monotonic()
+    try:
+        is_new = build_dump(kernel, unpacked, kind, is_forced)
+    except GuestError as error:
+        return f"{kernel.name} {kind}: {error}"
+    facts = read_manifest(kernel.name)[kind]
+    state = f"built in {time.monotonic() - started:.0f} s" if is_new else "kept"
+    counts = ", ".join(f"{len(facts[word])} {word}" for word in ("ready", "skipped", "failed"))
+    detail = f" ({counts})" if kind == REST else ""
+    _say(f"{kernel.name} {kind}: {state}{detail}, {unpacked.release}, {facts['bytes'] >> 20} MiB")
+    return None
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
+    chosen = [kind for kind, is_on in ((REST, arguments.rest), (BUSY, arguments.busy)) if is_on]
+    jobs = []
+    for kernel in kernels:
+        unpacked = fetch_kernel(kernel, guests_folder())
+        if arguments.debug_info:
+            fetch_debug_info(kernel, unpacked, guests_folder())
+        jobs += [(kernel, unpacked, kind) for kind in chosen or KINDS]
+    jobs.sort(key=lambda job: KINDS.index(job[2]))
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        errors = [error for error in pool.map(lambda job: _build_one(job, arguments.force), jobs) if error]
+    for error in errors:
+        _say(f"error: {error}")
+    return 1 if errors else 0
+
+
+def main() -> int:
+    """Run one command and return the exit code."""
+    arguments = _parse()
+    try:
+        if arguments.command == "path":
+            sys.stdout.write(f"{guests_folder() / kernel_named(arguments.kernel).name}\n")
+            return 0
+        return _build(arguments)
+    except GuestError as error:
+        _say(f"error: {error}")
+        return 1
+
+
+sys.exit(main())

@@ -1,0 +1,30 @@
+"""A guest that keeps running, for tests that attach to it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .build import await_rest, prepare_guest
+from .cache import BUSY, REST, guests_folder
+from .kernels import kernel_named
+from .packages import fetch_kernel
+from .qemu import Guest
+
+
+@contextmanager
+def running_guest(name: str, *, is_busy: bool = False) -> Iterator[Path]:
+    """Boot a kernel's guest, wait until its workloads hold or race, and yield its QMP socket."""
+    kernel = kernel_named(name)
+    unpacked = fetch_kernel(kernel, guests_folder())
+    kind = BUSY if is_busy else REST
+    with tempfile.TemporaryDirectory(prefix="folioscope-live-") as folder:
+        prepared = prepare_guest(kernel, unpacked, kind, Path(folder))
+        with Guest(prepared.boot) as guest:
+            if is_busy:
+                guest.wait_for("racing")
+            else:
+                await_rest(guest)
+            yield guest.spare_socket
