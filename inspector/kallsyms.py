@@ -250,7 +250,7 @@ def _bounds(blob: bytes, count: int) -> tuple[I64, I64]:
 def _read_tokens(read: Read, table: int, index: int) -> list[bytes]:
     """The 256 tokens, by number (kallsyms_token_table, kallsyms_token_index)."""
     starts = np.frombuffer(read(index, 512), "<u2").tolist()
-    # The index lies right behind the table; tokens are letters pairs of pairs, a kilobyte together.
+    # The index lies right behind the table, which is about a kilobyte.
     room = index - table if 0 < index - table <= 1 << 16 else max(starts) + 64
     text = read(table, room)
     if max(starts) >= len(text):

@@ -8,7 +8,7 @@ from typing import Any
 import drgn
 import numpy as np
 
-from inspector.columns import U8, AnyArray, Mask
+from inspector.columns import U8, AnyArray
 from inspector.errors import LayoutError
 
 _DTYPES: dict[tuple[int, bool], np.dtype[Any]] = {
@@ -48,18 +48,6 @@ class Field:
         """One element of an array member."""
         each = self.size // self.length
         return Field(self.offset + index * each, each, self.signed)
-
-
-@dataclass(frozen=True, slots=True)
-class BitField:
-    """A one-bit member: the byte it lies in and its mask there (little endian)."""
-
-    offset: int
-    mask: int
-
-    def column(self, raw: U8) -> Mask:
-        """Whether the bit is set in each row of ``raw``."""
-        return (raw[:, self.offset] & np.uint8(self.mask)) != 0
 
 
 def _strip(type_: drgn.Type) -> drgn.Type:
@@ -128,15 +116,6 @@ class Struct:
     def has(self, *paths: str) -> bool:
         """Whether any of the spellings exists."""
         return self.find(*paths) is not None
-
-    def bit(self, name: str) -> BitField | None:
-        """A one-bit member, or None when this kernel has none of that name."""
-        if not self._type.has_member(name):
-            return None
-        member = self._type.member(name)
-        if member.bit_field_size != 1:
-            return None
-        return BitField(member.bit_offset // 8, 1 << (member.bit_offset % 8))
 
     def _resolve(self, path: str) -> Field | None:
         type_, offset = self._type, 0

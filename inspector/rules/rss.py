@@ -47,19 +47,19 @@ def rss_mismatch(s: Snapshot) -> Violations:
 
 
 def _charged_for_exec(s: Snapshot, excess: I64) -> Mask:
-    """mms with a task inside execve() whose anonymous excess is the argument stack of an unfinished new mm.
+    """mms whose anonymous excess is the argument stack of a new mm that execve() is still building.
 
     The new mm has no task yet; its only VMA is a stack marked both for sequential and random reading
-    (VM_STACK_INCOMPLETE_SETUP), and each such stack explains one mm.
+    (VM_STACK_INCOMPLETE_SETUP). Each such stack charges exactly one mm with its pages, so when more mms are off by
+    its size than there are stacks, nothing tells the innocent ones and all are reported.
     """
-    mms, vmas, tasks = s.mms, s.vmas, s.tasks
-    unfinished = (mms.nr_tasks[vmas.mm_idx] == 0) & vmas.has(VM_RAND_READ | VM_SEQ_READ)
-    stacks = sorted(vmas.nr_pages[unfinished].tolist())
+    mms, vmas = s.mms, s.vmas
     out = np.zeros(len(mms), np.bool_)
-    execs = np.isin(mms.addr, tasks.mm[tasks.in_execve])
-    others = np.delete(excess, RSS_ANON, axis=1).any(axis=1)
-    for row in np.flatnonzero(execs & ~others):
-        if excess[row, RSS_ANON] in stacks:
-            stacks.remove(int(excess[row, RSS_ANON]))
-            out[row] = True
+    unfinished = (mms.nr_tasks[vmas.mm_idx] == 0) & vmas.has(VM_RAND_READ | VM_SEQ_READ)
+    stacks = vmas.nr_pages[unfinished]
+    alone = (mms.nr_tasks > 0) & ~np.delete(excess, RSS_ANON, axis=1).any(axis=1)
+    for pages in np.unique(stacks).tolist():
+        charged = alone & (excess[:, RSS_ANON] == pages)
+        if int(charged.sum()) <= int((stacks == pages).sum()):
+            out |= charged
     return out

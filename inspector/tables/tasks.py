@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U32, U64, AnyArray, Mask, Table
+from inspector.columns import I32, I64, U32, U64, AnyArray, Table
 from inspector.layout.kernel import Layout
 from inspector.lib.xarray import walk_xarrays
 
@@ -24,7 +24,6 @@ class Tasks(Table):
         mm, active_mm: uint64; 0 for none.
         flags: uint32; PF_ bits.
         state, exit_state: uint32; as stored.
-        in_execve: bool; inside execve().
         rss_cache: int64[n, 4] counts not yet added to the mm (before 6.2, split page-table locks); else zeros.
     """
 
@@ -37,7 +36,6 @@ class Tasks(Table):
     flags: U32
     state: U32
     exit_state: U32
-    in_execve: Mask
     rss_cache: I64
 
 
@@ -64,7 +62,6 @@ def build_tasks(layout: Layout) -> tuple[Tasks, int]:
     cache = task.find("rss_stat.count")
     rss = cache.matrix(data).astype(np.int64) if cache is not None else np.zeros((len(data), NR_MM_COUNTERS), np.int64)
     comm = task.field("comm")
-    execve = task.bit("in_execve")
     tasks = Tasks(
         addr=addr,
         pid=task.field("pid").column(data).astype(np.int32),
@@ -75,7 +72,6 @@ def build_tasks(layout: Layout) -> tuple[Tasks, int]:
         flags=task.field("flags").column(data).astype(np.uint32),
         state=task.field("__state", "state").column(data).astype(np.uint32),
         exit_state=task.field("exit_state").column(data).astype(np.uint32),
-        in_execve=np.zeros(len(data), np.bool_) if execve is None else execve.column(data),
         rss_cache=rss,
     )
     return tasks.take(np.argsort(tasks.pid, kind="stable")), missing

@@ -22,7 +22,7 @@ from .initramfs import build_initramfs, compile_keeper
 from .kernels import Kernel
 from .oracle import unpack_record
 from .packages import Unpacked, write_atomically
-from .qemu import MEMORY_MB, Boot, Guest
+from .qemu import MEMORY_MB, Boot, Guest, booted
 from .qmp import Qmp
 
 DISK_MB, RECORD_MB, SWAP_MB = 320, 128, 16
@@ -68,8 +68,8 @@ def build_dump(kernel: Kernel, unpacked: Unpacked, kind: str, is_forced: bool = 
     with tempfile.TemporaryDirectory(prefix=".build-", dir=guests_folder()) as name:
         folder = Path(name)
         prepared = prepare_guest(kernel, unpacked, kind, folder)
-        with Guest(prepared.boot) as guest:
-            lines = _dump_at_rest(guest, folder) if kind == REST else _dump_busy(guest, folder)
+        with booted(prepared.boot, AWAIT[kind]) as guest:
+            lines = _dump(guest, kind, folder / "dump")
         if kind == REST:
             unpack_record(prepared.record, folder / "oracle")
             shutil.rmtree(target / "oracle", ignore_errors=True)
@@ -90,11 +90,17 @@ def build_dump(kernel: Kernel, unpacked: Unpacked, kind: str, is_forced: bool = 
     return True
 
 
-def await_rest(guest: Guest) -> list[str]:
-    """Wait until every workload is held and the record is made."""
-    lines = guest.wait_for("recorded")
+def _await_rest(guest: Guest) -> None:
+    guest.wait_for("recorded")
     time.sleep(SETTLE_SECONDS)
-    return lines
+
+
+def _await_race(guest: Guest) -> None:
+    guest.wait_for("racing")
+
+
+# What a guest of each kind is waited for.
+AWAIT = {REST: _await_rest, BUSY: _await_race}
 
 
 def stop_idle(qmp: Qmp) -> None:
@@ -108,21 +114,16 @@ def stop_idle(qmp: Qmp) -> None:
     raise GuestError("the guest at rest", f"its CPUs were never idle in {IDLE_TRIES} looks")
 
 
-def _dump_at_rest(guest: Guest, folder: Path) -> list[str]:
-    lines = await_rest(guest)
+def _dump(guest: Guest, kind: str, path: Path) -> list[str]:
+    """Stop the guest, idle or at a random moment, dump it, and return what it said."""
+    if kind == BUSY:
+        time.sleep(random.uniform(*BUSY_SECONDS))
     with guest.qmp() as qmp:
-        stop_idle(qmp)
-        qmp.dump(folder / "dump")
-        qmp.quit()
-    return lines
-
-
-def _dump_busy(guest: Guest, folder: Path) -> list[str]:
-    guest.wait_for("racing")
-    time.sleep(random.uniform(*BUSY_SECONDS))
-    with guest.qmp() as qmp:
-        qmp.stop()
-        qmp.dump(folder / "dump")
+        if kind == BUSY:
+            qmp.stop()
+        else:
+            stop_idle(qmp)
+        qmp.dump(path)
         lines = guest.lines()
         qmp.quit()
     return lines

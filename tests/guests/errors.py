@@ -11,3 +11,7 @@ class GuestError(Exception):
         super().__init__(f"{what}: {why}")
         self.what = what
         self.why = why
+
+
+class BootError(GuestError):
+    """The kernel died before its first program ran."""

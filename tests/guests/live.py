@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .build import await_rest, prepare_guest
+from .build import AWAIT, prepare_guest
 from .cache import BUSY, REST, guests_folder
 from .kernels import kernel_named
 from .packages import fetch_kernel
-from .qemu import Guest
+from .qemu import booted
 
 
 @contextmanager
@@ -22,9 +22,5 @@ def running_guest(name: str, *, is_busy: bool = False) -> Iterator[Path]:
     kind = BUSY if is_busy else REST
     with tempfile.TemporaryDirectory(prefix="folioscope-live-") as folder:
         prepared = prepare_guest(kernel, unpacked, kind, Path(folder))
-        with Guest(prepared.boot) as guest:
-            if is_busy:
-                guest.wait_for("racing")
-            else:
-                await_rest(guest)
+        with booted(prepared.boot, AWAIT[kind]) as guest:
             yield guest.spare_socket

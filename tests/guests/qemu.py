@@ -5,15 +5,19 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from .errors import GuestError
+from .errors import BootError, GuestError
 from .qmp import Qmp
 
 MEMORY_MB = 640
 BOOT_SECONDS = 240
+# Emulation loses a race now and then while the kernel patches its own code, and the boot dies in its first seconds.
+BOOT_TRIES = 4
 TAIL_LINES = 15
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 oops=panic secretmem.enable=1"
 
@@ -105,7 +109,8 @@ class Guest:
         steps = [line[5:] for line in lines if line.startswith("step ")]
         where = steps[-1] if steps else "boot"
         tail = "\n  ".join([*self._errors(), *lines[-TAIL_LINES:]])
-        return GuestError(f"guest {self.boot.name} at step {where}", f"{why}; it said:\n  {tail}")
+        kind = GuestError if steps else BootError
+        return kind(f"guest {self.boot.name} at step {where}", f"{why}; it said:\n  {tail}")
 
     def _errors(self) -> list[str]:
         return self._path("qemu.err").read_text(errors="replace").splitlines()
@@ -144,3 +149,18 @@ class Guest:
         for drive in boot.drives:
             arguments += ["-drive", f"file={drive},format=raw,if=virtio,cache=unsafe"]
         return arguments
+
+
+@contextmanager
+def booted(boot: Boot, await_ready: Callable[[Guest], object]) -> Iterator[Guest]:
+    """Yield a guest that await_ready has waited for; a kernel that dies in its first seconds is booted again."""
+    for attempt in range(1, BOOT_TRIES + 1):
+        with Guest(boot) as guest:
+            try:
+                await_ready(guest)
+            except BootError:
+                if attempt == BOOT_TRIES:
+                    raise
+                continue
+            yield guest
+            return

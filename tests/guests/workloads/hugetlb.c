@@ -15,10 +15,15 @@ static void *map_private(size_t pages)
 	return area;
 }
 
+/* Twelve folios with all their struct pages, then twelve whose tail struct pages the kernel may give away. */
 static void reserve(void)
 {
-	if (read_number("/proc/sys/vm/nr_hugepages") < 20)
-		write_text("/proc/sys/vm/nr_hugepages", "20");
+	if (read_number("/proc/sys/vm/nr_hugepages") > 0)
+		return;
+	write_text("/proc/sys/vm/nr_hugepages", "12");
+	write_text("/proc/sys/vm/hugetlb_optimize_vmemmap", "1");
+	write_text("/proc/sys/vm/nr_hugepages", "24");
+	write_text("/proc/sys/vm/hugetlb_optimize_vmemmap", "0");
 }
 
 static void copy_first(void *area)
@@ -98,4 +103,16 @@ HOLD(shared_table, "hugetlb-shared-pmd", PHASE_STATE)
 	spawn("hugetlb-pmd", fault_one, path);
 	spawn("hugetlb-pmd", fault_one, path);
 	spawn("hugetlb-none", fault_none, path);
+}
+
+/* Takes most of what is left of the pool, so that folios of both kinds are mapped. */
+HOLD(optimised, "hugetlb-vmemmap", PHASE_STATE)
+{
+	reserve();
+	if (read_number("/proc/sys/vm/hugetlb_optimize_vmemmap") < 0)
+		skip("no vmemmap optimisation");
+	char *area = map_private(8);
+	for (int i = 0; i < 8; i++)
+		area[i * HUGE_PAGE] = 1;
+	spawn("vmemmap-child", look_at_first, area + 7 * HUGE_PAGE);
 }

@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { ADVICE_GUARD_INSTALL = 102 };
+enum { ADVICE_GUARD_INSTALL = 102, FLAG_DROPPABLE = 8 };
 
 HOLD(lazily_freed, "lazyfree", PHASE_STATE)
 {
@@ -44,4 +44,13 @@ HOLD(guarded_file, "guard-file", PHASE_STATE)
 	touch(area, 8 * PAGE, 1);
 	advise(area + PAGE, 2 * PAGE, ADVICE_GUARD_INSTALL, "MADV_GUARD_INSTALL on a file");
 	close(fd);
+}
+
+HOLD(droppable, "droppable", PHASE_STATE)
+{
+	char *area = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, FLAG_DROPPABLE | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED)
+		skip("MAP_DROPPABLE: not in this kernel");
+	touch(area, 8 * PAGE, 1);
+	spawn("droppable-child", keep, area);
 }

@@ -22,7 +22,8 @@ static bool allow(size_t kb, const char *file, const char *policy)
 static char *map_mthp(size_t kb)
 {
 	size_t size = kb * KIB;
-	char *area = map_at_huge_boundary(2 * size, 0);
+	/* Not on a 2 MB boundary: there no size but this one fits. */
+	char *area = map_at_huge_boundary(2 * size, size);
 	if (!allow(kb, "enabled", "madvise"))
 		return NULL;
 	advise(area, 2 * size, MADV_HUGEPAGE, "MADV_HUGEPAGE");

@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { STACK = 64 * 1024 };
@@ -145,4 +147,23 @@ HOLD(vforked, "vfork-parent", PHASE_TASK)
 		_exit(4);
 	}
 	await_status(pid, "State:", "D");
+}
+
+/* A debugger changed one word of the text: an anonymous page in a mapping that nobody may write. */
+HOLD(poked, "text-poked", PHASE_TASK)
+{
+	pid_t pid = fork();
+	if (!pid) {
+		name_process("poked");
+		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+		raise(SIGSTOP);
+		sleep_for_ever();
+	}
+	if (waitpid(pid, NULL, 0) != pid)
+		fail("waitpid");
+	void *place = (void *)&sleep_in_thread;
+	long word = ptrace(PTRACE_PEEKTEXT, pid, place, NULL);
+	if (ptrace(PTRACE_POKETEXT, pid, place, (void *)word))
+		fail("PTRACE_POKETEXT");
+	ptrace(PTRACE_DETACH, pid, NULL, NULL);
 }

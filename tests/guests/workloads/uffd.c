@@ -95,8 +95,6 @@ HOLD(protected_shmem, "uffd-wp-shmem", PHASE_STATE)
 HOLD(protected_hugetlb, "uffd-wp-hugetlb", PHASE_STATE)
 {
 	int fd = open_uffd(UFFD_FEATURE_WP_HUGETLBFS_SHMEM, "UFFD_FEATURE_WP_HUGETLBFS_SHMEM");
-	if (read_number("/proc/sys/vm/nr_hugepages") < 20)
-		write_text("/proc/sys/vm/nr_hugepages", "20");
 	char *area = mmap(NULL, 2 * HUGE_PAGE, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
 	if (area == MAP_FAILED)
