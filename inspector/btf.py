@@ -40,6 +40,7 @@ _CHAIN = {BtfKind.PTR, BtfKind.ARRAY, BtfKind.TYPEDEF, BtfKind.FUNC_PROTO, BtfKi
 _INT_CHAR_BOOL = 4
 _INT_SIGNED = 1
 
+
 class BtfTypes:
     """Makes drgn types out of BTF records, each when it is first asked for.
 
@@ -214,24 +215,25 @@ class BtfTypes:
         for name, kind, offset in rows:
             bits = offset >> 24 if with_bits else 0
             at = offset & 0xFFFFFF if with_bits else offset
-            thunk: Callable[[], drgn.Type | drgn.Object] = partial(self.type, kind)
             if not with_bits:
                 # Encoders before kind_flag put a bit field's place and width into an integer type of its own.
                 shift, bits = self._narrow(kind)
                 at += shift
-            if bits:
-                thunk = partial(self._bit_field, kind, bits)
-            elif len(members) + 1 == len(rows) or btf.kind[index] == BtfKind.UNION:
-                thunk = partial(self._last_member, kind)
+            # An array of no elements at the end of a struct is a flexible one, which DWARF tells apart.
+            is_last = len(members) + 1 == len(rows) or btf.kind[index] == BtfKind.UNION
+            thunk = partial(self._member, kind, bits, is_last)
             members.append(drgn.TypeMember(thunk, btf.string(name) or None, at))
         return members
 
-    def _last_member(self, index: int) -> drgn.Type:
-        """A member at the end of a struct: an array of no elements there is a flexible one, as DWARF has it."""
-        flexible = 0 < index < len(self._btf) and self._btf.kind[index] == BtfKind.ARRAY
-        if flexible and self._btf.extra(index, 3)[2] == 0:
-            return self._prog.array_type(self.type(self._btf.extra(index, 1)[0]))
-        return self.type(index)
+    def _member(self, index: int, bits: int, is_last: bool) -> drgn.Object:
+        """What a member holds, as an absent object, which is where drgn finds out that it cannot be a member."""
+        made = self.type(index)
+        if is_last and made.kind == TypeKind.ARRAY and made.length == 0:
+            made = self._prog.array_type(made.type)
+        try:
+            return drgn.Object(self._prog, made, bit_field_size=bits or None)
+        except (ValueError, TypeError) as error:
+            raise damaged(f"member of type {index}: {error}") from error
 
     def _narrow(self, index: int) -> tuple[int, int]:
         """Bit shift and width of an integer record that is narrower than its size; (0, 0) otherwise."""
@@ -240,12 +242,6 @@ class BtfTypes:
         word = self._btf.extra(index, 1)[0]
         bits = word & 0xFF
         return ((word >> 16) & 0xFF, bits) if 0 < bits < 8 * int(self._btf.word[index]) else (0, 0)
-
-    def _bit_field(self, index: int, bits: int) -> drgn.Object:
-        try:
-            return drgn.Object(self._prog, self.type(index), bit_field_size=bits)
-        except (ValueError, TypeError) as error:
-            raise damaged(f"bit field of type {index}: {error}") from error
 
     def _enum(self, index: int, name: str, size: int) -> drgn.Type:
         btf = self._btf

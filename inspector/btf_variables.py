@@ -27,7 +27,6 @@ _VARIABLES: dict[str, tuple[str, ...]] = {
         "anon_vma_cachep",
         "anon_vma_chain_cachep",
         "mm_cachep",
-        "mm_slot_cache",
         "rmap_item_cache",
         "stable_node_cache",
         "task_struct_cachep",

@@ -20,7 +20,7 @@ _PHDR = struct.Struct("<IIQQQQQQ")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
 _NHDR = struct.Struct("<III")
 _KDUMP_HEADER = struct.Struct("<8si390s6xqqIiiI")
-_KDUMP_SUB_HEADER = struct.Struct("<Qii")
+_KDUMP_SUB_HEADER = struct.Struct("<QiiQQQQ")
 _DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 _PIECE = 24 << 18
 """Bytes read at once of tables that grow with the machine's memory."""
@@ -76,9 +76,11 @@ class CoreFile:
         format: ELF vmcore ("core") or kdump-compressed ("kdump").
         missing_bytes: Bytes of memory that the file's own headers promise behind its end.
         states_machine: Whether the file says what machine it is of; QEMU's kdump format does not.
+        vmcoreinfo: VMCOREINFO as the file has it, empty when it has none.
     """
 
     format: DumpFormat
+    vmcoreinfo: bytes
     missing_bytes: int = 0
     states_machine: bool = True
 
@@ -118,10 +120,13 @@ def examine_core(path: str) -> CoreFile:
         TargetError: It is none that can be opened; the message says what it is instead.
     """
     head = read_head(path, "dump")
-    if head.startswith(_ELF):
-        return _examine_elf(path, head)
-    if head.startswith(b"KDUMP   "):
-        return _examine_kdump(path, head)
+    try:
+        if head.startswith(_ELF):
+            return _examine_elf(path, head)
+        if head.startswith(b"KDUMP   "):
+            return _examine_kdump(path, head)
+    except OSError as error:
+        raise TargetError(f"the dump cannot be read ({error.strerror})", path, "Check the disk it is on") from error
     if head.startswith(b"makedumpfile\0"):
         todo = f"Put it together with: makedumpfile -R vmcore < {path}"
         raise TargetError("the dump is a flattened makedumpfile stream", path, todo)
@@ -166,7 +171,7 @@ def _examine_elf(path: str, head: bytes) -> CoreFile:
     if machine != _X86_64:
         raise _unsupported(_MACHINES.get(machine, f"ELF machine {machine}"), path)
     with Path(path).open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
+        end = os.fstat(file.fileno()).st_size
         if phnum == _XNUM:
             phnum = _long_phnum(file, head)
         table = _at(file, phoff, phnum * phentsize)
@@ -176,14 +181,12 @@ def _examine_elf(path: str, head: bytes) -> CoreFile:
         for segment, _, offset, _, _, size, _, _ in _PHDR.iter_unpack(table):
             if segment == _PT_NOTE and len(notes) + size <= _MAX_NOTES:
                 notes += _at(file, offset, size)
-                if offset + size > end:
+                if offset + size > end > 0:
                     raise TargetError("the dump is truncated", path, "Copy it again; its notes are not complete")
             elif segment == _PT_LOAD:
                 missing += min(max(offset + size - end, 0), size)
     # /proc/kcore and /proc/vmcore tell no size.
-    if not path.startswith("/proc/"):
-        _require_vmcoreinfo(path, notes)
-    return CoreFile("core", missing if end else 0)
+    return CoreFile("core", _vmcoreinfo_note(path, notes), missing if end else 0)
 
 
 def _long_phnum(file: BinaryIO, head: bytes) -> int:
@@ -215,11 +218,13 @@ def _notes(data: bytes) -> list[tuple[bytes, int, bytes]]:
     return found
 
 
-def _require_vmcoreinfo(path: str, notes: bytes) -> None:
-    """Refuse a core without VMCOREINFO, and say what it is."""
-    owners = {(owner, kind) for owner, kind, _ in _notes(notes)}
-    if any(owner == b"VMCOREINFO" for owner, _ in owners):
-        return
+def _vmcoreinfo_note(path: str, notes: bytes) -> bytes:
+    """VMCOREINFO; a core without it is refused, and told what it is."""
+    found = _notes(notes)
+    for owner, _, content in found:
+        if owner == b"VMCOREINFO":
+            return content
+    owners = {(owner, kind) for owner, kind, _ in found}
     if any(owner == b"QEMU" for owner, _ in owners):
         todo = "Start QEMU with -device vmcoreinfo and load qemu_fw_cfg in the guest before dumping"
         raise TargetError("the dump has no VMCOREINFO (QEMU did not get it from the guest)", path, todo)
@@ -245,18 +250,20 @@ def _examine_kdump(path: str, head: bytes) -> CoreFile:
     if block not in (4096, 16384, 65536) or sub_blocks < 1 or bitmap_blocks < 2:
         raise TargetError("the dump is damaged", path, "Copy it again; its header makes no sense")
     with Path(path).open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
+        end = os.fstat(file.fileno()).st_size
         sub_header = _at(file, block, _KDUMP_SUB_HEADER.size)
         bitmap = block * (1 + sub_blocks + bitmap_blocks // 2)
         table = block * (1 + sub_blocks + bitmap_blocks)
         if len(sub_header) < _KDUMP_SUB_HEADER.size or table > end:
             raise TargetError("the dump is truncated", path, "Copy it again; its headers are not complete")
-        if _KDUMP_SUB_HEADER.unpack(sub_header)[2]:
+        _, _, is_split, _, _, info_at, info_size = _KDUMP_SUB_HEADER.unpack(sub_header)
+        if is_split:
             raise TargetError("this is one part of a split dump", path, "Join the parts: makedumpfile --reassemble")
+        vmcoreinfo = _at(file, info_at, info_size)
         outside = _pages_outside(file, bitmap, table, end)
     if outside:
         raise TargetError(f"the dump is truncated ({outside} pages are missing)", path, "Copy it again")
-    return CoreFile("kdump", 0, bool(machine))
+    return CoreFile("kdump", vmcoreinfo, 0, bool(machine))
 
 
 def _pages_outside(file: BinaryIO, bitmap: int, table: int, end: int) -> int:

@@ -125,10 +125,22 @@ class Kallsyms:
         hits.sort(key=lambda i: not self.kind(i).isupper())
         return np.array(hits, np.int64)
 
+    def all(self, name: str) -> list[int]:
+        """Addresses of all symbols of that name, global ones first."""
+        found: list[int] = self.addresses[self._find(name)].tolist()
+        return found
+
     def address(self, name: str) -> int | None:
-        """Address of the symbol of that name, the global one when several share it; None when there is none."""
+        """Address of the symbol of that name: the global one, else the only one.
+
+        None when there is none; also when several files have a static one of that name, because any choice
+        between them would be a guess.
+        """
         found = self._find(name)
-        return int(self.addresses[found[0]]) if len(found) else None
+        addresses = self.addresses[found]
+        if not len(found) or (not self.kind(found[0]).isupper() and (addresses != addresses[0]).any()):
+            return None
+        return int(addresses[0])
 
     def locate(self, name: str) -> tuple[int, int] | None:
         """Address and size of the symbol of that name; None when there is none."""

@@ -114,6 +114,7 @@ class _Opening:
     prog: drgn.Program
     kind: Kind
     path: str
+    vmcoreinfo: bytes = b""
     missing_bytes: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -144,7 +145,7 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto") 
     except Exception as error:  # drgn passes libelf's and libkdumpfile's errors on as bare Exception
         todo = "It may be truncated or damaged: copy it again"
         raise TargetError(f"the dump cannot be opened ({_reason(error)})", path, todo) from error
-    opening = _Opening(prog, core.format, path, core.missing_bytes)
+    opening = _Opening(prog, core.format, path, core.vmcoreinfo, core.missing_bytes)
     if core.missing_bytes:
         opening.notes.append(f"The dump is truncated: {core.missing_bytes} bytes of memory are missing at its end.")
     return _complete(opening, symbols, types)
@@ -156,19 +157,19 @@ def open_live(symbols: Sequence[str] = (), *, types: Types = "auto") -> Target:
     Raises:
         TargetError: It is not there or may not be read, or types or symbols cannot be had.
     """
-    prog = drgn.Program()
+    if not Path(_KCORE).exists():
+        raise TargetError("the running kernel has no core file", _KCORE, "It needs CONFIG_PROC_KCORE")
     try:
-        with Path(_KCORE).open("rb"):
-            pass
-        prog.set_kernel()
-    except FileNotFoundError:
-        raise TargetError("the running kernel has no core file", _KCORE, "It needs CONFIG_PROC_KCORE") from None
+        Path(_KCORE).open("rb").close()
     except PermissionError:
         todo = "Run as root; a kernel locked down for confidentiality refuses even that"
         raise TargetError("the running kernel may not be read", _KCORE, todo) from None
-    except Exception as error:
+    core, prog = examine_core(_KCORE), drgn.Program()
+    try:
+        prog.set_kernel()
+    except Exception as error:  # drgn passes libelf's errors on as bare Exception
         raise TargetError(f"the running kernel cannot be opened ({_reason(error)})", _KCORE, "Run as root") from error
-    return _complete(_Opening(prog, "live", _KCORE), symbols, types)
+    return _complete(_Opening(prog, "live", _KCORE, core.vmcoreinfo), symbols, types)
 
 
 def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto") -> Target:
@@ -264,11 +265,13 @@ def _fault_low_half(prog: drgn.Program) -> None:
 
 
 def _vmcoreinfo(opening: _Opening) -> dict[str, str]:
+    """VMCOREINFO, from the file where possible: to ask drgn for it settles the sign of ``char`` before BTF tells."""
     try:
-        text = opening.prog["VMCOREINFO"].string_().decode("ascii", "replace")
+        raw = opening.vmcoreinfo or opening.prog["VMCOREINFO"].string_()
     except (LookupError, drgn.FaultError) as error:
         raise TargetError(f"the {opening.what} has no VMCOREINFO", opening.path, "Nothing else can stand in") from error
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    lines = raw.rstrip(b"\0").decode("ascii", "replace").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 def _load_dwarf(opening: _Opening, info: dict[str, str], symbols: Sequence[str], types: Types) -> str:

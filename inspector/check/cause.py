@@ -9,7 +9,7 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.check.subjects import head_pfns
 from inspector.columns import I64
-from inspector.rules.registry import Rule, Violations
+from inspector.rules.registry import Keys, Rule, Violations
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_SWAP
 from inspector.walk.census import Sort
@@ -47,22 +47,33 @@ def gather_causes(s: Snapshot, results: list[tuple[Rule, Violations]]) -> list[C
         results: Rules in the order of their ranks, with what each found.
     """
     causes: list[Cause] = []
-    of_folio: dict[int, Cause] = {}
+    blamed: dict[tuple[str, int], Cause] = {}
     for rule, found in results:
-        heads = head_pfns(s, found.subject, found.rows)
-        for position, head in enumerate(heads.tolist()):
-            known = of_folio.get(head) if head >= 0 else None
+        if not len(found):
+            continue
+        claims, depends = _keys(s, found)
+        for position in range(len(found)):
+            own = [(kind, int(column[position])) for kind, column in claims if column[position] >= 0]
+            upstream = [(kind, int(column[position])) for kind, column in depends if column[position] >= 0]
+            known = next((blamed[key] for key in (*own, *upstream) if key in blamed), None)
             if known is None:
-                cause = Cause(rule, found, [position])
-                causes.append(cause)
-                if head >= 0:
-                    of_folio[head] = cause
-            elif known.rule is rule:
+                known = Cause(rule, found, [position])
+                causes.append(known)
+            elif known.rule is rule and any(blamed.get(key) is known for key in own):
                 known.rows.append(position)
-            elif rule.slug not in known.also:
+            elif rule.slug not in known.also and rule is not known.rule:
                 known.also.append(rule.slug)
+            for key in own:
+                blamed.setdefault(key, known)
+    of_folio = {number: cause for (kind, number), cause in blamed.items() if kind == "folio"}
     _attach_rss(s, causes, of_folio)
     return causes
+
+
+def _keys(s: Snapshot, found: Violations) -> tuple[Keys, Keys]:
+    """What each violation lays blame on, and what else would explain it; things are named by kind and number."""
+    heads = head_pfns(s, found.subject, found.rows)
+    return (("folio", heads), *found.claims), found.depends
 
 
 def _attach_rss(s: Snapshot, causes: list[Cause], of_folio: dict[int, Cause]) -> None:

@@ -18,6 +18,9 @@ from inspector.snapshot import Snapshot
 SubjectKind = Literal["page", "folio", "mm", "vma", "mapping", "nonpresent", "table"]
 
 
+Keys = tuple[tuple[str, AnyArray], ...]
+
+
 @dataclass(frozen=True)
 class Violations:
     """What a rule found, as columns; check turns them into findings.
@@ -30,6 +33,9 @@ class Violations:
         unchecked: How many could not be, because data is missing.
         why_unchecked: A sentence about that.
         facts: by name, arrays of length n: more that helps to understand each violation.
+        claims: What each violation lays blame on beside its folio: a kind ("vma", "anon_vma" ...) and an array of
+            length n of numbers, -1 for none. A later violation of the same thing is part of the same cause.
+        depends: What else, when it is blamed already, explains the violation.
     """
 
     subject: SubjectKind
@@ -40,6 +46,8 @@ class Violations:
     unchecked: int = 0
     why_unchecked: str = ""
     facts: dict[str, AnyArray] = field(default_factory=dict)
+    claims: Keys = ()
+    depends: Keys = ()
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -157,15 +157,15 @@ def test_flexible_array_at_the_end_only(blob: Blob) -> None:
 
 def test_enums(blob: Blob) -> None:
     blob.enum("plain", 4, ("P0", 0), ("PMAX", 0xFFFFFFFF))
-    blob.enum("signed", 4, ("SNEG", -1), ("SONE", 1), flag=True)
+    blob.enum("with_sign", 4, ("SNEG", -1), ("SONE", 1), flag=True)
     blob.enum("wide", 8, ("WBIG", 1 << 63))
-    blob.enum("packed", 1, ("K0", 3))
+    blob.enum("small", 1, ("K0", 3))
     blob.enum("", 4, ("NAMELESS", 9))
     prog = blob.program()
     assert [e.value for e in prog.type("enum plain").enumerators] == [0, 0xFFFFFFFF]
-    assert [e.value for e in prog.type("enum signed").enumerators] == [-1, 1]
+    assert [e.value for e in prog.type("enum with_sign").enumerators] == [-1, 1]
     assert prog.type("enum wide").enumerators[0].value == 1 << 63
-    assert prog.type("enum packed").type.size == 1
+    assert prog.type("enum small").type.size == 1
     assert prog["SNEG"].value_() == -1
     assert prog.constant("WBIG").type_.tag == "wide"
     assert prog["NAMELESS"].value_() == 9
@@ -203,7 +203,7 @@ def test_names(blob: Blob) -> None:
     assert prog.type("struct page").size == 16
     assert prog.type("struct my_page").size == 4
     assert prog.type("struct twin").size == 4
-    for absent in ("struct pag", "struct y_page", "union page", "page", "struct twin", "enum int"):
+    for absent in ("struct pag", "struct y_page", "union page", "page", "struct twin", "enum node"):
         with pytest.raises(LookupError):
             prog.type(absent, "file.c" if absent == "struct twin" else None)
 

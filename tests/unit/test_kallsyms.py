@@ -31,6 +31,8 @@ SYMBOLS = [
     ("T", "_stext", BASE),
     ("t", "twice", BASE + 0x10),
     ("T", "twice", BASE + 0x20),
+    ("t", "static_pair", BASE + 0x2C),
+    ("t", "static_pair", BASE + 0x2E),
     ("t", "abc_cab", BASE + 0x30),
     ("t", "cab_abc", BASE + 0x40),
     ("T", "alias_one", BASE + 0x50),
@@ -110,8 +112,10 @@ def test_lookups() -> None:
     assert table.address("cab_abc") == BASE + 0x40, "an anagram is another name"
     assert table.address("per_cpu_thing") == 0x1A40
     assert table.address("nothing") is None
+    assert table.address("static_pair") is None, "two static ones: no guess"
+    assert table.all("static_pair") == [BASE + 0x2C, BASE + 0x2E]
     assert table.address("") is None
-    assert table.locate("twice") == (BASE + 0x20, 0x10)
+    assert table.locate("twice") == (BASE + 0x20, 0xC)
     assert table.label(BASE + 0x31) == "abc_cab+0x1"
     assert table.label(BASE + 0x50) == "alias_one", "the global one of two at one address"
     assert table.label(BASE - 1) is None

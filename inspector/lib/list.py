@@ -1,0 +1,98 @@
+"""Doubly linked lists and hash chains (include/linux/list.h) of many owners followed in step, one gather a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I32, U8, U64, Mask
+from inspector.memory import Memory
+
+MAX_LENGTH = 1 << 20
+"""Steps after which a list is given up as endless."""
+
+
+@dataclass(frozen=True)
+class ListEntries:
+    """The entries of many lists.
+
+    Attributes:
+        owner: int32[n]; which list the entry is on.
+        addr: uint64[n]; address of the containing struct.
+        raw: uint8[n, size]; its bytes.
+        position: int32[n]; 0 for the first.
+        unreadable, broken: int32[k]; lists that left readable memory, or whose links do not agree or never end.
+    """
+
+    owner: I32
+    addr: U64
+    raw: U8
+    position: I32
+    unreadable: I32
+    broken: I32
+
+
+def walk_lists(
+    memory: Memory, heads: U64, size: int, link: int, *, hash_chain: bool = False, max_length: int = MAX_LENGTH
+) -> ListEntries:
+    """Follow lists from their heads, all of them a step at a time.
+
+    Args:
+        memory: For the entries.
+        heads: uint64[n]; address of each list_head (or hlist_head with ``hash_chain``).
+        size: Bytes of the containing struct.
+        link: Offset of the list_head (hlist_node) in it.
+        hash_chain: The lists are hlists: they end with a null pointer instead of at their head.
+        max_length: Entries after which a list counts as endless.
+
+    Returns:
+        The entries ordered by list, then position. An entry whose back link does not name the one before it is still
+        returned, its list is told in ``broken``.
+    """
+    first = memory.gather(heads, 8)
+    owner = np.flatnonzero(first.valid).astype(np.int32)
+    unreadable = [np.flatnonzero(~first.valid).astype(np.int32)]
+    broken: list[I32] = []
+    node = first.bytes.view(np.uint64)[:, 0][owner]
+    before = heads[owner]
+    mark = node.copy()
+    parts: list[tuple[I32, U64, U8, I32]] = []
+    for step in range(max_length):
+        alive = _more(node, heads[owner], hash_chain=hash_chain)
+        owner, node, before, mark = owner[alive], node[alive], before[alive], mark[alive]
+        if not len(owner):
+            break
+        raw = memory.gather(node - np.uint64(link), size)
+        unreadable.append(owner[~raw.valid])
+        owner, node, before, mark = owner[raw.valid], node[raw.valid], before[raw.valid], mark[raw.valid]
+        data = raw.bytes[raw.valid]
+        parts.append((owner, raw.addr[raw.valid], data, np.full(len(owner), step, np.int32)))
+        words = np.ascontiguousarray(data[:, link : link + 16]).view(np.uint64)
+        broken.append(owner[words[:, 1] != before])
+        node, before = words[:, 0], node
+        # A list that never comes back to its head runs in a circle; it is met at a node marked at a power of two.
+        circle = node == mark
+        if step & (step + 1) == 0:
+            mark = before.copy()
+            circle = (node == mark) & (node != heads[owner])
+        broken.append(owner[circle])
+        owner, node, before, mark = owner[~circle], node[~circle], before[~circle], mark[~circle]
+    else:
+        broken.append(owner)
+    if not parts:
+        none = np.empty(0, np.int32)
+        return ListEntries(
+            none, np.empty(0, np.uint64), np.empty((0, size), np.uint8), none, np.concatenate(unreadable), none
+        )
+    who, addr, data, position = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((position, who))
+    return ListEntries(
+        who[order], addr[order], data[order], position[order], np.concatenate(unreadable),
+        np.unique(np.concatenate([*broken, who[:0]])),
+    )
+
+
+def _more(node: U64, head: U64, *, hash_chain: bool) -> Mask:
+    more: Mask = node != 0 if hash_chain else node != head
+    return more

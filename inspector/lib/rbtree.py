@@ -1,0 +1,155 @@
+"""Red-black and interval trees (lib/rbtree.c, lib/interval_tree.c) of many owners walked together by depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I32, U8, U64, Mask
+from inspector.memory import Memory
+
+_MAX_DEPTH = 130
+"""Twice the logarithm of the address space: no sound tree is deeper."""
+
+_COLOUR = np.uint64(1)
+_PARENT = np.uint64(~3 & 0xFFFFFFFFFFFFFFFF)
+
+
+@dataclass(frozen=True)
+class RbNodes:
+    """The nodes of many trees, parents before children.
+
+    Attributes:
+        root: int32[n]; which tree.
+        addr: uint64[n]; address of the containing struct.
+        raw: uint8[n, size]; its bytes.
+        parent: int32[n]; row of the parent, -1 for the root node.
+        left: bool[n]; whether it is its parent's left child.
+        depth: int32[n].
+        leftmost: bool[n]; whether it is the first node of its tree in order.
+        black: bool[n].
+        misparented: bool[n]; the node's own parent pointer names another node.
+        unreadable, cyclic: int32[k]; trees with nodes that could not be read, or were reached twice.
+    """
+
+    root: I32
+    addr: U64
+    raw: U8
+    parent: I32
+    left: Mask
+    depth: I32
+    leftmost: Mask
+    black: Mask
+    misparented: Mask
+    unreadable: I32
+    cyclic: I32
+
+    def __len__(self) -> int:
+        return len(self.root)
+
+
+def walk_rbtrees(memory: Memory, roots: U64, size: int, link: int) -> RbNodes:
+    """Walk trees from their root nodes.
+
+    Args:
+        memory: For the nodes.
+        roots: uint64[n]; ``rb_root.rb_node`` of each tree: the address of the root's rb_node, 0 for an empty tree.
+            Low bits (a mark of mm_take_all_locks()) are ignored.
+        size: Bytes of the containing struct.
+        link: Offset of the rb_node in it.
+    """
+    root = np.flatnonzero(roots & _PARENT).astype(np.int32)
+    node = roots[root] & _PARENT
+    parent = np.full(len(root), -1, np.int32)
+    left, edge = np.ones(len(root), np.bool_), np.ones(len(root), np.bool_)
+    parents_node = np.zeros(len(root), np.uint64)
+    parts: list[tuple[I32, U64, U8, I32, Mask, I32, Mask, Mask, Mask]] = []
+    unreadable: list[I32] = []
+    cyclic: list[I32] = []
+    total, seen = 0, np.empty(0, np.uint64)
+    for depth in range(_MAX_DEPTH):
+        if not len(node):
+            break
+        raw = memory.gather(node - np.uint64(link), size)
+        ok = raw.valid
+        unreadable.append(root[~ok])
+        again = ok & _again(node, seen)
+        cyclic.append(root[again])
+        ok &= ~again
+        root, node, parent, left, edge = root[ok], node[ok], parent[ok], left[ok], edge[ok]
+        parents_node, data = parents_node[ok], raw.bytes[ok]
+        seen = np.concatenate([seen, node])
+        words = np.ascontiguousarray(data[:, link : link + 24]).view(np.uint64)
+        right_child, left_child = words[:, 1], words[:, 2]
+        parts.append(
+            (
+                root, raw.addr[ok], data, parent, left, np.full(len(root), depth, np.int32), edge & (left_child == 0),
+                (words[:, 0] & _COLOUR) != 0, (words[:, 0] & _PARENT) != parents_node,
+            )
+        )
+        rows = np.arange(total, total + len(node), dtype=np.int32)
+        total += len(node)
+        has_left, has_right = left_child != 0, right_child != 0
+        root = np.concatenate([root[has_left], root[has_right]])
+        parent = np.concatenate([rows[has_left], rows[has_right]])
+        parents_node = np.concatenate([node[has_left], node[has_right]])
+        edge = np.concatenate([edge[has_left], np.zeros(int(has_right.sum()), np.bool_)])
+        left = np.concatenate([np.ones(int(has_left.sum()), np.bool_), np.zeros(int(has_right.sum()), np.bool_)])
+        node = np.concatenate([left_child[has_left], right_child[has_right]])
+    cyclic.append(root if len(node) else root[:0])
+    if not parts:
+        return _empty(size, unreadable, cyclic)
+    c = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    lost, round_ = np.unique(np.concatenate(unreadable)), np.unique(np.concatenate(cyclic))
+    return RbNodes(c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], lost, round_)
+
+
+def _again(node: U64, seen: U64) -> Mask:
+    """Nodes met before, or more than once in this step."""
+    again = np.isin(node, seen)
+    first = np.unique(node, return_index=True)[1]
+    repeated = np.ones(len(node), np.bool_)
+    repeated[first] = False
+    return again | repeated
+
+
+def _empty(size: int, unreadable: list[I32], cyclic: list[I32]) -> RbNodes:
+    none, no = np.empty(0, np.int32), np.empty(0, np.bool_)
+    lost = [np.unique(np.concatenate([*rows, none])) for rows in (unreadable, cyclic)]
+    return RbNodes(
+        none, np.empty(0, np.uint64), np.empty((0, size), np.uint8), none, no, none, no, no, no, lost[0], lost[1]
+    )
+
+
+def check_order(nodes: RbNodes, key: U64) -> Mask:
+    """Nodes that stand on the wrong side of an ancestor: their key is out of order."""
+    low, high = np.zeros(len(nodes), np.uint64), np.full(len(nodes), np.uint64(0xFFFFFFFFFFFFFFFF))
+    for rows in _levels(nodes):
+        above = nodes.parent[rows]
+        low[rows] = np.where(nodes.left[rows], low[above], key[above])
+        high[rows] = np.where(nodes.left[rows], key[above], high[above])
+    return (key < low) | (key > high)
+
+
+def subtree_max(nodes: RbNodes, last: U64) -> U64:
+    """The greatest ``last`` in the subtree of each node: what ``rb_subtree_last`` must be."""
+    out = last.copy()
+    for rows in reversed(list(_levels(nodes))):
+        np.maximum.at(out, nodes.parent[rows], out[rows])
+    return out
+
+
+def check_colours(nodes: RbNodes) -> Mask:
+    """Red nodes with a red parent."""
+    bad = np.zeros(len(nodes), np.bool_)
+    inner = nodes.parent >= 0
+    bad[inner] = ~nodes.black[inner] & ~nodes.black[nodes.parent[inner]]
+    return bad
+
+
+def _levels(nodes: RbNodes) -> list[I32]:
+    """Rows of each depth below the roots."""
+    if not len(nodes):
+        return []
+    return [np.flatnonzero(nodes.depth == d).astype(np.int32) for d in range(1, int(nodes.depth.max()) + 1)]

@@ -1,0 +1,217 @@
+"""anon_vmas, the chains that tie VMAs to them, and their interval trees: the kernel's road to anonymous mappings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.layout.kernel import Layout
+from inspector.lib.list import walk_lists
+from inspector.lib.rbtree import RbNodes, check_colours, check_order, subtree_max, walk_rbtrees
+from inspector.tables.vmas import Vmas
+
+
+@dataclass(frozen=True, slots=True)
+class AnonVmas(Table):
+    """One row an anon_vma that a VMA, a chain or another anon_vma names, ordered by address.
+
+    Attributes:
+        addr: uint64.
+        root, parent: uint64; addresses.
+        root_idx, parent_idx: int32; rows, -1 when there is no such row.
+        refcount: int32.
+        num_children, num_active_vmas: int64.
+        tree: uint64; the rb_node at the top of its interval tree, 0 when empty.
+        leftmost: uint64; the cached first rb_node.
+        readable: bool; False where it could not be read.
+    """
+
+    addr: U64
+    root: U64
+    parent: U64
+    root_idx: I32
+    parent_idx: I32
+    refcount: I32
+    num_children: I64
+    num_active_vmas: I64
+    tree: U64
+    leftmost: U64
+    readable: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Avcs(Table):
+    """One row an anon_vma_chain, ordered by address, from the VMAs' lists, the trees, or both.
+
+    Attributes:
+        addr: uint64.
+        vma, anon_vma: uint64; as it says.
+        vma_idx, anon_vma_idx: int32; rows, -1 when there is none.
+        list_vma_idx: int32; VMA on whose list it hangs, -1 when on none.
+        tree_idx: int32; anon_vma in whose interval tree it is, -1 when in none.
+        subtree_last: uint64; as stored.
+        true_subtree_last: uint64; the greatest last page offset below it, rebuilt; 0 when in no tree.
+        first, last: uint64; page offsets of its VMA that the tree is ordered by; 0 without a VMA.
+        misordered, red_red, misparented: bool; defects of its place in the tree.
+        is_leftmost: bool; first of its tree.
+        tree_depth: int32; -1 when in no tree.
+        tree_parent: uint64; the avc above it in the tree, 0 for the top.
+    """
+
+    addr: U64
+    vma: U64
+    anon_vma: U64
+    vma_idx: I32
+    anon_vma_idx: I32
+    list_vma_idx: I32
+    tree_idx: I32
+    subtree_last: U64
+    true_subtree_last: U64
+    first: U64
+    last: U64
+    misordered: Mask
+    red_red: Mask
+    misparented: Mask
+    is_leftmost: Mask
+    tree_depth: I32
+    tree_parent: U64
+
+
+@dataclass(frozen=True)
+class AnonRmap:
+    """Everything about anonymous reverse mapping.
+
+    Attributes:
+        anon_vmas: Table of anon_vmas.
+        avcs: Table of anon_vma_chains.
+        broken_lists: int32; VMA rows whose list of avcs is damaged or leaves readable memory.
+        broken_trees: int32; anon_vma rows whose interval tree has nodes that cannot be read or are met twice.
+        unreadable: How many things could not be read.
+    """
+
+    anon_vmas: AnonVmas
+    avcs: Avcs
+    broken_lists: I32
+    broken_trees: I32
+    unreadable: int
+
+
+def vma_rows(vmas: Vmas, addrs: U64) -> I32:
+    """Row of each VMA address, -1 for those that are in no tree of VMAs."""
+    if not len(vmas):
+        return np.full(len(addrs), -1, np.int32)
+    order = np.argsort(vmas.addr, kind="stable")
+    ordered = vmas.addr[order]
+    at = np.minimum(np.searchsorted(ordered, addrs), len(vmas) - 1)
+    return np.where(ordered[at] == addrs, order[at], -1).astype(np.int32)
+
+
+def rows_of(sorted_addrs: U64, wanted: U64) -> I32:
+    """Row of each address in a column that is in ascending order; -1 where it is absent."""
+    if not len(sorted_addrs):
+        return np.full(len(wanted), -1, np.int32)
+    at = np.minimum(np.searchsorted(sorted_addrs, wanted), len(sorted_addrs) - 1)
+    return np.where(sorted_addrs[at] == wanted, at, -1).astype(np.int32)
+
+
+def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64) -> AnonRmap:
+    """Read all anon_vmas and chains (mm/rmap.c, __anon_vma_prepare(), anon_vma_clone(), anon_vma_fork()).
+
+    Args:
+        layout: The kernel's layout.
+        vmas: Whose lists of chains to follow.
+        extra: uint64; addresses of further anon_vmas, such as those that mapped folios name.
+    """
+    vma_struct, avc_struct = layout.struct("struct vm_area_struct"), layout.struct("struct anon_vma_chain")
+    heads = vmas.addr + np.uint64(vma_struct.field("anon_vma_chain").offset)
+    lists = walk_lists(layout.memory, heads, avc_struct.size, avc_struct.field("same_vma").offset)
+    listed = avc_struct.field("anon_vma").column(lists.raw)
+    anon_vmas = _read_anon_vmas(layout, np.concatenate([vmas.anon_vma, listed, extra]))
+    nodes = walk_rbtrees(layout.memory, anon_vmas.tree, avc_struct.size, avc_struct.field("rb").offset)
+    avcs = _join(layout, vmas, anon_vmas, lists.addr, lists.owner, nodes)
+    broken_lists = np.unique(np.concatenate([lists.broken, lists.unreadable])).astype(np.int32)
+    broken_trees = np.unique(np.concatenate([nodes.unreadable, nodes.cyclic])).astype(np.int32)
+    unreadable = len(lists.unreadable) + len(nodes.unreadable) + int((~anon_vmas.readable).sum())
+    return AnonRmap(anon_vmas, avcs, broken_lists, broken_trees, unreadable)
+
+
+def _read_anon_vmas(layout: Layout, named: U64) -> AnonVmas:
+    """The named anon_vmas and, breadth-first, the roots and parents that they name."""
+    struct = layout.struct("struct anon_vma")
+    known = np.unique(named[named != 0])
+    for _ in range(64):
+        raw = layout.memory.gather(known, struct.size)
+        up = [struct.field(name).column(raw.bytes[raw.valid]) for name in ("root", "parent")]
+        more = np.setdiff1d(np.concatenate(up), known)
+        # The parent of an anon_vma whose own tree is empty may be gone already; only what lies in the direct map is.
+        more = more[(more >= np.uint64(layout.memory.direct_map_base)) & (more & np.uint64(7) == 0)]
+        if not len(more):
+            break
+        known = np.union1d(known, more)
+    data = raw.bytes
+    root, parent = struct.field("root").column(data), struct.field("parent").column(data)
+    return AnonVmas(
+        addr=known,
+        root=root,
+        parent=parent,
+        root_idx=rows_of(known, root),
+        parent_idx=rows_of(known, parent),
+        refcount=struct.field("refcount.counter").column(data).astype(np.int32),
+        num_children=struct.field("num_children").column(data).astype(np.int64),
+        num_active_vmas=struct.field("num_active_vmas").column(data).astype(np.int64),
+        tree=struct.field("rb_root.rb_root.rb_node").column(data),
+        leftmost=struct.field("rb_root.rb_leftmost").column(data),
+        readable=raw.valid,
+    )
+
+
+def _join(
+    layout: Layout, vmas: Vmas, anon_vmas: AnonVmas, list_addr: U64, list_owner: I32, nodes: RbNodes
+) -> Avcs:
+    """One row an avc, whether it was met on a list, in a tree, or both."""
+    struct = layout.struct("struct anon_vma_chain")
+    addr = np.union1d(list_addr, nodes.addr)
+    raw = layout.memory.gather(addr, struct.size)
+    vma, anon_vma = struct.field("vma").column(raw.bytes), struct.field("anon_vma").column(raw.bytes)
+    vma_idx = vma_rows(vmas, vma)
+    safe = np.maximum(vma_idx, 0)
+    has = vma_idx >= 0
+    first = np.where(has, vmas.anon_pgoff[safe], 0) if len(vmas) else np.zeros(len(addr), np.uint64)
+    size = vmas.nr_pages.astype(np.uint64)
+    last = np.where(has, first + size[safe] - np.uint64(1), 0) if len(vmas) else first
+    stored_last = struct.field("rb_subtree_last").column(raw.bytes)
+    place = rows_of(addr, nodes.addr)
+
+    def spread(column: Mask) -> Mask:
+        out = np.zeros(len(addr), np.bool_)
+        out[place] = column
+        return out
+
+    tree_idx, depth = np.full(len(addr), -1, np.int32), np.full(len(addr), -1, np.int32)
+    tree_idx[place], depth[place] = nodes.root, nodes.depth
+    true_last, above = np.zeros(len(addr), np.uint64), np.zeros(len(addr), np.uint64)
+    true_last[place] = subtree_max(nodes, last[place].astype(np.uint64))
+    above[place] = np.where(nodes.parent >= 0, nodes.addr[nodes.parent], 0) if len(nodes) else 0
+    list_vma = np.full(len(addr), -1, np.int32)
+    list_vma[rows_of(addr, list_addr)] = list_owner
+    return Avcs(
+        addr=addr,
+        vma=vma,
+        anon_vma=anon_vma,
+        vma_idx=vma_idx,
+        anon_vma_idx=rows_of(anon_vmas.addr, anon_vma),
+        list_vma_idx=list_vma,
+        tree_idx=tree_idx,
+        subtree_last=stored_last,
+        true_subtree_last=true_last,
+        first=first.astype(np.uint64),
+        last=last.astype(np.uint64),
+        misordered=spread(check_order(nodes, first[place].astype(np.uint64))),
+        red_red=spread(check_colours(nodes)),
+        misparented=spread(nodes.misparented),
+        is_leftmost=spread(nodes.leftmost),
+        tree_depth=depth,
+        tree_parent=above,
+    )
