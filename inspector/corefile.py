@@ -75,14 +75,12 @@ class CoreFile:
     Attributes:
         format: ELF vmcore ("core") or kdump-compressed ("kdump").
         missing_bytes: Bytes of memory that the file's own headers promise behind its end.
-        states_machine: Whether the file says what machine it is of; QEMU's kdump format does not.
         vmcoreinfo: VMCOREINFO as the file has it, empty when it has none.
     """
 
     format: DumpFormat
     vmcoreinfo: bytes
     missing_bytes: int = 0
-    states_machine: bool = True
 
 
 def read_head(path: str, what: str, size: int = 4096) -> bytes:
@@ -263,7 +261,7 @@ def _examine_kdump(path: str, head: bytes) -> CoreFile:
         outside = _pages_outside(file, bitmap, table, end)
     if outside:
         raise TargetError(f"the dump is truncated ({outside} pages are missing)", path, "Copy it again")
-    return CoreFile("kdump", vmcoreinfo, 0, bool(machine))
+    return CoreFile("kdump", vmcoreinfo)
 
 
 def _pages_outside(file: BinaryIO, bitmap: int, table: int, end: int) -> int:

@@ -21,7 +21,8 @@ Scalar = str | int | bool | None
 class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a finding is about. Addresses are kernel virtual unless the name says otherwise."""
 
-    kind: Literal["folio", "page", "mm", "vma", "table", "entry", "kernel"]
+    kind: str
+    """folio, page, mm, vma, table (page table), entry (page-table entry), anon_vma, anon_vma_chain, address_space."""
     pfn: int | None = None
     page: int | None = None
     """Address of the struct page."""
@@ -33,6 +34,8 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     """User virtual address."""
     vma: int | None = None
     name: str | None = None
+    address: int | None = None
+    """Kernel address of a thing of any other kind."""
 
 
 class Mapping(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -105,6 +105,9 @@ def _try(read: Callable[[], _T]) -> _T | None:
         return read()
     except (drgn.FaultError, drgn.ObjectAbsentError, LookupError, AttributeError, ValueError, TypeError, TargetError):
         return None
+    except OSError:
+        # The guest that was looked at is gone.
+        return None
 
 
 def _address(target: Opened, *names: str) -> int:
@@ -158,12 +161,14 @@ def _panic_message(target: Opened) -> str:
     if not 0 < bits <= _MAX_LOG_BITS or not 0 < count_bits <= bits:
         return ""
     text: bytes = prog.read(int(ring.text_data_ring.data), 1 << bits)
+    # The words come again inside "---[ end Kernel panic": the message is where a record begins with them.
     found = text.rfind(_PANIC)
-    if found < 0:
-        return ""
-    length = _record_length(prog, ring, 1 << count_bits, found, (1 << bits) - 1)
-    record = text[found : found + length] if length else text[found:].split(b"\0", 1)[0].split(b"\n", 1)[0]
-    return record[len(_PANIC) :].decode("utf-8", "replace").rstrip("\n")
+    while found >= 0:
+        length = _record_length(prog, ring, 1 << count_bits, found, (1 << bits) - 1)
+        if length > len(_PANIC):
+            return text[found + len(_PANIC) : found + length].decode("utf-8", "replace").rstrip("\n")
+        found = text.rfind(_PANIC, 0, found)
+    return ""
 
 
 def _record_length(prog: drgn.Program, ring: drgn.Object, count: int, at: int, mask: int) -> int:

@@ -9,11 +9,13 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.columns import I32, I64, AnyArray, Mask
 from inspector.coverage import Missing
-from inspector.layout.flags import PAGE_TYPES
+from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
 from inspector.model.expect import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
+from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.folios import Folios, build_folios, settle_page_mapcount
+from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.mms import Mms, build_mms
 from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.slabs import cache_objects
@@ -21,6 +23,7 @@ from inspector.tables.tasks import Tasks, build_tasks
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
 from inspector.target import Target
 from inspector.walk.census import Census, take_census
+from inspector.walk.linear import Links, build_links
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
@@ -211,6 +214,12 @@ class Snapshot:
         return whole
 
     @cached_property
+    def mm_in_motion(self) -> Mask:
+        """mms whose VMAs may be half changed: locked for writing, without a task yet or any more, or torn down."""
+        mms = self.mms
+        return mms.locked | (mms.users <= 0) | (mms.nr_tasks == 0)
+
+    @cached_property
     def nr_tails(self) -> I64:
         """How many tail pages name each folio's head."""
         tails = np.flatnonzero(self.pages.is_tail)
@@ -251,6 +260,38 @@ class Snapshot:
         """How many mms reach each of the given tables."""
         pfns, counts = np.unique(self.tables.pfn, return_counts=True)
         return counts[np.searchsorted(pfns, self.tables.pfn[rows])]
+
+    @cached_property
+    def links(self) -> Links:
+        """Every mapped folio's own index beside its place."""
+        return build_links(
+            self.layout, self.pages, self.folios, self.folio_of_page, self.vmas, self.mappings, self.census
+        )
+
+    @cached_property
+    def anon_rmap(self) -> AnonRmap:
+        """anon_vmas, their chains and interval trees."""
+        links = self.links
+        named = links.mapping[links.is_anon & ~links.is_ksm] & ~np.uint64(MAPPING_TAGS)
+        rmap = build_anon_rmap(self.layout, self.vmas, np.unique(named))
+        self.missing.add("anon_vmas and chains", rmap.unreadable)
+        return rmap
+
+    @cached_property
+    def anon_vma_locked(self) -> Mask:
+        """anon_vmas whose family is locked for writing: its trees may be half changed."""
+        table = self.anon_rmap.anon_vmas
+        root = np.maximum(table.root_idx, 0)
+        return table.locked | (table.locked[root] & (table.root_idx >= 0)) if len(table) else table.locked
+
+    @cached_property
+    def file_rmap(self) -> FileRmap:
+        """address_spaces and their trees of VMAs."""
+        links = self.links
+        named = links.mapping[~links.is_anon & ((links.mapping & np.uint64(MAPPING_TAGS)) == 0)]
+        rmap = build_file_rmap(self.layout, self.vmas, np.unique(named))
+        self.missing.add("files and address_spaces", rmap.unreadable)
+        return rmap
 
     def mappings_of(self, pfn: int, nr: int = 1) -> I64:
         """Rows of the mappings that cover any of the pages [pfn, pfn + nr)."""

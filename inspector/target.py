@@ -138,8 +138,8 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto") 
     """
     path = os.fspath(path)
     core = examine_core(path)
-    # A dump that does not name its machine is QEMU's of x86-64: the others were refused.
-    prog = drgn.Program(None if core.states_machine else drgn.Platform(drgn.Architecture.X86_64))
+    # libkdumpfile cannot tell the machine of QEMU's kdump files; any other than x86-64 was refused already.
+    prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64) if core.format == "kdump" else None)
     try:
         prog.set_core_dump(path)
     except Exception as error:  # drgn passes libelf's and libkdumpfile's errors on as bare Exception
@@ -228,14 +228,12 @@ def _complete(opening: _Opening, symbols: Sequence[str], types: Types) -> Target
         _fault_low_half(prog)
     info = _vmcoreinfo(opening)
     dwarf = _load_dwarf(opening, info, symbols, types)
+    types_from: TypesFrom = "DWARF" if dwarf else "BTF"
     table, symbols_from = _symbol_table(opening, info, dwarf)
-    if not dwarf:
-        if not isinstance(table, Kallsyms):
-            raise TargetError(f"the {opening.what} does not tell where its symbols are", path, _GIVE_SYMBOLS)
+    if isinstance(table, Kallsyms) and not dwarf:
         open_btf(prog, table.locate).register()
         prog.register_symbol_finder("kallsyms", table.finder, enable_index=0)
         opening.notes.append("Types are from the BTF inside the kernel.")
-    types_from: TypesFrom = "DWARF" if dwarf else "BTF"
     return Target(prog, opening.kind, path, types_from, symbols_from, info, table, opening.notes, opening.missing_bytes)
 
 
@@ -359,6 +357,9 @@ def _symbol_table(opening: _Opening, info: dict[str, str], dwarf: str) -> tuple[
         try:
             return bytes(opening.prog.read(address, size))
         except drgn.FaultError as error:
+            if opening.missing_bytes:
+                what = "the dump is truncated and lacks the kernel's own data"
+                raise TargetError(what, opening.path, "Copy it again") from error
             raise TargetError("the symbol table cannot be read", f"{error.address:#x}", _GIVE_SYMBOLS) from error
 
     try:

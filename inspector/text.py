@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unicodedata import combining, east_asian_width
+
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -30,3 +32,48 @@ def size(nr_bytes: int) -> str:
 def hex64(value: int) -> str:
     """An address as the kernel prints it."""
     return f"{value & ((1 << 64) - 1):#018x}"
+
+
+def cell_width(text: str) -> int:
+    """Columns that ``text`` takes on a terminal; it must have been cleaned."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def grouped(value: int) -> str:
+    """A number with its thousands apart: ``163,840``."""
+    return f"{value:,}"
+
+
+def counted(value: int, one: str, many: str = "") -> str:
+    """A number with its noun: ``1 finding``, ``2 findings``."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
+def duration(seconds: int) -> str:
+    """A length of time in its two largest units: ``2 d 3 h``, ``18 s``."""
+    units = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")]
+    parts = []
+    for length, name in units:
+        if seconds >= length or (length == 1 and not parts):
+            parts.append(f"{seconds // length} {name}")
+            seconds %= length
+    return " ".join(parts[:2])
+
+
+def parse_number(text: str) -> int | None:
+    """A number as people paste it: decimal, ``0x`` hex, or bare hex that has a letter in it; None for anything else."""
+    word = text.strip().lower().replace("_", "")
+    try:
+        if word.startswith("0x"):
+            value = int(word, 16)
+        elif word.isascii() and word.isdigit():
+            value = int(word)
+        elif word.isascii() and word.isalnum():
+            value = int(word, 16)
+        else:
+            return None
+    except ValueError:
+        return None
+    return value if value < 1 << 64 else None

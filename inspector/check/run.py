@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -13,6 +14,7 @@ from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Mapping, Rep
 from inspector.rules import Rule, Violations, select_rules
 from inspector.snapshot import Snapshot
 from inspector.target_facts import target_facts
+from inspector.text import clean
 
 MAX_FINDINGS = 200
 """Findings listed for one rule; the rest is counted in the last of them."""
@@ -46,9 +48,7 @@ def run_check(
     chosen = select_rules(rules)
     steps = len(chosen) + len(_STAGES)
     tell = progress or (lambda _what, _done, _all: None)
-    for done, (what, build) in enumerate(_STAGES):
-        tell(what, done, steps)
-        build(snapshot)
+    prepare(snapshot, tell, len(chosen))
     results: list[tuple[Rule, Violations]] = []
     covered: list[RuleCoverage] = []
     for done, rule in enumerate(chosen, len(_STAGES)):
@@ -81,6 +81,13 @@ _STAGES: tuple[tuple[str, Callable[[Snapshot], object]], ...] = (
     ("counting", lambda s: s.census),
     ("model", lambda s: s.expected),
 )
+
+
+def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> None:
+    """Build the tables that everything rests on, telling about each step."""
+    for done, (what, build) in enumerate(_STAGES):
+        progress(what, done, len(_STAGES) + steps_after)
+        build(snapshot)
 
 
 def _covered(rule: Rule, found: Violations) -> RuleCoverage:
@@ -165,11 +172,12 @@ def _finding(s: Snapshot, cause: Cause) -> Finding:
         facts["pages"] = f"{len(pfns)} pages of the folio: {shown}{' ...' if len(pfns) > 8 else ''}"
     facts.update(cause.facts)
     mappings, total = _evidence(s, found, row)
+    in_flight = found.transient is not None and all(bool(found.transient[i]) for i in cause.rows)
     subject = subject_of(s, found.subject, row)
     return Finding(
         rule=cause.rule.slug,
-        severity=cause.rule.severity,
-        exactness=cause.rule.exactness,
+        severity="info" if in_flight else cause.rule.severity,
+        exactness="transient" if in_flight else cause.rule.exactness,
         subject=subject,
         title=cause.rule.title,
         observed={name: scalar(column[first]) for name, column in found.observed.items()},
@@ -195,8 +203,8 @@ def _evidence(s: Snapshot, found: Violations, row: int) -> tuple[list[Mapping], 
 
 def _look(s: Snapshot, kind: str, row: int, pid: int | None, va: int | None, pfn: int | None) -> str:
     """The command that shows more about the subject."""
-    target = {"core": f"-c {s.target.path}", "kdump": f"-c {s.target.path}", "qemu": f"--qemu {s.target.path}"}
-    opened = target.get(s.target.kind, "-k")
+    path = shlex.quote(clean(s.target.path))
+    opened = {"core": f"-c {path}", "kdump": f"-c {path}", "qemu": f"--qemu {path}"}.get(s.target.kind, "-k")
     if kind in ("page", "folio") and pfn is not None:
         return f"folioscope {opened} folio {pfn:#x}"
     if pid is not None and va is not None and kind != "mm":
@@ -206,4 +214,4 @@ def _look(s: Snapshot, kind: str, row: int, pid: int | None, va: int | None, pfn
     return f"folioscope {opened} page {pfn:#x}" if pfn is not None else f"folioscope {opened} ps"
 
 
-__all__ = ["MAX_EVIDENCE", "MAX_FINDINGS", "Progress", "run_check"]
+__all__ = ["MAX_EVIDENCE", "MAX_FINDINGS", "Progress", "prepare", "run_check"]

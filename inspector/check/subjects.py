@@ -121,6 +121,16 @@ def subject_of(s: Snapshot, kind: str, row: int) -> Subject:
             m = s.mappings
             found = entry_subject(s, m.mm_idx, int(m.mm_idx[row]), int(m.va[row]), int(m.vma_idx[row]))
             return _with_pfn(found, int(m.pfn[row]))
+        case "avc":
+            return _chain_subject(s, row)
+        case "anon_vma":
+            return Subject(kind="anon_vma", address=int(s.anon_rmap.anon_vmas.addr[row]))
+        case "space":
+            return Subject(kind="address_space", address=int(s.file_rmap.spaces.addr[row]))
+        case "i_mmap":
+            nodes = s.file_rmap.nodes
+            space = int(s.file_rmap.spaces.addr[nodes.space_idx[row]])
+            return Subject(kind="address_space", address=space, vma=int(nodes.vma[row]))
         case "nonpresent":
             n = s.nonpresent
             return entry_subject(s, n.mm_idx, int(n.mm_idx[row]), int(n.va[row]), int(n.vma_idx[row]))
@@ -128,6 +138,14 @@ def subject_of(s: Snapshot, kind: str, row: int) -> Subject:
             t = s.tables
             owner = mm_of(s, int(t.mm_idx[row]))
             return Subject(kind="table", pfn=int(t.pfn[row]), va=int(t.va[row]), **owner)  # type: ignore[arg-type]
+
+
+def _chain_subject(s: Snapshot, row: int) -> Subject:
+    """An anon_vma_chain, with the process of its VMA."""
+    avcs = s.anon_rmap.avcs
+    vma = int(avcs.vma_idx[row])
+    owner = mm_of(s, int(s.vmas.mm_idx[vma])) if vma >= 0 else {}
+    return Subject(kind="anon_vma_chain", address=int(avcs.addr[row]), vma=int(avcs.vma[row]), **owner)  # type: ignore[arg-type]
 
 
 def _with_pfn(subject: Subject, pfn: int) -> Subject:

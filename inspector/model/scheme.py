@@ -25,6 +25,18 @@ class Scheme(Enum):
     """6.15 and later with CONFIG_NO_PAGE_MAPCOUNT."""
 
     @property
+    def kernels(self) -> str:
+        """The releases that count this way."""
+        return {
+            Scheme.OLD: "up to 6.1",
+            Scheme.SUBPAGES: "6.2",
+            Scheme.RMAP68: "6.3 to 6.9",
+            Scheme.LARGE: "6.10 to 6.14",
+            Scheme.MM_IDS: "6.15 and later",
+            Scheme.NO_PAGE_MAPCOUNT: "6.15 and later with CONFIG_NO_PAGE_MAPCOUNT",
+        }[self]
+
+    @property
     def has_pages_mapped_word(self) -> bool:
         """Whether _nr_pages_mapped (or _subpages_mapcount) is maintained."""
         return self in (Scheme.SUBPAGES, Scheme.RMAP68, Scheme.LARGE, Scheme.MM_IDS)

@@ -1,8 +1,10 @@
 """One small function a rule: what the page tables say, what the model expects and what the kernel stored, compared."""
 
 from inspector.rules import (
+    anon_rmap,
     compound,
     entire,
+    file_rmap,
     free_pages,
     hugetlb,
     mapcount,
@@ -19,8 +21,10 @@ __all__ = [
     "Rule",
     "Violations",
     "all_rules",
+    "anon_rmap",
     "compound",
     "entire",
+    "file_rmap",
     "find_rule",
     "free_pages",
     "hugetlb",

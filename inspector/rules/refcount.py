@@ -10,7 +10,7 @@ from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
 
 
-def _cache_and_private(s: Snapshot, rows: I64, nr: I64, hugetlb: Mask) -> tuple[I64, I64]:
+def cache_and_private(s: Snapshot, rows: I64, nr: I64, hugetlb: Mask) -> tuple[I64, I64]:
     """References that the page cache or swap cache, and a private pointer, must hold on folios headed by ``rows``."""
     pages, flags = s.pages, s.layout.flags
     mapping, word = pages.mapping[rows], pages.flags[rows]
@@ -41,11 +41,11 @@ def refcount_below_mappings(s: Snapshot) -> Violations:
     small[folios.row] = False
     rows = np.flatnonzero(small)
     mapped = s.census.page_mappings[rows].astype(np.int64)
-    cache, private = _cache_and_private(s, rows, np.ones(len(rows), np.int64), np.zeros(len(rows), np.bool_))
+    cache, private = cache_and_private(s, rows, np.ones(len(rows), np.int64), np.zeros(len(rows), np.bool_))
     able = folios.readable & (head[folios.row] | (folios.is_hugetlb & (pages.refcount[folios.row] > 0)))
     big = np.flatnonzero(able)
     total = s.folio_totals[big]
-    big_cache, big_private = _cache_and_private(s, folios.row[big], folios.nr_pages[big], folios.is_hugetlb[big])
+    big_cache, big_private = cache_and_private(s, folios.row[big], folios.nr_pages[big], folios.is_hugetlb[big])
     rows = np.concatenate([rows, folios.row[big]])
     mapped = np.concatenate([mapped, total])
     cache, private = np.concatenate([cache, big_cache]), np.concatenate([private, big_private])

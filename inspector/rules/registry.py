@@ -9,13 +9,15 @@ from typing import Literal
 
 import numpy as np
 
-from inspector.columns import AnyArray, I64
+from inspector.columns import I64, AnyArray, Mask
 from inspector.errors import UsageError
 from inspector.findings import Exactness, Severity
 from inspector.model.scheme import Scheme
 from inspector.snapshot import Snapshot
 
-SubjectKind = Literal["page", "folio", "mm", "vma", "mapping", "nonpresent", "table"]
+SubjectKind = Literal[
+    "page", "folio", "mm", "vma", "mapping", "nonpresent", "table", "avc", "anon_vma", "i_mmap", "space"
+]
 
 
 Keys = tuple[tuple[str, AnyArray], ...]
@@ -36,6 +38,8 @@ class Violations:
         claims: What each violation lays blame on beside its folio: a kind ("vma", "anon_vma" ...) and an array of
             length n of numbers, -1 for none. A later violation of the same thing is part of the same cause.
         depends: What else, when it is blamed already, explains the violation.
+        transient: bool[n]; violations that work in flight explains (a lock held, an mm under construction or being
+            torn down): told as ``info`` with exactness ``transient``.
     """
 
     subject: SubjectKind
@@ -48,6 +52,7 @@ class Violations:
     facts: dict[str, AnyArray] = field(default_factory=dict)
     claims: Keys = ()
     depends: Keys = ()
+    transient: Mask | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -25,6 +25,7 @@ class AnonVmas(Table):
         num_children, num_active_vmas: int64.
         tree: uint64; the rb_node at the top of its interval tree, 0 when empty.
         leftmost: uint64; the cached first rb_node.
+        locked: bool; its own lock (a root's guards the family) is taken for writing.
         readable: bool; False where it could not be read.
     """
 
@@ -38,6 +39,7 @@ class AnonVmas(Table):
     num_active_vmas: I64
     tree: U64
     leftmost: U64
+    locked: Mask
     readable: Mask
 
 
@@ -163,6 +165,8 @@ def _read_anon_vmas(layout: Layout, named: U64) -> AnonVmas:
         num_active_vmas=struct.field("num_active_vmas").column(data).astype(np.int64),
         tree=struct.field("rb_root.rb_root.rb_node").column(data),
         leftmost=struct.field("rb_root.rb_leftmost").column(data),
+        # RWSEM_WRITER_LOCKED, kernel/locking/rwsem.c
+        locked=(struct.field("rwsem.count.counter").column(data) & 1) != 0,
         readable=raw.valid,
     )
 

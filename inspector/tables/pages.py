@@ -203,7 +203,11 @@ def _block_pages(rows: list[I64], orders: list[U64], n: int) -> I64:
 
 
 def _heads_of_tails(memmap: MemMap, link: U64, pfn: I64) -> I32:
-    """Rows of the heads that tail pages name.
+    return memmap.rows(heads_of_tails(memmap, link, pfn)).astype(np.int32)
+
+
+def heads_of_tails(memmap: MemMap, link: U64, pfn: I64) -> I64:
+    """Page frames of the heads that tail pages name, -1 where they name no struct page.
 
     The link word is the head's address plus one (``compound_head``), or from 7.1 on a mask that takes the tail's own
     address to its head's (``compound_info``, compound_info_has_mask() in include/linux/page-flags.h).
@@ -211,8 +215,7 @@ def _heads_of_tails(memmap: MemMap, link: U64, pfn: I64) -> I32:
     own = np.uint64(memmap.vmemmap) + pfn.astype(np.uint64) * np.uint64(memmap.page_size)
     masked = (link >> np.uint64(40)) == np.uint64(0xFFFFFF)
     address = np.where(masked, own & link & ~np.uint64(1), link - np.uint64(1))
-    heads = memmap.pfns(address)
-    return memmap.rows(heads).astype(np.int32)
+    return memmap.pfns(address)
 
 
 def _types(layout: Layout, flags: U64, word: U32, readable: Mask) -> U8:

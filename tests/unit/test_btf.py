@@ -357,14 +357,88 @@ def test_blob_that_cannot_be_had(symbols: dict[str, int], what: str) -> None:
 
 # Real kernels.
 
-STRUCTS = """page folio mm_struct vm_area_struct task_struct anon_vma anon_vma_chain address_space inode file dentry
-maple_node maple_tree xarray xa_node kmem_cache slab zone pglist_data swap_info_struct hstate swap_cluster_info mem_cgroup
-obj_cgroup mem_section mem_section_usage lruvec lru_gen_folio lru_gen_struct deferred_split list_lru list_lru_node rb_node
-rb_root_cached list_head percpu_counter mm_rss_stat ptdesc resv_map file_region ksm_rmap_item ksm_stable_node ksm_mm_slot
-ksm_scan rmap_item stable_node hugetlb_vma_lock super_block file_system_type signal_struct cred rw_semaphore printk_info
-timekeeper mmu_gather folio_batch pagevec cpu_fbatches vm_event_state per_cpu_pages per_cpu_zonestat per_cpu_nodestat
-free_area rq mempolicy user_struct cgroup_subsys_state mmu_notifier_subscriptions vm_operations_struct migration_target_control
-shmem_inode_info zram bio perf_event module uts_namespace swap_table tlb_state dev_pagemap userfaultfd_ctx""".split()
+STRUCTS = [
+    "page",
+    "folio",
+    "mm_struct",
+    "vm_area_struct",
+    "task_struct",
+    "anon_vma",
+    "anon_vma_chain",
+    "address_space",
+    "inode",
+    "file",
+    "dentry",
+    "maple_node",
+    "maple_tree",
+    "xarray",
+    "xa_node",
+    "kmem_cache",
+    "slab",
+    "zone",
+    "pglist_data",
+    "swap_info_struct",
+    "hstate",
+    "swap_cluster_info",
+    "mem_cgroup",
+    "obj_cgroup",
+    "mem_section",
+    "mem_section_usage",
+    "lruvec",
+    "lru_gen_folio",
+    "lru_gen_struct",
+    "deferred_split",
+    "list_lru",
+    "list_lru_node",
+    "rb_node",
+    "rb_root_cached",
+    "list_head",
+    "percpu_counter",
+    "mm_rss_stat",
+    "ptdesc",
+    "resv_map",
+    "file_region",
+    "ksm_rmap_item",
+    "ksm_stable_node",
+    "ksm_mm_slot",
+    "ksm_scan",
+    "rmap_item",
+    "stable_node",
+    "hugetlb_vma_lock",
+    "super_block",
+    "file_system_type",
+    "signal_struct",
+    "cred",
+    "rw_semaphore",
+    "printk_info",
+    "timekeeper",
+    "mmu_gather",
+    "folio_batch",
+    "pagevec",
+    "cpu_fbatches",
+    "vm_event_state",
+    "per_cpu_pages",
+    "per_cpu_zonestat",
+    "per_cpu_nodestat",
+    "free_area",
+    "rq",
+    "mempolicy",
+    "user_struct",
+    "cgroup_subsys_state",
+    "mmu_notifier_subscriptions",
+    "vm_operations_struct",
+    "migration_target_control",
+    "shmem_inode_info",
+    "zram",
+    "bio",
+    "perf_event",
+    "module",
+    "uts_namespace",
+    "swap_table",
+    "tlb_state",
+    "dev_pagemap",
+    "userfaultfd_ctx",
+]
 
 
 @cache
@@ -496,18 +570,13 @@ def test_constants_are_those_of_dwarf(version: str) -> None:
 @pytest.mark.guest
 @pytest.mark.parametrize("version", VERSIONS)
 def test_helpers_work_without_dwarf(version: str) -> None:
-    from drgn.helpers.linux import (
-        find_task,
-        for_each_file,
-        for_each_mount,
-        for_each_online_cpu,
-        for_each_page,
-        for_each_slab_cache,
-        for_each_task,
-        for_each_vma,
-        per_cpu,
-    )
+    from drgn.helpers.linux.cpumask import for_each_online_cpu
+    from drgn.helpers.linux.fs import for_each_file, for_each_mount
+    from drgn.helpers.linux.mm import for_each_page, for_each_vma
     from drgn.helpers.linux.mmzone import for_each_online_pgdat
+    from drgn.helpers.linux.percpu import per_cpu
+    from drgn.helpers.linux.pid import find_task, for_each_task
+    from drgn.helpers.linux.slab import for_each_slab_cache
     from drgn.helpers.linux.timekeeping import ktime_get_seconds
 
     def seen(prog: drgn.Program) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from inspector.target import Target, open_core, open_live, open_qemu
 
 GUESTS = Path.home() / ".cache/folioscope/guests"
 VERSIONS = ["6.1", "6.12", "7.3"]
-INFO = b"OSRELEASE=6.99\nBUILD-ID=aabb\nPAGESIZE=4096\nSYMBOL(_stext)=ffffffff81000000\nKERNELOFFSET=0\n"
+INFO = b"OSRELEASE=6.99\nBUILD-ID=aabb\nPAGESIZE=4096\nSYMBOL(_stext)=ffffffff81000000\n"
+INFO += b"SYMBOL(swapper_pg_dir)=ffffffff82000000\nNUMBER(pgtable_l5_enabled)=0\nNUMBER(phys_base)=0\nKERNELOFFSET=0\n"
 
 
 def note(owner: bytes, kind: int, content: bytes) -> bytes:
@@ -151,6 +152,8 @@ def test_truncated_anywhere(tmp_path: Path, data: bytes) -> None:
 def test_missing_tail_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "tail"
     path.write_bytes(elf(VMCOREINFO, memory=bytes(100), promised=5000))
+    with pytest.raises(TargetError, match="does not tell where its symbol table is"):
+        open_core(str(path))
     core = examine_core(str(path))
     assert (core.format, core.missing_bytes, core.vmcoreinfo) == ("core", 4900, INFO)
 
@@ -398,7 +401,7 @@ def test_identity_of_a_kernel_that_tells_nothing(monkeypatch: pytest.MonkeyPatch
 def test_truncated_dump_opens_and_says_so(tmp_path: Path) -> None:
     """Of a dump without its end the rest is still readable, if the kernel image is in it."""
     whole = guest("6.12")
-    size = os.stat(whole).st_size
+    size = Path(whole).stat().st_size
     cut = tmp_path / "cut.elf"
     with Path(whole).open("rb") as source, cut.open("wb") as sink:
         while size - sink.tell() > 32 << 20:
@@ -408,8 +411,12 @@ def test_truncated_dump_opens_and_says_so(tmp_path: Path) -> None:
         target = open_core(str(cut))
     except TargetError as error:
         pytest.skip(f"the kernel image lay at the end: {error}")
-    assert target.missing_bytes == size - written
+    assert size - written - 4096 < target.missing_bytes <= size - written
     assert any("truncated" in n for n in target.notes)
+    with cut.open("rb+") as file:
+        file.truncate(1 << 20)
+    with pytest.raises(TargetError, match="truncated and lacks the kernel's own data.*Copy it again"):
+        open_core(str(cut))
 
 
 @pytest.mark.guest

@@ -1,0 +1,95 @@
+"""How text for people is laid out: colour where wanted, tables with one pass for widths, wrapped sentences."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from inspector.text import cell_width
+
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "fail": "1;31"}
+
+_PLAIN_WIDTH = 100
+"""Where sentences are wrapped when there is no terminal to ask."""
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What the text will be shown on.
+
+    Attributes:
+        color: Whether escape sequences for colour are wanted.
+        width: Columns of the terminal; None when the text goes to a file or a pipe: tables are then never folded.
+    """
+
+    color: bool = False
+    width: int | None = None
+
+    def paint(self, style: str, text: str) -> str:
+        """``text`` in a style: bold, dim, red, green, yellow, cyan or fail."""
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self.color and style and text else text
+
+    def wrap(self, text: str, indent: str = "", hang: str | None = None) -> list[str]:
+        """A sentence as lines; the first begins with ``indent``, the others with ``hang``."""
+        return textwrap.wrap(
+            text,
+            max(self.width or _PLAIN_WIDTH, 40),
+            initial_indent=indent,
+            subsequent_indent=indent if hang is None else hang,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
+    def fits(self, width: int) -> bool:
+        """Whether lines of that many columns can be shown."""
+        return self.width is None or width <= self.width
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: its heading, whether it is flush right, and its colour."""
+
+    title: str
+    right: bool = False
+    style: str = ""
+
+
+def render_table(
+    screen: Screen, columns: Sequence[Column], rows: Sequence[Sequence[str]], indent: str = ""
+) -> Iterator[str]:
+    """A heading and a line a row. Columns that are empty in every row are left out."""
+    used = [i for i in range(len(columns)) if not rows or any(row[i] for row in rows)]
+    widths = {i: max([cell_width(columns[i].title), *(cell_width(row[i]) for row in rows)]) for i in used}
+    heading = "  ".join(_pad(columns[i].title, widths[i], right=columns[i].right) for i in used)
+    yield indent + screen.paint("dim", heading.rstrip())
+    for row in rows:
+        cells = []
+        for i in used:
+            style = columns[i].style
+            padded = _pad(row[i], widths[i], right=columns[i].right)
+            cells.append(screen.paint(style, padded) if style and row[i] else padded)
+        yield indent + "  ".join(cells).rstrip()
+
+
+def table_width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    """Columns of the terminal that `render_table` would take."""
+    widths = [max([cell_width(c.title), *(cell_width(r[i]) for r in rows)]) for i, c in enumerate(columns)]
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def render_facts(screen: Screen, facts: Iterable[tuple[str, str]], indent: str = "") -> Iterator[str]:
+    """Names and values, the values under one another; long values are wrapped."""
+    facts = list(facts)
+    width = max((cell_width(name) for name, _ in facts), default=0)
+    hang = indent + " " * (width + 2)
+    for name, value in facts:
+        lines = screen.wrap(value, hang) or [hang]
+        first = lines[0][len(hang) :]
+        yield f"{indent}{screen.paint('dim', _pad(name, width, right=False))}  {first}".rstrip()
+        yield from lines[1:]
+
+
+def _pad(text: str, width: int, *, right: bool) -> str:
+    space = " " * (width - cell_width(text))
+    return space + text if right else text + space
