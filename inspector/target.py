@@ -194,6 +194,26 @@ def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto
     return _complete(_Opening(prog, "qemu", address), symbols, types)
 
 
+def from_program(
+    prog: drgn.Program, symbols: Sequence[str] = (), *, types: Types = "auto", vmcoreinfo: bytes = b""
+) -> Target:
+    """Use a program that is already open, such as that of a script run by drgn; types it lacks are added to it.
+
+    Args as for `open_core`, and ``vmcoreinfo`` where it is at hand.
+
+    Raises:
+        TargetError: It is of no kernel, or types or symbols cannot be had.
+    """
+    path = str(prog.core_dump_path or "")
+    kind: Kind = "core"
+    if prog.flags & drgn.ProgramFlags.IS_LIVE:
+        kind = "live" if prog.flags & drgn.ProgramFlags.IS_LOCAL else "qemu"
+    elif path:
+        core = examine_core(path)
+        kind, vmcoreinfo = core.format, vmcoreinfo or core.vmcoreinfo
+    return _complete(_Opening(prog, kind, path, vmcoreinfo), symbols, types)
+
+
 def _qmp_socket(address: str) -> socket.socket:
     """A connection to a QMP server that has greeted; the greeting is left for drgn to read."""
     todo = "Start QEMU with -qmp unix:PATH,server=on,wait=off and name that PATH"

@@ -52,13 +52,20 @@ def gather_causes(s: Snapshot, results: list[tuple[Rule, Violations]]) -> list[C
         if not len(found):
             continue
         claims, depends = _keys(s, found)
+        in_flight: Cause | None = None
         for position in range(len(found)):
             own = [(kind, int(column[position])) for kind, column in claims if column[position] >= 0]
             upstream = [(kind, int(column[position])) for kind, column in depends if column[position] >= 0]
             known = next((blamed[key] for key in (*own, *upstream) if key in blamed), None)
-            if known is None:
+            if known is None and in_flight is not None and _is_transient(found, position):
+                # Work in flight is no fault: one line for all of it.
+                known = in_flight
+                known.rows.append(position)
+            elif known is None:
                 known = Cause(rule, found, [position])
                 causes.append(known)
+                if _is_transient(found, position):
+                    in_flight = known
             elif known.rule is rule and any(blamed.get(key) is known for key in own):
                 known.rows.append(position)
             elif rule.slug not in known.also and rule is not known.rule:
@@ -68,6 +75,10 @@ def gather_causes(s: Snapshot, results: list[tuple[Rule, Violations]]) -> list[C
     of_folio = {number: cause for (kind, number), cause in blamed.items() if kind == "folio"}
     _attach_rss(s, causes, of_folio)
     return causes
+
+
+def _is_transient(found: Violations, position: int) -> bool:
+    return found.transient is not None and bool(found.transient[position])
 
 
 def _keys(s: Snapshot, found: Violations) -> tuple[Keys, Keys]:

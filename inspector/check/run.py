@@ -169,7 +169,7 @@ def _finding(s: Snapshot, cause: Cause) -> Finding:
     if len(cause.rows) > 1 and found.subject == "page":
         pfns = s.pages.memmap.pfns_of_rows(found.rows[np.array(cause.rows)])
         shown = ", ".join(f"{p:#x}" for p in pfns[:8].tolist())
-        facts["pages"] = f"{len(pfns)} pages of the folio: {shown}{' ...' if len(pfns) > 8 else ''}"
+        facts["pages"] = f"{len(pfns)} pages: {shown}{' ...' if len(pfns) > 8 else ''}"
     facts.update(cause.facts)
     mappings, total = _evidence(s, found, row)
     in_flight = found.transient is not None and all(bool(found.transient[i]) for i in cause.rows)

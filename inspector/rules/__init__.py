@@ -14,6 +14,7 @@ from inspector.rules import (
     refcount,
     rss,
     targets,
+    vmas,
 )
 from inspector.rules.registry import Rule, Violations, all_rules, find_rule, select_rules
 
@@ -36,4 +37,5 @@ __all__ = [
     "rss",
     "select_rules",
     "targets",
+    "vmas",
 ]

@@ -8,6 +8,7 @@ from inspector.columns import I64, Mask
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS
 from inspector.model.scheme import Scheme
 from inspector.rules.registry import Violations, rule
+from inspector.rules.windows import count_in_flight
 from inspector.snapshot import Snapshot
 
 _KEPT = tuple(s for s in Scheme if s is not Scheme.NO_PAGE_MAPCOUNT)
@@ -45,6 +46,8 @@ def _compare(s: Snapshot, wrong: Mask, *, bounded: bool) -> Violations:
         unchecked,
         why,
         {"mappings": s.census.page_mappings[rows]},
+        # Only a count that is too high can be work in flight: see rules/windows.py.
+        transient=count_in_flight(s, s.pages.head_row[rows]) if bounded else None,
     )
 
 

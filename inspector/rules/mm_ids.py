@@ -8,6 +8,7 @@ from inspector.columns import I64, U64, Mask
 from inspector.model import mm_ids
 from inspector.model.scheme import Scheme
 from inspector.rules.registry import Violations, rule
+from inspector.rules.windows import count_in_flight
 from inspector.snapshot import Snapshot
 
 _SCHEMES = (Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT)
@@ -49,6 +50,8 @@ def _found(s: Snapshot, bad: Mask, *, needs_tables: bool) -> Violations:
         unchecked,
         why,
         {"mms": s.census.nr_mms[rows], "mappings": s.folio_totals[rows]},
+        # Slots that are too high can be work in flight, like the counts they go with.
+        transient=count_in_flight(s, s.folios.row[rows]) if needs_tables else None,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from inspector.columns import I64, Mask
 from inspector.layout.flags import VM_RAND_READ, VM_SEQ_READ
 from inspector.rules.registry import Violations, rule
+from inspector.rules.windows import mm_in_flight
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 
@@ -43,6 +44,7 @@ def rss_mismatch(s: Snapshot) -> Violations:
         int(able.sum()),
         unchecked,
         "page tables, struct pages or per-CPU counters of some processes are missing" if unchecked else "",
+        transient=mm_in_flight(s)[rows],
     )
 
 

@@ -35,6 +35,7 @@ class Mms(Table):
         comm: bytes; that task's name.
         nr_tasks: int32; tasks with task->mm equal to it.
         locked: bool; mmap_lock held for writing.
+        tlb_flush_pending: int32; unmappings whose pages are not yet let go of (mmu_gather).
     """
 
     addr: U64
@@ -58,6 +59,7 @@ class Mms(Table):
     comm: AnyArray
     nr_tasks: I32
     locked: Mask
+    tlb_flush_pending: I32
 
 
 def build_mms(layout: Layout, tasks: Tasks, slots: U64) -> tuple[Mms, int]:
@@ -122,6 +124,7 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
         nr_tasks=nr_tasks,
         # RWSEM_WRITER_LOCKED, kernel/locking/rwsem.c
         locked=(lock & 1) != 0,
+        tlb_flush_pending=column("tlb_flush_pending.counter").astype(np.int32),
     )
 
 

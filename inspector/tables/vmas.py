@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U32, U64, Mask, Table
+from inspector.columns import I32, I64, U64, Mask, Table
 from inspector.layout.flags import VM_HUGETLB
 from inspector.layout.kernel import Layout
 from inspector.lib.maple_tree import walk_maple_trees
@@ -29,7 +29,7 @@ class Vmas(Table):
         pgoff: uint64; vm_pgoff, pages.
         anon_pgoff: uint64; offset that anonymous pages are indexed by: vm_pgoff before 7.3.
         file, ops, anon_vma, private: uint64; vm_file, vm_ops, anon_vma, vm_private_data.
-        refcnt: uint32; vm_refcnt (6.15 and later), else 1.
+        attached: bool; linked into its mm, by vm_refcnt (6.15 and later) or ``detached`` (6.4 to 6.14).
     """
 
     addr: U64
@@ -46,7 +46,7 @@ class Vmas(Table):
     ops: U64
     anon_vma: U64
     private: U64
-    refcnt: U32
+    attached: Mask
 
     @property
     def nr_pages(self) -> I64:
@@ -103,7 +103,12 @@ def build_vmas(layout: Layout, mms: Mms) -> tuple[Vmas, VmaTrees]:
     anon_pgoff = pgoff
     if low is not None and high is not None:
         anon_pgoff = low.column(data).astype(np.uint64) | (high.column(data).astype(np.uint64) << _ANON_HI_SHIFT)
-    refcnt = struct.find("vm_refcnt.refs.counter", "vm_refcnt.counter")
+    refcnt, detached = struct.find("vm_refcnt.refs.counter", "vm_refcnt.counter"), struct.find("detached")
+    attached = np.ones(n, np.bool_)
+    if refcnt is not None:
+        attached = refcnt.column(data) != 0
+    elif detached is not None:
+        attached = detached.column(data) == 0
     vmas = Vmas(
         addr=raw.addr[own],
         mm_idx=root[own].astype(np.int32),
@@ -119,6 +124,6 @@ def build_vmas(layout: Layout, mms: Mms) -> tuple[Vmas, VmaTrees]:
         ops=struct.field("vm_ops").column(data),
         anon_vma=struct.field("anon_vma").column(data),
         private=struct.field("vm_private_data").column(data),
-        refcnt=np.ones(n, np.uint32) if refcnt is None else refcnt.column(data).astype(np.uint32),
+        attached=attached,
     )
     return vmas, VmaTrees(trees.unreadable, trees.broken, root[~raw.valid], foreign.astype(np.int32))

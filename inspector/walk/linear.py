@@ -119,10 +119,9 @@ def build_links(
     va = m.va[row] + (skip.astype(np.uint64) << np.uint64(layout.memmap.page_shift))
     first = pages.memmap.rows(m.pfn[row] + skip)
     page = first - head
-    index, known = _read_index(layout, pages, head)
     folio = folio_of_page[head]
+    index, known = read_index(layout, pages, folios, head, folio)
     hugetlb = (folio >= 0) & folios.is_hugetlb[np.maximum(folio, 0)] if len(folios) else folio >= 0
-    index = _in_pages(layout, folios, folio, index, hugetlb)
     anon = ((pages.mapping[head] & np.uint64(1)) != 0) & ((pages.type_[head] == 0) | hugetlb)
     vma = m.vma_idx[row]
     return Links(
@@ -144,19 +143,29 @@ def build_links(
     )
 
 
-def _read_index(layout: Layout, pages: Pages, head: I32) -> tuple[U64, Mask]:
-    """``folio->index`` of each head row, each struct page read once."""
+def read_index(
+    layout: Layout, pages: Pages, folios: Folios, head: AnyArray, folio: AnyArray
+) -> tuple[U64, Mask]:
+    """``folio->index`` of each folio in base pages, each struct page read once.
+
+    Args:
+        layout: The kernel's layout.
+        pages: Struct pages.
+        folios: Compound pages.
+        head: Rows of the heads.
+        folio: Row in ``folios`` of each, -1 for small folios.
+
+    Returns:
+        ``(index, known)``. Hugetlb counted its index in huge pages until 6.7.
+    """
     field = layout.struct("struct page").field("__folio_index", "index")
     unique, back = np.unique(head, return_inverse=True)
     pfns = pages.memmap.pfns_of_rows(unique.astype(np.int64)).astype(np.uint64)
     where = np.uint64(layout.memmap.vmemmap) + pfns * np.uint64(layout.memmap.page_size) + np.uint64(field.offset)
     raw = layout.memory.gather(where, 8)
-    return raw.bytes.view(np.uint64).reshape(-1)[back], raw.valid[back]
-
-
-def _in_pages(layout: Layout, folios: Folios, folio: I32, index: U64, hugetlb: Mask) -> U64:
-    """Hugetlb counted its index in huge pages until 6.7."""
-    if layout.scheme.scheme not in (Scheme.OLD, Scheme.SUBPAGES) or not len(folios):
-        return index
-    shift = folios.order[np.maximum(folio, 0)].astype(np.uint64)
-    return np.where(hugetlb, index << shift, index)
+    index = raw.bytes.view(np.uint64).reshape(-1)[back]
+    if layout.scheme.scheme in (Scheme.OLD, Scheme.SUBPAGES) and len(folios):
+        safe = np.maximum(folio, 0)
+        hugetlb = (folio >= 0) & folios.is_hugetlb[safe]
+        index = np.where(hugetlb, index << folios.order[safe].astype(np.uint64), index)
+    return index, raw.valid[back]

@@ -1,0 +1,244 @@
+"""A minimal vmcore out of a large one: the kernel memory that the inspector reads, and nothing of any process."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import drgn
+import msgspec
+import numpy as np
+from drgn.helpers.linux.pid import for_each_task
+
+from inspector.check.run import run_check
+from inspector.columns import I64, U8
+from inspector.errors import FolioscopeError, TargetError, UsageError
+from inspector.findings import Report
+from inspector.kdump_write import DumpHeader, PageSpool, write_kdump
+from inspector.layout.flags import type_code
+from inspector.private_pages import PRIVATE, judge_pages
+from inspector.recording import Recorder, debug_files, open_recording, recording_program
+from inspector.snapshot import Snapshot
+from inspector.target import Target, open_core
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+
+KINDS = ("BTF", "kallsyms", "memory map", "processes", "page tables", "other")
+"""What captured pages are counted by: what they were first read for."""
+
+_MAX_BTF = 1 << 28
+_MAX_MODULES = 10_000
+_UNREADABLE = (FolioscopeError, drgn.FaultError, LookupError, ValueError, AttributeError, TypeError)
+"""What reading a damaged or filtered target may raise."""
+
+
+@dataclass(frozen=True)
+class CaptureReport:
+    """What was written.
+
+    Attributes:
+        path: The capture.
+        bytes: Its size.
+        page_size: Bytes of a page.
+        pages: Captured pages by kind (`KINDS`).
+        left_out: Pages that were read but may hold users' data, by reason (`PRIVATE`): only damage leads to them.
+        same_answers: Whether the capture, opened again, gave the same report as its source.
+        notes: What could not be done, in sentences.
+    """
+
+    path: str
+    bytes: int
+    page_size: int
+    pages: dict[str, int]
+    left_out: dict[str, int]
+    same_answers: bool
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def nr_pages(self) -> int:
+        """Captured pages of all kinds."""
+        return sum(self.pages.values())
+
+
+def capture(
+    target: Target,
+    out: str | os.PathLike[str],
+    *,
+    compression: int = 6,
+    is_forced: bool = False,
+    progress: Progress | None = None,
+) -> CaptureReport:
+    """Write everything that the inspector reads of a target to a new kdump-compressed vmcore.
+
+    Args:
+        target: As opened; only read.
+        out: The file to write. It appears whole or not at all.
+        compression: Of zlib, 1 (quick) to 9 (small).
+        is_forced: Whether an existing file may be replaced.
+        progress: Told about each step.
+
+    Raises:
+        UsageError: ``out`` exists, or is what is being captured.
+        TargetError: The target cannot be read far enough, or the file cannot be written.
+    """
+    path = Path(out)
+    _require_free(path, target, is_forced=is_forced)
+    tell = progress or (lambda _what, _done, _all: None)
+    page_size = target.identity.page_size or 4096
+    try:
+        with closing(PageSpool(path.parent, page_size, compression)) as spool:
+            return _capture(target, path, spool, tell)
+    except OSError as error:
+        todo = "Free some space or name another place" if error.errno in (28, 122) else "Name another place"
+        raise TargetError(f"the capture cannot be written ({error.strerror or error})", str(path), todo) from error
+
+
+def _require_free(path: Path, target: Target, *, is_forced: bool) -> None:
+    if not path.exists():
+        return
+    if target.kind in ("core", "kdump") and path.samefile(target.path):
+        raise UsageError("a dump cannot be captured into itself", str(path), "Name another file")
+    if path.is_dir():
+        raise UsageError("this is a directory", str(path), "Name a file in it")
+    if not path.is_file():
+        raise UsageError("this is no regular file", str(path), "Name another file")
+    if not is_forced:
+        raise UsageError("the file exists already", str(path), "Add --force to replace it")
+
+
+def _capture(target: Target, path: Path, spool: PageSpool, tell: Progress) -> CaptureReport:
+    recorder = Recorder(target.prog, spool, target.identity.page_size or 4096, is_live=target.is_live)
+    vmcoreinfo = target.prog["VMCOREINFO"].string_()
+    notes: list[str] = []
+    steps = len(_STAGES) + 4
+    tell("types and symbols", 0, steps)
+    _read_btf(target, recorder, vmcoreinfo)
+    recorder.kind = KINDS.index("kallsyms")
+    s = Snapshot(open_recording(target, recorder, vmcoreinfo))
+    for done, (what, kind, read) in enumerate(_STAGES, 1):
+        tell(what, done, steps)
+        recorder.kind = KINDS.index(kind)
+        try:
+            read(s)
+        except _UNREADABLE as error:
+            notes.append(f"{what}: {str(error).rstrip('.')}.")
+    tell("check", steps - 3, steps)
+    report = run_check(s)
+    tell("writing", steps - 2, steps)
+    pfns, kinds, left_out = _choose(s, spool)
+    header = _header(s.target, vmcoreinfo)
+    memmap = s.layout.memmap
+    with _new_file(path) as (file, part):
+        write_kdump(file, header, spool, pfns, zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True))
+        file.flush()
+        os.fsync(file.fileno())
+        size = file.tell()
+        tell("opening it again", steps - 1, steps)
+        is_same = _answers(run_check(Snapshot(_reopen(part, s.target)))) == _answers(report)
+    tell("done", steps, steps)
+    counts = np.bincount(kinds, minlength=len(KINDS)).tolist()
+    pages = dict(zip(KINDS, counts, strict=True))
+    return CaptureReport(str(path), size, header.page_size, pages, left_out, is_same, notes)
+
+
+def _reopen(path: Path, source: Target) -> Target:
+    """The capture as its reader will open it."""
+    if source.types_from == "DWARF":
+        return open_core(str(path), debug_files(source.prog), types="dwarf")
+    return open_core(str(path), types="btf")
+
+
+def _read_btf(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> None:
+    """Read the kernel's BTF, whichever road the types of the target came from."""
+    start, stop = target.symbol("__start_BTF"), target.symbol("__stop_BTF")
+    if start is None or stop is None or not 0 < stop - start <= _MAX_BTF:
+        return
+    recorder.kind = KINDS.index("BTF")
+    with suppress(drgn.FaultError):
+        recording_program(target, recorder, vmcoreinfo).read(start, stop - start)
+
+
+def _read_all(s: Snapshot) -> None:
+    """Have every table and every lazily found fact built: what is added to the snapshot later is in without a word."""
+    for owner in (s, s.layout, s.target):
+        for name in dir(type(owner)):
+            if not name.startswith("_") and isinstance(getattr(type(owner), name), (property, cached_property)):
+                with suppress(*_UNREADABLE):
+                    getattr(owner, name)
+
+
+def _read_as_drgn(s: Snapshot) -> None:
+    """Read what plain drgn reads when it opens a dump and walks the tasks."""
+    prog, limit = s.target.prog, 2 * len(s.tasks) + 64
+    for task in itertools.islice(for_each_task(prog), limit):
+        task.comm.string_()
+        task.mm.value_()
+    for _module in itertools.islice(prog.loaded_modules(), _MAX_MODULES):
+        pass
+
+
+_STAGES: tuple[tuple[str, str, Callable[[Snapshot], object]], ...] = (
+    ("memory map", "memory map", lambda s: s.folios),
+    ("processes", "processes", lambda s: s.vmas),
+    ("page tables", "page tables", lambda s: s.tables),
+    ("reverse maps and other tables", "other", _read_all),
+    ("tasks and modules as drgn reads them", "other", _read_as_drgn),
+)
+"""What is read, as what it is counted, and how."""
+
+
+def _choose(s: Snapshot, spool: PageSpool) -> tuple[I64, U8, dict[str, int]]:
+    """The pages to write, ascending, their kinds, and how many were left out for which reason."""
+    pfns, kinds = spool.pfns(), spool.kinds()
+    order = np.argsort(pfns)
+    pfns, kinds = pfns[order], kinds[order]
+    reasons = judge_pages(s, pfns)
+    left_out = {name: int((reasons == i).sum()) for i, name in enumerate(PRIVATE, 1) if (reasons == i).any()}
+    keep = reasons == 0
+    pfns, kinds = pfns[keep], kinds[keep]
+    kinds[s.pages.type_[s.pages.memmap.rows(pfns)] == type_code("table")] = KINDS.index("page tables")
+    return pfns, kinds, left_out
+
+
+def _header(target: Target, vmcoreinfo: bytes) -> DumpHeader:
+    identity, info = target.identity, target.vmcoreinfo
+    return DumpHeader(
+        machine=identity.architecture or "x86_64",
+        release=identity.release or "",
+        version=identity.version or "",
+        page_size=identity.page_size or 4096,
+        phys_base=int(info.get("NUMBER(phys_base)", "0"), 0) & (1 << 64) - 1,
+        stopped_at=identity.stopped_at or 0,
+        vmcoreinfo=vmcoreinfo,
+        nr_cpus=identity.nr_cpus or 1,
+    )
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A file beside ``path`` that takes its name when all goes well, and is gone when not."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with part.open("xb") as file:
+            yield file, part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _answers(report: Report) -> object:
+    """What a report says about the kernel, without how and whence it was opened."""
+    plain = msgspec.to_builtins(report)
+    for name in ("path", "kind", "types_from", "symbols_from"):
+        plain["target"].pop(name, None)
+    for finding in plain["findings"]:
+        finding.pop("look", None)
+    return plain

@@ -1,0 +1,100 @@
+"""Everything said on stderr: one line an error, notes, and the exit code that goes with each."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import click
+
+from inspector.errors import Exit, FolioscopeError, TargetError, UsageError
+from inspector.text import clean
+
+if TYPE_CHECKING:
+    from inspector.cli.params import Settings
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells say it."""
+
+BROKEN_PIPE = 141
+"""128 + SIGPIPE, as shells say it."""
+
+
+class BrokenOutput(Exception):  # noqa: N818  (not an error of ours)
+    """Nobody reads stdout any more; the program ends without a word."""
+
+    exit_code = BROKEN_PIPE
+
+
+def say(line: str) -> None:
+    """Write one line to stderr; control characters never pass."""
+    try:
+        sys.stderr.write(clean(line) + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # stderr is closed: there is nobody to tell
+
+
+def report_error(error: Exception, settings: Settings) -> int:
+    """Tell the user about an exception in one line.
+
+    With ``--log-level debug`` the traceback follows. With ``--format json`` the same goes to stdout as an object.
+
+    Returns:
+        The exit code.
+    """
+    known = as_known(error)
+    say(f"folioscope: error: {one_line(known)}")
+    if settings.log_level == "debug":
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            say(line)
+    if settings.format == "json" and not isinstance(error, OutputError):
+        from inspector.report.errors import error_report  # noqa: PLC0415  (msgspec, for this road only)
+
+        try:
+            settings.output.json(error_report(known, settings.target_name))
+            settings.output.flush()
+        except (BrokenOutput, OutputError):
+            pass
+    return int(known.exit_code)
+
+
+class OutputError(FolioscopeError):
+    """stdout cannot be written."""
+
+    exit_code = Exit.TARGET
+
+
+def as_known(error: Exception) -> FolioscopeError:
+    """Any exception as one that can be shown: what, where, what to do."""
+    if isinstance(error, FolioscopeError):
+        return error
+    if isinstance(error, click.ClickException):
+        return _usage(error)
+    if isinstance(error, MemoryError):
+        return TargetError("there is not enough memory for this target", "", "Give the process more, or narrow the work")
+    if type(error).__module__ == "_drgn" and type(error).__name__ == "FaultError":
+        return TargetError(f"the target cannot be read ({_first_line(error)})", "", "The dump may be damaged or filtered")
+    if isinstance(error, OSError) and error.errno != errno.EPIPE:
+        return TargetError(error.strerror or _first_line(error), str(error.filename or ""), "")
+    what = f"unexpected {type(error).__name__}: {_first_line(error)}"
+    return TargetError(what, "", "Please report this; --log-level debug shows where it happened")
+
+
+def one_line(error: FolioscopeError) -> str:
+    """``what: where. what to do.``"""
+    text = " ".join(str(error).split())
+    return text if text.endswith((".", "?", "!")) else text + "."
+
+
+def _usage(error: click.ClickException) -> UsageError:
+    """Click's own complaints in our form."""
+    words = error.format_message().rstrip(".")
+    command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "folioscope"
+    return UsageError(words[:1].lower() + words[1:], "", f"See {command} --help")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or ["no message"])[0]

@@ -1,0 +1,225 @@
+"""Options that every command shares, declared once, and the numbers and ranges that people type."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from click.core import ParameterSource
+
+from inspector.cli.output import Output
+from inspector.errors import UsageError
+from inspector.text import parse_number
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
+    from inspector.target import Target
+
+
+@dataclass
+class Settings:
+    """What the shared options say, gathered from before and after the name of the command."""
+
+    cores: list[str] = field(default_factory=list)
+    kernel: bool = False
+    qemu: str = ""
+    symbols: list[str] = field(default_factory=list)
+    types: Literal["auto", "dwarf", "btf"] = "auto"
+    quiet: bool = False
+    log_level: str = "warning"
+    no_color: bool = False
+    format: Literal["text", "json"] = "text"
+    target_name: str = ""
+    """What is being opened, for error objects."""
+
+    def take(self, name: str, value: Any) -> None:
+        """Keep one option's value; those that may be given several times add up."""
+        if isinstance(getattr(self, name), list):
+            getattr(self, name).extend(value)
+        else:
+            setattr(self, name, value)
+
+    @cached_property
+    def output(self) -> Output:
+        """stdout."""
+        return Output(no_color=self.no_color)
+
+    def require_one_kind(self) -> None:
+        """Refuse targets of several kinds at once.
+
+        Raises:
+            UsageError: More than one of -c, -k and --qemu was given.
+        """
+        given = [name for name, on in (("-c", self.cores), ("-k", self.kernel), ("--qemu", self.qemu)) if on]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} name different targets", "", "Give one of them")
+
+    def open(self) -> Target:
+        """Open the one target that the options name; the running kernel when they name none.
+
+        Raises:
+            UsageError: They name more than one.
+            TargetError: It cannot be opened.
+        """
+        from inspector.cli.opening import open_target  # noqa: PLC0415  (drgn)
+
+        self.require_one_kind()
+        if len(self.cores) > 1:
+            raise UsageError("this command looks at one target", ", ".join(self.cores), "Give one -c")
+        return open_target(self, self.cores[0] if self.cores else None)
+
+    def snapshot(self) -> Snapshot:
+        """A snapshot of the one target."""
+        from inspector.snapshot import Snapshot  # noqa: PLC0415  (drgn and NumPy)
+
+        return Snapshot(self.open())
+
+
+def _keep(context: click.Context, param: click.Parameter, value: Any) -> Any:
+    name = param.name or ""
+    if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+        context.ensure_object(Settings).take(name, value)
+    return value
+
+
+def shared_options() -> list[click.Parameter]:
+    """The options of target and output, made anew for each command."""
+    level = click.Choice(["debug", "info", "warning", "error", "critical", "none"])
+    made: list[click.Parameter] = [
+        click.Option(["-c", "--core", "cores"], multiple=True, metavar="CORE", help="A vmcore: ELF or kdump."),
+        click.Option(["-k", "--kernel"], is_flag=True, help="The running kernel (the default)."),
+        click.Option(["--qemu"], metavar="ADDRESS", help="A QEMU guest: its QMP socket, or host:port."),
+        click.Option(
+            ["-s", "--symbols"], multiple=True, metavar="FILE", help="vmlinux or module with DWARF; may be repeated."
+        ),
+        click.Option(
+            ["--types"],
+            type=click.Choice(["auto", "dwarf", "btf"]),
+            help="Where types come from: DWARF if there is any, else BTF in the dump (auto).",
+        ),
+        click.Option(["--format"], type=click.Choice(["text", "json"]), help="For people (default) or for programs."),
+        click.Option(["--no-color"], is_flag=True, help="No colours; NO_COLOR does the same."),
+        click.Option(["-q", "--quiet"], is_flag=True, help="No progress bar and no notes on stderr."),
+        click.Option(["--log-level"], type=level, help="How much drgn says on stderr; debug shows tracebacks."),
+    ]
+    for option in made:
+        option.callback = _keep
+        option.expose_value = False
+    return made
+
+
+class DoorCommand(click.Command):
+    """A command that also takes the shared options.
+
+    Args:
+        args: As for click.
+        schemas: Classes of the JSON objects that it prints, as ``module:Class``; ``--schema`` shows their schema.
+        kwargs: As for click.
+    """
+
+    def __init__(self, *args: Any, schemas: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._shared = shared_options()
+        if schemas:
+            self.params.append(_schema_option(schemas))
+        self.params += self._shared
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the command's own options apart from the shared ones."""
+        _format_options(self, ctx, formatter, self._shared)
+
+
+class DoorGroup(click.Group):
+    """A group that imports a command when it is called, and takes the shared options itself.
+
+    Args:
+        args: As for click.
+        commands_at: Name to ``module:attribute`` and one line of help.
+        kwargs: As for click.
+    """
+
+    def __init__(self, *args: Any, commands_at: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._at = commands_at
+        self._shared = shared_options()
+        self.params += self._shared
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order declared."""
+        return list(self._at)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in self._at:
+            return None
+        module, attribute = self._at[cmd_name][0].split(":")
+        found: click.Command = getattr(import_module(module), attribute)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a misspelt one is answered with the nearest."""
+        if args and args[0] not in self._at and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self._at, 1)
+            raise UsageError(
+                "there is no such command", args[0], f"Did you mean {near[0]}?" if near else "See folioscope --help"
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self._at.items()])
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the shared options apart, then the commands."""
+        _format_options(self, ctx, formatter, self._shared)
+        self.format_commands(ctx, formatter)
+
+
+def _format_options(
+    command: click.Command, ctx: click.Context, formatter: click.HelpFormatter, shared: list[click.Parameter]
+) -> None:
+    own = [p.get_help_record(ctx) for p in command.get_params(ctx) if p not in shared]
+    for title, records in (("Options", own), ("Target and output", [p.get_help_record(ctx) for p in shared])):
+        with formatter.section(title):
+            formatter.write_dl([r for r in records if r is not None])
+
+
+def _schema_option(schemas: tuple[str, ...]) -> click.Option:
+    def show(context: click.Context, _param: click.Parameter, value: bool) -> None:
+        if value and not context.resilient_parsing:
+            from inspector.report.schema import json_schema  # noqa: PLC0415  (msgspec, for this road only)
+
+            output = context.ensure_object(Settings).output
+            output.lines([json_schema(schemas)])
+            output.flush()
+            context.exit()
+
+    return click.Option(
+        ["--schema"], is_flag=True, is_eager=True, expose_value=False, callback=show,
+        help="Print the JSON schema of what --format json prints, and exit.",
+    )
+
+
+class Number(click.ParamType):
+    """An address or page frame number: decimal, 0x hex, or bare hex with a letter in it."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number.
+
+        Raises:
+            UsageError: It is none.
+        """
+        number = value if isinstance(value, int) else parse_number(str(value))
+        if number is None:
+            raise UsageError("this is no number", str(value), "Give decimal, or hex that begins with 0x")
+        return number

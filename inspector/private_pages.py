@@ -1,0 +1,67 @@
+"""Which pages may hold what belongs to users, judged by their struct pages and by who maps them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.arch.base import Level
+from inspector.columns import I64, U8, expand_runs
+from inspector.layout.flags import MAPPING_TAGS, type_code
+from inspector.snapshot import Snapshot
+
+PRIVATE = ("unknown", "anonymous", "page cache", "hugetlb", "compressed swap", "free", "mapped by processes")
+"""Reasons, counted from 1; 0 is a page of the kernel's own."""
+
+_TYPES = {"hugetlb": "hugetlb", "zsmalloc": "compressed swap", "buddy": "free", "offline": "free"}
+
+
+def reason_code(name: str) -> int:
+    """The code of a reason's name."""
+    return PRIVATE.index(name) + 1
+
+
+def judge_pages(s: Snapshot, pfns: I64) -> U8:
+    """Tell for each page frame why its content may be a user's: a code of `PRIVATE`, 0 when it is the kernel's.
+
+    A page is the kernel's only when its struct page says so: one whose struct page is missing is "unknown". Pages that
+    were reserved at boot, which the kernel image is among, are the kernel's although the vDSO is mapped by everybody.
+    """
+    row = s.pages.memmap.rows(pfns)
+    out = _by_struct_page(s)[np.maximum(row, 0)]
+    out[row < 0] = reason_code("unknown")
+    return out
+
+
+def _by_struct_page(s: Snapshot) -> U8:
+    pages, flags = s.pages, s.layout.flags
+    n = len(pages)
+    head = np.maximum(pages.head_row, 0)
+    type_ = pages.type_[head]
+    untyped = type_ == 0
+    mapping = pages.mapping[head]
+    tags = mapping & np.uint64(MAPPING_TAGS)
+    out = np.zeros(n, np.uint8)
+    out[_mapped_rows(s)] = reason_code("mapped by processes")
+    # Slabs and other typed pages may have no reference since 6.18; an untyped page without one is on its way to free.
+    out[untyped & (pages.refcount[head] <= 0)] = reason_code("free")
+    out[s.buddy_pages] = reason_code("free")
+    for name, reason in _TYPES.items():
+        out[type_ == type_code(name)] = reason_code(reason)
+    out[untyped & (mapping != 0) & (tags == 0)] = reason_code("page cache")
+    out[pages.is_anon(head)] = reason_code("anonymous")
+    out[flags.test(pages.flags, "reserved")] = 0
+    out[~pages.readable | ~pages.readable[head] | (pages.head_row < 0)] = reason_code("unknown")
+    return out
+
+
+def _mapped_rows(s: Snapshot) -> I64:
+    """Rows of all pages that a leaf entry of any kind covers."""
+    m, memmap = s.mappings, s.pages.memmap
+    count = m.nr.astype(np.int64)
+    for shape in s.layout.arch.shapes:
+        if shape.level != Level.PTE:
+            count[m.level == shape.level] = 1 << (shape.shift - s.layout.arch.page_shift)
+    first = memmap.rows(m.pfn)
+    inside = first >= 0
+    first, count = first[inside], count[inside]
+    return expand_runs(first, np.minimum(count, len(s.pages) - first)).astype(np.int64)

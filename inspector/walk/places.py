@@ -1,0 +1,86 @@
+"""Numbers that people hold in hand turned into page frames: pfn, physical, struct page or direct-map address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from inspector.columns import U64
+from inspector.layout.kernel import Layout
+from inspector.tables.pages import heads_of_tails
+
+Form = Literal["pfn", "phys", "page", "virt"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
+_PAGE_MASK = 4095
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One way to take a number.
+
+    Attributes:
+        form: What it was taken for.
+        pfn: The page frame it then names.
+        offset: Bytes into the struct page or the page.
+        why: Why that is possible, in words.
+    """
+
+    form: Form
+    pfn: int
+    offset: int
+    why: str
+
+
+def readings(layout: Layout, number: int) -> list[Reading]:
+    """All ways to take a number that lead to a page frame with a struct page, the likeliest first.
+
+    Kernel addresses can only be one thing. Of small numbers a page frame number is likelier than a physical address,
+    because it is what kernel messages and tools print.
+    """
+    memmap, found = layout.memmap, []
+
+    def known(pfn: int) -> bool:
+        return bool(memmap.valid(np.array([min(pfn, 1 << 52)], np.int64))[0])
+
+    if known(number):
+        found.append(Reading("pfn", number, 0, f"it is a page frame number (the highest is {memmap.max_pfn - 1:#x})"))
+    if known(number >> memmap.page_shift):
+        found.append(
+            Reading("phys", number >> memmap.page_shift, number & _PAGE_MASK, "it is an address in physical memory")
+        )
+    index, offset = divmod(number - memmap.vmemmap, memmap.page_size)
+    if index >= 0 and known(index):
+        found.append(Reading("page", index, offset, "it lies in the memory map, the array of struct pages"))
+    physical = number - layout.memory.direct_map_base
+    if physical >= 0 and known(physical >> memmap.page_shift):
+        found.append(
+            Reading("virt", physical >> memmap.page_shift, physical & _PAGE_MASK, "it lies in the direct map")
+        )
+    return found
+
+
+def read_head_pfn(layout: Layout, pfn: int) -> int:
+    """Page frame of the head of the compound page that a page belongs to; itself when it is no tail.
+
+    Returns:
+        -1 when the struct page cannot be read.
+    """
+    memmap, page = layout.memmap, layout.struct("struct page")
+    raw = layout.memory.gather(
+        np.array([memmap.page_addr(pfn), memmap.page_addr(pfn + 1)], np.uint64), memmap.page_size
+    )
+    if not raw.valid[0]:
+        return -1
+    link: U64 = page.field("compound_info", "compound_head").column(raw.bytes)
+    flags: U64 = page.field("flags.f", "flags").column(raw.bytes)
+    heads = heads_of_tails(memmap, link, np.array([pfn, pfn + 1], np.int64))
+    if link[0] & np.uint64(1):
+        return int(heads[0]) if heads[0] >= 0 else pfn
+    # The first of the struct pages that hugetlb shares looks like a head; the next one tells (page_fixed_fake_head()).
+    looks_like_head = bool(layout.flags.test(flags[:1], "head")[0])
+    if looks_like_head and raw.valid[1] and link[1] & np.uint64(1) and 0 <= heads[1] < pfn:
+        return int(heads[1])
+    return pfn

@@ -1,0 +1,255 @@
+"""The kernel's own road to the mappings of a folio, walked for many folios at once and held against the page tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from inspector.arch.base import Level
+from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
+from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
+from inspector.layout.kernel import Layout
+from inspector.tables.anon_vmas import AnonRmap, rows_of
+from inspector.tables.folios import Folios
+from inspector.tables.i_mmap import FileRmap
+from inspector.tables.pages import Pages
+from inspector.tables.vmas import Vmas
+from inspector.walk.census import Census
+from inspector.walk.linear import read_index, vma_address
+from inspector.walk.mappings import Mappings
+
+
+class RmapParts(Protocol):
+    """The tables that the road leads through: a snapshot has them all."""
+
+    @property
+    def layout(self) -> Layout: ...  # noqa: D102
+    @property
+    def pages(self) -> Pages: ...  # noqa: D102
+    @property
+    def folios(self) -> Folios: ...  # noqa: D102
+    @property
+    def folio_of_page(self) -> I32: ...  # noqa: D102
+    @property
+    def vmas(self) -> Vmas: ...  # noqa: D102
+    @property
+    def mappings(self) -> Mappings: ...  # noqa: D102
+    @property
+    def census(self) -> Census: ...  # noqa: D102
+    @property
+    def anon_rmap(self) -> AnonRmap: ...  # noqa: D102
+    @property
+    def file_rmap(self) -> FileRmap: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates(Table):
+    """One row a place where the rmap road looks for a folio.
+
+    Attributes:
+        asked: int32; which of the folios asked about.
+        vma_idx: int32; row of the VMA.
+        va: uint64; where the folio would begin to show in it.
+        page: int64; which of the folio's pages that is.
+        nr: int64; pages that fit in the VMA.
+        via: uint64; the avc (anonymous) or address_space (file) that led there.
+    """
+
+    asked: I32
+    vma_idx: I32
+    va: U64
+    page: I64
+    nr: I64
+    via: U64
+
+
+@dataclass(frozen=True, slots=True)
+class RmapView(Table):
+    """What the rmap road and the page tables say about each folio asked about.
+
+    Attributes:
+        head_row: int32; the folio.
+        kind: uint8; 1 anonymous, 2 file, 3 KSM, 0 none: no road leads from it.
+        candidates: int64; places the road leads to.
+        by_rmap: int64; entries found at these places that map the folio.
+        by_tables: int64; entries that map the folio in all page tables.
+    """
+
+    head_row: I32
+    kind: AnyArray
+    candidates: I64
+    by_rmap: I64
+    by_tables: I64
+
+
+ANON, FILE, KSM = 1, 2, 3
+_CHUNK = 1 << 20
+
+
+def candidates_of(parts: RmapParts, head_rows: AnyArray) -> tuple[Candidates, AnyArray]:
+    """Where rmap_walk_anon() and rmap_walk_file() (mm/rmap.c) look for folios.
+
+    Args:
+        parts: The tables of a snapshot.
+        head_rows: Rows of the folios' heads.
+
+    Returns:
+        The places, and the kind of each folio (see `RmapView`); KSM pages have no places here.
+    """
+    pages = parts.pages
+    mapping = pages.mapping[head_rows]
+    tag, pointer = mapping & np.uint64(MAPPING_TAGS), mapping & ~np.uint64(MAPPING_TAGS)
+    folio = parts.folio_of_page[head_rows]
+    hugetlb = np.zeros(len(head_rows), np.bool_)
+    nr = np.ones(len(head_rows), np.int64)
+    if len(parts.folios):
+        large = folio >= 0
+        hugetlb = large & parts.folios.is_hugetlb[np.maximum(folio, 0)]
+        nr = np.where(large, np.int64(1) << parts.folios.order[np.maximum(folio, 0)].astype(np.int64), 1)
+    untyped = (pages.type_[head_rows] == 0) | hugetlb
+    kind = np.where(tag == MAPPING_ANON, ANON, np.where(tag == 3, KSM, np.where((tag == 0) & (pointer != 0), FILE, 0)))
+    kind = np.where(untyped, kind, 0).astype(np.uint8)
+    index, _ = read_index(parts.layout, pages, parts.folios, head_rows, folio)
+    anon = _anon_places(parts, np.flatnonzero(kind == ANON), pointer, index, nr)
+    file = _file_places(parts, np.flatnonzero(kind == FILE), pointer, index, nr)
+    return Candidates.concat([anon, file]), kind
+
+
+def _anon_places(parts: RmapParts, asked: I64, pointer: U64, index: U64, nr: I64) -> Candidates:
+    """Chains in the tree of each folio's anon_vma that overlap its offsets."""
+    avcs = parts.anon_rmap.avcs
+    inside = np.flatnonzero((avcs.tree_idx >= 0) & (avcs.vma_idx >= 0))
+    inside = inside[np.argsort(avcs.tree_idx[inside], kind="stable")]
+    tree = rows_of(parts.anon_rmap.anon_vmas.addr, pointer[asked])
+    who, entry = _pair(asked, tree, inside, avcs.tree_idx[inside])
+    first, last = avcs.first[entry], avcs.last[entry]
+    return _places(parts, who, avcs.vma_idx[entry], first, last, avcs.addr[entry], index, nr, anon=True)
+
+
+def _file_places(parts: RmapParts, asked: I64, pointer: U64, index: U64, nr: I64) -> Candidates:
+    """VMAs in the i_mmap tree of each folio's file that overlap its offsets."""
+    nodes, spaces = parts.file_rmap.nodes, parts.file_rmap.spaces
+    inside = np.flatnonzero(nodes.vma_idx >= 0)
+    inside = inside[np.argsort(nodes.space_idx[inside], kind="stable")]
+    tree = rows_of(spaces.addr, pointer[asked])
+    who, entry = _pair(asked, tree, inside, nodes.space_idx[inside])
+    via = spaces.addr[nodes.space_idx[entry]]
+    first, last = nodes.first[entry], nodes.last[entry]
+    return _places(parts, who, nodes.vma_idx[entry], first, last, via, index, nr, anon=False)
+
+
+def _pair(asked: I64, tree: I32, members: I64, member_tree: I32) -> tuple[I64, I64]:
+    """Every (folio, member of its tree); ``members`` are ordered by tree."""
+    low = np.searchsorted(member_tree, tree, "left")
+    high = np.searchsorted(member_tree, tree, "right")
+    count = np.where(tree >= 0, high - low, 0)
+    who = np.repeat(asked, count)
+    place = np.arange(len(who)) - np.repeat(np.cumsum(count) - count, count)
+    return who, members[np.repeat(low, count) + place]
+
+
+def _places(
+    parts: RmapParts, who: I64, vma_idx: I32, first: U64, last: U64, via: U64, index: U64, nr: I64, *, anon: bool
+) -> Candidates:
+    """Addresses of the overlapping ones (vma_address())."""
+    overlap = (first <= index[who] + nr[who].astype(np.uint64) - np.uint64(1)) & (last >= index[who])
+    who, vma_idx, via = who[overlap], vma_idx[overlap], via[overlap]
+    kind = np.full(len(who), anon)
+    pages = nr[who].astype(np.uint64)
+    va, valid = vma_address(parts.vmas, vma_idx, index[who], pages, kind, parts.layout.memmap.page_shift)
+    base = (parts.vmas.anon_pgoff if anon else parts.vmas.pgoff)[vma_idx]
+    page = np.where(base > index[who], base - index[who], np.uint64(0)).astype(np.int64)
+    room = ((parts.vmas.end[vma_idx] - va) >> np.uint64(parts.layout.memmap.page_shift)).astype(np.int64)
+    fit = np.minimum(room, nr[who] - page)
+    return Candidates(
+        who.astype(np.int32), vma_idx.astype(np.int32), va, page, np.maximum(fit, 0), via
+    ).take(valid)
+
+
+def entries_at(parts: RmapParts, c: Candidates, head_rows: AnyArray) -> I64:
+    """Entries that map the folio at each place (page_vma_mapped_walk(), mm/page_vma_mapped.c)."""
+    m = parts.mappings
+    good = np.flatnonzero(parts.census.sort == 0)
+    key = _key(m.mm_idx[good], m.va[good])
+    order = np.argsort(key, kind="stable")
+    key, good = key[order], good[order]
+    out = np.zeros(len(c), np.int64)
+    if not len(good):
+        return out
+    done = 0
+    ends = np.cumsum(c.nr)
+    while done < len(c):
+        stop = max(done + 1, int(np.searchsorted(ends, (ends[done - 1] if done else 0) + _CHUNK)))
+        out[done:stop] = _count(parts, c.take(np.arange(done, min(stop, len(c)))), head_rows, key, good)
+        done = stop
+    return out
+
+
+def _count(parts: RmapParts, c: Candidates, head_rows: AnyArray, key: U64, good: I64) -> I64:
+    m, shift = parts.mappings, np.uint64(parts.layout.memmap.page_shift)
+    who = np.repeat(np.arange(len(c)), c.nr)
+    skip = (np.arange(len(who)) - (np.cumsum(c.nr) - c.nr)[who]).astype(np.int64)
+    va = c.va[who] + (skip.astype(np.uint64) << shift)
+    at = np.searchsorted(key, _key(parts.vmas.mm_idx[c.vma_idx[who]], va), "right") - 1
+    row = good[np.maximum(at, 0)]
+    distance = ((va - m.va[row]) >> shift).astype(np.int64)
+    pte = m.level[row] == Level.PTE
+    covers = (at >= 0) & (m.mm_idx[row] == parts.vmas.mm_idx[c.vma_idx[who]]) & (m.va[row] <= va)
+    page_row = head_rows[c.asked[who]].astype(np.int64) + c.page[who] + skip
+    same = parts.pages.memmap.rows(m.pfn[row] + distance) == page_row
+    hit = covers & same & np.where(pte, distance < m.nr[row], distance == 0)
+    return np.bincount(who[hit], minlength=len(c)).astype(np.int64)
+
+
+def _key(mm_idx: AnyArray, va: U64) -> U64:
+    return (mm_idx.astype(np.uint64) << np.uint64(45)) | (va >> np.uint64(12))
+
+
+def compare_views(parts: RmapParts, head_rows: I32) -> RmapView:
+    """Both views of the given folios: entries by the rmap road, and entries in all page tables.
+
+    Entries under a page table that several mms share are counted in each: the road leads to each of them.
+    """
+    c, kind = candidates_of(parts, head_rows)
+    found = entries_at(parts, c, head_rows)
+    n = len(head_rows)
+    m, census = parts.mappings, parts.census
+    rows = np.flatnonzero(census.sort == 0)
+    order = np.argsort(head_rows, kind="stable")
+    at = rows_in_order(head_rows[order], census.head_row[rows])
+    single = parts.folio_of_page[np.maximum(census.head_row[rows], 0)] < 0
+    # Runs of small pages cover several folios: each page is one.
+    expanded = np.repeat(rows[single], m.nr[rows[single]])
+    skip = np.arange(len(expanded)) - np.repeat(
+        np.cumsum(m.nr[rows[single]]) - m.nr[rows[single]], m.nr[rows[single]]
+    )
+    small = rows_in_order(head_rows[order], (census.head_row[expanded] + skip).astype(np.int32))
+    tables = np.bincount(order[small[small >= 0]], minlength=n)
+    big = (~single) & (at >= 0)
+    tables = tables + np.bincount(order[at[big]], weights=m.nr[rows[big]], minlength=n).astype(np.int64)
+    return RmapView(
+        head_row=head_rows,
+        kind=kind,
+        candidates=np.bincount(c.asked, minlength=n).astype(np.int64),
+        by_rmap=np.bincount(c.asked, weights=found, minlength=n).astype(np.int64),
+        by_tables=tables.astype(np.int64),
+    )
+
+
+def rows_in_order(ordered: I32, wanted: I32) -> I64:
+    """Position of each wanted value in an ascending column, -1 where absent."""
+    if not len(ordered):
+        return np.full(len(wanted), -1, np.int64)
+    at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    return np.where(ordered[at] == wanted, at, -1)
+
+
+def mapped_heads(parts: RmapParts) -> I32:
+    """Head rows of all folios that at least one normal entry maps."""
+    mark: Mask = np.zeros(len(parts.pages), np.bool_)
+    mark[np.flatnonzero(parts.census.page_mappings > 0)] = True
+    huge = np.flatnonzero(parts.census.entire > 0)
+    mark[parts.folios.row[huge]] = True
+    return np.unique(parts.pages.head_row[np.flatnonzero(mark)]).astype(np.int32)

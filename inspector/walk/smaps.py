@@ -1,0 +1,242 @@
+"""Memory of every VMA by kind, with the definitions of /proc/PID/smaps, rebuilt from the page tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from inspector.arch.base import PFN_KINDS, Kind, Level
+from inspector.columns import I32, I64, U64, AnyArray, Mask, Table, expand_runs
+from inspector.layout.flags import VM_LOCKED, VM_SHARED, VM_WRITE
+from inspector.layout.kernel import Layout
+from inspector.lib.xarray import walk_xarrays
+from inspector.tables.folios import Folios
+from inspector.tables.mms import RSS_ANON, RSS_SHMEM
+from inspector.tables.pages import Pages
+from inspector.tables.vmas import Vmas
+from inspector.walk.census import Census, Sort
+from inspector.walk.mappings import Mappings, NonPresent, PageTables
+from inspector.walk.rss import entry_pages, rss_class
+
+_PSS_SHIFT = 12
+"""Bits of fraction in the kernel's proportional sizes (fs/proc/task_mmu.c)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VmaFigures(Table):
+    """One row a VMA, in the order of `Vmas`; everything in pages of the base size.
+
+    Attributes:
+        rss: int64; smaps Rss: pages mapped, migration entries included, hugetlb and zero pages not.
+        anon: int64; of these anonymous (smaps Anonymous).
+        file, shmem: int64; of these of a file; of shmem or tmpfs.
+        anon_pmd, shmem_pmd, file_pmd: int64; mapped by PMDs (AnonHugePages, ShmemPmdMapped, FilePmdMapped).
+        hugetlb_private, hugetlb_shared: int64; Private_Hugetlb, Shared_Hugetlb.
+        swap: int64; swap entries in the page tables.
+        shmem_swap: int64; pages of a shmem file that are swapped out; smaps Swap is ``swap + shmem_swap``.
+        locked_pss: int64; proportional share of locked VMAs in units of 1/4096 page; smaps Locked is this >> 12 in
+            pages' worth of bytes.
+    """
+
+    rss: I64
+    anon: I64
+    file: I64
+    shmem: I64
+    anon_pmd: I64
+    shmem_pmd: I64
+    file_pmd: I64
+    hugetlb_private: I64
+    hugetlb_shared: I64
+    swap: I64
+    shmem_swap: I64
+    locked_pss: I64
+
+
+class Tables(Protocol):
+    """What the figures are made of: a snapshot has it all."""
+
+    @property
+    def layout(self) -> Layout:
+        """The kernel's layout."""
+
+    @property
+    def pages(self) -> Pages:
+        """Struct pages."""
+
+    @property
+    def folios(self) -> Folios:
+        """Compound pages."""
+
+    @property
+    def folio_of_page(self) -> I32:
+        """Row of the compound page by page row."""
+
+    @property
+    def vmas(self) -> Vmas:
+        """VMAs."""
+
+    @property
+    def mappings(self) -> Mappings:
+        """Leaf entries."""
+
+    @property
+    def nonpresent(self) -> NonPresent:
+        """Non-present entries."""
+
+    @property
+    def census(self) -> Census:
+        """The mappings judged."""
+
+    @property
+    def tables(self) -> PageTables:
+        """Page tables."""
+
+
+def vma_figures(s: Tables) -> VmaFigures:
+    """The figures of all VMAs (fs/proc/task_mmu.c, smap_gather_stats())."""
+    n = len(s.vmas)
+    vma, head, nr, level, shared_table = _present(s)
+    hugetlb = _is_hugetlb(s, head)
+    kind = rss_class(s.layout, s.pages, head)
+    plain, pmd = ~hugetlb, ~hugetlb & (level == Level.PMD)
+
+    def total(keep: Mask) -> I64:
+        return np.bincount(vma[keep], weights=nr[keep], minlength=n).astype(np.int64)
+
+    anon, shmem = kind == RSS_ANON, kind == RSS_SHMEM
+    file = ~anon & ~shmem
+    shared = hugetlb & (shared_table | _mapped_twice(s, head))
+    swap = (s.nonpresent.kind == Kind.SWAP) & (s.nonpresent.vma_idx >= 0)
+    return VmaFigures(
+        rss=total(plain),
+        anon=total(plain & anon),
+        file=total(plain & file),
+        shmem=total(plain & shmem),
+        anon_pmd=total(pmd & anon),
+        shmem_pmd=total(pmd & shmem),
+        file_pmd=total(pmd & file),
+        hugetlb_private=total(hugetlb & ~shared),
+        hugetlb_shared=total(shared),
+        swap=np.bincount(s.nonpresent.vma_idx[swap], minlength=n).astype(np.int64),
+        shmem_swap=shmem_swapped(s),
+        locked_pss=_locked_pss(s),
+    )
+
+
+def _present(s: Tables) -> tuple[I64, I64, I64, AnyArray, Mask]:
+    """VMA, head row, pages, level and "through a shared table" of each entry with a page behind it."""
+    m, census, n = s.mappings, s.census, s.nonpresent
+    rows = np.flatnonzero((census.sort == Sort.NORMAL) & (m.vma_idx >= 0))
+    standing = np.isin(n.kind, np.array(PFN_KINDS, np.uint8)) & (n.kind != Kind.HWPOISON)
+    away = np.flatnonzero(standing & (n.vma_idx >= 0))
+    at = s.pages.memmap.rows(n.pfn[away])
+    away, at = away[at >= 0], at[at >= 0]
+    head = s.pages.head_row[at]
+    away, head = away[head >= 0], head[head >= 0]
+    pfns, reached = np.unique(s.tables.pfn, return_counts=True)
+    several = reached > 1
+    table = np.concatenate([m.table_idx[rows], n.table_idx[away]])
+    level = np.concatenate([m.level[rows], n.level[away]])
+    pages = entry_pages(s.layout, level)
+    pages[: len(rows)] *= m.nr[rows]
+    return (
+        np.concatenate([m.vma_idx[rows], n.vma_idx[away]]).astype(np.int64),
+        np.concatenate([census.head_row[rows], head]).astype(np.int64),
+        pages,
+        level,
+        several[np.searchsorted(pfns, s.tables.pfn[table])] if len(table) else np.zeros(0, np.bool_),
+    )
+
+
+def _is_hugetlb(s: Tables, head: I64) -> Mask:
+    folio = s.folio_of_page[head]
+    return (folio >= 0) & s.folios.is_hugetlb[np.maximum(folio, 0)] if len(s.folios) else folio >= 0
+
+
+def _mapped_twice(s: Tables, head: I64) -> Mask:
+    folio = s.folio_of_page[head]
+    return (folio >= 0) & (s.census.entire[np.maximum(folio, 0)] > 1) if len(s.folios) else folio >= 0
+
+
+def _locked_pss(s: Tables) -> I64:
+    """Each page of a locked VMA divided by its mappings, as smaps_account() does it, page by page."""
+    n, m, census = len(s.vmas), s.mappings, s.census
+    held = s.vmas.has(VM_LOCKED)
+    rows = np.flatnonzero((census.sort == Sort.NORMAL) & (m.vma_idx >= 0) & held[np.maximum(m.vma_idx, 0)])
+    rows = rows[~_is_hugetlb(s, census.head_row[rows].astype(np.int64))]
+    nr = entry_pages(s.layout, m.level[rows]) * m.nr[rows]
+    page = expand_runs(s.pages.memmap.rows(m.pfn[rows]), nr).astype(np.int64)
+    page = np.minimum(page, len(s.pages) - 1)
+    mapped = census.page_mappings[page].astype(np.int64)
+    folio = s.folio_of_page[page]
+    if len(s.folios):
+        mapped += np.where(folio >= 0, census.entire[np.maximum(folio, 0)], 0)
+    share = (1 << (s.layout.arch.page_shift + _PSS_SHIFT)) // np.maximum(mapped, 1)
+    vma = np.repeat(m.vma_idx[rows], nr)
+    out = np.zeros(n, np.int64)
+    np.add.at(out, vma, share)
+    return out >> s.layout.arch.page_shift
+
+
+def shmem_swapped(s: Tables) -> I64:
+    """Pages of each VMA that its shmem file has in swap (mm/shmem.c, shmem_swap_usage()).
+
+    A private writable VMA counts only those that its page tables leave open (smaps_pte_hole()).
+    """
+    vmas, layout = s.vmas, s.layout
+    out = np.zeros(len(vmas), np.int64)
+    rows, heads = _shmem_arrays(layout, vmas)
+    if not len(rows):
+        return out
+    distinct, place = np.unique(heads, return_inverse=True)
+    found = walk_xarrays(layout.prog, layout.memory, distinct)
+    swapped = (found.value & np.uint64(1)) != 0
+    root, index, nr = found.root[swapped], found.index[swapped], found.nr[swapped].astype(np.int64)
+    private = vmas.has(VM_WRITE) & ~vmas.has(VM_SHARED)
+    for row, array in zip(rows.tolist(), place.tolist(), strict=True):
+        mine = root == array
+        if not mine.any():
+            continue
+        pages = expand_runs(index[mine], nr[mine])
+        first = vmas.pgoff[row]
+        pages = pages[(pages >= first) & (pages < first + np.uint64(vmas.nr_pages[row]))] - first
+        out[row] = len(pages) - (_occupied(s, row, pages) if private[row] else 0)
+    return out
+
+
+def _shmem_arrays(layout: Layout, vmas: Vmas) -> tuple[I64, U64]:
+    """VMAs that map a shmem file, and the head word of that file's page cache."""
+    none = np.empty(0, np.int64), np.empty(0, np.uint64)
+    shmem = layout.target.symbol("shmem_aops")
+    rows = np.flatnonzero(vmas.file)
+    if shmem is None or not len(rows):
+        return none
+    files, which = np.unique(vmas.file[rows], return_inverse=True)
+    file, space = layout.struct("struct file"), layout.struct("struct address_space")
+    raw = layout.memory.gather(files, file.size)
+    mapping = file.field("f_mapping").column(raw.bytes)
+    raw = layout.memory.gather(mapping, space.size)
+    mine = raw.valid & (space.field("a_ops").column(raw.bytes) == np.uint64(shmem))
+    heads = space.field("i_pages.xa_head").column(raw.bytes)
+    keep = mine[which]
+    return rows[keep], heads[which[keep]]
+
+
+def _occupied(s: Tables, row: int, pages: U64) -> int:
+    """How many of the pages (counted from the VMA's start) have an entry of their own in the page tables."""
+    used = np.zeros(int(s.vmas.nr_pages[row]), np.bool_)
+    shift = np.uint64(s.layout.arch.page_shift)
+    for table in (s.mappings, s.nonpresent):
+        mine = np.flatnonzero(table.vma_idx == row)
+        first = ((table.va[mine] - s.vmas.start[row]) >> shift).astype(np.int64)
+        nr = entry_pages(s.layout, table.level[mine])
+        if isinstance(table, Mappings):
+            nr = nr * table.nr[mine]
+        spots = expand_runs(first, nr)
+        used[spots[spots < np.uint64(len(used))].astype(np.int64)] = True
+    return int(used[pages.astype(np.int64)].sum())
+
+
+__all__ = ["Tables", "VmaFigures", "shmem_swapped", "vma_figures"]
