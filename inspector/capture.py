@@ -7,10 +7,10 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import drgn
 import msgspec
@@ -40,32 +40,44 @@ _UNREADABLE = (FolioscopeError, drgn.FaultError, LookupError, ValueError, Attrib
 """What reading a damaged or filtered target may raise."""
 
 
-@dataclass(frozen=True)
-class CaptureReport:
-    """What was written.
+CAPTURE_SCHEMA: Literal["folioscope.capture/1"] = "folioscope.capture/1"
 
-    Attributes:
-        path: The capture.
-        bytes: Its size.
-        page_size: Bytes of a page.
-        pages: Captured pages by kind (`KINDS`).
-        left_out: Pages that were read but may hold users' data, by reason (`PRIVATE`): only damage leads to them.
-        same_answers: Whether the capture, opened again, gave the same report as its source.
-        notes: What could not be done, in sentences.
-    """
 
+class CaptureReport(msgspec.Struct, frozen=True):
+    """What was written."""
+
+    schema: Literal["folioscope.capture/1"]
     path: str
     bytes: int
+    """Size of the file."""
     page_size: int
     pages: dict[str, int]
+    """Captured pages by what they were first read for."""
     left_out: dict[str, int]
+    """Pages that were read but may hold users' data, by reason: only damage leads to them."""
     same_answers: bool
-    notes: list[str] = field(default_factory=list)
+    """Whether the capture, opened again, gave the same report of a check as its source."""
+    notes: list[str]
+    """What could not be done, in sentences."""
 
     @property
     def nr_pages(self) -> int:
         """Captured pages of all kinds."""
         return sum(self.pages.values())
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What is left of a recording when its tables are gone."""
+
+    header: DumpHeader
+    pfns: I64
+    kinds: U8
+    left_out: dict[str, int]
+    ram: list[tuple[int, int]]
+    answers: object
+    symbols: list[str]
+    notes: list[str]
 
 
 def capture(
@@ -115,45 +127,54 @@ def _require_free(path: Path, target: Target, *, is_forced: bool) -> None:
 
 
 def _capture(target: Target, path: Path, spool: PageSpool, tell: Progress) -> CaptureReport:
+    found = _record(target, spool, tell)
+    tell("writing", _STEPS - 2, _STEPS)
+    with _new_file(path) as (file, part):
+        write_kdump(file, found.header, spool, found.pfns, found.ram)
+        file.flush()
+        os.fsync(file.fileno())
+        size = file.tell()
+        tell("opening it again", _STEPS - 1, _STEPS)
+        is_same = _reopened_answers(part, path, found.symbols) == found.answers
+    tell("done", _STEPS, _STEPS)
+    counts = np.bincount(found.kinds, minlength=len(KINDS)).tolist()
+    pages = dict(zip(KINDS, counts, strict=True))
+    return CaptureReport(
+        CAPTURE_SCHEMA, str(path), size, found.header.page_size, pages, found.left_out, is_same, found.notes
+    )
+
+
+def _record(target: Target, spool: PageSpool, tell: Progress) -> _Recorded:
+    """Read everything once, through a recorder that fills the spool."""
     recorder = Recorder(target.prog, spool, target.identity.page_size or 4096, is_live=target.is_live)
     vmcoreinfo = target.prog["VMCOREINFO"].string_()
     notes: list[str] = []
-    steps = len(_STAGES) + 4
-    tell("types and symbols", 0, steps)
+    tell("types and symbols", 0, _STEPS)
     _read_btf(target, recorder, vmcoreinfo)
     recorder.kind = KINDS.index("kallsyms")
     s = Snapshot(open_recording(target, recorder, vmcoreinfo))
     for done, (what, kind, read) in enumerate(_STAGES, 1):
-        tell(what, done, steps)
+        tell(what, done, _STEPS)
         recorder.kind = KINDS.index(kind)
         try:
             read(s)
         except _UNREADABLE as error:
             notes.append(f"{what}: {str(error).rstrip('.')}.")
-    tell("check", steps - 3, steps)
+    tell("check", _STEPS - 3, _STEPS)
     report = run_check(s)
-    tell("writing", steps - 2, steps)
     pfns, kinds, left_out = _choose(s, spool)
-    header = _header(s.target, vmcoreinfo)
     memmap = s.layout.memmap
-    with _new_file(path) as (file, part):
-        write_kdump(file, header, spool, pfns, zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True))
-        file.flush()
-        os.fsync(file.fileno())
-        size = file.tell()
-        tell("opening it again", steps - 1, steps)
-        is_same = _answers(run_check(Snapshot(_reopen(part, s.target)))) == _answers(report)
-    tell("done", steps, steps)
-    counts = np.bincount(kinds, minlength=len(KINDS)).tolist()
-    pages = dict(zip(KINDS, counts, strict=True))
-    return CaptureReport(str(path), size, header.page_size, pages, left_out, is_same, notes)
+    ram = list(zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True))
+    symbols = debug_files(s.target.prog) if s.target.types_from == "DWARF" else []
+    return _Recorded(_header(s.target, vmcoreinfo), pfns, kinds, left_out, ram, _answers(report), symbols, notes)
 
 
-def _reopen(path: Path, source: Target) -> Target:
-    """The capture as its reader will open it."""
-    if source.types_from == "DWARF":
-        return open_core(str(path), debug_files(source.prog), types="dwarf")
-    return open_core(str(path), types="btf")
+def _reopened_answers(part: Path, path: Path, symbols: list[str]) -> object:
+    """What a check of the written file answers."""
+    try:
+        return _answers(run_check(Snapshot(open_core(str(part), symbols, types="dwarf" if symbols else "btf"))))
+    except TargetError as error:
+        raise TargetError(f"the capture cannot be used ({error.what})", str(path), "Please report this") from error
 
 
 def _read_btf(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> None:
@@ -193,6 +214,8 @@ _STAGES: tuple[tuple[str, str, Callable[[Snapshot], object]], ...] = (
     ("tasks and modules as drgn reads them", "other", _read_as_drgn),
 )
 """What is read, as what it is counted, and how."""
+
+_STEPS = len(_STAGES) + 4
 
 
 def _choose(s: Snapshot, spool: PageSpool) -> tuple[I64, U8, dict[str, int]]:

@@ -187,7 +187,7 @@ def _bitmap(pfns: I64, ranges: list[tuple[int, int]], size: int) -> bytes:
     for start, end in ranges:
         whole_from, whole_to = -(-start // 8), end // 8
         bits[whole_from:whole_to] = 0xFF
-        edges = [p for p in (*range(start, min(whole_from * 8, end)), *range(max(whole_to * 8, start), end))]
-        pfns = np.concatenate([pfns, np.array(edges, np.int64)]) if edges else pfns
+        edges = (*range(start, min(whole_from * 8, end)), *range(max(whole_to * 8, start), end))
+        pfns = np.concatenate([pfns, np.array(edges, np.int64)])
     np.bitwise_or.at(bits, pfns >> 3, np.uint8(1) << (pfns & 7).astype(np.uint8))
     return bits.tobytes()

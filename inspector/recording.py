@@ -46,7 +46,7 @@ class Recorder:
         for start, end in self._unkept(first, last + 1):
             self._keep(start, end)
         if not self._is_live:
-            return self._prog.read(address, count, True)
+            return bytes(self._prog.read(address, count, True))
         if any(pfn not in self._spool for pfn in range(first, last + 1)):
             raise drgn.FaultError("page cannot be read", address)
         whole = b"".join([self._spool.page(pfn) for pfn in range(first, last + 1)])

@@ -251,8 +251,9 @@ def _complete(opening: _Opening, symbols: Sequence[str], types: Types) -> Target
     types_from: TypesFrom = "DWARF" if dwarf else "BTF"
     table, symbols_from = _symbol_table(opening, info, dwarf)
     if isinstance(table, Kallsyms) and not dwarf:
-        open_btf(prog, table.locate).register()
-        prog.register_symbol_finder("kallsyms", table.finder, enable_index=0)
+        if "btf" not in prog.registered_type_finders():
+            open_btf(prog, table.locate).register()
+            prog.register_symbol_finder("kallsyms", table.finder, enable_index=0)
         opening.notes.append("Types are from the BTF inside the kernel.")
     return Target(prog, opening.kind, path, types_from, symbols_from, info, table, opening.notes, opening.missing_bytes)
 

@@ -138,8 +138,9 @@ class Struct:
             type_ = member.type
         type_ = _strip(type_)
         if type_.kind == drgn.TypeKind.ARRAY:
-            size, length = drgn.sizeof(type_), type_.length or 1
-            return Field(offset, size, _signed(type_.type), length)
+            # A flexible array has a place but no size.
+            size = 0 if type_.length is None else drgn.sizeof(type_)
+            return Field(offset, size, _signed(type_.type), type_.length or 1)
         try:
             size = drgn.sizeof(type_)
         except TypeError:

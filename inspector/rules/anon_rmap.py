@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, Mask
-from inspector.rules.registry import Violations, nothing, rule
+from inspector.columns import I64, U64, Mask
+from inspector.rules.file_rmap import own_file_links
+from inspector.rules.registry import Keys, Violations, nothing, rule
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of
 from inspector.walk.linear import Links
@@ -20,37 +21,60 @@ def _anon(s: Snapshot) -> tuple[Links, I64]:
 
 @rule("vma-offset-shifted", group="anon-rmap", invariant="I6", rank=13)
 def vma_offset_shifted(s: Snapshot) -> Violations:
-    """All anonymous folios of a VMA have an index that is off by the same distance.
+    """All folios that a VMA maps have an index that is off by the same distance.
 
     True:  a folio's index is the page offset of the address it is mapped at: vm_pgoff plus the distance from vm_start,
-           or from 7.3 on the VMA's own anonymous offset.
+           or, for anonymous folios from 7.3 on, the VMA's own anonymous offset plus that distance.
     Why:   include/linux/pagemap.h, linear_page_index(); mm/rmap.c, __folio_set_anon(). When every folio of a VMA is
            off by one distance it is the VMA's offset that is wrong (mm/vma.c, a merge or a move).
-    Then:  no rmap walk finds these mappings: they can be neither swapped out nor migrated, and are torn at a split.
-    Silent when: a VMA has fewer than two such folios (see anon-index-mismatch), or is being moved.
+    Then:  no rmap walk finds these mappings: they can be neither swapped out nor migrated; a file is seen at the wrong
+           offset. The trees ordered by these offsets are damaged as well.
+    Silent when: a VMA maps fewer than two such folios (see anon-index-mismatch, file-index-mismatch), or its mm is
+           being changed.
     Look further: folioscope vmas PID
     """
-    links, _ = _anon(s)
-    return _shifted(s, links)
-
-
-def _shifted(s: Snapshot, links: Links) -> Violations:
-    delta = (links.index - links.linear).astype(np.int64)
-    n = len(s.vmas)
-    total = np.bincount(links.vma_idx, minlength=n)
-    low, high = np.full(n, np.iinfo(np.int64).max), np.full(n, np.iinfo(np.int64).min)
-    np.minimum.at(low, links.vma_idx, delta)
-    np.maximum.at(high, links.vma_idx, delta)
-    rows = np.flatnonzero((total >= 2) & (low == high) & (low != 0))
+    found = [_shifted(s, _anon(s)[0], s.vmas.anon_pgoff), _shifted(s, own_file_links(s), s.vmas.pgoff)]
+    rows = np.concatenate([f[0] for f in found])
+    order = np.unique(rows, return_index=True)[1]
+    rows = rows[order]
+    stored, delta, folios = (np.concatenate([f[i] for f in found])[order] for i in (1, 2, 3))
+    space = s.file_rmap.space_of_vma[rows]
     return Violations(
         "vma",
         rows,
-        {"anon_pgoff": s.vmas.anon_pgoff[rows]},
-        {"anon_pgoff": s.vmas.anon_pgoff[rows] + low[rows].astype(np.uint64)},
-        int((total >= 2).sum()),
-        facts={"folios": total[rows], "off_by": low[rows]},
-        claims=(("vma", rows),),
+        {"pgoff": stored},
+        {"pgoff": stored + delta.astype(np.uint64)},
+        int(sum(f[4] for f in found)),
+        facts={"folios": folios, "off_by": delta},
+        claims=(("vma", rows), ("i_mmap", space), *chain_keys(s, rows, "tree")),
         transient=s.mm_in_motion[s.vmas.mm_idx[rows]],
+    )
+
+
+def _shifted(s: Snapshot, links: Links, base: U64) -> tuple[I64, U64, I64, I64, int]:
+    """VMAs all of whose folios are off by one distance: rows, their offset, the distance, folios; VMAs looked at."""
+    delta = (links.index - links.linear).astype(np.int64)
+    n = len(s.vmas)
+    pair = np.unique((links.vma_idx.astype(np.uint64) << np.uint64(32)) | links.head_row.astype(np.uint64))
+    folios = np.bincount((pair >> np.uint64(32)).astype(np.int64), minlength=n)
+    low, high = np.full(n, np.iinfo(np.int64).max), np.full(n, np.iinfo(np.int64).min)
+    np.minimum.at(low, links.vma_idx, delta)
+    np.maximum.at(high, links.vma_idx, delta)
+    rows = np.flatnonzero((folios >= 2) & (low == high) & (low != 0))
+    return rows, base[rows], low[rows], folios[rows], int((folios >= 2).sum())
+
+
+def chain_keys(s: Snapshot, vma_rows: I64, kind: str) -> Keys:
+    """The anon_vmas that each VMA's chains lead to, as keys of the given kind: one column for each place on the list."""
+    avcs = s.anon_rmap.avcs
+    listed = np.flatnonzero((avcs.list_vma_idx >= 0) & (avcs.anon_vma_idx >= 0))
+    listed = listed[np.argsort(avcs.list_vma_idx[listed], kind="stable")]
+    owner = avcs.list_vma_idx[listed]
+    low, high = np.searchsorted(owner, vma_rows, "left"), np.searchsorted(owner, vma_rows, "right")
+    longest = int((high - low).max()) if len(vma_rows) else 0
+    safe = avcs.anon_vma_idx[listed] if len(listed) else np.full(1, -1, np.int32)
+    return tuple(
+        (kind, np.where(low + i < high, safe[np.minimum(low + i, len(safe) - 1)], -1)) for i in range(longest)
     )
 
 
@@ -186,7 +210,7 @@ def anon_vma_chain_broken(s: Snapshot) -> Violations:
         {"anon_vma": vmas.anon_vma[rows], "chains": nr[rows]},
         {"chains": np.where(vmas.anon_vma[rows] != 0, "one to its anon_vma among them", "none")},
         len(vmas),
-        claims=(("vma", rows),),
+        claims=(("vma", rows), *chain_keys(s, rows, "anon_vma")),
         transient=s.mm_in_motion[vmas.mm_idx[rows]],
     )
 

@@ -26,6 +26,12 @@ def _file(s: Snapshot) -> Links:
     return links.take(np.flatnonzero(~links.is_anon & ((links.mapping & np.uint64(3)) == 0) & links.index_known))
 
 
+def own_file_links(s: Snapshot) -> Links:
+    """Mapped folios that belong to the file of the VMA that maps them."""
+    links = _file(s)
+    return links.take(np.flatnonzero((links.mapping == _space_of(s, links)) & (links.mapping != 0)))
+
+
 @rule("file-mapping-mismatch", group="file-rmap", invariant="I6", rank=26)
 def file_mapping_mismatch(s: Snapshot) -> Violations:
     """A file's VMA maps a folio that belongs to another file, or to none.
@@ -65,8 +71,8 @@ def file_index_mismatch(s: Snapshot) -> Violations:
     Silent when: the folio belongs to no file (pages of drivers); the VMA's mm is being changed.
     Look further: folioscope rmap PFN
     """
-    links = _file(s)
-    rows = np.flatnonzero((links.index != links.linear) & (links.mapping == _space_of(s, links)) & (links.mapping != 0))
+    links = own_file_links(s)
+    rows = np.flatnonzero(links.index != links.linear)
     found = links.take(rows)
     return Violations(
         "page",
@@ -135,7 +141,7 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
         len(nodes),
         facts={"vma": nodes.vma[rows], "address_space": rmap.spaces.addr[nodes.space_idx[rows]]},
         claims=(("i_mmap", nodes.space_idx[rows]),),
-        depends=(("vma", nodes.vma_idx[rows]), ("space", nodes.space_idx[rows])),
+        depends=(("vma", nodes.vma_idx[rows]), ("space", nodes.space_idx[rows]), ("i_mmap", nodes.space_idx[rows])),
         transient=moving,
     )
 

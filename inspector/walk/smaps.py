@@ -26,18 +26,18 @@ _PSS_SHIFT = 12
 
 @dataclass(frozen=True, slots=True)
 class VmaFigures(Table):
-    """One row a VMA, in the order of `Vmas`; everything in pages of the base size.
+    """One row a VMA, in the order of `Vmas`; everything in base pages but for ``locked_bytes``.
 
     Attributes:
-        rss: int64; smaps Rss: pages mapped, migration entries included, hugetlb and zero pages not.
+        rss: int64; smaps Rss: pages mapped, migration and poison entries included, hugetlb and zero pages
+            not.
         anon: int64; of these anonymous (smaps Anonymous).
         file, shmem: int64; of these of a file; of shmem or tmpfs.
         anon_pmd, shmem_pmd, file_pmd: int64; mapped by PMDs (AnonHugePages, ShmemPmdMapped, FilePmdMapped).
         hugetlb_private, hugetlb_shared: int64; Private_Hugetlb, Shared_Hugetlb.
         swap: int64; swap entries in the page tables.
         shmem_swap: int64; pages of a shmem file that are swapped out; smaps Swap is ``swap + shmem_swap``.
-        locked_pss: int64; proportional share of locked VMAs in units of 1/4096 page; smaps Locked is this >> 12 in
-            pages' worth of bytes.
+        locked_bytes: int64; proportional share of VM_LOCKED VMAs in bytes: smaps Locked is this >> 10.
     """
 
     rss: I64
@@ -51,7 +51,7 @@ class VmaFigures(Table):
     hugetlb_shared: I64
     swap: I64
     shmem_swap: I64
-    locked_pss: I64
+    locked_bytes: I64
 
 
 class Tables(Protocol):
@@ -121,7 +121,7 @@ def vma_figures(s: Tables) -> VmaFigures:
         hugetlb_shared=total(shared),
         swap=np.bincount(s.nonpresent.vma_idx[swap], minlength=n).astype(np.int64),
         shmem_swap=shmem_swapped(s),
-        locked_pss=_locked_pss(s),
+        locked_bytes=_locked_bytes(s),
     )
 
 
@@ -129,7 +129,7 @@ def _present(s: Tables) -> tuple[I64, I64, I64, AnyArray, Mask]:
     """VMA, head row, pages, level and "through a shared table" of each entry with a page behind it."""
     m, census, n = s.mappings, s.census, s.nonpresent
     rows = np.flatnonzero((census.sort == Sort.NORMAL) & (m.vma_idx >= 0))
-    standing = np.isin(n.kind, np.array(PFN_KINDS, np.uint8)) & (n.kind != Kind.HWPOISON)
+    standing = np.isin(n.kind, np.array(PFN_KINDS, np.uint8))  # is_pfn_swap_entry()
     away = np.flatnonzero(standing & (n.vma_idx >= 0))
     at = s.pages.memmap.rows(n.pfn[away])
     away, at = away[at >= 0], at[at >= 0]
@@ -160,7 +160,7 @@ def _mapped_twice(s: Tables, head: I64) -> Mask:
     return (folio >= 0) & (s.census.entire[np.maximum(folio, 0)] > 1) if len(s.folios) else folio >= 0
 
 
-def _locked_pss(s: Tables) -> I64:
+def _locked_bytes(s: Tables) -> I64:
     """Each page of a locked VMA divided by its mappings, as smaps_account() does it, page by page."""
     n, m, census = len(s.vmas), s.mappings, s.census
     held = s.vmas.has(VM_LOCKED)
@@ -177,7 +177,7 @@ def _locked_pss(s: Tables) -> I64:
     vma = np.repeat(m.vma_idx[rows], nr)
     out = np.zeros(n, np.int64)
     np.add.at(out, vma, share)
-    return out >> s.layout.arch.page_shift
+    return out >> _PSS_SHIFT
 
 
 def shmem_swapped(s: Tables) -> I64:

@@ -1,0 +1,75 @@
+"""A snapshot that sees only part of the memory map, for questions about few pages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from inspector.columns import I64
+from inspector.layout.memmap import MemMap
+from inspector.snapshot import Snapshot
+from inspector.tables.pages import HEAD_PAGES
+from inspector.walk.places import read_head_pfn
+
+_GRAIN = 32
+"""Windows begin and end at multiples of this, as the look-up of rows wants it."""
+
+_SAMPLES = 64
+"""Stretches that a sample of the memory map is made of."""
+
+
+def _clipped(memmap: MemMap, starts: I64, ends: I64) -> MemMap:
+    """The memory map of several stretches [start, end), ascending and apart, as far as it exists there."""
+    lo = np.maximum(memmap.starts[:, None], starts[None, :]).ravel()
+    hi = np.minimum(memmap.ends[:, None], ends[None, :]).ravel()
+    keep = np.flatnonzero(lo < hi)
+    keep = keep[np.argsort(lo[keep])]
+    return replace(memmap, starts=lo[keep], ends=hi[keep])
+
+
+def _narrowed(s: Snapshot, memmap: MemMap) -> Snapshot:
+    window = Snapshot(s.target)
+    window.layout = replace(s.layout, memmap=memmap)
+    return window
+
+
+def window_on(s: Snapshot, first: int, last: int) -> Snapshot:
+    """A snapshot that reads the struct pages [first, last] and those of the compound page that ``first`` is in.
+
+    Its tables of pages and folios are right; nothing else may be asked of it.
+    """
+    head = read_head_pfn(s.layout, first)
+    begin = min(head, first) if head >= 0 else first
+    begin -= begin % _GRAIN
+    end = last + HEAD_PAGES
+    end += _GRAIN - end % _GRAIN
+    return _narrowed(s, _clipped(s.layout.memmap, np.array([begin], np.int64), np.array([end], np.int64)))
+
+
+def window_on_folio(s: Snapshot, pfn: int) -> Snapshot:
+    """A snapshot that reads all struct pages of the folio that a page belongs to."""
+    window = window_on(s, pfn, pfn)
+    row = window.pages.memmap.row(pfn)
+    folio = int(window.folio_of_page[row]) if row >= 0 else -1
+    if folio < 0:
+        return window
+    head = int(window.folios.pfn[folio])
+    nr = 1 << min(int(window.folios.order[folio]), 20)
+    return window_on(s, head, max(head + nr - 1, pfn))
+
+
+def sample_of(s: Snapshot, max_pages: int) -> tuple[Snapshot, int]:
+    """A snapshot that reads at most about ``max_pages`` struct pages, spread evenly over the memory map.
+
+    Returns:
+        The snapshot and how many struct pages it reads; the whole memory map when it is not larger.
+    """
+    memmap = s.layout.memmap
+    if memmap.nr_pages <= max_pages:
+        return s, memmap.nr_pages
+    each = max_pages // _SAMPLES // _GRAIN * _GRAIN
+    at = np.linspace(0, memmap.nr_pages - each, _SAMPLES).astype(np.int64)
+    starts = memmap.pfns_of_rows(at) // 512 * 512
+    sampled = _clipped(memmap, starts, starts + each)
+    return _narrowed(s, sampled), sampled.nr_pages
