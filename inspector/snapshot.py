@@ -202,7 +202,14 @@ class Snapshot:
     def rss(self) -> tuple[I64, Mask]:
         """The rss counters rebuilt: int64[mms, 4], and which mms could be rebuilt."""
         return rebuild_rss(
-            self.layout, self.pages, self.folios, self.folio_of_page, self.mms, self.vmas, self.mappings, self.census,
+            self.layout,
+            self.pages,
+            self.folios,
+            self.folio_of_page,
+            self.mms,
+            self.vmas,
+            self.mappings,
+            self.census,
             self.nonpresent,
         )
 

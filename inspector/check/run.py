@@ -101,8 +101,8 @@ def _coverage(s: Snapshot, covered: list[RuleCoverage]) -> Coverage:
     notes = list(s.missing.notes)
     if s.scheme is None:
         notes.append("the accounting scheme of this kernel is not known: rules that depend on it were not applied")
-    complete = s.missing.complete and s.scheme is not None and not any(
-        c.state in ("partial", "not-checked") for c in covered
+    complete = (
+        s.missing.complete and s.scheme is not None and not any(c.state in ("partial", "not-checked") for c in covered)
     )
     return Coverage(complete, dict(s.missing.counts), covered, notes)
 
@@ -157,8 +157,16 @@ def _findings(s: Snapshot, causes: list[Cause], limit: int) -> list[Finding]:
 
 def _replace(finding: Finding, evidence: Evidence, count: int) -> Finding:
     return Finding(
-        finding.rule, finding.severity, finding.exactness, finding.subject, finding.title, finding.observed,
-        finding.expected, evidence, finding.look, count,
+        finding.rule,
+        finding.severity,
+        finding.exactness,
+        finding.subject,
+        finding.title,
+        finding.observed,
+        finding.expected,
+        evidence,
+        finding.look,
+        count,
     )
 
 

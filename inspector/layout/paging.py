@@ -72,7 +72,9 @@ def swap_types(target: Target, page_flags: dict[str, int]) -> SwapTypes:
             if types.max_swapfiles <= room:
                 return types
     raise LayoutError(
-        "the kernel's swap types cannot be told", target.path, "Its configuration is one we have not seen; please report"
+        "the kernel's swap types cannot be told",
+        target.path,
+        "Its configuration is one we have not seen; please report",
     )
 
 

@@ -88,7 +88,11 @@ def walk_lists(
     who, addr, data, position = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((position, who))
     return ListEntries(
-        who[order], addr[order], data[order], position[order], np.concatenate(unreadable),
+        who[order],
+        addr[order],
+        data[order],
+        position[order],
+        np.concatenate(unreadable),
         np.unique(np.concatenate([*broken, who[:0]])),
     )
 

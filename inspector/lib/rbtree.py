@@ -84,8 +84,15 @@ def walk_rbtrees(memory: Memory, roots: U64, size: int, link: int) -> RbNodes:
         right_child, left_child = words[:, 1], words[:, 2]
         parts.append(
             (
-                root, raw.addr[ok], data, parent, left, np.full(len(root), depth, np.int32), edge & (left_child == 0),
-                (words[:, 0] & _COLOUR) != 0, (words[:, 0] & _PARENT) != parents_node,
+                root,
+                raw.addr[ok],
+                data,
+                parent,
+                left,
+                np.full(len(root), depth, np.int32),
+                edge & (left_child == 0),
+                (words[:, 0] & _COLOUR) != 0,
+                (words[:, 0] & _PARENT) != parents_node,
             )
         )
         rows = np.arange(total, total + len(node), dtype=np.int32)

@@ -96,6 +96,10 @@ def walk_xarrays(prog: drgn.Program, memory: Memory, heads: U64) -> XArrayEntrie
     root, index, nr, value = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.lexsort((index, root))
     return XArrayEntries(
-        root[order], index[order], nr[order], value[order], np.concatenate([*unreadable, tree[:0]]),
+        root[order],
+        index[order],
+        nr[order],
+        value[order],
+        np.concatenate([*unreadable, tree[:0]]),
         np.concatenate(broken),
     )

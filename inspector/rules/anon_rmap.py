@@ -73,9 +73,7 @@ def chain_keys(s: Snapshot, vma_rows: I64, kind: str) -> Keys:
     low, high = np.searchsorted(owner, vma_rows, "left"), np.searchsorted(owner, vma_rows, "right")
     longest = int((high - low).max()) if len(vma_rows) else 0
     safe = avcs.anon_vma_idx[listed] if len(listed) else np.full(1, -1, np.int32)
-    return tuple(
-        (kind, np.where(low + i < high, safe[np.minimum(low + i, len(safe) - 1)], -1)) for i in range(longest)
-    )
+    return tuple((kind, np.where(low + i < high, safe[np.minimum(low + i, len(safe) - 1)], -1)) for i in range(longest))
 
 
 @rule("anon-index-mismatch", group="anon-rmap", invariant="I6", rank=27)

@@ -33,7 +33,12 @@ def _compare(s: Snapshot, wrong: Mask, *, bounded: bool) -> Violations:
     why = "struct pages are missing" if unchecked else ""
     if bounded and not s.tables_complete:
         return Violations(
-            "page", np.empty(0, np.int64), {}, {}, 0, int(checkable.sum()),
+            "page",
+            np.empty(0, np.int64),
+            {},
+            {},
+            0,
+            int(checkable.sum()),
             "page tables are missing: a count can only be shown to be too low",
         )
     rows: I64 = np.flatnonzero(wrong & checkable)

@@ -171,9 +171,7 @@ def _read_anon_vmas(layout: Layout, named: U64) -> AnonVmas:
     )
 
 
-def _join(
-    layout: Layout, vmas: Vmas, anon_vmas: AnonVmas, list_addr: U64, list_owner: I32, nodes: RbNodes
-) -> Avcs:
+def _join(layout: Layout, vmas: Vmas, anon_vmas: AnonVmas, list_addr: U64, list_owner: I32, nodes: RbNodes) -> Avcs:
     """One row an avc, whether it was met on a list, in a tree, or both."""
     struct = layout.struct("struct anon_vma_chain")
     addr = np.union1d(list_addr, nodes.addr)

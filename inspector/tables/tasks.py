@@ -46,9 +46,7 @@ def build_tasks(layout: Layout) -> tuple[Tasks, int]:
         The tasks, and how many struct pid or task_struct could not be read.
     """
     namespace = layout.struct("struct pid_namespace")
-    head = layout.memory.read_u64(
-        layout.symbol("init_pid_ns") + namespace.field("idr.idr_rt.xa_head").offset
-    )
+    head = layout.memory.read_u64(layout.symbol("init_pid_ns") + namespace.field("idr.idr_rt.xa_head").offset)
     found = walk_xarrays(layout.prog, layout.memory, np.array([head or 0], np.uint64))
     pid_struct, task = layout.struct("struct pid"), layout.struct("struct task_struct")
     pids = found.value[(found.value & np.uint64(3)) == 0]

@@ -168,9 +168,7 @@ def _cut_at_borders(layout: Layout, pages: Pages, sorts: U8, m: Mappings) -> Map
     return Mappings.concat([m.take(whole), parts])
 
 
-def _judge_huge(
-    layout: Layout, folios: Folios, m: Mappings, folio: I64, head: I32, row: I64, sort: U8
-) -> U8:
+def _judge_huge(layout: Layout, folios: Folios, m: Mappings, folio: I64, head: I32, row: I64, sort: U8) -> U8:
     """A huge leaf must begin at the first page of a folio at least as large as what it maps."""
     out = sort.copy()
     span = np.zeros(len(m), np.int64)

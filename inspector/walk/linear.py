@@ -143,9 +143,7 @@ def build_links(
     )
 
 
-def read_index(
-    layout: Layout, pages: Pages, folios: Folios, head: AnyArray, folio: AnyArray
-) -> tuple[U64, Mask]:
+def read_index(layout: Layout, pages: Pages, folios: Folios, head: AnyArray, folio: AnyArray) -> tuple[U64, Mask]:
     """``folio->index`` of each folio in base pages, each struct page read once.
 
     Args:

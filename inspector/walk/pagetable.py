@@ -296,8 +296,15 @@ def _key(mm_idx: I32, va: U64) -> U64:
 def _no_mappings() -> Mappings:
     none = np.empty(0, np.int64)
     return Mappings(
-        none.astype(np.int32), none.astype(np.int32), none.astype(np.uint64), none.astype(np.uint8),
-        none.astype(np.uint32), none, none.astype(np.uint64), none.astype(np.int32), none.astype(np.uint16),
+        none.astype(np.int32),
+        none.astype(np.int32),
+        none.astype(np.uint64),
+        none.astype(np.uint8),
+        none.astype(np.uint32),
+        none,
+        none.astype(np.uint64),
+        none.astype(np.int32),
+        none.astype(np.uint16),
         none.astype(np.bool_),
     )
 
@@ -305,7 +312,16 @@ def _no_mappings() -> Mappings:
 def _no_nonpresent() -> NonPresent:
     none = np.empty(0, np.int64)
     return NonPresent(
-        none.astype(np.int32), none.astype(np.int32), none.astype(np.uint64), none.astype(np.uint8),
-        none.astype(np.uint8), none, none.astype(np.uint8), none.astype(np.uint64), none.astype(np.uint64),
-        none.astype(np.int32), none.astype(np.uint16), none.astype(np.bool_),
+        none.astype(np.int32),
+        none.astype(np.int32),
+        none.astype(np.uint64),
+        none.astype(np.uint8),
+        none.astype(np.uint8),
+        none,
+        none.astype(np.uint8),
+        none.astype(np.uint64),
+        none.astype(np.uint64),
+        none.astype(np.int32),
+        none.astype(np.uint16),
+        none.astype(np.bool_),
     )

@@ -163,9 +163,7 @@ def _places(
     page = np.where(base > index[who], base - index[who], np.uint64(0)).astype(np.int64)
     room = ((parts.vmas.end[vma_idx] - va) >> np.uint64(parts.layout.memmap.page_shift)).astype(np.int64)
     fit = np.minimum(room, nr[who] - page)
-    return Candidates(
-        who.astype(np.int32), vma_idx.astype(np.int32), va, page, np.maximum(fit, 0), via
-    ).take(valid)
+    return Candidates(who.astype(np.int32), vma_idx.astype(np.int32), va, page, np.maximum(fit, 0), via).take(valid)
 
 
 def entries_at(parts: RmapParts, c: Candidates, head_rows: AnyArray) -> I64:
@@ -222,9 +220,7 @@ def compare_views(parts: RmapParts, head_rows: I32) -> RmapView:
     single = parts.folio_of_page[np.maximum(census.head_row[rows], 0)] < 0
     # Runs of small pages cover several folios: each page is one.
     expanded = np.repeat(rows[single], m.nr[rows[single]])
-    skip = np.arange(len(expanded)) - np.repeat(
-        np.cumsum(m.nr[rows[single]]) - m.nr[rows[single]], m.nr[rows[single]]
-    )
+    skip = np.arange(len(expanded)) - np.repeat(np.cumsum(m.nr[rows[single]]) - m.nr[rows[single]], m.nr[rows[single]])
     small = rows_in_order(head_rows[order], (census.head_row[expanded] + skip).astype(np.int32))
     tables = np.bincount(order[small[small >= 0]], minlength=n)
     big = (~single) & (at >= 0)
