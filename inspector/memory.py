@@ -9,7 +9,7 @@ from typing import Protocol
 import drgn
 import numpy as np
 
-from inspector.columns import U8, U64, Mask
+from inspector.columns import I64, U8, U64, Mask
 
 CHUNK = 2 << 20
 """Bytes of one read of a long range: large enough that the cost of a call vanishes, small enough for the L2 cache."""
@@ -146,7 +146,7 @@ class Memory:
         valid = np.zeros(n, np.bool_)
         if n == 0:
             return Raw(out, valid, addresses)
-        order = np.argsort(addresses, kind="stable")
+        order: I64 = np.argsort(addresses, kind="stable").astype(np.int64)
         ordered = addresses[order]
         # A run ends where the next piece begins farther than a small gap, or where the run would exceed a chunk.
         gap = ordered[1:] - ordered[:-1] > np.uint64(size + _GAP)
@@ -155,7 +155,9 @@ class Memory:
             self._gather_run(ordered, order, lo, hi, out, valid, physical=physical)
         return Raw(out, valid, addresses)
 
-    def _gather_run(self, ordered: U64, order: U64, lo: int, hi: int, out: U8, valid: Mask, *, physical: bool) -> None:
+    def _gather_run(  # noqa: PLR0913  (the state of one gather, private to it)
+        self, ordered: U64, order: I64, lo: int, hi: int, out: U8, valid: Mask, *, physical: bool
+    ) -> None:
         size = out.shape[1]
         while lo < hi:
             base = int(ordered[lo])

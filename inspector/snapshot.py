@@ -201,17 +201,7 @@ class Snapshot:
     @cached_property
     def rss(self) -> tuple[I64, Mask]:
         """The rss counters rebuilt: int64[mms, 4], and which mms could be rebuilt."""
-        return rebuild_rss(
-            self.layout,
-            self.pages,
-            self.folios,
-            self.folio_of_page,
-            self.mms,
-            self.vmas,
-            self.mappings,
-            self.census,
-            self.nonpresent,
-        )
+        return rebuild_rss(self)
 
     @cached_property
     def mm_tables_complete(self) -> Mask:
@@ -222,7 +212,7 @@ class Snapshot:
 
     @cached_property
     def mm_in_motion(self) -> Mask:
-        """mms whose VMAs may be half changed: locked for writing, without a task yet or any more, or torn down."""
+        """Mms whose VMAs may be half changed: locked for writing, without a task yet or any more, or torn down."""
         mms = self.mms
         return mms.locked | (mms.users <= 0) | (mms.nr_tasks == 0)
 
@@ -271,9 +261,7 @@ class Snapshot:
     @cached_property
     def links(self) -> Links:
         """Every mapped folio's own index beside its place."""
-        return build_links(
-            self.layout, self.pages, self.folios, self.folio_of_page, self.vmas, self.mappings, self.census
-        )
+        return build_links(self)
 
     @cached_property
     def anon_rmap(self) -> AnonRmap:

@@ -159,7 +159,7 @@ def stored_minus_rebuilt(s: Snapshot, head_row: int) -> int:
 
 
 def _mms_with_bad_entries(s: Snapshot) -> dict[int, Cause]:
-    """mms whose entries point to pages that cannot be counted: their rss cannot balance."""
+    """Mms whose entries point to pages that cannot be counted: their rss cannot balance."""
     return {}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import AnyArray, I64
+from inspector.columns import I64, AnyArray
 from inspector.findings import Mapping, Scalar, Subject
 from inspector.snapshot import Snapshot
 from inspector.text import clean_bytes

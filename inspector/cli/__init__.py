@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import click
 
-from inspector.cli.diagnostics import INTERRUPTED, BrokenOutput, report_error
+from inspector.cli.diagnostics import BROKEN_PIPE, INTERRUPTED, BrokenOutput, report_error
+from inspector.cli.output import silence
 from inspector.cli.params import DoorGroup, Settings
 from inspector.errors import Exit
 
@@ -64,8 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenOutput as stop:
-        return stop.exit_code
+    except (BrokenOutput, BrokenPipeError):
+        silence()
+        return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001  (a traceback never reaches a user)
         return report_error(error, settings)
     return int(code) if isinstance(code, int) else int(Exit.CLEAN)

@@ -25,8 +25,6 @@ BROKEN_PIPE = 141
 class BrokenOutput(Exception):  # noqa: N818  (not an error of ours)
     """Nobody reads stdout any more; the program ends without a word."""
 
-    exit_code = BROKEN_PIPE
-
 
 def say(line: str) -> None:
     """Write one line to stderr; control characters never pass."""
@@ -91,8 +89,12 @@ def one_line(error: FolioscopeError) -> str:
 
 def _usage(error: click.ClickException) -> UsageError:
     """Click's own complaints in our form."""
-    words = error.format_message().rstrip(".")
     command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "folioscope"
+    if isinstance(error, click.NoSuchOption):
+        near = list(error.possibilities or ())[:1]
+        todo = f"Did you mean {near[0]}?" if near else f"See {command} --help"
+        return UsageError("there is no such option", error.option_name, todo)
+    words = error.format_message().rstrip(".")
     return UsageError(words[:1].lower() + words[1:], "", f"See {command} --help")
 
 

@@ -68,14 +68,14 @@ class Output:
         try:
             write()  # type: ignore[operator]  # a callable without arguments
         except BrokenPipeError:
-            _silence()
+            silence()
             raise BrokenOutput from None
         except OSError as error:
-            _silence()
+            silence()
             raise OutputError("the output cannot be written", error.strerror or str(error), "") from None
 
 
-def _silence() -> None:
+def silence() -> None:
     """Point stdout nowhere, so that the interpreter does not complain when it flushes at exit."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,1 +1,1 @@
-"""What this kernel looks like: offsets, flag bits, accounting scheme, memory map; probed by member, never by version."""
+"""What this kernel looks like: offsets, flag bits, accounting scheme, memory map, probed and not guessed."""

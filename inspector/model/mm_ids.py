@@ -63,7 +63,8 @@ def above_mappings(slots: Slots, mapped0: I64, mapped1: I64) -> Mask:
 
     Args:
         slots: As stored.
-        mapped0, mapped1: int64; mappings of the folio by the mm named in each slot.
+        mapped0: int64; mappings of the folio by the mm named in the first slot.
+        mapped1: int64; the same for the second.
     """
     return ((slots.id0 != 0) & (slots.count0 + 1 > mapped0)) | ((slots.id1 != 0) & (slots.count1 + 1 > mapped1))
 

@@ -65,7 +65,7 @@ def _shifted(s: Snapshot, links: Links, base: U64) -> tuple[I64, U64, I64, I64, 
 
 
 def chain_keys(s: Snapshot, vma_rows: I64, kind: str) -> Keys:
-    """The anon_vmas that each VMA's chains lead to, as keys of the given kind: one column for each place on the list."""
+    """Keys of the anon_vmas that each VMA's chains lead to, a column for each place on its list."""
     avcs = s.anon_rmap.avcs
     listed = np.flatnonzero((avcs.list_vma_idx >= 0) & (avcs.anon_vma_idx >= 0))
     listed = listed[np.argsort(avcs.list_vma_idx[listed], kind="stable")]

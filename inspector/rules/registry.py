@@ -112,7 +112,7 @@ RuleFunction = Callable[[Snapshot], Violations]
 _RULES: dict[str, Rule] = {}
 
 
-def rule(
+def rule(  # noqa: PLR0913  (keywords that read as the declaration of a rule)
     slug: str,
     *,
     group: str,
@@ -161,9 +161,7 @@ def select_rules(slugs: Iterable[str]) -> list[Rule]:
     wanted = set(slugs)
     if not wanted:
         return all_rules()
-    chosen = []
     groups = {r.group for r in _RULES.values()}
     for name in wanted - groups:
         find_rule(name)
-    chosen = [r for r in all_rules() if r.slug in wanted or r.group in wanted]
-    return chosen
+    return [r for r in all_rules() if r.slug in wanted or r.group in wanted]

@@ -49,7 +49,7 @@ def rss_mismatch(s: Snapshot) -> Violations:
 
 
 def _charged_for_exec(s: Snapshot, excess: I64) -> Mask:
-    """mms whose anonymous excess is the argument stack of a new mm that execve() is still building.
+    """Mms whose anonymous excess is the argument stack of a new mm that execve() is still building.
 
     The new mm has no task yet; its only VMA is a stack marked both for sequential and random reading
     (VM_STACK_INCOMPLETE_SETUP). Each such stack charges exactly one mm with its pages, so when more mms are off by

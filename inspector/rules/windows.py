@@ -17,7 +17,7 @@ from inspector.tables.anon_vmas import rows_of
 
 
 def mm_in_flight(s: Snapshot) -> Mask:
-    """mms whose entries and counters may be out of step."""
+    """Mms whose entries and counters may be out of step."""
     mms = s.mms
     return mms.locked | (mms.tlb_flush_pending > 0) | (mms.users <= 0)
 

@@ -13,8 +13,8 @@ from inspector.model.scheme import Scheme
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
-from inspector.walk.census import Census, Sort
-from inspector.walk.mappings import Mappings
+from inspector.walk.census import Sort
+from inspector.walk.parts import Counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +92,14 @@ def vma_address(vmas: Vmas, vma_idx: AnyArray, pgoff: U64, nr: U64, anon: Mask, 
     return va, inside | before
 
 
-def build_links(
-    layout: Layout, pages: Pages, folios: Folios, folio_of_page: I32, vmas: Vmas, m: Mappings, census: Census
-) -> Links:
+def build_links(parts: Counted) -> Links:
     """Every normal mapping beside the index of its folio.
 
     Args:
-        layout: The kernel's layout.
-        pages: Struct pages.
-        folios: Compound pages.
-        folio_of_page: Row in ``folios`` of each page, -1 for small ones.
-        vmas: The VMAs.
-        m: The mappings as the census cut them.
-        census: Tells which mappings are normal.
+        parts: The tables of a snapshot.
     """
+    layout, pages, folios, vmas = parts.layout, parts.pages, parts.folios, parts.vmas
+    folio_of_page, m, census = parts.folio_of_page, parts.mappings, parts.census
     rows = np.flatnonzero((census.sort == Sort.NORMAL) & (m.vma_idx >= 0))
     large = folio_of_page[census.head_row[rows]] >= 0
     single = rows[~large]

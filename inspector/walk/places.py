@@ -56,9 +56,7 @@ def readings(layout: Layout, number: int) -> list[Reading]:
         found.append(Reading("page", index, offset, "it lies in the memory map, the array of struct pages"))
     physical = number - layout.memory.direct_map_base
     if physical >= 0 and known(physical >> memmap.page_shift):
-        found.append(
-            Reading("virt", physical >> memmap.page_shift, physical & _PAGE_MASK, "it lies in the direct map")
-        )
+        found.append(Reading("virt", physical >> memmap.page_shift, physical & _PAGE_MASK, "it lies in the direct map"))
     return found
 
 

@@ -3,45 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
-from inspector.layout.kernel import Layout
-from inspector.tables.anon_vmas import AnonRmap, rows_of
-from inspector.tables.folios import Folios
-from inspector.tables.i_mmap import FileRmap
-from inspector.tables.pages import Pages
-from inspector.tables.vmas import Vmas
-from inspector.walk.census import Census
+from inspector.tables.anon_vmas import rows_of
 from inspector.walk.linear import read_index, vma_address
-from inspector.walk.mappings import Mappings
-
-
-class RmapParts(Protocol):
-    """The tables that the road leads through: a snapshot has them all."""
-
-    @property
-    def layout(self) -> Layout: ...  # noqa: D102
-    @property
-    def pages(self) -> Pages: ...  # noqa: D102
-    @property
-    def folios(self) -> Folios: ...  # noqa: D102
-    @property
-    def folio_of_page(self) -> I32: ...  # noqa: D102
-    @property
-    def vmas(self) -> Vmas: ...  # noqa: D102
-    @property
-    def mappings(self) -> Mappings: ...  # noqa: D102
-    @property
-    def census(self) -> Census: ...  # noqa: D102
-    @property
-    def anon_rmap(self) -> AnonRmap: ...  # noqa: D102
-    @property
-    def file_rmap(self) -> FileRmap: ...  # noqa: D102
+from inspector.walk.parts import RmapParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +94,8 @@ def _anon_places(parts: RmapParts, asked: I64, pointer: U64, index: U64, nr: I64
     inside = inside[np.argsort(avcs.tree_idx[inside], kind="stable")]
     tree = rows_of(parts.anon_rmap.anon_vmas.addr, pointer[asked])
     who, entry = _pair(asked, tree, inside, avcs.tree_idx[inside])
-    first, last = avcs.first[entry], avcs.last[entry]
-    return _places(parts, who, avcs.vma_idx[entry], first, last, avcs.addr[entry], index, nr, anon=True)
+    found = _Overlap(who, avcs.vma_idx[entry], avcs.first[entry], avcs.last[entry], avcs.addr[entry])
+    return _places(parts, found, index, nr, anon=True)
 
 
 def _file_places(parts: RmapParts, asked: I64, pointer: U64, index: U64, nr: I64) -> Candidates:
@@ -136,8 +106,8 @@ def _file_places(parts: RmapParts, asked: I64, pointer: U64, index: U64, nr: I64
     tree = rows_of(spaces.addr, pointer[asked])
     who, entry = _pair(asked, tree, inside, nodes.space_idx[inside])
     via = spaces.addr[nodes.space_idx[entry]]
-    first, last = nodes.first[entry], nodes.last[entry]
-    return _places(parts, who, nodes.vma_idx[entry], first, last, via, index, nr, anon=False)
+    found = _Overlap(who, nodes.vma_idx[entry], nodes.first[entry], nodes.last[entry], via)
+    return _places(parts, found, index, nr, anon=False)
 
 
 def _pair(asked: I64, tree: I32, members: I64, member_tree: I32) -> tuple[I64, I64]:
@@ -150,12 +120,22 @@ def _pair(asked: I64, tree: I32, members: I64, member_tree: I32) -> tuple[I64, I
     return who, members[np.repeat(low, count) + place]
 
 
-def _places(
-    parts: RmapParts, who: I64, vma_idx: I32, first: U64, last: U64, via: U64, index: U64, nr: I64, *, anon: bool
-) -> Candidates:
+@dataclass(frozen=True, slots=True)
+class _Overlap(Table):
+    """Members of the trees that folios lead to: whose, which VMA, its page offsets, and what led there."""
+
+    who: I64
+    vma_idx: I32
+    first: U64
+    last: U64
+    via: U64
+
+
+def _places(parts: RmapParts, found: _Overlap, index: U64, nr: I64, *, anon: bool) -> Candidates:
     """Addresses of the overlapping ones (vma_address())."""
-    overlap = (first <= index[who] + nr[who].astype(np.uint64) - np.uint64(1)) & (last >= index[who])
-    who, vma_idx, via = who[overlap], vma_idx[overlap], via[overlap]
+    end = index[found.who] + nr[found.who].astype(np.uint64) - np.uint64(1)
+    found = found.take(np.flatnonzero((found.first <= end) & (found.last >= index[found.who])))
+    who, vma_idx, via = found.who, found.vma_idx, found.via
     kind = np.full(len(who), anon)
     pages = nr[who].astype(np.uint64)
     va, valid = vma_address(parts.vmas, vma_idx, index[who], pages, kind, parts.layout.memmap.page_shift)

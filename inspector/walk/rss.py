@@ -7,12 +7,10 @@ import numpy as np
 from inspector.arch.base import MIGRATION_KINDS, Kind, Level
 from inspector.columns import I64, Mask
 from inspector.layout.kernel import Layout
-from inspector.tables.folios import Folios
-from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP, Mms
+from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.tables.pages import Pages
-from inspector.tables.vmas import Vmas
-from inspector.walk.census import Census, Sort
-from inspector.walk.mappings import Mappings, NonPresent
+from inspector.walk.census import Sort
+from inspector.walk.parts import Counted
 
 
 def entry_pages(layout: Layout, levels: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> I64:
@@ -31,25 +29,21 @@ def rss_class(layout: Layout, pages: Pages, head_row: I64) -> I64:
     return np.where(anon, RSS_ANON, np.where(swapbacked, RSS_SHMEM, RSS_FILE)).astype(np.int64)
 
 
-def rebuild_rss(
-    layout: Layout,
-    pages: Pages,
-    folios: Folios,
-    folio_of_page: I64,
-    mms: Mms,
-    vmas: Vmas,
-    mappings: Mappings,
-    census: Census,
-    nonpresent: NonPresent,
-) -> tuple[I64, Mask]:
+def rebuild_rss(parts: Counted) -> tuple[I64, Mask]:
     """Pages of each class in each mm.
 
     Counted are normal leaves, and migration and device entries by the folio they stand for; hugetlb is not. Swap
     entries count one each.
 
+    Args:
+        parts: The tables of a snapshot.
+
     Returns:
         ``(rss, known)``: int64[mms, 4] and bool[mms]; an mm is not known when an entry's page cannot be read.
     """
+    layout, pages, folios, vmas = parts.layout, parts.pages, parts.folios, parts.vmas
+    mms, mappings, census, nonpresent = parts.mms, parts.mappings, parts.census, parts.nonpresent
+    folio_of_page = parts.folio_of_page
     n = len(mms)
     rss = np.zeros((n, 4), np.int64)
     known = np.ones(n, np.bool_)
