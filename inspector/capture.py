@@ -27,6 +27,8 @@ from inspector.private_pages import PRIVATE, judge_pages
 from inspector.recording import Recorder, debug_files, open_recording, recording_program
 from inspector.snapshot import Snapshot
 from inspector.target import Target, open_core
+from inspector.walk.names import vma_names
+from inspector.walk.smaps import vma_figures
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
@@ -116,7 +118,7 @@ def capture(
 def _require_free(path: Path, target: Target, *, is_forced: bool) -> None:
     if not path.exists():
         return
-    if target.kind in ("core", "kdump") and path.samefile(target.path):
+    if target.kind in ("core", "kdump") and target.path and path.samefile(target.path):
         raise UsageError("a dump cannot be captured into itself", str(path), "Name another file")
     if path.is_dir():
         raise UsageError("this is a directory", str(path), "Name a file in it")
@@ -162,6 +164,8 @@ def _record(target: Target, spool: PageSpool, tell: Progress) -> _Recorded:
             notes.append(f"{what}: {str(error).rstrip('.')}.")
     tell("check", _STEPS - 3, _STEPS)
     report = run_check(s)
+    recorder.kind = KINDS.index("page tables")
+    _read_direct_map(s, spool)
     pfns, kinds, left_out = _choose(s, spool)
     memmap = s.layout.memmap
     ram = list(zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True))
@@ -172,7 +176,10 @@ def _record(target: Target, spool: PageSpool, tell: Progress) -> _Recorded:
 def _reopened_answers(part: Path, path: Path, symbols: list[str]) -> object:
     """What a check of the written file answers."""
     try:
-        return _answers(run_check(Snapshot(open_core(str(part), symbols, types="dwarf" if symbols else "btf"))))
+        s = Snapshot(open_core(str(part), symbols, types="dwarf" if symbols else "btf"))
+        # As in the recording: a table that is built tells what it lacks, wanted by a rule or not.
+        _read_all(s)
+        return _answers(run_check(s))
     except TargetError as error:
         raise TargetError(f"the capture cannot be used ({error.what})", str(path), "Please report this") from error
 
@@ -196,6 +203,12 @@ def _read_all(s: Snapshot) -> None:
                     getattr(owner, name)
 
 
+def _read_vmas(s: Snapshot) -> None:
+    """Read what listings tell of VMAs: files' paths and other names, swapped shmem."""
+    vma_figures(s)
+    vma_names(s.layout, s.mms, s.vmas, np.arange(len(s.vmas)))
+
+
 def _read_as_drgn(s: Snapshot) -> None:
     """Read what plain drgn reads when it opens a dump and walks the tasks."""
     prog, limit = s.target.prog, 2 * len(s.tasks) + 64
@@ -211,11 +224,34 @@ _STAGES: tuple[tuple[str, str, Callable[[Snapshot], object]], ...] = (
     ("processes", "processes", lambda s: s.vmas),
     ("page tables", "page tables", lambda s: s.tables),
     ("reverse maps and other tables", "other", _read_all),
+    ("names and sizes of VMAs", "other", _read_vmas),
     ("tasks and modules as drgn reads them", "other", _read_as_drgn),
 )
-"""What is read, as what it is counted, and how."""
+"""What is read, as what it is counted, and how. The snapshot's tables are in by themselves; what reads the target
+without the snapshot keeping it needs a line here."""
 
 _STEPS = len(_STAGES) + 4
+
+
+def _read_direct_map(s: Snapshot, spool: PageSpool) -> None:
+    """Read the kernel's page tables over every kept page, which the inspector reads by physical address.
+
+    drgn has libkdumpfile translate addresses of the direct map, too, and that takes the tables.
+    """
+    base, shift = s.layout.memory.direct_map_base, s.layout.memmap.page_shift
+    per_table = 1 << s.layout.pmd_order
+    done = np.empty(0, np.int64)
+    while True:
+        # One kept page in what a lowest table covers; its tables may lie where nothing was kept before.
+        kept = spool.pfns()
+        regions, first = np.unique(kept // per_table, return_index=True)
+        new = ~np.isin(regions, done)
+        if not new.any():
+            return
+        for pfn in kept[first[new]].tolist():
+            with suppress(drgn.FaultError):
+                s.target.prog.read(base + (pfn << shift), 1)
+        done = regions
 
 
 def _choose(s: Snapshot, spool: PageSpool) -> tuple[I64, U8, dict[str, int]]:

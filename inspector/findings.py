@@ -22,7 +22,8 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a finding is about. Addresses are kernel virtual unless the name says otherwise."""
 
     kind: str
-    """folio, page, mm, vma, table (page table), entry (page-table entry), anon_vma, anon_vma_chain, address_space."""
+    """folio, page, mm, vma, table (page table), entry (page-table entry), anon_vma, anon_vma_chain, address_space,
+    stable_node, ksm, hstate."""
     pfn: int | None = None
     page: int | None = None
     """Address of the struct page."""

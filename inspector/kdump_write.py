@@ -160,13 +160,13 @@ def _headers(header: DumpHeader, nr_pages: int, max_pfn: int, sub_blocks: int, b
     first = _HEADER.pack(
         b"KDUMP   ", _VERSION, b"".join(_uts_field(text) for text in uts), header.stopped_at, 0, _ZLIB, block,
         sub_blocks, bitmap_blocks, min(max_pfn, 0xFFFFFFFF), nr_pages, 0, nr_pages, 0, header.nr_cpus,
-    )
+    )  # fmt: skip
     # VMCOREINFO is pointed to twice: as it is, and as the ELF note around it, which readers of version 4 on look for.
     note, note_at = _note(header.vmcoreinfo), block + _SUB_HEADER.size
     second = _SUB_HEADER.pack(
         header.phys_base, _LEFT_OUT, 0, 0, max_pfn, note_at + _NOTE_HEAD, len(header.vmcoreinfo), note_at, len(note),
         0, 0, 0, max_pfn, max_pfn,
-    )
+    )  # fmt: skip
     return first.ljust(block, b"\0") + (second + note).ljust(sub_blocks * block, b"\0")
 
 

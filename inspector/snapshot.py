@@ -15,7 +15,9 @@ from inspector.model.expect import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.folios import Folios, build_folios, settle_page_mapcount
+from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
+from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mms import Mms, build_mms
 from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.slabs import cache_objects
@@ -23,6 +25,7 @@ from inspector.tables.tasks import Tasks, build_tasks
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
 from inspector.target import Target
 from inspector.walk.census import Census, take_census
+from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
@@ -36,6 +39,7 @@ from inspector.walk.mappings import (
 )
 from inspector.walk.pagetable import walk_page_tables
 from inspector.walk.rss import rebuild_rss
+from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 
 
 class Snapshot:
@@ -64,8 +68,12 @@ class Snapshot:
         return cache or 0
 
     @cached_property
+    def _rmap_item_cache(self) -> int:
+        return self.layout.variable("rmap_item_cache") or 0
+
+    @cached_property
     def _sweep(self) -> Sweep:
-        caches = np.array([c for c in (self._mm_cachep,) if c], np.uint64)
+        caches = np.array([c for c in (self._mm_cachep, self._rmap_item_cache) if c], np.uint64)
         sweep = sweep_pages(self.layout, caches)
         self.missing.add("struct pages", int((~sweep.pages.readable).sum()))
         return sweep
@@ -287,6 +295,31 @@ class Snapshot:
         rmap = build_file_rmap(self.layout, self.vmas, np.unique(named))
         self.missing.add("files and address_spaces", rmap.unreadable)
         return rmap
+
+    @cached_property
+    def ksm(self) -> Ksm:
+        """KSM's stable nodes, rmap_items and mm slots."""
+        slots = cache_objects(self.layout, self._sweep, self.folios, self._rmap_item_cache)
+        ksm = build_ksm(self.layout, slots, self.mms.addr)
+        self.missing.add("KSM nodes and items", ksm.unreadable)
+        return ksm
+
+    @cached_property
+    def ksm_entries(self) -> KsmEntries:
+        """Every entry of a KSM page and the rmap_item that leads to it."""
+        return ksm_entries(self)
+
+    @cached_property
+    def hugetlb(self) -> Hugetlb:
+        """hugetlb's pools, folios and VMAs."""
+        hugetlb = build_hugetlb(self.layout, self.folios, self.vmas)
+        self.missing.add("hugetlb pools and files", hugetlb.unreadable)
+        return hugetlb
+
+    @cached_property
+    def hugetlb_tables(self) -> tuple[HugetlbTables, Sharers]:
+        """PMD tables of hugetlb memory, and the places each is reached from."""
+        return hugetlb_tables(self)
 
     def mappings_of(self, pfn: int, nr: int = 1) -> I64:
         """Rows of the mappings that cover any of the pages [pfn, pfn + nr)."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,8 +25,8 @@ Types = Literal["auto", "dwarf", "btf"]
 TypesFrom = Literal["DWARF", "BTF"]
 
 _KCORE = "/proc/kcore"
-_QMP_SECONDS = 5.0
-"""How long a QMP socket may take to greet."""
+_QMP_SECONDS = 10.0
+"""How long a QMP server may take to answer."""
 
 _LOW_HALF = 1 << 47
 """Addresses below belong to user space; kernel data is never there."""
@@ -186,11 +188,12 @@ def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto
     prog = drgn.Program()
     with _qmp_socket(address) as connection:
         try:
-            # drgn keeps its own copy of the descriptor.
+            # drgn takes over the descriptor that it is given, even when it fails.
             prog.set_qemu_qmp(os.dup(connection.fileno()))
         except Exception as error:
             todo = "It must be the QMP socket of a running guest that nobody else is connected to"
-            raise TargetError(f"the guest cannot be opened ({_reason(error)})", address, todo) from error
+            reason = "it does not answer" if isinstance(error, BlockingIOError) else _reason(error)
+            raise TargetError(f"the guest cannot be opened ({reason})", address, todo) from error
     return _complete(_Opening(prog, "qemu", address), symbols, types)
 
 
@@ -237,6 +240,10 @@ def _qmp_socket(address: str) -> socket.socket:
         connection.close()
         raise TargetError("this socket does not speak QMP", address, todo)
     connection.settimeout(None)
+    # drgn blocks on this socket: a QEMU that stops answering must end in an error, not in a hang.
+    patience = struct.pack("@ll", int(_QMP_SECONDS), int(_QMP_SECONDS % 1 * 1e6))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
     return connection
 
 
@@ -339,24 +346,14 @@ def _require_match(path: str, file: SymbolsFile, info: dict[str, str]) -> None:
             todo = f"The dump is of {release}, build id {wanted}; the file has {file.build_id}"
             raise TargetError("the symbols are of another kernel", path, todo)
         return
-    if release and f"Linux version {release} ".encode() not in _Haystack(path):
+    if release and not _holds(path, f"Linux version {release} ".encode()):
         raise TargetError("the symbols are of another kernel", path, f"The dump is of {release}")
 
 
-class _Haystack:
-    """A file to look for bytes in, a piece at a time."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __contains__(self, needle: bytes) -> bool:
-        with Path(self._path).open("rb") as file:
-            tail = b""
-            while piece := file.read(1 << 22):
-                if needle in tail + piece:
-                    return True
-                tail = piece[-len(needle) :]
-        return False
+def _holds(path: str, needle: bytes) -> bool:
+    """Whether a file that is not empty contains ``needle``."""
+    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return view.find(needle) >= 0
 
 
 def _require_used(prog: drgn.Program, given: dict[str, SymbolsFile], kernel: drgn.Module) -> None:

@@ -8,7 +8,7 @@ _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def clean(text: str) -> str:
-    """``text`` with every character that is not printable replaced by an escape such as ``\\x1b``."""
+    r"""``text`` with every character that is not printable replaced by an escape such as ``\x1b``."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
@@ -54,7 +54,7 @@ def counted(value: int, one: str, many: str = "") -> str:
 def duration(seconds: int) -> str:
     """A length of time in its two largest units: ``2 d 3 h``, ``18 s``."""
     units = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")]
-    parts = []
+    parts: list[str] = []
     for length, name in units:
         if seconds >= length or (length == 1 and not parts):
             parts.append(f"{seconds // length} {name}")

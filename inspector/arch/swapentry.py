@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
+from typing import Self
 
 import numpy as np
 
@@ -17,6 +19,18 @@ MARKER_UFFD_WP = 1
 MARKER_POISONED = 2
 MARKER_GUARD = 4
 """Bits of a marker's offset (include/linux/swapops.h, pte_marker)."""
+
+_NR_MIGRATION = 3
+_NR_PRIVATE = 2
+"""SWP_DEVICE_WRITE and SWP_DEVICE_READ; one or two numbers for device-exclusive entries follow them."""
+
+_LEGAL = {
+    "hwpoison": (0, 1),
+    "migration": (0, _NR_MIGRATION),
+    "device": (0, _NR_PRIVATE + 1, _NR_PRIVATE + 2),
+    "marker": (0, 1),
+    "swapin_error": (0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class SwapTypes:
         swapin_error: Numbers taken by failed swap-ins (6.1): 0 or 1.
 
     Raises:
-        ValueError: The numbers do not add up to 32.
+        ValueError: The numbers do not add up to 32, or a feature takes a number that no kernel gives it.
     """
 
     max_swapfiles: int
@@ -43,15 +57,19 @@ class SwapTypes:
     swapin_error: int
 
     def __post_init__(self) -> None:
+        for name, legal in _LEGAL.items():
+            if getattr(self, name) not in legal:
+                msg = f"{name} takes {getattr(self, name)} swap types, but only {legal} are known: {self}"
+                raise ValueError(msg)
         total = self.max_swapfiles + self.hwpoison + self.migration + self.device + self.marker + self.swapin_error
-        if total != NR_TYPES:
-            msg = f"swap types add up to {total}, not {NR_TYPES}: {self}"
+        if self.max_swapfiles < 0 or total != NR_TYPES:
+            msg = f"swap types are ambiguous: they add up to {total}, not {NR_TYPES}: {self}"
             raise ValueError(msg)
 
     @cached_property
     def kinds(self) -> U8:
         """uint8[32]; the `Kind` of each type number."""
-        exclusive = [Kind.DEVICE_EXCLUSIVE] * (self.device - 2)
+        exclusive = [Kind.DEVICE_EXCLUSIVE] * (self.device - _NR_PRIVATE)
         names = [Kind.SWAP] * self.max_swapfiles
         names += [Kind.HWPOISON] * self.hwpoison
         names += [Kind.MIGRATION_READ, Kind.MIGRATION_READ_EXCLUSIVE, Kind.MIGRATION_WRITE][: self.migration]
@@ -60,8 +78,63 @@ class SwapTypes:
         names += [Kind.SWAPIN_ERROR] * self.swapin_error
         return np.array(names, np.uint8)
 
+    @classmethod
+    def from_max_swapfiles(
+        cls,
+        max_swapfiles: int,
+        *,
+        memory_failure: bool,
+        migration: bool,
+        swapin_error: bool,
+        exclusive_numbers_hint: int | None = None,
+    ) -> Self:
+        """Solve for what leaves no trace of its own: whether device memory and PTE markers were configured.
+
+        MAX_SWAPFILES is 32 less the numbers of every feature, so the one way to fill the gap is the answer. Markers
+        are optional only beside the number of failed swap-ins: since 6.2 both are always compiled in as markers.
+
+        Args:
+            max_swapfiles: Length of the array ``swap_info``.
+            memory_failure: Whether CONFIG_MEMORY_FAILURE is set (PG_hwpoison exists).
+            migration: Whether CONFIG_MIGRATION is set (migrate_pages() exists).
+            swapin_error: Whether failed swap-ins have a number of their own (5.19 to 6.1).
+            exclusive_numbers_hint: Numbers of device-exclusive entries where device memory is configured: 2 on 6.1 and
+                6.12, 1 on 7.x; None when it is not known.
+
+        Raises:
+            ValueError: No numbering fits, or several do: the numbering is then ambiguous.
+        """
+        exclusive = (1, 2) if exclusive_numbers_hint is None else (exclusive_numbers_hint,)
+        devices = (0, *(_NR_PRIVATE + numbers for numbers in exclusive))
+        known = (int(memory_failure), _NR_MIGRATION if migration else 0)
+        fits = [
+            (device, marker)
+            for device, marker in product(devices, (0, 1) if swapin_error else (1,))
+            if max_swapfiles + sum(known) + device + marker + swapin_error == NR_TYPES
+        ]
+        if len(fits) != 1:
+            found = f"{len(fits)} numberings fit" if fits else "no numbering fits"
+            msg = (
+                f"swap types are ambiguous: {found} MAX_SWAPFILES {max_swapfiles} with memory_failure={memory_failure},"
+                f" migration={migration}, swapin_error={swapin_error}, device-exclusive numbers {exclusive}"
+            )
+            raise ValueError(msg)
+        device, marker = fits[0]
+        return cls(max_swapfiles, *known, device, marker, int(swapin_error))
+
 
 def solve(*, hwpoison: bool, migration: bool, device: int, marker: bool, swapin_error: bool) -> SwapTypes:
-    """The types of a kernel with the given features; MAX_SWAPFILES is what they leave of 32."""
-    taken = (int(hwpoison), 3 if migration else 0, device, int(marker), int(swapin_error))
+    """The types of a kernel whose features are all known; MAX_SWAPFILES is what they leave of 32.
+
+    Args:
+        hwpoison: Whether CONFIG_MEMORY_FAILURE is set.
+        migration: Whether CONFIG_MIGRATION is set.
+        device: Numbers taken by CONFIG_DEVICE_PRIVATE: 0, 3 or 4.
+        marker: Whether PTE markers have a number.
+        swapin_error: Whether failed swap-ins have one.
+
+    Raises:
+        ValueError: No kernel gives device memory that many numbers.
+    """
+    taken = (int(hwpoison), _NR_MIGRATION if migration else 0, device, int(marker), int(swapin_error))
     return SwapTypes(NR_TYPES - sum(taken), *taken)

@@ -10,9 +10,9 @@ from functools import cached_property
 
 import numpy as np
 
-from inspector.arch.base import Bit, Kind, Level, LevelShape
+from inspector.arch.base import MIGRATION_KINDS, Bit, Kind, Level, LevelShape
 from inspector.arch.swapentry import SwapTypes
-from inspector.columns import U8, U16, U64, Mask
+from inspector.columns import U8, U16, U64, AnyArray, Mask
 
 PRESENT = np.uint64(1 << 0)
 RW = np.uint64(1 << 1)
@@ -35,25 +35,49 @@ SWP_EXCLUSIVE = np.uint64(1 << 3)
 _ERRATUM = ACCESSED | DIRTY
 """Bits that some processors set in an entry that is not present (_PAGE_KNL_ERRATUM_MASK)."""
 
+_ONE = np.uint64(1)
 _PFN_FIELD = np.uint64(((1 << 52) - 1) & ~0xFFF)
-_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _SWP_TYPE_SHIFT = np.uint64(59)
 _SWP_OFFSET_SHIFT = np.uint64(14)
 _SWP_TYPE_BITS = np.uint64(5)
+
+_SHIFT = {Level.PTE: 12, Level.PMD: 21, Level.PUD: 30, Level.P4D: 39, Level.PGD: 48}
+
+_LOW_BITS = 12
+_HIGH_SHIFT = 57
+"""Attributes lie in the low 12 bits and from bit 57 on; what is between is the page frame and nothing else."""
+
+_PIECE = 1 << 14
+"""Entries taken through several passes at a time (128 KiB), so that only the first one waits for memory."""
+
+_NO_LEAF = (Level.PGD, Level.P4D)
+
+_HUGE_KINDS = {
+    Level.PMD: (*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.HWPOISON, Kind.MARKER, Kind.SWAP),
+    Level.PUD: (*MIGRATION_KINDS, Kind.HWPOISON, Kind.MARKER, Kind.SWAP),
+}
+"""What may stand in place of a huge leaf: transparent huge pages know migration and device memory, hugetlb migration,
+poison and markers. A swap entry is legal nowhere, but it is named for the rule that no hugetlb mapping holds one."""
 
 
 @dataclass(frozen=True)
 class X86_64:  # noqa: N801  (the kernel's spelling)
     """Decoder of one x86-64 kernel's entries.
 
+    Every method takes a one-dimensional uint64 array of any length and leaves it as it is.
+
     Attributes:
         levels: 4 or 5.
         swap_types: How this kernel numbers its swap types.
         physical_mask: Bits that a physical address may have (the variable ``physical_mask``).
         sme_mask: The memory encryption bit, 0 without.
-        max_physmem_bits: MAX_PHYSMEM_BITS, for the page frame field of migration entries.
+        max_physmem_bits: MAX_PHYSMEM_BITS, for the page frame field of migration entries: 46, or 52 with 5 levels.
         devmap: Whether bit 57 of a leaf marks DAX memory (before 6.17).
-        saved_dirty: Whether bit 58 keeps the dirty bit of read-only entries (6.6 and later).
+        saved_dirty: Whether read-only entries keep their dirty bit in bit 58, so that dirty and read-only together
+            mean a shadow stack (6.6 and later).
+
+    Raises:
+        ValueError: Neither 4 nor 5 levels.
     """
 
     levels: int
@@ -64,6 +88,11 @@ class X86_64:  # noqa: N801  (the kernel's spelling)
     devmap: bool = False
     saved_dirty: bool = False
 
+    def __post_init__(self) -> None:
+        if self.levels not in (4, 5):
+            msg = f"x86-64 has page tables of 4 or 5 levels, not {self.levels}"
+            raise ValueError(msg)
+
     @property
     def name(self) -> str:
         """The kernel's name of the architecture."""
@@ -72,108 +101,132 @@ class X86_64:  # noqa: N801  (the kernel's spelling)
     @property
     def page_shift(self) -> int:
         """log2 of the page size."""
-        return 12
+        return _SHIFT[Level.PTE]
 
     @cached_property
     def shapes(self) -> tuple[LevelShape, ...]:
         """The levels from the top of the tree down to the PTE level."""
-        lower = (
-            LevelShape(Level.PUD, 30, 512, 512, True),
-            LevelShape(Level.PMD, 21, 512, 512, True),
-            LevelShape(Level.PTE, 12, 512, 512, True),
-        )
+        lower = tuple(LevelShape(level, _SHIFT[level], 512, 512, True) for level in (Level.PUD, Level.PMD, Level.PTE))
         if self.levels == 5:
             return (LevelShape(Level.PGD, 48, 512, 256, False), LevelShape(Level.P4D, 39, 512, 512, False), *lower)
         return (LevelShape(Level.PGD, 39, 512, 256, False), *lower)
 
     @cached_property
-    def _address(self) -> U64:
-        return np.uint64(self.physical_mask & ~self.sme_mask) & _PFN_FIELD  # type: ignore[return-value]
+    def _address(self) -> np.uint64:
+        return np.uint64(self.physical_mask & ~self.sme_mask) & _PFN_FIELD
+
+    @cached_property
+    def _reserved(self) -> np.uint64:
+        """Bits of the page frame field that no address has; the encryption bit is none of them."""
+        return _PFN_FIELD & ~(self._address | np.uint64(self.sme_mask))
 
     def leaf_mask(self, level: Level, entries: U64) -> Mask:
-        """Which entries are leaves (pte_present(), pmd_leaf())."""
+        """Which entries are leaves (pte_present(), pmd_leaf(), pud_leaf())."""
         if level == Level.PTE:
-            return (entries & (PRESENT | PROTNONE)) != 0
-        if level in (Level.PGD, Level.P4D):
+            return _test(entries, PRESENT | PROTNONE, np.not_equal, np.uint64(0))
+        if level in _NO_LEAF:
             return np.zeros(len(entries), np.bool_)
         # PSE stays while a huge entry is invalidated for a moment, so it alone makes it present (pmd_present()).
-        return (entries & PSE) != 0
+        return _test(entries, PSE, np.not_equal, np.uint64(0))
 
     def table_mask(self, level: Level, entries: U64) -> Mask:
-        """Which entries point to the next table."""
+        """Which entries point to the next table: present, not huge, no reserved bit of the address set."""
         if level == Level.PTE:
             return np.zeros(len(entries), np.bool_)
-        fits = (entries & _PFN_FIELD & ~(self._address | np.uint64(self.sme_mask))) == 0
-        return ((entries & (PRESENT | PSE)) == PRESENT) & fits
-
-    def _plain(self, entries: U64) -> U64:
-        """Entries with the page frame bits of non-present ones inverted back (flip_protnone_guard())."""
-        inverted = (entries & PRESENT) == 0
-        if not inverted.any():
-            return entries
-        return np.where(inverted & (entries != 0), entries ^ _PFN_FIELD, entries)
+        return _test(entries, PRESENT | PSE | self._reserved, np.equal, PRESENT)
 
     def leaf_pfn(self, level: Level, entries: U64) -> U64:
-        """First page frame of each leaf."""
-        mask = self._address
-        if level == Level.PMD:
-            mask = mask & np.uint64(~((1 << 21) - 1) & 0xFFFFFFFFFFFFFFFF)
-        elif level == Level.PUD:
-            mask = mask & np.uint64(~((1 << 30) - 1) & 0xFFFFFFFFFFFFFFFF)
-        return (self._plain(entries) & mask) >> np.uint64(12)
+        """First page frame of each leaf (pte_pfn(), pmd_pfn(), pud_pfn()); meaningless for other entries.
+
+        The page frame of an entry that is not present for the hardware is stored inverted (protnone_mask()).
+        """
+        huge = np.uint64(~((1 << _SHIFT[level]) - 1) & ((1 << 64) - 1))
+        mask, shift = self._address & huge, np.uint64(self.page_shift)
+        out = np.empty(len(entries), np.uint64)
+        for at in range(0, len(entries), _PIECE):
+            part, pfn = entries[at : at + _PIECE], out[at : at + _PIECE]
+            if _all_present(part):
+                np.bitwise_and(part, mask, out=pfn)
+            else:
+                np.bitwise_and(part, PRESENT, out=pfn)
+                np.subtract(pfn, _ONE, out=pfn)  # all ones where an entry is not present, 0 where it is
+                np.bitwise_xor(pfn, part, out=pfn)
+                np.bitwise_and(pfn, mask, out=pfn)
+            np.right_shift(pfn, shift, out=pfn)
+        return out
 
     def table_pfn(self, entries: U64) -> U64:
-        """Page frame of the next table."""
-        return (entries & self._address) >> np.uint64(12)
+        """Page frame of the next table; meaningless for other entries."""
+        return (entries & self._address) >> np.uint64(self.page_shift)
 
     def leaf_step(self, level: Level, entries: U64) -> U64:
-        """Difference between neighbouring entries of a contiguous mapping; inverted entries count down."""
-        shift = {Level.PTE: 12, Level.PMD: 21, Level.PUD: 30}[level]
-        step = np.uint64(1 << shift)
-        absent = (entries & PRESENT) == 0
-        if not absent.any():
-            return np.broadcast_to(step, entries.shape)
-        return np.where(absent, np.uint64((1 << 64) - (1 << shift)), step)
+        """Difference between neighbouring entries of a contiguous mapping; inverted entries count down.
+
+        The array may be read-only: one number seen as many (pte_advance_pfn()).
+        """
+        shift = _SHIFT[level]
+        if _all_present(entries):
+            return np.broadcast_to(np.uint64(1 << shift), entries.shape)
+        step = entries & PRESENT
+        step <<= np.uint64(shift + 1)
+        step -= np.uint64(1 << shift)
+        return step
 
     def leaf_bits(self, level: Level, entries: U64) -> U16:
         """Attributes of leaves."""
-        bits = np.zeros(len(entries), np.uint16)
-        dirty = DIRTY | SAVED_DIRTY if self.saved_dirty else DIRTY
-        tests = [
+        low, high = self._leaf_bits
+        out = np.empty(len(entries), np.uint16)
+        for at in range(0, len(entries), _PIECE):
+            part = entries[at : at + _PIECE]
+            bits = low[part & np.uint64((1 << _LOW_BITS) - 1)]
+            bits |= high[part >> np.uint64(_HIGH_SHIFT)]
+            out[at : at + _PIECE] = bits
+        return out
+
+    @cached_property
+    def _leaf_bits(self) -> tuple[U16, U16]:
+        """Attributes by the low 12 bits of a leaf, and by the bits from 57 on."""
+        entries = np.arange(1 << _LOW_BITS, dtype=np.uint64)
+        pairs = [
             (RW, Bit.WRITE),
-            (dirty, Bit.DIRTY),
+            (DIRTY, Bit.DIRTY),
             (ACCESSED, Bit.YOUNG),
             (USER, Bit.USER),
             (SPECIAL, Bit.SPECIAL),
             (UFFD_WP, Bit.UFFD_WP),
             (SOFT_DIRTY, Bit.SOFT_DIRTY),
         ]
-        if self.devmap:
-            tests.append((DEVMAP, Bit.DEVMAP))
-        for mask, bit in tests:
-            bits |= np.where((entries & mask) != 0, np.uint16(bit), np.uint16(0))
-        bits |= np.where((entries & NX) == 0, np.uint16(Bit.EXEC), np.uint16(0))
-        bits |= np.where((entries & PRESENT) == 0, np.uint16(Bit.PROT_NONE), np.uint16(0))
-        shadow = (entries & (RW | DIRTY | PRESENT)) == (DIRTY | PRESENT)
-        return bits | np.where(shadow, np.uint16(Bit.SHADOW_STACK), np.uint16(0))
+        low = _translate(entries, pairs) | _flag((entries & PRESENT) == 0, Bit.PROT_NONE)
+        if self.saved_dirty:
+            # pte_shstk(): everything else that is read-only and dirty keeps its dirty bit in bit 58.
+            low |= _flag((entries & (RW | DIRTY)) == DIRTY, Bit.SHADOW_STACK)
+        entries = np.arange(1 << (64 - _HIGH_SHIFT), dtype=np.uint64) << np.uint64(_HIGH_SHIFT)
+        pairs = [(DEVMAP, Bit.DEVMAP)] if self.devmap else []
+        pairs += [(SAVED_DIRTY, Bit.DIRTY)] if self.saved_dirty else []
+        return low, _translate(entries, pairs) | _flag((entries & NX) == 0, Bit.EXEC)
 
     def classify(self, level: Level, entries: U64) -> U8:
-        """The kind of each entry."""
+        """The kind of each entry.
+
+        An entry that is neither empty nor present is what its swap type says, as far as that kind exists at the
+        level. A marker without any mark is BAD: handle_pte_marker() in mm/memory.c says that none is ever empty.
+        """
         kind = np.full(len(entries), Kind.BAD, np.uint8)
         empty = (entries & ~_ERRATUM) == 0
-        absent = ~empty & ((entries & (PRESENT | PROTNONE | PSE)) == 0)
-        swap = self.swap_types.kinds[self.swap_type(entries)]
-        if level == Level.PTE:
-            kind[absent] = swap[absent]
-        elif level in (Level.PMD, Level.PUD):
-            # Above the PTE level only entries that stand for a whole huge page exist; hugetlb uses every kind.
-            legal = absent & (swap != Kind.SWAP) & (swap != Kind.SWAPIN_ERROR)
-            kind[legal] = swap[legal]
-            kind[absent & (swap == Kind.SWAP)] = Kind.SWAP
+        absent = np.flatnonzero(~empty & ((entries & (PRESENT | PROTNONE | PSE)) == 0))
+        kind[absent] = self._swap_kinds(level)[self.swap_type(entries[absent])]
+        kind[(kind == Kind.MARKER) & (self.swap_offset(entries) == 0)] = Kind.BAD
         kind[self.table_mask(level, entries)] = Kind.TABLE
         kind[self.leaf_mask(level, entries)] = Kind.LEAF
         kind[empty] = Kind.NONE
         return kind
+
+    def _swap_kinds(self, level: Level) -> U8:
+        """The kind of each swap type at a level, BAD where there is none."""
+        kinds = self.swap_types.kinds
+        if level == Level.PTE:
+            return kinds
+        return np.where(np.isin(kinds, np.array(_HUGE_KINDS.get(level, ()), np.uint8)), kinds, np.uint8(Kind.BAD))
 
     def swap_type(self, entries: U64) -> U8:
         """Swap type of non-present entries (__swp_type())."""
@@ -183,14 +236,49 @@ class X86_64:  # noqa: N801  (the kernel's spelling)
         """Swap offset of non-present entries, stored inverted (__swp_offset())."""
         return (~entries << _SWP_TYPE_BITS) >> _SWP_OFFSET_SHIFT
 
+    @property
+    def _swap_pfn_bits(self) -> int:
+        return self.max_physmem_bits - self.page_shift
+
     def nonpresent_pfn(self, entries: U64) -> U64:
-        """Page frame of migration, device and poison entries (swp_offset_pfn())."""
-        return self.swap_offset(entries) & np.uint64((1 << (self.max_physmem_bits - 12)) - 1)
+        """Page frame of migration, device and poison entries (swp_offset_pfn(), softleaf_to_pfn())."""
+        return self.swap_offset(entries) & np.uint64((1 << self._swap_pfn_bits) - 1)
 
     def nonpresent_bits(self, level: Level, entries: U64) -> U16:
-        """Attributes of non-present entries."""
-        bits = np.zeros(len(entries), np.uint16)
-        tests = ((SWP_SOFT_DIRTY, Bit.SOFT_DIRTY), (SWP_UFFD_WP, Bit.UFFD_WP), (SWP_EXCLUSIVE, Bit.EXCLUSIVE))
-        for mask, bit in tests:
-            bits |= np.where((entries & mask) != 0, np.uint16(bit), np.uint16(0))
-        return bits
+        """Attributes of non-present entries.
+
+        Migration entries remember young and dirty above the page frame (include/linux/swapops.h, SWP_MIG_YOUNG).
+        """
+        pairs = [(SWP_SOFT_DIRTY, Bit.SOFT_DIRTY), (SWP_UFFD_WP, Bit.UFFD_WP), (SWP_EXCLUSIVE, Bit.EXCLUSIVE)]
+        bits = _translate(entries, pairs)
+        young = np.uint64(1 << self._swap_pfn_bits)
+        kept = _translate(self.swap_offset(entries), [(young, Bit.YOUNG), (young << _ONE, Bit.DIRTY)])
+        moving = np.isin(self.swap_types.kinds[self.swap_type(entries)], np.array(MIGRATION_KINDS, np.uint8))
+        return bits | np.where(moving, kept, np.uint16(0))
+
+
+def _test(entries: U64, mask: np.uint64, compare: np.ufunc, value: np.uint64) -> Mask:
+    """``compare(entries & mask, value)`` without a temporary as long as the entries."""
+    out = np.empty(len(entries), np.bool_)
+    scratch = np.empty(min(len(entries), _PIECE), np.uint64)
+    for at in range(0, len(entries), _PIECE):
+        part = entries[at : at + _PIECE]
+        masked = np.bitwise_and(part, mask, out=scratch[: len(part)])
+        compare(masked, value, out=out[at : at + _PIECE])
+    return out
+
+
+def _all_present(entries: U64) -> bool:
+    return bool(np.bitwise_and.reduce(entries) & PRESENT)
+
+
+def _translate(entries: U64, pairs: list[tuple[np.uint64, Bit]]) -> U16:
+    """For each entry the attributes of those masks of which it has a bit."""
+    bits = np.zeros(len(entries), np.uint16)
+    for mask, bit in pairs:
+        bits |= _flag((entries & mask) != 0, bit)
+    return bits
+
+
+def _flag(where: AnyArray, bit: Bit) -> U16:
+    return np.where(where, np.uint16(bit), np.uint16(0))

@@ -10,7 +10,7 @@ import numpy as np
 from inspector.check.cause import Cause, gather_causes
 from inspector.check.subjects import MAX_EVIDENCE, describe_mapping, describe_mappings, scalar, subject_of
 from inspector.errors import Exit
-from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Mapping, Report, RuleCoverage, Scalar
+from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Mapping, Report, RuleCoverage, Scalar, Subject
 from inspector.rules import Rule, Violations, select_rules
 from inspector.snapshot import Snapshot
 from inspector.target_facts import target_facts
@@ -191,7 +191,7 @@ def _finding(s: Snapshot, cause: Cause) -> Finding:
         observed={name: scalar(column[first]) for name, column in found.observed.items()},
         expected={name: scalar(column[first]) for name, column in found.expected.items()},
         evidence=Evidence(facts, mappings, total, cause.also),
-        look=_look(s, found.subject, row, subject.pid, subject.va, subject.pfn),
+        look=_look(s, found.subject, subject),
         count=len(cause.rows),
     )
 
@@ -209,17 +209,20 @@ def _evidence(s: Snapshot, found: Violations, row: int) -> tuple[list[Mapping], 
             return [], 0
 
 
-def _look(s: Snapshot, kind: str, row: int, pid: int | None, va: int | None, pfn: int | None) -> str:
-    """The command that shows more about the subject."""
+def _look(s: Snapshot, kind: str, subject: Subject) -> str:
+    """The command that shows more about the subject; an mm without a task is named by its address."""
     path = shlex.quote(clean(s.target.path))
     opened = {"core": f"-c {path}", "kdump": f"-c {path}", "qemu": f"--qemu {path}"}.get(s.target.kind, "-k")
-    if kind in ("page", "folio") and pfn is not None:
-        return f"folioscope {opened} folio {pfn:#x}"
-    if pid is not None and va is not None and kind != "mm":
-        return f"folioscope {opened} va {pid} {va:#x}"
-    if pid is not None:
-        return f"folioscope {opened} vmas {pid}"
-    return f"folioscope {opened} page {pfn:#x}" if pfn is not None else f"folioscope {opened} ps"
+    if kind in ("ksm", "stable_node", "hstate"):
+        return f"folioscope {opened} {'hugetlb' if kind == 'hstate' else 'ksm'}"
+    process = str(subject.pid) if subject.pid is not None else f"{subject.mm:#x}" if subject.mm is not None else ""
+    if kind in ("page", "folio") and subject.pfn is not None:
+        return f"folioscope {opened} folio {subject.pfn:#x}"
+    if process and subject.va is not None and kind != "mm":
+        return f"folioscope {opened} va {process} {subject.va:#x}"
+    if process:
+        return f"folioscope {opened} vmas {process}"
+    return f"folioscope {opened} page {subject.pfn:#x}" if subject.pfn is not None else f"folioscope {opened} ps"
 
 
 __all__ = ["MAX_EVIDENCE", "MAX_FINDINGS", "Progress", "prepare", "run_check"]

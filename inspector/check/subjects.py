@@ -8,6 +8,7 @@ from inspector.arch.base import Level
 from inspector.columns import I64, AnyArray
 from inspector.findings import Mapping, Scalar, Subject
 from inspector.snapshot import Snapshot
+from inspector.tables.ksm import KINDS
 from inspector.text import clean_bytes
 
 MAX_EVIDENCE = 16
@@ -20,7 +21,7 @@ def scalar(value: object) -> Scalar:
         return bool(value)
     if isinstance(value, np.integer):
         return int(value)
-    if isinstance(value, (str, int, bool)) or value is None:
+    if isinstance(value, (int, bool)) or value is None:
         return value
     return str(value)
 
@@ -131,6 +132,8 @@ def subject_of(s: Snapshot, kind: str, row: int) -> Subject:
             nodes = s.file_rmap.nodes
             space = int(s.file_rmap.spaces.addr[nodes.space_idx[row]])
             return Subject(kind="address_space", address=space, vma=int(nodes.vma[row]))
+        case "stable_node" | "ksm" | "hstate":
+            return _pool_subject(s, kind, row)
         case "nonpresent":
             n = s.nonpresent
             return entry_subject(s, n.mm_idx, int(n.mm_idx[row]), int(n.va[row]), int(n.vma_idx[row]))
@@ -138,6 +141,17 @@ def subject_of(s: Snapshot, kind: str, row: int) -> Subject:
             t = s.tables
             owner = mm_of(s, int(t.mm_idx[row]))
             return Subject(kind="table", pfn=int(t.pfn[row]), va=int(t.va[row]), **owner)  # type: ignore[arg-type]
+
+
+def _pool_subject(s: Snapshot, kind: str, row: int) -> Subject:
+    """A stable node of KSM, KSM as a whole, or a size of hugetlb folios."""
+    if kind == "ksm":
+        return Subject(kind="ksm")
+    if kind == "stable_node":
+        nodes = s.ksm.nodes
+        return Subject(kind="stable_node", address=int(nodes.addr[row]), name=KINDS[int(nodes.kind[row])])
+    hstates = s.hugetlb.hstates
+    return Subject(kind="hstate", address=int(hstates.addr[row]), name=clean_bytes(bytes(hstates.name[row])))
 
 
 def _chain_subject(s: Snapshot, row: int) -> Subject:

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 def capture(settings: Settings, out: str, force: bool, compression: int) -> int:
     """Write a small vmcore of just what the inspector reads.
 
-    OUT becomes a kdump-compressed vmcore that folioscope and drgn open like any other: memory map, page tables, what the
-    kernel keeps of processes and their memory, type information and symbols. Nothing that belongs to users is in it: no
-    page of a process, no content of a file, no swapped or free page. Names of processes and the kernel's log are.
+    OUT becomes a kdump-compressed vmcore that folioscope and drgn open like any other: memory map, page tables, what
+    the kernel keeps of processes and their memory, type information and symbols. Nothing that belongs to users is in
+    it: no page of a process, no content of a file, no swapped or free page. Names of processes and of the files that
+    they map are, and so is the kernel's log.
     Before it gets its name it is opened again and checked: it gives the same answers as its source.
 
     Exit codes: 0 written; 4 written, but its answers differ from those of its source.

@@ -1,4 +1,4 @@
-"""``folioscope check``: one target or many, findings on stdout, the worst outcome as exit code."""
+"""The command that checks one target or many; the worst outcome is the exit code."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _WORDS = {
     schemas=("inspector.findings:Report", "inspector.report.errors:ErrorReport"),
     epilog="With several cores the exit code is the worst of all, in the order 3, 1, 4, 0.",
 )
-@click.option("-r", "--rule", "slugs", multiple=True, metavar="RULE", help="A rule or a group of rules; may be repeated.")
-@click.argument("cores", nargs=-1, metavar="[CORE]...")
+@click.option("-r", "--rule", "slugs", multiple=True, metavar="RULE", help="A rule or a group; may be repeated.")
+@click.argument("more_cores", nargs=-1, metavar="[CORE]...")
 @click.pass_obj
-def check(settings: Settings, slugs: tuple[str, ...], cores: tuple[str, ...]) -> int:
+def check(settings: Settings, slugs: tuple[str, ...], more_cores: tuple[str, ...]) -> int:
     """Rebuild every mapping count from the page tables and name each recorded count that differs.
 
     Several cores may be named; each is checked on its own, and with --format json each gives one line. A core that
@@ -39,7 +39,7 @@ def check(settings: Settings, slugs: tuple[str, ...], cores: tuple[str, ...]) ->
     """
     from inspector.rules import select_rules  # noqa: PLC0415  (NumPy)
 
-    settings.cores.extend(cores)
+    settings.cores.extend(more_cores)
     settings.require_one_kind()
     select_rules(slugs)
     if len(settings.cores) < 2:
@@ -58,12 +58,12 @@ def _check_next(settings: Settings, slugs: tuple[str, ...], index: int) -> Exit:
 
     try:
         code = _check_one(settings, slugs, settings.cores[index], f"{index + 1}/{len(settings.cores)}")
+        if settings.format == "text":
+            settings.output.lines([""])
     except (BrokenOutput, OutputError, UsageError):
         raise
     except Exception as error:  # noqa: BLE001  (one damaged core must not lose the others)
         code = report_error(error, settings)
-    if settings.format == "text":
-        settings.output.lines([""])
     settings.output.flush()
     return Exit(code)
 

@@ -72,9 +72,9 @@ def as_known(error: Exception) -> FolioscopeError:
     if isinstance(error, click.ClickException):
         return _usage(error)
     if isinstance(error, MemoryError):
-        return TargetError("there is not enough memory for this target", "", "Give the process more, or narrow the work")
+        return TargetError("there is not enough memory for this target", "", "Give the process more")
     if type(error).__module__ == "_drgn" and type(error).__name__ == "FaultError":
-        return TargetError(f"the target cannot be read ({_first_line(error)})", "", "The dump may be damaged or filtered")
+        return TargetError(f"the target cannot be read ({_first_line(error)})", "", "It may be damaged")
     if isinstance(error, OSError) and error.errno != errno.EPIPE:
         return TargetError(error.strerror or _first_line(error), str(error.filename or ""), "")
     what = f"unexpected {type(error).__name__}: {_first_line(error)}"
@@ -82,8 +82,8 @@ def as_known(error: Exception) -> FolioscopeError:
 
 
 def one_line(error: FolioscopeError) -> str:
-    """``what: where. what to do.``"""
-    text = " ".join(str(error).split())
+    """An error as ``what: where. what to do.``."""
+    text = clean(str(error))
     return text if text.endswith((".", "?", "!")) else text + "."
 
 

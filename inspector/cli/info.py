@@ -1,4 +1,4 @@
-"""``folioscope info``."""
+"""The command that says what was opened, what kernel it is and what the dump lacks."""
 
 from __future__ import annotations
 

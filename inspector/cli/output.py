@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -77,10 +78,8 @@ class Output:
 
 def silence() -> None:
     """Point stdout nowhere, so that the interpreter does not complain when it flushes at exit."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass
 
 
 def _is_terminal(stream: object) -> bool:

@@ -46,7 +46,7 @@ class Settings:
 
     @cached_property
     def output(self) -> Output:
-        """stdout."""
+        """Standard output."""
         return Output(no_color=self.no_color)
 
     def require_one_kind(self) -> None:
@@ -203,12 +203,16 @@ def _schema_option(schemas: tuple[str, ...]) -> click.Option:
             context.exit()
 
     return click.Option(
-        ["--schema"], is_flag=True, is_eager=True, expose_value=False, callback=show,
+        ["--schema"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
         help="Print the JSON schema of what --format json prints, and exit.",
     )
 
 
-class Number(click.ParamType):
+class Number(click.ParamType[int]):
     """An address or page frame number: decimal, 0x hex, or bare hex with a letter in it."""
 
     name = "number"

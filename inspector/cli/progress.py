@@ -63,8 +63,12 @@ class Progress:
             if self._timer is None:
                 return
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-                TimeElapsedColumn(), console=Console(stderr=True, no_color=self._no_color), transient=True,
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TimeElapsedColumn(),
+                console=Console(stderr=True, no_color=self._no_color),
+                transient=True,
             )
             self._bar.add_task("", total=1)
             self._bar.start()

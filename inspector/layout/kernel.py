@@ -90,6 +90,14 @@ class Layout:
             self._structs[name] = Struct(self.prog, name)
         return self._structs[name]
 
+    def has_struct(self, name: str) -> bool:
+        """Whether this kernel has a struct type of that name, given with its keyword."""
+        try:
+            self.struct(name)
+        except LayoutError:
+            return False
+        return True
+
     def symbol(self, *names: str) -> int:
         """Address of the first of the symbols that exists.
 

@@ -14,13 +14,13 @@ class Scheme(Enum):
     OLD = "compound_mapcount and PG_double_map"
     """6.1 and before: per-page counts that partly include huge mappings."""
     SUBPAGES = "_compound_mapcount and _subpages_mapcount"
-    """6.2."""
+    """6.2: the formulas of 6.3 to 6.9 under other names."""
     RMAP68 = "_entire_mapcount and _nr_pages_mapped"
     """6.3 to 6.9: the total is computed from the pages."""
     LARGE = "_large_mapcount"
     """6.10 to 6.14: the total is kept as well."""
     MM_IDS = "_large_mapcount and mm ids, page counts kept"
-    """6.15 and later."""
+    """6.15 and later: two mms are named in every large folio."""
     NO_PAGE_MAPCOUNT = "_large_mapcount and mm ids, no page counts"
     """6.15 and later with CONFIG_NO_PAGE_MAPCOUNT."""
 
@@ -55,3 +55,8 @@ class Scheme(Enum):
     def has_page_mapcount(self) -> bool:
         """Whether pages of large folios keep a _mapcount."""
         return self is not Scheme.NO_PAGE_MAPCOUNT
+
+    @property
+    def double_map(self) -> bool:
+        """Whether page counts depend on huge mappings too, and on PG_double_map where the folio is anonymous."""
+        return self is Scheme.OLD

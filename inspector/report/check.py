@@ -13,8 +13,13 @@ _BADGES = {"fail": ("FAIL", "fail"), "warn": ("WARN", "yellow"), "info": ("INFO"
 _INDENT = "      "
 
 _MAPPING_COLUMNS = (
-    Column("pid", right=True), Column("comm"), Column("va", right=True), Column("level"), Column("pfn", right=True),
-    Column("page", right=True), Column("entry", right=True),
+    Column("pid", right=True),
+    Column("comm"),
+    Column("va", right=True),
+    Column("level"),
+    Column("pfn", right=True),
+    Column("page", right=True),
+    Column("entry", right=True),
 )
 
 
@@ -142,8 +147,11 @@ def _closing(report: Report) -> list[tuple[str, str]]:
     return [
         ("looked at", ", ".join(looked)),
         ("rules", _rules(report.coverage.rules)),
-        *[(c.state, f"{c.rule}: {clean(c.reason)} ({_unchecked(c)})") for c in report.coverage.rules
-          if c.state in ("partial", "not-checked")],
+        *[
+            (c.state, f"{c.rule}: {clean(c.reason)} ({_unchecked(c)})")
+            for c in report.coverage.rules
+            if c.state in ("partial", "not-checked")
+        ],
         ("not read", ", ".join(missing) or "nothing is missing"),
         *[("note", clean(n)) for n in report.coverage.notes],
     ]

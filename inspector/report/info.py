@@ -107,8 +107,13 @@ def render_info(screen: Screen, info: InfoReport) -> Iterator[str]:
     for title, facts in (
         ("Target", _target(info)),
         ("Kernel", _kernel(info)),
-        ("Counting", [("scheme", f"{info.scheme or UNKNOWN}: {info.scheme_means}"),
-                      ("told by", ", ".join(info.scheme_evidence))]),
+        (
+            "Counting",
+            [
+                ("scheme", f"{info.scheme or UNKNOWN}: {info.scheme_means}"),
+                ("told by", ", ".join(info.scheme_evidence)),
+            ],
+        ),
         ("Memory", _memory(info)),
         ("Missing", _missing(info)),
     ):

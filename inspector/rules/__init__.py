@@ -4,9 +4,12 @@ from inspector.rules import (
     anon_rmap,
     compound,
     entire,
+    exclusive,
     file_rmap,
     free_pages,
     hugetlb,
+    hugetlb_pool,
+    ksm,
     mapcount,
     mm_ids,
     page_tables,
@@ -15,6 +18,7 @@ from inspector.rules import (
     rss,
     targets,
     vmas,
+    writable,
 )
 from inspector.rules.registry import Rule, Violations, all_rules, find_rule, select_rules
 
@@ -25,10 +29,13 @@ __all__ = [
     "anon_rmap",
     "compound",
     "entire",
+    "exclusive",
     "file_rmap",
     "find_rule",
     "free_pages",
     "hugetlb",
+    "hugetlb_pool",
+    "ksm",
     "mapcount",
     "mm_ids",
     "page_tables",
@@ -38,4 +45,5 @@ __all__ = [
     "select_rules",
     "targets",
     "vmas",
+    "writable",
 ]

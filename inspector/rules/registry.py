@@ -16,7 +16,20 @@ from inspector.model.scheme import Scheme
 from inspector.snapshot import Snapshot
 
 SubjectKind = Literal[
-    "page", "folio", "mm", "vma", "mapping", "nonpresent", "table", "avc", "anon_vma", "i_mmap", "space"
+    "page",
+    "folio",
+    "mm",
+    "vma",
+    "mapping",
+    "nonpresent",
+    "table",
+    "avc",
+    "anon_vma",
+    "i_mmap",
+    "space",
+    "stable_node",
+    "ksm",
+    "hstate",
 ]
 
 

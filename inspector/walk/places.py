@@ -46,11 +46,9 @@ def readings(layout: Layout, number: int) -> list[Reading]:
         return bool(memmap.valid(np.array([min(pfn, 1 << 52)], np.int64))[0])
 
     if known(number):
-        found.append(Reading("pfn", number, 0, f"it is a page frame number (the highest is {memmap.max_pfn - 1:#x})"))
+        found.append(Reading("pfn", number, 0, f"the highest is {memmap.max_pfn - 1:#x}"))
     if known(number >> memmap.page_shift):
-        found.append(
-            Reading("phys", number >> memmap.page_shift, number & _PAGE_MASK, "it is an address in physical memory")
-        )
+        found.append(Reading("phys", number >> memmap.page_shift, number & _PAGE_MASK, "it lies in physical memory"))
     index, offset = divmod(number - memmap.vmemmap, memmap.page_size)
     if index >= 0 and known(index):
         found.append(Reading("page", index, offset, "it lies in the memory map, the array of struct pages"))

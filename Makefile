@@ -1,0 +1,90 @@
+# Everything a newcomer, a developer and CI need; `make` alone lists the targets.
+# Needs make and Python 3.11 or newer. Nothing is installed outside .venv, but for `make guests` as root.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+KERNELS := 6.1 6.12 7.3
+DEMO := tests/fixtures/7.3.kdump
+GUEST_PACKAGES := qemu-system-x86 busybox-static gcc libc6-dev xfsprogs
+PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+PIP = $(BIN)/python -m pip --disable-pip-version-check -q
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types format guests guest-packages test-guests bench fixtures lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+demo: $(VENV)/.runtime ## check the captured vmcore of a 7.3 kernel
+	@echo
+	@echo 'A vmcore of a Linux 7.3 kernel, captured while some 160 processes held memory in every way there is.'
+	@echo 'Folioscope rebuilds all mapping counts from the page tables and compares them with what the kernel stored:'
+	@echo
+	@echo '  $$ $(BIN)/folioscope -c $(DEMO) check'
+	@echo
+	@$(BIN)/folioscope -c $(DEMO) check
+	@echo
+	@echo 'Look on with: $(BIN)/folioscope -c $(DEMO) ps'
+
+test: $(VENV)/.dev ## run the tests that need no guest, no root and no network
+	$(BIN)/python -m pytest -q -n auto -m 'not guest and not bench'
+
+lint: $(VENV)/.dev ## style, layers between modules, dead code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/vulture inspector tests scripts --min-confidence 80 --ignore-names trace
+
+types: $(VENV)/.dev ## mypy, strict
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+guests: $(VENV)/.dev guest-packages ## boot real kernels and dump them, at rest and busy (minutes; cached)
+	$(BIN)/python -m tests.guests build $(KERNELS) --debug-info
+
+guest-packages:
+	@missing=; for name in $(GUEST_PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$name 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$name"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "guests need packages: apt-get install$$missing" >&2; exit 1; fi; \
+	echo "apt-get install$$missing"; \
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing
+
+test-guests: $(VENV)/.dev ## run the tests on the guests that make guests built
+	$(BIN)/python -m pytest -q -m guest
+
+bench: $(VENV)/.dev ## measure speed and memory
+	$(BIN)/python -m tests.bench
+
+fixtures: $(VENV)/.dev ## make tests/fixtures anew from the guests
+	$(BIN)/python -m tests.fixtures
+
+lock: $(VENV)/.dev ## take the newest versions of all dependencies into the lock files
+	$(PIP) install uv
+	printf 'hatchling>=1.27\neditables>=0.5\n' > $(VENV)/build.in
+	$(BIN)/uv pip compile -q -U pyproject.toml $(VENV)/build.in $(LOCK) -o requirements.lock
+	$(BIN)/uv pip compile -q -U pyproject.toml $(VENV)/build.in --extra dev $(LOCK) -o requirements-dev.lock
+LOCK := --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
+
+clean: ## remove what these targets made, but for the guests
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find inspector tests tui -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@[ -n '$(PYTHON)' ] || { echo 'Python 3.11 or newer is needed; name it with PYTHON=...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,62 @@
+"""Singly linked lists whose members are all known beforehand, followed by doubling steps instead of one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I32, I64, U64, Mask
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Which list each known node is on.
+
+    Attributes:
+        owner: int32 per node; the list, -1 for none.
+        broken: bool per list; it leads to an unknown node, runs in a circle, or into another list.
+    """
+
+    owner: I32
+    broken: Mask
+
+
+def follow_chains(addr: U64, following: U64, heads: U64) -> Chains:
+    """Follow lists among known nodes.
+
+    The work grows with the nodes times the logarithm of the longest list, where following pointers through memory
+    would take a read for each step.
+
+    Args:
+        addr: uint64[n]; addresses of the known nodes, ascending.
+        following: uint64[n]; what each points to, 0 at the end.
+        heads: uint64[k]; first node of each list, 0 for an empty one.
+    """
+    n = len(addr)
+    owner = np.full(n, -1, np.int32)
+    jump = np.append(_rows(addr, following), n)
+    at = _rows(addr, heads)
+    started = np.flatnonzero(at < n)
+    owner[at[started]] = started
+    for _ in range(max(n, 1).bit_length() + 1):
+        known = np.flatnonzero(owner >= 0)
+        target = jump[known]
+        fresh = target < n
+        target, from_ = target[fresh], owner[known[fresh]]
+        new = owner[target] < 0
+        owner[target[new]] = from_[new]
+        jump = jump[jump]
+    ended = np.zeros(len(heads), np.bool_)
+    last = (owner >= 0) & (following == 0)
+    ended[owner[last]] = True
+    return Chains(owner, (heads != 0) & ~ended)
+
+
+def _rows(addr: U64, wanted: U64) -> I64:
+    """Row of each address; the number of rows where it is unknown or 0."""
+    n = len(addr)
+    if not n:
+        return np.zeros(len(wanted), np.int64)
+    at = np.minimum(np.searchsorted(addr, wanted), n - 1)
+    return np.where((addr[at] == wanted) & (wanted != 0), at, n)

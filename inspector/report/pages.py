@@ -1,0 +1,215 @@
+"""Struct pages as rows: what each is used for, its flags, counts and folio; equal neighbours folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from inspector.columns import I64
+from inspector.report.letters import legend, page_letters
+from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.window import window_on
+from inspector.snapshot import Snapshot
+from inspector.text import counted
+from inspector.walk.kinds import page_kinds
+from inspector.walk.places import Reading
+
+
+class PageRow(msgspec.Struct, frozen=True):
+    """One struct page, or several neighbours that are alike."""
+
+    pfn: int
+    pages: int
+    """How many pages the row stands for."""
+    kind: str
+    readable: bool
+    flags: list[str]
+    """Names of the page flags of the folio."""
+    flags_word: int
+    """The page's own flags word as stored; tails keep other things in it."""
+    letters: str
+    """The letters of page-types."""
+    refcount: int
+    mapcount_raw: int
+    """The word shared by _mapcount and the page type, as stored: -1 is no mapping."""
+    head_pfn: int
+    """Of the folio; the page itself when it is no tail, -1 when the head cannot be found."""
+    order: int
+    mapping: int
+    """The mapping word of the page, as stored."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """What was asked for and what it was taken for."""
+
+    asked: str
+    taken_for: str
+    """pfn, phys, page or virt."""
+    why: str
+    pfn: int
+    offset: int
+    """Bytes into the struct page, or into the page."""
+    page: int
+    """Address of the struct page."""
+    physical: int
+    virtual: int
+    """Address in the direct map."""
+    other_readings: list[str]
+
+
+class PagesReport(msgspec.Struct, frozen=True):
+    """The object that ``page --format json`` prints."""
+
+    schema: Literal["folioscope.page/1"]
+    places: list[Place]
+    pages: list[PageRow]
+    complete: bool
+    """False when a struct page could not be read."""
+
+
+def build_place(s: Snapshot, asked: str, taken: Reading, others: list[Reading]) -> Place:
+    """Where a number leads, and what else it could have meant."""
+    memmap = s.layout.memmap
+    physical = taken.pfn << memmap.page_shift
+    return Place(
+        asked,
+        taken.form,
+        taken.why,
+        taken.pfn,
+        taken.offset,
+        memmap.page_addr(taken.pfn),
+        physical,
+        s.layout.memory.direct_map_base + physical,
+        [f"--as {r.form} it would be pfn {r.pfn:#x}" for r in others],
+    )
+
+
+def build_pages(s: Snapshot, places: list[Place], ranges: list[tuple[int, int]]) -> PagesReport:
+    """Read the struct pages of some ranges [first, last] of page frames, and of no others but their heads'."""
+    rows: list[PageRow] = []
+    for first, last in ranges:
+        window = window_on(s, first, last)
+        pfns = window.pages.memmap.pfns_of_rows(np.arange(len(window.pages)))
+        rows += page_rows(window, np.flatnonzero((pfns >= first) & (pfns <= last)))
+    return PagesReport("folioscope.page/1", places, rows, all(row.readable for row in rows))
+
+
+def page_rows(s: Snapshot, rows: I64) -> list[PageRow]:
+    """The given pages, in ascending order, neighbours alike in everything folded into one row."""
+    if not len(rows):
+        return []
+    pages = s.pages
+    kinds = page_kinds(s.layout, pages, s.folios, s.folio_of_page, rows)
+    pfn, head = pages.memmap.pfns_of_rows(rows), pages.head_row[rows].astype(np.int64)
+    same = (kinds[1:] == kinds[:-1]) & (pfn[1:] == pfn[:-1] + 1)
+    large = s.folio_of_page[rows] >= 0
+    for column in (pages.flags, pages.mapcount_raw, pages.refcount, pages.mapping, pages.readable):
+        same &= column[rows[1:]] == column[rows[:-1]]
+    same &= (head[1:] == head[:-1]) | (~large[1:] & ~large[:-1])
+    starts = np.concatenate([[0], np.flatnonzero(~same) + 1])
+    nr = np.diff(starts, append=len(rows))
+    letters = page_letters(s, rows[starts])
+    return [
+        _row(s, int(rows[at]), int(n), str(kinds[at]), letters[i])
+        for i, (at, n) in enumerate(zip(starts.tolist(), nr.tolist(), strict=True))
+    ]
+
+
+def _row(s: Snapshot, row: int, nr: int, kind: str, letters: str) -> PageRow:
+    pages, folio, head = s.pages, int(s.folio_of_page[row]), int(s.pages.head_row[row])
+    return PageRow(
+        pfn=int(pages.memmap.pfns_of_rows(np.array([row]))[0]),
+        pages=nr,
+        kind=kind,
+        readable=bool(pages.readable[row]),
+        flags=s.layout.flags.names(int(pages.flags[max(head, 0)])),
+        flags_word=int(pages.flags[row]),
+        letters=letters,
+        refcount=int(pages.refcount[row]),
+        mapcount_raw=int(pages.mapcount_raw[row]),
+        head_pfn=int(pages.memmap.pfns_of_rows(np.array([head]))[0]) if head >= 0 else -1,
+        order=int(s.folios.order[folio]) if folio >= 0 else 0,
+        mapping=int(pages.mapping[row]),
+    )
+
+
+_COLUMNS = (
+    Column("pfn", right=True, style="bold"),
+    Column("pages", right=True),
+    Column("kind"),
+    Column("flags"),
+    Column("refs", right=True),
+    Column("_mapcount", right=True),
+    Column("folio", right=True),
+    Column("order", right=True),
+    Column("mapping", right=True),
+)
+
+
+def render_pages(screen: Screen, report: PagesReport) -> Iterator[str]:
+    """The report for people: places, then a table; one page alone is shown in full."""
+    for place in report.places:
+        yield from render_place(screen, place)
+    if len(report.pages) == 1 and report.pages[0].pages == 1:
+        yield from _one(screen, report.pages[0])
+        return
+    yield from render_table(screen, _COLUMNS, [_cells(row) for row in report.pages])
+    letters = "".join(row.letters for row in report.pages)
+    if letters:
+        yield ""
+        yield from screen.wrap(f"flags as in page-types: {legend(letters)}")
+
+
+def render_place(screen: Screen, place: Place) -> Iterator[str]:
+    """What a number was taken for."""
+    inside = f", byte {place.offset:#x} of the {'struct page' if place.taken_for == 'page' else 'page'}"
+    forms = {
+        "pfn": "a page frame number",
+        "phys": "a physical address",
+        "page": "the address of a struct page",
+        "virt": "a kernel address of the page itself",
+    }
+    words = f"{place.asked} taken for {forms[place.taken_for]} ({place.why}){inside if place.offset else ''}"
+    others = f"; {', '.join(place.other_readings)}" if place.other_readings else ""
+    yield from screen.wrap(words + others)
+    yield from screen.wrap(
+        f"pfn {place.pfn:#x} ({place.pfn}), struct page {place.page:#x}, physical {place.physical:#x}, "
+        f"direct map {place.virtual:#x}",
+        hang="    ",
+    )
+
+
+def _one(screen: Screen, row: PageRow) -> Iterator[str]:
+    facts = [("kind", row.kind)]
+    if row.readable:
+        tail = row.head_pfn not in (row.pfn, -1)
+        part = f"page {row.pfn - row.head_pfn} of folio {row.head_pfn:#x}, order {row.order}"
+        facts += [
+            ("flags", " ".join(row.flags) or "none"),
+            ("letters", row.letters or "none"),
+            ("_refcount", str(row.refcount)),
+            ("_mapcount", _mapcount(row)),
+            ("mapping", f"{row.mapping:#x}"),
+            ("folio", part if tail else f"its head, order {row.order}" if row.order else "a folio of one page"),
+        ]
+    yield from render_facts(screen, facts)
+
+
+def _mapcount(row: PageRow) -> str:
+    if row.mapcount_raw < -1:
+        return f"{row.mapcount_raw & 0xFFFFFFFF:#010x}: a page type"
+    return f"{row.mapcount_raw} ({counted(row.mapcount_raw + 1, 'mapping')})"
+
+
+def _cells(row: PageRow) -> tuple[str, ...]:
+    folded = str(row.pages) if row.pages > 1 else "1"
+    if not row.readable:
+        return f"{row.pfn:#x}", folded, row.kind, row.letters, "", "", "", "", ""
+    count = f"{row.mapcount_raw & 0xFFFFFFFF:#x}" if row.mapcount_raw < -1 else str(row.mapcount_raw)
+    folio = f"{row.head_pfn:#x}" if row.order else ""
+    order = str(row.order) if row.order else ""
+    mapping = f"{row.mapping:#x}" if row.mapping else ""
+    return f"{row.pfn:#x}", folded, row.kind, row.letters, str(row.refcount), count, folio, order, mapping

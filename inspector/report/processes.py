@@ -1,0 +1,373 @@
+"""Address spaces and the VMAs of one, with their memory by kind, in kB as /proc has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from inspector.columns import I64, AnyArray
+from inspector.errors import UsageError
+from inspector.layout.flags import (
+    VM_EXEC,
+    VM_GROWSDOWN,
+    VM_HUGETLB,
+    VM_IO,
+    VM_LOCKED,
+    VM_MAYSHARE,
+    VM_MIXEDMAP,
+    VM_PFNMAP,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+)
+from inspector.report.screen import Column, Screen, render_facts, render_table, table_width
+from inspector.snapshot import Snapshot
+from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
+from inspector.text import clean_bytes, counted
+from inspector.walk.names import vma_names
+from inspector.walk.smaps import VmaFigures, vma_figures
+
+_VM_NAMES = {
+    VM_LOCKED: "locked",
+    VM_IO: "io",
+    VM_PFNMAP: "pfnmap",
+    VM_MIXEDMAP: "mixedmap",
+    VM_HUGETLB: "hugetlb",
+    VM_GROWSDOWN: "growsdown",
+}
+
+
+class Process(msgspec.Struct, frozen=True):
+    """One address space. Sizes in kB."""
+
+    pid: int | None
+    """The lowest pid of its tasks; null when no task uses it."""
+    comm: str | None
+    mm: int
+    tasks: int
+    users: int
+    """mm_users."""
+    other_pids: list[int]
+    """Other processes (not threads) that share the address space."""
+    rss_kb: int
+    anon_kb: int
+    file_kb: int
+    shmem_kb: int
+    swap_kb: int
+    """The kernel's own counters, exact."""
+    counters_readable: bool
+    pmd_mapped_kb: int
+    """Of the rss, mapped by PMDs; rebuilt from the page tables."""
+    hugetlb_kb: int
+    pgtables_kb: int
+    vmas: int
+
+
+class PsReport(msgspec.Struct, frozen=True):
+    """The object that ``ps --format json`` prints."""
+
+    schema: Literal["folioscope.ps/1"]
+    processes: list[Process]
+    missing: dict[str, int]
+    """Unreadable things by kind."""
+
+
+def build_ps(s: Snapshot) -> PsReport:
+    """One row an mm, processes first by pid, those without a task last."""
+    mms, tasks, kb = s.mms, s.tasks, 1 << (s.layout.arch.page_shift - 10)
+    figures = vma_figures(s)
+    n = len(mms)
+
+    def per_mm(*columns: I64) -> I64:
+        return np.bincount(s.vmas.mm_idx, weights=sum(columns), minlength=n).astype(np.int64) * kb
+
+    pmd = per_mm(figures.anon_pmd, figures.shmem_pmd, figures.file_pmd)
+    hugetlb = per_mm(figures.hugetlb_private, figures.hugetlb_shared)
+    vmas = np.bincount(s.vmas.mm_idx, minlength=n)
+    leaders = np.flatnonzero((tasks.pid == tasks.tgid) & (tasks.mm != 0))
+    others: dict[int, list[int]] = {}
+    for row in leaders.tolist():
+        others.setdefault(int(tasks.mm[row]), []).append(int(tasks.pid[row]))
+    rss = mms.rss * kb
+    made = []
+    for i in np.lexsort((mms.pid, mms.pid < 0)).tolist():
+        pid, mm = int(mms.pid[i]), int(mms.addr[i])
+        made.append(
+            Process(
+                pid if pid >= 0 else None,
+                clean_bytes(bytes(mms.comm[i])) if pid >= 0 else None,
+                mm,
+                int(mms.nr_tasks[i]),
+                int(mms.users[i]),
+                [p for p in others.get(mm, []) if p != pid],
+                int(rss[i, RSS_ANON] + rss[i, RSS_FILE] + rss[i, RSS_SHMEM]),
+                int(rss[i, RSS_ANON]),
+                int(rss[i, RSS_FILE]),
+                int(rss[i, RSS_SHMEM]),
+                int(rss[i, RSS_SWAP]),
+                bool(mms.rss_valid[i]),
+                int(pmd[i]),
+                int(hugetlb[i]),
+                int(mms.pgtables_bytes[i]) >> 10,
+                int(vmas[i]),
+            )
+        )
+    return PsReport("folioscope.ps/1", made, dict(s.missing.counts))
+
+
+_PS = (
+    Column("pid", right=True, style="bold"),
+    Column("comm"),
+    Column("tasks", right=True),
+    Column("rss", right=True),
+    Column("anon", right=True),
+    Column("file", right=True),
+    Column("shmem", right=True),
+    Column("swap", right=True),
+    Column("pmd-mapped", right=True),
+    Column("hugetlb", right=True),
+    Column("tables", right=True),
+    Column("vmas", right=True),
+    Column("note"),
+)
+
+
+def render_ps(screen: Screen, report: PsReport) -> Iterator[str]:
+    """The report for people; sizes in kB."""
+    rows = [
+        (
+            "-" if p.pid is None else str(p.pid),
+            p.comm or "(no task)",
+            str(p.tasks),
+            *_counters(p),
+            str(p.pmd_mapped_kb),
+            str(p.hugetlb_kb or ""),
+            str(p.pgtables_kb),
+            str(p.vmas),
+            _note(p),
+        )
+        for p in report.processes
+    ]
+    yield from render_table(screen, _PS, rows)
+    yield ""
+    yield f"{counted(len(report.processes), 'address space')}; sizes in kB" + _missing(report.missing)
+
+
+def _counters(p: Process) -> tuple[str, ...]:
+    if not p.counters_readable:
+        return ("?",) * 5
+    return str(p.rss_kb), str(p.anon_kb), str(p.file_kb), str(p.shmem_kb), str(p.swap_kb)
+
+
+def _note(p: Process) -> str:
+    words = [f"mm {p.mm:#x}"] if p.pid is None else []
+    if p.other_pids:
+        words.append(f"shared with {', '.join(map(str, p.other_pids))}")
+    if p.users <= 0:
+        words.append("being torn down")
+    return ", ".join(words)
+
+
+def _missing(missing: dict[str, int]) -> str:
+    return "; not in the dump: " + ", ".join(f"{n} {what}" for what, n in missing.items()) if missing else ""
+
+
+class VmaRow(msgspec.Struct, frozen=True):
+    """One VMA. Sizes in kB, defined as in /proc/PID/smaps, rebuilt from the page tables."""
+
+    start: int
+    end: int
+    perms: str
+    name: str
+    vma: int
+    pgoff: int
+    vm_flags: int
+    flags: list[str]
+    size_kb: int
+    rss_kb: int
+    anon_kb: int
+    file_kb: int
+    shmem_kb: int
+    anon_pmd_kb: int
+    shmem_pmd_kb: int
+    file_pmd_kb: int
+    hugetlb_private_kb: int
+    hugetlb_shared_kb: int
+    swap_kb: int
+    locked_kb: int
+
+
+class VmasReport(msgspec.Struct, frozen=True):
+    """The object that ``vmas --format json`` prints."""
+
+    schema: Literal["folioscope.vmas/1"]
+    mm: int
+    pid: int | None
+    comm: str | None
+    vmas: list[VmaRow]
+    complete: bool
+    """False when VMAs, page tables or struct pages are missing."""
+
+
+def find_mm(s: Snapshot, number: int) -> int:
+    """Row of the mm of a task (any of its threads) or of an mm_struct's address.
+
+    Raises:
+        UsageError: There is none.
+    """
+    rows = np.flatnonzero(s.mms.addr == np.uint64(number))
+    if len(rows):
+        return int(rows[0])
+    tasks = np.flatnonzero(s.tasks.pid == number)
+    if not len(tasks):
+        raise UsageError("there is no task of that pid", str(number), "See folioscope ps")
+    # The first thread of a process may have exited while others run on.
+    group = np.concatenate([tasks, np.flatnonzero(s.tasks.tgid == number)])
+    mm = int(s.tasks.mm[group].max())
+    name = clean_bytes(bytes(s.tasks.comm[tasks[0]]))
+    rows = np.flatnonzero(s.mms.addr == np.uint64(mm))
+    if mm and len(rows):
+        return int(rows[0])
+    if mm:
+        raise UsageError(f"the address space of {name} is not in the dump", str(number), "")
+    kernel = bool(s.tasks.flags[tasks[0]] & _PF_KTHREAD)
+    why = "is a kernel thread" if kernel else "has exited"
+    raise UsageError(f"{name} {why} and has no address space", str(number), "See folioscope ps")
+
+
+_PF_KTHREAD = 0x200000
+"""include/linux/sched.h."""
+
+
+def build_vmas(s: Snapshot, mm_idx: int) -> VmasReport:
+    """The VMAs of one mm."""
+    rows = np.flatnonzero(s.vmas.mm_idx == mm_idx).astype(np.int64)
+    figures = vma_figures(s).take(rows)
+    names = vma_names(s.layout, s.mms, s.vmas, rows)
+    pid = int(s.mms.pid[mm_idx])
+    return VmasReport(
+        "folioscope.vmas/1",
+        int(s.mms.addr[mm_idx]),
+        pid if pid >= 0 else None,
+        clean_bytes(bytes(s.mms.comm[mm_idx])) if pid >= 0 else None,
+        [_vma_row(s, row, figures, i, names[i]) for i, row in enumerate(rows.tolist())],
+        s.missing.complete and s.tables_complete,
+    )
+
+
+def _vma_row(s: Snapshot, row: int, f: VmaFigures, i: int, name: str) -> VmaRow:
+    vmas, kb = s.vmas, 1 << (s.layout.arch.page_shift - 10)
+    flags = int(vmas.flags[row])
+
+    def size(column: AnyArray) -> int:
+        return int(column[i]) * kb
+
+    return VmaRow(
+        int(vmas.start[row]),
+        int(vmas.end[row]),
+        perms(flags),
+        name,
+        int(vmas.addr[row]),
+        int(vmas.pgoff[row]),
+        flags,
+        [word for bit, word in _VM_NAMES.items() if flags & bit],
+        int(vmas.nr_pages[row]) * kb,
+        size(f.rss),
+        size(f.anon),
+        size(f.file),
+        size(f.shmem),
+        size(f.anon_pmd),
+        size(f.shmem_pmd),
+        size(f.file_pmd),
+        size(f.hugetlb_private),
+        size(f.hugetlb_shared),
+        size(f.swap + f.shmem_swap),
+        int(f.locked_bytes[i]) >> 10,
+    )
+
+
+def perms(flags: int) -> str:
+    """``rw-p`` as /proc/PID/maps has it."""
+    letters = [(VM_READ, "r"), (VM_WRITE, "w"), (VM_EXEC, "x")]
+    share = "s" if flags & VM_MAYSHARE else "S" if flags & VM_SHARED else "p"
+    return "".join(letter if flags & bit else "-" for bit, letter in letters) + share
+
+
+_VMAS = (
+    Column("start", right=True),
+    Column("end", right=True),
+    Column("perm"),
+    Column("size", right=True),
+    Column("rss", right=True),
+    Column("anon", right=True),
+    Column("file", right=True),
+    Column("shmem", right=True),
+    Column("pmd-mapped", right=True),
+    Column("hugetlb", right=True),
+    Column("swap", right=True),
+    Column("locked", right=True),
+    Column("name"),
+    Column("flags"),
+)
+
+
+def render_vmas(screen: Screen, report: VmasReport) -> Iterator[str]:
+    """The report for people; sizes in kB. Where the terminal is too narrow, the name stands on a line of its own."""
+    yield from render_facts(screen, [("process", _who(report)), ("mm", f"{report.mm:#x}")])
+    yield ""
+    rows = [_vma_cells(v) for v in report.vmas]
+    rows.append(("", "", "sum", *_sums(report.vmas), "", ""))
+    used = [i for i in range(len(_VMAS)) if any(row[i] for row in rows)]
+    columns, rows = [_VMAS[i] for i in used], [tuple(row[i] for i in used) for row in rows]
+    last = [c.title for c in columns].index("name") if "name" in [c.title for c in columns] else len(columns)
+    if screen.fits(table_width(columns, rows)) or last == len(columns):
+        yield from render_table(screen, columns, rows)
+    else:
+        table = list(render_table(screen, columns[:last], [row[:last] for row in rows]))
+        yield table[0]
+        for line, row in zip(table[1:], rows, strict=True):
+            yield line
+            tail = "  ".join(cell for cell in row[last:] if cell)
+            if tail:
+                yield f"    {tail}"
+    yield ""
+    note = "" if report.complete else "; some page tables, VMAs or struct pages are not in the dump"
+    yield f"{counted(len(report.vmas), 'VMA')}; sizes in kB as in smaps{note}"
+
+
+def _who(report: VmasReport) -> str:
+    return f"pid {report.pid} {report.comm}" if report.pid is not None else "no task"
+
+
+def _vma_cells(v: VmaRow) -> tuple[str, ...]:
+    sizes = (
+        v.size_kb,
+        v.rss_kb,
+        v.anon_kb,
+        v.file_kb,
+        v.shmem_kb,
+        v.anon_pmd_kb + v.shmem_pmd_kb + v.file_pmd_kb,
+        v.hugetlb_private_kb + v.hugetlb_shared_kb,
+        v.swap_kb,
+        v.locked_kb,
+    )
+    shown = [str(sizes[0]), str(sizes[1]), *(str(n) if n else "" for n in sizes[2:])]
+    return f"{v.start:x}", f"{v.end:x}", v.perms, *shown, v.name, " ".join(v.flags)
+
+
+def _sums(vmas: list[VmaRow]) -> tuple[str, ...]:
+    sums = [
+        sum(v.size_kb for v in vmas),
+        sum(v.rss_kb for v in vmas),
+        sum(v.anon_kb for v in vmas),
+        sum(v.file_kb for v in vmas),
+        sum(v.shmem_kb for v in vmas),
+        sum(v.anon_pmd_kb + v.shmem_pmd_kb + v.file_pmd_kb for v in vmas),
+        sum(v.hugetlb_private_kb + v.hugetlb_shared_kb for v in vmas),
+        sum(v.swap_kb for v in vmas),
+        sum(v.locked_kb for v in vmas),
+    ]
+    return (str(sums[0]), str(sums[1]), *(str(n) if n else "" for n in sums[2:]))

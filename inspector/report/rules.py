@@ -1,0 +1,134 @@
+"""The rules as a table, and each rule's docstring as its manual page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from inspector.findings import Exactness, Severity
+from inspector.model.scheme import Scheme
+from inspector.report.screen import Column, Screen, render_facts, render_table, table_width
+from inspector.rules.registry import Rule
+from inspector.text import counted
+
+
+class RuleInfo(msgspec.Struct, frozen=True):
+    """One rule."""
+
+    rule: str
+    group: str
+    severity: Severity
+    exactness: Exactness
+    invariant: str
+    kernels: str
+    schemes: list[str] | None
+    """Names of the accounting schemes it applies to; null for all."""
+    title: str
+    page: str
+    """The manual page."""
+
+
+class RulesReport(msgspec.Struct, frozen=True):
+    """The object that ``rules --format json`` prints."""
+
+    schema: Literal["folioscope.rules/1"]
+    rules: list[RuleInfo]
+
+
+def build_rules(rules: list[Rule]) -> RulesReport:
+    """Describe some rules."""
+    return RulesReport("folioscope.rules/1", [_info(r) for r in rules])
+
+
+def _info(rule: Rule) -> RuleInfo:
+    schemes = None if rule.schemes is None else [s.name for s in Scheme if s in rule.schemes]
+    return RuleInfo(
+        rule.slug,
+        rule.group,
+        rule.severity,
+        rule.exactness,
+        rule.invariant,
+        kernels(rule.schemes),
+        schemes,
+        rule.title,
+        rule.page,
+    )
+
+
+def kernels(schemes: frozenset[Scheme] | None) -> str:
+    """The kernels that a rule applies to, by their accounting schemes."""
+    if schemes is None or schemes >= set(Scheme):
+        return "all"
+    chain = [s for s in Scheme if s is not Scheme.NO_PAGE_MAPCOUNT]
+    inside = [s for s in chain if s in schemes]
+    counts = Scheme.NO_PAGE_MAPCOUNT not in schemes and Scheme.MM_IDS in schemes
+    if len(inside) == len(chain):
+        words = "all"
+    elif inside and inside[-1] is chain[-1] and inside == chain[-len(inside) :]:
+        words = inside[0].kernels.split(" ", 1)[0] + "+"
+    else:
+        words = ", ".join(s.kernels for s in inside)
+    return words + (" with page counts" if counts else "")
+
+
+_COLUMNS = (
+    Column("rule", style="bold"),
+    Column("severity"),
+    Column("exactness"),
+    Column("kernels"),
+    Column("inv."),
+    Column("title"),
+)
+
+
+def render_rules(screen: Screen, report: RulesReport) -> Iterator[str]:
+    """The table for people; titles on lines of their own where the terminal is too narrow."""
+    rows = [(r.rule, r.severity, r.exactness, r.kernels, r.invariant, r.title) for r in report.rules]
+    if screen.fits(table_width(_COLUMNS, rows)):
+        yield from render_table(screen, _COLUMNS, rows)
+    else:
+        table = list(render_table(screen, _COLUMNS[:-2], [row[:-2] for row in rows]))
+        yield table[0]
+        for line, row in zip(table[1:], rows, strict=True):
+            yield line
+            yield from screen.wrap(f"{row[-2]}: {row[-1]}", "    ")
+    yield ""
+    yield f"{counted(len(rows), 'rule')}; folioscope rules RULE shows the page of one"
+
+
+def render_rule(screen: Screen, rule: RuleInfo) -> Iterator[str]:
+    """The manual page of one rule."""
+    head, _, body = rule.page.partition("\n")
+    yield screen.paint("bold", rule.rule)
+    yield from screen.wrap(head, "  ")
+    yield ""
+    yield from render_facts(
+        screen,
+        [
+            ("severity", f"{rule.severity}, {rule.exactness}"),
+            ("kernels", rule.kernels),
+            ("invariant", rule.invariant),
+            ("group", rule.group),
+        ],
+        "  ",
+    )
+    for name, text in _sections(body):
+        yield ""
+        yield "  " + screen.paint("bold", name)
+        for paragraph in text:
+            yield from screen.wrap(paragraph, "    ")
+
+
+def _sections(body: str) -> Iterator[tuple[str, list[str]]]:
+    """``Name:  text`` at the left margin opens a section; lines under it go on with the same text."""
+    name, text = "", [""]
+    for line in [*body.splitlines(), "End:"]:
+        opening, colon, rest = line.partition(":")
+        if colon and line[:1].isalpha() and len(opening) < 16:
+            if name:
+                yield name, [" ".join(part.split()) for part in text if part.strip()]
+            name, text = opening, [rest]
+        else:
+            text[-1] += " " + line.strip()

@@ -1,0 +1,305 @@
+"""KSM's books: stable nodes, the rmap_items that hang on them, and what each mm is said to have merged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from inspector.columns import I32, I64, U8, U64, Mask, Table
+from inspector.layout.kernel import Layout
+from inspector.lib.chains import follow_chains
+from inspector.lib.list import walk_lists
+from inspector.lib.rbtree import walk_rbtrees
+from inspector.memory import Raw
+from inspector.tables.anon_vmas import rows_of
+
+TREE, CHAIN, DUP, MIGRATE = range(4)
+"""Kinds of a stable node: alone in a tree; head of a chain of copies; one of them; waiting for another node's tree."""
+
+KINDS = ("tree", "chain", "dup", "migrate")
+
+_CHAIN_LENGTH = -1024
+"""STABLE_NODE_CHAIN, mm/ksm.c: rmap_hlist_len of a chain's head."""
+
+STABLE_FLAG = 0x200
+UNSTABLE_FLAG = 0x100
+_FLAGS = 0xFFF
+_MAX_NODES = 1024
+"""No kernel is built for more NUMA nodes (MAX_NUMNODES)."""
+
+TOTALS = {
+    "ksm_pages_shared": "pages_shared",
+    "ksm_pages_sharing": "pages_sharing",
+    "ksm_pages_unshared": "pages_unshared",
+    "ksm_rmap_items": "rmap_items",
+    "ksm_stable_node_chains": "stable_node_chains",
+    "ksm_stable_node_dups": "stable_node_dups",
+}
+"""Variables of mm/ksm.c and the names under which /sys/kernel/mm/ksm shows most of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StableNodes(Table):
+    """One row a ksm_stable_node, ordered by address.
+
+    Attributes:
+        addr: uint64.
+        kind: uint8; `TREE`, `CHAIN`, `DUP` or `MIGRATE`.
+        kpfn: int64; page frame it names, -1 for the head of a chain.
+        hlist_len: int32; rmap_hlist_len as stored.
+        nid: int32; as stored.
+        tree: int32; which tree it or its chain is in, -1 for those that wait for one.
+        chain_idx: int32; row of its chain's head, -1 for none.
+        nr_items: int64; rmap_items found on its list.
+        broken: bool; the list cannot be followed to its end.
+    """
+
+    addr: U64
+    kind: U8
+    kpfn: I64
+    hlist_len: I32
+    nid: I32
+    tree: I32
+    chain_idx: I32
+    nr_items: I64
+    broken: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class RmapItems(Table):
+    """One row a ksm_rmap_item that is on a list, ordered by address.
+
+    Attributes:
+        addr: uint64.
+        mm: uint64; mm_struct.
+        va: uint64; user address it stands for.
+        flags: int32; STABLE_FLAG, UNSTABLE_FLAG and the scan number.
+        anon_vma: uint64; of stable items, else 0.
+        linear_index: uint64; linear_page_index of stable items (7.2 and later), else all ones.
+        node_idx: int32; row of the stable node on whose list it is, -1 for none.
+        slot_idx: int32; row of the mm slot on whose list it is, -1 for none.
+    """
+
+    addr: U64
+    mm: U64
+    va: U64
+    flags: I32
+    anon_vma: U64
+    linear_index: U64
+    node_idx: I32
+    slot_idx: I32
+
+
+@dataclass(frozen=True, slots=True)
+class KsmSlots(Table):
+    """One row a ksm_mm_slot: an mm that KSM knows.
+
+    Attributes:
+        addr: uint64.
+        mm: uint64; mm_struct.
+        nr_items: int64; rmap_items on its list.
+        broken: bool; the list cannot be followed to its end.
+    """
+
+    addr: U64
+    mm: U64
+    nr_items: I64
+    broken: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class KsmMms(Table):
+    """One row an mm of the mm table, in its order: counters as stored, -1 where this kernel has none.
+
+    Attributes:
+        merging_pages: int64; ksm_merging_pages.
+        rmap_items: int64; ksm_rmap_items.
+        zero_pages: int64; ksm_zero_pages.
+        readable: bool.
+    """
+
+    merging_pages: I64
+    rmap_items: I64
+    zero_pages: I64
+    readable: Mask
+
+
+@dataclass(frozen=True)
+class Ksm:
+    """Everything KSM keeps.
+
+    Attributes:
+        nodes, items, slots, mms: The tables.
+        totals: Counters by the names of /sys/kernel/mm/ksm (rmap_items has none there), as stored.
+        active: Whether ksm_thread_mutex is held: all of this may be half changed.
+        known: Whether this kernel has KSM and its books could be found.
+        items_whole: Whether every rmap_item could be read: a list that cannot be followed is then damaged.
+        unreadable: Nodes, items and slots that could not be read, and broken trees and lists of them.
+    """
+
+    nodes: StableNodes
+    items: RmapItems
+    slots: KsmSlots
+    mms: KsmMms
+    totals: dict[str, int]
+    active: bool
+    known: bool
+    items_whole: bool
+    unreadable: int
+
+
+def build_ksm(layout: Layout, item_slots: U64, mms: U64) -> Ksm:
+    """Read KSM's stable trees, its rmap_items and its mm slots (mm/ksm.c).
+
+    Args:
+        layout: The kernel's layout.
+        item_slots: Object slots of the slab cache that rmap_items come from, in use or free.
+        mms: uint64; addresses of the mms whose counters are wanted.
+    """
+    known = layout.target.symbol("root_stable_tree") is not None
+    nodes, heads, lost = _read_nodes(layout) if known else (_no_nodes(), np.empty(0, np.uint64), 0)
+    slots, lists, more = _read_slots(layout) if known else (_no_slots(), np.empty(0, np.uint64), 0)
+    raw = layout.memory.gather(np.unique(item_slots), layout.struct("struct ksm_rmap_item").size) if known else None
+    items, on_node, on_slot = _read_items(layout, raw, heads, lists) if raw is not None else _no_items()
+    nodes = _counted_nodes(nodes, items, on_node)
+    nr = np.bincount(items.slot_idx[items.slot_idx >= 0], minlength=len(slots)).astype(np.int64)
+    slots = replace(slots, nr_items=nr, broken=on_slot)
+    totals = {name: _signed(layout.variable(symbol)) for symbol, name in TOTALS.items()} if known else {}
+    bad = lost + more + int(nodes.broken.sum()) + int(slots.broken.sum())
+    whole = raw is not None and len(raw) > 0 and bool(raw.valid.all())
+    return Ksm(nodes, items, slots, _read_mms(layout, mms), totals, _is_active(layout), known, whole, bad)
+
+
+def _signed(value: int | None) -> int:
+    return -1 if value is None else value - (1 << 64) if value >> 63 else value
+
+
+def _is_active(layout: Layout) -> bool:
+    """Whether somebody holds ksm_thread_mutex: the low bits of the owner are flags (kernel/locking/mutex.c)."""
+    return bool((layout.variable("ksm_thread_mutex") or 0) & ~7)
+
+
+def _read_nodes(layout: Layout) -> tuple[StableNodes, U64, int]:
+    """All stable nodes, and the first entry of each one's list (of rmap_items, or of dups for a chain)."""
+    struct, memory = layout.struct("struct ksm_stable_node"), layout.memory
+    nr = min(max(layout.variable("ksm_nr_node_ids", size=4) or 1, 1), _MAX_NODES)
+    roots = memory.gather(
+        np.uint64(layout.variable("root_stable_tree") or 0) + np.arange(nr, dtype=np.uint64) * np.uint64(8), 8
+    )
+    trees = walk_rbtrees(memory, roots.bytes.view(np.uint64)[:, 0], struct.size, struct.field("node").offset)
+    waiting = walk_lists(
+        memory, np.array([layout.symbol("migrate_nodes")], np.uint64), struct.size, struct.field("list").offset
+    )
+    length = struct.field("rmap_hlist_len").column(trees.raw)
+    chains = np.flatnonzero(length == _CHAIN_LENGTH)
+    hlist = struct.field("hlist").offset
+    dups = walk_lists(
+        memory, trees.addr[chains] + np.uint64(hlist), struct.size, struct.field("hlist_dup").offset, hash_chain=True
+    )
+    addr = np.concatenate([trees.addr, waiting.addr, dups.addr])
+    raw = np.concatenate([trees.raw, waiting.raw, dups.raw])
+    kind = np.repeat(np.array([TREE, MIGRATE, DUP], np.uint8), [len(trees), len(waiting.addr), len(dups.addr)])
+    kind[chains] = CHAIN
+    tree = np.concatenate([trees.root, np.full(len(waiting.addr), -1), trees.root[chains][dups.owner]])
+    chain = np.concatenate([np.zeros(len(addr) - len(dups.addr), np.uint64), trees.addr[chains][dups.owner]])
+    addr, keep = np.unique(addr, return_index=True)
+    raw, kind, tree, chain = raw[keep], kind[keep], tree[keep].astype(np.int32), chain[keep]
+    nodes = StableNodes(
+        addr=addr,
+        kind=kind,
+        kpfn=np.where(kind == CHAIN, -1, struct.field("kpfn").column(raw).astype(np.int64)),
+        hlist_len=struct.field("rmap_hlist_len").column(raw).astype(np.int32),
+        nid=struct.field("nid").column(raw).astype(np.int32),
+        tree=tree,
+        chain_idx=np.where(chain != 0, rows_of(addr, chain), -1).astype(np.int32),
+        nr_items=np.zeros(len(addr), np.int64),
+        broken=np.zeros(len(addr), np.bool_),
+    )
+    lost = int((~roots.valid).sum()) + sum(len(x) for x in (trees.unreadable, trees.cyclic, waiting.unreadable))
+    lost += sum(len(x) for x in (waiting.broken, dups.unreadable, dups.broken))
+    heads = struct.field("hlist").column(raw)
+    return nodes, np.where(kind == CHAIN, 0, heads).astype(np.uint64), lost
+
+
+def _counted_nodes(nodes: StableNodes, items: RmapItems, broken: Mask) -> StableNodes:
+    nr = np.bincount(items.node_idx[items.node_idx >= 0], minlength=len(nodes)).astype(np.int64)
+    return replace(nodes, nr_items=nr, broken=broken)
+
+
+def _read_slots(layout: Layout) -> tuple[KsmSlots, U64, int]:
+    """The mms that KSM knows, and the first rmap_item of each (struct ksm_scan, ksm_mm_head)."""
+    struct = layout.struct("struct ksm_mm_slot")
+    link = struct.field("slot.mm_node", "mm_list").offset
+    head = np.array([layout.symbol("ksm_mm_head") + link], np.uint64)
+    found = walk_lists(layout.memory, head, struct.size, link)
+    n = len(found.addr)
+    slots = KsmSlots(
+        found.addr,
+        struct.field("slot.mm", "mm").column(found.raw),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.bool_),
+    )
+    return slots, struct.field("rmap_list").column(found.raw), len(found.unreadable) + len(found.broken)
+
+
+def _read_items(layout: Layout, raw: Raw, heads: U64, lists: U64) -> tuple[RmapItems, Mask, Mask]:
+    """The rmap_items that are on a stable node's or an mm's list, and which of these lists are broken."""
+    struct = layout.struct("struct ksm_rmap_item")
+    addr, data = raw.addr[raw.valid], raw.bytes[raw.valid]
+    link = np.uint64(struct.field("hlist").offset)
+    nodes = follow_chains(addr, _less(struct.field("hlist.next").column(data), link), _less(heads, link))
+    mms = follow_chains(addr, struct.field("rmap_list").column(data), lists)
+    keep = np.flatnonzero((nodes.owner >= 0) | (mms.owner >= 0))
+    data, word = data[keep], struct.field("address").column(data[keep])
+    stable = nodes.owner[keep] >= 0
+    index = struct.find("linear_page_index")
+    absent = np.full(len(keep), np.uint64(0xFFFFFFFFFFFFFFFF))
+    items = RmapItems(
+        addr=addr[keep],
+        mm=struct.field("mm").column(data),
+        va=word & ~np.uint64(_FLAGS),
+        flags=(word & np.uint64(_FLAGS)).astype(np.int32),
+        anon_vma=np.where(stable, struct.field("anon_vma").column(data), 0).astype(np.uint64),
+        linear_index=absent if index is None else np.where(stable, index.column(data), absent),
+        node_idx=nodes.owner[keep],
+        slot_idx=mms.owner[keep],
+    )
+    return items, nodes.broken, mms.broken
+
+
+def _less(pointers: U64, offset: np.uint64) -> U64:
+    """Pointers to a member turned into pointers to its struct; 0 stays 0."""
+    return np.where(pointers == 0, pointers, pointers - offset)
+
+
+def _read_mms(layout: Layout, mms: U64) -> KsmMms:
+    struct = layout.struct("struct mm_struct")
+    columns: list[I64] = []
+    readable = np.ones(len(mms), np.bool_)
+    for names in (("ksm_merging_pages",), ("ksm_rmap_items",), ("ksm_zero_pages.counter", "ksm_zero_pages")):
+        field = struct.find(*names)
+        if field is None:
+            columns.append(np.full(len(mms), -1, np.int64))
+            continue
+        raw = layout.memory.gather(mms + np.uint64(field.offset), 8)
+        readable &= raw.valid
+        columns.append(raw.bytes.view(np.int64).reshape(-1))
+    return KsmMms(columns[0], columns[1], columns[2], readable)
+
+
+def _no_nodes() -> StableNodes:
+    none = np.empty(0, np.int64)
+    i32, no = none.astype(np.int32), none.astype(np.bool_)
+    return StableNodes(none.astype(np.uint64), none.astype(np.uint8), none, i32, i32, i32, i32, none, no)
+
+
+def _no_slots() -> KsmSlots:
+    none = np.empty(0, np.int64)
+    return KsmSlots(none.astype(np.uint64), none.astype(np.uint64), none, none.astype(np.bool_))
+
+
+def _no_items() -> tuple[RmapItems, Mask, Mask]:
+    none, no = np.empty(0, np.uint64), np.empty(0, np.bool_)
+    i32 = none.astype(np.int32)
+    return RmapItems(none, none, none, i32, none, none, i32, i32), no, no

@@ -1,0 +1,99 @@
+"""The kernel's road to the mappings of KSM pages, and every entry of one held against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.layout.flags import MAPPING_TAGS
+from inspector.tables.anon_vmas import rows_of
+from inspector.tables.ksm import CHAIN, Ksm
+from inspector.walk.linear import Links
+from inspector.walk.parts import RmapParts
+
+_ANY = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+class KsmParts(RmapParts, Protocol):
+    """The tables of a snapshot with KSM's among them."""
+
+    @property
+    def ksm(self) -> Ksm: ...  # noqa: D102
+    @property
+    def links(self) -> Links: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class KsmEntries(Table):
+    """One row an entry that maps a KSM page.
+
+    Attributes:
+        mapping_row: int64; row in `Mappings`.
+        head_row: int32; row of the page.
+        vma_idx: int32; row of the VMA.
+        va: uint64; where.
+        node_idx: int32; row of the stable node that the page names, -1 when it is not among KSM's.
+        item_idx: int32; row of the rmap_item that leads to the entry, -1 when none does.
+    """
+
+    mapping_row: I64
+    head_row: I32
+    vma_idx: I32
+    va: U64
+    node_idx: I32
+    item_idx: I32
+
+    @property
+    def reached(self) -> Mask:
+        """Which entries rmap finds."""
+        return self.item_idx >= 0
+
+
+def ksm_entries(parts: KsmParts) -> KsmEntries:
+    """All entries of KSM pages, each with the rmap_item by which rmap_walk_ksm() (mm/ksm.c) comes to it.
+
+    The walk goes through the items of the page's stable node; for each through the interval tree of its anon_vma (from
+    7.2 on only through the part around the item's page offset), and looks at the item's address in every VMA there.
+    An entry is reached when one of the anon_vmas that its VMA hangs in has an item of that node for that address.
+    """
+    ksm, rows = parts.ksm, np.flatnonzero(parts.links.is_ksm)
+    links = parts.links.take(rows)
+    node = rows_of(ksm.nodes.addr, links.mapping & ~np.uint64(MAPPING_TAGS))
+    if len(ksm.nodes):
+        node = np.where(ksm.nodes.kind[np.maximum(node, 0)] == CHAIN, -1, node).astype(np.int32)
+    item = np.full(len(links), -1, np.int32)
+    entry, avc = _chains_of(parts, links.vma_idx)
+    table = parts.anon_rmap
+    stable = np.flatnonzero(ksm.items.node_idx >= 0)
+    tree = rows_of(table.anon_vmas.addr, ksm.items.anon_vma[stable])
+    stable, tree = stable[tree >= 0], tree[tree >= 0]
+    pages, page = np.unique(np.concatenate([ksm.items.va[stable], links.va]), return_inverse=True)
+    at_item, at_entry = page[: len(stable)], page[len(stable) :]
+    shape = (len(ksm.nodes) + 1, len(table.anon_vmas) + 1)
+    key = (at_item * shape[0] + ksm.items.node_idx[stable]) * shape[1] + tree
+    order = np.argsort(key, kind="stable")
+    want = (at_entry[entry] * shape[0] + np.where(node < 0, len(ksm.nodes), node)[entry]) * shape[1]
+    want = want + table.avcs.tree_idx[avc]
+    if len(key):
+        at = np.minimum(np.searchsorted(key[order], want), len(key) - 1)
+        candidate = stable[order[at]]
+        index = ksm.items.linear_index[candidate]
+        near = (index == _ANY) | ((table.avcs.first[avc] <= index) & (index <= table.avcs.last[avc]))
+        hit = (key[order[at]] == want) & near
+        item[entry[hit]] = candidate[hit]
+    return KsmEntries(links.mapping_row, links.head_row, links.vma_idx, links.va, node, item)
+
+
+def _chains_of(parts: KsmParts, vma_idx: I32) -> tuple[I64, I64]:
+    """Every (position in ``vma_idx``, row of a chain of that VMA that is in an interval tree)."""
+    avcs = parts.anon_rmap.avcs
+    inside = np.flatnonzero((avcs.tree_idx >= 0) & (avcs.vma_idx >= 0))
+    inside = inside[np.argsort(avcs.vma_idx[inside], kind="stable")]
+    low = np.searchsorted(avcs.vma_idx[inside], vma_idx, "left")
+    count = np.searchsorted(avcs.vma_idx[inside], vma_idx, "right") - low
+    who = np.repeat(np.arange(len(vma_idx)), count)
+    place = np.arange(len(who)) - np.repeat(np.cumsum(count) - count, count)
+    return who, inside[np.repeat(low, count) + place]

@@ -1,0 +1,139 @@
+"""PMD tables of hugetlb memory: who shares each, and how many sharers it says it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from inspector.arch.base import Level
+from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.layout.kernel import Layout
+from inspector.tables.vmas import Vmas
+from inspector.walk.mappings import TABLE_OK, TABLE_TWICE_IN_MM, PageTables
+from inspector.walk.parts import RmapParts
+
+
+class TableParts(RmapParts, Protocol):
+    """The tables of a snapshot with the page tables among them."""
+
+    @property
+    def tables(self) -> PageTables: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Sharers(Table):
+    """One row a place from which a PMD table of hugetlb memory is reached, ordered by table.
+
+    Attributes:
+        pfn: int64; the table's page frame.
+        table_idx: int32; row in `PageTables`.
+        mm_idx, vma_idx: int32; whose, and the hugetlb VMA there.
+        va: uint64; first address that the table covers.
+        space_idx: int32; row of the VMA's address_space in the table of those, -1 for none.
+        index: uint64; page offset in the file of that address.
+    """
+
+    pfn: I64
+    table_idx: I32
+    mm_idx: I32
+    vma_idx: I32
+    va: U64
+    space_idx: I32
+    index: U64
+
+
+@dataclass(frozen=True, slots=True)
+class HugetlbTables(Table):
+    """One row a PMD table of hugetlb memory.
+
+    Attributes:
+        pfn: int64.
+        table_idx: int32; its first row in `PageTables`.
+        first: int64; its first row in `Sharers`.
+        nr_sharers: int64; places from which it is reached.
+        share_count: int64; pt_share_count as stored, or where there is none the references but one.
+        readable: bool.
+    """
+
+    pfn: I64
+    table_idx: I32
+    first: I64
+    nr_sharers: I64
+    share_count: I64
+    readable: Mask
+
+
+def hugetlb_tables(parts: TableParts) -> tuple[HugetlbTables, Sharers]:
+    """All PMD tables of hugetlb memory and the places they are reached from (mm/hugetlb.c, huge_pmd_share())."""
+    sharers = _sharers(parts)
+    pfn, first, nr = np.unique(sharers.pfn, return_index=True, return_counts=True)
+    count, readable = share_counts(parts.layout, pfn)
+    tables = HugetlbTables(pfn, sharers.table_idx[first], first.astype(np.int64), nr.astype(np.int64), count, readable)
+    return tables, sharers
+
+
+def _sharers(parts: TableParts) -> Sharers:
+    t, vmas = parts.tables, parts.vmas
+    rows = np.flatnonzero((t.level == Level.PMD) & np.isin(t.state, (TABLE_OK, TABLE_TWICE_IN_MM)))
+    shape = next(s for s in parts.layout.arch.shapes if s.level == Level.PMD)
+    vma = _hugetlb_vma(vmas, t.mm_idx[rows], t.va[rows], shape.entries << shape.shift)
+    rows, vma = rows[vma >= 0], vma[vma >= 0]
+    order = np.argsort(t.pfn[rows], kind="stable")
+    rows, vma = rows[order], vma[order]
+    # The VMA may begin after the table does; the sum wraps around and stays comparable.
+    ahead = (t.va[rows] - vmas.start[vma]).astype(np.int64) >> parts.layout.memmap.page_shift
+    return Sharers(
+        pfn=t.pfn[rows],
+        table_idx=rows.astype(np.int32),
+        mm_idx=t.mm_idx[rows],
+        vma_idx=vma,
+        va=t.va[rows],
+        space_idx=parts.file_rmap.space_of_vma[vma],
+        index=vmas.pgoff[vma] + ahead.astype(np.uint64),
+    )
+
+
+def _hugetlb_vma(vmas: Vmas, mm_idx: I32, va: U64, span: int) -> I32:
+    """The last hugetlb VMA of each mm that reaches into [va, va + span); -1 for none."""
+    huge = np.flatnonzero(vmas.is_hugetlb)
+    if not len(huge):
+        return np.full(len(va), -1, np.int32)
+    key = _key(vmas.mm_idx[huge], vmas.start[huge])
+    at = np.searchsorted(key, _key(mm_idx, va + np.uint64(span - 1)), "right") - 1
+    found = huge[np.maximum(at, 0)]
+    inside = (at >= 0) & (vmas.mm_idx[found] == mm_idx) & (vmas.end[found] > va)
+    return np.where(inside, found, -1).astype(np.int32)
+
+
+def _key(mm_idx: I32, va: U64) -> U64:
+    return (mm_idx.astype(np.uint64) << np.uint64(45)) | (va >> np.uint64(12))
+
+
+def counts_sharers(layout: Layout) -> bool:
+    """Whether this kernel keeps a count of sharers beside the references of a table."""
+    return _share_field(layout) is not None
+
+
+def _share_field(layout: Layout) -> int | None:
+    """Where pt_share_count lies: in struct ptdesc, or in struct page where that is all there is (6.1)."""
+    for name in ("struct ptdesc", "struct page"):
+        if name == "struct ptdesc" and not layout.has_struct(name):
+            continue
+        field = layout.struct(name).find("pt_share_count.counter")
+        if field is not None:
+            return field.offset
+    return None
+
+
+def share_counts(layout: Layout, pfn: I64) -> tuple[I64, Mask]:
+    """Sharers beyond the first that each table counts, and whether it could be read."""
+    memmap, offset = layout.memmap, _share_field(layout)
+    own = np.uint64(memmap.vmemmap) + pfn.astype(np.uint64) * np.uint64(memmap.page_size)
+    if offset is not None:
+        raw = layout.memory.gather(own + np.uint64(offset), 4)
+        return raw.bytes.view(np.int32).reshape(-1).astype(np.int64), raw.valid
+    refs = layout.struct("struct page").field("_refcount.counter", "_refcount").offset
+    raw = layout.memory.gather(own + np.uint64(refs), 4)
+    return raw.bytes.view(np.int32).reshape(-1).astype(np.int64) - 1, raw.valid

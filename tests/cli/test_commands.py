@@ -1,0 +1,214 @@
+"""Every command on every captured kernel: text for people, objects that fit their own schema, exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema
+import pytest
+
+from inspector.cli import COMMANDS
+from tests.cli.conftest import Run
+
+COMMAND_LINES = {
+    "info": (),
+    "check": (),
+    "folio": ("0x1000",),
+    "page": ("0x1000-0x10ff",),
+    "va": ("1", "0x400000"),
+    "ps": (),
+    "vmas": ("1",),
+    "rules": (),
+}
+
+
+def schema_of(run: Run, command: str) -> Any:
+    result = run(command, "--schema")
+    assert (result.code, result.err) == (0, "")
+    return json.loads(result.out)
+
+
+@pytest.mark.parametrize("command", COMMAND_LINES)
+def test_output_fits_its_schema(command: str, run: Run, any_core: str) -> None:
+    result = run("-c", any_core, command, *COMMAND_LINES[command], "--format", "json")
+    assert (result.code, result.err) == (0, "")
+    assert result.object["schema"] == f"folioscope.{command}/1"
+    jsonschema.Draft202012Validator(schema_of(run, command)).validate(result.object)
+
+
+@pytest.mark.parametrize("command", COMMAND_LINES)
+def test_text(command: str, run: Run, any_core: str) -> None:
+    result = run(command, *COMMAND_LINES[command], "-c", any_core)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.endswith("\n")
+    assert all(line.isprintable() and line == line.rstrip() for line in result.out.splitlines())
+
+
+def test_schema_refuses_what_is_not_a_report(run: Run) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"schema": "folioscope.check/1"}, schema_of(run, "check"))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "manual"])
+def test_help_and_schema(command: str, run: Run) -> None:
+    result = run(command, "--help")
+    assert (result.code, result.err) == (0, "")
+    for word in ("--core", "--kernel", "--qemu", "--symbols", "--types", "--format", "--quiet", "--schema"):
+        assert word in result.out
+    jsonschema.Draft202012Validator.check_schema(schema_of(run, command))
+
+
+def test_help_tells_commands_and_exit_codes(run: Run) -> None:
+    result = run("--help")
+    assert result.code == 0
+    assert all(f"  {name} " in result.out for name in COMMANDS)
+    assert "4  nothing wrong found, but data is missing" in result.out
+
+
+def test_options_before_and_after_the_command_are_the_same(run: Run, core: Callable[[str], str]) -> None:
+    path = core("6.12")
+    before = run("-c", path, "--types", "btf", "--format", "json", "info")
+    after = run("info", "-c", path, "--types", "btf", "--format", "json")
+    assert before == after
+    assert before.object["target"]["types_from"] == "BTF"
+
+
+def test_info(run: Run, any_core: str) -> None:
+    found = run("-c", any_core, "info", "--format", "json").object
+    assert found["target"]["kind"] == "kdump"
+    assert found["target"]["path"] == any_core
+    assert found["identity"]["architecture"] == "x86_64"
+    assert found["identity"]["release"] in found["target"]["release"]
+    assert found["memory_map"]["struct_pages"] == found["memory_map"]["struct_pages_read"] > 100_000
+    assert [level["level"] for level in found["page_tables"]] == ["PGD", "PUD", "PMD", "PTE"]
+    text = run("-c", any_core, "info").out
+    assert found["identity"]["release"] in text
+    assert f"scheme   {found['scheme']}: " in text
+
+
+def processes(run: Run, path: str) -> dict[str, Any]:
+    found = run("ps", "-c", path, "--format", "json").object["processes"]
+    return {p["comm"]: p for p in found if p["comm"]}
+
+
+def test_ps_sums(run: Run, any_core: str) -> None:
+    for p in processes(run, any_core).values():
+        assert p["rss_kb"] == p["anon_kb"] + p["file_kb"] + p["shmem_kb"]
+        assert p["tasks"] >= 1
+    shared = processes(run, any_core)["shared-mm"]
+    assert shared["other_pids"]
+
+
+def test_vmas_agree_with_ps(run: Run, any_core: str) -> None:
+    p = processes(run, any_core)["thp-pmd"]
+    found = run("vmas", str(p["pid"]), "-c", any_core, "--format", "json").object
+    assert found["comm"] == "thp-pmd"
+    assert len(found["vmas"]) == p["vmas"]
+    assert sum(v["rss_kb"] for v in found["vmas"]) == p["rss_kb"]
+    assert sum(v["anon_pmd_kb"] for v in found["vmas"]) == p["pmd_mapped_kb"] > 0
+    assert {"[stack]", "[heap]", "[vdso]"} <= {v["name"] for v in found["vmas"]}
+    by_mm = run("vmas", hex(p["mm"]), "-c", any_core, "--format", "json").object
+    assert by_mm == found
+
+
+def test_va_and_folio_of_a_huge_page(run: Run, any_core: str) -> None:
+    pid = str(processes(run, any_core)["thp-pmd"]["pid"])
+    vmas = run("vmas", pid, "-c", any_core, "--format", "json").object["vmas"]
+    vma = next(v for v in vmas if v["anon_pmd_kb"])
+    address = (vma["start"] + (2 << 20) - 1) // (2 << 20) * (2 << 20)
+    found = run("va", pid, hex(address + 0x5123), "-c", any_core, "--format", "json").object
+    assert [e["level"] for e in found["entries"]] == ["PGD", "PUD", "PMD"]
+    assert found["ends"] == "leaf"
+    assert found["vma"]["address"] == vma["vma"]
+    assert found["pfn"] == found["entries"][-1]["pfn"] + 5
+    assert (found["page"]["kind"], found["page"]["order"]) == ("anon", 9)
+    assert str(found["mappings"][0]["pid"]) == pid
+    folio = run("folio", hex(found["pfn"]), "-c", any_core, "--format", "json").object
+    assert (folio["kind"], folio["pages"], folio["entire_mappings"], folio["exit_code"]) == ("anon", 512, 1, 0)
+    assert {c["verdict"] for c in folio["counters"]} <= {"ok", ""}
+    assert folio["mappings"][0]["level"] == "PMD"
+    quick = run("folio", hex(found["pfn"]), "--no-mappings", "-c", any_core, "--format", "json").object
+    assert quick["head"] == folio["head"]
+    assert [c["stored"] for c in quick["counters"]] == [c["stored"] for c in folio["counters"]]
+    assert (quick["mappings_walked"], quick["mappings"]) == (False, [])
+
+
+def test_va_ends(run: Run, core: Callable[[str], str]) -> None:
+    path = core("7.3")
+    nothing = run("va", "1", "0x10000", "-c", path)
+    assert nothing.code == 0
+    assert "none holds this address" in nothing.out
+    assert nothing.out.splitlines()[-1].endswith("empty")
+
+
+def test_one_page_in_every_spelling(run: Run, any_core: str) -> None:
+    first = run("page", "0x1234", "-c", any_core, "--format", "json").object
+    place = first["places"][0]
+    assert (place["taken_for"], place["pfn"]) == ("pfn", 0x1234)
+    spellings = {
+        "4660": "pfn",
+        "pfn:0x1234": "pfn",
+        hex(place["page"]): "page",
+        f"{place['page']:x}": "page",
+        hex(place["page"] + 8): "page",
+        hex(place["virtual"]): "virt",
+        hex(place["virtual"] + 0x10): "virt",
+        hex(place["physical"]): "phys",
+    }
+    for word, form in spellings.items():
+        found = run("page", word, "-c", any_core, "--format", "json").object
+        assert (found["places"][0]["taken_for"], found["pages"]) == (form, first["pages"]), word
+    forced = run("page", "0x1234", "--as", "phys", "-c", any_core, "--format", "json").object
+    assert (forced["places"][0]["pfn"], forced["places"][0]["offset"]) == (1, 0x234)
+    ambiguous = run("page", "0x1000", "-c", any_core)
+    assert "0x1000 taken for a page frame number" in ambiguous.out
+    assert "--as phys it would be pfn 0x1" in " ".join(ambiguous.out.split())
+
+
+def test_page_ranges(run: Run, any_core: str) -> None:
+    found = run("page", "0x1000-0x11ff", "-c", any_core, "--format", "json").object["pages"]
+    assert sum(p["pages"] for p in found) == 0x200
+    at = 0x1000
+    for row in found:
+        assert row["pfn"] == at
+        at += row["pages"]
+    same = run("page", "0x1000+0x200", "-c", any_core, "--format", "json").object["pages"]
+    assert same == found
+
+
+def test_page_inside_a_folio_agrees_with_the_whole_table(run: Run, any_core: str) -> None:
+    """The window that ``page`` reads must not change what the page is."""
+    whole = run("page", "0+0x8000", "-c", any_core, "--format", "json").object["pages"]
+    for row in [r for r in whole if r["order"]][::97] + whole[::211]:
+        alone = run("page", str(row["pfn"]), "-c", any_core, "--format", "json").object["pages"][0]
+        assert {**alone, "pages": 0} == {**row, "pages": 0}
+
+
+def test_rules(run: Run) -> None:
+    listed = run("rules", "--format", "json").object["rules"]
+    assert len(listed) >= 25
+    for slug in ("mapcount-too-low", listed[-1]["rule"]):
+        page = run("rules", slug)
+        assert (page.code, page.err) == (0, "")
+        for heading in ("  True", "  Why", "  Then", "  Silent when", "  Look further"):
+            assert f"\n{heading}\n" in page.out
+    kernels = {r["rule"]: r["kernels"] for r in listed}
+    assert kernels["large-mapcount-mismatch"] == "6.10+"
+    assert kernels["mm-id-not-empty"] == "6.15+"
+    assert kernels["mapcount-too-low"] == "all with page counts"
+    assert kernels["tail-without-head"] == "all"
+
+
+def test_manual(run: Run) -> None:
+    topics = [line.split()[0] for line in run("manual").out.splitlines()]
+    assert topics == ["findings", "schemes", "targets", "json"]
+    for topic in topics:
+        result = run("manual", topic)
+        assert result.code == 0
+        assert result.out.startswith("# ")
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out.startswith("folioscope ")

@@ -1,0 +1,154 @@
+"""The command as a process: what it imports, how it ends, what it writes where."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FOLIOSCOPE = [sys.executable, "-c", "import sys; from inspector.cli import main; sys.exit(main())"]
+
+
+def loaded_after(words: str, modules: str) -> str:
+    """Which of some modules are loaded after a command ran, in a clean interpreter."""
+    code = (
+        "import sys\nfrom inspector.cli import main\n"
+        f"main({words!r}.split())\n"
+        f"print('LOADED', [m for m in {modules!r}.split() if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "--version", "check --help", "folio --help", "chekc", "ps --nonsense", "manual"]
+)
+def test_help_is_cheap(words: str) -> None:
+    assert loaded_after(words, "drgn numpy rich msgspec logging inspector.snapshot") == "LOADED []"
+
+
+def test_rich_is_for_terminals(core: Callable[[str], str]) -> None:
+    assert loaded_after(f"check {core('6.12')}", "rich") == "LOADED []"
+    assert loaded_after(f"folio 0x1000 -c {core('6.12')}", "rich") == "LOADED []"
+
+
+def test_exit_code_of_the_process() -> None:
+    done = subprocess.run([*FOLIOSCOPE, "chekc"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "folioscope: error: there is no such command: chekc. Did you mean check?\n"
+
+
+def test_a_reader_that_leaves_is_no_error(core: Callable[[str], str]) -> None:
+    line = f"{subprocess.list2cmdline(FOLIOSCOPE)} page 0+0x20000 -c {core('6.1')}"
+    script = f"{line} | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "141"
+
+
+def test_a_full_disk(core: Callable[[str], str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*FOLIOSCOPE, "info", "-c", core("6.1")], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 3
+    assert done.stderr == "folioscope: error: the output cannot be written: No space left on device.\n"
+
+
+def test_stdout_is_utf8_in_any_locale(core: Callable[[str], str]) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*FOLIOSCOPE, "info", "-c", core("6.1")], capture_output=True, env=environment, check=True)
+    assert done.stdout.decode("utf-8")
+
+
+def test_interrupt(core: Callable[[str], str]) -> None:
+    code = (
+        "import sys, time, inspector.cli.opening as o\nfrom inspector.cli import main\n"
+        "def wait(*a, **k):\n    print('ready', file=sys.stderr, flush=True)\n    time.sleep(60)\n"
+        "o.open_core = wait\nsys.exit(main(sys.argv[1:]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "info", "-c", core("6.1")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def on_terminal(words: list[str], environment: dict[str, str]) -> str:
+    """What a terminal of 80 columns sees."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*FOLIOSCOPE, *words], stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "80", **environment}
+    )
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        seen += piece
+    process.wait()
+    os.close(ours)
+    return seen.decode().replace("\r\n", "\n")
+
+
+def test_colour_only_where_wanted(core: Callable[[str], str]) -> None:
+    words = ["info", "-c", core("6.1")]
+    terminal = {"TERM": "xterm", "NO_COLOR": ""}
+    assert "\x1b[1mTarget" in on_terminal(words, terminal)
+    for refused, environment in (
+        (["--no-color"], terminal),
+        ([], {**terminal, "NO_COLOR": "1"}),
+        ([], {"TERM": "dumb"}),
+    ):
+        assert "\x1b" not in on_terminal(refused + words, environment)
+    piped = subprocess.run(
+        [*FOLIOSCOPE, *words], capture_output=True, text=True, check=True, env={**os.environ, "TERM": "xterm"}
+    )
+    assert "\x1b" not in piped.stdout
+
+
+def test_terminal_text_keeps_to_its_width(core: Callable[[str], str]) -> None:
+    for words in (["info"], ["check"], ["rules"], ["vmas", "1"]):
+        shown = on_terminal([*words, "-c", core("7.3")], {"NO_COLOR": "1", "TERM": "xterm"})
+        assert max(len(line) for line in shown.splitlines() if "/" not in line) <= 80, words
+
+
+def test_progress_appears_on_a_terminal_for_long_work_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from inspector.cli.params import Settings
+    from inspector.cli.progress import Progress
+
+    code = (
+        "import time\nfrom inspector.cli.params import Settings\nfrom inspector.cli.progress import Progress\n"
+        "with Progress(Settings(quiet={quiet}), '1/2', delay={delay}) as p:\n"
+        "    p('page tables', 2, 5)\n    time.sleep(0.5)\n    p('counting', 3, 5)\n"
+    )
+    monkeypatch.setattr(
+        sys.modules[__name__], "FOLIOSCOPE", [sys.executable, "-c", code.format(quiet=False, delay=0.05)]
+    )
+    shown = on_terminal([], {"TERM": "xterm"})
+    assert "1/2 page tables" in shown
+    for quiet, delay in ((True, 0.05), (False, 5)):
+        monkeypatch.setattr(
+            sys.modules[__name__], "FOLIOSCOPE", [sys.executable, "-c", code.format(quiet=quiet, delay=delay)]
+        )
+        assert on_terminal([], {"TERM": "xterm"}) == ""
+    with Progress(Settings(), delay=0) as progress:
+        progress("nothing is shown where stderr is no terminal", 0, 1)

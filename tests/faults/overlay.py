@@ -1,0 +1,113 @@
+"""Words of an opened dump replaced, without touching the file, and what a check then finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from inspector.check.run import run_check
+from inspector.findings import Finding
+from inspector.snapshot import Snapshot
+from inspector.target import Target, open_core
+from tests.fixtures import fixture_path
+from tests.guests import dump_path
+
+KERNELS = ("6.1", "6.12", "7.3")
+RW = 1 << 1
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Bytes to be read at an address instead of what the dump holds."""
+
+    address: int
+    data: bytes
+    physical: bool = False
+
+
+def core_path(kind: str, kernel: str) -> str:
+    """Path of a dump: ``fixture`` from the repository, ``rest`` or ``busy`` of the guests."""
+    path = fixture_path(kernel) if kind == "fixture" else dump_path(kernel, kind)
+    assert path.is_file(), f"{path} is missing"
+    return str(path)
+
+
+@lru_cache(maxsize=8)
+def sound(path: str) -> Snapshot:
+    """The dump as it is."""
+    return Snapshot(open_core(path, types="btf"))
+
+
+def plant(target: Target, patch: Patch) -> None:
+    """Let the target read the patch."""
+
+    def read(_address: int, count: int, offset: int, _physical: bool) -> bytes:
+        return patch.data[offset : offset + count]
+
+    target.prog.add_memory_segment(patch.address, len(patch.data), read, patch.physical)
+
+
+def planted(path: str, *patches: Patch) -> Snapshot:
+    """The dump with the patches."""
+    target = open_core(path, types="btf")
+    for patch in patches:
+        plant(target, patch)
+    return Snapshot(target)
+
+
+def findings(path: str, *patches: Patch) -> list[Finding]:
+    """What a whole check of the patched dump says."""
+    return run_check(planted(path, *patches)).findings
+
+
+def slugs(path: str, *patches: Patch) -> list[str]:
+    """The rules of these findings."""
+    return [f.rule for f in findings(path, *patches)]
+
+
+def word(s: Snapshot, address: int, size: int = 8) -> int:
+    """The unsigned number at a kernel virtual address."""
+    data = s.layout.memory.read(address, size)
+    assert data is not None
+    return int.from_bytes(data, "little")
+
+
+def put(s: Snapshot, address: int, value: int, size: int = 8) -> Patch:
+    """A number at a kernel virtual address; the direct map is patched where it is read, in physical memory."""
+    data = (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little")
+    base = s.layout.memory.direct_map_base
+    if base <= address < base + (s.layout.memmap.max_pfn << 12):
+        return Patch(address - base, data, True)
+    return Patch(address, data)
+
+
+def add(s: Snapshot, address: int, delta: int, size: int = 8) -> Patch:
+    """The number there, changed by ``delta``."""
+    return put(s, address, word(s, address, size) + delta, size)
+
+
+def page_word(s: Snapshot, pfn: int, *names: str) -> int:
+    """Address of a member of a struct page."""
+    return s.layout.memmap.page_addr(pfn) + s.layout.struct("struct page").field(*names).offset
+
+
+def flags_xor(s: Snapshot, pfn: int, flag: str) -> Patch:
+    """A page flag turned over."""
+    address = page_word(s, pfn, "flags.f", "flags")
+    return put(s, address, word(s, address) ^ int(s.layout.flags.mask(flag)))
+
+
+def entry_xor(s: Snapshot, row: int, bits: int, skip: int = 0) -> Patch:
+    """Bits of one entry of a mapping turned over."""
+    m = s.mappings
+    address = (int(s.tables.pfn[m.table_idx[row]]) << 12) + 8 * (int(m.slot[row]) + skip)
+    data = s.layout.memory.read(address, 8, physical=True)
+    assert data is not None
+    return Patch(address, (int.from_bytes(data, "little") ^ bits).to_bytes(8, "little"), True)
+
+
+def pfn_of(s: Snapshot, row: int) -> int:
+    """Page frame of a row of the page table."""
+    return int(s.pages.memmap.pfns_of_rows(np.array([row]))[0])
