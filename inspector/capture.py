@@ -56,7 +56,7 @@ class CaptureReport(msgspec.Struct, frozen=True):
     pages: dict[str, int]
     """Captured pages by what they were first read for."""
     left_out: dict[str, int]
-    """Pages that were read but may hold users' data, by reason: only damage leads to them."""
+    """Pages that were read but may hold users' data, by reason; only damage or a running kernel leads to them."""
     same_answers: bool
     """Whether the capture, opened again, gave the same report of a check as its source."""
     notes: list[str]

@@ -10,6 +10,7 @@ import drgn
 import numpy as np
 
 from inspector.columns import I64, U8, U64, Mask
+from inspector.errors import TargetError
 
 CHUNK = 2 << 20
 """Bytes of one read of a long range: large enough that the cost of a call vanishes, small enough for the L2 cache."""
@@ -84,6 +85,9 @@ class Memory:
             data = self._read(address, size, physical)
         except (drgn.FaultError, OverflowError, ValueError):
             return None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise TargetError(f"the target cannot be read any more ({reason})", "", "Open it again") from None
         self.bytes_read += size
         self.reads += 1
         if self.on_read is not None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I64, U8, expand_runs
-from inspector.layout.flags import MAPPING_TAGS, type_code
+from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
 from inspector.snapshot import Snapshot
 
 PRIVATE = ("unknown", "anonymous", "page cache", "hugetlb", "compressed swap", "free", "mapped by processes")
@@ -47,7 +47,11 @@ def _by_struct_page(s: Snapshot) -> U8:
     out[s.buddy_pages] = reason_code("free")
     for name, reason in _TYPES.items():
         out[type_ == type_code(name)] = reason_code(reason)
-    out[untyped & (mapping != 0) & (tags == 0)] = reason_code("page cache")
+    # zsmalloc before 6.12 has no type; it and balloons are all that is movable without being on a list of pages.
+    out[untyped & (tags == MAPPING_MOVABLE)] = reason_code("compressed swap")
+    # Shmem pages in the swap cache have no mapping, but are on the lists of reclaim.
+    listed = flags.test(pages.flags[head], "lru") | flags.test(pages.flags[head], "swapbacked")
+    out[untyped & (((mapping != 0) & (tags == 0)) | listed)] = reason_code("page cache")
     out[pages.is_anon(head)] = reason_code("anonymous")
     out[flags.test(pages.flags, "reserved")] = 0
     out[~pages.readable | ~pages.readable[head] | (pages.head_row < 0)] = reason_code("unknown")

@@ -61,6 +61,6 @@ def _lines(screen: Screen, report: CaptureReport) -> Iterator[str]:
     else:
         yield screen.paint("yellow", "Opened again and checked: its report differs from that of its source.")
     for reason, n in report.left_out.items():
-        yield from screen.wrap(f"Left out: {counted(n, 'page')} ({reason}) that damaged pointers led to.")
+        yield from screen.wrap(f"Left out: {counted(n, 'page')} ({reason}) that stale or damaged pointers led to.")
     for note in report.notes:
         yield from screen.wrap(f"Note: {clean(note)}")

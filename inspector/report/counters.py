@@ -89,31 +89,24 @@ def folio_counters(s: Snapshot, head: int, folio: int, scheme: Scheme | None, *,
         wanted = int(expected.page_mapcount_raw[head]) if expected is not None else None
         equal("_mapcount", int(pages.mapcount_raw[head]), wanted, "mappings, less one")
     if folio >= 0:
-        f = s.folios
-        large = not typed
-        equal(
-            "_entire_mapcount",
-            int(f.entire_raw[folio]),
-            int(expected.entire_raw[folio]) if expected else None,
-            "huge entries, less one",
-        )
-        if scheme is not None and scheme.has_large_mapcount and large:
-            equal(
-                "_large_mapcount",
-                int(f.large_raw[folio]),
-                int(expected.large_raw[folio]) if expected else None,
-                "all mappings, less one",
-            )
-        if scheme is not None and scheme.has_pages_mapped_word and large:
-            equal(
-                "_nr_pages_mapped",
-                int(f.word_raw[folio]),
-                int(expected.word_raw[folio]) if expected else None,
-                "PTE-mapped pages, +0x800000 if mapped whole",
-            )
-        out.append(Counter("_pincount", int(f.pincount[folio]), "none", None, ""))
+        for name, column, kept, note in _folio_columns(scheme, typed=typed):
+            if kept:
+                wanted = int(getattr(expected, column)[folio]) if expected is not None else None
+                equal(name, int(getattr(s.folios, column)[folio]), wanted, note)
+        out.append(Counter("_pincount", int(s.folios.pincount[folio]), "none", None, ""))
     out.append(_refcount(s, head, folio, compare=expected is not None))
     return out
+
+
+def _folio_columns(scheme: Scheme | None, *, typed: bool) -> list[tuple[str, str, bool, str]]:
+    """Name, column in `Folios` and `Expected`, whether this kernel keeps it, and what it counts."""
+    large = scheme is not None and scheme.has_large_mapcount and not typed
+    word = scheme is not None and scheme.has_pages_mapped_word and not typed
+    return [
+        ("_entire_mapcount", "entire_raw", True, "huge entries, less one"),
+        ("_large_mapcount", "large_raw", large, "all mappings, less one"),
+        ("_nr_pages_mapped", "word_raw", word, "PTE-mapped pages, +0x800000 if mapped whole"),
+    ]
 
 
 def _is_lent(s: Snapshot, head: int, *, walked: bool) -> bool:

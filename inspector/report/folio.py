@@ -66,48 +66,44 @@ def build_folio(s: Snapshot, place: Place, *, progress: Progress | None, limit: 
         seen, scheme = s, s.scheme
     row = seen.pages.memmap.row(place.pfn)
     head = int(seen.pages.head_row[row])
-    at = np.array([head if head >= 0 else row], np.int64)
-    head_row = page_rows(seen, at)[0]
+    at = head if head >= 0 else row
+    head_row = page_rows(seen, np.array([at], np.int64))[0]
     folio = int(seen.folio_of_page[row])
     order = int(seen.folios.order[folio]) if folio >= 0 else 0
     nr = 1 << min(order, 20)
     walked = progress is not None
-    counters = folio_counters(seen, int(at[0]), folio, scheme, walked=walked)
+    counters = folio_counters(seen, at, folio, scheme, walked=walked)
     ids = mm_id_slots(seen, folio, scheme, walked=walked)
-    runs = page_runs(seen, int(at[0]), folio, scheme, walked=walked)
+    runs = page_runs(seen, at, folio, scheme, walked=walked)
     found, total = mapping_rows(seen, head_row.pfn, nr, limit) if walked else ([], 0)
     complete = walked and s.tables_complete
-    pte, entire = _totals(seen, int(at[0]), folio, nr) if walked else (0, 0)
-    verdicts = [c.verdict for c in counters] + [i.verdict for i in ids] + [r.verdict for r in runs]
+    verdicts = [x.verdict for part in (counters, ids, runs) for x in part]
     return FolioReport(
-        "folioscope.folio/1",
-        place,
-        head_row if head_row.readable else None,
-        head_row.kind,
-        order,
-        nr,
-        scheme.name if scheme else None,
-        walked,
-        complete,
-        entire,
-        pte,
-        len({m.mm for m in found}) if limit is None or total <= limit else _nr_mms(seen, folio, found),
-        counters,
-        ids,
-        runs,
-        found,
-        total,
-        int(_exit(verdicts, readable=head_row.readable, complete=complete or not walked)),
+        schema="folioscope.folio/1",
+        place=place,
+        head=head_row if head_row.readable else None,
+        kind=head_row.kind,
+        order=order,
+        pages=nr,
+        scheme=scheme.name if scheme else None,
+        mappings_walked=walked,
+        tables_complete=complete,
+        entire_mappings=int(seen.census.entire[folio]) if walked and folio >= 0 else 0,
+        pte_mappings=int(seen.census.page_mappings[at : at + nr].sum()) if walked else 0,
+        mms=_nr_mms(seen, folio, head_row.pfn) if walked else 0,
+        counters=counters,
+        mm_ids=ids,
+        page_counts=runs,
+        mappings=found,
+        mapping_rows=total,
+        exit_code=int(_exit(verdicts, readable=head_row.readable, complete=complete or not walked)),
     )
 
 
-def _nr_mms(s: Snapshot, folio: int, found: list[MappingRow]) -> int:
-    return int(s.census.nr_mms[folio]) if folio >= 0 else len({m.mm for m in found})
-
-
-def _totals(s: Snapshot, head: int, folio: int, nr: int) -> tuple[int, int]:
-    entire = int(s.census.entire[folio]) if folio >= 0 else 0
-    return int(s.census.page_mappings[head : head + nr].sum()), entire
+def _nr_mms(s: Snapshot, folio: int, pfn: int) -> int:
+    if folio >= 0:
+        return int(s.census.nr_mms[folio])
+    return len(np.unique(s.mappings.mm_idx[s.mappings_of(pfn)]))
 
 
 def _exit(verdicts: Sequence[str], *, readable: bool, complete: bool) -> Exit:

@@ -24,13 +24,15 @@ from inspector.cli import main
 from inspector.columns import I64
 from inspector.errors import Exit, TargetError, UsageError
 from inspector.kdump_write import DumpHeader, PageSpool, write_kdump
+from inspector.private_pages import PRIVATE, judge_pages
 from inspector.recording import Recorder
 from inspector.snapshot import Snapshot
-from inspector.target import Target, from_program, open_core
+from inspector.target import Target, from_program, open_core, open_qemu
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import vma_figures
 from tests.fixtures import FOLDER, KERNELS, fixture_path
 from tests.guests import dump_path, guests_folder
+from tests.guests.live import running_guest
 from tests.oracle.fixture_oracle import load_fixture_oracle
 
 PAGE = 4096
@@ -121,6 +123,18 @@ def test_no_page_of_a_user_is_inside(fixture: Path) -> None:
     assert not (s.census.page_mappings[rows] > 0).any()
     assert not s.pages.is_anon(s.pages.head_row[rows].astype(np.int64)).any()
     assert len(kept) > 1000
+
+
+def test_every_page_of_a_user_is_judged_private(fixture: Path) -> None:
+    oracle, s = load_fixture_oracle(fixture.name.removesuffix(".kdump")), Snapshot(opened(fixture))
+    flags = oracle.kpageflags
+    users = np.uint64(1 << 5 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 17)  # LRU to SWAPCACHE, HUGE
+    pfns = np.flatnonzero((flags & users != 0) & (flags & np.uint64(1 << 32 | 1 << 7) == 0))
+    assert len(pfns) > 20_000
+    assert judge_pages(s, pfns).all()
+    reserved = np.flatnonzero(flags >> np.uint64(32) & np.uint64(1))
+    assert not judge_pages(s, reserved).any()
+    assert judge_pages(s, np.array([1 << 40])).tolist() == [PRIVATE.index("unknown") + 1]
 
 
 def test_kinds_account_for_every_page(fixture: Path) -> None:
@@ -363,3 +377,14 @@ def test_drgn_with_dwarf_walks_a_capture(kernel: str, tmp_path: Path) -> None:
     capture(open_core(str(dump_path(kernel)), [str(vmlinux)]), out)
     said = [run_drgn("-c", str(core), "-s", str(vmlinux), str(script)) for core in (out, dump_path(kernel))]
     assert said[0] == said[1]
+
+
+@pytest.mark.guest
+def test_running_guest_is_captured(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with running_guest("7.3") as socket:
+        report = capture(open_qemu(str(socket), types="btf"), out)
+    found = run_check(Snapshot(opened(out)))
+    assert report.same_answers or report.left_out
+    assert int(found.summary["mms"] or 0) > 100
+    assert opened(out).kind == "kdump"

@@ -1,0 +1,250 @@
+"""address_spaces with cached pages, and everything their xarrays hold: folios, shadows, swap and DAX entries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, group_starts
+from inspector.layout.flags import type_code
+from inspector.layout.kernel import Layout
+from inspector.lib.list import walk_lists
+from inspector.lib.xarray import XArrayEntries, walk_xarrays
+from inspector.tables.anon_vmas import rows_of
+from inspector.tables.inodes import Inodes, read_inodes
+from inspector.tables.pages import Pages
+from inspector.tables.vmas import Vmas
+
+FILE, SHMEM, HUGETLB, BLOCK, DAX, SWAP = range(6)
+"""Kinds of address_space; SWAP are the kernel's own for the swap cache (before 6.18)."""
+
+SPACE_KINDS = ("file", "shmem", "hugetlb", "block", "dax", "swap")
+
+FOLIO, SHADOW, SWAP_ENTRY, DAX_ENTRY, OTHER = range(5)
+"""Kinds of entry in an i_pages xarray; OTHER is a value that this kernel never puts there."""
+
+ENTRY_KINDS = ("folio", "shadow", "swap", "dax", "other")
+
+_S_DAX = 1 << 13
+_S_IFMT, _S_IFBLK = 0o170000, 0o060000
+_HUGE_ARRAY = 1 << 16
+_SPACE_SHIFT = 14
+"""Slots of one swapper address_space (SWAP_ADDRESS_SPACE_SHIFT, mm/swap.h)."""
+
+_NO_POINTER = np.uint64(1)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSpaces(Table):
+    """One row an address_space, ordered by address.
+
+    Attributes:
+        addr: uint64.
+        kind: uint8; `FILE` ... `SWAP`.
+        host: uint64; its inode, 0 for none.
+        ino: uint64; number of the inode.
+        super_block: uint64; of the inode.
+        size: int64; i_size, bytes.
+        head: uint64; the xa_head of i_pages.
+        nrpages: int64; as stored.
+        swapped: int64; pages that shmem says are in swap, -1 for other kinds.
+        swap_type, first_slot: int64; device and first slot of a swapper space, -1 for other kinds.
+        in_motion: bool; the inode is locked for writing or being freed, or i_pages is locked.
+        is_inode: bool; the inode names the address_space as its own: what a stray pointer finds does not.
+        readable: bool.
+        broken: bool; nodes of the xarray make no sense.
+        whole: bool; all nodes of the xarray were read.
+    """
+
+    addr: U64
+    kind: U8
+    host: U64
+    ino: U64
+    super_block: U64
+    size: I64
+    head: U64
+    nrpages: I64
+    swapped: I64
+    swap_type: I64
+    first_slot: I64
+    in_motion: Mask
+    is_inode: Mask
+    readable: Mask
+    broken: Mask
+    whole: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntries(Table):
+    """One row an entry of an i_pages xarray, ordered by address_space and index.
+
+    Attributes:
+        space_idx: int32; row of the address_space.
+        index: uint64; first index.
+        nr: int64; indices it covers.
+        value: uint64; as stored.
+        kind: uint8; `FOLIO` ... `OTHER`.
+        pfn: int64; page frame that a FOLIO entry points to, -1 for none.
+    """
+
+    space_idx: I32
+    index: U64
+    nr: I64
+    value: U64
+    kind: U8
+    pfn: I64
+
+
+@dataclass(frozen=True)
+class Files:
+    """The page cache.
+
+    Attributes:
+        spaces, entries: The tables.
+        unreadable: address_spaces, nodes and lists that could not be read.
+    """
+
+    spaces: AddressSpaces
+    entries: CacheEntries
+    unreadable: int
+
+
+def build_files(layout: Layout, pages: Pages, vmas: Vmas) -> Files:
+    """Find all address_spaces and walk their xarrays together (include/linux/fs.h, lib/xarray.c).
+
+    An address_space is found through the folios that name it, the files that VMAs map, shmem's list of inodes with
+    swapped pages, and the array of swapper address_spaces. One with shadows alone is none of the cache's.
+
+    Args:
+        layout: The kernel's layout.
+        pages: Struct pages.
+        vmas: Whose files to look at.
+    """
+    swappers, types, slots = _swapper_spaces(layout)
+    swapped, lost = _swapped_inodes(layout)
+    files = np.unique(vmas.file[vmas.file != 0])
+    f_mapping = layout.struct("struct file").field("f_mapping")
+    raw = layout.memory.gather(files + np.uint64(f_mapping.offset), 8)
+    of_files = raw.bytes.view(np.uint64).reshape(-1)[raw.valid]
+    addr = np.unique(np.concatenate([_named_by_folios(pages), of_files, swapped, swappers]))
+    addr = addr[(addr != 0) & (addr & np.uint64(7) == 0)]
+    spaces = _read_spaces(layout, addr)
+    at = rows_of(addr, swappers)
+    spaces.kind[at], spaces.swap_type[at], spaces.first_slot[at] = SWAP, types, slots
+    # An array is only followed where the rest is what it should be: everything else is some other struct's bytes.
+    heads = np.where(spaces.is_inode | (spaces.kind == SWAP), spaces.head, 0)
+    found = walk_xarrays(layout.prog, layout.memory, heads)
+    spaces.broken[found.broken] = True
+    spaces.whole[np.concatenate([found.broken, found.unreadable])] = False
+    # Folios of drivers keep other things in their mapping word; what lies outside all memory is not missing.
+    missing = ~spaces.readable & (addr >= np.uint64(layout.memory.direct_map_base)) & (addr < _TOP)
+    unreadable = lost + int((~raw.valid).sum()) + int(missing.sum()) + len(found.unreadable)
+    return Files(spaces, _read_entries(layout, spaces, found), unreadable)
+
+
+def _named_by_folios(pages: Pages) -> U64:
+    """The ``mapping`` words of heads and small pages that may point to an address_space; typed pages have others."""
+    own = pages.head_row == np.arange(len(pages), dtype=np.int32)
+    plain = (pages.type_ == 0) | (pages.type_ == type_code("hugetlb"))
+    word = pages.mapping[own & plain & pages.readable & (pages.refcount > 0)]
+    return np.unique(word[(word != 0) & (word & np.uint64(7) == 0)])
+
+
+def _swapped_inodes(layout: Layout) -> tuple[U64, int]:
+    """address_spaces of shmem inodes that have pages in swap (shmem_swaplist, mm/shmem.c)."""
+    head = layout.target.symbol("shmem_swaplist")
+    if head is None or not layout.has_struct("struct shmem_inode_info"):
+        return np.empty(0, np.uint64), 0
+    info, inode = layout.struct("struct shmem_inode_info"), layout.struct("struct inode")
+    link = info.field("swaplist").offset
+    found = walk_lists(layout.memory, np.array([head], np.uint64), link + 16, link)
+    data = info.field("vfs_inode").offset + inode.field("i_data").offset
+    return found.addr + np.uint64(data), len(found.unreadable) + len(found.broken)
+
+
+def _swapper_spaces(layout: Layout) -> tuple[U64, I64, I64]:
+    """``(address, swap type, first slot)`` of each swapper address_space (mm/swap_state.c, swapper_spaces)."""
+    start, sizes = layout.target.symbol("swapper_spaces"), layout.target.symbol("nr_swapper_spaces")
+    none = np.empty(0, np.int64)
+    if start is None or sizes is None:
+        return none.astype(np.uint64), none, none
+    nr_types = max_swapfiles(layout)
+    bases, _ = layout.memory.read_range(start, 8 * nr_types)
+    counts, _ = layout.memory.read_range(sizes, 4 * nr_types)
+    nr = np.minimum(counts.view(np.uint32).astype(np.int64), _HUGE_ARRAY)
+    nr[bases.view(np.uint64) == 0] = 0
+    types = np.repeat(np.arange(nr_types), nr)
+    place = np.arange(len(types)) - np.repeat(np.cumsum(nr) - nr, nr)
+    size = np.uint64(layout.struct("struct address_space").size)
+    return bases.view(np.uint64)[types] + place.astype(np.uint64) * size, types, place << _SPACE_SHIFT
+
+
+def _read_spaces(layout: Layout, addr: U64) -> AddressSpaces:
+    struct = layout.struct("struct address_space")
+    raw = layout.memory.gather(addr, struct.size)
+    host = struct.field("host").column(raw.bytes)
+    inodes = read_inodes(layout, host)
+    own = inodes.readable & ((inodes.mapping == addr) | (inodes.data == addr))
+    kind = _kinds(layout, struct.field("a_ops").column(raw.bytes), inodes)
+    lock = struct.field("i_pages.xa_lock").column(raw.bytes)
+    none = np.full(len(addr), -1, np.int64)
+    return AddressSpaces(
+        addr=addr,
+        kind=kind,
+        host=host,
+        ino=inodes.ino,
+        super_block=inodes.super_block,
+        size=inodes.size,
+        head=struct.field("i_pages.xa_head").column(raw.bytes),
+        nrpages=struct.field("nrpages").column(raw.bytes).astype(np.int64),
+        swapped=_swapped(layout, host, own & (kind == SHMEM)),
+        swap_type=none,
+        first_slot=none.copy(),
+        in_motion=(lock != 0) | (own & (inodes.locked | inodes.freeing)),
+        is_inode=own & raw.valid,
+        readable=raw.valid,
+        broken=np.zeros(len(addr), np.bool_),
+        whole=raw.valid.copy(),
+    )
+
+
+def _kinds(layout: Layout, a_ops: U64, inodes: Inodes) -> U8:
+    kind = np.full(len(a_ops), FILE, np.uint8)
+    kind[(inodes.mode & _S_IFMT) == _S_IFBLK] = BLOCK
+    kind[(inodes.flags & _S_DAX) != 0] = DAX
+    for symbol, code in (("shmem_aops", SHMEM), ("hugetlbfs_aops", HUGETLB)):
+        address = layout.target.symbol(symbol)
+        if address is not None:
+            kind[a_ops == np.uint64(address)] = code
+    return kind
+
+
+def _swapped(layout: Layout, host: U64, shmem: Mask) -> I64:
+    """``swapped`` of each shmem inode (struct shmem_inode_info around it), -1 elsewhere."""
+    out = np.full(len(host), -1, np.int64)
+    rows = np.flatnonzero(shmem)
+    if len(rows):
+        info = layout.struct("struct shmem_inode_info")
+        skip = np.uint64(info.field("vfs_inode").offset - info.field("swapped").offset)
+        raw = layout.memory.gather(host[rows] - skip, 8)
+        out[rows] = np.where(raw.valid, raw.bytes.view(np.int64).reshape(-1), -1)
+    return out
+
+
+def _read_entries(layout: Layout, spaces: AddressSpaces, found: XArrayEntries) -> CacheEntries:
+    """Entries judged; a folio that stands in neighbouring entries of its own (swap cache) becomes one row."""
+    of = spaces.kind[found.root] if len(spaces) else found.root.astype(np.uint8)
+    value = (found.value & _NO_POINTER) != 0
+    kind = np.full(len(found.root), FOLIO, np.uint8)
+    kind[value] = SHADOW
+    kind[value & (of == SHMEM)] = SWAP_ENTRY
+    kind[value & (of == DAX)] = DAX_ENTRY
+    kind[~value & (found.value & np.uint64(3) != 0)] = OTHER
+    kind[value & (of == HUGETLB)] = OTHER
+    pfn = np.where(kind == FOLIO, layout.memmap.pfns(found.value), -1)
+    same: AnyArray = (found.root[1:] == found.root[:-1]) & (found.value[1:] == found.value[:-1])
+    same &= (kind[1:] == FOLIO) & (found.index[1:] == found.index[:-1] + found.nr[:-1])
+    first = group_starts(np.cumsum(np.concatenate([[0], ~same]))) if len(kind) else np.empty(0, np.int64)
+    nr = np.add.reduceat(found.nr.astype(np.int64), first) if len(first) else np.empty(0, np.int64)
+    return CacheEntries(found.root[first], found.index[first], nr, found.value[first], kind[first], pfn[first])

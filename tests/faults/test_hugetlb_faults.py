@@ -1,0 +1,212 @@
+"""hugetlb's pools, free lists, counters and shared page tables damaged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inspector.layout.flags import VM_MAYSHARE
+from inspector.report.hugetlb import build_hugetlb_report
+from inspector.rules import find_rule
+from inspector.snapshot import Snapshot
+from inspector.tables.hugetlb import ON_ACTIVE, ON_FREE
+from inspector.walk.shared_tables import counts_sharers
+from inspector.walk.smaps import vma_figures
+from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, page_word, put, word
+from tests.faults.overlay import sound as sound_snapshot
+from tests.guests import load_oracle
+
+pytestmark = pytest.mark.guest
+
+RULES = [
+    "hugetlb-free-folio-in-use",
+    "hugetlb-pool-mismatch",
+    "hugetlb-reserved-above-free",
+    "hugetlb-share-count-wrong",
+    "hugetlb-table-shared-apart",
+    "hugetlb-usage-mismatch",
+]
+
+
+@pytest.fixture(params=KERNELS)
+def path(request: pytest.FixtureRequest) -> str:
+    return core_path("rest", request.param)
+
+
+def _pool(s: Snapshot, *names: str) -> int:
+    """Address of a member of the pool that has folios."""
+    h = s.hugetlb.hstates
+    return int(h.addr[np.argmax(h.nr)]) + s.layout.struct("struct hstate").field(*names).offset
+
+
+def _folio(s: Snapshot, where: int, at: int = 0) -> int:
+    """Page frame of a folio on that list."""
+    pool = s.hugetlb.folios
+    return int(s.folios.pfn[pool.folio_idx[np.flatnonzero(pool.where == where)[at]]])
+
+
+def _share_count(s: Snapshot) -> tuple[int, int]:
+    """Address of the count of sharers of the shared table, and its page frame."""
+    assert counts_sharers(s.layout)
+    tables, _ = s.hugetlb_tables
+    pfn = int(tables.pfn[np.argmax(tables.nr_sharers)])
+    struct = s.layout.struct("struct ptdesc" if s.layout.has_struct("struct ptdesc") else "struct page")
+    return s.layout.memmap.page_addr(pfn) + struct.field("pt_share_count.counter").offset, pfn
+
+
+def _one(path: str, expected: str, *patches: Patch) -> list[str]:
+    found = findings(path, *patches)
+    assert [f.rule for f in found] == [expected]
+    return found[0].evidence.also
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
+    found = find_rule(rule).function(sound_snapshot(path))
+    assert len(found) == 0
+    assert found.checked > 0
+    assert found.unchecked == 0
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_pools_are_what_meminfo_said(kernel: str) -> None:
+    s = sound_snapshot(core_path("rest", kernel))
+    said, h = load_oracle(kernel).meminfo(), s.hugetlb.hstates
+    default = int(np.flatnonzero(h.order == 9)[0])
+    assert int(h.nr[default]) == said["HugePages_Total"] == int(h.nr_active[default] + h.nr_listed_free[default])
+    assert int(h.free[default]) == said["HugePages_Free"] == int(h.nr_listed_free[default])
+    assert int(h.resv[default]) == said["HugePages_Rsvd"]
+    assert int(h.surplus[default]) == said["HugePages_Surp"]
+    assert len(s.hugetlb.folios) == said["HugePages_Total"]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_hugetlb_memory_is_what_smaps_said(kernel: str) -> None:
+    s, oracle = sound_snapshot(core_path("rest", kernel)), load_oracle(kernel)
+    figures, checked = vma_figures(s), 0
+    for row in s.hugetlb.vmas.vma_idx.tolist():
+        pid = int(s.mms.pid[s.vmas.mm_idx[row]])
+        said = {v.start: v for v in oracle.process(pid).smaps()}[int(s.vmas.start[row])]
+        assert int(figures.hugetlb_private[row]) * 4 == said.sizes["Private_Hugetlb"]
+        assert int(figures.hugetlb_shared[row]) * 4 == said.sizes["Shared_Hugetlb"]
+        checked += 1
+    assert checked == 18
+
+
+def test_shared_table(path: str) -> None:
+    s = sound_snapshot(path)
+    report = build_hugetlb_report(s)
+    assert [len(t.sharers) for t in report.shared_tables] == [3]
+    assert report.shared_tables[0].share_count == 2
+    assert report.tables > 10
+    locks = s.hugetlb.vmas
+    shared = s.vmas.has(VM_MAYSHARE)[locks.vma_idx]
+    assert (locks.lock_vma[shared] == s.vmas.addr[locks.vma_idx[shared]]).all()
+    assert {v.shared for v in report.vmas} == {False, True}
+
+
+@pytest.mark.parametrize("name", ["free_huge_pages", "nr_huge_pages", "surplus_huge_pages"])
+def test_counter_of_a_pool(path: str, name: str) -> None:
+    s = sound_snapshot(path)
+    assert _one(path, "hugetlb-pool-mismatch", add(s, _pool(s, name), 1)) == []
+
+
+def test_counter_of_a_node(path: str) -> None:
+    s = sound_snapshot(path)
+    assert _one(path, "hugetlb-pool-mismatch", add(s, _pool(s, "free_huge_pages_node"), 1, 4)) == []
+
+
+def test_free_list_that_runs_in_a_circle(path: str) -> None:
+    s = sound_snapshot(path)
+    link = page_word(s, _folio(s, ON_FREE), "lru")
+    found = findings(path, put(s, link, link))
+    assert [f.rule for f in found] == ["hugetlb-pool-mismatch"]
+    assert found[0].observed["lists_whole"] is False
+
+
+def test_folio_off_its_list(path: str) -> None:
+    s = sound_snapshot(path)
+    link = page_word(s, _folio(s, ON_ACTIVE, 3), "lru")
+    after, before = word(s, link), word(s, link + 8)
+    found = findings(path, put(s, before, after), put(s, after + 8, before))
+    # A folio that is on no list may be on its way: told, but no failure.
+    assert [(f.rule, f.severity, f.exactness) for f in found] == [("hugetlb-pool-mismatch", "info", "transient")]
+
+
+def test_back_link(path: str) -> None:
+    s = sound_snapshot(path)
+    link = page_word(s, _folio(s, ON_ACTIVE, 3), "lru")
+    assert _one(path, "hugetlb-pool-mismatch", put(s, link + 8, link)) == []
+
+
+def test_reference_of_a_free_folio(path: str) -> None:
+    s = sound_snapshot(path)
+    address = page_word(s, _folio(s, ON_FREE), "_refcount.counter", "_refcount")
+    assert _one(path, "hugetlb-free-folio-in-use", put(s, address, 1, 4)) == []
+
+
+def test_subpool_of_a_free_folio(path: str) -> None:
+    s = sound_snapshot(path)
+    head = s.layout.memmap.page_addr(_folio(s, ON_FREE))
+    field = s.layout.struct("struct folio").find("_hugetlb_subpool")
+    page = s.layout.struct("struct page")
+    offset = field.offset if field is not None else page.size + page.field("private").offset
+    _one(path, "hugetlb-free-folio-in-use", put(s, head + offset, s.layout.memory.direct_map_base))
+
+
+def test_more_reserved_than_free(path: str) -> None:
+    s = sound_snapshot(path)
+    found = findings(path, add(s, _pool(s, "resv_huge_pages"), 100))
+    assert [(f.rule, f.severity) for f in found] == [("hugetlb-reserved-above-free", "warn")]
+
+
+@pytest.mark.parametrize("delta", [1, -1])
+def test_count_of_sharers(path: str, delta: int) -> None:
+    s = sound_snapshot(path)
+    address, pfn = _share_count(s)
+    found = findings(path, add(s, address, delta, 4))
+    assert [(f.rule, f.subject.pfn) for f in found] == [("hugetlb-share-count-wrong", pfn)]
+    assert found[0].evidence.also == []
+
+
+def test_count_of_sharers_of_a_table_nobody_shares(path: str) -> None:
+    s = sound_snapshot(path)
+    address, pfn = _share_count(s)
+    tables, _ = s.hugetlb_tables
+    alone = int(tables.pfn[np.argmin(tables.nr_sharers)])
+    _one(path, "hugetlb-share-count-wrong", add(s, address + (alone - pfn) * s.layout.memmap.page_size, 1, 4))
+
+
+def test_sharer_at_another_offset(path: str) -> None:
+    s = sound_snapshot(path)
+    tables, sharers = s.hugetlb_tables
+    row = int(sharers.vma_idx[tables.first[np.argmax(tables.nr_sharers)] + 1])
+    address = int(s.vmas.addr[row]) + s.layout.struct("struct vm_area_struct").field("vm_pgoff").offset
+    found = findings(path, add(s, address, 512))
+    assert len(found) == 1
+    assert "hugetlb-table-shared-apart" in (found[0].rule, *found[0].evidence.also)
+
+
+def test_usage_of_a_process(path: str) -> None:
+    s = sound_snapshot(path)
+    private = s.hugetlb.vmas.vma_idx[~s.vmas.has(VM_MAYSHARE)[s.hugetlb.vmas.vma_idx]]
+    mm = int(s.mms.addr[s.vmas.mm_idx[private[0]]])
+    address = mm + s.layout.struct("struct mm_struct").field("hugetlb_usage.counter").offset
+    found = findings(path, add(s, address, 512))
+    assert [(f.rule, f.severity) for f in found] == [("hugetlb-usage-mismatch", "warn")]
+
+
+def test_garbage_never_raises(path: str) -> None:
+    s = sound_snapshot(path)
+    for value in (1, 0xFFFFFFFFFFFFFFFF, s.layout.memory.direct_map_base):
+        for name in ("hugepage_activelist", "hugepage_freelists", "nr_huge_pages", "order"):
+            findings(path, put(s, _pool(s, name), value))
+        findings(path, put(s, s.layout.symbol("hugetlb_max_hstate"), value, 4))
+        findings(path, put(s, page_word(s, _folio(s, ON_ACTIVE), "lru"), value))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("rule", RULES)
+def test_busy_dump_fails_nothing(kernel: str, rule: str) -> None:
+    found = find_rule(rule).function(sound_snapshot(core_path("busy", kernel)))
+    assert len(found) == 0 or (found.transient is not None and found.transient.all())

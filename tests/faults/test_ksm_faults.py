@@ -1,0 +1,181 @@
+"""KSM's books damaged: nodes, lists, items and totals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from inspector.report.ksm import build_ksm_report, rebuilt_totals
+from inspector.rules import find_rule
+from inspector.snapshot import Snapshot
+from inspector.tables.ksm import CHAIN
+from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, put, word
+from tests.faults.overlay import sound as sound_snapshot
+from tests.guests import guests_folder
+
+RULES = [
+    "ksm-list-length",
+    "ksm-mapping-unreachable",
+    "ksm-mm-counters-low",
+    "ksm-node-mismatch",
+    "ksm-totals-mismatch",
+    "ksm-zero-pages-mismatch",
+]
+
+
+@pytest.fixture(
+    params=[
+        *(pytest.param(("fixture", k), id=f"fixture-{k}") for k in KERNELS),
+        *(pytest.param(("rest", k), id=f"rest-{k}", marks=pytest.mark.guest) for k in KERNELS),
+    ]
+)
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield core_path(*request.param)
+
+
+def _node(s: Snapshot, *names: str, at: int = 0) -> int:
+    """Address of a member of a stable node that has a mapped page; ``at`` counts them."""
+    mapped = np.unique(s.ksm_entries.node_idx)
+    struct = s.layout.struct("struct ksm_stable_node")
+    return int(s.ksm.nodes.addr[mapped[at]]) + struct.field(*names).offset
+
+
+def _item(s: Snapshot, row: int, *names: str) -> int:
+    return int(s.ksm.items.addr[row]) + s.layout.struct("struct ksm_rmap_item").field(*names).offset
+
+
+def _one(path: str, expected: str, *patches: Patch) -> list[str]:
+    found = findings(path, *patches)
+    assert [f.rule for f in found] == [expected]
+    return found[0].evidence.also
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
+    found = find_rule(rule).function(sound_snapshot(path))
+    assert len(found) == 0
+    assert found.unchecked == 0
+
+
+def test_every_entry_of_a_ksm_page_is_found_by_rmap(path: str) -> None:
+    s = sound_snapshot(path)
+    entries = s.ksm_entries
+    assert len(entries) > 60
+    assert entries.reached.all()
+    heads = np.unique(entries.head_row)
+    assert len(entries) == int(s.census.page_mappings[heads].sum())
+    report = build_ksm_report(s)
+    assert (report.entries, report.reached) == (len(entries), len(entries))
+
+
+def test_kpfn_of_a_node(path: str) -> None:
+    s = sound_snapshot(path)
+    assert _one(path, "ksm-node-mismatch", add(s, _node(s, "kpfn"), 1)) == []
+
+
+def test_length_of_a_list(path: str) -> None:
+    s = sound_snapshot(path)
+    assert _one(path, "ksm-list-length", add(s, _node(s, "rmap_hlist_len"), 1, 4)) == []
+
+
+def test_item_cut_off_a_list(path: str) -> None:
+    s = sound_snapshot(path)
+    head = _node(s, "hlist")
+    first = word(s, head)
+    also = _one(path, "ksm-list-length", put(s, head, word(s, first)))
+    assert "ksm-totals-mismatch" in also
+
+
+def test_list_that_runs_in_a_circle(path: str) -> None:
+    s = sound_snapshot(path)
+    first = word(s, _node(s, "hlist"))
+    found = findings(path, put(s, first, first))
+    assert [f.rule for f in found] == ["ksm-list-length"]
+    assert found[0].observed["list_whole"] is False
+
+
+def test_list_that_leads_into_another(path: str) -> None:
+    s = sound_snapshot(path)
+    first, other = (word(s, _node(s, "hlist", at=i)) for i in (0, 1))
+    found = findings(path, put(s, first, other))
+    assert {f.rule for f in found} == {"ksm-list-length"}
+
+
+def test_address_of_an_item(path: str) -> None:
+    s = sound_snapshot(path)
+    row = int(s.ksm_entries.item_idx[0])
+    assert _one(path, "ksm-mapping-unreachable", add(s, _item(s, row, "address"), 0x5000)) == []
+
+
+def test_anon_vma_of_an_item(path: str) -> None:
+    s = sound_snapshot(path)
+    row = int(s.ksm_entries.item_idx[0])
+    other = int(s.anon_rmap.anon_vmas.addr[0])
+    assert other != int(s.ksm.items.anon_vma[row])
+    assert _one(path, "ksm-mapping-unreachable", put(s, _item(s, row, "anon_vma"), other)) == []
+
+
+def test_page_offset_of_an_item(path: str) -> None:
+    s = sound_snapshot(path)
+    if not s.layout.struct("struct ksm_rmap_item").has("linear_page_index"):
+        return
+    row = int(s.ksm_entries.item_idx[0])
+    assert _one(path, "ksm-mapping-unreachable", put(s, _item(s, row, "linear_page_index"), 0x123)) == []
+
+
+def test_totals(path: str) -> None:
+    s = sound_snapshot(path)
+    found = findings(path, add(s, s.layout.symbol("ksm_pages_sharing"), 1))
+    assert [(f.rule, f.severity) for f in found] == [("ksm-totals-mismatch", "warn")]
+
+
+def test_counter_of_an_mm(path: str) -> None:
+    s = sound_snapshot(path)
+    mm = int(s.ksm.items.mm[0])
+    address = mm + s.layout.struct("struct mm_struct").field("ksm_merging_pages").offset
+    assert _one(path, "ksm-mm-counters-low", put(s, address, 1)) == []
+
+
+def test_zero_pages_of_an_mm(path: str) -> None:
+    s = sound_snapshot(path)
+    field = s.layout.struct("struct mm_struct").find("ksm_zero_pages.counter", "ksm_zero_pages")
+    if field is None:
+        return
+    mm = int(s.ksm.items.mm[0])
+    assert _one(path, "ksm-zero-pages-mismatch", add(s, mm + field.offset, 1)) == []
+
+
+def test_garbage_never_raises(path: str) -> None:
+    s = sound_snapshot(path)
+    for value in (1, 0xFFFFFFFFFFFFFFFF, 0xDEAD000000000122, s.layout.memory.direct_map_base):
+        for symbol in ("root_stable_tree", "ksm_nr_node_ids", "rmap_item_cache", "migrate_nodes", "ksm_mm_head"):
+            findings(path, put(s, s.layout.symbol(symbol), value))
+        for name in ("hlist", "node", "kpfn"):
+            findings(path, put(s, _node(s, name), value))
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_totals_are_what_sysfs_said(kernel: str) -> None:
+    s = sound_snapshot(core_path("rest", kernel))
+    folder = guests_folder() / kernel / "oracle/sys/kernel/mm/ksm"
+    rebuilt = rebuilt_totals(s)
+    for name in ("pages_shared", "pages_sharing", "stable_node_chains", "stable_node_dups"):
+        said = int((folder / name).read_text())
+        assert rebuilt[name] == said
+        assert s.ksm.totals[name] == said
+    zero = folder / "ksm_zero_pages"
+    if zero.is_file():
+        assert int(s.ksm.mms.zero_pages.sum()) == int(zero.read_text())
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("rule", RULES)
+def test_busy_dump_fails_nothing(kernel: str, rule: str) -> None:
+    s = sound_snapshot(core_path("busy", kernel))
+    assert (s.ksm.nodes.kind != CHAIN).sum() > 100
+    found = find_rule(rule).function(s)
+    assert len(found) == 0 or (found.transient is not None and found.transient.all())

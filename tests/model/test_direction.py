@@ -1,0 +1,39 @@
+"""Which way a counter is off, and when work in flight can explain it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inspector.model.direction import Counter, Direction, directions, may_be_in_flight, meaning
+
+STORED, EXPECTED = np.array([-1, 0, 3, 2], np.int32), np.array([-1, 1, 2, 2], np.int32)
+
+
+def test_directions() -> None:
+    assert directions(STORED, EXPECTED).tolist() == [0, -1, 1, 0]
+    assert [Direction(d).label for d in (-1, 0, 1)] == ["too low", "equal", "too high"]
+
+
+def test_the_whole_range_of_an_int_has_a_direction() -> None:
+    low, high = np.array([-(1 << 31), (1 << 31) - 1], np.int32), np.array([(1 << 31) - 1, -(1 << 31)], np.int32)
+    assert directions(low, high).tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize("counter", list(Counter))
+def test_every_mismatch_has_a_meaning(counter: Counter) -> None:
+    assert meaning(counter, Direction.EQUAL) is None
+    high, low = meaning(counter, Direction.TOO_HIGH), meaning(counter, Direction.TOO_LOW)
+    assert high is not None
+    assert low is not None
+    if counter is Counter.STATISTIC:
+        assert (high.name, low.name) == ("drift", "drift")
+    else:
+        assert (high.name, low.name) == ("leak", "premature free")
+    assert high.transient  # counts are raised first and lowered last
+
+
+def test_only_a_page_count_is_never_behind() -> None:
+    for counter in Counter:
+        wanted = [False, counter is not Counter.PAGE, True, False]
+        assert may_be_in_flight(counter, STORED, EXPECTED).tolist() == wanted
