@@ -14,6 +14,7 @@ from inspector.layout.kernel import Layout
 from inspector.model.expect import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
+from inspector.tables.files import Files, build_files
 from inspector.tables.folios import Folios, build_folios, settle_page_mapcount
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
@@ -21,6 +22,7 @@ from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mms import Mms, build_mms
 from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.slabs import cache_objects
+from inspector.tables.swap import Swap, build_swap
 from inspector.tables.tasks import Tasks, build_tasks
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
 from inspector.target import Target
@@ -40,6 +42,7 @@ from inspector.walk.mappings import (
 from inspector.walk.pagetable import walk_page_tables
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
+from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 
 
 class Snapshot:
@@ -320,6 +323,25 @@ class Snapshot:
     def hugetlb_tables(self) -> tuple[HugetlbTables, Sharers]:
         """PMD tables of hugetlb memory, and the places each is reached from."""
         return hugetlb_tables(self)
+
+    @cached_property
+    def files(self) -> Files:
+        """address_spaces and the entries of the page cache, before 6.18 those of the swap cache too."""
+        files = build_files(self.layout, self.pages, self.vmas)
+        self.missing.add("page cache trees", files.unreadable)
+        return files
+
+    @cached_property
+    def swap(self) -> Swap:
+        """Swap devices and their slots."""
+        swap = build_swap(self.layout, self.files, referred_entries(self.layout, self.nonpresent, self.files))
+        self.missing.add("swap devices", swap.unreadable)
+        return swap
+
+    @cached_property
+    def swap_refs(self) -> SwapRefs:
+        """Who refers to each swap slot."""
+        return rebuild_swap_refs(self)
 
     def mappings_of(self, pfn: int, nr: int = 1) -> I64:
         """Rows of the mappings that cover any of the pages [pfn, pfn + nr)."""

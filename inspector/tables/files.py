@@ -14,6 +14,7 @@ from inspector.lib.xarray import XArrayEntries, walk_xarrays
 from inspector.tables.anon_vmas import rows_of
 from inspector.tables.inodes import Inodes, read_inodes
 from inspector.tables.pages import Pages
+from inspector.tables.swap_devices import max_swapfiles
 from inspector.tables.vmas import Vmas
 
 FILE, SHMEM, HUGETLB, BLOCK, DAX, SWAP = range(6)
@@ -32,7 +33,9 @@ _HUGE_ARRAY = 1 << 16
 _SPACE_SHIFT = 14
 """Slots of one swapper address_space (SWAP_ADDRESS_SPACE_SHIFT, mm/swap.h)."""
 
-_NO_POINTER = np.uint64(1)
+_VALUE = np.uint64(1)
+_TOP = np.uint64(0xFFFFFFFFFFFFF000)
+"""From here on are error values, no addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,7 @@ def _swapped(layout: Layout, host: U64, shmem: Mask) -> I64:
 def _read_entries(layout: Layout, spaces: AddressSpaces, found: XArrayEntries) -> CacheEntries:
     """Entries judged; a folio that stands in neighbouring entries of its own (swap cache) becomes one row."""
     of = spaces.kind[found.root] if len(spaces) else found.root.astype(np.uint8)
-    value = (found.value & _NO_POINTER) != 0
+    value = (found.value & _VALUE) != 0
     kind = np.full(len(found.root), FOLIO, np.uint8)
     kind[value] = SHADOW
     kind[value & (of == SHMEM)] = SWAP_ENTRY

@@ -82,7 +82,9 @@ def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
 
 def test_exclusive_bit_on_a_shared_page(path: str) -> None:
     s = sound_snapshot(path)
-    also = _one(path, "exclusive-page-mapped-twice", flags_xor(s, pfn_of(s, int(_shared_pages(s)[0])), "anon_exclusive"))
+    also = _one(
+        path, "exclusive-page-mapped-twice", flags_xor(s, pfn_of(s, int(_shared_pages(s)[0])), "anon_exclusive")
+    )
     assert also == ["exclusive-page-in-several-mms"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from inspector.check.run import run_check
 from inspector.layout.flags import VM_MAYSHARE
 from inspector.report.hugetlb import build_hugetlb_report
 from inspector.rules import find_rule
@@ -12,7 +13,7 @@ from inspector.snapshot import Snapshot
 from inspector.tables.hugetlb import ON_ACTIVE, ON_FREE
 from inspector.walk.shared_tables import counts_sharers
 from inspector.walk.smaps import vma_figures
-from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, page_word, put, word
+from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, page_word, planted, put, word
 from tests.faults.overlay import sound as sound_snapshot
 from tests.guests import load_oracle
 
@@ -71,7 +72,7 @@ def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_pools_are_what_meminfo_said(kernel: str) -> None:
     s = sound_snapshot(core_path("rest", kernel))
-    said, h = load_oracle(kernel).meminfo(), s.hugetlb.hstates
+    said, h = load_oracle(kernel).meminfo, s.hugetlb.hstates
     default = int(np.flatnonzero(h.order == 9)[0])
     assert int(h.nr[default]) == said["HugePages_Total"] == int(h.nr_active[default] + h.nr_listed_free[default])
     assert int(h.free[default]) == said["HugePages_Free"] == int(h.nr_listed_free[default])
@@ -84,11 +85,11 @@ def test_pools_are_what_meminfo_said(kernel: str) -> None:
 def test_hugetlb_memory_is_what_smaps_said(kernel: str) -> None:
     s, oracle = sound_snapshot(core_path("rest", kernel)), load_oracle(kernel)
     figures, checked = vma_figures(s), 0
+    vmas = {(p.pid, v.start): v.kb for p in oracle.processes for v in p.vmas}
     for row in s.hugetlb.vmas.vma_idx.tolist():
-        pid = int(s.mms.pid[s.vmas.mm_idx[row]])
-        said = {v.start: v for v in oracle.process(pid).smaps()}[int(s.vmas.start[row])]
-        assert int(figures.hugetlb_private[row]) * 4 == said.sizes["Private_Hugetlb"]
-        assert int(figures.hugetlb_shared[row]) * 4 == said.sizes["Shared_Hugetlb"]
+        said = vmas[int(s.mms.pid[s.vmas.mm_idx[row]]), int(s.vmas.start[row])]
+        assert int(figures.hugetlb_private[row]) * 4 == said["Private_Hugetlb"]
+        assert int(figures.hugetlb_shared[row]) * 4 == said["Shared_Hugetlb"]
         checked += 1
     assert checked == 18
 
@@ -196,13 +197,13 @@ def test_usage_of_a_process(path: str) -> None:
     assert [(f.rule, f.severity) for f in found] == [("hugetlb-usage-mismatch", "warn")]
 
 
-def test_garbage_never_raises(path: str) -> None:
+@pytest.mark.parametrize("value", [0xFFFFFFFFFFFFFFFF, 0xDEAD000000000122])
+def test_garbage_never_raises(path: str, value: int) -> None:
     s = sound_snapshot(path)
-    for value in (1, 0xFFFFFFFFFFFFFFFF, s.layout.memory.direct_map_base):
-        for name in ("hugepage_activelist", "hugepage_freelists", "nr_huge_pages", "order"):
-            findings(path, put(s, _pool(s, name), value))
-        findings(path, put(s, s.layout.symbol("hugetlb_max_hstate"), value, 4))
-        findings(path, put(s, page_word(s, _folio(s, ON_ACTIVE), "lru"), value))
+    names = ("hugepage_activelist", "hugepage_freelists", "nr_huge_pages", "order")
+    places = [*(_pool(s, x) for x in names), s.layout.symbol("hugetlb_max_hstate")]
+    for address in (*places, page_word(s, _folio(s, ON_ACTIVE), "lru")):
+        run_check(planted(path, put(s, address, value)), ["hugetlb"])
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from inspector.check.run import run_check
 from inspector.report.ksm import build_ksm_report, rebuilt_totals
 from inspector.rules import find_rule
 from inspector.snapshot import Snapshot
 from inspector.tables.ksm import CHAIN
-from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, put, word
+from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, planted, put, word
 from tests.faults.overlay import sound as sound_snapshot
 from tests.guests import guests_folder
 
@@ -147,13 +148,14 @@ def test_zero_pages_of_an_mm(path: str) -> None:
     assert _one(path, "ksm-zero-pages-mismatch", add(s, mm + field.offset, 1)) == []
 
 
-def test_garbage_never_raises(path: str) -> None:
+@pytest.mark.parametrize("value", [0xFFFFFFFFFFFFFFFF, 0xDEAD000000000122])
+def test_garbage_never_raises(path: str, value: int) -> None:
     s = sound_snapshot(path)
-    for value in (1, 0xFFFFFFFFFFFFFFFF, 0xDEAD000000000122, s.layout.memory.direct_map_base):
-        for symbol in ("root_stable_tree", "ksm_nr_node_ids", "rmap_item_cache", "migrate_nodes", "ksm_mm_head"):
-            findings(path, put(s, s.layout.symbol(symbol), value))
-        for name in ("hlist", "node", "kpfn"):
-            findings(path, put(s, _node(s, name), value))
+    symbols = ("root_stable_tree", "ksm_nr_node_ids", "rmap_item_cache", "migrate_nodes", "ksm_mm_head")
+    places = [*(s.layout.symbol(x) for x in symbols), *(_node(s, x) for x in ("hlist", "node", "kpfn"))]
+    places.append(_item(s, int(s.ksm_entries.item_idx[0]), "rmap_list"))
+    for address in places:
+        run_check(planted(path, put(s, address, value)), ["ksm"])
 
 
 @pytest.mark.guest

@@ -168,6 +168,10 @@ def test_encryption_bit_is_no_part_of_the_address_and_not_reserved() -> None:
     # PROT_NONE inverts the address and leaves the encryption bit alone.
     protnone = (~0x123456000 & (c_bit - 1) & ~0xFFF) | c_bit | G | A
     assert SME.leaf_pfn(Level.PTE, u64(protnone, protnone & ~c_bit)).tolist() == [0x123456, 0x123456]
+    # A kernel whose physical mask is a constant keeps the bit in it.
+    wide = X86_64(4, SME.swap_types, sme_mask=c_bit)
+    assert wide.table_pfn(u64(0x123456067 | c_bit)).tolist() == [0x123456]
+    assert wide.leaf_pfn(Level.PTE, u64(0x123456067 | c_bit)).tolist() == [0x123456]
 
 
 def test_protnone_without_pse_above_the_pte_level_is_bad() -> None:
@@ -361,3 +365,6 @@ def test_types_and_lengths_of_results() -> None:
                 assert [(len(r), r.dtype) for r, _ in results] == [(n, np.dtype(t)) for _, t in results]
             assert (NEW.leaf_pfn(Level.PTE, given_entries) == 0x123456).all()
             assert NEW.leaf_mask(Level.PTE, given_entries).all()
+            present = (given_entries & np.uint64(P)) != 0
+            here, gone = NEW.leaf_bits(Level.PTE, u64(0x8000000123456867, 0x800FFFFEDCBA9120))
+            assert (NEW.leaf_bits(Level.PTE, given_entries) == np.where(present, here, gone)).all()

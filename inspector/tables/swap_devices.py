@@ -1,0 +1,148 @@
+"""Swap devices and files: what was given to swapon() and how much of it is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I32, I64, U8, U64, Mask, Table
+from inspector.layout.kernel import Layout
+from inspector.memory import CHUNK, HOLE
+
+SWP_USED, SWP_WRITEOK, SWP_HIBERNATION = 1 << 0, 1 << 1, 1 << 13
+"""Flags of a device (include/linux/swap.h), the same from 6.1 to 7.3 where they exist."""
+
+TYPE_SHIFT = np.uint64(58)
+"""SWP_TYPE_SHIFT, include/linux/swapops.h: an entry is its type above, its offset below this bit."""
+
+_OFFSET = (1 << 58) - 1
+_OFF_LIST = 1 << 62
+"""SWAP_USAGE_OFFLIST_BIT, mm/swapfile.c: the device is on no list of available ones (6.13 and later)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwapDevices(Table):
+    """One row a swap_info_struct, ordered by swap type.
+
+    Attributes:
+        type_: uint8; number in swap entries.
+        addr: uint64.
+        flags: uint64; SWP_ bits. A device that was turned off keeps its struct without SWP_USED.
+        prio: int32.
+        max: int64; slots, the header and bad ones included.
+        pages: int64; slots that can be used.
+        inuse: int64; inuse_pages: slots in use.
+        swap_map, cluster_info: uint64; arrays, 0 where there is none.
+        swap_file, bdev: uint64; struct file, struct block_device.
+        locked: bool; its lock or one of its clusters' is held: it may be half changed.
+        readable: bool.
+    """
+
+    type_: U8
+    addr: U64
+    flags: U64
+    prio: I32
+    max: I64
+    pages: I64
+    inuse: I64
+    swap_map: U64
+    cluster_info: U64
+    swap_file: U64
+    bdev: U64
+    locked: Mask
+    readable: Mask
+
+    @property
+    def in_use(self) -> Mask:
+        """Devices that entries may point to."""
+        return (self.flags & np.uint64(SWP_USED)) != 0
+
+
+def max_swapfiles(layout: Layout) -> int:
+    """MAX_SWAPFILES: swap types below it are devices."""
+    types = getattr(layout.arch, "swap_types", None)
+    return int(types.max_swapfiles) if types is not None else 0
+
+
+def swap_entries(types: U8 | I64, offsets: U64 | I64) -> U64:
+    """Entries as the kernel keeps them outside page tables (swp_entry(), include/linux/swapops.h)."""
+    return (types.astype(np.uint64) << TYPE_SHIFT) | (offsets.astype(np.uint64) & np.uint64(_OFFSET))
+
+
+def entry_types(entries: U64) -> U8:
+    """Swap type of each such entry."""
+    return (entries >> TYPE_SHIFT).astype(np.uint8)
+
+
+def entry_offsets(entries: U64) -> I64:
+    """Slot of each such entry on its device."""
+    return (entries & np.uint64(_OFFSET)).astype(np.int64)
+
+
+def records(layout: Layout, address: int, nr: int, size: int) -> Iterator[tuple[int, U8, Mask]]:
+    """An array of equal-sized records, a bounded piece at a time.
+
+    Yields ``(first, bytes, valid)``: number of the first record, uint8[n, size] and bool[n]. It ends early at a
+    piece that is not in the dump at all: a length that makes no sense costs one failed read.
+    """
+    step = max(1, CHUNK // size)
+    for at in range(0, nr, step):
+        n = min(step, nr - at)
+        data, valid = layout.memory.read_range(address + at * size, n * size)
+        if not valid.any():
+            return
+        begin = np.arange(n, dtype=np.int64) * size
+        yield at, data.reshape(n, size), valid[begin // HOLE] & valid[(begin + size - 1) // HOLE]
+
+
+def build_devices(layout: Layout) -> SwapDevices:
+    """Read the devices (mm/swapfile.c, swap_info)."""
+    start = layout.target.symbol("swap_info")
+    nr = max_swapfiles(layout) if start is not None else 0
+    pointers, _ = layout.memory.read_range(start or 0, 8 * nr) if nr else (np.empty(0, np.uint8), None)
+    addr = pointers.view(np.uint64)
+    types = np.flatnonzero(addr).astype(np.uint8)
+    addr = addr[types]
+    struct = layout.struct("struct swap_info_struct")
+    raw = layout.memory.gather(addr, struct.size)
+
+    def column(*names: str) -> I64:
+        field = struct.find(*names)
+        return np.zeros(len(addr), np.int64) if field is None else field.column(raw.bytes).astype(np.int64)
+
+    largest = column("max")
+    clusters = column("cluster_info").view(np.uint64)
+    locked = column("lock") != 0
+    for row in np.flatnonzero(clusters).tolist():
+        locked[row] |= _clusters_locked(layout, int(clusters[row]), int(largest[row]))
+    return SwapDevices(
+        type_=types,
+        addr=addr,
+        flags=column("flags").view(np.uint64),
+        prio=column("prio").astype(np.int32),
+        max=largest,
+        pages=column("pages"),
+        inuse=column("inuse_pages.counter", "inuse_pages") & ~np.int64(_OFF_LIST),
+        swap_map=column("swap_map").view(np.uint64),
+        cluster_info=clusters,
+        swap_file=column("swap_file").view(np.uint64),
+        bdev=column("bdev").view(np.uint64),
+        locked=locked,
+        readable=raw.valid,
+    )
+
+
+def slots_per_cluster(layout: Layout) -> int:
+    """SWAPFILE_CLUSTER, mm/swap.h: as many as a PMD has entries with CONFIG_THP_SWAP, which all supported ones have."""
+    if layout.has_struct("struct swap_table"):
+        return max(1, layout.struct("struct swap_table").field("entries").length)
+    return 1 << layout.pmd_order
+
+
+def _clusters_locked(layout: Layout, address: int, slots: int) -> bool:
+    struct = layout.struct("struct swap_cluster_info")
+    field = struct.field("lock")
+    nr = -(-slots // slots_per_cluster(layout))
+    return any(field.column(raw).any() for _, raw, _ in records(layout, address, nr, struct.size))

@@ -1,0 +1,129 @@
+"""Who refers to each swap slot: entries of page tables, and shmem files through their page cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from inspector.arch.base import Bit, Kind
+from inspector.columns import I64, U64, AnyArray, Mask, Table, expand_runs
+from inspector.layout.kernel import Layout
+from inspector.tables.anon_vmas import rows_of
+from inspector.tables.files import SWAP_ENTRY, Files
+from inspector.tables.swap import Swap, SwapSlots
+from inspector.tables.swap_devices import TYPE_SHIFT, max_swapfiles, swap_entries
+from inspector.walk.mappings import NonPresent
+
+_MAX_RUN = 1 << 20
+"""Slots that one entry of a page cache may cover; folios are smaller."""
+
+
+class SwapParts(Protocol):
+    """The tables that this walk needs."""
+
+    @property
+    def layout(self) -> Layout: ...  # noqa: D102
+    @property
+    def nonpresent(self) -> NonPresent: ...  # noqa: D102
+    @property
+    def files(self) -> Files: ...  # noqa: D102
+    @property
+    def swap(self) -> Swap: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class SwapUsers(Table):
+    """One row a reference to a swap slot.
+
+    Attributes:
+        entry: uint64; the slot referred to (swp_entry_t).
+        slot_idx: int32; its row in `SwapSlots`, -1 when there is no such slot.
+        nonpresent_row: int64; the page-table entry that refers to it, -1 for shmem.
+        space_idx: int32; the shmem file that does, a row of `AddressSpaces`, -1 for page tables.
+        index: uint64; page offset in that file.
+        exclusive: bool; the page-table entry says that the page belonged to one process alone.
+    """
+
+    entry: U64
+    slot_idx: AnyArray
+    nonpresent_row: I64
+    space_idx: AnyArray
+    index: U64
+    exclusive: Mask
+
+
+@dataclass(frozen=True)
+class SwapRefs:
+    """References rebuilt.
+
+    Attributes:
+        users: Table of references.
+        pte_refs: int64 by slot; page-table entries.
+        shmem_refs: int64 by slot; pages of shmem files.
+    """
+
+    users: SwapUsers
+    pte_refs: I64
+    shmem_refs: I64
+
+
+def swap_rows(nonpresent: NonPresent) -> I64:
+    """Rows of swap entries, tables reached twice counted once."""
+    return np.flatnonzero((nonpresent.kind == Kind.SWAP) & nonpresent.counted)
+
+
+def shmem_swap(layout: Layout, files: Files) -> tuple[AnyArray, U64, U64]:
+    """Every page of a shmem file that is in swap: row of the address_space, page offset and swap entry.
+
+    An entry of higher order stands for a run of slots (mm/shmem.c, shmem_swap_alloc_folio()). Entries of types that
+    are no device's mark failed swap-ins.
+    """
+    entries = files.entries
+    rows = np.flatnonzero(entries.kind == SWAP_ENTRY)
+    first = entries.value[rows] >> np.uint64(1)
+    device = (first >> TYPE_SHIFT) < np.uint64(max_swapfiles(layout))
+    rows, first = rows[device], first[device]
+    nr = np.minimum(entries.nr[rows], _MAX_RUN)
+    step = expand_runs(np.zeros(len(rows), np.int64), nr)
+    return (
+        np.repeat(entries.space_idx[rows], nr),
+        np.repeat(entries.index[rows], nr) + step,
+        np.repeat(first, nr) + step,
+    )
+
+
+def referred_entries(layout: Layout, nonpresent: NonPresent, files: Files) -> U64:
+    """Entries that anything refers to, each once."""
+    rows = swap_rows(nonpresent)
+    in_tables = swap_entries(nonpresent.swap_type[rows], nonpresent.swap_offset[rows])
+    return np.unique(np.concatenate([in_tables, shmem_swap(layout, files)[2]]))
+
+
+def rebuild_swap_refs(parts: SwapParts) -> SwapRefs:
+    """All references to slots, and how many each has."""
+    nonpresent, slots = parts.nonpresent, parts.swap.slots
+    rows = swap_rows(nonpresent)
+    space, index, shmem = shmem_swap(parts.layout, parts.files)
+    entry = np.concatenate([swap_entries(nonpresent.swap_type[rows], nonpresent.swap_offset[rows]), shmem])
+    n, k = len(rows), len(shmem)
+    bits = np.zeros(n, np.uint16)
+    for level in np.unique(nonpresent.level[rows]).tolist():
+        here = nonpresent.level[rows] == level
+        bits[here] = parts.layout.arch.nonpresent_bits(level, nonpresent.entry[rows[here]])
+    users = SwapUsers(
+        entry=entry,
+        slot_idx=rows_of(slots.entry, entry),
+        nonpresent_row=np.concatenate([rows, np.full(k, -1, np.int64)]),
+        space_idx=np.concatenate([np.full(n, -1, np.int32), space]),
+        index=np.concatenate([np.zeros(n, np.uint64), index]),
+        exclusive=np.concatenate([(bits & Bit.EXCLUSIVE) != 0, np.zeros(k, np.bool_)]),
+    )
+    in_table = users.nonpresent_row >= 0
+    return SwapRefs(users, _count(slots, users, in_table), _count(slots, users, ~in_table))
+
+
+def _count(slots: SwapSlots, users: SwapUsers, which: Mask) -> I64:
+    known = users.slot_idx[which & (users.slot_idx >= 0)]
+    return np.bincount(known, minlength=len(slots)).astype(np.int64)

@@ -1,0 +1,81 @@
+"""Each planted fault gives exactly one finding: the right rule, the right folio, and the mappings behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from inspector.check.run import run_check
+from inspector.findings import Report
+from tests.faults.catalogue import CATALOGUE
+from tests.faults.overlay import KERNELS, core_path, planted, sound
+from tests.faults.plants import Missing, Planted
+
+NOT_ON = {
+    # The kernel does not keep the count, or the guest could not hold the state.
+    "6.1": {
+        "nr-pages-mapped-raised",
+        "entirely-mapped-bit-turned",
+        "large-mapcount-raised",
+        "mm-id-slot-raised",
+        "mm-id-given-to-nobody",
+        "shared-flag-of-a-shared-folio-cleared",
+        "hugetlb-folio-with-a-mapped-pages-word",
+    },
+    "6.12": {"mm-id-slot-raised", "mm-id-given-to-nobody", "shared-flag-of-a-shared-folio-cleared"},
+    "7.3": set[str](),
+}
+
+MATRIX: dict[str, dict[str, str]] = {name: {} for name in CATALOGUE}
+
+
+@pytest.fixture(
+    params=[
+        *(pytest.param(("fixture", k), id=f"fixture-{k}") for k in KERNELS),
+        *(pytest.param(("rest", k), id=f"guest-{k}", marks=pytest.mark.guest) for k in KERNELS),
+    ]
+)
+def dump(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    where, kernel = request.param
+    yield core_path(where, kernel), kernel
+
+
+def checked(path: str, fault: Planted) -> Report:
+    return run_check(planted(path, *fault.patches))
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_one_fault_gives_one_finding(dump: tuple[str, str], name: str) -> None:
+    path, kernel = dump
+    try:
+        fault = CATALOGUE[name](sound(path))
+    except Missing:
+        assert name in NOT_ON[kernel]
+        return
+    assert name not in NOT_ON[kernel]
+    report = checked(path, fault)
+    found = [f for f in report.findings if f.severity != "info"]
+    told = [(f.rule, f.evidence.also) for f in report.findings]
+    assert len(report.findings) == 1, told
+    assert found[0].rule in fault.rules, told
+    assert found[0].severity == "fail"
+    assert report.exit_code == 1
+    if fault.pfn is not None:
+        heads = {found[0].subject.pfn, fault.pfn}
+        folio = sound(path).pages.memmap.row(fault.pfn)
+        head = sound(path).pages.head_row[folio] if folio >= 0 else -1
+        assert found[0].subject.pfn in heads | {int(head)}, told
+        assert found[0].subject.pfn == fault.pfn or found[0].subject.order, told
+    assert found[0].observed
+    assert found[0].look.startswith("folioscope ")
+
+
+def test_counter_findings_offer_the_mappings_that_prove_them() -> None:
+    path = core_path("fixture", "7.3")
+    fault = CATALOGUE["mapcount-of-a-shared-file-page-lowered"](sound(path))
+    finding = checked(path, fault).findings[0]
+    assert finding.expected["_mapcount"] == finding.observed["_mapcount"] + 1  # type: ignore[operator]
+    assert finding.evidence.nr_mappings == int(finding.expected["_mapcount"] or 0) + 1
+    assert all(m.pfn == fault.pfn for m in finding.evidence.mappings)
+    assert {m.level for m in finding.evidence.mappings} == {"PTE"}
