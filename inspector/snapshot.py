@@ -31,6 +31,7 @@ from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
+    TABLE_OK,
     TABLE_NOT_A_TABLE,
     TABLE_TWICE_IN_MM,
     TABLE_UNREADABLE,
@@ -218,7 +219,7 @@ class Snapshot:
     def mm_tables_complete(self) -> Mask:
         """Which mms' page tables were read whole."""
         whole = self.mms.pgd_pfn >= 0
-        whole[self.tables.mm_idx[self.tables.state == TABLE_UNREADABLE]] = False
+        whole[self.tables.mm_idx[self.tables.state != TABLE_OK]] = False
         return whole
 
     @cached_property
@@ -229,11 +230,11 @@ class Snapshot:
 
     @cached_property
     def nr_tails(self) -> I64:
-        """How many tail pages name each folio's head."""
-        tails = np.flatnonzero(self.pages.is_tail)
-        head = self.pages.head_row[tails]
-        folio = self.folio_of_page[tails[head >= 0]]
-        return np.bincount(folio[folio >= 0], minlength=len(self.folios)).astype(np.int64)
+        """How many of the pages that each folio should span are tails, whatever head they name."""
+        running = np.concatenate([[0], np.cumsum(self.pages.is_tail)])
+        nr = np.int64(1) << np.minimum(self.folios.order, 40).astype(np.int64)
+        end = np.minimum(self.folios.row + nr, len(self.pages))
+        return (running[end] - running[self.folios.row + 1]).astype(np.int64)
 
     @cached_property
     def compound_wrong(self) -> Mask:
@@ -247,6 +248,8 @@ class Snapshot:
         end = np.minimum(folios.row + nr, len(pages))
         whole = unread[end] == unread[folios.row]
         wrong |= whole & (self.nr_tails != nr - 1)
+        behind = np.minimum(end, len(pages) - 1)
+        wrong |= (end < len(pages)) & pages.is_tail[behind] & (pages.head_row[behind] == folios.row)
         return folios.readable & wrong
 
     @cached_property

@@ -56,7 +56,7 @@ def hugetlb_swap_entry(s: Snapshot) -> Violations:
     """
     n, vmas = s.nonpresent, s.vmas
     inside = (n.vma_idx >= 0) & vmas.is_hugetlb[np.maximum(n.vma_idx, 0)] if len(vmas) else np.zeros(len(n), np.bool_)
-    rows = np.flatnonzero(inside & (n.kind == Kind.SWAP))
+    rows = np.flatnonzero(inside & (n.kind == Kind.SWAP) & n.counted)
     return Violations(
         "nonpresent",
         rows,

@@ -18,8 +18,8 @@ def _state(s: Snapshot, nr: int) -> tuple[int, str]:
     """How many subjects cannot be judged, and why."""
     if not s.ksm.known:
         return nr, "KSM's stable trees cannot be found" if nr else ""
-    if s.ksm.unreadable:
-        return nr, "some of KSM's nodes, items or lists cannot be read"
+    if not s.ksm.sound:
+        return nr, "some of KSM's nodes, items or lists cannot be read or followed"
     return 0, ""
 
 
@@ -75,16 +75,19 @@ def ksm_list_length(s: Snapshot) -> Violations:
     Look further: folioscope ksm
     """
     nodes = s.ksm.nodes
-    able = nodes.kind != CHAIN
+    plain = nodes.kind != CHAIN
     # A list that leaves the dump can be neither counted nor called broken.
-    unread = able & nodes.broken & (not s.ksm.items_whole)
-    rows = np.flatnonzero(able & ~unread & (nodes.broken | (nodes.hlist_len != nodes.nr_items)))
+    unread = plain & nodes.broken & (not s.ksm.items_whole)
+    rows = np.flatnonzero(~unread & (nodes.broken | (plain & (nodes.hlist_len != nodes.nr_items))))
     return Violations(
         "stable_node",
         rows,
         {"rmap_hlist_len": nodes.hlist_len[rows], "list_whole": ~nodes.broken[rows]},
-        {"rmap_hlist_len": nodes.nr_items[rows], "list_whole": np.ones(len(rows), np.bool_)},
-        int((able & ~unread).sum()),
+        {
+            "rmap_hlist_len": np.where(plain, nodes.nr_items, nodes.hlist_len)[rows],
+            "list_whole": np.ones(len(rows), np.bool_),
+        },
+        int((~unread).sum()),
         int(unread.sum()),
         "some rmap_items are not in the dump" if unread.any() else "",
         facts={"kpfn": nodes.kpfn[rows]},
@@ -97,6 +100,35 @@ def _lost_items(s: Snapshot) -> bool:
     """Whether items that call themselves stable are on no stable node's list."""
     items = s.ksm.items
     return bool(((items.flags & 0x200 != 0) & (items.node_idx < 0)).any())
+
+
+@rule("ksm-tree-damaged", group="ksm", invariant="K1", rank=23)
+def ksm_tree_damaged(s: Snapshot) -> Violations:
+    """A stable tree of KSM is damaged, or a list of all its processes or waiting nodes is.
+
+    True:  the stable trees are sound red-black trees: each node names its parent, no red node has a red parent, no node
+           is reached twice. The lists of mm slots and of nodes that wait for another tree come back to their heads.
+    Why:   mm/ksm.c, stable_tree_insert() and stable_tree_search(); lib/rbtree.c.
+    Then:  ksmd loops or merges pages into a node that no rmap walk comes to.
+    Silent when: KSM is at work (ksm_thread_mutex held).
+    Look further: folioscope ksm
+    """
+    nodes, damaged = s.ksm.nodes, s.ksm.damaged_lists
+    rows = np.flatnonzero(nodes.misplaced)
+    if damaged and not len(rows):
+        one = np.zeros(1, np.int64)
+        observed, expected = {"damaged_lists": one + damaged}, {"damaged_lists": one}
+        return Violations("ksm", one, observed, expected, 2, claims=(("ksm", one),), transient=_active(s, 1))
+    return Violations(
+        "stable_node",
+        rows,
+        {"tree_sound": np.zeros(len(rows), np.bool_)},
+        {"tree_sound": np.ones(len(rows), np.bool_)},
+        len(nodes) + 2,
+        facts={"tree": nodes.tree[rows]},
+        claims=(("ksm", np.zeros(len(rows), np.int64)),),
+        transient=_active(s, len(rows)),
+    )
 
 
 @rule("ksm-mapping-unreachable", group="ksm", invariant="K1", rank=26)

@@ -52,16 +52,20 @@ def _charged_for_exec(s: Snapshot, excess: I64) -> Mask:
     """Mms whose anonymous excess is the argument stack of a new mm that execve() is still building.
 
     The new mm has no task yet; its only VMA is a stack marked both for sequential and random reading
-    (VM_STACK_INCOMPLETE_SETUP). Each such stack charges exactly one mm with its pages, so when more mms are off by
-    its size than there are stacks, nothing tells the innocent ones and all are reported.
+    (VM_STACK_INCOMPLETE_SETUP). The mm of the task that owns it is charged. Kernels without memory cgroups keep no
+    owner: there each stack explains one mm, and when more mms are off by its size than there are stacks, nothing tells
+    the innocent ones and all are reported.
     """
     mms, vmas = s.mms, s.vmas
     out = np.zeros(len(mms), np.bool_)
-    unfinished = (mms.nr_tasks[vmas.mm_idx] == 0) & vmas.has(VM_RAND_READ | VM_SEQ_READ)
-    stacks = vmas.nr_pages[unfinished]
+    unfinished = np.flatnonzero((mms.nr_tasks[vmas.mm_idx] == 0) & vmas.has(VM_RAND_READ | VM_SEQ_READ))
     alone = (mms.nr_tasks > 0) & ~np.delete(excess, RSS_ANON, axis=1).any(axis=1)
-    for pages in np.unique(stacks).tolist():
+    for pages in np.unique(vmas.nr_pages[unfinished]).tolist():
+        stacks = unfinished[vmas.nr_pages[unfinished] == pages]
         charged = alone & (excess[:, RSS_ANON] == pages)
-        if int(charged.sum()) <= int((stacks == pages).sum()):
+        owners = s.tasks.mm[np.isin(s.tasks.addr, mms.owner[vmas.mm_idx[stacks]])]
+        if len(owners):
+            out |= charged & np.isin(mms.addr, owners)
+        elif int(charged.sum()) <= len(stacks):
             out |= charged
     return out

@@ -161,19 +161,8 @@ def pgtables_bytes_mismatch(s: Snapshot) -> Violations:
            TLB flush.
     Look further: folioscope ps
     """
-    t, m, mms, n = s.tables, s.mappings, s.mms, len(s.mms)
-    tables = np.bincount(t.mm_idx[t.level <= Level.PUD], minlength=n)
-    huge = m.level == Level.PMD
-    zero = huge & (s.census.sort == Sort.ZERO)
-    head = np.maximum(s.census.head_row, 0)
-    folio = s.folio_of_page[head]
-    own = huge & (s.census.sort == Sort.NORMAL) & (folio >= 0)
-    if len(s.folios):
-        own &= ~s.folios.is_hugetlb[np.maximum(folio, 0)] & s.folios.is_anon[np.maximum(folio, 0)]
-    standing = (s.nonpresent.level == Level.PMD) & np.isin(s.nonpresent.kind, np.array(MIGRATION_KINDS, np.uint8))
-    if len(s.vmas):
-        standing &= ~(s.vmas.is_hugetlb[np.maximum(s.nonpresent.vma_idx, 0)] & (s.nonpresent.vma_idx >= 0))
-    deposited = np.bincount(m.mm_idx[zero | own], minlength=n) + np.bincount(s.nonpresent.mm_idx[standing], minlength=n)
+    mms = s.mms
+    tables, deposited = _table_pages(s)
     expected = (tables + deposited) << s.layout.memmap.page_shift
     able = s.mm_tables_complete & (mms.users > 0)
     rows = np.flatnonzero(able & (expected != mms.pgtables_bytes))
@@ -189,3 +178,27 @@ def pgtables_bytes_mismatch(s: Snapshot) -> Violations:
         depends=(("mm", rows),),
         transient=(s.mm_in_motion | mm_in_flight(s))[rows],
     )
+
+
+def page_table_pages(s: Snapshot) -> I64:
+    """Pages of page tables that each mm must account for, deposited ones included."""
+    tables, deposited = _table_pages(s)
+    return tables + deposited
+
+
+def _table_pages(s: Snapshot) -> tuple[I64, I64]:
+    """PTE, PMD and PUD tables reached from each mm, and tables deposited for its huge PMDs."""
+    t, m, n = s.tables, s.mappings, len(s.mms)
+    tables = np.bincount(t.mm_idx[t.level <= Level.PUD], minlength=n)
+    huge = m.level == Level.PMD
+    zero = huge & (s.census.sort == Sort.ZERO)
+    head = np.maximum(s.census.head_row, 0)
+    folio = s.folio_of_page[head]
+    own = huge & (s.census.sort == Sort.NORMAL) & (folio >= 0)
+    if len(s.folios):
+        own &= ~s.folios.is_hugetlb[np.maximum(folio, 0)] & s.folios.is_anon[np.maximum(folio, 0)]
+    standing = (s.nonpresent.level == Level.PMD) & np.isin(s.nonpresent.kind, np.array(MIGRATION_KINDS, np.uint8))
+    if len(s.vmas):
+        standing &= ~(s.vmas.is_hugetlb[np.maximum(s.nonpresent.vma_idx, 0)] & (s.nonpresent.vma_idx >= 0))
+    deposited = np.bincount(m.mm_idx[zero | own], minlength=n) + np.bincount(s.nonpresent.mm_idx[standing], minlength=n)
+    return tables, deposited

@@ -8,9 +8,10 @@ import numpy as np
 
 from inspector.columns import I32, I64, U8, U64, Mask, Table
 from inspector.layout.kernel import Layout
+from inspector.layout.offsets import Struct
 from inspector.lib.chains import follow_chains
 from inspector.lib.list import walk_lists
-from inspector.lib.rbtree import walk_rbtrees
+from inspector.lib.rbtree import check_colours, walk_rbtrees
 from inspector.memory import Raw
 from inspector.tables.anon_vmas import rows_of
 
@@ -52,7 +53,8 @@ class StableNodes(Table):
         tree: int32; which tree it or its chain is in, -1 for those that wait for one.
         chain_idx: int32; row of its chain's head, -1 for none.
         nr_items: int64; rmap_items found on its list.
-        broken: bool; the list cannot be followed to its end.
+        broken: bool; its list (of rmap_items, of a chain's head that of its members) cannot be followed to its end.
+        misplaced: bool; it hangs wrongly in its tree: parent, colour, or a tree that runs in a circle.
     """
 
     addr: U64
@@ -64,6 +66,7 @@ class StableNodes(Table):
     chain_idx: I32
     nr_items: I64
     broken: Mask
+    misplaced: Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,8 @@ class Ksm:
         active: Whether ksm_thread_mutex is held: all of this may be half changed.
         known: Whether this kernel has KSM and its books could be found.
         items_whole: Whether every rmap_item could be read: a list that cannot be followed is then damaged.
-        unreadable: Nodes, items and slots that could not be read, and broken trees and lists of them.
+        damaged_lists: How many of the two lists of all mm slots and of all waiting nodes are damaged.
+        unreadable: Trees, lists and items that leave the dump.
     """
 
     nodes: StableNodes
@@ -146,7 +150,14 @@ class Ksm:
     active: bool
     known: bool
     items_whole: bool
+    damaged_lists: int
     unreadable: int
+
+    @property
+    def sound(self) -> bool:
+        """Whether everything could be found: nothing unreadable, no list or tree that cannot be followed."""
+        damaged = self.nodes.broken.any() or self.nodes.misplaced.any() or self.slots.broken.any()
+        return not (self.unreadable or self.damaged_lists or damaged)
 
 
 def build_ksm(layout: Layout, item_slots: U64, mms: U64) -> Ksm:
@@ -158,17 +169,34 @@ def build_ksm(layout: Layout, item_slots: U64, mms: U64) -> Ksm:
         mms: uint64; addresses of the mms whose counters are wanted.
     """
     known = layout.target.symbol("root_stable_tree") is not None
-    nodes, heads, lost = _read_nodes(layout) if known else (_no_nodes(), np.empty(0, np.uint64), 0)
-    slots, lists, more = _read_slots(layout) if known else (_no_slots(), np.empty(0, np.uint64), 0)
+    nodes, heads, waiting = _read_nodes(layout) if known else (_no_nodes(), np.empty(0, np.uint64), _Lost())
+    slots, lists, in_slots = _read_slots(layout) if known else (_no_slots(), np.empty(0, np.uint64), _Lost())
     raw = layout.memory.gather(np.unique(item_slots), layout.struct("struct ksm_rmap_item").size) if known else None
     items, on_node, on_slot = _read_items(layout, raw, heads, lists) if raw is not None else _no_items()
-    nodes = _counted_nodes(nodes, items, on_node)
-    nr = np.bincount(items.slot_idx[items.slot_idx >= 0], minlength=len(slots)).astype(np.int64)
-    slots = replace(slots, nr_items=nr, broken=on_slot)
-    totals = {name: _signed(layout.variable(symbol)) for symbol, name in TOTALS.items()} if known else {}
-    bad = lost + more + int(nodes.broken.sum()) + int(slots.broken.sum())
     whole = raw is not None and len(raw) > 0 and bool(raw.valid.all())
-    return Ksm(nodes, items, slots, _read_mms(layout, mms), totals, _is_active(layout), known, whole, bad)
+    nr = np.bincount(items.node_idx[items.node_idx >= 0], minlength=len(nodes)).astype(np.int64)
+    lost = waiting.unreadable + in_slots.unreadable + (0 if whole else int(on_node.sum() + on_slot.sum()))
+    per_slot = np.bincount(items.slot_idx[items.slot_idx >= 0], minlength=len(slots)).astype(np.int64)
+    return Ksm(
+        nodes=replace(nodes, nr_items=nr, broken=nodes.broken | on_node),
+        items=items,
+        slots=replace(slots, nr_items=per_slot, broken=on_slot),
+        mms=_read_mms(layout, mms),
+        totals={name: _signed(layout.variable(symbol)) for symbol, name in TOTALS.items()} if known else {},
+        active=known and _is_active(layout),
+        known=known,
+        items_whole=whole,
+        damaged_lists=waiting.damaged + in_slots.damaged,
+        unreadable=lost,
+    )
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """Lists and trees that leave the dump, and lists that are damaged."""
+
+    unreadable: int = 0
+    damaged: int = 0
 
 
 def _signed(value: int | None) -> int:
@@ -177,11 +205,13 @@ def _signed(value: int | None) -> int:
 
 def _is_active(layout: Layout) -> bool:
     """Whether somebody holds ksm_thread_mutex: the low bits of the owner are flags (kernel/locking/mutex.c)."""
-    return bool((layout.variable("ksm_thread_mutex") or 0) & ~7)
+    owner = layout.struct("struct mutex").field("owner.counter", "rtmutex.owner")
+    word = layout.memory.read_u64((layout.target.symbol("ksm_thread_mutex") or 0) + owner.offset)
+    return bool((word or 0) & ~7)
 
 
-def _read_nodes(layout: Layout) -> tuple[StableNodes, U64, int]:
-    """All stable nodes, and the first entry of each one's list (of rmap_items, or of dups for a chain)."""
+def _read_nodes(layout: Layout) -> tuple[StableNodes, U64, _Lost]:
+    """All stable nodes, and the first rmap_item of each one's list."""
     struct, memory = layout.struct("struct ksm_stable_node"), layout.memory
     nr = min(max(layout.variable("ksm_nr_node_ids", size=4) or 1, 1), _MAX_NODES)
     roots = memory.gather(
@@ -197,37 +227,50 @@ def _read_nodes(layout: Layout) -> tuple[StableNodes, U64, int]:
     dups = walk_lists(
         memory, trees.addr[chains] + np.uint64(hlist), struct.size, struct.field("hlist_dup").offset, hash_chain=True
     )
-    addr = np.concatenate([trees.addr, waiting.addr, dups.addr])
-    raw = np.concatenate([trees.raw, waiting.raw, dups.raw])
-    kind = np.repeat(np.array([TREE, MIGRATE, DUP], np.uint8), [len(trees), len(waiting.addr), len(dups.addr)])
+    n = len(trees)
+    addr, keep = np.unique(np.concatenate([trees.addr, waiting.addr, dups.addr]), return_index=True)
+    kind = np.repeat(np.array([TREE, MIGRATE, DUP], np.uint8), [n, len(waiting.addr), len(dups.addr)])
     kind[chains] = CHAIN
-    tree = np.concatenate([trees.root, np.full(len(waiting.addr), -1), trees.root[chains][dups.owner]])
-    chain = np.concatenate([np.zeros(len(addr) - len(dups.addr), np.uint64), trees.addr[chains][dups.owner]])
-    addr, keep = np.unique(addr, return_index=True)
-    raw, kind, tree, chain = raw[keep], kind[keep], tree[keep].astype(np.int32), chain[keep]
-    nodes = StableNodes(
+    owner = chains[dups.owner]
+    tree = np.concatenate([trees.root, np.full(len(waiting.addr), -1), trees.root[owner]])[keep].astype(np.int32)
+    chain = np.concatenate([np.zeros(n + len(waiting.addr), np.uint64), trees.addr[owner]])[keep]
+    raw, kind = np.concatenate([trees.raw, waiting.raw, dups.raw])[keep], kind[keep]
+    odd, broken = np.zeros(len(keep), np.bool_), np.zeros(len(keep), np.bool_)
+    odd[rows_of(addr, trees.addr)] = trees.misparented | check_colours(trees) | np.isin(trees.root, trees.cyclic)
+    broken[rows_of(addr, trees.addr[chains[np.union1d(dups.broken, dups.unreadable)]])] = True
+    place = _Place(kind, tree, np.where(chain != 0, rows_of(addr, chain), -1).astype(np.int32))
+    nodes = replace(_decode_nodes(struct, addr, raw, place), broken=broken, misplaced=odd)
+    lost = int((~roots.valid).sum()) + len(trees.unreadable) + len(waiting.unreadable) + len(dups.unreadable)
+    first = np.where(kind == CHAIN, 0, struct.field("hlist").column(raw)).astype(np.uint64)
+    return nodes, first, _Lost(lost, len(waiting.broken))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where each stable node was found: kind, tree and row of its chain's head."""
+
+    kind: U8
+    tree: I32
+    chain_idx: I32
+
+
+def _decode_nodes(struct: Struct, addr: U64, raw: U8, place: _Place) -> StableNodes:
+    no = np.zeros(len(addr), np.bool_)
+    return StableNodes(
         addr=addr,
-        kind=kind,
-        kpfn=np.where(kind == CHAIN, -1, struct.field("kpfn").column(raw).astype(np.int64)),
+        kind=place.kind,
+        kpfn=np.where(place.kind == CHAIN, -1, struct.field("kpfn").column(raw).astype(np.int64)),
         hlist_len=struct.field("rmap_hlist_len").column(raw).astype(np.int32),
         nid=struct.field("nid").column(raw).astype(np.int32),
-        tree=tree,
-        chain_idx=np.where(chain != 0, rows_of(addr, chain), -1).astype(np.int32),
+        tree=place.tree,
+        chain_idx=place.chain_idx,
         nr_items=np.zeros(len(addr), np.int64),
-        broken=np.zeros(len(addr), np.bool_),
+        broken=no,
+        misplaced=no,
     )
-    lost = int((~roots.valid).sum()) + sum(len(x) for x in (trees.unreadable, trees.cyclic, waiting.unreadable))
-    lost += sum(len(x) for x in (waiting.broken, dups.unreadable, dups.broken))
-    heads = struct.field("hlist").column(raw)
-    return nodes, np.where(kind == CHAIN, 0, heads).astype(np.uint64), lost
 
 
-def _counted_nodes(nodes: StableNodes, items: RmapItems, broken: Mask) -> StableNodes:
-    nr = np.bincount(items.node_idx[items.node_idx >= 0], minlength=len(nodes)).astype(np.int64)
-    return replace(nodes, nr_items=nr, broken=broken)
-
-
-def _read_slots(layout: Layout) -> tuple[KsmSlots, U64, int]:
+def _read_slots(layout: Layout) -> tuple[KsmSlots, U64, _Lost]:
     """The mms that KSM knows, and the first rmap_item of each (struct ksm_scan, ksm_mm_head)."""
     struct = layout.struct("struct ksm_mm_slot")
     link = struct.field("slot.mm_node", "mm_list").offset
@@ -240,7 +283,7 @@ def _read_slots(layout: Layout) -> tuple[KsmSlots, U64, int]:
         np.zeros(n, np.int64),
         np.zeros(n, np.bool_),
     )
-    return slots, struct.field("rmap_list").column(found.raw), len(found.unreadable) + len(found.broken)
+    return slots, struct.field("rmap_list").column(found.raw), _Lost(len(found.unreadable), len(found.broken))
 
 
 def _read_items(layout: Layout, raw: Raw, heads: U64, lists: U64) -> tuple[RmapItems, Mask, Mask]:
@@ -291,7 +334,7 @@ def _read_mms(layout: Layout, mms: U64) -> KsmMms:
 def _no_nodes() -> StableNodes:
     none = np.empty(0, np.int64)
     i32, no = none.astype(np.int32), none.astype(np.bool_)
-    return StableNodes(none.astype(np.uint64), none.astype(np.uint8), none, i32, i32, i32, i32, none, no)
+    return StableNodes(none.astype(np.uint64), none.astype(np.uint8), none, i32, i32, i32, i32, none, no, no)
 
 
 def _no_slots() -> KsmSlots:

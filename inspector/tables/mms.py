@@ -34,6 +34,7 @@ class Mms(Table):
         pid: int32; lowest pid of the tasks that use it, -1 when none does.
         comm: bytes; that task's name.
         nr_tasks: int32; tasks with task->mm equal to it.
+        owner: uint64; the task it belongs to (mm->owner), 0 where the kernel keeps none.
         locked: bool; mmap_lock held for writing.
         tlb_flush_pending: int32; unmappings whose pages are not yet let go of (mmu_gather).
     """
@@ -58,6 +59,7 @@ class Mms(Table):
     pid: I32
     comm: AnyArray
     nr_tasks: I32
+    owner: U64
     locked: Mask
     tlb_flush_pending: I32
 
@@ -122,6 +124,7 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
         pid=pid,
         comm=comm,
         nr_tasks=nr_tasks,
+        owner=column("owner").view(np.uint64),
         # RWSEM_WRITER_LOCKED, kernel/locking/rwsem.c
         locked=(lock & 1) != 0,
         tlb_flush_pending=column("tlb_flush_pending.counter").astype(np.int32),

@@ -265,17 +265,14 @@ def pte_where_no_vma_is(s: Snapshot) -> Planted:
 
 
 @fault
-def malformed_pmd(s: Snapshot) -> Planted:
-    """Bits in a slot of a PMD table that are neither a table, nor a leaf, nor an entry that stands for a huge page."""
-    rows = np.flatnonzero((s.tables.level == Level.PMD) & (s.tables.state == 0) & s.tables.first)
-    for row in rows.tolist():
-        address = int(s.tables.pfn[row]) << 12
-        data = s.layout.memory.read(address, 4096, physical=True)
-        empty = np.flatnonzero(np.frombuffer(data or b"", np.uint64) == 0)
-        if len(empty):
-            patch = Patch(address + 8 * int(empty[0]), (0x10).to_bytes(8, "little"), True)
-            return Planted((patch,), ("entry-malformed",), None)
-    raise Missing("an empty slot in a PMD table")
+def malformed_top_entry(s: Snapshot) -> Planted:
+    """A leaf at the top level, where no leaf can be, far away from every VMA."""
+    rows = np.flatnonzero((s.tables.parent < 0) & (s.tables.state == 0) & ~s.mm_in_motion[s.tables.mm_idx])
+    row = pick(rows, "a top table", 4)
+    address = (int(s.tables.pfn[row]) << 12) + 8 * 17
+    if s.layout.memory.read(address, 8, physical=True) != bytes(8):
+        raise Missing("an empty slot at the top")
+    return Planted((Patch(address, pte_to(0x1234, huge=True), True),), ("entry-malformed",), None)
 
 
 @fault

@@ -148,9 +148,9 @@ def empty_slot(s: Snapshot) -> tuple[int, int]:
     raise Missing("an empty PTE in an anonymous VMA")
 
 
-def pte_to(pfn: int) -> bytes:
-    """A present, writable, accessed, dirty user PTE."""
-    return ((pfn << 12) | 0x8000000000000067).to_bytes(8, "little")
+def pte_to(pfn: int, *, huge: bool = False) -> bytes:
+    """A present, writable, accessed, dirty user entry."""
+    return ((pfn << 12) | 0x8000000000000067 | (0x80 if huge else 0)).to_bytes(8, "little")
 
 
 def scheme_has(s: Snapshot, *wanted: Scheme) -> None:

@@ -22,6 +22,7 @@ RULES = [
     "ksm-mm-counters-low",
     "ksm-node-mismatch",
     "ksm-totals-mismatch",
+    "ksm-tree-damaged",
     "ksm-zero-pages-mismatch",
 ]
 
@@ -102,6 +103,35 @@ def test_list_that_leads_into_another(path: str) -> None:
     first, other = (word(s, _node(s, "hlist", at=i)) for i in (0, 1))
     found = findings(path, put(s, first, other))
     assert {f.rule for f in found} == {"ksm-list-length"}
+
+
+def test_stable_tree_that_runs_in_a_circle(path: str) -> None:
+    s = sound_snapshot(path)
+    root = word(s, word(s, s.layout.symbol("root_stable_tree")))
+    found = findings(path, put(s, root + 16, root))
+    assert [f.rule for f in found] == ["ksm-tree-damaged"]
+
+
+def test_stable_tree_of_wrong_parents(path: str) -> None:
+    s = sound_snapshot(path)
+    root = word(s, word(s, s.layout.symbol("root_stable_tree")))
+    child = word(s, root + 8) or word(s, root + 16)
+    found = findings(path, add(s, child, 0x40))
+    assert [(f.rule, f.count) for f in found] == [("ksm-tree-damaged", 1)]
+
+
+def test_chain_that_runs_in_a_circle(path: str) -> None:
+    s = sound_snapshot(path)
+    chain = int(s.ksm.nodes.addr[np.flatnonzero(s.ksm.nodes.kind == CHAIN)[0]])
+    first = word(s, chain + s.layout.struct("struct ksm_stable_node").field("hlist").offset)
+    assert _one(path, "ksm-list-length", put(s, first, first)) == []
+
+
+def test_list_of_mms_that_runs_in_a_circle(path: str) -> None:
+    s = sound_snapshot(path)
+    link = int(s.ksm.slots.addr[2]) + s.layout.struct("struct ksm_mm_slot").field("slot.mm_node").offset
+    found = findings(path, put(s, link, link))
+    assert [(f.rule, f.subject.kind) for f in found] == [("ksm-tree-damaged", "ksm")]
 
 
 def test_address_of_an_item(path: str) -> None:

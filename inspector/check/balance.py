@@ -1,0 +1,130 @@
+"""Counters of whole processes that are off by exactly what broken folios or entries lost: the same cause."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.check.cause_types import Cause
+from inspector.columns import I64
+from inspector.rules.vmas import page_table_pages
+from inspector.snapshot import Snapshot
+from inspector.tables.mms import RSS_SWAP
+from inspector.walk.census import Sort
+from inspector.walk.rss import entry_pages, rss_class
+
+_BAD = (Sort.FREE, Sort.TYPED, Sort.BROKEN, Sort.NO_PAGE)
+
+
+def balance_counters(s: Snapshot, causes: list[Cause], of_folio: dict[int, Cause]) -> None:
+    """Attach rss and pgtables findings to the causes that account for them to the page.
+
+    Args:
+        s: The snapshot.
+        causes: All causes; those that are explained are taken out.
+        of_folio: Cause by the page frame of the folio's head.
+    """
+    _balance_rss(s, causes, of_folio)
+    _balance_page_tables(s, causes, of_folio)
+
+
+def _of_rule(causes: list[Cause], slug: str) -> list[Cause]:
+    return [c for c in causes if c.rule.slug == slug]
+
+
+def _rows(causes: list[Cause]) -> I64:
+    return np.array([int(c.violations.rows[c.rows[0]]) for c in causes], np.int64)
+
+
+def _balance_rss(s: Snapshot, causes: list[Cause], of_folio: dict[int, Cause]) -> None:
+    rss = _of_rule(causes, "rss-mismatch")
+    if not rss or len(rss) == len(causes):
+        return
+    rows = _rows(rss)
+    excess = s.mms.rss[rows] - s.rss[0][rows]
+    by_class = _folio_excess(s, of_folio)
+    bad_pages, bad_cause = _bad_entries(s, causes)
+    total = excess.sum(axis=0)
+    for cause, row, delta in zip(rss, rows.tolist(), excess, strict=True):
+        classes = np.flatnonzero(delta).tolist()
+        root: Cause | None = None
+        if delta[RSS_SWAP] == 0 and row in bad_cause and int(delta.sum()) == int(bad_pages[row]):
+            root = bad_cause[row]
+        elif RSS_SWAP not in classes and all(k in by_class and by_class[k][0] == int(total[k]) for k in classes):
+            root = by_class[classes[0]][1]
+        if root is None:
+            continue
+        causes.remove(cause)
+        root.add("rss-mismatch")
+        root.facts[f"rss of pid {int(s.mms.pid[row])}"] = (
+            f"stored minus rebuilt is {delta.tolist()} (file, anon, swap, shmem): what is missing was mapped there"
+        )
+
+
+def _folio_excess(s: Snapshot, of_folio: dict[int, Cause]) -> dict[int, tuple[int, Cause]]:
+    """By rss class: pages that broken folios count beyond the rebuilt ones, and a cause among them."""
+    out: dict[int, tuple[int, Cause]] = {}
+    for head, cause in of_folio.items():
+        row = s.pages.memmap.row(head)
+        if row < 0 or s.pages.type_[row] != 0:
+            continue
+        nr = stored_minus_rebuilt(s, row)
+        if nr:
+            kind = int(rss_class(s.layout, s.pages, np.array([row]))[0])
+            total, first = out.get(kind, (0, cause))
+            out[kind] = (total + nr, first)
+    return out
+
+
+def stored_minus_rebuilt(s: Snapshot, head_row: int) -> int:
+    """Pages' worth of mappings that a folio's own counters claim beyond the page tables (negative: lack)."""
+    if s.expected is None:
+        return 0
+    folio = int(s.folio_of_page[head_row])
+    nr = int(s.folios.nr_pages[folio]) if folio >= 0 else 1
+    pages = slice(head_row, head_row + nr)
+    delta = int((s.pages.mapcount_raw[pages].astype(np.int64) - s.expected.page_mapcount_raw[pages]).sum())
+    if folio < 0:
+        return delta
+    entire = _entire_excess(s, folio)
+    large = int(s.folios.large_raw[folio]) - int(s.expected.large_raw[folio])
+    # The large mapcount counts a lost huge entry once, but rss lost all of its pages.
+    return entire * nr if entire else max((delta, large), key=abs)
+
+
+def _entire_excess(s: Snapshot, folio: int) -> int:
+    return int(s.folios.entire_raw[folio]) + 1 - int(s.census.entire[folio])
+
+
+def _bad_entries(s: Snapshot, causes: list[Cause]) -> tuple[I64, dict[int, Cause]]:
+    """Pages by mm behind entries that no census counts, and the cause that names such an entry in each mm."""
+    m = s.mappings
+    bad = np.flatnonzero(np.isin(s.census.sort, np.array(_BAD, np.uint8)))
+    pages = np.bincount(m.mm_idx[bad], weights=m.nr[bad] * entry_pages(s.layout, m.level[bad]), minlength=len(s.mms))
+    of_mm: dict[int, Cause] = {}
+    for cause in causes:
+        if cause.violations.subject == "mapping":
+            for row in _rows([cause]).tolist():
+                of_mm.setdefault(int(m.mm_idx[row]), cause)
+    return pages.astype(np.int64), of_mm
+
+
+def _balance_page_tables(s: Snapshot, causes: list[Cause], of_folio: dict[int, Cause]) -> None:
+    """A lost PMD leaf of an anonymous THP leaves the table deposited for it behind (pgtable_trans_huge_deposit())."""
+    found = _of_rule(causes, "pgtables-bytes-mismatch")
+    if not found:
+        return
+    lost, root = 0, None
+    for head, cause in of_folio.items():
+        row = s.pages.memmap.row(head)
+        folio = int(s.folio_of_page[row]) if row >= 0 else -1
+        if folio >= 0 and s.folios.is_anon[folio] and not s.folios.is_hugetlb[folio]:
+            excess = _entire_excess(s, folio)
+            lost, root = lost + excess, cause if excess else root
+    rows = _rows(found)
+    excess_pages = (s.mms.pgtables_bytes[rows] >> s.layout.memmap.page_shift) - page_table_pages(s)[rows]
+    if root is None or int(excess_pages.sum()) != lost:
+        return
+    for cause in found:
+        causes.remove(cause)
+        root.add("pgtables-bytes-mismatch")
+
