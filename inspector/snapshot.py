@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, AnyArray, Mask
+from inspector.columns import I32, I64, U64, AnyArray, Mask
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
@@ -40,6 +40,7 @@ from inspector.walk.mappings import (
     PageTables,
     Walk,
 )
+from inspector.walk.page_cache import PageCache, compare_cache
 from inspector.walk.pagetable import walk_page_tables
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
@@ -281,8 +282,8 @@ class Snapshot:
     def anon_rmap(self) -> AnonRmap:
         """anon_vmas, their chains and interval trees."""
         links = self.links
-        named = links.mapping[links.is_anon & ~links.is_ksm] & ~np.uint64(MAPPING_TAGS)
-        rmap = build_anon_rmap(self.layout, self.vmas, np.unique(named))
+        named = _distinct(links.mapping[links.is_anon]) & ~np.uint64(MAPPING_TAGS)
+        rmap = build_anon_rmap(self.layout, self.vmas, named)
         self.missing.add("anon_vmas and chains", rmap.unreadable)
         return rmap
 
@@ -297,8 +298,9 @@ class Snapshot:
     def file_rmap(self) -> FileRmap:
         """address_spaces and their trees of VMAs."""
         links = self.links
-        named = links.mapping[~links.is_anon & ((links.mapping & np.uint64(MAPPING_TAGS)) == 0)]
-        rmap = build_file_rmap(self.layout, self.vmas, np.unique(named))
+        named = _distinct(links.mapping[links.is_file])
+        named = named[(named & np.uint64(MAPPING_TAGS)) == 0]
+        rmap = build_file_rmap(self.layout, self.vmas, named)
         self.missing.add("files and address_spaces", rmap.unreadable)
         return rmap
 
@@ -335,6 +337,11 @@ class Snapshot:
         return files
 
     @cached_property
+    def page_cache(self) -> PageCache:
+        """Entries of the page cache and the folios they lead to, held against each other."""
+        return compare_cache(self)
+
+    @cached_property
     def swap(self) -> Swap:
         """Swap devices and their slots."""
         swap = build_swap(self.layout, self.files, referred_entries(self.layout, self.nonpresent, self.files))
@@ -355,3 +362,10 @@ class Snapshot:
                 pages[m.level == shape.level] = 1 << (shape.shift - self.layout.arch.page_shift)
         end = m.pfn + m.nr.astype(np.int64) * pages
         return np.flatnonzero((m.pfn < pfn + nr) & (end > pfn))
+
+
+def _distinct(column: U64) -> U64:
+    """The distinct values of a column in which equal ones mostly stand together."""
+    if not len(column):
+        return column
+    return np.unique(column[np.concatenate([[True], column[1:] != column[:-1]])])

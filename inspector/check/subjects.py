@@ -7,9 +7,12 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.columns import I64, AnyArray
 from inspector.findings import Mapping, Scalar, Subject
+from inspector.rules.page_cache import COUNTERS
 from inspector.snapshot import Snapshot
 from inspector.tables.ksm import KINDS
 from inspector.text import clean_bytes
+from inspector.walk.names import file_paths
+from inspector.walk.page_cache import space_name
 
 MAX_EVIDENCE = 16
 """Mappings listed with one finding; their full number is told beside."""
@@ -134,6 +137,8 @@ def subject_of(s: Snapshot, kind: str, row: int) -> Subject:
             return Subject(kind="address_space", address=space, vma=int(nodes.vma[row]))
         case "stable_node" | "ksm" | "hstate":
             return _pool_subject(s, kind, row)
+        case "cached_space" | "cache_entry" | "swap_slot" | "swap_device" | "vmstat":
+            return _cache_subject(s, kind, row)
         case "nonpresent":
             n = s.nonpresent
             return entry_subject(s, n.mm_idx, int(n.mm_idx[row]), int(n.va[row]), int(n.vma_idx[row]))
@@ -152,6 +157,24 @@ def _pool_subject(s: Snapshot, kind: str, row: int) -> Subject:
         return Subject(kind="stable_node", address=int(nodes.addr[row]), name=KINDS[int(nodes.kind[row])])
     hstates = s.hugetlb.hstates
     return Subject(kind="hstate", address=int(hstates.addr[row]), name=clean_bytes(bytes(hstates.name[row])))
+
+
+def _cache_subject(s: Snapshot, kind: str, row: int) -> Subject:
+    """An address_space, an entry of its page cache, a swap slot or device, or a counter of cached pages."""
+    spaces, entries, slots, devices = s.files.spaces, s.files.entries, s.swap.slots, s.swap.devices
+    if kind == "cached_space":
+        return Subject(kind="address_space", address=int(spaces.addr[row]), name=space_name(s, row))
+    if kind == "cache_entry":
+        space = int(entries.space_idx[row])
+        name = f"{space_name(s, space)} index {int(entries.index[row]):#x}"
+        return Subject(kind=kind, pfn=int(entries.pfn[row]), address=int(spaces.addr[space]), name=name)
+    if kind == "swap_slot":
+        device = int(devices.type_[slots.device_idx[row]])
+        return Subject(kind=kind, address=int(slots.entry[row]), name=f"type {device} offset {int(slots.offset[row]):#x}")
+    if kind == "swap_device":
+        path = file_paths(s.layout, devices.swap_file[row : row + 1])[0]
+        return Subject(kind=kind, address=int(devices.addr[row]), name=path)
+    return Subject(kind=kind, name=COUNTERS[row])
 
 
 def _chain_subject(s: Snapshot, row: int) -> Subject:

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask
+from inspector.columns import I32, I64, U64, Mask
 from inspector.rules.file_rmap import own_file_links
 from inspector.rules.registry import Keys, Violations, nothing, rule
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of
-from inspector.walk.linear import Links
+from inspector.walk.linear import ANON, HUGETLB, Links, linear_index
 
 
-def _anon(s: Snapshot) -> tuple[Links, I64]:
-    """Mapped anonymous folios but KSM pages, and the anon_vma row each names."""
-    rows = np.flatnonzero(s.links.is_anon & ~s.links.is_ksm & s.links.index_known)
-    links = s.links.take(rows)
-    return links, rows_of(s.anon_rmap.anon_vmas.addr, links.mapping & ~np.uint64(3)).astype(np.int64)
+def _pairs(s: Snapshot) -> tuple[U64, I32]:
+    """Every distinct (anon_vma address, VMA row) that some anonymous mapping joins."""
+    links = s.links
+    anon = np.flatnonzero(links.is_anon)
+    pointer, vma = links.mapping[anon] & ~np.uint64(3), links.vma_idx[anon]
+    if not len(anon):
+        return pointer, vma
+    fresh = np.concatenate([[True], (pointer[1:] != pointer[:-1]) | (vma[1:] != vma[:-1])])
+    pair = np.unique(np.stack([pointer[fresh], vma[fresh].astype(np.uint64)]), axis=1)
+    return pair[0], pair[1].astype(np.int32)
+
+
+def _links_of(s: Snapshot, pointer: U64, vma: I32) -> Links:
+    """The links that the given pairs stand for."""
+    links = s.links
+    rows = np.flatnonzero(links.is_anon & np.isin(links.vma_idx, vma))
+    links = links.take(rows)
+    wanted = set(zip(pointer.tolist(), vma.tolist(), strict=True))
+    here = zip((links.mapping & ~np.uint64(3)).tolist(), links.vma_idx.tolist(), strict=True)
+    return links.take(np.array([pair in wanted for pair in here], np.bool_))
+
+
+def page_rows(links: Links) -> I64:
+    """Rows in the page table of the first page of each link."""
+    return links.head_row.astype(np.int64) + links.page
 
 
 @rule("vma-offset-shifted", group="anon-rmap", invariant="I6", rank=13)
@@ -33,7 +53,10 @@ def vma_offset_shifted(s: Snapshot) -> Violations:
            being changed.
     Look further: folioscope vmas PID
     """
-    found = [_shifted(s, _anon(s)[0], s.vmas.anon_pgoff), _shifted(s, own_file_links(s), s.vmas.pgoff)]
+    found = [
+        _shifted(s, s.links.is_anon, s.vmas.anon_pgoff),
+        _shifted(s, own_file_links(s), s.vmas.pgoff),
+    ]
     rows = np.concatenate([f[0] for f in found])
     order = np.unique(rows, return_index=True)[1]
     rows = rows[order]
@@ -51,17 +74,33 @@ def vma_offset_shifted(s: Snapshot) -> Violations:
     )
 
 
-def _shifted(s: Snapshot, links: Links, base: U64) -> tuple[I64, U64, I64, I64, int]:
-    """VMAs all of whose folios are off by one distance: rows, their offset, the distance, folios; VMAs looked at."""
-    delta = (links.index - links.linear).astype(np.int64)
-    n = len(s.vmas)
-    pair = np.unique((links.vma_idx.astype(np.uint64) << np.uint64(32)) | links.head_row.astype(np.uint64))
-    folios = np.bincount((pair >> np.uint64(32)).astype(np.int64), minlength=n)
-    low, high = np.full(n, np.iinfo(np.int64).max), np.full(n, np.iinfo(np.int64).min)
-    np.minimum.at(low, links.vma_idx, delta)
-    np.maximum.at(high, links.vma_idx, delta)
-    rows = np.flatnonzero((folios >= 2) & (low == high) & (low != 0))
-    return rows, base[rows], low[rows], folios[rows], int((folios >= 2).sum())
+def _shifted(s: Snapshot, which: Mask, base: U64) -> tuple[I64, U64, I64, I64, int]:
+    """VMAs all of whose folios are off by one distance: rows, their offset, the distance, links; VMAs looked at."""
+    links, n = s.links, len(s.vmas)
+    seen = np.zeros(n, np.bool_)
+    seen[links.vma_idx[which]] = True
+    none = np.empty(0, np.int64)
+    suspects = np.flatnonzero(which & (links.delta != 0))
+    if not len(suspects):
+        return none, none.astype(np.uint64), none, none, int(seen.sum())
+    suspect = np.zeros(n, np.bool_)
+    suspect[links.vma_idx[suspects]] = True
+    mine = links.take(np.flatnonzero(which & suspect[links.vma_idx]))
+    low, high = np.full((2, n), np.iinfo(np.int64).max), np.full((2, n), np.iinfo(np.int64).min)
+    for i, column in enumerate((mine.delta, mine.head_row.astype(np.int64))):
+        np.minimum.at(low[i], mine.vma_idx, column)
+        np.maximum.at(high[i], mine.vma_idx, column)
+    # One folio alone accuses itself, not its VMA.
+    rows = np.flatnonzero(suspect & (low[0] == high[0]) & ((low[1] != high[1]) | _several_pages(mine, n)))
+    folios = np.bincount(mine.vma_idx, minlength=n)
+    return rows, base[rows], low[0][rows], folios[rows], int(seen.sum())
+
+
+def _several_pages(links: Links, n: int) -> Mask:
+    """VMAs with a link of several small folios."""
+    out = np.zeros(n, np.bool_)
+    out[links.vma_idx[(links.nr > 1) & (links.page == 0) & ((links.kind & HUGETLB) == 0)]] = True
+    return out
 
 
 def chain_keys(s: Snapshot, vma_rows: I64, kind: str) -> Keys:
@@ -86,15 +125,22 @@ def anon_index_mismatch(s: Snapshot) -> Violations:
     Silent when: the folio is a KSM page, whose index means nothing; the VMA as a whole is off (vma-offset-shifted).
     Look further: folioscope rmap PFN
     """
-    links, _ = _anon(s)
-    rows = np.flatnonzero(links.index != links.linear)
-    found = links.take(rows)
+    links = s.links
+    anon = links.is_anon
+    found = links.take(np.flatnonzero(anon & (links.delta != 0)))
+    return index_violations(s, found, int(anon.sum()))
+
+
+def index_violations(s: Snapshot, found: Links, checked: int) -> Violations:
+    """Folios whose index is not where they are mapped; the VMA may be what is wrong."""
+    anon = (found.kind & ANON) != 0
+    linear = linear_index(s.vmas, found.vma_idx, found.va, anon, s.layout.memmap.page_shift)
     return Violations(
         "page",
-        (found.head_row + found.page).astype(np.int64),
-        {"index": found.index},
-        {"index": found.linear},
-        len(links),
+        page_rows(found),
+        {"index": linear + found.delta.astype(np.uint64)},
+        {"index": linear},
+        checked,
         facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx]},
         depends=(("vma", found.vma_idx),),
         transient=s.mm_in_motion[s.vmas.mm_idx[found.vma_idx]],
@@ -111,20 +157,24 @@ def anon_vma_unreachable(s: Snapshot) -> Violations:
     Silent when: the mm is being built or torn down: chains go before page tables.
     Look further: folioscope rmap PFN; folioscope anon-vma ADDRESS
     """
-    links, anon_idx = _anon(s)
+    pointer, vma = _pairs(s)
+    anon_idx = rows_of(s.anon_rmap.anon_vmas.addr, pointer).astype(np.int64)
     avcs, n = s.anon_rmap.avcs, np.int64(len(s.vmas) + 1)
     linked = (avcs.tree_idx >= 0) & (avcs.vma_idx >= 0)
     have = avcs.tree_idx[linked].astype(np.int64) * n + avcs.vma_idx[linked]
-    rows = np.flatnonzero(~np.isin(anon_idx * n + links.vma_idx, have))
-    found = links.take(rows)
+    lost = np.flatnonzero(~np.isin(anon_idx * n + vma, have))
+    if not len(lost):
+        return nothing("page", len(pointer))
+    found = _links_of(s, pointer[lost], vma[lost])
+    named = rows_of(s.anon_rmap.anon_vmas.addr, found.mapping & ~np.uint64(3))
     return Violations(
         "page",
-        (found.head_row + found.page).astype(np.int64),
+        page_rows(found),
         {"anon_vma": found.mapping & ~np.uint64(3)},
         {"anon_vma": s.vmas.anon_vma[found.vma_idx]},
-        len(links),
+        len(pointer),
         facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx]},
-        depends=(("vma", found.vma_idx), ("anon_vma", anon_idx[rows])),
+        depends=(("vma", found.vma_idx), ("anon_vma", named)),
         transient=s.mm_in_motion[s.vmas.mm_idx[found.vma_idx]],
     )
 
@@ -139,21 +189,24 @@ def anon_root_mismatch(s: Snapshot) -> Violations:
     Silent when: the VMA has no anon_vma (vma-without-anon-vma).
     Look further: folioscope anon-vma ADDRESS
     """
-    links, anon_idx = _anon(s)
+    pointer, vma = _pairs(s)
     table = s.anon_rmap.anon_vmas
-    own = rows_of(table.addr, s.vmas.anon_vma[links.vma_idx])
-    both = (own >= 0) & (anon_idx >= 0)
-    differ = table.root[np.maximum(own, 0)] != table.root[np.maximum(anon_idx, 0)] if len(table) else both
-    rows = np.flatnonzero(both & differ)
-    found = links.take(rows)
+    named, own = rows_of(table.addr, pointer), rows_of(table.addr, s.vmas.anon_vma[vma])
+    both = (own >= 0) & (named >= 0)
+    differ = table.root[np.maximum(own, 0)] != table.root[np.maximum(named, 0)] if len(table) else both
+    wrong = np.flatnonzero(both & differ)
+    if not len(wrong):
+        return nothing("page", int(both.sum()))
+    found = _links_of(s, pointer[wrong], vma[wrong])
+    named, own = rows_of(table.addr, found.mapping & ~np.uint64(3)), rows_of(table.addr, s.vmas.anon_vma[found.vma_idx])
     return Violations(
         "page",
-        (found.head_row + found.page).astype(np.int64),
-        {"root": table.root[anon_idx[rows]]},
-        {"root": table.root[own[rows]]},
+        page_rows(found),
+        {"root": table.root[named]},
+        {"root": table.root[own]},
         int(both.sum()),
         facts={"va": found.va},
-        depends=(("vma", found.vma_idx), ("anon_vma", anon_idx[rows]), ("anon_vma", own[rows])),
+        depends=(("vma", found.vma_idx), ("anon_vma", named), ("anon_vma", own)),
     )
 
 
@@ -167,8 +220,7 @@ def vma_without_anon_vma(s: Snapshot) -> Violations:
     Silent when: the only such folios are KSM pages.
     Look further: folioscope vmas PID
     """
-    links, _ = _anon(s)
-    nr = np.bincount(links.vma_idx, minlength=len(s.vmas))
+    nr = np.bincount(s.links.vma_idx[s.links.is_anon], minlength=len(s.vmas))
     rows = np.flatnonzero((nr > 0) & (s.vmas.anon_vma == 0))
     return Violations(
         "vma",

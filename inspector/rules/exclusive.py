@@ -127,7 +127,7 @@ def exclusive_ksm_page(s: Snapshot) -> Violations:
     True:  KSM pages are small and shared by intention: never exclusive.
     Why:   mm/ksm.c, write_protect_page() clears the bit before a page becomes a KSM page and splits large folios.
     Then:  a write through one mapping changes the page under all processes that were merged onto it.
-    Silent when: never.
+    Silent when: the page is free or on no LRU list and unmapped: other users keep something else in its mapping word.
     Look further: folioscope ksm; folioscope folio PFN
     """
     pages = s.pages

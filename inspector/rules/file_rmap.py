@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import U64
+from inspector.columns import U64, Mask
 from inspector.layout.flags import VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
 from inspector.tables.i_mmap import writable_shares
-from inspector.walk.linear import Links
+from inspector.walk.linear import linear_index
 
 
-def _space_of(s: Snapshot, links: Links) -> U64:
-    """The address_space of the file behind each link's VMA, 0 without."""
-    space = s.file_rmap.space_of_vma[links.vma_idx]
-    if not len(s.file_rmap.spaces):
-        return np.zeros(len(links), np.uint64)
-    return np.where(space >= 0, s.file_rmap.spaces.addr[np.maximum(space, 0)], 0).astype(np.uint64)
+def _space_of_vma(s: Snapshot) -> U64:
+    """The address_space of the file behind each VMA, 0 without."""
+    rmap = s.file_rmap
+    if not len(rmap.spaces):
+        return np.zeros(len(s.vmas), np.uint64)
+    return np.where(rmap.space_of_vma >= 0, rmap.spaces.addr[np.maximum(rmap.space_of_vma, 0)], 0).astype(np.uint64)
 
 
-def _file(s: Snapshot) -> Links:
-    """Mapped folios of files: those with a mapping that carries no tag."""
-    links = s.links
-    return links.take(np.flatnonzero(~links.is_anon & ((links.mapping & np.uint64(3)) == 0) & links.index_known))
-
-
-def own_file_links(s: Snapshot) -> Links:
-    """Mapped folios that belong to the file of the VMA that maps them."""
-    links = _file(s)
-    return links.take(np.flatnonzero((links.mapping == _space_of(s, links)) & (links.mapping != 0)))
+def own_file_links(s: Snapshot) -> Mask:
+    """Links of folios that belong to the file of the VMA that maps them."""
+    links, out = s.links, s.links.is_file
+    rows = np.flatnonzero(out)
+    out[rows] = (links.mapping[rows] != 0) & (links.mapping[rows] == _space_of_vma(s)[links.vma_idx[rows]])
+    return out
 
 
 @rule("file-mapping-mismatch", group="file-rmap", invariant="I6", rank=26)
@@ -43,8 +39,8 @@ def file_mapping_mismatch(s: Snapshot) -> Violations:
            io_uring and packet rings, and of the vDSO. A folio that is locked may be under truncation.
     Look further: folioscope rmap PFN; folioscope file ADDRESS
     """
-    links = _file(s)
-    space = _space_of(s, links)
+    links = s.links.take(np.flatnonzero(s.links.is_file))
+    space = _space_of_vma(s)[links.vma_idx]
     flags = s.vmas.flags[links.vma_idx] if len(s.vmas) else np.zeros(len(links), np.uint64)
     driver = (links.mapping == 0) & ((flags & np.uint64(VM_MIXEDMAP | VM_PFNMAP)) != 0)
     rows = np.flatnonzero((links.mapping != space) & ~driver)
@@ -52,7 +48,7 @@ def file_mapping_mismatch(s: Snapshot) -> Violations:
     locked = s.layout.flags.test(s.pages.flags[found.head_row], "locked")
     return Violations(
         "page",
-        (found.head_row + found.page).astype(np.int64),
+        found.head_row.astype(np.int64) + found.page,
         {"mapping": found.mapping},
         {"mapping": space[rows]},
         len(links),
@@ -71,15 +67,15 @@ def file_index_mismatch(s: Snapshot) -> Violations:
     Silent when: the folio belongs to no file (pages of drivers); the VMA's mm is being changed.
     Look further: folioscope rmap PFN
     """
-    links = own_file_links(s)
-    rows = np.flatnonzero(links.index != links.linear)
-    found = links.take(rows)
+    own = own_file_links(s)
+    found = s.links.take(np.flatnonzero(own & (s.links.delta != 0)))
+    linear = linear_index(s.vmas, found.vma_idx, found.va, np.zeros(len(found), np.bool_), s.layout.memmap.page_shift)
     return Violations(
         "page",
-        (found.head_row + found.page).astype(np.int64),
-        {"index": found.index},
-        {"index": found.linear},
-        len(links),
+        found.head_row.astype(np.int64) + found.page,
+        {"index": linear + found.delta.astype(np.uint64)},
+        {"index": linear},
+        int(own.sum()),
         facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx]},
         depends=(("vma", found.vma_idx),),
         transient=s.mm_in_motion[s.vmas.mm_idx[found.vma_idx]],

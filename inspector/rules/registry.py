@@ -30,6 +30,11 @@ SubjectKind = Literal[
     "stable_node",
     "ksm",
     "hstate",
+    "cached_space",
+    "cache_entry",
+    "swap_slot",
+    "swap_device",
+    "vmstat",
 ]
 
 

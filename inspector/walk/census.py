@@ -134,38 +134,51 @@ def _cut_at_borders(layout: Layout, pages: Pages, sorts: U8, m: Mappings) -> Map
     large[pages.head_row[tails]] = True
     border[1:n] = (pages.head_row[1:] != pages.head_row[:-1]) & (large[1:] | large[:-1])
     border[1:n] |= sorts[1:] != sorts[:-1]
-    before = np.cumsum(border, dtype=np.int32)
     first = pages.memmap.rows(m.pfn)
-    last = np.minimum(first + m.nr - 1, n - 1)
-    cuts = np.where((first >= 0) & (m.level == Level.PTE), before[last] - before[np.maximum(first, 0)], 0)
-    some = np.flatnonzero(cuts)
-    if not len(some):
+    runs = np.flatnonzero((m.nr > 1) & (first >= 0))
+    owner, skip, nr = cut_runs(border, first[runs], m.nr[runs])
+    if len(owner) == len(runs):
         return m
-    where = np.flatnonzero(border)
-    pieces = cuts[some].astype(np.int64) + 1
-    owner = np.repeat(some, pieces)
-    begin = first[owner].copy()
-    place = np.cumsum(pieces) - pieces
-    inner = np.ones(len(owner), np.bool_)
-    inner[place] = False
-    begin[inner] = where[expand_runs(before[first[some]], cuts[some]).astype(np.int64)]
-    end = np.empty_like(begin)
-    end[:-1] = begin[1:]
-    final = place + pieces - 1
-    end[final] = first[some] + m.nr[some]
-    parts = m.take(owner)
-    skip = (begin - first[owner]).astype(np.uint64)
+    parts = m.take(runs[owner])
+    step = skip.astype(np.uint64)
     parts = replace(
         parts,
-        va=parts.va + skip * np.uint64(1 << pages.memmap.page_shift),
-        nr=(end - begin).astype(np.uint32),
-        pfn=parts.pfn + skip.astype(np.int64),
-        entry=parts.entry + skip * layout.arch.leaf_step(Level.PTE, parts.entry),
+        va=parts.va + step * np.uint64(1 << pages.memmap.page_shift),
+        nr=nr.astype(np.uint32),
+        pfn=parts.pfn + skip,
+        entry=parts.entry + step * layout.arch.leaf_step(Level.PTE, parts.entry),
         slot=(parts.slot + skip).astype(np.uint16),
     )
     whole = np.ones(len(m), np.bool_)
-    whole[some] = False
+    whole[runs] = False
     return Mappings.concat([m.take(whole), parts])
+
+
+def cut_runs(border: Mask, first: I64, nr: AnyArray) -> tuple[I64, I64, I64]:
+    """Cut runs of page rows wherever a border lies inside.
+
+    Args:
+        border: bool[pages + 1]; whether a run must not go on from the row before into this one.
+        first: First row of each run.
+        nr: Rows of each run, at least 1.
+
+    Returns:
+        ``(owner, skip, nr)`` of each piece: which run, how many rows into it, and how many rows long; ordered by run.
+    """
+    before = np.cumsum(border, dtype=np.int32)
+    last = np.minimum(first + nr - 1, len(border) - 2)
+    cuts = (before[last] - before[first]).astype(np.int64)
+    owner = np.repeat(np.arange(len(first)), cuts + 1)
+    place = np.cumsum(cuts + 1) - (cuts + 1)
+    begin = first[owner]
+    some = np.flatnonzero(cuts)
+    inner = np.ones(len(owner), np.bool_)
+    inner[place] = False
+    begin[inner] = np.flatnonzero(border)[expand_runs(before[first[some]], cuts[some]).astype(np.int64)]
+    end = np.empty_like(begin)
+    end[:-1] = begin[1:]
+    end[place + cuts] = first + nr
+    return owner, begin - first[owner], end - begin
 
 
 def _judge_huge(layout: Layout, folios: Folios, m: Mappings, folio: I64, head: I32, row: I64, sort: U8) -> U8:

@@ -7,49 +7,62 @@ from dataclasses import dataclass
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table
+from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
 from inspector.layout.kernel import Layout
 from inspector.model.scheme import Scheme
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
-from inspector.walk.census import Sort
+from inspector.walk.census import Sort, cut_runs
 from inspector.walk.parts import Counted
+from inspector.walk.rss import entry_pages
+
+
+ANON, KSM, HUGETLB, UNKNOWN = 1, 2, 4, 8
+"""Bits of `Links.kind`; none of the first two means a file's folio or a driver's page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Links(Table):
-    """One row a mapped folio at one place: what the folio says of itself and what its place says.
-
-    A large folio's run of PTEs is one row; small folios have a row each.
+    """One row a stretch of pages that one VMA maps and whose index runs on with the address.
 
     Attributes:
-        mapping_row: int64; row in `Mappings`.
+        mapping_row: int32; row in `Mappings`.
         vma_idx: int32; row of the VMA.
-        head_row: int32; row of the folio's head in `Pages`.
-        va: uint64; address of the first page of the row.
-        page: int64; that page's place in its folio.
-        nr: int64; pages.
-        mapping: uint64; the folio's ``mapping`` word.
-        index: uint64; page offset of the folio's page, from its ``index``.
-        linear: uint64; page offset of the address in the VMA, of the kind that the folio is indexed by.
-        is_anon, is_ksm, is_hugetlb: bool; kind of folio.
-        index_known: bool; False where the struct page could not be read again.
+        head_row: int32; row in `Pages` of the first page's folio's head.
+        va: uint64; address of the first page.
+        page: int32; its place in its folio.
+        nr: int32; pages.
+        mapping: uint64; the ``mapping`` word of all of their folios.
+        delta: int64; index of the pages minus the page offset that they are mapped at: 0 when all is well.
+        kind: uint8; bits `ANON`, `KSM`, `HUGETLB`, and `UNKNOWN` where the index could not be read.
     """
 
-    mapping_row: I64
+    mapping_row: I32
     vma_idx: I32
     head_row: I32
     va: U64
-    page: I64
-    nr: I64
+    page: I32
+    nr: I32
     mapping: U64
-    index: U64
-    linear: U64
-    is_anon: Mask
-    is_ksm: Mask
-    is_hugetlb: Mask
-    index_known: Mask
+    delta: I64
+    kind: U8
+
+    @property
+    def is_anon(self) -> Mask:
+        """Anonymous folios whose index means something: neither KSM pages nor unreadable ones."""
+        return (self.kind & (ANON | KSM | UNKNOWN)) == ANON
+
+    @property
+    def is_ksm(self) -> Mask:
+        """KSM pages."""
+        return (self.kind & KSM) != 0
+
+    @property
+    def is_file(self) -> Mask:
+        """Folios of files, and pages of drivers."""
+        return (self.kind & (ANON | KSM | UNKNOWN)) == 0
 
 
 def linear_index(vmas: Vmas, vma_idx: AnyArray, va: U64, anon: Mask, page_shift: int) -> U64:
@@ -98,43 +111,62 @@ def build_links(parts: Counted) -> Links:
     Args:
         parts: The tables of a snapshot.
     """
-    layout, pages, folios, vmas = parts.layout, parts.pages, parts.folios, parts.vmas
-    folio_of_page, m, census = parts.folio_of_page, parts.mappings, parts.census
+    pages, m, census = parts.pages, parts.mappings, parts.census
+    index, known = _page_index(parts)
+    border = np.zeros(len(pages) + 1, np.bool_)
+    mapping = pages.mapping[np.maximum(pages.head_row, 0)]
+    border[1:-1] = (index[1:] != index[:-1] + np.uint64(1)) | (mapping[1:] != mapping[:-1]) | (known[1:] != known[:-1])
     rows = np.flatnonzero((census.sort == Sort.NORMAL) & (m.vma_idx >= 0))
-    large = folio_of_page[census.head_row[rows]] >= 0
-    single = rows[~large]
-    repeat = np.repeat(np.arange(len(single)), m.nr[single])
-    skip = np.arange(len(repeat)) - (np.cumsum(m.nr[single]) - m.nr[single])[repeat]
-    row = np.concatenate([single[repeat], rows[large]])
-    skip = np.concatenate([skip, np.zeros(int(large.sum()), np.int64)]).astype(np.int64)
-    head = np.concatenate([census.head_row[single[repeat]] + skip[: len(repeat)], census.head_row[rows[large]]])
-    head = head.astype(np.int32)
-    nr = np.concatenate([np.ones(len(repeat), np.int64), m.nr[rows[large]].astype(np.int64)])
-    va = m.va[row] + (skip.astype(np.uint64) << np.uint64(layout.memmap.page_shift))
-    first = pages.memmap.rows(m.pfn[row] + skip)
-    page = first - head
-    folio = folio_of_page[head]
-    index, known = read_index(layout, pages, folios, head, folio)
-    hugetlb = (folio >= 0) & folios.is_hugetlb[np.maximum(folio, 0)] if len(folios) else folio >= 0
-    anon = ((pages.mapping[head] & np.uint64(1)) != 0) & ((pages.type_[head] == 0) | hugetlb)
+    first = pages.memmap.rows(m.pfn[rows])
+    owner, skip, nr = cut_runs(border, first, m.nr[rows])
+    row, page_row = rows[owner], first[owner] + skip
+    huge = m.level[row] != Level.PTE
+    nr[huge] = entry_pages(parts.layout, m.level[row[huge]])
+    head = pages.head_row[page_row]
+    va = m.va[row] + (skip.astype(np.uint64) << np.uint64(parts.layout.memmap.page_shift))
+    kind = _kinds(parts, head, known[page_row])
     vma = m.vma_idx[row]
+    anon = (kind & ANON) != 0
+    linear = linear_index(parts.vmas, vma, va, anon, parts.layout.memmap.page_shift)
     return Links(
-        mapping_row=row,
+        mapping_row=row.astype(np.int32),
         vma_idx=vma,
         head_row=head,
         va=va,
-        page=page,
-        nr=np.where(m.level[row] == Level.PTE, nr, np.int64(1) << folios.order[np.maximum(folio, 0)].astype(np.int64))
-        if len(folios)
-        else nr,
-        mapping=pages.mapping[head],
-        index=index + page.astype(np.uint64),
-        linear=linear_index(vmas, vma, va, anon, layout.memmap.page_shift),
-        is_anon=anon,
-        is_ksm=((pages.mapping[head] & np.uint64(3)) == 3) & anon,
-        is_hugetlb=hugetlb,
-        index_known=known,
+        page=(page_row - head).astype(np.int32),
+        nr=nr.astype(np.int32),
+        mapping=mapping[page_row],
+        delta=(index[page_row] - linear).astype(np.int64),
+        kind=kind,
     )
+
+
+def _page_index(parts: Counted) -> tuple[U64, Mask]:
+    """The index of every mapped page, and whether it could be read; meaningless for pages that nothing maps."""
+    pages, n = parts.pages, len(parts.pages)
+    mapped = np.zeros(n, np.bool_)
+    mapped[pages.head_row[parts.census.page_mappings > 0]] = True
+    mapped[parts.folios.row[parts.census.entire > 0]] = True
+    heads = np.flatnonzero(mapped)
+    index, known = np.zeros(n, np.uint64), np.zeros(n, np.bool_)
+    found, readable = read_index(parts.layout, pages, parts.folios, heads, parts.folio_of_page[heads])
+    index[heads], known[heads] = found, readable
+    head = np.maximum(pages.head_row, 0)
+    return index[head] + (np.arange(n, dtype=np.int32) - head).astype(np.uint64), known[head]
+
+
+def _kinds(parts: Counted, head: I32, known: Mask) -> U8:
+    """The bits of `Links.kind` for folios of the given heads."""
+    pages, folio = parts.pages, parts.folio_of_page[head]
+    hugetlb = np.zeros(len(head), np.bool_)
+    if len(parts.folios):
+        hugetlb = (folio >= 0) & parts.folios.is_hugetlb[np.maximum(folio, 0)]
+    tag = pages.mapping[head] & np.uint64(MAPPING_TAGS)
+    owned = (pages.type_[head] == 0) | hugetlb
+    kind = np.where(owned & ((tag & np.uint64(MAPPING_ANON)) != 0), ANON, 0)
+    kind |= np.where(owned & (tag == MAPPING_KSM), KSM, 0)
+    kind |= np.where(hugetlb, HUGETLB, 0) | np.where(known, 0, UNKNOWN)
+    return kind.astype(np.uint8)
 
 
 def read_index(layout: Layout, pages: Pages, folios: Folios, head: AnyArray, folio: AnyArray) -> tuple[U64, Mask]:
@@ -151,13 +183,12 @@ def read_index(layout: Layout, pages: Pages, folios: Folios, head: AnyArray, fol
         ``(index, known)``. Hugetlb counted its index in huge pages until 6.7.
     """
     field = layout.struct("struct page").field("__folio_index", "index")
-    unique, back = np.unique(head, return_inverse=True)
-    pfns = pages.memmap.pfns_of_rows(unique.astype(np.int64)).astype(np.uint64)
+    pfns = pages.memmap.pfns_of_rows(head.astype(np.int64)).astype(np.uint64)
     where = np.uint64(layout.memmap.vmemmap) + pfns * np.uint64(layout.memmap.page_size) + np.uint64(field.offset)
     raw = layout.memory.gather(where, 8)
-    index = raw.bytes.view(np.uint64).reshape(-1)[back]
+    index = raw.bytes.view(np.uint64).reshape(-1)
     if layout.scheme.scheme in (Scheme.OLD, Scheme.SUBPAGES) and len(folios):
         safe = np.maximum(folio, 0)
         hugetlb = (folio >= 0) & folios.is_hugetlb[safe]
         index = np.where(hugetlb, index << folios.order[safe].astype(np.uint64), index)
-    return index, raw.valid[back]
+    return index, raw.valid

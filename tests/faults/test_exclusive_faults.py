@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -38,8 +36,8 @@ RULES = [
         *(pytest.param(("rest", k), id=f"rest-{k}", marks=pytest.mark.guest) for k in KERNELS),
     ]
 )
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield core_path(*request.param)
+def path(request: pytest.FixtureRequest) -> str:
+    return core_path(*request.param)
 
 
 def _anon(s: Snapshot) -> Mask:

@@ -17,8 +17,6 @@ from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, page_
 from tests.faults.overlay import sound as sound_snapshot
 from tests.guests import load_oracle
 
-pytestmark = pytest.mark.guest
-
 RULES = [
     "hugetlb-free-folio-in-use",
     "hugetlb-pool-mismatch",
@@ -29,9 +27,14 @@ RULES = [
 ]
 
 
-@pytest.fixture(params=KERNELS)
+@pytest.fixture(
+    params=[
+        *(pytest.param(("fixture", k), id=f"fixture-{k}") for k in KERNELS),
+        *(pytest.param(("rest", k), id=f"rest-{k}", marks=pytest.mark.guest) for k in KERNELS),
+    ]
+)
 def path(request: pytest.FixtureRequest) -> str:
-    return core_path("rest", request.param)
+    return core_path(*request.param)
 
 
 def _pool(s: Snapshot, *names: str) -> int:
@@ -69,6 +72,7 @@ def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
     assert found.unchecked == 0
 
 
+@pytest.mark.guest
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_pools_are_what_meminfo_said(kernel: str) -> None:
     s = sound_snapshot(core_path("rest", kernel))
@@ -81,6 +85,7 @@ def test_pools_are_what_meminfo_said(kernel: str) -> None:
     assert len(s.hugetlb.folios) == said["HugePages_Total"]
 
 
+@pytest.mark.guest
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_hugetlb_memory_is_what_smaps_said(kernel: str) -> None:
     s, oracle = sound_snapshot(core_path("rest", kernel)), load_oracle(kernel)
@@ -197,6 +202,7 @@ def test_usage_of_a_process(path: str) -> None:
     assert [(f.rule, f.severity) for f in found] == [("hugetlb-usage-mismatch", "warn")]
 
 
+@pytest.mark.guest
 @pytest.mark.parametrize("value", [0xFFFFFFFFFFFFFFFF, 0xDEAD000000000122])
 def test_garbage_never_raises(path: str, value: int) -> None:
     s = sound_snapshot(path)
@@ -206,6 +212,7 @@ def test_garbage_never_raises(path: str, value: int) -> None:
         run_check(planted(path, put(s, address, value)), ["hugetlb"])
 
 
+@pytest.mark.guest
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("rule", RULES)
 def test_busy_dump_fails_nothing(kernel: str, rule: str) -> None:

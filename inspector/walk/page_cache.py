@@ -1,0 +1,194 @@
+"""Page-cache entries beside the folios they point to, and folios that their address_space does not lead to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.layout.flags import MAPPING_TAGS, type_code
+from inspector.layout.kernel import Layout
+from inspector.tables.anon_vmas import rows_of
+from inspector.tables.files import FOLIO, SPACE_KINDS, SWAP, Files
+from inspector.tables.folios import Folios
+from inspector.tables.pages import Pages
+
+
+class CacheParts(Protocol):
+    """The tables that this walk needs."""
+
+    @property
+    def layout(self) -> Layout: ...  # noqa: D102
+    @property
+    def pages(self) -> Pages: ...  # noqa: D102
+    @property
+    def folios(self) -> Folios: ...  # noqa: D102
+    @property
+    def folio_of_page(self) -> I32: ...  # noqa: D102
+    @property
+    def files(self) -> Files: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class CachedFolios(Table):
+    """One row a folio entry of an address_space that is not swap's, in their order.
+
+    Attributes:
+        entry_row: int64; row in `CacheEntries`.
+        head_row: int64; row in `Pages` of the page it points to, -1 for none.
+        is_head: bool; that page can be a folio: no tail, referenced or frozen, and its struct page was read.
+        readable: bool.
+        mapping: uint64; as the folio says.
+        index: uint64; as the folio says, in the unit of the xarray.
+        nr: int64; indices that the folio takes.
+        locked: bool; PG_locked.
+    """
+
+    entry_row: I64
+    head_row: I64
+    is_head: Mask
+    readable: Mask
+    mapping: U64
+    index: U64
+    nr: I64
+    locked: Mask
+
+
+@dataclass(frozen=True)
+class PageCache:
+    """Both directions.
+
+    Attributes:
+        cached: What the address_spaces lead to.
+        claims: How many folios name an address_space that was read whole.
+        missing: int64; rows in `Pages` of those that it does not lead to at their index.
+        missing_space: int32; rows of these address_spaces.
+        missing_index: uint64; their index.
+        missing_entry: int64; row of the entry that stands there instead, -1 for none.
+        strays: int64; rows in `Pages` of folios on the LRU whose mapping is no address_space.
+    """
+
+    cached: CachedFolios
+    claims: int
+    missing: I64
+    missing_space: I32
+    missing_index: U64
+    missing_entry: I64
+    strays: I64
+
+
+def page_words(layout: Layout, pages: Pages, rows: I64, *names: str) -> tuple[U64, Mask]:
+    """One 8-byte member of the struct pages of the given rows, and which could be read."""
+    field = layout.struct("struct page").field(*names)
+    pfns = pages.memmap.pfns_of_rows(rows).astype(np.uint64)
+    where = np.uint64(layout.memmap.vmemmap) + pfns * np.uint64(layout.memmap.page_size) + np.uint64(field.offset)
+    raw = layout.memory.gather(where, 8)
+    return raw.bytes.view(np.uint64).reshape(-1), raw.valid
+
+
+def folio_pages(parts: CacheParts, head_rows: I64) -> I64:
+    """Pages of the folios with these heads."""
+    folio = parts.folio_of_page[head_rows]
+    if not len(parts.folios):
+        return np.ones(len(head_rows), np.int64)
+    return np.where(folio >= 0, parts.folios.nr_pages[np.maximum(folio, 0)], 1)
+
+
+def compare_cache(parts: CacheParts) -> PageCache:
+    """Hold entries and folios against each other (mm/filemap.c, __filemap_add_folio() and page_cache_delete())."""
+    files, pages = parts.files, parts.pages
+    entries, spaces = files.entries, files.spaces
+    mine = (entries.kind == FOLIO) & (spaces.kind[entries.space_idx] != SWAP)
+    cached = _cached(parts, np.flatnonzero(mine))
+    space = entries.space_idx[cached.entry_row]
+    agreed = cached.is_head & (cached.mapping == spaces.addr[space]) & (cached.index == entries.index[cached.entry_row])
+    found = np.zeros(len(pages), np.bool_)
+    found[cached.head_row[agreed]] = True
+    heads = _claiming(pages)
+    at = rows_of(spaces.addr, pages.mapping[heads])
+    known = at >= 0
+    on_lru = parts.layout.flags.test(pages.flags[heads], "lru")
+    stray = heads[on_lru & (~known | ~(spaces.is_inode[np.maximum(at, 0)] & known))] if len(spaces) else heads[on_lru]
+    heads, at = heads[known], at[known]
+    sound = spaces.is_inode & spaces.whole
+    # Drivers lend pages that only name their file's address_space (perf, frame buffers): its cache is empty.
+    filled = np.bincount(entries.space_idx[mine], minlength=len(spaces)) > 0
+    judged = sound[at] & (filled | (spaces.nrpages > 0))[at]
+    heads, at = heads[judged], at[judged]
+    lost = ~found[heads]
+    missing, missing_at = heads[lost], at[lost]
+    index, _ = page_words(parts.layout, pages, missing, "__folio_index", "index")
+    return PageCache(cached, len(heads), missing, missing_at, index, find_entries(files, missing_at, index), stray)
+
+
+def _claiming(pages: Pages) -> I64:
+    """Heads and small pages that name an address_space."""
+    own = pages.head_row == np.arange(len(pages), dtype=np.int32)
+    plain = (pages.type_ == 0) | (pages.type_ == type_code("hugetlb"))
+    file = (pages.mapping != 0) & ((pages.mapping & np.uint64(MAPPING_TAGS)) == 0)
+    return np.flatnonzero(own & plain & file & pages.readable & (pages.refcount > 0))
+
+
+def _cached(parts: CacheParts, rows: I64) -> CachedFolios:
+    pages, entries = parts.pages, parts.files.entries
+    head = pages.memmap.rows(entries.pfn[rows])
+    safe = np.maximum(head, 0)
+    index, known = page_words(parts.layout, pages, safe, "__folio_index", "index")
+    nr = folio_pages(parts, safe)
+    # hugetlb counts in huge pages until 6.7: one index each.
+    nr = np.where(entries.nr[rows] == 1, np.where(_is_hugetlb(parts, safe), 1, nr), nr)
+    readable = (head < 0) | (known & pages.readable[safe])
+    locked = parts.layout.flags.test(pages.flags[safe], "locked")
+    return CachedFolios(
+        entry_row=rows,
+        head_row=head,
+        is_head=(head >= 0) & (pages.head_row[safe] == head) & ((pages.refcount[safe] > 0) | locked),
+        readable=readable,
+        mapping=pages.mapping[safe],
+        index=index,
+        nr=nr,
+        locked=locked,
+    )
+
+
+def _is_hugetlb(parts: CacheParts, head_rows: I64) -> Mask:
+    folio = parts.folio_of_page[head_rows]
+    if not len(parts.folios):
+        return folio >= 0
+    return (folio >= 0) & parts.folios.is_hugetlb[np.maximum(folio, 0)]
+
+
+def find_entries(files: Files, space_idx: I32, index: U64) -> I64:
+    """Row of the entry that covers an index of an address_space, -1 where there is none.
+
+    Args:
+        files: The page cache.
+        space_idx: int32[n]; rows of address_spaces.
+        index: uint64[n].
+    """
+    entries = files.entries
+    if not len(entries):
+        return np.full(len(index), -1, np.int64)
+    # Both sorted into one order: the entry before each question is the one that may cover it.
+    space = np.concatenate([entries.space_idx, space_idx.astype(np.int32)])
+    place = np.concatenate([entries.index, index])
+    asks = np.repeat([0, 1], [len(entries), len(index)])
+    order = np.lexsort((asks, place, space))
+    last = np.maximum.accumulate(np.where(asks[order] == 0, order, -1))
+    out = np.empty(len(order), np.int64)
+    out[order] = last
+    at = out[len(entries) :]
+    safe = np.maximum(at, 0)
+    inside = (at >= 0) & (entries.space_idx[safe] == space_idx)
+    return np.where(inside & (index - entries.index[safe] < entries.nr[safe].astype(np.uint64)), at, -1)
+
+
+def space_name(parts: CacheParts, row: int) -> str:
+    """Kind of an address_space and number of its inode, or the swap device and slot that one of swap's begins with."""
+    spaces = parts.files.spaces
+    kind = int(spaces.kind[row])
+    if kind == SWAP:
+        return f"swap type {int(spaces.swap_type[row])} from slot {int(spaces.first_slot[row]):#x}"
+    return f"{SPACE_KINDS[kind]} inode {int(spaces.ino[row])}"
