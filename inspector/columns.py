@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 AnyArray = npt.NDArray[Any]
+
+
+T = TypeVar("T", bound="Table")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,40 @@ class Table:
     def nbytes(self) -> int:
         """Bytes held by the columns."""
         return sum(getattr(self, f.name).nbytes for f in fields(self))
+
+
+class Builder(Generic[T]):
+    """Gathers the rows of a table part by part, each row written once into columns that grow ahead of them.
+
+    Args:
+        kind: The table's class.
+    """
+
+    def __init__(self, kind: type[T]) -> None:
+        self._kind = kind
+        self._columns: dict[str, AnyArray] = {}
+        self._length = 0
+
+    def add(self, part: T) -> None:
+        """Append rows."""
+        end = self._length + len(part)
+        for field in fields(part):
+            column = getattr(part, field.name)
+            have = self._columns.get(field.name)
+            if have is None or end > len(have):
+                # Room that is not written to costs no memory, so columns may grow generously.
+                grown = np.empty(max(2 * end, 1 << 16), column.dtype)
+                if have is not None:
+                    grown[: self._length] = have[: self._length]
+                self._columns[field.name] = have = grown
+            have[self._length : end] = column
+        self._length = end
+
+    def table(self) -> T | None:
+        """The rows so far, None when there is none."""
+        if not self._columns:
+            return None
+        return self._kind(**{name: column[: self._length] for name, column in self._columns.items()})
 
 
 def as_signed32(column: U32) -> I32:

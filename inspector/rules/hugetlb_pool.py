@@ -14,7 +14,6 @@ from inspector.tables.hugetlb import OFF_LIST, ON_FREE
 from inspector.walk.census import Sort
 from inspector.walk.rss import entry_pages
 
-
 _NO_POOLS = "hugetlb's pools are not in the dump"
 
 

@@ -220,7 +220,7 @@ def marker_in_wrong_vma(s: Snapshot) -> Violations:
         {"vm_flags": np.where(watched[bad], "VM_UFFD_WP", "VM_MAYBE_GUARD")},
         len(rows),
         facts={"entry": n.entry[at]},
-        depends=(("vma", n.vma_idx[at]),),
+        claims=(("vma", n.vma_idx[at]),),
         transient=mm_in_flight(s)[n.mm_idx[at]],
     )
 

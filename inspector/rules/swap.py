@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask
@@ -60,11 +62,12 @@ def swap_entry_without_slot(s: Snapshot) -> Violations:
         missing,
         why,
         {"entry": n.entry[rows]},
+        claims=((_STRAY, np.arange(len(rows))),),
         transient=entries_in_flight(s, rows) & ~bad[(slot < 0) | bad],
     )
 
 
-@rule("exclusive-swap-entry-shared", group="swap", invariant="E3", rank=44)
+@rule("exclusive-swap-entry-shared", group="swap", invariant="E3", rank=46)
 def exclusive_swap_entry_shared(s: Snapshot) -> Violations:
     """A swap entry is marked exclusive although others refer to its slot too.
 
@@ -89,8 +92,33 @@ def exclusive_swap_entry_shared(s: Snapshot) -> Violations:
         len(marked),
         facts={"entry": n.entry[rows], "slot": s.swap.slots.entry[slot]},
         claims=(("exclusive_slot", slot),),
+        depends=(("swap_slot", slot),),
         transient=entries_in_flight(s, rows),
     )
+
+
+_STRAY = "stray_swap_entry"
+"""What entries that lead nowhere, and slots with too few references, have in common: some entry was overwritten."""
+
+
+def _strays(s: Snapshot) -> tuple[int, I64]:
+    """How many entries lead nowhere, and rows of the slots with too few references."""
+    users, slots = s.swap_refs.users, s.swap.slots
+    lost = users.slot_idx < 0
+    if len(slots):
+        lost |= slots.is_bad[np.maximum(users.slot_idx, 0)]
+    low = np.flatnonzero(counted_slots(s) & (slots.count < expected_counts(s)))
+    return int((lost & (users.nonpresent_row >= 0)).sum()), low
+
+
+def _overwritten(s: Snapshot, rows: I64) -> I64:
+    """For slots with too many references the stray that explains each: as many were lost here as are astray; else -1."""
+    lost, low = _strays(s)
+    lacking = (expected_counts(s) - s.swap.slots.count)[low]
+    surplus = (s.swap.slots.count - expected_counts(s))[rows]
+    if not len(rows) or int(surplus.sum()) != lost + int(lacking.sum()):
+        return np.full(len(rows), -1, np.int64)
+    return np.minimum(np.arange(len(rows)), lost + len(low) - 1)
 
 
 def _counts(s: Snapshot, rows: I64, transient: Mask) -> Violations:
@@ -110,7 +138,7 @@ def _counts(s: Snapshot, rows: I64, transient: Mask) -> Violations:
     )
 
 
-@rule("swap-count-low", group="swap", invariant="W1", rank=45)
+@rule("swap-count-low", group="swap", invariant="W1", rank=44)
 def swap_count_low(s: Snapshot) -> Violations:
     """A swap slot has fewer references than there are entries that refer to it.
 
@@ -123,10 +151,11 @@ def swap_count_low(s: Snapshot) -> Violations:
     """
     slots = s.swap.slots
     rows = np.flatnonzero(counted_slots(s) & (slots.count < expected_counts(s)))
-    return _counts(s, rows, slot_tables_locked(s, rows))
+    found = _counts(s, rows, slot_tables_locked(s, rows))
+    return replace(found, claims=(*found.claims, (_STRAY, _strays(s)[0] + np.arange(len(rows)))))
 
 
-@rule("swap-count-high", group="swap", invariant="W1", rank=46)
+@rule("swap-count-high", group="swap", invariant="W1", rank=45)
 def swap_count_high(s: Snapshot) -> Violations:
     """A swap slot has more references than there are entries that refer to it.
 
@@ -136,12 +165,12 @@ def swap_count_high(s: Snapshot) -> Violations:
     Then:  the slot is never freed: swap space leaks.
     Silent when: a reference may be on its way: the slot's folio is locked, a process that uses the slot, or, for a slot
            without users, any process, is being forked, moved or unmapped, or shmem is being truncated. Slots that
-           hibernation took have no users.
+           hibernation took have no users. As many references too many as entries lead astray are the same cause.
     Look further: folioscope swap ENTRY
     """
     slots = s.swap.slots
     rows = np.flatnonzero(counted_slots(s) & (slots.count > expected_counts(s)))
-    return _counts(s, rows, user_gone(s, rows))
+    return replace(_counts(s, rows, user_gone(s, rows)), depends=((_STRAY, _overwritten(s, rows)),))
 
 
 @rule("shmem-swap-slot-mismatch", group="swap", invariant="W1", rank=47)

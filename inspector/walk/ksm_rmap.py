@@ -31,7 +31,7 @@ class KsmEntries(Table):
     """One row an entry that maps a KSM page.
 
     Attributes:
-        mapping_row: int64; row in `Mappings`.
+        mapping_row: int32; row in `Mappings`.
         head_row: int32; row of the page.
         vma_idx: int32; row of the VMA.
         va: uint64; where.
@@ -39,7 +39,7 @@ class KsmEntries(Table):
         item_idx: int32; row of the rmap_item that leads to the entry, -1 when none does.
     """
 
-    mapping_row: I64
+    mapping_row: I32
     head_row: I32
     vma_idx: I32
     va: U64

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from inspector.arch.base import PFN_KINDS, Arch, Kind, Level, LevelShape
-from inspector.columns import I32, I64, U64, Mask
+from inspector.columns import I32, I64, U64, Builder, Mask
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import Mms
@@ -36,7 +36,8 @@ _NOT_A_TABLE = tuple(type_code(name) for name in ("buddy", "offline", "hugetlb",
 
 @dataclass
 class _Found:
-    mappings: list[Mappings]
+    attribute: _Attributor
+    mappings: Builder[Mappings]
     nonpresent: list[NonPresent]
     tables: list[PageTables]
     nr_tables: int = 0
@@ -55,7 +56,8 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
         vmas: To attribute each entry to a VMA; runs are split at their borders.
     """
     arch = layout.arch
-    found = _Found([], [], [])
+    attribute = _Attributor(arch, vmas)
+    found = _Found(attribute, Builder(Mappings), [], [])
     rows = np.flatnonzero(mms.pgd_pfn >= 0)
     tables = PageTables(
         pfn=mms.pgd_pfn[rows],
@@ -81,12 +83,10 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
         if not below:
             break
         tables = PageTables.concat(below)
-    attribute = _Attributor(arch, vmas)
-    mappings = Mappings.concat(found.mappings) if found.mappings else _no_mappings()
+    mappings = found.mappings.table() or _no_mappings()
     nonpresent = NonPresent.concat(found.nonpresent) if found.nonpresent else _no_nonpresent()
-    found.mappings.clear()
     return Walk(
-        attribute.mappings(mappings),
+        mappings,
         replace(nonpresent, vma_idx=attribute.vma_idx(nonpresent.mm_idx, nonpresent.va)),
         PageTables.concat(found.tables),
     )
@@ -130,10 +130,10 @@ def _decode(
     leaf = arch.leaf_mask(level, entry)
     batch = _Batch(tables, rows, start, shape)
     if leaf.all():
-        found.mappings.append(_runs(arch, batch, at, entry))
+        found.mappings.add(found.attribute.mappings(_runs(arch, batch, at, entry)))
         return []
     if leaf.any():
-        found.mappings.append(_runs(arch, batch, at[leaf], entry[leaf]))
+        found.mappings.add(found.attribute.mappings(_runs(arch, batch, at[leaf], entry[leaf])))
     rest = ~leaf
     at, entry = at[rest], entry[rest]
     below: list[PageTables] = []
@@ -158,11 +158,16 @@ class _Batch:
     start: int
     shape: LevelShape
 
+    @property
+    def _width(self) -> int:
+        """Log2 of the entries of one table: always a power of two."""
+        return self.shape.user_entries.bit_length() - 1
+
     def table(self, at: I64) -> I64:
-        return self.rows[at // self.shape.user_entries]
+        return self.rows[at >> self._width]
 
     def slot(self, at: I64) -> I64:
-        return at % self.shape.user_entries
+        return at & (self.shape.user_entries - 1)
 
     def va(self, table: I64, slot: I64) -> U64:
         return self.tables.va[table] + (slot.astype(np.uint64) << np.uint64(self.shape.shift))
@@ -177,7 +182,7 @@ def _runs(arch: Arch, batch: _Batch, at: I64, entry: U64) -> Mappings:
         fresh[0] = True
         np.not_equal(entry[1:] - entry[:-1], step, out=fresh[1:])
         fresh[1:] |= (at[1:] - at[:-1]) != 1
-        fresh |= at % batch.shape.user_entries == 0
+        fresh |= batch.slot(at) == 0
         begin = np.flatnonzero(fresh)
         nr = np.diff(begin, append=len(at)).astype(np.uint32)
         at, entry = at[begin], entry[begin]
@@ -256,13 +261,15 @@ class _Attributor:
         rest = mappings
         while len(rest):
             vma = self.vma_idx(rest.mm_idx, rest.va)
-            room = self._room(rest.mm_idx, rest.va, vma)
-            long = np.flatnonzero(rest.nr > room)
             rest = replace(rest, vma_idx=vma)
+            runs = np.flatnonzero(rest.nr > 1)
+            room = self._room(rest.mm_idx[runs], rest.va[runs], vma[runs])
+            over = rest.nr[runs] > room
+            long, room = runs[over], room[over]
             if not len(long):
                 done.append(rest)
                 break
-            fit = room[long].astype(np.uint32)
+            fit = room.astype(np.uint32)
             nr = rest.nr.copy()
             nr[long] = fit
             done.append(replace(rest, nr=nr))
@@ -275,7 +282,7 @@ class _Attributor:
                 entry=tail.entry + fit * self._arch.leaf_step(Level.PTE, tail.entry),
                 slot=(tail.slot + fit).astype(np.uint16),
             )
-        return Mappings.concat(done) if done else mappings
+        return done[0] if len(done) == 1 else Mappings.concat(done) if done else mappings
 
     def _room(self, mm_idx: I32, va: U64, vma: I32) -> U64:
         """Pages from each address to the end of its VMA, or to the beginning of the next one."""

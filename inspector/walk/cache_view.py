@@ -1,0 +1,116 @@
+"""What people ask of a file's page cache: its folios by order, and what lies where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I64, U8, U64, Mask, Table
+from inspector.tables.files import FOLIO, Files
+from inspector.walk.page_cache import CacheParts, folio_pages
+
+
+@dataclass(frozen=True, slots=True)
+class CacheView(Table):
+    """One row an entry of one address_space, by index.
+
+    Attributes:
+        index: uint64; first page offset.
+        nr: int64; indices it covers.
+        kind: uint8; `inspector.tables.files.FOLIO` and its neighbours.
+        value: uint64; as stored.
+        pfn: int64; of the folio, -1 for other kinds.
+        order: int64; of the folio, -1 for other kinds.
+        locked, dirty, writeback, uptodate, swapcache: bool; flags of the folio.
+    """
+
+    index: U64
+    nr: I64
+    kind: U8
+    value: U64
+    pfn: I64
+    order: I64
+    locked: Mask
+    dirty: Mask
+    writeback: Mask
+    uptodate: Mask
+    swapcache: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class OrderView(Table):
+    """One row an order of folio that an address_space holds, smallest first.
+
+    Attributes:
+        order: int64.
+        folios, pages: int64; how many, and their pages.
+        dirty, writeback: int64; pages of such folios among them.
+    """
+
+    order: I64
+    folios: I64
+    pages: I64
+    dirty: I64
+    writeback: I64
+
+
+def find_spaces(files: Files, *, address: int | None = None, ino: int | None = None) -> I64:
+    """Rows of address_spaces by their own address, their inode's address or number.
+
+    Args:
+        files: The page cache.
+        address: Of an address_space or an inode.
+        ino: Inode number; several file systems may have one of it.
+    """
+    spaces = files.spaces
+    found = np.zeros(len(spaces), np.bool_)
+    if address is not None:
+        found |= (spaces.addr == np.uint64(address)) | ((spaces.host == np.uint64(address)) & spaces.is_inode)
+    if ino is not None:
+        found |= spaces.is_inode & (spaces.ino == np.uint64(ino))
+    return np.flatnonzero(found)
+
+
+def cache_of(parts: CacheParts, space_row: int) -> CacheView:
+    """Everything in the page cache of one address_space."""
+    entries, pages, flags = parts.files.entries, parts.pages, parts.layout.flags
+    first, last = np.searchsorted(entries.space_idx, [space_row, space_row + 1])
+    mine = entries.take(np.arange(first, last))
+    row = pages.memmap.rows(mine.pfn)
+    folio = (mine.kind == FOLIO) & (row >= 0)
+    safe = np.where(folio, row, 0)
+    word = np.where(folio, pages.flags[safe], np.uint64(0))
+    size = np.where(folio, folio_pages(parts, safe), 1)
+    swapcache = flags.test(word, "swapcache") & flags.test(word, "swapbacked")
+    return CacheView(
+        index=mine.index,
+        nr=mine.nr,
+        kind=mine.kind,
+        value=mine.value,
+        pfn=mine.pfn,
+        order=np.where(folio, np.log2(size).astype(np.int64), -1),
+        locked=flags.test(word, "locked"),
+        dirty=flags.test(word, "dirty"),
+        writeback=flags.test(word, "writeback"),
+        uptodate=flags.test(word, "uptodate"),
+        swapcache=swapcache,
+    )
+
+
+def cache_by_order(view: CacheView) -> OrderView:
+    """The folios of a page cache counted by order."""
+    folios = view.take(np.flatnonzero(view.order >= 0))
+    order, which = np.unique(folios.order, return_inverse=True)
+    pages = np.int64(1) << folios.order
+
+    def total(what: I64) -> I64:
+        return np.bincount(which, weights=what.astype(np.float64), minlength=len(order)).astype(np.int64)
+
+    return OrderView(
+        order=order,
+        folios=total(np.ones(len(folios), np.int64)),
+        pages=total(pages),
+        dirty=total(pages * folios.dirty),
+        writeback=total(pages * folios.writeback),
+    )
