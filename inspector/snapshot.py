@@ -31,8 +31,8 @@ from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
-    TABLE_OK,
     TABLE_NOT_A_TABLE,
+    TABLE_OK,
     TABLE_TWICE_IN_MM,
     TABLE_UNREADABLE,
     Mappings,
@@ -319,7 +319,7 @@ class Snapshot:
 
     @cached_property
     def hugetlb(self) -> Hugetlb:
-        """hugetlb's pools, folios and VMAs."""
+        """Hugetlb's pools, folios and VMAs."""
         hugetlb = build_hugetlb(self.layout, self.folios, self.vmas)
         self.missing.add("hugetlb pools and files", hugetlb.unreadable)
         return hugetlb

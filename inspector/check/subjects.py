@@ -170,7 +170,9 @@ def _cache_subject(s: Snapshot, kind: str, row: int) -> Subject:
         return Subject(kind=kind, pfn=int(entries.pfn[row]), address=int(spaces.addr[space]), name=name)
     if kind == "swap_slot":
         device = int(devices.type_[slots.device_idx[row]])
-        return Subject(kind=kind, address=int(slots.entry[row]), name=f"type {device} offset {int(slots.offset[row]):#x}")
+        return Subject(
+            kind=kind, address=int(slots.entry[row]), name=f"type {device} offset {int(slots.offset[row]):#x}"
+        )
     if kind == "swap_device":
         path = file_paths(s.layout, devices.swap_file[row : row + 1])[0]
         return Subject(kind=kind, address=int(devices.addr[row]), name=path)

@@ -69,6 +69,8 @@ class MemMap:
     def rows(self, pfns: U64 | I64) -> I64:
         """Row of each page frame in tables that have one row a struct page; -1 where it has none."""
         signed = pfns.astype(np.int64, copy=False)
+        if len(self.starts) == 1 and not self.starts[0]:
+            return np.where((signed >= 0) & (signed < self.ends[0]), signed, -1)
         table = self._row_delta
         at = signed >> _SUBSECTION_PAGES_SHIFT
         inside = (at >= 0) & (at < len(table))

@@ -189,6 +189,7 @@ def poison_entry_to_sound_page(s: Snapshot) -> Violations:
         {"hwpoison": np.ones(len(bad), np.bool_)},
         len(rows),
         facts={"entry": n.entry[rows[bad]], "pfn": n.pfn[rows[bad]]},
+        claims=(("folio", _pfn(s, head[bad])),),
     )
 
 

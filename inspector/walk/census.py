@@ -100,7 +100,7 @@ def take_census(layout: Layout, pages: Pages, folios: Folios, vmas: Vmas, found:
     head = np.where(row >= 0, pages.head_row[at], -1).astype(np.int32)
     sort = np.where(row >= 0, sorts[at], np.uint8(Sort.NO_PAGE)).astype(np.uint8)
     big = np.flatnonzero(mappings.level != Level.PTE)
-    folio_of = _rows_of(folios, head)
+    folio_of = _folio_rows(folios, len(pages), head)
     sort[big] = _judge_huge(layout, folios, mappings.take(big), folio_of[big], head[big], row[big], sort[big])
     sort[_is_special(vmas, mappings, bits)] = Sort.SPECIAL
     zero = (mappings.pfn == layout.zero_pfn) & (mappings.level == Level.PTE)
@@ -134,9 +134,10 @@ def _cut_at_borders(layout: Layout, pages: Pages, sorts: U8, m: Mappings) -> Map
     large[pages.head_row[tails]] = True
     border[1:n] = (pages.head_row[1:] != pages.head_row[:-1]) & (large[1:] | large[:-1])
     border[1:n] |= sorts[1:] != sorts[:-1]
-    first = pages.memmap.rows(m.pfn)
-    runs = np.flatnonzero((m.nr > 1) & (first >= 0))
-    owner, skip, nr = cut_runs(border, first[runs], m.nr[runs])
+    runs = np.flatnonzero(m.nr > 1)
+    first = pages.memmap.rows(m.pfn[runs])
+    runs, first = runs[first >= 0], first[first >= 0]
+    owner, skip, nr = cut_runs(border, first, m.nr[runs])
     if len(owner) == len(runs):
         return m
     parts = m.take(runs[owner])
@@ -181,7 +182,7 @@ def cut_runs(border: Mask, first: I64, nr: AnyArray) -> tuple[I64, I64, I64]:
     return owner, begin - first[owner], end - begin
 
 
-def _judge_huge(layout: Layout, folios: Folios, m: Mappings, folio: I64, head: I32, row: I64, sort: U8) -> U8:
+def _judge_huge(layout: Layout, folios: Folios, m: Mappings, folio: I32, head: I32, row: I64, sort: U8) -> U8:
     """A huge leaf must begin at the first page of a folio at least as large as what it maps."""
     out = sort.copy()
     span = np.zeros(len(m), np.int64)
@@ -215,12 +216,12 @@ def _is_special(vmas: Vmas, m: Mappings, bits: AnyArray) -> Mask:
     return special
 
 
-def _rows_of(folios: Folios, head_row: AnyArray) -> I64:
-    """Row in `Folios` of each head row; -1 for small pages."""
-    if not len(folios):
-        return np.full(len(head_row), -1, np.int64)
-    at = np.minimum(np.searchsorted(folios.row, head_row), len(folios) - 1)
-    return np.where(folios.row[at] == head_row, at, -1)
+def _folio_rows(folios: Folios, nr_pages: int, head_row: I32) -> I32:
+    """Row in `Folios` of each head row; -1 for small pages and where there is no head."""
+    row = np.full(nr_pages + 1, -1, np.int32)
+    row[folios.row] = np.arange(len(folios), dtype=np.int32)
+    found: I32 = row[head_row]  # -1 takes the last one, which is always -1
+    return found
 
 
 def _count_runs(first: I64, nr: AnyArray, n: int) -> I32:
@@ -232,7 +233,7 @@ def _count_runs(first: I64, nr: AnyArray, n: int) -> I32:
     return np.cumsum(delta[:n]).astype(np.int32)
 
 
-def _pairs(folio: I64, mappings: Mappings, keep: Mask) -> tuple[I64, I64, I64]:
+def _pairs(folio: I32, mappings: Mappings, keep: Mask) -> tuple[I64, I64, I64]:
     """Entries by (large folio, mm)."""
     rows = np.flatnonzero(keep)
     key = (folio[rows].astype(np.uint64) << np.uint64(24)) | mappings.mm_idx[rows].astype(np.uint64)

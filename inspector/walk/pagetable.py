@@ -70,7 +70,7 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
         state=np.zeros(len(rows), np.uint8),
     )
     for shape in arch.shapes:
-        tables = _judge(pages, tables)
+        tables = _judge(pages, tables, found.attribute)
         start = found.nr_tables
         found.nr_tables += len(tables)
         found.tables.append(tables)
@@ -92,8 +92,12 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
     )
 
 
-def _judge(pages: Pages, tables: PageTables) -> PageTables:
-    """Decide which tables to enter, and which rows are repetitions."""
+def _judge(pages: Pages, tables: PageTables, attribute: _Attributor) -> PageTables:
+    """Decide which tables to enter, and which rows are repetitions.
+
+    One mm may reach a PMD table twice only where hugetlb shares it: a file that is mapped at two places
+    (mm/hugetlb.c, huge_pmd_share()). Anything else that is met again in one mm is a loop.
+    """
     if not len(tables):
         return tables
     state = tables.state.copy()
@@ -110,7 +114,9 @@ def _judge(pages: Pages, tables: PageTables) -> PageTables:
     key = (tables.pfn.astype(np.uint64) << np.uint64(20)) | tables.mm_idx.astype(np.uint64)
     once = np.zeros(len(tables), np.bool_)
     once[np.unique(key, return_index=True)[1]] = True
-    state[(state == TABLE_OK) & ~once] = TABLE_TWICE_IN_MM
+    again = (state == TABLE_OK) & ~once
+    again[again] &= ~((tables.level[again] == Level.PMD) & attribute.in_hugetlb(tables.mm_idx[again], tables.va[again]))
+    state[again] = TABLE_TWICE_IN_MM
     return replace(tables, first=first, state=state)
 
 
@@ -254,6 +260,15 @@ class _Attributor:
         safe = np.maximum(at, 0)
         inside = (at >= 0) & (self._vmas.mm_idx[safe] == mm_idx) & (va < self._vmas.end[safe])
         return np.where(inside, at, -1).astype(np.int32)
+
+    def in_hugetlb(self, mm_idx: I32, va: U64) -> Mask:
+        """Whether the first address of each table, or the last, lies in a hugetlb VMA."""
+        out = np.zeros(len(va), np.bool_)
+        for distance in (0, (1 << 30) - 1):
+            vma = self.vma_idx(mm_idx, va + np.uint64(distance))
+            if len(self._vmas):
+                out |= (vma >= 0) & self._vmas.is_hugetlb[np.maximum(vma, 0)]
+        return out
 
     def mappings(self, mappings: Mappings) -> Mappings:
         """Attribute runs, cutting those that cross the border of a VMA."""

@@ -154,7 +154,9 @@ def test_entry_beyond_the_device(path: str) -> None:
 def test_entry_of_a_device_that_is_not_there(path: str) -> None:
     s = sound_snapshot(path)
     row = int(_users(s, int(_slots(s, users=1, cached=False)[0]))[0])
-    assert _one(path, "swap-entry-without-slot", _entry(s, row, 4 << 59)).observed["slot"] == "no slot of a device in use"
+    assert (
+        _one(path, "swap-entry-without-slot", _entry(s, row, 4 << 59)).observed["slot"] == "no slot of a device in use"
+    )
 
 
 def test_entry_moved_to_another_slot(path: str) -> None:

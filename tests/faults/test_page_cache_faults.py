@@ -1,0 +1,196 @@
+"""address_spaces, xarrays and cached folios damaged: one finding each; totals and views against the kernel's own word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from inspector.columns import I64
+from inspector.findings import Finding
+from inspector.rules import find_rule
+from inspector.rules.page_cache import cached_totals
+from inspector.rules.registry import all_rules
+from inspector.snapshot import Snapshot
+from inspector.tables.files import FILE, FOLIO, SHMEM
+from inspector.tables.node_stats import node_stats
+from inspector.walk.cache_view import cache_by_order, cache_of, find_spaces
+from inspector.walk.page_cache import find_entries
+from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, page_word, put, word
+from tests.faults.overlay import sound as sound_snapshot
+
+RULES = [r.slug for r in all_rules() if r.group == "page-cache"]
+
+
+@pytest.fixture(
+    params=[
+        *(pytest.param(("fixture", k), id=f"fixture-{k}") for k in KERNELS),
+        *(pytest.param(("rest", k), id=f"rest-{k}", marks=pytest.mark.guest) for k in KERNELS),
+    ]
+)
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield core_path(*request.param)
+
+
+@pytest.fixture(params=[pytest.param(k, marks=pytest.mark.guest) for k in KERNELS])
+def busy(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield core_path("busy", request.param)
+
+
+def _one(path: str, expected: str, *patches: Patch) -> Finding:
+    found = findings(path, *patches)
+    assert [f.rule for f in found] == [expected]
+    assert found[0].severity == find_rule(expected).severity
+    return found[0]
+
+
+def _entries(s: Snapshot, kind: int) -> I64:
+    """Unmapped, unlocked small folios in the page cache of one file that has at least three of them."""
+    entries, c = s.files.entries, s.page_cache.cached
+    mapped = s.census.page_mappings[np.maximum(c.head_row, 0)] > 0
+    fine = (s.files.spaces.kind[entries.space_idx[c.entry_row]] == kind) & (c.nr == 1) & ~mapped & ~c.locked
+    fine &= ~s.layout.flags.test(s.pages.flags[np.maximum(c.head_row, 0)], "swapcache")
+    rows = c.entry_row[fine]
+    space, nr = np.unique(entries.space_idx[rows], return_counts=True)
+    rows = rows[np.isin(entries.space_idx[rows], space[nr > 2])]
+    assert len(rows), "no such entries in this dump"
+    return rows
+
+
+def _node_slot(s: Snapshot, row: int) -> tuple[int, int]:
+    """Address of the slot of an entry in its xa_node, and of that node."""
+    entries, struct = s.files.entries, s.layout.struct("struct xa_node")
+    node, index = int(s.files.spaces.head[entries.space_idx[row]]), int(entries.index[row])
+    while True:
+        base = node & ~3
+        shift = word(s, base + struct.field("shift").offset, 1)
+        at = base + struct.field("slots").offset + 8 * (index >> shift & 63)
+        node = word(s, at)
+        if node & 3 != 2 or shift == 0:
+            assert node == int(entries.value[row])
+            return at, base
+
+
+def _space_word(s: Snapshot, row: int, name: str) -> int:
+    return int(s.files.spaces.addr[row]) + s.layout.struct("struct address_space").field(name).offset
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
+    found = find_rule(rule).function(sound_snapshot(path))
+    assert len(found) == 0
+    assert found.checked > 0
+    assert found.unchecked == 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_busy_dump_fails_no_rule(busy: str, rule: str) -> None:
+    found = find_rule(rule).function(sound_snapshot(busy))
+    assert len(found) == 0 or (found.transient is not None and bool(found.transient.all()))
+
+
+def test_totals_are_the_counters(path: str) -> None:
+    s = sound_snapshot(path)
+    stored = node_stats(s.layout)
+    assert {name: stored[name] for name in cached_totals(s)} == cached_totals(s)
+
+
+def test_totals_of_a_busy_kernel_are_the_counters(busy: str) -> None:
+    s = sound_snapshot(busy)
+    stored = node_stats(s.layout)
+    assert {name: stored[name] for name in cached_totals(s)} == cached_totals(s)
+
+
+@pytest.mark.parametrize("kind", [FILE, SHMEM])
+def test_nrpages(path: str, kind: int) -> None:
+    s = sound_snapshot(path)
+    space = int(s.files.entries.space_idx[_entries(s, kind)[0]])
+    found = _one(path, "cache-nrpages-mismatch", add(s, _space_word(s, space, "nrpages"), 1))
+    assert found.subject.kind == "address_space"
+    assert found.evidence.also == []
+
+
+@pytest.mark.parametrize("kind", [FILE, SHMEM])
+def test_slot_leads_to_another_folio_of_the_file(path: str, kind: int) -> None:
+    s = sound_snapshot(path)
+    rows = _entries(s, kind)
+    rows = rows[s.files.entries.space_idx[rows] == s.files.entries.space_idx[rows[0]]]
+    at, _ = _node_slot(s, int(rows[0]))
+    found = _one(path, "cache-entry-mismatch", put(s, at, int(s.files.entries.value[rows[2]])))
+    assert found.evidence.also == ["cached-folio-missing"]
+
+
+def test_slot_leads_to_a_folio_of_another_file(path: str) -> None:
+    s = sound_snapshot(path)
+    other = int(s.files.entries.value[_entries(s, SHMEM)[0]])
+    at, _ = _node_slot(s, int(_entries(s, FILE)[0]))
+    assert _one(path, "cache-entry-mismatch", put(s, at, other)).evidence.also == ["cached-folio-missing"]
+
+
+def test_slot_emptied(path: str) -> None:
+    s = sound_snapshot(path)
+    at, _ = _node_slot(s, int(_entries(s, SHMEM)[0]))
+    found = _one(path, "cache-nrpages-mismatch", put(s, at, 0))
+    assert found.evidence.also == ["cached-folio-missing", "cache-counters-mismatch"]
+
+
+def test_slot_leads_out_of_the_memory_map(path: str) -> None:
+    s = sound_snapshot(path)
+    at, _ = _node_slot(s, int(_entries(s, SHMEM)[0]))
+    _one(path, "cache-tree-broken", put(s, at, s.layout.memory.direct_map_base + 0x1000))
+
+
+def test_node_leads_to_itself(path: str) -> None:
+    s = sound_snapshot(path)
+    at, node = _node_slot(s, int(_entries(s, SHMEM)[0]))
+    shift = s.layout.struct("struct xa_node").field("shift")
+    _one(path, "cache-tree-broken", put(s, node + shift.offset, 6, 1), put(s, at, node | 2))
+
+
+def test_index_of_a_cached_folio(path: str) -> None:
+    s = sound_snapshot(path)
+    pfn = int(s.files.entries.pfn[_entries(s, FILE)[0]])
+    found = _one(path, "cache-entry-mismatch", add(s, page_word(s, pfn, "__folio_index", "index"), 1))
+    assert found.evidence.also == ["cached-folio-missing"]
+
+
+def test_mapping_of_a_cached_folio(path: str) -> None:
+    s = sound_snapshot(path)
+    pfn = int(s.files.entries.pfn[_entries(s, FILE)[0]])
+    other = int(s.files.spaces.addr[s.files.entries.space_idx[_entries(s, SHMEM)[0]]])
+    found = _one(path, "cache-entry-mismatch", put(s, page_word(s, pfn, "mapping"), other))
+    assert found.evidence.also == ["cached-folio-missing"]
+
+
+def test_mapping_that_is_no_address_space(path: str) -> None:
+    s = sound_snapshot(path)
+    pfn = int(s.files.entries.pfn[_entries(s, FILE)[0]])
+    _one(path, "cache-entry-mismatch", add(s, page_word(s, pfn, "mapping"), 8))
+
+
+def test_entries_are_found_by_index(path: str) -> None:
+    s = sound_snapshot(path)
+    entries = s.files.entries
+    rows = np.arange(len(entries))
+    assert (find_entries(s.files, entries.space_idx, entries.index) == rows).all()
+    last = entries.index + entries.nr.astype(np.uint64) - np.uint64(1)
+    assert (find_entries(s.files, entries.space_idx, last) == rows).all()
+    beyond = np.full(len(s.files.spaces), 1 << 50, np.uint64)
+    assert (find_entries(s.files, np.arange(len(beyond), dtype=np.int32), beyond) == -1).all()
+
+
+def test_views(path: str) -> None:
+    s = sound_snapshot(path)
+    spaces, entries = s.files.spaces, s.files.entries
+    large = s.page_cache.cached.entry_row[s.page_cache.cached.nr == 512]
+    row = int(entries.space_idx[large[0]])
+    view = cache_of(s, row)
+    assert len(view) == int((entries.space_idx == row).sum())
+    orders = cache_by_order(view)
+    assert 9 in orders.order.tolist()
+    assert int(orders.pages.sum()) == int(spaces.nrpages[row])
+    assert find_spaces(s.files, address=int(spaces.addr[row])).tolist() == [row]
+    assert find_spaces(s.files, address=int(spaces.host[row])).tolist() == [row]
+    assert row in find_spaces(s.files, ino=int(spaces.ino[row])).tolist()
+    assert (view.kind[view.pfn >= 0] == FOLIO).all()
