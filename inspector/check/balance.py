@@ -127,4 +127,3 @@ def _balance_page_tables(s: Snapshot, causes: list[Cause], of_folio: dict[int, C
     for cause in found:
         causes.remove(cause)
         root.add("pgtables-bytes-mismatch")
-

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from inspector.check.cause import Cause, gather_causes
+from inspector.check.cause import gather_causes
+from inspector.check.cause_types import Cause
 from inspector.check.subjects import MAX_EVIDENCE, describe_mapping, describe_mappings, scalar, subject_of
 from inspector.errors import Exit
 from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Mapping, Report, RuleCoverage, Scalar, Subject

@@ -74,7 +74,7 @@ def swap_types(target: Target, page_flags: dict[str, int]) -> SwapTypes:
     raise LayoutError(
         "the kernel's swap types cannot be told",
         target.path,
-        "Its configuration is new to us; please report",
+        "Its configuration is new to us",
     )
 
 

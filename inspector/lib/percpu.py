@@ -24,6 +24,6 @@ def sum_percpu_counters(memory: Memory, offsets: U64, counts: I64, pointers: U64
     where = (pointers[:, None] + offsets[None, :]).ravel()
     raw = memory.gather(where, 4)
     parts = raw.bytes.view(np.int32)[:, 0].astype(np.int64).reshape(n, -1) if n else np.zeros((0, 1), np.int64)
-    valid: Mask = raw.valid.reshape(n, -1).all(axis=1) if n else np.zeros(0, np.bool_)
+    valid = raw.valid.reshape(n, -1).min(axis=1) if n else np.zeros(0, np.bool_)
     sums: I64 = counts + parts.sum(axis=1)
     return sums, valid

@@ -59,7 +59,8 @@ def nonpresent_target_free(s: Snapshot) -> Violations:
 
     True:  these entries stand for a page that the process goes on using: it has a struct page, no page type but
            hugetlb, and references or a lock; a huge entry names the head of a folio of its size.
-    Why:   include/linux/swapops.h, pfn_swap_entry_to_page() asserts a locked page; mm/migrate.c, remove_migration_pte().
+    Why:   include/linux/swapops.h, pfn_swap_entry_to_page() asserts a locked page; mm/migrate.c,
+           remove_migration_pte().
     Then:  the process waits for ever, or gets somebody else's page when the entry is turned back.
     Silent when: the struct page is not in the dump. A frozen folio (no references) is locked.
     Look further: folioscope va PID ADDRESS; folioscope page PFN

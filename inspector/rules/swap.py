@@ -112,7 +112,7 @@ def _strays(s: Snapshot) -> tuple[int, I64]:
 
 
 def _overwritten(s: Snapshot, rows: I64) -> I64:
-    """For slots with too many references the stray that explains each: as many were lost here as are astray; else -1."""
+    """For slots with too many references the stray that explains each (as many were lost as are astray), else -1."""
     lost, low = _strays(s)
     lacking = (expected_counts(s) - s.swap.slots.count)[low]
     surplus = (s.swap.slots.count - expected_counts(s))[rows]

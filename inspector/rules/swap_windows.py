@@ -40,7 +40,7 @@ def pages_locked(s: Snapshot, head_rows: I64) -> Mask:
 
 
 def reclaim_in_flight(s: Snapshot) -> bool:
-    """Whether any swap-backed folio is locked: being swapped out or in, perhaps not yet or no more in the swap cache."""
+    """Whether any swap-backed folio is locked: being swapped out or in, perhaps not in the swap cache just now."""
     flags, pages = s.layout.flags, s.pages
     word = flags.mask("locked") | flags.mask("swapbacked")
     return bool((((pages.flags & word) == word) & (pages.type_ == 0) & (pages.refcount > 0)).any())

@@ -101,7 +101,8 @@ def take_census(layout: Layout, pages: Pages, folios: Folios, vmas: Vmas, found:
     sort = np.where(row >= 0, sorts[at], np.uint8(Sort.NO_PAGE)).astype(np.uint8)
     big = np.flatnonzero(mappings.level != Level.PTE)
     folio_of = _folio_rows(folios, len(pages), head)
-    sort[big] = _judge_huge(layout, folios, mappings.take(big), folio_of[big], head[big], row[big], sort[big])
+    misfit = _misfits(layout, folios, mappings.take(big), folio_of[big], head[big] == row[big])
+    sort[big[misfit & (sort[big] == Sort.NORMAL)]] = Sort.BROKEN
     sort[_is_special(vmas, mappings, bits)] = Sort.SPECIAL
     zero = (mappings.pfn == layout.zero_pfn) & (mappings.level == Level.PTE)
     if layout.huge_zero_pfn >= 0:
@@ -182,17 +183,14 @@ def cut_runs(border: Mask, first: I64, nr: AnyArray) -> tuple[I64, I64, I64]:
     return owner, begin - first[owner], end - begin
 
 
-def _judge_huge(layout: Layout, folios: Folios, m: Mappings, folio: I32, head: I32, row: I64, sort: U8) -> U8:
-    """A huge leaf must begin at the first page of a folio at least as large as what it maps."""
-    out = sort.copy()
+def _misfits(layout: Layout, folios: Folios, m: Mappings, folio: I32, at_head: Mask) -> Mask:
+    """Huge leaves that do not begin at the first page of a folio at least as large as what they map."""
     span = np.zeros(len(m), np.int64)
     for shape in layout.arch.shapes:
         span[m.level == shape.level] = shape.shift - layout.arch.page_shift
     order = folios.order[np.maximum(folio, 0)] if len(folios) else np.zeros(len(m), np.uint8)
     # A hugetlb folio may be larger than one PMD only where the architecture joins several entries; x86 does not.
-    misfit = (folio < 0) | (order < span) | (head != row)
-    out[misfit & (sort == Sort.NORMAL)] = Sort.BROKEN
-    return out
+    return (folio < 0) | (order < span) | ~at_head
 
 
 def _bits(layout: Layout, mappings: Mappings) -> AnyArray:

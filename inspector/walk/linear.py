@@ -18,7 +18,6 @@ from inspector.walk.census import Sort, cut_runs
 from inspector.walk.parts import Counted
 from inspector.walk.rss import entry_pages
 
-
 ANON, KSM, HUGETLB, UNKNOWN = 1, 2, 4, 8
 """Bits of `Links.kind`; none of the first two means a file's folio or a driver's page."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -60,13 +61,14 @@ def timed_recipe_sweep(s: Snapshot) -> Rate:
         for at in range(first * size, end * size, PIECE):
             stop = min(at + PIECE, end * size)
             flat[at:stop] = np.frombuffer(s.target.prog.read(memmap.vmemmap + at, stop - at), np.uint8)
-    columns = {}
+    columns: dict[str, U64] = {}
+    counts: dict[str, npt.NDArray[np.int32]] = {}
     for names in (("flags.f", "flags"), ("mapping",), ("compound_info", "compound_head"), ("private",)):
         offset = page.field(*names).offset
         columns[names[0]] = raw[:, offset : offset + 8].copy().view(np.uint64)[:, 0]
     for names in (("_mapcount.counter",), ("_refcount.counter",)):
         offset = page.field(*names).offset
-        columns[names[0]] = raw[:, offset : offset + 4].copy().view(np.int32)[:, 0]
+        counts[names[0]] = raw[:, offset : offset + 4].copy().view(np.int32)[:, 0]
     link = columns["compound_info"] if page.has("compound_info") else columns["compound_head"]
     own = np.uint64(memmap.vmemmap) + np.arange(len(raw), dtype=np.uint64) * np.uint64(size)
     masked = (link >> np.uint64(40)) == np.uint64(0xFFFFFF)
@@ -130,10 +132,8 @@ def timed_drgn_addresses(s: Snapshot) -> Rate:
     for mm in mms:
         for vma in sorted(for_each_vma(mm), key=lambda v: int(v.vm_end - v.vm_start), reverse=True):
             for va in range(int(vma.vm_start), int(vma.vm_end), 4096):
-                try:
+                with contextlib.suppress(drgn.FaultError):
                     counts[compound_head(follow_page(mm, va)).value_()] += 1
-                except drgn.FaultError:
-                    pass
                 count += 1
                 if count == SAMPLE_ADDRESSES:
                     return Rate(count, time.perf_counter() - start)

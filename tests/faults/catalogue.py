@@ -17,7 +17,7 @@ from tests.faults.plants import (
     SLAB,
     TABLE,
     WORD,
-    Missing,
+    MissingError,
     Plant,
     Planted,
     clear_entry,
@@ -261,7 +261,7 @@ def pte_where_no_vma_is(s: Snapshot) -> Planted:
             assert data is not None
             moved = Patch(there, data, True)
             return Planted((moved, Patch(here, bytes(8), True)), ("entry-outside-vma",), int(m.pfn[row]))
-    raise Missing("a gap behind a VMA in the same table")
+    raise MissingError("a gap behind a VMA in the same table")
 
 
 @fault
@@ -271,7 +271,7 @@ def malformed_top_entry(s: Snapshot) -> Planted:
     row = pick(rows, "a top table", 4)
     address = (int(s.tables.pfn[row]) << 12) + 8 * 17
     if s.layout.memory.read(address, 8, physical=True) != bytes(8):
-        raise Missing("an empty slot at the top")
+        raise MissingError("an empty slot at the top")
     return Planted((Patch(address, pte_to(0x1234, huge=True), True),), ("entry-malformed",), None)
 
 
@@ -379,4 +379,4 @@ def swap_entry_in_a_hugetlb_vma(s: Snapshot) -> Planted:
             if s.layout.memory.read(address, 8, physical=True) == bytes(8):
                 raw = (~(5 << 9)) & ((1 << 59) - 1) & ~0x1FF
                 return Planted((Patch(address, raw.to_bytes(8, "little"), True),), ("hugetlb-swap-entry",), None)
-    raise Missing("an empty slot in a hugetlb VMA")
+    raise MissingError("an empty slot in a hugetlb VMA")

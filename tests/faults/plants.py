@@ -1,7 +1,7 @@
 """Faults by name: the patches that plant each in a dump, and the one finding it must give.
 
 A plant changes one thing. What it needs (a page mapped just so, an entry of some kind) is looked up in the dump; a
-dump that has no such thing raises `Missing`, and the test decides whether that kernel may lack it.
+dump that has no such thing raises `MissingError`, and the test decides whether that kernel may lack it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from inspector.walk.census import Sort
 from tests.faults.overlay import Patch, add, page_word, pfn_of, put, word
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """This dump has nothing that the fault could be planted in."""
 
 
@@ -48,7 +48,7 @@ SIZE = 64
 def pick(rows: I64, what: str, nth: int = 0) -> int:
     """One of the candidates: the nth, or the last when there are fewer."""
     if not len(rows):
-        raise Missing(what)
+        raise MissingError(what)
     return int(rows[min(nth, len(rows) - 1)])
 
 
@@ -106,7 +106,7 @@ def head_field(s: Snapshot, *names: str, tail: tuple[str, ...] = ()) -> Field:
         old = s.layout.struct("struct page").find(*tail)
         found = None if old is None else Field(old.offset + SIZE, old.size, old.signed)
     if found is None:
-        raise Missing(f"{names} in this kernel")
+        raise MissingError(f"{names} in this kernel")
     return found
 
 
@@ -145,7 +145,7 @@ def empty_slot(s: Snapshot) -> tuple[int, int]:
         address = entry_address(s, row, int(m.nr[row]))
         if s.layout.memory.read(address, 8, physical=True) == bytes(8):
             return address, int(m.mm_idx[row])
-    raise Missing("an empty PTE in an anonymous VMA")
+    raise MissingError("an empty PTE in an anonymous VMA")
 
 
 def pte_to(pfn: int, *, huge: bool = False) -> bytes:
@@ -154,9 +154,9 @@ def pte_to(pfn: int, *, huge: bool = False) -> bytes:
 
 
 def scheme_has(s: Snapshot, *wanted: Scheme) -> None:
-    """Raise `Missing` on kernels of another scheme."""
+    """Raise `MissingError` on kernels of another scheme."""
     if s.scheme not in wanted:
-        raise Missing(f"{s.scheme} keeps no such count")
+        raise MissingError(f"{s.scheme} keeps no such count")
 
 
 WORD = (Scheme.SUBPAGES, Scheme.RMAP68, Scheme.LARGE, Scheme.MM_IDS)

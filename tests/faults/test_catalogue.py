@@ -10,7 +10,7 @@ from inspector.check.run import run_check
 from inspector.findings import Report
 from tests.faults.catalogue import CATALOGUE
 from tests.faults.overlay import KERNELS, core_path, planted, sound
-from tests.faults.plants import Missing, Planted
+from tests.faults.plants import MissingError, Planted
 
 NOT_ON = {
     # The kernel does not keep the count, or the guest could not hold the state.
@@ -50,7 +50,7 @@ def test_one_fault_gives_one_finding(dump: tuple[str, str], name: str) -> None:
     path, kernel = dump
     try:
         fault = CATALOGUE[name](sound(path))
-    except Missing:
+    except MissingError:
         assert name in NOT_ON[kernel]
         return
     assert name not in NOT_ON[kernel]

@@ -1,4 +1,4 @@
-"""address_spaces, xarrays and cached folios damaged: one finding each; totals and views against the kernel's own word."""
+"""address_spaces, xarrays and cached folios damaged: one finding each; totals and views against the kernel's word."""
 
 from __future__ import annotations
 

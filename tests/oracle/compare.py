@@ -21,7 +21,16 @@ PM_SWAP, PM_PRESENT = np.uint64(1 << 62), np.uint64(1 << 63)
 PM_UFFD_WP, PM_SOFT_DIRTY = np.uint64(1 << 57), np.uint64(1 << 55)
 PM_FRAME = np.uint64((1 << 55) - 1)
 
-KPF = {"SLAB": 7, "BUDDY": 10, "ANON": 12, "COMPOUND_HEAD": 15, "COMPOUND_TAIL": 16, "HUGE": 17, "KSM": 21, "PGTABLE": 26}
+KPF = {
+    "SLAB": 7,
+    "BUDDY": 10,
+    "ANON": 12,
+    "COMPOUND_HEAD": 15,
+    "COMPOUND_TAIL": 16,
+    "HUGE": 17,
+    "KSM": 21,
+    "PGTABLE": 26,
+}
 
 
 @dataclass
@@ -249,7 +258,9 @@ def compare_pagemap(s: Snapshot, oracle: Oracle) -> Compared:
             rows = np.flatnonzero(wrong & ~hidden)
             if len(rows):
                 r = rows[0]
-                out.wrong.append(f"{where}: {len(rows)} entries, page {r}: {theirs[r]:#x}, ours {frame[r]:#x} {swap[r]:#x}")
+                out.wrong.append(
+                    f"{where}: {len(rows)} entries, page {r}: {theirs[r]:#x}, ours {frame[r]:#x} {swap[r]:#x}"
+                )
     return out
 
 

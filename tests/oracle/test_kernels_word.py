@@ -45,9 +45,9 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 def report(name: str, found: Compared, capsys: pytest.CaptureFixture[str]) -> None:
     """Print what was compared, and fail over the first things that differ without a reason."""
+    reasons = "; ".join(f"{count:,} {reason}" for reason, count in found.explained.items() if count) or "none"
     with capsys.disabled():
-        reasons = "; ".join(f"{count:,} {reason}" for reason, count in found.explained.items() if count)
-        print(f"\n  {name}: {found.compared:,} compared, {len(found.wrong)} differ{' (' + reasons + ')' if reasons else ''}")
+        print(f"\n  {name}: {found.compared:,} compared, {len(found.wrong)} differ; explained: {reasons}")
     assert not found.wrong, "\n".join(found.wrong[:20])
 
 
