@@ -29,6 +29,7 @@ from inspector.snapshot import Snapshot
 from inspector.target import Target, open_core
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import vma_figures
+from inspector.walk.swap_view import swap_devices
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
@@ -225,6 +226,7 @@ _STAGES: tuple[tuple[str, str, Callable[[Snapshot], object]], ...] = (
     ("page tables", "page tables", lambda s: s.tables),
     ("reverse maps and other tables", "other", _read_all),
     ("names and sizes of VMAs", "other", _read_vmas),
+    ("names of swap devices", "other", swap_devices),
     ("tasks and modules as drgn reads them", "other", _read_as_drgn),
 )
 """What is read, as what it is counted, and how. The snapshot's tables are in by themselves; what reads the target

@@ -100,6 +100,12 @@ def group_starts(sorted_keys: AnyArray) -> I64:
     return np.concatenate([np.zeros(1, np.int64), edge])
 
 
+def distinct(column: AnyArray) -> AnyArray:
+    """The values of a column, ascending, each once; quick where the column is in order already (np.unique hashes)."""
+    ordered = np.sort(column, kind="stable")
+    return ordered[group_starts(ordered)]
+
+
 def expand_runs(starts: AnyArray, counts: AnyArray) -> U64:
     """``starts[0], starts[0]+1, ... (counts[0] of them), starts[1], ...`` as one array."""
     counts = counts.astype(np.int64)

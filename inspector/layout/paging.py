@@ -51,8 +51,8 @@ def _has_wrapped_flags(target: Target) -> bool:
 def swap_types(target: Target, page_flags: dict[str, int]) -> SwapTypes:
     """How the kernel numbers its swap types (include/linux/swap.h).
 
-    The configuration is told by what it leaves behind: PG_hwpoison, migrate_pages(), make_device_exclusive(). What stays
-    open is settled by the room that the array ``swap_info`` has before the next symbol.
+    The configuration is told by what it leaves behind: PG_hwpoison, migrate_pages(), make_device_exclusive(). What
+    stays open is settled by the room that the array ``swap_info`` has before the next symbol.
 
     Raises:
         LayoutError: Nothing fits.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Kind, Level
+from inspector.columns import I64
 from inspector.model.scheme import Scheme
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
 from inspector.walk.census import Sort
+from inspector.walk.swap_view import find_slot
 
 
 @rule("hugetlb-counts-touched", group="hugetlb", invariant="I8", rank=41)
@@ -63,7 +65,16 @@ def hugetlb_swap_entry(s: Snapshot) -> Violations:
         {"entry": n.entry[rows]},
         {"entry": np.full(len(rows), "no swap entry")},
         int(inside.sum()),
+        # The slot that the stray entry happens to name will look used too often.
+        claims=(("swap_slot", _slots(s, rows)),),
     )
+
+
+def _slots(s: Snapshot, rows: I64) -> I64:
+    """Row of the swap slot that each non-present entry names, -1 where there is none."""
+    n = s.nonpresent
+    named = zip(n.swap_type[rows].tolist(), n.swap_offset[rows].tolist(), strict=True)
+    return np.array([find_slot(s.swap, kind, offset) for kind, offset in named], np.int64)
 
 
 @rule("hugetlb-mapped-by-stranger", group="hugetlb", invariant="I8", rank=9)

@@ -43,7 +43,7 @@ def _claims(s: Snapshot) -> _Claims:
     rows = np.flatnonzero(own & pages.readable & (pages.refcount > 0))
     head = rows[_swap_backed(s, rows, "swapbacked")]
     first, _ = page_words(s.layout, pages, head, "private")
-    return _Claims(head, first, folio_pages(s, head))
+    return _Claims(head, first, np.minimum(folio_pages(s, head), 1 << s.layout.pmd_order))
 
 
 def _unread(s: Snapshot) -> tuple[int, str]:
@@ -105,8 +105,8 @@ def swapcache_folio_unlisted(s: Snapshot) -> Violations:
     Look further: folioscope folio PFN; folioscope swap ENTRY
     """
     claims, slots = _claims(s), s.swap.slots
-    entry = expand_runs(claims.first.view(np.int64), np.minimum(claims.nr, 1 << 20))
-    owner = np.repeat(np.arange(len(claims.head)), np.minimum(claims.nr, 1 << 20))
+    entry = expand_runs(claims.first.view(np.int64), claims.nr)
+    owner = np.repeat(np.arange(len(claims.head)), claims.nr)
     pfn = s.pages.memmap.pfns_of_rows(claims.head)
     slot = rows_of(slots.entry, entry)
     there = (slot >= 0) & (slots.cache_pfn[np.maximum(slot, 0)] == pfn[owner]) if len(slots) else slot >= 0

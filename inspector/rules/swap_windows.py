@@ -8,6 +8,7 @@ from inspector.columns import I64, AnyArray, Mask
 from inspector.rules.windows import mm_in_flight
 from inspector.snapshot import Snapshot
 from inspector.tables.files import SHMEM
+from inspector.tables.locks import spinlock_word
 
 
 def tables_locked(s: Snapshot, table_rows: AnyArray) -> Mask:
@@ -16,15 +17,15 @@ def tables_locked(s: Snapshot, table_rows: AnyArray) -> Mask:
     Where the lock is not inside the descriptor (debugging kernels) nothing is told.
     """
     name = "struct ptdesc" if s.layout.has_struct("struct ptdesc") else "struct page"
-    field = s.layout.struct(name).find("ptl")
-    if field is None or field.size != 4 or not len(table_rows):
+    field = spinlock_word(s.layout.struct(name), "ptl")
+    if field is None or not len(table_rows):
         return np.zeros(len(table_rows), np.bool_)
     pfns = s.tables.pfn[table_rows].astype(np.uint64)
     memmap = s.layout.memmap
     raw = s.layout.memory.gather(
-        np.uint64(memmap.vmemmap) + pfns * np.uint64(memmap.page_size) + np.uint64(field.offset), 4
+        np.uint64(memmap.vmemmap) + pfns * np.uint64(memmap.page_size) + np.uint64(field.offset), field.size
     )
-    return raw.bytes.view(np.uint32).reshape(-1) != 0
+    return (raw.bytes != 0).sum(axis=1) > 0
 
 
 def entries_in_flight(s: Snapshot, rows: AnyArray) -> Mask:

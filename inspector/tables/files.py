@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, group_starts
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, distinct, group_starts
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
 from inspector.lib.xarray import XArrayEntries, walk_xarrays
 from inspector.tables.anon_vmas import rows_of
 from inspector.tables.inodes import Inodes, read_inodes
+from inspector.tables.locks import held
 from inspector.tables.pages import Pages
 from inspector.tables.swap_devices import max_swapfiles
 from inspector.tables.vmas import Vmas
@@ -151,7 +152,7 @@ def _named_by_folios(pages: Pages) -> U64:
     own = pages.head_row == np.arange(len(pages), dtype=np.int32)
     plain = (pages.type_ == 0) | (pages.type_ == type_code("hugetlb"))
     word = pages.mapping[own & plain & pages.readable & (pages.refcount > 0)]
-    return np.unique(word[(word != 0) & (word & np.uint64(7) == 0)])
+    return distinct(word[(word != 0) & (word & np.uint64(7) == 0)])
 
 
 def _swapped_inodes(layout: Layout) -> tuple[U64, int]:
@@ -190,7 +191,7 @@ def _read_spaces(layout: Layout, addr: U64) -> AddressSpaces:
     inodes = read_inodes(layout, host)
     own = inodes.readable & ((inodes.mapping == addr) | (inodes.data == addr))
     kind = _kinds(layout, struct.field("a_ops").column(raw.bytes), inodes)
-    lock = struct.field("i_pages.xa_lock").column(raw.bytes)
+    locked = held(struct, "i_pages.xa_lock", raw.bytes)
     none = np.full(len(addr), -1, np.int64)
     return AddressSpaces(
         addr=addr,
@@ -204,7 +205,7 @@ def _read_spaces(layout: Layout, addr: U64) -> AddressSpaces:
         swapped=_swapped(layout, host, own & (kind == SHMEM)),
         swap_type=none,
         first_slot=none.copy(),
-        in_motion=(lock != 0) | (own & (inodes.locked | inodes.freeing)),
+        in_motion=locked | (own & (inodes.locked | inodes.freeing)),
         is_inode=own & raw.valid,
         readable=raw.valid,
         broken=np.zeros(len(addr), np.bool_),

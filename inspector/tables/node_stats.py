@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from inspector.columns import U64
 from inspector.layout.kernel import Layout
 
 _MAX_NODES = 1024
@@ -15,12 +16,11 @@ def node_stats(layout: Layout) -> dict[str, int]:
     Empty when any part of it cannot be read: a partial sum would look like a wrong counter.
     """
     items, start = layout.enum("enum node_stat_item"), layout.target.symbol("vm_node_stat")
-    nodes = layout.target.symbol("node_data")
     nr = items.get("NR_VM_NODE_STAT_ITEMS", 0)
-    if not nr or nr > _MAX_NODES or start is None or nodes is None:
+    if not nr or nr > _MAX_NODES or start is None:
         return {}
     data = layout.memory.read(start, 8 * nr)
-    pointers = _nodes(layout, nodes)
+    pointers = _nodes(layout)
     if data is None or not len(pointers):
         return {}
     total = np.frombuffer(data, np.int64).copy()
@@ -36,8 +36,11 @@ def node_stats(layout: Layout) -> dict[str, int]:
     return {name: int(total[at]) for name, at in items.items() if at < nr}
 
 
-def _nodes(layout: Layout, start: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    """Addresses of the pglist_data of all nodes: node_data[] up to nr_node_ids."""
+def _nodes(layout: Layout) -> U64:
+    """Addresses of the pglist_data of all nodes: node_data[] up to nr_node_ids, or the only one without NUMA."""
+    start, only = layout.target.symbol("node_data"), layout.target.symbol("contig_page_data")
+    if start is None:
+        return np.array([only] if only is not None else [], np.uint64)
     nr = min(layout.variable("nr_node_ids", size=4) or 1, _MAX_NODES)
     raw, _ = layout.memory.read_range(start, 8 * nr)
     found = raw.view(np.uint64)

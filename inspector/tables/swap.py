@@ -6,16 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inspector.columns import I64, U8, U64, Mask, Table, expand_runs
+from inspector.columns import I64, U8, U64, Mask, Table, distinct, expand_runs
 from inspector.layout.kernel import Layout
 from inspector.tables.anon_vmas import rows_of
 from inspector.tables.files import FOLIO, SWAP, Files
 from inspector.tables.swap_devices import SwapDevices, build_devices, entry_offsets, entry_types, swap_entries
 from inspector.tables.swap_map import BAD, HAS_CACHE, SHMEM, read_map, slot_cache_entries
 from inspector.tables.swap_table import has_swap_table, read_tables
-
-_MAX_RUN = 1 << 20
-"""Slots that one entry of an xarray may cover; folios are smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ def build_swap(layout: Layout, files: Files, referred: U64) -> Swap:
     """
     devices = build_devices(layout)
     tables = has_swap_table(layout)
-    cached, cached_pfn = _cached(files)
+    cached, cached_pfn = _cached(files, 1 << layout.pmd_order)
     aside = np.unique(slot_cache_entries(layout)[0])
     whole = devices.readable.copy()
     parts = [_no_slots()]
@@ -97,7 +94,7 @@ def build_swap(layout: Layout, files: Files, referred: U64) -> Swap:
     return Swap(devices, slots, whole, counts_shmem, int((~whole & devices.in_use).sum()))
 
 
-def _cached(files: Files) -> tuple[U64, I64]:
+def _cached(files: Files, most: int) -> tuple[U64, I64]:
     """Each slot that a swapper address_space has a folio for, and that folio.
 
     Until 6.11 the index is the offset, since then what is left of it in its space; the space tells both apart.
@@ -105,7 +102,7 @@ def _cached(files: Files) -> tuple[U64, I64]:
     spaces, entries = files.spaces, files.entries
     rows = np.flatnonzero((entries.kind == FOLIO) & (spaces.kind[entries.space_idx] == SWAP))
     space = entries.space_idx[rows]
-    nr = np.minimum(entries.nr[rows], _MAX_RUN)
+    nr = np.minimum(entries.nr[rows], most)
     index = expand_runs(entries.index[rows], nr).astype(np.int64)
     first, owner = np.repeat(spaces.first_slot[space], nr), np.repeat(rows, nr)
     inside = index - first
@@ -124,7 +121,7 @@ def _device_slots(layout: Layout, devices: SwapDevices, row: int, others: U64) -
     if largest and devices.cluster_info[row] and has_swap_table(layout):
         in_table = read_tables(layout, devices, row)
     offsets += [part.offset for part in (in_map, in_table) if part is not None]
-    offset = np.unique(np.concatenate(offsets))
+    offset = distinct(np.concatenate(offsets))
     offset = offset[(offset >= 0) & (offset < largest)]
     slots = _blank(devices, row, offset)
     if in_table is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, U64, Mask, Table
 from inspector.layout.kernel import Layout
 from inspector.memory import CHUNK, HOLE
+from inspector.tables.locks import held
 
 SWP_USED, SWP_WRITEOK, SWP_HIBERNATION = 1 << 0, 1 << 1, 1 << 13
 """Flags of a device (include/linux/swap.h), the same from 6.1 to 7.3 where they exist."""
@@ -100,8 +101,9 @@ def records(layout: Layout, address: int, nr: int, size: int) -> Iterator[tuple[
 def build_devices(layout: Layout) -> SwapDevices:
     """Read the devices (mm/swapfile.c, swap_info)."""
     start = layout.target.symbol("swap_info")
-    nr = max_swapfiles(layout) if start is not None else 0
-    pointers, _ = layout.memory.read_range(start or 0, 8 * nr) if nr else (np.empty(0, np.uint8), None)
+    if start is None or not layout.has_struct("struct swap_info_struct"):
+        return _no_devices()  # CONFIG_SWAP is off
+    pointers, _ = layout.memory.read_range(start, 8 * max_swapfiles(layout))
     addr = pointers.view(np.uint64)
     types = np.flatnonzero(addr).astype(np.uint8)
     addr = addr[types]
@@ -114,7 +116,7 @@ def build_devices(layout: Layout) -> SwapDevices:
 
     largest = column("max")
     clusters = column("cluster_info").view(np.uint64)
-    locked = column("lock") != 0
+    locked = held(struct, "lock", raw.bytes)
     for row in np.flatnonzero(clusters).tolist():
         locked[row] |= _clusters_locked(layout, int(clusters[row]), int(largest[row]))
     return SwapDevices(
@@ -134,6 +136,12 @@ def build_devices(layout: Layout) -> SwapDevices:
     )
 
 
+def _no_devices() -> SwapDevices:
+    i64, no = np.empty(0, np.int64), np.empty(0, np.bool_)
+    u64 = i64.view(np.uint64)
+    return SwapDevices(i64.astype(np.uint8), u64, u64, i64.astype(np.int32), i64, i64, i64, u64, u64, u64, u64, no, no)
+
+
 def slots_per_cluster(layout: Layout) -> int:
     """SWAPFILE_CLUSTER, mm/swap.h: as many as a PMD has entries with CONFIG_THP_SWAP, which all supported ones have."""
     if layout.has_struct("struct swap_table"):
@@ -143,6 +151,5 @@ def slots_per_cluster(layout: Layout) -> int:
 
 def _clusters_locked(layout: Layout, address: int, slots: int) -> bool:
     struct = layout.struct("struct swap_cluster_info")
-    field = struct.field("lock")
     nr = -(-slots // slots_per_cluster(layout))
-    return any(field.column(raw).any() for _, raw, _ in records(layout, address, nr, struct.size))
+    return any(held(struct, "lock", raw).any() for _, raw, _ in records(layout, address, nr, struct.size))

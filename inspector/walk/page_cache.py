@@ -15,6 +15,9 @@ from inspector.tables.files import FOLIO, SPACE_KINDS, SWAP, Files
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
 
+_MAX_ORDER = 20
+"""A larger order is damage; nothing is repeated so often."""
+
 
 class CacheParts(Protocol):
     """The tables that this walk needs."""
@@ -93,7 +96,8 @@ def folio_pages(parts: CacheParts, head_rows: I64) -> I64:
     folio = parts.folio_of_page[head_rows]
     if not len(parts.folios):
         return np.ones(len(head_rows), np.int64)
-    return np.where(folio >= 0, parts.folios.nr_pages[np.maximum(folio, 0)], 1)
+    order = np.minimum(parts.folios.order[np.maximum(folio, 0)], _MAX_ORDER).astype(np.int64)
+    return np.where(folio >= 0, np.int64(1) << order, 1)
 
 
 def compare_cache(parts: CacheParts) -> PageCache:

@@ -8,16 +8,13 @@ from typing import Protocol
 import numpy as np
 
 from inspector.arch.base import Bit, Kind
-from inspector.columns import I64, U64, AnyArray, Mask, Table, expand_runs
+from inspector.columns import I64, U64, AnyArray, Mask, Table, distinct, expand_runs
 from inspector.layout.kernel import Layout
 from inspector.tables.anon_vmas import rows_of
 from inspector.tables.files import SWAP_ENTRY, Files
 from inspector.tables.swap import Swap, SwapSlots
 from inspector.tables.swap_devices import TYPE_SHIFT, max_swapfiles, swap_entries
 from inspector.walk.mappings import NonPresent
-
-_MAX_RUN = 1 << 20
-"""Slots that one entry of a page cache may cover; folios are smaller."""
 
 
 class SwapParts(Protocol):
@@ -85,7 +82,7 @@ def shmem_swap(layout: Layout, files: Files) -> tuple[AnyArray, U64, U64]:
     first = entries.value[rows] >> np.uint64(1)
     device = (first >> TYPE_SHIFT) < np.uint64(max_swapfiles(layout))
     rows, first = rows[device], first[device]
-    nr = np.minimum(entries.nr[rows], _MAX_RUN)
+    nr = np.minimum(entries.nr[rows], 1 << layout.pmd_order)  # no folio that is swapped whole is larger
     step = expand_runs(np.zeros(len(rows), np.int64), nr)
     return (
         np.repeat(entries.space_idx[rows], nr),
@@ -98,7 +95,7 @@ def referred_entries(layout: Layout, nonpresent: NonPresent, files: Files) -> U6
     """Entries that anything refers to, each once."""
     rows = swap_rows(nonpresent)
     in_tables = swap_entries(nonpresent.swap_type[rows], nonpresent.swap_offset[rows])
-    return np.unique(np.concatenate([in_tables, shmem_swap(layout, files)[2]]))
+    return distinct(np.concatenate([in_tables, shmem_swap(layout, files)[2]]))
 
 
 def rebuild_swap_refs(parts: SwapParts) -> SwapRefs:
@@ -109,9 +106,9 @@ def rebuild_swap_refs(parts: SwapParts) -> SwapRefs:
     entry = np.concatenate([swap_entries(nonpresent.swap_type[rows], nonpresent.swap_offset[rows]), shmem])
     n, k = len(rows), len(shmem)
     bits = np.zeros(n, np.uint16)
-    for level in np.unique(nonpresent.level[rows]).tolist():
-        here = nonpresent.level[rows] == level
-        bits[here] = parts.layout.arch.nonpresent_bits(level, nonpresent.entry[rows[here]])
+    for shape in parts.layout.arch.shapes:
+        here = nonpresent.level[rows] == shape.level
+        bits[here] = parts.layout.arch.nonpresent_bits(shape.level, nonpresent.entry[rows[here]])
     users = SwapUsers(
         entry=entry,
         slot_idx=rows_of(slots.entry, entry),
