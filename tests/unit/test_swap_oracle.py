@@ -41,7 +41,12 @@ def test_swap_of_every_anonymous_vma(pair: Pair) -> None:
     entries = np.bincount(s.nonpresent.vma_idx[rows[rows >= 0]], minlength=len(s.vmas))
     pid = s.mms.pid[s.vmas.mm_idx]
     ours = {(int(p), int(a)): 4 * int(n) for p, a, n in zip(pid, s.vmas.start, entries, strict=True)}
-    told = {(p.pid, v.start): v.kb["Swap"] for p in oracle.processes for v in p.vmas if "Swap" in v.kb and not v.name.startswith("/")}
+    told = {
+        (p.pid, v.start): v.kb["Swap"]
+        for p in oracle.processes
+        for v in p.vmas
+        if "Swap" in v.kb and not v.name.startswith("/")
+    }
     compared = {key: (ours[key], kb) for key, kb in told.items() if key in ours}
     assert len(compared) > 500
     assert [key for key, (mine, theirs) in compared.items() if mine != theirs] == []
