@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Kind, Level
-from inspector.columns import I32, Mask
+from inspector.columns import I32, I64, Mask
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
 from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_UNREADABLE
@@ -62,8 +62,27 @@ def table_shared_wrongly(s: Snapshot) -> Violations:
     legal = (tables.level == Level.PMD) & _in_hugetlb(s, tables.mm_idx, np.arange(len(tables), dtype=np.int64))
     rows = np.flatnonzero(again & ~legal)
     return Violations(
-        "table", rows, {"owners": s.table_owners(rows)}, {"owners": np.ones(len(rows), np.int64)}, len(tables)
+        "table",
+        rows,
+        {"owners": s.table_owners(rows)},
+        {"owners": np.ones(len(rows), np.int64)},
+        len(tables),
+        # Everything below the table is found in both address spaces, and spoils the counters of one.
+        claims=(
+            ("page_table", rows),
+            ("page_table", _first_of(s, rows)),
+            ("mm", tables.mm_idx[rows]),
+            ("mm", tables.mm_idx[_first_of(s, rows)]),
+        ),
     )
+
+
+def _first_of(s: Snapshot, rows: I64) -> I64:
+    """The row that stands for the same table page as each of the given ones."""
+    first = np.flatnonzero(s.tables.first)
+    order = np.argsort(s.tables.pfn[first], kind="stable")
+    at = np.searchsorted(s.tables.pfn[first[order]], s.tables.pfn[rows])
+    return first[order[at]]
 
 
 def _in_hugetlb(s: Snapshot, mm_idx: I32, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Mask:
@@ -133,6 +152,7 @@ def entry_outside_vma(s: Snapshot) -> Violations:
         unchecked if s.missing.counts.get("VMAs") or s.missing.counts.get("VMA tree nodes") else 0,
         "VMAs of some processes are missing" if unchecked else "",
         {"entries": m.nr[rows]},
+        depends=(("page_table", m.table_idx[rows]),),
     )
 
 
@@ -155,4 +175,5 @@ def nonpresent_entry_outside_vma(s: Snapshot) -> Violations:
         {"vma": np.full(len(rows), "none")},
         {"vma": np.full(len(rows), "one that holds the address")},
         int(known.sum()),
+        depends=(("page_table", n.table_idx[rows]),),
     )

@@ -44,6 +44,7 @@ def rss_mismatch(s: Snapshot) -> Violations:
         int(able.sum()),
         unchecked,
         "page tables, struct pages or per-CPU counters of some processes are missing" if unchecked else "",
+        depends=(("mm", rows),),
         transient=mm_in_flight(s)[rows],
     )
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import tests.faults.more_catalogue
 import tests.faults.rmap_catalogue
 from inspector.check.run import run_check
 from inspector.findings import Report
+from inspector.rules import all_rules
 from tests.faults.catalogue import CATALOGUE
 from tests.faults.overlay import KERNELS, core_path, planted, sound
 from tests.faults.plants import MissingError, Planted
@@ -23,12 +26,19 @@ NOT_ON = {
         "mm-id-given-to-nobody",
         "shared-flag-of-a-shared-folio-cleared",
         "hugetlb-folio-with-a-mapped-pages-word",
+        "shared-flag-left-on-an-unmapped-folio",
+        "vma-marked-as-detached",
     },
-    "6.12": {"mm-id-slot-raised", "mm-id-given-to-nobody", "shared-flag-of-a-shared-folio-cleared"},
+    "6.12": {
+        "shared-flag-left-on-an-unmapped-folio",
+        "mm-id-slot-raised",
+        "mm-id-given-to-nobody",
+        "shared-flag-of-a-shared-folio-cleared",
+    },
     "7.3": set[str](),
 }
 
-assert tests.faults.rmap_catalogue  # its faults are in the catalogue
+assert tests.faults.rmap_catalogue and tests.faults.more_catalogue  # their faults are in the catalogue
 
 
 @pytest.fixture(
@@ -80,3 +90,9 @@ def test_counter_findings_offer_the_mappings_that_prove_them() -> None:
     assert finding.evidence.nr_mappings == int(finding.expected["_mapcount"] or 0) + 1
     assert all(m.pfn == fault.pfn for m in finding.evidence.mappings)
     assert {m.level for m in finding.evidence.mappings} == {"PTE"}
+
+
+def test_every_rule_is_planted_or_tested_somewhere() -> None:
+    """A rule that no test names could be dead without anybody noticing."""
+    tests = "".join(p.read_text() for p in Path(__file__).parents[1].rglob("*.py") if p != Path(__file__))
+    assert [r.slug for r in all_rules() if f'"{r.slug}"' not in tests] == []
