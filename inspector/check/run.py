@@ -216,6 +216,12 @@ def _look(s: Snapshot, kind: str, subject: Subject) -> str:
     opened = {"core": f"-c {path}", "kdump": f"-c {path}", "qemu": f"--qemu {path}"}.get(s.target.kind, "-k")
     if kind in ("ksm", "stable_node", "hstate"):
         return f"folioscope {opened} {'hugetlb' if kind == 'hstate' else 'ksm'}"
+    if kind.startswith("swap_"):
+        return f"folioscope {opened} swap"
+    if kind == "anon_vma" and subject.address is not None:
+        return f"folioscope {opened} anon-vma {subject.address:#x}"
+    if kind in ("space", "i_mmap", "cached_space") and subject.address is not None:
+        return f"folioscope {opened} file {subject.address:#x}"
     process = str(subject.pid) if subject.pid is not None else f"{subject.mm:#x}" if subject.mm is not None else ""
     if kind in ("page", "folio") and subject.pfn is not None:
         return f"folioscope {opened} folio {subject.pfn:#x}"

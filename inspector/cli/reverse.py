@@ -1,0 +1,114 @@
+"""The commands that follow the kernel's own links: reverse maps, files, KSM, hugetlb and swap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inspector.cli.params import DoorCommand, Number, Settings
+from inspector.cli.places import as_option, find_place
+from inspector.errors import Exit
+
+if TYPE_CHECKING:
+    from inspector.report.screen import Screen
+    from inspector.snapshot import Snapshot
+
+
+def _show(
+    settings: Settings, build: Callable[[Snapshot], Any], render: Callable[[Screen, Any], Iterable[str]]
+) -> tuple[Snapshot, Any]:
+    """Open the target, build a report under a progress bar, and print it."""
+    from inspector.check.run import prepare  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.cli.progress import Progress  # noqa: PLC0415
+
+    with Progress(settings) as progress:
+        progress("opening", 0, 1)
+        snapshot = settings.snapshot()
+        prepare(snapshot, progress)
+        report = build(snapshot)
+    if settings.format == "json":
+        settings.output.json(report)
+    else:
+        settings.output.lines(render(settings.output.screen, report))
+    return snapshot, report
+
+
+def _code(snapshot: Snapshot) -> int:
+    return Exit.CLEAN if snapshot.missing.complete else Exit.INCOMPLETE
+
+
+@click.command(cls=DoorCommand, schemas=("inspector.report.rmap:RmapReport",))
+@click.argument("place", metavar="PLACE")
+@as_option
+@click.pass_obj
+def rmap(settings: Settings, place: str, form: str | None) -> int:
+    """Show a folio's mappings twice: by the kernel's own road, each step of it, and by the page tables.
+
+    PLACE is as for folio. Exit code 1 when the two differ: a mapping that the road does not lead to can be neither
+    swapped out nor migrated, and survives truncation.
+    """
+    from inspector.report.rmap import build_rmap, render_rmap  # noqa: PLC0415
+
+    snapshot, report = _show(settings, lambda s: build_rmap(s, find_place(s, place, form)), render_rmap)
+    return _code(snapshot) if report.agree else Exit.FINDINGS
+
+
+@click.command(cls=DoorCommand, name="anon-vma", schemas=("inspector.report.anon_vma:AnonVmaReport",))
+@click.argument("address", type=Number(), metavar="ADDRESS")
+@click.pass_obj
+def anon_vma(settings: Settings, address: int) -> int:
+    """Show the family of an anon_vma as a tree, who uses each member, and the interval tree of the one asked for.
+
+    ADDRESS is that of an anon_vma, or of a VMA that has one; rmap and vmas show both.
+    """
+    from inspector.report.anon_vma import build_anon_vma, find_anon_vma, render_anon_vma  # noqa: PLC0415
+
+    snapshot, _ = _show(settings, lambda s: build_anon_vma(s, find_anon_vma(s, address)), render_anon_vma)
+    return _code(snapshot)
+
+
+@click.command(cls=DoorCommand, schemas=("inspector.report.file:FileReport",))
+@click.argument("name", metavar="PATH|INODE|ADDRESS")
+@click.pass_obj
+def file(settings: Settings, name: str) -> int:
+    """Show who maps which part of a file, and its page cache by order of folio.
+
+    The file is named by a path as vmas shows it, by its inode number, or by the address of its address_space or inode.
+    """
+    from inspector.report.file import build_file, find_file, render_file  # noqa: PLC0415
+
+    snapshot, _ = _show(settings, lambda s: build_file(s, find_file(s, name)), render_file)
+    return _code(snapshot)
+
+
+@click.command(cls=DoorCommand, schemas=("inspector.report.ksm:KsmReport",))
+@click.pass_obj
+def ksm(settings: Settings) -> int:
+    """Show KSM's stable nodes, their pages and who maps them, beside its own totals."""
+    from inspector.report.ksm import build_ksm_report, render_ksm  # noqa: PLC0415
+
+    snapshot, _ = _show(settings, build_ksm_report, render_ksm)
+    return _code(snapshot)
+
+
+@click.command(cls=DoorCommand, schemas=("inspector.report.hugetlb:HugetlbReport",))
+@click.pass_obj
+def hugetlb(settings: Settings) -> int:
+    """Show hugetlb's pools, folios, VMAs and shared page tables."""
+    from inspector.report.hugetlb import build_hugetlb_report, render_hugetlb  # noqa: PLC0415
+
+    snapshot, _ = _show(settings, build_hugetlb_report, render_hugetlb)
+    return _code(snapshot)
+
+
+@click.command(cls=DoorCommand, schemas=("inspector.report.swap:SwapReport",))
+@click.argument("entry", required=False, metavar="[TYPE:OFFSET]")
+@click.pass_obj
+def swap(settings: Settings, entry: str | None) -> int:
+    """Show the swap devices, or one slot: its count, its folio in the swap cache, and everybody who refers to it."""
+    from inspector.report.swap import build_swap, render_swap  # noqa: PLC0415
+
+    snapshot, _ = _show(settings, lambda s: build_swap(s, entry), render_swap)
+    return _code(snapshot)

@@ -1,0 +1,194 @@
+"""One anon_vma: its family, who uses each member, and its interval tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from inspector.errors import UsageError
+from inspector.report.mappings import owner_of
+from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.snapshot import Snapshot
+from inspector.tables.anon_vmas import rows_of, vma_rows
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One anon_vma of a family; stored counters beside rebuilt ones."""
+
+    address: int
+    parent: int
+    depth: int
+    """Generations below the root."""
+    refcount: int
+    num_children: int
+    children: int
+    num_active_vmas: int
+    active_vmas: int
+    chains: int
+    """In its interval tree."""
+    processes: list[str]
+    """Whose VMAs it is the anon_vma of."""
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """One anon_vma_chain of the interval tree, in the order of offsets."""
+
+    address: int
+    depth: int
+    """Below the top of the tree."""
+    first: int
+    last: int
+    subtree_last: int
+    true_subtree_last: int
+    vma: int
+    start: int | None
+    end: int | None
+    pid: int | None
+    comm: str | None
+    on_list: bool
+
+
+class AnonVmaReport(msgspec.Struct, frozen=True):
+    """The object that ``anon-vma --format json`` prints."""
+
+    schema: Literal["folioscope.anon_vma/1"]
+    address: int
+    root: int
+    family: list[Member]
+    tree: list[Chain]
+
+
+def find_anon_vma(s: Snapshot, address: int) -> int:
+    """Row of the anon_vma of an address: its own, or that of a VMA which has one.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    table = s.anon_rmap.anon_vmas
+    row = int(rows_of(table.addr, np.array([address], np.uint64))[0])
+    if row < 0:
+        vma = int(vma_rows(s.vmas, np.array([address], np.uint64))[0])
+        row = int(rows_of(table.addr, s.vmas.anon_vma[vma : vma + 1])[0]) if vma >= 0 else -1
+    if row < 0:
+        todo = "Give the address of an anon_vma or of a VMA that has one; folioscope rmap PFN shows a folio's"
+        raise UsageError("there is no anon_vma of that address", f"{address:#x}", todo)
+    return row
+
+
+def build_anon_vma(s: Snapshot, row: int) -> AnonVmaReport:
+    """The family of one anon_vma, and its tree."""
+    table = s.anon_rmap.anon_vmas
+    root = int(table.root_idx[row]) if table.root_idx[row] >= 0 else row
+    members = np.flatnonzero(table.root_idx == root)
+    depths = {root: 0}
+    order = [root]
+    for parent in order:
+        below = members[(table.parent_idx[members] == parent) & (members != parent)].tolist()
+        for child in reversed(below):
+            if child not in depths:
+                depths[child] = depths[parent] + 1
+                order.insert(order.index(parent) + 1, child)
+    order += [m for m in members.tolist() if m not in depths]
+    return AnonVmaReport(
+        "folioscope.anon_vma/1",
+        int(table.addr[row]),
+        int(table.addr[root]),
+        [_member(s, m, depths.get(m, 0)) for m in order],
+        _tree(s, row),
+    )
+
+
+def _member(s: Snapshot, row: int, depth: int) -> Member:
+    table, avcs = s.anon_rmap.anon_vmas, s.anon_rmap.avcs
+    users = np.flatnonzero(s.vmas.anon_vma == table.addr[row])
+    names = []
+    for mm in np.unique(s.vmas.mm_idx[users]).tolist():
+        address, pid, comm = owner_of(s, mm)
+        names.append(f"{pid} {comm}" if pid is not None else f"mm {address:#x}")
+    children = int(((table.parent_idx == row) & (table.tree != 0)).sum())
+    counts = int(table.refcount[row]), int(table.num_children[row]), children, int(table.num_active_vmas[row])
+    chains = int((avcs.tree_idx == row).sum())
+    return Member(int(table.addr[row]), int(table.parent[row]), depth, *counts, len(users), chains, names)
+
+
+def _tree(s: Snapshot, row: int) -> list[Chain]:
+    avcs, vmas = s.anon_rmap.avcs, s.vmas
+    rows = np.flatnonzero(avcs.tree_idx == row)
+    rows = rows[np.lexsort((avcs.last[rows], avcs.first[rows]))]
+    out = []
+    for r in rows.tolist():
+        vma = int(avcs.vma_idx[r])
+        pid, comm = owner_of(s, int(vmas.mm_idx[vma]))[1:] if vma >= 0 else (None, None)
+        chain = Chain(
+            address=int(avcs.addr[r]),
+            depth=int(avcs.tree_depth[r]),
+            first=int(avcs.first[r]),
+            last=int(avcs.last[r]),
+            subtree_last=int(avcs.subtree_last[r]),
+            true_subtree_last=int(avcs.true_subtree_last[r]),
+            vma=int(avcs.vma[r]),
+            start=int(vmas.start[vma]) if vma >= 0 else None,
+            end=int(vmas.end[vma]) if vma >= 0 else None,
+            pid=pid,
+            comm=comm,
+            on_list=bool(avcs.list_vma_idx[r] >= 0),
+        )
+        out.append(chain)
+    return out
+
+
+_FAMILY = (
+    Column("anon_vma"),
+    Column("refcount", right=True),
+    Column("children", right=True),
+    Column("active VMAs", right=True),
+    Column("chains", right=True),
+    Column("processes"),
+)
+_TREE = (
+    Column("offsets"),
+    Column("subtree last", right=True),
+    Column("depth", right=True),
+    Column("pid", right=True, style="bold"),
+    Column("comm"),
+    Column("VMA"),
+    Column("chain", right=True),
+    Column("", style="fail"),
+)
+
+
+def render_anon_vma(screen: Screen, report: AnonVmaReport) -> Iterator[str]:
+    """The report for people."""
+    yield from render_facts(
+        screen, [("anon_vma", f"{report.address:#x}"), ("root", f"{report.root:#x}: its rwsem guards the family")]
+    )
+    yield ""
+    yield screen.paint("bold", f"family: {len(report.family)} anon_vmas")
+    yield from render_table(screen, _FAMILY, [_member_cells(m, report.address) for m in report.family])
+    yield ""
+    yield screen.paint("bold", f"interval tree of {report.address:#x}: {len(report.tree)} chains, by page offset")
+    yield from render_table(screen, _TREE, [_chain_cells(c) for c in report.tree])
+
+
+def _both(stored: int, rebuilt: int) -> str:
+    return str(stored) if stored == rebuilt else f"{stored} (rebuilt {rebuilt})"
+
+
+def _member_cells(m: Member, asked: int) -> tuple[str, ...]:
+    mark = " <" if m.address == asked else ""
+    counts = _both(m.num_children, m.children), _both(m.num_active_vmas, m.active_vmas)
+    return f"{'  ' * m.depth}{m.address:#x}{mark}", str(m.refcount), *counts, str(m.chains), ", ".join(m.processes)
+
+
+def _chain_cells(c: Chain) -> tuple[str, ...]:
+    bounds = f"{c.start:#x}-{c.end:#x}" if c.start is not None else f"vma {c.vma:#x} of no process"
+    last = f"{c.subtree_last:#x}"
+    if c.subtree_last != c.true_subtree_last:
+        last += f" (must be {c.true_subtree_last:#x})"
+    pid = "" if c.pid is None else str(c.pid)
+    odd = "" if c.on_list else "not on its VMA's list"
+    offsets = f"{c.first:#x}-{c.last:#x}"
+    return offsets, last, str(c.depth), pid, c.comm or "", bounds, f"{c.address:#x}", odd

@@ -1,0 +1,169 @@
+"""One file: who maps which part of it, and its page cache by order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from inspector.errors import UsageError
+from inspector.report.mappings import owner_of
+from inspector.report.processes import perms
+from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.snapshot import Snapshot
+from inspector.tables.anon_vmas import rows_of
+from inspector.text import counted, parse_number
+from inspector.walk.cache_view import OrderView, cache_by_order, cache_of, find_spaces
+from inspector.walk.names import file_paths
+from inspector.walk.page_cache import space_name
+
+
+class Mapper(msgspec.Struct, frozen=True):
+    """One VMA that maps the file."""
+
+    mm: int
+    pid: int | None
+    comm: str | None
+    vma: int
+    start: int
+    end: int
+    perms: str
+    pgoff: int
+    in_tree: bool
+    """Whether it is in the file's i_mmap tree, where rmap looks."""
+
+
+class OrderOfFolios(msgspec.Struct, frozen=True):
+    """Folios of one order in the page cache."""
+
+    order: int
+    folios: int
+    pages: int
+    dirty_pages: int
+    writeback_pages: int
+
+
+class FileReport(msgspec.Struct, frozen=True):
+    """The object that ``file --format json`` prints."""
+
+    schema: Literal["folioscope.file/1"]
+    address_space: int
+    inode: int
+    ino: int
+    name: str
+    nrpages: int
+    i_mmap_writable: int | None
+    tree_vmas: int
+    mappers: list[Mapper]
+    orders: list[OrderOfFolios]
+
+
+def find_file(s: Snapshot, asked: str) -> int:
+    """Row of the address_space that an address, an inode number or a path names.
+
+    Raises:
+        UsageError: There is none, or several.
+    """
+    number = parse_number(asked)
+    rows = (
+        find_spaces(s.files, address=number, ino=number)
+        if number is not None and number < 1 << 64
+        else _by_path(s, asked)
+    )
+    if not len(rows):
+        todo = "Give a path as folioscope vmas shows it, an inode number, or an address_space or inode address"
+        raise UsageError("no cached or mapped file has that name", asked, todo)
+    if len(rows) > 1:
+        found = ", ".join(f"{int(s.files.spaces.addr[r]):#x} ({space_name(s, r)})" for r in rows.tolist()[:8])
+        raise UsageError("several files have that name", asked, f"Give one of the address_spaces {found}")
+    return int(rows[0])
+
+
+def _by_path(s: Snapshot, path: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    files, vma = np.unique(s.vmas.file[s.vmas.file != 0], return_index=True)
+    vma = np.flatnonzero(s.vmas.file)[vma]
+    same = np.array([name == path for name in file_paths(s.layout, files)], np.bool_)
+    space = np.unique(s.file_rmap.space_of_vma[vma[same]]) if same.any() else np.empty(0, np.int32)
+    at = rows_of(s.files.spaces.addr, s.file_rmap.spaces.addr[space[space >= 0]])
+    return at[at >= 0].astype(np.int64)
+
+
+def build_file(s: Snapshot, row: int) -> FileReport:
+    """Everything about one file."""
+    spaces, rmap = s.files.spaces, s.file_rmap
+    address = int(spaces.addr[row])
+    mapped = int(rows_of(rmap.spaces.addr, spaces.addr[row : row + 1])[0])
+    vmas = np.flatnonzero(rmap.space_of_vma == mapped) if mapped >= 0 else np.empty(0, np.int64)
+    orders = cache_by_order(cache_of(s, row))
+    return FileReport(
+        "folioscope.file/1",
+        address,
+        int(spaces.host[row]),
+        int(spaces.ino[row]),
+        _name(s, row, vmas),
+        int(spaces.nrpages[row]),
+        int(rmap.spaces.writable[mapped]) if mapped >= 0 else None,
+        int((rmap.nodes.space_idx == mapped).sum()) if mapped >= 0 else 0,
+        [_mapper(s, int(v)) for v in vmas],
+        [_order(orders, i) for i in range(len(orders))],
+    )
+
+
+def _order(orders: OrderView, i: int) -> OrderOfFolios:
+    columns = orders.order, orders.folios, orders.pages, orders.dirty, orders.writeback
+    return OrderOfFolios(*(int(c[i]) for c in columns))
+
+
+def _name(s: Snapshot, row: int, vmas: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
+    """The path by which a process mapped it, else what the inode tells."""
+    return file_paths(s.layout, s.vmas.file[vmas[:1]])[0] if len(vmas) else space_name(s, row)
+
+
+def _mapper(s: Snapshot, vma: int) -> Mapper:
+    v = s.vmas
+    mm, pid, comm = owner_of(s, int(v.mm_idx[vma]))
+    bounds = int(v.start[vma]), int(v.end[vma])
+    in_tree = bool(s.file_rmap.in_tree[vma])
+    return Mapper(mm, pid, comm, int(v.addr[vma]), *bounds, perms(int(v.flags[vma])), int(v.pgoff[vma]), in_tree)
+
+
+_MAPPERS = (
+    Column("pid", right=True, style="bold"),
+    Column("comm"),
+    Column("start", right=True),
+    Column("end", right=True),
+    Column("perms"),
+    Column("pgoff", right=True),
+    Column("vma", right=True),
+    Column("", style="fail"),
+)
+_ORDERS = tuple(Column(name, right=True) for name in ("order", "folios", "pages", "dirty", "writeback"))
+
+
+def render_file(screen: Screen, report: FileReport) -> Iterator[str]:
+    """The report for people."""
+    writable = "" if report.i_mmap_writable is None else f", i_mmap_writable {report.i_mmap_writable}"
+    yield from render_facts(
+        screen,
+        [
+            ("file", report.name or "without a name"),
+            ("inode", f"{report.inode:#x}, number {report.ino}"),
+            ("address_space", f"{report.address_space:#x}, {counted(report.nrpages, 'page')} cached"),
+            ("i_mmap", f"{counted(report.tree_vmas, 'VMA')}{writable}"),
+        ],
+    )
+    if report.orders:
+        yield ""
+        rows = [tuple(map(str, msgspec.structs.astuple(o))) for o in report.orders]
+        yield from render_table(screen, _ORDERS, rows)
+    yield ""
+    yield screen.paint("bold", f"mapped by {counted(len(report.mappers), 'VMA')}")
+    yield from render_table(screen, _MAPPERS, [_cells(m) for m in report.mappers])
+
+
+def _cells(m: Mapper) -> tuple[str, ...]:
+    pid = "" if m.pid is None else str(m.pid)
+    odd = "" if m.in_tree else "not in the i_mmap tree"
+    return pid, m.comm or "", f"{m.start:#x}", f"{m.end:#x}", m.perms, f"{m.pgoff:#x}", f"{m.vma:#x}", odd

@@ -1,0 +1,184 @@
+"""Swap devices with what their slots add up to, or one slot and everybody who refers to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from inspector.errors import UsageError
+from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.snapshot import Snapshot
+from inspector.text import clean_bytes, parse_number
+from inspector.walk.swap_view import find_slot, slot_exists, slot_users, swap_devices
+
+_OFFSET_BITS = 58
+
+
+class SwapDevice(msgspec.Struct, frozen=True):
+    """One device; sizes as /proc/swaps shows them, the rest in slots."""
+
+    type: int
+    path: str
+    partition: bool
+    priority: int
+    size_kb: int
+    used_kb: int
+    used: int
+    stored_inuse_pages: int
+    cached: int
+    shared: int
+    shmem: int
+    pte_refs: int
+    shmem_refs: int
+    whole: bool
+
+
+class SlotUser(msgspec.Struct, frozen=True):
+    """One reference to a slot: an entry of a page table, or a page of a shmem file."""
+
+    kind: Literal["page table", "shmem"]
+    mm: int | None
+    pid: int | None
+    comm: str | None
+    va: int | None
+    entry: int | None
+    exclusive: bool
+    address_space: int | None
+    ino: int | None
+    index: int | None
+
+
+class SwapSlot(msgspec.Struct, frozen=True):
+    """One slot."""
+
+    type: int
+    offset: int
+    raw: int
+    count: int
+    """References as stored, continuations added; -1 when it cannot be told."""
+    bad: bool
+    cached: bool
+    cache_pfn: int | None
+    users: list[SlotUser]
+
+
+class SwapReport(msgspec.Struct, frozen=True):
+    """The object that ``swap --format json`` prints."""
+
+    schema: Literal["folioscope.swap/1"]
+    devices: list[SwapDevice]
+    slot: SwapSlot | None
+
+
+def build_swap(s: Snapshot, asked: str | None) -> SwapReport:
+    """The devices, and one slot when it is asked for.
+
+    Raises:
+        UsageError: The slot cannot be understood, or no device in use has it.
+    """
+    d = swap_devices(s)
+    devices = [
+        SwapDevice(
+            type=int(d.type_[i]),
+            path=str(d.path[i]),
+            partition=bool(d.is_partition[i]),
+            priority=int(d.prio[i]),
+            size_kb=int(d.size_kb[i]),
+            used_kb=int(d.used_kb[i]),
+            used=int(d.used[i]),
+            stored_inuse_pages=int(d.inuse_pages[i]),
+            cached=int(d.cached[i]),
+            shared=int(d.shared[i]),
+            shmem=int(d.shmem[i]),
+            pte_refs=int(d.pte_refs[i]),
+            shmem_refs=int(d.shmem_refs[i]),
+            whole=bool(d.whole[i]),
+        )
+        for i in range(len(d))
+    ]
+    return SwapReport("folioscope.swap/1", devices, None if asked is None else _slot(s, asked))
+
+
+def _slot(s: Snapshot, asked: str) -> SwapSlot:
+    kind, colon, offset = asked.partition(":")
+    numbers = [parse_number(word) for word in ((kind, offset) if colon else (asked,))]
+    if any(n is None for n in numbers):
+        raise UsageError("this is no swap entry", asked, "Give TYPE:OFFSET, or the entry as one number")
+    values = [n or 0 for n in numbers]
+    type_, at = (values[0], values[1]) if colon else (values[0] >> _OFFSET_BITS, values[0] & ((1 << _OFFSET_BITS) - 1))
+    if at >= 1 << 50 or not slot_exists(s.swap, type_, at):
+        raise UsageError("no swap device in use has that slot", asked, "folioscope swap lists the devices")
+    row = find_slot(s.swap, type_, at)
+    if row < 0:
+        return SwapSlot(type_, at, 0, 0, False, False, None, [])
+    slots, users = s.swap.slots, slot_users(s, row)
+    pfn = int(slots.cache_pfn[row])
+    made = []
+    for i in range(len(users)):
+        if users.is_shmem[i]:
+            file = int(users.space[i]), int(users.ino[i]), int(users.index[i])
+            made.append(SlotUser("shmem", None, None, None, None, None, bool(users.exclusive[i]), *file))
+            continue
+        pid = int(users.pid[i])
+        who = int(users.mm[i]), pid if pid >= 0 else None, clean_bytes(bytes(users.comm[i])) if pid >= 0 else None
+        entry = int(users.va[i]), int(users.entry[i]), bool(users.exclusive[i])
+        made.append(SlotUser("page table", *who, *entry, None, None, None))
+    return SwapSlot(
+        type_, at, int(slots.raw[row]), int(slots.count[row]), bool(slots.is_bad[row]), bool(slots.has_cache[row]),
+        pfn if pfn >= 0 else None, made,
+    )  # fmt: skip
+
+
+_DEVICES = (
+    Column("type", right=True, style="bold"),
+    Column("device"),
+    *(
+        Column(name, right=True)
+        for name in ("priority", "size kB", "used kB", "slots used", "stored", "cached", "shared", "shmem", "PTEs")
+    ),
+    Column("", style="yellow"),
+)
+_USERS = (
+    Column("pid", right=True, style="bold"),
+    Column("comm"),
+    Column("va", right=True),
+    Column("entry", right=True),
+    Column("shmem inode", right=True),
+    Column("index", right=True),
+    Column("attributes"),
+)
+
+
+def render_swap(screen: Screen, report: SwapReport) -> Iterator[str]:
+    """The report for people."""
+    if report.slot is None:
+        if not report.devices:
+            yield "no swap device is in use"
+            return
+        yield from render_table(screen, _DEVICES, [_device_cells(d) for d in report.devices])
+        return
+    slot = report.slot
+    cache = f"pfn {slot.cache_pfn:#x}" if slot.cache_pfn is not None else "marked" if slot.cached else "no"
+    facts = [
+        ("slot", f"{slot.type}:{slot.offset:#x}" + (" (bad)" if slot.bad else "")),
+        ("count", f"{slot.count} (raw {slot.raw:#x})"),
+        ("in the swap cache", cache),
+    ]
+    yield from render_facts(screen, facts)
+    yield ""
+    yield from render_table(screen, _USERS, [_user_cells(u) for u in slot.users])
+
+
+def _device_cells(d: SwapDevice) -> tuple[str, ...]:
+    numbers = d.priority, d.size_kb, d.used_kb, d.used, d.stored_inuse_pages, d.cached, d.shared, d.shmem, d.pte_refs
+    return str(d.type), d.path, *map(str, numbers), "" if d.whole else "not all slots could be read"
+
+
+def _user_cells(u: SlotUser) -> tuple[str, ...]:
+    def show(value: int | None, form: str = "#x") -> str:
+        return "" if value is None else format(value, form)
+
+    exclusive = "exclusive" if u.exclusive else ""
+    return show(u.pid, "d"), u.comm or "", show(u.va), show(u.entry), show(u.ino, "d"), show(u.index), exclusive
