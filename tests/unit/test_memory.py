@@ -1,0 +1,81 @@
+"""Bulk reads: order, repetitions, neighbours, holes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inspector.errors import TargetError
+from inspector.memory import HOLE, Memory
+from tests.unit.fake_memory import FakeReader
+
+
+def patterned(start: int, size: int) -> FakeReader:
+    reader = FakeReader()
+    reader.put(start, bytes((start + i) * 7 & 0xFF for i in range(size)))
+    return reader
+
+
+@given(st.lists(st.integers(0x1000, 0x1000 + 4096 - 16), max_size=40))
+def test_gather_gives_what_single_reads_give_in_the_order_asked(addresses: list[int]) -> None:
+    reader = patterned(0x1000, 4096)
+    raw = reader.memory().gather(np.array(addresses, np.uint64), 16)
+    assert raw.valid.all()
+    assert [bytes(row) for row in raw.bytes] == [reader.read(a, 16) for a in addresses]
+
+
+def test_neighbours_and_repetitions_cost_one_read() -> None:
+    reader = patterned(0x1000, 4096)
+    reader.memory().gather(np.array([0x1100, 0x1000, 0x1040, 0x1000], np.uint64), 32)
+    assert reader.reads == 1
+
+
+def test_a_hole_masks_only_what_lies_in_it() -> None:
+    reader = patterned(0x1000, 256)
+    reader.put(0x1200, bytes(range(64)))
+    raw = reader.memory().gather(np.array([0x1200, 0x1110, 0x1000, 0x10F8], np.uint64), 16)
+    assert raw.valid.tolist() == [True, False, True, False]
+    assert bytes(raw.bytes[0]) == bytes(range(16))
+    assert not raw.bytes[1].any()
+
+
+def test_a_range_is_masked_by_whole_steps() -> None:
+    reader = FakeReader()
+    reader.put(0x10000, b"\1" * HOLE)
+    reader.put(0x10000 + 2 * HOLE, b"\2" * 100)
+    data, valid = reader.memory().read_range(0x10000, 2 * HOLE + 100)
+    assert valid.tolist() == [True, False, True]
+    assert (data[0], data[HOLE], data[2 * HOLE]) == (1, 0, 2)
+
+
+def test_the_direct_map_is_read_physically() -> None:
+    seen = []
+
+    class Reader:
+        def read(self, address: int, size: int, physical: bool = False) -> bytes:
+            seen.append((address, physical))
+            return bytes(size)
+
+    memory = Memory(Reader())
+    memory.set_direct_map(0xFFFF888000000000, 1 << 40)
+    memory.read(0xFFFF888000005000, 8)
+    memory.read(0xFFFFFFFF81000000, 8)
+    assert seen == [(0x5000, True), (0xFFFFFFFF81000000, False)]
+
+
+def test_a_target_that_goes_away_is_an_error_and_no_hole() -> None:
+    class Gone:
+        def read(self, address: int, size: int, physical: bool = False) -> bytes:
+            raise ProcessLookupError(3, "No such process")
+
+    with pytest.raises(TargetError, match="cannot be read any more"):
+        Memory(Gone()).read(0, 8)
+
+
+def test_senseless_addresses_are_unreadable() -> None:
+    memory = patterned(0, 64).memory()
+    assert memory.read(-8, 8) is None
+    assert memory.read((1 << 64) - 4, 8) is None
+    assert memory.read(0, 0) is None

@@ -1,0 +1,204 @@
+"""Lists and trees of the kernel, sound and damaged: followed to their end, and their end always comes."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import drgn
+import numpy as np
+
+from inspector.layout.offsets import Struct
+from inspector.lib.list import walk_lists
+from inspector.lib.maple_tree import walk_maple_trees
+from inspector.lib.rbtree import check_colours, check_order, subtree_max, walk_rbtrees
+from inspector.lib.xarray import walk_xarrays
+from inspector.target import open_core
+from tests.fixtures import fixture_path
+from tests.unit.fake_memory import FakeReader
+
+HEADS = np.array([0x100, 0x200], np.uint64)
+
+
+@cache
+def prog() -> drgn.Program:
+    """Types of a real kernel."""
+    return open_core(str(fixture_path("7.3"))).prog
+
+
+def ring(reader: FakeReader, head: int, *nodes: int) -> None:
+    """A list_head ring through structs whose link is at offset 16."""
+    links = [head, *(n + 16 for n in nodes)]
+    for i, link in enumerate(links):
+        reader.words(link, links[(i + 1) % len(links)], links[i - 1])
+    for i, node in enumerate(nodes):
+        reader.words(node, 1000 + i, 0)
+
+
+def test_lists_of_different_length_are_followed_together() -> None:
+    reader = FakeReader()
+    ring(reader, 0x100, 0x1000, 0x1100, 0x1200)
+    ring(reader, 0x200)
+    found = walk_lists(reader.memory(), HEADS, 32, 16)
+    assert found.owner.tolist() == [0, 0, 0]
+    assert found.addr.tolist() == [0x1000, 0x1100, 0x1200]
+    assert found.position.tolist() == [0, 1, 2]
+    assert (len(found.broken), len(found.unreadable)) == (0, 0)
+
+
+def test_a_back_link_that_disagrees_is_told() -> None:
+    reader = FakeReader()
+    ring(reader, 0x100, 0x1000, 0x1100)
+    ring(reader, 0x200, 0x2000)
+    reader.words(0x1110 + 8, 0xDEAD)
+    found = walk_lists(reader.memory(), HEADS, 32, 16)
+    assert found.broken.tolist() == [0]
+    assert found.addr.tolist() == [0x1000, 0x1100, 0x2000]
+
+
+def test_a_circle_that_misses_the_head_ends() -> None:
+    reader = FakeReader()
+    ring(reader, 0x100, *range(0x1000, 0x1000 + 0x40 * 9, 0x40))
+    ring(reader, 0x200)
+    reader.words(0x1000 + 0x40 * 8 + 16, 0x1000 + 0x40 * 2 + 16)
+    found = walk_lists(reader.memory(), HEADS, 32, 16)
+    assert found.broken.tolist() == [0]
+    assert len(found.addr) < 100
+
+
+def test_a_list_that_leaves_readable_memory_is_told() -> None:
+    reader = FakeReader()
+    ring(reader, 0x100, 0x1000)
+    ring(reader, 0x200, 0x2000)
+    reader.words(0x1010, 0x999000)
+    found = walk_lists(reader.memory(), HEADS, 32, 16)
+    assert found.unreadable.tolist() == [0]
+
+
+def rb(reader: FakeReader, at: int, parent: int, left: int, right: int, *, key: int, black: bool = True) -> None:
+    """A struct with its key first and an rb_node at offset 8."""
+    reader.words(
+        at, key, (parent + 8 if parent else 0) | int(black), right + 8 if right else 0, left + 8 if left else 0
+    )
+
+
+def three(reader: FakeReader) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    rb(reader, 0x1000, 0, 0x1100, 0x1200, key=20)
+    rb(reader, 0x1100, 0x1000, 0, 0, key=10, black=False)
+    rb(reader, 0x1200, 0x1000, 0, 0, key=30, black=False)
+    return np.array([0x1008, 0], np.uint64)
+
+
+def test_a_sound_tree_is_in_order_and_knows_its_first() -> None:
+    reader = FakeReader()
+    nodes = walk_rbtrees(reader.memory(), three(reader) | np.uint64(1), 32, 8)
+    key = nodes.raw[:, :8].copy().view(np.uint64)[:, 0]
+    assert sorted(key.tolist()) == [10, 20, 30]
+    assert key[nodes.leftmost].tolist() == [10]
+    assert not check_order(nodes, key).any()
+    assert not check_colours(nodes).any()
+    assert not nodes.misparented.any()
+    assert subtree_max(nodes, key)[nodes.parent < 0].tolist() == [30]
+
+
+def test_disorder_colours_and_parents_are_found() -> None:
+    reader = FakeReader()
+    roots = three(reader)
+    rb(reader, 0x1200, 0x1100, 0x1300, 0, key=15, black=False)
+    rb(reader, 0x1300, 0x1200, 0, 0, key=22, black=False)
+    nodes = walk_rbtrees(reader.memory(), roots, 32, 8)
+    key = nodes.raw[:, :8].copy().view(np.uint64)[:, 0]
+    assert set(key[check_order(nodes, key)].tolist()) == {15, 22}
+    assert key[check_colours(nodes)].tolist() == [22]
+    assert key[nodes.misparented].tolist() == [15]
+
+
+def test_a_tree_that_leads_back_into_itself_ends() -> None:
+    reader = FakeReader()
+    roots = three(reader)
+    rb(reader, 0x1100, 0x1000, 0x1000, 0x999000, key=10)
+    nodes = walk_rbtrees(reader.memory(), roots, 32, 8)
+    assert nodes.cyclic.tolist() == [0]
+    assert nodes.unreadable.tolist() == [0]
+    assert len(nodes) == 3
+
+
+def xa_node(reader: FakeReader, at: int, shift: int, slots: dict[int, int]) -> int:
+    node = Struct(prog(), "struct xa_node")
+    data = bytearray(node.size)
+    data[node.field("shift").offset] = shift
+    for slot, value in slots.items():
+        offset = node.field("slots").offset + 8 * slot
+        data[offset : offset + 8] = value.to_bytes(8, "little")
+    reader.put(at, bytes(data))
+    return at | 2
+
+
+def test_xarray_entries_keep_index_order_and_kind() -> None:
+    reader = FakeReader()
+    sibling = (4 << 2) | 2
+    low = xa_node(reader, 0x10000, 0, {3: 0x8000, 4: 0x9000, 5: sibling, 6: sibling, 7: sibling, 9: (7 << 1) | 1})
+    top = xa_node(reader, 0x20000, 6, {0: low, 2: 0xA000})
+    found = walk_xarrays(prog(), reader.memory(), np.array([top, 0x7000, 0], np.uint64))
+    rows = list(zip(found.root.tolist(), found.index.tolist(), found.nr.tolist(), found.value.tolist(), strict=True))
+    assert rows == [
+        (0, 3, 1, 0x8000),
+        (0, 4, 4, 0x9000),
+        (0, 9, 1, 15),
+        (0, 128, 64, 0xA000),
+        (1, 0, 1, 0x7000),
+    ]
+    assert (len(found.broken), len(found.unreadable)) == (0, 0)
+
+
+def test_reserved_xarray_entries_are_no_pages() -> None:
+    reader = FakeReader()
+    node = xa_node(reader, 0x10000, 0, {0: (256 << 2) | 2, 1: (257 << 2) | 2, 2: 0x8000})
+    found = walk_xarrays(prog(), reader.memory(), np.array([node], np.uint64))
+    assert found.value.tolist() == [0x8000]
+
+
+def test_an_xarray_node_that_leads_to_itself_ends() -> None:
+    reader = FakeReader()
+    xa_node(reader, 0x10000, 6, {0: 0x10002, 1: 0x8000})
+    found = walk_xarrays(prog(), reader.memory(), np.array([0x10002, 0x999002], np.uint64))
+    assert set(found.broken.tolist()) == {0}
+    assert found.unreadable.tolist() == [1]
+    assert found.value.tolist() == [0x8000]
+
+
+LEAF, RANGE = 1, 2
+
+
+def maple(reader: FakeReader, at: int, pivots: list[int], slots: list[int], *, kind: int, root: bool = False) -> int:
+    node = Struct(prog(), "struct maple_range_64")
+    pivot, slot = node.field("pivot"), node.field("slot")
+    data = bytearray(256)
+    for field, values in ((pivot, pivots), (slot, slots)):
+        for i, value in enumerate(values):
+            data[field.offset + 8 * i : field.offset + 8 * i + 8] = value.to_bytes(8, "little")
+    reader.put(at, bytes(data))
+    return at | kind << 3 | (2 if root else 4)
+
+
+def test_maple_ranges_are_told_with_their_bounds() -> None:
+    reader = FakeReader()
+    left = maple(reader, 0x10000, [0xFFF, 0x2FFF, 0x4FFF], [0, 0xA000, 0], kind=LEAF)
+    right = maple(reader, 0x11000, [0x8FFF, 0], [0xB000, 0], kind=LEAF)
+    top = maple(reader, 0x12000, [0x4FFF, 0], [left, right], kind=RANGE, root=True)
+    alone = maple(reader, 0x13000, [0x5FFF, 0x6FFF, 0], [0, 0xC000, 0], kind=LEAF, root=True)
+    found = walk_maple_trees(prog(), reader.memory(), np.array([top, alone, 0], np.uint64))
+    rows = list(zip(found.root.tolist(), found.first.tolist(), found.last.tolist(), found.value.tolist(), strict=True))
+    assert rows == [(0, 0x1000, 0x2FFF, 0xA000), (0, 0x5000, 0x8FFF, 0xB000), (1, 0x6000, 0x6FFF, 0xC000)]
+    assert (len(found.broken), len(found.unreadable)) == (0, 0)
+
+
+def test_damaged_maple_trees_end_and_say_so() -> None:
+    reader = FakeReader()
+    circle = 0x10000 | RANGE << 3 | 4
+    maple(reader, 0x10000, [0x4FFF, 0], [circle, circle], kind=RANGE)
+    odd = maple(reader, 0x11000, [0], [0xA000], kind=9, root=True)
+    roots = np.array([0x10000 | RANGE << 3 | 2, odd, 0x999000 | LEAF << 3 | 2], np.uint64)
+    found = walk_maple_trees(prog(), reader.memory(), roots)
+    assert set(found.broken.tolist()) == {0, 1}
+    assert found.unreadable.tolist() == [2]
+    assert len(found.value) == 0
