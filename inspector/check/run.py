@@ -13,6 +13,8 @@ from inspector.check.subjects import MAX_EVIDENCE, describe_mapping, describe_ma
 from inspector.errors import Exit
 from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Mapping, Report, RuleCoverage, Scalar, Subject
 from inspector.rules import Rule, Violations, select_rules
+from inspector.rules.needs import lacking
+from inspector.rules.registry import nothing
 from inspector.snapshot import Snapshot
 from inspector.target_facts import target_facts
 from inspector.text import clean
@@ -58,7 +60,7 @@ def run_check(
         if reason:
             covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
             continue
-        found = rule.function(snapshot)
+        found = _withhold(rule, rule.function(snapshot), snapshot)
         results.append((rule, found))
         covered.append(_covered(rule, found))
     tell("findings", steps, steps)
@@ -89,6 +91,15 @@ def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> Non
     for done, (what, build) in enumerate(_STAGES):
         progress(what, done, len(_STAGES) + steps_after)
         build(snapshot)
+
+
+def _withhold(rule: Rule, found: Violations, s: Snapshot) -> Violations:
+    """No accusation from a rule that lacks what it needs whole."""
+    gone = lacking(rule, s.missing.counts)
+    if not gone or not len(found):
+        return found
+    why = f"{gone} are missing: {len(found)} suspicions, which that may explain, are not reported"
+    return nothing(found.subject, 0, found.checked + found.unchecked, why)
 
 
 def _covered(rule: Rule, found: Violations) -> RuleCoverage:
