@@ -23,6 +23,21 @@ _DIRECT_MAP_SIZE = {4: 64 << 40, 5: 32 << 50}
 """Bytes of the direct map by paging levels (Documentation/arch/x86/x86_64/mm.rst)."""
 
 
+def _direct_map_size(target: Target, memory: Memory, base: int, levels: int) -> int:
+    """Bytes that the direct map may span before the memory map tells how many it does.
+
+    With KASLR the regions behind it begin much nearer than the full size (arch/x86/mm/kaslr.c,
+    kernel_randomize_memory()): their addresses must not be taken for physical memory.
+    """
+    end = base + _DIRECT_MAP_SIZE[levels]
+    for name in ("vmalloc_base", "vmemmap_base"):
+        symbol = target.symbol(name)
+        start = memory.read_u64(symbol) if symbol is not None else None
+        if start is not None and base < start < end:
+            end = start
+    return end - base
+
+
 @dataclass
 class Layout:
     """What this kernel looks like.
@@ -63,11 +78,12 @@ class Layout:
         if base is None:
             raise TargetError("the kernel's data cannot be read", target.path, "The dump lacks kernel data")
         levels = 5 if info.get("NUMBER(pgtable_l5_enabled)", "0") == "1" else 4
-        memory.set_direct_map(base, _DIRECT_MAP_SIZE[levels])
+        memory.set_direct_map(base, _direct_map_size(target, memory, base, levels))
         section = target.symbol("mem_section")
         if section is None:
             raise LayoutError("the kernel has no symbol mem_section", target.path, "Sparse memory only is supported")
         memmap = read_memmap(prog, memory, {"mem_section": section}, info)
+        memory.set_direct_map(base, memmap.max_pfn << memmap.page_shift)
         return cls(
             target,
             memory,
