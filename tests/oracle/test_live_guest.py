@@ -1,4 +1,4 @@
-"""A running guest, attached from outside: with five levels of page tables and a page-table isolation it does not need."""
+"""A running guest, attached from outside: five levels of page tables, and page-table isolation."""
 
 from __future__ import annotations
 
