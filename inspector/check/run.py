@@ -111,6 +111,8 @@ def _covered(rule: Rule, found: Violations) -> RuleCoverage:
 
 def _coverage(s: Snapshot, covered: list[RuleCoverage]) -> Coverage:
     notes = list(s.missing.notes)
+    if s.target.is_live:
+        notes.append("the kernel ran on while it was read: a finding may be a change caught half way, so check again")
     if s.scheme is None:
         notes.append("the accounting scheme of this kernel is not known: rules that depend on it were not applied")
     complete = (
