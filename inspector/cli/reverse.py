@@ -9,7 +9,7 @@ import click
 
 from inspector.cli.params import DoorCommand, Number, Settings
 from inspector.cli.places import as_option, find_place
-from inspector.errors import Exit
+from inspector.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from inspector.report.screen import Screen
@@ -42,8 +42,11 @@ def _code(snapshot: Snapshot) -> int:
 @click.command(cls=DoorCommand, schemas=("inspector.report.rmap:RmapReport",))
 @click.argument("place", metavar="PLACE")
 @as_option
+@click.option(
+    "--limit", type=click.IntRange(0), help="Places and mappings to list; 0 for all. 100 in text, all in JSON."
+)
 @click.pass_obj
-def rmap(settings: Settings, place: str, form: str | None) -> int:
+def rmap(settings: Settings, place: str, form: str | None, limit: int | None) -> int:
     """Show a folio's mappings twice: by the kernel's own road, each step of it, and by the page tables.
 
     PLACE is as for folio. Exit code 1 when the two differ: a mapping that the road does not lead to can be neither
@@ -51,21 +54,35 @@ def rmap(settings: Settings, place: str, form: str | None) -> int:
     """
     from inspector.report.rmap import build_rmap, render_rmap  # noqa: PLC0415
 
-    snapshot, report = _show(settings, lambda s: build_rmap(s, find_place(s, place, form)), render_rmap)
+    if limit is None and settings.format == "text":
+        limit = 100
+    snapshot, report = _show(settings, lambda s: build_rmap(s, find_place(s, place, form), limit or None), render_rmap)
     return _code(snapshot) if report.agree else Exit.FINDINGS
 
 
 @click.command(cls=DoorCommand, name="anon-vma", schemas=("inspector.report.anon_vma:AnonVmaReport",))
-@click.argument("address", type=Number(), metavar="ADDRESS")
+@click.argument("address", type=Number(), required=False, metavar="[ADDRESS]")
+@click.option("--of", metavar="PLACE", help="A page of the folio whose anon_vma is meant, named as for folio.")
 @click.pass_obj
-def anon_vma(settings: Settings, address: int) -> int:
+def anon_vma(settings: Settings, address: int | None, of: str | None) -> int:
     """Show the family of an anon_vma as a tree, who uses each member, and the interval tree of the one asked for.
 
     ADDRESS is that of an anon_vma, or of a VMA that has one; rmap and vmas show both.
     """
-    from inspector.report.anon_vma import build_anon_vma, find_anon_vma, render_anon_vma  # noqa: PLC0415
+    from inspector.report.anon_vma import (  # noqa: PLC0415
+        build_anon_vma,
+        find_anon_vma,
+        find_anon_vma_of,
+        render_anon_vma,
+    )
 
-    snapshot, _ = _show(settings, lambda s: build_anon_vma(s, find_anon_vma(s, address)), render_anon_vma)
+    if (address is None) == (of is None):
+        raise UsageError("one anon_vma must be named", "", "Give the address of it or of a VMA, or --of PLACE")
+
+    def find(s: Snapshot) -> int:
+        return find_anon_vma_of(s, find_place(s, of, None).pfn) if of else find_anon_vma(s, address or 0)
+
+    snapshot, _ = _show(settings, lambda s: build_anon_vma(s, find(s)), render_anon_vma)
     return _code(snapshot)
 
 

@@ -8,11 +8,15 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from inspector.columns import I32
 from inspector.errors import UsageError
+from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Column, Screen, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of, vma_rows
+from inspector.text import counted
+from inspector.walk.family import Family, family_of, red_chains
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -21,7 +25,7 @@ class Member(msgspec.Struct, frozen=True):
     address: int
     parent: int
     depth: int
-    """Generations below the root."""
+    """Generations below the root; -1 when its parents do not lead there."""
     refcount: int
     num_children: int
     children: int
@@ -39,6 +43,9 @@ class Chain(msgspec.Struct, frozen=True):
     address: int
     depth: int
     """Below the top of the tree."""
+    above: int | None
+    """The chain above it, null for the top."""
+    red: bool
     first: int
     last: int
     subtree_last: int
@@ -57,6 +64,8 @@ class AnonVmaReport(msgspec.Struct, frozen=True):
     schema: Literal["folioscope.anon_vma/1"]
     address: int
     root: int
+    locked: bool
+    """The root's rwsem is taken for writing: the family may be half changed."""
     family: list[Member]
     tree: list[Chain]
 
@@ -78,53 +87,69 @@ def find_anon_vma(s: Snapshot, address: int) -> int:
     return row
 
 
+def find_anon_vma_of(s: Snapshot, pfn: int) -> int:
+    """Row of the anon_vma that the folio of a page names.
+
+    Raises:
+        UsageError: It names none.
+    """
+    head = int(s.pages.head_row[s.pages.memmap.row(pfn)])
+    word = s.pages.mapping[max(head, 0)]
+    anon = head >= 0 and (word & np.uint64(MAPPING_TAGS)) == MAPPING_ANON
+    row = int(rows_of(s.anon_rmap.anon_vmas.addr, np.array([word & ~np.uint64(MAPPING_TAGS)], np.uint64))[0])
+    if not anon or row < 0 or not s.pages.is_anon(np.array([head]))[0]:
+        raise UsageError("the folio names no anon_vma", f"pfn {pfn:#x}", "folioscope rmap PFN shows what it names")
+    return row
+
+
 def build_anon_vma(s: Snapshot, row: int) -> AnonVmaReport:
     """The family of one anon_vma, and its tree."""
-    table = s.anon_rmap.anon_vmas
-    root = int(table.root_idx[row]) if table.root_idx[row] >= 0 else row
-    members = np.flatnonzero(table.root_idx == root)
-    depths = {root: 0}
-    order = [root]
-    for parent in order:
-        below = members[(table.parent_idx[members] == parent) & (members != parent)].tolist()
-        for child in reversed(below):
-            if child not in depths:
-                depths[child] = depths[parent] + 1
-                order.insert(order.index(parent) + 1, child)
-    order += [m for m in members.tolist() if m not in depths]
+    table, family = s.anon_rmap.anon_vmas, family_of(s.anon_rmap, s.vmas, row)
+    own = rows_of(table.addr, s.vmas.anon_vma)
     return AnonVmaReport(
         "folioscope.anon_vma/1",
         int(table.addr[row]),
-        int(table.addr[root]),
-        [_member(s, m, depths.get(m, 0)) for m in order],
+        int(table.root[row]),
+        bool(s.anon_vma_locked[row]),
+        [_member(s, family, i, own) for i in range(len(family))],
         _tree(s, row),
     )
 
 
-def _member(s: Snapshot, row: int, depth: int) -> Member:
-    table, avcs = s.anon_rmap.anon_vmas, s.anon_rmap.avcs
-    users = np.flatnonzero(s.vmas.anon_vma == table.addr[row])
+def _member(s: Snapshot, family: Family, i: int, own: I32) -> Member:
+    table, row = s.anon_rmap.anon_vmas, int(family.row[i])
     names = []
-    for mm in np.unique(s.vmas.mm_idx[users]).tolist():
+    for mm in np.unique(s.vmas.mm_idx[own == row]).tolist() if family.active_vmas[i] else []:
         address, pid, comm = owner_of(s, mm)
         names.append(f"{pid} {comm}" if pid is not None else f"mm {address:#x}")
-    children = int(((table.parent_idx == row) & (table.tree != 0)).sum())
-    counts = int(table.refcount[row]), int(table.num_children[row]), children, int(table.num_active_vmas[row])
-    chains = int((avcs.tree_idx == row).sum())
-    return Member(int(table.addr[row]), int(table.parent[row]), depth, *counts, len(users), chains, names)
+    return Member(
+        address=int(table.addr[row]),
+        parent=int(table.parent[row]),
+        depth=int(family.depth[i]),
+        refcount=int(table.refcount[row]),
+        num_children=int(table.num_children[row]),
+        children=int(family.children[i]),
+        num_active_vmas=int(table.num_active_vmas[row]),
+        active_vmas=int(family.active_vmas[i]),
+        chains=int(family.chains[i]),
+        processes=names,
+    )
 
 
 def _tree(s: Snapshot, row: int) -> list[Chain]:
     avcs, vmas = s.anon_rmap.avcs, s.vmas
     rows = np.flatnonzero(avcs.tree_idx == row)
     rows = rows[np.lexsort((avcs.last[rows], avcs.first[rows]))]
+    red = red_chains(s.layout, s.anon_rmap, rows)
     out = []
-    for r in rows.tolist():
+    for i, r in enumerate(rows.tolist()):
         vma = int(avcs.vma_idx[r])
         pid, comm = owner_of(s, int(vmas.mm_idx[vma]))[1:] if vma >= 0 else (None, None)
         chain = Chain(
             address=int(avcs.addr[r]),
             depth=int(avcs.tree_depth[r]),
+            above=int(avcs.tree_parent[r]) or None,
+            red=bool(red[i]),
             first=int(avcs.first[r]),
             last=int(avcs.last[r]),
             subtree_last=int(avcs.subtree_last[r]),
@@ -149,9 +174,9 @@ _FAMILY = (
     Column("processes"),
 )
 _TREE = (
+    Column("colour"),
     Column("offsets"),
     Column("subtree last", right=True),
-    Column("depth", right=True),
     Column("pid", right=True, style="bold"),
     Column("comm"),
     Column("VMA"),
@@ -162,14 +187,16 @@ _TREE = (
 
 def render_anon_vma(screen: Screen, report: AnonVmaReport) -> Iterator[str]:
     """The report for people."""
+    held = ", taken for writing" if report.locked else ""
     yield from render_facts(
-        screen, [("anon_vma", f"{report.address:#x}"), ("root", f"{report.root:#x}: its rwsem guards the family")]
+        screen, [("anon_vma", f"{report.address:#x}"), ("root", f"{report.root:#x}: its rwsem guards the family{held}")]
     )
     yield ""
-    yield screen.paint("bold", f"family: {len(report.family)} anon_vmas")
+    yield screen.paint("bold", f"family: {counted(len(report.family), 'anon_vma')}")
     yield from render_table(screen, _FAMILY, [_member_cells(m, report.address) for m in report.family])
     yield ""
-    yield screen.paint("bold", f"interval tree of {report.address:#x}: {len(report.tree)} chains, by page offset")
+    chains = counted(len(report.tree), "chain")
+    yield screen.paint("bold", f"interval tree of {report.address:#x}: {chains} by page offset, indented by depth")
     yield from render_table(screen, _TREE, [_chain_cells(c) for c in report.tree])
 
 
@@ -180,7 +207,8 @@ def _both(stored: int, rebuilt: int) -> str:
 def _member_cells(m: Member, asked: int) -> tuple[str, ...]:
     mark = " <" if m.address == asked else ""
     counts = _both(m.num_children, m.children), _both(m.num_active_vmas, m.active_vmas)
-    return f"{'  ' * m.depth}{m.address:#x}{mark}", str(m.refcount), *counts, str(m.chains), ", ".join(m.processes)
+    place = "? " if m.depth < 0 else "  " * m.depth
+    return f"{place}{m.address:#x}{mark}", str(m.refcount), *counts, str(m.chains), ", ".join(m.processes)
 
 
 def _chain_cells(c: Chain) -> tuple[str, ...]:
@@ -190,5 +218,5 @@ def _chain_cells(c: Chain) -> tuple[str, ...]:
         last += f" (must be {c.true_subtree_last:#x})"
     pid = "" if c.pid is None else str(c.pid)
     odd = "" if c.on_list else "not on its VMA's list"
-    offsets = f"{c.first:#x}-{c.last:#x}"
-    return offsets, last, str(c.depth), pid, c.comm or "", bounds, f"{c.address:#x}", odd
+    offsets = f"{'  ' * c.depth}{c.first:#x}-{c.last:#x}"
+    return "red" if c.red else "black", offsets, last, pid, c.comm or "", bounds, f"{c.address:#x}", odd

@@ -8,14 +8,17 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from inspector.columns import AnyArray
 from inspector.errors import UsageError
+from inspector.layout.flags import VM_MAYWRITE, VM_SHARED
 from inspector.report.mappings import owner_of
 from inspector.report.processes import perms
 from inspector.report.screen import Column, Screen, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of
+from inspector.tables.i_mmap import IMmapNodes, writable_shares
 from inspector.text import counted, parse_number
-from inspector.walk.cache_view import OrderView, cache_by_order, cache_of, find_spaces
+from inspector.walk.cache_view import OrderView, cache_by_order, cache_of, find_spaces, mapped_by_order
 from inspector.walk.names import file_paths
 from inspector.walk.page_cache import space_name
 
@@ -35,6 +38,16 @@ class Mapper(msgspec.Struct, frozen=True):
     """Whether it is in the file's i_mmap tree, where rmap looks."""
 
 
+class StrangeVma(msgspec.Struct, frozen=True):
+    """A VMA of the i_mmap tree that is in no process's tree of VMAs."""
+
+    vma: int
+    mm: int
+    """The mm that it names."""
+    first: int
+    last: int
+
+
 class OrderOfFolios(msgspec.Struct, frozen=True):
     """Folios of one order in the page cache."""
 
@@ -43,6 +56,10 @@ class OrderOfFolios(msgspec.Struct, frozen=True):
     pages: int
     dirty_pages: int
     writeback_pages: int
+    mapped_folios: int
+    """Folios that at least one entry maps."""
+    mapped_pages: int
+    """Pages of theirs that an entry maps."""
 
 
 class FileReport(msgspec.Struct, frozen=True):
@@ -55,8 +72,13 @@ class FileReport(msgspec.Struct, frozen=True):
     name: str
     nrpages: int
     i_mmap_writable: int | None
+    writable_vmas: int
+    """VMAs that must count in i_mmap_writable."""
     tree_vmas: int
+    tree_damage: list[str]
+    """What is wrong with the i_mmap tree."""
     mappers: list[Mapper]
+    strange_vmas: list[StrangeVma]
     orders: list[OrderOfFolios]
 
 
@@ -96,7 +118,10 @@ def build_file(s: Snapshot, row: int) -> FileReport:
     address = int(spaces.addr[row])
     mapped = int(rows_of(rmap.spaces.addr, spaces.addr[row : row + 1])[0])
     vmas = np.flatnonzero(rmap.space_of_vma == mapped) if mapped >= 0 else np.empty(0, np.int64)
-    orders = cache_by_order(cache_of(s, row))
+    nodes = rmap.nodes.take(np.flatnonzero(rmap.nodes.space_idx == mapped))
+    cache = cache_of(s, row)
+    orders, used = cache_by_order(cache), mapped_by_order(s, cache)
+    writable = writable_shares(s.vmas, rmap, VM_SHARED | VM_MAYWRITE)
     return FileReport(
         "folioscope.file/1",
         address,
@@ -105,15 +130,34 @@ def build_file(s: Snapshot, row: int) -> FileReport:
         _name(s, row, vmas),
         int(spaces.nrpages[row]),
         int(rmap.spaces.writable[mapped]) if mapped >= 0 else None,
-        int((rmap.nodes.space_idx == mapped).sum()) if mapped >= 0 else 0,
+        int(writable[mapped]) if mapped >= 0 else 0,
+        len(nodes),
+        _damage(nodes, broken=mapped in rmap.broken_trees),
         [_mapper(s, int(v)) for v in vmas],
-        [_order(orders, i) for i in range(len(orders))],
+        [_strange(nodes, i) for i in np.flatnonzero(nodes.vma_idx < 0).tolist()],
+        [_order(orders, used, i) for i in range(len(orders))],
     )
 
 
-def _order(orders: OrderView, i: int) -> OrderOfFolios:
+def _damage(nodes: IMmapNodes, *, broken: bool) -> list[str]:
+    """What is wrong with one i_mmap tree, in words."""
+    wrong = {
+        "nodes out of order": nodes.misordered,
+        "red nodes under red ones": nodes.red_red,
+        "nodes that name another parent": nodes.misparented,
+        "nodes with a wrong rb_subtree_last": nodes.subtree_last != nodes.true_subtree_last,
+    }
+    words = [f"{int(mask.sum())} {word}" for word, mask in wrong.items() if mask.any()]
+    return [*words, "it cannot be followed to the end"] if broken else words
+
+
+def _strange(nodes: IMmapNodes, i: int) -> StrangeVma:
+    return StrangeVma(int(nodes.vma[i]), int(nodes.vm_mm[i]), int(nodes.first[i]), int(nodes.last[i]))
+
+
+def _order(orders: OrderView, used: AnyArray, i: int) -> OrderOfFolios:
     columns = orders.order, orders.folios, orders.pages, orders.dirty, orders.writeback
-    return OrderOfFolios(*(int(c[i]) for c in columns))
+    return OrderOfFolios(*(int(c[i]) for c in columns), *used[i].tolist())
 
 
 def _name(s: Snapshot, row: int, vmas: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
@@ -139,19 +183,24 @@ _MAPPERS = (
     Column("vma", right=True),
     Column("", style="fail"),
 )
-_ORDERS = tuple(Column(name, right=True) for name in ("order", "folios", "pages", "dirty", "writeback"))
+_ORDERS = tuple(
+    Column(name, right=True)
+    for name in ("order", "folios", "pages", "dirty", "writeback", "mapped folios", "mapped pages")
+)
 
 
 def render_file(screen: Screen, report: FileReport) -> Iterator[str]:
     """The report for people."""
-    writable = "" if report.i_mmap_writable is None else f", i_mmap_writable {report.i_mmap_writable}"
+    writable = ""
+    if report.i_mmap_writable is not None:
+        writable = f", i_mmap_writable {report.i_mmap_writable} ({counted(report.writable_vmas, 'VMA')} may write)"
     yield from render_facts(
         screen,
         [
             ("file", report.name or "without a name"),
             ("inode", f"{report.inode:#x}, number {report.ino}"),
             ("address_space", f"{report.address_space:#x}, {counted(report.nrpages, 'page')} cached"),
-            ("i_mmap", f"{counted(report.tree_vmas, 'VMA')}{writable}"),
+            ("i_mmap", "; ".join([f"{counted(report.tree_vmas, 'VMA')}{writable}", *report.tree_damage])),
         ],
     )
     if report.orders:
@@ -161,6 +210,11 @@ def render_file(screen: Screen, report: FileReport) -> Iterator[str]:
     yield ""
     yield screen.paint("bold", f"mapped by {counted(len(report.mappers), 'VMA')}")
     yield from render_table(screen, _MAPPERS, [_cells(m) for m in report.mappers])
+    for odd in report.strange_vmas:
+        words = (
+            f"in the tree, but of no process: vma {odd.vma:#x} of mm {odd.mm:#x}, offsets {odd.first:#x}-{odd.last:#x}"
+        )
+        yield screen.paint("fail", words)
 
 
 def _cells(m: Mapper) -> tuple[str, ...]:

@@ -8,13 +8,18 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from inspector.arch.base import Level
+from inspector.columns import I32
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows, owner_of
 from inspector.report.pages import PageRow, Place, page_rows, render_place
 from inspector.report.screen import Column, Screen, render_facts, render_table
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
-from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of, entries_at
+from inspector.tables.anon_vmas import rows_of, vma_rows
+from inspector.text import counted, grouped
+from inspector.walk.linear import linear_index, read_index
+from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of
+from inspector.walk.road import STANDING, ksm_places, standing_at, why_lost
 
 ROADS = {ANON: "anonymous", FILE: "file", KSM: "ksm", 0: "none"}
 
@@ -26,6 +31,9 @@ class RoadPlace(msgspec.Struct, frozen=True):
     pid: int | None
     comm: str | None
     vma: int
+    first: int
+    """Page offsets that the VMA spans, as its tree is ordered by: first and last."""
+    last: int
     va: int
     page_index: int
     """The folio's page that would show there first."""
@@ -34,6 +42,10 @@ class RoadPlace(msgspec.Struct, frozen=True):
     """The anon_vma_chain, address_space or rmap_item that leads there."""
     entries: int
     """Entries found there that map the folio; 0 is normal: a place where it is not mapped now."""
+    level: str | None
+    """Of the largest of these entries."""
+    standing: dict[str, int]
+    """What the pages of the place hold, in pages: "maps it", "other page", "swap entry", "empty" and the like."""
 
 
 class Orphan(msgspec.Struct, frozen=True):
@@ -54,85 +66,125 @@ class RmapReport(msgspec.Struct, frozen=True):
     steps: dict[str, str]
     """What the road goes through, in order."""
     places: list[RoadPlace]
+    place_rows: int
+    """How many places there are; ``places`` may hold fewer."""
     mappings: list[MappingRow]
+    mapping_rows: int
     orphans: list[Orphan]
     by_road: int
     by_tables: int
     agree: bool
 
 
-def build_rmap(s: Snapshot, place: Place) -> RmapReport:
-    """Walk both roads for the folio that a place lies in."""
+def build_rmap(s: Snapshot, place: Place, limit: int | None = None) -> RmapReport:
+    """Walk both roads for the folio that a place lies in.
+
+    Args:
+        s: A snapshot of the target.
+        place: Any page of the folio.
+        limit: Places and mappings listed at most; None for all. All are compared.
+    """
     head = int(s.pages.head_row[s.pages.memmap.row(place.pfn)])
     head = head if head >= 0 else s.pages.memmap.row(place.pfn)
     heads = np.array([head], np.int32)
     found, kinds = candidates_of(s, heads)
     kind = int(kinds[0])
-    places = _ksm_places(s, head) if kind == KSM else _places(s, found, heads)
+    found = ksm_places(s, head) if kind == KSM else found
+    places = _places(s, found, head, kind)
     folio = int(s.folio_of_page[head])
     nr = int(s.folios.nr_pages[folio]) if folio >= 0 else 1
     first = int(s.pages.memmap.pfns_of_rows(heads.astype(np.int64))[0])
     listed, _ = mapping_rows(s, first, nr, None)
     mapped = [m for m in listed if m.present and m.sort == "normal"]
-    orphans = [] if kind == 0 else [Orphan(m, why) for m in mapped if (why := _lost(s, m, places, kind))]
-    by_tables = sum(m.entries for m in mapped)
-    by_road = sum(p.entries for p in places)
+    orphans = _orphans(s, mapped, places, heads, kind) if kind or _needs_road(s, head) else []
+    by_tables, by_road = sum(m.entries for m in mapped), sum(p.entries for p in places)
     return RmapReport(
         "folioscope.rmap/1",
         place,
         page_rows(s, np.array([head], np.int64))[0],
         ROADS[kind],
         _steps(s, head, kind),
-        places,
-        mapped,
+        places[:limit],
+        len(places),
+        mapped[:limit],
+        len(mapped),
         orphans,
         by_road,
         by_tables,
-        kind == 0 or (by_road == by_tables and not orphans),
+        not orphans and (kind == 0 or by_road == by_tables),
     )
 
 
-def _places(s: Snapshot, c: Candidates, heads: np.ndarray[tuple[int], np.dtype[np.int32]]) -> list[RoadPlace]:
-    entries = entries_at(s, c, heads)
+def _needs_road(s: Snapshot, head: int) -> bool:
+    """Whether a page without a road must have one: memory of processes or files, not a page that a driver lends."""
+    flags = s.pages.flags[head : head + 1]
+    return bool(s.pages.mapping[head] == 0 and any(s.layout.flags.test(flags, n)[0] for n in ("swapbacked", "lru")))
+
+
+def _places(s: Snapshot, c: Candidates, head: int, kind: int) -> list[RoadPlace]:
+    found, base = standing_at(s, c, head), s.vmas.pgoff if kind == FILE else s.vmas.anon_pgoff
     out = []
     for i in range(len(c)):
         vma = int(c.vma_idx[i])
         mm, pid, comm = owner_of(s, int(s.vmas.mm_idx[vma]))
-        numbers = int(c.va[i]), int(c.page[i]), int(c.nr[i]), int(c.via[i]), int(entries[i])
-        out.append(RoadPlace(mm, pid, comm, int(s.vmas.addr[vma]), *numbers))
-    return sorted(out, key=lambda p: (p.pid or 1 << 40, p.va))
+        level = int(found.level[i])
+        out.append(
+            RoadPlace(
+                mm=mm,
+                pid=pid,
+                comm=comm,
+                vma=int(s.vmas.addr[vma]),
+                first=int(base[vma]),
+                last=int(base[vma]) + int(s.vmas.nr_pages[vma]) - 1,
+                va=int(c.va[i]),
+                page_index=int(c.page[i]),
+                pages=int(c.nr[i]),
+                via=int(c.via[i]),
+                entries=int(found.entries[i]),
+                level=Level(level).name if level else None,
+                standing={word: int(n) for word, n in zip(STANDING, found.pages[i], strict=True) if n},
+            )
+        )
+    return sorted(out, key=lambda p: (1 << 40 if p.pid is None else p.pid, p.va))
 
 
-def _ksm_places(s: Snapshot, head: int) -> list[RoadPlace]:
-    """Entries of a KSM page that an rmap_item of its stable node leads to (rmap_walk_ksm())."""
-    e = s.ksm_entries
-    out = []
-    for i in np.flatnonzero((e.head_row == head) & e.reached).tolist():
-        vma = int(e.vma_idx[i])
-        mm, pid, comm = owner_of(s, int(s.vmas.mm_idx[vma]))
-        via = int(s.ksm.items.addr[e.item_idx[i]])
-        out.append(RoadPlace(mm, pid, comm, int(s.vmas.addr[vma]), int(e.va[i]), 0, 1, via, 1))
-    return sorted(out, key=lambda p: (p.pid or 1 << 40, p.va))
+def _orphans(s: Snapshot, mapped: list[MappingRow], places: list[RoadPlace], heads: I32, kind: int) -> list[Orphan]:
+    """Mappings that stand at no place of the road, each with the reason."""
+    shift = s.layout.arch.page_shift
+    by_vma: dict[int, list[RoadPlace]] = {}
+    for place in places:
+        by_vma.setdefault(place.vma, []).append(place)
+    lost = []
+    for m in mapped:
+        inside = [((m.va - p.va) >> shift, p) for p in by_vma.get(m.vma or 0, ())]
+        if not any(0 <= page < p.pages and p.page_index + page == m.page_index for page, p in inside):
+            lost.append(m)
+    return [Orphan(m, _reason(s, m, heads, kind)) for m in lost]
 
 
-def _lost(s: Snapshot, m: MappingRow, places: list[RoadPlace], kind: int) -> str:
-    """Why the road does not lead to a mapping; "" when it does."""
-    size = 1 << s.layout.arch.page_shift
-    here = [p for p in places if p.mm == m.mm and p.va <= m.va < p.va + p.pages * size and p.entries]
-    if here:
-        return ""
-    if m.vma is None:
-        return "it lies in no VMA"
-    if any(p.vma == m.vma for p in places):
-        return "the folio's index leads to another address of its VMA"
-    trees = {ANON: "the folio's anon_vma", FILE: "the folio's file", KSM: "the stable node's anon_vmas"}
-    return f"its VMA is not in the tree of {trees[kind]}, or not at the folio's offset"
+def _reason(s: Snapshot, m: MappingRow, heads: I32, kind: int) -> str:
+    vma = int(vma_rows(s.vmas, np.array([m.vma or 0], np.uint64))[0])
+    offsets = np.zeros(2, np.uint64)
+    if vma >= 0:
+        where, anon = np.array([vma]), np.array([kind == ANON])
+        va = np.array([m.va], np.uint64)
+        offsets[0] = linear_index(s.vmas, where, va, anon, s.layout.arch.page_shift)[0]
+        index, _ = read_index(s.layout, s.pages, s.folios, heads, s.folio_of_page[heads])
+        offsets[1] = index[0] + np.uint64(m.page_index)
+    return why_lost(s, kind, int(heads[0]), vma, offsets)
+
+
+_TAGS = {ANON: "tagged 1: an anon_vma", FILE: "no tag: an address_space", KSM: "tagged 3: a stable node", 0: "no road"}
 
 
 def _steps(s: Snapshot, head: int, kind: int) -> dict[str, str]:
     """What the road goes through."""
     mapping = int(s.pages.mapping[head])
-    steps = {"folio->mapping": f"{mapping:#x}"}
+    steps = {"folio->mapping": f"{mapping:#x}, {_TAGS[kind]}"}
+    if kind in (ANON, FILE):
+        heads = np.array([head], np.int32)
+        index, known = read_index(s.layout, s.pages, s.folios, heads, s.folio_of_page[heads])
+        steps["folio->index"] = f"{int(index[0]):#x}" if known[0] else "not in the dump"
     if kind == ANON:
         table = s.anon_rmap.anon_vmas
         row = int(rows_of(table.addr, np.array([mapping & ~3], np.uint64))[0])
@@ -150,9 +202,11 @@ def _steps(s: Snapshot, head: int, kind: int) -> dict[str, str]:
             nr = int((s.file_rmap.nodes.space_idx == row).sum())
             steps["i_mmap, guarded by i_mmap_rwsem"] = f"{nr} VMAs, ordered by vm_pgoff"
     elif kind == KSM:
-        steps["stable node"] = f"{mapping & ~3:#x}: each rmap_item on its list names an anon_vma and an address"
+        row = int(rows_of(s.ksm.nodes.addr, np.array([mapping & ~3], np.uint64))[0])
+        items = counted(int(s.ksm.nodes.nr_items[row]), "rmap_item") if row >= 0 else "not among KSM's"
+        steps["stable node"] = f"{mapping & ~3:#x}: {items}; each names an anon_vma and an address"
     else:
-        steps["road"] = "none: the page belongs to the kernel or a driver, and rmap does not find its mappings"
+        steps["road"] = "none: the word leads to no anon_vma, file or stable node; normal for pages that drivers lend"
     return steps
 
 
@@ -163,6 +217,7 @@ _PLACES = (
     Column("pages", right=True),
     Column("page", right=True),
     Column("vma", right=True),
+    Column("offsets", right=True),
     Column("via", right=True),
     Column("found there"),
 )
@@ -175,24 +230,41 @@ def render_rmap(screen: Screen, report: RmapReport) -> Iterator[str]:
     order = f", order {folio.order}" if folio.order else ""
     yield from render_facts(screen, [("folio", f"pfn {folio.pfn:#x}{order}, {folio.kind}"), *report.steps.items()])
     yield ""
-    yield screen.paint("bold", f"by the kernel's road: {len(report.places)} places, {report.by_road} mappings")
+    road, tables = counted(report.by_road, "mapping"), counted(report.by_tables, "mapping")
+    yield screen.paint("bold", f"by the kernel's road: {counted(report.place_rows, 'place')}, {road}")
     yield from render_table(screen, _PLACES, [_cells(p) for p in report.places])
+    yield from _more(report.place_rows - len(report.places))
     yield ""
-    yield screen.paint("bold", f"by the page tables: {report.by_tables} mappings")
+    yield screen.paint("bold", f"by the page tables: {tables}")
     yield from render_table(screen, mapping_view.COLUMNS, [mapping_view.cells(m) for m in report.mappings])
+    yield from _more(report.mapping_rows - len(report.mappings))
     yield ""
     for orphan in report.orphans:
-        who = f"pid {orphan.mapping.pid} {orphan.mapping.comm} at {orphan.mapping.va:#x}"
-        yield screen.paint("fail", f"orphan mapping: {who}: {orphan.reason}")
-    if report.road == "none":
+        who = f"pid {orphan.mapping.pid} {orphan.mapping.comm}" if orphan.mapping.pid is not None else "no task"
+        yield screen.paint("fail", f"orphan mapping: {who} at {orphan.mapping.va:#x}: {orphan.reason}")
+    if not report.agree:
+        yield screen.paint("fail", f"The views differ: {road} by the road, {tables} by the page tables.")
+    elif report.road == "none":
         yield "There is no road to compare with."
-    elif report.agree:
-        yield f"Both views agree: {report.by_tables} mappings."
     else:
-        yield screen.paint("fail", f"The views differ: {report.by_road} by the road, {report.by_tables} by the tables.")
+        yield f"Both views agree: {tables}."
+
+
+def _more(more: int) -> Iterator[str]:
+    if more > 0:
+        yield f"... and {grouped(more)} more; --limit 0 lists all"
 
 
 def _cells(p: RoadPlace) -> tuple[str, ...]:
-    what = f"{p.entries} mapped" if p.entries else "not mapped here"
     pid = "" if p.pid is None else str(p.pid)
-    return pid, p.comm or "", f"{p.va:#x}", str(p.pages), f"+{p.page_index}", f"{p.vma:#x}", f"{p.via:#x}", what
+    where = f"{p.va:#x}", str(p.pages), f"+{p.page_index}", f"{p.vma:#x}", f"{p.first:#x}-{p.last:#x}", f"{p.via:#x}"
+    return pid, p.comm or "", *where, _found(p)
+
+
+def _found(p: RoadPlace) -> str:
+    """What stands there: for a page alone a word, for more of them how many pages hold what."""
+    rest = {word: n for word, n in p.standing.items() if word != "maps it"}
+    words = [f"{n} {word}" if p.pages > 1 else word for word, n in rest.items()]
+    if p.entries:
+        return ", ".join([f"{p.level} maps it" if p.pages == 1 else f"{p.entries} mapped by {p.level}", *words])
+    return f"not mapped here: {', '.join(words)}"

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from inspector.columns import I64, U8, U64, Mask, Table
+from inspector.columns import I64, U8, U64, AnyArray, Mask, Table
 from inspector.tables.files import FOLIO, Files
+from inspector.walk.census import Census
 from inspector.walk.page_cache import CacheParts, folio_pages
+
+
+class MappedParts(CacheParts, Protocol):
+    """The same with the census of mappings."""
+
+    @property
+    def census(self) -> Census: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +123,21 @@ def cache_by_order(view: CacheView) -> OrderView:
         dirty=total(pages * folios.dirty),
         writeback=total(pages * folios.writeback),
     )
+
+
+def mapped_by_order(parts: MappedParts, view: CacheView) -> AnyArray:
+    """int64[orders, 2]: mapped folios and mapped pages of each order, as `cache_by_order` has them."""
+    folios = view.take(np.flatnonzero(view.order >= 0))
+    order, which = np.unique(folios.order, return_inverse=True)
+    row = parts.pages.memmap.rows(folios.pfn)
+    end = np.minimum(row + (np.int64(1) << folios.order), len(parts.pages))
+    mapped = parts.census.page_mappings > 0
+    running = np.concatenate([np.zeros(1, np.int64), np.cumsum(mapped)])
+    pages = running[end] - running[row]
+    whole = np.zeros(len(parts.pages), np.bool_)
+    whole[parts.folios.row[parts.census.entire > 0]] = True
+    pages = np.where(whole[row], end - row, pages)
+    out = np.zeros((len(order), 2), np.int64)
+    np.add.at(out[:, 0], which, pages > 0)
+    np.add.at(out[:, 1], which, pages)
+    return out
