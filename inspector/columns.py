@@ -53,6 +53,10 @@ class Table:
         return sum(getattr(self, f.name).nbytes for f in fields(self))
 
 
+_MAX_RESERVE = 1 << 24
+"""Rows that a builder makes room for on a mere promise."""
+
+
 class Builder(Generic[T]):
     """Gathers the rows of a table part by part, each row written once into columns that grow ahead of them.
 
@@ -64,6 +68,11 @@ class Builder(Generic[T]):
         self._kind = kind
         self._columns: dict[str, AnyArray] = {}
         self._length = 0
+        self._wanted = 0
+
+    def reserve(self, rows: int) -> None:
+        """Tell how many rows at most are still to come: columns then grow once."""
+        self._wanted = self._length + min(rows, _MAX_RESERVE)
 
     def add(self, part: T) -> None:
         """Append rows."""
@@ -73,7 +82,7 @@ class Builder(Generic[T]):
             have = self._columns.get(field.name)
             if have is None or end > len(have):
                 # Room that is not written to costs no memory, so columns may grow generously.
-                grown = np.empty(max(2 * end, 1 << 16), column.dtype)
+                grown = np.empty(max(2 * end, 1 << 16) if end > self._wanted else self._wanted, column.dtype)
                 if have is not None:
                     grown[: self._length] = have[: self._length]
                 self._columns[field.name] = have = grown

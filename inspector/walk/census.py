@@ -40,6 +40,9 @@ class Sort(IntEnum):
     """A tail whose head cannot be found, or a huge entry that is not at the head of a folio of its size."""
 
 
+_PIECE = 1 << 17
+"""Mappings judged at a time, so that temporaries stay in the cache."""
+
 GOOD = (Sort.NORMAL,)
 BAD_TARGETS = (Sort.NO_PAGE, Sort.FREE, Sort.TYPED, Sort.BROKEN)
 
@@ -94,35 +97,75 @@ def take_census(layout: Layout, pages: Pages, folios: Folios, vmas: Vmas, found:
     """
     sorts = page_sorts(pages)
     mappings = _cut_at_borders(layout, pages, sorts, found)
-    bits = _bits(layout, mappings)
-    row = pages.memmap.rows(mappings.pfn)
-    at = np.maximum(row, 0)
-    head = np.where(row >= 0, pages.head_row[at], -1).astype(np.int32)
-    sort = np.where(row >= 0, sorts[at], np.uint8(Sort.NO_PAGE)).astype(np.uint8)
-    big = np.flatnonzero(mappings.level != Level.PTE)
-    folio_of = _folio_rows(folios, len(pages), head)
-    misfit = _misfits(layout, folios, mappings.take(big), folio_of[big], head[big] == row[big])
-    sort[big[misfit & (sort[big] == Sort.NORMAL)]] = Sort.BROKEN
-    sort[_is_special(vmas, mappings, bits)] = Sort.SPECIAL
-    zero = (mappings.pfn == layout.zero_pfn) & (mappings.level == Level.PTE)
-    if layout.huge_zero_pfn >= 0:
-        zero |= (mappings.pfn == layout.huge_zero_pfn) & (mappings.level == Level.PMD)
-    sort[zero] = Sort.ZERO
-    good = (sort == Sort.NORMAL) & mappings.counted
-    pte = good & (mappings.level == Level.PTE)
-    huge = good & (mappings.level != Level.PTE)
-    pair_folio, pair_mm, pair_count = _pairs(folio_of, mappings, good & (folio_of >= 0))
+    n, nr_pages = len(mappings), len(pages)
+    sort, bits, head = np.empty(n, np.uint8), np.empty(n, np.uint16), np.empty(n, np.int32)
+    folio_rows = _folio_rows(folios, nr_pages)
+    page_mappings = np.zeros(nr_pages, np.int32)
+    steps = np.zeros(nr_pages + 1, np.int32)
+    entire = np.zeros(len(folios), np.int64)
+    of_folios = []
+    for at in range(0, n, _PIECE):
+        here = slice(at, at + _PIECE)
+        part = mappings.take(here)
+        row = pages.memmap.rows(part.pfn)
+        bits[here] = _bits(layout, part)
+        head[here] = np.where(row >= 0, pages.head_row[row], -1)
+        folio = folio_rows[head[here]]
+        sort[here] = _sorts(layout, folios, vmas, part, _Places(row, head[here], folio, bits[here], sorts))
+        good = (sort[here] == Sort.NORMAL) & part.counted
+        pte = part.level == Level.PTE
+        _count(page_mappings, steps, row, part.nr, good & pte)
+        entire += np.bincount(folio[good & ~pte], minlength=len(folios))
+        of_folios.append(at + np.flatnonzero(good & (folio >= 0)))
+    page_mappings += np.cumsum(steps[:-1], dtype=np.int32)
+    rows = np.concatenate([*of_folios, np.empty(0, np.int64)]).astype(np.int64)
+    pair_folio, pair_mm, pair_count = _pairs(folio_rows[head[rows]], mappings.mm_idx[rows], mappings.nr[rows])
     return mappings, Census(
         sort,
         bits,
         head,
-        _count_runs(row[pte], mappings.nr[pte], len(pages)),
-        np.bincount(folio_of[huge], minlength=len(folios)).astype(np.int32),
+        page_mappings,
+        entire.astype(np.int32),
         pair_folio,
         pair_mm,
         pair_count,
         np.bincount(pair_folio, minlength=len(folios)).astype(np.int32),
     )
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What lies behind some mappings: page row, its folio's head and row, the entry's bits; and all pages' sorts."""
+
+    row: I64
+    head: I32
+    folio: I32
+    bits: AnyArray
+    sorts: U8
+
+
+def _sorts(layout: Layout, folios: Folios, vmas: Vmas, m: Mappings, of: _Places) -> U8:
+    """The `Sort` of each mapping."""
+    sort = np.where(of.row >= 0, of.sorts[of.row], np.uint8(Sort.NO_PAGE)).astype(np.uint8, copy=False)
+    big = np.flatnonzero(m.level != Level.PTE)
+    misfit = _misfits(layout, folios, m.take(big), of.folio[big], of.head[big] == of.row[big])
+    sort[big[misfit & (sort[big] == Sort.NORMAL)]] = Sort.BROKEN
+    sort[_is_special(vmas, m, of.bits, big)] = Sort.SPECIAL
+    zero = (m.pfn == layout.zero_pfn) & (m.level == Level.PTE)
+    if layout.huge_zero_pfn >= 0:
+        zero |= (m.pfn == layout.huge_zero_pfn) & (m.level == Level.PMD)
+    sort[zero] = Sort.ZERO
+    return sort
+
+
+def _count(single: I32, steps: I32, row: I64, nr: AnyArray, good: Mask) -> None:
+    """Count runs over page rows: single entries where they are, longer runs by where they begin and end."""
+    alone = nr == 1
+    here = row[good & alone]
+    np.add.at(single, here, np.int32(1))
+    runs = np.flatnonzero(good & ~alone)
+    np.add.at(steps, row[runs], np.int32(1))
+    np.subtract.at(steps, np.minimum(row[runs] + nr[runs].astype(np.int64), len(single)), np.int32(1))
 
 
 def _cut_at_borders(layout: Layout, pages: Pages, sorts: U8, m: Mappings) -> Mappings:
@@ -196,16 +239,17 @@ def _misfits(layout: Layout, folios: Folios, m: Mappings, folio: I32, at_head: M
 def _bits(layout: Layout, mappings: Mappings) -> AnyArray:
     bits = np.zeros(len(mappings), np.uint16)
     for shape in layout.arch.shapes:
-        if shape.can_leaf:
-            rows = np.flatnonzero(mappings.level == shape.level)
-            bits[rows] = layout.arch.leaf_bits(shape.level, mappings.entry[rows])
+        here = mappings.level == shape.level
+        if here.all():
+            return layout.arch.leaf_bits(shape.level, mappings.entry)
+        if shape.can_leaf and here.any():
+            bits[here] = layout.arch.leaf_bits(shape.level, mappings.entry[here])
     return bits
 
 
-def _is_special(vmas: Vmas, m: Mappings, bits: AnyArray) -> Mask:
+def _is_special(vmas: Vmas, m: Mappings, bits: AnyArray, big: I64) -> Mask:
     """Entries that vm_normal_page() and vm_normal_page_pmd() take for memory without a counted page."""
     special = (bits & (Bit.SPECIAL | Bit.DEVMAP)) != 0
-    big = np.flatnonzero(m.level != Level.PTE)
     if len(vmas) and len(big):
         # Huge leaves had no special bit of their own before 6.12: there the VMA tells (vm_normal_page_pmd()).
         flags = np.where(m.vma_idx[big] >= 0, vmas.flags[np.maximum(m.vma_idx[big], 0)], np.uint64(0))
@@ -214,30 +258,19 @@ def _is_special(vmas: Vmas, m: Mappings, bits: AnyArray) -> Mask:
     return special
 
 
-def _folio_rows(folios: Folios, nr_pages: int, head_row: I32) -> I32:
-    """Row in `Folios` of each head row; -1 for small pages and where there is no head."""
+def _folio_rows(folios: Folios, nr_pages: int) -> I32:
+    """By head row, the row in `Folios`; -1 for small pages, and at the end for heads of -1."""
     row = np.full(nr_pages + 1, -1, np.int32)
     row[folios.row] = np.arange(len(folios), dtype=np.int32)
-    found: I32 = row[head_row]  # -1 takes the last one, which is always -1
-    return found
+    return row
 
 
-def _count_runs(first: I64, nr: AnyArray, n: int) -> I32:
-    """How many of the runs [first, first + nr) cover each of n rows."""
-    if not len(first):
-        return np.zeros(n, np.int32)
-    last = np.minimum(first + nr.astype(np.int64), n)
-    delta = np.bincount(first, minlength=n + 1) - np.bincount(last, minlength=n + 1)
-    return np.cumsum(delta[:n]).astype(np.int32)
-
-
-def _pairs(folio: I32, mappings: Mappings, keep: Mask) -> tuple[I64, I64, I64]:
+def _pairs(folio: I32, mm_idx: I32, nr: AnyArray) -> tuple[I64, I64, I64]:
     """Entries by (large folio, mm)."""
-    rows = np.flatnonzero(keep)
-    key = (folio[rows].astype(np.uint64) << np.uint64(24)) | mappings.mm_idx[rows].astype(np.uint64)
+    key = (folio.astype(np.uint64) << np.uint64(24)) | mm_idx.astype(np.uint64)
     order = np.argsort(key, kind="stable")
     key = key[order]
     starts = group_starts(key)
-    count = np.add.reduceat(mappings.nr[rows][order].astype(np.int64), starts) if len(starts) else starts
+    count = np.add.reduceat(nr[order].astype(np.int64), starts) if len(starts) else starts
     key = key[starts]
     return (key >> np.uint64(24)).astype(np.int64), (key & np.uint64((1 << 24) - 1)).astype(np.int64), count

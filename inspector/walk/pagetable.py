@@ -25,8 +25,11 @@ from inspector.walk.mappings import (
     Walk,
 )
 
-_BATCH = 1024
-"""Tables decoded together: 4 MiB of entries, so that the passes over them stay in the cache."""
+_BATCH = 256
+"""Tables decoded together: 1 MiB of entries, so that the passes over them stay in a core's own cache."""
+
+_MIXED = -2
+"""In place of the VMA of a table: its addresses are not all in one VMA."""
 
 _VPN_BITS = np.uint64(45)
 """Bits of a virtual page number (57-bit addresses)."""
@@ -78,6 +81,8 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
         usable = np.flatnonzero(tables.state == TABLE_OK)
         # Ascending page frames, so that one batch is one stretch of the dump.
         usable = usable[np.argsort(tables.pfn[usable], kind="stable")]
+        if shape.level == Level.PTE:
+            found.mappings.reserve(len(usable) * shape.user_entries)
         for at in range(0, len(usable), _BATCH):
             below.extend(_decode(layout, shape, tables, usable[at : at + _BATCH], start, found))
         if not below:
@@ -136,10 +141,10 @@ def _decode(
     leaf = arch.leaf_mask(level, entry)
     batch = _Batch(tables, rows, start, shape)
     if leaf.all():
-        found.mappings.add(found.attribute.mappings(_runs(arch, batch, at, entry)))
+        found.mappings.add(_leaves(found.attribute, batch, at, entry))
         return []
     if leaf.any():
-        found.mappings.add(found.attribute.mappings(_runs(arch, batch, at[leaf], entry[leaf])))
+        found.mappings.add(_leaves(found.attribute, batch, at[leaf], entry[leaf]))
     rest = ~leaf
     at, entry = at[rest], entry[rest]
     below: list[PageTables] = []
@@ -169,8 +174,12 @@ class _Batch:
         """Log2 of the entries of one table: always a power of two."""
         return self.shape.user_entries.bit_length() - 1
 
+    def place(self, at: I64) -> I64:
+        """Which of the batch's tables."""
+        return at >> self._width
+
     def table(self, at: I64) -> I64:
-        return self.rows[at >> self._width]
+        return self.rows[self.place(at)]
 
     def slot(self, at: I64) -> I64:
         return at & (self.shape.user_entries - 1)
@@ -179,7 +188,17 @@ class _Batch:
         return self.tables.va[table] + (slot.astype(np.uint64) << np.uint64(self.shape.shift))
 
 
-def _runs(arch: Arch, batch: _Batch, at: I64, entry: U64) -> Mappings:
+def _leaves(attribute: _Attributor, batch: _Batch, at: I64, entry: U64) -> Mappings:
+    """Leaf entries as runs, each in its VMA."""
+    only = np.full(len(batch.rows), _MIXED, np.int32)
+    if batch.shape.level == Level.PTE:
+        # Most tables lie in one VMA whole: one look-up for all of their entries, and no run to be cut.
+        span = np.uint64((batch.shape.user_entries - 1) << batch.shape.shift)
+        only = attribute.only_vma(batch.tables.mm_idx[batch.rows], batch.tables.va[batch.rows], span)
+    return attribute.mappings(_runs(attribute.arch, batch, at, entry, only))
+
+
+def _runs(arch: Arch, batch: _Batch, at: I64, entry: U64, only: I32) -> Mappings:
     """Merge neighbouring PTEs of consecutive page frames; entries of higher levels stay single."""
     level = batch.shape.level
     if level == Level.PTE:
@@ -194,11 +213,11 @@ def _runs(arch: Arch, batch: _Batch, at: I64, entry: U64) -> Mappings:
         at, entry = at[begin], entry[begin]
     else:
         nr = np.ones(len(at), np.uint32)
-    table = batch.table(at)
-    slot = batch.slot(at)
+    place, slot = batch.place(at), batch.slot(at)
+    table = batch.rows[place]
     return Mappings(
         mm_idx=batch.tables.mm_idx[table],
-        vma_idx=np.full(len(at), -1, np.int32),
+        vma_idx=only[place],
         va=batch.va(table, slot),
         level=np.full(len(at), level, np.uint8),
         nr=nr,
@@ -249,7 +268,7 @@ class _Attributor:
     """Finds the VMA of each entry; VMAs are ordered by mm, then address, and do not overlap."""
 
     def __init__(self, arch: Arch, vmas: Vmas) -> None:
-        self._arch = arch
+        self.arch = arch
         self._vmas = vmas
         self._starts = _key(vmas.mm_idx, vmas.start)
 
@@ -261,6 +280,14 @@ class _Attributor:
         inside = (at >= 0) & (self._vmas.mm_idx[safe] == mm_idx) & (va < self._vmas.end[safe])
         return np.where(inside, at, -1).astype(np.int32)
 
+    def only_vma(self, mm_idx: I32, va: U64, span: np.uint64) -> I32:
+        """The VMA that all addresses from ``va`` to ``va + span`` lie in, `_MIXED` where there is no such VMA."""
+        vma = self.vma_idx(mm_idx, va)
+        if not len(self._vmas):
+            return vma
+        whole = (vma >= 0) & (va + span < self._vmas.end[np.maximum(vma, 0)])
+        return np.where(whole, vma, _MIXED).astype(np.int32)
+
     def in_hugetlb(self, mm_idx: I32, va: U64) -> Mask:
         """Whether the first address of each table, or the last, lies in a hugetlb VMA."""
         out = np.zeros(len(va), np.bool_)
@@ -271,13 +298,15 @@ class _Attributor:
         return out
 
     def mappings(self, mappings: Mappings) -> Mappings:
-        """Attribute runs, cutting those that cross the border of a VMA."""
+        """Attribute the runs whose VMA is `_MIXED`, cutting those that cross the border of a VMA."""
         done = []
         rest = mappings
         while len(rest):
-            vma = self.vma_idx(rest.mm_idx, rest.va)
+            vma = rest.vma_idx.copy()
+            mixed = np.flatnonzero(vma == _MIXED)
+            vma[mixed] = self.vma_idx(rest.mm_idx[mixed], rest.va[mixed])
             rest = replace(rest, vma_idx=vma)
-            runs = np.flatnonzero(rest.nr > 1)
+            runs = mixed[rest.nr[mixed] > 1]
             room = self._room(rest.mm_idx[runs], rest.va[runs], vma[runs])
             over = rest.nr[runs] > room
             long, room = runs[over], room[over]
@@ -291,10 +320,11 @@ class _Attributor:
             tail = rest.take(long)
             rest = replace(
                 tail,
+                vma_idx=np.full(len(long), _MIXED, np.int32),
                 va=tail.va + (fit.astype(np.uint64) << np.uint64(12)),
                 nr=tail.nr - fit,
                 pfn=tail.pfn + fit,
-                entry=tail.entry + fit * self._arch.leaf_step(Level.PTE, tail.entry),
+                entry=tail.entry + fit * self.arch.leaf_step(Level.PTE, tail.entry),
                 slot=(tail.slot + fit).astype(np.uint16),
             )
         return done[0] if len(done) == 1 else Mappings.concat(done) if done else mappings

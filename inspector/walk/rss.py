@@ -5,12 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Kind, Level
-from inspector.columns import I64, Mask
+from inspector.columns import I64, U8, AnyArray, Mask
+from inspector.layout.flags import MAPPING_ANON
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.tables.pages import Pages
 from inspector.walk.census import Sort
 from inspector.walk.parts import Counted
+
+_NR_PLACES = 8
+_HUGETLB, _UNKNOWN = 4, 5
+"""Beside the four counters: pages that count in none, and entries whose page cannot be read."""
+
+_PIECE = 1 << 18
+"""Mappings worked on at a time, so that temporaries stay in the cache."""
 
 
 def entry_pages(layout: Layout, levels: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> I64:
@@ -41,31 +49,9 @@ def rebuild_rss(parts: Counted) -> tuple[I64, Mask]:
     Returns:
         ``(rss, known)``: int64[mms, 4] and bool[mms]; an mm is not known when an entry's page cannot be read.
     """
-    layout, pages, folios, vmas = parts.layout, parts.pages, parts.folios, parts.vmas
-    mms, mappings, census, nonpresent = parts.mms, parts.mappings, parts.census, parts.nonpresent
-    folio_of_page = parts.folio_of_page
+    layout, pages, vmas, mms, nonpresent = parts.layout, parts.pages, parts.vmas, parts.mms, parts.nonpresent
     n = len(mms)
-    rss = np.zeros((n, 4), np.int64)
-    known = np.ones(n, np.bool_)
-
-    def add(mm: I64, head: I64, count: I64) -> None:
-        kind = rss_class(layout, pages, head)
-        rss[:] += np.bincount(mm * 4 + kind, weights=count, minlength=n * 4).reshape(n, 4).astype(np.int64)
-
-    def hugetlb(head: I64) -> Mask:
-        folio = folio_of_page[head]
-        return (folio >= 0) & folios.is_hugetlb[np.maximum(folio, 0)] if len(folios) else folio >= 0
-
-    rows = np.flatnonzero(census.sort == Sort.NORMAL)
-    head = census.head_row[rows].astype(np.int64)
-    rows, head = rows[~hugetlb(head)], head[~hugetlb(head)]
-    add(
-        mappings.mm_idx[rows].astype(np.int64),
-        head,
-        mappings.nr[rows] * entry_pages(layout, mappings.level[rows]),
-    )
-    known[mappings.mm_idx[census.sort == Sort.UNREADABLE]] = False
-
+    rss, known = _present(parts)
     standing = np.isin(
         nonpresent.kind, np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.DEVICE_EXCLUSIVE])
     )
@@ -79,8 +65,42 @@ def rebuild_rss(parts: Counted) -> tuple[I64, Mask]:
     fine = (head >= 0) & pages.readable[np.maximum(head, 0)]
     known[nonpresent.mm_idx[rows[~fine]]] = False
     rows, head = rows[fine], head[fine]
-    add(nonpresent.mm_idx[rows].astype(np.int64), head, entry_pages(layout, nonpresent.level[rows]))
+    place = nonpresent.mm_idx[rows].astype(np.int64) * 4 + rss_class(layout, pages, head)
+    rss += _sums(place, entry_pages(layout, nonpresent.level[rows]), n * 4).reshape(n, 4)
 
     swap = (nonpresent.kind == Kind.SWAP) & ~in_hugetlb
     rss[:, RSS_SWAP] = np.bincount(nonpresent.mm_idx[swap], minlength=n)
     return rss, known
+
+
+def _present(parts: Counted) -> tuple[I64, Mask]:
+    """Pages of each class that leaves map in each mm, and which mms have no leaf whose page cannot be read."""
+    layout, m, census, n = parts.layout, parts.mappings, parts.census, len(parts.mms)
+    kinds, counts = _page_classes(parts), np.zeros(n * _NR_PLACES, np.int64)
+    for at in range(0, len(m), _PIECE):
+        here = slice(at, at + _PIECE)
+        sort = census.sort[here]
+        # A row of -1 finds the last page's class, but only a normal entry keeps it.
+        place = np.where(sort == Sort.NORMAL, kinds[census.head_row[here]], _HUGETLB)
+        place[sort == Sort.UNREADABLE] = _UNKNOWN
+        nr = m.nr[here]
+        if (m.level[here] != Level.PTE).any():
+            nr = nr * entry_pages(layout, m.level[here])
+        counts += _sums(m.mm_idx[here].astype(np.int64) * _NR_PLACES + place, nr, len(counts))
+    table = counts.reshape(n, _NR_PLACES)
+    return table[:, :4].copy(), table[:, _UNKNOWN] == 0
+
+
+def _page_classes(parts: Counted) -> U8:
+    """The rss counter that each page counts in when it heads a folio, `_HUGETLB` when in none."""
+    pages, folios = parts.pages, parts.folios
+    shmem = np.where(parts.layout.flags.test(pages.flags, "swapbacked"), np.uint8(RSS_SHMEM), np.uint8(RSS_FILE))
+    anon = ((pages.mapping & np.uint64(MAPPING_ANON)) != 0) & (pages.type_ == 0)
+    shmem[anon] = RSS_ANON
+    shmem[folios.row[folios.is_hugetlb]] = _HUGETLB
+    return shmem
+
+
+def _sums(place: I64, count: AnyArray, length: int) -> I64:
+    """Sum of the counts of each place."""
+    return np.bincount(place, weights=count, minlength=length).astype(np.int64)
