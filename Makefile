@@ -34,7 +34,7 @@ lint: $(VENV)/.dev ## style, layers between modules, dead code
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
-	$(BIN)/vulture inspector tests scripts --min-confidence 80 --ignore-names trace
+	$(BIN)/vulture inspector tui tests scripts --min-confidence 80 --ignore-names trace
 
 types: $(VENV)/.dev ## mypy, strict
 	$(BIN)/mypy
