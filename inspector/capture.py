@@ -26,7 +26,7 @@ from inspector.layout.flags import type_code
 from inspector.private_pages import PRIVATE, judge_pages
 from inspector.recording import Recorder, debug_files, open_recording, recording_program
 from inspector.snapshot import Snapshot
-from inspector.target import Target, open_core
+from inspector.target import RAN_ON, Target, open_core
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import vma_figures
 from inspector.walk.swap_view import swap_devices
@@ -58,8 +58,11 @@ class CaptureReport(msgspec.Struct, frozen=True):
     """Captured pages by what they were first read for."""
     left_out: dict[str, int]
     """Pages that were read but may hold users' data, by reason; only damage or a running kernel leads to them."""
-    same_answers: bool
-    """Whether the capture, opened again, gave the same report of a check as its source."""
+    ran_on: bool
+    """Whether the kernel ran on while it (or what is captured here again) was captured, so that pages of different moments stand side by side."""
+    same_answers: bool | None
+    """Whether the capture, opened again, gave the same report of a check as its source. None of a running
+    source: no two looks at it are the same, so the capture was opened and checked but not compared."""
     notes: list[str]
     """What could not be done, in sentences."""
 
@@ -78,7 +81,7 @@ class _Recorded:
     kinds: U8
     left_out: dict[str, int]
     ram: list[tuple[int, int]]
-    answers: object
+    report: Report
     symbols: list[str]
     notes: list[str]
 
@@ -138,12 +141,21 @@ def _capture(target: Target, path: Path, spool: PageSpool, tell: Progress) -> Ca
         os.fsync(file.fileno())
         size = file.tell()
         tell("opening it again", _STEPS - 1, _STEPS)
-        is_same = _reopened_answers(part, path, found.symbols) == found.answers
+        again = _reopened_report(part, path, found.symbols)
+        is_same = None if target.is_live else _answers(again) == _answers(found.report)
     tell("done", _STEPS, _STEPS)
     counts = np.bincount(found.kinds, minlength=len(KINDS)).tolist()
     pages = dict(zip(KINDS, counts, strict=True))
     return CaptureReport(
-        CAPTURE_SCHEMA, str(path), size, found.header.page_size, pages, found.left_out, is_same, found.notes
+        CAPTURE_SCHEMA,
+        str(path),
+        size,
+        found.header.page_size,
+        pages,
+        found.left_out,
+        target.ran_on,
+        is_same,
+        found.notes,
     )
 
 
@@ -171,16 +183,16 @@ def _record(target: Target, spool: PageSpool, tell: Progress) -> _Recorded:
     memmap = s.layout.memmap
     ram = list(zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True))
     symbols = debug_files(s.target.prog) if s.target.types_from == "DWARF" else []
-    return _Recorded(_header(s.target, vmcoreinfo), pfns, kinds, left_out, ram, _answers(report), symbols, notes)
+    return _Recorded(_header(s.target, vmcoreinfo), pfns, kinds, left_out, ram, report, symbols, notes)
 
 
-def _reopened_answers(part: Path, path: Path, symbols: list[str]) -> object:
-    """What a check of the written file answers."""
+def _reopened_report(part: Path, path: Path, symbols: list[str]) -> Report:
+    """What a check of the written file says."""
     try:
         s = Snapshot(open_core(str(part), symbols, types="dwarf" if symbols else "btf"))
         # As in the recording: a table that is built tells what it lacks, wanted by a rule or not.
         _read_all(s)
-        return _answers(run_check(s))
+        return run_check(s)
     except TargetError as error:
         raise TargetError(f"the capture cannot be used ({error.what})", str(path), "Please report this") from error
 
@@ -271,6 +283,8 @@ def _choose(s: Snapshot, spool: PageSpool) -> tuple[I64, U8, dict[str, int]]:
 
 def _header(target: Target, vmcoreinfo: bytes) -> DumpHeader:
     identity, info = target.identity, target.vmcoreinfo
+    if target.is_live:
+        vmcoreinfo = vmcoreinfo.rstrip(b"\0\n") + f"\n{RAN_ON}=1\n".encode()
     return DumpHeader(
         machine=identity.architecture or "x86_64",
         release=identity.release or "",

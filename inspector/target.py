@@ -24,6 +24,9 @@ Kind = Literal["core", "kdump", "live", "qemu"]
 Types = Literal["auto", "dwarf", "btf"]
 TypesFrom = Literal["DWARF", "BTF"]
 
+RAN_ON = "FOLIOSCOPE(ran-on)"
+"""The line of VMCOREINFO by which a capture tells that the kernel ran on while it was made."""
+
 _KCORE = "/proc/kcore"
 _QMP_SECONDS = 10.0
 """How long a QMP server may take to answer."""
@@ -74,6 +77,11 @@ class Target:
     def is_live(self) -> bool:
         """Whether the kernel runs on while it is looked at."""
         return self.kind in ("live", "qemu")
+
+    @property
+    def ran_on(self) -> bool:
+        """Whether the kernel ran on while what is read here was taken: it is live, or captured from a live one."""
+        return self.is_live or RAN_ON in self.vmcoreinfo
 
     def symbol(self, name: str) -> int | None:
         """Address of a kernel symbol; of a per-CPU variable, what has to be added to a CPU's offset."""

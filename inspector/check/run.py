@@ -111,8 +111,11 @@ def _covered(rule: Rule, found: Violations) -> RuleCoverage:
 
 def _coverage(s: Snapshot, covered: list[RuleCoverage]) -> Coverage:
     notes = list(s.missing.notes)
-    if s.target.is_live:
-        notes.append("the kernel ran on while it was read: a finding may be a change caught half way, so check again")
+    if s.target.ran_on:
+        what, todo = ("read", "check") if s.target.is_live else ("captured", "capture it")
+        notes.append(
+            f"the kernel ran on while it was {what}: a finding may be a change caught half way, so {todo} again"
+        )
     if s.scheme is None:
         notes.append("the accounting scheme of this kernel is not known: rules that depend on it were not applied")
     complete = (

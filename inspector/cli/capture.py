@@ -29,9 +29,11 @@ def capture(settings: Settings, out: str, force: bool, compression: int) -> int:
     the kernel keeps of processes and their memory, type information and symbols. Nothing that belongs to users is in
     it: no page of a process, no content of a file, no swapped or free page. Names of processes and of the files that
     they map are, and so is the kernel's log.
-    Before it gets its name it is opened again and checked: it gives the same answers as its source.
+    Before it gets its name it is opened again and checked: it gives the same answers as its source. A kernel that runs
+    on while it is captured has no single state to compare with: the capture says so whenever it is checked.
 
-    Exit codes: 0 written; 4 written, but its answers differ from those of its source.
+    Exit codes: 0 written; 4 written, but its answers differ from those of its source, or the source ran on and pages
+    had to be left out.
     """
     from inspector import capture as captures  # noqa: PLC0415  (drgn and NumPy)
     from inspector.cli.progress import Progress  # noqa: PLC0415
@@ -43,7 +45,8 @@ def capture(settings: Settings, out: str, force: bool, compression: int) -> int:
         settings.output.json(report)
     else:
         settings.output.lines(_lines(settings.output.screen, report))
-    return Exit.CLEAN if report.same_answers else Exit.INCOMPLETE
+    is_whole = not report.left_out if report.same_answers is None else report.same_answers
+    return Exit.CLEAN if is_whole else Exit.INCOMPLETE
 
 
 def _lines(screen: Screen, report: CaptureReport) -> Iterator[str]:
@@ -56,7 +59,12 @@ def _lines(screen: Screen, report: CaptureReport) -> Iterator[str]:
     rows = [(name, grouped(n), size(n * report.page_size)) for name, n in report.pages.items()]
     yield from render_table(screen, columns, rows, "  ")
     yield ""
-    if report.same_answers:
+    if report.same_answers is None:
+        yield from screen.wrap(
+            "The kernel ran on while it was captured: pages of different moments stand side by side, and there is no "
+            "single state to compare with. Opened again and checked: it can be read to its end."
+        )
+    elif report.same_answers:
         yield "Opened again and checked: it gives the same report as its source."
     else:
         yield screen.paint("yellow", "Opened again and checked: its report differs from that of its source.")

@@ -27,12 +27,11 @@ from inspector.kdump_write import DumpHeader, PageSpool, write_kdump
 from inspector.private_pages import PRIVATE, judge_pages
 from inspector.recording import Recorder
 from inspector.snapshot import Snapshot
-from inspector.target import Target, from_program, open_core, open_qemu
+from inspector.target import Target, from_program, open_core
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import vma_figures
 from tests.fixtures import FOLDER, KERNELS, fixture_path
 from tests.guests import dump_path, guests_folder
-from tests.guests.live import running_guest
 from tests.oracle.fixture_oracle import load_fixture_oracle
 
 PAGE = 4096
@@ -377,14 +376,3 @@ def test_drgn_with_dwarf_walks_a_capture(kernel: str, tmp_path: Path) -> None:
     capture(open_core(str(dump_path(kernel)), [str(vmlinux)]), out)
     said = [run_drgn("-c", str(core), "-s", str(vmlinux), str(script)) for core in (out, dump_path(kernel))]
     assert said[0] == said[1]
-
-
-@pytest.mark.guest
-def test_running_guest_is_captured(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with running_guest("7.3") as socket:
-        report = capture(open_qemu(str(socket), types="btf"), out)
-    found = run_check(Snapshot(opened(out)))
-    assert report.same_answers or report.left_out
-    assert int(found.summary["mms"] or 0) > 100
-    assert opened(out).kind == "kdump"
