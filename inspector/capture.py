@@ -59,7 +59,8 @@ class CaptureReport(msgspec.Struct, frozen=True):
     left_out: dict[str, int]
     """Pages that were read but may hold users' data, by reason; only damage or a running kernel leads to them."""
     ran_on: bool
-    """Whether the kernel ran on while it (or what is captured here again) was captured, so that pages of different moments stand side by side."""
+    """Whether the kernel ran on while it was captured: pages of different moments stand side by side. A capture of such
+    a capture is one, too."""
     same_answers: bool | None
     """Whether the capture, opened again, gave the same report of a check as its source. None of a running
     source: no two looks at it are the same, so the capture was opened and checked but not compared."""
