@@ -38,8 +38,8 @@ class Table:
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
 
-    def take(self, rows: AnyArray) -> Self:
-        """The table of the given rows (indices or a mask), in that order."""
+    def take(self, rows: AnyArray | slice) -> Self:
+        """The table of the given rows (indices, a mask or a slice), in that order."""
         return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     @classmethod

@@ -83,7 +83,7 @@ def _present(parts: Counted) -> tuple[I64, Mask]:
         # A row of -1 finds the last page's class, but only a normal entry keeps it.
         place = np.where(sort == Sort.NORMAL, kinds[census.head_row[here]], _HUGETLB)
         place[sort == Sort.UNREADABLE] = _UNKNOWN
-        nr = m.nr[here]
+        nr: AnyArray = m.nr[here]
         if (m.level[here] != Level.PTE).any():
             nr = nr * entry_pages(layout, m.level[here])
         counts += _sums(m.mm_idx[here].astype(np.int64) * _NR_PLACES + place, nr, len(counts))
