@@ -14,13 +14,17 @@ from inspector.layout.kernel import Layout
 from inspector.model.expect import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
+from inspector.tables.batches import Batched, read_batches
 from inspector.tables.files import Files, build_files
 from inspector.tables.folios import Folios, build_folios, settle_page_mapcount
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mms import Mms, build_mms
+from inspector.tables.open_files import OpenFiles, read_open_files
 from inspector.tables.pages import Pages, Sweep, sweep_pages
+from inspector.tables.pipes import PipeBuffers, read_pipes
+from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
 from inspector.tables.slabs import cache_objects
 from inspector.tables.swap import Swap, build_swap
 from inspector.tables.tasks import Tasks, build_tasks
@@ -42,6 +46,7 @@ from inspector.walk.mappings import (
 )
 from inspector.walk.page_cache import PageCache, compare_cache
 from inspector.walk.pagetable import walk_page_tables
+from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
@@ -352,6 +357,39 @@ class Snapshot:
     def swap_refs(self) -> SwapRefs:
         """Who refers to each swap slot."""
         return rebuild_swap_refs(self)
+
+    @cached_property
+    def batches(self) -> Batched:
+        """Folios in per-CPU batches."""
+        batches, missing = read_batches(self.layout)
+        self.missing.add("per-CPU batches", missing)
+        return batches
+
+    @cached_property
+    def open_files(self) -> OpenFiles:
+        """File descriptors of all processes."""
+        opened, missing = read_open_files(self.layout, self.tasks)
+        self.missing.add("open files", missing)
+        return opened
+
+    @cached_property
+    def pipes(self) -> PipeBuffers:
+        """Pages in the buffers of pipes."""
+        pipes, missing = read_pipes(self.layout, self.open_files)
+        self.missing.add("pipes", missing)
+        return pipes
+
+    @cached_property
+    def ring_buffers(self) -> RingBuffers:
+        """Pages pinned as buffers of io_uring."""
+        buffers, missing = read_ring_buffers(self.layout, self.open_files)
+        self.missing.add("io_uring buffers", missing)
+        return buffers
+
+    @cached_property
+    def reference_terms(self) -> ReferenceTerms:
+        """What holds the references of every folio of user memory and of the page cache."""
+        return break_down(self, user_folios(self))
 
     def mappings_of(self, pfn: int, nr: int = 1) -> I64:
         """Rows of the mappings that cover any of the pages [pfn, pfn + nr)."""

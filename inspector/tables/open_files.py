@@ -1,0 +1,71 @@
+"""Open files: what each process's file descriptors lead to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I64, U64, Table, expand_runs
+from inspector.layout.kernel import Layout
+from inspector.tables.tasks import Tasks
+
+_MAX_FDS = 1 << 20
+"""More descriptors than sysctl_nr_open lets a process have by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFiles(Table):
+    """One row a file descriptor in use; tasks that share their table share its rows.
+
+    Attributes:
+        task_idx: int64; row of the first task with that table.
+        fd: int64.
+        file: uint64; struct file.
+        f_op: uint64; its file_operations.
+        private_data: uint64; what the kind of file keeps there.
+    """
+
+    task_idx: I64
+    fd: I64
+    file: U64
+    f_op: U64
+    private_data: U64
+
+
+def read_open_files(layout: Layout, tasks: Tasks) -> tuple[OpenFiles, int]:
+    """Read the descriptor tables of all tasks (fs/file.c; include/linux/fdtable.h).
+
+    Returns:
+        The descriptors, and how many structs and stretches of them could not be read.
+    """
+    memory, task = layout.memory, layout.struct("struct task_struct")
+    raw = memory.gather(tasks.addr + np.uint64(task.field("files").offset), 8)
+    # Idle tasks and those that exit have none (exit_files()).
+    files, owner = np.unique(raw.bytes.view(np.uint64).reshape(-1), return_index=True)
+    owner, files = owner[files != 0], files[files != 0]
+    pointers = memory.gather(files + np.uint64(layout.struct("struct files_struct").field("fdt").offset), 8)
+    table = layout.struct("struct fdtable")
+    tables = memory.gather(pointers.bytes.view(np.uint64).reshape(-1), table.size)
+    nr = table.field("max_fds").column(tables.bytes).astype(np.int64)
+    good = tables.valid & (nr >= 0) & (nr <= _MAX_FDS)
+    missing = int((~raw.valid).sum()) + int((~good).sum())
+    owner, nr = owner[good], nr[good]
+    base = table.field("fd").column(tables.bytes)[good]
+    fd = expand_runs(np.zeros(len(nr), np.int64), nr).astype(np.int64)
+    of = np.repeat(np.arange(len(nr)), nr)
+    slots = memory.gather(base[of] + fd.astype(np.uint64) * np.uint64(8), 8)
+    address = slots.bytes.view(np.uint64).reshape(-1)
+    used = np.flatnonzero(slots.valid & (address != 0))
+    struct = layout.struct("struct file")
+    opened = memory.gather(address[used], struct.size)
+    missing += int((~slots.valid).sum()) + int((~opened.valid).sum())
+    rows = used[opened.valid]
+    data = opened.bytes[opened.valid]
+    return OpenFiles(
+        task_idx=owner[of[rows]].astype(np.int64),
+        fd=fd[rows],
+        file=address[rows],
+        f_op=struct.field("f_op").column(data),
+        private_data=struct.field("private_data").column(data),
+    ), missing
