@@ -27,7 +27,7 @@ from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
 from inspector.tables.slabs import cache_objects
 from inspector.tables.swap import Swap, build_swap
-from inspector.tables.tasks import Tasks, build_tasks
+from inspector.tables.tasks import Tasks, build_tasks, tasks_being_dumped
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
 from inspector.target import Target
 from inspector.walk.census import Census, take_census
@@ -118,6 +118,11 @@ class Snapshot:
         tasks, missing = build_tasks(self.layout)
         self.missing.add("tasks", missing)
         return tasks
+
+    @cached_property
+    def being_dumped(self) -> Mask:
+        """Tasks whose process is writing a core dump."""
+        return tasks_being_dumped(self.layout, self.tasks)
 
     @cached_property
     def mms(self) -> Mms:

@@ -16,6 +16,10 @@ COMMANDS = {
     "info": ("inspector.cli.info:info", "What was opened, how, and what kernel it is."),
     "check": ("inspector.cli.check:check", "Rebuild every mapping count and name what differs from the record."),
     "folio": ("inspector.cli.folio:folio", "One folio: every counter beside its rebuilt value, and who maps it."),
+    "explain": (
+        "inspector.cli.explain:explain",
+        "One folio accounted for: formulas, holders of references, decisions.",
+    ),
     "page": ("inspector.cli.folio:page", "Struct pages: one, several, or ranges."),
     "va": ("inspector.cli.va:va", "One address of a process: page-table entries, VMA, page, other mappers."),
     "ps": ("inspector.cli.processes:ps", "Address spaces with their memory by kind."),

@@ -16,7 +16,7 @@ _MAX_FDS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class OpenFiles(Table):
-    """One row a file descriptor in use; tasks that share their table share its rows.
+    """One row a file descriptor in use, by task and number; tasks that share their table share its rows.
 
     Attributes:
         task_idx: int64; row of the first task with that table.
@@ -60,8 +60,9 @@ def read_open_files(layout: Layout, tasks: Tasks) -> tuple[OpenFiles, int]:
     struct = layout.struct("struct file")
     opened = memory.gather(address[used], struct.size)
     missing += int((~slots.valid).sum()) + int((~opened.valid).sum())
-    rows = used[opened.valid]
-    data = opened.bytes[opened.valid]
+    read = np.flatnonzero(opened.valid)
+    read = read[np.lexsort((fd[used[read]], owner[of[used[read]]]))]
+    rows, data = used[read], opened.bytes[read]
     return OpenFiles(
         task_idx=owner[of[rows]].astype(np.int64),
         fd=fd[rows],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U32, U64, AnyArray, Table
+from inspector.columns import I32, I64, U32, U64, AnyArray, Mask, Table
 from inspector.layout.kernel import Layout
 from inspector.lib.xarray import walk_xarrays
 
@@ -73,3 +73,15 @@ def build_tasks(layout: Layout) -> tuple[Tasks, int]:
         rss_cache=rss,
     )
     return tasks.take(np.argsort(tasks.pid, kind="stable")), missing
+
+
+def tasks_being_dumped(layout: Layout, tasks: Tasks) -> Mask:
+    """bool[tasks]; whose process is writing a core dump (signal->core_state, fs/coredump.c)."""
+    task, signal = layout.struct("struct task_struct"), layout.struct("struct signal_struct")
+    state = signal.find("core_state")
+    if state is None:
+        return np.zeros(len(tasks), np.bool_)
+    raw = layout.memory.gather(tasks.addr + np.uint64(task.field("signal").offset), 8)
+    states = layout.memory.gather(raw.bytes.view(np.uint64).reshape(-1) + np.uint64(state.offset), 8)
+    dumped: Mask = states.valid & (states.bytes.view(np.uint64).reshape(-1) != 0)
+    return dumped

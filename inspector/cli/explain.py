@@ -1,0 +1,49 @@
+"""The command that accounts for one folio."""
+
+from __future__ import annotations
+
+import click
+
+from inspector.cli.params import DoorCommand, Settings
+from inspector.cli.places import as_option, find_place
+
+_LIMIT = 40
+
+
+@click.command(cls=DoorCommand, schemas=("inspector.report.explain:Explanation",))
+@click.argument("place", metavar="PLACE")
+@as_option
+@click.option("--all", "everything", is_flag=True, help="List all mappings; JSON has them all anyway.")
+@click.option("--limit", type=click.IntRange(0), help=f"Mappings to list; 0 for all. {_LIMIT} in text, all in JSON.")
+@click.option("--no-check", is_flag=True, help="Compare the counters only; do not run the rules.")
+@click.pass_obj
+def explain(  # noqa: PLR0913  (one parameter an option)
+    settings: Settings, place: str, form: str | None, everything: bool, limit: int | None, no_check: bool
+) -> int:
+    """Account for one folio: every counter with its formula, every reference with its holder.
+
+    PLACE is a page frame number, a physical address, the address of a struct page or folio, or a direct-map address;
+    any page of the folio will do. Beside the counters it is told which pages are exclusive to a process, what the
+    kernel would do with the folio now (reuse or copy it on a write fault, split, migrate or reclaim it), and who may
+    hold references that nothing explains.
+    """
+    from inspector.cli.progress import Progress  # noqa: PLC0415
+    from inspector.report.explain import build_explanation  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.report.explain_text import render_explanation  # noqa: PLC0415
+
+    if everything:
+        limit = None
+    elif limit is None and settings.format == "text":
+        limit = _LIMIT
+    with Progress(settings) as progress:
+        progress("opening", 0, 1)
+        snapshot = settings.snapshot()
+        found = find_place(snapshot, place, form)
+        report = build_explanation(
+            snapshot, found.pfn, place=found, progress=progress, limit=limit or None, check=not no_check
+        )
+    if settings.format == "json":
+        settings.output.json(report)
+    else:
+        settings.output.lines(render_explanation(settings.output.screen, report))
+    return report.exit_code

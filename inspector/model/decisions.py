@@ -1,0 +1,202 @@
+"""What the kernel would do with a folio now: reuse it on a write fault or copy it, split, migrate or reclaim it.
+
+All of these hang on one comparison: are there references beyond those that mappings, caches and private data hold? The
+kernel's own arithmetic is followed with the stored values, for that is what it would look at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inspector.model.scheme import Scheme
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the kernel would look at.
+
+    Attributes:
+        scheme: The kernel's accounting, None when unknown.
+        refcount, mapcount: As stored (the mapcount of the folio as a whole, 0-based).
+        nr_pages: N.
+        cache: References of the page cache; swap: of the swap cache; private: of PG_private; batch: of per-CPU
+            batches, which a drain gives back.
+        pins: Whether folio_maybe_dma_pinned() says yes.
+        is_anon, is_ksm, is_hugetlb: Kind of the folio.
+        on_lru, mlocked, writeback, locked: Its flags.
+        maybe_shared: FOLIO_MM_IDS_SHARED (6.15 and later), else None.
+    """
+
+    scheme: Scheme | None
+    refcount: int
+    mapcount: int
+    nr_pages: int
+    cache: int
+    swap: int
+    private: int
+    batch: int
+    pins: bool
+    is_anon: bool
+    is_ksm: bool
+    is_hugetlb: bool
+    on_lru: bool
+    mlocked: bool
+    writeback: bool
+    locked: bool
+    maybe_shared: bool | None
+
+    @property
+    def expected(self) -> int:
+        """folio_expected_ref_count(): mappings, caches and private data."""
+        return self.mapcount + self.cache + self.swap + self.private
+
+    @property
+    def extra(self) -> int:
+        """References beyond the expected ones."""
+        return self.refcount - self.expected
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One question answered.
+
+    Attributes:
+        question: "write fault", "split", "migrate" or "reclaim".
+        answer: "reuse", "copy", "yes", "no", or "cannot be told".
+        reason: Why, with the numbers.
+        source: The kernel function that decides.
+    """
+
+    question: str
+    answer: str
+    reason: str
+    source: str
+
+
+def sum_text(s: Standing) -> str:
+    """The expected references as a sum: ``36 mapped + 16 in the page cache = 52``."""
+    parts = [(s.mapcount, "mapped"), (s.cache, "in the page cache"), (s.swap, "in the swap cache")]
+    words = [f"{n} {word}" for n, word in [*parts, (s.private, "private")] if n]
+    return f"{' + '.join(words) or 'nothing'} = {s.expected}" if len(words) > 1 else words[0] if words else "0 expected"
+
+
+def on_write_fault(s: Standing, *, exclusive: bool, huge: bool) -> Decision:
+    """What a write to a page through a read-only entry of a writable private VMA leads to.
+
+    mm/memory.c, do_wp_page() and wp_can_reuse_anon_folio(); mm/huge_memory.c, do_huge_pmd_wp_page(); mm/hugetlb.c,
+    hugetlb_wp().
+
+    Args:
+        s: The folio.
+        exclusive: PG_anon_exclusive of the page, or of the head under a huge entry.
+        huge: Whether a huge entry maps it.
+    """
+    question, source = "write fault", "do_wp_page()"
+    if s.is_hugetlb:
+        source = "hugetlb_wp()"
+    elif huge:
+        source = "do_huge_pmd_wp_page()"
+    if not s.is_anon:
+        return Decision(question, "copy", "a page of a file is copied for a private mapping", source)
+    if s.is_ksm:
+        return Decision(question, "copy", "KSM pages are shared by intention", source)
+    if exclusive:
+        return Decision(question, "reuse", "the page is marked exclusive to the process", source)
+    if s.is_hugetlb:
+        if s.mapcount == 1:
+            return Decision(question, "reuse", "not marked exclusive, but this is the only mapping", source)
+        return Decision(question, "copy", f"{s.mapcount} mappings share it", source)
+    if s.nr_pages > 1 and not huge:
+        return _large_by_pte(s, question)
+    allowed = 1 + s.swap
+    what = "the mapping's own" + (f" and {s.swap} of the swap cache, if that can be freed" if s.swap else "")
+    if s.refcount - (0 if huge else s.batch) <= allowed:
+        drained = f" once {s.batch} in per-CPU batches are drained" if s.batch and not huge else ""
+        return Decision(question, "reuse", f"the only reference is {what}{drained}", source)
+    reason = f"{s.refcount} references, {allowed} allowed: {what}"
+    if huge:
+        return Decision(question, "copy", f"{reason}; the PMD is split and one page copied", source)
+    return Decision(question, "copy", reason, source)
+
+
+def _large_by_pte(s: Standing, question: str) -> Decision:
+    """A page of a large folio that is not marked exclusive."""
+    source = "wp_can_reuse_anon_folio()"
+    if s.scheme in (Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT):
+        source = "__wp_can_reuse_large_anon_folio()"
+        if s.mapcount <= 1:
+            return Decision(question, "copy", "only one page is mapped: the folio is let go", source)
+        if s.maybe_shared:
+            return Decision(question, "copy", "the folio is flagged as shared between processes", source)
+        if s.mapcount == s.refcount - s.swap:
+            return Decision(question, "reuse", f"all {s.refcount} references are mappings of one process", source)
+        return Decision(question, "copy", f"{s.refcount} references, {s.mapcount} of them mappings", source)
+    if s.scheme in (Scheme.OLD, Scheme.SUBPAGES):
+        if s.refcount == 1 + s.swap:
+            return Decision(question, "reuse", "this mapping holds the folio's only reference", "do_wp_page()")
+        return Decision(question, "copy", f"{s.refcount} references to the folio, 1 allowed", "do_wp_page()")
+    if s.scheme is Scheme.RMAP68 and s.refcount == 1 + s.swap:
+        return Decision(question, "cannot be told", "copied from 6.8 on, reused before", "do_wp_page()")
+    return Decision(question, "copy", "pages of large folios are reused only when marked exclusive", source)
+
+
+def may_split(s: Standing) -> Decision:
+    """Whether a caller that holds one reference of its own can split the folio into smaller ones.
+
+    mm/huge_memory.c, can_split_folio() and __folio_split(); can_split_folio() leaves private data to
+    filemap_release_folio(), which takes it away first.
+    """
+    question, source = "split", "can_split_folio()"
+    if s.nr_pages == 1:
+        return Decision(question, "no", "it is one page", source)
+    if s.is_hugetlb:
+        return Decision(question, "no", "hugetlb folios are not split", "split_huge_page_to_list()")
+    if s.writeback:
+        return Decision(question, "no", "it is under writeback (-EBUSY)", "__folio_split()")
+    return _by_references(s, question, source, "-EAGAIN")
+
+
+def may_migrate(s: Standing) -> Decision:
+    """Whether migration and compaction can move the folio.
+
+    mm/migrate.c, folio_migrate_mapping() and isolate_migratepages_block(); batches are drained before
+    (lru_add_drain_all()).
+    """
+    question, source = "migrate", "folio_migrate_mapping()"
+    if not s.on_lru and not s.is_hugetlb:
+        word = "it waits in a per-CPU batch" if s.batch else "it is on no LRU list"
+        return Decision(question, "yes" if s.batch and s.extra == s.batch else "no", word, "folio_isolate_lru()")
+    if s.pins:
+        return Decision(question, "no", "it is pinned (FOLL_PIN): whoever pinned it uses its address", source)
+    return _by_references(s, question, source, "-EAGAIN", drained=True)
+
+
+def may_reclaim(s: Standing) -> Decision:
+    """Whether reclaim can free it now: swap it out, or drop it from the page cache.
+
+    mm/vmscan.c, shrink_folio_list() and __remove_mapping().
+    """
+    question, source = "reclaim", "shrink_folio_list()"
+    if s.is_hugetlb:
+        return Decision(question, "no", "hugetlb is never reclaimed", source)
+    if s.mlocked:
+        return Decision(question, "no", "it is mlocked", source)
+    if not s.on_lru:
+        return Decision(question, "no", "it waits in a per-CPU batch" if s.batch else "it is on no LRU list", source)
+    if s.writeback:
+        return Decision(question, "no", "it is under writeback", source)
+    if s.pins:
+        return Decision(question, "no", "it is pinned (FOLL_PIN)", source)
+    return _by_references(s, question, "__remove_mapping()", "kept")
+
+
+def _by_references(s: Standing, question: str, source: str, error: str, *, drained: bool = False) -> Decision:
+    extra = s.extra - (s.batch if drained else 0)
+    if extra == 0:
+        tail = f", {s.batch} more wait in per-CPU batches, which are drained" if s.batch and drained else ""
+        return Decision(question, "yes", f"{s.refcount} references: {sum_text(s)}{tail}", source)
+    if extra < 0:
+        reason = f"{s.refcount} references, fewer than {sum_text(s)}: the counts are damaged ({error})"
+        return Decision(question, "no", reason, source)
+    more = f"{extra} reference{'s' * (extra != 1)} more than {sum_text(s)}"
+    return Decision(question, "no", f"{s.refcount} references, {more} ({error})", source)

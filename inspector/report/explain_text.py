@@ -1,0 +1,216 @@
+"""The ledger of a folio as people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inspector.report import mappings as mapping_view
+from inspector.report.explain import Explanation, LedgerLine, References, SharingRun
+from inspector.report.pages import render_place
+from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.text import counted, grouped, size
+
+_MANY = 24
+"""Stretches of pages that are told apart before all those that are well become one line."""
+
+
+def render_explanation(screen: Screen, e: Explanation) -> Iterator[str]:
+    """The report for people."""
+    yield from render_place(screen, e.place)
+    yield ""
+    if e.head is None:
+        yield from e.about
+        return
+    yield from _identity(screen, e)
+    yield ""
+    yield from _heading(screen, "counters")
+    folio = [x for x in e.ledger if not x.pages and x.counter != "_refcount"]
+    for line in folio:
+        yield from _line(screen, line)
+    yield from _pages(screen, [x for x in e.ledger if x.pages])
+    yield from _slots(screen, e)
+    for line in e.ledger:
+        if line.counter == "_refcount":
+            yield from _line(screen, line)
+    if e.references is not None:
+        yield from _references(screen, e.references)
+    yield from _sharing(screen, e.sharing)
+    yield from _decisions(screen, e)
+    yield from _mappings(screen, e)
+    yield from _findings(screen, e)
+
+
+def _heading(screen: Screen, text: str) -> Iterator[str]:
+    yield screen.paint("bold", text)
+
+
+def _identity(screen: Screen, e: Explanation) -> Iterator[str]:
+    assert e.head is not None
+    what = f"folio {e.head.pfn:#x}, order {e.order}: {counted(e.pages, 'page')}, {size(e.pages * 4096)}, {e.head.kind}"
+    yield from _heading(screen, what)
+    for sentence in e.about:
+        yield from screen.wrap(sentence, "  ")
+    total = e.pmd + e.pud + e.pte
+    huge = f"{counted(e.pmd, 'PMD')}, " + (f"{counted(e.pud, 'PUD')}, " if e.pud else "")
+    words = (
+        f"{counted(total, 'entry', 'entries')} ({huge}{counted(e.pte, 'PTE')}) in {counted(e.mms, 'address space')}, "
+        "counted over all page tables"
+    )
+    if not e.tables_complete:
+        words += ", of which some are not in the dump"
+    yield from render_facts(
+        screen,
+        [
+            ("flags", " ".join(e.head.flags) or "none"),
+            ("mapping", f"{e.head.mapping:#x}"),
+            ("mapped by", words if total else "nothing"),
+        ],
+        "  ",
+    )
+
+
+_STYLES = {"ok": "green", "WRONG": "fail", "not checked": "yellow", "": ""}
+
+
+def _verdict(screen: Screen, verdict: str) -> str:
+    padded = f"{verdict or '-':11}"
+    return screen.paint(_STYLES[verdict], padded)
+
+
+def _line(screen: Screen, x: LedgerLine, where: str = "") -> Iterator[str]:
+    """Verdict and formula; what it means below."""
+    lines = screen.wrap(where + x.formula, hang="    ") or [""]
+    yield f"  {_verdict(screen, x.verdict)}  {lines[0]}"
+    for more in lines[1:]:
+        yield f"  {'':11}  {more}"
+    if x.note:
+        for more in screen.wrap(x.note, " " * 15 + "  "):
+            yield screen.paint("dim", more)
+
+
+def _span(first: int, pages: int) -> str:
+    return f"+{first}" + (f"..+{first + pages - 1}" if pages > 1 else "")
+
+
+def _pages(screen: Screen, lines: list[LedgerLine]) -> Iterator[str]:
+    """Counters of single pages; many that are well are one line."""
+    well = [x for x in lines if x.verdict == "ok"]
+    shown = lines if len(lines) <= _MANY else [x for x in lines if x.verdict != "ok"]
+    width = max((len(_span(x.first, x.pages)) for x in shown), default=0)
+    for x in shown[: 4 * _MANY]:
+        yield from _line(screen, x, f"{_span(x.first, x.pages):{width}}  ")
+    if len(shown) > 4 * _MANY:
+        yield f"  ... and {grouped(len(shown) - 4 * _MANY)} more stretches of pages"
+    if len(lines) > _MANY and well:
+        pages = sum(x.pages for x in well)
+        where = counted(len(well), "stretch", "stretches")
+        yield f"  {_verdict(screen, 'ok')}  _mapcount of {counted(pages, 'page')} in {where}"
+
+
+def _slots(screen: Screen, e: Explanation) -> Iterator[str]:
+    for i in e.mm_ids:
+        if not i.mm_id:
+            text = f"_mm_id[{i.slot}] is free, _mm_id_mapcount[{i.slot}] = {i.count_raw}"
+        elif i.at_most is None:
+            text = f"_mm_id[{i.slot}] = {i.mm_id}, _mm_id_mapcount[{i.slot}] + 1 = {i.count_raw + 1}"
+        else:
+            who = f"pid {i.pid} {i.comm}" if i.pid is not None else "no task"
+            text = (
+                f"_mm_id_mapcount[{i.slot}] + 1 <= entries of mm id {i.mm_id} ({who}) {i.at_most + 1}, "
+                f"stored {i.count_raw + 1}"
+            )
+        yield f"  {_verdict(screen, i.verdict)}  {text}"
+
+
+_BASIS = {"found": "", "stored": "by its own flags", "inferred": "inferred"}
+
+
+def _references(screen: Screen, r: References) -> Iterator[str]:
+    yield ""
+    yield from _heading(screen, f"references: {r.stored}")
+    width = max([len(str(r.stored)), *(len(str(x.count)) for x in r.terms)])
+    for x in r.terms:
+        basis = f" ({_BASIS[x.basis]})" if _BASIS[x.basis] else ""
+        shown, more = x.holders[:6], len(x.holders) - 6
+        who = "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+        text = f"{x.count:>{width}}  {x.meaning}{basis}" + (f": {who}" if who else "")
+        yield from screen.wrap(text, "  ", " " * (width + 6))
+    if r.unexplained == 0:
+        yield f"  all {r.stored} explained" if r.stored != 1 else "  it is explained"
+        return
+    n = abs(r.unexplained)
+    if r.unexplained > 0:
+        words = f"{counted(n, 'reference')} {'is' if n == 1 else 'are'} not explained; candidates:"
+    else:
+        words = f"{counted(n, 'reference')} fewer than holders were found; perhaps:"
+    yield screen.paint("yellow", f"  {words}")
+    for sentence in r.candidates:
+        yield from screen.wrap(sentence, "    - ", "      ")
+
+
+def _sharing(screen: Screen, found: list[SharingRun]) -> Iterator[str]:
+    if not found:
+        return
+    yield ""
+    yield from _heading(screen, "exclusive (E), maybe shared (s), left over (x)")
+    columns = (
+        Column("pages"),
+        Column("mark"),
+        Column("entries", right=True),
+        Column("writable", right=True),
+        Column("verdict"),
+        Column(""),
+    )
+    shown = found if len(found) <= _MANY else [x for x in found if x.verdict != "ok"]
+    rows = [
+        (_span(x.first, x.pages), x.mark, str(x.mappings), str(x.writable), x.verdict, x.note)
+        for x in shown[: 4 * _MANY]
+    ]
+    if rows:
+        for line in render_table(Screen(width=screen.width), columns, rows, "  "):
+            yield line.replace("WRONG", screen.paint("fail", "WRONG"))
+    if len(shown) < len(found):
+        marks = {m: sum(x.pages for x in found if x.mark == m and x.verdict == "ok") for m in "Esx-"}
+        words = ", ".join(f"{n} {m}" for m, n in marks.items() if n)
+        yield f"  {counted(len(found) - len(shown), 'stretch', 'stretches')} that agree, in pages: {words}"
+
+
+def _decisions(screen: Screen, e: Explanation) -> Iterator[str]:
+    if not e.decisions:
+        return
+    yield ""
+    yield from _heading(screen, "what the kernel would do now")
+    columns = (Column("question"), Column("pages"), Column("answer"), Column("why"), Column("decided in", style="dim"))
+    rows = [(d.question, d.pages, d.answer, d.reason, d.source) for d in e.decisions]
+    yield from render_table(screen, columns, rows, "  ")
+
+
+def _mappings(screen: Screen, e: Explanation) -> Iterator[str]:
+    if not e.mappings:
+        return
+    yield ""
+    yield from _heading(screen, "mapped by")
+    yield from render_table(screen, mapping_view.COLUMNS, [mapping_view.cells(m) for m in e.mappings], "  ")
+    more = e.mapping_rows - len(e.mappings)
+    if more > 0:
+        yield f"  ... and {grouped(more)} more; --all lists them"
+
+
+def _findings(screen: Screen, e: Explanation) -> Iterator[str]:
+    yield ""
+    for f in e.findings:
+        grade = f.severity.upper() if f.severity != "info" else "info"
+        yield f"{screen.paint('fail' if f.severity == 'fail' else 'yellow', grade)}  {f.rule}"
+        yield from screen.wrap(f.title.rstrip(".") + ".", "  ")
+        if f.evidence.also:
+            yield from screen.wrap(f"with it: {', '.join(f.evidence.also)}", "  ")
+    for sentence in e.looks_like:
+        yield from screen.wrap(f"looks like: {sentence}", "", "    ")
+    wrong = sum(x.verdict == "WRONG" for part in (e.ledger, e.mm_ids, e.sharing) for x in part)
+    if wrong or e.findings:
+        told = [counted(n, word) for n, word in ((wrong, "difference"), (len(e.findings), "finding")) if n]
+        yield f"verdict  {screen.paint('fail', ' and '.join(told))}"
+    elif e.exit_code:
+        yield "verdict  nothing wrong found, but data is missing"
+    else:
+        yield "verdict  consistent"
