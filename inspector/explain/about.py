@@ -42,8 +42,8 @@ def about(s: Snapshot, f: OneFolio, pfn: int) -> list[str]:
     if pfn != f.pfn:
         out.insert(
             0,
-            f"Page +{pfn - f.pfn} of the folio at {f.pfn:#x}, a tail page: only _mapcount and PG_anon_exclusive are its "
-            "own, all other counters are kept in the head.",
+            f"Page +{pfn - f.pfn} of the folio at {f.pfn:#x}, a tail page: only _mapcount and PG_anon_exclusive are "
+            "its own, all other counters are kept in the head.",
         )
     if f.kind in ("zero", "huge zero"):
         rows = s.mappings_of(f.pfn, f.nr_pages)

@@ -16,6 +16,7 @@ COMMAND_LINES = {
     "info": (),
     "check": (),
     "folio": ("0x1000",),
+    "explain": ("0x1000",),
     "page": ("0x1000-0x10ff",),
     "va": ("1", "0x400000"),
     "ps": (),
