@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from inspector.arch.base import Bit, Level
-from inspector.columns import I64, Mask
 from inspector.layout.flags import VM_SHARED, VM_WRITE
 from inspector.rules import find_rule
 from inspector.rules.entries import in_shared_vma, vma_has
 from inspector.rules.exclusive import exclusive_pages
-from inspector.snapshot import Snapshot
 from inspector.walk.census import Sort
+from tests.faults.cow_plants import anon_pages, first_mapping, private_writable, shared_pages
 from tests.faults.overlay import KERNELS, RW, core_path, entry_xor, findings, flags_xor, pfn_of, planted, put, slugs
 from tests.faults.overlay import sound as sound_snapshot
 
@@ -40,29 +39,6 @@ def path(request: pytest.FixtureRequest) -> str:
     return core_path(*request.param)
 
 
-def _anon(s: Snapshot) -> Mask:
-    rows = np.arange(len(s.pages))
-    return s.pages.is_anon(s.pages.head_row.astype(np.int64)) & ~s.pages.is_ksm(rows)
-
-
-def _shared_pages(s: Snapshot) -> I64:
-    """Rows of small anonymous pages that two entries map."""
-    small = (s.folio_of_page < 0) & _anon(s)
-    return np.flatnonzero(small & (s.census.page_mappings == 2))
-
-
-def _mapping(s: Snapshot, wanted: Mask) -> int:
-    rows = np.flatnonzero(wanted)
-    assert len(rows), "no such mapping in this dump"
-    return int(rows[0])
-
-
-def _private_writable(s: Snapshot) -> Mask:
-    """Normal read-only entries in private VMAs that allow writing."""
-    plain = (s.census.bits & (Bit.WRITE | Bit.PROT_NONE | Bit.UFFD_WP)) == 0
-    return plain & (s.census.sort == Sort.NORMAL) & vma_has(s, VM_WRITE) & ~in_shared_vma(s)
-
-
 def _one(path: str, expected: str, *patches: object) -> list[str]:
     found = findings(path, *patches)  # type: ignore[arg-type]
     assert [f.rule for f in found] == [expected]
@@ -80,16 +56,14 @@ def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
 
 def test_exclusive_bit_on_a_shared_page(path: str) -> None:
     s = sound_snapshot(path)
-    also = _one(
-        path, "exclusive-page-mapped-twice", flags_xor(s, pfn_of(s, int(_shared_pages(s)[0])), "anon_exclusive")
-    )
+    also = _one(path, "exclusive-page-mapped-twice", flags_xor(s, pfn_of(s, int(shared_pages(s)[0])), "anon_exclusive"))
     assert also == ["exclusive-page-in-several-mms"]
 
 
 def test_exclusive_bit_on_a_shared_subpage(path: str) -> None:
     s = sound_snapshot(path)
     folio = s.folio_of_page
-    able = (folio >= 0) & _anon(s) & s.pages.is_tail & (s.census.page_mappings == 2)
+    able = (folio >= 0) & anon_pages(s) & s.pages.is_tail & (s.census.page_mappings == 2)
     able &= s.census.entire[np.maximum(folio, 0)] == 0
     row = int(np.flatnonzero(able)[0])
     _one(path, "exclusive-page-mapped-twice", flags_xor(s, pfn_of(s, row), "anon_exclusive"))
@@ -118,9 +92,9 @@ def test_exclusive_ksm_page(path: str) -> None:
 def test_writable_entry_of_a_shared_page(path: str) -> None:
     s = sound_snapshot(path)
     mark = np.zeros(len(s.pages), np.bool_)
-    mark[_shared_pages(s)] = True
+    mark[shared_pages(s)] = True
     first = mark[s.pages.memmap.rows(s.mappings.pfn)]
-    row = _mapping(s, _private_writable(s) & first & (s.mappings.level == Level.PTE))
+    row = first_mapping(s, private_writable(s) & first & (s.mappings.level == Level.PTE))
     _one(path, "writable-entry-without-exclusive", entry_xor(s, row, RW))
 
 
@@ -131,14 +105,14 @@ def test_writable_pmd_of_a_shared_folio(path: str) -> None:
     shared = s.folio_totals[np.maximum(folio, 0)] > 1
     for hugetlb in (False, True):
         kind = s.folios.is_hugetlb[np.maximum(folio, 0)] == hugetlb
-        row = _mapping(s, _private_writable(s) & able & shared & kind)
+        row = first_mapping(s, private_writable(s) & able & shared & kind)
         _one(path, "writable-entry-without-exclusive", entry_xor(s, row, RW))
 
 
 def test_writable_entry_of_a_ksm_page(path: str) -> None:
     s = sound_snapshot(path)
     e = s.ksm_entries
-    ok = np.flatnonzero(_private_writable(s)[e.mapping_row] & (e.va == s.mappings.va[e.mapping_row]))
+    ok = np.flatnonzero(private_writable(s)[e.mapping_row] & (e.va == s.mappings.va[e.mapping_row]))
     also = _one(path, "writable-entry-without-exclusive", entry_xor(s, int(e.mapping_row[ok[0]]), RW))
     assert also == []
 
@@ -148,13 +122,13 @@ def test_exclusive_bit_lost_on_a_written_page(path: str) -> None:
     rows, _ = exclusive_pages(s)
     small = rows[(s.folio_of_page[rows] < 0) & (s.census.page_mappings[rows] == 1)]
     first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.census.bits & Bit.WRITE) != 0)
-    row = _mapping(s, first & (s.census.sort == Sort.NORMAL) & ((s.census.bits & Bit.PROT_NONE) == 0))
+    row = first_mapping(s, first & (s.census.sort == Sort.NORMAL) & ((s.census.bits & Bit.PROT_NONE) == 0))
     _one(path, "writable-entry-without-exclusive", flags_xor(s, int(s.mappings.pfn[row]), "anon_exclusive"))
 
 
 def test_exclusive_bit_lost_on_a_pinned_page(path: str) -> None:
     s = sound_snapshot(path)
-    mapped = (s.census.page_mappings == 1) & (s.pages.refcount > 1024) & _anon(s) & (s.folio_of_page < 0)
+    mapped = (s.census.page_mappings == 1) & (s.pages.refcount > 1024) & anon_pages(s) & (s.folio_of_page < 0)
     pinned = np.flatnonzero(mapped)
     assert len(pinned)
     found = slugs(path, flags_xor(s, pfn_of(s, int(pinned[0])), "anon_exclusive"))
@@ -165,9 +139,9 @@ def test_writable_entry_in_a_readonly_vma(path: str) -> None:
     s = sound_snapshot(path)
     readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.census.sort == Sort.NORMAL)
     readonly &= (s.census.bits & Bit.PROT_NONE) == 0
-    row = _mapping(s, readonly & ~in_shared_vma(s) & (s.mappings.level == Level.PTE))
+    row = first_mapping(s, readonly & ~in_shared_vma(s) & (s.mappings.level == Level.PTE))
     _one(path, "writable-entry-in-readonly-vma", entry_xor(s, row, RW))
-    row = _mapping(s, readonly & in_shared_vma(s))
+    row = first_mapping(s, readonly & in_shared_vma(s))
     assert _one(path, "writable-entry-in-readonly-vma", entry_xor(s, row, RW)) == []
 
 
@@ -175,7 +149,7 @@ def test_writable_private_file_page(path: str) -> None:
     s = sound_snapshot(path)
     head = np.maximum(s.census.head_row, 0)
     file = (s.pages.mapping[head] != 0) & ((s.pages.mapping[head] & np.uint64(3)) == 0)
-    row = _mapping(s, _private_writable(s) & file & (s.mappings.level == Level.PTE))
+    row = first_mapping(s, private_writable(s) & file & (s.mappings.level == Level.PTE))
     assert _one(path, "writable-private-file-page", entry_xor(s, row, RW)) == []
 
 
@@ -183,7 +157,7 @@ def test_writable_watched_entry(path: str) -> None:
     s = sound_snapshot(path)
     watched = ((s.census.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
     watched &= ((s.census.bits & Bit.PROT_NONE) == 0) & (s.census.sort == Sort.NORMAL)
-    row = _mapping(s, watched)
+    row = first_mapping(s, watched)
     _one(path, "writable-watched-entry", entry_xor(s, row, RW))
 
 
@@ -199,8 +173,8 @@ def test_writable_zero_page(path: str) -> None:
 
 def test_anonymous_page_in_a_shared_vma(path: str) -> None:
     s = sound_snapshot(path)
-    anon = _anon(s)[np.maximum(s.pages.memmap.rows(s.mappings.pfn), 0)]
-    vma = int(s.mappings.vma_idx[_mapping(s, _private_writable(s) & anon)])
+    anon = anon_pages(s)[np.maximum(s.pages.memmap.rows(s.mappings.pfn), 0)]
+    vma = int(s.mappings.vma_idx[first_mapping(s, private_writable(s) & anon)])
     struct = s.layout.struct("struct vm_area_struct")
     address = int(s.vmas.addr[vma]) + struct.field("vm_flags", "flags.__vma_flags[0]", "flags").offset
     other = planted(path, put(s, address, int(s.vmas.flags[vma]) | VM_SHARED))

@@ -9,10 +9,9 @@ from inspector.check.run import run_check
 from inspector.layout.flags import VM_MAYSHARE
 from inspector.report.hugetlb import build_hugetlb_report
 from inspector.rules import find_rule
-from inspector.snapshot import Snapshot
 from inspector.tables.hugetlb import ON_ACTIVE, ON_FREE
-from inspector.walk.shared_tables import counts_sharers
 from inspector.walk.smaps import vma_figures
+from tests.faults.hugetlb_plants import folio_on, pool_word, share_count_word
 from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, page_word, planted, put, word
 from tests.faults.overlay import sound as sound_snapshot
 from tests.guests import load_oracle
@@ -35,27 +34,6 @@ RULES = [
 )
 def path(request: pytest.FixtureRequest) -> str:
     return core_path(*request.param)
-
-
-def _pool(s: Snapshot, *names: str) -> int:
-    """Address of a member of the pool that has folios."""
-    h = s.hugetlb.hstates
-    return int(h.addr[np.argmax(h.nr)]) + s.layout.struct("struct hstate").field(*names).offset
-
-
-def _folio(s: Snapshot, where: int, at: int = 0) -> int:
-    """Page frame of a folio on that list."""
-    pool = s.hugetlb.folios
-    return int(s.folios.pfn[pool.folio_idx[np.flatnonzero(pool.where == where)[at]]])
-
-
-def _share_count(s: Snapshot) -> tuple[int, int]:
-    """Address of the count of sharers of the shared table, and its page frame."""
-    assert counts_sharers(s.layout)
-    tables, _ = s.hugetlb_tables
-    pfn = int(tables.pfn[np.argmax(tables.nr_sharers)])
-    struct = s.layout.struct("struct ptdesc" if s.layout.has_struct("struct ptdesc") else "struct page")
-    return s.layout.memmap.page_addr(pfn) + struct.field("pt_share_count.counter").offset, pfn
 
 
 def _one(path: str, expected: str, *patches: Patch) -> list[str]:
@@ -114,17 +92,17 @@ def test_shared_table(path: str) -> None:
 @pytest.mark.parametrize("name", ["free_huge_pages", "nr_huge_pages", "surplus_huge_pages"])
 def test_counter_of_a_pool(path: str, name: str) -> None:
     s = sound_snapshot(path)
-    assert _one(path, "hugetlb-pool-mismatch", add(s, _pool(s, name), 1)) == []
+    assert _one(path, "hugetlb-pool-mismatch", add(s, pool_word(s, name), 1)) == []
 
 
 def test_counter_of_a_node(path: str) -> None:
     s = sound_snapshot(path)
-    assert _one(path, "hugetlb-pool-mismatch", add(s, _pool(s, "free_huge_pages_node"), 1, 4)) == []
+    assert _one(path, "hugetlb-pool-mismatch", add(s, pool_word(s, "free_huge_pages_node"), 1, 4)) == []
 
 
 def test_free_list_that_runs_in_a_circle(path: str) -> None:
     s = sound_snapshot(path)
-    link = page_word(s, _folio(s, ON_FREE), "lru")
+    link = page_word(s, folio_on(s, ON_FREE), "lru")
     found = findings(path, put(s, link, link))
     assert [f.rule for f in found] == ["hugetlb-pool-mismatch"]
     assert found[0].observed["lists_whole"] is False
@@ -132,7 +110,7 @@ def test_free_list_that_runs_in_a_circle(path: str) -> None:
 
 def test_folio_off_its_list(path: str) -> None:
     s = sound_snapshot(path)
-    link = page_word(s, _folio(s, ON_ACTIVE, 3), "lru")
+    link = page_word(s, folio_on(s, ON_ACTIVE, 3), "lru")
     after, before = word(s, link), word(s, link + 8)
     found = findings(path, put(s, before, after), put(s, after + 8, before))
     # A folio that is on no list may be on its way: told, but no failure.
@@ -141,19 +119,19 @@ def test_folio_off_its_list(path: str) -> None:
 
 def test_back_link(path: str) -> None:
     s = sound_snapshot(path)
-    link = page_word(s, _folio(s, ON_ACTIVE, 3), "lru")
+    link = page_word(s, folio_on(s, ON_ACTIVE, 3), "lru")
     assert _one(path, "hugetlb-pool-mismatch", put(s, link + 8, link)) == []
 
 
 def test_reference_of_a_free_folio(path: str) -> None:
     s = sound_snapshot(path)
-    address = page_word(s, _folio(s, ON_FREE), "_refcount.counter", "_refcount")
+    address = page_word(s, folio_on(s, ON_FREE), "_refcount.counter", "_refcount")
     assert _one(path, "hugetlb-free-folio-in-use", put(s, address, 1, 4)) == []
 
 
 def test_subpool_of_a_free_folio(path: str) -> None:
     s = sound_snapshot(path)
-    head = s.layout.memmap.page_addr(_folio(s, ON_FREE))
+    head = s.layout.memmap.page_addr(folio_on(s, ON_FREE))
     field = s.layout.struct("struct folio").find("_hugetlb_subpool")
     page = s.layout.struct("struct page")
     offset = field.offset if field is not None else page.size + page.field("private").offset
@@ -162,14 +140,14 @@ def test_subpool_of_a_free_folio(path: str) -> None:
 
 def test_more_reserved_than_free(path: str) -> None:
     s = sound_snapshot(path)
-    found = findings(path, add(s, _pool(s, "resv_huge_pages"), 100))
+    found = findings(path, add(s, pool_word(s, "resv_huge_pages"), 100))
     assert [(f.rule, f.severity) for f in found] == [("hugetlb-reserved-above-free", "warn")]
 
 
 @pytest.mark.parametrize("delta", [1, -1])
 def test_count_of_sharers(path: str, delta: int) -> None:
     s = sound_snapshot(path)
-    address, pfn = _share_count(s)
+    address, pfn = share_count_word(s)
     found = findings(path, add(s, address, delta, 4))
     assert [(f.rule, f.subject.pfn) for f in found] == [("hugetlb-share-count-wrong", pfn)]
     assert found[0].evidence.also == []
@@ -177,7 +155,7 @@ def test_count_of_sharers(path: str, delta: int) -> None:
 
 def test_count_of_sharers_of_a_table_nobody_shares(path: str) -> None:
     s = sound_snapshot(path)
-    address, pfn = _share_count(s)
+    address, pfn = share_count_word(s)
     tables, _ = s.hugetlb_tables
     alone = int(tables.pfn[np.argmin(tables.nr_sharers)])
     _one(path, "hugetlb-share-count-wrong", add(s, address + (alone - pfn) * s.layout.memmap.page_size, 1, 4))
@@ -207,8 +185,8 @@ def test_usage_of_a_process(path: str) -> None:
 def test_garbage_never_raises(path: str, value: int) -> None:
     s = sound_snapshot(path)
     names = ("hugepage_activelist", "hugepage_freelists", "nr_huge_pages", "order")
-    places = [*(_pool(s, x) for x in names), s.layout.symbol("hugetlb_max_hstate")]
-    for address in (*places, page_word(s, _folio(s, ON_ACTIVE), "lru")):
+    places = [*(pool_word(s, x) for x in names), s.layout.symbol("hugetlb_max_hstate")]
+    for address in (*places, page_word(s, folio_on(s, ON_ACTIVE), "lru")):
         run_check(planted(path, put(s, address, value)), ["hugetlb"])
 
 

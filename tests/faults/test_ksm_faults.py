@@ -8,8 +8,8 @@ import pytest
 from inspector.check.run import run_check
 from inspector.report.ksm import build_ksm_report, rebuilt_totals
 from inspector.rules import find_rule
-from inspector.snapshot import Snapshot
 from inspector.tables.ksm import CHAIN
+from tests.faults.ksm_plants import item_word, node_word
 from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, planted, put, word
 from tests.faults.overlay import sound as sound_snapshot
 from tests.guests import guests_folder
@@ -33,17 +33,6 @@ RULES = [
 )
 def path(request: pytest.FixtureRequest) -> str:
     return core_path(*request.param)
-
-
-def _node(s: Snapshot, *names: str, at: int = 0) -> int:
-    """Address of a member of a stable node that has a mapped page; ``at`` counts them."""
-    mapped = np.unique(s.ksm_entries.node_idx)
-    struct = s.layout.struct("struct ksm_stable_node")
-    return int(s.ksm.nodes.addr[mapped[at]]) + struct.field(*names).offset
-
-
-def _item(s: Snapshot, row: int, *names: str) -> int:
-    return int(s.ksm.items.addr[row]) + s.layout.struct("struct ksm_rmap_item").field(*names).offset
 
 
 def _one(path: str, expected: str, *patches: Patch) -> list[str]:
@@ -72,17 +61,17 @@ def test_every_entry_of_a_ksm_page_is_found_by_rmap(path: str) -> None:
 
 def test_kpfn_of_a_node(path: str) -> None:
     s = sound_snapshot(path)
-    assert _one(path, "ksm-node-mismatch", add(s, _node(s, "kpfn"), 1)) == []
+    assert _one(path, "ksm-node-mismatch", add(s, node_word(s, "kpfn"), 1)) == []
 
 
 def test_length_of_a_list(path: str) -> None:
     s = sound_snapshot(path)
-    assert _one(path, "ksm-list-length", add(s, _node(s, "rmap_hlist_len"), 1, 4)) == []
+    assert _one(path, "ksm-list-length", add(s, node_word(s, "rmap_hlist_len"), 1, 4)) == []
 
 
 def test_item_cut_off_a_list(path: str) -> None:
     s = sound_snapshot(path)
-    head = _node(s, "hlist")
+    head = node_word(s, "hlist")
     first = word(s, head)
     also = _one(path, "ksm-list-length", put(s, head, word(s, first)))
     assert "ksm-totals-mismatch" in also
@@ -90,7 +79,7 @@ def test_item_cut_off_a_list(path: str) -> None:
 
 def test_list_that_runs_in_a_circle(path: str) -> None:
     s = sound_snapshot(path)
-    first = word(s, _node(s, "hlist"))
+    first = word(s, node_word(s, "hlist"))
     found = findings(path, put(s, first, first))
     assert [f.rule for f in found] == ["ksm-list-length"]
     assert found[0].observed["list_whole"] is False
@@ -98,7 +87,7 @@ def test_list_that_runs_in_a_circle(path: str) -> None:
 
 def test_list_that_leads_into_another(path: str) -> None:
     s = sound_snapshot(path)
-    first, other = (word(s, _node(s, "hlist", at=i)) for i in (0, 1))
+    first, other = (word(s, node_word(s, "hlist", at=i)) for i in (0, 1))
     found = findings(path, put(s, first, other))
     assert {f.rule for f in found} == {"ksm-list-length"}
 
@@ -135,7 +124,7 @@ def test_list_of_mms_that_runs_in_a_circle(path: str) -> None:
 def test_address_of_an_item(path: str) -> None:
     s = sound_snapshot(path)
     row = int(s.ksm_entries.item_idx[0])
-    assert _one(path, "ksm-mapping-unreachable", add(s, _item(s, row, "address"), 0x5000)) == []
+    assert _one(path, "ksm-mapping-unreachable", add(s, item_word(s, row, "address"), 0x5000)) == []
 
 
 def test_anon_vma_of_an_item(path: str) -> None:
@@ -143,7 +132,7 @@ def test_anon_vma_of_an_item(path: str) -> None:
     row = int(s.ksm_entries.item_idx[0])
     other = int(s.anon_rmap.anon_vmas.addr[0])
     assert other != int(s.ksm.items.anon_vma[row])
-    assert _one(path, "ksm-mapping-unreachable", put(s, _item(s, row, "anon_vma"), other)) == []
+    assert _one(path, "ksm-mapping-unreachable", put(s, item_word(s, row, "anon_vma"), other)) == []
 
 
 def test_page_offset_of_an_item(path: str) -> None:
@@ -151,7 +140,7 @@ def test_page_offset_of_an_item(path: str) -> None:
     if not s.layout.struct("struct ksm_rmap_item").has("linear_page_index"):
         return
     row = int(s.ksm_entries.item_idx[0])
-    assert _one(path, "ksm-mapping-unreachable", put(s, _item(s, row, "linear_page_index"), 0x123)) == []
+    assert _one(path, "ksm-mapping-unreachable", put(s, item_word(s, row, "linear_page_index"), 0x123)) == []
 
 
 def test_totals(path: str) -> None:
@@ -180,8 +169,8 @@ def test_zero_pages_of_an_mm(path: str) -> None:
 def test_garbage_never_raises(path: str, value: int) -> None:
     s = sound_snapshot(path)
     symbols = ("root_stable_tree", "ksm_nr_node_ids", "rmap_item_cache", "migrate_nodes", "ksm_mm_head")
-    places = [*(s.layout.symbol(x) for x in symbols), *(_node(s, x) for x in ("hlist", "node", "kpfn"))]
-    places.append(_item(s, int(s.ksm_entries.item_idx[0]), "rmap_list"))
+    places = [*(s.layout.symbol(x) for x in symbols), *(node_word(s, x) for x in ("hlist", "node", "kpfn"))]
+    places.append(item_word(s, int(s.ksm_entries.item_idx[0]), "rmap_list"))
     for address in places:
         run_check(planted(path, put(s, address, value)), ["ksm"])
 

@@ -7,17 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from inspector.columns import I64
 from inspector.findings import Finding
 from inspector.rules import find_rule
 from inspector.rules.page_cache import cached_totals
 from inspector.rules.registry import all_rules
-from inspector.snapshot import Snapshot
 from inspector.tables.files import FILE, FOLIO, SHMEM
 from inspector.tables.node_stats import node_stats
 from inspector.walk.cache_view import cache_by_order, cache_of, find_spaces
 from inspector.walk.page_cache import find_entries
-from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, page_word, put, word
+from tests.faults.cache_plants import idle_entries, slot_address, space_word
+from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, page_word, put
 from tests.faults.overlay import sound as sound_snapshot
 
 RULES = [r.slug for r in all_rules() if r.group == "page-cache"]
@@ -43,37 +42,6 @@ def _one(path: str, expected: str, *patches: Patch) -> Finding:
     assert [f.rule for f in found] == [expected]
     assert found[0].severity == find_rule(expected).severity
     return found[0]
-
-
-def _entries(s: Snapshot, kind: int) -> I64:
-    """Unmapped, unlocked small folios in the page cache of one file that has at least three of them."""
-    entries, c = s.files.entries, s.page_cache.cached
-    mapped = s.census.page_mappings[np.maximum(c.head_row, 0)] > 0
-    fine = (s.files.spaces.kind[entries.space_idx[c.entry_row]] == kind) & (c.nr == 1) & ~mapped & ~c.locked
-    fine &= ~s.layout.flags.test(s.pages.flags[np.maximum(c.head_row, 0)], "swapcache")
-    rows = c.entry_row[fine]
-    space, nr = np.unique(entries.space_idx[rows], return_counts=True)
-    rows = rows[np.isin(entries.space_idx[rows], space[nr > 2])]
-    assert len(rows), "no such entries in this dump"
-    return rows
-
-
-def _node_slot(s: Snapshot, row: int) -> tuple[int, int]:
-    """Address of the slot of an entry in its xa_node, and of that node."""
-    entries, struct = s.files.entries, s.layout.struct("struct xa_node")
-    node, index = int(s.files.spaces.head[entries.space_idx[row]]), int(entries.index[row])
-    while True:
-        base = node & ~3
-        shift = word(s, base + struct.field("shift").offset, 1)
-        at = base + struct.field("slots").offset + 8 * (index >> shift & 63)
-        node = word(s, at)
-        if node & 3 != 2 or shift == 0:
-            assert node == int(entries.value[row])
-            return at, base
-
-
-def _space_word(s: Snapshot, row: int, name: str) -> int:
-    return int(s.files.spaces.addr[row]) + s.layout.struct("struct address_space").field(name).offset
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -105,8 +73,8 @@ def test_totals_of_a_busy_kernel_are_the_counters(busy: str) -> None:
 @pytest.mark.parametrize("kind", [FILE, SHMEM])
 def test_nrpages(path: str, kind: int) -> None:
     s = sound_snapshot(path)
-    space = int(s.files.entries.space_idx[_entries(s, kind)[0]])
-    found = _one(path, "cache-nrpages-mismatch", add(s, _space_word(s, space, "nrpages"), 1))
+    space = int(s.files.entries.space_idx[idle_entries(s, kind)[0]])
+    found = _one(path, "cache-nrpages-mismatch", add(s, space_word(s, space, "nrpages"), 1))
     assert found.subject.kind == "address_space"
     assert found.evidence.also == []
 
@@ -114,58 +82,58 @@ def test_nrpages(path: str, kind: int) -> None:
 @pytest.mark.parametrize("kind", [FILE, SHMEM])
 def test_slot_leads_to_another_folio_of_the_file(path: str, kind: int) -> None:
     s = sound_snapshot(path)
-    rows = _entries(s, kind)
+    rows = idle_entries(s, kind)
     rows = rows[s.files.entries.space_idx[rows] == s.files.entries.space_idx[rows[0]]]
-    at, _ = _node_slot(s, int(rows[0]))
+    at, _ = slot_address(s, int(rows[0]))
     found = _one(path, "cache-entry-mismatch", put(s, at, int(s.files.entries.value[rows[2]])))
     assert found.evidence.also == ["cached-folio-missing"]
 
 
 def test_slot_leads_to_a_folio_of_another_file(path: str) -> None:
     s = sound_snapshot(path)
-    other = int(s.files.entries.value[_entries(s, SHMEM)[0]])
-    at, _ = _node_slot(s, int(_entries(s, FILE)[0]))
+    other = int(s.files.entries.value[idle_entries(s, SHMEM)[0]])
+    at, _ = slot_address(s, int(idle_entries(s, FILE)[0]))
     assert _one(path, "cache-entry-mismatch", put(s, at, other)).evidence.also == ["cached-folio-missing"]
 
 
 def test_slot_emptied(path: str) -> None:
     s = sound_snapshot(path)
-    at, _ = _node_slot(s, int(_entries(s, SHMEM)[0]))
+    at, _ = slot_address(s, int(idle_entries(s, SHMEM)[0]))
     found = _one(path, "cache-nrpages-mismatch", put(s, at, 0))
     assert found.evidence.also == ["cached-folio-missing", "cache-counters-mismatch"]
 
 
 def test_slot_leads_out_of_the_memory_map(path: str) -> None:
     s = sound_snapshot(path)
-    at, _ = _node_slot(s, int(_entries(s, SHMEM)[0]))
+    at, _ = slot_address(s, int(idle_entries(s, SHMEM)[0]))
     _one(path, "cache-tree-broken", put(s, at, s.layout.memory.direct_map_base + 0x1000))
 
 
 def test_node_leads_to_itself(path: str) -> None:
     s = sound_snapshot(path)
-    at, node = _node_slot(s, int(_entries(s, SHMEM)[0]))
+    at, node = slot_address(s, int(idle_entries(s, SHMEM)[0]))
     shift = s.layout.struct("struct xa_node").field("shift")
     _one(path, "cache-tree-broken", put(s, node + shift.offset, 6, 1), put(s, at, node | 2))
 
 
 def test_index_of_a_cached_folio(path: str) -> None:
     s = sound_snapshot(path)
-    pfn = int(s.files.entries.pfn[_entries(s, FILE)[0]])
+    pfn = int(s.files.entries.pfn[idle_entries(s, FILE)[0]])
     found = _one(path, "cache-entry-mismatch", add(s, page_word(s, pfn, "__folio_index", "index"), 1))
     assert found.evidence.also == ["cached-folio-missing"]
 
 
 def test_mapping_of_a_cached_folio(path: str) -> None:
     s = sound_snapshot(path)
-    pfn = int(s.files.entries.pfn[_entries(s, FILE)[0]])
-    other = int(s.files.spaces.addr[s.files.entries.space_idx[_entries(s, SHMEM)[0]]])
+    pfn = int(s.files.entries.pfn[idle_entries(s, FILE)[0]])
+    other = int(s.files.spaces.addr[s.files.entries.space_idx[idle_entries(s, SHMEM)[0]]])
     found = _one(path, "cache-entry-mismatch", put(s, page_word(s, pfn, "mapping"), other))
     assert found.evidence.also == ["cached-folio-missing"]
 
 
 def test_mapping_that_is_no_address_space(path: str) -> None:
     s = sound_snapshot(path)
-    pfn = int(s.files.entries.pfn[_entries(s, FILE)[0]])
+    pfn = int(s.files.entries.pfn[idle_entries(s, FILE)[0]])
     _one(path, "cache-entry-mismatch", add(s, page_word(s, pfn, "mapping"), 8))
 
 

@@ -8,17 +8,24 @@ import numpy as np
 import pytest
 
 from inspector.arch.base import Kind
-from inspector.columns import I64, Mask
 from inspector.findings import Finding
 from inspector.rules import find_rule
 from inspector.rules.registry import all_rules
-from inspector.snapshot import Snapshot
 from inspector.tables.files import SHMEM
-from inspector.tables.swap_devices import slots_per_cluster
 from inspector.tables.vmalloc import vmalloc_pfns
 from inspector.walk.swap_view import find_slot, slot_exists, slot_users, swap_devices
 from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, flags_xor, page_word, planted, put, word
 from tests.faults.overlay import sound as sound_snapshot
+from tests.faults.swap_plants import (
+    cluster_address,
+    count_changed,
+    entry_changed,
+    has_table,
+    slot_address,
+    slots_used_by,
+    swapper_patch,
+    users_of,
+)
 
 GROUPS = ("swap", "swap-cache", "nonpresent")
 RULES = [r.slug for r in all_rules() if r.group in GROUPS]
@@ -46,54 +53,6 @@ def _one(path: str, expected: str, *patches: Patch) -> Finding:
     return found[0]
 
 
-def _has_table(s: Snapshot) -> bool:
-    return s.swap.counts_shmem
-
-
-def _slot_address(s: Snapshot, row: int) -> int:
-    """Address of the byte or word of a slot."""
-    slots, devices = s.swap.slots, s.swap.devices
-    device, offset = int(slots.device_idx[row]), int(slots.offset[row])
-    if not _has_table(s):
-        return int(devices.swap_map[device]) + offset
-    per = slots_per_cluster(s.layout)
-    return word(s, _cluster(s, device, offset, "table")) + 8 * (offset % per)
-
-
-def _cluster(s: Snapshot, device: int, offset: int, member: str) -> int:
-    struct = s.layout.struct("struct swap_cluster_info")
-    base = int(s.swap.devices.cluster_info[device])
-    return base + offset // slots_per_cluster(s.layout) * struct.size + struct.field(member).offset
-
-
-def _count(s: Snapshot, row: int, delta: int) -> Patch:
-    """The count of a slot changed."""
-    return add(s, _slot_address(s, row), delta << 60) if _has_table(s) else add(s, _slot_address(s, row), delta, 1)
-
-
-def _slots(s: Snapshot, *, users: int, cached: bool | None = None) -> I64:
-    """Slots with so many page-table entries and no other user."""
-    slots, refs = s.swap.slots, s.swap_refs
-    wanted: Mask = (refs.pte_refs == users) & (refs.shmem_refs == 0) & ~slots.is_bad
-    if cached is not None:
-        wanted &= (slots.cache_pfn >= 0) == cached
-    rows = np.flatnonzero(wanted)
-    assert len(rows), "no such slot in this dump"
-    return rows
-
-
-def _entry(s: Snapshot, row: int, bits: int) -> Patch:
-    """Bits of a non-present entry turned over."""
-    n = s.nonpresent
-    address = (int(s.tables.pfn[n.table_idx[row]]) << 12) + 8 * int(n.slot[row])
-    return Patch(address, (int(n.entry[row]) ^ bits).to_bytes(8, "little"), True)
-
-
-def _users(s: Snapshot, slot: int) -> I64:
-    users = s.swap_refs.users
-    return users.nonpresent_row[(users.slot_idx == slot) & (users.nonpresent_row >= 0)]
-
-
 @pytest.mark.parametrize("rule", RULES)
 def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
     found = find_rule(rule).function(sound_snapshot(path))
@@ -118,55 +77,56 @@ def test_every_entry_has_its_slot(path: str) -> None:
 @pytest.mark.parametrize("cached", [False, True])
 def test_count_raised(path: str, cached: bool) -> None:
     s = sound_snapshot(path)
-    row = int(_slots(s, users=1, cached=cached)[0])
-    found = _one(path, "swap-count-high", _count(s, row, 1))
+    row = int(slots_used_by(s, users=1, cached=cached)[0])
+    found = _one(path, "swap-count-high", count_changed(s, row, 1))
     assert (found.observed["count"], found.expected["count"]) == (2, 1)
 
 
 @pytest.mark.parametrize("users", [1, 2, 3])
 def test_count_lowered(path: str, users: int) -> None:
     s = sound_snapshot(path)
-    row = int(_slots(s, users=users, cached=False)[0])
-    found = _one(path, "swap-count-low", _count(s, row, -1))
+    row = int(slots_used_by(s, users=users, cached=False)[0])
+    found = _one(path, "swap-count-low", count_changed(s, row, -1))
     assert (found.observed["count"], found.expected["count"]) == (users - 1, users)
 
 
 def test_exclusive_bit_on_an_entry_of_a_shared_slot(path: str) -> None:
     s = sound_snapshot(path)
-    slot = int(_slots(s, users=3)[0])
-    _one(path, "exclusive-swap-entry-shared", _entry(s, int(_users(s, slot)[0]), 1 << 3))
+    slot = int(slots_used_by(s, users=3)[0])
+    _one(path, "exclusive-swap-entry-shared", entry_changed(s, int(users_of(s, slot)[0]), 1 << 3))
 
 
 def test_all_entries_of_a_shared_slot_exclusive(path: str) -> None:
     s = sound_snapshot(path)
-    slot = int(_slots(s, users=2)[0])
-    found = _one(path, "exclusive-swap-entry-shared", *(_entry(s, int(r), 1 << 3) for r in _users(s, slot)))
+    slot = int(slots_used_by(s, users=2)[0])
+    found = _one(path, "exclusive-swap-entry-shared", *(entry_changed(s, int(r), 1 << 3) for r in users_of(s, slot)))
     assert found.count == 2
 
 
 def test_entry_beyond_the_device(path: str) -> None:
     s = sound_snapshot(path)
-    row = int(_users(s, int(_slots(s, users=1, cached=False)[0]))[0])
-    found = _one(path, "swap-entry-without-slot", _entry(s, row, 1 << 40))
+    row = int(users_of(s, int(slots_used_by(s, users=1, cached=False)[0]))[0])
+    found = _one(path, "swap-entry-without-slot", entry_changed(s, row, 1 << 40))
     assert found.evidence.also == ["swap-count-high"]
 
 
 def test_entry_of_a_device_that_is_not_there(path: str) -> None:
     s = sound_snapshot(path)
-    row = int(_users(s, int(_slots(s, users=1, cached=False)[0]))[0])
+    row = int(users_of(s, int(slots_used_by(s, users=1, cached=False)[0]))[0])
     assert (
-        _one(path, "swap-entry-without-slot", _entry(s, row, 4 << 59)).observed["slot"] == "no slot of a device in use"
+        _one(path, "swap-entry-without-slot", entry_changed(s, row, 4 << 59)).observed["slot"]
+        == "no slot of a device in use"
     )
 
 
 def test_entry_moved_to_another_slot(path: str) -> None:
     s = sound_snapshot(path)
-    slots, rows = s.swap.slots, _slots(s, users=1, cached=False)
+    slots, rows = s.swap.slots, slots_used_by(s, users=1, cached=False)
     one, other = int(rows[0]), int(rows[5])
     assert slots.device_idx[one] == slots.device_idx[other]
     # The offset lies inverted from bit 9 on: turning bits over turns the same bits of the offset over.
     bits = (int(slots.offset[one]) ^ int(slots.offset[other])) << 9
-    found = _one(path, "swap-count-low", _entry(s, int(_users(s, one)[0]), bits))
+    found = _one(path, "swap-count-low", entry_changed(s, int(users_of(s, one)[0]), bits))
     assert found.evidence.also[0] == "swap-count-high"
     assert found.evidence.also[1:] in ([], ["exclusive-swap-entry-shared"])
 
@@ -176,34 +136,13 @@ def test_swap_cache_leads_to_another_folio(path: str) -> None:
     slots = s.swap.slots
     cached = np.flatnonzero(slots.cache_pfn >= 0)
     one, other = int(cached[0]), int(cached[-1])
-    if _has_table(s):
-        address = _slot_address(s, one)
+    if has_table(s):
+        address = slot_address(s, one)
         old, new = int(slots.cache_pfn[one]), int(slots.cache_pfn[other])
         patch = put(s, address, word(s, address) + ((new - old) << 2))
     else:
-        patch = _swapper_patch(s, one, other)
+        patch = swapper_patch(s, one, other)
     assert _one(path, "swapcache-slot-mismatch", patch).evidence.also == ["swapcache-folio-unlisted"]
-
-
-def _swapper_patch(s: Snapshot, one: int, other: int) -> Patch:
-    """The entry of one slot in its swapper address_space replaced by the folio of another."""
-    slots, spaces = s.swap.slots, s.files.spaces
-    device = int(s.swap.devices.type_[slots.device_idx[one]])
-    offset = int(slots.offset[one])
-    space = np.flatnonzero((spaces.swap_type == device) & (spaces.first_slot == offset & ~0x3FFF))
-    page = s.layout.memmap.page_addr
-    old, new = (page(int(slots.cache_pfn[i])) for i in (one, other))
-    node = int(spaces.head[space[0]])
-    struct = s.layout.struct("struct xa_node")
-    index = offset if s.layout.scheme.scheme and offset < 0x4000 else offset & 0x3FFF
-    while True:
-        base = node & ~3
-        shift = word(s, base + struct.field("shift").offset, 1)
-        at = base + struct.field("slots").offset + 8 * (index >> shift & 63)
-        node = word(s, at)
-        if shift == 0:
-            assert node == old
-            return put(s, at, new)
 
 
 def test_cached_folio_without_its_flag(path: str) -> None:
@@ -226,10 +165,10 @@ def test_lazyfree_folio_in_the_swap_cache(path: str) -> None:
 
 def test_slot_marked_as_cached(path: str) -> None:
     s = sound_snapshot(path)
-    if _has_table(s):
+    if has_table(s):
         pytest.skip("a swap table names the folio instead of a mark")
-    row = int(_slots(s, users=1, cached=False)[0])
-    _one(path, "swap-slot-held-by-nobody", add(s, _slot_address(s, row), 0x40, 1))
+    row = int(slots_used_by(s, users=1, cached=False)[0])
+    _one(path, "swap-slot-held-by-nobody", add(s, slot_address(s, row), 0x40, 1))
 
 
 def test_slots_in_use(path: str) -> None:
@@ -248,10 +187,10 @@ def test_free_swap(path: str) -> None:
 
 def test_mark_of_shmem(path: str) -> None:
     s = sound_snapshot(path)
-    if _has_table(s):
+    if has_table(s):
         pytest.skip("swap tables count shmem's references")
-    row = int(_slots(s, users=1, cached=False)[0])
-    address = _slot_address(s, row)
+    row = int(slots_used_by(s, users=1, cached=False)[0])
+    address = slot_address(s, row)
     _one(path, "shmem-swap-slot-mismatch", put(s, address, 0xBF, 1))
 
 
@@ -267,10 +206,10 @@ def test_swapped_pages_of_a_shmem_file(path: str) -> None:
 def test_count_with_further_digits(path: str) -> None:
     """A count above 62 goes on in a page chained behind the page of the map, before there were swap tables."""
     s = sound_snapshot(path)
-    if _has_table(s):
+    if has_table(s):
         pytest.skip("swap tables continue counts elsewhere")
-    row = int(_slots(s, users=1, cached=False)[0])
-    address = _slot_address(s, row)
+    row = int(slots_used_by(s, users=1, cached=False)[0])
+    address = slot_address(s, row)
     pfn = int(vmalloc_pfns(s.layout, np.array([address], np.uint64))[0])
     spare = int(s.pages.memmap.pfns_of_rows(s.buddy_pages[:1])[0])
     memmap, link = s.layout.memmap, s.layout.struct("struct page").field("lru").offset
@@ -288,15 +227,15 @@ def test_count_with_further_digits(path: str) -> None:
 
 def test_count_in_an_extend_table(path: str) -> None:
     s = sound_snapshot(path)
-    if not _has_table(s):
+    if not has_table(s):
         pytest.skip("no swap tables")
-    row = int(_slots(s, users=1, cached=False)[0])
+    row = int(slots_used_by(s, users=1, cached=False)[0])
     slots = s.swap.slots
     offset = int(slots.offset[row])
     table = s.layout.memory.direct_map_base + (int(s.pages.memmap.pfns_of_rows(s.buddy_pages[:1])[0]) << 12)
-    cluster = _cluster(s, int(slots.device_idx[row]), offset, "extend_table")
+    cluster = cluster_address(s, int(slots.device_idx[row]), offset, "extend_table")
     extended = put(s, cluster, table), put(s, table + 4 * (offset % 512), 21, 4)
-    assert planted(path, _count(s, row, 14), *extended).swap.slots.count[row] == 21
+    assert planted(path, count_changed(s, row, 14), *extended).swap.slots.count[row] == 21
 
 
 def test_senseless_device(path: str) -> None:
@@ -354,7 +293,7 @@ def test_views(path: str) -> None:
     assert view.path.tolist()[1:] == ["/dev/vdc"]
     assert view.is_partition.all()
     assert (view.used == view.inuse_pages).all()
-    slot = int(_slots(s, users=3)[0])
+    slot = int(slots_used_by(s, users=3)[0])
     users = slot_users(s, slot)
     assert len(users) == 3
     assert (users.pid > 0).all()
