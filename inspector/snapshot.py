@@ -33,6 +33,7 @@ from inspector.target import Target
 from inspector.walk.census import Census, take_census
 from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
+from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
@@ -232,6 +233,11 @@ class Snapshot:
         whole = self.mms.pgd_pfn >= 0
         whole[self.tables.mm_idx[self.tables.state != TABLE_OK]] = False
         return whole
+
+    @cached_property
+    def lost_vmas(self) -> LostVmas:
+        """VMAs that a reverse map leads to and that the mm they name does not know."""
+        return find_lost_vmas(self)
 
     @cached_property
     def mm_in_motion(self) -> Mask:

@@ -101,10 +101,17 @@ def _bad_entries(s: Snapshot, causes: list[Cause]) -> tuple[I64, dict[int, Cause
     bad = np.flatnonzero(np.isin(s.census.sort, np.array(_BAD, np.uint8)))
     pages = np.bincount(m.mm_idx[bad], weights=m.nr[bad] * entry_pages(s.layout, m.level[bad]), minlength=len(s.mms))
     of_mm: dict[int, Cause] = {}
+    n = s.nonpresent
     for cause in causes:
         if cause.violations.subject == "mapping":
             for row in _rows([cause]).tolist():
                 of_mm.setdefault(int(m.mm_idx[row]), cause)
+        elif cause.rule.slug == "nonpresent-target-free":
+            # What such an entry stands for was counted by the kind of a folio that it no longer names.
+            rows = cause.violations.rows[cause.rows]
+            np.add.at(pages, n.mm_idx[rows], entry_pages(s.layout, n.level[rows]).astype(np.float64))
+            for mm in n.mm_idx[rows].tolist():
+                of_mm.setdefault(mm, cause)
     return pages.astype(np.int64), of_mm
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from inspector.columns import U64, Mask
 from inspector.layout.flags import VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
+from inspector.rules.lost_vmas import lost_rows
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
 from inspector.tables.i_mmap import writable_shares
@@ -53,6 +54,7 @@ def file_mapping_mismatch(s: Snapshot) -> Violations:
         {"mapping": space[rows]},
         len(links),
         facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx]},
+        depends=(("vma", found.vma_idx),),
         transient=locked & (found.mapping == 0),
     )
 
@@ -137,8 +139,41 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
         len(nodes),
         facts={"vma": nodes.vma[rows], "address_space": rmap.spaces.addr[nodes.space_idx[rows]]},
         claims=(("i_mmap", nodes.space_idx[rows]),),
-        depends=(("vma", nodes.vma_idx[rows]), ("space", nodes.space_idx[rows]), ("i_mmap", nodes.space_idx[rows])),
+        depends=(
+            ("vma", nodes.vma_idx[rows]),
+            ("space", nodes.space_idx[rows]),
+            ("i_mmap", nodes.space_idx[rows]),
+            ("lost_vma", lost_rows(s, nodes.vma[rows])),
+        ),
         transient=moving,
+    )
+
+
+@rule("vma-in-foreign-i-mmap", group="file-rmap", invariant="I17", rank=15)
+def vma_in_foreign_i_mmap(s: Snapshot) -> Violations:
+    """A VMA stands in a file's tree of VMAs but maps another file, or none.
+
+    True:  each VMA in an i_mmap tree has a vm_file whose f_mapping is the tree's address_space.
+    Why:   mm/vma.c, vma_link_file() and unlink_file_vma() take the tree from vm_file.
+    Then:  the VMA is never taken out of that tree: truncation walks a freed VMA. Drivers whose mmap failed
+           half-way left such VMAs behind before 6.12.
+    Silent when: the mm is being built, changed or torn down.
+    Look further: folioscope file ADDRESS; folioscope vmas PID
+    """
+    rmap, nodes = s.file_rmap, s.file_rmap.nodes
+    known = np.flatnonzero(nodes.vma_idx >= 0)
+    vma = nodes.vma_idx[known].astype(np.int64)
+    bad = np.flatnonzero(rmap.space_of_vma[vma] != nodes.space_idx[known])
+    rows = vma[bad]
+    spaces = rmap.spaces.addr
+    return Violations(
+        "vma",
+        rows,
+        {"address_space": _space_of_vma(s)[rows]},
+        {"address_space": spaces[nodes.space_idx[known[bad]]]},
+        len(known),
+        claims=(("vma", rows),),
+        transient=s.mm_in_motion[s.vmas.mm_idx[rows]],
     )
 
 

@@ -35,28 +35,48 @@ def free_page_with_count(s: Snapshot) -> Violations:
 
 @rule("free-page-in-use", group="free", invariant="I18", rank=21)
 def free_page_in_use(s: Snapshot) -> Violations:
-    """A page inside a free block of the buddy allocator has a mapping or a reference.
+    """A page inside a free block of the buddy allocator has a mapping, a reference or a flag of a page in use.
 
-    True:  every page of a free block has no reference, no mapping pointer and, but for the block's first page that
-           carries the buddy type, _mapcount -1.
-    Why:   mm/page_alloc.c, free_pages_prepare() clears them and __free_one_page() joins blocks of such pages.
+    True:  every page of a free block has no reference, no mapping pointer, none of the flags that say who works with
+           the page (locked, lru, active, unevictable, mlocked, writeback, private, reserved) and, but for the block's
+           first page that carries the buddy type, _mapcount -1.
+    Why:   mm/page_alloc.c, free_pages_prepare() tests PAGE_FLAGS_CHECK_AT_FREE and clears PAGE_FLAGS_CHECK_AT_PREP;
+           __free_one_page() joins blocks of such pages.
     Then:  the page was freed while in use: it will be handed out a second time.
     Silent when: the block's pages are not all in the dump.
     Look further: folioscope page PFN
     """
     pages = s.pages
     inside: I64 = s.buddy_pages
-    bad = (pages.refcount[inside] != 0) | (pages.mapping[inside] != 0)
-    rows = inside[bad & pages.readable[inside]]
+    marked = pages.flags[inside] & _in_use(s)
+    bad = (pages.refcount[inside] != 0) | (pages.mapping[inside] != 0) | (marked != 0)
+    wrong = np.flatnonzero(bad & pages.readable[inside])
+    rows, words = inside[wrong], marked[wrong]
+    flags = np.array([",".join(s.layout.flags.names(word)) for word in words.tolist()], dtype=np.str_)
     return Violations(
         "page",
         rows,
-        {"_refcount": pages.refcount[rows], "mapping": pages.mapping[rows]},
-        {"_refcount": np.zeros(len(rows), np.int64), "mapping": np.zeros(len(rows), np.int64)},
+        {"_refcount": pages.refcount[rows], "mapping": pages.mapping[rows], "flags": flags},
+        {
+            "_refcount": np.zeros(len(rows), np.int64),
+            "mapping": np.zeros(len(rows), np.int64),
+            "flags": np.full(len(rows), ""),
+        },
         len(inside),
         int((~pages.readable).sum()),
         "struct pages are missing" if not pages.readable.all() else "",
     )
+
+
+_IN_USE = ("locked", "lru", "active", "unevictable", "mlocked", "writeback", "private", "private_2", "reserved")
+
+
+def _in_use(s: Snapshot) -> np.uint64:
+    """The flags of PAGE_FLAGS_CHECK_AT_FREE that this kernel has (include/linux/page-flags.h)."""
+    mask = np.uint64(0)
+    for name in _IN_USE:
+        mask |= s.layout.flags.mask(name)
+    return mask
 
 
 @rule("free-folio-with-pins", group="free", invariant="I18", rank=22)

@@ -62,8 +62,15 @@ def hugetlb_pool_mismatch(s: Snapshot) -> Violations:
             "surplus_huge_pages_node": _sum(s, nodes.surplus)[rows],
         },
         claims=(("hstate", rows),),
+        depends=(("hugetlb_level", np.where(h.nr > listed, _levels(s), -1)[rows]),),
         transient=np.full(len(rows), s.hugetlb.active) | elsewhere[rows],
     )
+
+
+def _levels(s: Snapshot) -> I64:
+    """The page-table level whose leaves map each pool's folios, -1 where it is none."""
+    level = {shape.shift - s.layout.memmap.page_shift: int(shape.level) for shape in s.layout.arch.shapes}
+    return np.array([level.get(order, -1) for order in s.hugetlb.hstates.order.tolist()], np.int64)
 
 
 def _sum(s: Snapshot, column: I64) -> I64:
@@ -126,14 +133,14 @@ def hugetlb_free_folio_in_use(s: Snapshot) -> Violations:
 def hugetlb_reserved_above_free(s: Snapshot) -> Violations:
     """More hugetlb folios are reserved than are free.
 
-    True:  resv_huge_pages <= free_huge_pages: every reservation is backed by a free folio, surplus ones included.
+    True:  0 <= resv_huge_pages <= free_huge_pages: every reservation is backed by a free folio, surplus ones included.
     Why:   mm/hugetlb.c, hugetlb_acct_memory() and gather_surplus_pages(); available_huge_pages() subtracts the two.
     Then:  a process with a reservation dies of SIGBUS at a fault that was promised to succeed.
     Silent when: hugetlb_lock is held.
     Look further: folioscope hugetlb
     """
     h = s.hugetlb.hstates
-    rows = np.flatnonzero(h.resv > h.free)
+    rows = np.flatnonzero((h.resv > h.free) | (h.resv < 0))
     return Violations(
         "hstate",
         rows,

@@ -131,6 +131,35 @@ def ksm_tree_damaged(s: Snapshot) -> Violations:
     )
 
 
+@rule("ksm-item-of-another-mm", group="ksm", invariant="K1", rank=23)
+def ksm_item_of_another_mm(s: Snapshot) -> Violations:
+    """An rmap_item names another mm than the one on whose list it is.
+
+    True:  every rmap_item on an mm slot's list names that slot's mm.
+    Why:   mm/ksm.c, get_next_rmap_item() sets both when it makes the item.
+    Then:  when that mm goes, its items are freed while others use them, or stay behind and name a dead mm.
+    Silent when: ksm_thread_mutex is held.
+    Look further: folioscope ksm
+    """
+    items, slots = s.ksm.items, s.ksm.slots
+    able = items.slot_idx >= 0
+    own = slots.mm[np.maximum(items.slot_idx, 0)] if len(slots) else items.mm
+    rows = np.flatnonzero(able & (items.mm != own))
+    unchecked, why = _state(s, len(rows))
+    return Violations(
+        "ksm",
+        np.zeros(len(rows), np.int64),
+        {"mm": items.mm[rows]},
+        {"mm": own[rows]},
+        int(able.sum()),
+        unchecked,
+        why,
+        facts={"rmap_item": items.addr[rows], "va": items.va[rows]},
+        claims=(("ksm", np.zeros(len(rows), np.int64)),),
+        transient=_active(s, len(rows)),
+    )
+
+
 @rule("ksm-mapping-unreachable", group="ksm", invariant="K1", rank=26)
 def ksm_mapping_unreachable(s: Snapshot) -> Violations:
     """An entry maps a KSM page where rmap does not find it.

@@ -6,6 +6,7 @@ import numpy as np
 
 from inspector.arch.base import Kind, Level
 from inspector.columns import I32, I64, Mask
+from inspector.rules.lost_vmas import lost_at
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
 from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_UNREADABLE
@@ -136,7 +137,9 @@ def entry_outside_vma(s: Snapshot) -> Violations:
     True:  every leaf entry in the user half of an address space lies in one of its VMAs.
     Why:   mm/memory.c, unmap_page_range() clears the entries before a VMA goes; handle_mm_fault() needs one to map.
     Then:  nothing will ever unmap the page: it is leaked at exit, "Bad rss-counter".
-    Silent when: the mm is being torn down (mm_users 0), or its tree of VMAs could not be read whole.
+    Silent when: the mm is being torn down (mm_users 0), or its tree of VMAs could not be read whole. Graded transient
+           while mmap_lock is held: munmap takes VMAs out of the tree first, and goes on with the lock held for reading
+           only (mm/vma.c, vms_complete_munmap_vmas()).
     Look further: folioscope vmas PID; folioscope va PID ADDRESS
     """
     m = s.mappings
@@ -152,7 +155,8 @@ def entry_outside_vma(s: Snapshot) -> Violations:
         unchecked if s.missing.counts.get("VMAs") or s.missing.counts.get("VMA tree nodes") else 0,
         "VMAs of some processes are missing" if unchecked else "",
         {"entries": m.nr[rows]},
-        depends=(("page_table", m.table_idx[rows]),),
+        depends=(("page_table", m.table_idx[rows]), ("lost_vma", lost_at(s, m.mm_idx[rows], m.va[rows]))),
+        transient=_vmas_leave(s)[m.mm_idx[rows]],
     )
 
 
@@ -163,7 +167,8 @@ def nonpresent_entry_outside_vma(s: Snapshot) -> Violations:
     True:  every non-empty entry in the user half of an address space lies in one of its VMAs.
     Why:   as for leaf entries: mm/memory.c, zap_pte_range() clears them with the VMA.
     Then:  a swap slot is leaked, or a migration entry is never restored.
-    Silent when: the mm is being torn down, or its tree of VMAs could not be read whole.
+    Silent when: the mm is being torn down, or its tree of VMAs could not be read whole. Graded transient while
+           mmap_lock is held, as for leaf entries.
     Look further: folioscope vmas PID; folioscope va PID ADDRESS
     """
     n = s.nonpresent
@@ -175,5 +180,11 @@ def nonpresent_entry_outside_vma(s: Snapshot) -> Violations:
         {"vma": np.full(len(rows), "none")},
         {"vma": np.full(len(rows), "one that holds the address")},
         int(known.sum()),
-        depends=(("page_table", n.table_idx[rows]),),
+        depends=(("page_table", n.table_idx[rows]), ("lost_vma", lost_at(s, n.mm_idx[rows], n.va[rows]))),
+        transient=_vmas_leave(s)[n.mm_idx[rows]],
     )
+
+
+def _vmas_leave(s: Snapshot) -> Mask:
+    """Mms whose VMAs may have left the tree before their entries are gone."""
+    return s.mm_in_motion | s.mms.read_locked

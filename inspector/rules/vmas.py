@@ -19,6 +19,7 @@ from inspector.layout.flags import (
     VM_SHARED,
     VM_WRITE,
 )
+from inspector.rules.lost_vmas import lost_in
 from inspector.rules.registry import Violations, rule
 from inspector.rules.windows import mm_in_flight
 from inspector.snapshot import Snapshot
@@ -137,7 +138,7 @@ def vm_counters_mismatch(s: Snapshot) -> Violations:
         int(known.sum()),
         int((~known).sum()),
         "VMAs of some processes are missing" if not known.all() else "",
-        depends=_vmas_of(s, rows, first),
+        depends=(*_vmas_of(s, rows, first), *lost_in(s, rows)),
         transient=s.mm_in_motion[rows],
     )
 

@@ -36,6 +36,7 @@ class Mms(Table):
         nr_tasks: int32; tasks with task->mm equal to it.
         owner: uint64; the task it belongs to (mm->owner), 0 where the kernel keeps none.
         locked: bool; mmap_lock held for writing.
+        read_locked: bool; mmap_lock held for reading.
         tlb_flush_pending: int32; unmappings whose pages are not yet let go of (mmu_gather).
     """
 
@@ -61,6 +62,7 @@ class Mms(Table):
     nr_tasks: I32
     owner: U64
     locked: Mask
+    read_locked: Mask
     tlb_flush_pending: I32
 
 
@@ -125,8 +127,9 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
         comm=comm,
         nr_tasks=nr_tasks,
         owner=column("owner").view(np.uint64),
-        # RWSEM_WRITER_LOCKED, kernel/locking/rwsem.c
+        # RWSEM_WRITER_LOCKED and RWSEM_READER_MASK, kernel/locking/rwsem.c
         locked=(lock & 1) != 0,
+        read_locked=(lock >> 8) > 0,
         tlb_flush_pending=column("tlb_flush_pending.counter").astype(np.int32),
     )
 

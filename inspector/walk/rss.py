@@ -64,6 +64,8 @@ def rebuild_rss(parts: Counted) -> tuple[I64, Mask]:
     head = pages.head_row[row].astype(np.int64)
     fine = (head >= 0) & pages.readable[np.maximum(head, 0)]
     known[nonpresent.mm_idx[rows[~fine]]] = False
+    # An entry that names free memory was counted by what the page was before; nobody knows what that was.
+    fine &= (pages.refcount[head] > 0) | layout.flags.test(pages.flags[head], "locked")
     rows, head = rows[fine], head[fine]
     place = nonpresent.mm_idx[rows].astype(np.int64) * 4 + rss_class(layout, pages, head)
     rss += _sums(place, entry_pages(layout, nonpresent.level[rows]), n * 4).reshape(n, 4)
@@ -77,11 +79,15 @@ def _present(parts: Counted) -> tuple[I64, Mask]:
     """Pages of each class that leaves map in each mm, and which mms have no leaf whose page cannot be read."""
     layout, m, census, n = parts.layout, parts.mappings, parts.census, len(parts.mms)
     kinds, counts = _page_classes(parts), np.zeros(n * _NR_PLACES, np.int64)
+    huge_vma = parts.vmas.is_hugetlb if len(parts.vmas) and parts.vmas.is_hugetlb.any() else None
     for at in range(0, len(m), _PIECE):
         here = slice(at, at + _PIECE)
         sort = census.sort[here]
         # A row of -1 finds the last page's class, but only a normal entry keeps it.
         place = np.where(sort == Sort.NORMAL, kinds[census.head_row[here]], _HUGETLB)
+        if huge_vma is not None:
+            # mm/hugetlb.c keeps accounts of its own, whatever its entries map.
+            place[huge_vma[m.vma_idx[here]] & (m.vma_idx[here] >= 0)] = _HUGETLB
         place[sort == Sort.UNREADABLE] = _UNKNOWN
         nr: AnyArray = m.nr[here]
         if (m.level[here] != Level.PTE).any():

@@ -42,7 +42,7 @@ def pte_to_a_hugetlb_folio(s: Snapshot) -> Planted:
     return Planted((Patch(empty_slot(s)[0], pte_to(pfn), True),), ("hugetlb-mapped-by-stranger",), pfn)
 
 
-def _empty_pmd(s: Snapshot) -> int:
+def empty_pmd(s: Snapshot) -> int:
     """Physical address of an empty PMD that covers nothing but one anonymous VMA of an mm at rest."""
     t, v = s.tables, s.vmas
     for row in np.flatnonzero((t.level == Level.PMD) & t.first & (t.state == 0) & ~s.mm_in_motion[t.mm_idx]).tolist():
@@ -60,7 +60,7 @@ def pmd_to_small_pages(s: Snapshot) -> Planted:
     aligned = (s.pages.memmap.pfns_of_rows(np.arange(len(s.pages))) & 511) == 0
     rows = np.flatnonzero(aligned & calm(s) & (s.pages.refcount > 0) & (s.folio_of_page < 0))
     pfn = pfn_of(s, pick(rows, "an aligned small page", 2))
-    return Planted((Patch(_empty_pmd(s), pte_to(pfn, huge=True), True),), ("huge-entry-misfit",), pfn)
+    return Planted((Patch(empty_pmd(s), pte_to(pfn, huge=True), True),), ("huge-entry-misfit",), pfn)
 
 
 @fault

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.arch.base import Level
+from inspector.arch.base import Kind, Level
 from inspector.columns import I64, Mask
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
 from inspector.layout.offsets import Field
@@ -33,11 +33,13 @@ class Planted:
         patches: What to change.
         rules: Slugs of which exactly one must be found, nothing else.
         pfn: The folio or page that the finding must name, None when it names something else.
+        severity: How the finding must be graded.
     """
 
     patches: tuple[Patch, ...]
     rules: tuple[str, ...]
     pfn: int | None
+    severity: str = "fail"
 
 
 Plant = Callable[[Snapshot], Planted]
@@ -50,6 +52,13 @@ def pick(rows: I64, what: str, nth: int = 0) -> int:
     if not len(rows):
         raise MissingError(what)
     return int(rows[min(nth, len(rows) - 1)])
+
+
+def swap_pte(s: Snapshot, kind: Kind, offset: int) -> bytes:
+    """A non-present x86-64 PTE: the type in the top bits, the offset inverted below it."""
+    types = s.layout.arch.swap_types.kinds  # type: ignore[attr-defined]
+    number = int(np.flatnonzero(types == kind)[0])
+    return ((number << 59) | ((~offset & ((1 << 50) - 1)) << 9)).to_bytes(8, "little")
 
 
 def calm(s: Snapshot) -> Mask:
@@ -156,7 +165,7 @@ def pte_to(pfn: int, *, huge: bool = False) -> bytes:
 def scheme_has(s: Snapshot, *wanted: Scheme) -> None:
     """Raise `MissingError` on kernels of another scheme."""
     if s.scheme not in wanted:
-        raise MissingError(f"{s.scheme} keeps no such count")
+        raise MissingError("this kernel keeps no such count")
 
 
 WORD = (Scheme.SUBPAGES, Scheme.RMAP68, Scheme.LARGE, Scheme.MM_IDS)

@@ -7,38 +7,14 @@ from pathlib import Path
 
 import pytest
 
-import tests.faults.more_catalogue
-import tests.faults.rmap_catalogue
 from inspector.check.run import run_check
 from inspector.findings import Report
 from inspector.rules import all_rules
-from tests.faults.catalogue import CATALOGUE
+from tests.faults.corpus import CORPUS
+from tests.faults.every import ABSENT, CATALOGUE
+from tests.faults.matrix import MATRIX, parse, render
 from tests.faults.overlay import KERNELS, core_path, planted, sound
 from tests.faults.plants import MissingError, Planted
-
-NOT_ON = {
-    # The kernel does not keep the count, or the guest could not hold the state.
-    "6.1": {
-        "nr-pages-mapped-raised",
-        "entirely-mapped-bit-turned",
-        "large-mapcount-raised",
-        "mm-id-slot-raised",
-        "mm-id-given-to-nobody",
-        "shared-flag-of-a-shared-folio-cleared",
-        "hugetlb-folio-with-a-mapped-pages-word",
-        "shared-flag-left-on-an-unmapped-folio",
-        "vma-marked-as-detached",
-    },
-    "6.12": {
-        "shared-flag-left-on-an-unmapped-folio",
-        "mm-id-slot-raised",
-        "mm-id-given-to-nobody",
-        "shared-flag-of-a-shared-folio-cleared",
-    },
-    "7.3": set[str](),
-}
-
-assert tests.faults.rmap_catalogue and tests.faults.more_catalogue  # their faults are in the catalogue
 
 
 @pytest.fixture(
@@ -61,17 +37,20 @@ def test_one_fault_gives_one_finding(dump: tuple[str, str], name: str) -> None:
     path, kernel = dump
     try:
         fault = CATALOGUE[name](sound(path))
-    except MissingError:
-        assert name in NOT_ON[kernel]
+    except MissingError as lacking:
+        assert ABSENT[kernel].get(name) == str(lacking)
         return
-    assert name not in NOT_ON[kernel]
+    assert name not in ABSENT[kernel]
     report = checked(path, fault)
-    found = [f for f in report.findings if f.severity != "info"]
+    found = report.findings
     told = [(f.rule, f.evidence.also) for f in report.findings]
     assert len(report.findings) == 1, told
     assert found[0].rule in fault.rules, told
-    assert found[0].severity == "fail"
+    assert found[0].severity == fault.severity
     assert report.exit_code == 1
+    if "fixtures" in path:
+        rule = found[0].rule if fault.severity == "fail" else f"{found[0].rule} ({fault.severity})"
+        assert parse(MATRIX.read_text("utf-8"))[name, kernel] == rule, "python -m tests.faults"
     if fault.pfn is not None:
         heads = {found[0].subject.pfn, fault.pfn}
         folio = sound(path).pages.memmap.row(fault.pfn)
@@ -90,6 +69,18 @@ def test_counter_findings_offer_the_mappings_that_prove_them() -> None:
     assert finding.evidence.nr_mappings == int(finding.expected["_mapcount"] or 0) + 1
     assert all(m.pfn == fault.pfn for m in finding.evidence.mappings)
     assert {m.level for m in finding.evidence.mappings} == {"PTE"}
+
+
+def test_matrix_is_of_these_faults_and_bugs() -> None:
+    text = MATRIX.read_text("utf-8")
+    assert render(parse(text)) == text, "python -m tests.faults"
+
+
+def test_every_bug_is_planted_or_says_why_not() -> None:
+    for bugs in CORPUS.values():
+        for bug in bugs:
+            assert bool(bug.faults) != bool(bug.why_not), bug.what
+            assert set(bug.faults) <= set(CATALOGUE), bug.what
 
 
 def test_every_rule_is_planted_or_tested_somewhere() -> None:

@@ -12,17 +12,10 @@ from inspector.layout.flags import VM_MAYSHARE, VM_SHARED, VM_WRITE
 from inspector.rules import find_rule
 from inspector.snapshot import Snapshot
 from tests.faults.overlay import KERNELS, Patch, core_path, entry_xor, pfn_of, planted, sound
-from tests.faults.plants import entry_address, mapping_of_page, pick, small_anon, small_file
+from tests.faults.plants import entry_address, mapping_of_page, pick, small_anon, small_file, swap_pte
 from tests.faults.rmap_catalogue import anon_vma_of_a_vma_forgotten, folio_given_to_a_foreign_anon_vma
 
 UFFD_BIT = 1 << 10
-
-
-def swap_pte(s: Snapshot, kind: Kind, offset: int) -> bytes:
-    """A non-present x86-64 PTE: the type in the top bits, the offset inverted below it."""
-    types = s.layout.arch.swap_types.kinds  # type: ignore[attr-defined]
-    number = int(np.flatnonzero(types == kind)[0])
-    return ((number << 59) | ((~offset & ((1 << 50) - 1)) << 9)).to_bytes(8, "little")
 
 
 def replaced(s: Snapshot, page: int, data: bytes) -> Patch:

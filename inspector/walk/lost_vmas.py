@@ -1,0 +1,53 @@
+"""VMAs that reverse maps lead to although their mm no longer knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I32, I64, U64, AnyArray, Table
+from inspector.tables.anon_vmas import rows_of
+from inspector.walk.parts import RmapParts
+
+
+@dataclass(frozen=True, slots=True)
+class LostVmas(Table):
+    """One row a VMA found through an anon_vma's or a file's tree, in no mm's tree of VMAs; ordered by address.
+
+    Attributes:
+        addr: uint64; the vm_area_struct.
+        mm_idx: int32; row of the mm it names.
+        start, end: uint64; its bounds as stored.
+    """
+
+    addr: U64
+    mm_idx: I32
+    start: U64
+    end: U64
+
+
+def find_lost_vmas(parts: RmapParts) -> LostVmas:
+    """VMAs of living mms that stand in a reverse map but not in the mm's maple tree.
+
+    A VMA leaves the tree of its mm first and the reverse maps later, under mmap_lock (mm/vma.c,
+    vms_complete_munmap_vmas()); whether that is what happens here is for the caller to judge.
+    What does not look like a VMA of a known mm (freed and used anew) is left out.
+    """
+    avcs, nodes = parts.anon_rmap.avcs, parts.file_rmap.nodes
+    strangers = np.concatenate([avcs.vma[(avcs.vma_idx < 0) & (avcs.tree_idx >= 0)], nodes.vma[nodes.vma_idx < 0]])
+    struct = parts.layout.struct("struct vm_area_struct")
+    raw = parts.layout.memory.gather(np.unique(strangers[strangers != 0]), struct.size)
+    data, addr = raw.bytes[raw.valid], raw.addr[raw.valid]
+    mm = rows_of(parts.mms.addr, struct.field("vm_mm").column(data))
+    start, end = struct.field("vm_start").column(data), struct.field("vm_end").column(data)
+    good = (mm >= 0) & (start < end) & (end <= np.uint64(1) << np.uint64(56)) & ((start | end) & np.uint64(4095) == 0)
+    return LostVmas(addr[good], mm[good], start[good], end[good])
+
+
+def lost_vma_at(lost: LostVmas, mm_idx: AnyArray, va: AnyArray) -> I64:
+    """Row of the lost VMA that would hold each address, -1 for none; there are few lost VMAs."""
+    out = np.full(len(va), -1, np.int64)
+    for row in range(min(len(lost), 4096)):
+        out[(mm_idx == lost.mm_idx[row]) & (va >= lost.start[row]) & (va < lost.end[row])] = row
+    return out

@@ -1,0 +1,60 @@
+"""All faults by name, and the kernels that cannot have one, with what they lack."""
+
+from __future__ import annotations
+
+from tests.faults import (
+    cache_catalogue,
+    catalogue,
+    cow_catalogue,
+    more_catalogue,
+    pool_catalogue,
+    rmap_catalogue,
+    state_catalogue,
+    swap_catalogue,
+)
+from tests.faults.plants import Plant
+
+FAMILIES = (
+    ("Counters, entries and compound pages", catalogue),
+    ("Tables, VMAs and their counters", more_catalogue),
+    ("Reverse maps", rmap_catalogue),
+    ("Copy-on-write, pins, zero and poisoned pages", cow_catalogue),
+    ("Swap and migration", swap_catalogue),
+    ("Page cache", cache_catalogue),
+    ("hugetlb and KSM", pool_catalogue),
+    ("What races leave behind", state_catalogue),
+)
+"""Families of faults and the modules that plant them."""
+
+CATALOGUE: dict[str, Plant] = catalogue.CATALOGUE
+
+_NO_COUNT = "this kernel keeps no such count"
+
+ABSENT: dict[str, dict[str, str]] = {
+    "6.1": {
+        "entirely-mapped-bit-turned": _NO_COUNT,
+        "hugetlb-folio-with-a-mapped-pages-word": _NO_COUNT,
+        "large-mapcount-raised": _NO_COUNT,
+        "mm-id-given-to-nobody": _NO_COUNT,
+        "mm-id-slot-raised": _NO_COUNT,
+        "nr-pages-mapped-raised": _NO_COUNT,
+        "poisoned-page-still-mapped": "PG_hwpoison",
+        "poisoned-subpage-still-mapped": "PG_hwpoison",
+        "shared-flag-left-on-an-unmapped-folio": _NO_COUNT,
+        "shared-flag-of-a-shared-folio-cleared": _NO_COUNT,
+        "vma-marked-as-detached": "VMAs that know whether they are attached",
+        "zero-pages-of-ksm-miscounted": "a count of KSM's zero pages",
+    },
+    "6.12": {
+        "double-map-flag-turned": "PG_double_map",
+        "mm-id-given-to-nobody": _NO_COUNT,
+        "mm-id-slot-raised": _NO_COUNT,
+        "shared-flag-left-on-an-unmapped-folio": _NO_COUNT,
+        "shared-flag-of-a-shared-folio-cleared": _NO_COUNT,
+    },
+    "7.3": {
+        "double-map-flag-turned": "PG_double_map",
+        "swap-slot-marked-as-cached": "a mark: a swap table names the folio",
+    },
+}
+"""By kernel: the faults that its dumps have no place for, and what is missing there."""
