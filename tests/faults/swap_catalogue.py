@@ -157,7 +157,7 @@ def migration_entry_left_behind(s: Snapshot) -> Planted:
     row = pick(small_anon(s, 1), "a private page", 13)
     pfn = pfn_of(s, row)
     entry = Patch(entry_address(s, *mapping_of_page(s, row)), swap_pte(s, Kind.MIGRATION_READ, pfn), True)
-    return Planted((entry, put(s, mapcount_at(s, row), -1, 4)), ("migration-target-unlocked",), pfn)
+    return Planted((entry, put(s, mapcount_at(s, row), -1, 4)), ("migration-target-unlocked",), None)
 
 
 @fault

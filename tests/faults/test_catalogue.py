@@ -47,7 +47,7 @@ def test_one_fault_gives_one_finding(dump: tuple[str, str], name: str) -> None:
     assert len(report.findings) == 1, told
     assert found[0].rule in fault.rules, told
     assert found[0].severity == fault.severity
-    assert report.exit_code == 1
+    assert report.exit_code == (0 if fault.severity == "info" else 1)
     if "fixtures" in path:
         rule = found[0].rule if fault.severity == "fail" else f"{found[0].rule} ({fault.severity})"
         assert parse(MATRIX.read_text("utf-8"))[name, kernel] == rule, "python -m tests.faults"
