@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I32, I64, AnyArray
+from inspector.columns import I32, I64, U8, AnyArray
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
@@ -12,12 +12,18 @@ from inspector.tables.pages import Pages
 
 _TYPE_NAMES = {"buddy": "free", "table": "page table", "large_kmalloc": "kmalloc"}
 
+KINDS = (
+    *("kernel", "free", "anon", "ksm", "shmem", "file", "hugetlb", "movable", "reserved", "zero", "huge zero"),
+    *("unreadable", "broken tail"),
+    *(_TYPE_NAMES.get(name, name) for name in PAGE_TYPES if name not in ("buddy", "hugetlb")),
+)
+"""Every kind there is; `kind_codes` gives places in it."""
+
+_CODE = {name: code for code, name in enumerate(KINDS)}
+
 
 def page_kinds(layout: Layout, pages: Pages, folios: Folios, folio_of_page: I32, rows: I64) -> AnyArray:
-    """The kind of the folio that each page belongs to.
-
-    One of: unreadable, free, anon, ksm, shmem, file, hugetlb, slab, page table, zero, huge zero, reserved, movable,
-    kernel, or the name of another page type.
+    """The kind of the folio that each page belongs to, in words: one of `KINDS`.
 
     Args:
         layout: The kernel's layout.
@@ -26,27 +32,35 @@ def page_kinds(layout: Layout, pages: Pages, folios: Folios, folio_of_page: I32,
         folio_of_page: Row in ``folios`` by page row.
         rows: Of ``pages``.
     """
+    return np.array(KINDS, np.str_)[kind_codes(layout, pages, folios, folio_of_page, rows)]
+
+
+def kind_codes(layout: Layout, pages: Pages, folios: Folios, folio_of_page: I32, rows: I64) -> U8:
+    """The same as a column of one byte a page, for many pages at once: places in `KINDS`."""
     head = np.maximum(pages.head_row[rows], 0).astype(np.int64)
     flags, mapping = pages.flags[head], pages.mapping[head]
     tag = mapping & np.uint64(MAPPING_TAGS)
-    out = np.full(len(rows), "kernel", "U16")
-    out[(mapping != 0) & (tag == 0)] = "file"
+    out = np.full(len(rows), _CODE["kernel"], np.uint8)
+    file = (mapping != 0) & (tag == 0)
+    out[file] = _CODE["file"]
     # From 6.15 on PG_swapbacked alone no longer tells shmem from anon, but anon is set below.
-    out[(out == "file") & layout.flags.test(flags, "swapbacked")] = "shmem"
-    out[tag == MAPPING_MOVABLE] = "movable"
-    out[layout.flags.test(flags, "reserved")] = "reserved"
-    out[pages.is_anon(head)] = "anon"
-    out[pages.is_ksm(head)] = "ksm"
-    out[pages.refcount[head] <= 0] = "free"
-    for code, name in enumerate(PAGE_TYPES, 1):
-        out[pages.type_[head] == code] = _TYPE_NAMES.get(name, name)
+    out[file & layout.flags.test(flags, "swapbacked")] = _CODE["shmem"]
+    out[tag == MAPPING_MOVABLE] = _CODE["movable"]
+    out[layout.flags.test(flags, "reserved")] = _CODE["reserved"]
+    out[pages.is_anon(head)] = _CODE["anon"]
+    out[pages.is_ksm(head)] = _CODE["ksm"]
+    out[pages.refcount[head] <= 0] = _CODE["free"]
+    type_ = pages.type_[head]
+    typed = type_ != 0
+    out[typed] = np.array([0, *(_CODE[_TYPE_NAMES.get(name, name)] for name in PAGE_TYPES)], np.uint8)[type_[typed]]
     if len(folios):
         folio = folio_of_page[rows]
-        out[(folio >= 0) & folios.is_hugetlb[np.maximum(folio, 0)]] = "hugetlb"
+        out[(folio >= 0) & folios.is_hugetlb[np.maximum(folio, 0)]] = _CODE["hugetlb"]
     pfn = pages.memmap.pfns_of_rows(rows)
-    out[pfn == layout.zero_pfn] = "zero"
+    out[pfn == layout.zero_pfn] = _CODE["zero"]
     if layout.huge_zero_pfn >= 0:
-        out[(pfn >= layout.huge_zero_pfn) & (pfn < layout.huge_zero_pfn + (1 << layout.pmd_order))] = "huge zero"
-    out[~pages.readable[rows] | ~pages.readable[head]] = "unreadable"
-    out[pages.head_row[rows] < 0] = "broken tail"
+        huge = (pfn >= layout.huge_zero_pfn) & (pfn < layout.huge_zero_pfn + (1 << layout.pmd_order))
+        out[huge] = _CODE["huge zero"]
+    out[~pages.readable[rows] | ~pages.readable[head]] = _CODE["unreadable"]
+    out[pages.head_row[rows] < 0] = _CODE["broken tail"]
     return out

@@ -1,0 +1,281 @@
+"""Physical memory as a heat map: one byte a page, and counts of blocks so that any zoom is answered at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I32, I64, U8, U16, AnyArray
+from inspector.findings import Report
+from inspector.layout.memmap import MemMap
+from inspector.snapshot import Snapshot
+from inspector.text import size
+from inspector.walk.kinds import KINDS, kind_codes
+
+BLOCK_SHIFT = 9
+"""log2 of the pages of a block: what is counted once, when a layer is built."""
+
+COARSE_SHIFT = 15
+"""The same for cells so large that even the blocks in them are many."""
+
+_PIECE = 1 << 20
+"""Pages turned into codes at a time; a multiple of the block."""
+
+Progress = Callable[[str, int, int], None]
+"""What is being done, steps done, steps in all. It may raise to stop the work."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One way to look at memory: a small code for every page.
+
+    Attributes:
+        name: Of the mode.
+        labels: What each code means.
+        glyphs: A character for each code.
+        shades: A colour's name for each code.
+        worst: Whether a cell shows its highest code; else the commonest.
+        codes: uint8; by page row.
+        blocks: uint16[blocks, codes]; pages of each code in each block of ``1 << BLOCK_SHIFT`` pages.
+        coarse: int32[blocks, codes]; the same in blocks of ``1 << COARSE_SHIFT`` pages.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    glyphs: str
+    shades: tuple[str, ...]
+    worst: bool
+    codes: U8
+    blocks: U16
+    coarse: I32
+
+    def counts(self, first: int, shift: int, nr: int) -> I64:
+        """int64[cells, codes]: pages of each code in ``nr`` cells of ``1 << shift`` pages from cell ``first`` on."""
+        lo, hi = first << shift, min((first + nr) << shift, len(self.codes))
+        width = len(self.labels)
+        if lo >= hi:
+            return np.zeros((0, width), np.int64)
+        for blocks, of in ((self.coarse, COARSE_SHIFT), (self.blocks, BLOCK_SHIFT)):
+            if shift >= of:
+                part = blocks[lo >> of : -(-hi >> of)]
+                return np.add.reduceat(part, np.arange(0, len(part), 1 << (shift - of)), axis=0, dtype=np.int64)
+        cell = np.arange(hi - lo) >> shift
+        cells = int(cell[-1]) + 1
+        return np.bincount(cell * width + self.codes[lo:hi], minlength=cells * width).reshape(cells, width)
+
+    def totals(self) -> list[tuple[str, str, str, int]]:
+        """``(label, glyph, shade, pages)`` of each code that occurs, the commonest first."""
+        sums = self.coarse.sum(axis=0, dtype=np.int64)
+        order = np.argsort(-sums, kind="stable") if not self.worst else np.arange(len(sums))
+        return [(self.labels[i], self.glyphs[i], self.shades[i], int(sums[i])) for i in order.tolist() if sums[i]]
+
+
+_KIND_GLYPHS = {
+    **{"kernel": "k", "free": "·", "anon": "a", "ksm": "m", "shmem": "s", "file": "f", "hugetlb": "h", "movable": "v"},
+    **{"reserved": "r", "zero": "0", "huge zero": "0", "unreadable": "?", "broken tail": "x", "offline": "-"},
+    **{"page table": "t", "guard": "g", "slab": "b", "zsmalloc": "z", "unaccepted": "u", "kmalloc": "c"},
+}
+_MAPCOUNTS = ("0", "1", "2", "3-4", "5-8", "9-16", "17-64", "65+")
+_MAPCOUNT_FROM = (0, 1, 2, 3, 5, 9, 17, 65)
+_TOP_ORDER = 10
+_SEVERITIES = ("none", "info", "warn", "fail")
+
+MODES = ("kind", "order", "mapcount", "findings")
+
+
+def build_layer(s: Snapshot, mode: str, report: Report | None = None, progress: Progress | None = None) -> Layer:
+    """The layer of a mode.
+
+    Args:
+        s: The snapshot.
+        mode: One of `MODES`.
+        report: Whose findings are shown; only for "findings".
+        progress: Told about every piece.
+    """
+    n = len(s.pages)
+    if mode == "kind":
+        glyphs = "".join(_KIND_GLYPHS[k] for k in KINDS)
+        return make_layer(mode, KINDS, glyphs, tuple(KINDS), _kinds_of(s), n, progress)
+    if mode == "order":
+        labels = ("free", *(f"order {i}" for i in range(_TOP_ORDER)), f"order {_TOP_ORDER}+")
+        shades = ("free", *(f"heat{i * 7 // _TOP_ORDER}" for i in range(_TOP_ORDER + 1)))
+        return make_layer(mode, labels, "·0123456789+", shades, _orders_of(s), n, progress)
+    if mode == "mapcount":
+        labels = tuple(f"mapped {m}" for m in _MAPCOUNTS)
+        shades = ("free", *(f"heat{i}" for i in range(7)))
+        return make_layer(mode, labels, "·12359#@", shades, _mapcounts_of(s), n, progress, worst=True)
+    codes = finding_codes(s.pages.memmap, n, report)
+    shades = ("free", "info", "warn", "fail")
+    return make_layer(mode, _SEVERITIES, "·i!X", shades, lambda rows: codes[rows], n, progress, worst=True)
+
+
+def make_layer(  # noqa: PLR0913
+    name: str,
+    labels: tuple[str, ...],
+    glyphs: str,
+    shades: tuple[str, ...],
+    code_of: Callable[[I64], U8],
+    nr_pages: int,
+    progress: Progress | None = None,
+    *,
+    worst: bool = False,
+) -> Layer:
+    """A layer from a function that gives the codes of consecutive page rows; counted piece by piece."""
+    codes = np.empty(nr_pages, np.uint8)
+    width, per_block = len(labels), 1 << BLOCK_SHIFT
+    blocks = np.zeros((-(-nr_pages // per_block), width), np.uint16)
+    for at in range(0, nr_pages, _PIECE):
+        if progress is not None:
+            progress(f"memory by {name}", at, nr_pages)
+        end = min(at + _PIECE, nr_pages)
+        codes[at:end] = code_of(np.arange(at, end))
+        block = np.arange(end - at, dtype=np.int32) >> BLOCK_SHIFT
+        key = block * np.int32(width) + codes[at:end]
+        nr = int(block[-1]) + 1
+        first = at >> BLOCK_SHIFT
+        blocks[first : first + nr] = np.bincount(key, minlength=nr * width).reshape(nr, width)
+    starts = np.arange(0, len(blocks), 1 << (COARSE_SHIFT - BLOCK_SHIFT))
+    coarse = np.add.reduceat(blocks, starts, axis=0, dtype=np.int32)
+    return Layer(name, labels, glyphs, shades, worst, codes, blocks, coarse)
+
+
+def _kinds_of(s: Snapshot) -> Callable[[I64], U8]:
+    return lambda rows: kind_codes(s.layout, s.pages, s.folios, s.folio_of_page, rows)
+
+
+def _orders_of(s: Snapshot) -> Callable[[I64], U8]:
+    free = KINDS.index("free")
+    kinds = _kinds_of(s)
+    order = s.folios.order if len(s.folios) else np.zeros(1, np.uint8)
+
+    def codes(rows: I64) -> U8:
+        folio = s.folio_of_page[rows]
+        found = np.where(folio >= 0, np.minimum(order[np.maximum(folio, 0)], _TOP_ORDER), 0) + 1
+        return np.where(kinds(rows) == free, 0, found).astype(np.uint8)
+
+    return codes
+
+
+def _mapcounts_of(s: Snapshot) -> Callable[[I64], U8]:
+    top = _MAPCOUNT_FROM[-1]
+    bucket = (np.searchsorted(_MAPCOUNT_FROM, np.arange(top + 1), "right") - 1).astype(np.uint8)
+
+    def codes(rows: I64) -> U8:
+        return bucket[np.minimum(mappings_of_pages(s, rows), top)]
+
+    return codes
+
+
+def mappings_of_pages(s: Snapshot, rows: I64) -> I64:
+    """How often each page is mapped by itself or with its whole folio, by the page tables."""
+    mapped = s.census.page_mappings[rows].astype(np.int64)
+    folio = s.folio_of_page[rows]
+    if len(s.folios):
+        mapped += np.where(folio >= 0, s.census.entire[np.maximum(folio, 0)], 0)
+    return mapped
+
+
+def finding_codes(memmap: MemMap, nr_pages: int, report: Report | None) -> U8:
+    """The worst finding about each page: 0 for none, then as severities rise."""
+    codes = np.zeros(nr_pages, np.uint8)
+    for finding in report.findings if report else []:
+        pfn = finding.subject.pfn
+        if pfn is None or pfn < 0:
+            continue
+        row = memmap.row(pfn)
+        if row >= 0:
+            nr = 1 << min(finding.subject.order or 0, 20) if finding.subject.kind == "folio" else 1
+            code = _SEVERITIES.index(finding.severity)
+            codes[row : row + nr] = np.maximum(codes[row : row + nr], code)
+    return codes
+
+
+@dataclass(frozen=True)
+class HeatView:
+    """A layer at one zoom, as cells for the grid.
+
+    Attributes:
+        layer: What is shown.
+        marks: The layer of findings: a cell with one is marked in every mode.
+        memmap: Turns rows into page frame numbers.
+        shift: log2 of the pages of a cell.
+    """
+
+    layer: Layer
+    marks: Layer
+    memmap: MemMap
+    shift: int
+
+    cell_width = 1
+
+    @property
+    def count(self) -> int:
+        """Cells in all."""
+        return -(-len(self.layer.codes) >> self.shift)
+
+    def paint(self, first: int, nr: int) -> list[tuple[str, str]]:
+        """Text and shade of cells; the shade's last digit tells how much of the cell is so, 1 to 3."""
+        counts = self.layer.counts(first, self.shift, nr)
+        shown, share = _shown(self.layer, counts)
+        marked = self.marks.counts(first, self.shift, nr)[:, 2:].any(axis=1)
+        out = []
+        for code, part, mark in zip(shown.tolist(), share.tolist(), marked.tolist(), strict=True):
+            glyph, shade = self.layer.glyphs[code], self.layer.shades[code]
+            level = 3 if part >= 0.75 or self.layer.worst else 2 if part >= 0.5 else 1
+            if mark:
+                out.append(("!", "fail-3"))
+            else:
+                out.append((glyph.upper() if level == 3 else glyph, f"{shade}-{level}"))
+        return out
+
+    def pfns(self, cell: int) -> tuple[int, int]:
+        """First and last page frame of a cell."""
+        lo = cell << self.shift
+        hi = min((cell + 1) << self.shift, len(self.layer.codes)) - 1
+        first, last = self.memmap.pfns_of_rows(np.array([lo, hi])).tolist()
+        return first, last
+
+    def describe(self, cell: int) -> list[str]:
+        """What lies in a cell: its range, then each code with its pages, the most first."""
+        first, last = self.pfns(cell)
+        counts = self.layer.counts(cell, self.shift, 1)[0]
+        pages = int(counts.sum())
+        where = f"pfn {first:#x}" if pages == 1 else f"pfn {first:#x}-{last:#x}"
+        order = np.argsort(-counts, kind="stable")
+        parts = [f"{self.layer.labels[i]} {counts[i]:,}" for i in order.tolist() if counts[i]]
+        if pages == 1:
+            parts = [self.layer.labels[int(order[0])]]
+        found = self.marks.counts(cell, self.shift, 1)[0]
+        if self.layer.name != "findings":
+            parts += [f"{found[i]:,} with {_SEVERITIES[i]} findings" for i in (3, 2, 1) if found[i]]
+        return [f"{where}  {size(pages << 12)}", ", ".join(parts)]
+
+    def cell_of(self, pfn: int) -> int:
+        """The cell of a page frame, -1 when it has no struct page."""
+        row = self.memmap.row(pfn)
+        return row >> self.shift if row >= 0 else -1
+
+    def at(self, layer: Layer, shift: int) -> HeatView:
+        """The same memory in another mode or zoom."""
+        return HeatView(layer, self.marks, self.memmap, shift)
+
+    def fitting(self, cells: int) -> int:
+        """The zoom at which all memory is seen in that many cells."""
+        n = len(self.layer.codes)
+        shift = 0
+        while -(-n >> shift) > max(cells, 1):
+            shift += 1
+        return shift
+
+
+def _shown(layer: Layer, counts: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """The code that each cell shows, and its share of the cell."""
+    total = np.maximum(counts.sum(axis=1), 1)
+    if layer.worst:
+        width = counts.shape[1]
+        shown = width - 1 - np.argmax(counts[:, ::-1] > 0, axis=1)
+    else:
+        shown = np.argmax(counts, axis=1)
+    return shown, counts[np.arange(len(counts)), shown] / total
