@@ -28,8 +28,8 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One way to look at memory: a small code for every page.
+class Look:
+    """What the codes of a layer mean and how they are drawn.
 
     Attributes:
         name: Of the mode.
@@ -37,16 +37,27 @@ class Layer:
         glyphs: A character for each code.
         shades: A colour's name for each code.
         worst: Whether a cell shows its highest code; else the commonest.
-        codes: uint8; by page row.
-        blocks: uint16[blocks, codes]; pages of each code in each block of ``1 << BLOCK_SHIFT`` pages.
-        coarse: int32[blocks, codes]; the same in blocks of ``1 << COARSE_SHIFT`` pages.
     """
 
     name: str
     labels: tuple[str, ...]
     glyphs: str
     shades: tuple[str, ...]
-    worst: bool
+    worst: bool = False
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One way to look at memory: a small code for every page.
+
+    Attributes:
+        look: What the codes mean.
+        codes: uint8; by page row.
+        blocks: uint16[blocks, codes]; pages of each code in each block of ``1 << BLOCK_SHIFT`` pages.
+        coarse: int32[blocks, codes]; the same in blocks of ``1 << COARSE_SHIFT`` pages.
+    """
+
+    look: Look
     codes: U8
     blocks: U16
     coarse: I32
@@ -54,7 +65,7 @@ class Layer:
     def counts(self, first: int, shift: int, nr: int) -> I64:
         """int64[cells, codes]: pages of each code in ``nr`` cells of ``1 << shift`` pages from cell ``first`` on."""
         lo, hi = first << shift, min((first + nr) << shift, len(self.codes))
-        width = len(self.labels)
+        width = len(self.look.labels)
         if lo >= hi:
             return np.zeros((0, width), np.int64)
         for blocks, of in ((self.coarse, COARSE_SHIFT), (self.blocks, BLOCK_SHIFT)):
@@ -67,9 +78,9 @@ class Layer:
 
     def totals(self) -> list[tuple[str, str, str, int]]:
         """``(label, glyph, shade, pages)`` of each code that occurs, the commonest first."""
-        sums = self.coarse.sum(axis=0, dtype=np.int64)
-        order = np.argsort(-sums, kind="stable") if not self.worst else np.arange(len(sums))
-        return [(self.labels[i], self.glyphs[i], self.shades[i], int(sums[i])) for i in order.tolist() if sums[i]]
+        look, sums = self.look, self.coarse.sum(axis=0, dtype=np.int64)
+        order = np.arange(len(sums)) if look.worst else np.argsort(-sums, kind="stable")
+        return [(look.labels[i], look.glyphs[i], look.shades[i], int(sums[i])) for i in order.tolist() if sums[i]]
 
 
 _KIND_GLYPHS = {
@@ -97,38 +108,28 @@ def build_layer(s: Snapshot, mode: str, report: Report | None = None, progress: 
     n = len(s.pages)
     if mode == "kind":
         glyphs = "".join(_KIND_GLYPHS[k] for k in KINDS)
-        return make_layer(mode, KINDS, glyphs, tuple(KINDS), _kinds_of(s), n, progress)
+        return make_layer(Look(mode, KINDS, glyphs, tuple(KINDS)), _kinds_of(s), n, progress)
     if mode == "order":
         labels = ("free", *(f"order {i}" for i in range(_TOP_ORDER)), f"order {_TOP_ORDER}+")
-        shades = ("free", *(f"heat{i * 7 // _TOP_ORDER}" for i in range(_TOP_ORDER + 1)))
-        return make_layer(mode, labels, "·0123456789+", shades, _orders_of(s), n, progress)
+        shades = ("free", *(f"heat{i * 6 // _TOP_ORDER}" for i in range(_TOP_ORDER + 1)))
+        return make_layer(Look(mode, labels, "·0123456789+", shades), _orders_of(s), n, progress)
     if mode == "mapcount":
         labels = tuple(f"mapped {m}" for m in _MAPCOUNTS)
         shades = ("free", *(f"heat{i}" for i in range(7)))
-        return make_layer(mode, labels, "·12359#@", shades, _mapcounts_of(s), n, progress, worst=True)
+        return make_layer(Look(mode, labels, "·12359#@", shades, worst=True), _mapcounts_of(s), n, progress)
     codes = finding_codes(s.pages.memmap, n, report)
-    shades = ("free", "info", "warn", "fail")
-    return make_layer(mode, _SEVERITIES, "·i!X", shades, lambda rows: codes[rows], n, progress, worst=True)
+    look = Look(mode, _SEVERITIES, "·i!X", ("free", "info", "warn", "fail"), worst=True)
+    return make_layer(look, lambda rows: codes[rows], n, progress)
 
 
-def make_layer(  # noqa: PLR0913
-    name: str,
-    labels: tuple[str, ...],
-    glyphs: str,
-    shades: tuple[str, ...],
-    code_of: Callable[[I64], U8],
-    nr_pages: int,
-    progress: Progress | None = None,
-    *,
-    worst: bool = False,
-) -> Layer:
+def make_layer(look: Look, code_of: Callable[[I64], U8], nr_pages: int, progress: Progress | None = None) -> Layer:
     """A layer from a function that gives the codes of consecutive page rows; counted piece by piece."""
     codes = np.empty(nr_pages, np.uint8)
-    width, per_block = len(labels), 1 << BLOCK_SHIFT
+    width, per_block = len(look.labels), 1 << BLOCK_SHIFT
     blocks = np.zeros((-(-nr_pages // per_block), width), np.uint16)
     for at in range(0, nr_pages, _PIECE):
         if progress is not None:
-            progress(f"memory by {name}", at, nr_pages)
+            progress(f"memory by {look.name}", at, nr_pages)
         end = min(at + _PIECE, nr_pages)
         codes[at:end] = code_of(np.arange(at, end))
         block = np.arange(end - at, dtype=np.int32) >> BLOCK_SHIFT
@@ -138,7 +139,7 @@ def make_layer(  # noqa: PLR0913
         blocks[first : first + nr] = np.bincount(key, minlength=nr * width).reshape(nr, width)
     starts = np.arange(0, len(blocks), 1 << (COARSE_SHIFT - BLOCK_SHIFT))
     coarse = np.add.reduceat(blocks, starts, axis=0, dtype=np.int32)
-    return Layer(name, labels, glyphs, shades, worst, codes, blocks, coarse)
+    return Layer(look, codes, blocks, coarse)
 
 
 def _kinds_of(s: Snapshot) -> Callable[[I64], U8]:
@@ -219,11 +220,12 @@ class HeatView:
         """Text and shade of cells; the shade's last digit tells how much of the cell is so, 1 to 3."""
         counts = self.layer.counts(first, self.shift, nr)
         shown, share = _shown(self.layer, counts)
-        marked = self.marks.counts(first, self.shift, nr)[:, 2:].any(axis=1)
+        look = self.layer.look
+        marked: AnyArray = self.marks.counts(first, self.shift, nr)[:, 2:].sum(axis=1) > 0
         out = []
         for code, part, mark in zip(shown.tolist(), share.tolist(), marked.tolist(), strict=True):
-            glyph, shade = self.layer.glyphs[code], self.layer.shades[code]
-            level = 3 if part >= 0.75 or self.layer.worst else 2 if part >= 0.5 else 1
+            glyph, shade = look.glyphs[code], look.shades[code]
+            level = 3 if part >= 0.75 or look.worst else 2 if part >= 0.5 else 1
             if mark:
                 out.append(("!", "fail-3"))
             else:
@@ -244,11 +246,11 @@ class HeatView:
         pages = int(counts.sum())
         where = f"pfn {first:#x}" if pages == 1 else f"pfn {first:#x}-{last:#x}"
         order = np.argsort(-counts, kind="stable")
-        parts = [f"{self.layer.labels[i]} {counts[i]:,}" for i in order.tolist() if counts[i]]
+        parts = [f"{self.layer.look.labels[i]} {counts[i]:,}" for i in order.tolist() if counts[i]]
         if pages == 1:
-            parts = [self.layer.labels[int(order[0])]]
+            parts = [self.layer.look.labels[int(order[0])]]
         found = self.marks.counts(cell, self.shift, 1)[0]
-        if self.layer.name != "findings":
+        if self.layer.look.name != "findings":
             parts += [f"{found[i]:,} with {_SEVERITIES[i]} findings" for i in (3, 2, 1) if found[i]]
         return [f"{where}  {size(pages << 12)}", ", ".join(parts)]
 
@@ -273,7 +275,7 @@ class HeatView:
 def _shown(layer: Layer, counts: AnyArray) -> tuple[AnyArray, AnyArray]:
     """The code that each cell shows, and its share of the cell."""
     total = np.maximum(counts.sum(axis=1), 1)
-    if layer.worst:
+    if layer.look.worst:
         width = counts.shape[1]
         shown = width - 1 - np.argmax(counts[:, ::-1] > 0, axis=1)
     else:

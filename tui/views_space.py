@@ -205,7 +205,7 @@ class SpaceView:
         rest = int(nr[0]) - int(counts.sum())
         if rest > 0:
             parts.append(f"{rest:,} with nothing")
-        return [f"{start:#x}-{start + length:#x}  {size(length)}  {self.space.names[i]}", ", ".join(parts)]
+        return [f"{start:#x}-{start + length:#x}  {size(length)}  {self.space.names[i]}", "; ".join(parts)]
 
     def cell_of(self, address: int) -> int:
         """The cell of an address; of the next VMA where there is none."""

@@ -1,0 +1,1 @@
+"""The terminal interface: view models against the tables, screens driven by Pilot."""

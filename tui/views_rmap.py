@@ -1,0 +1,136 @@
+"""Both views of a folio's mappings, the kernel's road beside the page tables; and interval trees drawn as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from inspector.report.anon_vma import AnonVmaReport, Chain
+from inspector.report.mappings import MappingRow
+from inspector.report.rmap import RmapReport, RoadPlace
+
+Mark = Literal["=", "·", "≠", "<"]
+
+MARKS: dict[Mark, str] = {
+    "=": "both views agree",
+    "·": "the road leads here, and it is not mapped here now: normal after a copy, an unmapping or a fork",
+    "<": "only the page tables know it",
+    "≠": "both know it, but count differently",
+}
+
+
+@dataclass(frozen=True)
+class SideRow:
+    """One place of the road, one mapping, or both.
+
+    Attributes:
+        who: Process of either.
+        place: Where the road looks; None for a mapping that it misses, and for further mappings of one place.
+        mapping: What the page tables hold; None where they hold nothing.
+        mark: How they compare.
+        note: Why, where they do not agree.
+    """
+
+    who: str
+    place: RoadPlace | None
+    mapping: MappingRow | None
+    mark: Mark
+    note: str
+
+
+def side_by_side(report: RmapReport, page_shift: int) -> list[SideRow]:
+    """Both views merged, by process and address; what differs comes first."""
+    lost = {(o.mapping.mm, o.mapping.va): o.reason for o in report.orphans}
+    found: dict[int, list[MappingRow]] = {}
+    rows = []
+    for m in report.mappings:
+        if (m.mm, m.va) in lost:
+            rows.append(SideRow(_who(m.pid, m.comm, m.mm), None, m, "<", lost[m.mm, m.va]))
+        else:
+            found.setdefault(m.vma or 0, []).append(m)
+    for place in report.places:
+        inside = [m for m in found.get(place.vma, ()) if 0 <= m.va - place.va < place.pages << page_shift]
+        who = _who(place.pid, place.comm, place.mm)
+        if not inside:
+            rows.append(SideRow(who, place, None, "≠" if place.entries else "·", _standing(place)))
+            continue
+        agree = sum(m.entries for m in inside) == place.entries
+        note = "" if agree else f"{place.entries} by the road, {sum(m.entries for m in inside)} by the page tables"
+        for i, m in enumerate(inside):
+            rows.append(SideRow(who, None if i else place, m, "=" if agree else "≠", note))
+    return sorted(rows, key=lambda r: r.mark not in "<≠")
+
+
+def _who(pid: int | None, comm: str | None, mm: int) -> str:
+    return f"{pid} {comm}" if pid is not None else f"mm {mm:#x}"
+
+
+def _standing(place: RoadPlace) -> str:
+    return "not mapped here: " + ", ".join(f"{n} {word}" for word, n in place.standing.items())
+
+
+def place_text(p: RoadPlace | None) -> str:
+    """Where the road looks, in few words."""
+    if p is None:
+        return ""
+    pages = f"+{p.page_index}" if p.pages == 1 else f"+{p.page_index}..+{p.page_index + p.pages - 1}"
+    return f"{p.va:#x} {pages}"
+
+
+def mapping_text(m: MappingRow | None) -> str:
+    """What the page tables hold, in few words."""
+    if m is None:
+        return ""
+    pages = f"+{m.page_index}" if m.pages == 1 else f"+{m.page_index}..+{m.page_index + m.pages - 1}"
+    return f"{m.va:#x} {pages} {m.level}"
+
+
+@dataclass(frozen=True)
+class TreeLine:
+    """One line of a drawn tree.
+
+    Attributes:
+        branch: The lines that lead to it.
+        chain: What stands there.
+        bar: Where its offsets lie among those of the whole tree.
+    """
+
+    branch: str
+    chain: Chain
+    bar: str
+
+
+def draw_interval_tree(report: AnonVmaReport, width: int = 24) -> list[TreeLine]:
+    """The interval tree from its top down, every chain under the one above it, neighbours by their offsets.
+
+    Args:
+        report: Of the anon_vma.
+        width: Columns of the bars.
+    """
+    chains = report.tree
+    if not chains:
+        return []
+    low = min(c.first for c in chains)
+    span = max(max(c.last for c in chains) - low + 1, 1)
+    known = {c.address for c in chains}
+    below: dict[int, list[Chain]] = {}
+    for chain in chains:
+        above = chain.above if chain.above in known and chain.above != chain.address else 0
+        below.setdefault(above or 0, []).append(chain)
+    out: list[TreeLine] = []
+    todo = [("", "", c) for c in reversed(below.pop(0, []))]
+    while todo:
+        lead, own, chain = todo.pop()
+        out.append(TreeLine(lead + own, chain, _bar(chain, low, span, width)))
+        lead += {"├─": "│ ", "└─": "  "}.get(own, "")
+        children = below.pop(chain.address, [])
+        for i, child in reversed(list(enumerate(children))):
+            todo.append((lead, "└─" if i == len(children) - 1 else "├─", child))
+    # What a damaged tree keeps apart from its top is shown all the same.
+    return out + [TreeLine("? ", c, _bar(c, low, span, width)) for rest in below.values() for c in rest]
+
+
+def _bar(chain: Chain, low: int, span: int, width: int) -> str:
+    first = min(max((chain.first - low) * width // span, 0), width - 1)
+    last = max(first, min(width - 1, (chain.last - low) * width // span))
+    return "·" * first + "█" * (last - first + 1) + "·" * (width - last - 1)
