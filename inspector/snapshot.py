@@ -21,6 +21,7 @@ from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mms import Mms, build_mms
+from inspector.tables.mmu_gather import Gathered, read_gathers
 from inspector.tables.open_files import OpenFiles, read_open_files
 from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
@@ -375,6 +376,13 @@ class Snapshot:
         batches, missing = read_batches(self.layout)
         self.missing.add("per-CPU batches", missing)
         return batches
+
+    @cached_property
+    def gathered(self) -> Gathered:
+        """Unmapped pages that wait for a TLB flush."""
+        gathered, missing = read_gathers(self.layout, self.tasks, self.mms)
+        self.missing.add("kernel stacks", missing)
+        return gathered
 
     @cached_property
     def open_files(self) -> OpenFiles:

@@ -11,6 +11,7 @@ from inspector.errors import UsageError
 
 PAGES = {
     "findings": "Reading a finding: severity, evidence, verdict.",
+    "references": "Who holds the references of a folio, and how that is found out.",
     "schemes": "How kernels count mappings, and how we tell.",
     "targets": "Dumps, live kernels, guests; types and symbols.",
     "json": "Output for programs, exit codes.",
@@ -24,7 +25,7 @@ def manual(settings: Settings, topic: str | None) -> None:
     """Show a page of the manual, or the list of pages."""
     output = settings.output
     if topic is None:
-        output.lines(f"{name:10}{line}" for name, line in PAGES.items())
+        output.lines(f"{name:12}{line}" for name, line in PAGES.items())
         return
     if topic not in PAGES:
         raise UsageError("there is no such page", topic, f"There are {', '.join(PAGES)}")

@@ -28,6 +28,8 @@ def holders(s: Snapshot, f: OneFolio, term: str) -> list[str]:
             return _batches(s, f)
         case "pipe":
             return _pipes(s, f)
+        case "gather":
+            return _gathers(s, f)
         case "pins":
             return _pins(s, f)
         case "owner":
@@ -80,6 +82,17 @@ def _pipes(s: Snapshot, f: OneFolio) -> list[str]:
     return [
         f"pipe {int(p.pipe[i]):#x} (open: {opener(s, int(p.open_idx[i]))}), slot {int(p.slot[i])}"
         for i in inside(f, p.pfn).tolist()
+    ]
+
+
+def _gathers(s: Snapshot, f: OneFolio) -> list[str]:
+    g = s.gathered
+    rows = inside(f, g.pfn)
+    tasks, counts = np.unique(g.task_idx[rows], return_counts=True)
+    return [
+        f"mmu_gather of pid {int(s.tasks.tgid[t])} {clean_bytes(bytes(s.tasks.comm[t]))}, "
+        + counted(int(n), "entry", "entries")
+        for t, n in zip(tasks.tolist(), counts.tolist(), strict=True)
     ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from inspector.explain.lines import Verdict, runs
 from inspector.explain.numbers import OneFolio, standing_of
-from inspector.model.decisions import Decision, may_migrate, may_reclaim, may_split, on_write_fault
+from inspector.model.decisions import Decision, may_migrate, may_reclaim, may_split, on_fork, on_write_fault
 from inspector.snapshot import Snapshot
 from inspector.walk.references import ReferenceTerms
 
@@ -96,13 +96,13 @@ def decisions(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> list[tuple[str
     if f.is_anon:
         if huge:
             found = on_write_fault(standing, exclusive=bool(f.exclusive[0]), huge=True)
-            out.append(("", found))
+            out += [("", found), ("", on_fork(standing, exclusive=bool(f.exclusive[0])))]
         mapped = np.where(f.pte > 0, np.where(f.exclusive, 2, 1), 0)
         for state in (2, 1):
             where = np.flatnonzero(mapped == state)
             if len(where) and not (huge and f.is_hugetlb):
                 found = on_write_fault(standing, exclusive=state == 2, huge=False)
-                out.append((_pages(f, where), found))
+                out += [(_pages(f, where), found), (_pages(f, where), on_fork(standing, exclusive=state == 2))]
     elif f.total:
         out.append(("", on_write_fault(standing, exclusive=False, huge=huge)))
     if f.nr_pages > 1:

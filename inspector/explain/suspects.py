@@ -10,7 +10,7 @@ from inspector.layout.flags import VM_GROWSDOWN
 from inspector.snapshot import Snapshot
 from inspector.text import clean_bytes
 
-_HOLDERS = ("page tables", "page cache trees", "per-CPU batches", "open files", "pipes")
+_HOLDERS = ("page tables", "page cache trees", "per-CPU batches", "kernel stacks", "open files", "pipes")
 """What holds references and may not have been read, as `inspector.coverage.Missing` counts it."""
 
 

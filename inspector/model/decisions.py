@@ -61,8 +61,8 @@ class Decision:
     """One question answered.
 
     Attributes:
-        question: "write fault", "split", "migrate" or "reclaim".
-        answer: "reuse", "copy", "yes", "no", or "cannot be told".
+        question: "write fault", "fork", "split", "migrate" or "reclaim".
+        answer: "reuse", "copy", "share", "yes", "no", or "cannot be told".
         reason: Why, with the numbers.
         source: The kernel function that decides.
     """
@@ -138,6 +138,21 @@ def _large_by_pte(s: Standing, question: str) -> Decision:
     if s.scheme is Scheme.RMAP68 and s.refcount == 1 + s.swap:
         return Decision(question, "cannot be told", "copied from 6.8 on, reused before", "do_wp_page()")
     return Decision(question, "copy", "pages of large folios are reused only when marked exclusive", source)
+
+
+def on_fork(s: Standing, *, exclusive: bool) -> Decision:
+    """What fork does with a page of private memory.
+
+    include/linux/rmap.h, folio_try_dup_anon_rmap_*() and folio_needs_cow_for_dma(): an exclusive page that may be
+    pinned is copied at once, for the child must not share what a device writes to.
+    """
+    question, source = "fork", "folio_try_dup_anon_rmap_pte()"
+    if exclusive and s.pins:
+        reason = "it is exclusive and may be pinned; unless the process has never pinned anything (MMF_HAS_PINNED)"
+        return Decision(question, "copy", reason, source)
+    if exclusive:
+        return Decision(question, "share", "parent and child map it read-only, and it is exclusive no more", source)
+    return Decision(question, "share", "parent and child map it read-only", source)
 
 
 def may_split(s: Standing) -> Decision:

@@ -56,7 +56,7 @@ class Holding(msgspec.Struct, frozen=True):
     """References of one sort."""
 
     term: str
-    """pte, huge, page_cache, swap_cache, private, batch, pipe, pins, owner or isolated."""
+    """pte, huge, page_cache, swap_cache, private, batch, pipe, gather, pins, owner or isolated."""
     meaning: str
     count: int
     basis: Literal["found", "stored", "inferred"]
@@ -97,11 +97,11 @@ class Decided(msgspec.Struct, frozen=True):
     """What the kernel would do now."""
 
     question: str
-    """write fault, split, migrate or reclaim."""
+    """write fault, fork, split, migrate or reclaim."""
     pages: str
     """Which pages of the folio are meant; "" for all."""
     answer: str
-    """reuse or copy; yes or no; or "cannot be told"."""
+    """reuse, copy or share; yes or no; or "cannot be told"."""
     reason: str
     source: str
     """The kernel function that decides."""

@@ -14,7 +14,7 @@ _VMAS = ("tasks", "mms", "VMA tree nodes", "VMAs")
 _ANY = ("*",)
 """Anything missing at all: these rules draw on most tables."""
 
-_HOLDERS = frozenset(("per-CPU batches", "open files", "pipes", "io_uring buffers"))
+_HOLDERS = frozenset(("per-CPU batches", "kernel stacks", "open files", "pipes", "io_uring buffers"))
 """Only the ledger of references draws on these, no rule."""
 
 _OF_GROUP: dict[str, tuple[str, ...]] = {

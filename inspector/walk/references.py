@@ -13,6 +13,7 @@ from inspector.layout.kernel import Layout
 from inspector.tables.batches import Batched
 from inspector.tables.files import Files
 from inspector.tables.folios import Folios
+from inspector.tables.mmu_gather import Gathered
 from inspector.tables.pages import Pages
 from inspector.tables.pipes import PipeBuffers
 from inspector.walk.census import Census
@@ -32,6 +33,7 @@ TERMS: tuple[tuple[str, Basis, str], ...] = (
     ("private", "stored", "private data of the file system"),
     ("batch", "found", "per-CPU batches"),
     ("pipe", "found", "pipe buffers"),
+    ("gather", "found", "unmapped, waiting for a TLB flush"),
     ("pins", "stored", "pins"),
     ("owner", "inferred", "whoever allocated it"),
     ("isolated", "inferred", "isolated from the LRU"),
@@ -60,6 +62,8 @@ class ReferenceParts(Protocol):
     def page_cache(self) -> PageCache: ...  # noqa: D102
     @property
     def batches(self) -> Batched: ...  # noqa: D102
+    @property
+    def gathered(self) -> Gathered: ...  # noqa: D102
     @property
     def pipes(self) -> PipeBuffers: ...  # noqa: D102
 
@@ -112,9 +116,10 @@ def user_folios(parts: ReferenceParts) -> I64:
 def break_down(parts: ReferenceParts, rows: I64) -> ReferenceTerms:
     """Find what holds the references of the folios headed by ``rows``.
 
-    folio_expected_ref_count() (include/linux/mm.h of 6.15 and later) sums mappings, caches and private data; LRU
-    batches hold one each (mm/swap.c, folio_add_lru(); mm/mlock.c), and so do pipe buffers (fs/splice.c). A pin adds 1
-    and is counted in ``_pincount``, or adds 1024 to a small folio (mm/gup.c, try_grab_folio()).
+    folio_expected_ref_count() (include/linux/mm.h of 6.15 and later) sums mappings, caches and private data. LRU
+    batches hold one each (mm/swap.c, folio_add_lru(); mm/mlock.c), and so do pipe buffers (fs/splice.c) and unmapped
+    pages until their TLB flush (mm/mmu_gather.c). A pin adds 1 and is counted in ``_pincount``, or adds 1024 to a
+    small folio (mm/gup.c, try_grab_folio()).
 
     Args:
         parts: The tables.
@@ -134,15 +139,16 @@ def break_down(parts: ReferenceParts, rows: I64) -> ReferenceTerms:
     swap = np.where(_in_swap_cache(parts, rows), nr, 0)
     batch = _places(parts, rows, parts.batches.pfn)
     pipe = _places(parts, rows, parts.pipes.pfn)
+    gather = _places(parts, rows, np.repeat(parts.gathered.pfn, parts.gathered.nr))
     file = (pages.mapping[rows] != 0) & ((pages.mapping[rows] & np.uint64(MAPPING_TAGS)) == 0)
     private = (parts.layout.flags.test(pages.flags[rows], "private") & file & (cache > 0)).astype(np.int64)
     stored = pages.refcount[rows]
-    rest = stored - (pte + huge + cache + swap + private + batch + pipe)
+    rest = stored - (pte + huge + cache + swap + private + batch + pipe + gather)
     pins = np.where(large, of_folio(folios.pincount.astype(np.int64), 0), np.maximum(rest, 0) // PIN_BIAS * PIN_BIAS)
     rest = rest - pins
     owner = np.minimum(np.maximum(rest, 0), 1) * _is_owned(parts, rows, cache)
     isolated = np.minimum(np.maximum(rest - owner, 0), 1) * (_is_off_lru(parts, rows) & (batch == 0) & (owner == 0))
-    columns = (pte, huge, cache, swap, private, batch, pipe, pins, owner, isolated)
+    columns = (pte, huge, cache, swap, private, batch, pipe, gather, pins, owner, isolated)
     terms = {term[0]: column.astype(np.int32) for term, column in zip(TERMS, columns, strict=True)}
     return ReferenceTerms(rows, stored, terms)
 

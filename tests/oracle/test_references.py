@@ -66,8 +66,10 @@ def test_under_load_no_folio_has_fewer_references_than_holders(kernel: str, caps
     t = opened("busy", kernel).reference_terms
     with capsys.disabled():
         print(f"\n  busy {kernel}: {int((t.remainder == 0).sum()):,} of {len(t):,} folios are explained")
-    assert (t.remainder >= 0).all()
-    assert (t.remainder == 0).mean() > 0.8
+    # A batch or a gather that is being emptied drops its references before it forgets its pages.
+    emptying = (t.terms["batch"] + t.terms["gather"]) > 0
+    assert (t.remainder[~emptying] >= 0).all()
+    assert (t.remainder == 0).mean() > 0.9
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -1,0 +1,131 @@
+"""Pages that were unmapped and wait for a TLB flush: the mmu_gather on the stack of whoever unmaps holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I64, U64, Mask, Table
+from inspector.layout.kernel import Layout
+from inspector.tables.mms import Mms
+from inspector.tables.tasks import Tasks
+
+_STACK = 1 << 14
+"""THREAD_SIZE of x86-64 (arch/x86/include/asm/page_64_types.h)."""
+
+_PF_KTHREAD = 0x00200000
+
+_MAX_BATCHES = 10_000
+"""MAX_GATHER_BATCH_COUNT, include/asm-generic/tlb.h."""
+
+_DELAY_RMAP, _NR_NEXT = np.uint64(1), np.uint64(2)
+"""ENCODED_PAGE_BIT_DELAY_RMAP (6.2) and ENCODED_PAGE_BIT_NR_PAGES_NEXT (6.9), include/linux/mm_types.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered(Table):
+    """One row an entry of a gather: neighbouring pages of one folio that were unmapped together.
+
+    Attributes:
+        task_idx: int64; row of the task on whose stack the gather is.
+        mm_idx: int64; row of the mm that it unmaps from.
+        pfn: int64; the first page.
+        nr: int64; pages, each with a reference.
+        is_delayed: bool; still counted as mapped: the rmap is told after the flush (dirty pages of files).
+    """
+
+    task_idx: I64
+    mm_idx: I64
+    pfn: I64
+    nr: I64
+    is_delayed: Mask
+
+
+def read_gathers(layout: Layout, tasks: Tasks, mms: Mms) -> tuple[Gathered, int]:
+    """Find the gathers of mms that unmap just now, and read their batches (mm/mmu_gather.c, __tlb_gather_mmu()).
+
+    A gather lies on the kernel stack. It is known by its first member, an mm with unmappings pending, and by the size
+    of the batch inside it, which nothing else on a stack has beside it.
+
+    Returns:
+        What they hold, and how many stacks and batches could not be read.
+    """
+    none = np.empty(0, np.int64)
+    empty = Gathered(none, none, none, none, np.empty(0, np.bool_))
+    busy = mms.addr[mms.tlb_flush_pending > 0]
+    if not len(busy) or not layout.has_struct("struct mmu_gather"):
+        return empty, 0
+    # exit_mm() takes the mm from the task before its pages are unmapped.
+    mine = np.isin(tasks.mm, busy) | ((tasks.mm == 0) & (tasks.flags & np.uint32(_PF_KTHREAD) == 0))
+    rows = np.flatnonzero(mine)
+    pointer = layout.struct("struct task_struct").field("stack")
+    raw = layout.memory.gather(tasks.addr[rows] + np.uint64(pointer.offset), 8)
+    stacks: U64 = raw.bytes.view(np.uint64).reshape(-1)
+    # A zombie has given its stack back (put_task_stack()).
+    rows, stacks = rows[stacks != 0], stacks[stacks != 0]
+    parts, missing = [], 0
+    for row, stack in zip(rows.tolist(), stacks.tolist(), strict=True):
+        data = layout.memory.read(stack, _STACK)
+        if data is None:
+            missing += 1
+            continue
+        words = np.frombuffer(data, np.uint64)
+        for at in _find(layout, words, busy):
+            found, bad = _batches(layout, words[at:])
+            missing += bad
+            mm = int(np.searchsorted(mms.addr, words[at]))
+            parts += [_entries(layout, row, mm, batch) for batch in found]
+    return Gathered.concat(parts) if parts else empty, missing
+
+
+def _find(layout: Layout, words: U64, busy: U64) -> list[int]:
+    """Where in a stack, in words, a gather begins."""
+    gather = layout.struct("struct mmu_gather")
+    batch = layout.struct("struct mmu_gather_batch")
+    local, bundle = gather.field("local").offset, gather.field("__pages").length
+    nr, most = local + batch.field("nr").offset, local + batch.field("max").offset
+    halves = words.view(np.uint32)
+    starts = np.flatnonzero(np.isin(words, busy))
+    starts = starts[starts * 8 + gather.size <= len(words) * 8]
+    good = (halves[starts * 2 + most // 4] == bundle) & (halves[starts * 2 + nr // 4] <= bundle)
+    good &= words[starts + gather.field("active").offset // 8] != 0
+    return [int(x) for x in starts[good]]
+
+
+def _batches(layout: Layout, words: U64) -> tuple[list[U64], int]:
+    """The pages of the batch inside a gather and of those chained behind it."""
+    gather, batch = layout.struct("struct mmu_gather"), layout.struct("struct mmu_gather_batch")
+    pages = batch.field("encoded_pages", "pages").offset
+    local = gather.field("local").offset
+    begin, nr = (local + pages) // 8, batch.field("nr").offset
+    out = [words[begin : begin + int(words.view(np.uint32)[(local + nr) // 4])]]
+    address = int(words[(local + batch.field("next").offset) // 8])
+    for _ in range(_MAX_BATCHES):
+        if not address:
+            return out, 0
+        # A batch fills a page.
+        data = layout.memory.read(address, 4096)
+        if data is None:
+            return out, 1
+        more = np.frombuffer(data, np.uint64)
+        filled = int(more.view(np.uint32)[nr // 4])
+        if filled > (4096 - pages) // 8:
+            return out, 1
+        out.append(more[pages // 8 : pages // 8 + filled])
+        address = int(more[batch.field("next").offset // 8])
+    return out, 1
+
+
+def _entries(layout: Layout, task: int, mm: int, words: U64) -> Gathered:
+    """One batch decoded: from 6.9 on a page may be followed by how many of its neighbours went with it."""
+    has_number = np.zeros(len(words), np.bool_)
+    has_number[:-1] = (words[:-1] & _NR_NEXT) != 0
+    # A number's own low bits are clear, so that no number is taken for a page with one.
+    is_number = np.roll(has_number, 1)
+    nr = np.where(has_number, np.roll(words, -1) >> np.uint64(2), 1)[~is_number].astype(np.int64)
+    pages = words[~is_number]
+    pfn = layout.memmap.pfns(pages & ~np.uint64(3))
+    ok = (pfn >= 0) & (nr > 0) & (nr <= 1 << 20)
+    n = int(ok.sum())
+    return Gathered(np.full(n, task), np.full(n, mm), pfn[ok], nr[ok], ((pages & _DELAY_RMAP) != 0)[ok])

@@ -1,0 +1,149 @@
+"""What the kernel would do with a folio: the comparisons of do_wp_page(), can_split_folio() and their like."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inspector.model.decisions import Standing, may_migrate, may_reclaim, may_split, on_fork, on_write_fault, sum_text
+from inspector.model.scheme import Scheme
+
+SMALL = Standing(
+    scheme=Scheme.MM_IDS,
+    refcount=1,
+    mapcount=1,
+    nr_pages=1,
+    cache=0,
+    swap=0,
+    private=0,
+    batch=0,
+    pins=False,
+    is_anon=True,
+    is_ksm=False,
+    is_hugetlb=False,
+    on_lru=True,
+    mlocked=False,
+    writeback=False,
+    locked=False,
+    maybe_shared=None,
+)
+THP = replace(SMALL, nr_pages=512, refcount=512, mapcount=512, maybe_shared=False)
+
+
+def write(s: Standing, *, exclusive: bool = False, huge: bool = False) -> str:
+    return on_write_fault(s, exclusive=exclusive, huge=huge).answer
+
+
+def test_the_only_reference_is_reused_and_two_are_not() -> None:
+    assert write(SMALL) == "reuse"
+    assert write(replace(SMALL, refcount=2)) == "copy"
+    assert write(replace(SMALL, refcount=2), exclusive=True) == "reuse"
+    found = on_write_fault(replace(SMALL, refcount=3), exclusive=False, huge=False)
+    assert found.reason == "3 references, 1 allowed: the mapping's own"
+
+
+def test_the_swap_cache_and_batches_may_hold_one_more() -> None:
+    assert write(replace(SMALL, refcount=2, swap=1)) == "reuse"
+    assert write(replace(SMALL, refcount=3, swap=1)) == "copy"
+    assert write(replace(SMALL, refcount=2, batch=1, on_lru=False)) == "reuse"
+
+
+def test_ksm_and_files_are_always_copied() -> None:
+    assert write(replace(SMALL, is_ksm=True)) == "copy"
+    assert write(replace(SMALL, is_anon=False, cache=1, refcount=2)) == "copy"
+
+
+def test_hugetlb_looks_at_the_mapcount() -> None:
+    assert write(replace(SMALL, is_hugetlb=True, nr_pages=512), huge=True) == "reuse"
+    assert write(replace(SMALL, is_hugetlb=True, nr_pages=512, mapcount=2, refcount=2), huge=True) == "copy"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "refcount", "mapcount", "answer"),
+    [
+        (Scheme.OLD, 1, 1, "reuse"),
+        (Scheme.OLD, 2, 2, "copy"),
+        (Scheme.RMAP68, 1, 1, "cannot be told"),
+        (Scheme.RMAP68, 2, 2, "copy"),
+        (Scheme.LARGE, 1, 1, "copy"),
+        (Scheme.LARGE, 512, 512, "copy"),
+        (Scheme.MM_IDS, 1, 1, "copy"),
+        (Scheme.MM_IDS, 512, 512, "reuse"),
+        (Scheme.MM_IDS, 513, 512, "copy"),
+        (Scheme.NO_PAGE_MAPCOUNT, 7, 7, "reuse"),
+    ],
+)
+def test_a_page_of_a_large_folio_that_is_not_exclusive(
+    scheme: Scheme, refcount: int, mapcount: int, answer: str
+) -> None:
+    assert write(replace(THP, scheme=scheme, refcount=refcount, mapcount=mapcount)) == answer
+
+
+def test_the_shared_flag_forbids_reuse() -> None:
+    assert write(replace(THP, maybe_shared=True)) == "copy"
+
+
+def test_a_huge_mapping_is_reused_whole_or_split() -> None:
+    one = replace(THP, refcount=1, mapcount=1)
+    assert write(one, huge=True) == "reuse"
+    found = on_write_fault(replace(one, refcount=2, mapcount=2), exclusive=False, huge=True)
+    assert found.answer == "copy"
+    assert "the PMD is split" in found.reason
+
+
+def test_fork_copies_what_is_pinned() -> None:
+    assert on_fork(SMALL, exclusive=True).answer == "share"
+    assert on_fork(replace(SMALL, pins=True, refcount=1025), exclusive=True).answer == "copy"
+    assert on_fork(replace(SMALL, pins=True, refcount=1025), exclusive=False).answer == "share"
+
+
+def test_splitting_wants_no_other_reference() -> None:
+    assert may_split(SMALL).answer == "no"
+    assert may_split(THP).answer == "yes"
+    assert may_split(replace(THP, refcount=513)).reason == "513 references, 1 reference more than 512 mapped (-EAGAIN)"
+    assert may_split(replace(THP, refcount=1024, swap=512)).answer == "yes"
+    assert may_split(replace(THP, writeback=True)).answer == "no"
+    assert may_split(replace(THP, is_hugetlb=True)).answer == "no"
+
+
+def test_migration_drains_batches_and_fears_pins() -> None:
+    assert may_migrate(SMALL).answer == "yes"
+    assert may_migrate(replace(SMALL, refcount=2)).answer == "no"
+    assert may_migrate(replace(SMALL, refcount=2, batch=1)).answer == "yes"
+    assert may_migrate(replace(SMALL, refcount=2, batch=1, on_lru=False)).answer == "yes"
+    assert may_migrate(replace(SMALL, on_lru=False)).answer == "no"
+    assert "pinned" in may_migrate(replace(SMALL, refcount=1025, pins=True)).reason
+
+
+def test_reclaim_leaves_locked_and_pinned_memory_alone() -> None:
+    assert may_reclaim(SMALL).answer == "yes"
+    for changed in (
+        replace(SMALL, mlocked=True),
+        replace(SMALL, writeback=True),
+        replace(SMALL, on_lru=False),
+        replace(SMALL, refcount=1025, pins=True),
+        replace(SMALL, is_hugetlb=True),
+        replace(SMALL, refcount=2),
+    ):
+        assert may_reclaim(changed).answer == "no"
+
+
+@given(
+    mapcount=st.integers(0, 600),
+    cache=st.sampled_from([0, 1, 16]),
+    private=st.integers(0, 1),
+    extra=st.integers(-3, 3),
+)
+def test_all_hangs_on_the_references_beyond_the_expected_ones(
+    mapcount: int, cache: int, private: int, extra: int
+) -> None:
+    s = replace(THP, mapcount=mapcount, cache=cache, private=private, is_anon=False)
+    s = replace(s, refcount=s.expected + extra)
+    assert s.extra == extra
+    for found in (may_split(s), may_migrate(s), may_reclaim(s)):
+        assert found.answer == ("yes" if extra == 0 else "no")
+        assert str(s.refcount) in found.reason
+    assert sum_text(s).startswith(("nothing", "0 ")) == (s.expected == 0)
