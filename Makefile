@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format guests guest-packages test-guests bench fixtures lock clean
+.PHONY: help demo test lint types format guests guest-packages test-guests silence bench fixtures lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -56,6 +56,9 @@ guest-packages:
 
 test-guests: $(VENV)/.dev ## run the tests on the guests that make guests built
 	$(BIN)/python -m pytest -q -m guest
+
+silence: $(VENV)/.dev guest-packages ## check racing guests at 20 random moments each (half an hour)
+	$(BIN)/python -m tests.guests silence $(KERNELS) --runs 20
 
 bench: $(VENV)/.dev ## measure speed and memory
 	$(BIN)/python -m tests.bench

@@ -13,7 +13,8 @@ from inspector.memory import Memory
 
 _MAX_DEPTH = 12
 _INTERNAL = np.uint64(2)
-_SIBLING_MAX = np.uint64(62)
+_SIBLING_MAX = np.uint64(63)
+"""Siblings name a slot below this one: the last slot may repeat the one before it (xa_is_sibling())."""
 _RETRY = np.uint64((256 << 2) | 2)
 _ZERO = np.uint64((257 << 2) | 2)
 

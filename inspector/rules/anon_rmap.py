@@ -6,7 +6,7 @@ import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask
 from inspector.rules.file_rmap import own_file_links
-from inspector.rules.lost_vmas import lost_rows
+from inspector.rules.lost_vmas import lost_in_motion, lost_rows
 from inspector.rules.registry import Keys, Violations, nothing, rule
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of
@@ -273,19 +273,22 @@ def avc_half_linked(s: Snapshot) -> Violations:
     True:  each anon_vma_chain is on the list of the VMA it names and in the interval tree of the anon_vma it names.
     Why:   mm/rmap.c, anon_vma_chain_link() does both under the root's lock.
     Then:  missing in the tree: rmap cannot find the VMA's pages. Missing on the list: the tree keeps a freed VMA.
-    Silent when: the mm is being built or torn down, or the root's lock is held.
+    Silent when: the mm is being built, changed or torn down (VMAs get chains before they enter the tree and keep them
+           after they left), or the root's lock is held.
     Look further: folioscope anon-vma ADDRESS
     """
     avcs, vmas = s.anon_rmap.avcs, s.vmas
-    lost = np.isin(avcs.list_vma_idx, s.anon_rmap.broken_lists)
+    endless = np.isin(avcs.list_vma_idx, s.anon_rmap.broken_lists)
     bad = (avcs.list_vma_idx < 0) | (avcs.tree_idx < 0)
     bad |= (avcs.vma_idx != avcs.list_vma_idx) | (avcs.anon_vma_idx != avcs.tree_idx)
-    rows = np.flatnonzero(bad & ~lost)
+    rows = np.flatnonzero(bad & ~endless)
     vma = np.maximum(np.where(avcs.vma_idx[rows] >= 0, avcs.vma_idx[rows], avcs.list_vma_idx[rows]), -1)
     moving = np.ones(len(rows), np.bool_)
     if len(vmas):
         moving = (vma < 0) | s.mm_in_motion[vmas.mm_idx[np.maximum(vma, 0)]]
     moving &= _held(s)[np.maximum(avcs.anon_vma_idx[rows], 0)] | (vma >= 0) if len(s.anon_rmap.anon_vmas) else moving
+    lost = np.flatnonzero(vma < 0)
+    moving[lost] |= lost_in_motion(s, avcs.vma[rows[lost]])
     return Violations(
         "avc",
         rows,
@@ -419,6 +422,10 @@ def anon_vma_counters(s: Snapshot) -> Violations:
     moving = np.zeros(n, np.bool_)
     busy = np.flatnonzero(s.mm_in_motion[vmas.mm_idx]) if len(vmas) else np.empty(0, np.int64)
     moving[own[busy][own[busy] >= 0]] = True
+    # VMAs that are on their way into or out of a tree count, and only their chains lead to them.
+    avcs = s.anon_rmap.avcs
+    strays = np.flatnonzero((avcs.vma_idx < 0) & (avcs.tree_idx >= 0))
+    moving[avcs.tree_idx[strays[lost_in_motion(s, avcs.vma[strays])]]] = True
     family = np.zeros(n, np.bool_)
     family[table.root_idx[moving & (table.root_idx >= 0)]] = True
     return Violations(

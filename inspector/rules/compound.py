@@ -65,11 +65,14 @@ def compound_size_wrong(s: Snapshot) -> Violations:
            that, less one, are its tails.
     Why:   mm/page_alloc.c, prep_compound_page() and folio_set_order().
     Then:  mapping, splitting or freeing it touches too few or too many pages.
-    Silent when: some of its struct pages are not in the dump.
+    Silent when: some of its struct pages are not in the dump; nobody has a reference to it yet or any more, and it is
+           on no list: it is being made or freed (prep_compound_page(), __free_pages_prepare()), which takes no lock.
     Look further: folioscope folio PFN
     """
-    folios = s.folios
+    folios, pages = s.folios, s.pages
     rows = np.flatnonzero(s.compound_wrong)
+    head = folios.row[rows]
+    in_hand = (pages.refcount[head] == 0) & (pages.type_[head] == 0) & ~folios.is_hugetlb[rows]
     unreadable, why = _why(s)
     return Violations(
         "folio",
@@ -79,6 +82,7 @@ def compound_size_wrong(s: Snapshot) -> Violations:
         int(folios.readable.sum()),
         unreadable,
         why,
+        transient=in_hand,
     )
 
 

@@ -9,6 +9,7 @@ from inspector.layout.flags import VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARE
 from inspector.rules.lost_vmas import lost_rows
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
+from inspector.tables.device_files import is_driver_file
 from inspector.tables.i_mmap import writable_shares
 from inspector.walk.linear import linear_index
 
@@ -19,6 +20,14 @@ def _space_of_vma(s: Snapshot) -> U64:
     if not len(rmap.spaces):
         return np.zeros(len(s.vmas), np.uint64)
     return np.where(rmap.space_of_vma >= 0, rmap.spaces.addr[np.maximum(rmap.space_of_vma, 0)], 0).astype(np.uint64)
+
+
+def _host_of_vma(s: Snapshot) -> U64:
+    """The inode of the file behind each VMA, 0 without."""
+    rmap = s.file_rmap
+    if not len(rmap.spaces):
+        return np.zeros(len(s.vmas), np.uint64)
+    return np.where(rmap.space_of_vma >= 0, rmap.spaces.host[np.maximum(rmap.space_of_vma, 0)], 0).astype(np.uint64)
 
 
 def own_file_links(s: Snapshot) -> Mask:
@@ -36,8 +45,9 @@ def file_mapping_mismatch(s: Snapshot) -> Violations:
     True:  folio->mapping is the address_space of the VMA's file.
     Why:   mm/memory.c, finish_fault() installs what the file's fault handler found; mm/rmap.c, rmap_walk_file().
     Then:  truncation and reclaim of the folio's own file never find this mapping.
-    Silent when: the folio has no mapping and the VMA is VM_MIXEDMAP, VM_PFNMAP or has no file: pages of drivers, of
-           io_uring and packet rings, and of the vDSO. A folio that is locked may be under truncation.
+    Silent when: the folio has no mapping and the VMA is VM_MIXEDMAP, VM_PFNMAP, has no file, or its file is a device, a
+           socket or an anonymous file: pages of drivers, of BPF, io_uring and packet rings, and of the vDSO. A folio
+           that is locked may be under truncation.
     Look further: folioscope rmap PFN; folioscope file ADDRESS
     """
     links = s.links.take(np.flatnonzero(s.links.is_file))
@@ -45,6 +55,8 @@ def file_mapping_mismatch(s: Snapshot) -> Violations:
     flags = s.vmas.flags[links.vma_idx] if len(s.vmas) else np.zeros(len(links), np.uint64)
     driver = (links.mapping == 0) & ((flags & np.uint64(VM_MIXEDMAP | VM_PFNMAP)) != 0)
     rows = np.flatnonzero((links.mapping != space) & ~driver)
+    lent = (links.mapping[rows] == 0) & is_driver_file(s.layout, _host_of_vma(s)[links.vma_idx[rows]])
+    rows = rows[~lent]
     found = links.take(rows)
     locked = s.layout.flags.test(s.pages.flags[found.head_row], "locked")
     return Violations(
@@ -190,7 +202,7 @@ def i_mmap_writable_low(s: Snapshot) -> Violations:
     """
     rmap, vmas = s.file_rmap, s.vmas
     wanted = writable_shares(vmas, rmap, VM_SHARED | VM_MAYWRITE)
-    rows = np.flatnonzero(rmap.spaces.readable & (rmap.spaces.writable < wanted))
+    rows = np.flatnonzero(rmap.spaces.readable & (np.maximum(rmap.spaces.writable, 0) < wanted))
     moving = np.zeros(len(rmap.spaces), np.bool_)
     inside = rmap.space_of_vma >= 0
     if len(vmas):

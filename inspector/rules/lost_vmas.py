@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray
+from inspector.columns import I64, AnyArray, Mask
 from inspector.rules.registry import Keys, Violations, rule
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of
@@ -19,6 +19,22 @@ def lost_at(s: Snapshot, mm_idx: AnyArray, va: AnyArray) -> I64:
 def lost_rows(s: Snapshot, vma: AnyArray) -> I64:
     """Row of each vm_area_struct among the lost ones, -1 for others."""
     return rows_of(s.lost_vmas.addr, vma.astype(np.uint64)).astype(np.int64)
+
+
+def lost_in_motion(s: Snapshot, vma: AnyArray) -> Mask:
+    """Which VMAs are lost, but of an mm that is changing its VMAs: on their way into or out of its tree.
+
+    A VMA has its chains before it enters the tree (mm/vma.c, __split_vma(), copy_vma(); kernel/fork.c, dup_mmap()) and
+    keeps them for a while after it left (vms_gather_munmap_vmas()).
+    """
+    rows = lost_rows(s, vma)
+    mm = s.lost_vmas.mm_idx[np.maximum(rows, 0)] if len(s.lost_vmas) else np.zeros(len(rows), np.int32)
+    return (rows >= 0) & vmas_leave(s)[mm]
+
+
+def vmas_leave(s: Snapshot) -> Mask:
+    """Mms whose VMAs may have left the tree before their entries and chains are gone."""
+    return s.mm_in_motion | s.mms.read_locked
 
 
 def lost_in(s: Snapshot, mms: I64) -> Keys:
@@ -54,5 +70,5 @@ def vma_lost_from_tree(s: Snapshot) -> Violations:
         len(lost) + len(s.anon_rmap.avcs) + len(s.file_rmap.nodes),
         facts={"vma": lost.addr[rows], "vm_start": lost.start[rows], "vm_end": lost.end[rows]},
         claims=(("lost_vma", rows),),
-        transient=(s.mm_in_motion | mms.read_locked)[mm],
+        transient=vmas_leave(s)[mm],
     )

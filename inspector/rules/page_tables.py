@@ -6,7 +6,7 @@ import numpy as np
 
 from inspector.arch.base import Kind, Level
 from inspector.columns import I32, I64, Mask
-from inspector.rules.lost_vmas import lost_at
+from inspector.rules.lost_vmas import lost_at, vmas_leave
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
 from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_UNREADABLE
@@ -156,7 +156,7 @@ def entry_outside_vma(s: Snapshot) -> Violations:
         "VMAs of some processes are missing" if unchecked else "",
         {"entries": m.nr[rows]},
         depends=(("page_table", m.table_idx[rows]), ("lost_vma", lost_at(s, m.mm_idx[rows], m.va[rows]))),
-        transient=_vmas_leave(s)[m.mm_idx[rows]],
+        transient=vmas_leave(s)[m.mm_idx[rows]],
     )
 
 
@@ -181,10 +181,5 @@ def nonpresent_entry_outside_vma(s: Snapshot) -> Violations:
         {"vma": np.full(len(rows), "one that holds the address")},
         int(known.sum()),
         depends=(("page_table", n.table_idx[rows]), ("lost_vma", lost_at(s, n.mm_idx[rows], n.va[rows]))),
-        transient=_vmas_leave(s)[n.mm_idx[rows]],
+        transient=vmas_leave(s)[n.mm_idx[rows]],
     )
-
-
-def _vmas_leave(s: Snapshot) -> Mask:
-    """Mms whose VMAs may have left the tree before their entries are gone."""
-    return s.mm_in_motion | s.mms.read_locked

@@ -93,7 +93,17 @@ def build_mms(layout: Layout, tasks: Tasks, slots: U64) -> tuple[Mms, int]:
     is_named = np.isin(addr, named)
     keep = raw.valid & (count > 0) & (sane | is_named)
     missing = int((~raw.valid & is_named).sum())
-    return _decode(layout, struct, tasks, addr[keep], raw.bytes[keep], np.where(sane, pfn, -1)[keep]), missing
+    mms = _decode(layout, struct, tasks, addr[keep], raw.bytes[keep], np.where(sane, pfn, -1)[keep])
+    return mms.take(~_mere_copies(mms)), missing
+
+
+def _mere_copies(mms: Mms) -> Mask:
+    """Mms that fork has copied from the parent's and not begun to make the child's own (kernel/fork.c, dup_mm()).
+
+    Until mm_init() gives them page tables nothing in them is theirs.
+    """
+    parents = mms.pgd_pfn[(mms.nr_tasks > 0) & (mms.pgd_pfn >= 0)]
+    return (mms.nr_tasks == 0) & np.isin(mms.pgd_pfn, parents)
 
 
 def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyArray, pgd_pfn: I64) -> Mms:

@@ -1,4 +1,4 @@
-"""Build guests, or say where a kernel's guests are."""
+"""Build guests, say where a kernel's guests are, or check them at moments of their work."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import argparse
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from .build import KINDS, build_dump
 from .cache import BUSY, REST, guests_folder, read_manifest
 from .errors import GuestError
 from .kernels import KERNELS, Kernel, kernel_named
 from .packages import Unpacked, fetch_debug_info, fetch_kernel
+from .zoo import ZOO, ZOO_RACES, build_zoo, read_zoo_facts
 
+ALL_KINDS = (*KINDS, ZOO)
 # More guests than this only slow each other down on two processors.
 SIDE_BY_SIDE = 2
 
@@ -24,10 +27,16 @@ def _parse() -> argparse.Namespace:
     build.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
     build.add_argument("--rest", action="store_true", help="only the dumps at rest")
     build.add_argument("--busy", action="store_true", help="only the busy dumps")
+    build.add_argument("--zoo", action="store_true", help="only the dumps of the zoo")
     build.add_argument("--debug-info", action="store_true", help="fetch vmlinux with DWARF, too")
     build.add_argument("--force", action="store_true", help="build even what the cache holds")
     path = commands.add_parser("path", help="print the folder of a kernel's dumps")
     path.add_argument("kernel", metavar="KERNEL")
+    silence = commands.add_parser("silence", help="check dumps of random moments; fail if anything is called wrong")
+    silence.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
+    silence.add_argument("--runs", type=int, default=20, help="dumps of each racing guest (default: 20)")
+    silence.add_argument("--guests", default=f"{ZOO},{ZOO_RACES},{BUSY}", help="which guests (default: %(default)s)")
+    silence.add_argument("--keep", type=Path, help="a folder for dumps that gave findings")
     return parser.parse_args()
 
 
@@ -41,27 +50,30 @@ def _build_one(job: tuple[Kernel, Unpacked, str], is_forced: bool) -> str | None
     kernel, unpacked, kind = job
     started = time.monotonic()
     try:
-        is_new = build_dump(kernel, unpacked, kind, is_forced)
+        if kind == ZOO:
+            is_new, facts = build_zoo(kernel, unpacked, is_forced), read_zoo_facts(kernel.name)
+        else:
+            is_new, facts = build_dump(kernel, unpacked, kind, is_forced), read_manifest(kernel.name)[kind]
     except GuestError as error:
         return f"{kernel.name} {kind}: {error}"
-    facts = read_manifest(kernel.name)[kind]
     state = f"built in {time.monotonic() - started:.0f} s" if is_new else "kept"
     counts = ", ".join(f"{len(facts[word])} {word}" for word in ("ready", "skipped", "failed"))
-    detail = f" ({counts})" if kind == REST else ""
+    detail = f" ({counts})" if kind != BUSY else ""
     _say(f"{kernel.name} {kind}: {state}{detail}, {unpacked.release}, {facts['bytes'] >> 20} MiB")
     return None
 
 
 def _build(arguments: argparse.Namespace) -> int:
     kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
-    chosen = [kind for kind, is_on in ((REST, arguments.rest), (BUSY, arguments.busy)) if is_on]
+    wanted = ((REST, arguments.rest), (BUSY, arguments.busy), (ZOO, arguments.zoo))
+    chosen = [kind for kind, is_on in wanted if is_on]
     jobs = []
     for kernel in kernels:
         unpacked = fetch_kernel(kernel, guests_folder())
         if arguments.debug_info:
             fetch_debug_info(kernel, unpacked, guests_folder())
-        jobs += [(kernel, unpacked, kind) for kind in chosen or KINDS]
-    jobs.sort(key=lambda job: KINDS.index(job[2]))
+        jobs += [(kernel, unpacked, kind) for kind in chosen or ALL_KINDS]
+    jobs.sort(key=lambda job: ALL_KINDS.index(job[2]))
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         errors = [error for error in pool.map(lambda job: _build_one(job, arguments.force), jobs) if error]
     for error in errors:
@@ -76,6 +88,11 @@ def main() -> int:
         if arguments.command == "path":
             sys.stdout.write(f"{guests_folder() / kernel_named(arguments.kernel).name}\n")
             return 0
+        if arguments.command == "silence":
+            from .silence import silence  # noqa: PLC0415  (drgn and NumPy)
+
+            kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
+            return silence(kernels, arguments.guests.split(","), arguments.runs, arguments.keep)
         return _build(arguments)
     except GuestError as error:
         _say(f"error: {error}")

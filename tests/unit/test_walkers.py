@@ -150,6 +150,14 @@ def test_xarray_entries_keep_index_order_and_kind() -> None:
     assert (len(found.broken), len(found.unreadable)) == (0, 0)
 
 
+def test_the_last_slot_of_an_xarray_node_can_be_a_sibling() -> None:
+    """Two pages at the end of a node: xa_mk_sibling(62) in slot 63, seen in huge tmpfs files of 7.3."""
+    reader = FakeReader()
+    node = xa_node(reader, 0x10000, 0, {62: 0x8000, 63: (62 << 2) | 2})
+    found = walk_xarrays(prog(), reader.memory(), np.array([node], np.uint64))
+    assert (found.index.tolist(), found.nr.tolist(), found.value.tolist()) == ([62], [2], [0x8000])
+
+
 def test_reserved_xarray_entries_are_no_pages() -> None:
     reader = FakeReader()
     node = xa_node(reader, 0x10000, 0, {0: (256 << 2) | 2, 1: (257 << 2) | 2, 2: 0x8000})

@@ -1,0 +1,125 @@
+"""What a stopped kernel was in the middle of: states seen in racing guests, planted with the marks that explain them.
+
+Without the mark the same state is a failure, so that none of these tests passes because a rule went blind.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inspector.check.run import run_check
+from inspector.findings import Finding
+from inspector.layout.flags import VM_MAYWRITE, VM_SHARED
+from inspector.snapshot import Snapshot
+from inspector.tables.i_mmap import writable_shares
+from tests.faults.catalogue import CATALOGUE
+from tests.faults.overlay import KERNELS, Patch, core_path, flags_xor, pfn_of, planted, put, sound, word
+
+
+@pytest.fixture(params=KERNELS)
+def path(request: pytest.FixtureRequest) -> str:
+    return core_path("fixture", str(request.param))
+
+
+def told(path: str, *patches: Patch) -> list[Finding]:
+    return run_check(planted(path, *patches)).findings
+
+
+def mm_word(s: Snapshot, row: int, *names: str) -> int:
+    return int(s.mms.addr[row]) + s.layout.struct("struct mm_struct").field(*names).offset
+
+
+def writer(s: Snapshot, row: int) -> Patch:
+    """The mmap_lock of an mm held for writing."""
+    address = mm_word(s, row, "mmap_lock.count.counter")
+    return put(s, address, word(s, address) | 1)
+
+
+def reader(s: Snapshot, row: int) -> Patch:
+    """The mmap_lock of an mm held for reading."""
+    return put(s, mm_word(s, row, "mmap_lock.count.counter"), 1 << 8)
+
+
+def assert_only_in_flight(found: list[Finding], *rules: str) -> None:
+    assert {f.rule for f in found} >= set(rules), [f.rule for f in found]
+    assert {(f.severity, f.exactness) for f in found} == {("info", "transient")}, found
+
+
+def slot_of_vma(s: Snapshot, vma: int) -> int:
+    """Address of the slot of a maple node (lib/maple_tree.c, 256 bytes, its parent first) that leads to a VMA."""
+    wanted, root = int(s.vmas.addr[vma]), int(s.mms.ma_root[s.vmas.mm_idx[vma]]) & ~0xFF
+    todo = [root]
+    while todo:
+        node = todo.pop()
+        for at in range(node + 8, node + 256, 8):
+            value = word(s, at)
+            if value == wanted:
+                return at
+            child = value & ~0xFF
+            above = s.layout.memory.read(child, 8) if child else None
+            if above is not None and int.from_bytes(above, "little") & ~0xFF == node and child != root:
+                todo.append(child)
+    raise AssertionError("the VMA is in no node")
+
+
+def test_a_vma_that_munmap_has_taken_out_of_the_tree(path: str) -> None:
+    """Chains, entries and counters of the VMA stay for a while: vms_gather_munmap_vmas(), then vms_clear_ptes()."""
+    s = sound(path)
+    own = np.isin(s.vmas.anon_vma, s.anon_rmap.anon_vmas.addr[s.anon_rmap.anon_vmas.num_active_vmas == 1])
+    mapped = np.bincount(s.mappings.vma_idx[s.mappings.vma_idx >= 0], minlength=len(s.vmas)) > 0
+    calm = (s.mms.nr_tasks > 0)[s.vmas.mm_idx] & ~s.mm_in_motion[s.vmas.mm_idx]
+    vma = int(np.flatnonzero(own & mapped & calm & (s.vmas.file == 0))[3])
+    gone = put(s, slot_of_vma(s, vma), 0)
+    mm = int(s.vmas.mm_idx[vma])
+    assert "fail" in {f.severity for f in told(path, gone)}
+    found = told(path, gone, writer(s, mm))
+    assert_only_in_flight(found, "vma-lost-from-tree")
+    assert {"entry-outside-vma", "avc-half-linked"} <= set(found[0].evidence.also)
+
+
+def test_entries_that_wait_for_munmap_to_clear_them(path: str) -> None:
+    """munmap keeps the mmap_lock for reading only, and clears the entries of VMAs that left the tree."""
+    s = sound(path)
+    fault = CATALOGUE["pte-where-no-vma-is"](s)
+    (alone,) = told(path, *fault.patches)
+    assert (alone.rule, alone.severity) == ("entry-outside-vma", "fail")
+    mm = int(np.flatnonzero(s.mms.addr == np.uint64(alone.subject.mm or 0))[0])
+    assert_only_in_flight(told(path, *fault.patches, reader(s, mm)), "entry-outside-vma")
+
+
+def test_an_mm_that_fork_has_only_copied(path: str) -> None:
+    """dup_mm() copies the parent's struct, page tables and all, before mm_init() gives the child its own."""
+    s = sound(path)
+    empty = (s.mms.nr_tasks == 0) & ~np.isin(np.arange(len(s.mms)), s.vmas.mm_idx)
+    empty &= ~np.isin(np.arange(len(s.mms)), s.mappings.mm_idx)
+    child = int(np.flatnonzero(empty)[0])
+    parent, other = (int(row) for row in np.flatnonzero(s.mms.nr_tasks > 0)[[5, 9]])
+    pgd = {row: word(s, mm_word(s, row, "pgd")) for row in (parent, other)}
+    assert told(path, put(s, mm_word(s, child, "pgd"), pgd[parent])) == []
+    shared = told(path, put(s, mm_word(s, other, "pgd"), pgd[parent]))
+    assert "table-shared-wrongly" in {f.rule for f in shared if f.severity == "fail"}
+
+
+def test_a_compound_page_that_is_being_made_or_freed(path: str) -> None:
+    """prep_compound_page() marks the head first, __free_pages_prepare() the head last; nobody refers to it."""
+    s = sound(path)
+    pages = s.pages
+    plain = (s.folio_of_page < 0) & (pages.type_ == 0) & pages.readable & ~pages.is_tail & (pages.mapping == 0)
+    free = np.flatnonzero(plain & (pages.refcount == 0) & ~np.isin(np.arange(len(pages)), s.buddy_pages))
+    used = np.flatnonzero(plain & (pages.refcount == 1) & (pages.mapcount_raw == -1))
+    assert_only_in_flight(told(path, flags_xor(s, pfn_of(s, int(free[5])), "head")), "compound-size-wrong")
+    found = told(path, flags_xor(s, pfn_of(s, int(used[5])), "head"))
+    assert [(f.rule, f.severity) for f in found] == [("compound-size-wrong", "fail")]
+
+
+def test_a_file_sealed_against_writing_has_fewer_writers_than_none(path: str) -> None:
+    """mapping_deny_writable() makes i_mmap_writable negative: legal where nobody writes."""
+    s = sound(path)
+    spaces = s.file_rmap.spaces
+    nr = writable_shares(s.vmas, s.file_rmap, VM_SHARED | VM_MAYWRITE)
+    at = s.layout.struct("struct address_space").field("i_mmap_writable.counter").offset
+    sealed, shared = (int(np.flatnonzero(spaces.readable & which)[0]) for which in (nr == 0, nr > 0))
+    assert told(path, put(s, int(spaces.addr[sealed]) + at, -1, 4)) == []
+    found = told(path, put(s, int(spaces.addr[shared]) + at, -1, 4))
+    assert [(f.rule, f.severity) for f in found] == [("i-mmap-writable-low", "fail")]
