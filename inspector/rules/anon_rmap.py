@@ -6,7 +6,7 @@ import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask
 from inspector.rules.file_rmap import own_file_links
-from inspector.rules.lost_vmas import lost_in_motion, lost_rows
+from inspector.rules.lost_vmas import lost_in_motion, lost_mm, lost_rows
 from inspector.rules.registry import Keys, Violations, nothing, rule
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of
@@ -297,7 +297,7 @@ def avc_half_linked(s: Snapshot) -> Violations:
         len(avcs),
         facts={"vma": avcs.vma[rows], "anon_vma": avcs.anon_vma[rows]},
         claims=(("avc", rows), ("vma", vma), ("anon_vma", avcs.anon_vma_idx[rows])),
-        depends=(("lost_vma", lost_rows(s, avcs.vma[rows])),),
+        depends=(("lost_vma", lost_rows(s, avcs.vma[rows])), ("mm", lost_mm(s, avcs.vma[rows]))),
         transient=moving,
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from inspector.columns import U64, Mask
 from inspector.layout.flags import VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
-from inspector.rules.lost_vmas import lost_rows
+from inspector.rules.lost_vmas import lost_mm, lost_rows
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
 from inspector.tables.device_files import is_driver_file
@@ -156,6 +156,7 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
             ("space", nodes.space_idx[rows]),
             ("i_mmap", nodes.space_idx[rows]),
             ("lost_vma", lost_rows(s, nodes.vma[rows])),
+            ("mm", lost_mm(s, nodes.vma[rows])),
         ),
         transient=moving,
     )

@@ -37,6 +37,14 @@ def vmas_leave(s: Snapshot) -> Mask:
     return s.mm_in_motion | s.mms.read_locked
 
 
+def lost_mm(s: Snapshot, vma: AnyArray) -> I64:
+    """Row of the mm of each vm_area_struct that its mm has lost, -1 for others."""
+    row = lost_rows(s, vma)
+    if not len(s.lost_vmas):
+        return row
+    return np.where(row >= 0, s.lost_vmas.mm_idx[np.maximum(row, 0)], -1).astype(np.int64)
+
+
 def lost_in(s: Snapshot, mms: I64) -> Keys:
     """A key for each lost VMA of the given mms."""
     lost = s.lost_vmas.mm_idx

@@ -138,7 +138,7 @@ def vm_counters_mismatch(s: Snapshot) -> Violations:
         int(known.sum()),
         int((~known).sum()),
         "VMAs of some processes are missing" if not known.all() else "",
-        depends=(*_vmas_of(s, rows, first), *lost_in(s, rows)),
+        depends=(("mm", rows), *_vmas_of(s, rows, first), *lost_in(s, rows)),
         transient=s.mm_in_motion[rows],
     )
 

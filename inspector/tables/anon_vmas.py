@@ -90,6 +90,7 @@ class AnonRmap:
         avcs: Table of anon_vma_chains.
         broken_lists: int32; VMA rows whose list of avcs is damaged or leaves readable memory.
         broken_trees: int32; anon_vma rows whose interval tree has nodes that cannot be read or are met twice.
+        cyclic_trees: int32; those of them whose tree leads back to a node.
         unreadable: How many things could not be read.
     """
 
@@ -97,6 +98,7 @@ class AnonRmap:
     avcs: Avcs
     broken_lists: I32
     broken_trees: I32
+    cyclic_trees: I32
     unreadable: int
 
 
@@ -136,7 +138,7 @@ def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64) -> AnonRmap:
     broken_lists = np.unique(np.concatenate([lists.broken, lists.unreadable])).astype(np.int32)
     broken_trees = np.unique(np.concatenate([nodes.unreadable, nodes.cyclic])).astype(np.int32)
     unreadable = len(lists.unreadable) + len(nodes.unreadable) + int((~anon_vmas.readable).sum())
-    return AnonRmap(anon_vmas, avcs, broken_lists, broken_trees, unreadable)
+    return AnonRmap(anon_vmas, avcs, broken_lists, broken_trees, np.unique(nodes.cyclic), unreadable)
 
 
 def _read_anon_vmas(layout: Layout, named: U64) -> AnonVmas:

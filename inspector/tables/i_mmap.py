@@ -72,6 +72,7 @@ class FileRmap:
         space_of_vma: int32; row of the address_space of each VMA's file, -1 for VMAs without.
         in_tree: bool; whether each VMA is in that tree.
         broken_trees: int32; rows of spaces whose tree has nodes that cannot be read or are met twice.
+        cyclic_trees: int32; those of them whose tree leads back to a node.
         unreadable: How many things could not be read.
     """
 
@@ -80,6 +81,7 @@ class FileRmap:
     space_of_vma: I32
     in_tree: Mask
     broken_trees: I32
+    cyclic_trees: I32
     unreadable: int
 
 
@@ -126,7 +128,7 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
     in_tree[vma_idx[known]] = space_of_vma[vma_idx[known]] == found.root[known]
     unreadable = int((~raw_files.valid).sum()) + int((~spaces.readable).sum()) + len(found.unreadable)
     broken = np.unique(np.concatenate([found.unreadable, found.cyclic])).astype(np.int32)
-    return FileRmap(spaces, nodes, space_of_vma, in_tree, broken, unreadable)
+    return FileRmap(spaces, nodes, space_of_vma, in_tree, broken, np.unique(found.cyclic), unreadable)
 
 
 def _read_spaces(layout: Layout, addrs: U64) -> MappedSpaces:

@@ -6,6 +6,7 @@ from tests.faults import (
     cache_catalogue,
     catalogue,
     cow_catalogue,
+    loop_catalogue,
     more_catalogue,
     pool_catalogue,
     rmap_catalogue,
@@ -23,6 +24,7 @@ FAMILIES = (
     ("Page cache", cache_catalogue),
     ("hugetlb and KSM", pool_catalogue),
     ("What races leave behind", state_catalogue),
+    ("Loops", loop_catalogue),
 )
 """Families of faults and the modules that plant them."""
 

@@ -87,13 +87,13 @@ def vma_lost_from_its_tree(s: Snapshot) -> Planted:
     per = np.bincount(m.vma_idx[m.vma_idx >= 0], minlength=len(v))
     for vma in np.flatnonzero((per == 1) & (v.file == 0) & _quiet_mms(s)[v.mm_idx]).tolist()[5:40]:
         wanted = int(v.addr[vma])
-        found = _maple_slot(s, int(s.mms.addr[v.mm_idx[vma]]), wanted, int(v.start[vma]))
+        found = maple_slot(s, int(s.mms.addr[v.mm_idx[vma]]), wanted, int(v.start[vma]))
         if found:
             return Planted((put(s, found, 0),), ("vma-lost-from-tree",), None)
     raise MissingError(f"a VMA of one page in a maple tree of {struct.size} bytes a node")
 
 
-def _maple_slot(s: Snapshot, mm: int, vma: int, start: int) -> int:
+def maple_slot(s: Snapshot, mm: int, vma: int, start: int) -> int:
     """Address of the slot of a maple node that holds a VMA, 0 when it is the root."""
     tree = mm + s.layout.struct("struct mm_struct").field("mm_mt").offset
     node = word(s, tree + s.layout.struct("struct maple_tree").field("ma_root").offset)
