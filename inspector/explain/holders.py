@@ -78,11 +78,14 @@ def opener(s: Snapshot, open_idx: int) -> str:
 
 
 def _pipes(s: Snapshot, f: OneFolio) -> list[str]:
-    p = s.pipes
-    return [
-        f"pipe {int(p.pipe[i]):#x} (open: {opener(s, int(p.open_idx[i]))}), slot {int(p.slot[i])}"
-        for i in inside(f, p.pfn).tolist()
-    ]
+    p, rows = s.pipes, inside(f, s.pipes.pfn)
+    out = []
+    for pipe in np.unique(p.pipe[rows]).tolist():
+        mine = rows[p.pipe[rows] == np.uint64(pipe)]
+        slots = ", ".join(str(x) for x in p.slot[mine].tolist())
+        word = "slot" if len(mine) == 1 else "slots"
+        out.append(f"pipe {pipe:#x} (open: {opener(s, int(p.open_idx[mine[0]]))}), {word} {slots}")
+    return out
 
 
 def _gathers(s: Snapshot, f: OneFolio) -> list[str]:

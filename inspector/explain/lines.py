@@ -82,7 +82,7 @@ def _folio_lines(s: Snapshot, f: OneFolio, mapped: Mapped) -> list[Line]:
             stored, note = int(folios.large_raw[f.folio]), ""
         elif formula.counter in ("_nr_pages_mapped", "_subpages_mapcount"):
             stored = int(folios.word_raw[f.folio])
-            note = word_text(stored) if stored >> 23 or stored != formula.expected_raw else ""
+            note = word_text(stored) if stored >> 24 or stored != formula.expected_raw else ""
         else:
             stored, note = int(folios.entire_raw[f.folio]), ""
         out.append(_judged(s, formula, stored, note))

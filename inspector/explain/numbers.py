@@ -15,10 +15,13 @@ from inspector.model.ledger import Mapped
 from inspector.snapshot import Snapshot
 from inspector.walk.census import Sort
 from inspector.walk.kinds import page_kinds
-from inspector.walk.references import PIN_BIAS, ReferenceTerms, break_down
+from inspector.walk.references import PIN_BIAS, TERMS, ReferenceTerms, break_down
 
 MAX_PAGES = 1 << 20
 """Pages of one folio looked at: a corrupt order must not ask for more."""
+
+_UNEXPECTED = ("batch", "pipe", "gather", "pins", "owner", "isolated")
+"""Terms that folio_expected_ref_count() leaves out."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,9 @@ def standing_of(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> Standing:
     if s.scheme is not None and s.scheme.has_mm_ids and f.is_large:
         shared = bool(s.folios.mm_ids[f.folio] & mm_ids.SHARED_BIT)
     refcount = int(s.pages.refcount[f.head])
+    others = [(word, term(name)) for name, _, word in TERMS if name in _UNEXPECTED and term(name)]
+    if terms.remainder[0] > 0:
+        others.append(("not explained", int(terms.remainder[0])))
     # As folio_maybe_dma_pinned() in include/linux/mm.h tells it.
     pinned = int(s.folios.pincount[f.folio]) > 0 if f.is_large else refcount >= PIN_BIAS
     return Standing(
@@ -205,4 +211,5 @@ def standing_of(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> Standing:
         writeback=flag("writeback"),
         locked=flag("locked"),
         maybe_shared=shared,
+        others=tuple(others),
     )

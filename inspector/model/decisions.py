@@ -25,6 +25,7 @@ class Standing:
         is_anon, is_ksm, is_hugetlb: Kind of the folio.
         on_lru, mlocked, writeback, locked: Its flags.
         maybe_shared: FOLIO_MM_IDS_SHARED (6.15 and later), else None.
+        others: What holds references beyond the expected ones, as far as it is known, with their numbers.
     """
 
     scheme: Scheme | None
@@ -44,6 +45,7 @@ class Standing:
     writeback: bool
     locked: bool
     maybe_shared: bool | None
+    others: tuple[tuple[str, int], ...] = ()
 
     @property
     def expected(self) -> int:
@@ -213,5 +215,7 @@ def _by_references(s: Standing, question: str, source: str, error: str, *, drain
     if extra < 0:
         reason = f"{s.refcount} references, fewer than {sum_text(s)}: the counts are damaged ({error})"
         return Decision(question, "no", reason, source)
-    more = f"{extra} reference{'s' * (extra != 1)} more than {sum_text(s)}"
-    return Decision(question, "no", f"{s.refcount} references, {more} ({error})", source)
+    more = f"{extra} more than {sum_text(s)} ({error})"
+    if s.others:
+        more += f": {', '.join(f'{word} {n}' for word, n in s.others)}"
+    return Decision(question, "no", f"{s.refcount} references, {more}", source)

@@ -180,9 +180,15 @@ def _decisions(screen: Screen, e: Explanation) -> Iterator[str]:
         return
     yield ""
     yield from _heading(screen, "what the kernel would do now")
-    columns = (Column("question"), Column("pages"), Column("answer"), Column("why"), Column("decided in", style="dim"))
-    rows = [(d.question, d.pages, d.answer, d.reason, d.source) for d in e.decisions]
-    yield from render_table(screen, columns, rows, "  ")
+    asked = [f"{d.question} {d.pages}".rstrip() for d in e.decisions]
+    width, answers = max(map(len, asked)), max(len(d.answer) for d in e.decisions)
+    for d, question in zip(e.decisions, asked, strict=True):
+        text = f"{question:{width}}  {d.answer:{answers}}  {d.reason} [{d.source}]"
+        # Spaces that set the answer under the other ones must not be folded.
+        head, rest = text[: width + answers + 4], text[width + answers + 4 :]
+        lines = screen.wrap(rest, " " * (len(head) + 2))
+        yield f"  {head}{lines[0].lstrip()}"
+        yield from lines[1:]
 
 
 def _mappings(screen: Screen, e: Explanation) -> Iterator[str]:

@@ -103,7 +103,7 @@ def test_fork_copies_what_is_pinned() -> None:
 def test_splitting_wants_no_other_reference() -> None:
     assert may_split(SMALL).answer == "no"
     assert may_split(THP).answer == "yes"
-    assert may_split(replace(THP, refcount=513)).reason == "513 references, 1 reference more than 512 mapped (-EAGAIN)"
+    assert may_split(replace(THP, refcount=513)).reason == "513 references, 1 more than 512 mapped (-EAGAIN)"
     assert may_split(replace(THP, refcount=1024, swap=512)).answer == "yes"
     assert may_split(replace(THP, writeback=True)).answer == "no"
     assert may_split(replace(THP, is_hugetlb=True)).answer == "no"

@@ -1,0 +1,62 @@
+"""explain as people and programs see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+
+import inspector.cli.opening
+from inspector.snapshot import Snapshot
+from inspector.target import open_core
+from tests.cli.conftest import Run
+from tests.cli.planting import raised_mapcount
+from tests.cli.test_commands import schema_of
+from tests.explain.kinds import KINDS
+from tests.faults.overlay import pfn_of, sound
+
+
+def test_a_sound_folio(run: Run, any_core: str) -> None:
+    s = sound(any_core)
+    pfn = KINDS["thp by pmd"](s)
+    text = run("explain", hex(pfn), "-c", any_core)
+    assert (text.code, text.err) == (0, "")
+    assert text.out.endswith("\nverdict  consistent\n")
+    assert "what the kernel would do now" in text.out
+    found = run("explain", hex(s.layout.memmap.page_addr(pfn)), "-c", any_core, "--format", "json").object
+    jsonschema.validate(found, schema_of(run, "explain"))
+    assert (found["place"]["taken_for"], found["head"]["pfn"]) == ("page", pfn)
+    assert len(found["mappings"]) == found["mapping_rows"]
+    assert found["references"]["unexplained"] == 0
+
+
+def test_long_lists_of_mappings_are_cut_and_can_be_had_whole(run: Run, any_core: str) -> None:
+    s = sound(any_core)
+    pages = s.census.page_mappings.copy()
+    pages[s.folio_of_page >= 0] = 0
+    pfn = hex(pfn_of(s, int(pages.argmax())))
+    cut = run("explain", pfn, "--no-check", "-c", any_core).out
+    whole = run("explain", pfn, "--no-check", "--all", "-c", any_core).out
+    assert "more; --all lists them" in cut
+    assert "--all" not in whole
+    assert run("explain", pfn, "--no-check", "--limit", "0", "-c", any_core).out == whole
+    assert len(whole.splitlines()) > len(cut.splitlines())
+    assert len(run("explain", pfn, "--no-check", "--limit", "3", "-c", any_core).out.splitlines()) < 60
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_broken_folio(run: Run, any_core: str, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    broken = raised_mapcount(any_core)
+    monkeypatch.setattr(inspector.cli.opening, "open_core", broken)
+    s, sound_one = Snapshot(broken(any_core)), Snapshot(open_core(any_core, types="btf"))
+    pfn = int(s.pages.memmap.pfns_of_rows((s.pages.mapcount_raw != sound_one.pages.mapcount_raw).nonzero()[0])[0])
+    result = run("explain", hex(pfn), "-c", any_core, "--format", form)
+    assert (result.code, result.err) == (1, "")
+    if form == "text":
+        assert "WRONG        _mapcount + 1 = PTE 1 = 1, stored 2" in result.out
+        assert "mapcount-too-high" in result.out
+        return
+    wrong: list[dict[str, Any]] = [x for x in result.object["ledger"] if x["verdict"] == "WRONG"]
+    assert [(x["counter"], x["stored"], x["expected"]) for x in wrong] == [("_mapcount", 1, 0)]
+    assert [x["rule"] for x in result.object["findings"]] == ["mapcount-too-high"]
