@@ -24,6 +24,7 @@ from inspector.findings import Report
 from inspector.kdump_write import DumpHeader, PageSpool, write_kdump
 from inspector.layout.flags import type_code
 from inspector.private_pages import PRIVATE, judge_pages
+from inspector.prstatus import stripped
 from inspector.recording import Recorder, debug_files, open_recording, recording_program
 from inspector.snapshot import Snapshot
 from inspector.target import RAN_ON, Target, open_core
@@ -295,6 +296,7 @@ def _header(target: Target, vmcoreinfo: bytes) -> DumpHeader:
         stopped_at=identity.stopped_at or 0,
         vmcoreinfo=vmcoreinfo,
         nr_cpus=identity.nr_cpus or 1,
+        prstatus=tuple(stripped(note) for note in target.prstatus),
     )
 
 

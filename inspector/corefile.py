@@ -11,6 +11,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from inspector.errors import TargetError
+from inspector.prstatus import NT_PRSTATUS, OWNER
 
 DumpFormat = Literal["core", "kdump"]
 
@@ -20,7 +21,9 @@ _PHDR = struct.Struct("<IIQQQQQQ")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
 _NHDR = struct.Struct("<III")
 _KDUMP_HEADER = struct.Struct("<8si390s6xqqIiiI")
-_KDUMP_SUB_HEADER = struct.Struct("<QiiQQQQ")
+_KDUMP_SUB_HEADER = struct.Struct("<QiiQQQQQQ")
+_KDUMP_WITH_NOTES = 4
+"""Version of the header from which on it tells where the ELF notes are."""
 _DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 _PIECE = 24 << 18
 """Bytes read at once of tables that grow with the machine's memory."""
@@ -76,11 +79,13 @@ class CoreFile:
         format: ELF vmcore ("core") or kdump-compressed ("kdump").
         missing_bytes: Bytes of memory that the file's own headers promise behind its end.
         vmcoreinfo: VMCOREINFO as the file has it, empty when it has none.
+        prstatus: Contents of the NT_PRSTATUS notes, one a CPU, in the order of the CPUs.
     """
 
     format: DumpFormat
     vmcoreinfo: bytes
     missing_bytes: int = 0
+    prstatus: tuple[bytes, ...] = ()
 
 
 def read_head(path: str, what: str, size: int = 4096) -> bytes:
@@ -184,7 +189,7 @@ def _examine_elf(path: str, head: bytes) -> CoreFile:
             elif segment == _PT_LOAD:
                 missing += min(max(offset + size - end, 0), size)
     # /proc/kcore and /proc/vmcore tell no size.
-    return CoreFile("core", _vmcoreinfo_note(path, notes), missing if end else 0)
+    return CoreFile("core", _vmcoreinfo_note(path, notes), missing if end else 0, _prstatus_notes(notes))
 
 
 def _long_phnum(file: BinaryIO, head: bytes) -> int:
@@ -214,6 +219,10 @@ def _notes(data: bytes) -> list[tuple[bytes, int, bytes]]:
         found.append((data[name : name + namesz].rstrip(b"\0"), kind, data[desc : desc + descsz]))
         at = desc + (descsz + 3 & ~3)
     return found
+
+
+def _prstatus_notes(data: bytes) -> tuple[bytes, ...]:
+    return tuple(content for owner, kind, content in _notes(data) if (owner, kind) == (OWNER, NT_PRSTATUS))
 
 
 def _vmcoreinfo_note(path: str, notes: bytes) -> bytes:
@@ -254,14 +263,15 @@ def _examine_kdump(path: str, head: bytes) -> CoreFile:
         table = block * (1 + sub_blocks + bitmap_blocks)
         if len(sub_header) < _KDUMP_SUB_HEADER.size or table > end:
             raise TargetError("the dump is truncated", path, "Copy it again; its headers are not complete")
-        _, _, is_split, _, _, info_at, info_size = _KDUMP_SUB_HEADER.unpack(sub_header)
+        _, _, is_split, _, _, info_at, info_size, notes_at, notes_size = _KDUMP_SUB_HEADER.unpack(sub_header)
         if is_split:
             raise TargetError("this is one part of a split dump", path, "Join the parts: makedumpfile --reassemble")
         vmcoreinfo = _at(file, info_at, info_size)
+        notes = _at(file, notes_at, notes_size) if fields[1] >= _KDUMP_WITH_NOTES else b""
         outside = _pages_outside(file, bitmap, table, end)
     if outside:
         raise TargetError(f"the dump is truncated ({outside} pages are missing)", path, "Copy it again")
-    return CoreFile("kdump", vmcoreinfo)
+    return CoreFile("kdump", vmcoreinfo, prstatus=_prstatus_notes(notes))
 
 
 def _pages_outside(file: BinaryIO, bitmap: int, table: int, end: int) -> int:

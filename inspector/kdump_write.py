@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from inspector.columns import I64, U8
+from inspector.prstatus import NT_PRSTATUS, OWNER
 
 # struct disk_dump_header and struct kdump_sub_header of makedumpfile's diskdump_mod.h, 64-bit.
 _HEADER = struct.Struct("<8si390s6xqqIiiIIIIIIi")
@@ -44,6 +45,7 @@ class DumpHeader:
         stopped_at: Seconds since 1970.
         vmcoreinfo: VMCOREINFO as the kernel wrote it.
         nr_cpus: CPUs that were online.
+        prstatus: Contents of NT_PRSTATUS notes, one a CPU.
     """
 
     machine: str
@@ -54,6 +56,7 @@ class DumpHeader:
     stopped_at: int
     vmcoreinfo: bytes
     nr_cpus: int = 1
+    prstatus: tuple[bytes, ...] = ()
 
 
 class PageSpool:
@@ -137,7 +140,7 @@ def write_kdump(
     """
     block, ranges = header.page_size, list(ram)
     max_pfn = max([int(pfns[-1]) + 1 if len(pfns) else 0, *(end for _, end in ranges)])
-    sub_blocks = -(-(_SUB_HEADER.size + len(_note(header.vmcoreinfo))) // block)
+    sub_blocks = -(-(_SUB_HEADER.size + len(_notes(header))) // block)
     bitmap_blocks = -(-max_pfn // (8 * block))
     at = block * (1 + sub_blocks + 2 * bitmap_blocks)
     file.write(_headers(header, len(pfns), max_pfn, sub_blocks, 2 * bitmap_blocks))
@@ -162,7 +165,7 @@ def _headers(header: DumpHeader, nr_pages: int, max_pfn: int, sub_blocks: int, b
         sub_blocks, bitmap_blocks, min(max_pfn, 0xFFFFFFFF), nr_pages, 0, nr_pages, 0, header.nr_cpus,
     )  # fmt: skip
     # VMCOREINFO is pointed to twice: as it is, and as the ELF note around it, which readers of version 4 on look for.
-    note, note_at = _note(header.vmcoreinfo), block + _SUB_HEADER.size
+    note, note_at = _notes(header), block + _SUB_HEADER.size
     second = _SUB_HEADER.pack(
         header.phys_base, _LEFT_OUT, 0, 0, max_pfn, note_at + _NOTE_HEAD, len(header.vmcoreinfo), note_at, len(note),
         0, 0, 0, max_pfn, max_pfn,
@@ -170,11 +173,17 @@ def _headers(header: DumpHeader, nr_pages: int, max_pfn: int, sub_blocks: int, b
     return first.ljust(block, b"\0") + (second + note).ljust(sub_blocks * block, b"\0")
 
 
-def _note(vmcoreinfo: bytes) -> bytes:
-    """VMCOREINFO as an ELF note (kernel/vmcore_info.c)."""
-    name = b"VMCOREINFO\0"
-    note = struct.pack("<III", len(name), len(vmcoreinfo), 0) + name.ljust(_NOTE_HEAD - 12, b"\0") + vmcoreinfo
-    return note.ljust(-(-len(note) // 4) * 4, b"\0")
+def _notes(header: DumpHeader) -> bytes:
+    """VMCOREINFO and the registers as ELF notes (kernel/vmcore_info.c, fs/proc/vmcore.c)."""
+    found = [(b"VMCOREINFO\0", 0, header.vmcoreinfo), *((OWNER + b"\0", NT_PRSTATUS, p) for p in header.prstatus)]
+    return b"".join(
+        struct.pack("<III", len(name), len(content), kind) + _padded(name) + _padded(content)
+        for name, kind, content in found
+    )
+
+
+def _padded(data: bytes) -> bytes:
+    return data.ljust(-(-len(data) // 4) * 4, b"\0")
 
 
 def _uts_field(text: str) -> bytes:

@@ -27,11 +27,13 @@ from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
 from inspector.tables.slabs import cache_objects
+from inspector.tables.stacks import Stacks, build_stacks
 from inspector.tables.swap import Swap, build_swap
 from inspector.tables.tasks import Tasks, build_tasks, tasks_being_dumped
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
 from inspector.target import Target
 from inspector.walk.census import Census, take_census
+from inspector.walk.in_flight import InFlight, find_in_flight
 from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
 from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
@@ -125,6 +127,16 @@ class Snapshot:
     def being_dumped(self) -> Mask:
         """Tasks whose process is writing a core dump."""
         return tasks_being_dumped(self.layout, self.tasks)
+
+    @cached_property
+    def stacks(self) -> Stacks:
+        """The kernel stacks of all tasks as frames."""
+        return build_stacks(self.layout, self.tasks)
+
+    @cached_property
+    def in_flight(self) -> InFlight:
+        """Tasks that stand in a window, where they may have left counters and page tables out of step."""
+        return find_in_flight(self)
 
     @cached_property
     def mms(self) -> Mms:

@@ -61,6 +61,7 @@ class Target:
         symbols: The table behind `symbol`.
         notes: What was tried for types and symbols and why it was or was not used, in sentences.
         missing_bytes: Memory that a truncated dump promises but does not hold; reading it faults.
+        prstatus: The dump's NT_PRSTATUS notes, one a CPU.
     """
 
     prog: drgn.Program
@@ -72,6 +73,7 @@ class Target:
     symbols: Symbols = field(repr=False)
     notes: list[str] = field(default_factory=list)
     missing_bytes: int = 0
+    prstatus: tuple[bytes, ...] = ()
 
     @property
     def is_live(self) -> bool:
@@ -127,6 +129,7 @@ class _Opening:
     vmcoreinfo: bytes = b""
     missing_bytes: int = 0
     notes: list[str] = field(default_factory=list)
+    prstatus: tuple[bytes, ...] = ()
 
     @property
     def what(self) -> str:
@@ -155,7 +158,7 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto") 
     except Exception as error:  # drgn passes libelf's and libkdumpfile's errors on as bare Exception
         todo = "It may be truncated or damaged: copy it again"
         raise TargetError(f"the dump cannot be opened ({_reason(error)})", path, todo) from error
-    opening = _Opening(prog, core.format, path, core.vmcoreinfo, core.missing_bytes)
+    opening = _Opening(prog, core.format, path, core.vmcoreinfo, core.missing_bytes, prstatus=core.prstatus)
     if core.missing_bytes:
         opening.notes.append(f"The dump is truncated: {core.missing_bytes} bytes of memory are missing at its end.")
     return _complete(opening, symbols, types)
@@ -217,12 +220,13 @@ def from_program(
     """
     path = str(prog.core_dump_path or "")
     kind: Kind = "core"
+    prstatus: tuple[bytes, ...] = ()
     if prog.flags & drgn.ProgramFlags.IS_LIVE:
         kind = "live" if prog.flags & drgn.ProgramFlags.IS_LOCAL else "qemu"
     elif path:
         core = examine_core(path)
-        kind, vmcoreinfo = core.format, vmcoreinfo or core.vmcoreinfo
-    return _complete(_Opening(prog, kind, path, vmcoreinfo), symbols, types)
+        kind, vmcoreinfo, prstatus = core.format, vmcoreinfo or core.vmcoreinfo, core.prstatus
+    return _complete(_Opening(prog, kind, path, vmcoreinfo, prstatus=prstatus), symbols, types)
 
 
 def _qmp_socket(address: str) -> socket.socket:
@@ -270,7 +274,8 @@ def _complete(opening: _Opening, symbols: Sequence[str], types: Types) -> Target
             open_btf(prog, table.locate).register()
             prog.register_symbol_finder("kallsyms", table.finder, enable_index=0)
         opening.notes.append("Types are from the BTF inside the kernel.")
-    return Target(prog, opening.kind, path, types_from, symbols_from, info, table, opening.notes, opening.missing_bytes)
+    rest = (opening.notes, opening.missing_bytes, opening.prstatus)
+    return Target(prog, opening.kind, path, types_from, symbols_from, info, table, *rest)
 
 
 def _require_kernel(opening: _Opening) -> None:

@@ -15,6 +15,7 @@ from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Mapping, Rep
 from inspector.rules import Rule, Violations, select_rules
 from inspector.rules.needs import lacking
 from inspector.rules.registry import nothing
+from inspector.rules.windows import IN_FLIGHT, grade
 from inspector.snapshot import Snapshot
 from inspector.target_facts import target_facts
 from inspector.text import clean
@@ -60,7 +61,7 @@ def run_check(
         if reason:
             covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
             continue
-        found = _withhold(rule, rule.function(snapshot), snapshot)
+        found = grade(snapshot, rule, _withhold(rule, rule.function(snapshot), snapshot))
         results.append((rule, found))
         covered.append(_covered(rule, found))
     tell("findings", steps, steps)
@@ -191,6 +192,8 @@ def _finding(s: Snapshot, cause: Cause) -> Finding:
     found, first = cause.violations, cause.rows[0]
     row = int(found.rows[first])
     facts: dict[str, Scalar] = {name: scalar(column[first]) for name, column in found.facts.items()}
+    if not facts.get(IN_FLIGHT, True):
+        del facts[IN_FLIGHT]
     if len(cause.rows) > 1 and found.subject == "page":
         pfns = s.pages.memmap.pfns_of_rows(found.rows[np.array(cause.rows)])
         shown = ", ".join(f"{p:#x}" for p in pfns[:8].tolist())

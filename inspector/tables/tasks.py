@@ -24,6 +24,10 @@ class Tasks(Table):
         mm, active_mm: uint64; 0 for none.
         flags: uint32; PF_ bits.
         state, exit_state: uint32; as stored.
+        stack: uint64; lowest address of the kernel stack, 0 once it was given back.
+        sp: uint64; saved stack pointer, meaningless while the task runs.
+        on_cpu: bool; it runs on a CPU.
+        cpu: int32; the CPU that it runs on or last ran on.
         rss_cache: int64[n, 4] counts not yet added to the mm (before 6.2, split page-table locks); else zeros.
     """
 
@@ -36,6 +40,10 @@ class Tasks(Table):
     flags: U32
     state: U32
     exit_state: U32
+    stack: U64
+    sp: U64
+    on_cpu: Mask
+    cpu: I32
     rss_cache: I64
 
 
@@ -70,6 +78,10 @@ def build_tasks(layout: Layout) -> tuple[Tasks, int]:
         flags=task.field("flags").column(data).astype(np.uint32),
         state=task.field("__state", "state").column(data).astype(np.uint32),
         exit_state=task.field("exit_state").column(data).astype(np.uint32),
+        stack=task.field("stack").column(data),
+        sp=task.field("thread.sp").column(data),
+        on_cpu=task.field("on_cpu").column(data) != 0,
+        cpu=task.field("thread_info.cpu", "cpu").column(data).astype(np.int32),
         rss_cache=rss,
     )
     return tasks.take(np.argsort(tasks.pid, kind="stable")), missing

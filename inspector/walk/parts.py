@@ -11,6 +11,8 @@ from inspector.tables.folios import Folios
 from inspector.tables.i_mmap import FileRmap
 from inspector.tables.mms import Mms
 from inspector.tables.pages import Pages
+from inspector.tables.stacks import Stacks
+from inspector.tables.tasks import Tasks
 from inspector.tables.vmas import Vmas
 from inspector.walk.census import Census
 from inspector.walk.mappings import Mappings, NonPresent
@@ -37,6 +39,21 @@ class Counted(Protocol):
     def nonpresent(self) -> NonPresent: ...  # noqa: D102
     @property
     def census(self) -> Census: ...  # noqa: D102
+
+
+class StackParts(Protocol):
+    """Tasks, their stacks, and the address spaces they may work on."""
+
+    @property
+    def layout(self) -> Layout: ...  # noqa: D102
+    @property
+    def tasks(self) -> Tasks: ...  # noqa: D102
+    @property
+    def stacks(self) -> Stacks: ...  # noqa: D102
+    @property
+    def mms(self) -> Mms: ...  # noqa: D102
+    @property
+    def vmas(self) -> Vmas: ...  # noqa: D102
 
 
 class RmapParts(Counted, Protocol):

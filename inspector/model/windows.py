@@ -1,0 +1,87 @@
+"""Windows: stretches of kernel code in which counters, page tables and lists are rightly out of step.
+
+The kernel moves a page-table entry and the counters behind it one after the other. A stop between the two (a crash, a
+frozen guest) shows a difference that is no fault. Each window tells which functions a task stands in then, what is out
+of step, which way, and of which folios or processes. The windows
+themselves are in model/window_catalogue.py; who stands where is found in walk/in_flight.py, and rules/windows.py
+judges by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Effect(Enum):
+    """What a window may put out of step."""
+
+    PAGE = "page mapcounts"
+    """``_mapcount`` against the PTEs."""
+    DOUBLY_MAPPED = "page mapcounts under PG_double_map"
+    ENTIRE = "entire mapcount"
+    LARGE = "large mapcount"
+    PAGES_MAPPED = "nr_pages_mapped"
+    MM_IDS = "mm ids"
+    RSS = "rss"
+    STATISTIC = "statistics"
+    REFCOUNT = "reference counts"
+    ENTRIES = "entries"
+    """Migration and other non-present entries, exclusive and writable pages."""
+    TABLES = "page tables"
+    VMAS = "VMAs"
+    ANON_RMAP = "anon_vmas"
+    FILE_RMAP = "files' VMAs"
+    PAGE_CACHE = "page cache"
+    SWAP = "swap slots"
+    KSM = "KSM"
+    HUGETLB = "hugetlb"
+    PAGES = "struct pages"
+    """Heads, tails and sizes of compound pages, free pages."""
+
+
+class Way(Enum):
+    """Which way a counter may be off."""
+
+    HIGH = auto()
+    EITHER = auto()
+
+
+class Scope(Enum):
+    """What a task in a window works on."""
+
+    MM = "its mm"
+    """Its own mm and those that its stack names."""
+    LOCKED_FOLIOS = "folios that it holds locked"
+    """Of any process: reached by the reverse map."""
+    SYSTEM = "anything"
+    """Lists and counters of the whole system."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window.
+
+    Attributes:
+        id: In the project's catalogue of windows; rows that share one are parts of the same window.
+        title: What the task is doing.
+        functions: Whoever stands in one of them stands in the window.
+        effects: What may be out of step, and which way.
+        scope: Of which things.
+        spinning: The task holds a spinlock all the while: only one that was on a CPU can be there (with PREEMPT_RT
+            any). Otherwise it may sleep there.
+        seen: Whether a real dump has shown it; else it follows from the source alone.
+    """
+
+    id: str
+    title: str
+    functions: frozenset[str]
+    effects: dict[Effect, Way]
+    scope: Scope
+    spinning: bool = False
+    seen: bool = False
+
+
+def named(names: str) -> frozenset[str]:
+    """Functions named with spaces between."""
+    return frozenset(names.split())

@@ -1,0 +1,57 @@
+"""Registers of each CPU as a dump's NT_PRSTATUS notes have them (struct elf_prstatus, x86-64)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+NT_PRSTATUS = 1
+OWNER = b"CORE"
+
+_PID = 32
+_REGS = 112
+"""Offset of pr_reg (include/linux/elfcore.h); its words are those of struct pt_regs, in that order."""
+
+_BP, _IP, _CS, _SP, _NR_USED = 4, 16, 17, 19, 20
+_NR_REGS = 27
+SIZE = _REGS + 8 * _NR_REGS + 8
+
+
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """What unwinding a CPU's stack begins with.
+
+    Attributes:
+        pid: As the note has it: of the task that ran (kdump), or the CPU's number from 1 (QEMU).
+        ip, sp, bp: Registers.
+        user: Whether the CPU was in user mode.
+    """
+
+    pid: int
+    ip: int
+    sp: int
+    bp: int
+    user: bool
+
+
+def decode(note: bytes) -> Registers | None:
+    """The registers of one note; None where it is too short to be one."""
+    if len(note) < _REGS + 8 * _NR_USED:
+        return None
+    (pid,) = struct.unpack_from("<i", note, _PID)
+    words = struct.unpack_from(f"<{_NR_USED}Q", note, _REGS)
+    return Registers(pid, words[_IP], words[_SP], words[_BP], (words[_CS] & 3) == 3)
+
+
+def stripped(note: bytes) -> bytes:
+    """A note with just what `decode` takes, and of a CPU in user mode not even that: nobody's data is in it."""
+    found = decode(note)
+    if found is None:
+        return bytes(SIZE)
+    words = struct.unpack_from(f"<{_NR_USED}Q", note, _REGS)
+    keep = (_CS,) if found.user else (_BP, _IP, _CS, _SP)
+    out = bytearray(SIZE)
+    struct.pack_into("<i", out, _PID, found.pid)
+    for i in keep:
+        struct.pack_into("<Q", out, _REGS + 8 * i, words[i])
+    return bytes(out)
