@@ -15,6 +15,7 @@ from inspector.explain.about import about
 from inspector.explain.findings import findings_about
 from inspector.explain.holders import holders
 from inspector.explain.lines import Line, id_lines, ledger
+from inspector.explain.looks_like import looks_like
 from inspector.explain.numbers import OneFolio, one_folio, terms_of
 from inspector.explain.sharing import decisions, sharing
 from inspector.explain.suspects import suspects
@@ -173,7 +174,8 @@ def build_explanation(
     terms = terms_of(s, f)
     lines = [_line(x) for x in (*ledger(s, f, terms), *id_lines(s, f))]
     ids = mm_id_slots(s, f.folio, s.scheme, walked=True)
-    shared = [SharingRun(**asdict(x)) for x in sharing(s, f)]
+    marks = sharing(s, f)
+    shared = [SharingRun(**asdict(x)) for x in marks]
     rows, total = mapping_rows(s, f.pfn, f.nr_pages, limit)
     found = findings_about(s, f) if check else []
     verdicts = [x.verdict for part in (lines, ids, shared) for x in part]
@@ -198,7 +200,7 @@ def build_explanation(
         mappings=rows,
         mapping_rows=total,
         findings=found,
-        looks_like=[],
+        looks_like=looks_like(s, f, terms, marks),
         tables_complete=s.tables_complete,
         exit_code=int(_exit(s, verdicts, found)),
     )

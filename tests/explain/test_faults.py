@@ -56,6 +56,10 @@ def test_a_mapcount_too_high(kernel: str) -> None:
     assert the_wrong(e).note.startswith("leak: a mapping is counted that no page table holds")
     assert [x.rule for x in e.findings] == ["mapcount-too-high"]
     assert e.exit_code == 1
+    remove = "page_remove_rmap" if kernel == "6.1" else "folio_remove_rmap_pte"
+    assert e.looks_like[0].startswith(f"one {remove}() too few (an entry was cleared without it), or one ")
+    assert e.looks_like[0].endswith("The reference count is right: only the mapcounts went wrong")
+    assert f"looks like: one {remove}() too few" in text(e)
     assert "WRONG" in text(e)
     assert "verdict  1 difference and 1 finding" in text(e)
 
@@ -78,6 +82,9 @@ def test_an_entry_lost_shows_in_every_counter_above_it(kernel: str) -> None:
     assert e.references.unexplained == 1
     assert e.exit_code == 1
     assert e.findings
+    remove = "page_remove_rmap" if kernel == "6.1" else "folio_remove_rmap_pte"
+    assert e.looks_like[0].startswith(f"one {remove}() of page +2 too few (an entry was cleared without it)")
+    assert "The references went with the counters: they were not dropped either" in e.looks_like[0]
 
 
 @pytest.mark.parametrize("kernel", ["6.12", "7.3"])
@@ -90,6 +97,9 @@ def test_the_whole_bit_lost(kernel: str) -> None:
     assert the_wrong(e).counter == "_nr_pages_mapped"
     assert the_wrong(e).formula.endswith("mapped as a whole 0x800000 = 0x800000, stored 0")
     assert [x.rule for x in e.findings] == ["nr-pages-mapped-malformed"]
+    assert e.looks_like == [
+        'only the bit "mapped as a whole" of _nr_pages_mapped is wrong: it was taken away, but huge entries are left'
+    ]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -102,6 +112,10 @@ def test_an_entire_mapcount_too_low(kernel: str) -> None:
     assert the_wrong(e).counter == ENTIRE_FIELDS.get(s.scheme, "_entire_mapcount")
     assert the_wrong(e).note.startswith("premature free")
     assert "entire-mapcount-mismatch" in [x.rule for x in e.findings]
+    if kernel == "6.1":
+        assert e.looks_like[0].startswith("one page_remove_rmap() too many, or one page_add_anon_rmap() too few")
+    else:
+        assert e.looks_like[0].startswith("only entire mapcount is off, by -1, and no operation moves it alone")
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -114,6 +128,7 @@ def test_references_too_few(kernel: str) -> None:
     assert [x.rule for x in e.findings] == ["refcount-below-mappings"]
     assert e.references is not None
     assert e.references.unexplained == -1
+    assert e.looks_like == ["one folio_put() too many: the mapcounts are right, references are missing"]
     migrate = next(d for d in e.decisions if d.question == "migrate")
     assert migrate.answer == "no"
     assert "the counts are damaged" in migrate.reason
@@ -146,6 +161,7 @@ def test_an_exclusive_page_with_two_mappings(kernel: str) -> None:
     ]
     assert e.exit_code == 1
     assert "exclusive-page-mapped-twice" in [x.rule for x in e.findings]
+    assert "was mapped once more without clearing PG_anon_exclusive" in e.looks_like[0]
     # The kernel believes the flag.
     assert next(d for d in e.decisions if d.question == "write fault").answer == "reuse"
 
@@ -160,6 +176,7 @@ def test_a_writable_page_that_is_not_exclusive(kernel: str) -> None:
     e = explained(kernel, pfn, flags_xor(s, pfn, "anon_exclusive"))
     assert [(x.mark, x.verdict) for x in e.sharing] == [("s", "WRONG")]
     assert "writable-entry-without-exclusive" in [x.rule for x in e.findings]
+    assert e.looks_like[0].startswith("an entry was made writable before the page was made exclusive")
 
 
 def test_an_mm_id_slot_too_high() -> None:
@@ -171,6 +188,7 @@ def test_an_mm_id_slot_too_high() -> None:
     assert [i.verdict for i in e.mm_ids][0] == "WRONG"
     assert e.exit_code == 1
     assert e.findings[0].rule.startswith("mm-id-")
+    assert e.looks_like[0].endswith("with 1 too many: removed in the name of another mm, or not at all")
 
 
 def test_the_shared_flag_lost() -> None:
@@ -183,6 +201,7 @@ def test_the_shared_flag_lost() -> None:
     assert the_wrong(e).counter == "FOLIO_MM_IDS_SHARED"
     assert f"{e.mms} address spaces map the folio; it is clear" in the_wrong(e).formula
     assert [x.rule for x in e.findings] == ["mm-id-unshared-but-shared"]
+    assert "without FOLIO_MM_IDS_SHARED" in e.looks_like[0]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

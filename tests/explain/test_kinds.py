@@ -34,6 +34,7 @@ def test_a_sound_folio_is_explained(kernel: str, kind: str) -> None:
     assert e.exit_code == 0
     assert e.head is not None
     assert e.about
+    assert e.looks_like == []
     verdicts = [{x.verdict for x in e.ledger}, {x.verdict for x in e.mm_ids}, {x.verdict for x in e.sharing}]
     assert set.union(*verdicts) <= {"ok", ""}
     if e.references is not None:
