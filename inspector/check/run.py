@@ -32,6 +32,7 @@ def run_check(
     rules: Iterable[str] = (),
     *,
     progress: Progress | None = None,
+    found: Callable[[list[Finding]], None] | None = None,
     max_findings: int = MAX_FINDINGS,
 ) -> Report:
     """Check one target.
@@ -40,6 +41,8 @@ def run_check(
         snapshot: Of the target.
         rules: Slugs or groups; all when empty.
         progress: Told about each step.
+        found: Told, after each rule that found something, all findings so far; causes come before consequences, so
+            later rules add to them.
         max_findings: Findings to list for each rule.
 
     Returns:
@@ -61,9 +64,11 @@ def run_check(
         if reason:
             covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
             continue
-        found = grade(snapshot, rule, _withhold(rule, rule.function(snapshot), snapshot))
-        results.append((rule, found))
-        covered.append(_covered(rule, found))
+        violations = grade(snapshot, rule, _withhold(rule, rule.function(snapshot), snapshot))
+        results.append((rule, violations))
+        covered.append(_covered(rule, violations))
+        if found is not None and len(violations):
+            found(_findings(snapshot, gather_causes(snapshot, results), max_findings))
     tell("findings", steps, steps)
     causes = gather_causes(snapshot, results)
     findings = _findings(snapshot, causes, max_findings)

@@ -100,7 +100,7 @@ def render_rules(screen: Screen, report: RulesReport) -> Iterator[str]:
 
 def render_rule(screen: Screen, rule: RuleInfo) -> Iterator[str]:
     """The manual page of one rule."""
-    head, _, body = rule.page.partition("\n")
+    head = rule.page.partition("\n")[0]
     yield screen.paint("bold", rule.rule)
     yield from screen.wrap(head, "  ")
     yield ""
@@ -114,16 +114,20 @@ def render_rule(screen: Screen, rule: RuleInfo) -> Iterator[str]:
         ],
         "  ",
     )
-    for name, text in _sections(body):
+    for name, text in rule_sections(rule.page):
         yield ""
         yield "  " + screen.paint("bold", name)
         for paragraph in text:
             yield from screen.wrap(paragraph, "    ")
 
 
-def _sections(body: str) -> Iterator[tuple[str, list[str]]]:
-    """``Name:  text`` at the left margin opens a section; lines under it go on with the same text."""
+def rule_sections(page: str) -> Iterator[tuple[str, list[str]]]:
+    """Sections of a manual page, each with its paragraphs.
+
+    ``Name:  text`` at the left margin opens a section; lines under it go on with the same text.
+    """
     name, text = "", [""]
+    body = page.partition("\n")[2]
     for line in [*body.splitlines(), "End:"]:
         opening, colon, rest = line.partition(":")
         if colon and line[:1].isalpha() and len(opening) < 16:

@@ -1,0 +1,268 @@
+"""The application: places, a history like a browser's, the check that runs behind it, and keys that work everywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.theme import Theme
+from textual.worker import Worker, WorkerState
+
+from tui.places import Findings, Folios, MemoryMap, Overview, Place, Processes
+from tui.screens.base import PlaceScreen, known
+from tui.screens.registry import screen_for
+from tui.session import Session, StoppedError
+from tui.widgets.frame import Crumbs, Status, TopBar, bar
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
+
+_REMEMBERED = 50
+"""Screens kept alive for going back; older ones are built again."""
+
+_TICK = 0.1
+
+AnyScreen = PlaceScreen[Any]
+
+DARK = Theme(
+    "folioscope-dark",
+    primary="#6ea8fe",
+    secondary="#8fb8de",
+    accent="#f2c14e",
+    warning="#e0a93c",
+    error="#f0616d",
+    success="#7cc47f",
+    foreground="#d5dbe6",
+    background="#0f131a",
+    surface="#151b24",
+    panel="#1d2531",
+    boost="#232d3b",
+    dark=True,
+)
+LIGHT = Theme(
+    "folioscope-light",
+    primary="#2563b8",
+    secondary="#3d6b96",
+    accent="#9a6400",
+    warning="#9a6400",
+    error="#b3261e",
+    success="#2e7d32",
+    foreground="#1f2733",
+    background="#fbfbfd",
+    surface="#f1f3f7",
+    panel="#e4e8ef",
+    boost="#d9dfe8",
+    dark=False,
+)
+
+
+class FolioscopeApp(App[Exception]):
+    """Browses one target; ends with the error that kept it from opening the target, if there was one.
+
+    Args:
+        session: What is looked at.
+        start: Where to begin.
+        interval: Seconds between two looks at a target that runs on; 0 for looks on demand.
+    """
+
+    CSS_PATH = "folioscope.tcss"
+    TITLE = "folioscope"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("1,o", "go_to('overview')", "Overview", show=False),
+        Binding("2", "go_to('findings')", "Findings", show=False),
+        Binding("3,p", "go_to('processes')", "Processes", show=False),
+        Binding("4", "go_to('folios')", "Folios", show=False),
+        Binding("5,m", "go_to('memory')", "Memory map", show=False),
+        Binding("g", "jump", "Jump"),
+        Binding("backspace,left_square_bracket,alt+left", "back", "Back", key_display="⌫"),
+        Binding("right_square_bracket,alt+right", "forward", "Forward", show=False),
+        Binding("e", "export", "Export", show=False),
+        Binding("c", "copy_command", "Copy command", show=False),
+        Binding("r", "refresh", "Read again", show=False),
+        Binding("question_mark,f1", "help", "Help", key_display="?"),
+        Binding("q", "quit", "Quit"),
+    ]
+
+    def __init__(self, session: Session, start: Place | None = None, *, interval: float = 0) -> None:
+        super().__init__()
+        self.session = session
+        self.history: list[tuple[Place, AnyScreen | None]] = []
+        self.at = -1
+        self._start = start or Overview()
+        self._interval = interval
+        self._generation = session.generation
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = DARK.name
+
+    def on_mount(self) -> None:
+        """Go to the first place, then begin to check."""
+        self.go(self._start)
+        self.set_interval(_TICK, self._tick)
+        if self._interval:
+            self.set_interval(self._interval, self._look_again)
+        if self.session.report is None:
+            self.call_after_refresh(self.check)
+
+    # The check behind the screens
+
+    def check(self) -> None:
+        """Run every rule in a worker."""
+        self.run_worker(self.session.check, name="check", thread=True, group="check", exit_on_error=False)
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """A target that cannot be opened ends the application; a check that fails later is told."""
+        if event.worker.name not in ("check", "refresh") or event.state is not WorkerState.ERROR:
+            return
+        error = event.worker.error
+        if isinstance(error, StoppedError) or not isinstance(error, Exception):
+            return
+        if self.session.opened is None:
+            self.exit(error)
+        else:
+            self.complain(error)
+
+    def complain(self, error: BaseException | None) -> None:
+        """Tell of an error without losing the screen."""
+        self.notify(known(error), severity="error", markup=False, timeout=10)
+
+    def _tick(self) -> None:
+        screen = self.current
+        if screen is None:
+            return
+        if self.session.generation != self._generation:
+            self._generation = self.session.generation
+            self.dress(screen)
+            screen.session_changed()
+        screen.query_one(TopBar).status = self.status
+
+    @property
+    def current(self) -> AnyScreen | None:
+        """The place on the screen, also behind a dialog."""
+        return self.history[self.at][1] if self.at >= 0 else None
+
+    @property
+    def status(self) -> Status:
+        """What is known about the target, in few words."""
+        session = self.session
+        worst = max((["info", "warn", "fail"].index(f.severity) for f in session.findings), default=0)
+        nr = sum(f.severity != "info" for f in session.findings)
+        words = f"{nr} finding{'s' * (nr != 1)}"
+        if session.told is not None:
+            what, done, steps = session.told
+            return (f"{'✗ ' + words + '  ' if nr else ''}{what} {bar(done, steps)} {done}/{steps}", "busy")
+        if session.report is None:
+            return ("not checked" if session.failed is None else "check not finished", "warn")
+        if nr:
+            return (f"✗ {words}", "fail" if worst == 2 else "warn")
+        if session.report.exit_code:
+            return ("~ nothing wrong found, data missing", "warn")
+        return ("✓ consistent", "ok")
+
+    # Places
+
+    def go(self, place: Place) -> None:
+        """Show a place; what lay ahead in the history is forgotten."""
+        if self.at >= 0 and self.history[self.at][0] == place:
+            return
+        for _, screen in self.history[self.at + 1 :]:
+            self._forget(screen)
+        del self.history[self.at + 1 :]
+        self.history.append((place, None))
+        self._turn_to(len(self.history) - 1)
+
+    def dress(self, screen: Screen[Any]) -> None:
+        """Put the way here and the status into the frame of a screen."""
+        if not isinstance(screen, PlaceScreen) or not screen.is_mounted or screen is not self.current:
+            return
+        names = [self.session.name]
+        steps = [(self.session.crumb(place), i) for i, (place, _) in enumerate(self.history[: self.at + 1])]
+        screen.query_one(Crumbs).show(names[0], steps, ahead=self.at + 1 < len(self.history))
+        screen.query_one(TopBar).status = self.status
+
+    def _turn_to(self, index: int) -> None:
+        place, screen = self.history[index]
+        if screen is None:
+            screen = screen_for(self.session, place)
+            self.history[index] = place, screen
+            self.install_screen(screen, f"place-{id(screen)}")
+        first = self.at < 0
+        self.at = index
+        if first:
+            self.push_screen(screen)
+        else:
+            self.switch_screen(screen)
+        old = index - _REMEMBERED
+        if old >= 0 and self.history[old][1] is not None:
+            self._forget(self.history[old][1])
+            self.history[old] = self.history[old][0], None
+
+    def _forget(self, screen: AnyScreen | None) -> None:
+        if screen is not None and screen is not self.screen:
+            self.uninstall_screen(screen)
+            screen.remove()
+
+    def action_turn_to(self, index: int) -> None:
+        """To a place in the history."""
+        if 0 <= index < len(self.history) and index != self.at:
+            self._turn_to(index)
+
+    def go_back(self) -> None:
+        """To the place before."""
+        self.action_turn_to(self.at - 1)
+
+    async def action_back(self) -> None:
+        """To the place before."""
+        self.go_back()
+
+    def action_forward(self) -> None:
+        """To the place after."""
+        self.action_turn_to(self.at + 1)
+
+    def action_go_to(self, name: str) -> None:
+        """To one of the places that stand alone."""
+        places: dict[str, Place] = {
+            "overview": Overview(),
+            "findings": Findings(),
+            "processes": Processes(),
+            "memory": MemoryMap(),
+            "folios": Folios(),
+        }
+        self.go(places[name])
+
+    # What works everywhere
+
+    def action_copy_command(self) -> None:
+        """Copy the command that shows the same."""
+        if self.at < 0 or self.session.opened is None:
+            return
+        command = self.session.command(self.history[self.at][0])
+        if command:
+            self.copy_to_clipboard(command)
+        self.notify(command or "no command shows this", title="Copied" if command else "", markup=False)
+
+    def action_refresh(self) -> None:
+        """Read a target again that runs on."""
+        if self.session.opened is None or self.session.told is not None:
+            return
+        if not self.session.is_live:
+            self.notify("a dump does not change")
+            return
+        self.run_worker(self._refresh, name="refresh", thread=True, group="check", exit_on_error=False)
+
+    def _look_again(self) -> None:
+        if self.session.is_live and self.session.told is None:
+            self.action_refresh()
+
+    def _refresh(self) -> None:
+        self.session.refresh()
+        self.call_from_thread(self._stale)
+        self.session.check()
+
+    def _stale(self) -> None:
+        for _, screen in self.history:
+            if screen is not None:
+                screen.stale = True
+        if self.current is not None:
+            self.current.reload()

@@ -1,0 +1,219 @@
+"""Tables for the screen: columns of values, formatted only where seen, sorted and filtered as whole columns."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from inspector.columns import I64, AnyArray, Mask
+from inspector.errors import UsageError
+from tui.places import Place
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a table shows of a column.
+
+    Attributes:
+        title: Its heading.
+        right: Whether it is flush right.
+        drop: Where the terminal is narrow, columns of the highest number go first; 0 stays.
+    """
+
+    title: str
+    right: bool = False
+    drop: int = 0
+
+
+class RowSource(Protocol):
+    """Rows in the order shown; all indices are places in that order."""
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The columns."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def total(self) -> int:
+        """Rows without the filter."""
+
+    def cells(self, row: int) -> list[tuple[str, str]]:
+        """Text and shade of each cell."""
+
+    def place(self, row: int) -> Place | None:
+        """Where a row leads."""
+
+    def sort(self, column: int, *, descending: bool) -> None:
+        """Order by a column."""
+
+    def filter(self, words: str) -> None:
+        """Show only rows that all words fit.
+
+        Raises:
+            UsageError: A word is not understood.
+        """
+
+
+Text = Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column with its values.
+
+    Attributes:
+        column: How it is shown.
+        values: One a row; numbers, text, or places in ``words``.
+        text: How a value is written.
+        words: For codes: what each means.
+        shade: Colour of a value by name.
+    """
+
+    column: Column
+    values: AnyArray
+    text: Text = str
+    words: tuple[str, ...] = ()
+    shade: Callable[[Any], str] | None = None
+
+    def written(self, row: int) -> str:
+        """One value for people."""
+        value = self.values[row].item()
+        return self.words[value] if self.words else self.text(value)
+
+    def contains(self, word: str) -> Mask | None:
+        """Which values have a word in them; None for a column of numbers."""
+        if self.words:
+            return np.isin(self.values, [i for i, w in enumerate(self.words) if word in w])
+        if self.values.dtype.kind != "U":
+            return None
+        return np.char.find(np.char.lower(self.values), word) >= 0
+
+
+def number(  # noqa: PLR0913
+    title: str,
+    values: AnyArray,
+    text: Text | None = None,
+    *,
+    drop: int = 0,
+    blank: int | None = None,
+    shade: Callable[[Any], str] | None = None,
+) -> Field:
+    """A column of numbers, flush right; ``blank`` is the value that is left out."""
+    write = text or (lambda n: f"{n:,}")
+    return Field(Column(title, True, drop), values, lambda n: "" if n == blank else write(n), (), shade)
+
+
+def words(title: str, values: Sequence[str], *, drop: int = 0, shade: Callable[[Any], str] | None = None) -> Field:
+    """A column of text."""
+    column = np.array(list(values), np.str_) if len(values) else np.zeros(0, "U1")
+    return Field(Column(title, False, drop), column, str, (), shade)
+
+
+_TERM = re.compile(r"([a-z_ -]+?)(>=|<=|!=|=|>|<)(-?(?:0x[0-9a-f]+|\d+))")
+_COMPARE: dict[str, Callable[[AnyArray, int], Mask]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    "=": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+@dataclass
+class Rows:
+    """A table made of fields.
+
+    Attributes:
+        fields: Its columns.
+        leads: Where a row leads, by its row in the columns.
+    """
+
+    fields: Sequence[Field]
+    leads: Callable[[int], Place | None]
+    _order: I64 = field(init=False)
+    _sorted: I64 = field(init=False)
+    _mask: Mask | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._order = self._sorted = np.arange(self.total)
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The columns."""
+        return [f.column for f in self.fields]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def total(self) -> int:
+        """Rows without the filter."""
+        return len(self.fields[0].values)
+
+    def row(self, place: int) -> int:
+        """Row in the columns of a row shown."""
+        return int(self._order[place])
+
+    def find(self, row: int) -> int:
+        """Place of a row of the columns among those shown; 0 when it is not."""
+        at = np.flatnonzero(self._order == row)
+        return int(at[0]) if len(at) else 0
+
+    def cells(self, row: int) -> list[tuple[str, str]]:
+        """Text and shade of each cell."""
+        at = self.row(row)
+        return [(f.written(at), f.shade(f.values[at].item()) if f.shade else "") for f in self.fields]
+
+    def place(self, row: int) -> Place | None:
+        """Where a row leads."""
+        return self.leads(self.row(row))
+
+    def sort(self, column: int, *, descending: bool) -> None:
+        """Order by a column; equal ones keep their order."""
+        values = self.fields[column].values
+        if descending:
+            self._sorted = len(values) - 1 - np.argsort(values[::-1], kind="stable")[::-1]
+        else:
+            self._sorted = np.argsort(values, kind="stable")
+        self._apply()
+
+    def filter(self, words: str) -> None:  # noqa: D102 - told in RowSource
+        self._mask = filter_mask(self.fields, words) if words.strip() else None
+        self._apply()
+
+    def _apply(self) -> None:
+        self._order = self._sorted if self._mask is None else self._sorted[self._mask[self._sorted]]
+
+
+def filter_mask(fields: Sequence[Field], text: str) -> Mask:
+    """Rows that every word fits: ``order>=4`` compares a column, any other word must stand in a column of text.
+
+    Raises:
+        UsageError: A comparison names no column of numbers.
+    """
+    keep = np.ones(len(fields[0].values), np.bool_)
+    numbers = {
+        f.column.title.lower().replace(" ", "-"): f for f in fields if f.values.dtype.kind in "iufb" and not f.words
+    }
+    for word in text.lower().split():
+        term = _TERM.fullmatch(word)
+        if term:
+            known = numbers.get(term[1])
+            if known is None:
+                raise UsageError("there is no such column of numbers", term[1], f"Try {', '.join(numbers)}")
+            keep &= _COMPARE[term[2]](known.values, int(term[3], 0))
+            continue
+        fits = np.zeros(len(keep), np.bool_)
+        for one in fields:
+            found = one.contains(word)
+            if found is not None:
+                fits |= found
+        keep &= fits
+    return keep

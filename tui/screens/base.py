@@ -1,0 +1,222 @@
+"""What all screens share: the frame, loading in a worker, the filter line, notices instead of dead screens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import Footer, Input
+from textual.worker import Worker, WorkerState, get_current_worker
+
+from inspector.errors import FolioscopeError
+from inspector.text import clean
+from tui.places import Place
+from tui.session import Session, StoppedError
+from tui.widgets.column_table import ColumnTable
+from tui.widgets.frame import Crumbs, TopBar, Working
+
+if TYPE_CHECKING:
+    from tui.app import FolioscopeApp
+
+D = TypeVar("D")
+
+_PATIENCE = 0.15
+"""Seconds of loading before anything is said about it."""
+
+
+class PlaceScreen(Screen[None], Generic[D]):
+    """One place. Subclasses say what they need (`load`), what they are made of (`body`) and how it is shown (`show`).
+
+    Args:
+        session: What is looked at.
+        place: Where.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("escape", "leave", "Back", show=False),
+    ]
+    HELP: ClassVar[str] = ""
+    """What the screen shows and how to read it, in Markdown; the keys are listed by themselves."""
+    TAB: ClassVar[str] = ""
+    """Which tab it belongs to."""
+    AUTO_FOCUS = None
+
+    def __init__(self, session: Session, place: Place) -> None:
+        super().__init__()
+        self.session = session
+        self.place = place
+        self.data: D | None = None
+        self.stale = False
+        """Whether the snapshot was read again since this was loaded."""
+        self._told: tuple[str, int, int] = ("loading", 0, 1)
+        self._clock: Timer | None = None
+
+    @property
+    def scope(self) -> FolioscopeApp:
+        """The application, by its own type."""
+        return cast("FolioscopeApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        """The frame that is the same everywhere."""
+        yield TopBar(id="top")
+        yield Crumbs(id="crumbs")
+        yield Working(id="working")
+        with Vertical(id="body"):
+            yield from self.body()
+        yield Input(placeholder="words, or comparisons such as rss>=100", id="filter", classes="hidden", compact=True)
+        yield Footer(show_command_palette=False, compact=True)
+
+    def body(self) -> ComposeResult:
+        """The widgets of this screen."""
+        raise NotImplementedError
+
+    def load(self) -> D:
+        """Everything to be shown; runs in a thread, must touch no widget."""
+        raise NotImplementedError
+
+    def show(self, data: D) -> None:
+        """Put what was loaded into the widgets."""
+        raise NotImplementedError
+
+    def exported(self) -> ColumnTable | None:
+        """The table that export writes: the one in focus, else the first that has rows."""
+        if isinstance(self.focused, ColumnTable):
+            return self.focused
+        return next((t for t in self.query(ColumnTable) if t.display and t.rows is not None), None)
+
+    def progress(self, what: str, done: int, steps: int) -> None:
+        """For `load` to call, from its thread.
+
+        Raises:
+            StoppedError: The result is not wanted any more.
+        """
+        if get_current_worker().is_cancelled:
+            raise StoppedError
+        self._told = (what, done, steps)
+
+    def on_mount(self) -> None:
+        """Begin to load."""
+        self.query_one("#body").display = False
+        self.query_one("#working").display = False
+        self.reload()
+
+    def reload(self) -> None:
+        """Load in a worker; a newer load takes the place of one under way."""
+        self.stale = False
+        self._clock = self._clock or self.set_interval(_PATIENCE, self._show_progress)
+        self.run_worker(self._load, name="load", thread=True, exclusive=True, exit_on_error=False)
+
+    def _load(self) -> D:
+        worker = get_current_worker()
+        with self.session.lock:
+            if worker.is_cancelled:
+                raise StoppedError
+            return self.load()
+
+    def _show_progress(self) -> None:
+        if self.data is None:
+            waiting = self.session.told if self._told == ("loading", 0, 1) else None
+            working = self.query_one(Working)
+            working.display = True
+            working.show(waiting or self._told)
+
+    def on_screen_resume(self) -> None:
+        """The path may have grown since, the target been read again."""
+        self.query_one(TopBar).here = self.TAB
+        self.scope.dress(self)
+        if self.stale:
+            self.reload()
+
+    def on_resize(self) -> None:
+        """The path is cut to the width."""
+        self.call_after_refresh(self.scope.dress, self)
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """Show what was loaded, or why it could not be."""
+        if event.worker.name != "load":
+            if event.worker.node is self and event.state is WorkerState.ERROR:
+                self.scope.complain(event.worker.error)
+            return
+        if event.state is WorkerState.SUCCESS:
+            self.data = cast("D", event.worker.result)
+            self._settle()
+            self.show(self.data)
+            self._focus_first()
+        elif event.state is WorkerState.ERROR and not isinstance(event.worker.error, StoppedError):
+            self._settle()
+            self.scope.complain(event.worker.error)
+
+    def _settle(self) -> None:
+        if self._clock is not None:
+            self._clock.stop()
+            self._clock = None
+        self.query_one("#working").display = False
+        self.query_one("#body").display = True
+
+    def _focus_first(self) -> None:
+        if self.focused is None:
+            self.focus_next("ColumnTable, CellGrid, Tree")
+
+    def session_changed(self) -> None:
+        """The check found more, ended, or findings were marked; for screens that show that."""
+
+    def action_filter(self) -> None:
+        """Open the filter line."""
+        if self.exported() is None:
+            self.notify("nothing here can be filtered")
+            return
+        line = self.query_one("#filter", Input)
+        line.remove_class("hidden")
+        line.focus()
+
+    def action_leave(self) -> None:
+        """Close the filter line, or go back."""
+        line = self.query_one("#filter", Input)
+        if line.has_class("hidden"):
+            self.workers.cancel_node(self)
+            self.scope.go_back()
+            return
+        line.value = ""
+        line.add_class("hidden")
+        self._focus_table()
+
+    def _focus_table(self) -> None:
+        table = self.filtered()
+        if table is not None:
+            table.focus()
+
+    def filtered(self) -> ColumnTable | None:
+        """The table that the filter narrows."""
+        return next((t for t in self.query(ColumnTable) if t.display and t.rows is not None), None)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Narrow the table with every key; what cannot be understood yet changes nothing."""
+        table = self.filtered()
+        if event.input.id != "filter" or table is None or table.rows is None:
+            return
+        table.filter_by(event.value, event.input)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Back to the table, which stays narrowed."""
+        if event.input.id == "filter":
+            if not event.value:
+                event.input.add_class("hidden")
+            self._focus_table()
+
+    def on_column_table_chosen(self, event: ColumnTable.Chosen) -> None:
+        """Go where the row leads."""
+        place = event.table.rows.place(event.row) if event.table.rows else None
+        if place is not None:
+            self.scope.go(place)
+
+
+def known(error: BaseException | None) -> str:
+    """An error for people."""
+    if isinstance(error, FolioscopeError):
+        return clean(str(error))
+    return f"this cannot be shown: {clean(type(error).__name__)}: {clean(str(error))}"

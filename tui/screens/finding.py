@@ -1,0 +1,106 @@
+"""One finding: the claim, the proof, and the ways on from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import msgspec
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+
+from inspector.errors import UsageError
+from inspector.findings import Finding
+from inspector.rules import find_rule
+from tui.places import FindingPlace
+from tui.rows import Rows
+from tui.screens.base import PlaceScreen
+from tui.session import Session
+from tui.views_findings import link_rows, links_of, page_sections
+from tui.widgets.column_table import ColumnTable
+from tui.widgets.finding_view import FindingView, Section
+
+
+@dataclass(frozen=True)
+class FindingData:
+    """A finding with what it leads to.
+
+    Attributes:
+        finding: It.
+        links: Places.
+        page: Sections of the rule's manual page.
+    """
+
+    finding: Finding
+    links: Rows
+    page: list[Section]
+
+
+def load_finding(session: Session, index: int) -> FindingData:
+    """Gather it; for workers.
+
+    Raises:
+        UsageError: There is no such finding (any more).
+    """
+    if not 0 <= index < len(session.findings):
+        raise UsageError("there is no finding of that number", f"#{index + 1}", "The list has what there is")
+    finding = session.findings[index]
+    links = link_rows(links_of(session.snapshot, finding))
+    return FindingData(finding, links, page_sections(find_rule(finding.rule).page))
+
+
+class FindingScreen(PlaceScreen[FindingData]):
+    """One finding on a screen of its own."""
+
+    TAB = "findings"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "step(1)", "Next"),
+        Binding("N", "step(-1)", "Previous", show=False),
+        Binding("j", "copy_json", "Copy JSON"),
+        Binding("s", "seen", "Seen"),
+    ]
+    HELP = """
+One claim with its proof. **stored** is what the kernel's memory holds, **expected** what the model says it must hold
+given the page tables; `≠` marks the values that differ.
+
+The evidence rows are links: the folio, both views of its mappings, every mapping with its VMA, the process, the place
+in physical memory, the rule. `n` and `N` go to the next and the previous finding.
+"""
+
+    def body(self) -> ComposeResult:
+        """The one view."""
+        yield FindingView()
+
+    def load(self) -> FindingData:
+        """The finding with its links."""
+        assert isinstance(self.place, FindingPlace)
+        return load_finding(self.session, self.place.index)
+
+    def show(self, data: FindingData) -> None:
+        """Show it."""
+        self.query_one(FindingView).show(data.finding, data.links, data.page)
+        self.query_one("#links", ColumnTable).focus()
+
+    def action_step(self, step: int) -> None:
+        """Another finding."""
+        assert isinstance(self.place, FindingPlace)
+        index = self.place.index + step
+        if 0 <= index < len(self.session.findings):
+            self.scope.go(FindingPlace(index))
+
+    def action_copy_json(self) -> None:
+        """Copy as `check --format json` prints it."""
+        if self.data is not None:
+            copy_json(self, self.data.finding)
+
+    def action_seen(self) -> None:
+        """Mark, or take the mark away."""
+        if self.data is not None:
+            self.session.toggle_seen(self.data.finding)
+            self.notify("marked as seen" if self.session.has_seen(self.data.finding) else "no longer marked as seen")
+
+
+def copy_json(screen: PlaceScreen[FindingData] | PlaceScreen[Rows], finding: Finding) -> None:
+    """Copy a finding to the clipboard of the terminal."""
+    screen.app.copy_to_clipboard(msgspec.json.encode(finding).decode())
+    screen.notify("the finding as JSON", title="Copied")

@@ -1,0 +1,155 @@
+"""The target at a glance, filled in as the work behind it goes on."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Grid, Vertical, VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+from textual.worker import get_current_worker
+
+from inspector.report.check import verdict_of
+from inspector.text import clean, counted
+from tui.places import Folios
+from tui.rows import Rows
+from tui.screens.base import PlaceScreen
+from tui.views_findings import rule_rows
+from tui.views_map import build_layer
+from tui.views_overview import Bar, bars, identity_lines, order_bars, top_processes
+from tui.widgets.bars import BarChart
+from tui.widgets.column_table import ColumnTable
+from tui.widgets.facts import Facts
+
+_MOST = 9
+_NEXT = (
+    ("enter", "opens what the cursor is on; tab goes on to the next panel"),
+    ("g", "jumps: pfn, address, pid, pid:va, file, #finding, rule"),
+    ("2 3 4 5", "findings, processes, folios, memory map"),
+    ("[ ]", "back and forward, as in a browser"),
+    ("/", "filters a table; < > , sort it; e exports it"),
+    ("?", "explains the screen at hand; ctrl+p has every command"),
+)
+
+
+class OverviewScreen(PlaceScreen[list[tuple[str, str]]]):
+    """Identity, verdict, findings by rule, memory by kind and order, the largest processes, what to press next."""
+
+    TAB = "overview"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
+    HELP = """
+The whole target on one page; it fills in while the check runs.
+
+* **Target**: what was opened and how. `counting` is the accounting scheme: which counters this kernel keeps.
+* **Findings**: one line a rule that found something. `✗ fail` is impossible by the kernel's own rules, `! warn` is
+  legal but notable, `i info` is explained by work in flight or worth knowing.
+* **Memory by kind** and **by order** count pages. Click a bar to list such folios.
+* **Largest processes** by rss, the kernel's own counters.
+"""
+
+    def body(self) -> ComposeResult:
+        """Panels, two columns of them where there is room."""
+        with VerticalScroll(id="panels", can_focus=False), Grid(id="grid"):
+            with Vertical(id="target", classes="panel"):
+                yield Facts(id="identity", markup=False)
+            with Vertical(id="found", classes="panel"):
+                yield Static(id="verdict")
+                yield ColumnTable(id="rules")
+            with Vertical(id="kinds", classes="panel"):
+                yield BarChart(id="kind-bars")
+            with Vertical(id="top-processes", classes="panel"):
+                yield ColumnTable(id="largest")
+            with Vertical(id="orders", classes="panel"):
+                yield BarChart(id="order-bars")
+            with Vertical(id="next", classes="panel"):
+                yield Static(Content("\n").join(_hints()))
+
+    def on_mount(self) -> None:
+        """Titles of the panels, then load."""
+        for name, title in (
+            ("target", "Target"),
+            ("found", "Findings"),
+            ("kinds", "Memory by kind"),
+            ("orders", "Memory in use by order of folio"),
+            ("top-processes", "Largest processes"),
+            ("next", "Press next"),
+        ):
+            self.query_one(f"#{name}").border_title = title
+
+    def load(self) -> list[tuple[str, str]]:
+        """What can be told as soon as the target is open."""
+        return identity_lines(self.session.snapshot)
+
+    def show(self, data: list[tuple[str, str]]) -> None:
+        """Show it, and go on with what takes longer."""
+        self.query_one("#identity", Facts).show(data)
+        self.session_changed()
+        self.run_worker(self._load_parts, name="parts", thread=True, exclusive=True, group="parts", exit_on_error=False)
+
+    def _load_parts(self) -> None:
+        session, worker = self.session, get_current_worker()
+        s = session.snapshot
+        with session.lock:
+            kinds = session.keep(("layer", "kind"), lambda: build_layer(s, "kind"))
+        page = 1 << s.layout.arch.page_shift
+        if worker.is_cancelled:
+            return
+        self.app.call_from_thread(self._show_bars, "#kind-bars", bars(kinds, _MOST), page)
+        with session.lock:
+            orders = session.keep(("layer", "order"), lambda: build_layer(s, "order"))
+        if worker.is_cancelled:
+            return
+        self.app.call_from_thread(self._show_bars, "#order-bars", order_bars(orders), page)
+        with session.lock:
+            rows = session.keep("largest", lambda: top_processes(s, _MOST))
+        if not worker.is_cancelled:
+            self.app.call_from_thread(self._show_processes, rows)
+
+    def _show_bars(self, chart: str, data: list[Bar], page: int) -> None:
+        self.query_one(chart, BarChart).show(data, page)
+
+    def _show_processes(self, rows: Rows) -> None:
+        table = self.query_one("#largest", ColumnTable)
+        table.styles.height = len(rows) + 1
+        table.show(rows)
+
+    def session_changed(self) -> None:
+        """Findings so far, and the verdict when there is one."""
+        table = self.query_one("#rules", ColumnTable)
+        rows = rule_rows(self.session)
+        table.display = len(rows) > 0
+        table.styles.height = min(len(rows), 12) + 1
+        table.show(rows, table.cursor)
+        self.query_one("#verdict", Static).update(self._verdict())
+        if table.display and self.focused is None:
+            table.focus()
+
+    def _verdict(self) -> Content:
+        session, report = self.session, self.session.report
+        if report is None:
+            told = session.told
+            if told is None:
+                return Content.styled("not checked to the end", "$warning")
+            return Content.styled(f"checking: {told[0]}", "$text-muted")
+        words, style = verdict_of(report)
+        mark, color = {"fail": ("✗", "$error"), "yellow": ("~", "$warning")}.get(style, ("✓", "$success"))
+        rules = sum(c.state != "not-applicable" for c in report.coverage.rules)
+        missing = ", ".join(f"{n:,} {what}" for what, n in report.coverage.missing.items())
+        lines = [
+            Content.styled(f"{mark} {words}", f"bold {color}"),
+            Content.styled(f"{counted(rules, 'rule')} run; not read: {missing or 'nothing is missing'}", "$text-muted"),
+        ]
+        lines += [Content.styled(clean(note), "$text-muted") for note in report.coverage.notes]
+        return Content("\n").join(lines)
+
+    def on_bar_chart_chosen(self, event: BarChart.Chosen) -> None:
+        """List such folios."""
+        if event.chart.id == "order-bars" and event.label.startswith("order "):
+            order = event.label.removeprefix("order ")
+            self.scope.go(Folios(f"order>={order[:-1]}" if order.endswith("+") else f"order={order}"))
+        elif event.label != "others":
+            self.scope.go(Folios(event.label.replace(" ", "-")))
+
+
+def _hints() -> list[Content]:
+    width = max(len(key) for key, _ in _NEXT) + 2
+    return [Content.assemble((key.ljust(width), "bold $accent"), (text, "$text-muted")) for key, text in _NEXT]

@@ -1,0 +1,260 @@
+"""What one run of the interface knows: the snapshot, the findings so far, and names for places. No Textual in here."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from threading import Lock, RLock
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from inspector.errors import FolioscopeError
+from inspector.text import clean, clean_bytes
+from tui.places import MmPlace, Place, VmaPlace
+
+if TYPE_CHECKING:
+    from inspector.findings import Finding, Report
+    from inspector.snapshot import Snapshot
+
+T = TypeVar("T")
+
+
+class StoppedError(FolioscopeError):
+    """The work is not wanted any more."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped")
+
+
+class Turns:
+    """A lock that one thread may take several times, and that long work gives away while others wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._count = Lock()
+        self._waiting = 0
+
+    def __enter__(self) -> None:
+        with self._count:
+            self._waiting += 1
+        self._lock.acquire()
+        with self._count:
+            self._waiting -= 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def give_way(self) -> None:
+        """Let whoever waits go first; called by the holder, who holds it once."""
+        if self._waiting:
+            self._lock.release()
+            time.sleep(0.01)
+            self._lock.acquire()
+
+
+class Session:
+    """One target being looked at.
+
+    Args:
+        snapshot: Of the target; None when ``opener`` is to make it.
+        report: Of a check of it, once there is one.
+        opener: Opens the target; called in a worker.
+
+    Attributes:
+        report: Of the check; None while it runs.
+        findings: Those found so far.
+        before: The report before the last refresh.
+        seen: What was marked as seen, by `key_of`.
+        told: What is being done, steps done and steps in all; None when nothing is.
+        generation: Grows with every change.
+        lock: Held while tables are built: a snapshot is not made for two threads.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot | None = None,
+        report: Report | None = None,
+        *,
+        opener: Callable[[], Snapshot] | None = None,
+    ) -> None:
+        self._snapshot = snapshot
+        self._opener = opener
+        self.report = report
+        self.findings: list[Finding] = list(report.findings) if report else []
+        self.before: Report | None = None
+        self.seen: set[str] = set()
+        self.told: tuple[str, int, int] | None = None
+        self.failed: Exception | None = None
+        self.generation = 0
+        self.lock = Turns()
+        self._stopped = False
+        self._kept: dict[object, object] = {}
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot; opens the target when that was not done yet, so for workers first."""
+        if self._snapshot is None:
+            if self._opener is None:
+                raise StoppedError
+            with self.lock:
+                if self._snapshot is None:
+                    self._snapshot = self._opener()
+        return self._snapshot
+
+    @property
+    def opened(self) -> Snapshot | None:
+        """The snapshot when there is one already."""
+        return self._snapshot
+
+    def keep(self, key: object, build: Callable[[], T]) -> T:
+        """What ``build`` gives, made once and kept while this snapshot is looked at; for workers only."""
+        with self.lock:
+            if key not in self._kept:
+                self._kept[key] = build()
+            return self._kept[key]  # type: ignore[return-value]
+
+    def check(self) -> Report:
+        """Open the target and run every rule; findings appear rule by rule. Others may use the snapshot meanwhile.
+
+        Raises:
+            StoppedError: By `stop`.
+            FolioscopeError: The target cannot be opened or read.
+        """
+        from inspector.check import run_check  # noqa: PLC0415  (NumPy and drgn, after the first paint)
+
+        self._stopped, self.failed = False, None
+        self.tell("opening", 0, 1)
+        try:
+            with self.lock:
+                report = run_check(self.snapshot, progress=self.tell, found=self._found)
+                self.report, self.findings = report, list(report.findings)
+        except Exception as error:
+            self.failed = error
+            raise
+        finally:
+            self.told = None
+            self.generation += 1
+        return report
+
+    def _found(self, findings: list[Finding]) -> None:
+        self.findings = findings
+        self.generation += 1
+
+    def tell(self, what: str, done: int, steps: int) -> None:
+        """Progress of the check; lets others have a turn.
+
+        Raises:
+            StoppedError: By `stop`.
+        """
+        if self._stopped:
+            raise StoppedError
+        self.told = (what, done, steps)
+        if self._snapshot is not None:
+            self.lock.give_way()
+
+    def stop(self) -> None:
+        """Give up the check under way at its next step; what was found stays."""
+        self._stopped = self.told is not None
+
+    def refresh(self) -> None:
+        """Forget all tables, so that the target is read again; for workers.
+
+        Raises:
+            FolioscopeError: The target cannot be opened again.
+        """
+        from inspector.snapshot import Snapshot  # noqa: PLC0415
+
+        with self.lock:
+            self._snapshot = Snapshot(self.snapshot.target)
+            self._kept.clear()
+            self.before, self.report = self.report or self.before, None
+            self.findings = []
+            self.generation += 1
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the kernel runs on while it is looked at."""
+        return self._snapshot is not None and self._snapshot.target.is_live
+
+    @property
+    def name(self) -> str:
+        """Of the target, short."""
+        if self._snapshot is None:
+            return "folioscope"
+        target = self._snapshot.target
+        return clean(target.path).rsplit("/", 1)[-1] if target.kind in ("core", "kdump") else clean(target.path)
+
+    @property
+    def options(self) -> str:
+        """The options of the command line that name this target."""
+        target = self.snapshot.target
+        path = shlex.quote(clean(target.path))
+        return {"core": f"-c {path}", "kdump": f"-c {path}", "qemu": f"--qemu {path}"}.get(target.kind, "-k")
+
+    def toggle_seen(self, finding: Finding) -> None:
+        """Mark as seen, or take the mark away."""
+        self.seen ^= {key_of(finding)}
+        self.generation += 1
+
+    def has_seen(self, finding: Finding) -> bool:
+        """Whether it is marked as seen."""
+        return key_of(finding) in self.seen
+
+    def is_new(self, finding: Finding) -> bool:
+        """Whether a finding was not there before the last refresh."""
+        return self.before is not None and key_of(finding) not in {key_of(f) for f in self.before.findings}
+
+    def findings_about(self, first_pfn: int, nr: int) -> list[tuple[int, Finding]]:
+        """Findings whose subject is one of some pages, with their places in the report."""
+        inside = range(first_pfn, first_pfn + nr)
+        return [(i, f) for i, f in enumerate(self.findings) if f.subject.pfn is not None and f.subject.pfn in inside]
+
+    def findings_of_mm(self, mm: int) -> list[tuple[int, Finding]]:
+        """Findings about an address space, a VMA or an entry of it, or about what it maps."""
+        return [
+            (i, f)
+            for i, f in enumerate(self.findings)
+            if f.subject.mm == mm or any(m.mm == mm for m in f.evidence.mappings)
+        ]
+
+    def process(self, mm_idx: int) -> str:
+        """Whose address space it is, in words."""
+        mms = self.snapshot.mms
+        pid = int(mms.pid[mm_idx])
+        return f"{pid} {clean_bytes(bytes(mms.comm[mm_idx]))}" if pid >= 0 else f"mm {int(mms.addr[mm_idx]):#x}"
+
+    def crumb(self, place: Place) -> str:
+        """A place's short name for the path shown on top."""
+        match place:
+            case MmPlace(mm_idx):
+                return self.process(mm_idx)
+            case VmaPlace(_, vma_idx):
+                return f"vma {int(self.snapshot.vmas.start[vma_idx]):#x}"
+            case _:
+                return place.title
+
+    def command(self, place: Place) -> str:
+        """The command that shows the same on the command line; "" when there is none."""
+        match place:
+            case MmPlace(mm_idx):
+                words = f"vmas {self._pid(mm_idx)}"
+            case VmaPlace(mm_idx, vma_idx, va):
+                start = int(self.snapshot.vmas.start[vma_idx])
+                words = f"va {self._pid(mm_idx)} {start if va is None else va:#x}"
+            case _:
+                words = place.command
+        return f"folioscope {self.options} {words}" if words else ""
+
+    def _pid(self, mm_idx: int) -> str:
+        mms = self.snapshot.mms
+        pid = int(mms.pid[mm_idx])
+        return str(pid) if pid >= 0 else f"{int(mms.addr[mm_idx]):#x}"
+
+
+def key_of(finding: Finding) -> str:
+    """What makes a finding the same in two checks: its rule and its subject."""
+    s = finding.subject
+    return f"{finding.rule} {s.kind} {s.pfn} {s.mm} {s.va} {s.vma} {s.address} {s.name}"

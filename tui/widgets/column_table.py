@@ -1,0 +1,269 @@
+"""A table of any number of rows: only rows in sight are formatted, headings sort, narrow terminals drop columns."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.widget import Widget
+
+from inspector.errors import FolioscopeError
+from inspector.text import cell_width
+from tui.rows import RowSource
+from tui.widgets.palette import shade_style
+
+_SAMPLE = 400
+_MAX_WIDTH = 60
+_GAP = 2
+
+
+class ColumnTable(ScrollView, can_focus=True):
+    """The table. Arrows move, Enter opens, ``<`` and ``>`` choose the column to sort by, ``,`` turns the order."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "move(-1)", "Up", show=False),
+        Binding("down", "move(1)", "Down", show=False),
+        Binding("pageup", "page(-1)", "Page up", show=False),
+        Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("home", "jump_to(0)", "First", show=False),
+        Binding("end", "jump_to(-1)", "Last", show=False),
+        Binding("enter", "choose", "Open"),
+        Binding("less_than_sign", "sort_next(-1)", "Sort", key_display="< >", show=False),
+        Binding("greater_than_sign", "sort_next(1)", "Sort by next column", show=False),
+        Binding("comma", "turn", "Turn the order round", show=False),
+    ]
+
+    cursor: reactive[int] = reactive(0)
+
+    class Moved(Message):
+        """The cursor stands on another row."""
+
+        def __init__(self, table: ColumnTable, row: int) -> None:
+            self.table, self.row = table, row
+            super().__init__()
+
+        @property
+        def control(self) -> ColumnTable:
+            """Who says so."""
+            return self.table
+
+    class Chosen(Moved):
+        """The row was chosen."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._rows: RowSource | None = None
+        self._widths: list[int] = []
+        self._shown: list[int] = []
+        self._sorted: tuple[int, bool] | None = None
+
+    @property
+    def rows(self) -> RowSource | None:
+        """What is shown."""
+        return self._rows
+
+    def show(self, rows: RowSource, cursor: int = 0) -> None:
+        """Show other rows."""
+        self._rows, self._sorted = rows, None
+        self.refill(cursor)
+
+    def show_again(self, rows: RowSource, words: str) -> None:
+        """Show newer rows of the same kind: filter, order and cursor stay."""
+        cursor, self._rows = self.cursor, rows
+        if words:
+            with suppress(FolioscopeError):
+                rows.filter(words)
+        if self._sorted is not None:
+            rows.sort(self._sorted[0], descending=self._sorted[1])
+        self.refill(cursor)
+
+    def filter_by(self, words: str, line: Widget) -> None:
+        """Narrow the rows; a line whose words are not understood is marked and changes nothing."""
+        if self._rows is None:
+            return
+        try:
+            self._rows.filter(words)
+        except FolioscopeError:
+            line.add_class("wrong")
+            return
+        line.remove_class("wrong")
+        self.refill()
+
+    def refill(self, cursor: int = 0) -> None:
+        """The rows were filtered or sorted otherwise."""
+        self._measure()
+        self.set_reactive(ColumnTable.cursor, max(0, min(cursor, len(self._rows or ()) - 1)))
+        self._into_view()
+        self.refresh()
+        self.post_message(self.Moved(self, self.cursor))
+
+    def _measure(self) -> None:
+        rows = self._rows
+        if rows is None:
+            return
+        n = len(rows)
+        step = max(1, n // _SAMPLE)
+        widths = [cell_width(c.title) + 1 for c in rows.columns]
+        for row in [*range(0, n, step)][: _SAMPLE + 1] + list(range(max(0, n - 20), n)):
+            for i, (text, _) in enumerate(rows.cells(row)):
+                widths[i] = max(widths[i], min(cell_width(text), _MAX_WIDTH))
+        self._widths = widths
+        self._fit()
+
+    def _fit(self) -> None:
+        """Drop columns until the rest fits."""
+        rows = self._rows
+        if rows is None:
+            return
+        shown, room = list(range(len(self._widths))), self.size.width or 80
+        while sum(self._widths[i] + _GAP for i in shown) - _GAP > room:
+            worst = max(shown, key=lambda i: rows.columns[i].drop)
+            if not rows.columns[worst].drop:
+                break
+            shown.remove(worst)
+        self._shown = shown
+        self.virtual_size = Size(min(self._total_width(), room), len(rows) + 1)
+
+    def _total_width(self) -> int:
+        return sum(self._widths[i] + _GAP for i in self._shown)
+
+    def on_resize(self, _event: events.Resize) -> None:
+        """Fit the columns into the new width."""
+        self._fit()
+        self._into_view()
+
+    def render_line(self, y: int) -> Strip:
+        """The headings, or one row (the line API: called for lines in sight only)."""
+        ground, dark = self.background_colors[1].hex6, self.app.current_theme.dark
+        plain = shade_style("", ground, dark=dark)
+        rows, width = self._rows, self.size.width
+        if rows is None:
+            return Strip.blank(width, plain)
+        if y == 0:
+            return self._heading(plain, width)
+        row = y - 1 + self.scroll_offset.y
+        if row >= len(rows):
+            text = "  no rows" if not len(rows) and y == 1 else ""
+            return Strip([Segment(text, shade_style("free", ground, dark=dark))]).extend_cell_length(width, plain)
+        here = row == self.cursor
+        extra = Style(reverse=self.has_focus, bold=True, underline=not self.has_focus) if here else Style()
+        cells = rows.cells(row)
+        segments = []
+        for i in self._shown:
+            text, shade = cells[i]
+            padded = _pad(text, self._widths[i], right=rows.columns[i].right)
+            segments.append(Segment(padded + " " * _GAP, shade_style(shade, ground, dark=dark) + extra))
+        return Strip(segments).adjust_cell_length(width, plain + extra)
+
+    def _heading(self, plain: Style, width: int) -> Strip:
+        rows = self._rows
+        segments = []
+        for i in self._shown if rows is not None else []:
+            assert rows is not None
+            mark = "" if self._sorted is None or self._sorted[0] != i else "▼" if self._sorted[1] else "▲"
+            title = _pad(rows.columns[i].title + mark, self._widths[i], right=rows.columns[i].right)
+            style = plain + Style(bold=True, dim=not mark)
+            segments.append(Segment(title + " " * _GAP, style))
+        return Strip(segments).adjust_cell_length(width, plain)
+
+    def watch_cursor(self) -> None:
+        """Keep the cursor in sight and tell where it is."""
+        self._into_view()
+        self.refresh()
+        self.post_message(self.Moved(self, self.cursor))
+
+    def validate_cursor(self, row: int) -> int:
+        """Never outside."""
+        return max(0, min(row, len(self._rows or ()) - 1))
+
+    def _into_view(self) -> None:
+        top, height = self.scroll_offset.y, max(1, self.size.height - 1)
+        if self.cursor < top:
+            self.scroll_to(y=self.cursor, animate=False, force=True)
+        elif self.cursor >= top + height:
+            self.scroll_to(y=self.cursor - height + 1, animate=False, force=True)
+
+    def on_focus(self) -> None:
+        """The cursor looks different."""
+        self.refresh()
+
+    def on_blur(self) -> None:
+        """The cursor looks different."""
+        self.refresh()
+
+    def action_move(self, rows: int) -> None:
+        """Rows further."""
+        self.cursor += rows
+
+    def action_page(self, pages: int) -> None:
+        """Screens further."""
+        self.cursor += pages * max(1, self.size.height - 2)
+
+    def action_jump_to(self, row: int) -> None:
+        """To the first or the last row."""
+        self.cursor = row if row >= 0 else len(self._rows or ()) - 1
+
+    def action_choose(self) -> None:
+        """Open the row."""
+        if self._rows is not None and len(self._rows):
+            self.post_message(self.Chosen(self, self.cursor))
+
+    def action_sort_next(self, step: int) -> None:
+        """Sort by another of the columns shown."""
+        if self._shown:
+            now = self._sorted[0] if self._sorted is not None else -1
+            at = self._shown.index(now) if now in self._shown else min(-step, 0)
+            self.sort_by(self._shown[(at + step) % len(self._shown)])
+
+    def action_turn(self) -> None:
+        """Turn the order round."""
+        if self._sorted is not None:
+            self.sort_by(self._sorted[0], descending=not self._sorted[1])
+
+    def sort_by(self, column: int, *, descending: bool | None = None) -> None:
+        """Sort by a column; numbers begin with the largest."""
+        if self._rows is None:
+            return
+        down = self._rows.columns[column].right if descending is None else descending
+        self._rows.sort(column, descending=down)
+        self._sorted = column, down
+        self.refill()
+
+    def on_click(self, event: events.Click) -> None:
+        """A click on a heading sorts, on a row moves, on the cursor opens."""
+        where = event.get_content_offset(self)
+        if where is None or self._rows is None:
+            return
+        if where.y == 0:
+            self._click_heading(where.x)
+            return
+        row = where.y - 1 + self.scroll_offset.y
+        if row < len(self._rows):
+            if row == self.cursor:
+                self.action_choose()
+            self.cursor = row
+
+    def _click_heading(self, x: int) -> None:
+        edge = 0
+        for i in self._shown:
+            edge += self._widths[i] + _GAP
+            if x < edge:
+                same = self._sorted is not None and self._sorted[0] == i
+                self.sort_by(i, descending=not self._sorted[1] if same and self._sorted else None)
+                return
+
+
+def _pad(text: str, width: int, *, right: bool) -> str:
+    space = width - cell_width(text)
+    if space < 0:
+        return text[: width - 1] + "…" if text.isascii() else text
+    return " " * space + text if right else text + " " * space

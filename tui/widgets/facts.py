@@ -1,0 +1,55 @@
+"""Names with values under one another, wrapped to the width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.content import Content
+from textual.widgets import Static
+
+from inspector.text import cell_width
+
+
+class Facts(Static):
+    """Names in quiet ink, values beside them; long values are wrapped under themselves."""
+
+    _facts: Sequence[tuple[str, str]] = ()
+
+    def show(self, facts: Sequence[tuple[str, str]]) -> None:
+        """Show names and values."""
+        self._facts = facts
+        self._lay_out()
+
+    def on_resize(self) -> None:
+        """Wrap for the new width."""
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        width = max((cell_width(name) for name, _ in self._facts), default=0)
+        room = max((self.content_size.width or 80) - width - 2, 10)
+        parts: list[Content] = []
+        for name, value in self._facts:
+            lines = wrapped(value, room)
+            head = Content.styled(name + " " * (width + 2 - cell_width(name)), "$text-muted")
+            parts += [Content.assemble(head, Content(lines[0]))]
+            parts += [Content(" " * (width + 2) + line) for line in lines[1:]]
+        self.update(Content("\n").join(parts))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A text in lines of some width; words longer than that are cut."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        rest = word
+        while cell_width(rest) > width:
+            if line:
+                lines.append(line)
+                line = ""
+            lines.append(rest[:width])
+            rest = rest[width:]
+        if line and cell_width(line) + 1 + cell_width(rest) > width:
+            lines.append(line)
+            line = rest
+        else:
+            line = f"{line} {rest}" if line else rest
+    return [*lines, line]

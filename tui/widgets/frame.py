@@ -1,0 +1,128 @@
+"""What stands around every screen: the tabs and the verdict on top, the way here, and work under way."""
+
+from __future__ import annotations
+
+from rich.segment import Segment
+from textual import events
+from textual.content import Content
+from textual.reactive import reactive
+from textual.strip import Strip
+from textual.widget import Widget
+from textual.widgets import Static
+
+from inspector.text import cell_width, clean
+
+TABS = (
+    ("overview", "Overview"),
+    ("findings", "Findings"),
+    ("processes", "Processes"),
+    ("folios", "Folios"),
+    ("memory", "Memory"),
+)
+"""Places that stand alone, in the order of the digits that lead to them."""
+
+Status = tuple[str, str]
+"""Words and the name of a component style: ok, warn, fail or busy."""
+
+_BAR = 8
+
+
+def bar(done: int, steps: int, width: int = _BAR) -> str:
+    """A bar of that many columns, with eighths of a column."""
+    eighths = max(0, min(width * 8, round(width * 8 * done / max(steps, 1))))
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(width, "░" if not rest or full + 1 <= width else "")
+
+
+class TopBar(Widget):
+    """Tabs on the left, what is known about the target on the right; both can be clicked."""
+
+    COMPONENT_CLASSES = {"bar--tab", "bar--here", "bar--key", "bar--ok", "bar--warn", "bar--fail", "bar--busy"}
+
+    here: reactive[str] = reactive("")
+    status: reactive[Status] = reactive(("", "ok"))
+
+    def _tabs(self) -> list[tuple[str, str, str, int]]:
+        """``(name, key, title, first column)`` of each tab."""
+        titles = [title for _, title in TABS]
+        if self.size.width < sum(len(t) + 5 for t in titles) + cell_width(self.status[0]) + 2:
+            titles = [t[:5].rstrip() for t in titles] if self.size.width < 60 else titles
+        out, at = [], 0
+        for i, ((name, _), title) in enumerate(zip(TABS, titles, strict=True), 1):
+            out.append((name, str(i), title, at))
+            at += len(title) + 4
+        return out
+
+    def render_line(self, y: int) -> Strip:
+        """The one line there is."""
+        segments, at = [], 0
+        for name, key, title, _ in self._tabs():
+            style = self.get_component_rich_style("bar--here" if name == self.here else "bar--tab")
+            mark = self.get_component_rich_style("bar--key") if name != self.here else style
+            segments += [Segment(f" {key} ", mark), Segment(f"{title} ", style)]
+            at += len(title) + 4
+        words, kind = self.status
+        room = max(self.size.width - at - 1, 0)
+        words = words if cell_width(words) <= room else words[: max(room - 1, 0)] + "…" * bool(room)
+        segments += [
+            Segment(" " * max(self.size.width - at - cell_width(words) - 1, 0), self.rich_style),
+            Segment(words, self.get_component_rich_style(f"bar--{kind}")),
+            Segment(" ", self.rich_style),
+        ]
+        return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
+
+    def on_click(self, event: events.Click) -> None:
+        """To the tab, or to the findings."""
+        for name, _, title, first in self._tabs():
+            if first <= event.x < first + len(title) + 4:
+                self.app.run_worker(self.app.run_action(f"go_to('{name}')"))
+                return
+        if event.x > self.size.width - cell_width(self.status[0]) - 2:
+            self.app.run_worker(self.app.run_action("go_to('findings')"))
+
+
+class Crumbs(Static):
+    """The way here; each step can be clicked."""
+
+    def show(self, target: str, steps: list[tuple[str, int]], *, ahead: bool) -> None:
+        """Show the way.
+
+        Args:
+            target: Name of what is looked at.
+            steps: Titles and their places in the history; the last is where we are.
+            ahead: Whether one can go forward.
+        """
+        hint = "  ] forward" if ahead else ""
+        room = max((self.size.width or 80) - cell_width(target) - len(hint) - 6, 20)
+        cut = False
+        while len(steps) > 1 and sum(cell_width(t) + 3 for t, _ in steps) > room:
+            steps, cut = steps[1:], True
+        parts = [Content.styled(clean(target), "$text-muted")]
+        if cut:
+            parts.append(Content.styled(" › …", "$text-disabled"))
+        for text, at in steps:
+            parts.append(Content.styled(" › ", "$text-disabled"))
+            here = at == steps[-1][1]
+            parts.append(Content.styled(clean(text), "bold" if here else f"$text-muted @click=app.turn_to({at})"))
+        parts.append(Content.styled(hint, "$text-disabled"))
+        self.update(Content.assemble(*parts))
+
+
+class Working(Static):
+    """What is being done while a screen waits; appears after a moment, so that quick work does not flicker."""
+
+    def show(self, told: tuple[str, int, int] | None) -> None:
+        """Show progress."""
+        if told is None:
+            self.update("")
+            return
+        what, done, steps = told
+        self.update(
+            Content.assemble(
+                (f"{what}\n\n", "bold"),
+                (f"{bar(done, steps, 32)}", "$primary"),
+                (f"  {done}/{steps}\n\n", "$text-muted"),
+                ("esc", "$accent"),
+                (" gives up and goes back; the other screens stay usable", "$text-muted"),
+            )
+        )
