@@ -19,7 +19,7 @@ from inspector.layout.flags import (
     VM_SHARED,
     VM_WRITE,
 )
-from inspector.rules.lost_vmas import lost_in
+from inspector.rules.lost_vmas import lost_in, vmas_leave
 from inspector.rules.registry import Violations, rule
 from inspector.rules.windows import mm_in_flight
 from inspector.snapshot import Snapshot
@@ -103,7 +103,8 @@ def vm_counters_mismatch(s: Snapshot) -> Violations:
            stack and private writable ones; locked_vm the pages of VM_LOCKED ones.
     Why:   mm/mmap.c, vm_stat_account(); mm/mlock.c, apply_vma_lock_flags().
     Then:  limits (RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, max_map_count) act on wrong numbers; a VMA was lost.
-    Silent when: the mm is being built, changed or torn down, or some of its VMAs could not be read.
+    Silent when: the mm is being built, changed or torn down (munmap counts at its end, when it holds mmap_lock for
+           reading only), or some of its VMAs could not be read.
     Look further: folioscope vmas PID
     """
     v, mms, n = s.vmas, s.mms, len(s.mms)
@@ -139,7 +140,7 @@ def vm_counters_mismatch(s: Snapshot) -> Violations:
         int((~known).sum()),
         "VMAs of some processes are missing" if not known.all() else "",
         depends=(("mm", rows), *_vmas_of(s, rows, first), *lost_in(s, rows)),
-        transient=s.mm_in_motion[rows],
+        transient=vmas_leave(s)[rows],
     )
 
 

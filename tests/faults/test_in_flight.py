@@ -12,6 +12,7 @@ from inspector.check.run import run_check
 from inspector.findings import Finding
 from inspector.layout.flags import VM_MAYWRITE, VM_SHARED
 from inspector.snapshot import Snapshot
+from inspector.tables.files import SHMEM
 from inspector.tables.i_mmap import writable_shares
 from tests.faults.catalogue import CATALOGUE
 from tests.faults.overlay import KERNELS, Patch, core_path, flags_xor, pfn_of, planted, put, sound, word
@@ -123,3 +124,30 @@ def test_a_file_sealed_against_writing_has_fewer_writers_than_none(path: str) ->
     assert told(path, put(s, int(spaces.addr[sealed]) + at, -1, 4)) == []
     found = told(path, put(s, int(spaces.addr[shared]) + at, -1, 4))
     assert [(f.rule, f.severity) for f in found] == [("i-mmap-writable-low", "fail")]
+
+
+def test_counters_of_an_mm_whose_munmap_ends_with_the_lock_held_for_reading(path: str) -> None:
+    s = sound(path)
+    mm = int(np.flatnonzero((s.mms.nr_tasks == 1) & ~s.mm_in_motion & ~s.mms.read_locked)[4])
+    address = mm_word(s, mm, "total_vm")
+    late = put(s, address, word(s, address) + 16)
+    (alone,) = told(path, late)
+    assert (alone.rule, alone.severity) == ("vm-counters-mismatch", "fail")
+    assert_only_in_flight(told(path, late, reader(s, mm)), "vm-counters-mismatch")
+
+
+def test_a_shmem_file_whose_holes_a_collapse_has_counted(path: str) -> None:
+    """collapse_file() calls shmem_charge() for the holes between the folios it has locked."""
+    s = sound(path)
+    c, entries, spaces = s.page_cache.cached, s.files.entries, s.files.spaces
+    of = entries.space_idx[c.entry_row]
+    small = np.bincount(of, weights=c.nr, minlength=len(spaces)) < 100
+    row = int(np.flatnonzero((spaces.kind[of] == SHMEM) & small[of] & ~c.locked & spaces.is_inode[of])[2])
+    space = int(of[row])
+    at = int(spaces.addr[space]) + s.layout.struct("struct address_space").field("nrpages").offset
+    lock = flags_xor(s, pfn_of(s, int(c.head_row[row])), "locked")
+    assert {f.severity for f in told(path, put(s, at, int(spaces.nrpages[space]) + 9))} == {"fail"}
+    ahead = told(path, put(s, at, int(spaces.nrpages[space]) + 9), lock)
+    assert_only_in_flight(ahead, "cache-nrpages-mismatch")
+    too_many = told(path, put(s, at, int(spaces.nrpages[space]) + 600), lock)
+    assert "cache-nrpages-mismatch" in {f.rule for f in too_many if f.severity == "fail"}
