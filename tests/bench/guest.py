@@ -1,10 +1,15 @@
-"""The large guest that speed is measured on: gigabytes of small pages, most of them shared by several processes."""
+"""The guests that speed is measured on, each with one program of its own.
+
+`large`: gigabytes of small pages, most of them shared by several processes. `forks`: many children of one parent, whose
+VMAs hang on its anon_vmas. `vmas`: one process with very many VMAs on one anon_vma, and a child that shares them.
+"""
 
 from __future__ import annotations
 
 import stat
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.guests.build import stop_idle
@@ -13,15 +18,48 @@ from tests.guests.errors import GuestError
 from tests.guests.initramfs import WARNINGS, Entry, encode_cpio, pick_modules
 from tests.guests.kernels import kernel_named
 from tests.guests.packages import fetch_kernel
-from tests.guests.qemu import Boot, Guest, booted
+from tests.guests.qemu import COMMAND_LINE, Boot, Guest, booted
 
 KERNEL = "7.3"
-MEMORY_MB = 6144
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Program:
+    """What one of these guests runs.
+
+    Attributes:
+        folder: Of its dumps.
+        name: Of its dump.
+        source: The C file.
+        memory_mb: Its memory.
+        arguments: Of the program.
+    """
+
+    folder: str
+    name: str
+    source: str
+    memory_mb: int
+    arguments: str = ""
 
 
 def large_dump() -> Path:
     """The dump of the large guest, built when this machine has none yet (a few minutes, 6 GB of disk)."""
-    target = guests_folder() / f"large-{KERNEL}" / "rest.elf"
+    return _dump(Program("large", "rest", "populate.c", 6144))
+
+
+def forks_dump(children: int) -> Path:
+    """The dump of a guest where one process has that many children (half a minute, 1 GB of disk)."""
+    return _dump(Program("scale", f"forks-{children}", "scale.c", 1024, f"forks {children}"))
+
+
+def vmas_dump(vmas: int) -> Path:
+    """The dump of a guest with a process of that many VMAs (half a minute, 1 GB of disk)."""
+    return _dump(Program("scale", f"vmas-{vmas}", "scale.c", 1024, f"vmas {vmas}"))
+
+
+def _dump(program: Program) -> Path:
+    target = guests_folder() / f"{program.folder}-{KERNEL}" / f"{program.name}.elf"
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -29,8 +67,15 @@ def large_dump() -> Path:
     with tempfile.TemporaryDirectory(prefix=".build-", dir=guests_folder()) as name:
         folder = Path(name)
         initramfs = folder / "initramfs"
-        initramfs.write_bytes(_initramfs(Path(unpacked.root), folder / "init"))
-        boot = Boot("large", unpacked.image, initramfs, memory_mb=MEMORY_MB, has_two_nodes=False)
+        initramfs.write_bytes(_initramfs(Path(unpacked.root), folder / "init", HERE / program.source))
+        boot = Boot(
+            program.name,
+            unpacked.image,
+            initramfs,
+            memory_mb=program.memory_mb,
+            has_two_nodes=False,
+            command_line=f"{COMMAND_LINE} -- {program.arguments}".rstrip(" -"),
+        )
         with booted(boot, _await_populated) as guest, guest.qmp() as qmp:
             stop_idle(qmp)
             qmp.dump(folder / "dump")
@@ -44,15 +89,14 @@ def _await_populated(guest: Guest) -> None:
     guest.wait_for("populated", 900)
 
 
-def _initramfs(root: Path, program: Path) -> bytes:
-    source = Path(__file__).with_name("populate.c")
+def _initramfs(root: Path, program: Path, source: Path) -> bytes:
     command = ["gcc", "-static", "-O2", *WARNINGS, "-o", str(program), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
-        raise GuestError("the large guest", f"gcc failed:\n{done.stderr.strip()}")
+        raise GuestError(f"the guest of {source.name}", f"gcc failed:\n{done.stderr.strip()}")
     module = dict(pick_modules(root)).get("qemu_fw_cfg")
     if module is None:
-        raise GuestError("the large guest", "its kernel has no module qemu_fw_cfg")
+        raise GuestError(f"the guest of {source.name}", "its kernel has no module qemu_fw_cfg")
     return encode_cpio(
         [
             Entry("dev", stat.S_IFDIR | 0o755),

@@ -15,7 +15,7 @@ from inspector.snapshot import Snapshot
 from inspector.tables.files import SHMEM
 from inspector.tables.i_mmap import writable_shares
 from tests.faults.catalogue import CATALOGUE
-from tests.faults.overlay import KERNELS, Patch, core_path, flags_xor, pfn_of, planted, put, sound, word
+from tests.faults.overlay import KERNELS, Patch, add, core_path, flags_xor, pfn_of, planted, put, sound, word
 
 
 @pytest.fixture(params=KERNELS)
@@ -151,3 +151,17 @@ def test_a_shmem_file_whose_holes_a_collapse_has_counted(path: str) -> None:
     assert_only_in_flight(ahead, "cache-nrpages-mismatch")
     too_many = told(path, put(s, at, int(spaces.nrpages[space]) + 600), lock)
     assert "cache-nrpages-mismatch" in {f.rule for f in too_many if f.severity == "fail"}
+
+
+def test_a_page_that_is_in_the_swap_cache_and_not_counted_yet(path: str) -> None:
+    """__swap_cache_alloc() of 7.x adds a locked folio, charges it, and counts it at its end."""
+    s = sound(path)
+    pfn = s.swap.slots.cache_pfn
+    small = s.folio_of_page[s.pages.memmap.rows(np.maximum(pfn, 0))] < 0
+    page = int(pfn[(pfn >= 0) & small][0])
+    items, start = s.layout.enum("enum node_stat_item"), s.layout.target.symbol("vm_node_stat")
+    assert start is not None
+    late = [add(s, start + 8 * items[name], -1) for name in ("NR_FILE_PAGES", "NR_SWAPCACHE")]
+    found = told(path, *late)
+    assert {(f.rule, f.severity) for f in found} == {("cache-counters-mismatch", "warn")}
+    assert_only_in_flight(told(path, *late, flags_xor(s, page, "locked")), "cache-counters-mismatch")
