@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format guests guest-packages test-guests silence bench fixtures lock clean
+.PHONY: help demo test lint types format guests guest-packages test-guests silence bench bench-scale fixtures lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -62,6 +62,9 @@ silence: $(VENV)/.dev guest-packages ## check racing guests at 20 random moments
 
 bench: $(VENV)/.dev ## measure speed and memory
 	$(BIN)/python -m tests.bench
+
+bench-scale: $(VENV)/.dev guest-packages ## measure many processes of one parent, and many VMAs in one process
+	$(BIN)/python -m tests.bench.scale
 
 fixtures: $(VENV)/.dev ## make tests/fixtures anew from the guests
 	$(BIN)/python -m tests.fixtures

@@ -18,9 +18,6 @@ CHUNK = 2 << 20
 HOLE = 4096
 """Granularity at which a failing read is retried: dumps drop whole pages."""
 
-_GAP = 512
-"""Two wanted pieces closer than this are fetched with one read."""
-
 
 class Reader(Protocol):
     """What `Memory` needs of a program: raw bytes by address."""
@@ -152,8 +149,10 @@ class Memory:
             return Raw(out, valid, addresses)
         order: I64 = np.argsort(addresses, kind="stable").astype(np.int64)
         ordered = addresses[order]
-        # A run ends where the next piece begins farther than a small gap, or where the run would exceed a chunk.
-        gap = ordered[1:] - ordered[:-1] > np.uint64(size + _GAP)
+        # Pieces in the same page or in neighbouring ones are one read: a call costs more than the bytes between them,
+        # and no page is read that holds none of them.
+        page = np.uint64(HOLE)
+        gap = ordered[1:] // page > (ordered[:-1] + np.uint64(size - 1)) // page + np.uint64(1)
         edges = np.concatenate([[0], np.flatnonzero(gap) + 1, [n]])
         for lo, hi in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             self._gather_run(ordered, order, lo, hi, out, valid, physical=physical)

@@ -76,16 +76,22 @@ def forget(core: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def cold_rmap(core: Path, pfn: int) -> float:
-    """Seconds of a whole process that answers ``folioscope rmap PFN``, nothing of the dump in memory before."""
+def cold_rmap(core: Path, pfn: int) -> tuple[float, float]:
+    """What a whole process costs that answers ``folioscope rmap PFN``, nothing of the dump in memory before.
+
+    Returns:
+        Seconds that passed, and seconds of a processor: fewer where others keep the machine busy.
+    """
     program = "from inspector.cli import main; raise SystemExit(main())"
     command = [sys.executable, "-c", program, "-c", str(core), "--types", "btf", "rmap", hex(pfn)]
     times = []
     for _ in range(ROUNDS):
         forget(core)
-        start = time.perf_counter()
+        start, before = time.perf_counter(), os.times()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        times.append(time.perf_counter() - start)
+        after = os.times()
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        times.append((time.perf_counter() - start, cpu))
     return min(times)
 
 
@@ -97,8 +103,8 @@ def compare(what: str, build: Callable[[int], Path], sizes: tuple[int, int], by:
         counts = ", ".join(f"{one.counts[name]:,} {name}" for name in ROWS)
         print(f"{size:,} {what}: {counts}")
         print(f"    check {one.seconds:.2f} s, {one.seconds / one.counts[by] * 1e6:.1f} us for each of {by}")
-        cold = cold_rmap(core, one.pfn)
-        print(f"    rmap {one.pfn:#x}, mapped {one.mappings:,} times, cold: {cold:.2f} s", flush=True)
+        passed, cpu = cold_rmap(core, one.pfn)
+        print(f"    rmap {one.pfn:#x}, mapped {one.mappings:,} times, cold: {passed:.2f} s, {cpu:.2f} s of a processor")
     more = found[1].counts[by] / found[0].counts[by]
     longer = found[1].seconds / found[0].seconds
     print(f"{more:.2f} times the {by} take {longer:.2f} times as long\n", flush=True)
