@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from inspector.arch.base import Kind
 from inspector.explain.numbers import OneFolio
 from inspector.snapshot import Snapshot
 from inspector.text import counted
+from inspector.walk.rss import entry_pages
 
 _KINDS = {
     "anon": "Anonymous memory of processes, found again through an anon_vma.",
@@ -48,8 +52,24 @@ def about(s: Snapshot, f: OneFolio, pfn: int) -> list[str]:
     if f.kind in ("zero", "huge zero"):
         rows = s.mappings_of(f.pfn, f.nr_pages)
         out.append(f"{counted(int(s.mappings.nr[rows].sum()), 'entry', 'entries')} show it; none is counted.")
-    elif f.is_hugetlb:
+    out += _standing_for(s, f)
+    if f.is_hugetlb:
         out.append("Of the counters of large folios it uses the entire and the large mapcount alone.")
     elif f.page_type:
         out.append("The word of _mapcount holds the page type.")
     return out
+
+
+def _standing_for(s: Snapshot, f: OneFolio) -> list[str]:
+    """Entries that are not present and stand for the folio: migration, poison, device."""
+    n = s.nonpresent
+    here = np.flatnonzero(
+        (n.pfn >= 0) & (n.pfn < f.pfn + f.nr_pages) & (n.pfn + entry_pages(s.layout, n.level) > f.pfn)
+    )
+    kinds, counts = np.unique(n.kind[here], return_counts=True)
+    words = [
+        f"{c} {Kind(k).name.lower().replace('_', ' ')}" for k, c in zip(kinds.tolist(), counts.tolist(), strict=True)
+    ]
+    if not words:
+        return []
+    return [f"Entries that are not present stand for it ({', '.join(words)}): only those of devices are counted."]

@@ -62,7 +62,11 @@ def ledger(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> list[Line]:
     if f.page_type:
         word = int(s.pages.mapcount_raw[f.head]) & 0xFFFFFFFF
         note = f"the word is no count but the page type: {f.page_type}"
-        out.append(Line("_mapcount", int(s.pages.mapcount_raw[f.head]), None, f"{word:#010x}", "", "none", note=note))
+        out.append(
+            Line(
+                "_mapcount", int(s.pages.mapcount_raw[f.head]), None, f"_mapcount = {word:#010x}", "", "none", note=note
+            )
+        )
     elif s.scheme is not None:
         mapped = f.mapped(s)
         if f.is_large:

@@ -7,9 +7,19 @@ from typing import Literal
 
 import numpy as np
 
+from inspector.columns import Mask
 from inspector.explain.lines import Verdict, runs
 from inspector.explain.numbers import OneFolio, standing_of
-from inspector.model.decisions import Decision, may_migrate, may_reclaim, may_split, on_fork, on_write_fault
+from inspector.layout.flags import VM_SHARED
+from inspector.model.decisions import (
+    Decision,
+    may_migrate,
+    may_reclaim,
+    may_split,
+    on_fork,
+    on_shared_write,
+    on_write_fault,
+)
 from inspector.snapshot import Snapshot
 from inspector.walk.references import ReferenceTerms
 
@@ -104,11 +114,22 @@ def decisions(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> list[tuple[str
                 found = on_write_fault(standing, exclusive=state == 2, huge=False)
                 out += [(_pages(f, where), found), (_pages(f, where), on_fork(standing, exclusive=state == 2))]
     elif f.total:
-        out.append(("", on_write_fault(standing, exclusive=False, huge=huge)))
+        shared = _in_shared_vma(s, f)
+        if not shared.all():
+            out.append(("", on_write_fault(standing, exclusive=False, huge=huge)))
+        if shared.any():
+            out.append(("", on_shared_write(standing)))
     if f.nr_pages > 1:
         out.append(("", may_split(standing)))
     out += [("", may_migrate(standing)), ("", may_reclaim(standing))]
     return out
+
+
+def _in_shared_vma(s: Snapshot, f: OneFolio) -> Mask:
+    """Which of the folio's mappings lie in VMAs that share what they write."""
+    vma = s.mappings.vma_idx[f.mapping_rows]
+    shared: Mask = (s.vmas.flags[np.maximum(vma, 0)] & np.uint64(VM_SHARED)) != 0
+    return shared & (vma >= 0)
 
 
 def _pages(f: OneFolio, where: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:

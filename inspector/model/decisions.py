@@ -82,6 +82,12 @@ def sum_text(s: Standing) -> str:
     return f"{' + '.join(words) or 'nothing'} = {s.expected}" if len(words) > 1 else words[0] if words else "0 expected"
 
 
+def on_shared_write(s: Standing) -> Decision:
+    """What a write through a shared mapping of a file does: mm/memory.c, do_shared_fault() and wp_page_shared()."""
+    source = "hugetlb_wp()" if s.is_hugetlb else "wp_page_shared()"
+    return Decision("write fault", "reuse", "a shared mapping writes to the page of the file itself", source)
+
+
 def on_write_fault(s: Standing, *, exclusive: bool, huge: bool) -> Decision:
     """What a write to a page through a read-only entry of a writable private VMA leads to.
 

@@ -7,9 +7,11 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from inspector.layout.flags import VM_SHARED
 from inspector.report.explain import Explanation, LedgerLine, build_explanation
 from inspector.report.explain_text import render_explanation
 from inspector.report.screen import Screen
+from inspector.walk.census import Sort
 from tests.explain.kinds import KINDS
 from tests.faults.overlay import KERNELS, core_path, pfn_of, sound
 from tests.faults.plants import small_anon
@@ -144,3 +146,19 @@ def test_pages_that_are_not_counted_say_what_they_are(kernel: str) -> None:
     zero = explained(kernel, "zero")
     assert "none is counted" in zero.about[-1]
     assert zero.mapping_rows > 0
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_write_to_a_file_goes_by_the_mapping(kernel: str) -> None:
+    s = sound(core_path("fixture", kernel))
+    m = s.mappings
+    shared = (s.vmas.flags[np.maximum(m.vma_idx, 0)] & np.uint64(VM_SHARED)) != 0
+    head = np.maximum(s.census.head_row, 0)
+    file = (s.pages.mapping[head] & np.uint64(3) == 0) & (s.pages.mapping[head] != 0) & (s.pages.type_[head] == 0)
+    file &= (s.census.sort == Sort.NORMAL) & (m.vma_idx >= 0)
+    answers = []
+    for wanted in (shared, ~shared):
+        e = build_explanation(s, int(m.pfn[np.flatnonzero(file & wanted)[0]]), check=False)
+        answers.append({d.answer for d in e.decisions if d.question == "write fault"})
+    assert "reuse" in answers[0]
+    assert "copy" in answers[1]
