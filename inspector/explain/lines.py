@@ -14,10 +14,12 @@ from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS
 from inspector.model import mm_ids
 from inspector.model.direction import Counter, Direction, meaning
 from inspector.model.ledger import Formula, Mapped, folio_formulas, page_formula, word_text
+from inspector.rules.windows import count_in_flight
 from inspector.snapshot import Snapshot
 from inspector.walk.references import TERMS, ReferenceTerms
 
-Verdict = Literal["ok", "WRONG", "not checked", ""]
+Verdict = Literal["ok", "WRONG", "in flight", "not checked", ""]
+"""``in flight``: differs, as it may while somebody works on the folio."""
 
 _COUNTERS = {
     "_large_mapcount": Counter.LARGE,
@@ -89,7 +91,7 @@ def _folio_lines(s: Snapshot, f: OneFolio, mapped: Mapped) -> list[Line]:
             note = word_text(stored) if stored >> 24 or stored != formula.expected_raw else ""
         else:
             stored, note = int(folios.entire_raw[f.folio]), ""
-        out.append(_judged(s, formula, stored, note))
+        out.append(_judged(s, f, formula, stored, note=note))
     if mapped.double_map:
         note = "one of several huge mappings was split: every page of an anonymous folio counts one more"
         out.append(Line("PG_double_map", 1, None, "PG_double_map is set", "", "none", note=note))
@@ -106,14 +108,14 @@ def _page_lines(s: Snapshot, f: OneFolio, mapped: Mapped) -> list[Line]:
         return []
     stored = s.pages.mapcount_raw[f.head : f.head + f.nr_pages].astype(np.int64)
     if not f.is_large:
-        if _is_lent(s, f):
+        if is_lent(s, f):
             note = "the owner of a movable page keeps something else here"
             return [Line("_mapcount", int(stored[0]), None, "_mapcount", "", "none", note=note)]
-        return [_judged(s, page_formula(s.scheme, mapped, int(f.pte[0]), small=True), int(stored[0]), "")]
+        return [_judged(s, f, page_formula(s.scheme, mapped, int(f.pte[0]), small=True), int(stored[0]))]
     out = []
     for at, n in runs(stored, f.pte.astype(np.int64)):
         formula = page_formula(s.scheme, mapped, int(f.pte[at]))
-        out.append(_judged(s, formula, int(stored[at]), "", (at, n)))
+        out.append(_judged(s, f, formula, int(stored[at]), at=(at, n)))
     return out
 
 
@@ -128,12 +130,14 @@ def runs(*columns: I64) -> list[tuple[int, int]]:
     return list(zip(starts.tolist(), np.diff(starts, append=nr).tolist(), strict=True))
 
 
-def _is_lent(s: Snapshot, f: OneFolio) -> bool:
+def is_lent(s: Snapshot, f: OneFolio) -> bool:
     """Whether a movable driver keeps something else in the word: zsmalloc before 6.10 (set_first_obj_offset())."""
     return int(s.pages.mapping[f.head]) & MAPPING_TAGS == MAPPING_MOVABLE and not f.total
 
 
-def _judged(s: Snapshot, formula: Formula, stored: int, note: str, at: tuple[int, int] = (-1, 0)) -> Line:
+def _judged(
+    s: Snapshot, f: OneFolio, formula: Formula, stored: int, *, note: str = "", at: tuple[int, int] = (-1, 0)
+) -> Line:
     """With page tables missing a value above the rebuilt one may well be right."""
     expected = formula.expected_raw
     verdict: Verdict = "ok" if stored == expected and s.tables_complete else "WRONG"
@@ -144,6 +148,8 @@ def _judged(s: Snapshot, formula: Formula, stored: int, note: str, at: tuple[int
         found = meaning(counter, Direction.TOO_HIGH if stored > expected else Direction.TOO_LOW)
         if found is not None:
             note = f"{found.name}: {found.reason}" + (f" ({note})" if note else "")
+            if found.transient and count_in_flight(s, np.array([f.head], np.int32))[0]:
+                verdict = "in flight"
     text = formula.text(stored if verdict != "not checked" else None)
     return Line(formula.counter, stored, expected, text, verdict, "equal", *at, dict(formula.terms), note)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from inspector.explain.lines import is_lent
 from inspector.explain.numbers import OneFolio
 from inspector.explain.sharing import Sharing
 from inspector.model import mm_ids
@@ -14,7 +15,7 @@ from inspector.walk.references import ReferenceTerms
 
 def looks_like(s: Snapshot, f: OneFolio, terms: ReferenceTerms, shared: list[Sharing]) -> list[str]:
     """Sentences, the simplest explanation first; none when nothing is wrong or too much is missing to say."""
-    if f.page_type or s.scheme is None or not s.tables_complete:
+    if f.page_type or s.scheme is None or not s.tables_complete or is_lent(s, f):
         return []
     names = _names(s, f)
     extra = int(terms.remainder[0]) if int(terms.refcount[0]) > 0 else None

@@ -16,7 +16,7 @@ from inspector.rules.refcount import cache_and_private
 from inspector.snapshot import Snapshot
 
 Relation = Literal["equal", "at least", "at most", "none"]
-Verdict = Literal["ok", "WRONG", "not checked", ""]
+Verdict = Literal["ok", "WRONG", "in flight", "not checked", ""]
 
 _SHOWN_RUNS = 1 << 20
 

@@ -20,14 +20,12 @@ from inspector.explain.numbers import OneFolio, one_folio, terms_of
 from inspector.explain.sharing import decisions, sharing
 from inspector.explain.suspects import suspects
 from inspector.findings import Finding
-from inspector.report.counters import MmIdSlot, mm_id_slots
+from inspector.report.counters import MmIdSlot, Verdict, mm_id_slots
 from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import PageRow, Place, build_place, page_rows
 from inspector.snapshot import Snapshot
 from inspector.walk.places import Reading
 from inspector.walk.references import TERMS, ReferenceTerms
-
-Verdict = Literal["ok", "WRONG", "not checked", ""]
 
 
 class LedgerLine(msgspec.Struct, frozen=True):
@@ -46,6 +44,7 @@ class LedgerLine(msgspec.Struct, frozen=True):
     terms: dict[str, int]
     """The parts of the sum."""
     verdict: Verdict
+    """"in flight": differs, as it may while somebody works on the folio; "": nothing is compared."""
     first: int
     """Of a counter that each page keeps, the first page of the folio that the line is about; else -1."""
     pages: int
@@ -174,6 +173,9 @@ def build_explanation(
     terms = terms_of(s, f)
     lines = [_line(x) for x in (*ledger(s, f, terms), *id_lines(s, f))]
     ids = mm_id_slots(s, f.folio, s.scheme, walked=True)
+    if any(x.verdict == "in flight" for x in lines):
+        # The slots move with the large mapcount.
+        ids = [msgspec.structs.replace(x, verdict="in flight") if x.verdict == "WRONG" else x for x in ids]
     marks = sharing(s, f)
     shared = [SharingRun(**asdict(x)) for x in marks]
     rows, total = mapping_rows(s, f.pfn, f.nr_pages, limit)
@@ -200,7 +202,7 @@ def build_explanation(
         mappings=rows,
         mapping_rows=total,
         findings=found,
-        looks_like=looks_like(s, f, terms, marks),
+        looks_like=looks_like(s, f, terms, marks) if "WRONG" in verdicts else [],
         tables_complete=s.tables_complete,
         exit_code=int(_exit(s, verdicts, found)),
     )

@@ -69,7 +69,7 @@ def _identity(screen: Screen, e: Explanation) -> Iterator[str]:
     )
 
 
-_STYLES = {"ok": "green", "WRONG": "fail", "not checked": "yellow", "": ""}
+_STYLES = {"ok": "green", "WRONG": "fail", "in flight": "yellow", "not checked": "yellow", "": ""}
 
 
 def _verdict(screen: Screen, verdict: str) -> str:

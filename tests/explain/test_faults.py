@@ -219,3 +219,17 @@ def test_pages_that_the_dump_lacks(kernel: str) -> None:
     e = build_explanation(Snapshot(target), pfn)
     assert (e.exit_code, e.head, e.ledger, e.references) == (4, None, [], None)
     assert "not in the dump" in text(e)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_work_in_flight_is_no_fault(kernel: str) -> None:
+    s = sound(core_path("fixture", kernel))
+    row = pick(small_anon(s, 1), "a private page", 7)
+    pfn = pfn_of(s, row)
+    e = explained(kernel, pfn, add(s, mapcount_at(s, row), 1, 4), flags_xor(s, pfn, "locked"))
+    (line,) = [x for x in e.ledger if x.counter == "_mapcount"]
+    assert (line.verdict, e.exit_code, e.looks_like) == ("in flight", 0, [])
+    assert [x.severity for x in e.findings] == ["info"]
+    # Too low is never in flight.
+    low = explained(kernel, pfn, add(s, mapcount_at(s, row), -1, 4), flags_xor(s, pfn, "locked"))
+    assert the_wrong(low).counter == "_mapcount"

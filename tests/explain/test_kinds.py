@@ -37,8 +37,8 @@ def test_a_sound_folio_is_explained(kernel: str, kind: str) -> None:
     assert e.head is not None
     assert e.about
     assert e.looks_like == []
-    verdicts = [{x.verdict for x in e.ledger}, {x.verdict for x in e.mm_ids}, {x.verdict for x in e.sharing}]
-    assert set.union(*verdicts) <= {"ok", ""}
+    verdicts = [*(x.verdict for x in e.ledger), *(x.verdict for x in e.mm_ids), *(x.verdict for x in e.sharing)]
+    assert set(verdicts) <= {"ok", ""}
     if e.references is not None:
         assert e.references.explained == sum(x.count for x in e.references.terms)
         assert e.references.explained + e.references.unexplained == e.references.stored == e.head.refcount
