@@ -20,6 +20,10 @@ COMMANDS = {
         "inspector.cli.explain:explain",
         "One folio accounted for: formulas, holders of references, decisions.",
     ),
+    "references": (
+        "inspector.cli.explain:references",
+        "Who holds the references of all folios, and what is left over.",
+    ),
     "page": ("inspector.cli.folio:page", "Struct pages: one, several, or ranges."),
     "va": ("inspector.cli.va:va", "One address of a process: page-table entries, VMA, page, other mappers."),
     "ps": ("inspector.cli.processes:ps", "Address spaces with their memory by kind."),

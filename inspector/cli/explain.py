@@ -1,4 +1,4 @@
-"""The command that accounts for one folio."""
+"""The commands that account for references: of one folio, and of all."""
 
 from __future__ import annotations
 
@@ -46,4 +46,31 @@ def explain(  # noqa: PLR0913  (one parameter an option)
         settings.output.json(report)
     else:
         settings.output.lines(render_explanation(settings.output.screen, report))
+    return report.exit_code
+
+
+@click.command(cls=DoorCommand, schemas=("inspector.report.references:ReferencesReport",))
+@click.option("--limit", type=click.IntRange(0), help="Folios to list; 0 for all. 20 in text, all in JSON.")
+@click.pass_obj
+def references(settings: Settings, limit: int | None) -> int:
+    """Add up who holds the references of all folios, and list those with references left over.
+
+    Looked at is user memory and the page cache. References left over keep a folio from being migrated, split or
+    reclaimed, and many of them may be a leak; explain tells more of each.
+    """
+    from inspector.check.run import prepare  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.cli.progress import Progress  # noqa: PLC0415
+    from inspector.report.references import build_references, render_references  # noqa: PLC0415
+
+    if limit is None and settings.format == "text":
+        limit = 20
+    with Progress(settings) as progress:
+        progress("opening", 0, 1)
+        snapshot = settings.snapshot()
+        prepare(snapshot, progress)
+        report = build_references(snapshot, limit or None)
+    if settings.format == "json":
+        settings.output.json(report)
+    else:
+        settings.output.lines(render_references(settings.output.screen, report))
     return report.exit_code

@@ -17,6 +17,7 @@ COMMAND_LINES = {
     "check": (),
     "folio": ("0x1000",),
     "explain": ("0x1000",),
+    "references": (),
     "page": ("0x1000-0x10ff",),
     "va": ("1", "0x400000"),
     "ps": (),

@@ -60,3 +60,19 @@ def test_a_broken_folio(run: Run, any_core: str, monkeypatch: pytest.MonkeyPatch
     wrong: list[dict[str, Any]] = [x for x in result.object["ledger"] if x["verdict"] == "WRONG"]
     assert [(x["counter"], x["stored"], x["expected"]) for x in wrong] == [("_mapcount", 1, 0)]
     assert [x["rule"] for x in result.object["findings"]] == ["mapcount-too-high"]
+
+
+def test_references_of_all_folios(run: Run, any_core: str) -> None:
+    found = run("references", "-c", any_core, "--format", "json").object
+    assert found["pins"] == found["pins_counted"] > 0
+    assert found["exact"] + found["left_folios"] == found["folios"]
+    assert (
+        sum(x["references"] for x in found["terms"]) + sum(x["unexplained"] for x in found["left"])
+        == (found["references"])
+    )
+    assert [x["unexplained"] for x in found["left"]] == [1, 1]
+    assert any("dump_user_range()" in x["likeliest"] for x in found["left"])
+    assert len(run("references", "--limit", "1", "-c", any_core, "--format", "json").object["left"]) == 1
+    text = run("references", "--limit", "1", "-c", any_core).out
+    assert "are explained to the last reference." in text
+    assert text.endswith("... and 1 more; --limit 0 lists all\n")

@@ -1,0 +1,159 @@
+"""References of all folios added up by who holds them, and the folios that have some left over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from inspector.columns import I64
+from inspector.errors import Exit
+from inspector.explain.lines import STRICT
+from inspector.explain.numbers import one_folio
+from inspector.explain.suspects import suspects
+from inspector.report.screen import Column, Screen, render_table
+from inspector.snapshot import Snapshot
+from inspector.tables.node_stats import node_stats
+from inspector.text import counted, grouped
+from inspector.walk.kinds import page_kinds
+from inspector.walk.references import PIN_BIAS, TERMS, ReferenceTerms
+
+
+class TermTotal(msgspec.Struct, frozen=True):
+    """One sort of holder over all folios."""
+
+    term: str
+    meaning: str
+    basis: Literal["found", "stored", "inferred"]
+    references: int
+    folios: int
+
+
+class LeftOver(msgspec.Struct, frozen=True):
+    """A folio whose references are not all explained."""
+
+    pfn: int
+    kind: str
+    refcount: int
+    explained: int
+    unexplained: int
+    """Negative when more holders were found than references."""
+    likeliest: str
+    """Who may hold them."""
+
+
+class ReferencesReport(msgspec.Struct, frozen=True):
+    """The object that ``references --format json`` prints."""
+
+    schema: Literal["folioscope.references/1"]
+    folios: int
+    """Folios of user memory and of the page cache that have references."""
+    references: int
+    exact: int
+    """Folios explained to the last reference."""
+    terms: list[TermTotal]
+    pins: int
+    """Pins by the folios' own counts."""
+    pins_counted: int | None
+    """NR_FOLL_PIN_ACQUIRED less NR_FOLL_PIN_RELEASED: the kernel's own number; null where it keeps none."""
+    left: list[LeftOver]
+    left_folios: int
+    """How many folios have references left over, or lack some; ``left`` may hold fewer."""
+    exit_code: int
+
+
+def build_references(s: Snapshot, limit: int | None = None) -> ReferencesReport:
+    """Add up the references of all folios.
+
+    Args:
+        s: A snapshot of the target.
+        limit: Folios with references left over that are listed at most, those that lack some and the farthest off
+            first; None for all.
+    """
+    t = s.reference_terms
+    rest = t.remainder
+    odd = np.flatnonzero(rest)
+    odd = odd[np.lexsort((t.rows[odd], -np.abs(rest[odd]), rest[odd] >= 0))]
+    least = sum((t.terms[name].astype(np.int64) for name in STRICT), np.zeros(len(t), np.int64))
+    stats = node_stats(s.layout)
+    counted_pins = None
+    if "NR_FOLL_PIN_ACQUIRED" in stats:
+        counted_pins = stats["NR_FOLL_PIN_ACQUIRED"] - stats["NR_FOLL_PIN_RELEASED"]
+    complete = s.tables_complete and not s.missing.counts
+    code = Exit.FINDINGS if (t.refcount < least).any() else Exit.CLEAN if complete else Exit.INCOMPLETE
+    return ReferencesReport(
+        schema="folioscope.references/1",
+        folios=len(t),
+        references=int(t.refcount.sum(dtype=np.int64)),
+        exact=int((rest == 0).sum()),
+        terms=[
+            TermTotal(name, meaning, basis, int(t.terms[name].sum(dtype=np.int64)), int((t.terms[name] > 0).sum()))
+            for name, basis, meaning in TERMS
+        ],
+        pins=_pins(s, t),
+        pins_counted=counted_pins,
+        left=_left(s, t, odd[:limit]),
+        left_folios=len(odd),
+        exit_code=int(code),
+    )
+
+
+def _pins(s: Snapshot, t: ReferenceTerms) -> int:
+    """Pins, of which one to a small folio is 1024 references."""
+    each = np.where(s.folio_of_page[t.rows] >= 0, 1, PIN_BIAS)
+    return int((t.terms["pins"] // each).sum())
+
+
+def _left(s: Snapshot, t: ReferenceTerms, odd: I64) -> list[LeftOver]:
+    kinds = page_kinds(s.layout, s.pages, s.folios, s.folio_of_page, t.rows[odd])
+    pfns = s.pages.memmap.pfns_of_rows(t.rows[odd])
+    explained, rest = t.explained[odd], t.remainder[odd]
+    return [
+        LeftOver(
+            int(pfns[i]),
+            str(kinds[i]),
+            int(t.refcount[at]),
+            int(explained[i]),
+            int(rest[i]),
+            suspects(s, one_folio(s, int(pfns[i])), int(rest[i]))[0],
+        )
+        for i, at in enumerate(odd.tolist())
+    ]
+
+
+_COLUMNS = (
+    Column("pfn", right=True, style="bold"),
+    Column("kind"),
+    Column("refs", right=True),
+    Column("explained", right=True),
+    Column("left", right=True),
+    Column("likeliest"),
+)
+
+
+def render_references(screen: Screen, r: ReferencesReport) -> Iterator[str]:
+    """The report for people."""
+    yield screen.paint("bold", f"{counted(r.folios, 'folio')}, {counted(r.references, 'reference')}")
+    columns = (Column("references", right=True), Column("folios", right=True), Column("held by"), Column("known"))
+    rows = [(grouped(x.references), grouped(x.folios), x.meaning, x.basis) for x in r.terms if x.references]
+    yield from render_table(screen, columns, rows, "  ")
+    yield ""
+    yield from screen.wrap(f"{grouped(r.exact)} of {counted(r.folios, 'folio')} are explained to the last reference.")
+    if r.pins_counted is not None:
+        same = "as" if r.pins == r.pins_counted else "but"
+        yield from screen.wrap(
+            f"{counted(r.pins, 'pin')} by the folios' own counts, {same} {grouped(r.pins_counted)} by the kernel's "
+            "counters (NR_FOLL_PIN_ACQUIRED less NR_FOLL_PIN_RELEASED)."
+        )
+    if not r.left:
+        return
+    yield ""
+    told = [
+        (f"{x.pfn:#x}", x.kind, str(x.refcount), str(x.explained), f"{x.unexplained:+d}", x.likeliest) for x in r.left
+    ]
+    yield from render_table(screen, _COLUMNS, told)
+    more = r.left_folios - len(r.left)
+    if more > 0:
+        yield f"... and {grouped(more)} more; --limit 0 lists all"
