@@ -9,6 +9,7 @@ import numpy as np
 
 from inspector.check.run import run_check
 from inspector.findings import Finding
+from inspector.rules import find_rule
 from inspector.snapshot import Snapshot
 from inspector.target import Target, open_core
 from tests.fixtures import fixture_path
@@ -60,6 +61,19 @@ def planted(path: str, *patches: Patch) -> Snapshot:
 def findings(path: str, *patches: Patch) -> list[Finding]:
     """What a whole check of the patched dump says."""
     return run_check(planted(path, *patches)).findings
+
+
+def only_finding(path: str, expected: str, *patches: Patch) -> Finding:
+    """The one finding of the patched dump; it must be that rule's, graded as the rule says."""
+    found = findings(path, *patches)
+    assert [f.rule for f in found] == [expected]
+    assert found[0].severity == find_rule(expected).severity
+    return found[0]
+
+
+def also_broken(path: str, expected: str, *patches: Patch) -> list[str]:
+    """The other rules that the one finding of the patched dump names."""
+    return only_finding(path, expected, *patches).evidence.also
 
 
 def slugs(path: str, *patches: Patch) -> list[str]:

@@ -12,7 +12,18 @@ from inspector.rules.entries import in_shared_vma, vma_has
 from inspector.rules.exclusive import exclusive_pages
 from inspector.walk.census import Sort
 from tests.faults.cow_plants import anon_pages, first_mapping, private_writable, shared_pages
-from tests.faults.overlay import KERNELS, RW, core_path, entry_xor, findings, flags_xor, pfn_of, planted, put, slugs
+from tests.faults.overlay import (
+    KERNELS,
+    RW,
+    also_broken,
+    core_path,
+    entry_xor,
+    flags_xor,
+    pfn_of,
+    planted,
+    put,
+    slugs,
+)
 from tests.faults.overlay import sound as sound_snapshot
 
 RULES = [
@@ -29,23 +40,6 @@ RULES = [
 ]
 
 
-@pytest.fixture(
-    params=[
-        *(pytest.param(("fixture", k), id=f"fixture-{k}") for k in KERNELS),
-        *(pytest.param(("rest", k), id=f"rest-{k}", marks=pytest.mark.guest) for k in KERNELS),
-    ]
-)
-def path(request: pytest.FixtureRequest) -> str:
-    return core_path(*request.param)
-
-
-def _one(path: str, expected: str, *patches: object) -> list[str]:
-    found = findings(path, *patches)  # type: ignore[arg-type]
-    assert [f.rule for f in found] == [expected]
-    assert found[0].severity == find_rule(expected).severity
-    return found[0].evidence.also
-
-
 @pytest.mark.parametrize("rule", RULES)
 def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
     found = find_rule(rule).function(sound_snapshot(path))
@@ -56,7 +50,9 @@ def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
 
 def test_exclusive_bit_on_a_shared_page(path: str) -> None:
     s = sound_snapshot(path)
-    also = _one(path, "exclusive-page-mapped-twice", flags_xor(s, pfn_of(s, int(shared_pages(s)[0])), "anon_exclusive"))
+    also = also_broken(
+        path, "exclusive-page-mapped-twice", flags_xor(s, pfn_of(s, int(shared_pages(s)[0])), "anon_exclusive")
+    )
     assert also == ["exclusive-page-in-several-mms"]
 
 
@@ -66,27 +62,27 @@ def test_exclusive_bit_on_a_shared_subpage(path: str) -> None:
     able = (folio >= 0) & anon_pages(s) & s.pages.is_tail & (s.census.page_mappings == 2)
     able &= s.census.entire[np.maximum(folio, 0)] == 0
     row = int(np.flatnonzero(able)[0])
-    _one(path, "exclusive-page-mapped-twice", flags_xor(s, pfn_of(s, row), "anon_exclusive"))
+    also_broken(path, "exclusive-page-mapped-twice", flags_xor(s, pfn_of(s, row), "anon_exclusive"))
 
 
 def test_exclusive_bit_on_a_tail_under_a_pmd(path: str) -> None:
     s = sound_snapshot(path)
     able = s.folios.is_anon & ~s.folios.is_hugetlb & (s.census.entire == 1) & (s.folio_totals == 1)
     pfn = int(s.folios.pfn[np.flatnonzero(able)[0]]) + 5
-    _one(path, "exclusive-page-mapped-twice", flags_xor(s, pfn, "anon_exclusive"))
+    also_broken(path, "exclusive-page-mapped-twice", flags_xor(s, pfn, "anon_exclusive"))
 
 
 def test_exclusive_bit_on_a_shared_hugetlb_folio(path: str) -> None:
     s = sound_snapshot(path)
     able = s.folios.is_anon & s.folios.is_hugetlb & (s.census.entire > 1)
     pfn = int(s.folios.pfn[np.flatnonzero(able)[0]])
-    _one(path, "exclusive-page-mapped-twice", flags_xor(s, pfn, "anon_exclusive"))
+    also_broken(path, "exclusive-page-mapped-twice", flags_xor(s, pfn, "anon_exclusive"))
 
 
 def test_exclusive_ksm_page(path: str) -> None:
     s = sound_snapshot(path)
     row = int(s.ksm_entries.head_row[0])
-    _one(path, "exclusive-ksm-page", flags_xor(s, pfn_of(s, row), "anon_exclusive"))
+    also_broken(path, "exclusive-ksm-page", flags_xor(s, pfn_of(s, row), "anon_exclusive"))
 
 
 def test_writable_entry_of_a_shared_page(path: str) -> None:
@@ -95,7 +91,7 @@ def test_writable_entry_of_a_shared_page(path: str) -> None:
     mark[shared_pages(s)] = True
     first = mark[s.pages.memmap.rows(s.mappings.pfn)]
     row = first_mapping(s, private_writable(s) & first & (s.mappings.level == Level.PTE))
-    _one(path, "writable-entry-without-exclusive", entry_xor(s, row, RW))
+    also_broken(path, "writable-entry-without-exclusive", entry_xor(s, row, RW))
 
 
 def test_writable_pmd_of_a_shared_folio(path: str) -> None:
@@ -106,14 +102,14 @@ def test_writable_pmd_of_a_shared_folio(path: str) -> None:
     for hugetlb in (False, True):
         kind = s.folios.is_hugetlb[np.maximum(folio, 0)] == hugetlb
         row = first_mapping(s, private_writable(s) & able & shared & kind)
-        _one(path, "writable-entry-without-exclusive", entry_xor(s, row, RW))
+        also_broken(path, "writable-entry-without-exclusive", entry_xor(s, row, RW))
 
 
 def test_writable_entry_of_a_ksm_page(path: str) -> None:
     s = sound_snapshot(path)
     e = s.ksm_entries
     ok = np.flatnonzero(private_writable(s)[e.mapping_row] & (e.va == s.mappings.va[e.mapping_row]))
-    also = _one(path, "writable-entry-without-exclusive", entry_xor(s, int(e.mapping_row[ok[0]]), RW))
+    also = also_broken(path, "writable-entry-without-exclusive", entry_xor(s, int(e.mapping_row[ok[0]]), RW))
     assert also == []
 
 
@@ -123,7 +119,7 @@ def test_exclusive_bit_lost_on_a_written_page(path: str) -> None:
     small = rows[(s.folio_of_page[rows] < 0) & (s.census.page_mappings[rows] == 1)]
     first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.census.bits & Bit.WRITE) != 0)
     row = first_mapping(s, first & (s.census.sort == Sort.NORMAL) & ((s.census.bits & Bit.PROT_NONE) == 0))
-    _one(path, "writable-entry-without-exclusive", flags_xor(s, int(s.mappings.pfn[row]), "anon_exclusive"))
+    also_broken(path, "writable-entry-without-exclusive", flags_xor(s, int(s.mappings.pfn[row]), "anon_exclusive"))
 
 
 def test_exclusive_bit_lost_on_a_pinned_page(path: str) -> None:
@@ -140,9 +136,9 @@ def test_writable_entry_in_a_readonly_vma(path: str) -> None:
     readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.census.sort == Sort.NORMAL)
     readonly &= (s.census.bits & Bit.PROT_NONE) == 0
     row = first_mapping(s, readonly & ~in_shared_vma(s) & (s.mappings.level == Level.PTE))
-    _one(path, "writable-entry-in-readonly-vma", entry_xor(s, row, RW))
+    also_broken(path, "writable-entry-in-readonly-vma", entry_xor(s, row, RW))
     row = first_mapping(s, readonly & in_shared_vma(s))
-    assert _one(path, "writable-entry-in-readonly-vma", entry_xor(s, row, RW)) == []
+    assert also_broken(path, "writable-entry-in-readonly-vma", entry_xor(s, row, RW)) == []
 
 
 def test_writable_private_file_page(path: str) -> None:
@@ -150,7 +146,7 @@ def test_writable_private_file_page(path: str) -> None:
     head = np.maximum(s.census.head_row, 0)
     file = (s.pages.mapping[head] != 0) & ((s.pages.mapping[head] & np.uint64(3)) == 0)
     row = first_mapping(s, private_writable(s) & file & (s.mappings.level == Level.PTE))
-    assert _one(path, "writable-private-file-page", entry_xor(s, row, RW)) == []
+    assert also_broken(path, "writable-private-file-page", entry_xor(s, row, RW)) == []
 
 
 def test_writable_watched_entry(path: str) -> None:
@@ -158,7 +154,7 @@ def test_writable_watched_entry(path: str) -> None:
     watched = ((s.census.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
     watched &= ((s.census.bits & Bit.PROT_NONE) == 0) & (s.census.sort == Sort.NORMAL)
     row = first_mapping(s, watched)
-    _one(path, "writable-watched-entry", entry_xor(s, row, RW))
+    also_broken(path, "writable-watched-entry", entry_xor(s, row, RW))
 
 
 def test_writable_zero_page(path: str) -> None:
@@ -168,7 +164,7 @@ def test_writable_zero_page(path: str) -> None:
         if level == Level.PTE:
             assert len(rows)
         for row in rows[:1]:
-            _one(path, "zero-page-writable", entry_xor(s, int(row), RW))
+            also_broken(path, "zero-page-writable", entry_xor(s, int(row), RW))
 
 
 def test_anonymous_page_in_a_shared_vma(path: str) -> None:

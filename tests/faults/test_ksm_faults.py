@@ -10,7 +10,7 @@ from inspector.report.ksm import build_ksm_report, rebuilt_totals
 from inspector.rules import find_rule
 from inspector.tables.ksm import CHAIN
 from tests.faults.ksm_plants import item_word, node_word
-from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, planted, put, word
+from tests.faults.overlay import KERNELS, add, also_broken, core_path, findings, planted, put, word
 from tests.faults.overlay import sound as sound_snapshot
 from tests.guests import guests_folder
 
@@ -23,22 +23,6 @@ RULES = [
     "ksm-tree-damaged",
     "ksm-zero-pages-mismatch",
 ]
-
-
-@pytest.fixture(
-    params=[
-        *(pytest.param(("fixture", k), id=f"fixture-{k}") for k in KERNELS),
-        *(pytest.param(("rest", k), id=f"rest-{k}", marks=pytest.mark.guest) for k in KERNELS),
-    ]
-)
-def path(request: pytest.FixtureRequest) -> str:
-    return core_path(*request.param)
-
-
-def _one(path: str, expected: str, *patches: Patch) -> list[str]:
-    found = findings(path, *patches)
-    assert [f.rule for f in found] == [expected]
-    return found[0].evidence.also
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -61,19 +45,19 @@ def test_every_entry_of_a_ksm_page_is_found_by_rmap(path: str) -> None:
 
 def test_kpfn_of_a_node(path: str) -> None:
     s = sound_snapshot(path)
-    assert _one(path, "ksm-node-mismatch", add(s, node_word(s, "kpfn"), 1)) == []
+    assert also_broken(path, "ksm-node-mismatch", add(s, node_word(s, "kpfn"), 1)) == []
 
 
 def test_length_of_a_list(path: str) -> None:
     s = sound_snapshot(path)
-    assert _one(path, "ksm-list-length", add(s, node_word(s, "rmap_hlist_len"), 1, 4)) == []
+    assert also_broken(path, "ksm-list-length", add(s, node_word(s, "rmap_hlist_len"), 1, 4)) == []
 
 
 def test_item_cut_off_a_list(path: str) -> None:
     s = sound_snapshot(path)
     head = node_word(s, "hlist")
     first = word(s, head)
-    also = _one(path, "ksm-list-length", put(s, head, word(s, first)))
+    also = also_broken(path, "ksm-list-length", put(s, head, word(s, first)))
     assert "ksm-totals-mismatch" in also
 
 
@@ -111,7 +95,7 @@ def test_chain_that_runs_in_a_circle(path: str) -> None:
     s = sound_snapshot(path)
     chain = int(s.ksm.nodes.addr[np.flatnonzero(s.ksm.nodes.kind == CHAIN)[0]])
     first = word(s, chain + s.layout.struct("struct ksm_stable_node").field("hlist").offset)
-    assert _one(path, "ksm-list-length", put(s, first, first)) == []
+    assert also_broken(path, "ksm-list-length", put(s, first, first)) == []
 
 
 def test_list_of_mms_that_runs_in_a_circle(path: str) -> None:
@@ -124,7 +108,7 @@ def test_list_of_mms_that_runs_in_a_circle(path: str) -> None:
 def test_address_of_an_item(path: str) -> None:
     s = sound_snapshot(path)
     row = int(s.ksm_entries.item_idx[0])
-    assert _one(path, "ksm-mapping-unreachable", add(s, item_word(s, row, "address"), 0x5000)) == []
+    assert also_broken(path, "ksm-mapping-unreachable", add(s, item_word(s, row, "address"), 0x5000)) == []
 
 
 def test_anon_vma_of_an_item(path: str) -> None:
@@ -132,7 +116,7 @@ def test_anon_vma_of_an_item(path: str) -> None:
     row = int(s.ksm_entries.item_idx[0])
     other = int(s.anon_rmap.anon_vmas.addr[0])
     assert other != int(s.ksm.items.anon_vma[row])
-    assert _one(path, "ksm-mapping-unreachable", put(s, item_word(s, row, "anon_vma"), other)) == []
+    assert also_broken(path, "ksm-mapping-unreachable", put(s, item_word(s, row, "anon_vma"), other)) == []
 
 
 def test_page_offset_of_an_item(path: str) -> None:
@@ -140,7 +124,7 @@ def test_page_offset_of_an_item(path: str) -> None:
     if not s.layout.struct("struct ksm_rmap_item").has("linear_page_index"):
         return
     row = int(s.ksm_entries.item_idx[0])
-    assert _one(path, "ksm-mapping-unreachable", put(s, item_word(s, row, "linear_page_index"), 0x123)) == []
+    assert also_broken(path, "ksm-mapping-unreachable", put(s, item_word(s, row, "linear_page_index"), 0x123)) == []
 
 
 def test_totals(path: str) -> None:
@@ -153,7 +137,7 @@ def test_counter_of_an_mm(path: str) -> None:
     s = sound_snapshot(path)
     mm = int(s.ksm.items.mm[0])
     address = mm + s.layout.struct("struct mm_struct").field("ksm_merging_pages").offset
-    assert _one(path, "ksm-mm-counters-low", put(s, address, 1)) == []
+    assert also_broken(path, "ksm-mm-counters-low", put(s, address, 1)) == []
 
 
 def test_zero_pages_of_an_mm(path: str) -> None:
@@ -162,7 +146,7 @@ def test_zero_pages_of_an_mm(path: str) -> None:
     if field is None:
         return
     mm = int(s.ksm.items.mm[0])
-    assert _one(path, "ksm-zero-pages-mismatch", add(s, mm + field.offset, 1)) == []
+    assert also_broken(path, "ksm-zero-pages-mismatch", add(s, mm + field.offset, 1)) == []
 
 
 @pytest.mark.parametrize("value", [0xFFFFFFFFFFFFFFFF, 0xDEAD000000000122])

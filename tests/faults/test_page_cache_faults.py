@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
-from inspector.findings import Finding
 from inspector.rules import find_rule
 from inspector.rules.page_cache import cached_totals
 from inspector.rules.registry import all_rules
@@ -16,32 +13,10 @@ from inspector.tables.node_stats import node_stats
 from inspector.walk.cache_view import cache_by_order, cache_of, find_spaces
 from inspector.walk.page_cache import find_entries
 from tests.faults.cache_plants import idle_entries, slot_address, space_word
-from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, page_word, put
+from tests.faults.overlay import add, only_finding, page_word, put
 from tests.faults.overlay import sound as sound_snapshot
 
 RULES = [r.slug for r in all_rules() if r.group == "page-cache"]
-
-
-@pytest.fixture(
-    params=[
-        *(pytest.param(("fixture", k), id=f"fixture-{k}") for k in KERNELS),
-        *(pytest.param(("rest", k), id=f"rest-{k}", marks=pytest.mark.guest) for k in KERNELS),
-    ]
-)
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield core_path(*request.param)
-
-
-@pytest.fixture(params=[pytest.param(k, marks=pytest.mark.guest) for k in KERNELS])
-def busy(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield core_path("busy", request.param)
-
-
-def _one(path: str, expected: str, *patches: Patch) -> Finding:
-    found = findings(path, *patches)
-    assert [f.rule for f in found] == [expected]
-    assert found[0].severity == find_rule(expected).severity
-    return found[0]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -74,7 +49,7 @@ def test_totals_of_a_busy_kernel_are_the_counters(busy: str) -> None:
 def test_nrpages(path: str, kind: int) -> None:
     s = sound_snapshot(path)
     space = int(s.files.entries.space_idx[idle_entries(s, kind)[0]])
-    found = _one(path, "cache-nrpages-mismatch", add(s, space_word(s, space, "nrpages"), 1))
+    found = only_finding(path, "cache-nrpages-mismatch", add(s, space_word(s, space, "nrpages"), 1))
     assert found.subject.kind == "address_space"
     assert found.evidence.also == []
 
@@ -85,7 +60,7 @@ def test_slot_leads_to_another_folio_of_the_file(path: str, kind: int) -> None:
     rows = idle_entries(s, kind)
     rows = rows[s.files.entries.space_idx[rows] == s.files.entries.space_idx[rows[0]]]
     at, _ = slot_address(s, int(rows[0]))
-    found = _one(path, "cache-entry-mismatch", put(s, at, int(s.files.entries.value[rows[2]])))
+    found = only_finding(path, "cache-entry-mismatch", put(s, at, int(s.files.entries.value[rows[2]])))
     assert found.evidence.also == ["cached-folio-missing"]
 
 
@@ -93,33 +68,33 @@ def test_slot_leads_to_a_folio_of_another_file(path: str) -> None:
     s = sound_snapshot(path)
     other = int(s.files.entries.value[idle_entries(s, SHMEM)[0]])
     at, _ = slot_address(s, int(idle_entries(s, FILE)[0]))
-    assert _one(path, "cache-entry-mismatch", put(s, at, other)).evidence.also == ["cached-folio-missing"]
+    assert only_finding(path, "cache-entry-mismatch", put(s, at, other)).evidence.also == ["cached-folio-missing"]
 
 
 def test_slot_emptied(path: str) -> None:
     s = sound_snapshot(path)
     at, _ = slot_address(s, int(idle_entries(s, SHMEM)[0]))
-    found = _one(path, "cache-nrpages-mismatch", put(s, at, 0))
+    found = only_finding(path, "cache-nrpages-mismatch", put(s, at, 0))
     assert found.evidence.also == ["cached-folio-missing", "cache-counters-mismatch"]
 
 
 def test_slot_leads_out_of_the_memory_map(path: str) -> None:
     s = sound_snapshot(path)
     at, _ = slot_address(s, int(idle_entries(s, SHMEM)[0]))
-    _one(path, "cache-tree-broken", put(s, at, s.layout.memory.direct_map_base + 0x1000))
+    only_finding(path, "cache-tree-broken", put(s, at, s.layout.memory.direct_map_base + 0x1000))
 
 
 def test_node_leads_to_itself(path: str) -> None:
     s = sound_snapshot(path)
     at, node = slot_address(s, int(idle_entries(s, SHMEM)[0]))
     shift = s.layout.struct("struct xa_node").field("shift")
-    _one(path, "cache-tree-broken", put(s, node + shift.offset, 6, 1), put(s, at, node | 2))
+    only_finding(path, "cache-tree-broken", put(s, node + shift.offset, 6, 1), put(s, at, node | 2))
 
 
 def test_index_of_a_cached_folio(path: str) -> None:
     s = sound_snapshot(path)
     pfn = int(s.files.entries.pfn[idle_entries(s, FILE)[0]])
-    found = _one(path, "cache-entry-mismatch", add(s, page_word(s, pfn, "__folio_index", "index"), 1))
+    found = only_finding(path, "cache-entry-mismatch", add(s, page_word(s, pfn, "__folio_index", "index"), 1))
     assert found.evidence.also == ["cached-folio-missing"]
 
 
@@ -127,14 +102,14 @@ def test_mapping_of_a_cached_folio(path: str) -> None:
     s = sound_snapshot(path)
     pfn = int(s.files.entries.pfn[idle_entries(s, FILE)[0]])
     other = int(s.files.spaces.addr[s.files.entries.space_idx[idle_entries(s, SHMEM)[0]]])
-    found = _one(path, "cache-entry-mismatch", put(s, page_word(s, pfn, "mapping"), other))
+    found = only_finding(path, "cache-entry-mismatch", put(s, page_word(s, pfn, "mapping"), other))
     assert found.evidence.also == ["cached-folio-missing"]
 
 
 def test_mapping_that_is_no_address_space(path: str) -> None:
     s = sound_snapshot(path)
     pfn = int(s.files.entries.pfn[idle_entries(s, FILE)[0]])
-    _one(path, "cache-entry-mismatch", add(s, page_word(s, pfn, "mapping"), 8))
+    only_finding(path, "cache-entry-mismatch", add(s, page_word(s, pfn, "mapping"), 8))
 
 
 def test_entries_are_found_by_index(path: str) -> None:

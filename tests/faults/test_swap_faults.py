@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
 from inspector.arch.base import Kind
-from inspector.findings import Finding
 from inspector.rules import find_rule
 from inspector.rules.registry import all_rules
 from inspector.tables.files import SHMEM
 from inspector.tables.vmalloc import vmalloc_pfns
 from inspector.walk.swap_view import find_slot, slot_exists, slot_users, swap_devices
-from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, flags_xor, page_word, planted, put, word
+from tests.faults.overlay import (
+    Patch,
+    add,
+    findings,
+    flags_xor,
+    only_finding,
+    page_word,
+    planted,
+    put,
+    word,
+)
 from tests.faults.overlay import sound as sound_snapshot
 from tests.faults.swap_plants import (
     cluster_address,
@@ -29,28 +36,6 @@ from tests.faults.swap_plants import (
 
 GROUPS = ("swap", "swap-cache", "nonpresent")
 RULES = [r.slug for r in all_rules() if r.group in GROUPS]
-
-
-@pytest.fixture(
-    params=[
-        *(pytest.param(("fixture", k), id=f"fixture-{k}") for k in KERNELS),
-        *(pytest.param(("rest", k), id=f"rest-{k}", marks=pytest.mark.guest) for k in KERNELS),
-    ]
-)
-def path(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield core_path(*request.param)
-
-
-@pytest.fixture(params=[pytest.param(k, marks=pytest.mark.guest) for k in KERNELS])
-def busy(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield core_path("busy", request.param)
-
-
-def _one(path: str, expected: str, *patches: Patch) -> Finding:
-    found = findings(path, *patches)
-    assert [f.rule for f in found] == [expected]
-    assert found[0].severity == find_rule(expected).severity
-    return found[0]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -78,7 +63,7 @@ def test_every_entry_has_its_slot(path: str) -> None:
 def test_count_raised(path: str, cached: bool) -> None:
     s = sound_snapshot(path)
     row = int(slots_used_by(s, users=1, cached=cached)[0])
-    found = _one(path, "swap-count-high", count_changed(s, row, 1))
+    found = only_finding(path, "swap-count-high", count_changed(s, row, 1))
     assert (found.observed["count"], found.expected["count"]) == (2, 1)
 
 
@@ -86,27 +71,29 @@ def test_count_raised(path: str, cached: bool) -> None:
 def test_count_lowered(path: str, users: int) -> None:
     s = sound_snapshot(path)
     row = int(slots_used_by(s, users=users, cached=False)[0])
-    found = _one(path, "swap-count-low", count_changed(s, row, -1))
+    found = only_finding(path, "swap-count-low", count_changed(s, row, -1))
     assert (found.observed["count"], found.expected["count"]) == (users - 1, users)
 
 
 def test_exclusive_bit_on_an_entry_of_a_shared_slot(path: str) -> None:
     s = sound_snapshot(path)
     slot = int(slots_used_by(s, users=3)[0])
-    _one(path, "exclusive-swap-entry-shared", entry_changed(s, int(users_of(s, slot)[0]), 1 << 3))
+    only_finding(path, "exclusive-swap-entry-shared", entry_changed(s, int(users_of(s, slot)[0]), 1 << 3))
 
 
 def test_all_entries_of_a_shared_slot_exclusive(path: str) -> None:
     s = sound_snapshot(path)
     slot = int(slots_used_by(s, users=2)[0])
-    found = _one(path, "exclusive-swap-entry-shared", *(entry_changed(s, int(r), 1 << 3) for r in users_of(s, slot)))
+    found = only_finding(
+        path, "exclusive-swap-entry-shared", *(entry_changed(s, int(r), 1 << 3) for r in users_of(s, slot))
+    )
     assert found.count == 2
 
 
 def test_entry_beyond_the_device(path: str) -> None:
     s = sound_snapshot(path)
     row = int(users_of(s, int(slots_used_by(s, users=1, cached=False)[0]))[0])
-    found = _one(path, "swap-entry-without-slot", entry_changed(s, row, 1 << 40))
+    found = only_finding(path, "swap-entry-without-slot", entry_changed(s, row, 1 << 40))
     assert found.evidence.also == ["swap-count-high"]
 
 
@@ -114,7 +101,7 @@ def test_entry_of_a_device_that_is_not_there(path: str) -> None:
     s = sound_snapshot(path)
     row = int(users_of(s, int(slots_used_by(s, users=1, cached=False)[0]))[0])
     assert (
-        _one(path, "swap-entry-without-slot", entry_changed(s, row, 4 << 59)).observed["slot"]
+        only_finding(path, "swap-entry-without-slot", entry_changed(s, row, 4 << 59)).observed["slot"]
         == "no slot of a device in use"
     )
 
@@ -126,7 +113,7 @@ def test_entry_moved_to_another_slot(path: str) -> None:
     assert slots.device_idx[one] == slots.device_idx[other]
     # The offset lies inverted from bit 9 on: turning bits over turns the same bits of the offset over.
     bits = (int(slots.offset[one]) ^ int(slots.offset[other])) << 9
-    found = _one(path, "swap-count-low", entry_changed(s, int(users_of(s, one)[0]), bits))
+    found = only_finding(path, "swap-count-low", entry_changed(s, int(users_of(s, one)[0]), bits))
     assert found.evidence.also[0] == "swap-count-high"
     assert found.evidence.also[1:] in ([], ["exclusive-swap-entry-shared"])
 
@@ -142,25 +129,25 @@ def test_swap_cache_leads_to_another_folio(path: str) -> None:
         patch = put(s, address, word(s, address) + ((new - old) << 2))
     else:
         patch = swapper_patch(s, one, other)
-    assert _one(path, "swapcache-slot-mismatch", patch).evidence.also == ["swapcache-folio-unlisted"]
+    assert only_finding(path, "swapcache-slot-mismatch", patch).evidence.also == ["swapcache-folio-unlisted"]
 
 
 def test_cached_folio_without_its_flag(path: str) -> None:
     s = sound_snapshot(path)
     pfn = int(s.swap.slots.cache_pfn.max())
-    _one(path, "swapcache-slot-mismatch", flags_xor(s, pfn, "swapcache"))
+    only_finding(path, "swapcache-slot-mismatch", flags_xor(s, pfn, "swapcache"))
 
 
 def test_swap_entry_of_a_folio(path: str) -> None:
     s = sound_snapshot(path)
     pfn = int(s.swap.slots.cache_pfn.max())
-    found = _one(path, "swapcache-slot-mismatch", add(s, page_word(s, pfn, "private"), 1))
+    found = only_finding(path, "swapcache-slot-mismatch", add(s, page_word(s, pfn, "private"), 1))
     assert found.subject.kind == "swap_slot"
 
 
 def test_lazyfree_folio_in_the_swap_cache(path: str) -> None:
     s = sound_snapshot(path)
-    _one(path, "lazyfree-in-swapcache", flags_xor(s, int(s.swap.slots.cache_pfn.max()), "swapbacked"))
+    only_finding(path, "lazyfree-in-swapcache", flags_xor(s, int(s.swap.slots.cache_pfn.max()), "swapbacked"))
 
 
 def test_slot_marked_as_cached(path: str) -> None:
@@ -168,7 +155,7 @@ def test_slot_marked_as_cached(path: str) -> None:
     if has_table(s):
         pytest.skip("a swap table names the folio instead of a mark")
     row = int(slots_used_by(s, users=1, cached=False)[0])
-    _one(path, "swap-slot-held-by-nobody", add(s, slot_address(s, row), 0x40, 1))
+    only_finding(path, "swap-slot-held-by-nobody", add(s, slot_address(s, row), 0x40, 1))
 
 
 def test_slots_in_use(path: str) -> None:
@@ -176,13 +163,13 @@ def test_slots_in_use(path: str) -> None:
     struct, row = s.layout.struct("struct swap_info_struct"), 0
     field = struct.field("inuse_pages.counter", "inuse_pages")
     address = int(s.swap.devices.addr[row]) + field.offset
-    found = _one(path, "swap-inuse-mismatch", add(s, address, 1, field.size))
+    found = only_finding(path, "swap-inuse-mismatch", add(s, address, 1, field.size))
     assert found.subject.kind == "swap_device"
 
 
 def test_free_swap(path: str) -> None:
     s = sound_snapshot(path)
-    _one(path, "swap-free-mismatch", add(s, s.layout.symbol("nr_swap_pages"), 3))
+    only_finding(path, "swap-free-mismatch", add(s, s.layout.symbol("nr_swap_pages"), 3))
 
 
 def test_mark_of_shmem(path: str) -> None:
@@ -191,7 +178,7 @@ def test_mark_of_shmem(path: str) -> None:
         pytest.skip("swap tables count shmem's references")
     row = int(slots_used_by(s, users=1, cached=False)[0])
     address = slot_address(s, row)
-    _one(path, "shmem-swap-slot-mismatch", put(s, address, 0xBF, 1))
+    only_finding(path, "shmem-swap-slot-mismatch", put(s, address, 0xBF, 1))
 
 
 def test_swapped_pages_of_a_shmem_file(path: str) -> None:
@@ -200,7 +187,7 @@ def test_swapped_pages_of_a_shmem_file(path: str) -> None:
     row = int(np.flatnonzero((spaces.kind == SHMEM) & (spaces.swapped > 0))[0])
     info = s.layout.struct("struct shmem_inode_info")
     address = int(spaces.host[row]) - info.field("vfs_inode").offset + info.field("swapped").offset
-    _one(path, "shmem-swapped-mismatch", add(s, address, 1))
+    only_finding(path, "shmem-swapped-mismatch", add(s, address, 1))
 
 
 def test_count_with_further_digits(path: str) -> None:
@@ -260,7 +247,7 @@ def test_poison_entry_to_a_sound_page(path: str) -> None:
     rows = np.flatnonzero(s.nonpresent.kind == Kind.HWPOISON)
     if not len(rows):
         pytest.skip("no poison entry on this kernel")
-    _one(path, "poison-entry-to-sound-page", flags_xor(s, int(s.nonpresent.pfn[rows[0]]), "hwpoison"))
+    only_finding(path, "poison-entry-to-sound-page", flags_xor(s, int(s.nonpresent.pfn[rows[0]]), "hwpoison"))
 
 
 def test_markers_in_a_vma_that_nobody_watches(path: str) -> None:
@@ -271,7 +258,7 @@ def test_markers_in_a_vma_that_nobody_watches(path: str) -> None:
     vma = int(n.vma_idx[rows[0]])
     field = s.layout.struct("struct vm_area_struct").field("vm_flags", "flags.__vma_flags[0]", "flags")
     patch = put(s, int(s.vmas.addr[vma]) + field.offset, int(s.vmas.flags[vma]) & ~(1 << 12))
-    found = _one(path, "marker-in-wrong-vma", patch)
+    found = only_finding(path, "marker-in-wrong-vma", patch)
     assert found.count == int((n.vma_idx[rows] == vma).sum())
 
 
