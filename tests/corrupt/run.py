@@ -14,10 +14,11 @@ import msgspec
 import numpy as np
 
 from inspector.check.run import run_check
-from inspector.errors import FolioscopeError
+from inspector.errors import Exit, FolioscopeError
 from inspector.report.check import render_report
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
+from tests.corrupt.commands import Commands, run_command
 from tests.corrupt.edits import Edit, Editor, pages_of_kdump
 from tests.faults.overlay import KERNELS, core_path, planted
 
@@ -55,6 +56,7 @@ class Outcome:
 class _Bench:
     path: str
     editor: Editor
+    commands: Commands
     seconds: float
 
 
@@ -62,7 +64,8 @@ class _Bench:
 def _bench(kernel: str) -> _Bench:
     path = core_path("fixture", kernel)
     clean = min(_timed(path, ())[1] for _ in range(3))
-    return _Bench(path, Editor(planted(path), pages_of_kdump(path)), clean)
+    s = planted(path)
+    return _Bench(path, Editor(s, pages_of_kdump(path)), Commands(s), clean)
 
 
 def _timed(path: str, patches: tuple[object, ...]) -> tuple[list[str], float]:
@@ -72,6 +75,16 @@ def _timed(path: str, patches: tuple[object, ...]) -> tuple[list[str], float]:
     msgspec.json.encode(report)
     list(render_report(Screen(), report))
     return [f.rule for f in report.findings], time.process_time() - start
+
+
+def _ask(bench: _Bench, edit: Edit, words: list[str], outcome: Outcome) -> None:
+    """Run another command on the damaged dump as well."""
+    outcome.what += f"; {' '.join(words)}"
+    start = time.process_time()
+    code = run_command(bench.path, edit.patches, words)
+    outcome.seconds = max(outcome.seconds, time.process_time() - start)
+    if code not in tuple(Exit):
+        outcome.result, outcome.detail = "traceback", f"exit code {code}"
 
 
 def _alarm(_number: int, _frame: FrameType | None) -> None:
@@ -97,6 +110,7 @@ def run_one(number: int, seed: int = 0) -> Outcome:
     try:
         outcome.rules, outcome.seconds = _timed(bench.path, edit.patches)
         outcome.result = "found" if outcome.rules else "missed" if edit.must_find else "silent"
+        _ask(bench, edit, bench.commands.some(rng), outcome)
         if outcome.seconds > bound:
             outcome.result, outcome.detail = "hang", f"{outcome.seconds:.1f} s, {bench.seconds:.2f} s when sound"
     except HangError:
