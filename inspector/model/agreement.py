@@ -1,0 +1,107 @@
+"""Whether a state is what its own mappings say it must be: the operations held against the closed form."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from inspector.columns import I32
+from inspector.model import mm_ids
+from inspector.model.expect import Rebuilt, expect
+from inspector.model.state import Folio, Kind, Stats
+from inspector.model.stats import Places, RssKind, expect_node_stats, expect_rss
+
+
+def rebuilt_of(folio: Folio) -> tuple[Rebuilt, I32]:
+    """What the page tables would say of it, and which folio each of its pages is of (-1 for a small one)."""
+    mapped = np.zeros(folio.nr, np.int32)
+    for (_, page), n in folio.ptes:
+        mapped[page] += n
+    rows = 1 if folio.is_large or folio.kind.is_hugetlb else 0
+    rebuilt = Rebuilt(
+        page_mappings=mapped,
+        head_row=np.zeros(rows, np.int64),
+        order=np.full(rows, folio.order, np.uint8),
+        entire=np.full(rows, sum(n for _, n in folio.huge), np.int32),
+        is_hugetlb=np.full(rows, folio.kind.is_hugetlb),
+        is_anon=np.full(rows, folio.kind.is_anon),
+        double_map=np.full(rows, folio.double_map),
+    )
+    return rebuilt, np.full(folio.nr, rows - 1, np.int32)
+
+
+def disagreements(folio: Folio, *, stats: bool = True) -> list[str]:
+    """Each counter that is not what the mappings demand, in words; empty for a sound state.
+
+    Args:
+        folio: The state, with no operation under way.
+        stats: Compare the node counters too. On 6.1 they are inexact once a PTE was added to a THP that a PMD maps.
+    """
+    rebuilt, owner = rebuilt_of(folio)
+    expected = expect(folio.scheme, rebuilt, owner)
+    out = []
+
+    def told(name: str, stored: object, wanted: object) -> None:
+        if stored != wanted:
+            out.append(f"{name}: {stored}, but {wanted} by its mappings")
+
+    told("_mapcount", list(folio.pages), expected.page_mapcount_raw.tolist())
+    if len(rebuilt.order):
+        told("entire mapcount", folio.entire, int(expected.entire_raw[0]))
+        told("_large_mapcount", folio.large, int(expected.large_raw[0]))
+        told("_nr_pages_mapped", folio.word, int(expected.word_raw[0]))
+    else:
+        told("counters of a large folio", (folio.entire, folio.large, folio.word), (-1, -1, 0))
+    out += _slots(folio)
+    if stats:
+        places = Places(
+            owner,
+            np.zeros(folio.nr, np.int8),
+            np.full(folio.nr, folio.kind.is_anon),
+            np.zeros(len(rebuilt.order), np.int8),
+            np.full(len(rebuilt.order), folio.kind is Kind.SHMEM),
+        )
+        found = expect_node_stats(folio.scheme, rebuilt, expected, places, 1, folio.pmd_order)
+        for name in Stats.__dataclass_fields__:
+            told(name, getattr(folio.stats, name), int(getattr(found, name)[0]))
+    told("rss", dict(folio.rss), _rss(folio))
+    told("references", folio.refcount, 1 + folio.total)
+    return out
+
+
+def _slots(folio: Folio) -> list[str]:
+    if not folio.scheme.has_mm_ids or not folio.is_large:
+        return []
+    (id0, count0), (id1, count1) = folio.slots
+    word = id0 | id1 << 32 | folio.shared << 63
+    slots = mm_ids.Slots(np.array([word], np.uint64), np.array([count0]), np.array([count1]))
+    mms = sorted({mm for (mm, _), _ in folio.ptes} | {mm for mm, _ in folio.huge})
+    truth = mm_ids.Credits(
+        np.array([folio.kind.is_hugetlb]),
+        np.zeros(len(mms), np.int64),
+        np.array(mms, np.int64),
+        np.array([folio.mapped_by(mm) for mm in mms], np.int64),
+        np.array(mms, np.uint64),
+    )
+    return [f"mm ids: {reason.value}" for reason, mask in mm_ids.violations(slots, truth).items() if mask[0]]
+
+
+def _rss(folio: Folio) -> dict[int, int]:
+    """Pages that each mm must be charged, by the closed form."""
+    if folio.kind.is_hugetlb:
+        return {}
+    pages: Counter[int] = Counter()
+    for (mm, _), n in folio.ptes:
+        pages[mm] += n
+    for mm, n in folio.huge:
+        pages[mm] += n * folio.nr
+    for mm, n in folio.migration:
+        pages[mm] += n
+    mms = sorted(pages)
+    if not mms:
+        return {}
+    kind = RssKind.ANON if folio.kind.is_anon else RssKind.SHMEM if folio.kind is Kind.SHMEM else RssKind.FILE
+    rows = np.arange(len(mms))
+    sums = expect_rss(rows, np.full(len(mms), kind), np.array([pages[mm] for mm in mms]), len(mms))
+    return {mm: int(n) for mm, n in zip(mms, sums.sum(axis=1), strict=True)}
