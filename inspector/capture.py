@@ -209,11 +209,18 @@ def _read_btf(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> None:
         recording_program(target, recorder, vmcoreinfo).read(start, stop - start)
 
 
+_LEFT_OUT = ("gathered", "reference_terms")
+"""Facts of a snapshot that are drawn from kernel stacks: these keep registers and remains of what processes passed to
+the kernel, and have no place in a capture."""
+
+
 def _read_all(s: Snapshot) -> None:
     """Have every table and every lazily found fact built: what is added to the snapshot later is in without a word."""
     for owner in (s, s.layout, s.target):
         for name in dir(type(owner)):
-            if not name.startswith("_") and isinstance(getattr(type(owner), name), (property, cached_property)):
+            if name.startswith("_") or name in _LEFT_OUT:
+                continue
+            if isinstance(getattr(type(owner), name), (property, cached_property)):
                 with suppress(*_UNREADABLE):
                     getattr(owner, name)
 

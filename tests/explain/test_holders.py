@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from inspector.capture import capture
 from inspector.snapshot import Snapshot
 from inspector.tables.batches import BATCHES
 from inspector.tables.mmu_gather import _entries
+from inspector.target import open_core
 from tests.faults.overlay import KERNELS, core_path, planted, put, sound
 
 WILD = 0xDEAD_BEEF_0000_1230
@@ -111,3 +115,13 @@ def test_a_gather_is_found_on_its_stack(kernel: str) -> None:
     # What was unmapped has no entry in that mm any more, but the reference is still held.
     rows = s.pages.memmap.rows(g.pfn)
     assert (s.pages.refcount[s.pages.head_row[rows]] > 0).all()
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("kernel", ["6.12"])
+def test_no_kernel_stack_is_captured(kernel: str, tmp_path: Path) -> None:
+    path = tmp_path / "small.kdump"
+    assert capture(open_core(core_path("busy", kernel), types="btf"), path).same_answers
+    small = Snapshot(open_core(str(path), types="btf"))
+    assert len(small.gathered) == 0
+    assert small.missing.counts["kernel stacks"] > 0
