@@ -16,16 +16,30 @@ _LIMIT = 40
 @click.option("--all", "everything", is_flag=True, help="List all mappings; JSON has them all anyway.")
 @click.option("--limit", type=click.IntRange(0), help=f"Mappings to list; 0 for all. {_LIMIT} in text, all in JSON.")
 @click.option("--no-check", is_flag=True, help="Compare the counters only; do not run the rules.")
+@click.option(
+    "--op",
+    "operations",
+    multiple=True,
+    metavar="NAME[:PAGE[+N]][@PID]",
+    help="Try an rmap operation on the folio and show what it changes; several, apart by commas or one each.",
+)
 @click.pass_obj
-def explain(  # noqa: PLR0913  (one parameter an option)
-    settings: Settings, place: str, form: str | None, everything: bool, limit: int | None, no_check: bool
+def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
+    settings: Settings,
+    place: str,
+    form: str | None,
+    everything: bool,
+    limit: int | None,
+    no_check: bool,
+    operations: tuple[str, ...],
 ) -> int:
     """Account for one folio: every counter with its formula, every reference with its holder.
 
     PLACE is a page frame number, a physical address, the address of a struct page or folio, or a direct-map address;
     any page of the folio will do. Beside the counters it is told which pages are exclusive to a process, what the
     kernel would do with the folio now (reuse or copy it on a write fault, split, migrate or reclaim it), and who may
-    hold references that nothing explains.
+    hold references that nothing explains. With --op the kernel's operations, by old names or new ones, are tried on a
+    model of the folio as it stands: each is shown with what it changes, or is refused with the kernel's condition.
     """
     from inspector.cli.progress import Progress  # noqa: PLC0415
     from inspector.report.explain import build_explanation  # noqa: PLC0415  (drgn and NumPy)
@@ -40,7 +54,13 @@ def explain(  # noqa: PLR0913  (one parameter an option)
         snapshot = settings.snapshot()
         found = find_place(snapshot, place, form)
         report = build_explanation(
-            snapshot, found.pfn, place=found, progress=progress, limit=limit or None, check=not no_check
+            snapshot,
+            found.pfn,
+            place=found,
+            progress=progress,
+            limit=limit or None,
+            check=not no_check,
+            operations=[word for words in operations for word in words.split(",")],
         )
     if settings.format == "json":
         settings.output.json(report)

@@ -19,6 +19,7 @@ from inspector.explain.looks_like import looks_like
 from inspector.explain.numbers import OneFolio, one_folio, terms_of
 from inspector.explain.sharing import decisions, sharing
 from inspector.explain.suspects import suspects
+from inspector.explain.what_if import what_if
 from inspector.findings import Finding
 from inspector.report.counters import MmIdSlot, Verdict, mm_id_slots
 from inspector.report.mappings import MappingRow, mapping_rows
@@ -107,6 +108,25 @@ class Decided(msgspec.Struct, frozen=True):
     """The kernel function that decides."""
 
 
+class Changed(msgspec.Struct, frozen=True):
+    """What an operation changes."""
+
+    what: str
+    before: str
+    after: str
+
+
+class WhatIf(msgspec.Struct, frozen=True):
+    """One operation applied to the folio as it stands."""
+
+    operation: str
+    refused: str
+    """Why it cannot be done, with the kernel's assertion; "" when it can."""
+    changes: list[Changed]
+    note: str
+    """What it returned when that was not success."""
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """The object that ``explain --format json`` prints."""
 
@@ -139,12 +159,14 @@ class Explanation(msgspec.Struct, frozen=True):
     """What the rules say about this folio."""
     looks_like: list[str]
     """What would have to happen to a sound folio to leave these counters behind, the simplest first."""
+    what_if: list[WhatIf]
+    """The operations asked for, one after the other up to the first that is refused."""
     tables_complete: bool
     """False when page tables are missing: a count can then only be shown to be too low."""
     exit_code: int
 
 
-def build_explanation(
+def build_explanation(  # noqa: PLR0913  (all but two are options)
     s: Snapshot,
     pfn: int,
     *,
@@ -152,6 +174,7 @@ def build_explanation(
     progress: Progress | None = None,
     limit: int | None = None,
     check: bool = True,
+    operations: Sequence[str] = (),
 ) -> Explanation:
     """Account for the folio that a page belongs to.
 
@@ -162,6 +185,10 @@ def build_explanation(
         progress: Told about the walk of all page tables.
         limit: Mappings listed at most; None for all.
         check: Whether rules are run to tell what they find about the folio.
+        operations: rmap operations to try on the folio as it stands, as `inspector.explain.what_if` takes them.
+
+    Raises:
+        UsageError: An operation cannot be understood, or the folio is none that the rmap counts.
     """
     if progress is not None:
         prepare(s, progress)
@@ -203,6 +230,10 @@ def build_explanation(
         mapping_rows=total,
         findings=found,
         looks_like=looks_like(s, f, terms, marks) if "WRONG" in verdicts else [],
+        what_if=[
+            WhatIf(x.operation, x.refused, [Changed(*c) for c in x.changes], x.note)
+            for x in (what_if(s, f, operations) if operations else [])
+        ],
         tables_complete=s.tables_complete,
         exit_code=int(_exit(s, verdicts, found)),
     )
@@ -232,6 +263,7 @@ def _nothing(s: Snapshot, place: Place, f: OneFolio) -> Explanation:
         mapping_rows=0,
         findings=[],
         looks_like=[],
+        what_if=[],
         tables_complete=s.tables_complete,
         exit_code=int(Exit.INCOMPLETE),
     )

@@ -37,6 +37,7 @@ def render_explanation(screen: Screen, e: Explanation) -> Iterator[str]:
     yield from _sharing(screen, e.sharing)
     yield from _decisions(screen, e)
     yield from _mappings(screen, e)
+    yield from _what_if(screen, e)
     yield from _findings(screen, e)
 
 
@@ -200,6 +201,20 @@ def _mappings(screen: Screen, e: Explanation) -> Iterator[str]:
     more = e.mapping_rows - len(e.mappings)
     if more > 0:
         yield f"  ... and {grouped(more)} more; --all lists them"
+
+
+def _what_if(screen: Screen, e: Explanation) -> Iterator[str]:
+    columns = (Column("what"), Column("before", right=True), Column(""), Column("after", right=True))
+    for x in e.what_if:
+        yield ""
+        yield screen.paint("bold", f"if {x.operation}")
+        if x.refused:
+            yield from screen.wrap(f"refused: {x.refused}", "  ", "    ")
+        if x.note:
+            yield from screen.wrap(f"returns {x.note}", "  ", "    ")
+        if x.changes:
+            rows = [(c.what, c.before, "->" if c.before else "", c.after) for c in x.changes]
+            yield from render_table(Screen(width=screen.width), columns, rows, "  ")
 
 
 def _findings(screen: Screen, e: Explanation) -> Iterator[str]:
