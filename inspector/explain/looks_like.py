@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from inspector.explain.captured import capture_folio
 from inspector.explain.lines import is_lent
 from inspector.explain.numbers import OneFolio
 from inspector.explain.sharing import Sharing
-from inspector.model import mm_ids
+from inspector.model import mm_ids, search
 from inspector.model.readings import Names, Stored, Truth, names_of, readings
 from inspector.snapshot import Snapshot
 from inspector.walk.references import ReferenceTerms
+
+_MOST_STORIES = 3
+"""Stories told beside the plain reading of the differences."""
 
 
 def looks_like(s: Snapshot, f: OneFolio, terms: ReferenceTerms, shared: list[Sharing]) -> list[str]:
@@ -34,7 +38,23 @@ def looks_like(s: Snapshot, f: OneFolio, terms: ReferenceTerms, shared: list[Sha
     pages = f.pte.astype(np.int64)
     truth = Truth(pages, f.pmd + f.pud, f.is_hugetlb, f.is_anon, double, not large)
     out = [x.sentence for x in readings(s.scheme, truth, stored, names)]
-    return [*out, *_slots(s, f), *_exclusive(shared, names)]
+    return [*out, *_stories(s, f, stored), *_slots(s, f), *_exclusive(shared, names)]
+
+
+def _stories(s: Snapshot, f: OneFolio, stored: Stored) -> list[str]:
+    """What the search through the model's operations finds: calls missed, mistaken, too many or torn half way."""
+    captured = capture_folio(s, f)
+    if captured is None or s.scheme is None:
+        return []
+    state = captured.state
+    truth = search.Truth(
+        f.order, state.kind, f.pte.astype(np.int64), f.pmd + f.pud, state.double_map, pmd_order=state.pmd_order
+    )
+    held = search.Stored(None if f.is_hugetlb else stored.pages)
+    if f.is_large:
+        held = search.Stored(held.pages, stored.entire_raw, stored.large_raw, stored.word_raw)
+    found = search.looks_like(s.scheme, truth, held)
+    return [c.sentence for c in found if c.how not in ("none", "mm ids")][:_MOST_STORIES]
 
 
 def _names(s: Snapshot, f: OneFolio) -> Names:
