@@ -10,6 +10,7 @@ from inspector.layout.flags import VM_MAYSHARE, VM_SHARED
 from inspector.rules.registry import Violations, rule
 from inspector.rules.windows import mm_in_flight
 from inspector.snapshot import Snapshot
+from inspector.tables.anon_vmas import rows_of
 from inspector.tables.hugetlb import OFF_LIST, ON_FREE
 from inspector.walk.census import Sort
 from inspector.walk.rss import entry_pages
@@ -239,13 +240,15 @@ def hugetlb_usage_mismatch(s: Snapshot) -> Violations:
     Why:   mm/hugetlb.c, hugetlb_no_page() and __unmap_hugepage_range(), hugetlb_count_add() and hugetlb_count_sub().
     Then:  /proc/PID/status tells a wrong HugetlbPages.
     Silent when: the mm has, or had, memory whose page tables can be shared: such pages count in the mm that faulted
-           them, whoever else sees them. Also when the mm is being built, changed or torn down, or tables are missing.
+           them, whoever else sees them, and stay counted there when a table is given up (huge_pmd_unshare()), as it
+           is before a VMA is split. Also when the mm is being built, changed or torn down, or tables are missing.
     Look further: folioscope hugetlb; folioscope vmas PID
     """
     mms = s.mms
     rebuilt = _usage(s)
     able = s.mm_tables_complete & (mms.users > 0) & ~_shareable(s)
-    rows = np.flatnonzero(able & (mms.hugetlb_pages != rebuilt))
+    left_over = (mms.hugetlb_pages > rebuilt) & _once_shareable(s)
+    rows = np.flatnonzero(able & (mms.hugetlb_pages != rebuilt) & ~left_over)
     unchecked = int((~s.mm_tables_complete).sum())
     return Violations(
         "mm",
@@ -271,6 +274,20 @@ def _usage(s: Snapshot) -> I64:
     rows = np.flatnonzero(moving & huge[np.maximum(n.vma_idx, 0)])
     out += np.bincount(n.mm_idx[rows], weights=entry_pages(s.layout, n.level[rows]), minlength=len(out))
     return out.astype(np.int64)
+
+
+def _once_shareable(s: Snapshot) -> Mask:
+    """Mms with a shared hugetlb VMA of a file so large that the VMA may be what is left of one that could share."""
+    out = np.zeros(len(s.mms), np.bool_)
+    vmas, rmap, spaces = s.vmas, s.file_rmap, s.files.spaces
+    shape = next(x for x in s.layout.arch.shapes if x.level == Level.PMD)
+    if not len(vmas) or not len(spaces):
+        return out
+    rows = np.flatnonzero(vmas.is_hugetlb & vmas.has(VM_MAYSHARE) & (rmap.space_of_vma >= 0))
+    at = rows_of(spaces.addr, rmap.spaces.addr[rmap.space_of_vma[rows]])
+    large = (at >= 0) & (spaces.size[np.maximum(at, 0)] >= shape.entries << shape.shift)
+    out[vmas.mm_idx[rows[large]]] = True
+    return out
 
 
 def _shareable(s: Snapshot) -> Mask:

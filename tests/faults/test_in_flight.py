@@ -10,7 +10,7 @@ import pytest
 
 from inspector.check.run import run_check
 from inspector.findings import Finding
-from inspector.layout.flags import VM_MAYWRITE, VM_SHARED
+from inspector.layout.flags import VM_MAYSHARE, VM_MAYWRITE, VM_SHARED
 from inspector.snapshot import Snapshot
 from inspector.tables.files import SHMEM
 from inspector.tables.i_mmap import writable_shares
@@ -165,3 +165,20 @@ def test_a_page_that_is_in_the_swap_cache_and_not_counted_yet(path: str) -> None
     found = told(path, *late)
     assert {(f.rule, f.severity) for f in found} == {("cache-counters-mismatch", "warn")}
     assert_only_in_flight(told(path, *late, flags_xor(s, page, "locked")), "cache-counters-mismatch")
+
+
+def test_hugetlb_pages_that_stay_counted_when_a_shared_table_was_given_up(path: str) -> None:
+    """huge_pmd_unshare() leaves hugetlb_usage as it is: whoever shared a table may count too much, never less."""
+    s = sound(path)
+    small = np.flatnonzero(
+        s.vmas.is_hugetlb & s.vmas.has(VM_MAYSHARE) & (s.vmas.end - s.vmas.start < np.uint64(1 << 30))
+    )
+    vma = int(small[0])
+    host = int(s.file_rmap.spaces.host[s.file_rmap.space_of_vma[vma]])
+    large = put(s, host + s.layout.struct("struct inode").field("i_size").offset, 1 << 30)
+    usage = mm_word(s, int(s.vmas.mm_idx[vma]), "hugetlb_usage.counter")
+    (alone,) = told(path, add(s, usage, 512))
+    assert (alone.rule, alone.severity) == ("hugetlb-usage-mismatch", "warn")
+    assert told(path, add(s, usage, 512), large) == []
+    (low,) = told(path, add(s, usage, -512), large)
+    assert low.rule == "hugetlb-usage-mismatch"
