@@ -37,8 +37,12 @@ def looks_like(s: Snapshot, f: OneFolio, terms: ReferenceTerms, shared: list[Sha
     double = large and bool(s.folios.double_map[f.folio])
     pages = f.pte.astype(np.int64)
     truth = Truth(pages, f.pmd + f.pud, f.is_hugetlb, f.is_anon, double, not large)
-    out = [x.sentence for x in readings(s.scheme, truth, stored, names)]
-    return [*out, *_stories(s, f, stored), *_slots(s, f), *_exclusive(shared, names)]
+    read = readings(s.scheme, truth, stored, names)
+    stories = _stories(s, f, stored)
+    # Where the search names the operations, the plain reading has only the references to add.
+    plain = [] if stories and any(x.references for x in read) else [x.sentence for x in read]
+    references = [x.references for x in read if x.references]
+    return [*plain, *stories, *references, *_slots(s, f), *_exclusive(shared, names)]
 
 
 def _stories(s: Snapshot, f: OneFolio, stored: Stored) -> list[str]:

@@ -61,10 +61,12 @@ class Reading:
         operations: What was done too often or not at all: name of the operation and how often it is too many
             (negative: too few); empty where no operation explains the state.
         sentence: In words.
+        references: What became of the references, "" where that is not known.
     """
 
     operations: tuple[tuple[str, int], ...]
     sentence: str
+    references: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _operations(scheme: Scheme, truth: Truth, other: Truth, stored: Stored, name
         done.append((names.remove_pmd, -entire))
         words.append(_phrase(names.remove_pmd, "", abs(entire), sign, names.add_pmd))
     moved = int(pages.sum()) + entire
-    return Reading(tuple(done), "; ".join(words) + _references(stored.references, moved))
+    return Reading(tuple(done), "; ".join(words), _references(stored.references, moved))
 
 
 def _phrase(remove: str, at: str, n: int, sign: int, add: str) -> str:
@@ -206,12 +208,12 @@ def _references(extra: int | None, moved: int) -> str:
     if extra is None or not moved:
         return ""
     if extra == moved:
-        return ". The references went with the counters: " + (
+        return "the references went with the counters: " + (
             "they were not dropped either" if moved > 0 else "they were dropped as well"
         )
     if extra == 0:
-        return ". The reference count is right: only the mapcounts went wrong"
-    return f". References are off by {extra:+d}, mapcounts by {moved:+d}"
+        return "the reference count is right: only the mapcounts went wrong"
+    return f"references are off by {extra:+d}, mapcounts by {moved:+d}"
 
 
 def _alone(off: tuple[str, int], truth: Truth, stored: Stored) -> Reading:

@@ -57,9 +57,9 @@ def test_a_mapcount_too_high(kernel: str) -> None:
     assert [x.rule for x in e.findings] == ["mapcount-too-high"]
     assert e.exit_code == 1
     remove = "page_remove_rmap" if kernel == "6.1" else "folio_remove_rmap_pte"
-    assert e.looks_like[0].startswith(f"one {remove}() too few (an entry was cleared without it), or one ")
-    assert e.looks_like[0].endswith("The reference count is right: only the mapcounts went wrong")
-    assert f"looks like: one {remove}() too few" in text(e)
+    assert any(x.startswith(f"one {remove}(") and "is missing" in x for x in e.looks_like)
+    assert "the reference count is right: only the mapcounts went wrong" in e.looks_like
+    assert f"looks like: one {remove}(" in text(e)
     assert "WRONG" in text(e)
     assert "verdict  1 difference and 1 finding" in text(e)
 
@@ -83,8 +83,8 @@ def test_an_entry_lost_shows_in_every_counter_above_it(kernel: str) -> None:
     assert e.exit_code == 1
     assert e.findings
     remove = "page_remove_rmap" if kernel == "6.1" else "folio_remove_rmap_pte"
-    assert e.looks_like[0].startswith(f"one {remove}() of page +2 too few (an entry was cleared without it)")
-    assert "The references went with the counters: they were not dropped either" in e.looks_like[0]
+    assert any(x.startswith(f"one {remove}(page 2) is missing") for x in e.looks_like)
+    assert "the references went with the counters: they were not dropped either" in e.looks_like
 
 
 @pytest.mark.parametrize("kernel", ["6.12", "7.3"])
@@ -115,7 +115,7 @@ def test_an_entire_mapcount_too_low(kernel: str) -> None:
     assert the_wrong(e).note.startswith("premature free")
     assert "entire-mapcount-mismatch" in [x.rule for x in e.findings]
     if kernel == "6.1":
-        assert e.looks_like[0].startswith("one page_remove_rmap() too many, or one page_add_anon_rmap() too few")
+        assert any(x.startswith("one page_remove_rmap(") and "too many" in x for x in e.looks_like)
     else:
         assert e.looks_like[0].startswith("only entire mapcount is off, by -1, and no operation moves it alone")
 

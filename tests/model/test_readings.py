@@ -79,7 +79,7 @@ def test_a_huge_entry_lost(scheme: Scheme, maps: list[tuple[int, int]], huge: in
     before = stored(counted(scheme, maps, huge, anon=anon), references=1)
     found = read(scheme, truth(counted(scheme, maps, huge - 1, anon=anon)), before)
     assert [r.operations for r in found] == [(("folio_remove_rmap_pmd", -1),)]
-    assert found[0].sentence.endswith("they were not dropped either")
+    assert found[0].references.endswith("they were not dropped either")
 
 
 @pytest.mark.parametrize("scheme", [Scheme.LARGE, Scheme.MM_IDS])
@@ -116,8 +116,8 @@ def test_counters_that_disagree_are_not_explained_away() -> None:
 def test_what_became_of_the_references() -> None:
     before, left = counted(Scheme.LARGE, [(0, 1), (3, 1)], 0), counted(Scheme.LARGE, [(0, 1)], 0)
     assert "of page +3 too few" in read(Scheme.LARGE, truth(left), stored(before))[0].sentence
-    assert "only the mapcounts went wrong" in read(Scheme.LARGE, truth(left), stored(before))[0].sentence
-    assert "off by -2, mapcounts by +1" in read(Scheme.LARGE, truth(left), stored(before, -2))[0].sentence
+    assert "only the mapcounts went wrong" in read(Scheme.LARGE, truth(left), stored(before))[0].references
+    assert "off by -2, mapcounts by +1" in read(Scheme.LARGE, truth(left), stored(before, -2))[0].references
     sound = read(Scheme.LARGE, truth(before), stored(before, -2))
     assert [r.operations for r in sound] == [(("folio_put", 2),)]
     assert read(Scheme.LARGE, truth(before), stored(before, 3)) == []
