@@ -43,12 +43,15 @@ def _balance_rss(s: Snapshot, causes: list[Cause], of_folio: dict[int, Cause]) -
     excess = s.mms.rss[rows] - s.rss[0][rows]
     by_class = _folio_excess(s, of_folio)
     bad_pages, bad_cause = _bad_entries(s, causes)
+    changed, changed_cause = _changed_kind(s, causes)
     total = excess.sum(axis=0)
     for cause, row, delta in zip(rss, rows.tolist(), excess, strict=True):
         classes = np.flatnonzero(delta).tolist()
         root: Cause | None = None
         if delta[RSS_SWAP] == 0 and row in bad_cause and int(delta.sum()) == int(bad_pages[row]):
             root = bad_cause[row]
+        elif row in changed_cause and int(delta.sum()) == 0 and int(np.abs(delta).sum()) == 2 * changed[row]:
+            root = changed_cause[row]
         elif RSS_SWAP not in classes and all(k in by_class and by_class[k][0] == int(total[k]) for k in classes):
             root = by_class[classes[0]][1]
         if root is None:
@@ -113,6 +116,19 @@ def _bad_entries(s: Snapshot, causes: list[Cause]) -> tuple[I64, dict[int, Cause
             for mm in n.mm_idx[rows].tolist():
                 of_mm.setdefault(mm, cause)
     return pages.astype(np.int64), of_mm
+
+
+def _changed_kind(s: Snapshot, causes: list[Cause]) -> tuple[dict[int, int], dict[int, Cause]]:
+    """Pages by mm that were counted as anonymous and read as another kind now, and the cause that says so."""
+    pages: dict[int, int] = {}
+    of_mm: dict[int, Cause] = {}
+    for cause in _of_rule(causes, "page-not-anonymous"):
+        rows = cause.violations.rows[cause.rows]
+        nr = cause.violations.facts["pages"][cause.rows] * entry_pages(s.layout, s.mappings.level[rows])
+        for mm, count in zip(s.mappings.mm_idx[rows].tolist(), nr.tolist(), strict=True):
+            pages[mm] = pages.get(mm, 0) + int(count)
+            of_mm.setdefault(mm, cause)
+    return pages, of_mm
 
 
 def _balance_page_tables(s: Snapshot, causes: list[Cause], of_folio: dict[int, Cause]) -> None:

@@ -2,6 +2,7 @@
 
 from inspector.rules import (
     anon_rmap,
+    anon_vmas_map,
     compound,
     entire,
     exclusive,
@@ -34,6 +35,7 @@ __all__ = [
     "Violations",
     "all_rules",
     "anon_rmap",
+    "anon_vmas_map",
     "compound",
     "entire",
     "exclusive",

@@ -6,6 +6,7 @@ import numpy as np
 
 from inspector.columns import U64, Mask
 from inspector.layout.flags import VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
+from inspector.rules.anon_vmas_map import space_key
 from inspector.rules.lost_vmas import lost_mm, lost_rows
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
@@ -155,6 +156,8 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
             ("vma", nodes.vma_idx[rows]),
             ("space", nodes.space_idx[rows]),
             ("i_mmap", nodes.space_idx[rows]),
+            ("space_word", space_key(rmap.spaces.addr[nodes.space_idx[rows]])),
+            ("space_word", space_key(rmap.spaces.addr[nodes.space_idx[rows]])),
             ("lost_vma", lost_rows(s, nodes.vma[rows])),
             ("mm", lost_mm(s, nodes.vma[rows])),
         ),

@@ -19,6 +19,7 @@ from inspector.layout.flags import (
     VM_SHARED,
     VM_WRITE,
 )
+from inspector.rules.anon_vmas_map import in_anonymous_vma
 from inspector.rules.lost_vmas import lost_in, vmas_leave
 from inspector.rules.registry import Violations, rule
 from inspector.rules.windows import mm_in_flight
@@ -198,7 +199,8 @@ def _table_pages(s: Snapshot) -> tuple[I64, I64]:
     folio = s.folio_of_page[head]
     own = huge & (s.census.sort == Sort.NORMAL) & (folio >= 0)
     if len(s.folios):
-        own &= ~s.folios.is_hugetlb[np.maximum(folio, 0)] & s.folios.is_anon[np.maximum(folio, 0)]
+        anon = s.folios.is_anon[np.maximum(folio, 0)] | in_anonymous_vma(s)
+        own &= ~s.folios.is_hugetlb[np.maximum(folio, 0)] & anon
     standing = (s.nonpresent.level == Level.PMD) & np.isin(s.nonpresent.kind, np.array(MIGRATION_KINDS, np.uint8))
     if len(s.vmas):
         standing &= ~(s.vmas.is_hugetlb[np.maximum(s.nonpresent.vma_idx, 0)] & (s.nonpresent.vma_idx >= 0))

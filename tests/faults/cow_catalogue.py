@@ -175,7 +175,7 @@ def page_of_a_file_given_to_an_anonymous_vma(s: Snapshot) -> Planted:
         add(s, page_word(s, pfn, "_refcount.counter", "_refcount"), 1, 4),
         add(s, int(s.mms.addr[mm]) + field.offset, 1),
     )
-    return Planted(patches, ("file-mapping-mismatch",), pfn)
+    return Planted(patches, ("page-not-anonymous",), pfn)
 
 
 def _poison(s: Snapshot, pfn: int) -> Patch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Level
+from inspector.layout.flags import MAPPING_ANON
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_ANON, RSS_FILE
 from tests.faults.catalogue import fault
@@ -57,6 +58,29 @@ def page_table_retracted_over_an_anonymous_page(s: Snapshot) -> Planted:
         put(s, page_word(s, int(t.pfn[table]), "_refcount.counter", "_refcount"), 0, 4),
     )
     return Planted(patches, ("mapcount-without-mapping",), None)
+
+
+@fault
+def mapping_word_of_an_anonymous_page_wiped(s: Snapshot) -> Planted:
+    pfn = pfn_of(s, pick(small_anon(s, 1), "a private page", 25))
+    return Planted((put(s, page_word(s, pfn, "mapping"), 0),), ("page-not-anonymous",), pfn)
+
+
+@fault
+def mapping_word_of_a_thp_wiped(s: Snapshot) -> Planted:
+    folio = pick(pmd_mapped(s, anon=True), "a THP", 1)
+    pfn = int(s.folios.pfn[folio])
+    return Planted((put(s, page_word(s, pfn, "mapping"), 0),), ("page-not-anonymous",), pfn)
+
+
+@fault
+def tag_of_an_anonymous_mapping_lost(s: Snapshot) -> Planted:
+    """The low bit is gone: the anon_vma is taken for an address_space."""
+    row = pick(small_anon(s, 1), "a private page", 27)
+    pfn = pfn_of(s, row)
+    address = page_word(s, pfn, "mapping")
+    patch = put(s, address, word(s, address) & ~MAPPING_ANON)
+    return Planted((patch,), ("page-not-anonymous",), pfn)
 
 
 @fault
