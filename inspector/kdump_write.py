@@ -99,6 +99,17 @@ class PageSpool:
         self._kinds.append(kind)
         self._end += len(data)
 
+    def replace(self, pfn: int, page: bytes) -> None:
+        """Put other content in the place of a kept page."""
+        data = zlib.compress(page, self._level)
+        if len(data) >= self._page_size:
+            data = bytes(page)
+        slot = self._slots[pfn]
+        self._file.seek(self._end)
+        self._file.write(data)
+        self._offsets[slot], self._sizes[slot] = self._end, len(data)
+        self._end += len(data)
+
     def stored(self, pfn: int) -> bytes:
         """A page as it is stored: compressed, unless that would have made it no smaller."""
         slot = self._slots[pfn]

@@ -34,6 +34,7 @@ COMMANDS = {
     "ksm": ("inspector.cli.reverse:ksm", "KSM's stable nodes, pages and totals."),
     "hugetlb": ("inspector.cli.reverse:hugetlb", "hugetlb's pools, folios and shared page tables."),
     "swap": ("inspector.cli.reverse:swap", "Swap devices, or one slot and who refers to it."),
+    "windows": ("inspector.cli.windows:windows", "What a stopped kernel was in the middle of; one task's stack."),
     "rules": ("inspector.cli.rules:rules", "The rules that check applies, or the manual page of one."),
     "capture": ("inspector.cli.capture:capture", "Write a small vmcore of just what the inspector reads."),
     "manual": ("inspector.cli.manual:manual", "Pages about concepts: findings, schemes, targets."),

@@ -13,6 +13,7 @@ PAGES = {
     "findings": "Reading a finding: severity, evidence, verdict.",
     "references": "Who holds the references of a folio, and how that is found out.",
     "schemes": "How kernels count mappings, and how we tell.",
+    "windows": "What a stopped kernel was in the middle of, and what that explains.",
     "targets": "Dumps, live kernels, guests; types and symbols.",
     "json": "Output for programs, exit codes.",
 }

@@ -20,7 +20,7 @@ _ADDED = _effects("page entire large pages_mapped refcount", "mm_ids rss statist
 """An entry is about to be written, or was just cleared: counts are ahead of the page tables, their sums anywhere."""
 
 _TREES = _effects("", "vmas anon_rmap file_rmap")
-_ADDRESS_SPACE = _effects("refcount", "vmas anon_rmap file_rmap tables rss swap hugetlb entries statistic ksm")
+_ADDRESS_SPACE = _effects("refcount", "vmas anon_rmap file_rmap tables rss swap hugetlb entries ksm")
 
 WINDOWS: tuple[Window, ...] = (
     Window(
@@ -398,6 +398,10 @@ WINDOWS: tuple[Window, ...] = (
 
 THREADS = named("ksm_scan_thread")
 """Functions of kernel threads that wait for work in themselves: one that called the scheduler waits."""
+
+FAULT = "handle_mm_fault"
+WAITS_OUTSIDE = named("handle_userfault migration_entry_wait migration_entry_wait_huge pmd_migration_entry_wait")
+"""A page fault that waits in one of these has let go of everything: what it was about to do begins anew."""
 
 WAITS = named("schedule schedule_timeout schedule_timeout_interruptible")
 

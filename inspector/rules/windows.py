@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, AnyArray, Mask
+from inspector.columns import I64, U64, AnyArray, Mask
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.model.window_catalogue import WINDOWS
 from inspector.model.windows import Effect, Scope, Way
@@ -127,6 +127,7 @@ _BY_STACK_ALONE = frozenset(
         Effect.RSS,
         Effect.TABLES,
         Effect.VMAS,
+        Effect.STATISTIC,
     }
 )
 """What moves under page-table locks or none, so that a task in the right window is evidence enough. Anything else must
@@ -198,7 +199,7 @@ def _witnesses(s: Snapshot, effect: Effect, found: Violations, ways: AnyArray, b
     vague = out.copy()
     flight = s.in_flight
     heads = _heads(s, found)
-    locked = _locked(s, heads)
+    locked, things = _locked(s, heads), _things(s, found, heads)
     doubly = _doubly_mapped(s, effect, heads)
     seen: dict[bytes, Mask] = {}
     for row in range(len(flight)):
@@ -214,11 +215,42 @@ def _witnesses(s: Snapshot, effect: Effect, found: Violations, ways: AnyArray, b
         near = seen[key] if effect in _BY_STACK_ALONE else seen[key] & by_lock
         if window.scope is Scope.LOCKED_FOLIOS:
             near = near | locked
+        if window.scope is not Scope.MM:
+            near = near | _named(flight.words[row], things) | (found.subject == "vmstat")
         out[able & near & (out < 0)] = row
         # Work on whatever it comes across, or on an mm that its stack does not name: a lock must show the place.
         anywhere = not len(mms) or (window.scope is not Scope.MM and found.subject not in _OF_ONE_MM)
         vague[able & by_lock & anywhere & (vague < 0)] = row
     return np.where(out >= 0, out, vague)
+
+
+def _things(s: Snapshot, found: Violations, heads: I64) -> U64:
+    """Address of the thing that each violation is about, 0 where a stack could not name it."""
+    rows = found.rows
+    match found.subject:
+        case "page" | "folio" | "mapping":
+            pfns = s.pages.memmap.pfns_of_rows(np.maximum(heads, 0)).astype(np.uint64)
+            addr = np.uint64(s.layout.memmap.vmemmap) + pfns * np.uint64(s.layout.memmap.page_size)
+            return np.where(heads >= 0, addr, np.uint64(0))
+        case "cached_space":
+            return s.files.spaces.addr[rows]
+        case "cache_entry":
+            return s.files.spaces.addr[s.files.entries.space_idx[rows]]
+        case "anon_vma":
+            return s.anon_rmap.anon_vmas.addr[rows]
+        case "space":
+            return s.file_rmap.spaces.addr[rows]
+        case "stable_node":
+            return s.ksm.nodes.addr[rows]
+        case "swap_device":
+            return s.swap.devices.addr[rows]
+        case _:
+            return np.zeros(len(rows), np.uint64)
+
+
+def _named(words: U64, things: U64) -> Mask:
+    """Which things a stack names."""
+    return (rows_of(words, things) >= 0) & (things != 0)
 
 
 def _able(effects: dict[Effect, Way], effect: Effect, ways: AnyArray, doubly: Mask) -> Mask:

@@ -156,7 +156,7 @@ def build_stacks(layout: Layout, tasks: Tasks) -> Stacks:
     Raises:
         LayoutError: The kernel's types do not tell what is on a stack.
     """
-    size = _thread_size(layout)
+    size = thread_size(layout)
     regs_size = layout.struct("struct pt_regs").size
     # What the user's registers were is of no use and nobody's business.
     end = tasks.stack + np.uint64(size - _PADDING - regs_size)
@@ -192,7 +192,7 @@ class _Piece(Table):
     signal: Mask
 
 
-def _thread_size(layout: Layout) -> int:
+def thread_size(layout: Layout) -> int:
     """Bytes of a kernel stack (THREAD_SIZE)."""
     try:
         size = layout.struct("union thread_union").size

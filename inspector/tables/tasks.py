@@ -97,3 +97,17 @@ def tasks_being_dumped(layout: Layout, tasks: Tasks) -> Mask:
     states = layout.memory.gather(raw.bytes.view(np.uint64).reshape(-1) + np.uint64(state.offset), 8)
     dumped: Mask = states.valid & (states.bytes.view(np.uint64).reshape(-1) != 0)
     return dumped
+
+
+_STATES = {0x0: "R", 0x1: "S", 0x2: "D", 0x4: "T", 0x8: "t", 0x40: "P", 0x402: "I"}
+_EXIT_DEAD, _EXIT_ZOMBIE, _TASK_DEAD = 0x10, 0x20, 0x80
+
+
+def state_letter(tasks: Tasks, row: int) -> str:
+    """What a task does, in the letter of ps (fs/proc/array.c, task_state_array; include/linux/sched.h)."""
+    state, gone = int(tasks.state[row]), int(tasks.exit_state[row])
+    if gone & _EXIT_DEAD or state & _TASK_DEAD:
+        return "X" if not gone & _EXIT_ZOMBIE else "Z"
+    if gone & _EXIT_ZOMBIE:
+        return "Z"
+    return _STATES.get(state & 0x402) if state & 0x402 == 0x402 else _STATES.get(state & -state, "?")  # type: ignore[return-value]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Table
-from inspector.model.window_catalogue import BY_FUNCTION, THREADS, WAITS, WINDOWS
+from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
+from inspector.model.window_catalogue import BY_FUNCTION, FAULT, THREADS, WAITS, WAITS_OUTSIDE, WINDOWS
 from inspector.tables.anon_vmas import rows_of
 from inspector.walk.parts import StackParts
 
@@ -24,12 +24,14 @@ class InFlight(Table):
         frame: int64; row in ``Stacks.frames`` of the innermost function that tells.
         mms: object; int64 array of the rows in the mms that the task may work on: its own, and those that its stack
             names by their address or by that of one of their VMAs.
+        words: object; uint64 array, ascending, of the words on its stack: what else it names.
     """
 
     task_idx: I32
     window: I32
     frame: I64
-    mms: I64
+    mms: AnyArray
+    words: AnyArray
 
 
 def find_in_flight(s: StackParts) -> InFlight:
@@ -37,7 +39,7 @@ def find_in_flight(s: StackParts) -> InFlight:
     frames, functions = s.stacks.frames, s.stacks.functions
     windows = [BY_FUNCTION.get(name, ()) for name in functions]
     opens = np.array([bool(w) for w in windows], np.bool_)
-    rows = np.flatnonzero(opens[frames.function]) if len(frames) else np.empty(0, np.int64)
+    rows = np.flatnonzero(opens[frames.function] & ~_let_go(s)) if len(frames) else np.empty(0, np.int64)
     may_spin = s.tasks.on_cpu | _is_preempt_rt(s)
     found: dict[tuple[int, int], int] = {}
     for row in rows.tolist():
@@ -49,16 +51,33 @@ def find_in_flight(s: StackParts) -> InFlight:
                 # The innermost frame comes first.
                 found.setdefault((task, number), row)
     places = sorted(found)
-    mms = {task: _mms_of(s, task) for task in {t for t, _ in places}}
-    column = np.empty(len(places), object)
+    words = {task: np.unique(stack_words(s, task)[1]) for task in {t for t, _ in places}}
+    mms = {task: _mms_of(s, task, named) for task, named in words.items()}
+    mms_column, words_column = np.empty(len(places), object), np.empty(len(places), object)
     for i, (task, _) in enumerate(places):
-        column[i] = mms[task]
+        mms_column[i], words_column[i] = mms[task], words[task]
     return InFlight(
         task_idx=np.array([t for t, _ in places], np.int32),
         window=np.array([w for _, w in places], np.int32),
         frame=np.array([found[p] for p in places], np.int64),
-        mms=column,
+        mms=mms_column,
+        words=words_column,
     )
+
+
+def _let_go(s: StackParts) -> Mask:
+    """Frames of page faults that wait for somebody else and hold nothing meanwhile."""
+    frames, functions = s.stacks.frames, s.stacks.functions
+    out = np.zeros(len(frames), np.bool_)
+    waits = np.array([name in WAITS_OUTSIDE for name in functions], np.bool_)
+    is_fault = np.array([name == FAULT for name in functions], np.bool_)
+    faults = np.flatnonzero(is_fault[frames.function])
+    for row in np.flatnonzero(waits[frames.function]).tolist():
+        # The fault that waits is the next one outwards; what called it goes on afterwards.
+        at = int(np.searchsorted(faults, row))
+        if at < len(faults) and frames.task_idx[faults[at]] == frames.task_idx[row]:
+            out[row : faults[at] + 1] = True
+    return out
 
 
 def _is_preempt_rt(s: StackParts) -> bool:
@@ -81,9 +100,8 @@ def stack_words(s: StackParts, task: int) -> tuple[U64, U64]:
     return (np.uint64(start) + at.astype(np.uint64))[ok], data[: len(at) * 8].view(np.dtype("<u8"))[ok]
 
 
-def _mms_of(s: StackParts, task: int) -> I64:
+def _mms_of(s: StackParts, task: int, words: U64) -> I64:
     """Rows of the mms that a task may work on."""
-    _, words = stack_words(s, task)
     own = s.tasks.mm[task : task + 1]
     named = rows_of(s.mms.addr, np.unique(np.concatenate([words, own])))
     out = [named[named >= 0]]

@@ -205,7 +205,7 @@ def test_rules(run: Run) -> None:
 
 def test_manual(run: Run) -> None:
     topics = [line.split()[0] for line in run("manual").out.splitlines()]
-    assert topics == ["findings", "references", "schemes", "targets", "json"]
+    assert topics == ["findings", "references", "schemes", "windows", "targets", "json"]
     for topic in topics:
         result = run("manual", topic)
         assert result.code == 0
