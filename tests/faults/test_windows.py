@@ -1,0 +1,144 @@
+"""A count that is too low while somebody splits the PMD is in flight; the same count at rest is a failure."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from inspector.arch.base import Level
+from inspector.check.run import run_check
+from inspector.findings import Finding
+from inspector.prstatus import SIZE
+from inspector.snapshot import Snapshot
+from inspector.target import open_core
+from tests.faults.overlay import KERNELS, Patch, add, core_path, page_word, plant, put, sound
+
+SPLIT = ("split_huge_pmd_locked", "__split_huge_pmd")
+
+
+@pytest.fixture(params=KERNELS)
+def path(request: pytest.FixtureRequest) -> str:
+    return core_path("fixture", str(request.param))
+
+
+def split_folio(s: Snapshot) -> tuple[int, int]:
+    """A row of the mappings that is a huge entry of an anonymous folio, and the folio's row."""
+    m = s.mappings
+    folio = s.folio_of_page[np.maximum(s.census.head_row, 0)]
+    good = (m.level == Level.PMD) & m.counted & (folio >= 0)
+    good &= s.folios.is_anon[np.maximum(folio, 0)] & (s.mms.nr_tasks[m.mm_idx] > 0)
+    good &= s.folios.entire_raw[np.maximum(folio, 0)] == 0
+    row = int(np.flatnonzero(good)[0])
+    return row, int(folio[row])
+
+
+def entire_lowered(s: Snapshot, folio: int) -> list[Patch]:
+    """What __split_huge_pmd_locked() does to the counts before it replaces the entry."""
+    head = int(s.folios.pfn[folio])
+    struct_folio = s.layout.struct("struct folio") if s.layout.has_struct("struct folio") else None
+    names = ("_entire_mapcount.counter", "_entire_mapcount")
+    if struct_folio is not None and struct_folio.has(*names):
+        address = s.layout.memmap.page_addr(head) + struct_folio.field(*names).offset
+    else:
+        address = page_word(s, head + 1, "compound_mapcount.counter")
+    return [add(s, address, -1, 4)]
+
+
+def on_cpu(s: Snapshot, task: int, function: tuple[str, ...]) -> tuple[list[Patch], bytes]:
+    """A task running on CPU 0 inside a function: its flag, and the note of that CPU."""
+    struct_task = s.layout.struct("struct task_struct")
+    ip = next(a for a in map(s.target.symbol, function) if a) + 0x40
+    regs = [0] * 27
+    regs[16], regs[17], regs[19] = ip, 0x10, int(s.stacks.top[task]) - 0x100
+    note = (bytes(112) + struct.pack("<27Q", *regs)).ljust(SIZE, b"\0")
+    field = struct_task.field("on_cpu")
+    cpu = struct_task.field("thread_info.cpu", "cpu")
+    address = int(s.tasks.addr[task])
+    return [put(s, address + field.offset, 1, field.size), put(s, address + cpu.offset, 0, cpu.size)], note
+
+
+def told(path: str, patches: list[Patch], note: bytes = b"") -> list[Finding]:
+    target = open_core(path, types="btf")
+    for patch in patches:
+        plant(target, patch)
+    if note:
+        target = replace(target, prstatus=(note, *target.prstatus[1:]))
+    return run_check(Snapshot(target)).findings
+
+
+def task_of(s: Snapshot, mm_idx: int) -> int:
+    return int(np.flatnonzero((s.tasks.mm == s.mms.addr[mm_idx]) & (s.tasks.stack != 0))[0])
+
+
+def test_an_entire_count_too_low_is_in_flight_only_where_somebody_splits(path: str) -> None:
+    s = sound(path)
+    assert s.stacks.incomplete == 0
+    row, folio = split_folio(s)
+    lowered = entire_lowered(s, folio)
+    rules = {"entire-mapcount-mismatch"}
+
+    def graded(found: list[Finding]) -> set[str]:
+        return {f.severity for f in found if f.rule in rules or rules & set(f.evidence.also)}
+
+    assert graded(told(path, lowered)) == {"fail"}
+    mine = int(s.mappings.mm_idx[row])
+    patches, note = on_cpu(s, task_of(s, mine), SPLIT)
+    found = told(path, lowered + patches, note)
+    (finding,) = [f for f in found if f.rule == "entire-mapcount-mismatch"]
+    assert (finding.severity, finding.exactness) == ("info", "transient")
+    said = str(finding.evidence.facts["in_flight"])
+    assert str(int(s.tasks.pid[task_of(s, mine)])) in said
+    assert "split_huge_pmd" in said
+    assert "(W10)" in said
+    # The same split in a process that does not map the folio, and other work in this one, explain nothing.
+    others = np.flatnonzero((s.mms.nr_tasks > 0) & ~np.isin(np.arange(len(s.mms)), _family(s, folio)))
+    patches, note = on_cpu(s, task_of(s, int(others[0])), SPLIT)
+    assert graded(told(path, lowered + patches, note)) == {"fail"}
+    patches, note = on_cpu(s, task_of(s, mine), ("do_wp_page",))
+    assert graded(told(path, lowered + patches, note)) == {"fail"}
+
+
+def _family(s: Snapshot, folio: int) -> list[int]:
+    """Mms that the folio's anon_vma leads to, or that map it."""
+    from inspector.rules.windows import reached
+
+    heads = s.folios.row[folio : folio + 1]
+    out = []
+    for mm in range(len(s.mms)):
+        mask = np.zeros(len(s.mms), np.bool_)
+        mask[mm] = True
+        if reached(s, heads, mask)[0]:
+            out.append(mm)
+    return [*out, *np.unique(s.mappings.mm_idx[s.census.head_row == heads[0]]).tolist()]
+
+
+def test_a_task_that_runs_unseen_leaves_locks_as_the_only_evidence(path: str) -> None:
+    s = sound(path)
+    row, folio = split_folio(s)
+    lowered = entire_lowered(s, folio)
+    patches, _ = on_cpu(s, task_of(s, int(s.mappings.mm_idx[row])), SPLIT)
+    target = open_core(path, types="btf")
+    for patch in (*lowered, *patches):
+        plant(target, patch)
+    report = run_check(Snapshot(replace(target, prstatus=())))
+    assert [f.severity for f in report.findings if f.rule == "entire-mapcount-mismatch"] == ["fail"]
+    assert any("kernel stacks of" in note for note in report.coverage.notes)
+    locked = _table_lock(s, row)
+    target = open_core(path, types="btf")
+    for patch in (*lowered, *patches, locked):
+        plant(target, patch)
+    found = run_check(Snapshot(replace(target, prstatus=()))).findings
+    (finding,) = [f for f in found if f.rule == "entire-mapcount-mismatch"]
+    assert finding.exactness == "transient"
+    assert "stacks" in str(finding.evidence.facts["in_flight"])
+
+
+def _table_lock(s: Snapshot, row: int) -> Patch:
+    """The lock of the page table that holds an entry, held."""
+    name = "struct ptdesc" if s.layout.has_struct("struct ptdesc") else "struct page"
+    offset = s.layout.struct(name).field("ptl.rlock.raw_lock.val.counter").offset
+    pfn = int(s.tables.pfn[s.mappings.table_idx[row]])
+    return put(s, s.layout.memmap.page_addr(pfn) + offset, 1, 4)
