@@ -379,12 +379,12 @@ WINDOWS: tuple[Window, ...] = (
         "a page between the allocator and its user",
         named(
             "get_page_from_freelist free_unref_page_prepare free_pages_prepare __free_pages_prepare free_unref_folios"
-            " free_unref_page free_frozen_pages __free_frozen_pages rmqueue rmqueue_bulk free_pcppages_bulk"
-            " __free_one_page"
+            " free_unref_page free_tail_page_prepare free_frozen_pages __free_frozen_pages rmqueue rmqueue_bulk"
+            " free_pcppages_bulk __free_one_page"
         ),
         _effects("", "pages"),
         Scope.SYSTEM,
-        spinning=True,
+        seen=True,
     ),
     Window(
         "W26",

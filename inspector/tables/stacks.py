@@ -27,8 +27,8 @@ _THREAD_SIZE = 16 << 10
 """Of x86-64 without KASAN, where the type that tells is missing (arch/x86/include/asm/page_64_types.h)."""
 
 _MAX_THREAD_SIZE = 1 << 20
-_PADDING = 16
-"""Above the user's registers at the top of a stack with FRED (TOP_OF_KERNEL_STACK_PADDING)."""
+_MAX_PADDING = 64
+"""More than was ever left free above the user's registers at the top of a stack (TOP_OF_KERNEL_STACK_PADDING)."""
 
 
 class How(IntEnum):
@@ -157,9 +157,8 @@ def build_stacks(layout: Layout, tasks: Tasks) -> Stacks:
         LayoutError: The kernel's types do not tell what is on a stack.
     """
     size = thread_size(layout)
-    regs_size = layout.struct("struct pt_regs").size
     # What the user's registers were is of no use and nobody's business.
-    end = tasks.stack + np.uint64(size - _PADDING - regs_size)
+    end = tasks.stack + np.uint64(size - _user_registers(layout, size))
     state = np.full(len(tasks), StackState.UNWOUND, np.uint8)
     state[tasks.stack == 0] = StackState.NONE
     begin, start = _initial(layout, tasks, end, state)
@@ -199,6 +198,19 @@ def thread_size(layout: Layout) -> int:
     except LayoutError:
         return _THREAD_SIZE
     return size if _THREAD_SIZE <= size <= _MAX_THREAD_SIZE and size & (size - 1) == 0 else _THREAD_SIZE
+
+
+def _user_registers(layout: Layout, size: int) -> int:
+    """Bytes at the top of a stack that are not the kernel's: registers of user space, and padding with FRED.
+
+    The first stack tells, which begins below them (arch/x86/kernel/vmlinux.lds.S, __top_init_kernel_stack); where it
+    has no name yet there is no padding.
+    """
+    least = layout.struct("struct pt_regs").size
+    begin, bottom = layout.target.symbol("__top_init_kernel_stack"), layout.target.symbol("init_stack")
+    if begin is None or bottom is None or not least <= size - (begin - bottom) <= least + _MAX_PADDING:
+        return least
+    return size - (begin - bottom)
 
 
 def _initial(layout: Layout, tasks: Tasks, end: U64, state: U8) -> tuple[State, U64]:
