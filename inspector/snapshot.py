@@ -312,7 +312,8 @@ class Snapshot:
         """anon_vmas, their chains and interval trees."""
         links = self.links
         named = _distinct(links.mapping[links.is_anon]) & ~np.uint64(MAPPING_TAGS)
-        rmap = build_anon_rmap(self.layout, self.vmas, named)
+        freed = self.mms.users[self.vmas.mm_idx] <= 0
+        rmap = build_anon_rmap(self.layout, self.vmas, named, freed)
         self.missing.add("anon_vmas and chains", rmap.unreadable)
         return rmap
 

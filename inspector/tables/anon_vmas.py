@@ -120,13 +120,15 @@ def rows_of(sorted_addrs: U64, wanted: U64) -> I32:
     return np.where(sorted_addrs[at] == wanted, at, -1).astype(np.int32)
 
 
-def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64) -> AnonRmap:
+def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64, freed: Mask) -> AnonRmap:
     """Read all anon_vmas and chains (mm/rmap.c, __anon_vma_prepare(), anon_vma_clone(), anon_vma_fork()).
 
     Args:
         layout: The kernel's layout.
         vmas: Whose lists of chains to follow.
         extra: uint64; addresses of further anon_vmas, such as those that mapped folios name.
+        freed: bool; VMAs that may be free memory already: exit_mmap() frees them before the tree that names them.
+            A list that leads nowhere there is not missing from the dump.
     """
     vma_struct, avc_struct = layout.struct("struct vm_area_struct"), layout.struct("struct anon_vma_chain")
     heads = vmas.addr + np.uint64(vma_struct.field("anon_vma_chain").offset)
@@ -137,7 +139,7 @@ def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64) -> AnonRmap:
     avcs = _join(layout, vmas, anon_vmas, lists.addr, lists.owner, nodes)
     broken_lists = np.unique(np.concatenate([lists.broken, lists.unreadable])).astype(np.int32)
     broken_trees = np.unique(np.concatenate([nodes.unreadable, nodes.cyclic])).astype(np.int32)
-    unreadable = len(lists.unreadable) + len(nodes.unreadable) + int((~anon_vmas.readable).sum())
+    unreadable = int((~freed[lists.unreadable]).sum()) + len(nodes.unreadable) + int((~anon_vmas.readable).sum())
     return AnonRmap(anon_vmas, avcs, broken_lists, broken_trees, np.unique(nodes.cyclic), unreadable)
 
 

@@ -182,3 +182,17 @@ def test_hugetlb_pages_that_stay_counted_when_a_shared_table_was_given_up(path: 
     assert told(path, add(s, usage, 512), large) == []
     (low,) = told(path, add(s, usage, -512), large)
     assert low.rule == "hugetlb-usage-mismatch"
+
+
+def test_vmas_that_exit_has_freed_before_their_tree(path: str) -> None:
+    """exit_mmap() frees VMAs while the tree still names them: what their lists lead to is not missing."""
+    s = sound(path)
+    calm = (s.mms.nr_tasks == 1)[s.vmas.mm_idx] & ~s.mm_in_motion[s.vmas.mm_idx]
+    vma = int(np.flatnonzero(calm & (s.vmas.anon_vma == 0))[3])
+    chain = int(s.vmas.addr[vma]) + s.layout.struct("struct vm_area_struct").field("anon_vma_chain").offset
+    lost = put(s, chain, 0xFFFF_FFFF_FFFF_0000)
+    dead = put(s, mm_word(s, int(s.vmas.mm_idx[vma]), "mm_users.counter"), 0, 4)
+    assert not run_check(planted(path, lost)).coverage.complete
+    report = run_check(planted(path, lost, dead), ["anon-vma-chain-broken"])
+    assert "anon_vmas and chains" not in report.coverage.missing
+    assert [f for f in report.findings if f.severity == "fail"] == []
