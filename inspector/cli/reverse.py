@@ -67,7 +67,8 @@ def rmap(settings: Settings, place: str, form: str | None, limit: int | None) ->
 def anon_vma(settings: Settings, address: int | None, of: str | None) -> int:
     """Show the family of an anon_vma as a tree, who uses each member, and the interval tree of the one asked for.
 
-    ADDRESS is that of an anon_vma, or of a VMA that has one; rmap and vmas show both.
+    ADDRESS is that of an anon_vma, or of a VMA that has one; rmap and vmas show both. Exit code 1 when
+    the family, its chains or its VMAs break a rule; see folioscope rules.
     """
     from inspector.report.anon_vma import (  # noqa: PLC0415
         build_anon_vma,
@@ -82,8 +83,8 @@ def anon_vma(settings: Settings, address: int | None, of: str | None) -> int:
     def find(s: Snapshot) -> int:
         return find_anon_vma_of(s, find_place(s, of, None).pfn) if of else find_anon_vma(s, address or 0)
 
-    snapshot, _ = _show(settings, lambda s: build_anon_vma(s, find(s)), render_anon_vma)
-    return _code(snapshot)
+    snapshot, report = _show(settings, lambda s: build_anon_vma(s, find(s)), render_anon_vma)
+    return Exit.FINDINGS if report.damage else _code(snapshot)
 
 
 @click.command(cls=DoorCommand, schemas=("inspector.report.file:FileReport",))
@@ -93,11 +94,12 @@ def file(settings: Settings, name: str) -> int:
     """Show who maps which part of a file, and its page cache by order of folio.
 
     The file is named by a path as vmas shows it, by its inode number, or by the address of its address_space or inode.
+    Exit code 1 when its tree of VMAs or a mapping breaks a rule; see folioscope rules.
     """
     from inspector.report.file import build_file, find_file, render_file  # noqa: PLC0415
 
-    snapshot, _ = _show(settings, lambda s: build_file(s, find_file(s, name)), render_file)
-    return _code(snapshot)
+    snapshot, report = _show(settings, lambda s: build_file(s, find_file(s, name)), render_file)
+    return Exit.FINDINGS if report.damage else _code(snapshot)
 
 
 @click.command(cls=DoorCommand, schemas=("inspector.report.ksm:KsmReport",))

@@ -13,6 +13,7 @@ from inspector.errors import UsageError
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.rules.damage import anon_vma_damage
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of, vma_rows
 from inspector.text import counted
@@ -68,6 +69,8 @@ class AnonVmaReport(msgspec.Struct, frozen=True):
     """The root's rwsem is taken for writing: the family may be half changed."""
     family: list[Member]
     tree: list[Chain]
+    damage: list[str]
+    """Rules that what is shown breaks, by name; work in flight is not among them."""
 
 
 def find_anon_vma(s: Snapshot, address: int) -> int:
@@ -113,6 +116,7 @@ def build_anon_vma(s: Snapshot, row: int) -> AnonVmaReport:
         bool(s.anon_vma_locked[row]),
         [_member(s, family, i, own) for i in range(len(family))],
         _tree(s, row),
+        anon_vma_damage(s, family.row.astype(np.int64)),
     )
 
 
@@ -198,6 +202,8 @@ def render_anon_vma(screen: Screen, report: AnonVmaReport) -> Iterator[str]:
     chains = counted(len(report.tree), "chain")
     yield screen.paint("bold", f"interval tree of {report.address:#x}: {chains} by page offset, indented by depth")
     yield from render_table(screen, _TREE, [_chain_cells(c) for c in report.tree])
+    for slug in report.damage:
+        yield screen.paint("fail", f"damaged: {slug}")
 
 
 def _both(stored: int, rebuilt: int) -> str:

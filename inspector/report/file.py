@@ -14,6 +14,7 @@ from inspector.layout.flags import VM_MAYWRITE, VM_SHARED
 from inspector.report.mappings import owner_of
 from inspector.report.processes import perms
 from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.rules.damage import file_damage
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of
 from inspector.tables.i_mmap import IMmapNodes, writable_shares
@@ -80,6 +81,8 @@ class FileReport(msgspec.Struct, frozen=True):
     mappers: list[Mapper]
     strange_vmas: list[StrangeVma]
     orders: list[OrderOfFolios]
+    damage: list[str]
+    """Rules that what is shown breaks, by name; work in flight is not among them."""
 
 
 def find_file(s: Snapshot, asked: str) -> int:
@@ -136,6 +139,7 @@ def build_file(s: Snapshot, row: int) -> FileReport:
         [_mapper(s, int(v)) for v in vmas],
         [_strange(nodes, i) for i in np.flatnonzero(nodes.vma_idx < 0).tolist()],
         [_order(orders, used, i) for i in range(len(orders))],
+        file_damage(s, address),
     )
 
 
@@ -215,6 +219,8 @@ def render_file(screen: Screen, report: FileReport) -> Iterator[str]:
             f"in the tree, but of no process: vma {odd.vma:#x} of mm {odd.mm:#x}, offsets {odd.first:#x}-{odd.last:#x}"
         )
         yield screen.paint("fail", words)
+    for slug in report.damage:
+        yield screen.paint("fail", f"damaged: {slug}")
 
 
 def _cells(m: Mapper) -> tuple[str, ...]:
