@@ -23,7 +23,8 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
 
     kind: str
     """folio, page, mm, vma, table (page table), entry (page-table entry), anon_vma, anon_vma_chain, address_space,
-    stable_node, ksm, hstate, cache_entry (of a page cache), swap_slot, swap_device, vmstat (a counter)."""
+    stable_node, ksm, hstate, cache_entry (of a page cache), swap_slot, swap_device, vmstat (a counter), zone,
+    free_list, cpu_list (of free pages)."""
     pfn: int | None = None
     page: int | None = None
     """Address of the struct page."""
@@ -65,6 +66,16 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     """Slugs of rules that the same cause also breaks, folded into this finding."""
 
 
+class Diagnosis(msgspec.Struct, frozen=True):
+    """What a finding amounts to."""
+
+    verdict: str
+    """early free, freed in use, double free, reference lost, underflow, leaked mapping, leaked count,
+    overcount, rmap lost, COW break or wrong kind."""
+    because: list[str]
+    """The reasons, sentence by sentence."""
+
+
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """One claim: this rule, about this subject, observed against expected, with its evidence."""
 
@@ -80,6 +91,8 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """A command that shows more."""
     count: int = 1
     """How many subjects broke the rule in the same way, when they were folded into this finding."""
+    diagnosis: Diagnosis | None = None
+    """What the symptoms amount to, where that can be told."""
 
 
 class RuleCoverage(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -15,6 +15,7 @@ from inspector.model.expect import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.batches import Batched, read_batches
+from inspector.tables.buddy import Buddy, build_buddy
 from inspector.tables.files import Files, build_files
 from inspector.tables.folios import Folios, build_folios, settle_page_mapcount
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
@@ -291,6 +292,13 @@ class Snapshot:
     def buddy_pages(self) -> I64:
         """Rows of all pages inside free blocks of the buddy allocator."""
         return self._sweep.buddy_pages
+
+    @cached_property
+    def buddy(self) -> Buddy:
+        """Zones, free lists and the blocks on them."""
+        buddy = build_buddy(self.layout, self.pages)
+        self.missing.add("zones and free lists", buddy.unreadable)
+        return buddy
 
     def page_type_names(self, rows: AnyArray) -> AnyArray:
         """The name of each page's type, "none" for pages without."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable
 
+import msgspec
 import numpy as np
 
 from inspector.check.cause import gather_causes
 from inspector.check.cause_types import Cause
+from inspector.check.diagnosis import diagnose
 from inspector.check.subjects import MAX_EVIDENCE, describe_mapping, describe_mappings, scalar, subject_of
 from inspector.errors import Exit
 from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Mapping, Report, RuleCoverage, Scalar, Subject
@@ -72,6 +74,7 @@ def run_check(
     tell("findings", steps, steps)
     causes = gather_causes(snapshot, results)
     findings = _findings(snapshot, causes, max_findings)
+    findings = [msgspec.structs.replace(f, diagnosis=diagnose(snapshot, f)) for f in findings]
     coverage = _coverage(snapshot, covered)
     return Report(
         SCHEMA,

@@ -7,7 +7,8 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.columns import I64, AnyArray
 from inspector.findings import Mapping, Scalar, Subject
-from inspector.rules.page_cache import COUNTERS
+from inspector.rules.buddy import zone_name
+from inspector.rules.node_counters import VMSTAT
 from inspector.snapshot import Snapshot
 from inspector.tables.ksm import KINDS
 from inspector.text import clean_bytes
@@ -139,6 +140,8 @@ def subject_of(s: Snapshot, kind: str, row: int) -> Subject:
             return _pool_subject(s, kind, row)
         case "cached_space" | "cache_entry" | "swap_slot" | "swap_device" | "vmstat":
             return _cache_subject(s, kind, row)
+        case "free_list" | "zone" | "cpu_list":
+            return _zone_subject(s, kind, row)
         case "nonpresent":
             n = s.nonpresent
             return entry_subject(s, n.mm_idx, int(n.mm_idx[row]), int(n.va[row]), int(n.vma_idx[row]))
@@ -160,7 +163,7 @@ def _pool_subject(s: Snapshot, kind: str, row: int) -> Subject:
 
 
 def _cache_subject(s: Snapshot, kind: str, row: int) -> Subject:
-    """An address_space, an entry of its page cache, a swap slot or device, or a counter of cached pages."""
+    """An address_space, an entry of its page cache, a swap slot or device, or a counter of a memory node."""
     spaces, entries, slots, devices = s.files.spaces, s.files.entries, s.swap.slots, s.swap.devices
     if kind == "cached_space":
         return Subject(kind="address_space", address=int(spaces.addr[row]), name=space_name(s, row))
@@ -176,7 +179,19 @@ def _cache_subject(s: Snapshot, kind: str, row: int) -> Subject:
     if kind == "swap_device":
         path = file_paths(s.layout, devices.swap_file[row : row + 1])[0]
         return Subject(kind=kind, address=int(devices.addr[row]), name=path)
-    return Subject(kind=kind, name=COUNTERS[row])
+    return Subject(kind=kind, name=VMSTAT[row])
+
+
+def _zone_subject(s: Snapshot, kind: str, row: int) -> Subject:
+    """A zone, one of its free lists, or a CPU's lists of its free pages."""
+    b = s.buddy
+    if kind == "zone":
+        return Subject(kind=kind, address=int(b.zones.addr[row]), name=zone_name(s, row))
+    if kind == "free_list":
+        name = f"{zone_name(s, int(b.lists.zone_idx[row]))} order {int(b.lists.order[row])}"
+        return Subject(kind=kind, address=int(b.lists.addr[row]), name=f"{name} type {int(b.lists.migratetype[row])}")
+    name = f"{zone_name(s, int(b.cpu_lists.zone_idx[row]))} cpu {int(b.cpu_lists.cpu[row])}"
+    return Subject(kind=kind, address=int(b.cpu_lists.addr[row]), name=name)
 
 
 def _chain_subject(s: Snapshot, row: int) -> Subject:

@@ -61,6 +61,10 @@ def render_finding(screen: Screen, finding: Finding) -> Iterator[str]:
     yield from _mappings(screen, finding)
     if finding.evidence.also:
         yield from screen.wrap(f"also breaks: {', '.join(finding.evidence.also)}", _INDENT)
+    if finding.diagnosis is not None:
+        yield from screen.wrap(f"diagnosis: {finding.diagnosis.verdict}", _INDENT)
+        for reason in finding.diagnosis.because:
+            yield from screen.wrap(f"- {clean(reason)}", _INDENT + "  ")
     yield f"{_INDENT}look: {screen.paint('cyan', clean(finding.look))}"
 
 

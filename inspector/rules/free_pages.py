@@ -48,7 +48,7 @@ def free_page_in_use(s: Snapshot) -> Violations:
     """
     pages = s.pages
     inside: I64 = s.buddy_pages
-    marked = pages.flags[inside] & _in_use(s)
+    marked = pages.flags[inside] & in_use_flags(s)
     bad = (pages.refcount[inside] != 0) | (pages.mapping[inside] != 0) | (marked != 0)
     wrong = np.flatnonzero(bad & pages.readable[inside])
     rows, words = inside[wrong], marked[wrong]
@@ -71,7 +71,7 @@ def free_page_in_use(s: Snapshot) -> Violations:
 _IN_USE = ("locked", "lru", "active", "unevictable", "mlocked", "writeback", "private", "private_2", "reserved")
 
 
-def _in_use(s: Snapshot) -> np.uint64:
+def in_use_flags(s: Snapshot) -> np.uint64:
     """The flags of PAGE_FLAGS_CHECK_AT_FREE that this kernel has (include/linux/page-flags.h)."""
     mask = np.uint64(0)
     for name in _IN_USE:

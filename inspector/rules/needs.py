@@ -14,15 +14,19 @@ _VMAS = ("tasks", "mms", "VMA tree nodes", "VMAs")
 _ANY = ("*",)
 """Anything missing at all: these rules draw on most tables."""
 
-_HOLDERS = frozenset(("per-CPU batches", "kernel stacks", "open files", "pipes", "io_uring buffers"))
-"""Only the ledger of references draws on these, no rule."""
+_HOLDERS = frozenset(
+    ("per-CPU batches", "kernel stacks", "open files", "pipes", "io_uring buffers", "zones and free lists")
+)
+"""Only the ledger of references and the rules of free memory draw on these."""
 
 _OF_GROUP: dict[str, tuple[str, ...]] = {
     "anon-rmap": (*_VMAS, "struct pages", "anon_vmas and chains"),
     "file-rmap": (*_VMAS, "struct pages", "files and address_spaces"),
+    "buddy": ("struct pages", "zones and free lists"),
     "compound": ("struct pages",),
     "hugetlb": _ANY,
     "ksm": _ANY,
+    "node-counters": (*_VMAS, "struct pages"),
     "nonpresent": (*_VMAS, "struct pages"),
     "page-cache": _ANY,
     "rss": _VMAS,

@@ -35,6 +35,9 @@ SubjectKind = Literal[
     "swap_slot",
     "swap_device",
     "vmstat",
+    "free_list",
+    "zone",
+    "cpu_list",
 ]
 
 

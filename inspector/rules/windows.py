@@ -90,6 +90,7 @@ def _spaces_of(s: Snapshot, vma: Mask) -> Mask:
 _BY_SLUG = {
     "large-mapcount-mismatch": Effect.LARGE,
     "cache-counters-mismatch": Effect.STATISTIC,
+    "node-mapped-mismatch": Effect.STATISTIC,
 }
 _BY_GROUP = {
     "mapcount": Effect.PAGE,

@@ -20,7 +20,7 @@ def node_stats(layout: Layout) -> dict[str, int]:
     if not nr or nr > _MAX_NODES or start is None:
         return {}
     data = layout.memory.read(start, 8 * nr)
-    pointers = _nodes(layout)
+    pointers = nodes(layout)
     if data is None or not len(pointers):
         return {}
     total = np.frombuffer(data, np.int64).copy()
@@ -36,7 +36,7 @@ def node_stats(layout: Layout) -> dict[str, int]:
     return {name: int(total[at]) for name, at in items.items() if at < nr}
 
 
-def _nodes(layout: Layout) -> U64:
+def nodes(layout: Layout) -> U64:
     """Addresses of the pglist_data of all nodes: node_data[] up to nr_node_ids, or the only one without NUMA."""
     start, only = layout.target.symbol("node_data"), layout.target.symbol("contig_page_data")
     if start is None:

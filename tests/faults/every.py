@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.faults import (
     cache_catalogue,
     catalogue,
+    counter_catalogue,
     cow_catalogue,
     loop_catalogue,
     more_catalogue,
@@ -25,6 +26,7 @@ FAMILIES = (
     ("hugetlb and KSM", pool_catalogue),
     ("What races leave behind", state_catalogue),
     ("Loops", loop_catalogue),
+    ("Counters of nodes and zones, free lists", counter_catalogue),
 )
 """Families of faults and the modules that plant them."""
 

@@ -1,0 +1,153 @@
+"""Faults of the counters of memory nodes and zones, and of the lists of free pages."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.snapshot import Snapshot
+from tests.faults.catalogue import fault
+from tests.faults.overlay import Patch, add, flags_xor, page_word, pfn_of, put, word
+from tests.faults.plants import MissingError, Planted, pick, small_anon
+
+_POISON = 0xDEAD000000000100
+"""LIST_POISON1: what list_del() leaves behind."""
+
+
+def node_item(s: Snapshot, name: str, delta: int) -> Patch:
+    """The global word of an item of enum node_stat_item changed."""
+    start = s.layout.target.symbol("vm_node_stat")
+    if start is None:
+        raise MissingError("vm_node_stat")
+    return add(s, start + 8 * s.layout.enum("enum node_stat_item")[name], delta)
+
+
+@fault
+def total_of_mapped_anonymous_pages_raised(s: Snapshot) -> Planted:
+    return Planted((node_item(s, "NR_ANON_MAPPED", 3),), ("node-mapped-mismatch",), None, "warn")
+
+
+@fault
+def total_of_mapped_anonymous_pages_lowered(s: Snapshot) -> Planted:
+    return Planted((node_item(s, "NR_ANON_MAPPED", -1),), ("node-mapped-mismatch",), None, "warn")
+
+
+@fault
+def total_of_mapped_file_pages_raised(s: Snapshot) -> Planted:
+    return Planted((node_item(s, "NR_FILE_MAPPED", 1),), ("node-mapped-mismatch",), None, "warn")
+
+
+@fault
+def total_of_mapped_thps_raised(s: Snapshot) -> Planted:
+    return Planted((node_item(s, "NR_ANON_THPS", 512),), ("node-mapped-mismatch",), None, "warn")
+
+
+@fault
+def total_of_huge_mapped_shmem_lowered(s: Snapshot) -> Planted:
+    return Planted((node_item(s, "NR_SHMEM_PMDMAPPED", -512),), ("node-mapped-mismatch",), None, "warn")
+
+
+@fault
+def total_of_huge_mapped_files_raised(s: Snapshot) -> Planted:
+    return Planted((node_item(s, "NR_FILE_PMDMAPPED", 512),), ("node-mapped-mismatch",), None, "warn")
+
+
+def listed_block(s: Snapshot, order: int) -> int:
+    """Row of a free block of that order or above which has neighbours on its list on both sides."""
+    b = s.buddy
+    nr = np.bincount(b.blocks.list_idx, minlength=len(b.lists))
+    fine = (b.blocks.order >= order) & (nr[b.blocks.list_idx] >= 2)
+    return pick(np.flatnonzero(fine), "a free list with several blocks")
+
+
+def block_links(s: Snapshot, block: int) -> tuple[int, int, int]:
+    """Address of a block's list_head, and what it says: the next and the previous one."""
+    at = page_word(s, pfn_of(s, int(s.buddy.blocks.row[block])), "lru")
+    return at, word(s, at), word(s, at + 8)
+
+
+def zone_word(s: Snapshot, zone: int, *names: str) -> int:
+    return int(s.buddy.zones.addr[zone]) + s.layout.struct("struct zone").field(*names).offset
+
+
+@fault
+def free_block_passed_over_by_its_list(s: Snapshot) -> Planted:
+    _, after, before = block_links(s, listed_block(s, 0))
+    return Planted((put(s, before, after),), ("free-list-damaged",), None)
+
+
+@fault
+def free_list_leads_to_a_page_in_use(s: Snapshot) -> Planted:
+    _, _, before = block_links(s, listed_block(s, 0))
+    other = page_word(s, pfn_of(s, pick(small_anon(s, 1), "an anonymous page")), "lru")
+    return Planted((put(s, before, other),), ("free-list-damaged",), None)
+
+
+@fault
+def free_block_taken_off_its_list_but_not_out(s: Snapshot) -> Planted:
+    """list_del() without the rest: type and count stay."""
+    block = listed_block(s, 0)
+    at, after, before = block_links(s, block)
+    patches = (put(s, before, after), put(s, after + 8, before), put(s, at, _POISON), put(s, at + 8, _POISON + 0x22))
+    return Planted(patches, ("free-block-misplaced",), pfn_of(s, int(s.buddy.blocks.row[block])))
+
+
+@fault
+def free_block_of_another_order_than_its_list(s: Snapshot) -> Planted:
+    row = int(s.buddy.blocks.row[listed_block(s, 1)])
+    patch = put(s, page_word(s, pfn_of(s, row), "private"), 0)
+    return Planted((patch,), ("free-block-misplaced",), pfn_of(s, row))
+
+
+@fault
+def order_of_a_free_block_too_great_for_its_place(s: Snapshot) -> Planted:
+    """The order of a block is raised past the alignment of its page frame."""
+    b = s.buddy
+    odd = np.flatnonzero((b.blocks.order == 0) & (s.pages.memmap.pfns_of_rows(b.blocks.row) % 2 == 1))
+    row = int(b.blocks.row[pick(odd, "a free page at an odd page frame")])
+    patch = put(s, page_word(s, pfn_of(s, row), "private"), 1)
+    return Planted((patch,), ("free-block-misplaced",), pfn_of(s, row))
+
+
+@fault
+def number_of_free_blocks_raised(s: Snapshot) -> Planted:
+    at = zone_word(s, len(s.buddy.zones) - 1, "free_area[3].nr_free")
+    return Planted((add(s, at, 1),), ("free-area-count-mismatch",), None)
+
+
+@fault
+def free_pages_of_a_zone_miscounted(s: Snapshot) -> Planted:
+    item = s.layout.enum("enum zone_stat_item")["NR_FREE_PAGES"]
+    at = zone_word(s, len(s.buddy.zones) - 1, "vm_stat") + 8 * item
+    return Planted((add(s, at, -32),), ("zone-free-pages-mismatch",), None, "warn")
+
+
+def cpu_page(s: Snapshot) -> int:
+    """Row of a page on a CPU's list."""
+    return pick(s.buddy.cpu_page_row, "a page on a CPU's free list", 5)
+
+
+@fault
+def cpu_counts_a_free_page_too_few(s: Snapshot) -> Planted:
+    table = s.buddy.cpu_lists
+    at = int(table.addr[pick(np.flatnonzero(table.count > 1), "a CPU with free pages")])
+    count = s.layout.struct("struct per_cpu_pages").field("count").offset
+    return Planted((add(s, at + count, -1, 4),), ("cpu-free-list-mismatch",), None)
+
+
+@fault
+def cpu_list_of_free_pages_in_disorder(s: Snapshot) -> Planted:
+    at = page_word(s, pfn_of(s, cpu_page(s)), "lru")
+    return Planted((put(s, at + 8, word(s, at)),), ("cpu-free-list-mismatch",), None)
+
+
+@fault
+def reference_left_on_a_page_of_a_cpu_list(s: Snapshot) -> Planted:
+    pfn = pfn_of(s, cpu_page(s))
+    patch = put(s, page_word(s, pfn, "_refcount.counter", "_refcount"), 1, 4)
+    return Planted((patch,), ("cpu-free-page-in-use",), pfn)
+
+
+@fault
+def writeback_of_a_page_of_a_cpu_list(s: Snapshot) -> Planted:
+    pfn = pfn_of(s, cpu_page(s))
+    return Planted((flags_xor(s, pfn, "writeback"),), ("cpu-free-page-in-use",), pfn)

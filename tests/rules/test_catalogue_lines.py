@@ -1,0 +1,58 @@
+"""Every invariant and every numbered line of the catalogue is decided by rules that exist, or says why it is not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import inspector.rules  # noqa: F401  (declares the rules)
+from inspector.cli import main
+from inspector.rules.catalogue import Line, catalogue
+from inspector.rules.registry import all_rules
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[Line]:
+    return catalogue()
+
+
+def test_no_line_is_missing_or_told_twice(lines: list[Line]) -> None:
+    assert [x.id for x in lines] == [f"I{n}" for n in range(1, 19)] + [str(n) for n in range(1, 152)]
+
+
+def test_each_line_has_rules_or_a_reason(lines: list[Line]) -> None:
+    known = {rule.slug for rule in all_rules()}
+    for line in lines:
+        assert set(line.rules) <= known, line.id
+        assert bool(line.rules) == (line.state in ("decided", "partly")), line.id
+        assert bool(line.reason) == (line.state != "decided"), line.id
+        assert len(set(line.rules)) == len(line.rules)
+
+
+def test_each_rule_of_a_model_invariant_stands_in_its_line(lines: list[Line]) -> None:
+    of = {line.id: set(line.rules) for line in lines}
+    for rule in all_rules():
+        if rule.invariant.startswith("I"):
+            assert rule.slug in of[rule.invariant]
+
+
+def test_a_line_that_lost_its_rules_is_not_decided() -> None:
+    without = catalogue([rule for rule in all_rules() if rule.invariant != "I12"])
+    assert [(x.state, x.reason) for x in without if x.id == "I12"] == [("later", "no rule looks at it yet")]
+
+
+def test_text_and_json_say_the_same(lines: list[Line], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rules", "--catalogue"]) == 0
+    text = capsys.readouterr().out
+    assert main(["rules", "--catalogue", "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [x["id"] for x in told["lines"]] == [x.id for x in lines]
+    for line in lines:
+        assert f"{line.id:>4}  {line.title}" in text
+    assert "169 lines:" in text
+
+
+def test_catalogue_of_one_rule_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rules", "rss-mismatch", "--catalogue"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
