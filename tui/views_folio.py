@@ -12,7 +12,7 @@ from inspector.columns import I64, Mask, expand_runs
 from inspector.report.mappings import MappingRow
 from inspector.report.processes import perms
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import vma_rows
+from inspector.tables.anon_vmas import rows_of, vma_rows
 from inspector.walk.names import vma_names
 from inspector.walk.rss import entry_pages
 
@@ -228,3 +228,11 @@ def _entry_text(m: MappingRow) -> str:
     pages = f"+{m.page_index}" if m.pages == 1 else f"+{m.page_index}..+{m.page_index + m.pages - 1}"
     words = [m.kind] if not m.present else [] if m.sort == "normal" else [f"[{m.sort}]"]
     return f"{m.va:#x}  {m.level}  {pages}  {' '.join([*words, *m.bits])}".rstrip()
+
+
+def file_of(s: Snapshot, pfn: int) -> int:
+    """Address of the address_space that a folio names, 0 when it names none that is known."""
+    row = s.pages.memmap.row(pfn)
+    word = s.pages.mapping[row : row + 1]
+    found = rows_of(s.files.spaces.addr, word)
+    return int(word[0]) if s.pages.type_[row] == 0 and found[0] >= 0 and word[0] else 0

@@ -1,18 +1,14 @@
-"""All folios in columns, and the small language that narrows them: ``anon order>=4 mapped=0 all``."""
+"""All folios in columns."""
 
 from __future__ import annotations
 
-import operator
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from inspector.columns import I64, U8, AnyArray, Mask, Table
-from inspector.errors import UsageError
 from inspector.snapshot import Snapshot
-from inspector.walk.kinds import KINDS, kind_codes
+from inspector.walk.kinds import kind_codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,64 +73,3 @@ def _pages_mapped(s: Snapshot) -> I64:
     running = np.concatenate([np.zeros(1, np.int64), np.cumsum(s.census.page_mappings > 0)])
     end = np.minimum(s.folios.row + s.folios.nr_pages, len(s.pages))
     return (running[end] - running[s.folios.row]).astype(np.int64)
-
-
-_TERM = re.compile(r"(order|mapped|huge|mms|refs)(>=|<=|!=|=|>|<)(\d{1,18})")
-_COMPARE: dict[str, Callable[[I64, int], Mask]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "!=": operator.ne,
-    "=": operator.eq,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-
-
-@dataclass(frozen=True)
-class FolioFilter:
-    """What is wanted: folios of any of the kinds that meet all comparisons.
-
-    Attributes:
-        small: Folios of one page as well.
-        partial: Partially mapped ones only.
-        kinds: Places in `KINDS`; empty for all.
-        terms: Column, comparison, number.
-    """
-
-    small: bool = False
-    partial: bool = False
-    kinds: tuple[int, ...] = ()
-    terms: tuple[tuple[str, str, int], ...] = ()
-
-    def mask(self, columns: FolioColumns) -> Mask:
-        """Which rows are wanted."""
-        keep = np.ones(len(columns), np.bool_)
-        if self.kinds:
-            keep &= np.isin(columns.kind, self.kinds)
-        if self.partial:
-            keep &= columns.partial
-        for name, compare, number in self.terms:
-            keep &= _COMPARE[compare](getattr(columns, name), number)
-        return keep
-
-
-def parse_filter(text: str) -> FolioFilter:
-    """The filter that words ask for; kinds of two words are written with a dash.
-
-    Raises:
-        UsageError: A word is not understood.
-    """
-    kinds: list[int] = []
-    terms: list[tuple[str, str, int]] = []
-    words = text.lower().split()
-    known = {name.replace(" ", "-"): code for code, name in enumerate(KINDS)}
-    for word in words:
-        match = _TERM.fullmatch(word)
-        if match:
-            terms.append((match[1], match[2], int(match[3])))
-        elif word in known:
-            kinds.append(known[word])
-        elif word not in ("all", "partial"):
-            raise UsageError("this filter is not understood", word, "Try: anon order>=4 mapped=0 partial all")
-    small = "all" in words or any(name == "order" and _COMPARE[how](np.array([0]), n)[0] for name, how, n in terms)
-    return FolioFilter(small, "partial" in words, tuple(kinds), tuple(terms))

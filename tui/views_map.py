@@ -210,6 +210,7 @@ class HeatView:
     shift: int
 
     cell_width = 1
+    columns = 0
 
     @property
     def count(self) -> int:
@@ -258,6 +259,28 @@ class HeatView:
         """The cell of a page frame, -1 when it has no struct page."""
         row = self.memmap.row(pfn)
         return row >> self.shift if row >= 0 else -1
+
+    def next_mark(self, cell: int) -> int:
+        """The next cell with a finding that is not merely told, round the end; -1 when there is none."""
+        rows = np.flatnonzero(self.marks.codes >= _SEVERITIES.index("warn"))
+        if not len(rows):
+            return -1
+        at = int(np.searchsorted(rows, (cell + 1) << self.shift))
+        return int(rows[at % len(rows)]) >> self.shift
+
+    def telling_pfn(self, cell: int) -> int:
+        """The page to open for a cell: one with a finding, else of the code shown, else the first."""
+        lo, hi = cell << self.shift, min((cell + 1) << self.shift, len(self.layer.codes))
+        marks, codes = self.marks.codes[lo:hi], self.layer.codes[lo:hi]
+        row = int(marks.argmax())
+        if not marks[row]:
+            shown, _ = _shown(self.layer, self.layer.counts(cell, self.shift, 1))
+            row = int((codes == shown[0]).argmax())
+        return int(self.memmap.pfns_of_rows(np.array([lo + row]))[0])
+
+    def label(self, first: int) -> str:
+        """The page frame that a row begins with."""
+        return f"{self.pfns(first)[0]:>#9x} "
 
     def at(self, layer: Layer, shift: int) -> HeatView:
         """The same memory in another mode or zoom."""

@@ -8,9 +8,11 @@ import numpy as np
 
 from inspector.arch.base import Kind, Level
 from inspector.columns import I64, U8, U64, AnyArray, Mask, Table
+from inspector.report.processes import perms
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.walk.census import Sort
+from inspector.walk.names import vma_names
 from inspector.walk.rss import entry_pages
 from inspector.walk.smaps import VmaFigures, vma_figures
 
@@ -200,13 +202,51 @@ def vma_rows_of(s: Snapshot, mm_idx: int) -> I64:
     return np.arange(first, last)
 
 
+def pfn_at(s: Snapshot, mm_idx: int, va: int) -> int | None:
+    """The page frame with a struct page that an address of an mm is mapped to, if it is."""
+    m = s.mappings
+    rows = np.flatnonzero((m.mm_idx == mm_idx) & (m.va <= np.uint64(va)))
+    pages = entry_pages(s.layout, m.level[rows]) * m.nr[rows].astype(np.int64)
+    inside = (np.uint64(va) - m.va[rows]) >> np.uint64(s.layout.arch.page_shift)
+    hit = np.flatnonzero(inside.astype(np.int64) < pages)
+    if not len(hit):
+        return None
+    pfn = int(m.pfn[rows[hit[0]]]) + int(inside[hit[0]])
+    return pfn if s.pages.memmap.row(pfn) >= 0 else None
+
+
+def first_at(entries: Entries, va: int) -> int:
+    """Place of the first entry that ends behind an address."""
+    end = entries.va + (entries.pages.astype(np.uint64) << np.uint64(12))
+    return min(int(np.searchsorted(end, np.uint64(va), "right")), max(len(entries) - 1, 0))
+
+
+def vma_facts(s: Snapshot, vma_row: int) -> tuple[I64, list[tuple[str, str]]]:
+    """The VMA as a column of one row, and what it says of itself."""
+    v, row = s.vmas, np.array([vma_row], np.int64)
+    flags = int(v.flags[vma_row])
+    name = vma_names(s.layout, s.mms, v, row)[0] or "anonymous"
+    facts = [
+        ("backing", name),
+        ("flags", f"{perms(flags)} {flags:#x}"),
+        ("vma", f"{int(v.addr[vma_row]):#x}"),
+        ("pgoff", f"{int(v.pgoff[vma_row]):#x}"),
+    ]
+    if v.anon_vma[vma_row]:
+        facts.append(("anon_vma", f"{int(v.anon_vma[vma_row]):#x}"))
+    return row, facts
+
+
 __all__ = [
     "Entries",
     "ProcessColumns",
     "VmaFolios",
+    "first_at",
     "order_words",
+    "pfn_at",
     "process_columns",
     "vma_entries",
+    "vma_facts",
     "vma_folios",
     "vma_rows_of",
 ]

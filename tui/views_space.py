@@ -31,8 +31,8 @@ _OF_KIND = {
 }
 
 LEGEND = (
-    *((glyph, "", word) for glyph, word in zip("▂▅█", ("small folios", "large folios", "huge entries"), strict=True)),
-    *(("~", "swap", "swap"), ("0", "zero", "zero page"), ("·", "free", "nothing"), ("│", "free", "gap")),
+    *((glyph, "", word) for glyph, word in zip("▂▅█", ("small folios", "large, by PTEs", "huge entries"), strict=True)),
+    *(("~", "swap", "swap"), ("0", "zero", "zero"), ("·", "free", "nothing"), ("│", "free", "gap")),
 )
 """Glyph, shade and meaning of what is often seen."""
 

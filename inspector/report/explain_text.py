@@ -10,6 +10,9 @@ from inspector.report.pages import render_place
 from inspector.report.screen import Column, Screen, render_facts, render_table
 from inspector.text import counted, grouped, size
 
+_PLAIN = 100
+"""Where formulas are wrapped when there is no terminal to ask."""
+
 _MANY = 24
 """Stretches of pages that are told apart before all those that are well become one line."""
 
@@ -18,6 +21,16 @@ def render_explanation(screen: Screen, e: Explanation) -> Iterator[str]:
     """The report for people."""
     yield from render_place(screen, e.place)
     yield ""
+    yield from render_account(screen, e)
+    if e.head is None:
+        return
+    yield from _mappings(screen, e)
+    yield from _what_if(screen, e)
+    yield from _findings(screen, e)
+
+
+def render_account(screen: Screen, e: Explanation) -> Iterator[str]:
+    """What the folio is, its counters, references and what may be done with it: all but mappings and findings."""
     if e.head is None:
         yield from e.about
         return
@@ -36,9 +49,6 @@ def render_explanation(screen: Screen, e: Explanation) -> Iterator[str]:
         yield from _references(screen, e.references)
     yield from _sharing(screen, e.sharing)
     yield from _decisions(screen, e)
-    yield from _mappings(screen, e)
-    yield from _what_if(screen, e)
-    yield from _findings(screen, e)
 
 
 def _heading(screen: Screen, text: str) -> Iterator[str]:
@@ -80,7 +90,8 @@ def _verdict(screen: Screen, verdict: str) -> str:
 
 def _line(screen: Screen, x: LedgerLine, where: str = "") -> Iterator[str]:
     """Verdict and formula; what it means below."""
-    lines = screen.wrap(where + x.formula, hang="    ") or [""]
+    beside = Screen(width=(screen.width or _PLAIN) - 15)
+    lines = beside.wrap(where + x.formula, hang="    ") or [""]
     yield f"  {_verdict(screen, x.verdict)}  {lines[0]}"
     for more in lines[1:]:
         yield f"  {'':11}  {more}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -16,27 +15,24 @@ from inspector.report.mappings import mapping_rows
 from inspector.report.pages import build_place
 from inspector.report.rmap import build_rmap
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
 from inspector.walk.kinds import KINDS, page_kinds
 from inspector.walk.places import Reading
 from inspector.walk.smaps import vma_figures
-from tests.fixtures import KERNELS, fixture_path
+from tests.fixtures import KERNELS
+from tests.tui.driving import snapshot_of
+from tui.rows_folios import folio_rows
+from tui.session import Session
 from tui.views_folio import PageGridView, mapping_tree, page_columns
-from tui.views_folios import folio_columns, parse_filter
+from tui.views_folios import folio_columns
 from tui.views_map import MODES, HeatView, Look, build_layer, make_layer
 from tui.views_mm import process_columns, vma_entries, vma_folios, vma_rows_of
 from tui.views_rmap import draw_interval_tree, side_by_side
 from tui.views_space import SpaceView, build_space
 
 
-@lru_cache(maxsize=3)
-def _snapshot(kernel: str) -> Snapshot:
-    return Snapshot(open_core(str(fixture_path(kernel)), types="btf"))
-
-
 @pytest.fixture(params=KERNELS)
 def s(request: pytest.FixtureRequest) -> Snapshot:
-    return _snapshot(request.param)
+    return snapshot_of(request.param)
 
 
 def test_pages_of_each_vma_add_up_to_smaps(s: Snapshot) -> None:
@@ -164,16 +160,15 @@ def test_folio_columns_and_filters(s: Snapshot) -> None:
     large, every = folio_columns(s, small=False), folio_columns(s, small=True)
     assert len(large) == len(s.folios)
     assert every.mapped.sum() == s.folio_totals.sum() + s.census.page_mappings[s.folio_of_page < 0].sum()
-    wanted = parse_filter("anon order>=4 mapped>0")
-    rows = large.take(wanted.mask(large))
-    assert len(rows)
-    assert (rows.kind == KINDS.index("anon")).all()
-    assert rows.order.min() >= 4
-    assert rows.mapped.min() > 0
-    assert not wanted.small
-    assert parse_filter("order=0").small
-    with pytest.raises(UsageError, match="not understood"):
-        parse_filter("order~4")
+    rows = folio_rows(Session(s), small=False)
+    rows.filter("anon order>=4 mapped>0")
+    kept = large.take(np.array([rows.row(i) for i in range(len(rows))]))
+    assert len(kept)
+    assert (kept.kind == KINDS.index("anon")).all()
+    assert kept.order.min() >= 4
+    assert kept.mapped.min() > 0
+    with pytest.raises(UsageError, match="no such column"):
+        rows.filter("color=4")
 
 
 def test_both_views_of_a_folio_stand_side_by_side(s: Snapshot) -> None:

@@ -57,8 +57,8 @@ class CellGrid(ScrollView, can_focus=True):
         Binding("down", "move(0, 1)", "Down", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
-        Binding("home,g", "jump_to(0)", "First", show=False),
-        Binding("end,G", "jump_to(-1)", "Last", show=False),
+        Binding("home", "jump_to(0)", "First", show=False),
+        Binding("end", "jump_to(-1)", "Last", show=False),
         Binding("enter", "choose", "Open"),
     ]
 
@@ -78,6 +78,9 @@ class CellGrid(ScrollView, can_focus=True):
 
     class Chosen(Moved):
         """The cell was chosen."""
+
+    class Sized(Moved):
+        """The grid has another size: what was made to fit may be made anew."""
 
     def __init__(self, *, id: str | None = None, round_to: int = 1) -> None:  # noqa: A002
         """A grid without cells yet.
@@ -112,7 +115,8 @@ class CellGrid(ScrollView, can_focus=True):
 
     def _measure(self) -> None:
         source = self._source
-        if source is None:
+        if source is None or not source.count:
+            self._at = _Geometry(1, 0, 0)
             return
         margin = len(source.label(0))
         width = max(1, (self.scrollable_content_region.width or self.size.width or 80) - margin)
@@ -127,6 +131,7 @@ class CellGrid(ScrollView, can_focus=True):
         """Fit the cells into the new width."""
         self._measure()
         self._into_view()
+        self.post_message(self.Sized(self, self.cursor))
 
     def render_line(self, y: int) -> Strip:
         """One row of cells (the line API: called for the rows in sight only)."""

@@ -1,0 +1,238 @@
+"""Screens of processes, VMAs, folios, reverse maps, files and memory, reached by keys and by mouse on real vmcores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inspector.findings import Evidence, Finding, Subject
+from inspector.report.mappings import mapping_rows
+from inspector.snapshot import Snapshot
+from tests.fixtures import KERNELS
+from tests.tui.driving import SIZES, at, lines, place_of, press, session_of, settle, snapshot_of, text
+from tui.places import (
+    AnonVmaPlace,
+    FilePlace,
+    FolioPlace,
+    Folios,
+    MemoryMap,
+    MmPlace,
+    Processes,
+    RmapPlace,
+    VmaPlace,
+)
+from tui.session import Session
+from tui.views_map import HeatView
+from tui.views_space import SpaceView
+from tui.widgets.cell_grid import CellGrid
+from tui.widgets.column_table import ColumnTable
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture(params=KERNELS)
+def session(request: pytest.FixtureRequest) -> Session:
+    return session_of(request.param)
+
+
+@pytest.fixture(params=SIZES, ids=["80x24", "140x45"])
+def size(request: pytest.FixtureRequest) -> tuple[int, int]:
+    chosen: tuple[int, int] = request.param
+    return chosen
+
+
+def shared_folio(s: Snapshot) -> int:
+    """The large anonymous folio that most address spaces map."""
+    return int(s.folios.pfn[np.argmax(s.census.nr_mms * s.folios.is_anon * ~s.folios.is_hugetlb)])
+
+
+async def test_processes_lead_to_a_vma_and_its_folio_and_back(session: Session, size: tuple[int, int]) -> None:
+    s = session.snapshot
+    async with at(session, Processes(), size) as pilot:
+        shown = lines(pilot)
+        assert any("1  keeper" in line for line in shown)
+        assert all(len(line) == size[0] for line in shown)
+        await press(pilot, "enter")
+        mm = int(np.flatnonzero(s.mms.pid == 1)[0])
+        assert session.crumb(MmPlace(mm)) in text(pilot)
+        assert "/bin/keeper" in text(pilot)
+        await press(pilot, "tab", "enter")
+        assert isinstance(place_of(pilot), VmaPlace)
+        await press(pilot, "backspace", "backspace")
+        assert isinstance(place_of(pilot), Processes)
+        assert lines(pilot)[2:] == shown[2:]
+
+
+async def test_the_filter_narrows_and_is_left_again(session: Session) -> None:
+    async with at(session, Processes()) as pilot:
+        await press(pilot, "slash", *"keeper")
+        table = pilot.app.screen.query_one(ColumnTable)
+        assert table.rows is not None
+        assert len(table.rows) == 1
+        await press(pilot, "escape")
+        assert len(table.rows) == table.rows.total
+
+
+async def test_the_strip_zooms_to_single_pages_and_opens_a_folio(session: Session) -> None:
+    s = session.snapshot
+    pfn = shared_folio(s)
+    mapping = mapping_rows(s, pfn, 1, 1)[0][0]
+    mm = int(np.searchsorted(s.mms.addr, np.uint64(mapping.mm)))
+    async with at(session, MmPlace(mm)) as pilot:
+        grid = pilot.app.screen.query_one(CellGrid)
+        grid.focus()
+        assert isinstance(grid.source, SpaceView)
+        assert grid.source.count <= grid.visible_cells()
+        grid.cursor = grid.source.cell_of(mapping.va)
+        await press(pilot, "z", *["plus"] * 12)
+        assert grid.source.shift == 0
+        grid.cursor = grid.source.cell_of(mapping.va)
+        await settle(pilot)
+        assert f"{mapping.va:#x}-" in text(pilot)
+        await press(pilot, "enter")
+        assert place_of(pilot) == FolioPlace(pfn)
+
+
+async def test_a_vma_shows_its_entries_and_leads_to_its_anon_vma(session: Session, size: tuple[int, int]) -> None:
+    s = session.snapshot
+    mapping = mapping_rows(s, shared_folio(s), 1, 1)[0][0]
+    mm = int(np.searchsorted(s.mms.addr, np.uint64(mapping.mm)))
+    vma = int(np.flatnonzero(s.vmas.addr == np.uint64(mapping.vma or 0))[0])
+    async with at(session, VmaPlace(mm, vma, mapping.va), size) as pilot:
+        assert f"{mapping.va:#x}" in text(pilot)
+        assert f"{mapping.pfn:#x}" in text(pilot)
+        await press(pilot, "a")
+        assert place_of(pilot) == AnonVmaPlace(int(s.vmas.anon_vma[vma]))
+
+
+async def test_a_folio_has_its_ledger_its_pages_and_who_maps_it(session: Session, size: tuple[int, int]) -> None:
+    s = session.snapshot
+    pfn = shared_folio(s)
+    async with at(session, FolioPlace(pfn), size) as pilot:
+        assert "_refcount" in text(pilot) or "counters" in text(pilot)
+        assert "✓ counters agree" in text(pilot)
+        await press(pilot, "v")
+        row = s.pages.memmap.row(pfn)
+        mapped = int(s.census.page_mappings[row]) + int(s.census.entire[s.folio_of_page[row]])
+        assert f"page +0  pfn {pfn:#x}" in text(pilot)
+        assert (f"mapped {mapped} times" if mapped != 1 else "mapped once") in text(pilot)
+        await press(pilot, "v")
+        assert f"{mapping_rows(s, pfn, 1, 1)[0][0].va:#x}" in text(pilot)
+        await press(pilot, "down", "enter")
+        assert isinstance(place_of(pilot), MmPlace)
+
+
+async def test_a_folio_of_512_pages_fits_80x24(session: Session) -> None:
+    s = session.snapshot
+    order9 = np.flatnonzero((s.folios.order == 9) & s.folios.is_anon & (s.folio_totals > 1))
+    async with at(session, FolioPlace(int(s.folios.pfn[order9[0]]))) as pilot:
+        await press(pilot, "v")
+        shown = text(pilot)
+        assert all(f"+{first} " in shown for first in range(0, 512, 32))
+        assert "page +0 " in shown
+        await press(pilot, "end")
+        assert "page +511" in text(pilot)
+
+
+async def test_rmap_shows_both_views(session: Session, size: tuple[int, int]) -> None:
+    pfn = shared_folio(session.snapshot)
+    async with at(session, FolioPlace(pfn), size) as pilot:
+        await press(pilot, "x")
+        assert place_of(pilot) == RmapPlace(pfn)
+        shown = text(pilot)
+        assert "✓ both views agree" in shown
+        assert "folio->mapping" in shown
+        assert " = " in shown
+        await press(pilot, "a")
+        assert isinstance(place_of(pilot), AnonVmaPlace)
+        assert "in the family" in text(pilot)
+        assert "●" in text(pilot)
+        await press(pilot, "backspace", "enter")
+        assert isinstance(place_of(pilot), VmaPlace)
+
+
+async def test_a_file_shows_who_maps_it_and_its_cache(session: Session, size: tuple[int, int]) -> None:
+    s = session.snapshot
+    busiest = int(np.argmax(np.bincount(s.file_rmap.space_of_vma[s.file_rmap.space_of_vma >= 0])))
+    address = int(s.file_rmap.spaces.addr[busiest])
+    async with at(session, FilePlace(address), size) as pilot:
+        assert "in the tree" in text(pilot)
+        assert "MISSING" not in text(pilot)
+        assert "order  0" in text(pilot)
+        await press(pilot, "v", "enter")
+        assert isinstance(place_of(pilot), FolioPlace)
+        await press(pilot, "i")
+        assert place_of(pilot) == FilePlace(address)
+
+
+async def test_the_map_shows_all_memory_zooms_and_opens_a_folio(session: Session, size: tuple[int, int]) -> None:
+    s = session.snapshot
+    async with at(session, MemoryMap(), size) as pilot:
+        grid = pilot.app.screen.query_one(CellGrid)
+        assert isinstance(grid.source, HeatView)
+        assert grid.source.count <= grid.visible_cells()
+        assert "a anon" in text(pilot)
+        for words in ("order 0", "mapped 0", "none"):
+            await press(pilot, "v")
+            assert words in text(pilot)
+        await press(pilot, "v")
+        pfn = shared_folio(s)
+        grid.cursor = grid.source.cell_of(pfn)
+        await press(pilot, *["plus"] * 10)
+        assert grid.source.shift == 0
+        grid.cursor = grid.source.cell_of(pfn)
+        await press(pilot, "enter")
+        assert place_of(pilot) == FolioPlace(pfn)
+        await press(pilot, "m")
+        grid = pilot.app.screen.query_one(CellGrid)
+        assert isinstance(grid.source, HeatView)
+        assert grid.source.cell_of(pfn) == grid.cursor
+
+
+async def test_findings_are_marked_in_the_map_and_on_the_folio() -> None:
+    s = snapshot_of("7.3")
+    clean = session_of("7.3").report
+    assert clean is not None
+    pfn = shared_folio(s)
+    subject = Subject("folio", pfn=pfn, order=int(s.folios.order[s.folio_of_page[s.pages.memmap.row(pfn)]]))
+    finding = Finding("large-mapcount-mismatch", "fail", "exact", subject, "A title", {}, {}, Evidence(), "")
+    report = type(clean)(clean.schema, clean.target, clean.coverage, clean.summary, [finding], 1)
+    async with at(Session(s, report), MemoryMap()) as pilot:
+        grid = pilot.app.screen.query_one(CellGrid)
+        await press(pilot, "n")
+        assert isinstance(grid.source, HeatView)
+        assert grid.source.cell_of(pfn) == grid.cursor
+        assert grid.source.paint(grid.cursor, 1)[0][0] == "!"
+        assert "with fail findings" in text(pilot)
+        await press(pilot, "enter")
+        assert "! 1 finding: large-mapcount-mismatch" in text(pilot)
+
+
+async def test_folios_are_filtered_by_kind_order_and_mappings(session: Session, size: tuple[int, int]) -> None:
+    s = session.snapshot
+    async with at(session, Folios("anon order>=9"), size) as pilot:
+        table = pilot.app.screen.query_one(ColumnTable)
+        wanted = (s.folios.order >= 9) & s.folios.is_anon & ~s.folios.is_hugetlb & ~s.folios.is_ksm
+        assert table.rows is not None
+        assert table.rows.total == len(s.folios)
+        assert abs(len(table.rows) - int(wanted.sum())) <= 1  # the huge zero folio is none
+        await press(pilot, "slash", *" mapped=0")
+        assert all(table.rows.cells(i)[4][0] == "" for i in range(len(table.rows)))
+        await press(pilot, "escape", "s")
+        assert table.rows is not None
+        assert table.rows.total > len(s.folios)
+
+
+async def test_cells_are_chosen_with_the_mouse(session: Session) -> None:
+    async with at(session, MemoryMap()) as pilot:
+        grid = pilot.app.screen.query_one(CellGrid)
+        assert grid.source is not None
+        margin = len(grid.source.label(0))
+        await pilot.click(CellGrid, offset=(margin + 5, 1))
+        await settle(pilot)
+        columns = grid.cursor - 5
+        assert columns > 0
+        assert columns % 16 == 0
+        await pilot.click(CellGrid, offset=(margin + 5, 1))
+        await settle(pilot)
+        assert isinstance(place_of(pilot), FolioPlace)

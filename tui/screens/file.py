@@ -1,0 +1,120 @@
+"""One file: the VMAs of its i_mmap, and its page cache by order and by index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Static
+
+from inspector.errors import UsageError
+from inspector.report.file import FileReport, OrderOfFolios, build_file
+from inspector.text import counted, grouped
+from inspector.walk.cache_view import cache_of, find_spaces
+from tui.places import FilePlace
+from tui.rows import Rows
+from tui.rows_rmap import cache_rows, mapper_rows
+from tui.screens.base import PlaceScreen
+from tui.widgets.column_table import ColumnTable
+from tui.widgets.legend import switch
+
+
+@dataclass
+class FileData:
+    """What the screen shows."""
+
+    report: FileReport
+    mappers: Rows
+    cache: Rows
+
+
+class FileScreen(PlaceScreen[FileData]):
+    """Facts and orders on top; below either who maps it or what is cached."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("v", "next_view", "View"),
+    ]
+    HELP: ClassVar[str] = """\
+`v` goes from the VMAs that map the file, each with whether it is in the i_mmap tree, where rmap looks, to everything in
+its page cache by index, and back. Enter opens the VMA or the folio. The bars show cached pages by order of their
+folios, the mapped part full.
+"""
+
+    place: FilePlace
+    _half = "mappers"
+
+    def body(self) -> ComposeResult:
+        """Facts, bars, and one of two tables."""
+        yield Static(id="title", classes="title")
+        yield Static(id="facts", classes="info", markup=False)
+        yield Static(id="orders", classes="legend")
+        yield Static(id="tabs", classes="title")
+        yield ColumnTable(id="mappers")
+        yield ColumnTable(id="cache")
+
+    def load(self) -> FileData:
+        """Who maps it, and what is cached of it."""
+        s = self.session.snapshot
+        rows = find_spaces(s.files, address=self.place.addr)
+        if not len(rows):
+            raise UsageError("no cached or mapped file has that address_space", f"{self.place.addr:#x}")
+        row = int(rows[0])
+        report = build_file(s, row)
+        return FileData(report, mapper_rows(s, report), cache_rows(cache_of(s, row)))
+
+    def show(self, data: FileData) -> None:
+        """Fill everything."""
+        r = data.report
+        title = Text(f"{r.name or 'a file without a name'}", "bold")
+        title.append(f"  inode {r.ino}, {counted(r.nrpages, 'page')} cached", "")
+        for damage in [*r.tree_damage, *(f"vma {v.vma:#x} of no process is in the tree" for v in r.strange_vmas)]:
+            title.append(f"  ! {damage}", "bold #e5484d")
+        self.query_one("#title", Static).update(title)
+        writable = ""
+        if r.i_mmap_writable is not None:
+            writable = f"  i_mmap_writable {r.i_mmap_writable}, {counted(r.writable_vmas, 'VMA')} may write"
+        facts = (
+            f"address_space {r.address_space:#x}  inode {r.inode:#x}\ni_mmap {counted(r.tree_vmas, 'VMA')}{writable}"
+        )
+        self.query_one("#facts", Static).update(facts)
+        self.query_one("#orders", Static).update(_bars(r.orders))
+        self.query_one("#mappers", ColumnTable).show(data.mappers)
+        self.query_one("#cache", ColumnTable).show(data.cache)
+        self.action_view(self._half if data.report.mappers else "cache")
+
+    def action_view(self, half: str) -> None:
+        """Show one of the two tables."""
+        self._half = half
+        for name in ("mappers", "cache"):
+            self.query_one(f"#{name}").display = name == half
+        if self.data is not None:
+            views = (
+                ("mappers", f"mapped by {counted(len(self.data.mappers), 'VMA')}"),
+                ("cache", f"page cache: {counted(len(self.data.cache), 'entry', 'entries')}"),
+            )
+            self.query_one("#tabs", Static).update(switch(views, half))
+        self.query_one(f"#{half}").focus()
+
+    def action_next_view(self) -> None:
+        """The other table."""
+        self.action_view("cache" if self._half == "mappers" else "mappers")
+
+
+def _bars(orders: list[OrderOfFolios], width: int = 24) -> Text:
+    """One bar an order: how many pages are cached in folios of it, the mapped part full."""
+    most = max((o.pages for o in orders), default=1)
+    lines = []
+    for o in orders:
+        whole = max(1, o.pages * width // most)
+        mapped = min(whole, -(-o.mapped_pages * width // most))
+        line = Text(f"order {o.order:>2} ")
+        line.append("█" * mapped, "#5fae5f")
+        line.append("░" * (whole - mapped) + " " * (width - whole), "#5fae5f")
+        words = f" {counted(o.folios, 'folio')}, {counted(o.pages, 'page')}, {grouped(o.mapped_pages)} mapped"
+        extra = [f"{n:,} {w}" for n, w in ((o.dirty_pages, "dirty"), (o.writeback_pages, "in writeback")) if n]
+        line.append(", ".join([words, *extra]))
+        lines.append(line)
+    return Text("\n").join(lines) if lines else Text("nothing is cached")

@@ -1,0 +1,153 @@
+"""Physical memory as a heat map: the whole machine at once, any part of it down to single pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Static
+
+from inspector.text import size
+from tui.places import FolioPlace, MemoryMap
+from tui.rows_mm import short
+from tui.screens.base import PlaceScreen
+from tui.views_map import MODES, HeatView, Layer, build_layer
+from tui.widgets.cell_grid import CellGrid
+from tui.widgets.legend import legend_text, switch
+
+
+@dataclass
+class MapData:
+    """What the screen shows."""
+
+    layer: Layer
+    marks: Layer
+
+
+class MemoryScreen(PlaceScreen[MapData]):
+    """The map, what its cursor is on, and what its letters mean."""
+
+    TAB = "memory"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("v", "next_view", "View"),
+        Binding("plus,equals_sign", "zoom(-2)", "Zoom", key_display="+ -"),
+        Binding("minus", "zoom(2)", "Out", show=False),
+        Binding("z", "all", "All"),
+        Binding("n", "next_finding", "Next !"),
+    ]
+    HELP: ClassVar[str] = """\
+`v` goes through four ways to see memory: by kind, by order of folio, by mappings, by findings. All memory that has
+struct pages, holes left out; every row begins with its page frame. A cell shows what most of its
+pages are, as a capital where three quarters are so; by mappings and findings it shows the most of any page.
+**!** marks a cell with a finding in every mode, `n` goes to the next one.
+
+`+` and `-` zoom around the cursor, `z` shows all, Enter opens the folio under the cursor.
+"""
+
+    place: MemoryMap
+    _mode = "kind"
+    _whole = True
+
+    def body(self) -> ComposeResult:
+        """Modes, map, cursor, legend."""
+        yield Static(id="tabs", classes="title")
+        yield CellGrid(id="map", round_to=16)
+        yield Static(id="cell", classes="info", markup=False)
+        yield Static(id="legend", classes="legend")
+
+    def load(self) -> MapData:
+        """The layer of the mode; kept, so that each is counted once."""
+        s, report, mode = self.session.snapshot, self.session.report, self._mode
+        marks = self.session.keep(
+            ("layer", "findings", id(report)), lambda: build_layer(s, "findings", report, self.progress)
+        )
+        if mode == "findings":
+            return MapData(marks, marks)
+        return MapData(self.session.keep(("layer", mode), lambda: build_layer(s, mode, None, self.progress)), marks)
+
+    def show(self, data: MapData) -> None:
+        """Show the layer; the first time all memory is in sight, or the page that was asked for."""
+        self.query_one("#legend", Static).update(legend_text(self, _legend(data.layer)))
+        grid = self.query_one("#map", CellGrid)
+        before = grid.source
+        if isinstance(before, HeatView):
+            grid.show(HeatView(data.layer, data.marks, before.memmap, before.shift), grid.cursor)
+        else:
+            view = HeatView(data.layer, data.marks, self.session.snapshot.pages.memmap, 3)
+            pfn = self.place.pfn
+            self._whole = pfn is None
+            grid.show(view, max(0, view.cell_of(pfn)) if pfn is not None else 0)
+            self.on_cell_grid_sized(CellGrid.Sized(grid, grid.cursor))
+        self._write_tabs()
+
+    def on_cell_grid_sized(self, _event: CellGrid.Sized) -> None:
+        """What was all in sight stays so."""
+        if self._whole:
+            self.action_all()
+
+    def _write_tabs(self) -> None:
+        view = self.query_one("#map", CellGrid).source
+        rest = f"  1 cell = {size(1 << view.shift + 12)}" if isinstance(view, HeatView) else ""
+        self.query_one("#tabs", Static).update(switch([(m, m) for m in MODES], self._mode, rest))
+
+    def action_view(self, mode: str) -> None:
+        """Look at memory otherwise; the place stays."""
+        self._mode = mode
+        self.reload()
+
+    def action_next_view(self) -> None:
+        """The next way to see memory."""
+        self.action_view(MODES[(MODES.index(self._mode) + 1) % len(MODES)])
+
+    def action_all(self) -> None:
+        """All memory in sight, whatever the size of the terminal becomes."""
+        self._whole = True
+        grid = self.query_one("#map", CellGrid)
+        if isinstance(grid.source, HeatView):
+            self._zoom_to(grid.source.fitting(grid.visible_cells()))
+
+    def action_zoom(self, steps: int) -> None:
+        """Closer, or further away, around the cursor."""
+        view = self.query_one("#map", CellGrid).source
+        if isinstance(view, HeatView):
+            self._whole = False
+            self._zoom_to(view.shift + steps)
+
+    def _zoom_to(self, shift: int) -> None:
+        grid = self.query_one("#map", CellGrid)
+        view = grid.source
+        if isinstance(view, HeatView):
+            zoomed = view.at(view.layer, max(0, min(shift, view.fitting(16))))
+            grid.show(zoomed, zoomed.cell_of(view.pfns(grid.cursor)[0]))
+            self._write_tabs()
+
+    def action_next_finding(self) -> None:
+        """To the next marked cell, round the end."""
+        grid = self.query_one("#map", CellGrid)
+        view = grid.source
+        if isinstance(view, HeatView):
+            cell = view.next_mark(grid.cursor)
+            if cell < 0:
+                self.notify("no finding is about a page of memory")
+            else:
+                grid.cursor = cell
+
+    def on_cell_grid_moved(self, event: CellGrid.Moved) -> None:
+        """Tell what the cursor is on."""
+        view = event.grid.source
+        if isinstance(view, HeatView):
+            self.query_one("#cell", Static).update("\n".join(view.describe(event.cell)))
+
+    def on_cell_grid_chosen(self, event: CellGrid.Chosen) -> None:
+        """Open the folio of the cell: of the page with a finding, else of its first page in use."""
+        view = event.grid.source
+        if isinstance(view, HeatView):
+            self.scope.go(FolioPlace(view.telling_pfn(event.cell)))
+
+
+def _legend(layer: Layer) -> Iterable[tuple[str, str, str]]:
+    for label, glyph, shade, pages in layer.totals():
+        yield glyph, f"{shade}-3", f"{label} {short(pages << 12)}"

@@ -1,0 +1,46 @@
+"""All address spaces: whose they are, what they hold, and how many findings speak of them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.widgets import Static
+
+from inspector.text import counted
+from inspector.walk.smaps import vma_figures
+from tui.rows import Rows
+from tui.rows_mm import process_rows
+from tui.screens.base import PlaceScreen
+from tui.widgets.column_table import ColumnTable
+
+
+class ProcessesScreen(PlaceScreen[Rows]):
+    """The table of address spaces; Enter opens one."""
+
+    TAB = "processes"
+    HELP: ClassVar[str] = """\
+Every address space, those without a task too. Sizes are the kernel's own counters; *huge* is what page tables map with
+huge entries. **!** counts findings that speak of the process.
+
+Filter: `/` then words of the name, or comparisons: `rss>=1000` (pages), `swap>0`, `findings>0`.
+"""
+
+    def body(self) -> ComposeResult:
+        """A line of sums, and the table."""
+        yield Static(id="title", classes="title", markup=False)
+        yield ColumnTable(id="processes")
+
+    def load(self) -> Rows:
+        """The counters of all mms."""
+        s = self.session.snapshot
+        figures = self.session.keep("vma_figures", lambda: vma_figures(s))
+        return process_rows(self.session, figures)
+
+    def show(self, data: Rows) -> None:
+        """Fill the table."""
+        alone = int((self.session.snapshot.mms.pid < 0).sum())
+        rest = f", {alone} without a task" if alone else ""
+        words = f"{counted(len(data), 'address space')}{rest}"
+        self.query_one("#title", Static).update(words)
+        self.query_one(ColumnTable).show(data)

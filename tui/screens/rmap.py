@@ -1,0 +1,114 @@
+"""Both views of a folio's mappings: the kernel's own road beside the page tables, differences first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import rich.text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Static
+
+from inspector.errors import UsageError
+from inspector.report.anon_vma import find_anon_vma_of
+from inspector.report.pages import build_place
+from inspector.report.rmap import RmapReport, build_rmap
+from inspector.text import counted
+from inspector.walk.places import Reading
+from tui.places import AnonVmaPlace, FilePlace, FolioPlace, RmapPlace
+from tui.rows import Rows
+from tui.rows_rmap import rmap_rows
+from tui.screens.base import PlaceScreen
+from tui.views_folio import file_of
+from tui.views_rmap import MARKS, SideRow, side_by_side
+from tui.widgets.column_table import ColumnTable
+
+
+@dataclass
+class RmapData:
+    """What the screen shows."""
+
+    report: RmapReport
+    sides: list[SideRow]
+    rows: Rows
+    anon_vma: int
+    file: int
+
+
+class RmapScreen(PlaceScreen[RmapData]):
+    """The steps of the road, then both views row beside row."""
+
+    TAB = "folios"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f", "folio", "Folio"),
+        Binding("a", "anon_vma", "anon_vma"),
+        Binding("i", "file", "File"),
+    ]
+    HELP: ClassVar[str] = """\
+On the left the places where the kernel's own reverse map looks for the folio, on the right what the page tables hold.
+**=** both agree; **·** the road looks there but the folio is not mapped there now, which is normal; **<** only the page
+tables know the mapping: the kernel would not find it; **≠** they count differently. Enter opens the VMA.
+"""
+
+    place: RmapPlace
+
+    def body(self) -> ComposeResult:
+        """Steps, verdict, table, what the row says."""
+        yield Static(id="title", classes="title")
+        yield Static(id="steps", classes="info", markup=False)
+        yield ColumnTable(id="sides")
+        yield Static(id="note", classes="info", markup=False)
+
+    def load(self) -> RmapData:
+        """Walk both."""
+        s, pfn = self.session.snapshot, self.place.pfn
+        report = build_rmap(s, build_place(s, f"{pfn:#x}", Reading("pfn", pfn, 0, "as given"), []))
+        sides = side_by_side(report, s.layout.arch.page_shift)
+        try:
+            anon = int(s.anon_rmap.anon_vmas.addr[find_anon_vma_of(s, pfn)])
+        except UsageError:
+            anon = 0
+        return RmapData(report, sides, rmap_rows(s, sides), anon, file_of(s, report.folio.pfn))
+
+    def show(self, data: RmapData) -> None:
+        """Fill the table; the verdict in words, not in colour alone."""
+        r = data.report
+        order = f" order {r.folio.order}" if r.folio.order else ""
+        title = rich.text.Text(f"folio {r.folio.pfn:#x}  {r.folio.kind}{order}  road: {r.road}  ", "bold")
+        if r.road == "none":
+            title.append("there is no road to compare with")
+        elif r.agree:
+            title.append(f"✓ both views agree: {counted(r.by_tables, 'mapping')}", "#5fae5f")
+        else:
+            words = f" ≠ {r.by_road} by the road, {r.by_tables} by the page tables "
+            title.append(words, "bold white on #b3262b")
+        self.query_one("#title", Static).update(title)
+        steps = "\n".join(f"{name}: {value}" for name, value in r.steps.items())
+        self.query_one("#steps", Static).update(steps)
+        self.query_one(ColumnTable).show(data.rows)
+
+    def on_column_table_moved(self, event: ColumnTable.Moved) -> None:
+        """What the mark of the row means."""
+        if self.data is not None and len(self.data.rows):
+            row = self.data.sides[self.data.rows.row(event.row)]
+            text = f"{row.mark} {MARKS[row.mark]}"
+            self.query_one("#note", Static).update(f"{text}\n{row.note}" if row.note else text)
+
+    def action_folio(self) -> None:
+        """The folio itself."""
+        self.scope.go(FolioPlace(self.place.pfn))
+
+    def action_anon_vma(self) -> None:
+        """The anon_vma at the head of the road."""
+        if self.data is not None and self.data.anon_vma:
+            self.scope.go(AnonVmaPlace(self.data.anon_vma))
+        else:
+            self.notify("the road of this folio goes through no anon_vma")
+
+    def action_file(self) -> None:
+        """The file at the head of the road."""
+        if self.data is not None and self.data.file:
+            self.scope.go(FilePlace(self.data.file))
+        else:
+            self.notify("the road of this folio goes through no file")
