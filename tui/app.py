@@ -129,7 +129,7 @@ class FolioscopeApp(App[Exception]):
 
     def _tick(self) -> None:
         screen = self.current
-        if screen is None:
+        if screen is None or not screen.query(TopBar):
             return
         if self.session.generation != self._generation:
             self._generation = self.session.generation

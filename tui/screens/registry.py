@@ -23,7 +23,7 @@ _SCREENS = {
     "RmapPlace": "rmap:RmapScreen",
     "AnonVmaPlace": "anon_vma:AnonVmaScreen",
     "FilePlace": "file:FileScreen",
-    "MemoryMap": "memory_map:MemoryMapScreen",
+    "MemoryMap": "memory:MemoryScreen",
 }
 
 
