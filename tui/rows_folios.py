@@ -19,7 +19,7 @@ def folio_rows(session: Session, *, small: bool) -> Rows:
     """All large folios by page frame, or every folio in use."""
     s = session.snapshot
     c = folio_columns(s, small=small)
-    found = finding_codes(s.pages.memmap, len(s.pages), session.report)[c.row]
+    found = finding_codes(s.pages.memmap, len(s.pages), session.findings)[c.row]
     shift = s.layout.arch.page_shift
     kinds = tuple(k.replace(" ", "-") for k in KINDS)
     return Rows(

@@ -37,9 +37,21 @@ def short(nr_bytes: int) -> str:
 def findings_by_mm(session: Session) -> Counter[int]:
     """How many findings speak of each address space, of its VMAs and entries or of what it maps, by its address."""
     spoken: Counter[int] = Counter()
-    for finding in session.report.findings if session.report else []:
+    for finding in session.findings:
         spoken.update({finding.subject.mm or 0, *(m.mm for m in finding.evidence.mappings)})
     return spoken
+
+
+def findings_by_vma(session: Session) -> Counter[int]:
+    """The same for VMAs."""
+    spoken: Counter[int] = Counter()
+    for finding in session.findings:
+        spoken.update({finding.subject.vma or 0, *(m.vma or 0 for m in finding.evidence.mappings)})
+    return spoken
+
+
+def _bang(count: int) -> str:
+    return f"! {count}"
 
 
 def process_rows(session: Session, figures: VmaFigures) -> Rows:
@@ -73,7 +85,7 @@ def process_rows(session: Session, figures: VmaFigures) -> Rows:
             number("vmas", c.vmas, drop=1),
             number("tables", c.tables, short, drop=4),
             number("tasks", c.tasks, drop=5),
-            number("findings", np.array(found, np.int64), lambda n: f"! {n}", blank=0, shade=lambda _: "fail"),
+            number("findings", np.array(found, np.int64), _bang, blank=0, shade=lambda _: "fail"),
             words("mm", addresses, drop=9),
         ],
         lambda row: MmPlace(int(order[row])),
@@ -88,9 +100,12 @@ def names_of(s: Snapshot, vma_rows: I64) -> list[str]:
     ]
 
 
-def vma_table(s: Snapshot, vma_rows: I64, names: Sequence[str], figures: VmaFigures, folios: VmaFolios) -> Rows:
+def vma_table(session: Session, vma_rows: I64, names: Sequence[str], figures: VmaFigures, folios: VmaFolios) -> Rows:
     """The VMAs of one mm, by address; sizes as in smaps."""
+    s = session.snapshot
     f, shift = figures.take(vma_rows), s.layout.arch.page_shift
+    spoken = findings_by_vma(session)
+    found = np.array([spoken[a] for a in s.vmas.addr[vma_rows].tolist()], np.int64)
     mm = int(s.vmas.mm_idx[vma_rows[0]]) if len(vma_rows) else -1
 
     def pages(n: int) -> str:
@@ -110,6 +125,7 @@ def vma_table(s: Snapshot, vma_rows: I64, names: Sequence[str], figures: VmaFigu
             number("swap", f.swap + f.shmem_swap, pages, blank=0, drop=2, shade=lambda _: "swap"),
             words("orders", [order_words(b) for b in folios.order_bits.tolist()], drop=2),
             number("partial", folios.partial, blank=0, drop=2, shade=lambda _: "warn"),
+            *([number("findings", found, _bang, blank=0, shade=lambda _: "fail")] if found.any() else []),
             words("backing", [n[5:] or "anonymous" for n in names]),
         ],
         lambda row: VmaPlace(mm, int(vma_rows[row])),

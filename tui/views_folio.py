@@ -9,6 +9,7 @@ import numpy as np
 
 from inspector.arch.base import Bit
 from inspector.columns import I64, Mask, expand_runs
+from inspector.errors import UsageError
 from inspector.report.mappings import MappingRow
 from inspector.report.processes import perms
 from inspector.snapshot import Snapshot
@@ -50,6 +51,16 @@ class PageColumns:
     def wrong(self) -> Mask:
         """Pages whose stored count is not the expected one."""
         return (self.stored != self.expected) & self.compared
+
+
+def require_page(s: Snapshot, pfn: int) -> None:
+    """Make sure that a page frame has a struct page.
+
+    Raises:
+        UsageError: It has none.
+    """
+    if s.pages.memmap.row(pfn) < 0:
+        raise UsageError("this page frame has no struct page", f"{pfn:#x}", "It may be memory of a device, or none")
 
 
 def page_columns(s: Snapshot, pfn: int) -> PageColumns:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U16, AnyArray
-from inspector.findings import Report
+from inspector.findings import Finding
 from inspector.layout.memmap import MemMap
 from inspector.snapshot import Snapshot
 from inspector.text import size
@@ -96,13 +96,13 @@ _SEVERITIES = ("none", "info", "warn", "fail")
 MODES = ("kind", "order", "mapcount", "findings")
 
 
-def build_layer(s: Snapshot, mode: str, report: Report | None = None, progress: Progress | None = None) -> Layer:
+def build_layer(s: Snapshot, mode: str, findings: Sequence[Finding] = (), progress: Progress | None = None) -> Layer:
     """The layer of a mode.
 
     Args:
         s: The snapshot.
         mode: One of `MODES`.
-        report: Whose findings are shown; only for "findings".
+        findings: Those shown; only for "findings".
         progress: Told about every piece.
     """
     n = len(s.pages)
@@ -117,7 +117,7 @@ def build_layer(s: Snapshot, mode: str, report: Report | None = None, progress: 
         labels = tuple(f"mapped {m}" for m in _MAPCOUNTS)
         shades = ("free", *(f"heat{i}" for i in range(7)))
         return make_layer(Look(mode, labels, "·12359#@", shades, worst=True), _mapcounts_of(s), n, progress)
-    codes = finding_codes(s.pages.memmap, n, report)
+    codes = finding_codes(s.pages.memmap, n, findings)
     look = Look(mode, _SEVERITIES, "·i!X", ("free", "info", "warn", "fail"), worst=True)
     return make_layer(look, lambda rows: codes[rows], n, progress)
 
@@ -178,10 +178,10 @@ def mappings_of_pages(s: Snapshot, rows: I64) -> I64:
     return mapped
 
 
-def finding_codes(memmap: MemMap, nr_pages: int, report: Report | None) -> U8:
+def finding_codes(memmap: MemMap, nr_pages: int, findings: Sequence[Finding]) -> U8:
     """The worst finding about each page: 0 for none, then as severities rise."""
     codes = np.zeros(nr_pages, np.uint8)
-    for finding in report.findings if report else []:
+    for finding in findings:
         pfn = finding.subject.pfn
         if pfn is None or pfn < 0:
             continue

@@ -19,7 +19,16 @@ from inspector.report.explain_text import render_account
 from inspector.text import counted, size
 from tui.places import AnonVmaPlace, FilePlace, FindingPlace, FolioPlace, MemoryMap, MmPlace, Place, RmapPlace, VmaPlace
 from tui.screens.base import PlaceScreen
-from tui.views_folio import LEGENDS, PageColumns, PageGridView, TreeMm, file_of, mapping_tree, page_columns
+from tui.views_folio import (
+    LEGENDS,
+    PageColumns,
+    PageGridView,
+    TreeMm,
+    file_of,
+    mapping_tree,
+    page_columns,
+    require_page,
+)
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.legend import legend_text, switch
 from tui.widgets.paper import PaperView
@@ -86,6 +95,7 @@ finding.
     def load(self) -> FolioData:
         """The account of the folio."""
         s, pfn = self.session.snapshot, self.place.pfn
+        require_page(s, pfn)
         explained = build_explanation(s, pfn, limit=_MAX_ENTRIES, check=False)
         pages = page_columns(s, pfn)
         try:
@@ -113,6 +123,13 @@ finding.
         self._fill_tree(data)
         self.query_one("#ledger", PaperView).show(lambda paper: render_account(paper, e))
         self.action_view(self._pane)
+
+    def session_changed(self) -> None:
+        """Findings about it are told as they come."""
+        if self.data is not None:
+            found = self.session.findings_about(self.data.pages.pfn, len(self.data.pages.mapped))
+            if found != self.data.findings:
+                self.reload()
 
     def _show_grid(self, cell: int) -> None:
         assert self.data is not None

@@ -60,13 +60,20 @@ pages are, as a capital where three quarters are so; by mappings and findings it
 
     def load(self) -> MapData:
         """The layer of the mode; kept, so that each is counted once."""
-        s, report, mode = self.session.snapshot, self.session.report, self._mode
-        marks = self.session.keep(
-            ("layer", "findings", id(report)), lambda: build_layer(s, "findings", report, self.progress)
-        )
+        s, findings, mode = self.session.snapshot, list(self.session.findings), self._mode
+        marks = build_layer(s, "findings", findings, self.progress) if findings else self._no_marks()
         if mode == "findings":
             return MapData(marks, marks)
-        return MapData(self.session.keep(("layer", mode), lambda: build_layer(s, mode, None, self.progress)), marks)
+        return MapData(self.session.keep(("layer", mode), lambda: build_layer(s, mode, (), self.progress)), marks)
+
+    def _no_marks(self) -> Layer:
+        s = self.session.snapshot
+        return self.session.keep(("layer", "findings"), lambda: build_layer(s, "findings", (), self.progress))
+
+    def session_changed(self) -> None:
+        """Findings are marked when the check is through."""
+        if self.session.report is not None and self.session.findings and self.data is not None:
+            self.reload()
 
     def show(self, data: MapData) -> None:
         """Show the layer; the first time all memory is in sight, or the page that was asked for."""

@@ -66,7 +66,7 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
         figures = self.session.keep("vma_figures", lambda: vma_figures(s))
         vmas = vma_rows_of(s, self.place.mm_idx)
         names = names_of(s, vmas)
-        table = vma_table(s, vmas, names, figures, vma_folios(s, vmas))
+        table = vma_table(self.session, vmas, names, figures, vma_folios(s, vmas))
         space = build_space(s, self.place.mm_idx, vmas, tuple(names))
         return MmData(table, space, int(vmas[0]) if len(vmas) else 0)
 

@@ -41,6 +41,14 @@ Filter: `/` then words of the name, or comparisons: `rss>=1000` (pages), `swap>0
         """Fill the table."""
         alone = int((self.session.snapshot.mms.pid < 0).sum())
         rest = f", {alone} without a task" if alone else ""
-        words = f"{counted(len(data), 'address space')}{rest}"
+        threads = int((self.session.snapshot.tasks.mm == 0).sum())
+        none = f"; {counted(threads, 'task')} without one" if threads else ""
+        words = f"{counted(len(data), 'address space')}{rest}{none}"
         self.query_one("#title", Static).update(words)
-        self.query_one(ColumnTable).show(data)
+        table = self.query_one(ColumnTable)
+        table.show(data, table.cursor)
+
+    def session_changed(self) -> None:
+        """Findings are counted anew when the check is through."""
+        if self.session.report is not None and self.session.findings and self.data is not None:
+            self.reload()

@@ -20,7 +20,7 @@ from tui.places import AnonVmaPlace, FilePlace, FolioPlace, RmapPlace
 from tui.rows import Rows
 from tui.rows_rmap import rmap_rows
 from tui.screens.base import PlaceScreen
-from tui.views_folio import file_of
+from tui.views_folio import file_of, require_page
 from tui.views_rmap import MARKS, SideRow, side_by_side
 from tui.widgets.column_table import ColumnTable
 
@@ -63,6 +63,7 @@ tables know the mapping: the kernel would not find it; **≠** they count differ
     def load(self) -> RmapData:
         """Walk both."""
         s, pfn = self.session.snapshot, self.place.pfn
+        require_page(s, pfn)
         report = build_rmap(s, build_place(s, f"{pfn:#x}", Reading("pfn", pfn, 0, "as given"), []))
         sides = side_by_side(report, s.layout.arch.page_shift)
         try:
