@@ -103,6 +103,9 @@ class Arch(Protocol):
     def table_mask(self, level: Level, entries: U64) -> Mask:
         """Which entries point to the next table."""
 
+    def table_flags_wrong(self, level: Level, entries: U64) -> Mask:
+        """Which table entries of user space carry other flags than the kernel writes (pmd_bad() and its kin)."""
+
     def leaf_pfn(self, level: Level, entries: U64) -> U64:
         """First page frame number of each leaf entry."""
 

@@ -27,6 +27,8 @@ SOFT_DIRTY = np.uint64(1 << 11)
 DEVMAP = np.uint64(1 << 57)
 SAVED_DIRTY = np.uint64(1 << 58)
 NX = np.uint64(1 << 63)
+_PAGE_TABLE = np.uint64(0x67)
+"""Flags of an entry that points to a table of user space (arch/x86/include/asm/pgtable_types.h)."""
 
 SWP_SOFT_DIRTY = np.uint64(1 << 1)
 SWP_UFFD_WP = np.uint64(1 << 2)
@@ -134,6 +136,18 @@ class X86_64:  # noqa: N801  (the kernel's spelling)
         if level == Level.PTE:
             return np.zeros(len(entries), np.bool_)
         return _test(entries, PRESENT | PSE | self._reserved, np.equal, PRESENT)
+
+    def table_flags_wrong(self, level: Level, entries: U64) -> Mask:
+        """Which table entries of user space differ from _PAGE_TABLE: present, writable, user, accessed and dirty.
+
+        pmd_bad(), pud_bad() and pgd_bad() (arch/x86/include/asm/pgtable.h) test the same, some of them less strictly.
+        Aging clears the accessed bit of PMDs (pmdp_test_and_clear_young()); with PTI the top level may carry NX.
+        """
+        ignored = ACCESSED | self._address
+        top = max(shape.level for shape in self.shapes)
+        if level == top:
+            ignored |= NX
+        return ((entries ^ _PAGE_TABLE) & ~ignored) != 0
 
     def leaf_pfn(self, level: Level, entries: U64) -> U64:
         """First page frame of each leaf (pte_pfn(), pmd_pfn(), pud_pfn()); meaningless for other entries.

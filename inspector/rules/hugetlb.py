@@ -66,11 +66,11 @@ def hugetlb_swap_entry(s: Snapshot) -> Violations:
         {"entry": np.full(len(rows), "no swap entry")},
         int(inside.sum()),
         # The slot that the stray entry happens to name will look used too often.
-        claims=(("swap_slot", _slots(s, rows)),),
+        claims=(("swap_slot", named_slots(s, rows)),),
     )
 
 
-def _slots(s: Snapshot, rows: I64) -> I64:
+def named_slots(s: Snapshot, rows: I64) -> I64:
     """Row of the swap slot that each non-present entry names, -1 where there is none."""
     n = s.nonpresent
     named = zip(n.swap_type[rows].tolist(), n.swap_offset[rows].tolist(), strict=True)

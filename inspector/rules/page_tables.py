@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.arch.base import Kind, Level
+from inspector.arch.base import MIGRATION_KINDS, Kind, Level
 from inspector.columns import I32, I64, Mask
+from inspector.rules.hugetlb import named_slots
 from inspector.rules.lost_vmas import lost_at, vmas_leave
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
-from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_UNREADABLE
+from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_OK, TABLE_TWICE_IN_MM, TABLE_UNREADABLE
 
 _STATES = {
     TABLE_NO_PAGE: "no struct page",
@@ -45,6 +46,68 @@ def table_page_not_a_table(s: Snapshot) -> Violations:
         len(tables),
         unreadable,
         "page tables are missing from the dump" if unreadable else "",
+    )
+
+
+@rule("table-entry-flags-wrong", group="page-tables", invariant="P2", rank=5)
+def table_entry_flags_wrong(s: Snapshot) -> Violations:
+    """An entry that points to a page table carries other flags than the kernel writes.
+
+    True:  in the user half of an address space such entries are present, writable and user-accessible, and nothing else
+           but accessed and dirty.
+    Why:   arch/x86/include/asm/pgalloc.h, pmd_populate() and its kin write _PAGE_TABLE; mm/pgtable-generic.c,
+           pmd_clear_bad() throws entries away that differ.
+    Then:  everything below is dropped at the next unmap, "bad pmd": its pages are leaked.
+    Silent when: the accessed bit alone is missing (aging clears it); NX at the top level (page-table isolation).
+    Look further: folioscope va PID ADDRESS
+    """
+    t, arch = s.tables, s.layout.arch
+    able = np.flatnonzero((t.parent >= 0) & (t.state == TABLE_OK))
+    parent = t.parent[able]
+    place = (t.pfn[parent].astype(np.uint64) << np.uint64(s.layout.memmap.page_shift)) + t.slot[able] * np.uint64(8)
+    raw = s.layout.memory.gather(place, 8, physical=True)
+    entry = raw.bytes.reshape(-1).view(np.uint64)
+    bad = np.zeros(len(able), np.bool_)
+    for shape in arch.shapes:
+        at = raw.valid & (t.level[parent] == shape.level)
+        bad[at] = arch.table_flags_wrong(shape.level, entry[at])
+    rows = able[bad]
+    return Violations(
+        "table",
+        rows,
+        {"entry": entry[bad]},
+        {"entry": np.full(len(rows), "the table's address and _PAGE_TABLE")},
+        len(able),
+        claims=(("page_table", rows),),
+    )
+
+
+@rule("huge-swap-entry", group="page-tables", invariant="I14", rank=9)
+def huge_swap_entry(s: Snapshot) -> Violations:
+    """An upper table of ordinary memory holds a non-present entry that only single pages can have.
+
+    True:  above the last level, outside hugetlb, a non-present entry is a migration entry, or names device memory.
+    Why:   include/linux/leafops.h, pmd_is_valid_softleaf() (is_pmd_migration_entry() before): huge pages are split
+           before they are swapped out entry by entry.
+    Then:  the page-fault handler stops with a warning or takes the entry for a table.
+    Silent when: the entry lies in a hugetlb VMA (rules of their own).
+    Look further: folioscope va PID ADDRESS
+    """
+    n, vmas = s.nonpresent, s.vmas
+    fine = np.isin(n.kind, np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.BAD], np.uint8))
+    upper = (n.level != Level.PTE) & n.counted
+    hugetlb = (n.vma_idx >= 0) & vmas.is_hugetlb[np.maximum(n.vma_idx, 0)] if len(vmas) else upper & False
+    rows = np.flatnonzero(upper & ~fine & ~hugetlb)
+    return Violations(
+        "nonpresent",
+        rows,
+        {
+            "entry": n.entry[rows],
+            "kind": np.array([Kind(x).name.lower() for x in n.kind[rows].tolist()], dtype=np.str_),
+        },
+        {"kind": np.full(len(rows), "migration")},
+        int((upper & ~hugetlb).sum()),
+        claims=(("swap_slot", named_slots(s, rows)),),
     )
 
 

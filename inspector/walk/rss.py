@@ -70,7 +70,7 @@ def rebuild_rss(parts: Counted) -> tuple[I64, Mask]:
     place = nonpresent.mm_idx[rows].astype(np.int64) * 4 + rss_class(layout, pages, head)
     rss += _sums(place, entry_pages(layout, nonpresent.level[rows]), n * 4).reshape(n, 4)
 
-    swap = (nonpresent.kind == Kind.SWAP) & ~in_hugetlb
+    swap = (nonpresent.kind == Kind.SWAP) & (nonpresent.level == Level.PTE) & ~in_hugetlb
     rss[:, RSS_SWAP] = np.bincount(nonpresent.mm_idx[swap], minlength=n)
     return rss, known
 

@@ -186,3 +186,35 @@ def file_page_given_to_another_file(s: Snapshot) -> Planted:
     others = s.file_rmap.spaces.addr[s.file_rmap.spaces.addr != s.pages.mapping[row]]
     patch = put(s, page_word(s, pfn_of(s, row), "mapping"), int(others[3]))
     return Planted((patch,), ("file-mapping-mismatch", "cache-entry-mismatch"), pfn_of(s, row))
+
+
+@fault
+def swap_entry_in_place_of_a_page_table(s: Snapshot) -> Planted:
+    raw = (~(5 << 9)) & ((1 << 59) - 1) & ~0x1FF
+    return Planted((Patch(empty_pmd(s), raw.to_bytes(8, "little"), True),), ("huge-swap-entry",), None)
+
+
+def _table_entry(s: Snapshot, bit: int) -> Planted:
+    t = s.tables
+    rows = np.flatnonzero((t.level == Level.PTE) & (t.state == 0) & ~s.mm_in_motion[t.mm_idx] & (t.parent >= 0))
+    row = pick(rows, "a PTE table", 12)
+    address = (int(t.pfn[t.parent[row]]) << 12) + 8 * int(t.slot[row])
+    data = s.layout.memory.read(address, 8, physical=True)
+    assert data is not None
+    patch = Patch(address, (int.from_bytes(data, "little") ^ 1 << bit).to_bytes(8, "little"), True)
+    return Planted((patch,), ("table-entry-flags-wrong",), None)
+
+
+@fault
+def table_entry_no_longer_writable(s: Snapshot) -> Planted:
+    return _table_entry(s, 1)
+
+
+@fault
+def table_entry_not_executable(s: Snapshot) -> Planted:
+    return _table_entry(s, 63)
+
+
+@fault
+def table_entry_without_user_access(s: Snapshot) -> Planted:
+    return _table_entry(s, 2)
