@@ -62,12 +62,17 @@ silence: $(VENV)/.dev guest-packages ## check racing guests at 20 random moments
 
 bench: $(VENV)/.dev ## measure speed and memory
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.tui
 
 bench-scale: $(VENV)/.dev guest-packages ## measure many processes of one parent, and many VMAs in one process
 	$(BIN)/python -m tests.bench.scale
 
 fixtures: $(VENV)/.dev ## make tests/fixtures anew from the guests
 	$(BIN)/python -m tests.fixtures
+
+pictures: $(VENV)/.dev ## make tui/pictures and the pictures that tests compare screens with anew
+	$(BIN)/python -m tests.tui
+	$(BIN)/python -m pytest -q tests/tui/test_looks.py --snapshot-update
 
 lock: $(VENV)/.dev ## take the newest versions of all dependencies into the lock files
 	$(PIP) install uv

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.app import App
+from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen
 from textual.theme import Theme
 from textual.worker import Worker, WorkerState
 
+from tui.palette import Places
 from tui.places import Findings, Folios, MemoryMap, Overview, Place, Processes
 from tui.screens.base import PlaceScreen, known
-from tui.screens.registry import screen_for
+from tui.screens.registry import prepare, screen_for
 from tui.session import Session, StoppedError
-from tui.widgets.frame import Crumbs, Status, TopBar, bar
+from tui.widgets.column_table import ColumnTable
+from tui.widgets.frame import Crumbs, Status, TopBar, Working, bar
 
 if TYPE_CHECKING:
     from textual.screen import Screen
@@ -39,6 +44,7 @@ DARK = Theme(
     panel="#1d2531",
     boost="#232d3b",
     dark=True,
+    variables={"quiet": "#8b97a8", "faint": "#566273", "footer-key-foreground": "#f2c14e"},
 )
 LIGHT = Theme(
     "folioscope-light",
@@ -54,6 +60,7 @@ LIGHT = Theme(
     panel="#e4e8ef",
     boost="#d9dfe8",
     dark=False,
+    variables={"quiet": "#5c6877", "faint": "#9aa5b3", "footer-key-foreground": "#9a6400"},
 )
 
 
@@ -68,6 +75,7 @@ class FolioscopeApp(App[Exception]):
 
     CSS_PATH = "folioscope.tcss"
     TITLE = "folioscope"
+    COMMANDS = {Places}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("1,o", "go_to('overview')", "Overview", show=False),
         Binding("2", "go_to('findings')", "Findings", show=False),
@@ -96,8 +104,27 @@ class FolioscopeApp(App[Exception]):
         self.register_theme(LIGHT)
         self.theme = DARK.name
 
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Inks that the style sheet names, for themes that do not define them."""
+        return {"quiet": "#8b97a8", "faint": "#566273"}
+
+    def compose(self) -> ComposeResult:
+        """What is seen until the first place is: tables and rules take a moment to import."""
+        yield TopBar(id="top")
+        yield Working("opening", id="working")
+
     def on_mount(self) -> None:
         """Go to the first place, then begin to check."""
+        if self.session.opened is None:
+            self.run_worker(self._prepare, name="check", thread=True, group="prepare", exit_on_error=False)
+        else:
+            self._begin()
+
+    def _prepare(self) -> None:
+        prepare(self._start)
+        self.call_from_thread(self._begin)
+
+    def _begin(self) -> None:
         self.go(self._start)
         self.set_interval(_TICK, self._tick)
         if self._interval:
@@ -113,7 +140,7 @@ class FolioscopeApp(App[Exception]):
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """A target that cannot be opened ends the application; a check that fails later is told."""
-        if event.worker.name not in ("check", "refresh") or event.state is not WorkerState.ERROR:
+        if event.worker.name not in ("check", "refresh", "export") or event.state is not WorkerState.ERROR:
             return
         error = event.worker.error
         if isinstance(error, StoppedError) or not isinstance(error, Exception):
@@ -174,7 +201,7 @@ class FolioscopeApp(App[Exception]):
 
     def dress(self, screen: Screen[Any]) -> None:
         """Put the way here and the status into the frame of a screen."""
-        if not isinstance(screen, PlaceScreen) or not screen.is_mounted or screen is not self.current:
+        if not isinstance(screen, PlaceScreen) or not screen.query(TopBar) or screen is not self.current:
             return
         names = [self.session.name]
         steps = [(self.session.crumb(place), i) for i, (place, _) in enumerate(self.history[: self.at + 1])]
@@ -256,13 +283,96 @@ class FolioscopeApp(App[Exception]):
             self.action_refresh()
 
     def _refresh(self) -> None:
-        self.session.refresh()
-        self.call_from_thread(self._stale)
+        places = self.session.refresh([place for place, _ in self.history])
+        self.call_from_thread(self._replace, places)
         self.session.check()
 
-    def _stale(self) -> None:
-        for _, screen in self.history:
+    def _replace(self, places: list[Place | None]) -> None:
+        """The same places in what was read anew; screens of things that are gone say so when they are gone to."""
+        for i, new in enumerate(places[: len(self.history)]):
+            old, screen = self.history[i]
+            self.history[i] = new or old, screen
             if screen is not None:
-                screen.stale = True
+                screen.place, screen.stale = new or old, True
+                screen.gone = new is None
         if self.current is not None:
             self.current.reload()
+
+    def action_toggle_check(self) -> None:
+        """Stop the check, or run it."""
+        if self.session.told is not None:
+            self.session.stop()
+        elif self.session.report is None:
+            self.check()
+        else:
+            self.notify("the check is done")
+
+    def action_toggle_dark(self) -> None:
+        """The other theme."""
+        self.theme = LIGHT.name if self.current_theme.dark else DARK.name
+
+    def action_jump(self) -> None:
+        """Ask where to."""
+        from tui.screens.jump import JumpScreen  # noqa: PLC0415
+
+        def jumped(place: Place | None) -> None:
+            if place is not None:
+                self.go(place)
+
+        self._ask(JumpScreen(self.session), jumped)
+
+    def action_help(self) -> None:
+        """Explain the screen at hand."""
+        from tui.screens.help import HelpScreen, keys_of  # noqa: PLC0415
+
+        screen = self.current
+        if screen is not None and screen is self.screen:
+            title = self.session.crumb(screen.place) if self.session.opened else screen.place.title
+            self.push_screen(HelpScreen(title, screen.HELP, keys_of(screen)))
+
+    def action_export(self) -> None:
+        """Ask what to write, then write it."""
+        from tui.screens.export import ExportScreen  # noqa: PLC0415
+
+        screen = self.current
+        if screen is None:
+            return
+        table = screen.exported()
+
+        def chosen(form: str | None) -> None:
+            if form is not None:
+                self.call_after_refresh(self._export, form, table)
+
+        self._ask(ExportScreen(table=table is not None), chosen)
+
+    def _export(self, form: str, table: ColumnTable | None) -> None:
+        from tui.export import free_path, write_picture, write_table  # noqa: PLC0415
+
+        screen = self.current
+        if screen is None:
+            return
+        path = free_path(Path.cwd(), f"{self.session.name}-{self.session.crumb(screen.place)}", form)
+        picture = self.export_screenshot() if form == "svg" else ""
+
+        def work() -> None:
+            if picture:
+                write_picture(picture, path)
+                nr = 1
+            elif table is not None and table.rows is not None:
+                nr = write_table(table.rows, path, "csv" if form == "csv" else "json")
+            words = str(path) if picture else f"{nr:,} rows in {path}"
+            self.call_from_thread(self.notify, words, title="Exported", markup=False)
+
+        self.run_worker(work, name="export", thread=True, group="export", exit_on_error=False)
+
+    def _ask(self, dialog: ModalScreen[Any], told: Callable[[Any], None]) -> None:
+        """Open a dialog, unless one is open."""
+        if self.current is self.screen:
+            self.push_screen(dialog, told)
+
+    def _handle_exception(self, error: Exception) -> None:
+        """A fault of ours ends the application with one line instead of a traceback over the terminal."""
+        if self.is_headless:
+            super()._handle_exception(error)
+        else:
+            self.exit(error)

@@ -49,11 +49,24 @@ class RowSource(Protocol):
     def place(self, row: int) -> Place | None:
         """Where a row leads."""
 
+    def values(self, row: int) -> list[Any]:
+        """Value of each cell, for programs."""
+
     def sort(self, column: int, *, descending: bool) -> None:
         """Order by a column."""
 
     def filter(self, words: str) -> None:
         """Show only rows that all words fit.
+
+        Raises:
+            UsageError: A word is not understood.
+        """
+
+    def sorting(self, column: int, *, descending: bool) -> Callable[[], None]:
+        """The work of `sort`, for another thread; what it gives is then called to show the order."""
+
+    def filtering(self, words: str) -> Callable[[], None]:
+        """The same for `filter`.
 
         Raises:
             UsageError: A word is not understood.
@@ -73,6 +86,7 @@ class Field:
         text: How a value is written.
         words: For codes: what each means.
         shade: Colour of a value by name.
+        blank: The number that stands for nothing.
     """
 
     column: Column
@@ -80,16 +94,27 @@ class Field:
     text: Text = str
     words: tuple[str, ...] = ()
     shade: Callable[[Any], str] | None = None
+    blank: int | None = None
 
     def written(self, row: int) -> str:
         """One value for people."""
         value = self.values[row].item()
         return self.words[value] if self.words else self.text(value)
 
+    def value(self, row: int) -> Any:
+        """One value for programs: numbers as they are, addresses in hex, None for nothing."""
+        value = self.values[row].item()
+        if self.words or isinstance(value, str):
+            return self.written(row)
+        if value == self.blank:
+            return None
+        text = self.text(value)
+        return text if text.startswith("0x") else value
+
     def contains(self, word: str) -> Mask | None:
         """Which values have a word in them; None for a column of numbers."""
         if self.words:
-            return np.isin(self.values, [i for i, w in enumerate(self.words) if word in w])
+            return np.array([word in w.lower() for w in self.words], np.bool_)[self.values]
         if self.values.dtype.kind != "U":
             return None
         return np.char.find(np.char.lower(self.values), word) >= 0
@@ -106,13 +131,17 @@ def number(  # noqa: PLR0913
 ) -> Field:
     """A column of numbers, flush right; ``blank`` is the value that is left out."""
     write = text or (lambda n: f"{n:,}")
-    return Field(Column(title, True, drop), values, lambda n: "" if n == blank else write(n), (), shade)
+    return Field(Column(title, True, drop), values, lambda n: "" if n == blank else write(n), (), shade, blank)
 
 
 def words(title: str, values: Sequence[str], *, drop: int = 0, shade: Callable[[Any], str] | None = None) -> Field:
-    """A column of text."""
-    column = np.array(list(values), np.str_) if len(values) else np.zeros(0, "U1")
-    return Field(Column(title, False, drop), column, str, (), shade)
+    """A column of text; kept as places in the list of its different words, which is quick to sort and to search."""
+    known, codes = np.unique(np.array(list(values) or [""], np.str_), return_inverse=True)
+    column = Column(title, False, drop)
+    if shade is None:
+        return Field(column, codes[: len(values)], str, tuple(known.tolist()))
+    shades = [shade(word) for word in known.tolist()]
+    return Field(column, codes[: len(values)], str, tuple(known.tolist()), lambda code: shades[code])
 
 
 _TERM = re.compile(r"([a-z_ -]+?)(>=|<=|!=|=|>|<)(-?(?:0x[0-9a-f]+|\d+))")
@@ -175,21 +204,37 @@ class Rows:
         """Where a row leads."""
         return self.leads(self.row(row))
 
+    def values(self, row: int) -> list[Any]:
+        """Value of each cell, for programs."""
+        at = self.row(row)
+        return [f.value(at) for f in self.fields]
+
     def sort(self, column: int, *, descending: bool) -> None:
         """Order by a column; equal ones keep their order."""
-        values = self.fields[column].values
-        if descending:
-            self._sorted = len(values) - 1 - np.argsort(values[::-1], kind="stable")[::-1]
-        else:
-            self._sorted = np.argsort(values, kind="stable")
-        self._apply()
+        self.sorting(column, descending=descending)()
 
     def filter(self, words: str) -> None:  # noqa: D102 - told in RowSource
-        self._mask = filter_mask(self.fields, words) if words.strip() else None
-        self._apply()
+        self.filtering(words)()
 
-    def _apply(self) -> None:
-        self._order = self._sorted if self._mask is None else self._sorted[self._mask[self._sorted]]
+    def sorting(self, column: int, *, descending: bool) -> Callable[[], None]:
+        """The work of `sort`, for another thread."""
+        values = self.fields[column].values
+        if descending:
+            order = len(values) - 1 - np.argsort(values[::-1], kind="stable")[::-1]
+        else:
+            order = np.argsort(values, kind="stable")
+        return self._shown(order, self._mask)
+
+    def filtering(self, words: str) -> Callable[[], None]:  # noqa: D102 - told in RowSource
+        return self._shown(self._sorted, filter_mask(self.fields, words) if words.strip() else None)
+
+    def _shown(self, order: I64, mask: Mask | None) -> Callable[[], None]:
+        shown = order if mask is None else order[mask[order]]
+
+        def show() -> None:
+            self._sorted, self._mask, self._order = order, mask, shown
+
+        return show
 
 
 def filter_mask(fields: Sequence[Field], text: str) -> Mask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock, RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -14,6 +14,7 @@ from inspector.text import clean, clean_bytes
 from tui.places import MmPlace, Place, VmaPlace
 
 if TYPE_CHECKING:
+    from inspector.columns import U64
     from inspector.findings import Finding, Report
     from inspector.snapshot import Snapshot
 
@@ -159,20 +160,25 @@ class Session:
         """Give up the check under way at its next step; what was found stays."""
         self._stopped = self.told is not None
 
-    def refresh(self) -> None:
+    def refresh(self, places: Sequence[Place]) -> list[Place | None]:
         """Forget all tables, so that the target is read again; for workers.
 
-        Raises:
-            FolioscopeError: The target cannot be opened again.
+        Args:
+            places: Known ones; rows of tables mean other things afterwards.
+
+        Returns:
+            The same places in the new tables; None for what is gone.
         """
         from inspector.snapshot import Snapshot  # noqa: PLC0415
 
         with self.lock:
-            self._snapshot = Snapshot(self.snapshot.target)
+            old = self.snapshot
+            self._snapshot = Snapshot(old.target)
             self._kept.clear()
             self.before, self.report = self.report or self.before, None
             self.findings = []
             self.generation += 1
+            return [carry(place, old, self._snapshot) for place in places]
 
     @property
     def is_live(self) -> bool:
@@ -258,3 +264,20 @@ def key_of(finding: Finding) -> str:
     """What makes a finding the same in two checks: its rule and its subject."""
     s = finding.subject
     return f"{finding.rule} {s.kind} {s.pfn} {s.mm} {s.va} {s.vma} {s.address} {s.name}"
+
+
+def carry(place: Place, old: Snapshot, new: Snapshot) -> Place | None:
+    """A place of one snapshot in another of the same target; None when the thing is gone."""
+    if not isinstance(place, (MmPlace, VmaPlace)):
+        return place
+    mm = _same(old.mms.addr, place.mm_idx, new.mms.addr)
+    if mm < 0 or isinstance(place, MmPlace):
+        return MmPlace(mm) if mm >= 0 else None
+    vma = _same(old.vmas.addr, place.vma_idx, new.vmas.addr)
+    return VmaPlace(mm, vma, place.va) if vma >= 0 and int(new.vmas.mm_idx[vma]) == mm else None
+
+
+def _same(old: U64, row: int, new: U64) -> int:
+    """Row of the same address in another column, -1 for none."""
+    found = (new == old[row]).nonzero()[0]
+    return int(found[0]) if len(found) else -1

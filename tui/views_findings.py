@@ -197,7 +197,7 @@ def facts_of(finding: Finding) -> list[tuple[str, str]]:
     facts += [(clean(name), show(name, value)) for name, value in finding.evidence.facts.items()]
     if finding.count > 1:
         facts.append(("times", f"{finding.count} subjects broke the rule in this way"))
-    if finding.evidence.nr_mappings:
+    if finding.evidence.nr_mappings and "mappings" not in finding.evidence.facts:
         shown = len(finding.evidence.mappings)
         facts.append(
             (

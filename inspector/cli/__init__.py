@@ -37,6 +37,7 @@ COMMANDS = {
     "windows": ("inspector.cli.windows:windows", "What a stopped kernel was in the middle of; one task's stack."),
     "rules": ("inspector.cli.rules:rules", "The rules that check applies, or the manual page of one."),
     "capture": ("inspector.cli.capture:capture", "Write a small vmcore of just what the inspector reads."),
+    "tui": ("inspector.cli.tui:tui", "Browse it all in the terminal, or in a browser on this machine."),
     "manual": ("inspector.cli.manual:manual", "Pages about concepts: findings, schemes, targets."),
 }
 """Where each command lives and what the list of commands says about it; nothing is imported to list them."""

@@ -12,7 +12,7 @@ from textual.timer import Timer
 from textual.widgets import Footer, Input
 from textual.worker import Worker, WorkerState, get_current_worker
 
-from inspector.errors import FolioscopeError
+from inspector.errors import FolioscopeError, TargetError
 from inspector.text import clean
 from tui.places import Place
 from tui.session import Session, StoppedError
@@ -53,6 +53,8 @@ class PlaceScreen(Screen[None], Generic[D]):
         self.data: D | None = None
         self.stale = False
         """Whether the snapshot was read again since this was loaded."""
+        self.gone = False
+        """Whether what it shows was not there any more when the target was read again."""
         self._told: tuple[str, int, int] = ("loading", 0, 1)
         self._clock: Timer | None = None
 
@@ -63,12 +65,16 @@ class PlaceScreen(Screen[None], Generic[D]):
 
     def compose(self) -> ComposeResult:
         """The frame that is the same everywhere."""
-        yield TopBar(id="top")
+        top = TopBar(id="top")
+        top.here = self.TAB
+        yield top
         yield Crumbs(id="crumbs")
         yield Working(id="working")
         with Vertical(id="body"):
             yield from self.body()
-        yield Input(placeholder="words, or comparisons such as rss>=100", id="filter", classes="hidden", compact=True)
+        line = Input(placeholder="words, or comparisons such as rss>=100", id="filter", classes="hidden", compact=True)
+        line.cursor_blink = False
+        yield line
         yield Footer(show_command_palette=False, compact=True)
 
     def body(self) -> ComposeResult:
@@ -101,6 +107,7 @@ class PlaceScreen(Screen[None], Generic[D]):
 
     def on_mount(self) -> None:
         """Begin to load."""
+        self.scope.dress(self)
         self.query_one("#body").display = False
         self.query_one("#working").display = False
         self.reload()
@@ -116,6 +123,8 @@ class PlaceScreen(Screen[None], Generic[D]):
         with self.session.lock:
             if worker.is_cancelled:
                 raise StoppedError
+            if self.gone:
+                raise TargetError("this was not there any more when the target was read again", self.place.title)
             return self.load()
 
     def _show_progress(self) -> None:
@@ -127,7 +136,6 @@ class PlaceScreen(Screen[None], Generic[D]):
 
     def on_screen_resume(self) -> None:
         """The path may have grown since, the target been read again."""
-        self.query_one(TopBar).here = self.TAB
         self.scope.dress(self)
         if self.stale:
             self.reload()
@@ -149,7 +157,12 @@ class PlaceScreen(Screen[None], Generic[D]):
             self._focus_first()
         elif event.state is WorkerState.ERROR and not isinstance(event.worker.error, StoppedError):
             self._settle()
-            self.scope.complain(event.worker.error)
+            if self.data is None:
+                self.query_one("#body").display = False
+                self.query_one("#working").display = True
+                self.query_one(Working).fail(known(event.worker.error))
+            else:
+                self.scope.complain(event.worker.error)
 
     def _settle(self) -> None:
         if self._clock is not None:

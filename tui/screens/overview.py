@@ -49,31 +49,19 @@ The whole target on one page; it fills in while the check runs.
     def body(self) -> ComposeResult:
         """Panels, two columns of them where there is room."""
         with VerticalScroll(id="panels", can_focus=False), Grid(id="grid"):
-            with Vertical(id="target", classes="panel"):
+            with _panel("target", "Target"):
                 yield Facts(id="identity", markup=False)
-            with Vertical(id="found", classes="panel"):
+            with _panel("found", "Findings"):
                 yield Static(id="verdict")
                 yield ColumnTable(id="rules")
-            with Vertical(id="kinds", classes="panel"):
+            with _panel("kinds", "Memory by kind"):
                 yield BarChart(id="kind-bars")
-            with Vertical(id="top-processes", classes="panel"):
+            with _panel("top-processes", "Largest processes"):
                 yield ColumnTable(id="largest")
-            with Vertical(id="orders", classes="panel"):
+            with _panel("orders", "Memory in use by order of folio"):
                 yield BarChart(id="order-bars")
-            with Vertical(id="next", classes="panel"):
+            with _panel("next", "Press next"):
                 yield Static(Content("\n").join(_hints()))
-
-    def on_mount(self) -> None:
-        """Titles of the panels, then load."""
-        for name, title in (
-            ("target", "Target"),
-            ("found", "Findings"),
-            ("kinds", "Memory by kind"),
-            ("orders", "Memory in use by order of folio"),
-            ("top-processes", "Largest processes"),
-            ("next", "Press next"),
-        ):
-            self.query_one(f"#{name}").border_title = title
 
     def load(self) -> list[tuple[str, str]]:
         """What can be told as soon as the target is open."""
@@ -129,16 +117,16 @@ The whole target on one page; it fills in while the check runs.
             told = session.told
             if told is None:
                 return Content.styled("not checked to the end", "$warning")
-            return Content.styled(f"checking: {told[0]}", "$text-muted")
+            return Content.styled(f"checking: {told[0]}", "$quiet")
         words, style = verdict_of(report)
         mark, color = {"fail": ("✗", "$error"), "yellow": ("~", "$warning")}.get(style, ("✓", "$success"))
         rules = sum(c.state != "not-applicable" for c in report.coverage.rules)
         missing = ", ".join(f"{n:,} {what}" for what, n in report.coverage.missing.items())
         lines = [
             Content.styled(f"{mark} {words}", f"bold {color}"),
-            Content.styled(f"{counted(rules, 'rule')} run; not read: {missing or 'nothing is missing'}", "$text-muted"),
+            Content.styled(f"{counted(rules, 'rule')} run; not read: {missing or 'nothing is missing'}", "$quiet"),
         ]
-        lines += [Content.styled(clean(note), "$text-muted") for note in report.coverage.notes]
+        lines += [Content.styled(clean(note), "$quiet") for note in report.coverage.notes]
         return Content("\n").join(lines)
 
     def on_bar_chart_chosen(self, event: BarChart.Chosen) -> None:
@@ -150,6 +138,12 @@ The whole target on one page; it fills in while the check runs.
             self.scope.go(Folios(event.label.replace(" ", "-")))
 
 
+def _panel(name: str, title: str) -> Vertical:
+    panel = Vertical(id=name, classes="panel")
+    panel.border_title = title
+    return panel
+
+
 def _hints() -> list[Content]:
     width = max(len(key) for key, _ in _NEXT) + 2
-    return [Content.assemble((key.ljust(width), "bold $accent"), (text, "$text-muted")) for key, text in _NEXT]
+    return [Content.assemble((key.ljust(width), "bold $accent"), (text, "$quiet")) for key, text in _NEXT]

@@ -27,6 +27,11 @@ _SCREENS = {
 }
 
 
+def prepare(place: Place) -> None:
+    """Import what the screen of a place needs."""
+    import_module(f"tui.screens.{_SCREENS[type(place).__name__].split(':')[0]}")
+
+
 def screen_for(session: Session, place: Place) -> PlaceScreen[Any]:
     """A new screen for a place."""
     module, name = _SCREENS[type(place).__name__].split(":")

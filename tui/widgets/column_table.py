@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import ClassVar
 
@@ -23,7 +24,12 @@ from tui.widgets.palette import shade_style
 
 _SAMPLE = 400
 _MAX_WIDTH = 60
+_MANY = 50_000
+"""Rows from which on sorting and filtering are done in a thread."""
+
 _GAP = 2
+_MARGIN = 1
+"""Where the cursor has its mark."""
 
 
 class ColumnTable(ScrollView, can_focus=True):
@@ -41,6 +47,14 @@ class ColumnTable(ScrollView, can_focus=True):
         Binding("greater_than_sign", "sort_next(1)", "Sort by next column", show=False),
         Binding("comma", "turn", "Turn the order round", show=False),
     ]
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "table--cursor",
+        "table--cursor-away",
+        "table--mark",
+        "table--heading",
+        "table--sorted",
+    }
 
     cursor: reactive[int] = reactive(0)
 
@@ -63,8 +77,12 @@ class ColumnTable(ScrollView, can_focus=True):
         super().__init__(id=id)
         self._rows: RowSource | None = None
         self._widths: list[int] = []
+        self._measured: list[int] = []
+        self._last = 0
         self._shown: list[int] = []
         self._sorted: tuple[int, bool] | None = None
+        self._asked = ""
+        self._turn = 0
 
     @property
     def rows(self) -> RowSource | None:
@@ -88,15 +106,42 @@ class ColumnTable(ScrollView, can_focus=True):
 
     def filter_by(self, words: str, line: Widget) -> None:
         """Narrow the rows; a line whose words are not understood is marked and changes nothing."""
-        if self._rows is None:
+        rows = self._rows
+        if rows is None:
             return
-        try:
-            self._rows.filter(words)
-        except FolioscopeError:
-            line.add_class("wrong")
+        self._asked = words
+
+        def told(show: Callable[[], None] | None) -> None:
+            line.set_class(show is None, "wrong")
+            if show is not None and rows is self._rows:
+                show()
+                self.refill()
+
+        self._work(lambda: rows.filtering(words), told)
+
+    def _work(
+        self, prepare: Callable[[], Callable[[], None]], told: Callable[[Callable[[], None] | None], None]
+    ) -> None:
+        """Prepare an order, in a thread when there are many rows, and show it unless a newer one was asked for."""
+        self._turn += 1
+        turn = self._turn
+
+        def prepared() -> Callable[[], None] | None:
+            try:
+                return prepare()
+            except FolioscopeError:
+                return None
+
+        if self._rows is None or self._rows.total < _MANY:
+            told(prepared())
             return
-        line.remove_class("wrong")
-        self.refill()
+
+        def work() -> None:
+            show = prepared()
+            if turn == self._turn:
+                self.app.call_from_thread(lambda: told(show) if turn == self._turn else None)
+
+        self.run_worker(work, group="order", thread=True, exclusive=True, exit_on_error=False)
 
     def refill(self, cursor: int = 0) -> None:
         """The rows were filtered or sorted otherwise."""
@@ -113,10 +158,14 @@ class ColumnTable(ScrollView, can_focus=True):
         n = len(rows)
         step = max(1, n // _SAMPLE)
         widths = [cell_width(c.title) + 1 for c in rows.columns]
+        last = 0
         for row in [*range(0, n, step)][: _SAMPLE + 1] + list(range(max(0, n - 20), n)):
-            for i, (text, _) in enumerate(rows.cells(row)):
+            cells = rows.cells(row)
+            for i, (text, _) in enumerate(cells):
                 widths[i] = max(widths[i], min(cell_width(text), _MAX_WIDTH))
-        self._widths = widths
+            last = max(last, cell_width(cells[-1][0]))
+        self._measured = self._widths = widths
+        self._last = last
         self._fit()
 
     def _fit(self) -> None:
@@ -124,13 +173,18 @@ class ColumnTable(ScrollView, can_focus=True):
         rows = self._rows
         if rows is None:
             return
-        shown, room = list(range(len(self._widths))), self.size.width or 80
+        shown, room = list(range(len(self._widths))), (self.size.width or 80) - _MARGIN
+        self._widths = [*self._measured]
         while sum(self._widths[i] + _GAP for i in shown) - _GAP > room:
             worst = max(shown, key=lambda i: rows.columns[i].drop)
             if not rows.columns[worst].drop:
                 break
             shown.remove(worst)
         self._shown = shown
+        if shown and not rows.columns[shown[-1]].right:
+            # The last column may have what the others leave.
+            taken = sum(self._widths[i] + _GAP for i in shown[:-1])
+            self._widths[shown[-1]] = max(self._widths[shown[-1]], min(self._last, room - taken))
         self.virtual_size = Size(min(self._total_width(), room), len(rows) + 1)
 
     def _total_width(self) -> int:
@@ -155,9 +209,13 @@ class ColumnTable(ScrollView, can_focus=True):
             text = "  no rows" if not len(rows) and y == 1 else ""
             return Strip([Segment(text, shade_style("free", ground, dark=dark))]).extend_cell_length(width, plain)
         here = row == self.cursor
-        extra = Style(reverse=self.has_focus, bold=True, underline=not self.has_focus) if here else Style()
+        extra = Style()
+        if here:
+            name = "table--cursor" if self.has_focus else "table--cursor-away"
+            extra = Style(bgcolor=self.get_component_rich_style(name).bgcolor, bold=self.has_focus)
         cells = rows.cells(row)
-        segments = []
+        mark = ("▌" if self.has_focus else "▏") if here else " "
+        segments = [Segment(mark, plain + self.get_component_rich_style("table--mark") + extra)]
         for i in self._shown:
             text, shade = cells[i]
             padded = _pad(text, self._widths[i], right=rows.columns[i].right)
@@ -166,12 +224,12 @@ class ColumnTable(ScrollView, can_focus=True):
 
     def _heading(self, plain: Style, width: int) -> Strip:
         rows = self._rows
-        segments = []
+        segments = [Segment(" " * _MARGIN, plain)]
         for i in self._shown if rows is not None else []:
             assert rows is not None
             mark = "" if self._sorted is None or self._sorted[0] != i else "▼" if self._sorted[1] else "▲"
             title = _pad(rows.columns[i].title + mark, self._widths[i], right=rows.columns[i].right)
-            style = plain + Style(bold=True, dim=not mark)
+            style = plain + self.get_component_rich_style("table--sorted" if mark else "table--heading")
             segments.append(Segment(title + " " * _GAP, style))
         return Strip(segments).adjust_cell_length(width, plain)
 
@@ -233,10 +291,16 @@ class ColumnTable(ScrollView, can_focus=True):
         """Sort by a column; numbers begin with the largest."""
         if self._rows is None:
             return
-        down = self._rows.columns[column].right if descending is None else descending
-        self._rows.sort(column, descending=down)
-        self._sorted = column, down
-        self.refill()
+        rows = self._rows
+        down = rows.columns[column].right if descending is None else descending
+
+        def told(show: Callable[[], None] | None) -> None:
+            if show is not None and rows is self._rows:
+                show()
+                self._sorted = column, down
+                self.refill()
+
+        self._work(lambda: rows.sorting(column, descending=down), told)
 
     def on_click(self, event: events.Click) -> None:
         """A click on a heading sorts, on a row moves, on the cursor opens."""
@@ -253,7 +317,7 @@ class ColumnTable(ScrollView, can_focus=True):
             self.cursor = row
 
     def _click_heading(self, x: int) -> None:
-        edge = 0
+        edge = _MARGIN
         for i in self._shown:
             edge += self._widths[i] + _GAP
             if x < edge:

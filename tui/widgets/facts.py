@@ -30,7 +30,7 @@ class Facts(Static):
         parts: list[Content] = []
         for name, value in self._facts:
             lines = wrapped(value, room)
-            head = Content.styled(name + " " * (width + 2 - cell_width(name)), "$text-muted")
+            head = Content.styled(name + " " * (width + 2 - cell_width(name)), "$quiet")
             parts += [Content.assemble(head, Content(lines[0]))]
             parts += [Content(" " * (width + 2) + line) for line in lines[1:]]
         self.update(Content("\n").join(parts))

@@ -47,7 +47,7 @@ class FindingView(VerticalScroll, can_focus=False):
             Content.assemble(
                 (f"{SEVERITY_MARKS[finding.severity]}  ", f"bold {color}"),
                 (clean(finding.rule), "bold"),
-                (sure, "$text-muted"),
+                (sure, "$quiet"),
                 "\n",
                 clean(finding.title) + ".",
             )
@@ -73,14 +73,14 @@ def compared(finding: Finding) -> Content:
     names = max(cell_width(name) for name, *_ in rows)
     stored = max(len("stored"), *(cell_width(a) for _, a, _ in rows))
     wanted = max(len("expected"), *(cell_width(b) for *_, b in rows))
-    lines = [Content.styled(f"{'':{names}}  {'stored':>{stored}}     {'expected':>{wanted}}", "$text-muted")]
+    lines = [Content.styled(f"{'':{names}}  {'stored':>{stored}}     {'expected':>{wanted}}", "$quiet")]
     for name, a, b in rows:
         same = a == b
         lines.append(
             Content.assemble(
-                (f"{name:{names}}  ", "$text-muted"),
+                (f"{name:{names}}  ", "$quiet"),
                 (f"{a:>{stored}}", "" if same else "bold $error"),
-                ("  =  " if same else "  ≠  ", "$text-muted" if same else "bold $error"),
+                ("  =  " if same else "  ≠  ", "$quiet" if same else "bold $error"),
                 (f"{b:>{wanted}}", "" if same else "bold $success"),
             )
         )

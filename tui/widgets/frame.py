@@ -97,14 +97,14 @@ class Crumbs(Static):
         cut = False
         while len(steps) > 1 and sum(cell_width(t) + 3 for t, _ in steps) > room:
             steps, cut = steps[1:], True
-        parts = [Content.styled(clean(target), "$text-muted")]
+        parts = [Content.styled(clean(target), "$quiet")]
         if cut:
-            parts.append(Content.styled(" › …", "$text-disabled"))
+            parts.append(Content.styled(" › …", "$faint"))
         for text, at in steps:
-            parts.append(Content.styled(" › ", "$text-disabled"))
+            parts.append(Content.styled(" › ", "$faint"))
             here = at == steps[-1][1]
-            parts.append(Content.styled(clean(text), "bold" if here else f"$text-muted @click=app.turn_to({at})"))
-        parts.append(Content.styled(hint, "$text-disabled"))
+            parts.append(Content.styled(clean(text), "bold" if here else f"$quiet @click=app.turn_to({at})"))
+        parts.append(Content.styled(hint, "$faint"))
         self.update(Content.assemble(*parts))
 
 
@@ -121,8 +121,19 @@ class Working(Static):
             Content.assemble(
                 (f"{what}\n\n", "bold"),
                 (f"{bar(done, steps, 32)}", "$primary"),
-                (f"  {done}/{steps}\n\n", "$text-muted"),
+                (f"  {done}/{steps}\n\n", "$quiet"),
                 ("esc", "$accent"),
-                (" gives up and goes back; the other screens stay usable", "$text-muted"),
+                (" gives up and goes back; the other screens stay usable", "$quiet"),
+            )
+        )
+
+    def fail(self, reason: str) -> None:
+        """Say why there is nothing to be seen."""
+        self.update(
+            Content.assemble(
+                ("This cannot be shown\n\n", "bold $error"),
+                (f"{reason}\n\n", ""),
+                ("esc", "$accent"),
+                (" goes back", "$quiet"),
             )
         )

@@ -1,0 +1,83 @@
+"""One scene a screen, all of one broken vmcore: what is compared with pictures, and what the README shows."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from inspector.check import run_check
+from inspector.snapshot import Snapshot
+from tests.cli.planting import raised_mapcount
+from tui.jump import goals
+from tui.places import (
+    AnonVmaPlace,
+    FilePlace,
+    FindingPlace,
+    Findings,
+    FolioPlace,
+    Folios,
+    MemoryMap,
+    MmPlace,
+    Overview,
+    Place,
+    Processes,
+    RmapPlace,
+    RulePlace,
+    VmaPlace,
+)
+from tui.session import Session
+
+ROOT = Path(__file__).parents[2]
+CORE = "tests/fixtures/7.3.kdump"
+"""Named from the repository's root, so that pictures are the same wherever it lies."""
+
+LARGE = 0x13D60
+"""An anonymous folio of order 4 that three processes map, in parts."""
+
+
+@lru_cache(maxsize=1)
+def broken() -> Session:
+    """A vmcore with the _mapcount of one page raised, checked."""
+    here = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        snapshot = Snapshot(raised_mapcount(CORE)(CORE))
+        return Session(snapshot, run_check(snapshot))
+    finally:
+        os.chdir(here)
+
+
+def places() -> dict[str, Place]:
+    """A place for every screen."""
+    session = broken()
+    s = session.snapshot
+    mapping = session.findings[0].evidence.mappings[0]
+    mm = int(np.flatnonzero(s.mms.addr == np.uint64(mapping.mm))[0])
+    inside = (s.vmas.mm_idx == mm) & (s.vmas.start <= np.uint64(mapping.va)) & (s.vmas.end > np.uint64(mapping.va))
+    files = [g.place for g in goals(session, "/bin/") if isinstance(g.place, FilePlace)]
+    return {
+        "overview": Overview(),
+        "findings": Findings(),
+        "finding": FindingPlace(0),
+        "rule": RulePlace("mapcount-too-high"),
+        "processes": Processes(),
+        "mm": MmPlace(mm),
+        "vma": VmaPlace(mm, int(np.flatnonzero(inside)[0]), mapping.va),
+        "folios": Folios("anon order>=2"),
+        "folio": FolioPlace(LARGE),
+        "rmap": RmapPlace(LARGE),
+        "anon_vma": AnonVmaPlace(int(s.pages.mapping[s.pages.memmap.row(LARGE)]) & ~3),
+        "file": files[0],
+        "memory": MemoryMap(LARGE),
+    }
+
+
+DIALOGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "jump": ("overview", ("g", *"mthp")),
+    "help": ("finding", ("question_mark",)),
+    "export": ("folios", ("e",)),
+}
+"""Dialogs: the scene they open over, and the keys that open them."""

@@ -1,0 +1,38 @@
+"""Every screen at two sizes, compared with a picture of it; ``make pictures`` after a change that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from tests.tui.driving import SIZES, press, settle
+from tests.tui.scenes import DIALOGS, broken, places
+from tui.app import FolioscopeApp
+
+SCREENS = (
+    *("overview", "findings", "finding", "rule", "processes", "mm", "vma"),
+    *("folios", "folio", "rmap", "anon_vma", "file", "memory"),
+)
+
+
+def test_every_screen_has_a_scene() -> None:
+    assert tuple(places()) == SCREENS
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("name", [*SCREENS, *DIALOGS])
+def test_looks(name: str, size: tuple[int, int], snap_compare: Callable[..., bool]) -> None:
+    """Nothing is cut off, columns are aligned, the cursor is seen."""
+    scene, keys = DIALOGS.get(name, (name, ()))
+
+    async def ready(pilot: Pilot[Any]) -> None:
+        await settle(pilot)
+        await press(pilot, *keys)
+        await pilot.pause(0.3)
+        await settle(pilot)
+
+    app = FolioscopeApp(broken(), places()[scene])
+    assert snap_compare(app, terminal_size=size, run_before=ready)

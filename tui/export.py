@@ -1,0 +1,69 @@
+"""Tables written to files: CSV and JSON, values as they are, not as they are drawn."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from inspector.errors import TargetError
+from tui.rows import RowSource
+
+TableFormat = Literal["csv", "json"]
+
+
+def free_path(folder: Path, stem: str, suffix: str) -> Path:
+    """A file that does not exist yet: ``stem.suffix``, ``stem-2.suffix`` ..."""
+    safe = re.sub(r"[^A-Za-z0-9._=-]+", "-", stem).strip("-.")[:80] or "export"
+    path, n = folder / f"{safe}.{suffix}", 1
+    while path.exists():
+        n += 1
+        path = folder / f"{safe}-{n}.{suffix}"
+    return path
+
+
+def write_table(rows: RowSource, path: Path, form: TableFormat) -> int:
+    """Write all rows shown, in the order shown; never over a file that exists.
+
+    Returns:
+        How many rows.
+
+    Raises:
+        TargetError: The file cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8", newline="") as out:
+            if form == "csv":
+                writer = csv.writer(out, lineterminator="\n")
+                writer.writerow([c.title for c in rows.columns])
+                writer.writerows(_values(rows))
+            else:
+                names = [c.title or f"column {i}" for i, c in enumerate(rows.columns)]
+                out.write("[")
+                for i, row in enumerate(_values(rows)):
+                    out.write(("," if i else "") + "\n" + json.dumps(dict(zip(names, row, strict=True))))
+                out.write("\n]\n")
+    except OSError as error:
+        raise TargetError("the export cannot be written", str(path), error.strerror or "") from None
+    return len(rows)
+
+
+def _values(rows: RowSource) -> Iterator[list[Any]]:
+    for i in range(len(rows)):
+        yield rows.values(i)
+
+
+def write_picture(svg: str, path: Path) -> None:
+    """Write a picture; never over a file that exists.
+
+    Raises:
+        TargetError: The file cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as out:
+            out.write(svg)
+    except OSError as error:
+        raise TargetError("the export cannot be written", str(path), error.strerror or "") from None

@@ -1,0 +1,184 @@
+"""Words that people have in hand turned into places: pfn, address, pid, pid:va, file, finding, rule, screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import U64, AnyArray
+from inspector.errors import FolioscopeError
+from inspector.report.file import find_file
+from inspector.report.processes import find_mm
+from inspector.rules import all_rules
+from inspector.snapshot import Snapshot
+from inspector.text import clean, clean_bytes, parse_number
+from inspector.walk.names import file_paths
+from inspector.walk.places import readings
+from tui.places import (
+    AnonVmaPlace,
+    FilePlace,
+    FindingPlace,
+    Findings,
+    FolioPlace,
+    Folios,
+    MemoryMap,
+    MmPlace,
+    Overview,
+    Place,
+    Processes,
+    RulePlace,
+    VmaPlace,
+)
+from tui.session import Session
+from tui.views_findings import find_vma, row_of, short_subject
+
+MOST = 40
+"""Places offered at once."""
+
+_KERNEL_HALF = 1 << 63
+_FORMS = {"pfn": "page frame", "phys": "physical address", "page": "struct page", "virt": "direct-map address"}
+_SCREENS: tuple[Place, ...] = (Overview(), Findings(), Processes(), Folios(), MemoryMap())
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One place that words may mean.
+
+    Attributes:
+        place: It.
+        what: Kind of thing.
+        text: Which one.
+    """
+
+    place: Place
+    what: str
+    text: str
+
+
+def goals(session: Session, asked: str) -> list[Goal]:
+    """All places that words may mean, the likeliest first; for workers."""
+    word = asked.strip()
+    if not word:
+        return [Goal(p, "screen", p.title) for p in _SCREENS]
+    found = _by_finding(session, word)
+    s = session.snapshot
+    left, colon, right = word.partition(":")
+    if colon and (left.isdigit() or left.startswith("0x")):
+        found += _by_va(session, s, left.strip(), right.strip())
+    number = parse_number(word)
+    if number is not None:
+        found += _by_number(session, s, number)
+    if number is None or not word.startswith("0x"):
+        found += _by_name(session, s, word)
+    return found[:MOST]
+
+
+def _by_finding(session: Session, word: str) -> list[Goal]:
+    """``#3``, or a slug."""
+    found = session.findings
+    if word.startswith("#"):
+        index = int(word[1:]) - 1 if word[1:].isdigit() else -1
+        return [_finding_goal(session, index)] if 0 <= index < len(found) else []
+    return []
+
+
+def _finding_goal(session: Session, index: int) -> Goal:
+    finding = session.findings[index]
+    return Goal(FindingPlace(index), f"finding #{index + 1}", f"{finding.rule}: {short_subject(finding)}")
+
+
+def _by_va(session: Session, s: Snapshot, who: str, where: str) -> list[Goal]:
+    """``pid:va``."""
+    pid, va = parse_number(who), parse_number(where)
+    try:
+        mm = find_mm(s, pid) if pid is not None else -1
+    except FolioscopeError:
+        mm = -1
+    if mm < 0:
+        return []
+    if va is None:
+        return [Goal(MmPlace(mm), "process", session.process(mm))]
+    vma = find_vma(s, mm, None, va)
+    if vma < 0:
+        return [Goal(MmPlace(mm), "process", f"{session.process(mm)}, which has no VMA at {va:#x}")]
+    return [Goal(VmaPlace(mm, vma, va), "vma", f"{session.process(mm)}, {va:#x}")]
+
+
+def _by_number(session: Session, s: Snapshot, number: int) -> list[Goal]:
+    """A pid, a page frame, or the address of something."""
+    out: list[Goal] = []
+    # A number with a page's low bits set is hardly the physical address of one.
+    found = [r for r in readings(s.layout, number) if r.form != "phys" or number % 4096 == 0]
+    out += [Goal(FolioPlace(r.pfn), _FORMS[r.form], f"{number:#x}: pfn {r.pfn:#x}") for r in found]
+    if number < 1 << 22:
+        try:
+            mm = find_mm(s, number)
+            out.insert(0, Goal(MmPlace(mm), "process", session.process(mm)))
+        except FolioscopeError:
+            pass
+    if number >= _KERNEL_HALF:
+        out = _by_address(session, s, number) + out
+    elif number >= 1 << 12:
+        out += _holders_of_va(session, s, number)
+    out += [Goal(MemoryMap(r.pfn), "memory", f"pfn {r.pfn:#x} in physical memory") for r in found[:1]]
+    return out
+
+
+def _by_address(session: Session, s: Snapshot, address: int) -> list[Goal]:
+    """An mm_struct, a VMA, an anon_vma, an address_space or an inode."""
+    mm = row_of(s.mms.addr, address)
+    if mm >= 0:
+        return [Goal(MmPlace(mm), "mm", session.process(mm))]
+    vma = row_of(s.vmas.addr, address)
+    if vma >= 0:
+        owner = int(s.vmas.mm_idx[vma])
+        return [Goal(VmaPlace(owner, vma), "vma", f"{session.process(owner)}, {int(s.vmas.start[vma]):#x}")]
+    if row_of(s.anon_rmap.anon_vmas.addr, address) >= 0:
+        return [Goal(AnonVmaPlace(address), "anon_vma", f"{address:#x}")]
+    try:
+        space = int(s.files.spaces.addr[find_file(s, f"{address:#x}")])
+        return [Goal(FilePlace(space), "file", f"address_space {space:#x}")]
+    except FolioscopeError:
+        return []
+
+
+def _holders_of_va(session: Session, s: Snapshot, va: int) -> list[Goal]:
+    """VMAs around a user address, in whatever process."""
+    inside = np.flatnonzero((s.vmas.start <= np.uint64(va)) & (s.vmas.end > np.uint64(va)))[:MOST]
+    mms = s.vmas.mm_idx[inside].tolist()
+    return [
+        Goal(VmaPlace(mm, vma, va), "vma", f"{session.process(mm)}, {va:#x}")
+        for mm, vma in zip(mms, inside.tolist(), strict=True)
+    ]
+
+
+def _by_name(session: Session, s: Snapshot, word: str) -> list[Goal]:
+    """Names of screens, processes, findings, rules and files that hold the word."""
+    low = word.lower()
+    out = [Goal(p, "screen", p.title) for p in _SCREENS if p.title.startswith(low)]
+    names = session.keep("comms", lambda: [clean_bytes(bytes(c)).lower() for c in s.mms.comm])
+    pids = s.mms.pid.tolist()
+    out += [
+        Goal(MmPlace(i), "process", session.process(i)) for i, name in enumerate(names) if low in name and pids[i] >= 0
+    ][: MOST // 2]
+    out += [_finding_goal(session, i) for i, f in enumerate(session.findings) if low in f.rule][:8]
+    out += [Goal(RulePlace(r.slug), "rule", f"{r.slug}: {r.title}") for r in all_rules() if low in r.slug][:8]
+    paths = session.keep("paths", lambda: _paths(s))
+    hits = [(path, addr) for path, addr in paths if low in path.lower()]
+    out += [Goal(FilePlace(addr), "file", path) for path, addr in hits[: MOST // 2]]
+    return out
+
+
+def _paths(s: Snapshot) -> list[tuple[str, int]]:
+    """Paths of all mapped files with their address_spaces."""
+    mapped = np.flatnonzero(s.vmas.file != 0)
+    files: U64
+    first: AnyArray
+    files, first = np.unique(s.vmas.file[mapped], return_index=True)
+    spaces = s.file_rmap.space_of_vma[mapped[first]]
+    named: dict[int, str] = {}
+    for path, space in zip(file_paths(s.layout, files), spaces.tolist(), strict=True):
+        if space >= 0:
+            named.setdefault(int(s.file_rmap.spaces.addr[space]), clean(path))
+    return sorted((path, addr) for addr, path in named.items())

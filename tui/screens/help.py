@@ -1,0 +1,68 @@
+"""Help for the screen at hand: what it shows, and the keys that work on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Markdown, Static
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
+
+_NAMES = {
+    "question_mark": "?",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "less_than_sign": "<",
+    "greater_than_sign": ">",
+    "comma": ",",
+    "slash": "/",
+    "plus": "+",
+    "minus": "-",
+    "equals_sign": "=",
+    "full_stop": ".",
+    "backspace": "⌫",
+}
+
+
+class HelpScreen(ModalScreen[None]):
+    """The text of the screen above its keys.
+
+    Args:
+        title: Of the screen.
+        text: Markdown.
+        keys: Key and what it does.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,question_mark,f1,q", "dismiss(None)", "Close"),
+    ]
+
+    def __init__(self, title: str, text: str, keys: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self._title, self._text, self._keys = title, text, keys
+
+    def compose(self) -> ComposeResult:
+        """One page that scrolls."""
+        with VerticalScroll(classes="dialog") as dialog:
+            dialog.border_title = f"Help: {self._title}"
+            dialog.border_subtitle = "esc closes"
+            yield Markdown(self._text)
+            width = max((len(key) for key, _ in self._keys), default=0) + 2
+            lines = [Content.assemble((key.ljust(width), "bold $accent"), what) for key, what in self._keys]
+            yield Static(Content("\n").join(lines))
+
+
+def keys_of(screen: Screen[Any]) -> list[tuple[str, str]]:
+    """Keys that work on a screen now, the nearest first, each with what it does."""
+    out: dict[str, list[str]] = {}
+    for active in screen.active_bindings.values():
+        binding = active.binding
+        if binding.description and not binding.system:
+            out.setdefault(binding.description, []).append(_NAMES.get(binding.key, binding.key))
+    return [(" ".join(dict.fromkeys(keys)), what) for what, keys in out.items()]
