@@ -20,7 +20,7 @@ SHOWN = ("overview", "finding", "folio", "rmap", "mm", "memory")
 async def picture(name: str) -> str:
     """One scene as SVG."""
     scene, keys = DIALOGS.get(name, (name, ()))
-    app = FolioscopeApp(broken(), places()[scene])
+    app = FolioscopeApp(broken(), places(broken())[scene])
     async with app.run_test(size=SIZES.get(name, SIZE)) as pilot:
         await settle(pilot)
         await press(pilot, *keys)
