@@ -13,7 +13,7 @@ from inspector.tables.mms import RSS_FILE
 from inspector.walk.census import Sort
 from tests.faults.catalogue import fault
 from tests.faults.cow_plants import anon_pages, private_writable, shared_pages
-from tests.faults.overlay import RW, Patch, add, entry_xor, flags_xor, page_word, pfn_of
+from tests.faults.overlay import RW, Patch, add, entry_xor, flags_xor, page_word, pfn_of, put
 from tests.faults.plants import MissingError, Planted, empty_slot, pick, pmd_mapped, pte_to, small_anon
 
 UFFD_WP = 1 << 10
@@ -201,3 +201,36 @@ def poisoned_page_still_mapped(s: Snapshot) -> Planted:
 def mapped_page_not_up_to_date(s: Snapshot) -> Planted:
     pfn = pfn_of(s, pick(small_anon(s, 1), "a private page", 23))
     return Planted((flags_xor(s, pfn, "uptodate"),), ("anon-page-not-uptodate",), pfn)
+
+
+@fault
+def number_of_the_huge_zero_page_forgotten(s: Snapshot) -> Planted:
+    """The kernel then takes its entries for those of an ordinary folio."""
+    symbol = s.layout.variable("huge_zero_pfn")
+    at = s.layout.symbol("huge_zero_pfn")
+    if s.layout.huge_zero_pfn < 0 or symbol is None:
+        raise MissingError("a huge zero folio")
+    return Planted((put(s, at, (1 << 64) - 1),), ("huge-zero-pfn-mismatch",), None)
+
+
+@fault
+def users_of_the_huge_zero_folio_undercounted(s: Snapshot) -> Planted:
+    return Planted((put(s, s.layout.symbol("huge_zero_refcount"), 1, 4),), ("huge-zero-references-low",), None)
+
+
+@fault
+def mm_id_of_two_processes(s: Snapshot) -> Planted:
+    field = s.layout.struct("struct mm_struct").find("mm_id")
+    if field is None:
+        raise MissingError("mm ids")
+    f, c = s.folios, s.census
+    named = np.concatenate([f.mm_ids & np.uint64(0x7FFFFFFF), (f.mm_ids >> np.uint64(32)) & np.uint64(0x7FFFFFFF)])
+    free = (
+        (s.mms.nr_tasks == 1)
+        & (s.mms.mm_id != 0)
+        & ~np.isin(s.mms.mm_id, named)
+        & ~np.isin(np.arange(len(s.mms)), c.pair_mm)
+    )
+    one, other = np.flatnonzero(free)[:2].tolist()
+    patch = put(s, int(s.mms.addr[one]) + field.offset, int(s.mms.mm_id[other]), field.size)
+    return Planted((patch,), ("mm-id-given-twice",), None)

@@ -40,6 +40,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "hugetlb-folio-with-a-mapped-pages-word": _NO_COUNT,
         "large-mapcount-raised": _NO_COUNT,
         "mm-id-given-to-nobody": _NO_COUNT,
+        "mm-id-of-two-processes": "mm ids",
         "mm-id-slot-raised": _NO_COUNT,
         "nr-pages-mapped-raised": _NO_COUNT,
         "poisoned-page-still-mapped": "PG_hwpoison",
@@ -52,6 +53,7 @@ ABSENT: dict[str, dict[str, str]] = {
     "6.12": {
         "double-map-flag-turned": "PG_double_map",
         "mm-id-given-to-nobody": _NO_COUNT,
+        "mm-id-of-two-processes": "mm ids",
         "mm-id-slot-raised": _NO_COUNT,
         "shared-flag-left-on-an-unmapped-folio": _NO_COUNT,
         "shared-flag-of-a-shared-folio-cleared": _NO_COUNT,
