@@ -30,7 +30,7 @@ from tui.views_folio import (
     require_page,
 )
 from tui.widgets.cell_grid import CellGrid
-from tui.widgets.legend import legend_text, switch
+from tui.widgets.legend import Legend, switch
 from tui.widgets.paper import PaperView
 
 _MAX_ENTRIES = 2000
@@ -89,7 +89,7 @@ finding.
             with Vertical(id="pages"):
                 yield CellGrid(id="grid")
                 yield Static(id="cell", classes="info", markup=False)
-                yield Static(id="legend", classes="legend")
+                yield Legend(id="legend", classes="legend")
             yield Tree("mapped by", id="mapped")
 
     def load(self) -> FolioData:
@@ -137,7 +137,7 @@ finding.
         view = PageGridView(self.data.pages, "access" if self._mode == "access" else "counts")
         grid.styles.height = min(16, -(-view.count // view.columns))
         grid.show(view, cell or self.place.pfn - self.data.pages.pfn)
-        self.query_one("#legend", Static).update(legend_text(self, LEGENDS[self._mode]))
+        self.query_one(Legend).show(LEGENDS[self._mode])
 
     def _fill_tree(self, data: FolioData) -> None:
         tree: Tree[Place] = self.query_one("#mapped", Tree)

@@ -16,7 +16,7 @@ from tui.rows_mm import short
 from tui.screens.base import PlaceScreen
 from tui.views_map import MODES, HeatView, Layer, build_layer
 from tui.widgets.cell_grid import CellGrid
-from tui.widgets.legend import legend_text, switch
+from tui.widgets.legend import Legend, switch
 
 
 @dataclass
@@ -56,7 +56,7 @@ pages are, as a capital where three quarters are so; by mappings and findings it
         yield Static(id="tabs", classes="title")
         yield CellGrid(id="map", round_to=16)
         yield Static(id="cell", classes="info", markup=False)
-        yield Static(id="legend", classes="legend")
+        yield Legend(id="legend", classes="legend")
 
     def load(self) -> MapData:
         """The layer of the mode; kept, so that each is counted once."""
@@ -77,7 +77,7 @@ pages are, as a capital where three quarters are so; by mappings and findings it
 
     def show(self, data: MapData) -> None:
         """Show the layer; the first time all memory is in sight, or the page that was asked for."""
-        self.query_one("#legend", Static).update(legend_text(self, _legend(data.layer)))
+        self.query_one(Legend).show(_legend(data.layer))
         grid = self.query_one("#map", CellGrid)
         before = grid.source
         if isinstance(before, HeatView):

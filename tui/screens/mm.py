@@ -20,7 +20,7 @@ from tui.views_mm import pfn_at, vma_folios, vma_rows_of
 from tui.views_space import LEGEND, Space, SpaceView, build_space
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
-from tui.widgets.legend import legend_text
+from tui.widgets.legend import Legend
 
 
 @dataclass
@@ -57,7 +57,7 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
         yield Static(id="title", classes="title", markup=False)
         yield CellGrid(id="strip", round_to=16)
         yield Static(id="cell", classes="info", markup=False)
-        yield Static(id="legend", classes="legend")
+        yield Legend(id="legend", classes="legend")
         yield ColumnTable(id="vmas")
 
     def load(self) -> MmData:
@@ -75,7 +75,7 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
         s, mm = self.session.snapshot, self.place.mm_idx
         words = f"{self.session.process(mm)}  mm {int(s.mms.addr[mm]):#x}  {counted(len(data.rows), 'VMA')}"
         self.query_one("#title", Static).update(words)
-        self.query_one("#legend", Static).update(legend_text(self, LEGEND))
+        self.query_one(Legend).show(LEGEND)
         self.query_one("#vmas", ColumnTable).show(data.rows)
         self.query_one("#strip").display = len(data.rows) > 0
         self.action_zoom_all()

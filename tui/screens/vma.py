@@ -19,7 +19,7 @@ from tui.views_mm import first_at, pfn_at, vma_entries, vma_facts
 from tui.views_space import LEGEND, Space, SpaceView, build_space
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
-from tui.widgets.legend import legend_text
+from tui.widgets.legend import Legend
 
 
 @dataclass
@@ -57,7 +57,7 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
         yield Static(id="facts", classes="info", markup=False)
         yield CellGrid(id="strip", round_to=16)
         yield Static(id="cell", classes="info", markup=False)
-        yield Static(id="legend", classes="legend")
+        yield Legend(id="legend", classes="legend")
         yield ColumnTable(id="entries")
 
     def load(self) -> VmaData:
@@ -74,7 +74,7 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
         """Fill everything; the strip begins with the whole VMA in sight."""
         self.query_one("#title", Static).update(data.title)
         self.query_one("#facts", Static).update("  ".join(f"{name} {value}" for name, value in data.facts))
-        self.query_one("#legend", Static).update(legend_text(self, LEGEND))
+        self.query_one(Legend).show(LEGEND)
         self.query_one("#entries", ColumnTable).show(data.rows, data.cursor)
         self._show_strip()
 

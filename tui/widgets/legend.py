@@ -7,9 +7,25 @@ from collections.abc import Iterable
 from rich.text import Text
 from textual.content import Content
 from textual.widget import Widget
+from textual.widgets import Static
 
 from inspector.text import cell_width
 from tui.widgets.palette import shade_style
+
+
+class Legend(Static):
+    """A legend in the colours of the theme, whichever it becomes."""
+
+    _entries: tuple[tuple[str, str, str], ...] = ()
+
+    def on_mount(self) -> None:
+        """Follow the theme."""
+        self.app.theme_changed_signal.subscribe(self, lambda _theme: self.show(self._entries))
+
+    def show(self, entries: Iterable[tuple[str, str, str]]) -> None:
+        """Show glyph, shade and meaning of some cells."""
+        self._entries = tuple(entries)
+        self.update(legend_text(self, self._entries))
 
 
 def legend_text(widget: Widget, entries: Iterable[tuple[str, str, str]]) -> Text:
