@@ -30,6 +30,9 @@ from tui.session import Session
 SEVERITY_MARKS = {"fail": "✗ fail", "warn": "! warn", "info": "i info"}
 """A severity said by a character, a word and, beside them, a colour."""
 
+_MAPPED = ("page", "folio", "entry")
+"""Kinds of subjects whose page frame may be mapped; page tables and odd entries of a page cache are not."""
+
 _RANK = {"fail": 0, "warn": 1, "info": 2}
 
 
@@ -126,7 +129,8 @@ def links_of(s: Snapshot, finding: Finding) -> list[Link]:
     if subject.pfn is not None and subject.pfn >= 0:
         order = f", order {subject.order}" if subject.order else ""
         out.append(Link("folio", f"pfn {subject.pfn:#x}{order}: counters, pages, references", FolioPlace(subject.pfn)))
-        out.append(Link("rmap", "the kernel's road beside the page tables", RmapPlace(subject.pfn)))
+        if subject.kind in _MAPPED:
+            out.append(Link("rmap", "the kernel's road beside the page tables", RmapPlace(subject.pfn)))
     if subject.kind == "anon_vma" and subject.address is not None:
         out.append(Link("anon_vma", f"{subject.address:#x}", AnonVmaPlace(subject.address)))
     if subject.kind in ("address_space", "cache_entry") and subject.address is not None:

@@ -47,9 +47,9 @@ def tui(settings: Settings, interval: float | None, web: bool, port: int) -> int
     def opener() -> Snapshot:
         return settings.snapshot()
 
-    app = FolioscopeApp(Session(opener=opener), interval=interval or 0)
     if settings.no_color:
         os.environ.setdefault("NO_COLOR", "1")
+    app = FolioscopeApp(Session(opener=opener), interval=interval or 0)
     error = app.run()
     if error is not None:
         raise error
