@@ -8,7 +8,6 @@ from typing import Protocol
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
@@ -59,10 +58,6 @@ class BarChart(Widget):
         self._bars, self._page = bars, page_size
         self.styles.height = max(len(bars), 1)
         self.refresh(layout=True)
-
-    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """A line a bar."""
-        return max(len(self._bars), 1)
 
     def render_line(self, y: int) -> Strip:
         """One bar."""
