@@ -20,16 +20,25 @@ def first_sentence(path: Path) -> str:
 
 
 def file_map() -> str:
-    """Every module of the package with what it is for."""
+    """Every module of the inspector with what it is for."""
+    return _modules("inspector")
+
+
+def tui_map() -> str:
+    """Every module of the terminal interface with what it is for."""
+    return _modules("tui")
+
+
+def _modules(package: str) -> str:
     lines = ["| module | what it says |", "| --- | --- |"]
-    for path in sorted((ROOT / "inspector").rglob("*.py"), key=_order):
-        name = path.relative_to(ROOT / "inspector").as_posix()
+    for path in sorted((ROOT / package).rglob("*.py"), key=_order):
+        name = path.relative_to(ROOT / package).as_posix()
         lines.append(f"| `{name}` | {first_sentence(path)} |")
     return "\n".join(lines)
 
 
 def _order(path: Path) -> tuple[int, str, bool, str]:
-    relative = path.relative_to(ROOT / "inspector")
+    relative = Path(*path.relative_to(ROOT).parts[1:])
     folder = "" if len(relative.parts) == 1 else relative.parts[0]
     return len(relative.parts), folder, path.name != "__init__.py", path.name
 
@@ -45,7 +54,7 @@ def rule_index() -> str:
     return "\n".join(lines)
 
 
-PARTS = {"files": file_map, "rules": rule_index}
+PARTS = {"files": file_map, "tui-files": tui_map, "rules": rule_index}
 
 _TRANSCRIPT = re.compile(r"^```\n\$ folioscope ([^#\n]+)(#[^\n]*)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
