@@ -74,6 +74,8 @@ def node_mapped_mismatch(s: Snapshot) -> Violations:
         {"stored": np.array([stored[name] for name in wrong], np.int64)},
         {"stored": np.array([totals[name] for name in wrong], np.int64)},
         len(known),
+        # What a compound page of a wrong size maps is summed up wrongly here.
+        depends=tuple(("folio", np.full(len(rows), pfn)) for pfn in s.folios.pfn[s.compound_wrong][:64].tolist()),
         transient=np.full(len(rows), bool(wrong) and _moving(s), np.bool_),
     )
 

@@ -24,11 +24,15 @@ def path(request: pytest.FixtureRequest) -> str:
     return core_path("fixture", str(request.param))
 
 
-def told(path: str, *patches: Patch) -> list[Finding]:
+def without_stacks(path: str, *patches: Patch) -> Snapshot:
+    """As in a dump without stacks, where locks and other marks are all there is (test_windows.py has both)."""
     s = planted(path, *patches)
-    # As in a dump without stacks, where locks and other marks are all there is (tests/faults/test_windows.py has both).
     s.stacks.state[0] = StackState.UNREADABLE
-    return run_check(s).findings
+    return s
+
+
+def told(path: str, *patches: Patch) -> list[Finding]:
+    return run_check(without_stacks(path, *patches)).findings
 
 
 def mm_word(s: Snapshot, row: int, *names: str) -> int:
@@ -197,6 +201,6 @@ def test_vmas_that_exit_has_freed_before_their_tree(path: str) -> None:
     lost = put(s, chain, 0xFFFF_FFFF_FFFF_0000)
     dead = put(s, mm_word(s, int(s.vmas.mm_idx[vma]), "mm_users.counter"), 0, 4)
     assert not run_check(planted(path, lost)).coverage.complete
-    report = run_check(planted(path, lost, dead), ["anon-vma-chain-broken"])
+    report = run_check(without_stacks(path, lost, dead), ["anon-vma-chain-broken"])
     assert "anon_vmas and chains" not in report.coverage.missing
     assert [f for f in report.findings if f.severity == "fail"] == []
