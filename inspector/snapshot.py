@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, U64, AnyArray, Mask
+from inspector.columns import I32, I64, AnyArray, Mask, distinct
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
@@ -34,6 +34,7 @@ from inspector.tables.tasks import Tasks, build_tasks, tasks_being_dumped
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
 from inspector.target import Target
 from inspector.walk.census import Census, take_census
+from inspector.walk.compound import compound_wrong, count_tails
 from inspector.walk.in_flight import InFlight, find_in_flight
 from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
@@ -262,26 +263,12 @@ class Snapshot:
     @cached_property
     def nr_tails(self) -> I64:
         """How many of the pages that each folio should span are tails, whatever head they name."""
-        running = np.concatenate([[0], np.cumsum(self.pages.is_tail)])
-        nr = np.int64(1) << np.minimum(self.folios.order, 40).astype(np.int64)
-        end = np.minimum(self.folios.row + nr, len(self.pages))
-        return (running[end] - running[self.folios.row + 1]).astype(np.int64)
+        return count_tails(self.pages, self.folios)
 
     @cached_property
     def compound_wrong(self) -> Mask:
         """Folios whose order, cached size, alignment and tails do not agree."""
-        folios, pages = self.folios, self.pages
-        nr = np.int64(1) << np.minimum(folios.order, 40).astype(np.int64)
-        wrong = (folios.order == 0) | (folios.pfn % nr != 0)
-        wrong |= (folios.nr_stored != 0) & (folios.nr_stored != nr)
-        # Only where every page of the folio was read can its tails be counted.
-        unread = np.concatenate([[0], np.cumsum(~pages.readable)])
-        end = np.minimum(folios.row + nr, len(pages))
-        whole = unread[end] == unread[folios.row]
-        wrong |= whole & (self.nr_tails != nr - 1)
-        behind = np.minimum(end, len(pages) - 1)
-        wrong |= (end < len(pages)) & pages.is_tail[behind] & (pages.head_row[behind] == folios.row)
-        return folios.readable & wrong
+        return compound_wrong(self.pages, self.folios, self.nr_tails)
 
     @cached_property
     def hvo_folio(self) -> Mask:
@@ -319,7 +306,7 @@ class Snapshot:
     def anon_rmap(self) -> AnonRmap:
         """anon_vmas, their chains and interval trees."""
         links = self.links
-        named = _distinct(links.mapping[links.is_anon]) & ~np.uint64(MAPPING_TAGS)
+        named = distinct(links.mapping[links.is_anon]) & ~np.uint64(MAPPING_TAGS)
         freed = self.mms.users[self.vmas.mm_idx] <= 0
         rmap = build_anon_rmap(self.layout, self.vmas, named, freed)
         self.missing.add("anon_vmas and chains", rmap.unreadable)
@@ -336,7 +323,7 @@ class Snapshot:
     def file_rmap(self) -> FileRmap:
         """address_spaces and their trees of VMAs."""
         links = self.links
-        named = _distinct(links.mapping[links.is_file])
+        named = distinct(links.mapping[links.is_file])
         named = named[(named & np.uint64(MAPPING_TAGS)) == 0]
         rmap = build_file_rmap(self.layout, self.vmas, named)
         self.missing.add("files and address_spaces", rmap.unreadable)
@@ -440,10 +427,3 @@ class Snapshot:
                 pages[m.level == shape.level] = 1 << (shape.shift - self.layout.arch.page_shift)
         end = m.pfn + m.nr.astype(np.int64) * pages
         return np.flatnonzero((m.pfn < pfn + nr) & (end > pfn))
-
-
-def _distinct(column: U64) -> U64:
-    """The distinct values of a column in which equal ones mostly stand together."""
-    if not len(column):
-        return column
-    return np.unique(column[np.concatenate([[True], column[1:] != column[:-1]])])

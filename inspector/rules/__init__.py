@@ -2,6 +2,7 @@
 
 from inspector.rules import (
     anon_rmap,
+    anon_vma_family,
     anon_vmas_map,
     buddy,
     compound,
@@ -38,6 +39,7 @@ __all__ = [
     "Violations",
     "all_rules",
     "anon_rmap",
+    "anon_vma_family",
     "anon_vmas_map",
     "buddy",
     "compound",
