@@ -55,9 +55,10 @@ guest-packages:
 	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing
 
 test-guests: $(VENV)/.dev ## run the tests on the guests that make guests built
-	$(BIN)/python -m pytest -q -m guest
+	$(BIN)/python -m pytest -q -m 'guest and not race'
 
 silence: $(VENV)/.dev guest-packages ## check racing guests at 20 random moments each (half an hour)
+	$(BIN)/python -m pytest -q -m race
 	$(BIN)/python -m tests.guests silence $(KERNELS) --runs 20
 
 bench: $(VENV)/.dev ## measure speed and memory

@@ -43,6 +43,7 @@ def test_zoo_at_rest_is_consistent(kernel: str) -> None:
 
 
 @pytest.mark.guest
+@pytest.mark.race
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_racing_zoo_has_no_failure(kernel: str, capsys: pytest.CaptureFixture[str]) -> None:
     seen = list(moments(kernel_named(kernel), ZOO_RACES, MOMENTS))
