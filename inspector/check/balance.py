@@ -123,12 +123,16 @@ def _changed_kind(s: Snapshot, causes: list[Cause]) -> tuple[dict[int, int], dic
     """Pages by mm that were counted as anonymous and read as another kind now, and the cause that says so."""
     pages: dict[int, int] = {}
     of_mm: dict[int, Cause] = {}
+    m = s.mappings
     for cause in _of_rule(causes, "page-not-anonymous"):
-        rows = cause.violations.rows[cause.rows]
-        nr = cause.violations.facts["pages"][cause.rows] * entry_pages(s.layout, s.mappings.level[rows])
-        for mm, count in zip(s.mappings.mm_idx[rows].tolist(), nr.tolist(), strict=True):
-            pages[mm] = pages.get(mm, 0) + int(count)
-            of_mm.setdefault(mm, cause)
+        counts = cause.violations.facts["pages"][cause.rows].tolist()
+        rows = cause.violations.rows[cause.rows].tolist()
+        for row, nr in dict(zip(rows, counts, strict=True)).items():
+            at = s.mappings_of(int(s.pages.memmap.pfns_of_rows(np.array([row]))[0]))
+            sizes = entry_pages(s.layout, m.level[at]).tolist()
+            for mm, size in zip(m.mm_idx[at].tolist(), sizes, strict=True):
+                pages[mm] = pages.get(mm, 0) + nr * size
+                of_mm.setdefault(mm, cause)
     return pages, of_mm
 
 

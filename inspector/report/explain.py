@@ -200,13 +200,16 @@ def build_explanation(  # noqa: PLR0913  (all but two are options)
     terms = terms_of(s, f)
     lines = [_line(x) for x in (*ledger(s, f, terms), *id_lines(s, f))]
     ids = mm_id_slots(s, f.folio, s.scheme, walked=True)
+    found = findings_about(s, f) if check else []
+    if any(x.severity == "fail" for x in found):
+        # A lock is held, but the rules know that nobody works here: stacks decide where they are known.
+        lines = [msgspec.structs.replace(x, verdict="WRONG") if x.verdict == "in flight" else x for x in lines]
     if any(x.verdict == "in flight" for x in lines):
         # The slots move with the large mapcount.
         ids = [msgspec.structs.replace(x, verdict="in flight") if x.verdict == "WRONG" else x for x in ids]
     marks = sharing(s, f)
     shared = [SharingRun(**asdict(x)) for x in marks]
     rows, total = mapping_rows(s, f.pfn, f.nr_pages, limit)
-    found = findings_about(s, f) if check else []
     verdicts = [x.verdict for part in (lines, ids, shared) for x in part]
     return Explanation(
         schema="folioscope.explain/1",

@@ -50,12 +50,12 @@ def page_not_anonymous(s: Snapshot) -> Violations:
     word = pages.mapping[first]
     vma = m.vma_idx[found.rows]
     return Violations(
-        "mapping",
-        found.rows,
+        "page",
+        found.first,
         {"mapping": word},
         {"mapping": np.full(len(word), "an anon_vma, tagged")},
         int(m.nr[able].sum()),
-        facts={"vma": s.vmas.addr[vma] if len(vma) else word, "pages": found.pages, "first_pfn": found.first_pfn(s)},
+        facts={"vma": s.vmas.addr[vma] if len(vma) else word, "pages": found.pages},
         claims=(("folio", found.first_head(s)), ("space_word", space_key(word))),
         transient=s.layout.flags.test(pages.flags[first], "locked") & (word == 0),
     )

@@ -70,6 +70,8 @@ def test_stdout_is_utf8_in_any_locale(core: Callable[[str], str]) -> None:
 
 def test_interrupt(core: Callable[[str], str]) -> None:
     code = (
+        # A shell's background jobs begin with SIGINT ignored.
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys, time, inspector.cli.opening as o\nfrom inspector.cli import main\n"
         "def wait(*a, **k):\n    print('ready', file=sys.stderr, flush=True)\n    time.sleep(60)\n"
         "o.open_core = wait\nsys.exit(main(sys.argv[1:]))"

@@ -11,6 +11,7 @@ from inspector.check.run import run_check
 from inspector.findings import Finding
 from inspector.rules import find_rule
 from inspector.snapshot import Snapshot
+from inspector.tables.stacks import StackState
 from inspector.target import Target, open_core
 from tests.fixtures import fixture_path
 from tests.guests import dump_path
@@ -56,6 +57,13 @@ def planted(path: str, *patches: Patch) -> Snapshot:
     for patch in patches:
         plant(target, patch)
     return Snapshot(target)
+
+
+def without_stacks(path: str, *patches: Patch) -> Snapshot:
+    """The dump with the patches and without kernel stacks: locks are all there is to tell what was in flight."""
+    s = planted(path, *patches)
+    s.stacks.state[0] = StackState.UNREADABLE
+    return s
 
 
 def findings(path: str, *patches: Patch) -> list[Finding]:

@@ -14,21 +14,25 @@ from inspector.layout.flags import VM_MAYSHARE, VM_MAYWRITE, VM_SHARED
 from inspector.snapshot import Snapshot
 from inspector.tables.files import SHMEM
 from inspector.tables.i_mmap import writable_shares
-from inspector.tables.stacks import StackState
 from tests.faults.catalogue import CATALOGUE
-from tests.faults.overlay import KERNELS, Patch, add, core_path, flags_xor, pfn_of, planted, put, sound, word
+from tests.faults.overlay import (
+    KERNELS,
+    Patch,
+    add,
+    core_path,
+    flags_xor,
+    pfn_of,
+    planted,
+    put,
+    sound,
+    without_stacks,
+    word,
+)
 
 
 @pytest.fixture(params=KERNELS)
 def path(request: pytest.FixtureRequest) -> str:
     return core_path("fixture", str(request.param))
-
-
-def without_stacks(path: str, *patches: Patch) -> Snapshot:
-    """As in a dump without stacks, where locks and other marks are all there is (test_windows.py has both)."""
-    s = planted(path, *patches)
-    s.stacks.state[0] = StackState.UNREADABLE
-    return s
 
 
 def told(path: str, *patches: Patch) -> list[Finding]:
