@@ -31,6 +31,7 @@ from inspector.tables.slabs import cache_objects
 from inspector.tables.stacks import Stacks, build_stacks
 from inspector.tables.swap import Swap, build_swap
 from inspector.tables.tasks import Tasks, build_tasks, tasks_being_dumped
+from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
 from inspector.target import Target
 from inspector.walk.census import Census, take_census
@@ -341,6 +342,13 @@ class Snapshot:
     def ksm_entries(self) -> KsmEntries:
         """Every entry of a KSM page and the rmap_item that leads to it."""
         return ksm_entries(self)
+
+    @cached_property
+    def uffd(self) -> Uffd:
+        """Userfaultfd's contexts."""
+        uffd = build_uffd(self.layout, self.mms, self.vmas)
+        self.missing.add("userfaultfd contexts", uffd.unreadable)
+        return uffd
 
     @cached_property
     def hugetlb(self) -> Hugetlb:

@@ -31,6 +31,7 @@ COMMANDS = {
     "rmap": ("inspector.cli.reverse:rmap", "A folio's mappings by the kernel's own road, beside the page tables."),
     "anon-vma": ("inspector.cli.reverse:anon_vma", "The family of an anon_vma, who uses it, and its interval tree."),
     "file": ("inspector.cli.reverse:file", "Who maps which part of a file, and its page cache by order."),
+    "uffd": ("inspector.cli.reverse:uffd", "userfaultfd's contexts and the memory that each watches."),
     "ksm": ("inspector.cli.reverse:ksm", "KSM's stable nodes, pages and totals."),
     "hugetlb": ("inspector.cli.reverse:hugetlb", "hugetlb's pools, folios and shared page tables."),
     "swap": ("inspector.cli.reverse:swap", "Swap devices, or one slot and who refers to it."),

@@ -112,6 +112,16 @@ def ksm(settings: Settings) -> int:
     return _code(snapshot)
 
 
+@click.command(cls=DoorCommand, schemas=("inspector.report.uffd:UffdReport",))
+@click.pass_obj
+def uffd(settings: Settings) -> int:
+    """Show userfaultfd's contexts, the VMAs that each watches and what is write-protected in them."""
+    from inspector.report.uffd import build_uffd_report, render_uffd  # noqa: PLC0415
+
+    snapshot, _ = _show(settings, build_uffd_report, render_uffd)
+    return _code(snapshot)
+
+
 @click.command(cls=DoorCommand, schemas=("inspector.report.hugetlb:HugetlbReport",))
 @click.pass_obj
 def hugetlb(settings: Settings) -> int:

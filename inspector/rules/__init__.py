@@ -29,6 +29,7 @@ from inspector.rules import (
     swap,
     swap_cache,
     targets,
+    uffd,
     vmas,
     writable,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "swap",
     "swap_cache",
     "targets",
+    "uffd",
     "vmas",
     "writable",
 ]

@@ -82,6 +82,19 @@ def _of_file(core: str, space: int) -> Any:
     return opened(core).pages.mapping == np.uint64(space)
 
 
+def test_uffd_tells_who_watches_what(run: Run, any_core: str) -> None:
+    report = asked(run, any_core, "uffd")
+    vmas = {v["address"]: (c, v) for c in report["contexts"] for v in c["vmas"]}
+    s = opened(any_core)
+    assert len(vmas) == int((s.uffd.context_of_vma >= 0).sum()) > 5
+    assert all(c["pid"] is not None and not c["released"] for c, _ in vmas.values())
+    assert {mode for _, v in vmas.values() for mode in v["modes"]} == {"missing", "wp", "other"}
+    assert sum(v["protected"] for _, v in vmas.values() if "wp" in v["modes"]) > 0
+    watched = run("-c", any_core, "uffd").out
+    assert "uffd-" in watched
+    assert "wp" in watched
+
+
 def test_ksm_hugetlb_and_swap_say_what_the_kernel_said(run: Run, any_core: str) -> None:
     ksm = asked(run, any_core, "ksm")
     assert {name: ksm["stored"][name] for name in ksm["rebuilt"] if name in ksm["stored"]}.items() <= ksm[

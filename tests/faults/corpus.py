@@ -64,7 +64,11 @@ CORPUS: dict[str, tuple[Bug, ...]] = {
         _bug("reader and detach of a VMA miscounted each other", "vma-marked-as-detached"),
         _bug("the parent wrote during fork", "entry-of-a-shared-page-made-writable"),
         _bug("a VMA visible in i_mmap before it was whole, or not any more", "file-vma-out-of-its-tree"),
-        _bug("a VMA merged into one of another userfaultfd", "watched-bit-in-a-vma-that-nobody-watches"),
+        _bug(
+            "a VMA merged into one of another userfaultfd",
+            "watched-bit-in-a-vma-that-nobody-watches",
+            "userfaultfd-of-another-process",
+        ),
         _bug("a memory policy freed under a fault", why_not=_POLICY),
     ),
     "Mapcounts and huge pages": (

@@ -218,3 +218,31 @@ def table_entry_not_executable(s: Snapshot) -> Planted:
 @fault
 def table_entry_without_user_access(s: Snapshot) -> Planted:
     return _table_entry(s, 2)
+
+
+def _registered(s: Snapshot, nth: int = 0) -> int:
+    quiet = (s.uffd.context_of_vma >= 0) & ~s.mm_in_motion[s.vmas.mm_idx] & s.vmas.has(1 << 9)
+    return pick(np.flatnonzero(quiet), "a VMA that userfaultfd watches", nth)
+
+
+@fault
+def userfaultfd_of_a_vma_forgotten(s: Snapshot) -> Planted:
+    field = s.layout.struct("struct vm_area_struct").field("vm_userfaultfd_ctx.ctx")
+    return Planted((put(s, int(s.vmas.addr[_registered(s)]) + field.offset, 0),), ("uffd-context-mismatch",), None)
+
+
+@fault
+def userfaultfd_of_another_process(s: Snapshot) -> Planted:
+    """A VMA merged or moved into one that another reader watches."""
+    vma = _registered(s)
+    others = np.flatnonzero(s.uffd.contexts.mm_idx != s.vmas.mm_idx[vma])
+    context = int(s.uffd.contexts.addr[pick(others, "another context")])
+    field = s.layout.struct("struct vm_area_struct").field("vm_userfaultfd_ctx.ctx")
+    return Planted((put(s, int(s.vmas.addr[vma]) + field.offset, context),), ("uffd-context-mismatch",), None)
+
+
+@fault
+def userfaultfd_closed_and_still_registered(s: Snapshot) -> Planted:
+    context = int(s.uffd.contexts.addr[s.uffd.context_of_vma[_registered(s)]])
+    at = context + s.layout.struct("struct userfaultfd_ctx").field("released").offset
+    return Planted((put(s, at, 1, 1),), ("uffd-context-released",), None, "warn")

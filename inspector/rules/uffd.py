@@ -1,0 +1,76 @@
+"""Rules of userfaultfd: who watches which VMA."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.rules.registry import Violations, rule
+from inspector.snapshot import Snapshot
+from inspector.tables.uffd import VM_UFFD_MISSING, VM_UFFD_WP
+
+_GONE = "userfaultfd contexts are missing"
+
+
+@rule("uffd-context-mismatch", group="userfaultfd", invariant="V1", rank=20)
+def uffd_context_mismatch(s: Snapshot) -> Violations:
+    """A VMA is registered with a userfaultfd of another process, or is watched without any.
+
+    True:  a VMA with VM_UFFD_MISSING or VM_UFFD_WP names a userfaultfd context, and a context that a VMA names watches
+           the VMA's own mm.
+    Why:   fs/userfaultfd.c, userfaultfd_register() sets both together; dup_userfaultfd() gives a child a context of its
+           own, or clears both.
+    Then:  faults are sent to a reader who cannot answer them, or to freed memory: the process hangs.
+    Silent when: the mm is being built, changed or torn down.
+    Look further: folioscope uffd; folioscope vmas PID
+    """
+    u, vmas = s.uffd, s.vmas
+    context = u.context_of_vma
+    named = context >= 0
+    at = np.maximum(context, 0)
+    owner = u.contexts.mm_idx[at] if len(u.contexts) else context
+    watched = (vmas.flags & np.uint64(VM_UFFD_MISSING | VM_UFFD_WP)) != 0
+    readable = u.contexts.readable[at] if len(u.contexts) else named
+    foreign = named & readable & (owner != vmas.mm_idx)
+    rows = np.flatnonzero(foreign | (watched & ~named & u.known))
+    mm = u.contexts.mm[at[rows]] if len(u.contexts) else np.zeros(len(rows), np.uint64)
+    return Violations(
+        "vma",
+        rows,
+        {"context": np.where(named[rows], "of another mm", "none"), "mm": np.where(named[rows], mm, 0)},
+        {"context": np.full(len(rows), "of this mm"), "mm": s.mms.addr[vmas.mm_idx[rows]]},
+        int((named | watched).sum()),
+        u.unreadable,
+        _GONE if u.unreadable else "",
+        claims=(("vma", rows),),
+        transient=s.mm_in_motion[vmas.mm_idx[rows]],
+    )
+
+
+@rule("uffd-context-released", group="userfaultfd", invariant="V1", rank=21, severity="warn")
+def uffd_context_released(s: Snapshot) -> Violations:
+    """A VMA is registered with a userfaultfd whose file is closed.
+
+    True:  closing the file descriptor unregisters every VMA.
+    Why:   fs/userfaultfd.c, userfaultfd_release() marks the context first and then takes mmap_lock to clear the VMAs.
+    Then:  faults in the VMA are not reported to anybody: the process is killed by SIGBUS or goes on with zeroes.
+    Silent when: the mm is being changed: the release is under way. A task that waits for mmap_lock in
+           userfaultfd_release() is the other moment, so that this is a warning.
+    Look further: folioscope uffd; folioscope windows
+    """
+    u = s.uffd
+    named = np.flatnonzero(u.context_of_vma >= 0)
+    context = u.context_of_vma[named]
+    closed = u.contexts.released[context] & u.contexts.readable[context] if len(u.contexts) else context > 0
+    rows, context = named[closed], context[closed]
+    return Violations(
+        "vma",
+        rows,
+        {"released": np.ones(len(rows), np.bool_)},
+        {"released": np.zeros(len(rows), np.bool_)},
+        len(named),
+        u.unreadable,
+        _GONE if u.unreadable else "",
+        claims=(("uffd", context),),
+        depends=(("vma", rows),),
+        transient=s.mm_in_motion[s.vmas.mm_idx[rows]],
+    )
