@@ -19,6 +19,7 @@ from inspector.text import counted
 _FEATURES = (
     "wp", "fork", "remap", "remove", "missing-hugetlb", "missing-shmem", "unmap", "sigbus", "thread-id",
     "minor-hugetlb", "minor-shmem", "exact-address", "wp-hugetlb-shmem", "wp-unpopulated", "poison", "wp-async", "move",
+    "rwp", "rwp-async",
 )  # fmt: skip
 """UFFD_FEATURE_* by bit, include/uapi/linux/userfaultfd.h."""
 
@@ -32,7 +33,7 @@ class UffdVma(msgspec.Struct, frozen=True):
     modes: list[str]
     """missing, wp; other when it is registered for minor faults or a mode of later kernels alone."""
     protected: int
-    """Present entries with userfaultfd's bit, in pages."""
+    """Present entries with userfaultfd's bit, in pages: write-protected, or watched for any access (rwp of 7.x)."""
     markers: int
     """Markers that keep the protection of pages that are not there."""
 

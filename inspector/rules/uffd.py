@@ -17,8 +17,8 @@ def uffd_context_mismatch(s: Snapshot) -> Violations:
 
     True:  a VMA with VM_UFFD_MISSING or VM_UFFD_WP names a userfaultfd context, and a context that a VMA names watches
            the VMA's own mm.
-    Why:   fs/userfaultfd.c, userfaultfd_register() sets both together; dup_userfaultfd() gives a child a context of its
-           own, or clears both.
+    Why:   fs/userfaultfd.c (in mm/ from 7.x), userfaultfd_register() sets both together; dup_userfaultfd() gives a
+           child a context of its own, or clears both.
     Then:  faults are sent to a reader who cannot answer them, or to freed memory: the process hangs.
     Silent when: the mm is being built, changed or torn down.
     Look further: folioscope uffd; folioscope vmas PID
@@ -51,7 +51,8 @@ def uffd_context_released(s: Snapshot) -> Violations:
     """A VMA is registered with a userfaultfd whose file is closed.
 
     True:  closing the file descriptor unregisters every VMA.
-    Why:   fs/userfaultfd.c, userfaultfd_release() marks the context first and then takes mmap_lock to clear the VMAs.
+    Why:   fs/userfaultfd.c (in mm/ from 7.x), userfaultfd_release() marks the context first and then takes mmap_lock
+           to clear the VMAs.
     Then:  faults in the VMA are not reported to anybody: the process is killed by SIGBUS or goes on with zeroes.
     Silent when: the mm is being changed: the release is under way. A task that waits for mmap_lock in
            userfaultfd_release() is the other moment, so that this is a warning.
