@@ -115,6 +115,25 @@ def distinct(column: AnyArray) -> AnyArray:
     return ordered[group_starts(ordered)]
 
 
+class Seen:
+    """Addresses met so far on a walk that goes down level by level, so that a loop ends it."""
+
+    def __init__(self) -> None:
+        self._known = np.empty(0, np.uint64)
+
+    def take(self, addresses: U64) -> Mask:
+        """Take more addresses: bool[n], which of them were met before or stand earlier among these."""
+        order = np.argsort(addresses, kind="stable")
+        ordered = addresses[order]
+        again = np.zeros(len(addresses), np.bool_)
+        again[order[1:]] = ordered[1:] == ordered[:-1]
+        if len(self._known):
+            at = np.minimum(np.searchsorted(self._known, addresses), len(self._known) - 1)
+            again |= self._known[at] == addresses
+        self._known = np.sort(np.concatenate([self._known, addresses[~again]]), kind="stable")
+        return again
+
+
 def expand_runs(starts: AnyArray, counts: AnyArray) -> U64:
     """``starts[0], starts[0]+1, ... (counts[0] of them), starts[1], ...`` as one array."""
     counts = counts.astype(np.int64)

@@ -9,7 +9,7 @@ from typing import Protocol
 import drgn
 import numpy as np
 
-from inspector.columns import I64, U8, U64, Mask
+from inspector.columns import I64, U8, U64, Mask, expand_runs
 from inspector.errors import TargetError
 
 CHUNK = 2 << 20
@@ -154,30 +154,57 @@ class Memory:
         page = np.uint64(HOLE)
         gap = ordered[1:] // page > (ordered[:-1] + np.uint64(size - 1)) // page + np.uint64(1)
         edges = np.concatenate([[0], np.flatnonzero(gap) + 1, [n]])
-        for lo, hi in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            self._gather_run(ordered, order, lo, hi, out, valid, physical=physical)
+        pieces = _Pieces(ordered, order, out, valid)
+        for run in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            todo = [run]
+            while todo:
+                lo, hi = todo.pop()
+                base, last = int(ordered[lo]), int(ordered[hi - 1])
+                data = self.read(base, last - base + size, physical=physical) if last - base <= CHUNK else None
+                if data is not None:
+                    pieces.add(lo, hi, base, data)
+                elif hi > lo + 1:
+                    middle = (lo + hi) // 2
+                    todo += [(middle, hi), (lo, middle)]
+        pieces.cut()
         return Raw(out, valid, addresses)
 
-    def _gather_run(  # noqa: PLR0913  (the state of one gather, private to it)
-        self, ordered: U64, order: I64, lo: int, hi: int, out: U8, valid: Mask, *, physical: bool
-    ) -> None:
-        size = out.shape[1]
-        while lo < hi:
-            base = int(ordered[lo])
-            end = int(np.searchsorted(ordered[lo:hi], np.uint64(min(base + CHUNK, (1 << 64) - 1)), "right")) + lo
-            end = max(end, lo + 1)
-            span = int(ordered[end - 1]) - base + size
-            data = self.read(base, span, physical=physical)
-            if data is not None:
-                buffer = np.frombuffer(data, np.uint8)
-                if end == lo + 1:
-                    out[order[lo]] = buffer
-                else:
-                    windows = np.lib.stride_tricks.sliding_window_view(buffer, size)
-                    out[order[lo:end]] = windows[(ordered[lo:end] - np.uint64(base)).astype(np.int64)]
-                valid[order[lo:end]] = True
-            elif end > lo + 1:
-                middle = (lo + end) // 2
-                self._gather_run(ordered, order, lo, middle, out, valid, physical=physical)
-                self._gather_run(ordered, order, middle, end, out, valid, physical=physical)
-            lo = end
+
+class _Pieces:
+    """Runs of pieces that were read, cut up many at a time: most runs hold one piece, and NumPy's calls cost more.
+
+    Args:
+        ordered: uint64[n]; the addresses asked for, ascending.
+        order: int64[n]; where the piece of each address goes.
+        out: uint8[n, size]; takes the pieces.
+        valid: bool[n]; takes which were read.
+    """
+
+    def __init__(self, ordered: U64, order: I64, out: U8, valid: Mask) -> None:
+        self._ordered, self._order, self._out, self._valid = ordered, order, out, valid
+        self._data: list[bytes] = []
+        self._runs: list[tuple[int, int, int]] = []
+        self._length = 0
+
+    def add(self, lo: int, hi: int, base: int, data: bytes) -> None:
+        """Take the bytes from ``base`` that hold the pieces ``lo`` to ``hi``."""
+        self._runs.append((lo, hi, self._length - base))
+        self._data.append(data)
+        self._length += len(data)
+        if self._length > CHUNK:
+            self.cut()
+
+    def cut(self) -> None:
+        """Put every piece that was read into its place."""
+        if not self._runs:
+            return
+        buffer = np.frombuffer(b"".join(self._data), np.uint8)
+        lo, hi, shift = np.array([(lo, hi, shift % (1 << 64)) for lo, hi, shift in self._runs], np.uint64).T
+        which = expand_runs(lo, hi - lo).astype(np.int64)
+        # Modulo 2^64, as addresses are: from an address to its place in the buffer.
+        place = (self._ordered[which] + np.repeat(shift, (hi - lo).astype(np.int64))).astype(np.int64)
+        windows = np.lib.stride_tricks.sliding_window_view(buffer, self._out.shape[1])
+        to = self._order[which]
+        self._out[to] = windows[place]
+        self._valid[to] = True
+        self._data, self._runs, self._length = [], [], 0

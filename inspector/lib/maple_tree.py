@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import drgn
 import numpy as np
 
-from inspector.columns import I32, U8, U64, Mask
+from inspector.columns import I32, U8, U64, Mask, Seen
 from inspector.layout.offsets import Struct, enumerators
 from inspector.memory import Memory
 
@@ -92,7 +92,8 @@ def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64) -> MapleEnt
     found.append((tree[single], np.zeros(single.sum(), np.uint64), np.zeros(single.sum(), np.uint64), roots[single]))
     tree, node = tree[is_node], roots[is_node]
     low, high = np.zeros(len(node), np.uint64), np.full(len(node), _FULL)
-    seen = node & _NODE_MASK
+    seen = Seen()
+    seen.take(node & _NODE_MASK)
     for _ in range(_MAX_DEPTH):
         if not len(node):
             break
@@ -120,12 +121,9 @@ def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64) -> MapleEnt
             break
         tree, low, high, node = (np.concatenate(parts) for parts in zip(*below, strict=True))
         address = node & _NODE_MASK
-        again = np.isin(address, seen)
-        first_of = np.unique(address, return_index=True)[1]
-        again[np.setdiff1d(np.arange(len(address)), first_of)] = True
+        again = seen.take(address)
         broken.append(tree[again])
         tree, low, high, node = tree[~again], low[~again], high[~again], node[~again]
-        seen = np.concatenate([seen, address[~again]])
     broken.append(tree)
     root, first, last, value = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.lexsort((first, root))

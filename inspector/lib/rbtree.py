@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, U8, U64, Mask
+from inspector.columns import I32, U8, U64, Mask, Seen
 from inspector.memory import Memory
 
 _MAX_DEPTH = 130
@@ -67,19 +67,19 @@ def walk_rbtrees(memory: Memory, roots: U64, size: int, link: int) -> RbNodes:
     parts: list[tuple[I32, U64, U8, I32, Mask, I32, Mask, Mask, Mask]] = []
     unreadable: list[I32] = []
     cyclic: list[I32] = []
-    total, seen = 0, np.empty(0, np.uint64)
+    total, seen = 0, Seen()
     for depth in range(_MAX_DEPTH):
         if not len(node):
             break
         raw = memory.gather(node - np.uint64(link), size)
         ok = raw.valid
         unreadable.append(root[~ok])
-        again = ok & _again(node, seen)
+        again = np.zeros(len(node), np.bool_)
+        again[ok] = seen.take(node[ok])
         cyclic.append(root[again])
         ok &= ~again
         root, node, parent, left, edge = root[ok], node[ok], parent[ok], left[ok], edge[ok]
         parents_node, data = parents_node[ok], raw.bytes[ok]
-        seen = np.concatenate([seen, node])
         words = np.ascontiguousarray(data[:, link : link + 24]).view(np.uint64)
         right_child, left_child = words[:, 1], words[:, 2]
         parts.append(
@@ -110,15 +110,6 @@ def walk_rbtrees(memory: Memory, roots: U64, size: int, link: int) -> RbNodes:
     c = [np.concatenate(column) for column in zip(*parts, strict=True)]
     lost, round_ = np.unique(np.concatenate(unreadable)), np.unique(np.concatenate(cyclic))
     return RbNodes(c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], lost, round_)
-
-
-def _again(node: U64, seen: U64) -> Mask:
-    """Nodes met before, or more than once in this step."""
-    again = np.isin(node, seen)
-    first = np.unique(node, return_index=True)[1]
-    repeated = np.ones(len(node), np.bool_)
-    repeated[first] = False
-    return again | repeated
 
 
 def _empty(size: int, unreadable: list[I32], cyclic: list[I32]) -> RbNodes:

@@ -123,19 +123,20 @@ def _needs_road(s: Snapshot, head: int) -> bool:
 
 def _places(s: Snapshot, c: Candidates, head: int, kind: int) -> list[RoadPlace]:
     found, base = standing_at(s, c, head), s.vmas.pgoff if kind == FILE else s.vmas.anon_pgoff
+    vmas, nr_pages = s.vmas, s.vmas.nr_pages
     out = []
     for i in range(len(c)):
         vma = int(c.vma_idx[i])
-        mm, pid, comm = owner_of(s, int(s.vmas.mm_idx[vma]))
+        mm, pid, comm = owner_of(s, int(vmas.mm_idx[vma]))
         level = int(found.level[i])
         out.append(
             RoadPlace(
                 mm=mm,
                 pid=pid,
                 comm=comm,
-                vma=int(s.vmas.addr[vma]),
+                vma=int(vmas.addr[vma]),
                 first=int(base[vma]),
-                last=int(base[vma]) + int(s.vmas.nr_pages[vma]) - 1,
+                last=int(base[vma]) + int(nr_pages[vma]) - 1,
                 va=int(c.va[i]),
                 page_index=int(c.page[i]),
                 pages=int(c.nr[i]),
