@@ -12,6 +12,9 @@ from itertools import repeat
 
 from tests.corrupt.run import Outcome, bound_memory, run_one
 
+EVERY = 500
+"""Runs after which the counts so far are printed: an interrupted night loses little."""
+
 
 def main() -> int:
     """Run, print the counts and every defect; the exit code tells whether there was one."""
@@ -40,11 +43,17 @@ def _tell(outcomes: Iterator[Outcome]) -> int:
                 f"run {outcome.number}, {outcome.kernel}: {outcome.result}: {outcome.what}\n{outcome.detail}",
                 flush=True,
             )
+        if sum(counts.values()) % EVERY == 0:
+            _print(counts, longest, bad)
+    _print(counts, longest, bad)
+    return bad
+
+
+def _print(counts: Counter[tuple[str, str]], longest: float, bad: int) -> None:
     print("kind      result     runs")
     for (kind, result), number in sorted(counts.items()):
         print(f"{kind:<9} {result:<10} {number}")
-    print(f"{sum(counts.values())} runs, longest {longest:.1f} s, defects {bad}")
-    return bad
+    print(f"{sum(counts.values())} runs, longest {longest:.1f} s, defects {bad}", flush=True)
 
 
 if __name__ == "__main__":
