@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import socket
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +17,7 @@ from inspector.corefile import SymbolsFile, examine_core, examine_symbols
 from inspector.errors import TargetError
 from inspector.identity import Identity, identify
 from inspector.kallsyms import Kallsyms
+from inspector.qmp import qmp_socket
 
 Kind = Literal["core", "kdump", "live", "qemu"]
 Types = Literal["auto", "dwarf", "btf"]
@@ -28,8 +27,6 @@ RAN_ON = "FOLIOSCOPE(ran-on)"
 """The line of VMCOREINFO by which a capture tells that the kernel ran on while it was made."""
 
 _KCORE = "/proc/kcore"
-_QMP_SECONDS = 10.0
-"""How long a QMP server may take to answer."""
 
 _LOW_HALF = 1 << 47
 """Addresses below belong to user space; kernel data is never there."""
@@ -197,7 +194,7 @@ def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto
         TargetError: There is no QMP at that address, or types or symbols cannot be had.
     """
     prog = drgn.Program()
-    with _qmp_socket(address) as connection:
+    with qmp_socket(address) as connection:
         try:
             # drgn takes over the descriptor that it is given, even when it fails.
             prog.set_qemu_qmp(os.dup(connection.fileno()))
@@ -227,36 +224,6 @@ def from_program(
         core = examine_core(path)
         kind, vmcoreinfo, prstatus = core.format, vmcoreinfo or core.vmcoreinfo, core.prstatus
     return _complete(_Opening(prog, kind, path, vmcoreinfo, prstatus=prstatus), symbols, types)
-
-
-def _qmp_socket(address: str) -> socket.socket:
-    """A connection to a QMP server that has greeted; the greeting is left for drgn to read."""
-    todo = "Start QEMU with -qmp unix:PATH,server=on,wait=off and name that PATH"
-    host, colon, port = address.rpartition(":")
-    try:
-        if colon and port.isdigit() and not address.startswith(("/", ".")):
-            connection = socket.create_connection((host or "localhost", int(port)), _QMP_SECONDS)
-        else:
-            connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(_QMP_SECONDS)
-            connection.connect(address)
-        greeting = connection.recv(256, socket.MSG_PEEK)
-    except FileNotFoundError:
-        raise TargetError("no such QMP socket", address, todo) from None
-    except TimeoutError:
-        raise TargetError("the socket does not answer", address, f"Another client may be connected. {todo}") from None
-    except (OSError, OverflowError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TargetError(f"the QMP socket cannot be used ({reason})", address, todo) from None
-    if b'"QMP"' not in greeting:
-        connection.close()
-        raise TargetError("this socket does not speak QMP", address, todo)
-    connection.settimeout(None)
-    # drgn blocks on this socket: a QEMU that stops answering must end in an error, not in a hang.
-    patience = struct.pack("@ll", int(_QMP_SECONDS), int(_QMP_SECONDS % 1 * 1e6))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-    return connection
 
 
 def _complete(opening: _Opening, symbols: Sequence[str], types: Types) -> Target:

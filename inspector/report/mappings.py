@@ -112,7 +112,7 @@ def _present(s: Snapshot, row: int, pfn: int, nr: int) -> MappingRow:
     """One row of the mappings, cut to the pages asked for."""
     m, arch = s.mappings, s.layout.arch
     level = Level(int(m.level[row]))
-    each = int(entry_pages(s.layout, m.level[row : row + 1])[0])
+    each = next((1 << (a.shift - arch.page_shift) for a in arch.shapes if a.level == level), 1)
     first, entries = int(m.pfn[row]), int(m.nr[row])
     skip = max(0, pfn - first) if level == Level.PTE else 0
     entries = min(entries - skip, pfn + nr - first - skip) if level == Level.PTE else entries

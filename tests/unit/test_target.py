@@ -14,6 +14,7 @@ import drgn
 import pytest
 
 import inspector.identity
+import inspector.qmp
 import inspector.target
 from inspector.corefile import examine_core, examine_symbols
 from inspector.errors import TargetError
@@ -194,7 +195,7 @@ def test_live_without_kcore(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 @pytest.fixture
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], str]]:
     """Serves one connection on a Unix socket: greets, then says nothing more."""
-    monkeypatch.setattr(inspector.target, "_QMP_SECONDS", 0.3)
+    monkeypatch.setattr(inspector.qmp, "PATIENCE", 0.3)
     done = threading.Event()
     listener = socket.socket(socket.AF_UNIX)
     listener.settimeout(10)
