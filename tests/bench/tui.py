@@ -1,27 +1,25 @@
 """``python -m tests.bench.tui``: how long the interface takes to be seen, and whether any keystroke is ever slow.
 
-The first paint is measured from outside: a process of its own on a pseudo-terminal. Keystrokes are measured inside: for
-each, how long the event loop could not have answered another one, and how long until what it did was painted.
+All is measured from outside, as somebody at the terminal sees it: each program runs on a pseudo-terminal of 140 by 45
+cells, and for each key the first and the last byte count that come back.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import pty
+import re
 import resource
-import select
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
-from textual.widgets import Input
 
+import tui.app
 from inspector.snapshot import Snapshot
 from inspector.target import open_core
 from inspector.walk.kinds import KINDS
+from tests.bench.guest import vmas_dump
+from tests.bench.terminal import Answer, Terminal
 from tests.fixtures import fixture_path
 from tui.app import FolioscopeApp
 from tui.places import FolioPlace, Folios, MmPlace, Place
@@ -33,32 +31,13 @@ ROUNDS = 3
 
 def first_paint(core: Path) -> float:
     """Seconds from the start of ``folioscope tui`` until its frame is on the terminal; the best of some rounds."""
-    return min(_first_paint(core) for _ in range(ROUNDS))
-
-
-def _first_paint(core: Path) -> float:
     words = [sys.executable, "-c", "from inspector.cli import main; raise SystemExit(main())", "tui", "-c", str(core)]
-    start = time.perf_counter()
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.environ.update(TERM="xterm-256color", COLUMNS="80", LINES="24")
-        os.execv(sys.executable, words)
-    seen, took = b"", 0.0
-    while time.perf_counter() - start < 60:
-        if select.select([fd], [], [], 0.02)[0]:
-            try:
-                seen += os.read(fd, 1 << 16)
-            except OSError:
-                break
-        if b"Overview" in seen:
-            took = time.perf_counter() - start
-            break
-    os.write(fd, b"q")
-    os.close(fd)
-    os.waitpid(pid, 0)
-    if not took:
-        raise SystemExit("the interface never appeared")
-    return took
+    times = []
+    for _ in range(ROUNDS):
+        terminal = Terminal(words, (80, 24))
+        times.append(terminal.wait_for(b"Overview"))
+        terminal.close()
+    return min(times)
 
 
 def million(nr: int) -> Rows:
@@ -79,60 +58,65 @@ def million(nr: int) -> Rows:
     )
 
 
-KEYS = {
+STROKES = {
     "scroll": ("down", "pagedown", "pagedown", "end", "pageup", "home", "pagedown"),
-    "sort": ("greater_than_sign", "greater_than_sign", "comma", "greater_than_sign", "greater_than_sign", "comma"),
+    "sort": (">", ">", ",", ">", ">", ","),
 }
 ENDING = ("enter", "end", "home")
+READY = "READY-TO-MEASURE"
 
 
-class Watch:
-    """How long the event loop was deaf, at worst, since it was last asked."""
+class Shown(FolioscopeApp):
+    """The interface, with rows of our own in its first table, that tells its memory when it ends.
 
-    def __init__(self) -> None:
-        self.worst = 0.0
-        self._task = asyncio.create_task(self._run())
+    Args:
+        session: Of a target.
+        place: Where it begins.
+        rows: Instead of those there; None to leave them.
+    """
 
-    async def _run(self) -> None:
-        while True:
-            start = time.perf_counter()
-            await asyncio.sleep(0.002)
-            self.worst = max(self.worst, time.perf_counter() - start - 0.002)
+    CSS_PATH = Path(tui.app.__file__).with_name("folioscope.tcss")
 
-    def stop(self) -> None:
-        """No longer."""
-        self._task.cancel()
+    def __init__(self, session: Session, place: Place, rows: Rows | None) -> None:
+        super().__init__(session, place)
+        self._rows = rows
 
+    def on_ready(self) -> None:
+        """Wait for the table, then replace its rows."""
+        self.set_timer(1.5, self._fill)
 
-async def keystrokes(
-    session: Session, place: Place, words: str, rows: Rows | None = None
-) -> dict[str, tuple[float, ...]]:
-    """For each kind of keystroke the worst of the three measures, in milliseconds."""
-    app = FolioscopeApp(session, place)
-    out: dict[str, tuple[float, ...]] = {}
-    async with app.run_test(size=(140, 45)) as pilot:
-        await app.workers.wait_for_complete()
-        await pilot.pause(0.3)
-        table = app.screen.query("ColumnTable").last()
-        if rows is not None:
-            table.show(rows)  # type: ignore[attr-defined]
+    def _fill(self) -> None:
+        table = self.screen.query("ColumnTable").last()
+        if self._rows is not None:
+            table.show(self._rows)  # type: ignore[attr-defined]
         table.focus()
-        await pilot.pause(0.3)
-        for what, keys in {**KEYS, "filter": ("slash", *words, *ENDING)}.items():
-            deaf = computed = painted = 0.0
-            for key in keys:
-                watch = Watch()
-                start, busy = time.perf_counter(), time.thread_time()
-                await pilot.press(key)
-                painted = max(painted, time.perf_counter() - start)
-                computed = max(computed, time.thread_time() - busy)
-                await app.workers.wait_for_complete()
-                await pilot.pause(0.05)
-                deaf = max(deaf, watch.worst)
-                watch.stop()
-            out[what] = deaf * 1000, computed * 1000, painted * 1000
-        assert not app.screen.query_one("#filter", Input).has_class("wrong")
-    return out
+        self.notify(READY, timeout=0.5)
+
+
+def show(core: str, nr_rows: int) -> None:
+    """In a process of its own: the folios that never were, or the busiest process of a dump."""
+    snapshot = Snapshot(open_core(core, types="btf"))
+    session = Session(snapshot)
+    session.check()
+    app = Shown(session, Folios(), million(nr_rows)) if nr_rows else Shown(session, busiest(snapshot)[0], None)
+    app.run()
+    print(f"peak={resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}", flush=True)
+
+
+def keystrokes(core: Path, nr_rows: int, words: str) -> tuple[dict[str, Answer], float]:
+    """The slowest key of each kind, and the peak memory in MiB of the whole program."""
+    command = [sys.executable, "-m", "tests.bench.tui", "--show", "--core", str(core), "--rows", str(nr_rows)]
+    terminal = Terminal(command)
+    terminal.wait_for(READY.encode())
+    terminal.settle(1.0)
+    out: dict[str, Answer] = {}
+    for what, keys in {**STROKES, "filter": ("/", *words, *ENDING)}.items():
+        answers = [terminal.press(key) for key in keys]
+        out[what] = Answer(max(a.first for a in answers), max(a.last for a in answers))
+    terminal.close()
+    found = re.search(rb"peak=(\d+)", terminal.seen)
+    assert found, "the program did not end as asked"
+    return out, int(found[1]) / 1024
 
 
 def busiest(snapshot: Snapshot) -> tuple[MmPlace, int]:
@@ -142,33 +126,33 @@ def busiest(snapshot: Snapshot) -> tuple[MmPlace, int]:
     return MmPlace(mm), int(counts[mm])
 
 
-def report(title: str, measured: dict[str, tuple[float, ...]]) -> None:
+def report(title: str, measured: tuple[dict[str, Answer], float]) -> None:
     """Print one table."""
-    print(title)
-    for what, (deaf, computed, painted) in measured.items():
-        print(f"  {what:<8} deaf at most {deaf:6.1f} ms, computing {computed:6.1f} ms, painted after {painted:6.1f} ms")
+    answers, memory = measured
+    print(f"{title}; peak memory {memory:.0f} MiB")
+    for what, slowest in answers.items():
+        print(
+            f"  {what:<8} answered within {slowest.first * 1000:5.0f} ms, painted within {slowest.last * 1000:5.0f} ms"
+        )
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--core", type=Path, default=fixture_path("7.3"), help="a dump, the larger the better")
+    parser.add_argument("--core", type=Path, help="a dump whose busiest process is shown [default: 60,000 VMAs]")
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--show", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    os.environ["TEXTUAL_ANIMATIONS"] = "none"
-    print(f"first paint  {first_paint(fixture_path('7.3')):.2f} s after start, of a captured vmcore")
-    snapshot = Snapshot(open_core(str(asked.core), types="btf"))
-    session = Session(snapshot)
-    session.check()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    report(
-        f"a table of {asked.rows:,} folios",
-        asyncio.run(keystrokes(session, Folios(), "anon refs>=1000", million(asked.rows))),
-    )
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"  memory   {(after - before) / 1024:.0f} MiB more than {before / 1024:.0f} MiB after the check")
-    place, nr = busiest(snapshot)
-    report(f"a process of {nr:,} VMAs", asyncio.run(keystrokes(session, place, "rw rss>=4")))
+    if asked.show:
+        show(str(asked.core), asked.rows)
+        return
+    fixture = fixture_path("7.3")
+    print(f"first paint  {first_paint(fixture):.2f} s after start, of a captured vmcore")
+    report("a table of 19 rows", keystrokes(fixture, 19, "anon refs>=1000"))
+    report(f"a table of {asked.rows:,} folios", keystrokes(fixture, asked.rows, "anon refs>=1000"))
+    core = asked.core or vmas_dump(60_000)
+    nr = busiest(Snapshot(open_core(str(core), types="btf")))[1]
+    report(f"a process of {nr:,} VMAs", keystrokes(core, 0, "rw rss>=4"))
 
 
 if __name__ == "__main__":

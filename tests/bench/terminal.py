@@ -1,0 +1,103 @@
+"""A program on a pseudo-terminal, and how soon it answers a key: what somebody at a real terminal would see."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import termios
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+KEYS = {
+    "down": b"\x1b[B",
+    "up": b"\x1b[A",
+    "pagedown": b"\x1b[6~",
+    "pageup": b"\x1b[5~",
+    "home": b"\x1b[H",
+    "end": b"\x1b[F",
+    "enter": b"\r",
+}
+"""What a terminal sends for keys that are no letters."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a key: seconds until the first byte on the screen, and until the last one."""
+
+    first: float
+    last: float
+
+
+class Terminal:
+    """A program started on a terminal of its own.
+
+    Args:
+        words: The command.
+        size: Columns and lines.
+    """
+
+    def __init__(self, words: Sequence[str], size: tuple[int, int] = (140, 45)) -> None:
+        self.started = time.perf_counter()
+        self._pid, self._fd = pty.fork()
+        if self._pid == 0:
+            os.environ.update(TERM="xterm-256color", TEXTUAL_ANIMATIONS="none")
+            os.execv(words[0], list(words))
+        columns, lines = size
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.seen = b""
+
+    def wait_for(self, text: bytes, seconds: float = 120.0) -> float:
+        """Seconds from the start until ``text`` has been written.
+
+        Raises:
+            SystemExit: It never was.
+        """
+        while text not in self.seen:
+            if time.perf_counter() - self.started > seconds or not self._read(0.05):
+                raise SystemExit(f"{text.decode()} never appeared: {self.seen[-2000:]!r}")
+        return time.perf_counter() - self.started
+
+    def settle(self, quiet: float) -> None:
+        """Wait until nothing has been written for so many seconds."""
+        last = time.perf_counter()
+        while (now := time.perf_counter()) - last < quiet:
+            before = len(self.seen)
+            self._read(quiet / 10)
+            if len(self.seen) > before:
+                last = now
+
+    def press(self, key: str, quiet: float = 0.15) -> Answer:
+        """Press a key; what it does counts as done when nothing was written for ``quiet`` seconds."""
+        start = time.perf_counter()
+        os.write(self._fd, KEYS.get(key, key.encode()))
+        first = last = 0.0
+        while (now := time.perf_counter() - start) < quiet or now - last < quiet:
+            before = len(self.seen)
+            self._read(0.005)
+            if len(self.seen) > before:
+                last = time.perf_counter() - start
+                first = first or last
+        return Answer(first, last)
+
+    def close(self) -> None:
+        """Ask it to quit, and wait until it has."""
+        os.write(self._fd, b"\x11")
+        while self._read(0.05):
+            pass
+        os.close(self._fd)
+        os.waitpid(self._pid, 0)
+
+    def _read(self, seconds: float) -> bool:
+        """Take what has been written; False once the program has ended."""
+        if select.select([self._fd], [], [], seconds)[0]:
+            try:
+                piece = os.read(self._fd, 1 << 16)
+            except OSError:
+                return False
+            self.seen += piece
+            return bool(piece)
+        return True
