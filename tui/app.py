@@ -323,12 +323,13 @@ class FolioscopeApp(App[Exception]):
 
     def action_help(self) -> None:
         """Explain the screen at hand."""
-        from tui.screens.help import HelpScreen, keys_of  # noqa: PLC0415
+        from tui.screens.help import RUNS_ON, HelpScreen, keys_of  # noqa: PLC0415
 
         screen = self.current
         if screen is not None and screen is self.screen:
             title = self.session.crumb(screen.place) if self.session.opened else screen.place.title
-            self.push_screen(HelpScreen(title, screen.HELP, keys_of(screen)))
+            words = screen.HELP + (RUNS_ON if self.session.is_live else "")
+            self.push_screen(HelpScreen(title, words, keys_of(screen)))
 
     def action_export(self) -> None:
         """Ask what to write, then write it."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask
 from inspector.errors import UsageError
+from tui.changes import Changes, compare
 from tui.places import Place
 
 
@@ -87,6 +88,7 @@ class Field:
         words: For codes: what each means.
         shade: Colour of a value by name.
         blank: The number that stands for nothing.
+        marked: Whether a change is marked when the target was read again.
     """
 
     column: Column
@@ -95,6 +97,7 @@ class Field:
     words: tuple[str, ...] = ()
     shade: Callable[[Any], str] | None = None
     blank: int | None = None
+    marked: bool = True
 
     def written(self, row: int) -> str:
         """One value for people."""
@@ -128,10 +131,11 @@ def number(  # noqa: PLR0913
     drop: int = 0,
     blank: int | None = None,
     shade: Callable[[Any], str] | None = None,
+    marked: bool = True,
 ) -> Field:
     """A column of numbers, flush right; ``blank`` is the value that is left out."""
     write = text or (lambda n: f"{n:,}")
-    return Field(Column(title, True, drop), values, lambda n: "" if n == blank else write(n), (), shade, blank)
+    return Field(Column(title, True, drop), values, lambda n: "" if n == blank else write(n), (), shade, blank, marked)
 
 
 def words(title: str, values: Sequence[str], *, drop: int = 0, shade: Callable[[Any], str] | None = None) -> Field:
@@ -162,10 +166,13 @@ class Rows:
     Attributes:
         fields: Its columns.
         leads: Where a row leads, by its row in the columns.
+        key: What makes a row the same when the target is read again: a value that no two rows share.
     """
 
     fields: Sequence[Field]
     leads: Callable[[int], Place | None]
+    key: AnyArray | None = None
+    _changes: Changes | None = field(init=False, default=None)
     _order: I64 = field(init=False)
     _sorted: I64 = field(init=False)
     _mask: Mask | None = field(init=False, default=None)
@@ -197,8 +204,23 @@ class Rows:
 
     def cells(self, row: int) -> list[tuple[str, str]]:
         """Text and shade of each cell."""
-        at = self.row(row)
-        return [(f.written(at), f.shade(f.values[at].item()) if f.shade else "") for f in self.fields]
+        at, changes = self.row(row), self._changes
+        cells = [(f.written(at), f.shade(f.values[at].item()) if f.shade else "") for f in self.fields]
+        if changes is None:
+            return cells
+        return [(changes.mark(at, i, text), shade) for i, (text, shade) in enumerate(cells)]
+
+    def mark_since(self, older: Rows) -> None:
+        """Mark what became different since, in rows of the same kind."""
+        if self.key is not None and older.key is not None:
+            self._changes = compare((older.key, older.fields), (self.key, self.fields))
+
+    def find_same(self, older: Rows, row: int) -> int:
+        """Place of the row that another table of the same kind shows at ``row``; the same place when it is gone."""
+        if self.key is None or older.key is None or row >= len(older):
+            return row
+        same = np.flatnonzero(self.key == older.key[older.row(row)])
+        return self.find(int(same[0])) if len(same) else row
 
     def place(self, row: int) -> Place | None:
         """Where a row leads."""

@@ -33,7 +33,8 @@ def folio_rows(session: Session, *, small: bool) -> Rows:
             number("mms", c.mms, blank=-1, drop=1),
             number("refs", c.refs),
             Field(Column("partial", drop=1), c.partial.astype(np.uint8), str, ("", "partial"), lambda _: "warn"),
-            Field(Column("findings"), found, str, _FOUND, lambda n: "fail" if n > 1 else ""),
+            Field(Column("findings"), found, str, _FOUND, lambda n: "fail" if n > 1 else "", marked=False),
         ],
         lambda row: FolioPlace(int(c.pfn[row])),
+        c.pfn,
     )

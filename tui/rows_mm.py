@@ -85,10 +85,12 @@ def process_rows(session: Session, figures: VmaFigures) -> Rows:
             number("vmas", c.vmas, drop=1),
             number("tables", c.tables, short, drop=4),
             number("tasks", c.tasks, drop=5),
-            number("findings", np.array(found, np.int64), _bang, blank=0, shade=lambda _: "fail"),
+            number("findings", np.array(found, np.int64), _bang, blank=0, shade=lambda _: "fail", marked=False),
             words("mm", addresses, drop=9),
         ],
         lambda row: MmPlace(int(order[row])),
+        # Address and pid: an address may be given to another process.
+        (s.mms.addr[order] << np.uint64(22)) | (c.pid.astype(np.uint64) & np.uint64((1 << 22) - 1)),
     )
 
 
@@ -125,10 +127,11 @@ def vma_table(session: Session, vma_rows: I64, names: Sequence[str], figures: Vm
             number("swap", f.swap + f.shmem_swap, pages, blank=0, drop=2, shade=lambda _: "swap"),
             words("orders", [order_words(b) for b in folios.order_bits.tolist()], drop=2),
             number("partial", folios.partial, blank=0, drop=2, shade=lambda _: "warn"),
-            *([number("findings", found, _bang, blank=0, shade=lambda _: "fail")] if found.any() else []),
+            *([number("findings", found, _bang, blank=0, shade=lambda _: "fail", marked=False)] if found.any() else []),
             words("backing", [n[5:] or "anonymous" for n in names]),
         ],
         lambda row: VmaPlace(mm, int(vma_rows[row])),
+        s.vmas.start[vma_rows],
     )
 
 

@@ -71,6 +71,7 @@ class Session:
         seen: What was marked as seen, by `key_of`.
         told: What is being done, steps done and steps in all; None when nothing is.
         generation: Grows with every change.
+        refreshes: How often the target was read again.
         lock: Held while tables are built: a snapshot is not made for two threads.
     """
 
@@ -86,6 +87,7 @@ class Session:
         self.report = report
         self.findings: list[Finding] = list(report.findings) if report else []
         self.before: Report | None = None
+        self.refreshes = 0
         self.seen: set[str] = set()
         self.told: tuple[str, int, int] | None = None
         self.failed: Exception | None = None
@@ -178,6 +180,7 @@ class Session:
             self.before, self.report = self.report or self.before, None
             self.findings = []
             self.generation += 1
+            self.refreshes += 1
             return [carry(place, old, self._snapshot) for place in places]
 
     @property

@@ -75,7 +75,7 @@ class Shown(FolioscopeApp):
         rows: Instead of those there; None to leave them.
     """
 
-    CSS_PATH = Path(tui.app.__file__).with_name("folioscope.tcss")
+    CSS_PATH = str(Path(tui.app.__file__).with_name("folioscope.tcss"))
 
     def __init__(self, session: Session, place: Place, rows: Rows | None) -> None:
         super().__init__(session, place)

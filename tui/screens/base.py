@@ -15,6 +15,7 @@ from textual.worker import Worker, WorkerState, get_current_worker
 from inspector.errors import FolioscopeError, TargetError
 from inspector.text import clean
 from tui.places import Place
+from tui.rows import Rows
 from tui.session import Session, StoppedError
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.frame import Crumbs, TopBar, Working
@@ -56,6 +57,7 @@ class PlaceScreen(Screen[None], Generic[D]):
         self.gone = False
         """Whether what it shows was not there any more when the target was read again."""
         self._told: tuple[str, int, int] = ("loading", 0, 1)
+        self._older: dict[str, tuple[int, Rows, Rows | None]] = {}
         self._clock: Timer | None = None
 
     @property
@@ -88,6 +90,26 @@ class PlaceScreen(Screen[None], Generic[D]):
     def show(self, data: D) -> None:
         """Put what was loaded into the widgets."""
         raise NotImplementedError
+
+    def fill(self, table: ColumnTable, rows: Rows, cursor: int = 0) -> None:
+        """Show rows in a table.
+
+        When they were loaded again, filter, order and cursor stay; when the target was read again, what became
+        different since is marked.
+        """
+        name = table.id or ""
+        refreshes, shown, older = self._older.get(name, (self.session.refreshes, None, None))
+        if shown is None:
+            table.show(rows, cursor)
+        else:
+            older = shown if refreshes != self.session.refreshes else older
+            if older is not None:
+                rows.mark_since(older)
+            same = rows.find_same
+            here = table.cursor
+            table.show_again(rows, self.query_one("#filter", Input).value)
+            table.cursor = same(shown, here)
+        self._older[name] = self.session.refreshes, rows, older
 
     def exported(self) -> ColumnTable | None:
         """The table that export writes: the one in focus, else the first that has rows."""

@@ -53,7 +53,7 @@ Every large folio; `s` adds folios of one page. `/` narrows: kinds by name (`ano
         if self.place.filter and not line.value:
             line.value = self.place.filter
             line.remove_class("hidden")
-        self.query_one(ColumnTable).show(data)
+        self.fill(self.query_one(ColumnTable), data)
 
     def on_column_table_moved(self, _event: ColumnTable.Moved) -> None:
         """How many are shown of how many."""

@@ -30,6 +30,12 @@ _NAMES = {
 }
 
 
+RUNS_ON = """
+The kernel runs on: `r` reads it again. Behind what became different since stands `↑`, `↓` or `~`, before a new row `+`.
+"""
+"""What is added where the target is a running kernel."""
+
+
 class HelpScreen(ModalScreen[None]):
     """The text of the screen above its keys.
 

@@ -76,7 +76,7 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
         words = f"{self.session.process(mm)}  mm {int(s.mms.addr[mm]):#x}  {counted(len(data.rows), 'VMA')}"
         self.query_one("#title", Static).update(words)
         self.query_one(Legend).show(LEGEND)
-        self.query_one("#vmas", ColumnTable).show(data.rows)
+        self.fill(self.query_one("#vmas", ColumnTable), data.rows)
         self.query_one("#strip").display = len(data.rows) > 0
         self.action_zoom_all()
 

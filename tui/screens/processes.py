@@ -45,8 +45,7 @@ Filter: `/` then words of the name, or comparisons: `rss>=1000` (pages), `swap>0
         none = f"; {counted(threads, 'task')} without one" if threads else ""
         words = f"{counted(len(data), 'address space')}{rest}{none}"
         self.query_one("#title", Static).update(words)
-        table = self.query_one(ColumnTable)
-        table.show(data, table.cursor)
+        self.fill(self.query_one(ColumnTable), data)
 
     def session_changed(self) -> None:
         """Findings are counted anew when the check is through."""
