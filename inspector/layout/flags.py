@@ -28,6 +28,25 @@ VM_RAND_READ = 1 << 16
 VM_HUGETLB = 1 << 22
 VM_MIXEDMAP = 1 << 28
 
+UFFD_KNOWN_TO = (7, 3)
+"""Newer kernels may watch VMAs in further ways."""
+
+
+def uffd_modes(version: tuple[int, int] | None) -> dict[str, int]:
+    """The VM_UFFD_ bits of a kernel by what each watches (include/linux/mm.h: macros until 6.17, moved twice).
+
+    Args:
+        version: Of the kernel; None when it is not known, which leaves the two bits that never moved.
+    """
+    modes = {"missing": 1 << 9, "wp": 1 << 12}
+    if version is not None:
+        # The shadow stacks of x86 took bit 37 in 6.6, those of arm64 bit 38 in 6.13.
+        modes["minor"] = 1 << (37 if version < (6, 6) else 38 if version < (6, 13) else 41)
+        if version >= (7, 0):
+            modes["rwp"] = 1 << 43
+    return modes
+
+
 MAPPING_ANON = 1
 """Low bit of folio->mapping: the rest points to an anon_vma."""
 MAPPING_MOVABLE = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -167,6 +168,12 @@ class Layout:
     def pmd_order(self) -> int:
         """Order of a folio that one PMD maps."""
         return self.arch.shapes[-2].shift - self.arch.page_shift
+
+    @cached_property
+    def version(self) -> tuple[int, int] | None:
+        """Major and minor number of the release, None when it is not known."""
+        found = re.match(r"(\d+)\.(\d+)", self.target.identity.release or "")
+        return (int(found[1]), int(found[2])) if found else None
 
     def enum(self, name: str) -> dict[str, int]:
         """Name to value of an enum, empty when this kernel lacks it."""

@@ -13,7 +13,6 @@ from inspector.arch.swapentry import MARKER_UFFD_WP
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Column, Screen, render_table
 from inspector.snapshot import Snapshot
-from inspector.tables.uffd import VM_UFFD_MISSING, VM_UFFD_WP
 from inspector.text import counted
 
 _FEATURES = (
@@ -101,7 +100,7 @@ def _vmas(s: Snapshot) -> dict[int, UffdVma]:
     out = {}
     for row in np.flatnonzero(s.uffd.context_of_vma >= 0).tolist():
         flags = int(v.flags[row])
-        modes = [name for name, bit in (("missing", VM_UFFD_MISSING), ("wp", VM_UFFD_WP)) if flags & bit]
+        modes = [name for name, bit in s.uffd.modes.items() if flags & bit]
         out[row] = UffdVma(
             int(v.addr[row]),
             int(v.start[row]),

@@ -6,17 +6,16 @@ import numpy as np
 
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
-from inspector.tables.uffd import VM_UFFD_MISSING, VM_UFFD_WP
 
 _GONE = "userfaultfd contexts are missing"
 
 
 @rule("uffd-context-mismatch", group="userfaultfd", invariant="V1", rank=20)
 def uffd_context_mismatch(s: Snapshot) -> Violations:
-    """A VMA is registered with a userfaultfd of another process, or is watched without any.
+    """A VMA is registered with a userfaultfd of another process, is watched without any, or is registered for nothing.
 
-    True:  a VMA with VM_UFFD_MISSING or VM_UFFD_WP names a userfaultfd context, and a context that a VMA names watches
-           the VMA's own mm.
+    True:  a VMA with one of VM_UFFD_MISSING, VM_UFFD_WP, VM_UFFD_MINOR and VM_UFFD_RWP names a userfaultfd context, and
+           the other way round; a context that a VMA names watches the VMA's own mm.
     Why:   fs/userfaultfd.c (in mm/ from 7.x), userfaultfd_register() sets both together; dup_userfaultfd() gives a
            child a context of its own, or clears both.
     Then:  faults are sent to a reader who cannot answer them, or to freed memory: the process hangs.
@@ -28,16 +27,25 @@ def uffd_context_mismatch(s: Snapshot) -> Violations:
     named = context >= 0
     at = np.maximum(context, 0)
     owner = u.contexts.mm_idx[at] if len(u.contexts) else context
-    watched = (vmas.flags & np.uint64(VM_UFFD_MISSING | VM_UFFD_WP)) != 0
+    watched = (vmas.flags & u.watching) != 0
     readable = u.contexts.readable[at] if len(u.contexts) else named
     foreign = named & readable & (owner != vmas.mm_idx)
-    rows = np.flatnonzero(foreign | (watched & ~named & u.known))
+    idle = named & ~watched & u.all_modes
+    rows = np.flatnonzero(foreign | idle | (watched & ~named & u.known))
     mm = u.contexts.mm[at[rows]] if len(u.contexts) else np.zeros(len(rows), np.uint64)
     return Violations(
         "vma",
         rows,
-        {"context": np.where(named[rows], "of another mm", "none"), "mm": np.where(named[rows], mm, 0)},
-        {"context": np.full(len(rows), "of this mm"), "mm": s.mms.addr[vmas.mm_idx[rows]]},
+        {
+            "context": np.where(foreign[rows], "of another mm", np.where(named[rows], "of this mm", "none")),
+            "mm": np.where(named[rows], mm, 0),
+            "watched": watched[rows],
+        },
+        {
+            "context": np.where(idle[rows] & ~foreign[rows], "none", "of this mm"),
+            "mm": np.where(idle[rows] & ~foreign[rows], 0, s.mms.addr[vmas.mm_idx[rows]]),
+            "watched": watched[rows],
+        },
         int((named | watched).sum()),
         u.unreadable,
         _GONE if u.unreadable else "",

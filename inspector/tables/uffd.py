@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.layout.flags import UFFD_KNOWN_TO, uffd_modes
 from inspector.layout.kernel import Layout
 from inspector.tables.anon_vmas import rows_of
 from inspector.tables.mms import Mms
 from inspector.tables.vmas import Vmas
-
-VM_UFFD_MISSING, VM_UFFD_WP = 1 << 9, 1 << 12
-"""include/linux/mm.h. The bit of VM_UFFD_MINOR differs from kernel to kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +50,36 @@ class Uffd:
         context_of_vma: int32; row of the context each VMA is registered with, -1 for VMAs without.
         unreadable: Contexts and VMAs that could not be read.
         known: Whether this kernel has userfaultfd.
+        modes: VM_ bit of each way to watch.
+        all_modes: Whether these are all that the kernel has.
     """
 
     contexts: UffdContexts
     context_of_vma: I32
     unreadable: int
     known: bool
+    modes: dict[str, int]
+    all_modes: bool
+
+    @property
+    def watching(self) -> np.uint64:
+        """The bits of all modes."""
+        return np.uint64(sum(self.modes.values()))
 
 
 def build_uffd(layout: Layout, mms: Mms, vmas: Vmas) -> Uffd:
     """Read the contexts that VMAs name (fs/userfaultfd.c, userfaultfd_register() and dup_userfaultfd())."""
     field = layout.struct("struct vm_area_struct").find("vm_userfaultfd_ctx.ctx")
+    version = layout.version
+    modes, all_modes = uffd_modes(version), version is not None and version <= UFFD_KNOWN_TO
     if field is None or not layout.has_struct("struct userfaultfd_ctx"):
-        return Uffd(_contexts(layout, mms, np.empty(0, np.uint64)), np.full(len(vmas), -1, np.int32), 0, False)
+        none = _contexts(layout, mms, np.empty(0, np.uint64))
+        return Uffd(none, np.full(len(vmas), -1, np.int32), 0, False, modes, all_modes)
     raw = layout.memory.gather(vmas.addr + np.uint64(field.offset), 8)
-    named = np.where(raw.valid, raw.bytes.reshape(-1).view(np.uint64), np.uint64(0)).astype(np.uint64)
+    named = np.where(raw.valid, raw.bytes.reshape(-1).view(np.uint64), np.uint64(0))
     contexts = _contexts(layout, mms, np.unique(named[named != 0]))
     of_vma = np.where(named != 0, rows_of(contexts.addr, named), -1).astype(np.int32)
-    return Uffd(contexts, of_vma, int((~raw.valid).sum()) + int((~contexts.readable).sum()), True)
+    return Uffd(contexts, of_vma, int((~raw.valid).sum()) + int((~contexts.readable).sum()), True, modes, all_modes)
 
 
 def _contexts(layout: Layout, mms: Mms, addr: U64) -> UffdContexts:

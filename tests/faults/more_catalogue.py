@@ -232,6 +232,21 @@ def userfaultfd_of_a_vma_forgotten(s: Snapshot) -> Planted:
 
 
 @fault
+def userfaultfd_that_watches_nothing(s: Snapshot) -> Planted:
+    vma = _registered(s)
+    at = int(s.vmas.addr[vma]) + s.layout.struct("struct vm_area_struct").field("vm_flags", "flags").offset
+    return Planted((put(s, at, int(s.vmas.flags[vma] & ~s.uffd.watching)),), ("uffd-context-mismatch",), None)
+
+
+@fault
+def userfaultfd_of_minor_faults_forgotten(s: Snapshot) -> Planted:
+    minor = s.vmas.has(s.uffd.modes["minor"]) & ~s.mm_in_motion[s.vmas.mm_idx]
+    vma = pick(np.flatnonzero(minor), "a VMA watched for minor faults")
+    field = s.layout.struct("struct vm_area_struct").field("vm_userfaultfd_ctx.ctx")
+    return Planted((put(s, int(s.vmas.addr[vma]) + field.offset, 0),), ("uffd-context-mismatch",), None)
+
+
+@fault
 def userfaultfd_of_another_process(s: Snapshot) -> Planted:
     """A VMA merged or moved into one that another reader watches."""
     vma = _registered(s)
