@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import drgn
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import inspector.memory
+from inspector.columns import Seen
 from inspector.errors import TargetError
 from inspector.memory import HOLE, Memory
 from tests.unit.fake_memory import FakeReader
@@ -24,6 +27,43 @@ def test_gather_gives_what_single_reads_give_in_the_order_asked(addresses: list[
     raw = reader.memory().gather(np.array(addresses, np.uint64), 16)
     assert raw.valid.all()
     assert [bytes(row) for row in raw.bytes] == [reader.read(a, 16) for a in addresses]
+
+
+class Computed:
+    """Memory whose bytes follow from their address; every seventh page is a hole."""
+
+    def read(self, address: int, size: int, physical: bool = False) -> bytes:
+        if any(page % 7 == 0 for page in range(address // HOLE, (address + size - 1) // HOLE + 1)):
+            raise drgn.FaultError("hole", address)
+        return bytes((address + i) * 31 >> 3 & 0xFF for i in range(size))
+
+
+@given(
+    st.lists(st.integers(0, 400 * HOLE), max_size=200),
+    st.sampled_from([0, 0xFFFF_8880_0000_0000, (1 << 64) - 500 * HOLE]),
+)
+def test_runs_far_apart_are_cut_up_together_and_bounded(offsets: list[int], base: int) -> None:
+    addresses = np.array(offsets, np.uint64) + np.uint64(base)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspector.memory, "CHUNK", 3 * HOLE)
+        raw = Memory(Computed()).gather(addresses, 24)
+    for address, row, valid in zip(addresses.tolist(), raw.bytes, raw.valid, strict=True):
+        try:
+            assert bytes(row) == Computed().read(address, 24)
+            assert valid
+        except drgn.FaultError:
+            assert not valid
+            assert not row.any()
+
+
+@given(st.lists(st.lists(st.integers(1, 30), max_size=12), max_size=6))
+def test_what_a_walk_met_before_is_told(levels: list[list[int]]) -> None:
+    seen, known = Seen(), set[int]()
+    for level in levels:
+        again = seen.take(np.array(level, np.uint64))
+        for address, told in zip(level, again.tolist(), strict=True):
+            assert told == (address in known)
+            known.add(address)
 
 
 def test_neighbours_and_repetitions_cost_one_read() -> None:
