@@ -14,7 +14,7 @@ from inspector.snapshot import Snapshot
 _KEPT = tuple(s for s in Scheme if s is not Scheme.NO_PAGE_MAPCOUNT)
 
 
-def _checkable(s: Snapshot) -> Mask:
+def keeps_mapcount(s: Snapshot) -> Mask:
     """Pages whose word is a count: neither typed nor lent to an owner that keeps other things in it."""
     pages = s.pages
     head = np.maximum(pages.head_row, 0)
@@ -28,7 +28,7 @@ def _checkable(s: Snapshot) -> Mask:
 def _compare(s: Snapshot, wrong: Mask, *, bounded: bool) -> Violations:
     """Violations of the pages in ``wrong``; ``bounded`` rules need every page table to have been read."""
     assert s.expected is not None
-    checkable = _checkable(s)
+    checkable = keeps_mapcount(s)
     unchecked = int((~s.pages.readable).sum())
     why = "struct pages are missing" if unchecked else ""
     if bounded and not s.tables_complete:

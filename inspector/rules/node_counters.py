@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from inspector.columns import I64, Mask
+from inspector.model.expect import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.model.stats import Places, expect_node_stats
+from inspector.model.window_catalogue import WINDOWS
+from inspector.model.windows import Effect
+from inspector.rules.mapcount import keeps_mapcount
 from inspector.rules.page_cache import COUNTERS as CACHED
 from inspector.rules.registry import Violations, nothing, rule
 from inspector.rules.swap_windows import tables_locked
@@ -27,9 +33,27 @@ def mapped_totals(s: Snapshot) -> dict[str, int]:
     6.1 counts an anonymous THP twice that PMDs and PTEs map without PG_double_map, as after its migration
     (mm/rmap.c, page_add_anon_rmap()): once whole and once by the pages that PTEs map.
     """
-    if s.scheme is None or s.expected is None:
+    return {} if s.expected is None else _totals(s, s.rebuilt, s.expected)
+
+
+def counted_totals(s: Snapshot) -> dict[str, int]:
+    """The same as the counters stored in pages and folios have them; empty where they do not tell it."""
+    if s.scheme is None or not s.scheme.has_page_mapcount:
         return {}
-    rebuilt, folios = s.rebuilt, s.folios
+    folio, pages = s.folio_of_page, s.pages
+    doubled = (folio >= 0) & (s.folios.double_map & s.folios.is_anon)[np.maximum(folio, 0)] if len(s.folios) else 0
+    counts = np.where(keeps_mapcount(s), pages.mapcount_raw + 1 - doubled, 0)
+    stored = replace(
+        s.rebuilt,
+        page_mappings=np.maximum(counts, 0).astype(np.int32),
+        entire=np.maximum(s.folios.entire_raw + 1, 0).astype(np.int32),
+    )
+    return _totals(s, stored, expect(s.scheme, stored, folio))
+
+
+def _totals(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, int]:
+    assert s.scheme is not None
+    folios = s.folios
     places = Places(
         folio_of_page=s.folio_of_page,
         page_node=np.zeros(len(s.pages), np.uint8),
@@ -37,11 +61,11 @@ def mapped_totals(s: Snapshot) -> dict[str, int]:
         folio_node=np.zeros(len(folios), np.uint8),
         folio_is_swapbacked=s.layout.flags.test(s.pages.flags[folios.row], "swapbacked"),
     )
-    stats = expect_node_stats(s.scheme, rebuilt, s.expected, places, 1, s.layout.pmd_order)
+    stats = expect_node_stats(s.scheme, rebuilt, expected, places, 1, s.layout.pmd_order)
     totals = {name: int(getattr(stats, name.lower())[0]) for name in MAPPED}
     if s.scheme is Scheme.OLD:
         twice = folios.is_anon & ~folios.is_hugetlb & (rebuilt.entire > 0) & ~folios.double_map
-        totals["NR_ANON_MAPPED"] += int(s.expected.nr_mapped_pages[twice].sum())
+        totals["NR_ANON_MAPPED"] += int(expected.nr_mapped_pages[twice].sum())
     return totals
 
 
@@ -56,7 +80,8 @@ def node_mapped_mismatch(s: Snapshot) -> Violations:
     Why:   mm/rmap.c, __folio_mod_stat() (page_add_anon_rmap() and its kin on 6.1); mm/vmstat.c,
            __mod_node_page_state().
     Then:  meminfo's AnonPages, Mapped and AnonHugePages are wrong, and a leak of mappings may be behind it.
-    Silent when: a page table is not in the dump, or a task stands where mappings change.
+    Silent when: a page table is not in the dump, or a task stands where mappings change. That explains what the
+           counters of the folios themselves add up to, and on top of it one folio for each such task.
     Look further: folioscope check
     """
     if not s.tables_complete or s.scheme is None:
@@ -77,7 +102,23 @@ def node_mapped_mismatch(s: Snapshot) -> Violations:
         # What a compound page of a wrong size maps is summed up wrongly here.
         depends=tuple(("folio", np.full(len(rows), pfn)) for pfn in s.folios.pfn[s.compound_wrong][:64].tolist()),
         transient=np.full(len(rows), bool(wrong) and _moving(s), np.bool_),
+        beyond=_beyond(s, {name: stored[name] for name in wrong}) if wrong else None,
     )
+
+
+def _beyond(s: Snapshot, stored: dict[str, int]) -> Mask | None:
+    """Totals further from what the folios' own counters add up to than the tasks in flight can bring about.
+
+    Each is moved by one folio at most between that folio's counters and this one (mm/rmap.c, __folio_mod_stat()).
+    """
+    counted = counted_totals(s)
+    if not counted:
+        return None
+    flight = s.in_flight
+    moving = [Effect.STATISTIC in WINDOWS[w].effects for w in flight.window.tolist()]
+    tasks = len(np.unique(flight.task_idx[np.array(moving, np.bool_)]))
+    largest = max(int(s.folios.nr_pages.max(initial=1)), 1 << s.layout.pmd_order)
+    return np.array([abs(stored[name] - counted[name]) > tasks * largest for name in stored], np.bool_)
 
 
 def _moving(s: Snapshot) -> bool:

@@ -61,6 +61,7 @@ class Violations:
         depends: What else, when it is blamed already, explains the violation.
         transient: bool[n]; violations that work in flight explains (a lock held, an mm under construction or being
             torn down): told as ``info`` with exactness ``transient``.
+        beyond: bool[n]; violations that are more than the tasks in flight could have brought about.
     """
 
     subject: SubjectKind
@@ -74,6 +75,7 @@ class Violations:
     claims: Keys = ()
     depends: Keys = ()
     transient: Mask | None = None
+    beyond: Mask | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

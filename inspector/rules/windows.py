@@ -169,6 +169,8 @@ def grade(s: Snapshot, rule: Rule, found: Violations) -> Violations:
         said = np.where(by_lock, f"locks are held; the stacks of {counted(unknown, 'task')} are not known", "")
         return replace(found, transient=by_lock, facts={**found.facts, IN_FLIGHT: said})
     witness = _witnesses(s, effect, found, ways, by_lock)
+    if found.beyond is not None:
+        witness[found.beyond] = -1
     told = {row: describe(s, row) for row in np.unique(witness[witness >= 0]).tolist()}
     said = np.array([told.get(row, "") for row in witness.tolist()], dtype=np.str_)
     return replace(found, transient=witness >= 0, facts={**found.facts, IN_FLIGHT: said})

@@ -15,6 +15,7 @@ from inspector.snapshot import Snapshot
 from inspector.tables.files import SHMEM
 from inspector.tables.i_mmap import writable_shares
 from tests.faults.catalogue import CATALOGUE
+from tests.faults.counter_catalogue import node_item
 from tests.faults.overlay import (
     KERNELS,
     Patch,
@@ -208,3 +209,19 @@ def test_vmas_that_exit_has_freed_before_their_tree(path: str) -> None:
     report = run_check(without_stacks(path, lost, dead), ["anon-vma-chain-broken"])
     assert "anon_vmas and chains" not in report.coverage.missing
     assert [f for f in report.findings if f.severity == "fail"] == []
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("pages", [-100_000, 100_000])
+def test_a_racing_kernel_excuses_no_total_that_its_tasks_cannot_have_moved(kernel: str, pages: int) -> None:
+    path = core_path("busy", kernel)
+    s = sound(path)
+    assert len(s.in_flight)
+    few, many = node_item(s, "NR_FILE_MAPPED", 9), node_item(s, "NR_FILE_MAPPED", pages)
+    by_few = run_check(planted(path, few)).findings
+    by_many = run_check(planted(path, many)).findings
+    assert {f.exactness for f in by_few} <= {"transient"}
+    assert any("node-mapped-mismatch" in (f.rule, *f.evidence.also) for f in by_few)
+    told = [(f.rule, f.severity, f.subject.name) for f in by_many if f.exactness != "transient"]
+    assert told == [("node-mapped-mismatch", "warn", "NR_FILE_MAPPED")]
