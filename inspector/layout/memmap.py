@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -107,21 +108,38 @@ class MemMap:
         return (at >= 0) & (pfns < self.ends[np.maximum(at, 0)])
 
 
-def read_memmap(prog: drgn.Program, memory: Memory, symbols: dict[str, int], info: dict[str, str]) -> MemMap:
-    """The memory map of the target, from ``mem_section`` (mm/sparse.c).
+@dataclass(frozen=True)
+class Sections:
+    """The sections of sparse memory that have a memory map (struct mem_section).
+
+    Attributes:
+        number: int64; which piece of physical memory each is, ascending.
+        mem_map: uint64; section_mem_map, flags included.
+        usage: uint64; address of its struct mem_section_usage.
+        pages: Pages of one (PAGES_PER_SECTION).
+    """
+
+    number: I64
+    mem_map: U64
+    usage: U64
+    pages: int
+
+
+def read_sections(prog: drgn.Program, memory: Memory, symbol: int, info: Mapping[str, str]) -> Sections:
+    """The sections of the target, from ``mem_section`` (mm/sparse.c).
 
     Args:
         prog: For the types.
         memory: For the bytes.
-        symbols: Must hold ``mem_section``.
+        symbol: Address of ``mem_section``.
         info: VMCOREINFO, for the geometry of sections.
 
     Raises:
-        LayoutError: The sections cannot be read, or this kernel does not use sparse memory with a vmemmap.
+        LayoutError: They cannot be read.
     """
     page_shift = int(info["PAGESIZE"]).bit_length() - 1
     section_struct = Struct(prog, "struct mem_section")
-    root = memory.read_u64(symbols["mem_section"])
+    root = memory.read_u64(symbol)
     bits = int(info.get("NUMBER(SECTION_SIZE_BITS)", "27"))
     phys_bits = int(info.get("NUMBER(MAX_PHYSMEM_BITS)", "46"))
     nr_sections = min(1 << max(phys_bits - bits, 0), _MAX_SECTIONS)
@@ -139,12 +157,29 @@ def read_memmap(prog: drgn.Program, memory: Memory, symbols: dict[str, int], inf
     keep = (mem_map & np.uint64(_HAS_MEM_MAP)) != 0
     if not keep.any():
         raise LayoutError("the memory map of the target cannot be read", "mem_section", "The dump lacks kernel data")
+    return Sections(number[keep], mem_map[keep], usage[keep], 1 << (bits - page_shift))
+
+
+def read_memmap(prog: drgn.Program, memory: Memory, symbols: dict[str, int], info: dict[str, str]) -> MemMap:
+    """The memory map of the target, from ``mem_section`` (mm/sparse.c).
+
+    Args:
+        prog: For the types.
+        memory: For the bytes.
+        symbols: Must hold ``mem_section``.
+        info: VMCOREINFO, for the geometry of sections.
+
+    Raises:
+        LayoutError: The sections cannot be read, or this kernel does not use sparse memory with a vmemmap.
+    """
+    page_shift = int(info["PAGESIZE"]).bit_length() - 1
+    sections = read_sections(prog, memory, symbols["mem_section"], info)
     page_struct = Struct(prog, "struct page")
     # sparse_encode_mem_map() stores the address of the struct page of pfn 0 when the map is virtual.
-    bases = np.unique(mem_map[keep] & ~np.uint64(_SECTION_FLAGS))
+    bases = np.unique(sections.mem_map & ~np.uint64(_SECTION_FLAGS))
     if len(bases) != 1:
         raise LayoutError("this kernel's memory map is not a vmemmap", "mem_section", "Sparse memory only is supported")
-    starts, ends = _ranges(prog, memory, number[keep], usage[keep], bits, page_shift)
+    starts, ends = _ranges(prog, memory, sections, page_shift)
     return MemMap(int(bases[0]), page_struct.size, page_shift, starts, ends)
 
 
@@ -153,24 +188,21 @@ def _read_roots(memory: Memory, root: int, nr_roots: int) -> U64:
     return data.view(np.uint64)
 
 
-def _ranges(
-    prog: drgn.Program, memory: Memory, sections: I64, usage: U64, section_bits: int, page_shift: int
-) -> tuple[I64, I64]:
+def _ranges(prog: drgn.Program, memory: Memory, sections: Sections, page_shift: int) -> tuple[I64, I64]:
     """Merge the sections' subsections (struct mem_section_usage.subsection_map) into ranges of page frames."""
     struct = Struct(prog, "struct mem_section_usage")
     field = struct.find("subsection_map")
-    per_section = 1 << (section_bits - page_shift)
     if field is None:
-        starts = sections * per_section
-        ends = starts + per_section
+        starts = sections.number * sections.pages
+        ends = starts + sections.pages
     else:
-        raw = memory.gather(usage, struct.size)
+        raw = memory.gather(sections.usage, struct.size)
         bitmap = np.unpackbits(raw.bytes[:, field.offset : field.offset + field.size], axis=1, bitorder="little")
-        bitmap = bitmap[:, : 1 << (section_bits - _SUBSECTION_SHIFT)]
+        pages = 1 << (_SUBSECTION_SHIFT - page_shift)
+        bitmap = bitmap[:, : sections.pages // pages]
         bitmap[~raw.valid] = 1  # unknown: take the whole section, unreadable pages will be masked
         row, sub = np.nonzero(bitmap)
-        pages = 1 << (_SUBSECTION_SHIFT - page_shift)
-        starts = sections[row] * per_section + sub * pages
+        starts = sections.number[row] * sections.pages + sub * pages
         ends = starts + pages
     order = np.argsort(starts)
     starts, ends = starts[order].astype(np.int64), ends[order].astype(np.int64)

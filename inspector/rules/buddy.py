@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, AnyArray
+from inspector.model.scheme import Scheme
 from inspector.rules.free_pages import in_use_flags
 from inspector.rules.registry import Keys, Violations, rule
 from inspector.snapshot import Snapshot
 from inspector.tables.buddy import Buddy
+from inspector.tables.pageblocks import lists_follow_blocks, pageblock_types
 
 _ORDERS = 64
 _WHY_NOT = "zones or their lists are not in the dump"
@@ -92,6 +94,66 @@ def free_block_misplaced(s: Snapshot) -> Violations:
     )
 
 
+@rule(
+    "free-block-of-another-type",
+    group="buddy",
+    invariant="B1",
+    rank=26,
+    schemes=(Scheme.LARGE, Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT),
+)
+def free_block_of_another_type(s: Snapshot) -> Violations:
+    """A free block is on the list of another migration type than its page block has.
+
+    True:  the list of a free block is that of the type in its page block's bits (pageblock_flags); isolated page
+           blocks have a list of their own. Kernels before 6.10 do not keep this and are not judged.
+    Why:   mm/page_alloc.c, __add_to_free_list() and move_to_free_list() warn where it is not so; blocks are moved
+           before the type is changed (__move_freepages_block()).
+    Then:  kernel memory that cannot move settles among movable pages, or isolated memory is handed out; free pages
+           are counted for the wrong type.
+    Silent when: zone->lock is held.
+    Look further: folioscope page PFN
+    """
+    b, blocks, lists = s.buddy, s.buddy.blocks, s.buddy.lists
+    at = np.flatnonzero(blocks.list_idx >= 0) if lists_follow_blocks(s.layout) else np.empty(0, np.int64)
+    on = blocks.list_idx[at]
+    types = pageblock_types(s.layout, s.pages.memmap.pfns_of_rows(blocks.row[at]))
+    unread = int((~types.known).sum())
+    wrong = np.flatnonzero(types.known & (types.migratetype != lists.migratetype[on]))
+    names = _migratetype_names(s)
+    zone, order = lists.zone_idx[on[wrong]], lists.order[on[wrong]]
+    area = _area(zone, order)
+    apart = _counted_apart(s, types.migratetype[wrong]) | _counted_apart(s, lists.migratetype[on[wrong]])
+    return Violations(
+        "page",
+        blocks.row[at[wrong]],
+        {"on_the_list_of": names[lists.migratetype[on[wrong]]]},
+        {"on_the_list_of": names[types.migratetype[wrong]]},
+        len(at) - unread,
+        unread,
+        "bits of page blocks are not in the dump" if unread else "",
+        facts={"order": order, "page_block": types.block[wrong]},
+        claims=(("page_block", types.block[wrong]), ("free_type", np.where(apart, area, -1))),
+        depends=(("free_area", area),),
+        transient=b.zones.locked[zone],
+    )
+
+
+def _migratetype_names(s: Snapshot) -> AnyArray:
+    """By number of a migration type its name."""
+    names = np.full(256, "?", dtype="<U32")
+    for name, number in s.layout.enum("enum migratetype").items():
+        if 0 <= number < len(names) and not name.endswith(("TYPES", "TYPE_END")):
+            names[number] = name.removeprefix("MIGRATE_")
+    return names
+
+
+def _counted_apart(s: Snapshot, migratetypes: AnyArray) -> AnyArray:
+    """Types whose pages are not simply free ones: isolated ones, and those of CMA."""
+    types = s.layout.enum("enum migratetype")
+    apart = [types[name] for name in ("MIGRATE_ISOLATE", "MIGRATE_CMA") if name in types]
+    return np.isin(migratetypes, apart)
+
+
 def _zone_of(b: Buddy, pfn: I64) -> I64:
     """Row of the zone that spans each page frame; of a block that is listed its list's, as spans may overlap."""
     out = np.full(len(pfn), -1, np.int64)
@@ -173,7 +235,9 @@ def zone_free_pages_mismatch(s: Snapshot) -> Violations:
     wrong = (free != b.zones.free_pages) | (free_cma != b.zones.free_cma)
     rows = np.flatnonzero(wrong) if not b.unreadable else np.empty(0, np.int64)
     orders = int(b.lists.order.max(initial=-1)) + 1
-    causes: Keys = tuple(("free_area", _area(rows, np.full(len(rows), order))) for order in range(orders))
+    causes: Keys = tuple(
+        (kind, _area(rows, np.full(len(rows), order))) for kind in ("free_area", "free_type") for order in range(orders)
+    )
     return Violations(
         "zone",
         rows,

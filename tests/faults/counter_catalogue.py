@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.snapshot import Snapshot
+from inspector.tables.pageblocks import lists_follow_blocks, pageblock_types
 from tests.faults.catalogue import fault
 from tests.faults.overlay import Patch, add, flags_xor, page_word, pfn_of, put, word
 from tests.faults.plants import MissingError, Planted, pick, small_anon
@@ -106,6 +107,60 @@ def order_of_a_free_block_too_great_for_its_place(s: Snapshot) -> Planted:
     row = int(b.blocks.row[pick(odd, "a free page at an odd page frame")])
     patch = put(s, page_word(s, pfn_of(s, row), "private"), 1)
     return Planted((patch,), ("free-block-misplaced",), pfn_of(s, row))
+
+
+def moved_block(s: Snapshot, block: int, types: tuple[str, ...]) -> tuple[Patch, ...]:
+    """Patches that take a block off its list and put it on that of one of the other types, links and all."""
+    b = s.buddy
+    own = int(b.blocks.list_idx[block])
+    numbers = [s.layout.enum("enum migratetype").get(name, -1) for name in types]
+    near = (b.lists.zone_idx == b.lists.zone_idx[own]) & (b.lists.order == b.lists.order[own])
+    other = pick(np.flatnonzero(near & np.isin(b.lists.migratetype, numbers)), "a list of that type")
+    assert other != own
+    at, after, before = block_links(s, block)
+    head = int(b.lists.addr[other])
+    first = word(s, head)
+    patches = [put(s, before, after), put(s, after + 8, before), put(s, head, at), put(s, first + 8, at)]
+    return (*patches, put(s, at, first), put(s, at + 8, head))
+
+
+def _needs_types(s: Snapshot) -> None:
+    if not lists_follow_blocks(s.layout):
+        raise MissingError("lists that follow the types of page blocks")
+
+
+@fault
+def free_block_on_the_list_of_another_type(s: Snapshot) -> Planted:
+    _needs_types(s)
+    block = listed_block(s, 1)
+    own = int(s.buddy.lists.migratetype[s.buddy.blocks.list_idx[block]])
+    other = (
+        "MIGRATE_RECLAIMABLE" if own != s.layout.enum("enum migratetype")["MIGRATE_RECLAIMABLE"] else "MIGRATE_MOVABLE"
+    )
+    pfn = pfn_of(s, int(s.buddy.blocks.row[block]))
+    return Planted(moved_block(s, block, (other,)), ("free-block-of-another-type",), pfn)
+
+
+@fault
+def free_block_on_the_list_of_isolated_ones(s: Snapshot) -> Planted:
+    """Also the zone's count of free pages no longer fits: isolated pages are none of them."""
+    _needs_types(s)
+    block = listed_block(s, 1)
+    pfn = pfn_of(s, int(s.buddy.blocks.row[block]))
+    return Planted(moved_block(s, block, ("MIGRATE_ISOLATE",)), ("free-block-of-another-type",), pfn)
+
+
+@fault
+def type_of_a_page_block_changed(s: Snapshot) -> Planted:
+    """The blocks stay on the list of the type that the page block had."""
+    _needs_types(s)
+    rows = s.buddy.blocks.row
+    types = pageblock_types(s.layout, s.pages.memmap.pfns_of_rows(rows))
+    movable = s.layout.enum("enum migratetype")["MIGRATE_MOVABLE"]
+    crowded = np.bincount(types.block)[types.block] >= 2
+    at = pick(np.flatnonzero(crowded & (types.migratetype == movable)), "a movable page block with free blocks")
+    patch = put(s, int(types.word[at]), word(s, int(types.word[at])) ^ (movable << int(types.shift[at])))
+    return Planted((patch,), ("free-block-of-another-type",), None)
 
 
 @fault

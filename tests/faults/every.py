@@ -33,10 +33,13 @@ FAMILIES = (
 CATALOGUE: dict[str, Plant] = catalogue.CATALOGUE
 
 _NO_COUNT = "this kernel keeps no such count"
+_NO_TYPES = "lists that follow the types of page blocks"
 
 ABSENT: dict[str, dict[str, str]] = {
     "6.1": {
         "entirely-mapped-bit-turned": _NO_COUNT,
+        "free-block-on-the-list-of-another-type": _NO_TYPES,
+        "free-block-on-the-list-of-isolated-ones": _NO_TYPES,
         "hugetlb-folio-with-a-mapped-pages-word": _NO_COUNT,
         "large-mapcount-raised": _NO_COUNT,
         "mm-id-given-to-nobody": _NO_COUNT,
@@ -47,6 +50,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "poisoned-subpage-still-mapped": "PG_hwpoison",
         "shared-flag-left-on-an-unmapped-folio": _NO_COUNT,
         "shared-flag-of-a-shared-folio-cleared": _NO_COUNT,
+        "type-of-a-page-block-changed": _NO_TYPES,
         "vma-marked-as-detached": "VMAs that know whether they are attached",
         "zero-pages-of-ksm-miscounted": "a count of KSM's zero pages",
     },
