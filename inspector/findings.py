@@ -22,9 +22,9 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a finding is about. Addresses are kernel virtual unless the name says otherwise."""
 
     kind: str
-    """folio, page, mm, vma, table (page table), entry (page-table entry), anon_vma, anon_vma_chain, address_space,
-    stable_node, ksm, hstate, cache_entry (of a page cache), swap_slot, swap_device, vmstat (a counter), zone,
-    free_list, cpu_list (of free pages)."""
+    """folio, page, task, mm, vma, table (page table), entry (page-table entry), anon_vma, anon_vma_chain,
+    address_space, stable_node, ksm, hstate, cache_entry (of a page cache), swap_slot, swap_device,
+    vmstat (a counter), zone, free_list, cpu_list (of free pages)."""
     pfn: int | None = None
     page: int | None = None
     """Address of the struct page."""

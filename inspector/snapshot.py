@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, AnyArray, Mask, distinct
+from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
@@ -142,10 +142,19 @@ class Snapshot:
         return find_in_flight(self)
 
     @cached_property
+    def mm_slots(self) -> U64:
+        """Addresses of all object slots, in use or free, of the mm_struct slab cache, ascending."""
+        return np.unique(cache_objects(self.layout, self._sweep, self.folios, self._mm_cachep))
+
+    @property
+    def mm_slots_whole(self) -> bool:
+        """Whether those are all there are: no struct page is missing."""
+        return len(self.mm_slots) > 0 and self.pages.readable.all().item()
+
+    @cached_property
     def mms(self) -> Mms:
         """One row an mm, those without a task included."""
-        slots = cache_objects(self.layout, self._sweep, self.folios, self._mm_cachep)
-        mms, missing = build_mms(self.layout, self.tasks, slots)
+        mms, missing = build_mms(self.layout, self.tasks, self.mm_slots, whole=self.mm_slots_whole)
         self.missing.add("mms", missing)
         return mms
 

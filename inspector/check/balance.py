@@ -110,6 +110,10 @@ def _bad_entries(s: Snapshot, causes: list[Cause]) -> tuple[I64, dict[int, Cause
         if cause.violations.subject == "mapping":
             for row in _rows([cause]).tolist():
                 of_mm.setdefault(int(m.mm_idx[row]), cause)
+            if cause.rule.slug == "special-entry-in-ordinary-vma":
+                # The page was counted before the entry was marked.
+                rows = cause.violations.rows[cause.rows]
+                np.add.at(pages, m.mm_idx[rows], m.nr[rows] * entry_pages(s.layout, m.level[rows]))
         elif cause.rule.slug == "nonpresent-target-free":
             # What such an entry stands for was counted by the kind of a folio that it no longer names.
             rows = cause.violations.rows[cause.rows]

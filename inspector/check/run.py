@@ -241,6 +241,8 @@ def _look(s: Snapshot, kind: str, subject: Subject) -> str:
     """The command that shows more about the subject; an mm without a task is named by its address."""
     path = shlex.quote(clean(s.target.path))
     opened = {"core": f"-c {path}", "kdump": f"-c {path}", "qemu": f"--qemu {path}"}.get(s.target.kind, "-k")
+    if kind == "task":
+        return f"folioscope {opened} windows --stack {subject.pid}"
     if kind in ("ksm", "stable_node", "hstate"):
         return f"folioscope {opened} {'hugetlb' if kind == 'hstate' else 'ksm'}"
     if kind.startswith("swap_"):

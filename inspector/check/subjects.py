@@ -117,6 +117,10 @@ def subject_of(s: Snapshot, kind: str, row: int) -> Subject:
             return page_subject(s, row)
         case "folio":
             return folio_subject(s, row)
+        case "task":
+            tasks = s.tasks
+            who, address = clean_bytes(bytes(tasks.comm[row])), int(tasks.addr[row])
+            return Subject(kind="task", pid=int(tasks.pid[row]), comm=who, address=address)
         case "mm":
             return Subject(kind="mm", **mm_of(s, row))  # type: ignore[arg-type]
         case "vma":

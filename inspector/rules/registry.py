@@ -16,6 +16,7 @@ from inspector.model.scheme import Scheme
 from inspector.snapshot import Snapshot
 
 SubjectKind = Literal[
+    "task",
     "page",
     "folio",
     "mm",

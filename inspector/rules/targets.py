@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.arch.base import Level
-from inspector.columns import AnyArray, Mask
+from inspector.arch.base import Bit, Level
+from inspector.columns import U64, AnyArray, Mask
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
@@ -89,6 +89,42 @@ def huge_entry_misfit(s: Snapshot) -> Violations:
     """
     broken = (s.census.sort == Sort.BROKEN) & (s.mappings.level != Level.PTE)
     return _entries(s, broken, "the head of a folio of the entry's size")
+
+
+@rule("special-entry-in-ordinary-vma", group="targets", invariant="R2", rank=5)
+def special_entry_in_ordinary_vma(s: Snapshot) -> Violations:
+    """A special entry stands in a VMA of ordinary memory.
+
+    True:  an entry with the special bit lies in a VMA marked VM_PFNMAP or VM_MIXEDMAP, or maps the zero page or the
+           huge zero folio.
+    Why:   mm/memory.c, vm_normal_page() prints "Bad page map" over any other; insert_pfn() refuses other VMAs.
+    Then:  the page under it is not counted: unmapping drops neither its mapcount nor its reference, so that it is never
+           freed.
+    Silent when: the VMA's operations say which page a special entry means (find_special_page(), find_normal_page() of
+           Xen's grant tables); the entry is of DAX memory (before 6.17).
+    Look further: folioscope va PID ADDRESS
+    """
+    m, vmas = s.mappings, s.vmas
+    bits = s.census.bits
+    rows = np.flatnonzero(
+        (s.census.sort == Sort.SPECIAL) & ((bits & (Bit.SPECIAL | Bit.DEVMAP)) == Bit.SPECIAL) & (m.vma_idx >= 0)
+    )
+    vma = m.vma_idx[rows]
+    ordinary = (vmas.flags[vma] & np.uint64(VM_PFNMAP | VM_MIXEDMAP)) == 0
+    ordinary[ordinary] = ~_finds_pages(s, vmas.ops[vma[ordinary]])
+    wrong = np.zeros(len(m), np.bool_)
+    wrong[rows[ordinary]] = True
+    return _entries(s, wrong, "device memory in VM_PFNMAP or VM_MIXEDMAP, or a zero page")
+
+
+def _finds_pages(s: Snapshot, ops: U64) -> Mask:
+    """Which vm_operations_structs translate special entries themselves."""
+    field = s.layout.struct("struct vm_operations_struct").find("find_normal_page", "find_special_page")
+    if field is None or not len(ops):
+        return np.zeros(len(ops), np.bool_)
+    raw = s.layout.memory.gather(ops + np.uint64(field.offset), 8)
+    found: Mask = (ops != 0) & raw.valid & (raw.bytes.view(np.uint64).reshape(-1) != 0)
+    return found
 
 
 @rule("entry-to-reserved-page", group="targets", invariant="R2", rank=5)

@@ -17,11 +17,12 @@ from inspector.layout.flags import (
     VM_MAYWRITE,
     VM_READ,
     VM_SHARED,
+    VM_WIPEONFORK,
     VM_WRITE,
 )
 from inspector.rules.anon_vmas_map import in_anonymous_vma
 from inspector.rules.lost_vmas import lost_in, vmas_leave
-from inspector.rules.registry import Violations, rule
+from inspector.rules.registry import Violations, nothing, rule
 from inspector.rules.windows import mm_in_flight
 from inspector.snapshot import Snapshot
 from inspector.walk.census import Sort
@@ -90,6 +91,36 @@ def vma_flags_impossible(s: Snapshot) -> Violations:
         bad |= v.has(now) & ~v.has(may)
     bad |= v.has(VM_HUGETLB) & (v.file == 0)
     return _vma_violations(s, bad, {"vm_flags": v.flags}, {"vm_flags": np.full(len(v), "flags that agree")})
+
+
+@rule("vma-anon-offset-wrong", group="vma", invariant="V1", rank=18)
+def vma_anon_offset_wrong(s: Snapshot) -> Violations:
+    """A VMA's offset for anonymous pages is not the one it must have.
+
+    True:  a VMA without anon_vma has the anonymous offset vm_start >> PAGE_SHIFT; an anonymous VMA (no operations, no
+           file) has the same offset in vm_pgoff, faulted or not.
+    Why:   mm/vma.c, __mmap_region(), insert_vm_struct() and copy_vma(); mm/mremap.c, dontunmap_complete() calls it an
+           invariant; mm/vma.h, assert_sane_pgoff().
+    Then:  the first page fault indexes pages by the wrong offset: neighbours cannot be merged, and an anon_vma shared
+           with them finds other pages than the VMA's.
+    Silent when: the kernel keeps no offset for anonymous pages beside vm_pgoff (before 7.3: there MREMAP_DONTUNMAP
+           leaves a VMA without anon_vma at the offset it was moved with); the VMA is VM_WIPEONFORK, which a child
+           inherits without its anon_vma; the mm is being built, changed or torn down.
+    Look further: folioscope vmas PID
+    """
+    v = s.vmas
+    if not s.layout.struct("struct vm_area_struct").has("__vm_anon_pgoff_lo"):
+        return nothing("vma", 0)
+    place = v.start >> np.uint64(s.layout.memmap.page_shift)
+    # exit_mmap() unlinks the anon_vma of every VMA and leaves the VMA in the tree for a while.
+    unfaulted = (v.anon_vma == 0) & ~v.has(VM_WIPEONFORK) & (s.mms.users[v.mm_idx] > 0)
+    expected = np.where(unfaulted, place, v.anon_pgoff)
+    plain = (v.ops == 0) & (v.file == 0)
+    bad = (v.anon_pgoff != expected) | (plain & (v.pgoff != expected))
+    pgoff = np.where(plain, expected, v.pgoff)
+    return _vma_violations(
+        s, bad, {"anon_pgoff": v.anon_pgoff, "vm_pgoff": v.pgoff}, {"anon_pgoff": expected, "vm_pgoff": pgoff}
+    )
 
 
 def _stack(flags: AnyArray) -> Mask:

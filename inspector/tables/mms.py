@@ -16,6 +16,9 @@ RSS_FILE, RSS_ANON, RSS_SWAP, RSS_SHMEM = range(NR_MM_COUNTERS)
 """Columns of ``rss`` (include/linux/mm_types_task.h)."""
 
 
+_KERNEL_HALF = np.uint64(0xFF << 56)
+
+
 @dataclass(frozen=True, slots=True)
 class Mms(Table):
     """One row an mm_struct, ordered by address; init_mm and efi_mm are not among them.
@@ -38,6 +41,7 @@ class Mms(Table):
         locked: bool; mmap_lock held for writing.
         read_locked: bool; mmap_lock held for reading.
         tlb_flush_pending: int32; unmappings whose pages are not yet let go of (mmu_gather).
+        on_mmlist: bool; linked into init_mm.mmlist, where swapoff looks for swap entries.
     """
 
     addr: U64
@@ -64,23 +68,32 @@ class Mms(Table):
     locked: Mask
     read_locked: Mask
     tlb_flush_pending: I32
+    on_mmlist: Mask
 
 
-def build_mms(layout: Layout, tasks: Tasks, slots: U64) -> tuple[Mms, int]:
+def static_mms(layout: Layout) -> U64:
+    """init_mm and efi_mm: the mms that are variables and no objects of the slab cache, and have no user memory."""
+    found = [layout.target.symbol(name) for name in ("init_mm", "efi_mm")]
+    return np.array([address for address in found if address is not None], np.uint64)
+
+
+def build_mms(layout: Layout, tasks: Tasks, slots: U64, *, whole: bool) -> tuple[Mms, int]:
     """All mms that are alive.
 
     Args:
         layout: The kernel's layout.
-        tasks: Their ``mm`` and ``active_mm`` are taken in any case.
+        tasks: Their ``mm`` and ``active_mm`` are taken too.
         slots: Object slots of the mm_struct slab cache: what finds mms that no task names.
+        whole: Whether those are all slots there are: what a task names beside them is then no mm.
 
     Returns:
         The mms, and how many of the tasks' mms could not be read.
     """
     struct = layout.struct("struct mm_struct")
     named = np.unique(np.concatenate([tasks.mm, tasks.active_mm]))
-    static = [layout.target.symbol(name) for name in ("init_mm", "efi_mm")]
-    skip = np.array([0, *(s for s in static if s is not None)], np.uint64)
+    if whole:
+        named = np.intersect1d(named, slots)
+    skip = np.concatenate([np.zeros(1, np.uint64), static_mms(layout)])
     addr = np.setdiff1d(np.union1d(named, slots), skip)
     raw = layout.memory.gather(addr, struct.size)
     count = struct.field("mm_count.counter").column(raw.bytes).astype(np.int32)
@@ -115,6 +128,7 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
     pid, comm, nr_tasks = _owners(tasks, addr)
     flags = struct.find("flags.__mm_flags[0]", "flags")
     lock = column("mmap_lock.count.counter")
+    following = struct.field("mmlist.next").column(data)
     return Mms(
         addr=addr,
         pgd_pfn=pgd_pfn,
@@ -141,6 +155,8 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
         locked=(lock & 1) != 0,
         read_locked=(lock >> 8) > 0,
         tlb_flush_pending=column("tlb_flush_pending.counter").astype(np.int32),
+        # list_empty(), or taken off for good by __mmput() (LIST_POISON1).
+        on_mmlist=(following != addr + np.uint64(struct.field("mmlist").offset)) & (following >= _KERNEL_HALF),
     )
 
 

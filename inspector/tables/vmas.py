@@ -70,7 +70,8 @@ class VmaTrees:
     Attributes:
         unreadable, broken: int32; mm rows, one for each unreadable or senseless node.
         missing: int32; mm row of each VMA that could not be read.
-        foreign: int32; number of entries in each mm's tree that belong to another mm (fork under way) or are reserved.
+        foreign: int32; number of entries in each mm's tree that belong to another mm (fork under way), that lead to no
+            VMA of that place, or that are reserved.
     """
 
     unreadable: I32
@@ -82,8 +83,9 @@ class VmaTrees:
 def build_vmas(layout: Layout, mms: Mms) -> tuple[Vmas, VmaTrees]:
     """Read the VMAs of all mms (mm/mmap.c; the tree of each is mm->mm_mt).
 
-    Entries whose ``vm_mm`` is another mm are left out: while a fork runs, the child's tree begins as a copy of the
-    parent's (kernel/fork.c, dup_mmap()).
+    Entries whose ``vm_mm`` is another mm are left out where no task has the mm yet: while a fork runs, the child's tree
+    begins as a copy of the parent's (kernel/fork.c, dup_mmap()). In the tree of any other mm they are VMAs all the same
+    as long as they lie where the tree has them.
     """
     struct = layout.struct("struct vm_area_struct")
     trees = walk_maple_trees(layout.prog, layout.memory, mms.ma_root)
@@ -92,7 +94,10 @@ def build_vmas(layout: Layout, mms: Mms) -> tuple[Vmas, VmaTrees]:
     slot_end = trees.last[pointer] + np.uint64(1)
     raw = layout.memory.gather(trees.value[pointer], struct.size)
     vm_mm = struct.field("vm_mm").column(raw.bytes)
-    own = raw.valid & (vm_mm == mms.addr[root])
+    here = (struct.field("vm_start").column(raw.bytes) < slot_end) & (
+        struct.field("vm_end").column(raw.bytes) > slot_start
+    )
+    own = raw.valid & ((vm_mm == mms.addr[root]) | ((mms.nr_tasks[root] > 0) & here))
     foreign = np.bincount(root[raw.valid & ~own], minlength=len(mms)) + np.bincount(
         trees.root[~pointer], minlength=len(mms)
     )

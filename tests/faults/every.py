@@ -8,6 +8,7 @@ from tests.faults import (
     counter_catalogue,
     cow_catalogue,
     loop_catalogue,
+    mm_catalogue,
     more_catalogue,
     pool_catalogue,
     rmap_catalogue,
@@ -26,6 +27,7 @@ FAMILIES = (
     ("hugetlb and KSM", pool_catalogue),
     ("What races leave behind", state_catalogue),
     ("Loops", loop_catalogue),
+    ("Address spaces and what holds them", mm_catalogue),
     ("Counters of nodes and zones, free lists", counter_catalogue),
 )
 """Families of faults and the modules that plant them."""
@@ -34,6 +36,7 @@ CATALOGUE: dict[str, Plant] = catalogue.CATALOGUE
 
 _NO_COUNT = "this kernel keeps no such count"
 _NO_TYPES = "lists that follow the types of page blocks"
+_NO_OFFSET = "an offset for anonymous pages of its own"
 
 ABSENT: dict[str, dict[str, str]] = {
     "6.1": {
@@ -51,6 +54,8 @@ ABSENT: dict[str, dict[str, str]] = {
         "shared-flag-left-on-an-unmapped-folio": _NO_COUNT,
         "shared-flag-of-a-shared-folio-cleared": _NO_COUNT,
         "type-of-a-page-block-changed": _NO_TYPES,
+        "anonymous-offset-of-an-unfaulted-vma-shifted": _NO_OFFSET,
+        "two-offsets-of-an-anonymous-vma-apart": _NO_OFFSET,
         "vma-marked-as-detached": "VMAs that know whether they are attached",
         "zero-pages-of-ksm-miscounted": "a count of KSM's zero pages",
     },
@@ -61,6 +66,8 @@ ABSENT: dict[str, dict[str, str]] = {
         "mm-id-slot-raised": _NO_COUNT,
         "shared-flag-left-on-an-unmapped-folio": _NO_COUNT,
         "shared-flag-of-a-shared-folio-cleared": _NO_COUNT,
+        "anonymous-offset-of-an-unfaulted-vma-shifted": _NO_OFFSET,
+        "two-offsets-of-an-anonymous-vma-apart": _NO_OFFSET,
     },
     "7.3": {
         "double-map-flag-turned": "PG_double_map",

@@ -27,11 +27,13 @@ from tests.faults.plants import (
 )
 
 
-def _quiet_mms(s: Snapshot) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def quiet_mms(s: Snapshot) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Mms of one task that nobody is changing."""
     return (s.mms.nr_tasks == 1) & ~s.mms.locked & ~s.mm_in_motion
 
 
-def _vma_word(s: Snapshot, vma: int, *names: str) -> int:
+def vma_word(s: Snapshot, vma: int, *names: str) -> int:
+    """Address of a member of a VMA."""
     return int(s.vmas.addr[vma]) + s.layout.struct("struct vm_area_struct").field(*names).offset
 
 
@@ -41,7 +43,7 @@ def page_table_retracted_over_an_anonymous_page(s: Snapshot) -> Planted:
     t, m = s.tables, s.mappings
     leaves = np.bincount(m.table_idx, minlength=len(t))
     swap = np.bincount(s.nonpresent.table_idx, minlength=len(t))
-    wanted = (t.level == Level.PTE) & (leaves == 1) & (swap == 0) & _quiet_mms(s)[t.mm_idx] & (t.parent >= 0)
+    wanted = (t.level == Level.PTE) & (leaves == 1) & (swap == 0) & quiet_mms(s)[t.mm_idx] & (t.parent >= 0)
     single = np.zeros(len(t), np.bool_)
     rows = np.isin(s.pages.memmap.rows(m.pfn), small_anon(s, 1)) & (m.nr == 1)
     single[m.table_idx[rows]] = True
@@ -85,7 +87,7 @@ def tag_of_an_anonymous_mapping_lost(s: Snapshot) -> Planted:
 
 @fault
 def rss_of_files_off_by_a_huge_page(s: Snapshot) -> Planted:
-    mm = pick(np.flatnonzero(_quiet_mms(s) & (s.mms.rss[:, RSS_FILE] > 10)), "a quiet process", 5)
+    mm = pick(np.flatnonzero(quiet_mms(s) & (s.mms.rss[:, RSS_FILE] > 10)), "a quiet process", 5)
     struct = s.layout.struct("struct mm_struct")
     field = struct.find(f"rss_stat[{RSS_FILE}].count") or struct.field(f"rss_stat.count[{RSS_FILE}]")
     return Planted((add(s, int(s.mms.addr[mm]) + field.offset, -512, 8),), ("rss-mismatch",), None)
@@ -94,7 +96,7 @@ def rss_of_files_off_by_a_huge_page(s: Snapshot) -> Planted:
 @fault
 def rss_swapped_between_kinds(s: Snapshot) -> Planted:
     """A page was counted under another kind than it was uncounted from."""
-    mm = pick(np.flatnonzero(_quiet_mms(s) & (s.mms.rss[:, RSS_ANON] > 10)), "a quiet process", 7)
+    mm = pick(np.flatnonzero(quiet_mms(s) & (s.mms.rss[:, RSS_ANON] > 10)), "a quiet process", 7)
     struct = s.layout.struct("struct mm_struct")
     patches = []
     for kind, delta in ((RSS_ANON, 1), (RSS_FILE, -1)):
@@ -109,7 +111,7 @@ def vma_lost_from_its_tree(s: Snapshot) -> Planted:
     v, m = s.vmas, s.mappings
     struct = s.layout.struct("struct maple_node")
     per = np.bincount(m.vma_idx[m.vma_idx >= 0], minlength=len(v))
-    for vma in np.flatnonzero((per == 1) & (v.file == 0) & _quiet_mms(s)[v.mm_idx]).tolist()[5:40]:
+    for vma in np.flatnonzero((per == 1) & (v.file == 0) & quiet_mms(s)[v.mm_idx]).tolist()[5:40]:
         wanted = int(v.addr[vma])
         found = maple_slot(s, int(s.mms.addr[v.mm_idx[vma]]), wanted, int(v.start[vma]))
         if found:
@@ -140,9 +142,9 @@ def file_of_a_mapped_vma_forgotten(s: Snapshot) -> Planted:
     """The error path of a driver's mmap tore a VMA down half-way: it stands in the tree without its file."""
     v, m = s.vmas, s.mappings
     per = np.bincount(m.vma_idx[m.vma_idx >= 0], minlength=len(v))
-    vma = pick(np.flatnonzero((v.file != 0) & (per > 0) & _quiet_mms(s)[v.mm_idx] & (v.anon_vma == 0)), "a VMA", 12)
+    vma = pick(np.flatnonzero((v.file != 0) & (per > 0) & quiet_mms(s)[v.mm_idx] & (v.anon_vma == 0)), "a VMA", 12)
     rules = ("vma-in-foreign-i-mmap",)
-    return Planted((put(s, _vma_word(s, vma, "vm_file"), 0),), rules, None)
+    return Planted((put(s, vma_word(s, vma, "vm_file"), 0),), rules, None)
 
 
 @fault

@@ -1,0 +1,132 @@
+"""Faults of address spaces and VMAs: who uses an mm, on which lists it is, and what its VMAs say of themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.arch.base import Kind
+from inspector.columns import I64
+from inspector.layout.flags import VM_WIPEONFORK
+from inspector.snapshot import Snapshot
+from tests.faults.catalogue import fault
+from tests.faults.overlay import Patch, add, entry_xor, pfn_of, put
+from tests.faults.plants import MissingError, Planted, pick, small_anon, small_file
+from tests.faults.state_catalogue import quiet_mms, vma_word
+
+_SPECIAL = 1 << 9
+
+
+def _mm_field(s: Snapshot, mm: int, name: str) -> int:
+    return int(s.mms.addr[mm]) + s.layout.struct("struct mm_struct").field(name).offset
+
+
+def _task_field(s: Snapshot, task: int, name: str) -> int:
+    return int(s.tasks.addr[task]) + s.layout.struct("struct task_struct").field(name).offset
+
+
+def _sleepers(s: Snapshot) -> I64:
+    return np.flatnonzero((s.tasks.mm != 0) & ~s.tasks.on_cpu)
+
+
+@fault
+def mm_of_a_task_points_elsewhere(s: Snapshot) -> Planted:
+    """A use after free overwrote task->mm: it leads into the middle of its object."""
+    task = pick(_sleepers(s), "a sleeping process", 9)
+    return Planted((add(s, _task_field(s, task, "mm"), 64),), ("mm-not-an-mm",), None)
+
+
+@fault
+def borrowed_mm_of_a_kernel_thread_points_elsewhere(s: Snapshot) -> Planted:
+    """A kernel thread kept active_mm of a slab object that is no mm."""
+    tasks = s.tasks
+    kernel = np.flatnonzero((tasks.mm == 0) & ~tasks.on_cpu & (tasks.active_mm == 0))
+    task = pick(kernel, "a sleeping kernel thread", 4)
+    return Planted((put(s, _task_field(s, task, "active_mm"), int(tasks.addr[task])),), ("mm-not-an-mm",), None)
+
+
+@fault
+def users_of_a_threaded_mm_dropped_once_too_often(s: Snapshot) -> Planted:
+    several = (s.mms.nr_tasks > 1) & (s.mms.users == s.mms.nr_tasks)
+    mm = pick(np.flatnonzero(several), "a process of several threads")
+    return Planted((add(s, _mm_field(s, mm, "mm_users.counter"), -1, 4),), ("mm-users-low",), None)
+
+
+@fault
+def last_user_of_an_mm_dropped_while_it_runs(s: Snapshot) -> Planted:
+    mm = pick(np.flatnonzero(quiet_mms(s) & (s.mms.users == 1)), "a quiet process", 6)
+    return Planted((put(s, _mm_field(s, mm, "mm_users.counter"), 0, 4),), ("mm-users-low",), None)
+
+
+@fault
+def mm_with_swap_fell_off_the_list(s: Snapshot) -> Planted:
+    """The list of mms with swap lost one: swapoff goes past it."""
+    swapped = np.unique(s.nonpresent.mm_idx[s.nonpresent.kind == Kind.SWAP])
+    mm = pick(swapped[s.mms.users[swapped] > 0], "a process with swap entries", 1)
+    link = _mm_field(s, mm, "mmlist")
+    return Planted((put(s, link, link), put(s, link + 8, link)), ("mm-with-swap-not-listed",), None)
+
+
+def _vmas_with_pages(s: Snapshot, *, anon: bool) -> I64:
+    mapped = np.bincount(s.mappings.vma_idx[s.mappings.vma_idx >= 0], minlength=len(s.vmas)) > 0
+    return np.flatnonzero(mapped & quiet_mms(s)[s.vmas.mm_idx] & ((s.vmas.anon_vma != 0) == anon))
+
+
+@fault
+def vma_given_to_another_process(s: Snapshot) -> Planted:
+    """vm_mm leads to the mm of somebody else: the object was freed and is in use again."""
+    vma = pick(_vmas_with_pages(s, anon=True), "a VMA with anonymous pages", 8)
+    other = int(s.mms.addr[(s.vmas.mm_idx[vma] + 1) % len(s.mms)])
+    return Planted((put(s, vma_word(s, vma, "vm_mm"), other),), ("vma-of-another-mm",), None)
+
+
+@fault
+def vma_of_no_process(s: Snapshot) -> Planted:
+    vma = pick(_vmas_with_pages(s, anon=False), "a VMA of a file", 14)
+    return Planted((put(s, vma_word(s, vma, "vm_mm"), 0),), ("vma-of-another-mm",), None)
+
+
+def _mark_special(s: Snapshot, page: int) -> Patch:
+    m = s.mappings
+    row = pick(np.flatnonzero((s.pages.memmap.rows(m.pfn) == page) & (m.nr == 1)), "an entry of its own")
+    return entry_xor(s, row, _SPECIAL)
+
+
+def _alone(s: Snapshot, pages: I64) -> I64:
+    """Pages that an entry with no neighbour in its run maps."""
+    single = s.mappings.nr == 1
+    return pages[np.isin(pages, s.pages.memmap.rows(s.mappings.pfn[single]))]
+
+
+@fault
+def entry_of_an_anonymous_page_marked_special(s: Snapshot) -> Planted:
+    page = pick(_alone(s, small_anon(s, 1)), "a private page", 17)
+    return Planted((_mark_special(s, page),), ("special-entry-in-ordinary-vma",), pfn_of(s, page))
+
+
+@fault
+def entry_of_a_file_page_marked_special(s: Snapshot) -> Planted:
+    page = pick(_alone(s, small_file(s, 2)), "a shared file page", 11)
+    return Planted((_mark_special(s, page),), ("special-entry-in-ordinary-vma",), pfn_of(s, page))
+
+
+def _anon_pgoff(s: Snapshot, vma: int) -> int:
+    if not s.layout.struct("struct vm_area_struct").has("__vm_anon_pgoff_lo"):
+        raise MissingError("an offset for anonymous pages of its own")
+    return vma_word(s, vma, "__vm_anon_pgoff_lo")
+
+
+@fault
+def anonymous_offset_of_an_unfaulted_vma_shifted(s: Snapshot) -> Planted:
+    """mremap moved a VMA that nobody had touched and left its offset behind."""
+    v = s.vmas
+    able = (v.anon_vma == 0) & quiet_mms(s)[v.mm_idx] & ~v.has(VM_WIPEONFORK) & (v.file != 0)
+    vma = pick(np.flatnonzero(able), "a VMA without anonymous pages", 20)
+    return Planted((add(s, _anon_pgoff(s, vma), 3, 4),), ("vma-anon-offset-wrong",), None)
+
+
+@fault
+def two_offsets_of_an_anonymous_vma_apart(s: Snapshot) -> Planted:
+    v = s.vmas
+    vma = pick(np.flatnonzero((v.anon_vma != 0) & quiet_mms(s)[v.mm_idx] & (v.file == 0) & (v.ops == 0)), "a VMA", 9)
+    assert _anon_pgoff(s, vma)
+    return Planted((add(s, vma_word(s, vma, "vm_pgoff"), 1),), ("vma-anon-offset-wrong",), None)
