@@ -36,6 +36,7 @@ from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
 from inspector.target import Target
 from inspector.walk.census import Census, take_census
 from inspector.walk.compound import compound_wrong, count_tails
+from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.in_flight import InFlight, find_in_flight
 from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
@@ -205,6 +206,11 @@ class Snapshot:
     def tables(self) -> PageTables:
         """One row a page table."""
         return self._walk.tables
+
+    @cached_property
+    def deposits(self) -> Deposits:
+        """Page tables deposited for huge PMDs, and the rings that they hang in."""
+        return read_deposits(self.layout, self.pages, self.tables)
 
     @cached_property
     def tables_complete(self) -> bool:

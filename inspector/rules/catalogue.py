@@ -179,7 +179,7 @@ _LINES: tuple[tuple[int, str, str, str, str], ...] = (
     ),
     (89, E, "no page tables without owner", "", "later: those that wait for RCU must be told apart"),
     (90, E, "sharers of a page table", "hugetlb-share-count-wrong", ""),
-    (91, E, "deposited page tables", "pgtables-bytes-mismatch", "partly: by their number in each mm"),
+    (91, E, "deposited page tables", "deposited-tables-mismatch deposit-list-damaged", ""),
     (92, E, "huge entries are aligned", "huge-entry-misfit", ""),
     (93, E, "mms with swap entries are on mmlist", "mm-with-swap-not-listed", ""),
     (94, E, "both halves under page table isolation agree", "", "later"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.arch.base import MIGRATION_KINDS, Level
+from inspector.arch.base import Level
 from inspector.columns import I64, AnyArray, Mask
 from inspector.layout.flags import (
     VM_EXEC,
@@ -20,12 +20,11 @@ from inspector.layout.flags import (
     VM_WIPEONFORK,
     VM_WRITE,
 )
-from inspector.rules.anon_vmas_map import in_anonymous_vma
+from inspector.rules.deposits import deposits_due
 from inspector.rules.lost_vmas import lost_in, vmas_leave
 from inspector.rules.registry import Violations, nothing, rule
 from inspector.rules.windows import mm_in_flight
 from inspector.snapshot import Snapshot
-from inspector.walk.census import Sort
 
 
 def _vma_violations(s: Snapshot, bad: Mask, observed: dict[str, AnyArray], expected: dict[str, AnyArray]) -> Violations:
@@ -209,6 +208,7 @@ def pgtables_bytes_mismatch(s: Snapshot) -> Violations:
         int((~s.mm_tables_complete).sum()),
         "page tables of some processes are missing" if not s.mm_tables_complete.all() else "",
         facts={"tables": tables[rows], "deposited": deposited[rows]},
+        claims=(("mm_tables", rows),),
         # Tables are deposited for the huge zero folio as well: where it is not known for one, they look too many.
         depends=(("mm", rows), ("huge_zero", np.zeros(len(rows), np.int64))),
         transient=(s.mm_in_motion | mm_in_flight(s))[rows],
@@ -223,18 +223,8 @@ def page_table_pages(s: Snapshot) -> I64:
 
 def _table_pages(s: Snapshot) -> tuple[I64, I64]:
     """PTE, PMD and PUD tables reached from each mm, and tables deposited for its huge PMDs."""
-    t, m, n = s.tables, s.mappings, len(s.mms)
+    t, n = s.tables, len(s.mms)
     tables = np.bincount(t.mm_idx[t.level <= Level.PUD], minlength=n)
-    huge = m.level == Level.PMD
-    zero = huge & (s.census.sort == Sort.ZERO)
-    head = np.maximum(s.census.head_row, 0)
-    folio = s.folio_of_page[head]
-    own = huge & (s.census.sort == Sort.NORMAL) & (folio >= 0)
-    if len(s.folios):
-        anon = s.folios.is_anon[np.maximum(folio, 0)] | in_anonymous_vma(s)
-        own &= ~s.folios.is_hugetlb[np.maximum(folio, 0)] & anon
-    standing = (s.nonpresent.level == Level.PMD) & np.isin(s.nonpresent.kind, np.array(MIGRATION_KINDS, np.uint8))
-    if len(s.vmas):
-        standing &= ~(s.vmas.is_hugetlb[np.maximum(s.nonpresent.vma_idx, 0)] & (s.nonpresent.vma_idx >= 0))
-    deposited = np.bincount(m.mm_idx[zero | own], minlength=n) + np.bincount(s.nonpresent.mm_idx[standing], minlength=n)
-    return tables, deposited
+    mapped, standing = deposits_due(s)
+    deposited = np.bincount(s.mappings.mm_idx[mapped], minlength=n)
+    return tables, deposited + np.bincount(s.nonpresent.mm_idx[standing], minlength=n)
