@@ -30,6 +30,7 @@ from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
 from inspector.tables.slabs import cache_objects
 from inspector.tables.stacks import Stacks, build_stacks
 from inspector.tables.swap import Swap, build_swap
+from inspector.tables.swap_clusters import Clusters, build_clusters
 from inspector.tables.tasks import Tasks, build_tasks, tasks_being_dumped
 from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
@@ -395,6 +396,13 @@ class Snapshot:
         swap = build_swap(self.layout, self.files, referred_entries(self.layout, self.nonpresent, self.files))
         self.missing.add("swap devices", swap.unreadable)
         return swap
+
+    @cached_property
+    def swap_clusters(self) -> Clusters:
+        """Clusters of the swap devices and the lists that they are on."""
+        clusters = build_clusters(self.layout, self.swap)
+        self.missing.add("swap clusters", clusters.unreadable)
+        return clusters
 
     @cached_property
     def swap_refs(self) -> SwapRefs:

@@ -9,6 +9,7 @@ from inspector.columns import I64, AnyArray
 from inspector.findings import Mapping, Scalar, Subject
 from inspector.rules.buddy import zone_name
 from inspector.rules.node_counters import VMSTAT
+from inspector.rules.swap_clusters import list_names
 from inspector.snapshot import Snapshot
 from inspector.tables.ksm import KINDS
 from inspector.text import clean_bytes
@@ -144,6 +145,8 @@ def subject_of(s: Snapshot, kind: str, row: int) -> Subject:
             return _pool_subject(s, kind, row)
         case "cached_space" | "cache_entry" | "swap_slot" | "swap_device" | "vmstat":
             return _cache_subject(s, kind, row)
+        case "swap_cluster" | "swap_cluster_list":
+            return _cluster_subject(s, kind, row)
         case "free_list" | "zone" | "cpu_list":
             return _zone_subject(s, kind, row)
         case "nonpresent":
@@ -184,6 +187,16 @@ def _cache_subject(s: Snapshot, kind: str, row: int) -> Subject:
         path = file_paths(s.layout, devices.swap_file[row : row + 1])[0]
         return Subject(kind=kind, address=int(devices.addr[row]), name=path)
     return Subject(kind=kind, name=VMSTAT[row])
+
+
+def _cluster_subject(s: Snapshot, kind: str, row: int) -> Subject:
+    """A swap cluster, or a list of them."""
+    clusters, lists, devices = s.swap_clusters.clusters, s.swap_clusters.lists, s.swap.devices
+    if kind == "swap_cluster":
+        device = int(devices.type_[clusters.device_idx[row]])
+        return Subject(kind=kind, address=int(clusters.addr[row]), name=f"type {device} cluster {clusters.number[row]}")
+    device = int(devices.type_[lists.device_idx[row]])
+    return Subject(kind=kind, address=int(lists.addr[row]), name=f"type {device} {list_names(s)[row]}")
 
 
 def _zone_subject(s: Snapshot, kind: str, row: int) -> Subject:

@@ -50,6 +50,28 @@ class Field:
         return Field(self.offset + index * each, each, self.signed)
 
 
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """A bit-field member.
+
+    Attributes:
+        offset: Bytes from the beginning of the struct to the word that holds it.
+        size: Bytes of that word.
+        shift: Bits of the word below it.
+        width: Bits of it.
+    """
+
+    offset: int
+    size: int
+    shift: int
+    width: int
+
+    def column(self, raw: U8) -> AnyArray:
+        """The member of each row of ``raw`` (uint8[n, at least offset + size]): int64."""
+        cut = np.ascontiguousarray(raw[:, self.offset : self.offset + self.size]).view(_DTYPES[self.size, False])[:, 0]
+        return ((cut >> self.shift) & ((1 << self.width) - 1)).astype(np.int64)
+
+
 def _strip(type_: drgn.Type) -> drgn.Type:
     while type_.kind == drgn.TypeKind.TYPEDEF:
         type_ = type_.type
@@ -116,6 +138,17 @@ class Struct:
     def has(self, *paths: str) -> bool:
         """Whether any of the spellings exists."""
         return self.find(*paths) is not None
+
+    def bits(self, name: str) -> Bits | None:
+        """A bit-field member of the struct itself; None when it has none of that name."""
+        if not self._type.has_member(name):
+            return None
+        member = self._type.member(name)
+        if member.bit_field_size is None:
+            return None
+        size = drgn.sizeof(member.type)
+        word = member.bit_offset // (8 * size) * size
+        return Bits(word, size, member.bit_offset - 8 * word, member.bit_field_size)
 
     def _resolve(self, path: str) -> Field | None:
         type_, offset = self._type, 0

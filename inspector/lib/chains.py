@@ -1,4 +1,4 @@
-"""Singly linked lists whose members are all known beforehand, followed by doubling steps instead of one by one."""
+"""Lists whose members are all known beforehand, followed by doubling steps instead of one by one."""
 
 from __future__ import annotations
 
@@ -60,3 +60,37 @@ def _rows(addr: U64, wanted: U64) -> I64:
         return np.zeros(len(wanted), np.int64)
     at = np.minimum(np.searchsorted(addr, wanted), n - 1)
     return np.where((addr[at] == wanted) & (wanted != 0), at, n)
+
+
+def owners_of_nodes(node: U64, after: U64, before: U64, nr_heads: int) -> tuple[I32, Mask]:
+    """Which list each node is on, found backwards, and the nodes whose neighbour does not name them.
+
+    For lists whose nodes are all known beforehand: they are not followed but doubled along, so that a long list costs
+    no more steps than its length has bits.
+
+    Args:
+        node: uint64[n]; addresses, of the list heads first.
+        after: uint64[n]; their next links.
+        before: uint64[n]; their previous ones.
+        nr_heads: How many heads there are.
+
+    Returns:
+        ``(owner, wrong)``: int32[n], -1 for a node whose links lead back to no head; bool[n].
+    """
+    n = len(node)
+    order = np.argsort(node)
+    ordered = node[order]
+
+    def row(address: U64) -> I64:
+        at = np.minimum(np.searchsorted(ordered, address), max(n - 1, 0))
+        return np.where(ordered[at] == address, order[at], -1).astype(np.int64) if n else np.empty(0, np.int64)
+
+    following, behind = row(after), row(before)
+    at = np.arange(n, dtype=np.int64)
+    wrong = (following < 0) | (behind < 0)
+    wrong |= (behind[np.maximum(following, 0)] != at) | (following[np.maximum(behind, 0)] != at)
+    step = np.where(behind < 0, at, behind)
+    step[:nr_heads] = at[:nr_heads]
+    for _ in range(max(n, 2).bit_length()):
+        step = step[step]
+    return np.where(step < nr_heads, step, -1).astype(np.int32), wrong

@@ -258,6 +258,7 @@ WINDOWS: tuple[Window, ...] = (
             " shmem_writepage shmem_writeout shmem_free_swap try_to_unuse unuse_vma unuse_mm __do_sys_swapoff"
             " __do_sys_swapon copy_nonpresent_pte swap_duplicate swap_dup_entry_direct zap_nonpresent_ptes"
             " swap_writeout swap_writepage zswap_store zswap_load scan_swap_map_slots swap_reclaim_full_clusters"
+            " swap_reclaim_work swap_do_scheduled_discard swap_discard_work cluster_alloc_swap_entry"
         ),
         _effects("", "swap page_cache statistic rss"),
         Scope.SYSTEM,

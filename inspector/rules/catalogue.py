@@ -239,12 +239,13 @@ _LINES: tuple[tuple[int, str, str, str, str], ...] = (
         123,
         G,
         "swap slots in use",
-        "swap-inuse-mismatch swap-free-mismatch",
-        "partly: counts and lists of swap clusters are not looked at",
+        "swap-inuse-mismatch swap-free-mismatch swap-cluster-count-mismatch swap-cluster-misplaced"
+        " swap-cluster-list-damaged",
+        "",
     ),
     (124, G, "exclusive swap entries", "exclusive-swap-entry-shared", ""),
     (125, G, "used slots have users", "swap-slot-held-by-nobody", ""),
-    (126, G, "extended counts of slots", "swap-count-low swap-count-high", "partly: by the counts that they carry"),
+    (126, G, "extended counts of slots", "swap-extended-count-wrong swap-count-low swap-count-high", ""),
     (127, G, "shmem pages in swap", "shmem-swapped-mismatch", ""),
     (128, G, "lazily freed folios are not in swap", "lazyfree-in-swapcache", ""),
     (

@@ -35,6 +35,8 @@ SubjectKind = Literal[
     "cache_entry",
     "swap_slot",
     "swap_device",
+    "swap_cluster",
+    "swap_cluster_list",
     "vmstat",
     "free_list",
     "zone",

@@ -13,7 +13,8 @@ from inspector.snapshot import Snapshot
 from inspector.tables.swap_devices import SWP_HIBERNATION, SWP_WRITEOK
 
 
-def _unread(s: Snapshot) -> tuple[int, str]:
+def unread_slots(s: Snapshot) -> tuple[int, str]:
+    """How many devices have slots that are not in the dump, and a sentence about it."""
     missing = s.swap.unreadable
     return missing, "slots of some swap devices are not in the dump" if missing else ""
 
@@ -52,7 +53,7 @@ def swap_entry_without_slot(s: Snapshot) -> Violations:
     bad = (slot >= 0) & slots.is_bad[np.maximum(slot, 0)] if len(slots) else np.zeros(len(mine), np.bool_)
     rows = users.nonpresent_row[mine[(slot < 0) | bad]]
     names = np.where(bad[(slot < 0) | bad], "a bad slot", "no slot of a device in use")
-    missing, why = _unread(s)
+    missing, why = unread_slots(s)
     return Violations(
         "nonpresent",
         rows,
@@ -123,7 +124,7 @@ def _overwritten(s: Snapshot, rows: I64) -> I64:
 
 def _counts(s: Snapshot, rows: I64, transient: Mask) -> Violations:
     slots, refs = s.swap.slots, s.swap_refs
-    missing, why = _unread(s)
+    missing, why = unread_slots(s)
     return Violations(
         "swap_slot",
         rows,
@@ -191,7 +192,7 @@ def shmem_swap_slot_mismatch(s: Snapshot) -> Violations:
     wrong = (slots.is_shmem != (refs.shmem_refs > 0)) | (refs.shmem_refs > 1)
     wrong |= slots.is_shmem & (refs.pte_refs > 0)
     rows = np.flatnonzero(known & wrong)
-    missing, why = _unread(s)
+    missing, why = unread_slots(s)
     return Violations(
         "swap_slot",
         rows,
@@ -216,14 +217,33 @@ def _used(s: Snapshot) -> I64:
     return np.bincount(slots.device_idx[slots.in_use], minlength=len(s.swap.devices)).astype(np.int64)
 
 
-def _odd_slot(s: Snapshot) -> I64:
-    """By device a slot whose use is in doubt: free but referred to, or in use by nobody; -1 for none."""
+def odd_slots(s: Snapshot) -> I64:
+    """Rows of the slots whose use is in doubt: free but referred to, or in use by nobody."""
     slots, refs = s.swap.slots, expected_counts(s) + s.swap_refs.shmem_refs
-    odd = (~slots.in_use & (refs > 0)) | (slots.in_use & (refs == 0) & ~slots.has_cache)
-    rows = np.flatnonzero(odd)[::-1]
+    unused = slots.in_use & (refs == 0) & (slots.cache_pfn < 0) & ~slots.set_aside
+    return np.flatnonzero((~slots.in_use & (refs > 0)) | unused)
+
+
+def _odd_slot(s: Snapshot) -> I64:
+    """By device a slot whose use is in doubt; -1 for none."""
+    slots, rows = s.swap.slots, odd_slots(s)[::-1]
     out = np.full(len(s.swap.devices), -1, np.int64)
     out[slots.device_idx[rows]] = rows
     return out
+
+
+def _miscounted_cluster(s: Snapshot, used: I64, usable: I64) -> I64:
+    """By device the first cluster that counts other slots than it has, if the device counts as many too many; or -1.
+
+    Then slots were overwritten behind the back of both counts.
+    """
+    clusters, devices = s.swap_clusters.clusters, s.swap.devices
+    off = clusters.count - clusters.used - clusters.beyond
+    rows = np.flatnonzero(off)[::-1]
+    total = np.bincount(clusters.device_idx, weights=off, minlength=len(devices)).astype(np.int64)
+    out = np.full(len(devices), -1, np.int64)
+    out[clusters.device_idx[rows]] = rows
+    return np.where((devices.inuse - used) - (devices.pages - usable) == total, out, -1)
 
 
 @rule("swap-inuse-mismatch", group="swap", invariant="W3", rank=86)
@@ -240,19 +260,19 @@ def swap_inuse_mismatch(s: Snapshot) -> Violations:
     devices, slots = s.swap.devices, s.swap.slots
     used = _used(s)
     bad = np.bincount(slots.device_idx[slots.is_bad], minlength=len(devices)).astype(np.int64)
-    able = _devices(s)
-    rows = able[(devices.inuse[able] != used[able]) | (devices.pages[able] != (devices.max - bad)[able])]
-    missing, why = _unread(s)
+    able, usable = _devices(s), devices.max - bad
+    rows = able[(devices.inuse[able] != used[able]) | (devices.pages[able] != usable[able])]
+    missing, why = unread_slots(s)
     return Violations(
         "swap_device",
         rows,
         {"inuse_pages": devices.inuse[rows], "pages": devices.pages[rows]},
-        {"inuse_pages": used[rows], "pages": (devices.max - bad)[rows]},
+        {"inuse_pages": used[rows], "pages": usable[rows]},
         len(able),
         missing,
         why,
         claims=(("swap_device", rows),),
-        depends=(("swap_slot", _odd_slot(s)[rows]),),
+        depends=(("swap_slot", _odd_slot(s)[rows]), ("swap_cluster", _miscounted_cluster(s, used, usable)[rows])),
         transient=devices.locked[rows],
     )
 
@@ -273,7 +293,7 @@ def swap_free_mismatch(s: Snapshot) -> Violations:
     total = s.layout.variable("total_swap_pages")
     free = s.layout.variable("nr_swap_pages")
     if total is None or free is None or not len(written) or not s.swap.whole[devices.in_use].all():
-        missing, why = _unread(s)
+        missing, why = unread_slots(s)
         return Violations("swap_device", np.empty(0, np.int64), {}, {}, 0, missing, why)
     pages, left = int(devices.pages[written].sum()), int((devices.pages - _used(s))[written].sum())
     rows: I64 = written[:1] if (total, free) != (pages, left) else written[:0]

@@ -247,6 +247,10 @@ def _things(s: Snapshot, found: Violations, heads: I64) -> U64:
             return s.ksm.nodes.addr[rows]
         case "swap_device":
             return s.swap.devices.addr[rows]
+        case "swap_cluster":
+            return s.swap_clusters.clusters.addr[rows]
+        case "swap_cluster_list":
+            return s.swap.devices.addr[s.swap_clusters.lists.device_idx[rows]]
         case _:
             return np.zeros(len(rows), np.uint64)
 

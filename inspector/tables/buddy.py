@@ -15,8 +15,8 @@ from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
+from inspector.lib.chains import owners_of_nodes
 from inspector.lib.list import walk_lists
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.locks import held
 from inspector.tables.node_stats import nodes
 from inspector.tables.pages import Pages
@@ -229,7 +229,7 @@ def _blocks(layout: Layout, pages: Pages, lists: FreeLists) -> tuple[FreeBlocks,
         ]
     )
     node = np.concatenate([lists.addr, own + np.uint64(link.offset)])
-    owner, wrong = _owners(node, words[:, 0], words[:, 1], len(lists))
+    owner, wrong = owners_of_nodes(node, words[:, 0], words[:, 1], len(lists))
     damaged, first = np.zeros(len(lists), np.bool_), np.zeros(len(lists), np.uint64)
     bad = np.flatnonzero(wrong)
     mine = bad[owner[bad] >= 0]
@@ -238,37 +238,6 @@ def _blocks(layout: Layout, pages: Pages, lists: FreeLists) -> tuple[FreeBlocks,
     blocks = FreeBlocks(rows, private.column(raw.bytes).astype(np.int64), owner[len(lists) :])
     told = FreeLists(lists.addr, lists.zone_idx, lists.order, lists.migratetype, lists.nr_free, damaged, first)
     return blocks, told, int((~raw.valid).sum()) + int((~heads.valid).sum())
-
-
-def _owners(node: U64, after: U64, before: U64, nr_heads: int) -> tuple[I32, Mask]:
-    """Which list each node is on, found backwards, and the nodes whose neighbour does not name them.
-
-    Args:
-        node: uint64[n]; addresses, of the list heads first.
-        after: uint64[n]; their next links.
-        before: uint64[n]; their previous ones.
-        nr_heads: How many heads there are.
-
-    Returns:
-        ``(owner, wrong)``: int32[n], -1 for a node whose links lead back to no head; bool[n].
-    """
-    n = len(node)
-    order = np.argsort(node)
-    ordered = node[order]
-
-    def row(address: U64) -> I64:
-        at = rows_of(ordered, address)
-        return np.where(at >= 0, order[np.maximum(at, 0)], -1).astype(np.int64)
-
-    following, behind = row(after), row(before)
-    at = np.arange(n, dtype=np.int64)
-    wrong = (following < 0) | (behind < 0)
-    wrong |= (behind[np.maximum(following, 0)] != at) | (following[np.maximum(behind, 0)] != at)
-    step = np.where(behind < 0, at, behind)
-    step[:nr_heads] = at[:nr_heads]
-    for _ in range(max(n, 2).bit_length()):
-        step = step[step]
-    return np.where(step < nr_heads, step, -1).astype(np.int32), wrong
 
 
 def _cpu_lists(layout: Layout, pages: Pages, zones: Zones, raw: AnyArray) -> tuple[CpuLists, I64, I32, int]:

@@ -25,6 +25,7 @@ class SwapSlots(Table):
         offset: int64.
         raw: uint64; the swap_map byte, or the word of the swap table; 0 for a free slot.
         count: int64; references as stored, continuations added; -1 when they cannot be read, 0 for shmem's before 6.18.
+        extended: int64; the slot's entry in the extend table of its cluster, 0 where there is none, -1 unreadable.
         is_bad: bool; never to be used.
         is_shmem: bool; owned by shmem, without a count (SWAP_MAP_SHMEM).
         has_cache: bool; said to be in the swap cache (SWAP_HAS_CACHE, or the table names a folio).
@@ -38,6 +39,7 @@ class SwapSlots(Table):
     offset: I64
     raw: U64
     count: I64
+    extended: I64
     is_bad: Mask
     is_shmem: Mask
     has_cache: Mask
@@ -127,6 +129,7 @@ def _device_slots(layout: Layout, devices: SwapDevices, row: int, others: U64) -
     if in_table is not None:
         at = np.searchsorted(offset, in_table.offset)
         slots.raw[at], slots.count[at], slots.cache_pfn[at] = in_table.word, in_table.count, in_table.pfn
+        slots.extended[at] = in_table.extended
         slots.is_bad[at], slots.is_zero[at], slots.has_cache[at] = in_table.is_bad, in_table.is_zero, in_table.pfn >= 0
     if in_map is not None:
         at = np.searchsorted(offset, in_map.offset)
@@ -152,6 +155,7 @@ def _blank(devices: SwapDevices, row: int, offset: I64) -> SwapSlots:
         offset=offset,
         raw=np.zeros(n, np.uint64),
         count=np.zeros(n, np.int64),
+        extended=np.zeros(n, np.int64),
         is_bad=no(),
         is_shmem=no(),
         has_cache=no(),
@@ -164,4 +168,4 @@ def _blank(devices: SwapDevices, row: int, offset: I64) -> SwapSlots:
 def _no_slots() -> SwapSlots:
     none, no = np.empty(0, np.int64), np.empty(0, np.bool_)
     word = none.astype(np.uint64)
-    return SwapSlots(word, none, none, word, none, no, no, no, none, no, no)
+    return SwapSlots(word, none, none, word, none, none, no, no, no, none, no, no)

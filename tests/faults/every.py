@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.faults import (
     cache_catalogue,
     catalogue,
+    cluster_catalogue,
     counter_catalogue,
     cow_catalogue,
     loop_catalogue,
@@ -25,6 +26,7 @@ FAMILIES = (
     ("Reverse maps", rmap_catalogue),
     ("Copy-on-write, pins, zero and poisoned pages", cow_catalogue),
     ("Swap and migration", swap_catalogue),
+    ("Swap clusters", cluster_catalogue),
     ("Page cache", cache_catalogue),
     ("hugetlb and KSM", pool_catalogue),
     ("What races leave behind", state_catalogue),
@@ -37,20 +39,29 @@ FAMILIES = (
 CATALOGUE: dict[str, Plant] = catalogue.CATALOGUE
 
 _NO_COUNT = "this kernel keeps no such count"
+_NO_EXTENDED = "extend tables"
+_NO_HOMES = "lists of clusters in use"
 _NO_TYPES = "lists that follow the types of page blocks"
 _NO_OFFSET = "an offset for anonymous pages of its own"
 
 ABSENT: dict[str, dict[str, str]] = {
     "6.1": {
+        "cluster-kept-for-another-order": _NO_HOMES,
+        "continued-count-too-high": _NO_EXTENDED,
+        "count-continued-that-is-not-full": _NO_EXTENDED,
         "entirely-mapped-bit-turned": _NO_COUNT,
         "free-block-on-the-list-of-another-type": _NO_TYPES,
         "free-block-on-the-list-of-isolated-ones": _NO_TYPES,
+        "free-cluster-with-a-swap-table": "swap tables",
+        "full-count-continued-below-its-maximum": _NO_EXTENDED,
+        "full-count-without-an-extend-table": _NO_EXTENDED,
         "hugetlb-folio-with-a-mapped-pages-word": _NO_COUNT,
         "large-mapcount-raised": _NO_COUNT,
         "mm-id-given-to-nobody": _NO_COUNT,
         "mm-id-of-two-processes": "mm ids",
         "mm-id-slot-raised": _NO_COUNT,
         "nr-pages-mapped-raised": _NO_COUNT,
+        "partly-used-cluster-marked-as-full": _NO_HOMES,
         "poisoned-page-still-mapped": "PG_hwpoison",
         "poisoned-subpage-still-mapped": "PG_hwpoison",
         "shared-flag-left-on-an-unmapped-folio": _NO_COUNT,
@@ -62,7 +73,12 @@ ABSENT: dict[str, dict[str, str]] = {
         "zero-pages-of-ksm-miscounted": "a count of KSM's zero pages",
     },
     "6.12": {
+        "continued-count-too-high": _NO_EXTENDED,
+        "count-continued-that-is-not-full": _NO_EXTENDED,
         "double-map-flag-turned": "PG_double_map",
+        "free-cluster-with-a-swap-table": "swap tables",
+        "full-count-continued-below-its-maximum": _NO_EXTENDED,
+        "full-count-without-an-extend-table": _NO_EXTENDED,
         "mm-id-given-to-nobody": _NO_COUNT,
         "mm-id-of-two-processes": "mm ids",
         "mm-id-slot-raised": _NO_COUNT,
@@ -73,6 +89,7 @@ ABSENT: dict[str, dict[str, str]] = {
     },
     "7.3": {
         "double-map-flag-turned": "PG_double_map",
+        "swap-map-byte-of-a-free-slot-set": "a mark: a swap table names the folio",
         "swap-slot-marked-as-cached": "a mark: a swap table names the folio",
     },
 }

@@ -11,6 +11,7 @@ from inspector.rules.registry import all_rules
 from inspector.tables.files import SHMEM
 from inspector.tables.vmalloc import vmalloc_pfns
 from inspector.walk.swap_view import find_slot, slot_exists, slot_users, swap_devices
+from tests.faults.cluster_catalogue import extended
 from tests.faults.overlay import (
     Patch,
     add,
@@ -24,7 +25,6 @@ from tests.faults.overlay import (
 )
 from tests.faults.overlay import sound as sound_snapshot
 from tests.faults.swap_plants import (
-    cluster_address,
     count_changed,
     entry_changed,
     has_table,
@@ -217,12 +217,8 @@ def test_count_in_an_extend_table(path: str) -> None:
     if not has_table(s):
         pytest.skip("no swap tables")
     row = int(slots_used_by(s, users=1, cached=False)[0])
-    slots = s.swap.slots
-    offset = int(slots.offset[row])
-    table = s.layout.memory.direct_map_base + (int(s.pages.memmap.pfns_of_rows(s.buddy_pages[:1])[0]) << 12)
-    cluster = cluster_address(s, int(slots.device_idx[row]), offset, "extend_table")
-    extended = put(s, cluster, table), put(s, table + 4 * (offset % 512), 21, 4)
-    assert planted(path, count_changed(s, row, 14), *extended).swap.slots.count[row] == 21
+    slots = planted(path, *extended(s, row, 21)).swap.slots
+    assert slots.count[row] == slots.extended[row] == 21
 
 
 def test_senseless_device(path: str) -> None:
