@@ -21,6 +21,7 @@ from inspector.tables.folios import Folios, build_folios, settle_page_mapcount
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.ksm import Ksm, build_ksm
+from inspector.tables.mm_holders import MmHolders, build_mm_holders
 from inspector.tables.mms import Mms, build_mms
 from inspector.tables.mmu_gather import Gathered, read_gathers
 from inspector.tables.open_files import OpenFiles, read_open_files
@@ -365,6 +366,13 @@ class Snapshot:
         uffd = build_uffd(self.layout, self.mms, self.vmas)
         self.missing.add("userfaultfd contexts", uffd.unreadable)
         return uffd
+
+    @cached_property
+    def mm_holders(self) -> MmHolders:
+        """Who keeps mms from being freed beside their users."""
+        holders, missing = build_mm_holders(self.layout, self.tasks, self.ksm, self.uffd)
+        self.missing.add("holders of mms", missing)
+        return holders
 
     @cached_property
     def hugetlb(self) -> Hugetlb:

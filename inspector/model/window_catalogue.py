@@ -246,6 +246,13 @@ WINDOWS: tuple[Window, ...] = (
         seen=True,
     ),
     Window(
+        "W27",
+        "KSM or khugepaged: an mm listed, its reference not yet taken",
+        named("__ksm_enter ksm_madvise ksm_enable_merge_any __khugepaged_enter khugepaged_enter_vma"),
+        _effects("", "mm_count"),
+        Scope.MM,
+    ),
+    Window(
         "W16",
         "swap: a slot taken or given back, not yet or no longer in the cache",
         named(

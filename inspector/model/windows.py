@@ -36,6 +36,8 @@ class Effect(Enum):
     SWAP = "swap slots"
     KSM = "KSM"
     HUGETLB = "hugetlb"
+    MM_COUNT = "references of mms"
+    """mm_count against those who hold an mm."""
     PAGES = "struct pages"
     """Heads, tails and sizes of compound pages, free pages."""
 

@@ -9,10 +9,8 @@ from inspector.columns import AnyArray
 from inspector.rules.registry import Violations, nothing, rule
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of
+from inspector.tables.mm_holders import KINDS, PF_KTHREAD
 from inspector.tables.mms import static_mms
-
-_PF_KTHREAD = np.uint32(0x00200000)
-"""include/linux/sched.h: a kernel thread, which may have borrowed its mm (kthread_use_mm())."""
 
 
 @rule("mm-not-an-mm", group="mm-lives", invariant="V2", rank=0)
@@ -54,7 +52,7 @@ def mm_users_low(s: Snapshot) -> Violations:
     Look further: folioscope ps; folioscope vmas PID
     """
     mms, tasks = s.mms, s.tasks
-    own = rows_of(mms.addr, tasks.mm[(tasks.flags & _PF_KTHREAD) == 0])
+    own = rows_of(mms.addr, tasks.mm[(tasks.flags & PF_KTHREAD) == 0])
     threads = np.bincount(own[own >= 0], minlength=len(mms))
     rows = np.flatnonzero(mms.users < threads)
     return Violations(
@@ -63,6 +61,37 @@ def mm_users_low(s: Snapshot) -> Violations:
         {"mm_users": mms.users[rows]},
         {"at_least": threads[rows]},
         len(mms),
+    )
+
+
+@rule("mm-count-low", group="mm-lives", invariant="V2", rank=12, exactness="bound")
+def mm_count_low(s: Snapshot) -> Violations:
+    """An mm has fewer references than those who are known to hold it.
+
+    True:  mm_count is at least one for all users together (mm_users above 0), one for each CPU that runs a kernel
+           thread or idles on its page tables (lazy TLB), one for each kernel thread that borrows it, and one each for
+           KSM's and khugepaged's slot and for each userfaultfd that watches it. Readers of /proc, io_uring and others
+           may hold more.
+    Why:   include/linux/sched/mm.h, mmgrab() and mmdrop(); kernel/sched/core.c, context_switch(); mm/ksm.c,
+           __ksm_enter(); mm/khugepaged.c, __khugepaged_enter(); fs/userfaultfd.c.
+    Then:  the mm_struct and its top page table are freed while a CPU runs on it or a scan goes through it.
+    Silent when: KSM or khugepaged has just listed the mm and not yet counted it. A CPU in the middle of a context
+           switch, where the reference is handed on, is not looked at.
+    Look further: folioscope ps; folioscope ksm
+    """
+    mms, holders = s.mms, s.mm_holders
+    of = rows_of(mms.addr, holders.mm)
+    each = [np.bincount(of[(of >= 0) & (holders.kind == kind)], minlength=len(mms)) for kind in range(len(KINDS))]
+    needed = (mms.users > 0) + np.sum(each, axis=0)
+    rows = np.flatnonzero(mms.count < needed)
+    return Violations(
+        "mm",
+        rows,
+        {"mm_count": mms.count[rows]},
+        {"at_least": needed[rows]},
+        len(mms),
+        facts={"mm_users": mms.users[rows], **{name: n[rows] for name, n in zip(KINDS, each, strict=True)}},
+        transient=(mms.locked | mms.read_locked)[rows],
     )
 
 

@@ -15,9 +15,17 @@ _ANY = ("*",)
 """Anything missing at all: these rules draw on most tables."""
 
 _HOLDERS = frozenset(
-    ("per-CPU batches", "kernel stacks", "open files", "pipes", "io_uring buffers", "zones and free lists")
+    (
+        "per-CPU batches",
+        "kernel stacks",
+        "open files",
+        "pipes",
+        "io_uring buffers",
+        "zones and free lists",
+        "holders of mms",
+    )
 )
-"""Only the ledger of references and the rules of free memory draw on these."""
+"""Only the ledger of references, the rules of free memory and lower bounds draw on these."""
 
 _OF_GROUP: dict[str, tuple[str, ...]] = {
     "anon-rmap": (*_VMAS, "struct pages", "anon_vmas and chains"),

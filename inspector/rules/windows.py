@@ -91,6 +91,7 @@ _BY_SLUG = {
     "large-mapcount-mismatch": Effect.LARGE,
     "cache-counters-mismatch": Effect.STATISTIC,
     "node-mapped-mismatch": Effect.STATISTIC,
+    "mm-count-low": Effect.MM_COUNT,
 }
 _BY_GROUP = {
     "mapcount": Effect.PAGE,
@@ -129,6 +130,7 @@ _BY_STACK_ALONE = frozenset(
         Effect.TABLES,
         Effect.VMAS,
         Effect.STATISTIC,
+        Effect.MM_COUNT,
     }
 )
 """What moves under page-table locks or none, so that a task in the right window is evidence enough. Anything else must

@@ -104,7 +104,7 @@ def build_mms(layout: Layout, tasks: Tasks, slots: U64, *, whole: bool) -> tuple
     sane &= (pgd >= base) & layout.memmap.valid(pfn)
     # A free slot of the cache keeps its last mm_count, which is 0 (kernel/fork.c, __mmdrop()).
     is_named = np.isin(addr, named)
-    keep = raw.valid & (count > 0) & (sane | is_named)
+    keep = raw.valid & (is_named | (sane & (count > 0)))
     missing = int((~raw.valid & is_named).sum())
     mms = _decode(layout, struct, tasks, addr[keep], raw.bytes[keep], np.where(sane, pfn, -1)[keep])
     return mms.take(~_mere_copies(mms)), missing

@@ -8,6 +8,8 @@ from inspector.arch.base import Kind
 from inspector.columns import I64
 from inspector.layout.flags import VM_WIPEONFORK
 from inspector.snapshot import Snapshot
+from inspector.tables.anon_vmas import rows_of
+from inspector.tables.mm_holders import KHUGEPAGED, KSM, LAZY, UFFD
 from tests.faults.catalogue import fault
 from tests.faults.overlay import Patch, add, entry_xor, pfn_of, put
 from tests.faults.plants import MissingError, Planted, pick, small_anon, small_file
@@ -55,6 +57,46 @@ def users_of_a_threaded_mm_dropped_once_too_often(s: Snapshot) -> Planted:
 def last_user_of_an_mm_dropped_while_it_runs(s: Snapshot) -> Planted:
     mm = pick(np.flatnonzero(quiet_mms(s) & (s.mms.users == 1)), "a quiet process", 6)
     return Planted((put(s, _mm_field(s, mm, "mm_users.counter"), 0, 4),), ("mm-users-low",), None)
+
+
+def _exactly_held(s: Snapshot, *kinds: int) -> I64:
+    """Mms with no reference beyond those of their users and holders, among these one of each kind."""
+    of = rows_of(s.mms.addr, s.mm_holders.mm)
+    held = np.bincount(of[of >= 0], minlength=len(s.mms))
+    wanted = (s.mms.users > 0) & (s.mms.count == held + 1)
+    for kind in kinds:
+        wanted &= np.bincount(of[(of >= 0) & (s.mm_holders.kind == kind)], minlength=len(s.mms)) > 0
+    return np.flatnonzero(wanted)
+
+
+@fault
+def reference_of_khugepaged_lost(s: Snapshot) -> Planted:
+    mm = pick(_exactly_held(s, KHUGEPAGED), "a process that khugepaged scans", 3)
+    return Planted((add(s, _mm_field(s, mm, "mm_count.counter"), -1, 4),), ("mm-count-low",), None)
+
+
+@fault
+def reference_of_ksm_lost(s: Snapshot) -> Planted:
+    mm = pick(_exactly_held(s, KSM), "a process that KSM scans", 2)
+    return Planted((add(s, _mm_field(s, mm, "mm_count.counter"), -1, 4),), ("mm-count-low",), None)
+
+
+@fault
+def reference_of_a_userfaultfd_lost(s: Snapshot) -> Planted:
+    mm = pick(_exactly_held(s, UFFD), "a process that a userfaultfd watches", 1)
+    return Planted((add(s, _mm_field(s, mm, "mm_count.counter"), -1, 4),), ("mm-count-low",), None)
+
+
+@fault
+def mm_that_a_cpu_idles_on_dropped(s: Snapshot) -> Planted:
+    mm = pick(_exactly_held(s, LAZY), "a process whose page tables a CPU idles on")
+    return Planted((put(s, _mm_field(s, mm, "mm_count.counter"), 1, 4),), ("mm-count-low",), None)
+
+
+@fault
+def last_reference_of_a_running_mm_dropped(s: Snapshot) -> Planted:
+    mm = pick(_exactly_held(s), "a process", 12)
+    return Planted((put(s, _mm_field(s, mm, "mm_count.counter"), 0, 4),), ("mm-count-low",), None)
 
 
 @fault
