@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Protocol
 
-from inspector.columns import U8, U16, U64, Mask
+from inspector.columns import I64, U8, U16, U64, Mask
 
 
 class Level(IntEnum):
@@ -105,6 +105,15 @@ class Arch(Protocol):
 
     def table_flags_wrong(self, level: Level, entries: U64) -> Mask:
         """Which table entries of user space carry other flags than the kernel writes (pmd_bad() and its kin)."""
+
+    def isolated(self, entries: U64) -> Mask:
+        """Which top-level entries of user space are as a kernel with page-table isolation keeps its own."""
+
+    def user_top_pfn(self, pfns: I64) -> I64:
+        """Page frame of the top table that user mode runs on under page-table isolation, by that of the kernel's."""
+
+    def user_top_wrong(self, kernel: U64, user: U64) -> Mask:
+        """Which top-level entries of user space do not agree with their twins in the table that user mode runs on."""
 
     def leaf_pfn(self, level: Level, entries: U64) -> U64:
         """First page frame number of each leaf entry."""

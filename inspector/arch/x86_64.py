@@ -12,7 +12,7 @@ import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Bit, Kind, Level, LevelShape
 from inspector.arch.swapentry import SwapTypes
-from inspector.columns import U8, U16, U64, AnyArray, Mask
+from inspector.columns import I64, U8, U16, U64, AnyArray, Mask
 
 PRESENT = np.uint64(1 << 0)
 RW = np.uint64(1 << 1)
@@ -148,6 +148,23 @@ class X86_64:  # noqa: N801  (the kernel's spelling)
         if level == top:
             ignored |= NX
         return ((entries ^ _PAGE_TABLE) & ~ignored) != 0
+
+    def isolated(self, entries: U64) -> Mask:
+        """Which top-level entries of user space a kernel with PTI keeps: no execution (__pti_set_user_pgtbl())."""
+        want = PRESENT | USER | NX
+        return _test(entries, want, np.equal, want)
+
+    def user_top_pfn(self, pfns: I64) -> I64:
+        """The table behind the kernel's: both are one block of two pages (kernel_to_user_pgdp())."""
+        return pfns | 1
+
+    def user_top_wrong(self, kernel: U64, user: U64) -> Mask:
+        """Which entries differ by more than the kernel's NX, or may not be executed by user mode either.
+
+        Processors set accessed and dirty bits in one of the two alone.
+        """
+        wanted = np.where((user & (PRESENT | USER)) == (PRESENT | USER), user | NX, user)
+        return (((kernel ^ wanted) & ~_ERRATUM) != 0) | ((user & NX) != 0)
 
     def leaf_pfn(self, level: Level, entries: U64) -> U64:
         """First page frame of each leaf (pte_pfn(), pmd_pfn(), pud_pfn()); meaningless for other entries.

@@ -188,7 +188,7 @@ _LINES: tuple[tuple[int, str, str, str, str], ...] = (
     (91, E, "deposited page tables", "deposited-tables-mismatch deposit-list-damaged", ""),
     (92, E, "huge entries are aligned", "huge-entry-misfit", ""),
     (93, E, "mms with swap entries are on mmlist", "mm-with-swap-not-listed", ""),
-    (94, E, "both halves under page table isolation agree", "", "later"),
+    (94, E, "both halves under page table isolation agree", "user-page-table-differs", ""),
     (
         95,
         E,

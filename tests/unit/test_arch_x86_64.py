@@ -174,6 +174,16 @@ def test_encryption_bit_is_no_part_of_the_address_and_not_reserved() -> None:
     assert wide.leaf_pfn(Level.PTE, u64(0x123456067 | c_bit)).tolist() == [0x123456]
 
 
+def test_top_tables_of_kernel_and_user_mode() -> None:
+    nx, entry = 1 << 63, 0x2472067
+    kernel = np.array([entry | nx, entry | nx, entry | nx, entry, 0, 0, entry | nx, entry | nx, 0x2472063], np.uint64)
+    user = np.array([entry, 0, entry + 0x1000, entry, 0, entry, entry | nx, entry ^ 0x20, 0x2472063], np.uint64)
+    assert NEW.isolated(kernel).tolist() == [True, True, True, False, False, False, True, True, False]
+    wrong = [False, True, True, True, False, True, True, False, False]
+    assert NEW.user_top_wrong(kernel, user).tolist() == wrong
+    assert NEW.user_top_pfn(np.array([0x100, 0x2466])).tolist() == [0x101, 0x2467]
+
+
 def test_protnone_without_pse_above_the_pte_level_is_bad() -> None:
     for level in (Level.PMD, Level.PUD):
         assert kind_of(NEW, level, encode_leaf(0x200, G | A)) == Kind.BAD
