@@ -9,7 +9,7 @@ import numpy as np
 from inspector.columns import I64, U64, Mask, expand_runs
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.rules.registry import Violations, rule
-from inspector.rules.swap_windows import pages_locked, reclaim_in_flight
+from inspector.rules.swap_windows import pages_locked, read_past_cache, reclaim_in_flight
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of
 from inspector.walk.page_cache import folio_pages, page_words
@@ -164,8 +164,8 @@ def swap_slot_held_by_nobody(s: Snapshot) -> Violations:
     Why:   mm/swapfile.c, put_swap_folio() and swap_entries_free(); mm/swap_state.c.
     Then:  the slot is never freed, and who reads it back waits for ever.
     Silent when: the slot lies in a CPU's own cache of slots (mm/swap_slots.c, before 6.15), or some swap-backed folio
-           is locked: a slot is marked before its folio is put in, and longer than it is in; reads from memory devices
-           pass the cache by and mark the slot meanwhile.
+           is locked: a slot is marked before its folio is put in, and longer than it is in; or a page fault reads the
+           slot from a memory device past the cache and marks it meanwhile.
     Look further: folioscope swap ENTRY
     """
     slots = s.swap.slots
@@ -184,5 +184,5 @@ def swap_slot_held_by_nobody(s: Snapshot) -> Violations:
         why,
         claims=(("swap_slot", rows),),
         depends=(("swap_slot", rows),),
-        transient=np.full(len(rows), reclaim_in_flight(s)),
+        transient=read_past_cache(s, rows) | reclaim_in_flight(s),
     )

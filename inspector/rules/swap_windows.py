@@ -9,6 +9,7 @@ from inspector.rules.windows import mm_in_flight
 from inspector.snapshot import Snapshot
 from inspector.tables.files import SHMEM
 from inspector.tables.locks import spinlock_word
+from inspector.tables.swap_devices import SWP_SYNCHRONOUS_IO
 
 
 def tables_locked(s: Snapshot, table_rows: AnyArray) -> Mask:
@@ -45,6 +46,31 @@ def reclaim_in_flight(s: Snapshot) -> bool:
     flags, pages = s.layout.flags, s.pages
     word = flags.mask("locked") | flags.mask("swapbacked")
     return bool((((pages.flags & word) == word) & (pages.type_ == 0) & (pages.refcount > 0)).any())
+
+
+def read_past_cache(s: Snapshot, slots: I64) -> Mask:
+    """Slots that a page fault may be reading without the swap cache, marked as cached meanwhile.
+
+    From devices that answer at once (SWP_SYNCHRONOUS_IO) do_swap_page() in mm/memory.c reads what has one user left
+    into a folio that only it knows: swapcache_prepare() sets the mark, before the folio is allocated (6.1) or after,
+    and swapcache_clear() takes it away when the folio is mapped and unlocked. A task stands in do_swap_page() all the
+    while; where a stack is not known, the mark is all there is.
+    """
+    table = s.swap.slots
+    at_once = (s.swap.devices.flags[table.device_idx[slots]] & np.uint64(SWP_SYNCHRONOUS_IO)) != 0
+    able: Mask = at_once & table.has_cache[slots] & (table.cache_pfn[slots] < 0) & (table.count[slots] <= 1)
+    if s.stacks.incomplete or not able.any():
+        return able
+    frames, functions = s.stacks.frames, s.stacks.functions
+    inside = np.array([name == "do_swap_page" for name in functions], np.bool_)
+    faults = np.unique(frames.task_idx[inside[frames.function]])
+    flight = s.in_flight
+    busy = np.zeros(len(s.mms), np.bool_)
+    for row in np.flatnonzero(np.isin(flight.task_idx, faults)).tolist():
+        busy[flight.mms[row]] = True
+    # The entry is replaced, and its reference given back, before the mark is taken away.
+    alone = (s.swap_refs.pte_refs + s.swap_refs.shmem_refs)[slots] == 0
+    return able & (slots_by_user(s, busy[s.nonpresent.mm_idx])[slots] | (alone & bool(len(faults))))
 
 
 def slots_by_user(s: Snapshot, marked: Mask) -> Mask:

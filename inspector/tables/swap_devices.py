@@ -12,7 +12,7 @@ from inspector.layout.kernel import Layout
 from inspector.memory import CHUNK, HOLE
 from inspector.tables.locks import held
 
-SWP_USED, SWP_WRITEOK, SWP_BLKDEV, SWP_HIBERNATION = 1 << 0, 1 << 1, 1 << 6, 1 << 13
+SWP_USED, SWP_WRITEOK, SWP_BLKDEV, SWP_SYNCHRONOUS_IO, SWP_HIBERNATION = 1 << 0, 1 << 1, 1 << 6, 1 << 12, 1 << 13
 """Flags of a device (include/linux/swap.h), the same from 6.1 to 7.3 where they exist."""
 
 TYPE_SHIFT = np.uint64(58)
