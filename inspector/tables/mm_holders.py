@@ -79,12 +79,10 @@ def _lazy(layout: Layout, tasks: Tasks) -> tuple[U64, U64, int]:
     active, has_active = _words(layout, current + np.uint64(task.field("active_mm").offset))
     running, has_running = _on_cpu(layout, current)
     idling, has_idling = _on_cpu(layout, idle)
-    busy = np.zeros(int(max(cpu.max(initial=0), tasks.cpu.max(initial=0))) + 1, np.int64)
-    here = tasks.on_cpu & (tasks.cpu >= 0) & ~np.isin(tasks.addr, current)
-    np.add.at(busy, tasks.cpu[here], 1)
-    others = busy[cpu.astype(np.int64)] + (idling & (idle != current))
+    leaving = tasks.cpu[tasks.on_cpu & ~np.isin(tasks.addr, current)]
+    switching = np.isin(cpu.astype(np.int64), leaving) | (idling & (idle != current))
     whole = has_mm & has_active & has_running & has_idling
-    lazy = whole & (mm == 0) & running & (others == 0)
+    lazy = whole & (mm == 0) & running & ~switching
     return current[lazy], active[lazy], int((~known | ~also).sum()) + int((~whole).sum())
 
 

@@ -104,7 +104,9 @@ def build_mms(layout: Layout, tasks: Tasks, slots: U64, *, whole: bool) -> tuple
     sane &= (pgd >= base) & layout.memmap.valid(pfn)
     # A free slot of the cache keeps its last mm_count, which is 0 (kernel/fork.c, __mmdrop()).
     is_named = np.isin(addr, named)
-    keep = raw.valid & (is_named | (sane & (count > 0)))
+    # Of a kernel that ran on, a task may have been read before it exited and its mm after.
+    at_once = is_named & np.bool_(not layout.target.ran_on)
+    keep = raw.valid & (at_once | ((count > 0) & (sane | is_named)))
     missing = int((~raw.valid & is_named).sum())
     mms = _decode(layout, struct, tasks, addr[keep], raw.bytes[keep], np.where(sane, pfn, -1)[keep])
     return mms.take(~_mere_copies(mms)), missing
