@@ -47,7 +47,7 @@ class WindowRow(msgspec.Struct, frozen=True):
     state: str
     """As ps has it: R, S, D ..."""
     window: str
-    """Its id in the catalogue, W1 to W26."""
+    """Its id in the catalogue, W1 to W27."""
     title: str
     function: str
     """The innermost function that tells, and how far inside."""
