@@ -23,7 +23,7 @@ from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
 from inspector.tables.mms import Mms, build_mms
-from inspector.tables.mmu_gather import Gathered, read_gathers
+from inspector.tables.mmu_gather import Gathered, Gathers, read_gathers
 from inspector.tables.open_files import OpenFiles, read_open_files
 from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
@@ -42,6 +42,7 @@ from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.in_flight import InFlight, find_in_flight
 from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
+from inspector.walk.lost_tables import LostTables, find_lost_tables
 from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
@@ -425,11 +426,21 @@ class Snapshot:
         return batches
 
     @cached_property
+    def gathers(self) -> Gathers:
+        """Unmapped pages and page tables that wait for a TLB flush."""
+        gathers = read_gathers(self.layout, self.tasks, self.mms)
+        self.missing.add("kernel stacks", gathers.unreadable)
+        return gathers
+
+    @property
     def gathered(self) -> Gathered:
         """Unmapped pages that wait for a TLB flush."""
-        gathered, missing = read_gathers(self.layout, self.tasks, self.mms)
-        self.missing.add("kernel stacks", missing)
-        return gathered
+        return self.gathers.pages
+
+    @cached_property
+    def lost_tables(self) -> LostTables:
+        """Page tables that no address space reaches and nobody is said to hold."""
+        return find_lost_tables(self)
 
     @cached_property
     def open_files(self) -> OpenFiles:

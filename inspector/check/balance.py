@@ -142,6 +142,7 @@ def _changed_kind(s: Snapshot, causes: list[Cause]) -> tuple[dict[int, int], dic
 
 def _balance_page_tables(s: Snapshot, causes: list[Cause], of_folio: dict[int, Cause]) -> None:
     """A lost PMD leaf of an anonymous THP leaves the table deposited for it behind (pgtable_trans_huge_deposit())."""
+    _balance_lost_tables(s, causes)
     found = _of_rule(causes, "pgtables-bytes-mismatch")
     if not found:
         return
@@ -158,7 +159,39 @@ def _balance_page_tables(s: Snapshot, causes: list[Cause], of_folio: dict[int, C
         return
     for cause in found:
         causes.remove(cause)
-        root.add("pgtables-bytes-mismatch")
+        for slug in ("pgtables-bytes-mismatch", *cause.also):
+            root.add(slug)
+
+
+def _balance_lost_tables(s: Snapshot, causes: list[Cause]) -> None:
+    """Tables that hang nowhere are those that a ring of deposited tables lost, or that an mm still counts."""
+    lost = [c for c in _of_rule(causes, "page-table-orphaned") if not c.violations.facts["in_flight"][c.rows[0]]]
+    if not lost:
+        return
+    tables = sum(1 + int(c.violations.facts["tables_below"][row]) for c in lost for row in c.rows)
+    short, damaged = _of_rule(causes, "deposited-tables-mismatch"), _of_rule(causes, "deposit-list-damaged")
+    rings = short + damaged
+    most = sum(_lacking(c) for c in short)
+    # Of a damaged ring nobody knows how many of its tables it still leads to.
+    if rings and most <= tables <= most + sum(int(c.violations.facts["due"][c.rows].sum()) for c in damaged):
+        for cause in lost:
+            causes.remove(cause)
+            rings[0].add("page-table-orphaned")
+        return
+    counted = _of_rule(causes, "pgtables-bytes-mismatch")
+    rows = _rows(counted)
+    excess = (s.mms.pgtables_bytes[rows] >> s.layout.memmap.page_shift) - page_table_pages(s)[rows]
+    if int(excess.sum()) == tables:
+        for cause in counted:
+            causes.remove(cause)
+            for slug in ("pgtables-bytes-mismatch", *cause.also):
+                lost[0].add(slug)
+
+
+def _lacking(cause: Cause) -> int:
+    """Tables that the rings of one cause should have and have not."""
+    v = cause.violations
+    return int((v.expected["deposited"][cause.rows] - v.observed["deposited"][cause.rows]).sum())
 
 
 def _balance_node_counters(s: Snapshot, causes: list[Cause], of_folio: dict[int, Cause]) -> None:

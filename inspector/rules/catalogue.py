@@ -183,7 +183,7 @@ _LINES: tuple[tuple[int, str, str, str, str], ...] = (
         "table-page-not-a-table table-shared-wrongly table-entry-flags-wrong",
         "",
     ),
-    (89, E, "no page tables without owner", "", "later: those that wait for RCU must be told apart"),
+    (89, E, "no page tables without owner", "page-table-orphaned", ""),
     (90, E, "sharers of a page table", "hugetlb-share-count-wrong", ""),
     (91, E, "deposited page tables", "deposited-tables-mismatch deposit-list-damaged", ""),
     (92, E, "huge entries are aligned", "huge-entry-misfit", ""),

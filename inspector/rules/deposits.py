@@ -41,6 +41,14 @@ def deposits_due(s: Snapshot) -> tuple[Mask, Mask]:
     return zero | own, standing
 
 
+def tables_due(s: Snapshot) -> I64:
+    """int64[tables]; how many tables must be deposited with each."""
+    m, n, size = s.mappings, s.nonpresent, len(s.tables)
+    mapped, standing = deposits_due(s)
+    due: I64 = np.bincount(m.table_idx[mapped & m.counted], minlength=size)
+    return due + np.bincount(n.table_idx[standing & n.counted], minlength=size)
+
+
 def _of_files(s: Snapshot, vma_idx: I32) -> Mask:
     """Which of the VMAs are not anonymous as the kernel judges it (vma_is_anonymous()); no VMA is not told apart."""
     vmas = s.vmas
@@ -82,7 +90,7 @@ def deposit_list_damaged(s: Snapshot) -> Violations:
         len(d.rows) - unread,
         unread,
         "struct pages of page tables are missing from the dump" if unread else "",
-        {"pfn": d.where[bad], "tables": d.count[bad]},
+        {"pfn": d.where[bad], "tables": d.count[bad], "due": tables_due(s)[rows]},
         # One table in two rings is one fault.
         claims=(("deposited_table", d.where[bad]),),
         transient=_in_motion(s, rows),
@@ -105,12 +113,7 @@ def deposited_tables_mismatch(s: Snapshot) -> Violations:
     """
     if not keeps_rings(s.layout):
         return nothing("table", 0, len(s.tables), _BY_MM)
-    d, m, n = s.deposits, s.mappings, s.nonpresent
-    mapped, standing = deposits_due(s)
-    mapped &= m.counted
-    due = np.bincount(m.table_idx[mapped], minlength=len(s.tables)) + np.bincount(
-        n.table_idx[standing & n.counted], minlength=len(s.tables)
-    )
+    d, due = s.deposits, tables_due(s)
     able = d.state == SOUND
     bad = np.flatnonzero(able & (d.count != due[d.rows]))
     rows = d.rows[bad]

@@ -158,7 +158,8 @@ def grade(s: Snapshot, rule: Rule, found: Violations) -> Violations:
         The same with ``transient`` decided, and the fact `IN_FLIGHT` that names task, function and window.
     """
     effect = effect_of(rule)
-    if not len(found) or effect is None:
+    # A rule that names the work itself has looked for it in its own way.
+    if not len(found) or effect is None or IN_FLIGHT in found.facts:
         return found
     by_lock = np.zeros(len(found), np.bool_) if found.transient is None else found.transient
     ways = _directions(found)

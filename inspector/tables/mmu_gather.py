@@ -14,8 +14,6 @@ from inspector.tables.tasks import Tasks
 _STACK = 1 << 14
 """THREAD_SIZE of x86-64 (arch/x86/include/asm/page_64_types.h)."""
 
-_PF_KTHREAD = 0x00200000
-
 _MAX_BATCHES = 10_000
 """MAX_GATHER_BATCH_COUNT, include/asm-generic/tlb.h."""
 
@@ -42,29 +40,41 @@ class Gathered(Table):
     is_delayed: Mask
 
 
-def read_gathers(layout: Layout, tasks: Tasks, mms: Mms) -> tuple[Gathered, int]:
+@dataclass(frozen=True)
+class Gathers:
+    """What all gathers hold.
+
+    Attributes:
+        pages: Unmapped pages; page tables too, where the kernel frees them like pages.
+        tables: int64[n]; page frames of page tables that were taken out and wait with the others of their batch.
+        unreadable: Stacks and batches that could not be read.
+    """
+
+    pages: Gathered
+    tables: I64
+    unreadable: int
+
+
+def read_gathers(layout: Layout, tasks: Tasks, mms: Mms) -> Gathers:
     """Find the gathers of mms that unmap just now, and read their batches (mm/mmu_gather.c, __tlb_gather_mmu()).
 
     A gather lies on the kernel stack. It is known by its first member, an mm with unmappings pending, and by the size
     of the batch inside it, which nothing else on a stack has beside it.
-
-    Returns:
-        What they hold, and how many stacks and batches could not be read.
     """
     none = np.empty(0, np.int64)
     empty = Gathered(none, none, none, none, np.empty(0, np.bool_))
     busy = mms.addr[mms.tlb_flush_pending > 0]
     if not len(busy) or not layout.has_struct("struct mmu_gather"):
-        return empty, 0
-    # exit_mm() takes the mm from the task before its pages are unmapped.
-    mine = np.isin(tasks.mm, busy) | ((tasks.mm == 0) & (tasks.flags & np.uint32(_PF_KTHREAD) == 0))
-    rows = np.flatnonzero(mine)
+        return Gathers(empty, none, 0)
+    # exit_mm() takes the mm from the task before its pages are unmapped; mmput_async() and the OOM reaper unmap in
+    # threads of the kernel.
+    rows = np.flatnonzero(np.isin(tasks.mm, busy) | (tasks.mm == 0))
     pointer = layout.struct("struct task_struct").field("stack")
     raw = layout.memory.gather(tasks.addr[rows] + np.uint64(pointer.offset), 8)
     stacks: U64 = raw.bytes.view(np.uint64).reshape(-1)
     # A zombie has given its stack back (put_task_stack()).
     rows, stacks = rows[stacks != 0], stacks[stacks != 0]
-    parts, missing = [], 0
+    parts, tables, missing = [], [none], 0
     for row, stack in zip(rows.tolist(), stacks.tolist(), strict=True):
         data = layout.memory.read(stack, _STACK)
         if data is None:
@@ -76,7 +86,33 @@ def read_gathers(layout: Layout, tasks: Tasks, mms: Mms) -> tuple[Gathered, int]
             missing += bad
             mm = int(np.searchsorted(mms.addr, words[at]))
             parts += [_entries(layout, row, mm, batch) for batch in found]
-    return Gathered.concat(parts) if parts else empty, missing
+            batch_at = layout.struct("struct mmu_gather").find("batch")
+            if batch_at is not None:
+                waiting, bad = read_table_batches(layout, words[at + batch_at.offset // 8 :][:1])
+                tables.append(waiting)
+                missing += bad
+    return Gathers(Gathered.concat(parts) if parts else empty, np.concatenate(tables), missing)
+
+
+def read_table_batches(layout: Layout, addrs: U64) -> tuple[I64, int]:
+    """Page frames of the page tables in batches (struct mmu_table_batch), and how many batches could not be read.
+
+    Args:
+        layout: The kernel's layout.
+        addrs: uint64[n]; addresses of the batches, 0 for none.
+    """
+    none = np.empty(0, np.int64)
+    addrs = addrs[addrs != 0]
+    if not len(addrs) or not layout.has_struct("struct mmu_table_batch"):
+        return none, len(addrs)
+    struct = layout.struct("struct mmu_table_batch")
+    # A batch fills a page.
+    raw = layout.memory.gather(addrs, 1 << layout.memmap.page_shift)
+    nr = struct.field("nr").column(raw.bytes).astype(np.int64)
+    tables = raw.bytes.view(np.uint64)[:, struct.field("tables").offset // 8 :]
+    sane = raw.valid & (nr <= tables.shape[1])
+    pfns = layout.memmap.pfns(tables[(np.arange(tables.shape[1]) < nr[:, None]) & sane[:, None]])
+    return pfns[pfns >= 0], int((~raw.valid).sum())
 
 
 def _find(layout: Layout, words: U64, busy: U64) -> list[int]:

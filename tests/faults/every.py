@@ -22,7 +22,7 @@ from tests.faults.plants import Plant
 FAMILIES = (
     ("Counters, entries and compound pages", catalogue),
     ("Tables, VMAs and their counters", more_catalogue),
-    ("Deposited page tables", table_catalogue),
+    ("Page tables deposited or lost", table_catalogue),
     ("Reverse maps", rmap_catalogue),
     ("Copy-on-write, pins, zero and poisoned pages", cow_catalogue),
     ("Swap and migration", swap_catalogue),

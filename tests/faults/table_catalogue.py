@@ -1,9 +1,10 @@
-"""Faults of page tables that nothing is mapped through: those that are deposited."""
+"""Faults of page tables that nothing is mapped through: those that are deposited, and those that were lost."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from inspector.arch.base import Level
 from inspector.layout.offsets import Struct
 from inspector.snapshot import Snapshot
 from inspector.walk.deposits import SOUND
@@ -94,3 +95,40 @@ def deposited_table_of_two_rings(s: Snapshot) -> Planted:
     other = d.rows[pick(np.flatnonzero(calm_rings), "a second ring", 3)]
     page = s.layout.memmap.page_addr(int(d.pfn[d.table_idx == other][0]))
     return Planted((put(s, pointer_of(s, owner), page),), ("deposit-list-damaged",), None)
+
+
+@fault
+def page_table_that_hangs_nowhere(s: Snapshot) -> Planted:
+    """A page of the kernel that has become a page table by its type alone."""
+    pfn, typed = new_table(s)
+    return Planted((typed,), ("page-table-orphaned",), pfn)
+
+
+def table_at_rest(s: Snapshot, level: Level) -> int:
+    """A table of a process at rest that holds a few mappings or tables but nothing in swap, by its row."""
+    t, m = s.tables, s.mappings
+    swapped = np.bincount(s.nonpresent.table_idx, minlength=len(t)) > 0
+    swapped[t.parent[swapped & (t.parent >= 0)]] = True
+    still = (t.level == level) & t.first & (t.state == 0) & ~s.mm_in_motion[t.mm_idx] & (s.mms.nr_tasks[t.mm_idx] == 1)
+    used = np.bincount(m.table_idx, minlength=len(t)) + np.bincount(t.parent[t.parent >= 0], minlength=len(t))
+    return pick(np.flatnonzero(still & ~swapped & (used > 0) & (used < 6)), f"a {level.name} table with few entries", 6)
+
+
+def entry_of(s: Snapshot, table: int) -> int:
+    """Physical address of the entry that points to a table."""
+    t = s.tables
+    return (int(t.pfn[t.parent[table]]) << 12) + 8 * int(t.slot[table])
+
+
+@fault
+def last_level_table_lost(s: Snapshot) -> Planted:
+    """The entry that points to a PTE table cleared: what it maps is mapped by nobody."""
+    table = table_at_rest(s, Level.PTE)
+    return Planted((Patch(entry_of(s, table), bytes(8), True),), ("page-table-orphaned",), int(s.tables.pfn[table]))
+
+
+@fault
+def tables_of_two_levels_lost(s: Snapshot) -> Planted:
+    """The entry that points to a PMD table cleared: the tables below it are lost with it."""
+    table = table_at_rest(s, Level.PMD)
+    return Planted((Patch(entry_of(s, table), bytes(8), True),), ("page-table-orphaned",), int(s.tables.pfn[table]))

@@ -1,0 +1,156 @@
+"""Page tables that hang nowhere: each place that a table may wait in accounts for it, and nothing else does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inspector.check.run import run_check
+from inspector.model.window_catalogue import TABLE_HOLDERS
+from inspector.snapshot import Snapshot
+from inspector.walk.in_flight import stack_words
+from inspector.walk.lost_tables import LostTables
+from tests.faults.overlay import KERNELS, Patch, core_path, planted, put, sound, word
+from tests.faults.plants import pick
+from tests.faults.table_catalogue import new_table
+from tests.faults.test_windows import on_cpu, told
+
+
+@pytest.fixture(params=KERNELS)
+def path(request: pytest.FixtureRequest) -> str:
+    return core_path("fixture", str(request.param))
+
+
+def orphans(path: str, *patches: Patch) -> LostTables:
+    return planted(path, *patches).lost_tables
+
+
+def batch(s: Snapshot, tables: list[int], following: int = 0) -> tuple[int, list[Patch]]:
+    """A struct mmu_table_batch with these tables, written over a page table of some process: its address."""
+    struct = s.layout.struct("struct mmu_table_batch")
+    pfn = int(s.tables.pfn[pick(np.flatnonzero(s.tables.level == 1), "a page table", 40)])
+    address = s.layout.memory.direct_map_base + (pfn << 12)
+    head = struct.find("rcu")
+    patches = [put(s, address + struct.field("nr").offset, len(tables), 4)]
+    if head is not None:
+        function = s.target.symbol("tlb_remove_table_rcu") or 0
+        patches += [put(s, address + head.offset, following), put(s, address + head.offset + 8, function)]
+    for i, table in enumerate(tables):
+        patches.append(put(s, address + struct.field("tables").offset + 8 * i, s.layout.memmap.page_addr(table)))
+    return address, patches
+
+
+def queue(s: Snapshot, name: str) -> tuple[int, int]:
+    """Addresses of the head and the length of the first CPU's list of RCU callbacks."""
+    struct = s.layout.struct("struct rcu_data")
+    cpu = ((s.target.symbol("rcu_data") or 0) + int(s.layout.per_cpu_offsets[0])) & ((1 << 64) - 1)
+    length = struct.field(f"{name}.len.counter", f"{name}.len")
+    return cpu + struct.field(f"{name}.head").offset, cpu + length.offset
+
+
+def test_a_table_that_hangs_nowhere_is_lost(path: str) -> None:
+    s = sound(path)
+    pfn, typed = new_table(s)
+    assert len(s.lost_tables.row) == 0
+    assert s.lost_tables.unreadable == 0
+    found = orphans(path, typed)
+    assert s.pages.memmap.pfns_of_rows(found.row).tolist() == [pfn]
+    assert found.counts == s.lost_tables.counts
+
+
+@pytest.mark.parametrize("name", ["cblist", "nocb_bypass"])
+def test_a_table_in_a_batch_that_waits_for_rcu_is_not_lost(path: str, name: str) -> None:
+    s = sound(path)
+    pfn, typed = new_table(s)
+    head, length = queue(s, name)
+    address, patches = batch(s, [pfn], word(s, head))
+    counted = put(s, length, word(s, length) + 1)
+    found = orphans(path, typed, *patches, put(s, head, address), counted)
+    assert len(found.row) == 0
+    assert found.counts["RCU"] == 1
+    assert found.invoked == 0
+    # The same list, with another function that frees something else.
+    other = put(s, address + 8, s.target.symbol("i_callback") or 0)
+    assert len(orphans(path, typed, *patches, other, put(s, head, address), counted).row) == 1
+
+
+def test_a_table_that_waits_for_rcu_alone_is_not_lost(path: str) -> None:
+    s = sound(path)
+    address = s.target.symbol("pte_free_now")
+    if address is None:
+        assert "6.1.kdump" in path
+        return
+    pfn, typed = new_table(s)
+    head, length = queue(s, "cblist")
+    callback = s.layout.memmap.page_addr(pfn) + s.layout.struct("struct page").field("callback_head").offset
+    patches = [put(s, callback, word(s, head)), put(s, callback + 8, address), put(s, head, callback)]
+    found = orphans(path, typed, *patches, put(s, length, word(s, length) + 1))
+    assert len(found.row) == 0
+    assert found.counts["RCU"] == 1
+
+
+def test_a_table_in_a_gather_is_not_lost(path: str) -> None:
+    s = sound(path)
+    pfn, typed = new_table(s)
+    gather, inner = s.layout.struct("struct mmu_gather"), s.layout.struct("struct mmu_gather_batch")
+    task = int(np.flatnonzero((s.tasks.mm != 0) & (s.tasks.stack != 0))[5])
+    mm = int(s.tasks.mm[task])
+    pending = s.layout.struct("struct mm_struct").field("tlb_flush_pending.counter", "tlb_flush_pending")
+    address, patches = batch(s, [pfn])
+    stack, at = int(s.tasks.stack[task]), 0x800
+    local = gather.field("local").offset
+
+    def image(table_batch: int) -> Patch:
+        """The task's stack with nothing but a gather on it."""
+        data = bytearray(1 << 14)
+        for offset, value, size in (
+            (0, mm, 8),
+            (gather.field("batch").offset, table_batch, 8),
+            (gather.field("active").offset, stack + at + local, 8),
+            (local + inner.field("max").offset, gather.field("__pages").length, 4),
+        ):
+            data[at + offset : at + offset + size] = value.to_bytes(size, "little")
+        return Patch(stack, bytes(data))
+
+    running = put(s, mm + pending.offset, 1, pending.size)
+    found = orphans(path, typed, *patches, image(address), running)
+    assert len(found.row) == 0
+    assert found.counts["TLB flush"] == 1
+    assert len(orphans(path, typed, *patches, image(0), running).row) == 1
+
+
+def test_a_table_in_the_hands_of_a_task_is_not_lost(path: str) -> None:
+    s = sound(path)
+    pfn, typed = new_table(s)
+    task = int(np.flatnonzero((s.tasks.mm != 0) & (s.tasks.stack != 0))[5])
+    page = s.layout.memmap.page_addr(pfn)
+    patches, note = on_cpu(s, task, ("do_huge_pmd_anonymous_page",))
+    held = put(s, int(s.stacks.top[task]) - 0xC0, page)
+    assert "page-table-orphaned" not in [f.rule for f in told(path, [typed, held, *patches], note)]
+
+
+def test_a_table_named_by_a_task_that_works_on_none_is_lost(path: str) -> None:
+    """What whoever sleeps elsewhere has on its stack may be left over from earlier."""
+    s = sound(path)
+    pfn, typed = new_table(s)
+    frames, names = s.stacks.frames, np.array([name in TABLE_HOLDERS for name in s.stacks.functions])
+    busy = np.isin(np.arange(len(s.tasks)), frames.task_idx[names[frames.function]])
+    for task in np.flatnonzero(~busy & (s.tasks.mm != 0) & (s.tasks.stack != 0)).tolist():
+        places, words = stack_words(s, task)
+        if (words == 0).any():
+            held = put(s, int(places[words == 0][-1]), s.layout.memmap.page_addr(pfn))
+            assert len(orphans(path, typed, held).row) == 1
+            return
+    raise AssertionError
+
+
+def test_a_callback_that_is_invoked_just_now_may_be_the_table_s(path: str) -> None:
+    s = sound(path)
+    pfn, typed = new_table(s)
+    _, length = queue(s, "cblist")
+    report = run_check(planted(path, typed, put(s, length, word(s, length) + 3)))
+    (finding,) = report.findings
+    assert (finding.rule, finding.severity, finding.exactness) == ("page-table-orphaned", "info", "transient")
+    assert finding.subject.pfn == pfn
+    assert "3 RCU callbacks" in str(finding.evidence.facts["in_flight"])
+    assert report.exit_code == 0
