@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 
 from tests.fixtures import KERNELS, fixture_path
+
+# How long one example takes says something about the machine, nothing about the code.
+hypothesis.settings.register_profile("folioscope", deadline=None)
+hypothesis.settings.load_profile("folioscope")
 
 
 def _present(kernel: str) -> str:
