@@ -253,8 +253,12 @@ def test_markers_in_a_vma_that_nobody_watches(path: str) -> None:
     rows = rows[~s.vmas.is_hugetlb[n.vma_idx[rows]]]
     vma = int(n.vma_idx[rows[0]])
     field = s.layout.struct("struct vm_area_struct").field("vm_flags", "flags.__vma_flags[0]", "flags")
-    patch = put(s, int(s.vmas.addr[vma]) + field.offset, int(s.vmas.flags[vma]) & ~(1 << 12))
-    found = only_finding(path, "marker-in-wrong-vma", patch)
+    context = s.layout.struct("struct vm_area_struct").field("vm_userfaultfd_ctx.ctx")
+    patches = (
+        put(s, int(s.vmas.addr[vma]) + field.offset, int(s.vmas.flags[vma]) & ~(1 << 12)),
+        put(s, int(s.vmas.addr[vma]) + context.offset, 0),
+    )
+    found = only_finding(path, "marker-in-wrong-vma", *patches)
     assert found.count == int((n.vma_idx[rows] == vma).sum())
 
 
