@@ -87,3 +87,9 @@ class Window:
 def named(names: str) -> frozenset[str]:
     """Functions named with spaces between."""
     return frozenset(names.split())
+
+
+def effects(high: str = "", either: str = "") -> dict[Effect, Way]:
+    """Effects by name: those that can only be too high, and those that can be off either way."""
+    out = {Effect[name.upper()]: Way.HIGH for name in high.split()}
+    return out | {Effect[name.upper()]: Way.EITHER for name in either.split()}
