@@ -73,10 +73,27 @@ class PageTypes:
     Attributes:
         byte_types: Top byte to code, on kernels with ``enum pagetype`` of PGTY_ values; else empty.
         bit_types: Cleared bit to code, on older kernels.
+        others: Bytes or bits of further types that this kernel has.
     """
 
     byte_types: dict[int, int] = field(default_factory=dict)
     bit_types: dict[int, int] = field(default_factory=dict)
+    others: frozenset[int] = frozenset()
+
+    def is_typed(self, word: U32) -> Mask:
+        """Which words hold a type, known or not (page_has_type(), include/linux/page-flags.h)."""
+        if self.byte_types:
+            top = word >> np.uint32(24)
+            return (top >= np.uint32(0xF0)) & (top != np.uint32(0xFF))
+        low = word.view(np.int32)
+        return (low < -128) & ((word & np.uint32(0xF0000000)) == np.uint32(0xF0000000))
+
+    def is_known(self, word: U32) -> Mask:
+        """Which words that hold a type hold only types that this kernel has."""
+        if self.byte_types:
+            return np.isin(word >> np.uint32(24), np.array([*self.byte_types, *self.others], np.uint32))
+        known = np.uint32(sum(self.bit_types) | sum(self.others))
+        return (~word & np.uint32(0x0FFFFF80) & ~known) == 0
 
     def decode(self, word: U32) -> U8:
         """Code of each ``_mapcount`` word's page type; 0 for a count."""
@@ -146,7 +163,8 @@ def page_types(prog: drgn.Program, vmcoreinfo: dict[str, str]) -> PageTypes:
         if name.startswith("PGTY_") and name.removeprefix("PGTY_") in PAGE_TYPES
     }
     if byte_types:
-        return PageTypes(byte_types=byte_types)
+        others = frozenset(v & 0xFF for n, v in enum.items() if n.startswith("PGTY_")) - byte_types.keys() - {0xFF}
+        return PageTypes(byte_types=byte_types, others=others)
     if enum:  # 6.11: the enum holds the cleared bits themselves
         return PageTypes(
             bit_types={

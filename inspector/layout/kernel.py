@@ -170,6 +170,29 @@ class Layout:
         return self.arch.shapes[-2].shift - self.arch.page_shift
 
     @cached_property
+    def order_in_flags(self) -> bool:
+        """Whether the first tail's flags hold the order of the folio (since 6.6)."""
+        old = self.struct("struct page").find("compound_order") or self.struct("struct folio").find("_folio_order")
+        return old is None
+
+    @cached_property
+    def zone_bits(self) -> int:
+        """Mask of the bits of page flags that tell node and zone; 0 when their widths cannot be told.
+
+        With a vmemmap there are no section bits above them (include/linux/page-flags-layout.h): MAX_NUMNODES follows
+        from the length of a zonelist, MAX_NR_ZONES from that of a node.
+        """
+        if not self.has_struct("struct zonelist"):
+            return 0
+        zones = self.struct("struct pglist_data").field("node_zones").length
+        entries = self.struct("struct zonelist").field("_zonerefs").length
+        nodes = (entries - 1) // zones if zones else 0
+        if nodes < 1 or nodes & (nodes - 1):
+            return 0
+        width = (nodes - 1).bit_length() + (zones - 1).bit_length()
+        return ((1 << width) - 1) << (64 - width) if width else 0
+
+    @cached_property
     def version(self) -> tuple[int, int] | None:
         """Major and minor number of the release, None when it is not known."""
         found = re.match(r"(\d+)\.(\d+)", self.target.identity.release or "")

@@ -142,7 +142,8 @@ def cache_entry_mismatch(s: Snapshot) -> Violations:
         "struct pages of some cached folios are missing" if not c.readable.all() else "",
         {"pfn": entries.pfn[row]},
         claims=(("cache_entry", row), ("folio", folio)),
-        depends=(("cached_space", space[bad]),),
+        # A page that is no folio any more for another reason, such as its reference count.
+        depends=(("cached_space", space[bad]), ("folio", entries.pfn[row])),
         transient=c.locked[bad] | spaces.in_motion[space[bad]],
     )
 

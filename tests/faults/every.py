@@ -11,6 +11,7 @@ from tests.faults import (
     loop_catalogue,
     mm_catalogue,
     more_catalogue,
+    page_catalogue,
     pool_catalogue,
     rmap_catalogue,
     state_catalogue,
@@ -22,6 +23,7 @@ from tests.faults.plants import Plant
 FAMILIES = (
     ("Counters, entries and compound pages", catalogue),
     ("Tables, VMAs and their counters", more_catalogue),
+    ("Words of struct pages", page_catalogue),
     ("Page tables deposited or lost", table_catalogue),
     ("Reverse maps", rmap_catalogue),
     ("Copy-on-write, pins, zero and poisoned pages", cow_catalogue),
@@ -62,6 +64,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "mm-id-slot-raised": _NO_COUNT,
         "nr-pages-mapped-raised": _NO_COUNT,
         "partly-used-cluster-marked-as-full": _NO_HOMES,
+        "poisoned-page-of-a-large-folio-unsaid": "PG_hwpoison",
         "poisoned-page-still-mapped": "PG_hwpoison",
         "poisoned-subpage-still-mapped": "PG_hwpoison",
         "shared-flag-left-on-an-unmapped-folio": _NO_COUNT,

@@ -1,0 +1,207 @@
+"""Rules of the words that every struct page has: flags, zone, type and reference count."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.columns import I64, U64, AnyArray, Mask
+from inspector.rules.registry import Violations, nothing, rule
+from inspector.snapshot import Snapshot
+
+_OF_PAGES = ("anon_exclusive", "hwpoison")
+"""Flags that each page of a folio has of its own (include/linux/page-flags.h, PF_ANY and PF_HEAD of each)."""
+_OF_SECOND = ("double_map", "has_hwpoisoned", "large_rmappable", "partially_mapped")
+"""Flags that the first tail keeps for its folio (PF_SECOND)."""
+_ORDER = np.uint64(0xFF)
+"""Bits of the first tail's flags that hold the folio's order since 6.6 (struct folio, _flags_1)."""
+
+
+def _missing(s: Snapshot) -> tuple[int, str]:
+    missing = int((~s.pages.readable).sum())
+    return missing, "struct pages are missing" if missing else ""
+
+
+def _real_tails(s: Snapshot) -> I64:
+    """Tails of folios of user memory whose struct page is their own.
+
+    Of a hugetlb folio under vmemmap optimisation only the struct pages in the first page of its memory map are: the
+    rest are aliases of them, with the head's or the first tail's words (mm/hugetlb_vmemmap.c).
+    """
+    pages = s.pages
+    tails: I64 = np.flatnonzero(pages.is_tail & pages.readable & (pages.head_row >= 0))
+    folio = s.folio_of_page[tails]
+    if not len(s.folios):
+        return tails[:0]
+    at = np.maximum(folio, 0)
+    users = s.folios.is_rmappable[at] | s.folios.is_hugetlb[at]
+    own = (tails - pages.head_row[tails]) < (1 << s.layout.memmap.page_shift) // s.layout.memmap.page_size
+    keep = (folio >= 0) & users & (own | ~s.hvo_folio[at]) & ~s.compound_wrong[at] & s.folios.readable[at]
+    return tails[keep]
+
+
+@rule("tail-flags-unexpected", group="compound", invariant="I9", rank=13)
+def tail_flags_unexpected(s: Snapshot) -> Violations:
+    """A tail page carries a flag that only the head of a folio may have.
+
+    True:  of the flags a tail has but its own PG_anon_exclusive and PG_hwpoison; the first tail has those that it
+           keeps for the folio beside (PG_has_hwpoisoned, PG_large_rmappable, PG_partially_mapped, PG_double_map, and
+           since 6.6 the order).
+    Why:   include/linux/page-flags.h: every other flag is PF_HEAD or PF_NO_TAIL; mm/page_alloc.c, prep_new_page() gives
+           pages out with none.
+    Then:  "Bad page state" when the folio is freed or split; code that tests a page instead of its folio errs.
+    Silent when: the compound page belongs to a driver, which may flag its pages as it likes; it is a vmemmap alias of
+           hugetlb; nobody has a reference to the folio (it is being split or freed).
+    Look further: folioscope page PFN
+    """
+    pages, flags = s.pages, s.layout.flags
+    tails = _real_tails(s)
+    if not len(tails):
+        return nothing("page", 0)
+    head = pages.head_row[tails]
+    known = np.uint64((1 << (max(flags.bits.values(), default=0) + 1)) - 1)
+    everywhere = np.bitwise_or.reduce([flags.mask(name) for name in _OF_PAGES])
+    second = np.bitwise_or.reduce([flags.mask(name) for name in _OF_SECOND])
+    if s.layout.order_in_flags:
+        second |= _ORDER
+    allowed = np.where(tails - head == 1, everywhere | second, everywhere)
+    odd = pages.flags[tails] & known & ~allowed
+    wrong = np.flatnonzero(odd)
+    rows = tails[wrong]
+    missing, why = _missing(s)
+    return Violations(
+        "page",
+        rows,
+        {"flags": _names(s, odd[wrong])},
+        {"flags": np.full(len(rows), "none of these")},
+        len(tails),
+        missing,
+        why,
+        {"tail_index": rows - head[wrong]},
+        transient=pages.refcount[head[wrong]] == 0,
+    )
+
+
+def _names(s: Snapshot, words: U64) -> AnyArray:
+    return np.array([",".join(s.layout.flags.names(word)) for word in words.tolist()], dtype=np.str_)
+
+
+@rule("tail-in-another-zone", group="compound", invariant="I9", rank=14)
+def tail_in_another_zone(s: Snapshot) -> Violations:
+    """A page of a folio says that it lies in another zone or node than the folio's head.
+
+    True:  the node and zone bits of all pages of a compound page are the same.
+    Why:   mm/mm_init.c, set_page_links() writes them once for each page; blocks of the buddy allocator lie in one zone
+           (mm/page_alloc.c, __free_one_page()), and so do gigantic folios (zone_spans_last_pfn()).
+    Then:  the page is freed to another zone's lists and counted there.
+    Silent when: the widths of these bits cannot be told; the struct page is a vmemmap alias of hugetlb.
+    Look further: folioscope page PFN
+    """
+    pages, mask = s.pages, s.layout.zone_bits
+    tails = _real_tails(s)
+    if not mask:
+        return nothing("page", 0, len(tails), "the widths of the node and zone bits cannot be told")
+    head = pages.head_row[tails]
+    differ = ((pages.flags[tails] ^ pages.flags[head]) & np.uint64(mask)) != 0
+    rows, heads = tails[differ], head[differ]
+    missing, why = _missing(s)
+    shift = np.uint64((mask & -mask).bit_length() - 1)
+    return Violations(
+        "page",
+        rows,
+        {"node_and_zone": (pages.flags[rows] & np.uint64(mask)) >> shift},
+        {"node_and_zone": (pages.flags[heads] & np.uint64(mask)) >> shift},
+        len(tails),
+        missing,
+        why,
+        {"tail_index": rows - heads},
+    )
+
+
+@rule("refcount-negative", group="refcount", invariant="I5", rank=0)
+def refcount_negative(s: Snapshot) -> Violations:
+    """A page has fewer references than none.
+
+    True:  _refcount of every page is 0 or more.
+    Why:   include/linux/page_ref.h: put_page_testzero() has VM_BUG_ON_PAGE(page_ref_count(page) == 0); a reference
+           given back twice goes below it.
+    Then:  the page was freed once too often: it may be in use by two owners, or is never freed again.
+    Silent when: never.
+    Look further: folioscope explain PFN
+    """
+    pages = s.pages
+    rows: I64 = np.flatnonzero(pages.readable & (pages.refcount < 0))
+    missing, why = _missing(s)
+    return Violations(
+        "page",
+        rows,
+        {"_refcount": pages.refcount[rows]},
+        {"at_least": np.zeros(len(rows), np.int64)},
+        int(pages.readable.sum()),
+        missing,
+        why,
+    )
+
+
+@rule("page-type-unknown", group="mapcount", invariant="I1", rank=8)
+def page_type_unknown(s: Snapshot) -> Violations:
+    """A page has a type that this kernel does not have.
+
+    True:  the word shared by _mapcount and the page type is a count, -1, or one of the kernel's types.
+    Why:   include/linux/page-flags.h, enum pagetype and PAGE_TYPE_OPS().
+    Then:  the word was overwritten: the page counts neither as mapped nor as free, and dump_page() shows nonsense.
+    Silent when: the struct page was never initialised (all ones: no section of memory uses it).
+    Look further: folioscope page PFN
+    """
+    pages = s.pages
+    typed: Mask = s.layout.types.is_typed(pages.mapcount_raw.view(np.uint32))
+    rows: I64 = np.flatnonzero(typed & (pages.type_ == 0) & pages.readable)
+    words = pages.mapcount_raw[rows].view(np.uint32)
+    unknown = ~s.layout.types.is_known(words)
+    rows = rows[unknown]
+    missing, why = _missing(s)
+    return Violations(
+        "page",
+        rows,
+        {"page_type": words[unknown]},
+        {"page_type": np.full(len(rows), "a count or a known type")},
+        int(pages.readable.sum()),
+        missing,
+        why,
+    )
+
+
+@rule("poisoned-page-unsaid", group="targets", invariant="I9", rank=40, severity="warn")
+def poisoned_page_unsaid(s: Snapshot) -> Violations:
+    """A large folio has a page of broken memory but does not say so.
+
+    True:  a large folio of user memory, hugetlb aside, one of whose pages has PG_hwpoison carries PG_has_hwpoisoned.
+    Why:   mm/memory-failure.c, memory_failure() sets both before it splits the folio; only a folio that could not be
+           split keeps them.
+    Then:  mm/filemap.c, filemap_map_pages() and the readers of tmpfs test the folio's flag to look at its pages: the
+           broken page is mapped and read again.
+    Silent when: the folio is locked, or nobody has a reference to it: memory_failure() or a split is at work.
+    Look further: folioscope folio PFN
+    """
+    flags, folios, pages = s.layout.flags, s.folios, s.pages
+    if not flags.mask("hwpoison") or not flags.mask("has_hwpoisoned"):
+        return nothing("page", 0)
+    poisoned: I64 = np.flatnonzero(flags.test(pages.flags, "hwpoison") & pages.readable)
+    folio = s.folio_of_page[poisoned]
+    poisoned = poisoned[folio >= 0]
+    folio = folio[folio >= 0]
+    large = folios.is_rmappable[folio] & ~folios.is_hugetlb[folio] & folios.readable[folio]
+    poisoned, folio = poisoned[large], folio[large]
+    head = folios.row[folio]
+    unsaid = ~flags.test(pages.flags[head + 1], "has_hwpoisoned")
+    rows, head = poisoned[unsaid], head[unsaid]
+    missing, why = _missing(s)
+    return Violations(
+        "page",
+        rows,
+        {"has_hwpoisoned": np.zeros(len(rows), np.bool_)},
+        {"has_hwpoisoned": np.ones(len(rows), np.bool_)},
+        len(poisoned),
+        missing,
+        why,
+        transient=flags.test(pages.flags[head], "locked") | (pages.refcount[head] == 0),
+    )

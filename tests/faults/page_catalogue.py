@@ -1,0 +1,115 @@
+"""Faults of the words that every struct page has: flags, zone, type and reference count."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.snapshot import Snapshot
+from tests.faults.catalogue import fault
+from tests.faults.overlay import Patch, flags_xor, page_word, pfn_of, put, word
+from tests.faults.plants import (
+    MissingError,
+    Planted,
+    calm,
+    folios,
+    mapcount_at,
+    pick,
+    pmd_mapped,
+    pte_mapped_thp,
+    small_anon,
+    small_file,
+)
+
+
+def _flag(s: Snapshot, row: int, name: str) -> Patch:
+    if not s.layout.flags.mask(name):
+        raise MissingError(f"PG_{name}")
+    return flags_xor(s, pfn_of(s, row), name)
+
+
+def _bit(s: Snapshot, row: int, bit: int) -> Patch:
+    address = page_word(s, pfn_of(s, row), "flags.f", "flags")
+    return put(s, address, word(s, address) ^ bit)
+
+
+@fault
+def tail_on_the_lru(s: Snapshot) -> Planted:
+    """The folio was split half, or a page was taken for its folio."""
+    row = int(s.folios.row[pick(pte_mapped_thp(s), "a THP", 2)]) + 3
+    return Planted((_flag(s, row, "lru"),), ("tail-flags-unexpected",), pfn_of(s, row))
+
+
+@fault
+def first_tail_locked_for_good(s: Snapshot) -> Planted:
+    """Bits that the first tail keeps for its folio are no excuse for others."""
+    row = int(s.folios.row[pick(pmd_mapped(s, anon=True), "a THP", 1)]) + 1
+    return Planted((_flag(s, row, "swapbacked"),), ("tail-flags-unexpected",), pfn_of(s, row))
+
+
+@fault
+def tail_of_hugetlb_dirtied(s: Snapshot) -> Planted:
+    row = int(s.folios.row[pick(folios(s, s.folios.is_hugetlb), "a hugetlb folio", 1)]) + 5
+    return Planted((_flag(s, row, "dirty"),), ("tail-flags-unexpected",), pfn_of(s, row))
+
+
+@fault
+def tail_of_another_zone(s: Snapshot) -> Planted:
+    row = int(s.folios.row[pick(pte_mapped_thp(s), "a THP")]) + 2
+    lowest = s.layout.zone_bits & -s.layout.zone_bits
+    return Planted((_bit(s, row, lowest),), ("tail-in-another-zone",), pfn_of(s, row))
+
+
+@fault
+def tail_of_another_node(s: Snapshot) -> Planted:
+    row = int(s.folios.row[pick(pmd_mapped(s, anon=True), "a THP")]) + 200
+    return Planted((_bit(s, row, 1 << 63),), ("tail-in-another-zone",), pfn_of(s, row))
+
+
+def _references(s: Snapshot, row: int, number: int) -> Patch:
+    return put(s, page_word(s, pfn_of(s, row), "_refcount.counter", "_refcount"), number, 4)
+
+
+@fault
+def mapped_page_with_negative_references(s: Snapshot) -> Planted:
+    row = pick(small_anon(s, 1), "a small anonymous page", 6)
+    return Planted((_references(s, row, -1),), ("refcount-negative",), pfn_of(s, row))
+
+
+@fault
+def cached_page_with_negative_references(s: Snapshot) -> Planted:
+    row = pick(small_file(s, 0), "a page of the page cache", 3)
+    return Planted((_references(s, row, -2),), ("refcount-negative",), pfn_of(s, row))
+
+
+@fault
+def free_page_released_once_more(s: Snapshot) -> Planted:
+    inside = s.buddy_pages
+    row = pick(inside[s.pages.type_[inside] == 0], "a page inside a free block", 1000)
+    return Planted((_references(s, row, -1),), ("refcount-negative",), pfn_of(s, row))
+
+
+@fault
+def type_of_a_mapped_page_made_up(s: Snapshot) -> Planted:
+    """A write after free hit the page type: the word says something that no kernel writes."""
+    row = pick(small_anon(s, 1), "a small anonymous page", 8)
+    value = 0xFD << 24 if s.layout.types.byte_types else 0xFFFFFFFF & ~0x0400_0000
+    return Planted((put(s, mapcount_at(s, row), value, 4),), ("page-type-unknown",), pfn_of(s, row))
+
+
+@fault
+def type_of_an_unused_page_made_up(s: Snapshot) -> Planted:
+    plain = (s.pages.refcount > 0) & (s.pages.type_ == 0) & (s.pages.mapping == 0) & (s.folio_of_page < 0)
+    row = pick(np.flatnonzero(plain & calm(s)), "a page of the kernel", 5)
+    value = 0xFA << 24 if s.layout.types.byte_types else 0xFFFFFFFF & ~0x0000_1000
+    return Planted((put(s, mapcount_at(s, row), value, 4),), ("page-type-unknown",), pfn_of(s, row))
+
+
+@fault
+def poisoned_page_of_a_large_folio_unsaid(s: Snapshot) -> Planted:
+    """Broken memory that nothing maps any more, in a folio that could not be split."""
+    folio = s.folio_of_page
+    large = np.zeros(len(s.folios), np.bool_)
+    large[folios(s, s.folios.is_rmappable & ~s.folios.is_hugetlb & (s.census.entire == 0))] = True
+    alone = s.pages.is_tail & (folio >= 0) & large[np.maximum(folio, 0)] & (s.census.page_mappings == 0)
+    row = pick(np.flatnonzero(alone), "a page of a large folio that nothing maps", 3)
+    return Planted((_flag(s, row, "hwpoison"),), ("poisoned-page-unsaid",), pfn_of(s, row), "warn")
