@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray, Mask
+from inspector.columns import I64, AnyArray, Mask, stable_order
 from inspector.errors import UsageError
 from tui.changes import Changes, compare
 from tui.places import Place
@@ -241,11 +241,9 @@ class Rows:
     def sorting(self, column: int, *, descending: bool) -> Callable[[], None]:
         """The work of `sort`, for another thread."""
         values = self.fields[column].values
-        if descending:
-            order = len(values) - 1 - np.argsort(values[::-1], kind="stable")[::-1]
-        else:
-            order = np.argsort(values, kind="stable")
-        return self._shown(order, self._mask)
+        if not descending:
+            return self._shown(stable_order(values), self._mask)
+        return self._shown(len(values) - 1 - stable_order(values[::-1])[::-1], self._mask)
 
     def filtering(self, words: str) -> Callable[[], None]:  # noqa: D102 - told in RowSource
         return self._shown(self._sorted, filter_mask(self.fields, words) if words.strip() else None)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import inspector.memory
-from inspector.columns import Seen
+from inspector.columns import Seen, stable_order
 from inspector.errors import TargetError
 from inspector.memory import HOLE, Memory
 from tests.unit.fake_memory import FakeReader
@@ -64,6 +64,16 @@ def test_what_a_walk_met_before_is_told(levels: list[list[int]]) -> None:
         for address, told in zip(level, again.tolist(), strict=True):
             assert told == (address in known)
             known.add(address)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint64, np.int64, np.float64])
+@pytest.mark.parametrize("bits", [4, 15, 20, 31, 40])
+def test_numbers_are_put_in_the_order_that_numpy_gives(dtype: type[np.generic], bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    values = rng.integers(-(1 << bits), 1 << bits, 10_000).astype(dtype)
+    for column in (values, np.sort(values), np.unique(values)[::-1], np.sort(values)[::-1]):
+        assert stable_order(column).tolist() == np.argsort(column, kind="stable").tolist()
+    assert stable_order(values[:100]).tolist() == np.argsort(values[:100], kind="stable").tolist()
 
 
 def test_neighbours_and_repetitions_cost_one_read() -> None:
