@@ -21,8 +21,8 @@ def _missing(s: Snapshot) -> tuple[int, str]:
     return missing, "struct pages are missing" if missing else ""
 
 
-def _real_tails(s: Snapshot) -> I64:
-    """Tails of folios of user memory whose struct page is their own.
+def _real_tails(s: Snapshot, *, of_users: bool) -> I64:
+    """Tails of sound compound pages whose struct page is their own; ``of_users`` leaves those of user memory alone.
 
     Of a hugetlb folio under vmemmap optimisation only the struct pages in the first page of its memory map are: the
     rest are aliases of them, with the head's or the first tail's words (mm/hugetlb_vmemmap.c).
@@ -33,9 +33,9 @@ def _real_tails(s: Snapshot) -> I64:
     if not len(s.folios):
         return tails[:0]
     at = np.maximum(folio, 0)
-    users = s.folios.is_rmappable[at] | s.folios.is_hugetlb[at]
+    wanted = (s.folios.is_rmappable[at] | s.folios.is_hugetlb[at]) if of_users else folio >= 0
     own = (tails - pages.head_row[tails]) < (1 << s.layout.memmap.page_shift) // s.layout.memmap.page_size
-    keep = (folio >= 0) & users & (own | ~s.hvo_folio[at]) & ~s.compound_wrong[at] & s.folios.readable[at]
+    keep = (folio >= 0) & wanted & (own | ~s.hvo_folio[at]) & ~s.compound_wrong[at] & s.folios.readable[at]
     return tails[keep]
 
 
@@ -46,15 +46,16 @@ def tail_flags_unexpected(s: Snapshot) -> Violations:
     True:  of the flags a tail has but its own PG_anon_exclusive and PG_hwpoison; the first tail has those that it
            keeps for the folio beside (PG_has_hwpoisoned, PG_large_rmappable, PG_partially_mapped, PG_double_map, and
            since 6.6 the order).
-    Why:   include/linux/page-flags.h: every other flag is PF_HEAD or PF_NO_TAIL; mm/page_alloc.c, prep_new_page() gives
-           pages out with none.
+    Why:   mm/page_alloc.c, __free_pages_prepare() clears the flags of every page that is freed, so that all are given
+           out with none; include/linux/page-flags.h: nearly all flags are PF_HEAD or PF_NO_TAIL, and of those that any
+           page may carry (PF_ANY) the owners of user memory set no other on a tail.
     Then:  "Bad page state" when the folio is freed or split; code that tests a page instead of its folio errs.
     Silent when: the compound page belongs to a driver, which may flag its pages as it likes; it is a vmemmap alias of
            hugetlb; nobody has a reference to the folio (it is being split or freed).
     Look further: folioscope page PFN
     """
     pages, flags = s.pages, s.layout.flags
-    tails = _real_tails(s)
+    tails = _real_tails(s, of_users=True)
     if not len(tails):
         return nothing("page", 0)
     head = pages.head_row[tails]
@@ -97,7 +98,7 @@ def tail_in_another_zone(s: Snapshot) -> Violations:
     Look further: folioscope page PFN
     """
     pages, mask = s.pages, s.layout.zone_bits
-    tails = _real_tails(s)
+    tails = _real_tails(s, of_users=False)
     if not mask:
         return nothing("page", 0, len(tails), "the widths of the node and zone bits cannot be told")
     head = pages.head_row[tails]
@@ -175,11 +176,12 @@ def poisoned_page_unsaid(s: Snapshot) -> Violations:
     """A large folio has a page of broken memory but does not say so.
 
     True:  a large folio of user memory, hugetlb aside, one of whose pages has PG_hwpoison carries PG_has_hwpoisoned.
-    Why:   mm/memory-failure.c, memory_failure() sets both before it splits the folio; only a folio that could not be
-           split keeps them.
-    Then:  mm/filemap.c, filemap_map_pages() and the readers of tmpfs test the folio's flag to look at its pages: the
-           broken page is mapped and read again.
-    Silent when: the folio is locked, or nobody has a reference to it: memory_failure() or a split is at work.
+    Why:   mm/memory-failure.c, memory_failure() sets both before it splits the folio; a folio that could not be split
+           keeps them.
+    Then:  mm/memory.c, do_set_pmd() maps the whole folio with one entry, the broken page too; since 6.12 the readers of
+           tmpfs (mm/shmem.c) copy across it.
+    Silent when: the folio is locked, or nobody has a reference to it: a split is at work. memory_failure() marks the
+           page first, and gives up before it marks the folio when it cannot get hold of the page: a warning only.
     Look further: folioscope folio PFN
     """
     flags, folios, pages = s.layout.flags, s.folios, s.pages

@@ -40,7 +40,7 @@ def tail_on_the_lru(s: Snapshot) -> Planted:
 
 
 @fault
-def first_tail_locked_for_good(s: Snapshot) -> Planted:
+def first_tail_marked_as_swapbacked(s: Snapshot) -> Planted:
     """Bits that the first tail keeps for its folio are no excuse for others."""
     row = int(s.folios.row[pick(pmd_mapped(s, anon=True), "a THP", 1)]) + 1
     return Planted((_flag(s, row, "swapbacked"),), ("tail-flags-unexpected",), pfn_of(s, row))
@@ -63,6 +63,15 @@ def tail_of_another_zone(s: Snapshot) -> Planted:
 def tail_of_another_node(s: Snapshot) -> Planted:
     row = int(s.folios.row[pick(pmd_mapped(s, anon=True), "a THP")]) + 200
     return Planted((_bit(s, row, 1 << 63),), ("tail-in-another-zone",), pfn_of(s, row))
+
+
+@fault
+def tail_of_a_kernel_page_in_another_zone(s: Snapshot) -> Planted:
+    """Compound pages that no process uses lie in one zone as well."""
+    kernels = ~s.folios.is_rmappable & ~s.folios.is_hugetlb & s.folios.readable & (s.folios.order >= 2)
+    row = int(s.folios.row[pick(np.flatnonzero(kernels), "a compound page of the kernel", 4)]) + 2
+    lowest = s.layout.zone_bits & -s.layout.zone_bits
+    return Planted((_bit(s, row, lowest),), ("tail-in-another-zone",), pfn_of(s, row))
 
 
 def _references(s: Snapshot, row: int, number: int) -> Patch:
