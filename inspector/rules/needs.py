@@ -42,6 +42,7 @@ _OF_GROUP: dict[str, tuple[str, ...]] = {
     "swap-cache": _ANY,
 }
 _OF_RULE: dict[str, tuple[str, ...]] = {
+    "deposited-tables-mismatch": (*_VMAS, "struct pages"),
     "pgtables-bytes-mismatch": (*_VMAS, "struct pages"),
     "table-shared-wrongly": _VMAS,
 }

@@ -118,7 +118,7 @@ def tail_in_another_zone(s: Snapshot) -> Violations:
     )
 
 
-@rule("refcount-negative", group="refcount", invariant="I5", rank=0)
+@rule("refcount-negative", group="page-words", invariant="I5", rank=0)
 def refcount_negative(s: Snapshot) -> Violations:
     """A page has fewer references than none.
 
@@ -143,7 +143,7 @@ def refcount_negative(s: Snapshot) -> Violations:
     )
 
 
-@rule("page-type-unknown", group="mapcount", invariant="I1", rank=8)
+@rule("page-type-unknown", group="page-words", invariant="I1", rank=8)
 def page_type_unknown(s: Snapshot) -> Violations:
     """A page has a type that this kernel does not have.
 

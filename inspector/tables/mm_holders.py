@@ -52,10 +52,12 @@ def build_mm_holders(layout: Layout, tasks: Tasks, ksm: Ksm, uffd: Uffd) -> tupl
     at_work = np.flatnonzero(((tasks.flags & PF_KTHREAD) != 0) & (tasks.mm != 0))
     slots, slot_mm, lost = _khugepaged(layout)
     contexts = uffd.contexts.take(uffd.contexts.readable)
+    slot = np.unique(ksm.slots.addr, return_index=True)[1]
     parts: list[tuple[int, U64, U64]] = [
         (LAZY, lazy_mm, lazy),
         (BORROWED, tasks.mm[at_work], tasks.addr[at_work]),
-        (KSM, ksm.slots.mm, ksm.slots.addr),
+        # A damaged list may lead to one slot many times, here as in khugepaged's.
+        (KSM, ksm.slots.mm[slot], ksm.slots.addr[slot]),
         (KHUGEPAGED, slot_mm, slots),
         (UFFD, contexts.mm, contexts.addr),
     ]
@@ -107,4 +109,5 @@ def _khugepaged(layout: Layout) -> tuple[U64, U64, int]:
     link = struct.field("mm_node").offset
     head = np.array([scan + layout.struct("struct khugepaged_scan").field("mm_head").offset], np.uint64)
     found = walk_lists(layout.memory, head, struct.size, link)
-    return found.addr, struct.field("mm").column(found.raw), len(found.unreadable)
+    slots, first = np.unique(found.addr, return_index=True)
+    return slots, struct.field("mm").column(found.raw[first]), len(found.unreadable)
