@@ -27,7 +27,7 @@ from inspector.private_pages import PRIVATE, judge_pages
 from inspector.prstatus import stripped
 from inspector.recording import Recorder, debug_files, open_recording, recording_program
 from inspector.snapshot import Snapshot
-from inspector.stack_pages import blank_dead_stacks
+from inspector.stack_pages import blank_dead_stacks, blank_leftovers
 from inspector.target import RAN_ON, Target, open_core
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import vma_figures
@@ -182,6 +182,7 @@ def _record(target: Target, spool: PageSpool, tell: Progress) -> _Recorded:
     report = run_check(s)
     with suppress(*_UNREADABLE):
         blank_dead_stacks(s, spool)
+        blank_leftovers(s, spool)
     recorder.kind = KINDS.index("page tables")
     _read_direct_map(s, spool)
     pfns, kinds, left_out = _choose(s, spool)

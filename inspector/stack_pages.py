@@ -1,4 +1,4 @@
-"""Kernel stacks in a capture: of each page only what is live, because the rest is left over from earlier calls."""
+"""Kernel stacks and half-filled pages in a capture: only what is live, because the rest is left over from before."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def blank_dead_stacks(s: Snapshot, spool: PageSpool) -> None:
                 data = bytearray(page)
                 data[first:last] = spool.page(pfn)[first:last]
                 spool.replace(pfn, bytes(data))
+
+
+def blank_leftovers(s: Snapshot, spool: PageSpool) -> None:
+    """Overwrite with zeros what lies behind the lists of the kernel's that do not fill their pages."""
+    memory, page = s.layout.memory, 1 << s.layout.memmap.page_shift
+    for address, used in memory.partly_used.items():
+        pfn, within = divmod(address - memory.direct_map_base, page)
+        if pfn in spool and not within:
+            spool.replace(pfn, spool.page(pfn)[:used] + bytes(page - used))
 
 
 def _live_from(s: Snapshot) -> U64:

@@ -111,6 +111,8 @@ def read_table_batches(layout: Layout, addrs: U64) -> tuple[I64, int]:
     nr = struct.field("nr").column(raw.bytes).astype(np.int64)
     tables = raw.bytes.view(np.uint64)[:, struct.field("tables").offset // 8 :]
     sane = raw.valid & (nr <= tables.shape[1])
+    used = struct.field("tables").offset + 8 * np.where(sane, nr, 0)
+    layout.memory.partly_used.update(zip(addrs[raw.valid].tolist(), used[raw.valid].tolist(), strict=True))
     pfns = layout.memmap.pfns(tables[(np.arange(tables.shape[1]) < nr[:, None]) & sane[:, None]])
     return pfns[pfns >= 0], int((~raw.valid).sum())
 
@@ -146,6 +148,7 @@ def _batches(layout: Layout, words: U64) -> tuple[list[U64], int]:
             return out, 1
         more = np.frombuffer(data, np.uint64)
         filled = int(more.view(np.uint32)[nr // 4])
+        layout.memory.partly_used[address] = pages + 8 * min(filled, (4096 - pages) // 8)
         if filled > (4096 - pages) // 8:
             return out, 1
         out.append(more[pages // 8 : pages // 8 + filled])

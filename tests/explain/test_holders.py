@@ -9,6 +9,7 @@ import pytest
 
 from inspector.capture import capture
 from inspector.snapshot import Snapshot
+from inspector.stack_pages import blank_leftovers
 from inspector.tables.batches import BATCHES
 from inspector.tables.mmu_gather import _entries
 from inspector.target import open_core
@@ -119,9 +120,49 @@ def test_a_gather_is_found_on_its_stack(kernel: str) -> None:
 
 @pytest.mark.guest
 @pytest.mark.parametrize("kernel", ["6.12"])
-def test_no_kernel_stack_is_captured(kernel: str, tmp_path: Path) -> None:
+def test_of_kernel_stacks_what_is_live_is_captured_and_nothing_else(kernel: str, tmp_path: Path) -> None:
+    """A gather lies on the live part of a stack; below it are remains of earlier calls, buffers of users among them."""
     path = tmp_path / "small.kdump"
     assert capture(open_core(core_path("busy", kernel), types="btf"), path).same_answers
-    small = Snapshot(open_core(str(path), types="btf"))
-    assert len(small.gathered) == 0
-    assert small.missing.counts["kernel stacks"] > 0
+    big, small = sound(core_path("busy", kernel)), Snapshot(open_core(str(path), types="btf"))
+    assert len(small.gathered) == len(big.gathered) > 0
+    assert np.array_equal(small.gathered.pfn, big.gathered.pfn)
+    read = 0
+    for task in np.flatnonzero(~big.tasks.on_cpu & (big.tasks.stack != 0)).tolist():
+        low, live = int(big.tasks.stack[task]), int(big.tasks.sp[task])
+        data, valid = small.layout.memory.read_range(low, live - low)
+        read += int(valid.sum())
+        assert not data.any()
+    assert read > 0
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("kernel", ["6.12", "7.3"])
+def test_pages_that_a_list_fills_in_part_are_captured_in_part(kernel: str, tmp_path: Path) -> None:
+    """Batches of a gather and of page tables take whole pages, which are not cleared when they are allocated."""
+    path = tmp_path / "small.kdump"
+    assert capture(open_core(core_path("busy", kernel), types="btf"), path).same_answers
+    big, small = (Snapshot(open_core(str(p), types="btf")) for p in (core_path("busy", kernel), path))
+    assert len(big.gathered) or big.lost_tables.counts
+    assert big.layout.memory.partly_used
+    for address, used in big.layout.memory.partly_used.items():
+        old, new = (s.layout.memory.read(address, 4096) for s in (big, small))
+        assert old is not None
+        assert new == old[:used] + bytes(4096 - used)
+
+
+def test_what_lies_behind_a_list_is_blanked() -> None:
+    """Kernels that clear no page when it is allocated leave other people's data there."""
+
+    class Spool(dict[int, bytes]):
+        page, replace = dict.__getitem__, dict.__setitem__
+
+    s = fixture("7.3")
+    memory = s.layout.memory
+    spool = Spool({7: b"x" * 4096, 8: b"y" * 4096})
+    try:
+        memory.partly_used.update({memory.direct_map_base + (7 << 12): 24, memory.direct_map_base + (9 << 12): 8})
+        blank_leftovers(s, spool)  # type: ignore[arg-type]
+    finally:
+        memory.partly_used.clear()
+    assert spool == {7: b"x" * 24 + bytes(4072), 8: b"y" * 4096}
