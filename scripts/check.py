@@ -9,7 +9,7 @@ from inspector.check import run_check
 from inspector.report.check import render_report
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
-from inspector.target import from_program
+from inspector.target.target import from_program
 
 report = run_check(Snapshot(from_program(get_default_prog())))
 print("\n".join(render_report(Screen(), report)))

@@ -11,7 +11,7 @@ from drgn import get_default_prog
 
 from inspector.check.subjects import describe_mapping
 from inspector.snapshot import Snapshot
-from inspector.target import from_program
+from inspector.target.target import from_program
 from inspector.text import parse_number
 
 pfn = parse_number(sys.argv[1]) if len(sys.argv) == 2 else None

@@ -7,7 +7,7 @@ import numpy as np
 from drgn import get_default_prog
 
 from inspector.snapshot import Snapshot
-from inspector.target import from_program
+from inspector.target.target import from_program
 
 snapshot = Snapshot(from_program(get_default_prog()))
 folios, census, totals = snapshot.folios, snapshot.census, snapshot.folio_totals

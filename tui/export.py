@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inspector.errors import TargetError
-from tui.rows import RowSource
+from tui.views.rows import RowSource
 
 TableFormat = Literal["csv", "json"]
 

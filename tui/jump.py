@@ -14,7 +14,7 @@ from inspector.rules import all_rules
 from inspector.snapshot import Snapshot
 from inspector.text import clean, clean_bytes, parse_number
 from inspector.walk.names import file_paths
-from inspector.walk.places import readings
+from inspector.walk.page_numbers import readings
 from tui.places import (
     AnonVmaPlace,
     FilePlace,
@@ -31,7 +31,7 @@ from tui.places import (
     VmaPlace,
 )
 from tui.session import Session
-from tui.views_findings import find_vma, row_of, short_subject
+from tui.views.findings import find_vma, row_of, short_subject
 
 MOST = 40
 """Places offered at once."""

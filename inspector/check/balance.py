@@ -6,10 +6,10 @@ import numpy as np
 
 from inspector.check.cause_types import Cause
 from inspector.columns import I64
-from inspector.rules.vmas import page_table_pages
+from inspector.rules.vmas.vmas import page_table_pages
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_SWAP
-from inspector.walk.census import Sort
+from inspector.walk.counts import Sort
 from inspector.walk.rss import entry_pages, rss_class
 
 _BAD = (Sort.FREE, Sort.TYPED, Sort.BROKEN, Sort.NO_PAGE)

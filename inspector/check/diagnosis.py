@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.findings import Diagnosis, Finding, Scalar
-from inspector.rules.refcount import cache_and_private
+from inspector.rules.pages.refcount import cache_and_private
 from inspector.snapshot import Snapshot
 from inspector.text import counted
 

@@ -12,15 +12,15 @@ from inspector.check.cause import gather_causes
 from inspector.check.cause_types import Cause
 from inspector.check.diagnosis import diagnose
 from inspector.check.subjects import MAX_EVIDENCE, describe_mapping, describe_mappings, scalar, subject_of
+from inspector.check.target_facts import target_facts
 from inspector.errors import Exit
 from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Mapping, Report, RuleCoverage, Scalar, Subject
 from inspector.rules import Rule, Violations, select_rules
 from inspector.rules.needs import lacking
 from inspector.rules.registry import nothing
-from inspector.rules.windows import IN_FLIGHT, grade
 from inspector.snapshot import Snapshot
-from inspector.target_facts import target_facts
 from inspector.text import clean
+from inspector.windows.grading import IN_FLIGHT, grade
 
 MAX_FINDINGS = 200
 """Findings listed for one rule; the rest is counted in the last of them."""

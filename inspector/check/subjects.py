@@ -7,9 +7,9 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.columns import I64, AnyArray
 from inspector.findings import Mapping, Scalar, Subject
-from inspector.rules.buddy import zone_name
-from inspector.rules.node_counters import VMSTAT
-from inspector.rules.swap_clusters import list_names
+from inspector.rules.swap.swap_clusters import list_names
+from inspector.rules.zones.buddy import zone_name
+from inspector.rules.zones.node_counters import VMSTAT
 from inspector.snapshot import Snapshot
 from inspector.tables.ksm import KINDS
 from inspector.text import clean_bytes

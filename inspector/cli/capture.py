@@ -11,11 +11,11 @@ from inspector.cli.params import DoorCommand, Settings
 from inspector.errors import Exit
 
 if TYPE_CHECKING:
-    from inspector.capture import CaptureReport
+    from inspector.capture.capture import CaptureReport
     from inspector.report.screen import Screen
 
 
-@click.command(cls=DoorCommand, schemas=("inspector.capture:CaptureReport",))
+@click.command(cls=DoorCommand, schemas=("inspector.capture.capture:CaptureReport",))
 @click.argument("out", type=click.Path())
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.option(
@@ -35,7 +35,7 @@ def capture(settings: Settings, out: str, force: bool, compression: int) -> int:
     Exit codes: 0 written; 4 written, but its answers differ from those of its source, or the source ran on and pages
     had to be left out.
     """
-    from inspector import capture as captures  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.capture import capture as captures  # noqa: PLC0415  (drgn and NumPy)
     from inspector.cli.progress import Progress  # noqa: PLC0415
 
     target = settings.open()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspector.errors import TargetError
-from inspector.target import Target, open_core, open_live, open_qemu
+from inspector.target.target import Target, open_core, open_live, open_qemu
 
 if TYPE_CHECKING:
     from inspector.cli.params import Settings

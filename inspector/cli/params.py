@@ -18,7 +18,7 @@ from inspector.text import parse_number
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
-    from inspector.target import Target
+    from inspector.target.target import Target
 
 
 @dataclass

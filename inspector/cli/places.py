@@ -12,7 +12,7 @@ from inspector.text import parse_number
 if TYPE_CHECKING:
     from inspector.report.pages import Place
     from inspector.snapshot import Snapshot
-    from inspector.walk.places import Reading
+    from inspector.walk.page_numbers import Reading
 
 _FORMS = ("pfn", "phys", "page", "virt")
 
@@ -34,7 +34,7 @@ def find_place(s: Snapshot, asked: str, form: str | None) -> Place:
         UsageError: It is no number, or leads to no page of this target.
     """
     from inspector.report.pages import build_place  # noqa: PLC0415  (NumPy)
-    from inspector.walk.places import readings  # noqa: PLC0415
+    from inspector.walk.page_numbers import readings  # noqa: PLC0415
 
     word = asked.strip()
     prefix, colon, rest = word.partition(":")

@@ -18,7 +18,7 @@ from inspector.layout.offsets import Struct, enumerators
 from inspector.layout.paging import probe_arch
 from inspector.layout.scheme import SchemeEvidence, probe_scheme
 from inspector.memory import Memory
-from inspector.target import Target
+from inspector.target.target import Target
 
 _DIRECT_MAP_SIZE = {4: 64 << 40, 5: 32 << 50}
 """Bytes of the direct map by paging levels (Documentation/arch/x86/x86_64/mm.rst)."""

@@ -8,7 +8,7 @@ from inspector.arch.x86_64 import X86_64
 from inspector.errors import LayoutError, TargetError
 from inspector.layout.offsets import Struct, enumerators
 from inspector.memory import Memory
-from inspector.target import Target
+from inspector.target.target import Target
 
 
 def probe_arch(target: Target, memory: Memory, info: dict[str, str], levels: int) -> Arch:

@@ -11,21 +11,21 @@ import numpy as np
 
 from inspector.check.run import Progress, prepare
 from inspector.errors import Exit
-from inspector.explain.about import about
-from inspector.explain.findings import findings_about
-from inspector.explain.holders import holders
-from inspector.explain.lines import Line, id_lines, ledger
-from inspector.explain.looks_like import looks_like
-from inspector.explain.numbers import OneFolio, one_folio, terms_of
-from inspector.explain.sharing import decisions, sharing
-from inspector.explain.suspects import suspects
-from inspector.explain.what_if import what_if
 from inspector.findings import Finding
+from inspector.folio.about import about
+from inspector.folio.findings import findings_about
+from inspector.folio.holders import holders
+from inspector.folio.ledger import Line, id_lines, ledger
+from inspector.folio.looks_like import looks_like
+from inspector.folio.numbers import OneFolio, one_folio, terms_of
+from inspector.folio.sharing import decisions, sharing
+from inspector.folio.suspects import suspects
+from inspector.folio.what_if import what_if
 from inspector.report.counters import MmIdSlot, Verdict, mm_id_slots
 from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import PageRow, Place, build_place, page_rows
 from inspector.snapshot import Snapshot
-from inspector.walk.places import Reading
+from inspector.walk.page_numbers import Reading
 from inspector.walk.references import TERMS, ReferenceTerms
 
 
@@ -185,7 +185,7 @@ def build_explanation(  # noqa: PLR0913  (all but two are options)
         progress: Told about the walk of all page tables.
         limit: Mappings listed at most; None for all.
         check: Whether rules are run to tell what they find about the folio.
-        operations: rmap operations to try on the folio as it stands, as `inspector.explain.what_if` takes them.
+        operations: rmap operations to try on the folio as it stands, as `inspector.folio.what_if` takes them.
 
     Raises:
         UsageError: An operation cannot be understood, or the folio is none that the rmap counts.

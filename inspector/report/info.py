@@ -9,11 +9,11 @@ from typing import Literal
 
 import msgspec
 
+from inspector.check.target_facts import target_facts
 from inspector.findings import Scalar
 from inspector.report.screen import Screen, render_facts
 from inspector.report.window import sample_of
 from inspector.snapshot import Snapshot
-from inspector.target_facts import target_facts
 from inspector.text import clean, counted, duration, grouped, size
 
 _MAX_SAMPLE = 1 << 21

@@ -9,7 +9,7 @@ from inspector.arch.base import Bit, Kind, Level
 from inspector.report.screen import Column
 from inspector.snapshot import Snapshot
 from inspector.text import clean_bytes
-from inspector.walk.census import Sort
+from inspector.walk.counts import Sort
 from inspector.walk.lookup import decode_entry
 from inspector.walk.rss import entry_pages
 

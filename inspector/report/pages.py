@@ -15,7 +15,7 @@ from inspector.report.window import window_on
 from inspector.snapshot import Snapshot
 from inspector.text import counted
 from inspector.walk.kinds import page_kinds
-from inspector.walk.places import Reading
+from inspector.walk.page_numbers import Reading
 
 
 class PageRow(msgspec.Struct, frozen=True):

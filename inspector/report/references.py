@@ -10,9 +10,9 @@ import numpy as np
 
 from inspector.columns import I64
 from inspector.errors import Exit
-from inspector.explain.lines import STRICT
-from inspector.explain.numbers import one_folio
-from inspector.explain.suspects import suspects
+from inspector.folio.ledger import STRICT
+from inspector.folio.numbers import one_folio
+from inspector.folio.suspects import suspects
 from inspector.report.screen import Column, Screen, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.node_stats import node_stats

@@ -19,7 +19,7 @@ from inspector.tables.anon_vmas import rows_of, vma_rows
 from inspector.text import counted, grouped
 from inspector.walk.linear import linear_index, read_index
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of
-from inspector.walk.road import STANDING, ksm_places, standing_at, why_lost
+from inspector.walk.rmap_places import STANDING, ksm_places, standing_at, why_lost
 
 ROADS = {ANON: "anonymous", FILE: "file", KSM: "ksm", 0: "none"}
 

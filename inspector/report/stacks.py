@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 
 from inspector.errors import UsageError
-from inspector.model.window_catalogue import WINDOWS
-from inspector.model.windows import Way
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Column, Screen, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.stacks import How, StackState
 from inspector.tables.tasks import state_letter
 from inspector.text import clean_bytes, counted
+from inspector.windows.catalogue import WINDOWS
+from inspector.windows.window import Way
 
 _KNOWN = {How.REGISTERS: "registers", How.ORC: "orc", How.SCAN: "scan"}
 _STATES = {

@@ -10,7 +10,7 @@ from inspector.columns import I64
 from inspector.layout.memmap import MemMap
 from inspector.snapshot import Snapshot
 from inspector.tables.pages import HEAD_PAGES
-from inspector.walk.places import read_head_pfn
+from inspector.walk.page_numbers import read_head_pfn
 
 _GRAIN = 32
 """Windows begin and end at multiples of this, as the look-up of rows wants it."""

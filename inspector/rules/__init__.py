@@ -1,87 +1,13 @@
-"""One small function a rule: what the page tables say, what the model expects and what the kernel stored, compared."""
+"""The rules, by what they are about; each module under this package declares its own and is found by being there."""
 
-from inspector.rules import (
-    anon_rmap,
-    anon_vma_family,
-    anon_vmas_map,
-    buddy,
-    compound,
-    deposits,
-    entire,
-    exclusive,
-    file_rmap,
-    free_pages,
-    huge_zero,
-    hugetlb,
-    hugetlb_pool,
-    isolation,
-    ksm,
-    loops,
-    lost_tables,
-    lost_vmas,
-    mapcount,
-    mm_ids,
-    mm_lives,
-    node_counters,
-    nonpresent,
-    page_cache,
-    page_states,
-    page_tables,
-    page_words,
-    pages_mapped,
-    refcount,
-    rss,
-    swap,
-    swap_cache,
-    swap_clusters,
-    targets,
-    uffd,
-    vmas,
-    writable,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import walk_packages
+
 from inspector.rules.registry import Rule, Violations, all_rules, find_rule, select_rules
 
-__all__ = [
-    "Rule",
-    "Violations",
-    "all_rules",
-    "anon_rmap",
-    "anon_vma_family",
-    "anon_vmas_map",
-    "buddy",
-    "compound",
-    "deposits",
-    "entire",
-    "exclusive",
-    "file_rmap",
-    "find_rule",
-    "free_pages",
-    "huge_zero",
-    "hugetlb",
-    "hugetlb_pool",
-    "isolation",
-    "ksm",
-    "mapcount",
-    "mm_ids",
-    "mm_lives",
-    "loops",
-    "lost_tables",
-    "lost_vmas",
-    "node_counters",
-    "nonpresent",
-    "page_cache",
-    "page_states",
-    "page_tables",
-    "page_words",
-    "pages_mapped",
-    "refcount",
-    "rss",
-    "select_rules",
-    "swap",
-    "swap_cache",
-    "swap_clusters",
-    "targets",
-    "uffd",
-    "vmas",
-    "writable",
-]
+for _module in walk_packages(__path__, f"{__name__}."):
+    import_module(_module.name)
+
+__all__ = ["Rule", "Violations", "all_rules", "find_rule", "select_rules"]

@@ -17,8 +17,8 @@ from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
 from inspector.lib.orc import OrcTables, RegisterPlaces, State, step
 from inspector.memory import Memory
-from inspector.prstatus import Registers, decode
 from inspector.tables.tasks import Tasks
+from inspector.target.prstatus import Registers, decode
 
 MAX_DEPTH = 128
 """Frames of one stack at most: a damaged one must come to an end."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from inspector.columns import I64, U8, U64, AnyArray, Mask, Table
 from inspector.tables.files import FOLIO, Files
-from inspector.walk.census import Census
+from inspector.walk.counts import Census
 from inspector.walk.page_cache import CacheParts, folio_pages
 
 

@@ -14,7 +14,7 @@ from inspector.model.scheme import Scheme
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
-from inspector.walk.census import Sort, cut_runs
+from inspector.walk.counts import Sort, cut_runs
 from inspector.walk.parts import Counted
 from inspector.walk.rss import entry_pages
 

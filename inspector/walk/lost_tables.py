@@ -11,15 +11,15 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.columns import I64, U64
 from inspector.layout.flags import type_code
-from inspector.model.window_catalogue import TABLE_HOLDERS
 from inspector.tables.kernel_tables import kernel_tables
 from inspector.tables.mmu_gather import Gathers, read_table_batches
 from inspector.tables.pages import Pages
 from inspector.tables.rcu_callbacks import RcuCallbacks, read_rcu_callbacks
 from inspector.walk.deposits import Deposits
-from inspector.walk.in_flight import stack_words
 from inspector.walk.mappings import PageTables
 from inspector.walk.parts import StackParts
+from inspector.windows.catalogue import TABLE_HOLDERS
+from inspector.windows.in_flight import stack_words
 
 CLASSES = ("address spaces", "deposited", "kernel", "TLB flush", "RCU", "tasks")
 """What accounts for a page table, in the order in which it is looked for; a table counts once."""

@@ -14,7 +14,7 @@ from inspector.tables.pages import Pages
 from inspector.tables.stacks import Stacks
 from inspector.tables.tasks import Tasks
 from inspector.tables.vmas import Vmas
-from inspector.walk.census import Census
+from inspector.walk.counts import Census
 from inspector.walk.mappings import Mappings, NonPresent
 
 

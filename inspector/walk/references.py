@@ -16,7 +16,7 @@ from inspector.tables.folios import Folios
 from inspector.tables.mmu_gather import Gathered
 from inspector.tables.pages import Pages
 from inspector.tables.pipes import PipeBuffers
-from inspector.walk.census import Census
+from inspector.walk.counts import Census
 from inspector.walk.page_cache import PageCache
 
 PIN_BIAS = 1024

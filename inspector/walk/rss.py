@@ -10,7 +10,7 @@ from inspector.layout.flags import MAPPING_ANON
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.tables.pages import Pages
-from inspector.walk.census import Sort
+from inspector.walk.counts import Sort
 from inspector.walk.parts import Counted
 
 _NR_PLACES = 8

@@ -16,7 +16,7 @@ from inspector.tables.folios import Folios
 from inspector.tables.mms import RSS_ANON, RSS_SHMEM
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
-from inspector.walk.census import Census, Sort
+from inspector.walk.counts import Census, Sort
 from inspector.walk.mappings import Mappings, NonPresent, PageTables
 from inspector.walk.rss import entry_pages, rss_class
 

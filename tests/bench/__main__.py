@@ -15,7 +15,7 @@ import numpy as np
 
 from inspector.check import run_check
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
+from inspector.target.target import open_core
 from tests.bench import recipe
 from tests.bench.guest import large_dump
 from tests.bench.recipe import Rate

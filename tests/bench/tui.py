@@ -16,15 +16,15 @@ import numpy as np
 
 import tui.app
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
+from inspector.target.target import open_core
 from inspector.walk.kinds import KINDS
 from tests.bench.guest import vmas_dump
 from tests.bench.terminal import Answer, Terminal
 from tests.fixtures import fixture_path
 from tui.app import FolioscopeApp
 from tui.places import FolioPlace, Folios, MmPlace, Place
-from tui.rows import Column, Field, Rows, number
 from tui.session import Session
+from tui.views.rows import Column, Field, Rows, number
 
 ROUNDS = 3
 

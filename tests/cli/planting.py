@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from inspector.snapshot import Snapshot
-from inspector.target import Target, open_core
+from inspector.target.target import Target, open_core
 
 
 def plant(target: Target, physical: int, data: bytes) -> None:

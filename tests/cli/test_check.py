@@ -92,7 +92,7 @@ def test_incomplete(run: Run, core: Callable[[str], str], monkeypatch: pytest.Mo
     import numpy as np
 
     from inspector.snapshot import Snapshot
-    from inspector.target import Target, open_core
+    from inspector.target.target import Target, open_core
 
     def open_with_hole(path: str, symbols: object = (), *, types: object = "auto") -> Target:
         target = open_core(path, types="btf")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import inspector.cli.opening
-import inspector.target
+import inspector.target.target
 from tests.cli.conftest import Run
 
 PREFIX = "folioscope: error: "
@@ -87,7 +87,7 @@ def test_control_characters_of_a_path_are_escaped(run: Run) -> None:
 def test_no_target_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = str(tmp_path / "kcore")
     monkeypatch.setattr(inspector.cli.opening, "_KCORE", absent)
-    monkeypatch.setattr(inspector.target, "_KCORE", absent)
+    monkeypatch.setattr(inspector.target.target, "_KCORE", absent)
     result = run("info")
     assert result.code == 3
     assert result.error == (

@@ -9,12 +9,12 @@ import pytest
 
 import inspector.cli.opening
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
+from inspector.target.target import open_core
 from tests.cli.conftest import Run
 from tests.cli.planting import raised_mapcount
 from tests.cli.test_commands import schema_of
-from tests.explain.kinds import KINDS
 from tests.faults.overlay import pfn_of, sound
+from tests.folio.kinds import KINDS
 
 
 def test_a_sound_folio(run: Run, any_core: str) -> None:

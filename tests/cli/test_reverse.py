@@ -13,8 +13,8 @@ import pytest
 from inspector.report.pages import build_place
 from inspector.report.rmap import build_rmap
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
-from inspector.walk.places import readings
+from inspector.target.target import open_core
+from inspector.walk.page_numbers import readings
 from tests.cli.conftest import Run
 from tests.faults.overlay import planted, sound
 from tests.faults.rmap_catalogue import chain_unlinked_from_its_tree, index_of_a_forked_page_shifted

@@ -15,7 +15,7 @@ from inspector.report.pages import build_place
 from inspector.report.rmap import RmapReport, build_rmap, render_rmap
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
-from inspector.walk.places import readings
+from inspector.walk.page_numbers import readings
 from inspector.walk.rmap import ANON, FILE, KSM, candidates_of, mapped_heads
 from tests.cli.conftest import Run
 from tests.faults.overlay import planted, put, sound

@@ -6,7 +6,7 @@ import pytest
 
 from inspector.report.processes import VmaRow, build_ps, build_vmas, find_mm
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
+from inspector.target.target import open_core
 from tests.fixtures import KERNELS, fixture_path
 from tests.guests.oracle import OracleVma
 from tests.oracle.fixture_oracle import load_fixture_oracle

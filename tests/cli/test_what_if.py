@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.cli.conftest import Run
-from tests.explain.kinds import KINDS
 from tests.faults.overlay import sound
+from tests.folio.kinds import KINDS
 
 
 def test_the_command_line(run: Run, any_core: str) -> None:

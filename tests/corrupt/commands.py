@@ -14,7 +14,7 @@ from inspector import cli
 from inspector.cli.params import Settings
 from inspector.errors import FolioscopeError
 from inspector.snapshot import Snapshot
-from inspector.target import Target, open_core
+from inspector.target.target import Target, open_core
 from tests.faults.overlay import Patch, plant
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from inspector.arch.base import Bit, Level
 from inspector.columns import I64
 from inspector.snapshot import Snapshot
-from inspector.walk.census import Sort
+from inspector.walk.counts import Sort
 from tests.faults.overlay import Patch, page_word
 from tests.faults.plants import LARGE, WORD, calm, entry_address, head_field
 

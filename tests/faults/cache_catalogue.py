@@ -7,7 +7,7 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.snapshot import Snapshot
 from inspector.tables.files import FILE, SHMEM
-from inspector.walk.census import Sort
+from inspector.walk.counts import Sort
 from tests.faults.cache_plants import idle_entries, slot_address, space_word
 from tests.faults.catalogue import fault
 from tests.faults.overlay import add, page_word, put, word

@@ -7,7 +7,7 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_ANON
-from inspector.walk.census import Sort
+from inspector.walk.counts import Sort
 from tests.faults.overlay import Patch, add, page_word, pfn_of, put, word
 from tests.faults.plants import (
     BIAS,

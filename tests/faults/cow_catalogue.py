@@ -6,11 +6,11 @@ import numpy as np
 
 from inspector.arch.base import Bit, Level
 from inspector.layout.flags import VM_WRITE
-from inspector.rules.entries import in_shared_vma, vma_has
-from inspector.rules.exclusive import exclusive_pages
+from inspector.rules.entries.entries import in_shared_vma, vma_has
+from inspector.rules.entries.exclusive import exclusive_pages
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_FILE
-from inspector.walk.census import Sort
+from inspector.walk.counts import Sort
 from tests.faults.catalogue import fault
 from tests.faults.cow_plants import anon_pages, private_writable, shared_pages
 from tests.faults.overlay import RW, Patch, add, entry_xor, flags_xor, page_word, pfn_of, put

@@ -12,7 +12,7 @@ from inspector.findings import Finding
 from inspector.rules import find_rule
 from inspector.snapshot import Snapshot
 from inspector.tables.stacks import StackState
-from inspector.target import Target, open_core
+from inspector.target.target import Target, open_core
 from tests.fixtures import fixture_path
 from tests.guests import dump_path
 

@@ -17,7 +17,7 @@ from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
 from inspector.layout.offsets import Field
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.snapshot import Snapshot
-from inspector.walk.census import Sort
+from inspector.walk.counts import Sort
 from tests.faults.overlay import Patch, add, page_word, pfn_of, put, word
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from inspector.arch.base import Level
 from inspector.findings import Finding
-from inspector.rules.deposits import deposits_due
+from inspector.rules.page_tables.deposits import deposits_due
 from inspector.walk.deposits import SOUND
 from tests.faults.overlay import KERNELS, core_path, put, sound
 from tests.faults.table_catalogue import pointer_of

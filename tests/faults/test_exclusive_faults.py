@@ -8,9 +8,9 @@ import pytest
 from inspector.arch.base import Bit, Level
 from inspector.layout.flags import VM_SHARED, VM_WRITE
 from inspector.rules import find_rule
-from inspector.rules.entries import in_shared_vma, vma_has
-from inspector.rules.exclusive import exclusive_pages
-from inspector.walk.census import Sort
+from inspector.rules.entries.entries import in_shared_vma, vma_has
+from inspector.rules.entries.exclusive import exclusive_pages
+from inspector.walk.counts import Sort
 from tests.faults.cow_plants import anon_pages, first_mapping, private_writable, shared_pages
 from tests.faults.overlay import (
     KERNELS,

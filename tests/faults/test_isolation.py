@@ -10,7 +10,7 @@ from inspector.check.run import run_check
 from inspector.columns import I64, U64
 from inspector.findings import Finding
 from inspector.snapshot import Snapshot
-from inspector.target import open_qemu
+from inspector.target.target import open_qemu
 from tests.faults.overlay import KERNELS, Patch, core_path, plant, planted, sound
 from tests.guests.live import running_guest
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from inspector.check.run import run_check
-from inspector.model.window_catalogue import TABLE_HOLDERS
 from inspector.snapshot import Snapshot
-from inspector.walk.in_flight import stack_words
 from inspector.walk.lost_tables import LostTables
+from inspector.windows.catalogue import TABLE_HOLDERS
+from inspector.windows.in_flight import stack_words
 from tests.faults.overlay import KERNELS, Patch, core_path, planted, put, sound, word
 from tests.faults.plants import pick
 from tests.faults.table_catalogue import new_table

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inspector.rules import find_rule
-from inspector.rules.page_cache import cached_totals
+from inspector.rules.files.page_cache import cached_totals
 from inspector.rules.registry import all_rules
 from inspector.tables.files import FILE, FOLIO, SHMEM
 from inspector.tables.node_stats import node_stats

@@ -11,9 +11,9 @@ import pytest
 from inspector.arch.base import Level
 from inspector.check.run import run_check
 from inspector.findings import Finding
-from inspector.prstatus import SIZE
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
+from inspector.target.prstatus import SIZE
+from inspector.target.target import open_core
 from tests.faults.overlay import KERNELS, Patch, add, core_path, page_word, plant, put, sound
 
 SPLIT = ("split_huge_pmd_locked", "__split_huge_pmd")
@@ -103,7 +103,7 @@ def test_an_entire_count_too_low_is_in_flight_only_where_somebody_splits(path: s
 
 def _family(s: Snapshot, folio: int) -> list[int]:
     """Mms that the folio's anon_vma leads to, or that map it."""
-    from inspector.rules.windows import reached
+    from inspector.windows.grading import reached
 
     heads = s.folios.row[folio : folio + 1]
     out = []

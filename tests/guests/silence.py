@@ -14,7 +14,7 @@ from pathlib import Path
 from inspector.check import run_check
 from inspector.findings import Finding, Report
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
+from inspector.target.target import open_core
 
 from .build import stop_idle
 from .cache import BUSY, guests_folder

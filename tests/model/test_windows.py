@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from inspector.model.direction import Counter, Direction, meaning
-from inspector.model.window_catalogue import BY_FUNCTION, WINDOWS
-from inspector.model.windows import Effect, Way
+from inspector.windows.catalogue import BY_FUNCTION, WINDOWS
+from inspector.windows.window import Effect, Way
 
 
 def ids(effect: Effect, way: Way) -> set[str]:

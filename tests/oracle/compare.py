@@ -12,7 +12,7 @@ from inspector.columns import I64, U64, Mask
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, VM_PFNMAP, type_code
 from inspector.model.scheme import Scheme
 from inspector.snapshot import Snapshot
-from inspector.walk.census import Sort
+from inspector.walk.counts import Sort
 from inspector.walk.rss import entry_pages
 from inspector.walk.smaps import VmaFigures, vma_figures
 from tests.guests.oracle import Oracle, OracleProcess, OracleVma

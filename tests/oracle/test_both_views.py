@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
+from inspector.target.target import open_core
 from inspector.walk.rmap import ANON, FILE, KSM, compare_views, mapped_heads
 from tests.fixtures import KERNELS, fixture_path
 from tests.guests import dump_path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.rules.node_counters import mapped_totals
+from inspector.rules.zones.node_counters import mapped_totals
 from inspector.tables.node_stats import node_stats
 from tests.fixtures import KERNELS
 from tests.oracle.test_kernels_word import opened

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
+from inspector.target.target import open_core
 from tests.fixtures import KERNELS, fixture_path
 from tests.guests import dump_path, load_oracle
 from tests.guests.oracle import Oracle

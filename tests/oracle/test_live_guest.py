@@ -6,7 +6,7 @@ import pytest
 
 from inspector.check import run_check
 from inspector.snapshot import Snapshot
-from inspector.target import open_qemu
+from inspector.target.target import open_qemu
 from tests.guests.live import running_guest
 from tests.guests.qemu import Guest
 

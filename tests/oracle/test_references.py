@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.explain.numbers import one_folio
-from inspector.explain.suspects import suspects
+from inspector.folio.numbers import one_folio
+from inspector.folio.suspects import suspects
 from inspector.snapshot import Snapshot
 from inspector.tables.node_stats import node_stats
-from inspector.target import open_core
+from inspector.target.target import open_core
 from inspector.walk.references import PIN_BIAS
 from tests.fixtures import KERNELS, fixture_path
 from tests.guests import dump_path

@@ -7,7 +7,7 @@ import pytest
 from inspector.check import run_check
 from inspector.findings import Report
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
+from inspector.target.target import open_core
 from tests.fixtures import KERNELS, fixture_path
 from tests.guests import dump_path
 

@@ -6,7 +6,7 @@ import pytest
 
 from inspector.check.run import run_check
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
+from inspector.target.target import open_core
 from tests.fixtures import KERNELS
 from tests.guests.kernels import kernel_named
 from tests.guests.silence import moments, row

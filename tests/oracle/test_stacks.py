@@ -8,7 +8,7 @@ import pytest
 
 from inspector.snapshot import Snapshot
 from inspector.tables.stacks import StackState
-from inspector.target import open_core
+from inspector.target.target import open_core
 from tests.fixtures import KERNELS
 from tests.guests import dump_path
 

@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 
 from inspector.check import run_check
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
+from inspector.target.target import open_core
 from tests.fixtures import fixture_path
 from tui.app import FolioscopeApp
 from tui.places import Place

@@ -8,7 +8,7 @@ from inspector.check import run_check
 from tests.faults.every import CATALOGUE
 from tests.faults.overlay import core_path, planted, sound
 from tui.places import AnonVmaPlace, FilePlace, FolioPlace, MmPlace, RulePlace, VmaPlace
-from tui.views_findings import links_of
+from tui.views.findings import links_of
 
 LEADS = {
     "children-of-an-anon-vma-miscounted": [AnonVmaPlace, RulePlace],

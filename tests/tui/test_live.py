@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from inspector.snapshot import Snapshot
-from inspector.target import Target, open_qemu
+from inspector.target.target import Target, open_qemu
 from inspector.walk.smaps import vma_figures
 from tests.guests.live import running_guest
 from tests.tui.driving import at, press, settle, snapshot_of, text
 from tui.app import FolioscopeApp
 from tui.places import MmPlace, Processes
-from tui.rows import Rows, number, words
-from tui.rows_mm import process_rows
 from tui.session import Session
+from tui.views.rows import Rows, number, words
+from tui.views.rows_mm import process_rows
 
 
 def _rows(keys: list[int], rss: list[int], names: list[str]) -> Rows:

@@ -22,8 +22,8 @@ from tui.places import (
     VmaPlace,
 )
 from tui.session import Session
-from tui.views_map import HeatView
-from tui.views_space import SpaceView
+from tui.views.map import HeatView
+from tui.views.space import SpaceView
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
 

@@ -16,7 +16,7 @@ from textual.pilot import Pilot
 from inspector.check import run_check
 from inspector.errors import TargetError
 from inspector.snapshot import Snapshot
-from inspector.target import open_core
+from inspector.target.target import open_core
 from tests.cli.planting import raised_mapcount
 from tests.fixtures import fixture_path
 from tests.tui.driving import at, press, session_of, settle, snapshot_of, text

@@ -16,18 +16,18 @@ from inspector.report.pages import build_place
 from inspector.report.rmap import build_rmap
 from inspector.snapshot import Snapshot
 from inspector.walk.kinds import KINDS, page_kinds
-from inspector.walk.places import Reading
+from inspector.walk.page_numbers import Reading
 from inspector.walk.smaps import vma_figures
 from tests.fixtures import KERNELS
 from tests.tui.driving import snapshot_of
-from tui.rows_folios import folio_rows
 from tui.session import Session
-from tui.views_folio import PageGridView, mapping_tree, page_columns
-from tui.views_folios import folio_columns
-from tui.views_map import MODES, HeatView, Look, build_layer, make_layer
-from tui.views_mm import process_columns, vma_entries, vma_folios, vma_rows_of
-from tui.views_rmap import draw_interval_tree, side_by_side
-from tui.views_space import SpaceView, build_space
+from tui.views.folio import PageGridView, mapping_tree, page_columns
+from tui.views.folios import folio_columns
+from tui.views.map import MODES, HeatView, Look, build_layer, make_layer
+from tui.views.mm import process_columns, vma_entries, vma_folios, vma_rows_of
+from tui.views.rmap import draw_interval_tree, side_by_side
+from tui.views.rows_folios import folio_rows
+from tui.views.space import SpaceView, build_space
 
 
 @pytest.fixture(params=KERNELS)

@@ -14,11 +14,11 @@ from drgn import TypeKind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inspector.btf import BtfTypes, open_btf
-from inspector.btf_parse import Btf, BtfKind
-from inspector.btf_variables import TYPE_OF
 from inspector.errors import TargetError
-from inspector.target import Target, Types, open_core
+from inspector.target.btf import BtfTypes, open_btf
+from inspector.target.btf_parse import Btf, BtfKind
+from inspector.target.btf_variables import TYPE_OF
+from inspector.target.target import Target, Types, open_core
 
 GUESTS = Path.home() / ".cache/folioscope/guests"
 VERSIONS = ["6.1", "6.12", "7.3"]

@@ -16,18 +16,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from inspector import capture as capture_module
 from inspector.arch.base import Level
-from inspector.capture import capture
+from inspector.capture import capture as capture_module
+from inspector.capture.capture import capture
+from inspector.capture.kdump_writer import DumpHeader, PageSpool, write_kdump
+from inspector.capture.private_pages import PRIVATE, judge_pages
+from inspector.capture.recorder import Recorder
 from inspector.check import run_check
 from inspector.cli import main
 from inspector.columns import I64
 from inspector.errors import Exit, TargetError, UsageError
-from inspector.kdump_write import DumpHeader, PageSpool, write_kdump
-from inspector.private_pages import PRIVATE, judge_pages
-from inspector.recording import Recorder
 from inspector.snapshot import Snapshot
-from inspector.target import Target, from_program, open_core
+from inspector.target.target import Target, from_program, open_core
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import vma_figures
 from tests.fixtures import FOLDER, KERNELS, fixture_path
@@ -160,7 +160,7 @@ print(len(tasks), find_task(prog, 1).comm.string_().decode(), len(list(for_each_
 
 def test_plain_drgn_walks_a_fixture(fixture: Path, tmp_path: Path) -> None:
     script = tmp_path / "walk.py"
-    script.write_text("from inspector.target import from_program\nfrom_program(prog)\n" + WALK)
+    script.write_text("from inspector.target.target import from_program\nfrom_program(prog)\n" + WALK)
     s = Snapshot(opened(fixture))
     keeper = int(np.flatnonzero(s.mms.pid == 1)[0])
     vmas = int((s.vmas.mm_idx == keeper).sum())

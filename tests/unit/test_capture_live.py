@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from inspector.capture import capture
+from inspector.capture.capture import capture
 from inspector.check import run_check
 from inspector.cli import main, opening
 from inspector.errors import Exit
 from inspector.snapshot import Snapshot
-from inspector.target import Target, open_core, open_qemu
+from inspector.target.target import Target, open_core, open_qemu
 from tests.fixtures import fixture_path
 from tests.guests.live import running_guest
 

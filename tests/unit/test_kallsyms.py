@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inspector.errors import TargetError
-from inspector.kallsyms import Kallsyms
+from inspector.target.kallsyms import Kallsyms
 
 GUESTS = Path.home() / ".cache/folioscope/guests"
 BASE = 0xFFFFFFFF81000000

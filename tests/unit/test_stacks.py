@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inspector.capture.kdump_writer import DumpHeader, PageSpool, write_kdump
 from inspector.columns import U64, Mask
-from inspector.corefile import examine_core
-from inspector.kdump_write import DumpHeader, PageSpool, write_kdump
 from inspector.lib.orc import (
     BP,
     CALL,
@@ -27,7 +26,8 @@ from inspector.lib.orc import (
     decode_orc,
     step,
 )
-from inspector.prstatus import SIZE, decode, stripped
+from inspector.target.corefile import examine_core
+from inspector.target.prstatus import SIZE, decode, stripped
 
 DIALECTS = {"6.1": Dialect(True, 5), "6.12": Dialect(False, 5), "7.3": Dialect(False, 3)}
 TEXT = 0xFFFFFFFF81000000

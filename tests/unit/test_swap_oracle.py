@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.rules.page_cache import cached_totals
+from inspector.rules.files.page_cache import cached_totals
 from inspector.tables.files import BLOCK, FOLIO
 from inspector.walk.swap_view import swap_devices
 from tests.fixtures import KERNELS

@@ -10,7 +10,7 @@ import pytest
 from inspector.rules import select_rules
 from inspector.snapshot import Snapshot
 from inspector.tables.swap_devices import entry_offsets, entry_types, swap_entries
-from inspector.target import Target, open_core
+from inspector.target.target import Target, open_core
 from inspector.walk.swap_view import slot_exists, slot_users, swap_devices
 from tests.fixtures import KERNELS
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import drgn
 import pytest
 
-import inspector.identity
-import inspector.qmp
-import inspector.target
-from inspector.corefile import examine_core, examine_symbols
+import inspector.target.identity
+import inspector.target.qmp
+import inspector.target.target
 from inspector.errors import TargetError
-from inspector.kallsyms import Kallsyms
-from inspector.target import Target, open_core, open_live, open_qemu
+from inspector.target.corefile import examine_core, examine_symbols
+from inspector.target.kallsyms import Kallsyms
+from inspector.target.target import Target, open_core, open_live, open_qemu
 
 GUESTS = Path.home() / ".cache/folioscope/guests"
 VERSIONS = ["6.1", "6.12", "7.3"]
@@ -177,7 +177,7 @@ def test_refused_symbols(tmp_path: Path, name: str, content: bytes, said: str) -
 
 
 def test_live_without_kcore(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(inspector.target, "_KCORE", str(tmp_path / "kcore"))
+    monkeypatch.setattr(inspector.target.target, "_KCORE", str(tmp_path / "kcore"))
     with pytest.raises(TargetError, match="CONFIG_PROC_KCORE"):
         open_live()
     (tmp_path / "kcore").write_bytes(b"no kernel")
@@ -195,7 +195,7 @@ def test_live_without_kcore(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 @pytest.fixture
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], str]]:
     """Serves one connection on a Unix socket: greets, then says nothing more."""
-    monkeypatch.setattr(inspector.qmp, "PATIENCE", 0.3)
+    monkeypatch.setattr(inspector.target.qmp, "PATIENCE", 0.3)
     done = threading.Event()
     listener = socket.socket(socket.AF_UNIX)
     listener.settimeout(10)
@@ -322,12 +322,12 @@ def test_wrong_symbols(tmp_path: Path) -> None:
 
 @pytest.mark.guest
 def test_match_by_release_where_there_is_no_build_id() -> None:
-    from inspector.corefile import SymbolsFile
+    from inspector.target.corefile import SymbolsFile
 
     info = {"OSRELEASE": open_core(guest("6.12")).vmcoreinfo["OSRELEASE"]}
-    inspector.target._require_match(guest("6.12", "vmlinux"), SymbolsFile(False, ""), info)
+    inspector.target.target._require_match(guest("6.12", "vmlinux"), SymbolsFile(False, ""), info)
     with pytest.raises(TargetError, match="of another kernel"):
-        inspector.target._require_match(guest("7.3", "vmlinux"), SymbolsFile(False, ""), info)
+        inspector.target.target._require_match(guest("7.3", "vmlinux"), SymbolsFile(False, ""), info)
 
 
 @pytest.mark.guest
@@ -381,7 +381,7 @@ def test_identity(version: str) -> None:
 @pytest.mark.guest
 @pytest.mark.parametrize("version", VERSIONS)
 def test_last_words_are_read_from_the_log(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspector.identity, "_PANIC", b"Linux version ")
+    monkeypatch.setattr(inspector.target.identity, "_PANIC", b"Linux version ")
     target = open_core(guest(version))
     message = target.identity.panic_message or ""
     assert message.startswith(target.vmcoreinfo["OSRELEASE"] + " (")

@@ -12,7 +12,7 @@ from inspector.lib.list import walk_lists
 from inspector.lib.maple_tree import walk_maple_trees
 from inspector.lib.rbtree import check_colours, check_order, subtree_max, walk_rbtrees
 from inspector.lib.xarray import walk_xarrays
-from inspector.target import open_core
+from inspector.target.target import open_core
 from tests.fixtures import fixture_path
 from tests.unit.fake_memory import FakeReader
 

@@ -11,7 +11,7 @@ from inspector.report.ksm import build_ksm_report, render_ksm
 from inspector.report.screen import Screen
 from inspector.rules import select_rules
 from inspector.snapshot import Snapshot
-from inspector.target import Target, open_core
+from inspector.target.target import Target, open_core
 
 GONE = ("root_stable_tree", "rmap_item_cache", "ksm_thread_mutex", "hstates", "hugetlb_max_hstate", "hugetlb_lock")
 

@@ -13,9 +13,9 @@ from textual.widgets.tree import TreeNode
 from inspector.report.anon_vma import AnonVmaReport, Member, build_anon_vma, find_anon_vma
 from inspector.text import counted
 from tui.places import AnonVmaPlace, Place
-from tui.rows import Rows
-from tui.rows_rmap import tree_rows
 from tui.screens.base import PlaceScreen
+from tui.views.rows import Rows
+from tui.views.rows_rmap import tree_rows
 from tui.widgets.column_table import ColumnTable
 
 _MAX_MEMBERS = 3000

@@ -15,8 +15,8 @@ from textual.worker import Worker, WorkerState, get_current_worker
 from inspector.errors import FolioscopeError, TargetError
 from inspector.text import clean
 from tui.places import Place
-from tui.rows import Rows
 from tui.session import Session, StoppedError
+from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.frame import Crumbs, TopBar, Working
 

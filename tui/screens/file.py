@@ -15,9 +15,9 @@ from inspector.report.file import FileReport, OrderOfFolios, build_file
 from inspector.text import counted, grouped
 from inspector.walk.cache_view import cache_of, find_spaces
 from tui.places import FilePlace
-from tui.rows import Rows
-from tui.rows_rmap import cache_rows, mapper_rows
 from tui.screens.base import PlaceScreen
+from tui.views.rows import Rows
+from tui.views.rows_rmap import cache_rows, mapper_rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.legend import switch
 

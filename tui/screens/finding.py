@@ -13,10 +13,10 @@ from inspector.errors import UsageError
 from inspector.findings import Finding
 from inspector.rules import find_rule
 from tui.places import FindingPlace
-from tui.rows import Rows
 from tui.screens.base import PlaceScreen
 from tui.session import Session
-from tui.views_findings import link_rows, links_of, page_sections
+from tui.views.findings import link_rows, links_of, page_sections
+from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.finding_view import FindingView, Section
 

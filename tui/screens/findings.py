@@ -12,10 +12,10 @@ from textual.widgets import Input, Static
 from textual.worker import Worker, WorkerState
 
 from tui.places import Findings
-from tui.rows import Rows
 from tui.screens.base import PlaceScreen
 from tui.screens.finding import FindingData, copy_json, load_finding
-from tui.views_findings import finding_rows
+from tui.views.findings import finding_rows
+from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.finding_view import FindingView
 

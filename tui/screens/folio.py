@@ -19,7 +19,7 @@ from inspector.report.explain_text import render_account
 from inspector.text import counted, size
 from tui.places import AnonVmaPlace, FilePlace, FindingPlace, FolioPlace, MemoryMap, MmPlace, Place, RmapPlace, VmaPlace
 from tui.screens.base import PlaceScreen
-from tui.views_folio import (
+from tui.views.folio import (
     LEGENDS,
     PageColumns,
     PageGridView,

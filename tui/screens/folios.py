@@ -10,10 +10,10 @@ from textual.widgets import Input, Static
 
 from inspector.text import counted
 from tui.places import Folios
-from tui.rows import Rows
-from tui.rows_folios import folio_rows
 from tui.screens.base import PlaceScreen
 from tui.session import Session
+from tui.views.rows import Rows
+from tui.views.rows_folios import folio_rows
 from tui.widgets.column_table import ColumnTable
 
 

@@ -12,9 +12,9 @@ from textual.widgets import Static
 
 from inspector.text import size
 from tui.places import FolioPlace, MemoryMap
-from tui.rows_mm import short
 from tui.screens.base import PlaceScreen
-from tui.views_map import MODES, HeatView, Layer, build_layer
+from tui.views.map import MODES, HeatView, Layer, build_layer
+from tui.views.rows_mm import short
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.legend import Legend, switch
 

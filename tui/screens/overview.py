@@ -11,11 +11,11 @@ from textual.worker import get_current_worker
 from inspector.report.check import verdict_of
 from inspector.text import clean, counted
 from tui.places import Folios
-from tui.rows import Rows
 from tui.screens.base import PlaceScreen
-from tui.views_findings import rule_rows
-from tui.views_map import build_layer
-from tui.views_overview import Bar, bars, identity_lines, order_bars, top_processes
+from tui.views.findings import rule_rows
+from tui.views.map import build_layer
+from tui.views.overview import Bar, bars, identity_lines, order_bars, top_processes
+from tui.views.rows import Rows
 from tui.widgets.bars import BarChart
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.facts import Facts

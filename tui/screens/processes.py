@@ -9,9 +9,9 @@ from textual.widgets import Static
 
 from inspector.text import counted
 from inspector.walk.smaps import vma_figures
-from tui.rows import Rows
-from tui.rows_mm import process_rows
 from tui.screens.base import PlaceScreen
+from tui.views.rows import Rows
+from tui.views.rows_mm import process_rows
 from tui.widgets.column_table import ColumnTable
 
 

@@ -15,13 +15,13 @@ from inspector.report.anon_vma import find_anon_vma_of
 from inspector.report.pages import build_place
 from inspector.report.rmap import RmapReport, build_rmap
 from inspector.text import counted
-from inspector.walk.places import Reading
+from inspector.walk.page_numbers import Reading
 from tui.places import AnonVmaPlace, FilePlace, FolioPlace, RmapPlace
-from tui.rows import Rows
-from tui.rows_rmap import rmap_rows
 from tui.screens.base import PlaceScreen
-from tui.views_folio import file_of, require_page
-from tui.views_rmap import MARKS, SideRow, side_by_side
+from tui.views.folio import file_of, require_page
+from tui.views.rmap import MARKS, SideRow, side_by_side
+from tui.views.rows import Rows
+from tui.views.rows_rmap import rmap_rows
 from tui.widgets.column_table import ColumnTable
 
 

@@ -12,9 +12,9 @@ from inspector.report.rules import RuleInfo, build_rules
 from inspector.rules import find_rule
 from inspector.text import clean, counted
 from tui.places import RulePlace
-from tui.rows import Rows
 from tui.screens.base import PlaceScreen
-from tui.views_findings import findings_of_rule, page_sections
+from tui.views.findings import findings_of_rule, page_sections
+from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.facts import Facts
 

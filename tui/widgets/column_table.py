@@ -19,7 +19,7 @@ from textual.widget import Widget
 
 from inspector.errors import FolioscopeError
 from inspector.text import cell_width
-from tui.rows import RowSource
+from tui.views.rows import RowSource
 from tui.widgets.palette import shade_style
 
 _SAMPLE = 400

@@ -11,8 +11,8 @@ from textual.widgets import Static
 
 from inspector.findings import Finding
 from inspector.text import cell_width, clean
-from tui.rows import Rows
-from tui.views_findings import SEVERITY_MARKS, comparison, facts_of
+from tui.views.findings import SEVERITY_MARKS, comparison, facts_of
+from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.facts import Facts
 

@@ -1,0 +1,1 @@
+"""A small vmcore of just what the inspector reads, without user data."""

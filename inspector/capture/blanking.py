@@ -1,0 +1,60 @@
+"""Kernel stacks and half-filled pages in a capture: only what is live, because the rest is left over from before."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.capture.kdump_writer import PageSpool
+from inspector.columns import I64, U64
+from inspector.snapshot import Snapshot
+from inspector.tables.stacks import StackState, thread_size
+from inspector.tables.vmalloc import vmalloc_pfns
+
+
+def blank_dead_stacks(s: Snapshot, spool: PageSpool) -> None:
+    """Overwrite with zeros what is not live of all stacks in the spool: buffers of system calls may lie there."""
+    page = 1 << s.layout.memmap.page_shift
+    rows = np.flatnonzero(s.tasks.stack != 0)
+    live = _live_from(s)[rows].astype(np.int64)
+    base = s.tasks.stack[rows]
+    for offset in range(0, thread_size(s.layout), page):
+        start = base + np.uint64(offset)
+        pfns = _pfns(s, start)
+        # The live part of this page, in bytes from its beginning.
+        low = np.clip((live - start.astype(np.int64)), 0, page)
+        high = np.clip(s.stacks.top[rows].astype(np.int64) - start.astype(np.int64), 0, page)
+        for pfn, first, last in zip(pfns.tolist(), low.tolist(), high.tolist(), strict=True):
+            if pfn in spool and (first or last < page):
+                data = bytearray(page)
+                data[first:last] = spool.page(pfn)[first:last]
+                spool.replace(pfn, bytes(data))
+
+
+def blank_leftovers(s: Snapshot, spool: PageSpool) -> None:
+    """Overwrite with zeros what lies behind the lists of the kernel's that do not fill their pages."""
+    memory, page = s.layout.memory, 1 << s.layout.memmap.page_shift
+    for address, used in memory.partly_used.items():
+        pfn, within = divmod(address - memory.direct_map_base, page)
+        if pfn in spool and not within:
+            spool.replace(pfn, spool.page(pfn)[:used] + bytes(page - used))
+
+
+def _live_from(s: Snapshot) -> U64:
+    """Lowest address in use on each task's stack; its end where nobody knows."""
+    tasks, frames, top = s.tasks, s.stacks.frames, s.stacks.top
+    out = top.copy()
+    task = frames.task_idx
+    own = (frames.sp >= tasks.stack[task]) & (frames.sp <= top[task])
+    np.minimum.at(out, task[own], frames.sp[own])
+    # Registers that the switch to another task saved are below the first frame.
+    waits = ~tasks.on_cpu & np.isin(s.stacks.state, (StackState.UNWOUND, StackState.SCANNED))
+    waits &= (tasks.sp >= tasks.stack) & (tasks.sp <= top)
+    return np.where(waits, np.minimum(out, tasks.sp), out)
+
+
+def _pfns(s: Snapshot, addresses: U64) -> I64:
+    """Page frames of stacks, which lie in the vmalloc area or, without CONFIG_VMAP_STACK, in the direct map."""
+    base = s.layout.memory.direct_map_base
+    direct = ((addresses - np.uint64(base)) >> np.uint64(s.layout.memmap.page_shift)).astype(np.int64)
+    inside = (addresses >= np.uint64(base)) & (direct < s.layout.memmap.max_pfn)
+    return np.where(inside, direct, vmalloc_pfns(s.layout, addresses))

@@ -1,0 +1,333 @@
+"""A minimal vmcore out of a large one: the kernel memory that the inspector reads, and nothing of any process."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import drgn
+import msgspec
+import numpy as np
+from drgn.helpers.linux.pid import for_each_task
+
+from inspector.capture.blanking import blank_dead_stacks, blank_leftovers
+from inspector.capture.kdump_writer import DumpHeader, PageSpool, write_kdump
+from inspector.capture.private_pages import PRIVATE, judge_pages
+from inspector.capture.recorder import Recorder, debug_files, open_recording, recording_program
+from inspector.check.run import run_check
+from inspector.columns import I64, U8
+from inspector.errors import FolioscopeError, TargetError, UsageError
+from inspector.findings import Report
+from inspector.layout.flags import type_code
+from inspector.snapshot import Snapshot
+from inspector.target.prstatus import stripped
+from inspector.target.target import RAN_ON, Target, open_core
+from inspector.walk.names import vma_names
+from inspector.walk.smaps import vma_figures
+from inspector.walk.swap_view import swap_devices
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+
+KINDS = ("BTF", "kallsyms", "memory map", "processes", "page tables", "other")
+"""What captured pages are counted by: what they were first read for."""
+
+_MAX_BTF = 1 << 28
+_MAX_MODULES = 10_000
+_UNREADABLE = (FolioscopeError, drgn.FaultError, LookupError, ValueError, AttributeError, TypeError)
+"""What reading a damaged or filtered target may raise."""
+
+
+CAPTURE_SCHEMA: Literal["folioscope.capture/1"] = "folioscope.capture/1"
+
+
+class CaptureReport(msgspec.Struct, frozen=True):
+    """What was written."""
+
+    schema: Literal["folioscope.capture/1"]
+    path: str
+    bytes: int
+    """Size of the file."""
+    page_size: int
+    pages: dict[str, int]
+    """Captured pages by what they were first read for."""
+    left_out: dict[str, int]
+    """Pages that were read but may hold users' data, by reason; only damage or a running kernel leads to them."""
+    ran_on: bool
+    """Whether the kernel ran on while it was captured: pages of different moments stand side by side. A capture of such
+    a capture is one, too."""
+    same_answers: bool | None
+    """Whether the capture, opened again, gave the same report of a check as its source. None of a running
+    source: no two looks at it are the same, so the capture was opened and checked but not compared."""
+    notes: list[str]
+    """What could not be done, in sentences."""
+
+    @property
+    def nr_pages(self) -> int:
+        """Captured pages of all kinds."""
+        return sum(self.pages.values())
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What is left of a recording when its tables are gone."""
+
+    header: DumpHeader
+    pfns: I64
+    kinds: U8
+    left_out: dict[str, int]
+    ram: list[tuple[int, int]]
+    report: Report
+    symbols: list[str]
+    notes: list[str]
+
+
+def capture(
+    target: Target,
+    out: str | os.PathLike[str],
+    *,
+    compression: int = 6,
+    is_forced: bool = False,
+    progress: Progress | None = None,
+) -> CaptureReport:
+    """Write everything that the inspector reads of a target to a new kdump-compressed vmcore.
+
+    Args:
+        target: As opened; only read.
+        out: The file to write. It appears whole or not at all.
+        compression: Of zlib, 1 (quick) to 9 (small).
+        is_forced: Whether an existing file may be replaced.
+        progress: Told about each step.
+
+    Raises:
+        UsageError: ``out`` exists, or is what is being captured.
+        TargetError: The target cannot be read far enough, or the file cannot be written.
+    """
+    path = Path(out)
+    _require_free(path, target, is_forced=is_forced)
+    tell = progress or (lambda _what, _done, _all: None)
+    page_size = target.identity.page_size or 4096
+    try:
+        with closing(PageSpool(path.parent, page_size, compression)) as spool:
+            return _capture(target, path, spool, tell)
+    except OSError as error:
+        todo = "Free some space or name another place" if error.errno in (28, 122) else "Name another place"
+        raise TargetError(f"the capture cannot be written ({error.strerror or error})", str(path), todo) from error
+
+
+def _require_free(path: Path, target: Target, *, is_forced: bool) -> None:
+    if not path.exists():
+        return
+    if target.kind in ("core", "kdump") and target.path and path.samefile(target.path):
+        raise UsageError("a dump cannot be captured into itself", str(path), "Name another file")
+    if path.is_dir():
+        raise UsageError("this is a directory", str(path), "Name a file in it")
+    if not path.is_file():
+        raise UsageError("this is no regular file", str(path), "Name another file")
+    if not is_forced:
+        raise UsageError("the file exists already", str(path), "Add --force to replace it")
+
+
+def _capture(target: Target, path: Path, spool: PageSpool, tell: Progress) -> CaptureReport:
+    found = _record(target, spool, tell)
+    tell("writing", _STEPS - 2, _STEPS)
+    with _new_file(path) as (file, part):
+        write_kdump(file, found.header, spool, found.pfns, found.ram)
+        file.flush()
+        os.fsync(file.fileno())
+        size = file.tell()
+        tell("opening it again", _STEPS - 1, _STEPS)
+        again = _reopened_report(part, path, found.symbols)
+        is_same = None if target.is_live else _answers(again) == _answers(found.report)
+    tell("done", _STEPS, _STEPS)
+    counts = np.bincount(found.kinds, minlength=len(KINDS)).tolist()
+    pages = dict(zip(KINDS, counts, strict=True))
+    return CaptureReport(
+        CAPTURE_SCHEMA,
+        str(path),
+        size,
+        found.header.page_size,
+        pages,
+        found.left_out,
+        target.ran_on,
+        is_same,
+        found.notes,
+    )
+
+
+def _record(target: Target, spool: PageSpool, tell: Progress) -> _Recorded:
+    """Read everything once, through a recorder that fills the spool."""
+    recorder = Recorder(target.prog, spool, target.identity.page_size or 4096, is_live=target.is_live)
+    vmcoreinfo = target.prog["VMCOREINFO"].string_()
+    notes: list[str] = []
+    tell("types and symbols", 0, _STEPS)
+    _read_btf(target, recorder, vmcoreinfo)
+    recorder.kind = KINDS.index("kallsyms")
+    s = Snapshot(open_recording(target, recorder, vmcoreinfo))
+    for done, (what, kind, read) in enumerate(_STAGES, 1):
+        tell(what, done, _STEPS)
+        recorder.kind = KINDS.index(kind)
+        try:
+            read(s)
+        except _UNREADABLE as error:
+            notes.append(f"{what}: {str(error).rstrip('.')}.")
+    tell("check", _STEPS - 3, _STEPS)
+    report = run_check(s)
+    with suppress(*_UNREADABLE):
+        blank_dead_stacks(s, spool)
+        blank_leftovers(s, spool)
+    recorder.kind = KINDS.index("page tables")
+    _read_direct_map(s, spool)
+    pfns, kinds, left_out = _choose(s, spool)
+    memmap = s.layout.memmap
+    ram = list(zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True))
+    symbols = debug_files(s.target.prog) if s.target.types_from == "DWARF" else []
+    return _Recorded(_header(s.target, vmcoreinfo), pfns, kinds, left_out, ram, report, symbols, notes)
+
+
+def _reopened_report(part: Path, path: Path, symbols: list[str]) -> Report:
+    """What a check of the written file says."""
+    try:
+        s = Snapshot(open_core(str(part), symbols, types="dwarf" if symbols else "btf"))
+        # As in the recording: a table that is built tells what it lacks, wanted by a rule or not.
+        _read_all(s)
+        return run_check(s)
+    except TargetError as error:
+        raise TargetError(f"the capture cannot be used ({error.what})", str(path), "Please report this") from error
+
+
+def _read_btf(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> None:
+    """Read the kernel's BTF, whichever road the types of the target came from."""
+    start, stop = target.symbol("__start_BTF"), target.symbol("__stop_BTF")
+    if start is None or stop is None or not 0 < stop - start <= _MAX_BTF:
+        return
+    recorder.kind = KINDS.index("BTF")
+    with suppress(drgn.FaultError):
+        recording_program(target, recorder, vmcoreinfo).read(start, stop - start)
+
+
+_LEFT_OUT = ("gathered", "reference_terms")
+"""Facts of a snapshot that are drawn from kernel stacks: these keep registers and remains of what processes passed to
+the kernel, and have no place in a capture."""
+
+
+def _read_all(s: Snapshot) -> None:
+    """Have every table and every lazily found fact built: what is added to the snapshot later is in without a word."""
+    for owner in (s, s.layout, s.target):
+        for name in dir(type(owner)):
+            if name.startswith("_") or name in _LEFT_OUT:
+                continue
+            if isinstance(getattr(type(owner), name), (property, cached_property)):
+                with suppress(*_UNREADABLE):
+                    getattr(owner, name)
+
+
+def _read_vmas(s: Snapshot) -> None:
+    """Read what listings tell of VMAs: files' paths and other names, swapped shmem."""
+    vma_figures(s)
+    vma_names(s.layout, s.mms, s.vmas, np.arange(len(s.vmas)))
+
+
+def _read_as_drgn(s: Snapshot) -> None:
+    """Read what plain drgn reads when it opens a dump and walks the tasks."""
+    prog, limit = s.target.prog, 2 * len(s.tasks) + 64
+    for task in itertools.islice(for_each_task(prog), limit):
+        task.comm.string_()
+        task.mm.value_()
+    for _module in itertools.islice(prog.loaded_modules(), _MAX_MODULES):
+        pass
+
+
+_STAGES: tuple[tuple[str, str, Callable[[Snapshot], object]], ...] = (
+    ("memory map", "memory map", lambda s: s.folios),
+    ("processes", "processes", lambda s: s.vmas),
+    ("page tables", "page tables", lambda s: s.tables),
+    ("reverse maps and other tables", "other", _read_all),
+    ("names and sizes of VMAs", "other", _read_vmas),
+    ("names of swap devices", "other", swap_devices),
+    ("tasks and modules as drgn reads them", "other", _read_as_drgn),
+)
+"""What is read, as what it is counted, and how. The snapshot's tables are in by themselves; what reads the target
+without the snapshot keeping it needs a line here."""
+
+_STEPS = len(_STAGES) + 4
+
+
+def _read_direct_map(s: Snapshot, spool: PageSpool) -> None:
+    """Read the kernel's page tables over every kept page, which the inspector reads by physical address.
+
+    drgn has libkdumpfile translate addresses of the direct map, too, and that takes the tables.
+    """
+    base, shift = s.layout.memory.direct_map_base, s.layout.memmap.page_shift
+    per_table = 1 << s.layout.pmd_order
+    done = np.empty(0, np.int64)
+    while True:
+        # One kept page in what a lowest table covers; its tables may lie where nothing was kept before.
+        kept = spool.pfns()
+        regions, first = np.unique(kept // per_table, return_index=True)
+        new = ~np.isin(regions, done)
+        if not new.any():
+            return
+        for pfn in kept[first[new]].tolist():
+            with suppress(drgn.FaultError):
+                s.target.prog.read(base + (pfn << shift), 1)
+        done = regions
+
+
+def _choose(s: Snapshot, spool: PageSpool) -> tuple[I64, U8, dict[str, int]]:
+    """The pages to write, ascending, their kinds, and how many were left out for which reason."""
+    pfns, kinds = spool.pfns(), spool.kinds()
+    order = np.argsort(pfns)
+    pfns, kinds = pfns[order], kinds[order]
+    reasons = judge_pages(s, pfns)
+    left_out = {name: int((reasons == i).sum()) for i, name in enumerate(PRIVATE, 1) if (reasons == i).any()}
+    keep = reasons == 0
+    pfns, kinds = pfns[keep], kinds[keep]
+    kinds[s.pages.type_[s.pages.memmap.rows(pfns)] == type_code("table")] = KINDS.index("page tables")
+    return pfns, kinds, left_out
+
+
+def _header(target: Target, vmcoreinfo: bytes) -> DumpHeader:
+    identity, info = target.identity, target.vmcoreinfo
+    if target.is_live:
+        vmcoreinfo = vmcoreinfo.rstrip(b"\0\n") + f"\n{RAN_ON}=1\n".encode()
+    return DumpHeader(
+        machine=identity.architecture or "x86_64",
+        release=identity.release or "",
+        version=identity.version or "",
+        page_size=identity.page_size or 4096,
+        phys_base=int(info.get("NUMBER(phys_base)", "0"), 0) & (1 << 64) - 1,
+        stopped_at=identity.stopped_at or 0,
+        vmcoreinfo=vmcoreinfo,
+        nr_cpus=identity.nr_cpus or 1,
+        prstatus=tuple(stripped(note) for note in target.prstatus),
+    )
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A file beside ``path`` that takes its name when all goes well, and is gone when not."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with part.open("xb") as file:
+            yield file, part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _answers(report: Report) -> object:
+    """What a report says about the kernel, without how and whence it was opened."""
+    plain = msgspec.to_builtins(report)
+    for name in ("path", "kind", "types_from", "symbols_from"):
+        plain["target"].pop(name, None)
+    for finding in plain["findings"]:
+        finding.pop("look", None)
+    return plain

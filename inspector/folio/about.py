@@ -1,0 +1,75 @@
+"""What a page is, in sentences, and which of the ledger applies to it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.arch.base import Kind
+from inspector.folio.numbers import OneFolio
+from inspector.snapshot import Snapshot
+from inspector.text import counted
+from inspector.walk.rss import entry_pages
+
+_KINDS = {
+    "anon": "Anonymous memory of processes, found again through an anon_vma.",
+    "ksm": "A KSM page: equal anonymous pages of several processes merged into one, read-only.",
+    "file": "A page of a file, found again through its address_space.",
+    "shmem": "Shared memory (shmem, tmpfs, memfd): a file without a disk, swapped like anonymous memory.",
+    "hugetlb": "A hugetlb folio: mapped and counted only as a whole, in a pool of its own, never swapped.",
+    "kernel": "Memory that the kernel allocated for itself; if it is mapped, a driver lends it (vm_insert_page()).",
+    "reserved": "Reserved: part of the kernel's image or of firmware, not from the page allocator.",
+    "movable": "Memory of a driver that can move it (movable_operations), such as zsmalloc or a balloon.",
+    "zero": "The shared zero page: mapped read-only wherever nobody has written yet; its mappings count nothing.",
+    "huge zero": "The huge zero folio: mapped read-only by PMDs where nobody has written; its mappings count nothing.",
+    "free": "Free, or on its way there or from there: nobody holds a reference.",
+    "slab": "A slab of the kernel's object allocator: never mapped by user space, no mapcount.",
+    "page table": "A page table: never mapped by user space, no mapcount.",
+    "zsmalloc": "Compressed memory of zsmalloc: never mapped by user space, no mapcount.",
+    "kmalloc": "A large allocation of kmalloc(): never mapped by user space, no mapcount.",
+    "offline": "Offline: given away by a balloon or by hotplug.",
+    "guard": "A guard page of debug_pagealloc.",
+    "unaccepted": "Memory that the hypervisor has not given yet.",
+    "broken tail": "A tail page whose head cannot be found: nothing about its folio can be told.",
+    "unreadable": "The struct page is not in the dump: nothing can be told.",
+}
+
+
+def about(s: Snapshot, f: OneFolio, pfn: int) -> list[str]:
+    """Sentences about the page asked for.
+
+    Args:
+        s: The snapshot.
+        f: The folio it belongs to.
+        pfn: The page.
+    """
+    out = [_KINDS.get(f.kind, f"A page of type {f.page_type or f.kind}.")]
+    if pfn != f.pfn:
+        out.insert(
+            0,
+            f"Page +{pfn - f.pfn} of the folio at {f.pfn:#x}, a tail page: only _mapcount and PG_anon_exclusive are "
+            "its own, all other counters are kept in the head.",
+        )
+    if f.kind in ("zero", "huge zero"):
+        rows = s.mappings_of(f.pfn, f.nr_pages)
+        out.append(f"{counted(int(s.mappings.nr[rows].sum()), 'entry', 'entries')} show it; none is counted.")
+    out += _standing_for(s, f)
+    if f.is_hugetlb:
+        out.append("Of the counters of large folios it uses the entire and the large mapcount alone.")
+    elif f.page_type:
+        out.append("The word of _mapcount holds the page type.")
+    return out
+
+
+def _standing_for(s: Snapshot, f: OneFolio) -> list[str]:
+    """Entries that are not present and stand for the folio: migration, poison, device."""
+    n = s.nonpresent
+    here = np.flatnonzero(
+        (n.pfn >= 0) & (n.pfn < f.pfn + f.nr_pages) & (n.pfn + entry_pages(s.layout, n.level) > f.pfn)
+    )
+    kinds, counts = np.unique(n.kind[here], return_counts=True)
+    words = [
+        f"{c} {Kind(k).name.lower().replace('_', ' ')}" for k, c in zip(kinds.tolist(), counts.tolist(), strict=True)
+    ]
+    if not words:
+        return []
+    return [f"Entries that are not present stand for it ({', '.join(words)}): only those of devices are counted."]

@@ -1,0 +1,105 @@
+"""A folio of the target as a state of the executable model: its counters as stored, and the mappings behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from inspector.arch.base import Level
+from inspector.columns import I64
+from inspector.folio.numbers import OneFolio, standing_of, terms_of
+from inspector.model import mm_ids
+from inspector.model.state import Folio, Kind, Slot, bump
+from inspector.snapshot import Snapshot
+
+MAX_ORDER = 12
+"""Larger folios are not played with: a state has a number for each page."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """The folio, and who its mms are.
+
+    Attributes:
+        state: For the model.
+        mm_of_key: Row in `Mms` by the number that stands for an mm in the state: its mm id where the kernel has them.
+    """
+
+    state: Folio
+    mm_of_key: dict[int, int]
+
+    def key_of(self, mm_idx: int) -> int:
+        """The number that stands for an mm; 0 for one that the state does not know."""
+        return next((key for key, row in self.mm_of_key.items() if row == mm_idx), 0)
+
+
+def capture_folio(s: Snapshot, f: OneFolio) -> Captured | None:
+    """The state of a folio; None for pages that the rmap does not count, or on an unknown scheme.
+
+    The share of the node's counters is left at zero: only its changes mean something.
+    """
+    if s.scheme is None or f.page_type or not (f.is_anon or f.is_file) or f.order > MAX_ORDER:
+        return None
+    flags, word = s.layout.flags, s.pages.flags[f.head : f.head + 1]
+    standing = standing_of(s, f, terms_of(s, f))
+    large, folios = f.is_large, s.folios
+    has = s.scheme
+    pages = s.pages.mapcount_raw[f.head : f.head + f.nr_pages].tolist()
+    keys = mm_keys(s)
+    m, rows = s.mappings, f.mapping_rows
+    state = Folio(
+        scheme=has,
+        order=f.order,
+        kind=_kind(f, swapbacked=bool(flags.test(word, "swapbacked")[0])),
+        pages=(-1,) * f.nr_pages if f.is_hugetlb else tuple(pages),
+        pmd_order=s.layout.pmd_order,
+        entire=int(folios.entire_raw[f.folio]) if large else -1,
+        large=int(folios.large_raw[f.folio]) if large and has.has_large_mapcount else -1,
+        word=int(folios.word_raw[f.folio]) if large and has.has_pages_mapped_word else 0,
+        double_map=large and bool(folios.double_map[f.folio]),
+        slots=_slots(s, f),
+        shared=bool(standing.maybe_shared),
+        exclusive=frozenset(np.flatnonzero(f.exclusive).tolist()),
+        anon_mapping=f.is_anon,
+        pinned=standing.pins,
+        swapcache=standing.swap > 0,
+        mlocked=standing.mlocked,
+        partially_mapped=large and bool(folios.partially_mapped[f.folio]),
+        refcount=standing.refcount,
+    )
+    ptes: list[tuple[int, int]] = []
+    huge: list[int] = []
+    for row in rows.tolist():
+        key = int(keys[m.mm_idx[row]])
+        if m.level[row] != Level.PTE:
+            huge.append(key)
+            continue
+        first = int(m.pfn[row]) - f.pfn
+        ptes += [(key, page) for page in range(max(first, 0), min(first + int(m.nr[row]), f.nr_pages))]
+    rss = [] if f.is_hugetlb else [key for key, _ in ptes] + huge * f.nr_pages
+    state = replace(state, ptes=bump((), ptes, 1), huge=bump((), huge, 1), rss=bump((), rss, 1))
+    return Captured(state, {key: row for row, key in enumerate(keys.tolist()) if key})
+
+
+def mm_keys(s: Snapshot) -> I64:
+    """int64[mms]; the number that stands for each mm in a state: its mm id, or its row plus one."""
+    if s.scheme is not None and s.scheme.has_mm_ids:
+        return s.mms.mm_id.astype(np.int64)
+    return np.arange(1, len(s.mms) + 1, dtype=np.int64)
+
+
+def _kind(f: OneFolio, *, swapbacked: bool) -> Kind:
+    if f.is_hugetlb:
+        return Kind.HUGETLB_ANON if f.is_anon else Kind.HUGETLB_FILE
+    if f.is_anon:
+        return Kind.ANON
+    return Kind.SHMEM if swapbacked else Kind.FILE
+
+
+def _slots(s: Snapshot, f: OneFolio) -> tuple[Slot, Slot]:
+    if not f.is_large or s.scheme is None or not s.scheme.has_mm_ids:
+        return (0, -1), (0, -1)
+    me, folios = slice(f.folio, f.folio + 1), s.folios
+    slots = mm_ids.Slots(folios.mm_ids[me], folios.mm_id_count0[me], folios.mm_id_count1[me])
+    return (int(slots.id0[0]), int(slots.count0[0])), (int(slots.id1[0]), int(slots.count1[0]))

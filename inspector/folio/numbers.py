@@ -1,0 +1,215 @@
+"""The numbers of one folio, rebuilt and stored, in the form that the model's formulas and decisions take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.arch.base import Bit, Level
+from inspector.columns import I32, I64, Mask
+from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
+from inspector.model import mm_ids
+from inspector.model.decisions import Standing
+from inspector.model.ledger import Mapped
+from inspector.snapshot import Snapshot
+from inspector.walk.counts import Sort
+from inspector.walk.kinds import page_kinds
+from inspector.walk.references import PIN_BIAS, TERMS, ReferenceTerms, break_down
+
+MAX_PAGES = 1 << 20
+"""Pages of one folio looked at: a corrupt order must not ask for more."""
+
+_UNEXPECTED = ("batch", "pipe", "gather", "pins", "owner", "isolated")
+"""Terms that folio_expected_ref_count() leaves out."""
+
+
+@dataclass(frozen=True)
+class OneFolio:
+    """One folio.
+
+    Attributes:
+        head: Row of the head in `Pages`.
+        folio: Row in `Folios`, -1 for a folio of one page.
+        pfn, nr_pages, order: Where it lies and how large it is.
+        kind: What it is used for, as `page_kinds` says.
+        page_type: Name of its page type, "" for none; hugetlb folios have none in this sense.
+        is_anon, is_ksm, is_hugetlb, is_file: What it holds.
+        mapping_rows: int64; rows of the mappings that the rmap counts.
+        pte, writable: int32[nr_pages]; PTEs that map each page, and those of them that let user space write.
+        exclusive: bool[nr_pages]; PG_anon_exclusive; all False where the bit means something else.
+        pmd, pud, huge_writable: Huge entries by level, and those of them that let user space write.
+        nr_mms: Address spaces that map it.
+    """
+
+    head: int
+    folio: int
+    pfn: int
+    nr_pages: int
+    order: int
+    kind: str
+    page_type: str
+    is_anon: bool
+    is_ksm: bool
+    is_hugetlb: bool
+    is_file: bool
+    mapping_rows: I64
+    pte: I32
+    writable: I32
+    exclusive: Mask
+    pmd: int
+    pud: int
+    huge_writable: int
+    nr_mms: int
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is more than one page."""
+        return self.folio >= 0
+
+    @property
+    def total(self) -> int:
+        """All mappings (M)."""
+        return self.pmd + self.pud + int(self.pte.sum())
+
+    def mapped(self, s: Snapshot) -> Mapped:
+        """In the form that `inspector.model.ledger` takes."""
+        double = self.is_large and bool(s.folios.double_map[self.folio])
+        mapped = int((self.pte > 0).sum())
+        return Mapped(
+            self.nr_pages, self.pmd, self.pud, int(self.pte.sum()), mapped, self.is_hugetlb, self.is_anon, double
+        )
+
+
+def one_folio(s: Snapshot, pfn: int) -> OneFolio:
+    """The folio that a page belongs to.
+
+    Args:
+        s: A snapshot whose memory map covers the page.
+        pfn: Any page of the folio, one that has a struct page.
+    """
+    pages, folios = s.pages, s.folios
+    row = pages.memmap.row(pfn)
+    head = int(pages.head_row[row])
+    head = head if head >= 0 else row
+    at = np.array([head], np.int64)
+    folio = int(s.folio_of_page[head])
+    if folio >= 0 and not folios.readable[folio]:
+        folio = -1
+    order = int(folios.order[folio]) if folio >= 0 else 0
+    nr = min(1 << min(order, 40), MAX_PAGES, len(pages) - head)
+    hugetlb = folio >= 0 and bool(folios.is_hugetlb[folio])
+    type_ = int(pages.type_[head])
+    typed = type_ != 0 and not hugetlb
+    mapping = int(pages.mapping[head])
+    anon = bool(folios.is_anon[folio]) if hugetlb else bool(pages.is_anon(at)[0])
+    first = int(pages.memmap.pfns_of_rows(at)[0])
+    found = s.mappings_of(first, nr)
+    counts = (s.census.sort[found] == Sort.NORMAL) & s.mappings.counted[found]
+    rows = found[counts]
+    level = s.mappings.level[rows]
+    pte, writable = _by_page(s, rows[level == Level.PTE], first, nr)
+    huge = rows[level != Level.PTE]
+    exclusive = s.layout.flags.test(pages.flags[head : head + nr], "anon_exclusive") & anon & (not typed)
+    return OneFolio(
+        head=head,
+        folio=folio,
+        pfn=first,
+        nr_pages=nr,
+        order=order,
+        kind=str(page_kinds(s.layout, pages, folios, s.folio_of_page, at)[0]),
+        page_type=PAGE_TYPES[type_ - 1] if typed else "",
+        is_anon=anon and not typed,
+        is_ksm=bool(pages.is_ksm(at)[0]),
+        is_hugetlb=hugetlb,
+        is_file=not typed and mapping != 0 and mapping & MAPPING_TAGS == 0,
+        mapping_rows=rows,
+        pte=pte,
+        writable=writable,
+        exclusive=exclusive,
+        pmd=int((level == Level.PMD).sum()),
+        pud=int((level == Level.PUD).sum()),
+        huge_writable=int(((s.census.bits[huge] & Bit.WRITE) != 0).sum()),
+        nr_mms=len(np.unique(s.mappings.mm_idx[rows])),
+    )
+
+
+def _by_page(s: Snapshot, rows: I64, first: int, nr: int) -> tuple[I32, I32]:
+    """PTEs that map each of the pages [first, first + nr), and how many of them are writable."""
+    m = s.mappings
+    begin = np.clip(m.pfn[rows] - first, 0, nr)
+    end = np.clip(m.pfn[rows] + m.nr[rows].astype(np.int64) - first, 0, nr)
+    can_write = (s.census.bits[rows] & Bit.WRITE) != 0
+    out = []
+    for keep in (np.ones(len(rows), np.bool_), can_write):
+        steps = np.zeros(nr + 1, np.int32)
+        np.add.at(steps, begin[keep], np.int32(1))
+        np.subtract.at(steps, end[keep], np.int32(1))
+        out.append(np.cumsum(steps[:-1], dtype=np.int32))
+    return out[0], out[1]
+
+
+def stored_mapcount(s: Snapshot, f: OneFolio) -> int:
+    """folio_mapcount() from the stored counters, as this kernel computes it."""
+    pages, folios = s.pages, s.folios
+    if f.page_type:
+        return 0
+    if not f.is_large:
+        return max(int(pages.mapcount_raw[f.head]) + 1, 0)
+    scheme, entire = s.scheme, int(folios.entire_raw[f.folio]) + 1
+    if scheme is not None and scheme.has_large_mapcount:
+        return int(folios.large_raw[f.folio]) + 1
+    if f.is_hugetlb:
+        return entire
+    total = entire + int((pages.mapcount_raw[f.head : f.head + f.nr_pages].astype(np.int64) + 1).sum())
+    if scheme is not None and scheme.double_map:
+        if not f.is_anon:
+            return total - entire * f.nr_pages
+        return total - f.nr_pages * bool(folios.double_map[f.folio])
+    return total
+
+
+def terms_of(s: Snapshot, f: OneFolio) -> ReferenceTerms:
+    """The references of the folio broken down."""
+    return break_down(s, np.array([f.head], np.int64))
+
+
+def standing_of(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> Standing:
+    """In the form that `inspector.model.decisions` takes."""
+    word, flags = s.pages.flags[f.head : f.head + 1], s.layout.flags
+
+    def flag(name: str) -> bool:
+        return bool(flags.test(word, name)[0])
+
+    def term(name: str) -> int:
+        return int(terms.terms[name][0])
+
+    shared = None
+    if s.scheme is not None and s.scheme.has_mm_ids and f.is_large:
+        shared = bool(s.folios.mm_ids[f.folio] & mm_ids.SHARED_BIT)
+    refcount = int(s.pages.refcount[f.head])
+    others = [(word, term(name)) for name, _, word in TERMS if name in _UNEXPECTED and term(name)]
+    if terms.remainder[0] > 0:
+        others.append(("not explained", int(terms.remainder[0])))
+    # As folio_maybe_dma_pinned() in include/linux/mm.h tells it.
+    pinned = int(s.folios.pincount[f.folio]) > 0 if f.is_large else refcount >= PIN_BIAS
+    return Standing(
+        scheme=s.scheme,
+        refcount=refcount,
+        mapcount=stored_mapcount(s, f),
+        nr_pages=f.nr_pages,
+        cache=term("page_cache"),
+        swap=term("swap_cache"),
+        private=term("private"),
+        batch=term("batch"),
+        pins=pinned,
+        is_anon=f.is_anon,
+        is_ksm=f.is_ksm,
+        is_hugetlb=f.is_hugetlb,
+        on_lru=flag("lru"),
+        mlocked=flag("mlocked"),
+        writeback=flag("writeback"),
+        locked=flag("locked"),
+        maybe_shared=shared,
+        others=tuple(others),
+    )

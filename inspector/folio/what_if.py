@@ -1,0 +1,228 @@
+"""What named rmap operations would make of a folio as it stands: the model applied to the captured state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.errors import UsageError
+from inspector.folio.captured import Captured, capture_folio
+from inspector.folio.numbers import OneFolio
+from inspector.model.ledger import ENTIRE_FIELDS
+from inspector.model.lineage import name_in, resolve
+from inspector.model.ops import SPECS, Level, Op, RefusedError, apply
+from inspector.model.scheme import Scheme
+from inspector.model.state import Folio
+from inspector.snapshot import Snapshot
+from inspector.text import clean_bytes, parse_number
+
+_WORD = re.compile(r"(?P<name>\w+)(?::(?P<page>\w+)(?:\+(?P<nr>\w+))?)?(?:@(?P<pid>\w+))?")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation.
+
+    Attributes:
+        operation: As this kernel calls it, with its pages and process.
+        refused: Why it cannot be done, with the assertion of the kernel; "" when it can.
+        changes: What it changes: what, before, after.
+        note: What it returned, when that was not success.
+    """
+
+    operation: str
+    refused: str
+    changes: tuple[tuple[str, str, str], ...]
+    note: str = ""
+
+
+def what_if(s: Snapshot, f: OneFolio, words: Sequence[str]) -> list[Step]:
+    """Apply operations one after the other; the first that is refused is the last.
+
+    Args:
+        s: The snapshot.
+        f: The folio.
+        words: ``NAME``, ``NAME:PAGE`` or ``NAME:PAGE+COUNT``, each with ``@PID`` behind it for a certain process.
+            Names of older kernels will do.
+
+    Raises:
+        UsageError: An operation cannot be understood, or the folio is none that the rmap counts.
+    """
+    captured = capture_folio(s, f)
+    if captured is None:
+        raise UsageError("rmap operations apply to folios of processes and files only", f"{f.pfn:#x} is {f.kind}")
+    out: list[Step] = []
+    state = captured.state
+    for word in words:
+        op = _parse(s, f, captured, state, word)
+        told = _told(s, captured, op)
+        try:
+            outcome = apply(state, op)
+        except RefusedError as error:
+            reason = re.sub(r"\bmm (\d+)", lambda m: _who(s, captured, int(m[1])), error.reason)
+            return [*out, Step(told, f"{reason} [{error.condition}]", ())]
+        note = "-EBUSY: the pages may be pinned, nothing changed" if outcome.busy else ""
+        out.append(Step(told, "", tuple(_changes(s, captured, state, outcome.folio)), note))
+        state = outcome.folio
+    return out
+
+
+def _parse(s: Snapshot, f: OneFolio, captured: Captured, state: Folio, word: str) -> Op:
+    found = _WORD.fullmatch(word.strip())
+    if found is None:
+        raise UsageError("this is no operation", word, "Give NAME, NAME:PAGE or NAME:PAGE+COUNT, with @PID if you like")
+    page = parse_number(found["page"]) if found["page"] else None
+    nr = parse_number(found["nr"]) if found["nr"] else 1
+    if (found["page"] and page is None) or nr is None:
+        raise UsageError("this is no number", found["page"] if page is None else found["nr"], "Give page and count")
+    name = _name(f, found["name"], page, nr)
+    spec = SPECS[name]
+    who = _mm(s, captured, found["pid"]) if found["pid"] else _mapper(state, spec.level, page or 0)
+    return Op(name, mm=who, page=page or 0, nr=nr, exclusive=spec.action == "new")
+
+
+def _name(f: OneFolio, asked: str, page: int | None, nr: int) -> str:
+    """Today's name; of an older one's successors that of the right family and level."""
+    names = resolve(asked)
+    if not names:
+        import difflib  # noqa: PLC0415  (only to help after a mistake)
+
+        near = difflib.get_close_matches(asked, SPECS, 1)
+        hint = f"Did you mean {near[0]}?" if near else "There is " + ", ".join(list(SPECS)[:4]) + " and their like"
+        raise UsageError("there is no such rmap operation", asked, hint)
+    if len(names) == 1:
+        return names[0]
+    if f.is_hugetlb:
+        return next((n for n in names if n.startswith("hugetlb")), names[0])
+    by_pte = page is not None or not f.pmd
+    ending = "_pmd" if not by_pte else "_ptes" if nr > 1 else "_pte"
+    return next((n for n in names if n.endswith(ending)), names[0])
+
+
+def _mm(s: Snapshot, captured: Captured, asked: str) -> int:
+    pid = parse_number(asked)
+    row = np.flatnonzero(s.tasks.pid == pid) if pid is not None else np.empty(0, np.int64)
+    if not len(row):
+        raise UsageError("there is no task of that pid", asked, "See folioscope ps")
+    mm = np.flatnonzero(s.mms.addr == s.tasks.mm[row[0]])
+    if not len(mm):
+        raise UsageError("this task has no address space", asked, "See folioscope ps")
+    return captured.key_of(int(mm[0]))
+
+
+def _mapper(state: Folio, level: Level, page: int) -> int:
+    """The first mm that maps the page at that level; else any that maps the folio, else none at all."""
+    by_page = [mm for (mm, at), _ in state.ptes if at == page]
+    by_huge = [mm for mm, _ in state.huge]
+    wanted = by_page + by_huge if level is Level.PTE else by_huge + by_page
+    return next(iter([*wanted, *(mm for (mm, _), _ in state.ptes)]), 1)
+
+
+def _who(s: Snapshot, captured: Captured, key: int) -> str:
+    row = captured.mm_of_key.get(key)
+    if row is None:
+        return "a new process"
+    pid = int(s.mms.pid[row])
+    return f"pid {pid} {clean_bytes(bytes(s.mms.comm[row]))}" if pid >= 0 else f"mm {int(s.mms.addr[row]):#x}"
+
+
+def _told(s: Snapshot, captured: Captured, op: Op) -> str:
+    spec, name = SPECS[op.name], name_in(captured.state.scheme, op.name)
+    pages = ""
+    if spec.level is Level.PTE and captured.state.is_large:
+        pages = f"page +{op.page}" if op.nr == 1 else f"pages +{op.page}..+{op.page + op.nr - 1}"
+        pages += ", "
+    return f"{name}({pages}{_who(s, captured, op.mm)})"
+
+
+_BOOLS = {
+    "double_map": "PG_double_map",
+    "shared": "FOLIO_MM_IDS_SHARED",
+    "anon_mapping": "mapping says anonymous",
+    "mlocked": "PG_mlocked",
+    "deferred": "on the deferred split queue",
+    "partially_mapped": "PG_partially_mapped",
+}
+
+
+def _changes(s: Snapshot, captured: Captured, a: Folio, b: Folio) -> list[tuple[str, str, str]]:
+    """What differs, under the kernel's names."""
+    out: list[tuple[str, str, str]] = []
+    entire = ENTIRE_FIELDS.get(a.scheme, "_entire_mapcount")
+    word = "_subpages_mapcount" if a.scheme is Scheme.SUBPAGES else "_nr_pages_mapped"
+    numbers = [("entire", entire), ("large", "_large_mapcount"), ("word", word), ("refcount", "_refcount")]
+    for name, told in numbers:
+        old, new = getattr(a, name), getattr(b, name)
+        if old != new:
+            form = hex if name == "word" and max(old, new) >= 1 << 20 else str
+            out.append((told, form(old), form(new)))
+    out += [(f"_mapcount{where}", str(old), str(new)) for where, old, new in _page_changes(a, b)]
+    for i, (old_slot, new_slot) in enumerate(zip(a.slots, b.slots, strict=True)):
+        if old_slot != new_slot:
+            out.append((f"slot {i}", _slot(s, captured, old_slot), _slot(s, captured, new_slot)))
+    for name, told in _BOOLS.items():
+        if getattr(a, name) != getattr(b, name):
+            out.append((told, *(("clear", "set") if getattr(b, name) else ("set", "clear"))))
+    for pages, before, after in (
+        (b.exclusive - a.exclusive, "clear", "set"),
+        (a.exclusive - b.exclusive, "set", "clear"),
+    ):
+        if pages:
+            out.append((f"PG_anon_exclusive{_pages(a, sorted(pages))}", before, after))
+    for name in ("nr_anon_mapped", "nr_file_mapped", "nr_anon_thps", "nr_shmem_pmdmapped", "nr_file_pmdmapped"):
+        moved = getattr(b.stats, name) - getattr(a.stats, name)
+        if moved:
+            out.append((name.upper(), "", f"{moved:+d}"))
+    return [*out, *_bag_changes(s, captured, a, b)]
+
+
+def _bag_changes(s: Snapshot, captured: Captured, a: Folio, b: Folio) -> list[tuple[str, str, str]]:
+    """Entries and rss, by process."""
+    out = []
+    for told, old, new in (
+        ("PTEs", _by_mm(a.ptes), _by_mm(b.ptes)),
+        ("huge entries", dict(a.huge), dict(b.huge)),
+        ("rss", dict(a.rss), dict(b.rss)),
+        ("pages behind migration entries", dict(a.migration), dict(b.migration)),
+    ):
+        out += [
+            (f"{told} of {_who(s, captured, key)}", str(old.get(key, 0)), str(new.get(key, 0)))
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key, 0) != new.get(key, 0)
+        ]
+    return out
+
+
+def _by_mm(ptes: tuple[tuple[tuple[int, int], int], ...]) -> dict[int, int]:
+    out: dict[int, int] = {}
+    for (mm, _), n in ptes:
+        out[mm] = out.get(mm, 0) + n
+    return out
+
+
+def _slot(s: Snapshot, captured: Captured, slot: tuple[int, int]) -> str:
+    return f"{slot[1]} of {_who(s, captured, slot[0])}" if slot[0] else "free"
+
+
+def _page_changes(a: Folio, b: Folio) -> list[tuple[str, int, int]]:
+    """Runs of pages whose counts changed alike."""
+    out: list[tuple[str, int, int]] = []
+    old, new = np.array(a.pages), np.array(b.pages)
+    odd = np.flatnonzero(old != new)
+    for pair in dict.fromkeys((int(old[i]), int(new[i])) for i in odd):
+        where = odd[(old[odd] == pair[0]) & (new[odd] == pair[1])]
+        out.append((_pages(a, where.tolist()), *pair))
+    return out
+
+
+def _pages(a: Folio, pages: list[int]) -> str:
+    if not a.is_large:
+        return ""
+    if len(pages) == 1:
+        return f" of page +{pages[0]}"
+    if pages[-1] - pages[0] + 1 == len(pages):
+        return f" of pages +{pages[0]}..+{pages[-1]}"
+    return f" of {len(pages)} pages from +{pages[0]} to +{pages[-1]}"

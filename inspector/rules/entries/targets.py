@@ -1,0 +1,149 @@
+"""Rules of what a present entry may point to."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.arch.base import Bit, Level
+from inspector.columns import U64, AnyArray, Mask
+from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
+from inspector.rules.registry import Violations, rule
+from inspector.snapshot import Snapshot
+from inspector.walk.counts import Sort
+
+
+def _entries(s: Snapshot, wrong: Mask, expected: str) -> Violations:
+    """Violations of the mappings in ``wrong``, each naming what it points to."""
+    m, pages = s.mappings, s.pages
+    rows = np.flatnonzero(wrong)
+    head = np.maximum(s.census.head_row[rows], 0)
+    unreadable = int((s.census.sort == Sort.UNREADABLE).sum())
+    facts: dict[str, AnyArray] = {"entries": m.nr[rows]}
+    observed = {
+        "target": np.array([Sort(x).name.lower() for x in s.census.sort[rows].tolist()], dtype=np.str_),
+        "page_type": s.page_type_names(head),
+        "_refcount": pages.refcount[head],
+    }
+    return Violations(
+        "mapping",
+        rows,
+        observed,
+        {"target": np.full(len(rows), expected)},
+        len(m),
+        unreadable,
+        "struct pages behind some entries are missing" if unreadable else "",
+        facts,
+    )
+
+
+@rule("entry-to-free-page", group="targets", invariant="R2", rank=1)
+def entry_to_free_page(s: Snapshot) -> Violations:
+    """A page-table entry maps a page that is free.
+
+    True:  every page that a normal entry maps has a reference, held by the mapping itself.
+    Why:   mm/memory.c, vm_normal_page() entries are counted by reference; mm/page_alloc.c hands out what has none.
+    Then:  the process reads and writes memory that will belong, or already belongs, to somebody else.
+    Silent when: the entry is special (VM_PFNMAP, DAX) or maps the zero page.
+    Look further: folioscope page PFN; folioscope va PID ADDRESS
+    """
+    return _entries(s, s.census.sort == Sort.FREE, "a page with a reference")
+
+
+@rule("entry-to-typed-page", group="targets", invariant="R2", rank=2)
+def entry_to_typed_page(s: Snapshot) -> Violations:
+    """A page-table entry maps a slab, a page table or another page that user space never sees.
+
+    True:  the pages that a normal entry may map have no page type, or are hugetlb.
+    Why:   include/linux/page-flags.h, page_has_type(): the type lies in the word that the mapcount would use.
+           mm/memory.c, validate_page_before_insert() refuses them.
+    Then:  user space can read or overwrite kernel memory.
+    Silent when: the entry is special (VM_PFNMAP, DAX).
+    Look further: folioscope page PFN; folioscope va PID ADDRESS
+    """
+    return _entries(s, s.census.sort == Sort.TYPED, "a page without type, or hugetlb")
+
+
+@rule("entry-without-page", group="targets", invariant="R2", rank=3)
+def entry_without_page(s: Snapshot) -> Violations:
+    """A page-table entry that is not special maps a page frame without struct page, or a tail without head.
+
+    True:  a leaf entry either carries the special bit or maps a page with a sound struct page.
+    Why:   mm/memory.c, vm_normal_page() prints "Bad page map" over such an entry.
+    Then:  the entry was overwritten, or a driver mapped device memory without vm_insert_pfn()/remap_pfn_range().
+    Silent when: the VMA is VM_PFNMAP and the entry is huge (kernels before 6.12 mark only PTEs as special).
+    Look further: folioscope va PID ADDRESS
+    """
+    broken = (s.census.sort == Sort.BROKEN) & (s.mappings.level == Level.PTE)
+    return _entries(s, (s.census.sort == Sort.NO_PAGE) | broken, "a page with a struct page")
+
+
+@rule("huge-entry-misfit", group="targets", invariant="I3", rank=4)
+def huge_entry_misfit(s: Snapshot) -> Violations:
+    """A huge entry does not begin at the head of a folio of its size.
+
+    True:  a PMD or PUD leaf maps the first page of a folio at least as large as itself.
+    Why:   mm/rmap.c, __folio_rmap_sanity_checks() for the PMD level; mm/hugetlb.c maps whole folios only.
+    Then:  the entire mapcount of a folio that cannot have one is changed; pages outside the folio are mapped.
+    Silent when: the entry is special, or maps the huge zero folio.
+    Look further: folioscope folio PFN; folioscope va PID ADDRESS
+    """
+    broken = (s.census.sort == Sort.BROKEN) & (s.mappings.level != Level.PTE)
+    return _entries(s, broken, "the head of a folio of the entry's size")
+
+
+@rule("special-entry-in-ordinary-vma", group="targets", invariant="R2", rank=5)
+def special_entry_in_ordinary_vma(s: Snapshot) -> Violations:
+    """A special entry stands in a VMA of ordinary memory.
+
+    True:  an entry with the special bit lies in a VMA marked VM_PFNMAP or VM_MIXEDMAP, or maps the zero page or the
+           huge zero folio.
+    Why:   mm/memory.c, vm_normal_page() prints "Bad page map" over any other; insert_pfn() refuses other VMAs.
+    Then:  the page under it is not counted: unmapping drops neither its mapcount nor its reference, so that it is never
+           freed.
+    Silent when: the VMA's operations say which page a special entry means (find_special_page(), find_normal_page() of
+           Xen's grant tables); the entry is of DAX memory (before 6.17).
+    Look further: folioscope va PID ADDRESS
+    """
+    m, vmas = s.mappings, s.vmas
+    bits = s.census.bits
+    rows = np.flatnonzero(
+        (s.census.sort == Sort.SPECIAL) & ((bits & (Bit.SPECIAL | Bit.DEVMAP)) == Bit.SPECIAL) & (m.vma_idx >= 0)
+    )
+    vma = m.vma_idx[rows]
+    ordinary = (vmas.flags[vma] & np.uint64(VM_PFNMAP | VM_MIXEDMAP)) == 0
+    ordinary[ordinary] = ~_finds_pages(s, vmas.ops[vma[ordinary]])
+    wrong = np.zeros(len(m), np.bool_)
+    wrong[rows[ordinary]] = True
+    return _entries(s, wrong, "device memory in VM_PFNMAP or VM_MIXEDMAP, or a zero page")
+
+
+def _finds_pages(s: Snapshot, ops: U64) -> Mask:
+    """Which vm_operations_structs translate special entries themselves."""
+    field = s.layout.struct("struct vm_operations_struct").find("find_normal_page", "find_special_page")
+    if field is None or not len(ops):
+        return np.zeros(len(ops), np.bool_)
+    raw = s.layout.memory.gather(ops + np.uint64(field.offset), 8)
+    found: Mask = (ops != 0) & raw.valid & (raw.bytes.view(np.uint64).reshape(-1) != 0)
+    return found
+
+
+@rule("entry-to-reserved-page", group="targets", invariant="R2", rank=5)
+def entry_to_reserved_page(s: Snapshot) -> Violations:
+    """A page-table entry of ordinary memory maps a reserved page.
+
+    True:  pages with PG_reserved (firmware, kernel image, memory holes) appear in user mappings only through drivers
+           and the vDSO: in VMAs with operations of their own or marked VM_MIXEDMAP, VM_PFNMAP or VM_IO.
+    Why:   mm/mm_init.c marks them; nothing frees or reclaims them, so that no anonymous or file page is one.
+    Then:  a stray page-table entry exposes kernel memory.
+    Silent when: the VMA belongs to a driver or is a special mapping (vDSO); the entry maps the zero page.
+    Look further: folioscope va PID ADDRESS
+    """
+    m, pages, vmas = s.mappings, s.pages, s.vmas
+    reserved = s.layout.flags.test(pages.flags[np.maximum(s.census.head_row, 0)], "reserved")
+    reserved &= (s.census.sort == Sort.NORMAL) & (m.vma_idx >= 0)
+    rows = np.flatnonzero(reserved)
+    vma = m.vma_idx[rows]
+    ordinary = (vmas.ops[vma] == 0) & ((vmas.flags[vma] & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_IO)) == 0)
+    wrong = np.zeros(len(m), np.bool_)
+    wrong[rows[ordinary]] = True
+    return _entries(s, wrong, "a page that is not reserved")

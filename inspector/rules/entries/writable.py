@@ -1,0 +1,120 @@
+"""Rules of writable entries: where the hardware may let user space write."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.arch.base import Bit
+from inspector.columns import I64
+from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP, VM_WRITE
+from inspector.rules.entries.entries import anon_pages, file_pages, in_shared_vma, offending, vma_has, writable
+from inspector.rules.registry import Keys, Violations, rule
+from inspector.snapshot import Snapshot
+from inspector.walk.counts import Sort
+from inspector.windows.grading import mm_in_flight
+
+_VM_UFFD_WP = 1 << 12
+"""VM_UFFD_WP, include/linux/mm.h: the same from 6.1 to 7.3."""
+
+
+def _entries(s: Snapshot, rows: I64, checked: int, expected: str, claims: Keys = ()) -> Violations:
+    """Violations of the given mappings; an mm that is being changed explains them."""
+    m = s.mappings
+    vma = m.vma_idx[rows]
+    flags = np.where(vma >= 0, s.vmas.flags[np.maximum(vma, 0)], 0) if len(s.vmas) else m.entry[rows]
+    return Violations(
+        "mapping",
+        rows,
+        {"entry": m.entry[rows], "vm_flags": flags},
+        {"entry": np.full(len(rows), expected)},
+        checked,
+        facts={"entries": m.nr[rows]},
+        claims=claims,
+        depends=(("vma", vma),),
+        transient=mm_in_flight(s)[m.mm_idx[rows]],
+    )
+
+
+@rule("writable-entry-in-readonly-vma", group="writable", invariant="I7", rank=23)
+def writable_entry_in_readonly_vma(s: Snapshot) -> Violations:
+    """An entry lets user space write although its VMA does not.
+
+    True:  an entry has the RW bit only in a VMA with VM_WRITE.
+    Why:   mm/memory.c, maybe_mkwrite(); mm/mprotect.c, change_protection() takes the bit away with VM_WRITE. Writes
+           by force (ptrace) go through a copy that stays read-only.
+    Then:  memory that is meant to be constant, code among it, can be changed.
+    Silent when: mprotect() works on the mm (mmap_lock held for writing: the VMA changes before its entries).
+    Look further: folioscope va PID ADDRESS; folioscope vmas PID
+    """
+    m = s.mappings
+    checked = writable(s) & (m.vma_idx >= 0)
+    wrong = np.flatnonzero(checked & ~vma_has(s, VM_WRITE))
+    return _entries(s, wrong, int(m.nr[checked].sum()), "read-only, as the VMA", (("vma", m.vma_idx[wrong]),))
+
+
+@rule("anon-page-in-shared-vma", group="writable", invariant="I7", rank=24)
+def anon_page_in_shared_vma(s: Snapshot) -> Violations:
+    """A shared VMA maps an anonymous page.
+
+    True:  a VM_SHARED VMA maps pages of its file only; what it maps is never copied for one process.
+    Why:   mm/memory.c, do_shared_fault() and wp_page_shared(); shared anonymous memory is a shmem file.
+    Then:  the processes that share the file see different data at the same place.
+    Silent when: VM_SHARED is not set (private mappings hold copies); VM_PFNMAP memory, which has no pages.
+    Look further: folioscope va PID ADDRESS
+    """
+    rows = np.flatnonzero(in_shared_vma(s) & (s.census.sort == Sort.NORMAL))
+    found = offending(s, rows, anon_pages(s))
+    claims = (("folio", found.first_head(s)), ("vma", s.mappings.vma_idx[found.rows]))
+    return _entries(s, found.rows, int(s.mappings.nr[rows].sum()), "a page of the file", claims)
+
+
+@rule("writable-private-file-page", group="writable", invariant="I7", rank=24)
+def writable_private_file_page(s: Snapshot) -> Violations:
+    """A private mapping lets user space write to a page of the page cache.
+
+    True:  a VMA without VM_SHARED maps pages of its file read-only: a write makes an anonymous copy first.
+    Why:   mm/memory.c, do_cow_fault() and do_wp_page(); mm/hugetlb.c, hugetlb_wp().
+    Then:  what one process writes into its private memory ends in the file, for everybody.
+    Silent when: the VMA is VM_SHARED, or belongs to a driver (VM_MIXEDMAP, VM_PFNMAP, VM_IO); the page is in no page
+           cache (vDSO, driver buffers).
+    Look further: folioscope va PID ADDRESS; folioscope page PFN
+    """
+    private = (s.census.sort == Sort.NORMAL) & (s.mappings.vma_idx >= 0) & ~in_shared_vma(s)
+    for flag in (VM_MIXEDMAP, VM_PFNMAP, VM_IO):
+        private &= ~vma_has(s, flag)
+    file = file_pages(s)
+    found = offending(s, np.flatnonzero(private & writable(s)), file)
+    checked = int(offending(s, np.flatnonzero(private), file).pages.sum())
+    claims = (("folio", found.first_head(s)),)
+    return _entries(s, found.rows, checked, "read-only: a write makes a copy", claims)
+
+
+@rule("writable-watched-entry", group="writable", invariant="I7", rank=25)
+def writable_watched_entry(s: Snapshot) -> Violations:
+    """An entry that userfaultfd write-protects is writable.
+
+    True:  an entry with the uffd-wp bit has no RW bit, in a VMA registered for write protection.
+    Why:   mm/mprotect.c, change_pte_range() with MM_CP_UFFD_WP; mm/page_table_check.c warns of the pair.
+    Then:  writes to a watched page are not reported: a snapshot or migration by userfaultfd loses them.
+    Silent when: the VMA is not registered any more: hugetlb entries then keep the bit until they are unmapped.
+    Look further: folioscope va PID ADDRESS
+    """
+    watched = (s.census.bits & Bit.UFFD_WP) != 0
+    checked = watched & vma_has(s, _VM_UFFD_WP) & (s.census.sort != Sort.SPECIAL)
+    rows = np.flatnonzero(checked & writable(s))
+    return _entries(s, rows, int(s.mappings.nr[checked].sum()), "read-only, as it is watched")
+
+
+@rule("zero-page-writable", group="writable", invariant="Z1", rank=22)
+def zero_page_writable(s: Snapshot) -> Violations:
+    """An entry of the zero page is writable.
+
+    True:  the shared zero page and the huge zero folio are mapped read-only, always.
+    Why:   mm/memory.c, do_anonymous_page() maps the zero page for reads only; mm/huge_memory.c, set_huge_zero_folio().
+    Then:  one write changes the zeroes of all processes.
+    Silent when: never.
+    Look further: folioscope va PID ADDRESS
+    """
+    checked = s.census.sort == Sort.ZERO
+    rows = np.flatnonzero(checked & writable(s))
+    return _entries(s, rows, int(s.mappings.nr[checked].sum()), "read-only")

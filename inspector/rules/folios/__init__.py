@@ -1,0 +1,1 @@
+"""Rules of a folio's mapcounts and mm ids."""

@@ -1,0 +1,122 @@
+"""Rules of the mm ids that a large folio keeps to know whether one process maps it alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.columns import I64, U64, Mask
+from inspector.model import mm_ids
+from inspector.model.scheme import Scheme
+from inspector.rules.registry import Violations, rule
+from inspector.snapshot import Snapshot
+from inspector.windows.grading import count_in_flight
+
+_SCHEMES = (Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT)
+
+
+def _able(s: Snapshot) -> Mask:
+    folios = s.folios
+    return folios.readable & ~folios.is_hugetlb & (s.pages.type_[folios.row] == 0)
+
+
+def _slots(s: Snapshot) -> mm_ids.Slots:
+    return mm_ids.Slots(s.folios.mm_ids, s.folios.mm_id_count0, s.folios.mm_id_count1)
+
+
+def _found(s: Snapshot, bad: Mask, *, needs_tables: bool) -> Violations:
+    able, folios = _able(s), s.folios
+    unchecked, why = int((~folios.readable).sum()), "" if folios.readable.all() else "struct pages are missing"
+    if needs_tables and not s.tables_complete:
+        bad = np.zeros(len(folios), np.bool_)
+        unchecked, why = int(able.sum()), "page tables are missing: slots can only be too high by what was not read"
+    rows = np.flatnonzero(able & bad)
+    slots = _slots(s)
+    return Violations(
+        "folio",
+        rows,
+        {
+            "_mm_id[0]": slots.id0[rows],
+            "_mm_id_mapcount[0]": slots.count0[rows],
+            "_mm_id[1]": slots.id1[rows],
+            "_mm_id_mapcount[1]": slots.count1[rows],
+            "shared": slots.shared[rows],
+            "locked": slots.locked[rows],
+        },
+        {
+            "_mm_id[0] mapcount at most": _mapped_by(s, slots.id0)[rows] - 1,
+            "_mm_id[1] mapcount at most": _mapped_by(s, slots.id1)[rows] - 1,
+        },
+        int(able.sum()),
+        unchecked,
+        why,
+        {"mms": s.census.nr_mms[rows], "mappings": s.folio_totals[rows]},
+        # Slots that are too high can be work in flight, like the counts they go with.
+        transient=count_in_flight(s, s.folios.row[rows]) if needs_tables else None,
+    )
+
+
+def _mapped_by(s: Snapshot, ids: U64) -> I64:
+    """Mappings of each folio by the mm of the given id; 0 when no mm has it."""
+    out = np.zeros(len(ids), np.int64)
+    census = s.census
+    pair_id = s.mms.mm_id[census.pair_mm].astype(np.uint64)
+    same = pair_id == ids[census.pair_folio]
+    np.add.at(out, census.pair_folio[same], census.pair_count[same])
+    return out
+
+
+@rule("mm-id-slot-malformed", group="mm-ids", invariant="I16", rank=55, schemes=_SCHEMES)
+def mm_id_slot_malformed(s: Snapshot) -> Violations:
+    """A folio's mm-id slots contradict themselves.
+
+    True:  a free slot has id 0 and count -1, a used one an id and a count of at least 0; the two ids differ; the lock
+           bit is clear.
+    Why:   include/linux/rmap.h, __folio_large_mapcount_sanity_checks(), folio_add_large_mapcount().
+    Then:  a shared folio may be taken for an exclusive one and be written in place: data leaks between processes.
+    Silent when: an rmap operation holds the lock on another CPU.
+    Look further: folioscope folio PFN
+    """
+    return _found(s, mm_ids.malformed(_slots(s)), needs_tables=False)
+
+
+@rule("mm-id-slot-above-mappings", group="mm-ids", invariant="I16", rank=61, exactness="bound", schemes=_SCHEMES)
+def mm_id_slot_above_mappings(s: Snapshot) -> Violations:
+    """A folio credits an mm with more mappings than that mm has.
+
+    True:  a used slot's count + 1 is at most the number of entries by which the mm with that id maps the folio. It may
+           be fewer: mappings made while both slots were taken by others are never credited.
+    Why:   include/linux/rmap.h, folio_add_large_mapcount() and folio_sub_large_mapcount().
+    Then:  the folio can look exclusive to a process when it is not, or never become exclusive again.
+    Silent when: page tables are missing from the dump.
+    Look further: folioscope folio PFN
+    """
+    slots = _slots(s)
+    bad = mm_ids.above_mappings(slots, _mapped_by(s, slots.id0), _mapped_by(s, slots.id1))
+    return _found(s, bad, needs_tables=True)
+
+
+@rule("mm-id-unshared-but-shared", group="mm-ids", invariant="I16", rank=56, exactness="bound", schemes=_SCHEMES)
+def mm_id_unshared_but_shared(s: Snapshot) -> Violations:
+    """A folio is marked as mapped by one process although several map it.
+
+    True:  while more than one mm maps a large folio its "maybe mapped shared" flag is set. The flag may stay set when
+           only one is left.
+    Why:   include/linux/rmap.h, folio_maybe_mapped_shared(): copy-on-write reuse relies on it.
+    Then:  a write fault reuses the folio in place: one process sees what another writes.
+    Silent when: at most one process maps the folio.
+    Look further: folioscope folio PFN
+    """
+    return _found(s, mm_ids.unshared_but_shared(_slots(s), s.census.nr_mms), needs_tables=False)
+
+
+@rule("mm-id-not-empty", group="mm-ids", invariant="I16", rank=62, schemes=_SCHEMES)
+def mm_id_not_empty(s: Snapshot) -> Violations:
+    """A folio that nothing maps still names an mm.
+
+    True:  when the last mapping goes, both slots are free and the flag is clear.
+    Why:   include/linux/rmap.h, folio_sub_large_mapcount(); mm/page_alloc.c tests it when the folio is freed.
+    Then:  "Bad page state" when it is freed; a later mapping is credited to the wrong process.
+    Silent when: page tables are missing from the dump.
+    Look further: folioscope folio PFN
+    """
+    return _found(s, mm_ids.not_empty(_slots(s), s.folio_totals), needs_tables=True)

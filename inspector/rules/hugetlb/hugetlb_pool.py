@@ -1,0 +1,303 @@
+"""Rules of hugetlb's pools, its shared page tables and its counters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.arch.base import MIGRATION_KINDS, Level
+from inspector.columns import I32, I64, Mask
+from inspector.layout.flags import VM_MAYSHARE, VM_SHARED
+from inspector.rules.registry import Violations, rule
+from inspector.snapshot import Snapshot
+from inspector.tables.anon_vmas import rows_of
+from inspector.tables.hugetlb import OFF_LIST, ON_FREE
+from inspector.walk.counts import Sort
+from inspector.walk.rss import entry_pages
+from inspector.windows.grading import mm_in_flight
+
+_NO_POOLS = "hugetlb's pools are not in the dump"
+
+
+@rule("hugetlb-pool-mismatch", group="hugetlb", invariant="H1", rank=24)
+def hugetlb_pool_mismatch(s: Snapshot) -> Violations:
+    """A hugetlb pool's counters are not what its lists hold.
+
+    True:  nr_huge_pages is the number of folios on the list of those in use and on the lists of free ones;
+           free_huge_pages that on the free lists; of each node's counters the same holds, and they add up.
+    Why:   mm/hugetlb.c, enqueue_hugetlb_folio(), dequeue_hugetlb_folio_node_exact(), remove_hugetlb_folio(): counters
+           and lists change together under hugetlb_lock.
+    Then:  too many free: an allocation finds an empty list where a reservation promised a page: SIGBUS.
+    Silent when: hugetlb_lock is held, or the folios that a list lacks exist off the lists (isolated for migration, or
+           on their way into the pool).
+    Look further: folioscope hugetlb
+    """
+    h, nodes = s.hugetlb.hstates, s.hugetlb.nodes
+    total, free = _sum(s, nodes.nr), _sum(s, nodes.free)
+    listed = h.nr_active + h.nr_listed_free
+    wrong_free = (h.free != h.nr_listed_free) | (h.free != free) | _any(s, nodes.free != nodes.nr_listed_free)
+    wrong_total = (h.nr != listed) | (h.nr != total) | (h.surplus != _sum(s, nodes.surplus))
+    rows = np.flatnonzero(h.broken | wrong_free | wrong_total)
+    elsewhere = (h.nr > listed) & (h.nr <= listed + h.nr_off_list) & ~wrong_free & ~h.broken & (h.nr == total)
+    return Violations(
+        "hstate",
+        rows,
+        {
+            "nr_huge_pages": h.nr[rows],
+            "free_huge_pages": h.free[rows],
+            "free_huge_pages_node": free[rows],
+            "lists_whole": ~h.broken[rows],
+        },
+        {
+            "nr_huge_pages": listed[rows],
+            "free_huge_pages": h.nr_listed_free[rows],
+            "free_huge_pages_node": h.nr_listed_free[rows],
+            "lists_whole": np.ones(len(rows), np.bool_),
+        },
+        len(h),
+        s.hugetlb.missing,
+        _NO_POOLS if s.hugetlb.missing else "",
+        facts={
+            "in_use": h.nr_active[rows],
+            "off_lists": h.nr_off_list[rows],
+            "surplus_huge_pages": h.surplus[rows],
+            "surplus_huge_pages_node": _sum(s, nodes.surplus)[rows],
+        },
+        claims=(("hstate", rows),),
+        depends=(("hugetlb_level", np.where(h.nr > listed, _levels(s), -1)[rows]),),
+        transient=np.full(len(rows), s.hugetlb.active) | elsewhere[rows],
+    )
+
+
+def _levels(s: Snapshot) -> I64:
+    """The page-table level whose leaves map each pool's folios, -1 where it is none."""
+    level = {shape.shift - s.layout.memmap.page_shift: int(shape.level) for shape in s.layout.arch.shapes}
+    return np.array([level.get(order, -1) for order in s.hugetlb.hstates.order.tolist()], np.int64)
+
+
+def _sum(s: Snapshot, column: I64) -> I64:
+    """A column of the nodes' pools added up by size."""
+    nodes = s.hugetlb.nodes
+    return np.bincount(nodes.hstate_idx, weights=column, minlength=len(s.hugetlb.hstates)).astype(np.int64)
+
+
+def _any(s: Snapshot, marked: Mask) -> Mask:
+    """Sizes with a marked pool."""
+    out = np.zeros(len(s.hugetlb.hstates), np.bool_)
+    out[s.hugetlb.nodes.hstate_idx[marked]] = True
+    return out
+
+
+@rule("hugetlb-free-folio-in-use", group="hugetlb", invariant="H1", rank=22)
+def hugetlb_free_folio_in_use(s: Snapshot) -> Violations:
+    """A folio on a free list of hugetlb is referenced, mapped, charged to a subpool, or of another size.
+
+    True:  free hugetlb folios have no reference, no mapping and no subpool, and are of the size of their pool.
+    Why:   mm/hugetlb.c, free_huge_folio() clears all of it before enqueue_hugetlb_folio().
+    Then:  the folio is handed out a second time while somebody still uses it.
+    Silent when: hugetlb_lock is held.
+    Look further: folioscope hugetlb; folioscope folio PFN
+    """
+    pool, folios, hstates = s.hugetlb.folios, s.folios, s.hugetlb.hstates
+    listed = pool.where != OFF_LIST
+    rows = pool.folio_idx[listed].astype(np.int64)
+    free = pool.where[listed] == ON_FREE
+    refs, entire = s.pages.refcount[folios.row[rows]], s.census.entire[rows]
+    subpool = pool.subpool[listed]
+    misfit = np.zeros(len(rows), np.bool_)
+    if len(hstates):
+        misfit = folios.order[rows] != hstates.order[np.maximum(pool.hstate_idx[listed], 0)]
+    bad = np.flatnonzero((free & ((refs != 0) | (entire > 0) | (subpool != 0))) | misfit)
+    return Violations(
+        "folio",
+        rows[bad],
+        {
+            "_refcount": refs[bad],
+            "mappings": entire[bad],
+            "subpool": subpool[bad],
+            "order": folios.order[rows[bad]],
+        },
+        {
+            "_refcount": np.zeros(len(bad), np.int64),
+            "mappings": np.zeros(len(bad), np.int64),
+            "subpool": np.zeros(len(bad), np.int64),
+            "order": hstates.order[pool.hstate_idx[listed][bad]],
+        },
+        len(rows),
+        s.hugetlb.missing,
+        _NO_POOLS if s.hugetlb.missing else "",
+        facts={"node": pool.nid[listed][bad]},
+        transient=np.full(len(bad), s.hugetlb.active),
+    )
+
+
+@rule("hugetlb-reserved-above-free", group="hugetlb", invariant="H1", rank=25, severity="warn", exactness="bound")
+def hugetlb_reserved_above_free(s: Snapshot) -> Violations:
+    """More hugetlb folios are reserved than are free.
+
+    True:  0 <= resv_huge_pages <= free_huge_pages: every reservation is backed by a free folio, surplus ones included.
+    Why:   mm/hugetlb.c, hugetlb_acct_memory() and gather_surplus_pages(); available_huge_pages() subtracts the two.
+    Then:  a process with a reservation dies of SIGBUS at a fault that was promised to succeed.
+    Silent when: hugetlb_lock is held.
+    Look further: folioscope hugetlb
+    """
+    h = s.hugetlb.hstates
+    rows = np.flatnonzero((h.resv > h.free) | (h.resv < 0))
+    return Violations(
+        "hstate",
+        rows,
+        {"resv_huge_pages": h.resv[rows]},
+        {"resv_huge_pages_at_most": h.free[rows]},
+        len(h),
+        s.hugetlb.missing,
+        _NO_POOLS if s.hugetlb.missing else "",
+        claims=(("hstate", rows),),
+        transient=np.full(len(rows), s.hugetlb.active),
+    )
+
+
+@rule("hugetlb-share-count-wrong", group="hugetlb", invariant="P2", rank=24)
+def hugetlb_share_count_wrong(s: Snapshot) -> Violations:
+    """A hugetlb page table counts other sharers than reach it.
+
+    True:  pt_share_count of a PMD table of hugetlb memory is the number of places it is reached from, less one. Kernels
+           that keep no such count hold one reference of the table's page for each place.
+    Why:   mm/hugetlb.c, huge_pmd_share() and huge_pmd_unshare().
+    Then:  too low: the table is freed while others use it. Too high: its entries are never unmapped.
+    Silent when: the file's i_mmap lock is held (sharing under way), or page tables are missing from the dump: then only
+           a count that is too low is reported.
+    Look further: folioscope hugetlb; folioscope va PID ADDRESS
+    """
+    tables, sharers = s.hugetlb_tables
+    expected = tables.nr_sharers - 1
+    wrong = tables.readable & (tables.share_count != expected)
+    unchecked, why = int((~tables.readable).sum()), ""
+    if not s.tables_complete:
+        wrong &= tables.share_count < expected
+        unchecked, why = len(tables), "page tables are missing: a count can only be shown to be too low"
+    rows = np.flatnonzero(wrong)
+    at = tables.first[rows]
+    return Violations(
+        "table",
+        tables.table_idx[rows].astype(np.int64),
+        {"share_count": tables.share_count[rows]},
+        {"share_count": expected[rows]},
+        int(tables.readable.sum()),
+        unchecked,
+        why,
+        {"sharers": tables.nr_sharers[rows]},
+        claims=(("table", tables.pfn[rows]),),
+        depends=(("vma", sharers.vma_idx[at]),),
+        transient=_file_locked(s, sharers.space_idx[at]),
+    )
+
+
+def _file_locked(s: Snapshot, space_idx: I32) -> Mask:
+    """Whether the i_mmap_rwsem of each file is held by anybody; files without a row are not."""
+    spaces = s.file_rmap.spaces
+    if not len(spaces):
+        return np.zeros(len(space_idx), np.bool_)
+    offset = s.layout.struct("struct address_space").field("i_mmap_rwsem.count.counter").offset
+    raw = s.layout.memory.gather(spaces.addr[np.maximum(space_idx, 0)] + np.uint64(offset), 8)
+    # Low bits: a writer holds it, waiters, a hand-off; readers count above them (kernel/locking/rwsem.c).
+    return (space_idx >= 0) & (raw.bytes.view(np.uint64).reshape(-1) != 0)
+
+
+@rule("hugetlb-table-shared-apart", group="hugetlb", invariant="P2", rank=23)
+def hugetlb_table_shared_apart(s: Snapshot) -> Violations:
+    """A shared hugetlb page table hangs where it maps another file or another part of it.
+
+    True:  all places that share a PMD table lie in shared VMAs of one file and stand for the same page offset.
+    Why:   mm/hugetlb.c, huge_pmd_share() and page_table_shareable().
+    Then:  one process sees and changes memory of a file that it never mapped.
+    Silent when: an mm among the sharers is being built, changed or torn down.
+    Look further: folioscope hugetlb; folioscope va PID ADDRESS
+    """
+    tables, sharers = s.hugetlb_tables
+    owner = np.repeat(np.arange(len(tables)), tables.nr_sharers)
+    first = tables.first[owner]
+    apart = (sharers.space_idx != sharers.space_idx[first]) | (sharers.index != sharers.index[first])
+    private = ~s.vmas.has(VM_MAYSHARE)[sharers.vma_idx] if len(s.vmas) else np.zeros(len(sharers), np.bool_)
+    many = tables.nr_sharers[owner] > 1
+    rows = np.flatnonzero(many & (apart | private))
+    return Violations(
+        "table",
+        sharers.table_idx[rows].astype(np.int64),
+        {"index": sharers.index[rows], "shared_vma": ~private[rows]},
+        {"index": sharers.index[first[rows]], "shared_vma": np.ones(len(rows), np.bool_)},
+        int(many.sum()),
+        facts={"same_file": (sharers.space_idx == sharers.space_idx[first])[rows]},
+        claims=(("table", sharers.pfn[rows]),),
+        depends=(("vma", sharers.vma_idx[rows]),),
+        transient=mm_in_flight(s)[sharers.mm_idx[rows]],
+    )
+
+
+@rule("hugetlb-usage-mismatch", group="hugetlb", invariant="C6", rank=85, severity="warn")
+def hugetlb_usage_mismatch(s: Snapshot) -> Violations:
+    """A process's count of hugetlb pages is not what its page tables hold.
+
+    True:  hugetlb_usage of an mm is the number of base pages that its hugetlb entries map; migration entries count.
+    Why:   mm/hugetlb.c, hugetlb_no_page() and __unmap_hugepage_range(), hugetlb_count_add() and hugetlb_count_sub().
+    Then:  /proc/PID/status tells a wrong HugetlbPages.
+    Silent when: the mm has, or had, memory whose page tables can be shared: such pages count in the mm that faulted
+           them, whoever else sees them, and stay counted there when a table is given up (huge_pmd_unshare()), as it
+           is before a VMA is split. Also when the mm is being built, changed or torn down, or tables are missing.
+    Look further: folioscope hugetlb; folioscope vmas PID
+    """
+    mms = s.mms
+    rebuilt = _usage(s)
+    able = s.mm_tables_complete & (mms.users > 0) & ~_shareable(s)
+    left_over = (mms.hugetlb_pages > rebuilt) & _once_shareable(s)
+    rows = np.flatnonzero(able & (mms.hugetlb_pages != rebuilt) & ~left_over)
+    unchecked = int((~s.mm_tables_complete).sum())
+    return Violations(
+        "mm",
+        rows,
+        {"hugetlb_usage": mms.hugetlb_pages[rows]},
+        {"hugetlb_usage": rebuilt[rows]},
+        int(able.sum()),
+        unchecked,
+        "page tables of some processes are missing" if unchecked else "",
+        transient=mm_in_flight(s)[rows],
+    )
+
+
+def _usage(s: Snapshot) -> I64:
+    """Base pages that hugetlb entries of each mm map or, migrating, stand for."""
+    out = np.zeros(len(s.mms), np.float64)
+    if not len(s.vmas):
+        return out.astype(np.int64)
+    huge, m, n = s.vmas.is_hugetlb, s.mappings, s.nonpresent
+    rows = np.flatnonzero((m.vma_idx >= 0) & huge[np.maximum(m.vma_idx, 0)] & (s.census.sort == Sort.NORMAL))
+    out += np.bincount(m.mm_idx[rows], weights=entry_pages(s.layout, m.level[rows]) * m.nr[rows], minlength=len(out))
+    moving = np.isin(n.kind, np.array(MIGRATION_KINDS, np.uint8)) & (n.vma_idx >= 0)
+    rows = np.flatnonzero(moving & huge[np.maximum(n.vma_idx, 0)])
+    out += np.bincount(n.mm_idx[rows], weights=entry_pages(s.layout, n.level[rows]), minlength=len(out))
+    return out.astype(np.int64)
+
+
+def _once_shareable(s: Snapshot) -> Mask:
+    """Mms with a shared hugetlb VMA of a file so large that the VMA may be what is left of one that could share."""
+    out = np.zeros(len(s.mms), np.bool_)
+    vmas, rmap, spaces = s.vmas, s.file_rmap, s.files.spaces
+    shape = next(x for x in s.layout.arch.shapes if x.level == Level.PMD)
+    if not len(vmas) or not len(spaces):
+        return out
+    rows = np.flatnonzero(vmas.is_hugetlb & vmas.has(VM_MAYSHARE) & (rmap.space_of_vma >= 0))
+    at = rows_of(spaces.addr, rmap.spaces.addr[rmap.space_of_vma[rows]])
+    large = (at >= 0) & (spaces.size[np.maximum(at, 0)] >= shape.entries << shape.shift)
+    out[vmas.mm_idx[rows[large]]] = True
+    return out
+
+
+def _shareable(s: Snapshot) -> Mask:
+    """Mms with a shared hugetlb VMA that covers a whole PMD table (mm/hugetlb.c, want_pmd_share())."""
+    out = np.zeros(len(s.mms), np.bool_)
+    vmas = s.vmas
+    shape = next(x for x in s.layout.arch.shapes if x.level == Level.PMD)
+    span = np.uint64(shape.entries << shape.shift)
+    first = (vmas.start + span - np.uint64(1)) & ~(span - np.uint64(1))
+    whole = (first < vmas.end) & (vmas.end - first >= span)
+    may = ((vmas.flags & np.uint64(VM_MAYSHARE | VM_SHARED)) != 0) & vmas.is_hugetlb
+    out[vmas.mm_idx[whole & may]] = True
+    return out

@@ -1,0 +1,1 @@
+"""Rules of mm_structs and their counters."""

@@ -1,0 +1,1 @@
+"""Rules of struct pages: their words, compound pages, references, free pages."""

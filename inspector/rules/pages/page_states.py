@@ -1,0 +1,146 @@
+"""Rules of pages whose flags or place forbid that they are mapped as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.columns import I64, Mask
+from inspector.rules.entries.entries import anon_pages
+from inspector.rules.registry import Violations, rule
+from inspector.rules.rmap.file_rmap import own_file_links
+from inspector.snapshot import Snapshot
+from inspector.tables.anon_vmas import rows_of
+from inspector.tables.files import FILE, SHMEM
+from inspector.walk.linear import linear_index
+
+_NO_PAGES = "struct pages are missing"
+
+
+def _mapped(s: Snapshot) -> Mask:
+    """Pages that a leaf maps, under a huge leaf all of them; by page row."""
+    folio = s.folio_of_page
+    entire = (s.census.entire > 0)[np.maximum(folio, 0)] & (folio >= 0) if len(s.folios) else folio >= 0
+    return ((s.census.page_mappings > 0) | entire) & s.pages.readable
+
+
+def _missing(s: Snapshot) -> tuple[int, str]:
+    gone = int((~s.pages.readable).sum())
+    return gone, _NO_PAGES if gone else ""
+
+
+@rule("poisoned-page-mapped", group="targets", invariant="R2", rank=38, severity="warn")
+def poisoned_page_mapped(s: Snapshot) -> Violations:
+    """A page that is marked as broken hardware is still mapped.
+
+    True:  a page with PG_hwpoison is in no page table: its entries were replaced by poison entries.
+    Why:   mm/memory-failure.c, memory_failure() and hwpoison_user_mappings() unmap the page.
+    Then:  a process will touch it, and the machine stops with a machine check. Kernels before 6.8 asked for the head's
+           mapcount instead of the page's own and left tails of huge pages mapped.
+    Silent when: the page is locked: memory_failure() is at work. When unmapping fails the kernel kills the processes
+           and leaves the page as it is, so that this is a warning.
+    Look further: folioscope page PFN
+    """
+    pages = s.pages
+    poisoned = s.layout.flags.test(pages.flags, "hwpoison") & pages.readable
+    head = np.maximum(pages.head_row, 0)
+    locked = s.layout.flags.test(pages.flags[head], "locked")
+    rows: I64 = np.flatnonzero(poisoned & _mapped(s))
+    missing, why = _missing(s)
+    return Violations(
+        "page",
+        rows,
+        {"hwpoison": np.ones(len(rows), np.bool_), "mappings": s.census.page_mappings[rows]},
+        {"hwpoison": np.zeros(len(rows), np.bool_)},
+        int(poisoned.sum()),
+        missing,
+        why,
+        transient=locked[rows],
+    )
+
+
+@rule("anon-page-not-uptodate", group="targets", invariant="S3", rank=39)
+def anon_page_not_uptodate(s: Snapshot) -> Violations:
+    """A mapped anonymous folio does not hold its data.
+
+    True:  an anonymous folio carries PG_uptodate before its first entry is written.
+    Why:   mm/memory.c, do_anonymous_page() and do_swap_page(), which refuses a folio whose read failed; mm/ksm.c and
+           mm/migrate.c copy the flag.
+    Then:  the process reads what the page held before: another process's data, or garbage from a failed swap read
+           (swapoff of a broken device did that before 5.19).
+    Silent when: the folio is in no LRU list of the kernel's: pages that a driver allocated and mapped.
+    Look further: folioscope folio PFN
+    """
+    pages = s.pages
+    head = np.maximum(pages.head_row, 0)
+    able = anon_pages(s) & _mapped(s) & ~pages.is_tail
+    rows: I64 = np.flatnonzero(able & ~s.layout.flags.test(pages.flags[head], "uptodate"))
+    missing, why = _missing(s)
+    return Violations(
+        "page",
+        rows,
+        {"uptodate": np.zeros(len(rows), np.bool_)},
+        {"uptodate": np.ones(len(rows), np.bool_)},
+        int(able.sum()),
+        missing,
+        why,
+    )
+
+
+@rule("mapped-beyond-file-end", group="file-rmap", invariant="F2", rank=44, severity="warn")
+def mapped_beyond_file_end(s: Snapshot) -> Violations:
+    """A folio of a file is mapped although it lies wholly behind the file's end.
+
+    True:  the first page of a mapped page-cache folio is below i_size, rounded up to whole pages.
+    Why:   mm/filemap.c, filemap_fault() raises SIGBUS there; mm/truncate.c, truncate_pagecache() unmaps what a shorter
+           file leaves behind.
+    Then:  the process writes to data that no file has; a later extension of the file shows it.
+    Silent when: the inode is locked or being freed, or the folio is locked: truncation is at work. Folios of files that
+           are kept otherwise (devices, hugetlb) are not looked at.
+    Look further: folioscope file ADDRESS; folioscope rmap PFN
+    """
+    links, spaces = s.links.take(np.flatnonzero(own_file_links(s))), s.files.spaces
+    space = rows_of(spaces.addr, links.mapping)
+    at = np.maximum(space, 0)
+    kept = (space >= 0) & np.isin(spaces.kind[at], (FILE, SHMEM)) & spaces.is_inode[at] & spaces.readable[at]
+    links, space = links.take(np.flatnonzero(kept)), space[kept]
+    shift = s.layout.memmap.page_shift
+    end = (spaces.size[space] + (1 << shift) - 1) >> shift
+    linear = linear_index(s.vmas, links.vma_idx, links.va, np.zeros(len(links), np.bool_), shift)
+    index = linear.astype(np.int64) + links.delta - links.page
+    bad = np.flatnonzero((index >= end) & s.layout.flags.test(s.pages.flags[links.head_row], "lru"))
+    locked = s.layout.flags.test(s.pages.flags[links.head_row[bad]], "locked")
+    return Violations(
+        "page",
+        links.head_row[bad].astype(np.int64),
+        {"index": index[bad]},
+        {"below": end[bad]},
+        len(links),
+        facts={"i_size": spaces.size[space[bad]], "address_space": spaces.addr[space[bad]]},
+        claims=(("file_end", space[bad].astype(np.int64)),),
+        transient=locked | spaces.in_motion[space[bad]],
+    )
+
+
+@rule("pincount-above-references", group="refcount", invariant="R3", rank=62)
+def pincount_above_references(s: Snapshot) -> Violations:
+    """A large folio counts more pins than it has references.
+
+    True:  0 <= _pincount <= _refcount: each pin holds one reference of its own.
+    Why:   mm/gup.c, try_grab_folio() and gup_put_folio() change both.
+    Then:  the folio can be neither migrated nor split for ever, or is freed while a device writes to it.
+    Silent when: the folio has no references (another rule speaks then), or is too small to have a _pincount.
+    Look further: folioscope folio PFN
+    """
+    folios = s.folios
+    refs = s.pages.refcount[folios.row]
+    able = folios.readable & (refs > 0) & (folios.order > 1) & ((s.pages.type_[folios.row] == 0) | folios.is_hugetlb)
+    rows = np.flatnonzero(able & ((folios.pincount < 0) | (folios.pincount > refs)))
+    return Violations(
+        "folio",
+        rows,
+        {"_pincount": folios.pincount[rows]},
+        {"_pincount_at_most": refs[rows]},
+        int(able.sum()),
+        int((~folios.readable).sum()),
+        _NO_PAGES if not folios.readable.all() else "",
+    )

@@ -1,0 +1,61 @@
+"""The rule of what anonymous VMAs may map."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.columns import I64, U64, Mask
+from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
+from inspector.rules.entries.entries import offending
+from inspector.rules.registry import Violations, rule
+from inspector.snapshot import Snapshot
+from inspector.walk.counts import Sort
+
+
+def in_anonymous_vma(s: Snapshot) -> Mask:
+    """Which mappings lie in VMAs that only ever hold anonymous pages: no file, no operations, no driver's flags."""
+    m, vmas = s.mappings, s.vmas
+    if not len(vmas):
+        return np.zeros(len(m), np.bool_)
+    driver = (vmas.flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_IO)) != 0
+    plain: Mask = (vmas.file == 0) & (vmas.ops == 0) & ~driver
+    return (m.vma_idx >= 0) & plain[np.maximum(m.vma_idx, 0)]
+
+
+def space_key(word: U64) -> I64:
+    """A mapping word, or an address_space, as a number to lay blame on; -1 for none."""
+    return np.where(word == 0, -1, (word & np.uint64((1 << 62) - 1)).astype(np.int64))
+
+
+@rule("page-not-anonymous", group="anon-rmap", invariant="I6", rank=11)
+def page_not_anonymous(s: Snapshot) -> Violations:
+    """An anonymous VMA maps a folio that is not anonymous: its mapping word is empty or names a file.
+
+    True:  what a VMA without file and without operations maps is anonymous: folio->mapping names an anon_vma, tagged
+           with PAGE_MAPPING_ANON.
+    Why:   mm/memory.c, do_anonymous_page() and wp_page_copy() call folio_add_new_anon_rmap(), which sets the word
+           before the entry is written; mm/rmap.c keeps it until the page is freed.
+    Then:  rmap does not find this mapping: reclaim, migration and the end of the process take the folio for one of
+           another kind, and uncount it where it was never counted.
+    Silent when: the VMA is VM_PFNMAP, VM_MIXEDMAP or VM_IO, or has operations (drivers, vDSO); the entry is special or
+           of the zero page. Graded transient while the folio is locked and nothing but the word is missing.
+    Look further: folioscope explain PFN; folioscope va PID ADDRESS
+    """
+    m, pages = s.mappings, s.pages
+    able = np.flatnonzero(in_anonymous_vma(s) & (s.census.sort == Sort.NORMAL))
+    head = np.maximum(pages.head_row, 0)
+    other = ((pages.mapping & np.uint64(1)) == 0)[head] & pages.readable[head] & (pages.type_ == 0)[head]
+    found = offending(s, able, other)
+    first = np.maximum(pages.head_row[found.first], 0)
+    word = pages.mapping[first]
+    vma = m.vma_idx[found.rows]
+    return Violations(
+        "page",
+        found.first,
+        {"mapping": word},
+        {"mapping": np.full(len(word), "an anon_vma, tagged")},
+        int(m.nr[able].sum()),
+        facts={"vma": s.vmas.addr[vma] if len(vma) else word, "pages": found.pages},
+        claims=(("folio", found.first_head(s)), ("space_word", space_key(word))),
+        transient=s.layout.flags.test(pages.flags[first], "locked") & (word == 0),
+    )

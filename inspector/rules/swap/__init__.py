@@ -1,0 +1,1 @@
+"""Rules of swap slots, the swap cache and swap clusters."""

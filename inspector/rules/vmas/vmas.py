@@ -1,0 +1,230 @@
+"""Rules of VMAs and of the counters that an mm keeps about them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inspector.arch.base import Level
+from inspector.columns import I64, AnyArray, Mask
+from inspector.layout.flags import (
+    VM_EXEC,
+    VM_GROWSDOWN,
+    VM_HUGETLB,
+    VM_LOCKED,
+    VM_MAYEXEC,
+    VM_MAYREAD,
+    VM_MAYSHARE,
+    VM_MAYWRITE,
+    VM_READ,
+    VM_SHARED,
+    VM_WIPEONFORK,
+    VM_WRITE,
+)
+from inspector.rules.page_tables.deposits import deposits_due
+from inspector.rules.registry import Violations, nothing, rule
+from inspector.rules.vmas.lost_vmas import lost_in, vmas_leave
+from inspector.snapshot import Snapshot
+from inspector.windows.grading import mm_in_flight
+
+
+def _vma_violations(s: Snapshot, bad: Mask, observed: dict[str, AnyArray], expected: dict[str, AnyArray]) -> Violations:
+    rows = np.flatnonzero(bad)
+    return Violations(
+        "vma",
+        rows,
+        {name: column[rows] for name, column in observed.items()},
+        {name: column[rows] for name, column in expected.items()},
+        len(s.vmas),
+        claims=(("vma", rows),),
+        transient=s.mm_in_motion[s.vmas.mm_idx[rows]],
+    )
+
+
+@rule("vma-range-mismatch", group="vma", invariant="V1", rank=11)
+def vma_range_mismatch(s: Snapshot) -> Violations:
+    """A VMA's bounds are not those of its place in the tree of VMAs.
+
+    True:  the tree stores each VMA at [vm_start, vm_end); both are page-aligned, and the range is not empty.
+    Why:   mm/vma.c, vma_iter_store(); lib/maple_tree.c.
+    Then:  faults at the edge find the wrong VMA; entries lie outside every VMA.
+    Silent when: the mm is being built, changed or torn down.
+    Look further: folioscope vmas PID
+    """
+    v = s.vmas
+    mask = np.uint64((1 << s.layout.memmap.page_shift) - 1)
+    bad = (v.start != v.slot_start) | (v.end != v.slot_end) | (v.start >= v.end) | (((v.start | v.end) & mask) != 0)
+    return _vma_violations(
+        s, bad, {"vm_start": v.start, "vm_end": v.end}, {"vm_start": v.slot_start, "vm_end": v.slot_end}
+    )
+
+
+@rule("vma-detached", group="vma", invariant="V1", rank=11)
+def vma_detached(s: Snapshot) -> Violations:
+    """A VMA in an mm's tree is marked as detached.
+
+    True:  a VMA that can be found in its mm's tree is attached: vm_refcnt at least 1 (6.15 and later), ``detached``
+           clear (6.4 to 6.14).
+    Why:   include/linux/mmap_lock.h, vma_mark_attached(): lock-free page faults rely on it.
+    Then:  faults under the VMA's own lock fail or use a freed VMA.
+    Silent when: the mm is being built, changed or torn down.
+    Look further: folioscope vmas PID
+    """
+    attached = s.vmas.attached
+    return _vma_violations(s, ~attached, {"attached": attached}, {"attached": np.ones(len(attached), np.bool_)})
+
+
+@rule("vma-flags-impossible", group="vma", invariant="V1", rank=19)
+def vma_flags_impossible(s: Snapshot) -> Violations:
+    """A VMA has flags that exclude each other.
+
+    True:  VM_SHARED implies VM_MAYSHARE; VM_READ, VM_WRITE and VM_EXEC imply their VM_MAY* counterparts; VM_HUGETLB
+           implies a file.
+    Why:   mm/mmap.c, do_mmap() and mm/mprotect.c, mprotect_fixup() compute them together.
+    Then:  a mapping can be used in a way its file or its owner forbade.
+    Silent when: the mm is being built, changed or torn down.
+    Look further: folioscope vmas PID
+    """
+    v = s.vmas
+    bad = v.has(VM_SHARED) & ~v.has(VM_MAYSHARE)
+    for now, may in ((VM_READ, VM_MAYREAD), (VM_WRITE, VM_MAYWRITE), (VM_EXEC, VM_MAYEXEC)):
+        bad |= v.has(now) & ~v.has(may)
+    bad |= v.has(VM_HUGETLB) & (v.file == 0)
+    return _vma_violations(s, bad, {"vm_flags": v.flags}, {"vm_flags": np.full(len(v), "flags that agree")})
+
+
+@rule("vma-anon-offset-wrong", group="vma", invariant="V1", rank=18)
+def vma_anon_offset_wrong(s: Snapshot) -> Violations:
+    """A VMA's offset for anonymous pages is not the one it must have.
+
+    True:  a VMA without anon_vma has the anonymous offset vm_start >> PAGE_SHIFT; an anonymous VMA (no operations, no
+           file) has the same offset in vm_pgoff, faulted or not.
+    Why:   mm/vma.c, __mmap_region(), insert_vm_struct() and copy_vma(); mm/mremap.c, dontunmap_complete() calls it an
+           invariant; mm/vma.h, assert_sane_pgoff().
+    Then:  the first page fault indexes pages by the wrong offset: neighbours cannot be merged, and an anon_vma shared
+           with them finds other pages than the VMA's.
+    Silent when: the kernel keeps no offset for anonymous pages beside vm_pgoff (before 7.3: there MREMAP_DONTUNMAP
+           leaves a VMA without anon_vma at the offset it was moved with); the VMA is VM_WIPEONFORK, which a child
+           inherits without its anon_vma; the mm is being built, changed or torn down.
+    Look further: folioscope vmas PID
+    """
+    v = s.vmas
+    if not s.layout.struct("struct vm_area_struct").has("__vm_anon_pgoff_lo"):
+        return nothing("vma", 0)
+    place = v.start >> np.uint64(s.layout.memmap.page_shift)
+    # exit_mmap() unlinks the anon_vma of every VMA and leaves the VMA in the tree for a while.
+    unfaulted = (v.anon_vma == 0) & ~v.has(VM_WIPEONFORK) & (s.mms.users[v.mm_idx] > 0)
+    expected = np.where(unfaulted, place, v.anon_pgoff)
+    plain = (v.ops == 0) & (v.file == 0)
+    bad = (v.anon_pgoff != expected) | (plain & (v.pgoff != expected))
+    pgoff = np.where(plain, expected, v.pgoff)
+    return _vma_violations(
+        s, bad, {"anon_pgoff": v.anon_pgoff, "vm_pgoff": v.pgoff}, {"anon_pgoff": expected, "vm_pgoff": pgoff}
+    )
+
+
+def _stack(flags: AnyArray) -> Mask:
+    return (flags & np.uint64(VM_GROWSDOWN)) != 0
+
+
+@rule("vm-counters-mismatch", group="vma", invariant="C5", rank=80)
+def vm_counters_mismatch(s: Snapshot) -> Violations:
+    """An mm's counters of VMAs and of their pages are not what its VMAs add up to.
+
+    True:  map_count is the number of VMAs; total_vm their pages; exec_vm, stack_vm and data_vm the pages of executable,
+           stack and private writable ones; locked_vm the pages of VM_LOCKED ones.
+    Why:   mm/mmap.c, vm_stat_account(); mm/mlock.c, apply_vma_lock_flags().
+    Then:  limits (RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, max_map_count) act on wrong numbers; a VMA was lost.
+    Silent when: the mm is being built, changed or torn down (munmap counts at its end, when it holds mmap_lock for
+           reading only), or some of its VMAs could not be read.
+    Look further: folioscope vmas PID
+    """
+    v, mms, n = s.vmas, s.mms, len(s.mms)
+    pages = v.nr_pages
+
+    def add(which: Mask) -> I64:
+        return np.bincount(v.mm_idx[which], weights=pages[which], minlength=n).astype(np.int64)
+
+    execs = v.has(VM_EXEC) & ~v.has(VM_WRITE) & ~_stack(v.flags)
+    data = v.has(VM_WRITE) & ~v.has(VM_SHARED) & ~_stack(v.flags)
+    expected = {
+        "map_count": np.bincount(v.mm_idx, minlength=n),
+        "total_vm": add(np.ones(len(v), np.bool_)),
+        "exec_vm": add(execs),
+        "stack_vm": add(_stack(v.flags)),
+        "data_vm": add(data),
+        "locked_vm": add(v.has(VM_LOCKED)),
+    }
+    stored = {name: getattr(mms, name) for name in expected}
+    known = np.ones(n, np.bool_)
+    for damaged in (s.vma_trees.unreadable, s.vma_trees.missing):
+        known[damaged] = False
+    bad = known & (mms.users > 0) & np.any([stored[name] != expected[name] for name in expected], axis=0)
+    rows = np.flatnonzero(bad)
+    shown = [name for name in expected if len(rows) and (stored[name][rows] != expected[name][rows]).any()]
+    first = np.searchsorted(v.mm_idx, rows)
+    return Violations(
+        "mm",
+        rows,
+        {name: stored[name][rows] for name in shown},
+        {name: expected[name][rows] for name in shown},
+        int(known.sum()),
+        int((~known).sum()),
+        "VMAs of some processes are missing" if not known.all() else "",
+        depends=(("mm", rows), *_vmas_of(s, rows, first), *lost_in(s, rows)),
+        transient=vmas_leave(s)[rows],
+    )
+
+
+def _vmas_of(s: Snapshot, mms: I64, first: I64) -> tuple[tuple[str, I64], ...]:
+    """A key for each VMA of the given mms, so that a VMA that is blamed already explains them."""
+    counts = np.bincount(s.vmas.mm_idx, minlength=len(s.mms))[mms]
+    widest = int(counts.max()) if len(counts) else 0
+    return tuple(("vma", np.where(i < counts, first + i, -1)) for i in range(min(widest, 256)))
+
+
+@rule("pgtables-bytes-mismatch", group="page-tables", invariant="C4", rank=81)
+def pgtables_bytes_mismatch(s: Snapshot) -> Violations:
+    """An mm's pgtables_bytes is not the size of its page tables.
+
+    True:  pgtables_bytes is the size of the PTE, PMD and PUD tables of the mm and of the PTE tables deposited for its
+           anonymous and zero huge PMDs. PGD and P4D tables do not count; a shared hugetlb table counts in each mm.
+    Why:   include/linux/mm.h, mm_inc_nr_ptes() and its kin; mm/pgtable-generic.c, pgtable_trans_huge_deposit().
+    Then:  "BUG: non-zero pgtables_bytes on freeing mm"; a page table was lost or freed twice.
+    Silent when: page tables are missing from the dump; the mm is being changed or torn down, or unmappings wait for a
+           TLB flush.
+    Look further: folioscope ps
+    """
+    mms = s.mms
+    tables, deposited = _table_pages(s)
+    expected = (tables + deposited) << s.layout.memmap.page_shift
+    able = s.mm_tables_complete & (mms.users > 0)
+    rows = np.flatnonzero(able & (expected != mms.pgtables_bytes))
+    return Violations(
+        "mm",
+        rows,
+        {"pgtables_bytes": mms.pgtables_bytes[rows]},
+        {"pgtables_bytes": expected[rows]},
+        int(able.sum()),
+        int((~s.mm_tables_complete).sum()),
+        "page tables of some processes are missing" if not s.mm_tables_complete.all() else "",
+        facts={"tables": tables[rows], "deposited": deposited[rows]},
+        claims=(("mm_tables", rows),),
+        # Tables are deposited for the huge zero folio as well: where it is not known for one, they look too many.
+        depends=(("mm", rows), ("huge_zero", np.zeros(len(rows), np.int64))),
+        transient=(s.mm_in_motion | mm_in_flight(s))[rows],
+    )
+
+
+def page_table_pages(s: Snapshot) -> I64:
+    """Pages of page tables that each mm must account for, deposited ones included."""
+    tables, deposited = _table_pages(s)
+    return tables + deposited
+
+
+def _table_pages(s: Snapshot) -> tuple[I64, I64]:
+    """PTE, PMD and PUD tables reached from each mm, and tables deposited for its huge PMDs."""
+    t, n = s.tables, len(s.mms)
+    tables = np.bincount(t.mm_idx[t.level <= Level.PUD], minlength=n)
+    mapped, standing = deposits_due(s)
+    deposited = np.bincount(s.mappings.mm_idx[mapped], minlength=n)
+    return tables, deposited + np.bincount(s.nonpresent.mm_idx[standing], minlength=n)

@@ -1,0 +1,1 @@
+"""Rules of zones, free lists and node counters."""

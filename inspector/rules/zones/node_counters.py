@@ -1,0 +1,129 @@
+"""Rules of the node counters that follow the reverse map: what is mapped, and what is mapped by PMDs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from inspector.columns import I64, Mask
+from inspector.model.expect import Expected, Rebuilt, expect
+from inspector.model.scheme import Scheme
+from inspector.model.stats import Places, expect_node_stats
+from inspector.rules.files.page_cache import COUNTERS as CACHED
+from inspector.rules.folios.mapcount import keeps_mapcount
+from inspector.rules.registry import Violations, nothing, rule
+from inspector.snapshot import Snapshot
+from inspector.tables.node_stats import node_stats
+from inspector.windows.catalogue import WINDOWS
+from inspector.windows.grading import mm_in_flight
+from inspector.windows.swap import tables_locked
+from inspector.windows.window import Effect
+
+MAPPED = ("NR_ANON_MAPPED", "NR_FILE_MAPPED", "NR_ANON_THPS", "NR_SHMEM_PMDMAPPED", "NR_FILE_PMDMAPPED")
+"""Items of enum node_stat_item that this file adds up."""
+
+VMSTAT = CACHED + MAPPED
+"""Names of the rows of subject ``vmstat``."""
+
+
+def mapped_totals(s: Snapshot) -> dict[str, int]:
+    """These items, summed over all nodes, as the page tables have them; empty when the scheme is not known.
+
+    6.1 counts an anonymous THP twice that PMDs and PTEs map without PG_double_map, as after its migration
+    (mm/rmap.c, page_add_anon_rmap()): once whole and once by the pages that PTEs map.
+    """
+    return {} if s.expected is None else _totals(s, s.rebuilt, s.expected)
+
+
+def counted_totals(s: Snapshot) -> dict[str, int]:
+    """The same as the counters stored in pages and folios have them; empty where they do not tell it."""
+    if s.scheme is None or not s.scheme.has_page_mapcount:
+        return {}
+    folio, pages = s.folio_of_page, s.pages
+    doubled = (folio >= 0) & (s.folios.double_map & s.folios.is_anon)[np.maximum(folio, 0)] if len(s.folios) else 0
+    counts = np.where(keeps_mapcount(s), pages.mapcount_raw + 1 - doubled, 0)
+    stored = replace(
+        s.rebuilt,
+        page_mappings=np.maximum(counts, 0).astype(np.int32),
+        entire=np.maximum(s.folios.entire_raw + 1, 0).astype(np.int32),
+    )
+    return _totals(s, stored, expect(s.scheme, stored, folio))
+
+
+def _totals(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, int]:
+    assert s.scheme is not None
+    folios = s.folios
+    places = Places(
+        folio_of_page=s.folio_of_page,
+        page_node=np.zeros(len(s.pages), np.uint8),
+        page_is_anon=s.pages.is_anon(np.arange(len(s.pages))),
+        folio_node=np.zeros(len(folios), np.uint8),
+        folio_is_swapbacked=s.layout.flags.test(s.pages.flags[folios.row], "swapbacked"),
+    )
+    stats = expect_node_stats(s.scheme, rebuilt, expected, places, 1, s.layout.pmd_order)
+    totals = {name: int(getattr(stats, name.lower())[0]) for name in MAPPED}
+    if s.scheme is Scheme.OLD:
+        twice = folios.is_anon & ~folios.is_hugetlb & (rebuilt.entire > 0) & ~folios.double_map
+        totals["NR_ANON_MAPPED"] += int(expected.nr_mapped_pages[twice].sum())
+    return totals
+
+
+@rule("node-mapped-mismatch", group="node-counters", invariant="I11", rank=92, severity="warn")
+def node_mapped_mismatch(s: Snapshot) -> Violations:
+    """The kernel's totals of mapped memory are not what the page tables map.
+
+    True:  NR_ANON_MAPPED and NR_FILE_MAPPED are the pages of anonymous and of other folios that anything maps: all of
+           a folio's as long as a huge entry maps it, else those that PTEs map. NR_ANON_THPS, NR_SHMEM_PMDMAPPED and
+           NR_FILE_PMDMAPPED are the pages of folios that PMDs map. Hugetlb and zero pages count nowhere; the per-CPU
+           parts are added. On 6.1 an anonymous THP mapped both ways without PG_double_map counts in both forms.
+    Why:   mm/rmap.c, __folio_mod_stat() (page_add_anon_rmap() and its kin on 6.1); mm/vmstat.c,
+           __mod_node_page_state().
+    Then:  meminfo's AnonPages, Mapped and AnonHugePages are wrong, and a leak of mappings may be behind it.
+    Silent when: a page table is not in the dump, or a task stands where mappings change. That explains what the
+           counters of the folios themselves add up to, and on top of it one folio for each such task.
+    Look further: folioscope check
+    """
+    if not s.tables_complete or s.scheme is None:
+        why = "page tables are missing" if not s.tables_complete else "the accounting scheme is not known"
+        return nothing("vmstat", 0, len(MAPPED), why)
+    stored, totals = node_stats(s.layout), mapped_totals(s)
+    known = [name for name in MAPPED if name in stored]
+    if not known:
+        return nothing("vmstat", 0, len(MAPPED), "the counters of memory nodes are not in the dump")
+    wrong = [name for name in known if stored[name] != totals[name]]
+    rows: I64 = np.array([VMSTAT.index(name) for name in wrong], np.int64)
+    return Violations(
+        "vmstat",
+        rows,
+        {"stored": np.array([stored[name] for name in wrong], np.int64)},
+        {"stored": np.array([totals[name] for name in wrong], np.int64)},
+        len(known),
+        # What a compound page of a wrong size maps is summed up wrongly here.
+        depends=tuple(("folio", np.full(len(rows), pfn)) for pfn in s.folios.pfn[s.compound_wrong][:64].tolist()),
+        transient=np.full(len(rows), bool(wrong) and _moving(s), np.bool_),
+        beyond=_beyond(s, {name: stored[name] for name in wrong}) if wrong else None,
+    )
+
+
+def _beyond(s: Snapshot, stored: dict[str, int]) -> Mask | None:
+    """Totals further from what the folios' own counters add up to than the tasks in flight can bring about.
+
+    Each is moved by one folio at most between that folio's counters and this one (mm/rmap.c, __folio_mod_stat()).
+    """
+    counted = counted_totals(s)
+    if not counted:
+        return None
+    flight = s.in_flight
+    moving = [Effect.STATISTIC in WINDOWS[w].effects for w in flight.window.tolist()]
+    tasks = len(np.unique(flight.task_idx[np.array(moving, np.bool_)]))
+    largest = max(int(s.folios.nr_pages.max(initial=1)), 1 << s.layout.pmd_order)
+    return np.array([abs(stored[name] - counted[name]) > tasks * largest for name in stored], np.bool_)
+
+
+def _moving(s: Snapshot) -> bool:
+    """Whether locks tell that mappings were changing: counters follow under the page table's lock, not with it."""
+    if bool((mm_in_flight(s) & (s.mms.nr_tasks > 0)).any()):
+        return True
+    held: Mask = tables_locked(s, np.arange(len(s.tables)))
+    return bool(held.any())

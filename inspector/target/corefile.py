@@ -1,0 +1,332 @@
+"""What a file is before drgn opens it: which kind of dump or symbols, whether whole, and why it will not do."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+
+from inspector.errors import TargetError
+from inspector.target.prstatus import NT_PRSTATUS, OWNER
+
+DumpFormat = Literal["core", "kdump"]
+
+_ELF = b"\x7fELF"
+_EHDR = struct.Struct("<HHIQQQIHHHHHH")
+_PHDR = struct.Struct("<IIQQQQQQ")
+_SHDR = struct.Struct("<IIQQQQIIQQ")
+_NHDR = struct.Struct("<III")
+_KDUMP_HEADER = struct.Struct("<8si390s6xqqIiiI")
+_KDUMP_SUB_HEADER = struct.Struct("<QiiQQQQQQ")
+_KDUMP_WITH_NOTES = 4
+"""Version of the header from which on it tells where the ELF notes are."""
+_DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
+_PIECE = 24 << 18
+"""Bytes read at once of tables that grow with the machine's memory."""
+
+_ET_REL, _ET_CORE = 1, 4
+_PT_LOAD, _PT_NOTE, _SHT_NOTE = 1, 4, 7
+_NT_GNU_BUILD_ID = 3
+_MAX_NOTES = 64 << 20
+_XNUM = 0xFFFF
+
+_X86_64 = 62
+_MACHINES = {
+    3: "i386",
+    8: "MIPS",
+    20: "32-bit PowerPC",
+    21: "PowerPC",
+    22: "s390",
+    40: "32-bit ARM",
+    183: "arm64",
+    243: "RISC-V",
+    258: "LoongArch",
+}
+"""e_machine values of the architectures Linux runs on (include/uapi/linux/elf-em.h)."""
+
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"PK\x03\x04": "zip",
+}
+
+_FOREIGN = {
+    b"PAGEDUMP": "a crash dump of Windows",
+    b"PAGEDU64": "a crash dump of Windows",
+    b"!<arch>": "a package or archive",
+    b"!<arch>\n": "a package or archive",
+    b"QFI\xfb": "a disk image",
+    b"LiME": "a LiME memory image",
+    b"EMiL": "a LiME memory image",
+}
+
+
+_FORMATS = "Only ELF and kdump-compressed dumps are read"
+
+
+@dataclass(frozen=True, slots=True)
+class CoreFile:
+    """A dump that can be tried.
+
+    Attributes:
+        format: ELF vmcore ("core") or kdump-compressed ("kdump").
+        missing_bytes: Bytes of memory that the file's own headers promise behind its end.
+        vmcoreinfo: VMCOREINFO as the file has it, empty when it has none.
+        prstatus: Contents of the NT_PRSTATUS notes, one a CPU, in the order of the CPUs.
+    """
+
+    format: DumpFormat
+    vmcoreinfo: bytes
+    missing_bytes: int = 0
+    prstatus: tuple[bytes, ...] = ()
+
+
+def read_head(path: str, what: str, size: int = 4096) -> bytes:
+    """The first bytes of a file, or the one reason why there are none.
+
+    Args:
+        path: The file.
+        what: How to call it in an error: "dump" or "symbols file".
+        size: How many bytes at most.
+
+    Raises:
+        TargetError: It does not exist, is no file, may not be read or is empty.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(size)
+    except FileNotFoundError:
+        raise TargetError(f"no such {what}", path, "Check the path") from None
+    except IsADirectoryError:
+        raise TargetError(f"the {what} is a directory", path, "Name the file inside it") from None
+    except PermissionError:
+        raise TargetError(f"the {what} may not be read", path, "Run as its owner or as root") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TargetError(f"the {what} cannot be read ({reason})", path, "Check the path") from None
+    if not head:
+        raise TargetError(f"the {what} is empty", path, "Check that it was written to the end")
+    return head
+
+
+def examine_core(path: str) -> CoreFile:
+    """Say what kind of dump a file is.
+
+    Raises:
+        TargetError: It is none that can be opened; the message says what it is instead.
+    """
+    head = read_head(path, "dump")
+    try:
+        if head.startswith(_ELF):
+            return _examine_elf(path, head)
+        if head.startswith(b"KDUMP   "):
+            return _examine_kdump(path, head)
+    except OSError as error:
+        raise TargetError(f"the dump cannot be read ({error.strerror})", path, "Check the disk it is on") from error
+    if head.startswith(b"makedumpfile\0"):
+        todo = f"Put it together with: makedumpfile -R vmcore < {path}"
+        raise TargetError("the dump is a flattened makedumpfile stream", path, todo)
+    if head.startswith(b"DISKDUMP"):
+        raise TargetError("the dump is in the old diskdump format", path, _FORMATS)
+    for magic, packer in _PACKED.items():
+        if head.startswith(magic):
+            raise TargetError(f"the dump is packed with {packer}", path, "Unpack it first")
+    for magic, name in _FOREIGN.items():
+        if head.startswith(magic):
+            raise TargetError(f"this is {name}, not a Linux vmcore", path, "Name a vmcore with -c")
+    if not any(head):
+        raise TargetError("the dump begins with zeros", path, "It was not written to the end, or is a raw memory image")
+    if _is_text(head):
+        raise TargetError("this is a text file, not a vmcore", path, "Name a vmcore with -c")
+    raise TargetError("this is no dump of a known format", path, _FORMATS)
+
+
+def _is_text(head: bytes) -> bool:
+    return not any(b < 32 and b not in b"\t\n\r\f\x1b" for b in head)
+
+
+def _unsupported(machine: str, path: str) -> TargetError:
+    what = f"the kernel is of an architecture that is not supported ({machine})"
+    return TargetError(what, path, "x86-64 only so far")
+
+
+def _elf_header(path: str, head: bytes, what: str) -> tuple[int, ...]:
+    """The fields of a 64-bit little-endian ELF header behind its identification."""
+    if len(head) < 16 + _EHDR.size:
+        raise TargetError(f"the {what} is truncated", path, "Copy it again; not even its header is complete")
+    if head[4] != 2 or head[5] != 1:
+        raise _unsupported("32-bit" if head[4] == 1 else "big-endian", path)
+    return _EHDR.unpack_from(head, 16)
+
+
+def _examine_elf(path: str, head: bytes) -> CoreFile:
+    kind, machine, _, _, phoff, _, _, _, phentsize, phnum, *_ = _elf_header(path, head, "dump")
+    if kind != _ET_CORE:
+        what = "a kernel module or object file" if kind == _ET_REL else "a program or vmlinux"
+        raise TargetError(f"this is {what}, not a vmcore", path, "Name the vmcore with -c, a vmlinux with -s")
+    if machine != _X86_64:
+        raise _unsupported(_MACHINES.get(machine, f"ELF machine {machine}"), path)
+    with Path(path).open("rb") as file:
+        end = os.fstat(file.fileno()).st_size
+        if phnum == _XNUM:
+            phnum = _long_phnum(file, head)
+        table = _at(file, phoff, phnum * phentsize)
+        if phentsize != _PHDR.size or not phnum or len(table) < phnum * phentsize:
+            raise TargetError("the dump is truncated", path, "Copy it again; its program headers are not complete")
+        notes, missing = b"", 0
+        for segment, _, offset, _, _, size, _, _ in _PHDR.iter_unpack(table):
+            if segment == _PT_NOTE and len(notes) + size <= _MAX_NOTES:
+                notes += _at(file, offset, size)
+                if offset + size > end > 0:
+                    raise TargetError("the dump is truncated", path, "Copy it again; its notes are not complete")
+            elif segment == _PT_LOAD:
+                missing += min(max(offset + size - end, 0), size)
+    # /proc/kcore and /proc/vmcore tell no size.
+    return CoreFile("core", _vmcoreinfo_note(path, notes), missing if end else 0, _prstatus_notes(notes))
+
+
+def _long_phnum(file: BinaryIO, head: bytes) -> int:
+    """Number of program headers when the header's 16 bits are too few: the first section header has it."""
+    shoff = _EHDR.unpack_from(head, 16)[5]
+    first = _at(file, shoff, _SHDR.size)
+    return int(_SHDR.unpack(first)[7]) if len(first) == _SHDR.size else 0
+
+
+def _at(file: BinaryIO, offset: int, size: int) -> bytes:
+    """Up to ``size`` bytes at ``offset``; fewer, or none, where the file does not have them."""
+    if not 0 <= offset < 1 << 62 or size > _MAX_NOTES:
+        return b""
+    file.seek(offset)
+    return file.read(size)
+
+
+def _notes(data: bytes) -> list[tuple[bytes, int, bytes]]:
+    """Owner, type and content of each note; what follows a damaged one is not looked at."""
+    found, at = [], 0
+    while at + _NHDR.size <= len(data):
+        namesz, descsz, kind = _NHDR.unpack_from(data, at)
+        name = at + _NHDR.size
+        desc = name + (namesz + 3 & ~3)
+        if desc + descsz > len(data):
+            break
+        found.append((data[name : name + namesz].rstrip(b"\0"), kind, data[desc : desc + descsz]))
+        at = desc + (descsz + 3 & ~3)
+    return found
+
+
+def _prstatus_notes(data: bytes) -> tuple[bytes, ...]:
+    return tuple(content for owner, kind, content in _notes(data) if (owner, kind) == (OWNER, NT_PRSTATUS))
+
+
+def _vmcoreinfo_note(path: str, notes: bytes) -> bytes:
+    """VMCOREINFO; a core without it is refused, and told what it is."""
+    found = _notes(notes)
+    for owner, _, content in found:
+        if owner == b"VMCOREINFO":
+            return content
+    owners = {(owner, kind) for owner, kind, _ in found}
+    if any(owner == b"QEMU" for owner, _ in owners):
+        todo = "Start QEMU with -device vmcoreinfo and load qemu_fw_cfg in the guest before dumping"
+        raise TargetError("the dump has no VMCOREINFO (QEMU did not get it from the guest)", path, todo)
+    if any(owner == b"CORE" and kind in (3, 6, 0x46494C45) for owner, kind in owners):
+        # NT_PRPSINFO, NT_AUXV and NT_FILE are written for processes only (fs/binfmt_elf.c).
+        raise TargetError("this is a core dump of a process, not of a kernel", path, "Name a vmcore with -c")
+    raise TargetError("the dump has no VMCOREINFO", path, "Dump again with a kernel that has CONFIG_VMCORE_INFO")
+
+
+def _examine_kdump(path: str, head: bytes) -> CoreFile:
+    """Look at the headers of a kdump-compressed file (makedumpfile's diskdump_mod.h, struct disk_dump_header).
+
+    That every page lies inside the file is checked here, because libkdumpfile maps the file into memory: a page
+    behind its end would end this process with a bus error, not with an error message.
+    """
+    if len(head) < _KDUMP_HEADER.size:
+        raise TargetError("the dump is truncated", path, "Copy it again; not even its header is complete")
+    fields = _KDUMP_HEADER.unpack_from(head)
+    machine = fields[2][65 * 4 : 65 * 5].split(b"\0", 1)[0].decode("ascii", "replace")
+    if machine not in ("", "x86_64"):
+        raise _unsupported({"aarch64": "arm64"}.get(machine, machine if machine.isprintable() else "unknown"), path)
+    block, sub_blocks, bitmap_blocks = fields[6:9]
+    if block not in (4096, 16384, 65536) or sub_blocks < 1 or bitmap_blocks < 2:
+        raise TargetError("the dump is damaged", path, "Copy it again; its header makes no sense")
+    with Path(path).open("rb") as file:
+        end = os.fstat(file.fileno()).st_size
+        sub_header = _at(file, block, _KDUMP_SUB_HEADER.size)
+        bitmap = block * (1 + sub_blocks + bitmap_blocks // 2)
+        table = block * (1 + sub_blocks + bitmap_blocks)
+        if len(sub_header) < _KDUMP_SUB_HEADER.size or table > end:
+            raise TargetError("the dump is truncated", path, "Copy it again; its headers are not complete")
+        _, _, is_split, _, _, info_at, info_size, notes_at, notes_size = _KDUMP_SUB_HEADER.unpack(sub_header)
+        if is_split:
+            raise TargetError("this is one part of a split dump", path, "Join the parts: makedumpfile --reassemble")
+        vmcoreinfo = _at(file, info_at, info_size)
+        notes = _at(file, notes_at, notes_size) if fields[1] >= _KDUMP_WITH_NOTES else b""
+        outside = _pages_outside(file, bitmap, table, end)
+    if outside:
+        raise TargetError(f"the dump is truncated ({outside} pages are missing)", path, "Copy it again")
+    return CoreFile("kdump", vmcoreinfo, prstatus=_prstatus_notes(notes))
+
+
+def _pages_outside(file: BinaryIO, bitmap: int, table: int, end: int) -> int:
+    """How many page descriptors of a kdump-compressed file are not in the file, or point out of it."""
+    count, file_at = 0, bitmap
+    file.seek(bitmap)
+    while file_at < table and (piece := file.read(min(_PIECE, table - file_at))):
+        count += int(np.bitwise_count(np.frombuffer(piece, np.uint8)).sum(dtype=np.int64))
+        file_at += len(piece)
+    outside = max(count - (end - table) // _DESCRIPTOR.itemsize, 0)
+    count -= outside
+    file.seek(table)
+    while count > 0 and (piece := file.read(min(_PIECE // 24, count) * _DESCRIPTOR.itemsize)):
+        pages = np.frombuffer(piece[: len(piece) // 24 * 24], _DESCRIPTOR)
+        last = np.uint64(end)
+        inside = (pages["offset"] <= last) & (pages["size"] <= last - np.minimum(pages["offset"], last))
+        outside += int((~inside).sum())
+        count -= len(pages)
+    return outside
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolsFile:
+    """An ELF file given with -s.
+
+    Attributes:
+        is_module: Whether it is a kernel module (relocatable), not a vmlinux.
+        build_id: Its build id in hex, empty when it has none.
+    """
+
+    is_module: bool
+    build_id: str
+
+
+def examine_symbols(path: str) -> SymbolsFile:
+    """Say what a symbols file is.
+
+    Raises:
+        TargetError: It is no vmlinux and no module.
+    """
+    todo = "Name a vmlinux or a module's .ko or .ko.debug with -s"
+    head = read_head(path, "symbols file")
+    if not head.startswith(_ELF):
+        raise TargetError("the symbols file is no ELF file", path, todo)
+    kind, *_, shoff, _, _, _, _, shentsize, shnum, _ = _elf_header(path, head, "symbols file")
+    if kind == _ET_CORE:
+        raise TargetError("the symbols file is a core dump", path, todo)
+    with Path(path).open("rb") as file:
+        table = _at(file, shoff, shnum * shentsize)
+        if shentsize != _SHDR.size or not shnum or len(table) < shnum * shentsize:
+            raise TargetError("the symbols file is truncated", path, "Copy it again; its section headers are missing")
+        for section in _SHDR.iter_unpack(table):
+            if section[1] != _SHT_NOTE:
+                continue
+            for owner, note, content in _notes(_at(file, section[4], section[5])):
+                if owner == b"GNU" and note == _NT_GNU_BUILD_ID:
+                    return SymbolsFile(kind == _ET_REL, content.hex())
+    return SymbolsFile(kind == _ET_REL, "")

@@ -1,0 +1,374 @@
+"""Open a vmcore, the running kernel or a QEMU guest, with types and symbols; say what kernel it is."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Protocol
+
+import drgn
+
+from inspector.errors import TargetError
+from inspector.target.btf import open_btf
+from inspector.target.corefile import SymbolsFile, examine_core, examine_symbols
+from inspector.target.identity import Identity, identify
+from inspector.target.kallsyms import Kallsyms
+from inspector.target.qmp import qmp_socket
+
+Kind = Literal["core", "kdump", "live", "qemu"]
+Types = Literal["auto", "dwarf", "btf"]
+TypesFrom = Literal["DWARF", "BTF"]
+
+RAN_ON = "FOLIOSCOPE(ran-on)"
+"""The line of VMCOREINFO by which a capture tells that the kernel ran on while it was made."""
+
+_KCORE = "/proc/kcore"
+
+_LOW_HALF = 1 << 47
+"""Addresses below belong to user space; kernel data is never there."""
+
+_GIVE_SYMBOLS = "Give the kernel's vmlinux with -s"
+
+
+class Symbols(Protocol):
+    """A symbol table."""
+
+    def address(self, name: str) -> int | None:
+        """Address of the symbol of that name, None when there is none."""
+
+    def label(self, address: int) -> str | None:
+        """``name`` or ``name+0x10`` of the symbol that holds an address, None when none does."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """An opened kernel.
+
+    Attributes:
+        prog: Reads its memory and knows its types.
+        kind: What it was opened from.
+        path: The dump, ``/proc/kcore``, or the address of the QMP socket.
+        types_from: What `prog` knows types from.
+        symbols_from: Where `symbol` looks.
+        vmcoreinfo: VMCOREINFO, parsed.
+        symbols: The table behind `symbol`.
+        notes: What was tried for types and symbols and why it was or was not used, in sentences.
+        missing_bytes: Memory that a truncated dump promises but does not hold; reading it faults.
+        prstatus: The dump's NT_PRSTATUS notes, one a CPU.
+    """
+
+    prog: drgn.Program
+    kind: Kind
+    path: str
+    types_from: TypesFrom
+    symbols_from: str
+    vmcoreinfo: dict[str, str]
+    symbols: Symbols = field(repr=False)
+    notes: list[str] = field(default_factory=list)
+    missing_bytes: int = 0
+    prstatus: tuple[bytes, ...] = ()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the kernel runs on while it is looked at."""
+        return self.kind in ("live", "qemu")
+
+    @property
+    def ran_on(self) -> bool:
+        """Whether the kernel ran on while what is read here was taken: it is live, or captured from a live one."""
+        return self.is_live or RAN_ON in self.vmcoreinfo
+
+    def symbol(self, name: str) -> int | None:
+        """Address of a kernel symbol; of a per-CPU variable, what has to be added to a CPU's offset."""
+        return self.symbols.address(name)
+
+    def symbol_name(self, address: int) -> str | None:
+        """``name`` or ``name+0x10`` of the symbol that holds an address, None when none does."""
+        return self.symbols.label(address)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Which kernel this is; found out when first asked for, fields None when it cannot be told."""
+        return identify(self)
+
+
+class _ElfSymbols:
+    """The symbol tables of the ELF files that drgn loaded."""
+
+    def __init__(self, prog: drgn.Program) -> None:
+        self._prog = prog
+
+    def address(self, name: str) -> int | None:
+        try:
+            return int(self._prog.symbol(name).address)
+        except LookupError:
+            return None
+
+    def label(self, address: int) -> str | None:
+        try:
+            found = self._prog.symbol(address)
+        except (LookupError, OverflowError):
+            return None
+        return found.name if found.address == address else f"{found.name}+{address - found.address:#x}"
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """A program whose memory can be read, before it has types and symbols; fields as in `Target`."""
+
+    prog: drgn.Program
+    kind: Kind
+    path: str
+    vmcoreinfo: bytes = b""
+    missing_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+    prstatus: tuple[bytes, ...] = ()
+
+    @property
+    def what(self) -> str:
+        """What to call it in a message."""
+        return "dump" if self.kind in ("core", "kdump") else "kernel"
+
+
+def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto") -> Target:
+    """Open a vmcore: an ELF core or a kdump-compressed file.
+
+    Args:
+        path: The dump.
+        symbols: A vmlinux and modules with DWARF; they must be those of the dump.
+        types: Where types are to come from: "auto" takes DWARF that is given or found on this machine,
+            else the BTF inside the dump.
+
+    Raises:
+        TargetError: The dump cannot be opened, or types or symbols cannot be had.
+    """
+    path = os.fspath(path)
+    core = examine_core(path)
+    # libkdumpfile cannot tell the machine of QEMU's kdump files; any other than x86-64 was refused already.
+    prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64) if core.format == "kdump" else None)
+    try:
+        prog.set_core_dump(path)
+    except Exception as error:  # drgn passes libelf's and libkdumpfile's errors on as bare Exception
+        todo = "It may be truncated or damaged: copy it again"
+        raise TargetError(f"the dump cannot be opened ({_reason(error)})", path, todo) from error
+    opening = _Opening(prog, core.format, path, core.vmcoreinfo, core.missing_bytes, prstatus=core.prstatus)
+    if core.missing_bytes:
+        opening.notes.append(f"The dump is truncated: {core.missing_bytes} bytes of memory are missing at its end.")
+    return _complete(opening, symbols, types)
+
+
+def open_live(symbols: Sequence[str] = (), *, types: Types = "auto") -> Target:
+    """Open the running kernel through ``/proc/kcore``.
+
+    Raises:
+        TargetError: It is not there or may not be read, or types or symbols cannot be had.
+    """
+    if not Path(_KCORE).exists():
+        raise TargetError("the running kernel has no core file", _KCORE, "It needs CONFIG_PROC_KCORE")
+    try:
+        Path(_KCORE).open("rb").close()
+    except PermissionError:
+        todo = "Run as root; a kernel locked down for confidentiality refuses even that"
+        raise TargetError("the running kernel may not be read", _KCORE, todo) from None
+    core, prog = examine_core(_KCORE), drgn.Program()
+    try:
+        prog.set_kernel()
+    except Exception as error:  # drgn passes libelf's errors on as bare Exception
+        raise TargetError(f"the running kernel cannot be opened ({_reason(error)})", _KCORE, "Run as root") from error
+    return _complete(_Opening(prog, "live", _KCORE, core.vmcoreinfo), symbols, types)
+
+
+def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto") -> Target:
+    """Open the kernel of a running QEMU guest.
+
+    Args:
+        address: Path of the guest's QMP socket, or host:port.
+        symbols: As for `open_core`.
+        types: As for `open_core`.
+
+    Raises:
+        TargetError: There is no QMP at that address, or types or symbols cannot be had.
+    """
+    prog = drgn.Program()
+    with qmp_socket(address) as connection:
+        try:
+            # drgn takes over the descriptor that it is given, even when it fails.
+            prog.set_qemu_qmp(os.dup(connection.fileno()))
+        except Exception as error:
+            todo = "It must be the QMP socket of a running guest that nobody else is connected to"
+            reason = "it does not answer" if isinstance(error, BlockingIOError) else _reason(error)
+            raise TargetError(f"the guest cannot be opened ({reason})", address, todo) from error
+    return _complete(_Opening(prog, "qemu", address), symbols, types)
+
+
+def from_program(
+    prog: drgn.Program, symbols: Sequence[str] = (), *, types: Types = "auto", vmcoreinfo: bytes = b""
+) -> Target:
+    """Use a program that is already open, such as that of a script run by drgn; types it lacks are added to it.
+
+    Args as for `open_core`, and ``vmcoreinfo`` where it is at hand.
+
+    Raises:
+        TargetError: It is of no kernel, or types or symbols cannot be had.
+    """
+    path = str(prog.core_dump_path or "")
+    kind: Kind = "core"
+    prstatus: tuple[bytes, ...] = ()
+    if prog.flags & drgn.ProgramFlags.IS_LIVE:
+        kind = "live" if prog.flags & drgn.ProgramFlags.IS_LOCAL else "qemu"
+    elif path:
+        core = examine_core(path)
+        kind, vmcoreinfo, prstatus = core.format, vmcoreinfo or core.vmcoreinfo, core.prstatus
+    return _complete(_Opening(prog, kind, path, vmcoreinfo, prstatus=prstatus), symbols, types)
+
+
+def _complete(opening: _Opening, symbols: Sequence[str], types: Types) -> Target:
+    """Give an opened program its types and symbols."""
+    prog, path = opening.prog, opening.path
+    _require_kernel(opening)
+    if opening.kind in ("core", "kdump"):
+        _fault_low_half(prog)
+    info = _vmcoreinfo(opening)
+    dwarf = _load_dwarf(opening, info, symbols, types)
+    types_from: TypesFrom = "DWARF" if dwarf else "BTF"
+    table, symbols_from = _symbol_table(opening, info, dwarf)
+    if isinstance(table, Kallsyms) and not dwarf:
+        if "btf" not in prog.registered_type_finders():
+            open_btf(prog, table.locate).register()
+            prog.register_symbol_finder("kallsyms", table.finder, enable_index=0)
+        opening.notes.append("Types are from the BTF inside the kernel.")
+    rest = (opening.notes, opening.missing_bytes, opening.prstatus)
+    return Target(prog, opening.kind, path, types_from, symbols_from, info, table, *rest)
+
+
+def _require_kernel(opening: _Opening) -> None:
+    platform, path = opening.prog.platform, opening.path
+    if not opening.prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
+        if opening.kind == "qemu":
+            todo = "Start QEMU with -device vmcoreinfo and load qemu_fw_cfg in the guest"
+            raise TargetError("the guest does not tell where its kernel is", path, todo)
+        raise TargetError("the dump has no VMCOREINFO", path, "Name a vmcore of a kernel with CONFIG_VMCORE_INFO")
+    if platform is None or platform.arch != drgn.Architecture.X86_64:
+        name = platform.arch.name.lower() if platform is not None else "unknown"
+        what = f"the kernel is of an architecture that is not supported ({name})"
+        raise TargetError(what, path, "x86-64 only so far")
+
+
+def _fault_low_half(prog: drgn.Program) -> None:
+    """Make user-space addresses fault.
+
+    QEMU writes all segments with virtual address 0, which would let a NULL pointer read physical memory.
+    """
+
+    def fault(address: int, _count: int, _offset: int, _physical: bool) -> bytes:
+        raise drgn.FaultError("address is not the kernel's", address)
+
+    prog.add_memory_segment(0, _LOW_HALF, fault, False)
+
+
+def _vmcoreinfo(opening: _Opening) -> dict[str, str]:
+    """VMCOREINFO, from the file where possible: to ask drgn for it settles the sign of ``char`` before BTF tells."""
+    try:
+        raw = opening.vmcoreinfo or opening.prog["VMCOREINFO"].string_()
+    except (LookupError, drgn.FaultError) as error:
+        raise TargetError(f"the {opening.what} has no VMCOREINFO", opening.path, "Nothing else can stand in") from error
+    lines = raw.rstrip(b"\0").decode("ascii", "replace").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def _load_dwarf(opening: _Opening, info: dict[str, str], symbols: Sequence[str], types: Types) -> str:
+    """Load what is given and, for "auto" and "dwarf", what this machine has.
+
+    Returns:
+        Path of the vmlinux whose DWARF was loaded; empty when types have to come from BTF.
+
+    Raises:
+        TargetError: A given file is not of this kernel, or DWARF was demanded and there is none.
+    """
+    prog, notes = opening.prog, opening.notes
+    given = {path: examine_symbols(path) for path in map(os.fspath, symbols)}
+    for path, file in given.items():
+        if not file.is_module:
+            _require_match(path, file, info)
+    if types == "btf":
+        notes += [f"{path} was not used: types from BTF were asked for." for path in given]
+        return ""
+    finders = ["standard"] + (["debuginfod"] if os.environ.get("DEBUGINFOD_URLS") else [])
+    prog.set_enabled_debug_info_finders([f for f in finders if f in prog.registered_debug_info_finders()])
+    try:
+        kernel = next(iter(prog.loaded_modules()))[0]
+        if given:
+            prog.load_debug_info(list(given))
+        if kernel.wants_debug_file():
+            prog.load_module_debug_info(kernel)
+    except (drgn.FaultError, OSError, StopIteration, LookupError, ValueError, drgn.MissingDebugInfoError) as error:
+        raise TargetError(f"debug information cannot be loaded ({_reason(error)})", " ".join(given), "") from error
+    _require_used(prog, given, kernel)
+    found = kernel.debug_file_path if kernel.debug_file_status == drgn.ModuleFileStatus.HAVE else None
+    if found:
+        notes.append(f"Types are from the DWARF of {found}.")
+        return str(found)
+    if types == "dwarf":
+        raise TargetError("no DWARF debug information for this kernel", info.get("OSRELEASE", ""), _GIVE_SYMBOLS)
+    notes.append(f"This machine has no DWARF debug information for {info.get('OSRELEASE', 'this kernel')}.")
+    return ""
+
+
+def _require_match(path: str, file: SymbolsFile, info: dict[str, str]) -> None:
+    """Refuse a vmlinux of another kernel: by build id, else by the release in its banner."""
+    release, wanted = info.get("OSRELEASE", ""), info.get("BUILD-ID", "")
+    if wanted and file.build_id:
+        if wanted != file.build_id:
+            todo = f"The dump is of {release}, build id {wanted}; the file has {file.build_id}"
+            raise TargetError("the symbols are of another kernel", path, todo)
+        return
+    if release and not _holds(path, f"Linux version {release} ".encode()):
+        raise TargetError("the symbols are of another kernel", path, f"The dump is of {release}")
+
+
+def _holds(path: str, needle: bytes) -> bool:
+    """Whether a file that is not empty contains ``needle``."""
+    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return view.find(needle) >= 0
+
+
+def _require_used(prog: drgn.Program, given: dict[str, SymbolsFile], kernel: drgn.Module) -> None:
+    """Refuse a given file that drgn found no use for: a module that is not loaded, or a vmlinux without DWARF."""
+    used = {path for module in prog.modules() for path in (module.debug_file_path, module.loaded_file_path) if path}
+    for path, file in given.items():
+        if any(Path(path).samefile(other) for other in used):
+            continue
+        if file.is_module:
+            raise TargetError("the symbols are of no module loaded in this kernel", path, "Leave it out")
+        if kernel.wants_debug_file():
+            raise TargetError("the symbols file has no DWARF debug information", path, "Leave it out to use BTF")
+
+
+def _symbol_table(opening: _Opening, info: dict[str, str], dwarf: str) -> tuple[Symbols, str]:
+    """The kernel's own table, which is the quickest; where that cannot be had, vmlinux's."""
+
+    def read(address: int, size: int) -> bytes:
+        try:
+            return bytes(opening.prog.read(address, size))
+        except drgn.FaultError as error:
+            if opening.missing_bytes:
+                what = "the dump is truncated and lacks the kernel's own data"
+                raise TargetError(what, opening.path, "Copy it again") from error
+            raise TargetError("the symbol table cannot be read", f"{error.address:#x}", _GIVE_SYMBOLS) from error
+
+    try:
+        return Kallsyms.read(read, info), f"kallsyms in the {opening.what}"
+    except TargetError as error:
+        if not dwarf:
+            raise
+        opening.notes.append(f"kallsyms was not used: {error.what}.")
+        return _ElfSymbols(opening.prog), f"ELF symbol table of {dwarf}"
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, for the inside of a message of ours."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

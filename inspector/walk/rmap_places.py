@@ -1,0 +1,215 @@
+"""Each place that the kernel's road leads to, and what stands there; and why a mapping is not on that road."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.arch.base import MIGRATION_KINDS, Kind, Level
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table
+from inspector.layout.flags import MAPPING_TAGS
+from inspector.tables.anon_vmas import rows_of
+from inspector.tables.ksm import CHAIN
+from inspector.walk.counts import Sort
+from inspector.walk.ksm_rmap import KsmParts
+from inspector.walk.rmap import ANON, FILE, KSM, Candidates
+from inspector.walk.rss import entry_pages
+
+MAPS, OTHER_PAGE, SWAP, MIGRATION, OTHER_ENTRY, EMPTY = range(6)
+"""What one page of a place holds."""
+
+STANDING = ("maps it", "other page", "swap entry", "migration entry", "other entry", "empty")
+
+_ANY = np.uint64(0xFFFFFFFFFFFFFFFF)
+_MM_SHIFT = np.uint64(45)
+"""Page numbers of user addresses are shorter; rows of mms go above."""
+
+_MAX_PAGES = 1 << 20
+"""Pages of places looked at together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing(Table):
+    """What stands at each place; a row a place.
+
+    Attributes:
+        entries: int64; entries that map the folio: a huge one counts once.
+        pages: int64[n, 6]; pages of the place by what they hold, `MAPS` ... `EMPTY`.
+        level: uint8; the largest `inspector.arch.base.Level` that maps the folio there, 0 for none.
+    """
+
+    entries: I64
+    pages: AnyArray
+    level: U8
+
+
+def ksm_places(parts: KsmParts, head: int) -> Candidates:
+    """Where rmap_walk_ksm() (mm/ksm.c) looks for one page: for each rmap_item, every VMA of its anon_vma's tree.
+
+    A VMA that several items lead to at one address has one row.
+    """
+    ksm, table, vmas = parts.ksm, parts.anon_rmap, parts.vmas
+    pointer = parts.pages.mapping[head : head + 1] & ~np.uint64(MAPPING_TAGS)
+    node = int(rows_of(ksm.nodes.addr, pointer)[0])
+    usable = node >= 0 and ksm.nodes.kind[node] != CHAIN
+    items = np.flatnonzero(ksm.items.node_idx == node) if usable else np.empty(0, np.int64)
+    tree = rows_of(table.anon_vmas.addr, ksm.items.anon_vma[items])
+    items, tree = items[tree >= 0], tree[tree >= 0]
+    inside = np.flatnonzero((table.avcs.tree_idx >= 0) & (table.avcs.vma_idx >= 0))
+    inside = inside[np.argsort(table.avcs.tree_idx[inside], kind="stable")]
+    low = np.searchsorted(table.avcs.tree_idx[inside], tree, "left")
+    nr = np.searchsorted(table.avcs.tree_idx[inside], tree, "right") - low
+    which = np.repeat(np.arange(len(items)), nr)
+    avc = inside[np.repeat(low, nr) + np.arange(len(which)) - np.repeat(np.cumsum(nr) - nr, nr)]
+    item, vma = items[which], table.avcs.vma_idx[avc]
+    va, index = ksm.items.va[item], ksm.items.linear_index[item]
+    fits = (vmas.start[vma] <= va) & (va < vmas.end[vma])
+    fits &= (index == _ANY) | ((table.avcs.first[avc] <= index) & (index <= table.avcs.last[avc]))
+    item, vma, va = item[fits], vma[fits], va[fits]
+    once = np.unique(np.stack([vma.astype(np.uint64), va]), axis=1, return_index=True)[1]
+    n = len(once)
+    one, none = np.ones(n, np.int64), np.zeros(n, np.int64)
+    return Candidates(
+        none.astype(np.int32), vma[once].astype(np.int32), va[once], none, one, ksm.items.addr[item[once]]
+    )
+
+
+def standing_at(parts: KsmParts, c: Candidates, head: int) -> Standing:
+    """What stands at each place of one folio (page_vma_mapped_walk(), mm/page_vma_mapped.c).
+
+    Args:
+        parts: The tables of a snapshot.
+        c: Places of one folio.
+        head: Row of its head.
+    """
+    made = []
+    ends, done = np.cumsum(c.nr), 0
+    while done < len(c):
+        start = int(ends[done - 1]) if done else 0
+        stop = max(done + 1, int(np.searchsorted(ends, start + _MAX_PAGES, "right")))
+        made.append(_standing(parts, c.take(np.arange(done, stop)), head))
+        done = stop
+    empty = Standing(np.empty(0, np.int64), np.empty((0, len(STANDING)), np.int64), np.empty(0, np.uint8))
+    return Standing.concat(made) if made else empty
+
+
+def _standing(parts: KsmParts, c: Candidates, head: int) -> Standing:
+    shift = np.uint64(parts.layout.arch.page_shift)
+    who = np.repeat(np.arange(len(c)), c.nr)
+    skip = np.arange(len(who)) - np.repeat(np.cumsum(c.nr) - c.nr, c.nr)
+    va = c.va[who] + (skip.astype(np.uint64) << shift)
+    mm = parts.vmas.mm_idx[c.vma_idx[who]]
+    m = parts.mappings
+    rows = np.flatnonzero(np.isin(m.mm_idx, mm))
+    sizes = m.nr[rows] * entry_pages(parts.layout, m.level[rows])
+    at, distance = _covering(m.mm_idx[rows], m.va[rows] >> shift, sizes, mm, va >> shift)
+    row = rows[at[at >= 0]]
+    here = at >= 0
+    same = parts.pages.memmap.rows(m.pfn[row] + distance[here]) == (head + c.page[who] + skip)[here]
+    same &= parts.census.sort[row] == Sort.NORMAL
+    what = _absent(parts, mm, va >> shift)
+    what[here] = np.where(same, MAPS, OTHER_PAGE)
+    pages = np.bincount(who * len(STANDING) + what, minlength=len(c) * len(STANDING)).reshape(-1, len(STANDING))
+    # A huge entry is one mapping: it counts at its first page.
+    counted: Mask = same & ((m.level[row] == Level.PTE) | (distance[here] == 0))
+    level = np.zeros(len(c), np.uint8)
+    np.maximum.at(level, who[here][same], m.level[row[same]])
+    return Standing(np.bincount(who[here][counted], minlength=len(c)).astype(np.int64), pages, level)
+
+
+def _absent(parts: KsmParts, mm: I32, page: U64) -> I64:
+    """What each page holds, as far as non-present entries tell."""
+    away, shift = parts.nonpresent, np.uint64(parts.layout.arch.page_shift)
+    rows = np.flatnonzero(np.isin(away.mm_idx, mm))
+    sizes = entry_pages(parts.layout, away.level[rows])
+    at, _ = _covering(away.mm_idx[rows], away.va[rows] >> shift, sizes, mm, page)
+    what = np.full(len(page), EMPTY, np.int64)
+    kind = away.kind[rows[at[at >= 0]]]
+    found = np.where(kind == Kind.SWAP, SWAP, OTHER_ENTRY)
+    what[at >= 0] = np.where(np.isin(kind, MIGRATION_KINDS), MIGRATION, found)
+    return what
+
+
+def _covering(owner: I32, first: U64, nr: I64, mm: I32, page: U64) -> tuple[I64, I64]:
+    """Which of the ranges ``[first, first + nr)`` of each mm holds a page, -1 for none, and how far into it."""
+    if not len(owner):
+        return np.full(len(page), -1, np.int64), np.zeros(len(page), np.int64)
+    key = (owner.astype(np.uint64) << _MM_SHIFT) | first
+    order = np.argsort(key, kind="stable")
+    want = (mm.astype(np.uint64) << _MM_SHIFT) | page
+    at = np.searchsorted(key[order], want, "right") - 1
+    found = order[np.maximum(at, 0)]
+    distance = (page - first[found]).astype(np.int64)
+    inside = (at >= 0) & (owner[found] == mm) & (distance < nr[found])
+    return np.where(inside, found, -1), distance
+
+
+def why_lost(parts: KsmParts, kind: int, head: int, vma: int, linear: U64) -> str:
+    """Why the road from a folio does not lead to a mapping of it.
+
+    Args:
+        parts: The tables of a snapshot.
+        kind: `inspector.walk.rmap.ANON`, `FILE` or `KSM`, 0 where no road begins.
+        head: Row of the folio's head.
+        vma: Row of the VMA that maps it, -1 for none.
+        linear: uint64[2]; page offset that the mapping stands at, and the one that the page's index gives.
+    """
+    if kind == 0:
+        return "folio->mapping leads nowhere: no walk can begin"
+    if vma < 0:
+        return "it lies in no VMA"
+    pointer = parts.pages.mapping[head] & ~np.uint64(MAPPING_TAGS)
+    lost = _KINDS[kind](parts, pointer, vma)
+    if lost or kind == KSM:
+        return lost or "no rmap_item of the stable node leads to this address"
+    return f"wrong index: the page says offset {int(linear[1]):#x}, its VMA has it at {int(linear[0]):#x}"
+
+
+def _lost_anon(parts: KsmParts, pointer: np.uint64, vma: int) -> str:
+    """What is wrong between a folio's anon_vma and a VMA; "" when a chain joins them."""
+    table, avcs = parts.anon_rmap.anon_vmas, parts.anon_rmap.avcs
+    row = int(rows_of(table.addr, np.array([pointer], np.uint64))[0])
+    if row < 0 or not table.readable[row]:
+        return f"the folio's anon_vma {int(pointer):#x} is not in the dump, or is none"
+    if ((avcs.vma_idx == vma) & (avcs.tree_idx == row)).any():
+        return ""
+    if row in parts.anon_rmap.broken_trees:
+        return "the interval tree of the folio's anon_vma is broken: it cannot be followed to the end"
+    dangling = np.flatnonzero((avcs.list_vma_idx == vma) & (avcs.anon_vma_idx == row))
+    if len(dangling):
+        return f"the chain {int(avcs.addr[dangling[0]]):#x} of its VMA is not in the interval tree"
+    own = parts.vmas.anon_vma[vma]
+    if not own:
+        return "anon_vma unreachable: its VMA has none"
+    mine = int(rows_of(table.addr, parts.vmas.anon_vma[vma : vma + 1])[0])
+    same = mine >= 0 and table.root[mine] == table.root[row]
+    return f"anon_vma unreachable: no chain of its VMA leads to it; the VMA's own, {int(own):#x}, is of " + (
+        "the same family" if same else "another family"
+    )
+
+
+def _lost_file(parts: KsmParts, pointer: np.uint64, vma: int) -> str:
+    """What is wrong between a folio's address_space and a VMA; "" when the VMA is in its tree."""
+    rmap = parts.file_rmap
+    row = int(rows_of(rmap.spaces.addr, np.array([pointer], np.uint64))[0])
+    if row < 0 or not rmap.spaces.readable[row]:
+        return f"the folio's address_space {int(pointer):#x} is not in the dump, or is none"
+    own = int(rmap.space_of_vma[vma])
+    if own < 0:
+        return "its VMA maps no file"
+    if own != row:
+        return f"its VMA maps another file, of address_space {int(rmap.spaces.addr[own]):#x}"
+    if rmap.in_tree[vma]:
+        return ""
+    broken = row in rmap.broken_trees
+    return "its file's i_mmap tree is broken" if broken else "its VMA is not in the file's i_mmap tree"
+
+
+def _lost_ksm(parts: KsmParts, pointer: np.uint64, _vma: int) -> str:
+    """What is wrong with the stable node that a page names; "" when there is one."""
+    row = int(rows_of(parts.ksm.nodes.addr, np.array([pointer], np.uint64))[0])
+    return "" if row >= 0 else f"the page's stable node {int(pointer):#x} is not among KSM's"
+
+
+_KINDS = {ANON: _lost_anon, FILE: _lost_file, KSM: _lost_ksm}

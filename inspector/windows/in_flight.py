@@ -1,0 +1,113 @@
+"""Tasks that stand in a window, and the address spaces they work on there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
+from inspector.tables.anon_vmas import rows_of
+from inspector.walk.parts import StackParts
+from inspector.windows.catalogue import BY_FUNCTION, FAULT, THREADS, WAITS, WAITS_OUTSIDE, WINDOWS
+
+_MAX_STACK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight(Table):
+    """One row a task and a window that it stands in, by task and window.
+
+    Attributes:
+        task_idx: int32; row in the tasks.
+        window: int32; row in `inspector.windows.catalogue.WINDOWS`.
+        frame: int64; row in ``Stacks.frames`` of the innermost function that tells.
+        mms: object; int64 array of the rows in the mms that the task may work on: its own, and those that its stack
+            names by their address or by that of one of their VMAs.
+        words: object; uint64 array, ascending, of the words on its stack: what else it names.
+    """
+
+    task_idx: I32
+    window: I32
+    frame: I64
+    mms: AnyArray
+    words: AnyArray
+
+
+def find_in_flight(s: StackParts) -> InFlight:
+    """Recognise the windows by the functions on each stack."""
+    frames, functions = s.stacks.frames, s.stacks.functions
+    windows = [BY_FUNCTION.get(name, ()) for name in functions]
+    opens = np.array([bool(w) for w in windows], np.bool_)
+    rows = np.flatnonzero(opens[frames.function] & ~_let_go(s)) if len(frames) else np.empty(0, np.int64)
+    may_spin = s.tasks.on_cpu | _is_preempt_rt(s)
+    found: dict[tuple[int, int], int] = {}
+    for row in rows.tolist():
+        task = int(frames.task_idx[row])
+        if functions[frames.function[row]] in THREADS and functions[frames.function[row - 1]] in WAITS:
+            continue
+        for number in windows[frames.function[row]]:
+            if may_spin[task] or not WINDOWS[number].spinning:
+                # The innermost frame comes first.
+                found.setdefault((task, number), row)
+    places = sorted(found)
+    words = {task: np.unique(stack_words(s, task)[1]) for task in {t for t, _ in places}}
+    mms = {task: _mms_of(s, task, named) for task, named in words.items()}
+    mms_column, words_column = np.empty(len(places), object), np.empty(len(places), object)
+    for i, (task, _) in enumerate(places):
+        mms_column[i], words_column[i] = mms[task], words[task]
+    return InFlight(
+        task_idx=np.array([t for t, _ in places], np.int32),
+        window=np.array([w for _, w in places], np.int32),
+        frame=np.array([found[p] for p in places], np.int64),
+        mms=mms_column,
+        words=words_column,
+    )
+
+
+def _let_go(s: StackParts) -> Mask:
+    """Frames of page faults that wait for somebody else and hold nothing meanwhile."""
+    frames, functions = s.stacks.frames, s.stacks.functions
+    out = np.zeros(len(frames), np.bool_)
+    waits = np.array([name in WAITS_OUTSIDE for name in functions], np.bool_)
+    is_fault = np.array([name == FAULT for name in functions], np.bool_)
+    faults = np.flatnonzero(is_fault[frames.function])
+    for row in np.flatnonzero(waits[frames.function]).tolist():
+        # The fault that waits is the next one outwards; what called it goes on afterwards.
+        at = int(np.searchsorted(faults, row))
+        if at < len(faults) and frames.task_idx[faults[at]] == frames.task_idx[row]:
+            out[row : faults[at] + 1] = True
+    return out
+
+
+def _is_preempt_rt(s: StackParts) -> bool:
+    """Whether spinlocks sleep (CONFIG_PREEMPT_RT): then a task may be switched out while it holds one."""
+    return s.layout.has_struct("struct spinlock") and s.layout.struct("struct spinlock").has("lock.owner")
+
+
+def stack_words(s: StackParts, task: int) -> tuple[U64, U64]:
+    """The live part of a task's stack: addresses, and the words there. Unreadable ones are left out."""
+    frames, top = s.stacks.frames, int(s.stacks.top[task])
+    first, last = np.searchsorted(frames.task_idx, [task, task + 1])
+    sp = frames.sp[first:last]
+    sp = sp[(sp < np.uint64(top)) & (sp >= s.tasks.stack[task])]
+    if not len(sp):
+        return np.empty(0, np.uint64), np.empty(0, np.uint64)
+    start = int(sp.min()) & ~7
+    data, known = s.layout.memory.read_range(start, min(top - start, _MAX_STACK))
+    at = np.arange(0, len(data) // 8 * 8, 8, dtype=np.int64)
+    ok = known[at // 4096]
+    return (np.uint64(start) + at.astype(np.uint64))[ok], data[: len(at) * 8].view(np.dtype("<u8"))[ok]
+
+
+def _mms_of(s: StackParts, task: int, words: U64) -> I64:
+    """Rows of the mms that a task may work on."""
+    own = s.tasks.mm[task : task + 1]
+    named = rows_of(s.mms.addr, np.unique(np.concatenate([words, own])))
+    out = [named[named >= 0]]
+    if len(s.vmas) and len(words):
+        order = np.argsort(s.vmas.addr, kind="stable")
+        ordered = s.vmas.addr[order]
+        at = np.minimum(np.searchsorted(ordered, words), len(ordered) - 1)
+        out.append(s.vmas.mm_idx[order[at[ordered[at] == words]]].astype(np.int64))
+    return np.unique(np.concatenate(out)).astype(np.int64)

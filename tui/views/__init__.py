@@ -1,0 +1,1 @@
+"""View models: columns and cells for the screens, without Textual."""

@@ -1,0 +1,97 @@
+"""The target at a glance: what it is, what its memory is used for, who uses most of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.check.target_facts import target_facts
+from inspector.columns import I64
+from inspector.snapshot import Snapshot
+from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
+from inspector.text import clean, clean_bytes, duration, size
+from tui.places import MmPlace
+from tui.views.map import Layer
+from tui.views.rows import Field, Rows, number, words
+
+KINDS_OF_TARGET = {
+    "core": "ELF vmcore",
+    "kdump": "kdump-compressed vmcore",
+    "live": "running kernel",
+    "qemu": "QEMU guest",
+}
+
+
+def identity_lines(s: Snapshot) -> list[tuple[str, str]]:
+    """Names and values that say what is being looked at."""
+    facts, who = target_facts(s), s.target.identity
+    kernel = [f"Linux {facts['release'] or 'of unknown release'}", str(facts["architecture"] or "")]
+    host = [clean(who.hostname) if who.hostname else "", f"{who.nr_cpus} CPUs" if who.nr_cpus else ""]
+    host += [size(who.memory_bytes) if who.memory_bytes else "", f"up {duration(who.uptime)}" if who.uptime else ""]
+    panic = clean(who.panic_message) if who.panic_message else ""
+    lines = [
+        ("kernel", ", ".join(w for w in kernel if w)),
+        ("machine", ", ".join(w for w in host if w)),
+        ("opened", f"{KINDS_OF_TARGET.get(str(facts['kind']), facts['kind'])}, types from {facts['types_from']}"),
+        ("counting", f"{facts['scheme'] or 'unknown'}{f': {s.scheme.value}' if s.scheme else ''}"),
+    ]
+    return lines + ([("panic", panic)] if panic else [])
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: how much of memory is of a kind or in folios of an order.
+
+    Attributes:
+        label: What.
+        shade: Its colour, as in the memory map.
+        pages: How many pages.
+        share: Of all pages, 0 to 1.
+    """
+
+    label: str
+    shade: str
+    pages: int
+    share: float
+
+
+def bars(layer: Layer, most: int) -> list[Bar]:
+    """The codes of a layer as bars, the commonest first; the smallest are gathered when there are too many."""
+    found = sorted(layer.totals(), key=lambda t: -t[3])
+    total = sum(pages for *_, pages in found) or 1
+    shown = found if len(found) <= most else found[: most - 1]
+    out = [Bar(label, shade, pages, pages / total) for label, _, shade, pages in shown]
+    rest = sum(pages for *_, pages in found[len(shown) :])
+    return [*out, Bar("others", "free", rest, rest / total)] if rest else out
+
+
+def order_bars(layer: Layer) -> list[Bar]:
+    """Pages in use by the order of their folio, small orders first; free pages are left out."""
+    found = [t for t in layer.totals() if t[0] != "free"]
+    found.sort(key=lambda t: layer.look.labels.index(t[0]))
+    total = sum(pages for *_, pages in found) or 1
+    return [Bar(label, shade, pages, pages / total) for label, _, shade, pages in found]
+
+
+def top_processes(s: Snapshot, most: int) -> Rows:
+    """The address spaces with the largest rss."""
+    mms = s.mms
+    rss = mms.rss[:, [RSS_ANON, RSS_FILE, RSS_SHMEM]].sum(axis=1)
+    top: I64 = np.argsort(-rss, kind="stable")[:most]
+    shift = s.layout.arch.page_shift
+
+    def kib(title: str, pages: I64, drop: int = 0) -> Field:
+        return number(title, pages << (shift - 10), drop=drop, blank=0)
+
+    comm = [clean_bytes(bytes(mms.comm[i])) if mms.pid[i] >= 0 else "no task" for i in top.tolist()]
+    fields = [
+        number("pid", mms.pid[top].astype(np.int64), str, blank=-1),
+        words("name", comm),
+        kib("rss kB", rss[top]),
+        kib("anon", mms.rss[top, RSS_ANON], 1),
+        kib("file", mms.rss[top, RSS_FILE], 2),
+        kib("shmem", mms.rss[top, RSS_SHMEM], 3),
+        kib("swap", mms.rss[top, RSS_SWAP], 4),
+    ]
+    return Rows(fields, lambda row: MmPlace(int(top[row])))

@@ -1,0 +1,284 @@
+"""Tables for the screen: columns of values, formatted only where seen, sorted and filtered as whole columns."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from inspector.columns import I64, AnyArray, Mask, stable_order
+from inspector.errors import UsageError
+from tui.places import Place
+from tui.views.changes import Changes, compare
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a table shows of a column.
+
+    Attributes:
+        title: Its heading.
+        right: Whether it is flush right.
+        drop: Where the terminal is narrow, columns of the highest number go first; 0 stays.
+    """
+
+    title: str
+    right: bool = False
+    drop: int = 0
+
+
+class RowSource(Protocol):
+    """Rows in the order shown; all indices are places in that order."""
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The columns."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def total(self) -> int:
+        """Rows without the filter."""
+
+    def cells(self, row: int) -> list[tuple[str, str]]:
+        """Text and shade of each cell."""
+
+    def place(self, row: int) -> Place | None:
+        """Where a row leads."""
+
+    def values(self, row: int) -> list[Any]:
+        """Value of each cell, for programs."""
+
+    def sort(self, column: int, *, descending: bool) -> None:
+        """Order by a column."""
+
+    def filter(self, words: str) -> None:
+        """Show only rows that all words fit.
+
+        Raises:
+            UsageError: A word is not understood.
+        """
+
+    def sorting(self, column: int, *, descending: bool) -> Callable[[], None]:
+        """The work of `sort`, for another thread; what it gives is then called to show the order."""
+
+    def filtering(self, words: str) -> Callable[[], None]:
+        """The same for `filter`.
+
+        Raises:
+            UsageError: A word is not understood.
+        """
+
+
+Text = Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column with its values.
+
+    Attributes:
+        column: How it is shown.
+        values: One a row; numbers, text, or places in ``words``.
+        text: How a value is written.
+        words: For codes: what each means.
+        shade: Colour of a value by name.
+        blank: The number that stands for nothing.
+        marked: Whether a change is marked when the target was read again.
+    """
+
+    column: Column
+    values: AnyArray
+    text: Text = str
+    words: tuple[str, ...] = ()
+    shade: Callable[[Any], str] | None = None
+    blank: int | None = None
+    marked: bool = True
+
+    def written(self, row: int) -> str:
+        """One value for people."""
+        value = self.values[row].item()
+        return self.words[value] if self.words else self.text(value)
+
+    def value(self, row: int) -> Any:
+        """One value for programs: numbers as they are, addresses in hex, None for nothing."""
+        value = self.values[row].item()
+        if self.words or isinstance(value, str):
+            return self.written(row)
+        if value == self.blank:
+            return None
+        text = self.text(value)
+        return text if text.startswith("0x") else value
+
+    def contains(self, word: str) -> Mask | None:
+        """Which values have a word in them; None for a column of numbers."""
+        if self.words:
+            return np.array([word in w.lower() for w in self.words], np.bool_)[self.values]
+        if self.values.dtype.kind != "U":
+            return None
+        return np.char.find(np.char.lower(self.values), word) >= 0
+
+
+def number(  # noqa: PLR0913
+    title: str,
+    values: AnyArray,
+    text: Text | None = None,
+    *,
+    drop: int = 0,
+    blank: int | None = None,
+    shade: Callable[[Any], str] | None = None,
+    marked: bool = True,
+) -> Field:
+    """A column of numbers, flush right; ``blank`` is the value that is left out."""
+    write = text or (lambda n: f"{n:,}")
+    return Field(Column(title, True, drop), values, lambda n: "" if n == blank else write(n), (), shade, blank, marked)
+
+
+def words(title: str, values: Sequence[str], *, drop: int = 0, shade: Callable[[Any], str] | None = None) -> Field:
+    """A column of text; kept as places in the list of its different words, which is quick to sort and to search."""
+    known, codes = np.unique(np.array(list(values) or [""], np.str_), return_inverse=True)
+    column = Column(title, False, drop)
+    if shade is None:
+        return Field(column, codes[: len(values)], str, tuple(known.tolist()))
+    shades = [shade(word) for word in known.tolist()]
+    return Field(column, codes[: len(values)], str, tuple(known.tolist()), lambda code: shades[code])
+
+
+_TERM = re.compile(r"([a-z_ -]+?)(>=|<=|!=|=|>|<)(-?(?:0x[0-9a-f]+|\d+))")
+_COMPARE: dict[str, Callable[[AnyArray, int], Mask]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    "=": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+@dataclass
+class Rows:
+    """A table made of fields.
+
+    Attributes:
+        fields: Its columns.
+        leads: Where a row leads, by its row in the columns.
+        key: What makes a row the same when the target is read again: a value that no two rows share.
+    """
+
+    fields: Sequence[Field]
+    leads: Callable[[int], Place | None]
+    key: AnyArray | None = None
+    _changes: Changes | None = field(init=False, default=None)
+    _order: I64 = field(init=False)
+    _sorted: I64 = field(init=False)
+    _mask: Mask | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._order = self._sorted = np.arange(self.total)
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The columns."""
+        return [f.column for f in self.fields]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def total(self) -> int:
+        """Rows without the filter."""
+        return len(self.fields[0].values)
+
+    def row(self, place: int) -> int:
+        """Row in the columns of a row shown."""
+        return int(self._order[place])
+
+    def find(self, row: int) -> int:
+        """Place of a row of the columns among those shown; 0 when it is not."""
+        at = np.flatnonzero(self._order == row)
+        return int(at[0]) if len(at) else 0
+
+    def cells(self, row: int) -> list[tuple[str, str]]:
+        """Text and shade of each cell."""
+        at, changes = self.row(row), self._changes
+        cells = [(f.written(at), f.shade(f.values[at].item()) if f.shade else "") for f in self.fields]
+        if changes is None:
+            return cells
+        return [(changes.mark(at, i, text), shade) for i, (text, shade) in enumerate(cells)]
+
+    def mark_since(self, older: Rows) -> None:
+        """Mark what became different since, in rows of the same kind."""
+        if self.key is not None and older.key is not None:
+            self._changes = compare((older.key, older.fields), (self.key, self.fields))
+
+    def find_same(self, older: Rows, row: int) -> int:
+        """Place of the row that another table of the same kind shows at ``row``; the same place when it is gone."""
+        if self.key is None or older.key is None or row >= len(older):
+            return row
+        same = np.flatnonzero(self.key == older.key[older.row(row)])
+        return self.find(int(same[0])) if len(same) else row
+
+    def place(self, row: int) -> Place | None:
+        """Where a row leads."""
+        return self.leads(self.row(row))
+
+    def values(self, row: int) -> list[Any]:
+        """Value of each cell, for programs."""
+        at = self.row(row)
+        return [f.value(at) for f in self.fields]
+
+    def sort(self, column: int, *, descending: bool) -> None:
+        """Order by a column; equal ones keep their order."""
+        self.sorting(column, descending=descending)()
+
+    def filter(self, words: str) -> None:  # noqa: D102 - told in RowSource
+        self.filtering(words)()
+
+    def sorting(self, column: int, *, descending: bool) -> Callable[[], None]:
+        """The work of `sort`, for another thread."""
+        values = self.fields[column].values
+        if not descending:
+            return self._shown(stable_order(values), self._mask)
+        return self._shown(len(values) - 1 - stable_order(values[::-1])[::-1], self._mask)
+
+    def filtering(self, words: str) -> Callable[[], None]:  # noqa: D102 - told in RowSource
+        return self._shown(self._sorted, filter_mask(self.fields, words) if words.strip() else None)
+
+    def _shown(self, order: I64, mask: Mask | None) -> Callable[[], None]:
+        shown = order if mask is None else order[mask[order]]
+
+        def show() -> None:
+            self._sorted, self._mask, self._order = order, mask, shown
+
+        return show
+
+
+def filter_mask(fields: Sequence[Field], text: str) -> Mask:
+    """Rows that every word fits: ``order>=4`` compares a column, any other word must stand in a column of text.
+
+    Raises:
+        UsageError: A comparison names no column of numbers.
+    """
+    keep = np.ones(len(fields[0].values), np.bool_)
+    numbers = {
+        f.column.title.lower().replace(" ", "-"): f for f in fields if f.values.dtype.kind in "iufb" and not f.words
+    }
+    for word in text.lower().split():
+        term = _TERM.fullmatch(word)
+        if term:
+            known = numbers.get(term[1])
+            if known is None:
+                raise UsageError("there is no such column of numbers", term[1], f"Try {', '.join(numbers)}")
+            keep &= _COMPARE[term[2]](known.values, int(term[3], 0))
+            continue
+        fits = np.zeros(len(keep), np.bool_)
+        for one in fields:
+            found = one.contains(word)
+            if found is not None:
+                fits |= found
+        keep &= fits
+    return keep
