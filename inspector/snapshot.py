@@ -37,7 +37,7 @@ from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
 from inspector.target.target import Target
 from inspector.walk.compound import compound_wrong, count_tails
-from inspector.walk.counts import Census, take_census
+from inspector.walk.counts import MappingCounts, count_mappings
 from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
@@ -303,9 +303,9 @@ class Snapshot:
         return walk
 
     @cached_property
-    def _counted(self) -> tuple[Mappings, Census]:
+    def _counted(self) -> tuple[Mappings, MappingCounts]:
         found = self._walk.mappings
-        return take_census(self.layout, self.pages, self.folios, self.vmas, found)
+        return count_mappings(self.layout, self.pages, self.folios, self.vmas, found)
 
     @property
     def mappings(self) -> Mappings:
@@ -313,7 +313,7 @@ class Snapshot:
         return self._counted[0]
 
     @property
-    def census(self) -> Census:
+    def counts(self) -> MappingCounts:
         """The mappings judged and counted."""
         return self._counted[1]
 
@@ -342,12 +342,12 @@ class Snapshot:
     @cached_property
     def rebuilt(self) -> Rebuilt:
         """What the page tables say, in the form the model takes."""
-        folios, census = self.folios, self.census
+        folios, counts = self.folios, self.counts
         return Rebuilt(
-            page_mappings=census.page_mappings,
+            page_mappings=counts.page_mappings,
             head_row=folios.row,
             order=folios.order,
-            entire=census.entire,
+            entire=counts.entire,
             is_hugetlb=folios.is_hugetlb,
             is_anon=folios.is_anon,
             double_map=folios.double_map,
@@ -362,7 +362,7 @@ class Snapshot:
     def folio_totals(self) -> I64:
         """All mappings of each large folio (M)."""
         totals = np.zeros(len(self.folios), np.int64)
-        np.add.at(totals, self.census.pair_folio, self.census.pair_count)
+        np.add.at(totals, self.counts.pair_folio, self.counts.pair_count)
         return totals
 
     @cached_property

@@ -20,11 +20,11 @@ if pfn is None or (row := snapshot.pages.memmap.row(pfn)) < 0:
     sys.exit("usage: folio.py PFN, a page frame number that has a struct page")
 folio, first, nr = int(snapshot.folio_of_page[row]), pfn, 1
 if folio < 0:
-    stored, rebuilt = int(snapshot.pages.mapcount_raw[row]) + 1, int(snapshot.census.page_mappings[row])
+    stored, rebuilt = int(snapshot.pages.mapcount_raw[row]) + 1, int(snapshot.counts.page_mappings[row])
     print(f"page {pfn:#x}: _mapcount {stored} stored, {rebuilt} rebuilt")
 else:
     first, nr = int(snapshot.folios.pfn[folio]), int(snapshot.folios.nr_pages[folio])
-    stored, rebuilt = int(snapshot.folios.entire_raw[folio]) + 1, int(snapshot.census.entire[folio])
+    stored, rebuilt = int(snapshot.folios.entire_raw[folio]) + 1, int(snapshot.counts.entire[folio])
     print(
         f"folio {first:#x}, order {snapshot.folios.order[folio]}: {snapshot.folio_totals[folio]} mappings; "
         f"_entire_mapcount {stored} stored, {rebuilt} rebuilt"

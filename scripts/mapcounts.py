@@ -10,14 +10,14 @@ from inspector.snapshot import Snapshot
 from inspector.target.target import from_program
 
 snapshot = Snapshot(from_program(get_default_prog()))
-folios, census, totals = snapshot.folios, snapshot.census, snapshot.folio_totals
+folios, counts, totals = snapshot.folios, snapshot.counts, snapshot.folio_totals
 kinds = (("hugetlb", folios.is_hugetlb), ("anon", folios.is_anon & ~folios.is_hugetlb))
 print("kind     order  folios  PMD-mapped  PTE-mapped  both  most mappings  most mms")
 for kind, chosen in (*kinds, ("file", folios.is_rmappable & ~folios.is_anon)):
     for order in np.unique(folios.order[chosen & (totals > 0)]).tolist():
         rows = np.flatnonzero(chosen & (folios.order == order) & (totals > 0))
-        entire, ptes = census.entire[rows] > 0, totals[rows] > census.entire[rows]
+        entire, ptes = counts.entire[rows] > 0, totals[rows] > counts.entire[rows]
         print(
             f"{kind:8} {order:5} {len(rows):7} {(entire & ~ptes).sum():11} {(ptes & ~entire).sum():11} "
-            f"{(ptes & entire).sum():5} {totals[rows].max():14} {census.nr_mms[rows].max():9}"
+            f"{(ptes & entire).sum():5} {totals[rows].max():14} {counts.nr_mms[rows].max():9}"
         )

@@ -9,10 +9,10 @@ from inspector.columns import I64
 from inspector.rules.vmas.vmas import page_table_pages
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_SWAP
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.walk.rss import entry_pages, rss_class
 
-_BAD = (Sort.FREE, Sort.TYPED, Sort.BROKEN, Sort.NO_PAGE)
+_BAD = (EntryClass.FREE, EntryClass.TYPED, EntryClass.BROKEN, EntryClass.NO_PAGE)
 
 
 def balance_counters(s: Snapshot, causes: list[Cause], of_folio: dict[int, Cause]) -> None:
@@ -96,13 +96,13 @@ def stored_minus_rebuilt(s: Snapshot, head_row: int) -> int:
 
 
 def _entire_excess(s: Snapshot, folio: int) -> int:
-    return int(s.folios.entire_raw[folio]) + 1 - int(s.census.entire[folio])
+    return int(s.folios.entire_raw[folio]) + 1 - int(s.counts.entire[folio])
 
 
 def _bad_entries(s: Snapshot, causes: list[Cause]) -> tuple[I64, dict[int, Cause]]:
-    """Pages by mm behind entries that no census counts, and the cause that names such an entry in each mm."""
+    """Pages by mm behind entries that are not counted, and the cause that names such an entry in each mm."""
     m = s.mappings
-    bad = np.flatnonzero(np.isin(s.census.sort, np.array(_BAD, np.uint8)))
+    bad = np.flatnonzero(np.isin(s.counts.entry_class, np.array(_BAD, np.uint8)))
     pages = np.bincount(m.mm_idx[bad], weights=m.nr[bad] * entry_pages(s.layout, m.level[bad]), minlength=len(s.mms))
     of_mm: dict[int, Cause] = {}
     n = s.nonpresent

@@ -98,7 +98,7 @@ def _freed(s: Snapshot, finding: Finding) -> Diagnosis | None:
             "double free",
             ["the page is on a CPU's list of free pages", "it is the first of a free block of the buddy allocator too"],
         )
-    mapped = int(s.census.page_mappings[at])
+    mapped = int(s.counts.page_mappings[at])
     if mapped:
         return Diagnosis("early free", ["the page is on a list of free pages", _entries(mapped)])
     return Diagnosis(
@@ -187,7 +187,7 @@ def _spare_references(s: Snapshot, at: int) -> int | None:
         return None
     folio = int(s.folio_of_page[head])
     large = folio >= 0
-    mapped = int(s.folio_totals[folio]) if large else int(s.census.page_mappings[head])
+    mapped = int(s.folio_totals[folio]) if large else int(s.counts.page_mappings[head])
     nr = int(s.folios.nr_pages[folio]) if large else 1
     if large and s.folios.is_hugetlb[folio]:
         return None

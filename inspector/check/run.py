@@ -90,7 +90,7 @@ _STAGES: tuple[tuple[str, Callable[[Snapshot], object]], ...] = (
     ("memory map", lambda s: s.folios),
     ("processes", lambda s: s.vmas),
     ("page tables", lambda s: s.tables),
-    ("counting", lambda s: s.census),
+    ("counting", lambda s: s.counts),
     ("model", lambda s: s.expected),
 )
 
@@ -140,7 +140,7 @@ def _exit_code(findings: list[Finding], coverage: Coverage) -> Exit:
 
 
 def _summary(s: Snapshot, findings: list[Finding], causes: int, covered: list[RuleCoverage]) -> dict[str, Scalar]:
-    m, census = s.mappings, s.census
+    m, counts = s.mappings, s.counts
     return {
         "struct_pages": len(s.pages),
         "compound_pages": len(s.folios),
@@ -149,7 +149,7 @@ def _summary(s: Snapshot, findings: list[Finding], causes: int, covered: list[Ru
         "page_tables": int(s.tables.first.sum()),
         "leaf_entries": int(m.nr.sum()),
         "nonpresent_entries": len(s.nonpresent),
-        "mapped_pages": int((census.page_mappings > 0).sum()),
+        "mapped_pages": int((counts.page_mappings > 0).sum()),
         "rules_run": sum(c.state != "not-applicable" for c in covered),
         "causes": causes,
         "fail": sum(f.severity == "fail" for f in findings),

@@ -51,7 +51,7 @@ def describe_mapping(s: Snapshot, row: int, *, pfn: int | None = None) -> Mappin
     va = int(m.va[row]) + (skip << s.layout.arch.page_shift)
     step = int(s.layout.arch.leaf_step(Level.PTE, m.entry[row : row + 1])[0]) if skip else 0
     first = int(m.pfn[row]) + skip
-    head = int(s.census.head_row[row])
+    head = int(s.counts.head_row[row])
     head_pfn = int(s.pages.memmap.pfns_of_rows(np.array([head]))[0]) if head >= 0 else first
     vma = int(m.vma_idx[row])
     owner = mm_of(s, int(m.mm_idx[row]))
@@ -234,6 +234,6 @@ def head_pfns(s: Snapshot, kind: str, rows: I64) -> I64:
     if kind == "folio":
         return s.folios.pfn[rows]
     if kind == "mapping":
-        head = s.census.head_row[rows].astype(np.int64)
+        head = s.counts.head_row[rows].astype(np.int64)
         return np.where(head >= 0, pages.memmap.pfns_of_rows(np.maximum(head, 0)), s.mappings.pfn[rows])
     return np.full(len(rows), -1, np.int64)

@@ -78,9 +78,9 @@ def _slots(s: Snapshot, f: OneFolio) -> list[str]:
         out.append("an mm was added without FOLIO_MM_IDS_SHARED, or the flag was cleared while others still mapped it")
     ids, counts = (slots.id0, slots.id1), (slots.count0, slots.count1)
     for i, (ident, count) in enumerate(zip(ids, counts, strict=True)):
-        mine = s.census.pair_folio == f.folio
-        mm = s.mms.mm_id[s.census.pair_mm[mine]] == ident[0]
-        entries = int(s.census.pair_count[mine][mm].sum())
+        mine = s.counts.pair_folio == f.folio
+        mm = s.mms.mm_id[s.counts.pair_mm[mine]] == ident[0]
+        entries = int(s.counts.pair_count[mine][mm].sum())
         over = int(count[0]) + 1 - entries
         if ident[0] and over > 0:
             whose = f"mm id {int(ident[0])}"

@@ -13,7 +13,7 @@ from inspector.model import mm_ids
 from inspector.model.decisions import Standing
 from inspector.model.ledger import Mapped
 from inspector.snapshot import Snapshot
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.walk.kinds import page_kinds
 from inspector.walk.references import PIN_BIAS, TERMS, ReferenceTerms, break_down
 
@@ -105,7 +105,7 @@ def one_folio(s: Snapshot, pfn: int) -> OneFolio:
     anon = bool(folios.is_anon[folio]) if hugetlb else bool(pages.is_anon(at)[0])
     first = int(pages.memmap.pfns_of_rows(at)[0])
     found = s.mappings_of(first, nr)
-    counts = (s.census.sort[found] == Sort.NORMAL) & s.mappings.counted[found]
+    counts = (s.counts.entry_class[found] == EntryClass.NORMAL) & s.mappings.counted[found]
     rows = found[counts]
     level = s.mappings.level[rows]
     pte, writable = _by_page(s, rows[level == Level.PTE], first, nr)
@@ -129,7 +129,7 @@ def one_folio(s: Snapshot, pfn: int) -> OneFolio:
         exclusive=exclusive,
         pmd=int((level == Level.PMD).sum()),
         pud=int((level == Level.PUD).sum()),
-        huge_writable=int(((s.census.bits[huge] & Bit.WRITE) != 0).sum()),
+        huge_writable=int(((s.counts.bits[huge] & Bit.WRITE) != 0).sum()),
         nr_mms=len(np.unique(s.mappings.mm_idx[rows])),
     )
 
@@ -139,7 +139,7 @@ def _by_page(s: Snapshot, rows: I64, first: int, nr: int) -> tuple[I32, I32]:
     m = s.mappings
     begin = np.clip(m.pfn[rows] - first, 0, nr)
     end = np.clip(m.pfn[rows] + m.nr[rows].astype(np.int64) - first, 0, nr)
-    can_write = (s.census.bits[rows] & Bit.WRITE) != 0
+    can_write = (s.counts.bits[rows] & Bit.WRITE) != 0
     out = []
     for keep in (np.ones(len(rows), np.bool_), can_write):
         steps = np.zeros(nr + 1, np.int32)

@@ -112,7 +112,7 @@ def _folio_columns(scheme: Scheme | None, *, typed: bool) -> list[tuple[str, str
 def _is_lent(s: Snapshot, head: int, *, walked: bool) -> bool:
     """Whether the word of the mapcount is used otherwise: by zsmalloc before 6.10 (set_first_obj_offset())."""
     movable = int(s.pages.mapping[head]) & MAPPING_TAGS == MAPPING_MOVABLE
-    return movable and not (walked and s.census.page_mappings[head])
+    return movable and not (walked and s.counts.page_mappings[head])
 
 
 def _judge(s: Snapshot, stored: int, wanted: int | None) -> Verdict:
@@ -132,7 +132,7 @@ def _refcount(s: Snapshot, head: int, folio: int, *, compare: bool) -> Counter:
     nr = np.array([int(s.folios.nr_pages[folio]) if folio >= 0 else 1], np.int64)
     hugetlb = np.array([folio >= 0 and bool(s.folios.is_hugetlb[folio])])
     cache, private = (int(x[0]) for x in cache_and_private(s, rows, nr, hugetlb))
-    mapped = int(s.folio_totals[folio]) if folio >= 0 else int(s.census.page_mappings[head])
+    mapped = int(s.folio_totals[folio]) if folio >= 0 else int(s.counts.page_mappings[head])
     least = mapped + cache + private
     parts = [f"{mapped} mapped", f"{cache} in a cache" if cache else "", "1 private" if private else ""]
     note = ", ".join(p for p in parts if p)
@@ -160,9 +160,9 @@ def _slot(s: Snapshot, folio: int, slot: tuple[int, int, int], wrong: bool, *, w
     if not walked or not ident:
         return MmIdSlot(number, ident, count, None, "WRONG" if wrong else "ok" if walked else "", None, None, None)
     mm = np.flatnonzero(s.mms.mm_id == ident)
-    census = s.census
-    mine = (census.pair_folio == folio) & np.isin(census.pair_mm, mm)
-    at_most = int(census.pair_count[mine].sum()) - 1
+    counts = s.counts
+    mine = (counts.pair_folio == folio) & np.isin(counts.pair_mm, mm)
+    at_most = int(counts.pair_count[mine].sum()) - 1
     owner = owner_of(s, int(mm[0])) if len(mm) else (None, None, None)
     high = count > at_most
     verdict: Verdict = "WRONG" if wrong or (high and s.tables_complete) else "not checked" if high else "ok"
@@ -185,7 +185,7 @@ def page_runs(s: Snapshot, head: int, folio: int, scheme: Scheme | None, *, walk
     expected = s.expected if walked else None
     known = expected is not None
     wanted: I64 = expected.page_mapcount_raw[head : head + nr].astype(np.int64) if expected is not None else stored
-    mapped: I64 = s.census.page_mappings[head : head + nr].astype(np.int64) if walked else stored * 0
+    mapped: I64 = s.counts.page_mappings[head : head + nr].astype(np.int64) if walked else stored * 0
     change = np.zeros(nr, np.bool_)
     change[0] = True
     for column in (stored, wanted, mapped):

@@ -88,8 +88,8 @@ def build_folio(s: Snapshot, place: Place, *, progress: Progress | None, limit: 
         scheme=scheme.name if scheme else None,
         mappings_walked=walked,
         tables_complete=complete,
-        entire_mappings=int(seen.census.entire[folio]) if walked and folio >= 0 else 0,
-        pte_mappings=int(seen.census.page_mappings[at : at + nr].sum()) if walked else 0,
+        entire_mappings=int(seen.counts.entire[folio]) if walked and folio >= 0 else 0,
+        pte_mappings=int(seen.counts.page_mappings[at : at + nr].sum()) if walked else 0,
         mms=_nr_mms(seen, folio, head_row.pfn) if walked else 0,
         counters=counters,
         mm_ids=ids,
@@ -102,7 +102,7 @@ def build_folio(s: Snapshot, place: Place, *, progress: Progress | None, limit: 
 
 def _nr_mms(s: Snapshot, folio: int, pfn: int) -> int:
     if folio >= 0:
-        return int(s.census.nr_mms[folio])
+        return int(s.counts.nr_mms[folio])
     return len(np.unique(s.mappings.mm_idx[s.mappings_of(pfn)]))
 
 

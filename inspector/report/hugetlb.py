@@ -166,8 +166,8 @@ def _folio(s: Snapshot, i: int) -> HugetlbFolio:
         where=_WHERE[int(pool.where[i])],
         node=int(pool.nid[i]) if pool.where[i] == ON_FREE else None,
         refcount=int(s.pages.refcount[folios.row[row]]),
-        mappings=int(s.census.entire[row]),
-        mms=int(s.census.nr_mms[row]),
+        mappings=int(s.counts.entire[row]),
+        mms=int(s.counts.nr_mms[row]),
         anon=bool(folios.is_anon[row]),
         subpool=int(pool.subpool[i]) or None,
     )

@@ -9,7 +9,7 @@ from inspector.arch.base import Bit, Kind, Level
 from inspector.report.screen import Column
 from inspector.snapshot import Snapshot
 from inspector.text import clean_bytes
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.walk.lookup import decode_entry
 from inspector.walk.rss import entry_pages
 
@@ -136,10 +136,10 @@ def _present(s: Snapshot, row: int, pfn: int, nr: int) -> MappingRow:
         entry=int(raw[0]),
         present=True,
         kind=kind_words(Kind.LEAF),
-        bits=bit_words(Bit(int(s.census.bits[row]))),
+        bits=bit_words(Bit(int(s.counts.bits[row]))),
         vma=int(s.vmas.addr[vma]) if vma >= 0 else None,
         counted=bool(m.counted[row]),
-        sort=Sort(int(s.census.sort[row])).name.lower(),
+        sort=EntryClass(int(s.counts.entry_class[row])).name.lower(),
     )
 
 

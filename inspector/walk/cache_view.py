@@ -9,15 +9,15 @@ import numpy as np
 
 from inspector.columns import I64, U8, U64, AnyArray, Mask, Table
 from inspector.tables.files import FOLIO, Files
-from inspector.walk.counts import Census
+from inspector.walk.counts import MappingCounts
 from inspector.walk.page_cache import CacheParts, folio_pages
 
 
 class MappedParts(CacheParts, Protocol):
-    """The same with the census of mappings."""
+    """The same with the counts of mappings."""
 
     @property
-    def census(self) -> Census: ...  # noqa: D102
+    def counts(self) -> MappingCounts: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +131,11 @@ def mapped_by_order(parts: MappedParts, view: CacheView) -> AnyArray:
     order, which = np.unique(folios.order, return_inverse=True)
     row = parts.pages.memmap.rows(folios.pfn)
     end = np.minimum(row + (np.int64(1) << folios.order), len(parts.pages))
-    mapped = parts.census.page_mappings > 0
+    mapped = parts.counts.page_mappings > 0
     running = np.concatenate([np.zeros(1, np.int64), np.cumsum(mapped)])
     pages = running[end] - running[row]
     whole = np.zeros(len(parts.pages), np.bool_)
-    whole[parts.folios.row[parts.census.entire > 0]] = True
+    whole[parts.folios.row[parts.counts.entire > 0]] = True
     pages = np.where(whole[row], end - row, pages)
     out = np.zeros((len(order), 2), np.int64)
     np.add.at(out[:, 0], which, pages > 0)

@@ -17,7 +17,7 @@ from inspector.tables.vmas import Vmas
 from inspector.walk.mappings import Mappings
 
 
-class Sort(IntEnum):
+class EntryClass(IntEnum):
     """What a leaf entry maps, which decides whether it counts."""
 
     NORMAL = 0
@@ -43,16 +43,16 @@ class Sort(IntEnum):
 _PIECE = 1 << 17
 """Mappings judged at a time, so that temporaries stay in the cache."""
 
-GOOD = (Sort.NORMAL,)
-BAD_TARGETS = (Sort.NO_PAGE, Sort.FREE, Sort.TYPED, Sort.BROKEN)
+GOOD = (EntryClass.NORMAL,)
+BAD_TARGETS = (EntryClass.NO_PAGE, EntryClass.FREE, EntryClass.TYPED, EntryClass.BROKEN)
 
 
 @dataclass(frozen=True)
-class Census:
+class MappingCounts:
     """Counts rebuilt from the page tables.
 
     Attributes:
-        sort: uint8 per mapping; `Sort` (of its first page: a run with pages of several sorts is cut before).
+        sort: uint8 per mapping; `EntryClass` (of its first page: a run with pages of several sorts is cut before).
         bits: uint16 per mapping; `inspector.arch.base.Bit`.
         head_row: int32 per mapping; row of the folio's head in `Pages`, -1 when there is none.
         page_mappings: int32 per page row; distinct PTE slots that map it (P_i).
@@ -62,7 +62,7 @@ class Census:
         unreadable_tables: whether anything may be missing from the counts.
     """
 
-    sort: U8
+    entry_class: U8
     bits: AnyArray
     head_row: I32
     page_mappings: I32
@@ -74,26 +74,28 @@ class Census:
 
 
 def page_sorts(pages: Pages) -> U8:
-    """For each page row, the `Sort` of a plain PTE that maps it."""
-    sort = np.full(len(pages), Sort.NORMAL, np.uint8)
+    """For each page row, the `EntryClass` of a plain PTE that maps it."""
+    sort = np.full(len(pages), EntryClass.NORMAL, np.uint8)
     head = np.maximum(pages.head_row, 0)
     type_ = pages.type_[head]
     hugetlb = type_ == type_code("hugetlb")
     unreferenced = pages.refcount[head] <= 0
-    sort[unreferenced] = Sort.FREE
-    sort[(type_ != 0) & ~hugetlb] = Sort.TYPED
-    sort[type_ == type_code("buddy")] = Sort.FREE
-    sort[pages.head_row < 0] = Sort.BROKEN
-    sort[~pages.readable | ~pages.readable[head]] = Sort.UNREADABLE
+    sort[unreferenced] = EntryClass.FREE
+    sort[(type_ != 0) & ~hugetlb] = EntryClass.TYPED
+    sort[type_ == type_code("buddy")] = EntryClass.FREE
+    sort[pages.head_row < 0] = EntryClass.BROKEN
+    sort[~pages.readable | ~pages.readable[head]] = EntryClass.UNREADABLE
     return sort
 
 
-def take_census(layout: Layout, pages: Pages, folios: Folios, vmas: Vmas, found: Mappings) -> tuple[Mappings, Census]:
+def count_mappings(
+    layout: Layout, pages: Pages, folios: Folios, vmas: Vmas, found: Mappings
+) -> tuple[Mappings, MappingCounts]:
     """Judge and count all mappings. Slots reached twice through a shared table count once.
 
     Returns:
         The mappings, runs cut so that none crosses the border of a large folio or of a stretch of pages of one
-        sort, and the census of these.
+        class, and the counts of these.
     """
     sorts = page_sorts(pages)
     mappings = _cut_at_borders(layout, pages, sorts, found)
@@ -112,7 +114,7 @@ def take_census(layout: Layout, pages: Pages, folios: Folios, vmas: Vmas, found:
         head[here] = np.where(row >= 0, pages.head_row[row], -1)
         folio = folio_rows[head[here]]
         sort[here] = _sorts(layout, folios, vmas, part, _Places(row, head[here], folio, bits[here], sorts))
-        good = (sort[here] == Sort.NORMAL) & part.counted
+        good = (sort[here] == EntryClass.NORMAL) & part.counted
         pte = part.level == Level.PTE
         _count(page_mappings, steps, row, part.nr, good & pte)
         entire += np.bincount(folio[good & ~pte], minlength=len(folios))
@@ -120,7 +122,7 @@ def take_census(layout: Layout, pages: Pages, folios: Folios, vmas: Vmas, found:
     page_mappings += np.cumsum(steps[:-1], dtype=np.int32)
     rows = np.concatenate([*of_folios, np.empty(0, np.int64)]).astype(np.int64)
     pair_folio, pair_mm, pair_count = _pairs(folio_rows[head[rows]], mappings.mm_idx[rows], mappings.nr[rows])
-    return mappings, Census(
+    return mappings, MappingCounts(
         sort,
         bits,
         head,
@@ -145,16 +147,16 @@ class _Places:
 
 
 def _sorts(layout: Layout, folios: Folios, vmas: Vmas, m: Mappings, of: _Places) -> U8:
-    """The `Sort` of each mapping."""
-    sort = np.where(of.row >= 0, of.sorts[of.row], np.uint8(Sort.NO_PAGE)).astype(np.uint8, copy=False)
+    """The `EntryClass` of each mapping."""
+    sort = np.where(of.row >= 0, of.sorts[of.row], np.uint8(EntryClass.NO_PAGE)).astype(np.uint8, copy=False)
     big = np.flatnonzero(m.level != Level.PTE)
     misfit = _misfits(layout, folios, m.take(big), of.folio[big], of.head[big] == of.row[big])
-    sort[big[misfit & (sort[big] == Sort.NORMAL)]] = Sort.BROKEN
-    sort[_is_special(vmas, m, of.bits, big)] = Sort.SPECIAL
+    sort[big[misfit & (sort[big] == EntryClass.NORMAL)]] = EntryClass.BROKEN
+    sort[_is_special(vmas, m, of.bits, big)] = EntryClass.SPECIAL
     zero = (m.pfn == layout.zero_pfn) & (m.level == Level.PTE)
     if layout.huge_zero_pfn >= 0:
         zero |= (m.pfn == layout.huge_zero_pfn) & (m.level == Level.PMD)
-    sort[zero] = Sort.ZERO
+    sort[zero] = EntryClass.ZERO
     return sort
 
 

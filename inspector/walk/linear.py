@@ -14,7 +14,7 @@ from inspector.model.scheme import Scheme
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
-from inspector.walk.counts import Sort, cut_runs
+from inspector.walk.counts import EntryClass, cut_runs
 from inspector.walk.parts import Counted
 from inspector.walk.rss import entry_pages
 
@@ -110,12 +110,12 @@ def build_links(parts: Counted) -> Links:
     Args:
         parts: The tables of a snapshot.
     """
-    pages, m, census = parts.pages, parts.mappings, parts.census
+    pages, m, counts = parts.pages, parts.mappings, parts.counts
     index, known = _page_index(parts)
     border = np.zeros(len(pages) + 1, np.bool_)
     mapping = pages.mapping[np.maximum(pages.head_row, 0)]
     border[1:-1] = (index[1:] != index[:-1] + np.uint64(1)) | (mapping[1:] != mapping[:-1]) | (known[1:] != known[:-1])
-    rows = np.flatnonzero((census.sort == Sort.NORMAL) & (m.vma_idx >= 0))
+    rows = np.flatnonzero((counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
     first = pages.memmap.rows(m.pfn[rows])
     owner, skip, nr = cut_runs(border, first, m.nr[rows])
     row, page_row = rows[owner], first[owner] + skip
@@ -144,8 +144,8 @@ def _page_index(parts: Counted) -> tuple[U64, Mask]:
     """The index of every mapped page, and whether it could be read; meaningless for pages that nothing maps."""
     pages, n = parts.pages, len(parts.pages)
     mapped = np.zeros(n, np.bool_)
-    mapped[pages.head_row[parts.census.page_mappings > 0]] = True
-    mapped[parts.folios.row[parts.census.entire > 0]] = True
+    mapped[pages.head_row[parts.counts.page_mappings > 0]] = True
+    mapped[parts.folios.row[parts.counts.entire > 0]] = True
     heads = np.flatnonzero(mapped)
     index, known = np.zeros(n, np.uint64), np.zeros(n, np.bool_)
     found, readable = read_index(parts.layout, pages, parts.folios, heads, parts.folio_of_page[heads])

@@ -14,12 +14,12 @@ from inspector.tables.pages import Pages
 from inspector.tables.stacks import Stacks
 from inspector.tables.tasks import Tasks
 from inspector.tables.vmas import Vmas
-from inspector.walk.counts import Census
+from inspector.walk.counts import MappingCounts
 from inspector.walk.mappings import Mappings, NonPresent
 
 
 class Counted(Protocol):
-    """Tables up to the census; each as the snapshot's property of that name says."""
+    """Tables up to the counts; each as the snapshot's property of that name says."""
 
     @property
     def layout(self) -> Layout: ...  # noqa: D102
@@ -38,7 +38,7 @@ class Counted(Protocol):
     @property
     def nonpresent(self) -> NonPresent: ...  # noqa: D102
     @property
-    def census(self) -> Census: ...  # noqa: D102
+    def counts(self) -> MappingCounts: ...  # noqa: D102
 
 
 class StackParts(Protocol):

@@ -16,7 +16,7 @@ from inspector.tables.folios import Folios
 from inspector.tables.mmu_gather import Gathered
 from inspector.tables.pages import Pages
 from inspector.tables.pipes import PipeBuffers
-from inspector.walk.counts import Census
+from inspector.walk.counts import MappingCounts
 from inspector.walk.page_cache import PageCache
 
 PIN_BIAS = 1024
@@ -55,7 +55,7 @@ class ReferenceParts(Protocol):
     @property
     def folio_totals(self) -> I64: ...  # noqa: D102
     @property
-    def census(self) -> Census: ...  # noqa: D102
+    def counts(self) -> MappingCounts: ...  # noqa: D102
     @property
     def files(self) -> Files: ...  # noqa: D102
     @property
@@ -107,7 +107,7 @@ def user_folios(parts: ReferenceParts) -> I64:
     """
     pages, folios = parts.pages, parts.folios
     keep = pages.readable & (pages.refcount > 0) & ~pages.is_tail
-    wanted = (pages.mapping != 0) | (parts.census.page_mappings > 0) | parts.layout.flags.test(pages.flags, "lru")
+    wanted = (pages.mapping != 0) | (parts.counts.page_mappings > 0) | parts.layout.flags.test(pages.flags, "lru")
     wanted[folios.row[parts.folio_totals > 0]] = True
     wanted &= (pages.type_ == 0) | (pages.type_ == type_code("hugetlb"))
     return np.flatnonzero(keep & wanted)
@@ -133,8 +133,8 @@ def break_down(parts: ReferenceParts, rows: I64) -> ReferenceTerms:
         return np.where(large, column[safe], small).astype(np.int64) if len(folios) else np.full(len(rows), small)
 
     nr = of_folio(np.where(folios.readable, folios.nr_pages, 1), 1)
-    huge = of_folio(parts.census.entire.astype(np.int64), 0)
-    pte = of_folio(parts.folio_totals, parts.census.page_mappings[rows].astype(np.int64)) - huge
+    huge = of_folio(parts.counts.entire.astype(np.int64), 0)
+    pte = of_folio(parts.folio_totals, parts.counts.page_mappings[rows].astype(np.int64)) - huge
     cache = _cached(parts, rows, nr)
     swap = np.where(_in_swap_cache(parts, rows), nr, 0)
     batch = _places(parts, rows, parts.batches.pfn)

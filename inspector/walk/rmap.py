@@ -149,7 +149,7 @@ def _places(parts: RmapParts, found: _Overlap, index: U64, nr: I64, *, anon: boo
 def entries_at(parts: RmapParts, c: Candidates, head_rows: AnyArray) -> I64:
     """Entries that map the folio at each place (page_vma_mapped_walk(), mm/page_vma_mapped.c)."""
     m = parts.mappings
-    good = np.flatnonzero(parts.census.sort == 0)
+    good = np.flatnonzero(parts.counts.entry_class == 0)
     key = _key(m.mm_idx[good], m.va[good])
     order = np.argsort(key, kind="stable")
     key, good = key[order], good[order]
@@ -193,15 +193,15 @@ def compare_views(parts: RmapParts, head_rows: I32) -> RmapView:
     c, kind = candidates_of(parts, head_rows)
     found = entries_at(parts, c, head_rows)
     n = len(head_rows)
-    m, census = parts.mappings, parts.census
-    rows = np.flatnonzero(census.sort == 0)
+    m, counts = parts.mappings, parts.counts
+    rows = np.flatnonzero(counts.entry_class == 0)
     order = np.argsort(head_rows, kind="stable")
-    at = rows_in_order(head_rows[order], census.head_row[rows])
-    single = parts.folio_of_page[np.maximum(census.head_row[rows], 0)] < 0
+    at = rows_in_order(head_rows[order], counts.head_row[rows])
+    single = parts.folio_of_page[np.maximum(counts.head_row[rows], 0)] < 0
     # Runs of small pages cover several folios: each page is one.
     expanded = np.repeat(rows[single], m.nr[rows[single]])
     skip = np.arange(len(expanded)) - np.repeat(np.cumsum(m.nr[rows[single]]) - m.nr[rows[single]], m.nr[rows[single]])
-    small = rows_in_order(head_rows[order], (census.head_row[expanded] + skip).astype(np.int32))
+    small = rows_in_order(head_rows[order], (counts.head_row[expanded] + skip).astype(np.int32))
     tables = np.bincount(order[small[small >= 0]], minlength=n)
     big = (~single) & (at >= 0)
     tables = tables + np.bincount(order[at[big]], weights=m.nr[rows[big]], minlength=n).astype(np.int64)
@@ -225,7 +225,7 @@ def rows_in_order(ordered: I32, wanted: I32) -> I64:
 def mapped_heads(parts: RmapParts) -> I32:
     """Head rows of all folios that at least one normal entry maps."""
     mark: Mask = np.zeros(len(parts.pages), np.bool_)
-    mark[np.flatnonzero(parts.census.page_mappings > 0)] = True
-    huge = np.flatnonzero(parts.census.entire > 0)
+    mark[np.flatnonzero(parts.counts.page_mappings > 0)] = True
+    huge = np.flatnonzero(parts.counts.entire > 0)
     mark[parts.folios.row[huge]] = True
     return np.unique(parts.pages.head_row[np.flatnonzero(mark)]).astype(np.int32)

@@ -11,7 +11,7 @@ from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.tables.anon_vmas import rows_of
 from inspector.tables.ksm import CHAIN
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.walk.ksm_rmap import KsmParts
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates
 from inspector.walk.rss import entry_pages
@@ -107,7 +107,7 @@ def _standing(parts: KsmParts, c: Candidates, head: int) -> Standing:
     row = rows[at[at >= 0]]
     here = at >= 0
     same = parts.pages.memmap.rows(m.pfn[row] + distance[here]) == (head + c.page[who] + skip)[here]
-    same &= parts.census.sort[row] == Sort.NORMAL
+    same &= parts.counts.entry_class[row] == EntryClass.NORMAL
     what = _absent(parts, mm, va >> shift)
     what[here] = np.where(same, MAPS, OTHER_PAGE)
     pages = np.bincount(who * len(STANDING) + what, minlength=len(c) * len(STANDING)).reshape(-1, len(STANDING))

@@ -10,7 +10,7 @@ from inspector.layout.flags import MAPPING_ANON
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.tables.pages import Pages
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.walk.parts import Counted
 
 _NR_PLACES = 8
@@ -77,23 +77,23 @@ def rebuild_rss(parts: Counted) -> tuple[I64, Mask]:
 
 def _present(parts: Counted) -> tuple[I64, Mask]:
     """Pages of each class that leaves map in each mm, and which mms have no leaf whose page cannot be read."""
-    layout, m, census, n = parts.layout, parts.mappings, parts.census, len(parts.mms)
-    kinds, counts = _page_classes(parts), np.zeros(n * _NR_PLACES, np.int64)
+    layout, m, mapped, n = parts.layout, parts.mappings, parts.counts, len(parts.mms)
+    kinds, sums = _page_classes(parts), np.zeros(n * _NR_PLACES, np.int64)
     huge_vma = parts.vmas.is_hugetlb if len(parts.vmas) and parts.vmas.is_hugetlb.any() else None
     for at in range(0, len(m), _PIECE):
         here = slice(at, at + _PIECE)
-        sort = census.sort[here]
+        what = mapped.entry_class[here]
         # A row of -1 finds the last page's class, but only a normal entry keeps it.
-        place = np.where(sort == Sort.NORMAL, kinds[census.head_row[here]], _HUGETLB)
+        place = np.where(what == EntryClass.NORMAL, kinds[mapped.head_row[here]], _HUGETLB)
         if huge_vma is not None:
             # mm/hugetlb.c keeps accounts of its own, whatever its entries map.
             place[huge_vma[m.vma_idx[here]] & (m.vma_idx[here] >= 0)] = _HUGETLB
-        place[sort == Sort.UNREADABLE] = _UNKNOWN
+        place[what == EntryClass.UNREADABLE] = _UNKNOWN
         nr: AnyArray = m.nr[here]
         if (m.level[here] != Level.PTE).any():
             nr = nr * entry_pages(layout, m.level[here])
-        counts += _sums(m.mm_idx[here].astype(np.int64) * _NR_PLACES + place, nr, len(counts))
-    table = counts.reshape(n, _NR_PLACES)
+        sums += _sums(m.mm_idx[here].astype(np.int64) * _NR_PLACES + place, nr, len(sums))
+    table = sums.reshape(n, _NR_PLACES)
     return table[:, :4].copy(), table[:, _UNKNOWN] == 0
 
 

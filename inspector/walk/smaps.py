@@ -16,7 +16,7 @@ from inspector.tables.folios import Folios
 from inspector.tables.mms import RSS_ANON, RSS_SHMEM
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
-from inspector.walk.counts import Census, Sort
+from inspector.walk.counts import EntryClass, MappingCounts
 from inspector.walk.mappings import Mappings, NonPresent, PageTables
 from inspector.walk.rss import entry_pages, rss_class
 
@@ -86,7 +86,7 @@ class Tables(Protocol):
         """Non-present entries."""
 
     @property
-    def census(self) -> Census:
+    def counts(self) -> MappingCounts:
         """The mappings judged."""
 
     @property
@@ -131,8 +131,8 @@ def vma_figures(s: Tables) -> VmaFigures:
 
 def _present(s: Tables) -> tuple[I64, I64, I64, AnyArray, Mask]:
     """VMA, head row, pages, level and "through a shared table" of each entry with a page behind it."""
-    m, census, n = s.mappings, s.census, s.nonpresent
-    rows = np.flatnonzero((census.sort == Sort.NORMAL) & (m.vma_idx >= 0))
+    m, counts, n = s.mappings, s.counts, s.nonpresent
+    rows = np.flatnonzero((counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
     standing = np.isin(n.kind, np.array(PFN_KINDS, np.uint8))  # is_pfn_swap_entry()
     away = np.flatnonzero(standing & (n.vma_idx >= 0))
     at = s.pages.memmap.rows(n.pfn[away])
@@ -147,7 +147,7 @@ def _present(s: Tables) -> tuple[I64, I64, I64, AnyArray, Mask]:
     pages[: len(rows)] *= m.nr[rows]
     return (
         np.concatenate([m.vma_idx[rows], n.vma_idx[away]]).astype(np.int64),
-        np.concatenate([census.head_row[rows], head]).astype(np.int64),
+        np.concatenate([counts.head_row[rows], head]).astype(np.int64),
         pages,
         level,
         several[np.searchsorted(pfns, s.tables.pfn[table])] if len(table) else np.zeros(0, np.bool_),
@@ -161,22 +161,22 @@ def _is_hugetlb(s: Tables, head: I64) -> Mask:
 
 def _mapped_twice(s: Tables, head: I64) -> Mask:
     folio = s.folio_of_page[head]
-    return (folio >= 0) & (s.census.entire[np.maximum(folio, 0)] > 1) if len(s.folios) else folio >= 0
+    return (folio >= 0) & (s.counts.entire[np.maximum(folio, 0)] > 1) if len(s.folios) else folio >= 0
 
 
 def _locked_bytes(s: Tables) -> I64:
     """Each page of a locked VMA divided by its mappings, as smaps_account() does it, page by page."""
-    n, m, census = len(s.vmas), s.mappings, s.census
+    n, m, counts = len(s.vmas), s.mappings, s.counts
     held = s.vmas.has(VM_LOCKED)
-    rows = np.flatnonzero((census.sort == Sort.NORMAL) & (m.vma_idx >= 0) & held[np.maximum(m.vma_idx, 0)])
-    rows = rows[~_is_hugetlb(s, census.head_row[rows].astype(np.int64))]
+    rows = np.flatnonzero((counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0) & held[np.maximum(m.vma_idx, 0)])
+    rows = rows[~_is_hugetlb(s, counts.head_row[rows].astype(np.int64))]
     nr = entry_pages(s.layout, m.level[rows]) * m.nr[rows]
     page = expand_runs(s.pages.memmap.rows(m.pfn[rows]), nr).astype(np.int64)
     page = np.minimum(page, len(s.pages) - 1)
-    mapped = census.page_mappings[page].astype(np.int64)
+    mapped = counts.page_mappings[page].astype(np.int64)
     folio = s.folio_of_page[page]
     if len(s.folios):
-        mapped += np.where(folio >= 0, census.entire[np.maximum(folio, 0)], 0)
+        mapped += np.where(folio >= 0, counts.entire[np.maximum(folio, 0)], 0)
     share = (1 << (s.layout.arch.page_shift + _PSS_SHIFT)) // np.maximum(mapped, 1)
     vma = np.repeat(m.vma_idx[rows], nr)
     out = np.zeros(n, np.int64)

@@ -277,7 +277,7 @@ def _heads(s: Snapshot, found: Violations) -> I64:
     if found.subject == "folio":
         return s.folios.row[found.rows].astype(np.int64)
     if found.subject == "mapping":
-        return s.census.head_row[found.rows].astype(np.int64)
+        return s.counts.head_row[found.rows].astype(np.int64)
     return np.full(len(found), -1, np.int64)
 
 
@@ -320,9 +320,9 @@ def _touches(s: Snapshot, found: Violations, heads: I64, mms: Mask) -> Mask:
 
 def _mapped_by(s: Snapshot, heads: I64, mms: Mask) -> Mask:
     """Folios that one of the marked mms maps, by its page tables."""
-    census, m = s.census, s.mappings
+    counts, m = s.counts, s.mappings
     mapped = np.zeros(len(s.pages) + 1, np.bool_)
-    mapped[census.head_row[mms[m.mm_idx]]] = True
+    mapped[counts.head_row[mms[m.mm_idx]]] = True
     # Row -1 is the last one, which is nobody's.
     mapped[-1] = False
     return mapped[heads]
@@ -338,5 +338,5 @@ def _split_shown(s: Snapshot, effect: Effect, found: Violations, ways: AnyArray)
     m = s.mappings
     huge = np.flatnonzero((m.level != Level.PTE) & m.counted)
     held = huge[tables_locked(s, m.table_idx[huge])]
-    folios = s.folio_of_page[np.maximum(s.census.head_row[held], 0)]
+    folios = s.folio_of_page[np.maximum(s.counts.head_row[held], 0)]
     return (ways < 0) & np.isin(found.rows, folios)

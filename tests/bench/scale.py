@@ -47,7 +47,7 @@ def one_check(core: str) -> None:
     s = Snapshot(open_core(core, types="btf"))
     report = run_check(s)
     seconds = time.perf_counter() - start
-    total = s.census.page_mappings
+    total = s.counts.page_mappings
     anon = np.flatnonzero(s.pages.is_anon(np.arange(len(s.pages))) & (s.folio_of_page < 0))
     row = int(anon[np.argmax(total[anon])])
     counts = {"avcs": len(s.anon_rmap.avcs), "vmas": len(s.vmas), "leaf_entries": int(s.mappings.nr.sum())}

@@ -42,7 +42,7 @@ def raised_mapcount(path: str) -> Callable[..., Target]:
             s = Snapshot(open_core(core, types="btf"))
             pages = s.pages
             rows = np.flatnonzero((pages.mapcount_raw == 0) & pages.is_anon(np.arange(len(pages))) & ~pages.is_tail)
-            rows = rows[(s.folio_of_page[rows] < 0) & (s.census.page_mappings[rows] == 1)]
+            rows = rows[(s.folio_of_page[rows] < 0) & (s.counts.page_mappings[rows] == 1)]
             pfn = int(pages.memmap.pfns_of_rows(rows[:1])[0])
             plant_virtual(target, field_address(s, pfn, "_mapcount.counter", "_mapcount"), (1).to_bytes(4, "little"))
         return target

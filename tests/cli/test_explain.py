@@ -33,7 +33,7 @@ def test_a_sound_folio(run: Run, any_core: str) -> None:
 
 def test_long_lists_of_mappings_are_cut_and_can_be_had_whole(run: Run, any_core: str) -> None:
     s = sound(any_core)
-    pages = s.census.page_mappings.copy()
+    pages = s.counts.page_mappings.copy()
     pages[s.folio_of_page >= 0] = 0
     pfn = hex(pfn_of(s, int(pages.argmax())))
     cut = run("explain", pfn, "--no-check", "-c", any_core).out

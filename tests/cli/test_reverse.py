@@ -38,7 +38,7 @@ def asked(run: Run, core: str, *words: str) -> Any:
 
 
 def some_pfn(s: Snapshot, which: Any) -> str:
-    rows = np.flatnonzero(which & (s.census.page_mappings > 1) & (s.folio_of_page < 0))
+    rows = np.flatnonzero(which & (s.counts.page_mappings > 1) & (s.folio_of_page < 0))
     return hex(int(s.pages.memmap.pfns_of_rows(rows[3:4])[0]))
 
 

@@ -26,7 +26,7 @@ class Commands:
     """
 
     def __init__(self, s: Snapshot) -> None:
-        pfns = s.pages.memmap.pfns_of_rows(np.flatnonzero(s.census.page_mappings > 0))
+        pfns = s.pages.memmap.pfns_of_rows(np.flatnonzero(s.counts.page_mappings > 0))
         self._pfns = np.concatenate([pfns, s.folios.pfn]).tolist()
         self._pids = s.mms.pid[s.mms.pid >= 0].tolist()
         self._anon_vmas = s.anon_rmap.anon_vmas.addr.tolist()

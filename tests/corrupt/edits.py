@@ -11,7 +11,7 @@ import numpy as np
 from inspector.arch.base import Bit, Level
 from inspector.columns import I64
 from inspector.snapshot import Snapshot
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from tests.faults.overlay import Patch, page_word
 from tests.faults.plants import LARGE, WORD, calm, entry_address, head_field
 
@@ -64,14 +64,16 @@ class Editor:
     def __init__(self, s: Snapshot, pages: I64) -> None:
         self._s = s
         self._pages = pages
-        rows = np.flatnonzero((s.census.page_mappings > 0) & calm(s) & (s.folio_of_page < 0))
+        rows = np.flatnonzero((s.counts.page_mappings > 0) & calm(s) & (s.folio_of_page < 0))
         self._small = rows
         f = s.folios
         able = f.readable & (s.folio_totals > 0) & (calm(s)[f.row] | f.is_hugetlb)
         self._large = np.flatnonzero(able)
         m = s.mappings
-        quiet = (s.census.sort == Sort.NORMAL) & (m.level == Level.PTE) & ~s.mm_in_motion[m.mm_idx] & m.counted
-        self._entries = np.flatnonzero(quiet & ((s.census.bits & Bit.PROT_NONE) == 0))
+        quiet = (
+            (s.counts.entry_class == EntryClass.NORMAL) & (m.level == Level.PTE) & ~s.mm_in_motion[m.mm_idx] & m.counted
+        )
+        self._entries = np.flatnonzero(quiet & ((s.counts.bits & Bit.PROT_NONE) == 0))
 
     def edit(self, rng: np.random.Generator) -> Edit:
         """One edit: half of them anywhere, a quarter of counters, a quarter of entries."""

@@ -7,7 +7,7 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.snapshot import Snapshot
 from inspector.tables.files import FILE, SHMEM
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from tests.faults.cache_plants import idle_entries, slot_address, space_word
 from tests.faults.catalogue import fault
 from tests.faults.overlay import add, page_word, put, word
@@ -99,8 +99,12 @@ def mapped_file_page_truncated(s: Snapshot) -> Planted:
 def mapped_beyond_the_end_of_its_file(s: Snapshot) -> Planted:
     """The size of a mapped file lowered below a page that is mapped."""
     m, v = s.mappings, s.vmas
-    head = np.maximum(s.census.head_row, 0)
-    file = (s.census.sort == Sort.NORMAL) & (s.pages.mapping[head] != 0) & ((s.pages.mapping[head] & np.uint64(3)) == 0)
+    head = np.maximum(s.counts.head_row, 0)
+    file = (
+        (s.counts.entry_class == EntryClass.NORMAL)
+        & (s.pages.mapping[head] != 0)
+        & ((s.pages.mapping[head] & np.uint64(3)) == 0)
+    )
     rows = np.flatnonzero(file & (m.level == Level.PTE) & (v.pgoff[np.maximum(m.vma_idx, 0)] > 0))
     row = pick(rows, "a page mapped well into its file", 3)
     space = int(s.pages.mapping[head[row]])

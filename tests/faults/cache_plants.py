@@ -12,7 +12,7 @@ from tests.faults.overlay import word
 def idle_entries(s: Snapshot, kind: int) -> I64:
     """Unmapped, unlocked small folios in the page cache of one file that has at least three of them."""
     entries, c = s.files.entries, s.page_cache.cached
-    mapped = s.census.page_mappings[np.maximum(c.head_row, 0)] > 0
+    mapped = s.counts.page_mappings[np.maximum(c.head_row, 0)] > 0
     fine = (s.files.spaces.kind[entries.space_idx[c.entry_row]] == kind) & (c.nr == 1) & ~mapped & ~c.locked
     fine &= ~s.layout.flags.test(s.pages.flags[np.maximum(c.head_row, 0)], "swapcache")
     rows = c.entry_row[fine]

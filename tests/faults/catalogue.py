@@ -7,7 +7,7 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_ANON
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from tests.faults.overlay import Patch, add, page_word, pfn_of, put, word
 from tests.faults.plants import (
     BIAS,
@@ -82,7 +82,7 @@ def mapcount_of_a_thp_subpage_raised(s: Snapshot) -> Planted:
 @fault
 def mapcount_of_an_unmapped_page_raised(s: Snapshot) -> Planted:
     cached = (s.pages.mapping != 0) & ((s.pages.mapping & np.uint64(3)) == 0) & (s.pages.type_ == 0)
-    idle = cached & (s.census.page_mappings == 0) & (s.folio_of_page < 0) & (s.pages.refcount > 0)
+    idle = cached & (s.counts.page_mappings == 0) & (s.folio_of_page < 0) & (s.pages.refcount > 0)
     row = pick(np.flatnonzero(idle & s.layout.flags.test(s.pages.flags, "lru")), "an unmapped page-cache page", 4)
     return Planted((add(s, mapcount_at(s, row), 1, 4),), ("mapcount-without-mapping",), pfn_of(s, row))
 
@@ -143,7 +143,7 @@ def large_mapcount_raised(s: Snapshot) -> Planted:
 def mm_id_slot_raised(s: Snapshot) -> Planted:
     scheme_has(s, *IDS)
     f = s.folios
-    used = np.isin(np.arange(len(f)), pte_mapped_thp(s)) & (f.mm_id_count0 >= 0) & (s.census.nr_mms == 1)
+    used = np.isin(np.arange(len(f)), pte_mapped_thp(s)) & (f.mm_id_count0 >= 0) & (s.counts.nr_mms == 1)
     folio = pick(np.flatnonzero(used), "a folio with a used mm-id slot")
     field = head_field(s, "_mm_id_mapcount[0]")
     patch = add(s, folio_at(s, folio, field), 1, field.size)
@@ -162,7 +162,7 @@ def mm_id_given_to_nobody(s: Snapshot) -> Planted:
 @fault
 def shared_flag_of_a_shared_folio_cleared(s: Snapshot) -> Planted:
     scheme_has(s, *IDS)
-    shared = np.isin(np.arange(len(s.folios)), pte_mapped_thp(s)) & (s.census.nr_mms > 1)
+    shared = np.isin(np.arange(len(s.folios)), pte_mapped_thp(s)) & (s.counts.nr_mms > 1)
     folio = pick(np.flatnonzero(shared), "a folio that two mms map")
     at = folio_at(s, folio, head_field(s, "_mm_ids"))
     patch = put(s, at, word(s, at) & ~(1 << 63))
@@ -192,7 +192,7 @@ def one_pte_of_a_shared_file_page_lost(s: Snapshot) -> Planted:
 def one_pte_of_a_thp_lost(s: Snapshot) -> Planted:
     folio = pick(pte_mapped_thp(s), "a PTE-mapped THP")
     rows = int(s.folios.row[folio]) + np.arange(int(s.folios.nr_pages[folio]))
-    row = pick(rows[s.census.page_mappings[rows] > 0], "a mapped subpage", 1)
+    row = pick(rows[s.counts.page_mappings[rows] > 0], "a mapped subpage", 1)
     rules = ("mapcount-without-mapping", "mapcount-too-high")
     return Planted((clear_entry(s, *mapping_of_page(s, row)),), rules, pfn_of(s, row))
 
@@ -200,7 +200,7 @@ def one_pte_of_a_thp_lost(s: Snapshot) -> Planted:
 @fault
 def pte_of_a_swap_cache_page_lost(s: Snapshot) -> Planted:
     cached = s.layout.flags.test(s.pages.flags, "swapcache") & s.layout.flags.test(s.pages.flags, "swapbacked")
-    rows = np.flatnonzero(cached & (s.folio_of_page < 0) & (s.census.page_mappings == 1) & (s.pages.type_ == 0))
+    rows = np.flatnonzero(cached & (s.folio_of_page < 0) & (s.counts.page_mappings == 1) & (s.pages.type_ == 0))
     row = pick(rows, "a mapped swap-cache page")
     return Planted((clear_entry(s, *mapping_of_page(s, row)),), ("mapcount-without-mapping",), pfn_of(s, row))
 
@@ -371,7 +371,9 @@ def hugetlb_folio_with_a_mapped_pages_word(s: Snapshot) -> Planted:
 def swap_entry_in_a_hugetlb_vma(s: Snapshot) -> Planted:
     """An empty slot of a private hugetlb VMA filled with a swap entry: type 0, offset 5."""
     m, v = s.mappings, s.vmas
-    for row in np.flatnonzero((m.level == Level.PMD) & (s.census.sort == Sort.NORMAL) & m.counted).tolist():
+    for row in np.flatnonzero(
+        (m.level == Level.PMD) & (s.counts.entry_class == EntryClass.NORMAL) & m.counted
+    ).tolist():
         vma = int(m.vma_idx[row])
         behind = int(m.va[row]) + (1 << 21)
         if v.is_hugetlb[vma] and behind < int(v.end[vma]) and int(m.slot[row]) < 511:

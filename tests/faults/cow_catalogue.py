@@ -10,7 +10,7 @@ from inspector.rules.entries.entries import in_shared_vma, vma_has
 from inspector.rules.entries.exclusive import exclusive_pages
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_FILE
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from tests.faults.catalogue import fault
 from tests.faults.cow_plants import anon_pages, private_writable, shared_pages
 from tests.faults.overlay import RW, Patch, add, entry_xor, flags_xor, page_word, pfn_of, put
@@ -51,7 +51,7 @@ def shared_page_marked_exclusive(s: Snapshot) -> Planted:
 
 @fault
 def shared_hugetlb_folio_marked_exclusive(s: Snapshot) -> Planted:
-    able = s.folios.is_anon & s.folios.is_hugetlb & (s.census.entire > 1)
+    able = s.folios.is_anon & s.folios.is_hugetlb & (s.counts.entire > 1)
     pfn = int(s.folios.pfn[pick(np.flatnonzero(able), "a shared hugetlb folio")])
     return Planted((flags_xor(s, pfn, "anon_exclusive"),), ("exclusive-page-mapped-twice",), pfn)
 
@@ -65,16 +65,16 @@ def ksm_page_marked_exclusive(s: Snapshot) -> Planted:
 @fault
 def written_page_no_longer_exclusive(s: Snapshot) -> Planted:
     rows, _ = exclusive_pages(s)
-    small = rows[(s.folio_of_page[rows] < 0) & (s.census.page_mappings[rows] == 1)]
-    first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.census.bits & Bit.WRITE) != 0)
-    fine = first & (s.census.sort == Sort.NORMAL) & ((s.census.bits & Bit.PROT_NONE) == 0)
+    small = rows[(s.folio_of_page[rows] < 0) & (s.counts.page_mappings[rows] == 1)]
+    first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.counts.bits & Bit.WRITE) != 0)
+    fine = first & (s.counts.entry_class == EntryClass.NORMAL) & ((s.counts.bits & Bit.PROT_NONE) == 0)
     pfn = int(s.mappings.pfn[pick(np.flatnonzero(fine), "a written page")])
     return Planted((flags_xor(s, pfn, "anon_exclusive"),), ("writable-entry-without-exclusive",), pfn)
 
 
 @fault
 def pinned_page_no_longer_exclusive(s: Snapshot) -> Planted:
-    mapped = (s.census.page_mappings == 1) & (s.pages.refcount > 1024) & anon_pages(s) & (s.folio_of_page < 0)
+    mapped = (s.counts.page_mappings == 1) & (s.pages.refcount > 1024) & anon_pages(s) & (s.folio_of_page < 0)
     pfn = pfn_of(s, pick(np.flatnonzero(mapped), "a pinned page"))
     rules = ("writable-entry-without-exclusive", "pinned-page-not-exclusive")
     return Planted((flags_xor(s, pfn, "anon_exclusive"),), rules, pfn)
@@ -90,7 +90,7 @@ def shared_page_pinned(s: Snapshot) -> Planted:
 
 @fault
 def private_mapping_writes_the_page_cache(s: Snapshot) -> Planted:
-    head = np.maximum(s.census.head_row, 0)
+    head = np.maximum(s.counts.head_row, 0)
     file = (s.pages.mapping[head] != 0) & ((s.pages.mapping[head] & np.uint64(3)) == 0)
     wanted = private_writable(s) & file & (s.mappings.level == Level.PTE)
     row = pick(np.flatnonzero(wanted), "a private entry of a page-cache page")
@@ -100,16 +100,16 @@ def private_mapping_writes_the_page_cache(s: Snapshot) -> Planted:
 
 @fault
 def entry_of_a_readonly_vma_made_writable(s: Snapshot) -> Planted:
-    readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.census.sort == Sort.NORMAL)
-    readonly &= ((s.census.bits & Bit.PROT_NONE) == 0) & in_shared_vma(s)
+    readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.counts.entry_class == EntryClass.NORMAL)
+    readonly &= ((s.counts.bits & Bit.PROT_NONE) == 0) & in_shared_vma(s)
     row = pick(np.flatnonzero(readonly), "a read-only entry")
     return Planted((entry_xor(s, row, RW),), ("writable-entry-in-readonly-vma",), None)
 
 
 @fault
 def write_protected_entry_made_writable(s: Snapshot) -> Planted:
-    watched = ((s.census.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
-    watched &= ((s.census.bits & Bit.PROT_NONE) == 0) & (s.census.sort == Sort.NORMAL)
+    watched = ((s.counts.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
+    watched &= ((s.counts.bits & Bit.PROT_NONE) == 0) & (s.counts.entry_class == EntryClass.NORMAL)
     row = pick(np.flatnonzero(watched), "a write-protected entry")
     return Planted((entry_xor(s, row, RW),), ("writable-watched-entry",), None)
 
@@ -117,22 +117,22 @@ def write_protected_entry_made_writable(s: Snapshot) -> Planted:
 @fault
 def watched_bit_in_a_vma_that_nobody_watches(s: Snapshot) -> Planted:
     m, v = s.mappings, s.vmas
-    plain = (m.vma_idx >= 0) & ((s.census.bits & (Bit.WRITE | Bit.UFFD_WP | Bit.PROT_NONE)) == 0) & (m.nr == 1)
+    plain = (m.vma_idx >= 0) & ((s.counts.bits & (Bit.WRITE | Bit.UFFD_WP | Bit.PROT_NONE)) == 0) & (m.nr == 1)
     plain &= (v.file[np.maximum(m.vma_idx, 0)] == 0) & v.has(VM_WRITE)[np.maximum(m.vma_idx, 0)]
-    row = pick(np.flatnonzero(plain & (s.census.sort == 0) & (m.level == Level.PTE)), "a read-only entry", 3)
+    row = pick(np.flatnonzero(plain & (s.counts.entry_class == 0) & (m.level == Level.PTE)), "a read-only entry", 3)
     return Planted((entry_xor(s, row, UFFD_WP),), ("watched-bit-without-registration",), None, "info")
 
 
 @fault
 def zero_page_made_writable(s: Snapshot) -> Planted:
-    rows = np.flatnonzero((s.census.sort == Sort.ZERO) & (s.mappings.level == Level.PTE))
+    rows = np.flatnonzero((s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PTE))
     row = pick(rows, "an entry of the zero page")
     return Planted((entry_xor(s, row, RW),), ("zero-page-writable",), None)
 
 
 @fault
 def huge_zero_page_made_writable(s: Snapshot) -> Planted:
-    rows = np.flatnonzero((s.census.sort == Sort.ZERO) & (s.mappings.level == Level.PMD))
+    rows = np.flatnonzero((s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PMD))
     row = pick(rows, "an entry of the huge zero page")
     return Planted((entry_xor(s, row, RW | DIRTY),), ("zero-page-writable",), None)
 
@@ -161,7 +161,7 @@ def huge_zero_folio_counted(s: Snapshot) -> Planted:
 def page_of_a_file_given_to_an_anonymous_vma(s: Snapshot) -> Planted:
     """A driver inserted a page-cache page into a VMA of its own and counted everything as it should."""
     file = np.flatnonzero((s.pages.mapping != 0) & ((s.pages.mapping & np.uint64(3)) == 0) & (s.pages.type_ == 0))
-    file = file[(s.census.page_mappings[file] == 0) & (s.folio_of_page[file] < 0) & (s.pages.refcount[file] > 0)]
+    file = file[(s.counts.page_mappings[file] == 0) & (s.folio_of_page[file] < 0) & (s.pages.refcount[file] > 0)]
     flags = s.pages.flags[file]
     file = file[s.layout.flags.test(flags, "lru") & ~s.layout.flags.test(flags, "swapbacked")]
     pfn = pfn_of(s, pick(file, "an unmapped page-cache page", 7))
@@ -223,7 +223,7 @@ def mm_id_of_two_processes(s: Snapshot) -> Planted:
     field = s.layout.struct("struct mm_struct").find("mm_id")
     if field is None:
         raise MissingError("mm ids")
-    f, c = s.folios, s.census
+    f, c = s.folios, s.counts
     named = np.concatenate([f.mm_ids & np.uint64(0x7FFFFFFF), (f.mm_ids >> np.uint64(32)) & np.uint64(0x7FFFFFFF)])
     free = (
         (s.mms.nr_tasks == 1)

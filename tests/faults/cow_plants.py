@@ -9,7 +9,7 @@ from inspector.columns import I64, Mask
 from inspector.layout.flags import VM_WRITE
 from inspector.rules.entries.entries import in_shared_vma, vma_has
 from inspector.snapshot import Snapshot
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 
 
 def anon_pages(s: Snapshot) -> Mask:
@@ -20,7 +20,7 @@ def anon_pages(s: Snapshot) -> Mask:
 def shared_pages(s: Snapshot) -> I64:
     """Rows of small anonymous pages that two entries map."""
     small = (s.folio_of_page < 0) & anon_pages(s)
-    return np.flatnonzero(small & (s.census.page_mappings == 2))
+    return np.flatnonzero(small & (s.counts.page_mappings == 2))
 
 
 def first_mapping(s: Snapshot, wanted: Mask) -> int:
@@ -31,5 +31,5 @@ def first_mapping(s: Snapshot, wanted: Mask) -> int:
 
 def private_writable(s: Snapshot) -> Mask:
     """Normal read-only entries in private VMAs that allow writing."""
-    plain = (s.census.bits & (Bit.WRITE | Bit.PROT_NONE | Bit.UFFD_WP)) == 0
-    return plain & (s.census.sort == Sort.NORMAL) & vma_has(s, VM_WRITE) & ~in_shared_vma(s)
+    plain = (s.counts.bits & (Bit.WRITE | Bit.PROT_NONE | Bit.UFFD_WP)) == 0
+    return plain & (s.counts.entry_class == EntryClass.NORMAL) & vma_has(s, VM_WRITE) & ~in_shared_vma(s)

@@ -30,7 +30,7 @@ from tests.faults.plants import (
 @fault
 def pte_to_a_reserved_page(s: Snapshot) -> Planted:
     reserved = s.layout.flags.test(s.pages.flags, "reserved") & (s.pages.refcount > 0) & (s.pages.type_ == 0)
-    rows = np.flatnonzero(reserved & (s.census.page_mappings == 0) & (s.folio_of_page < 0))
+    rows = np.flatnonzero(reserved & (s.counts.page_mappings == 0) & (s.folio_of_page < 0))
     rows = rows[s.pages.memmap.pfns_of_rows(rows) != s.layout.zero_pfn]
     pfn = pfn_of(s, pick(rows, "a reserved page", 50))
     return Planted((Patch(empty_slot(s)[0], pte_to(pfn), True),), ("entry-to-reserved-page",), pfn)

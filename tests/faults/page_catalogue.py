@@ -118,7 +118,7 @@ def poisoned_page_of_a_large_folio_unsaid(s: Snapshot) -> Planted:
     """Broken memory that nothing maps any more, in a folio that could not be split."""
     folio = s.folio_of_page
     large = np.zeros(len(s.folios), np.bool_)
-    large[folios(s, s.folios.is_rmappable & ~s.folios.is_hugetlb & (s.census.entire == 0))] = True
-    alone = s.pages.is_tail & (folio >= 0) & large[np.maximum(folio, 0)] & (s.census.page_mappings == 0)
+    large[folios(s, s.folios.is_rmappable & ~s.folios.is_hugetlb & (s.counts.entire == 0))] = True
+    alone = s.pages.is_tail & (folio >= 0) & large[np.maximum(folio, 0)] & (s.counts.page_mappings == 0)
     row = pick(np.flatnonzero(alone), "a page of a large folio that nothing maps", 3)
     return Planted((_flag(s, row, "hwpoison"),), ("poisoned-page-unsaid",), pfn_of(s, row), "warn")

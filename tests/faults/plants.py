@@ -17,7 +17,7 @@ from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
 from inspector.layout.offsets import Field
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.snapshot import Snapshot
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from tests.faults.overlay import Patch, add, page_word, pfn_of, put, word
 
 
@@ -73,7 +73,7 @@ def small_anon(s: Snapshot, mapped: int, *, more: bool = False) -> I64:
     rows = np.arange(len(s.pages))
     plain = (s.folio_of_page < 0) & s.pages.is_anon(rows) & ~s.pages.is_ksm(rows) & calm(s)
     cached = s.layout.flags.test(s.pages.flags, "swapcache")
-    count = s.census.page_mappings
+    count = s.counts.page_mappings
     return np.flatnonzero(plain & ~cached & ((count >= mapped) if more else (count == mapped)))
 
 
@@ -81,7 +81,7 @@ def small_file(s: Snapshot, mapped: int) -> I64:
     """Rows of small page-cache pages with at least that many mappings."""
     mapping = s.pages.mapping
     plain = (s.folio_of_page < 0) & (mapping != 0) & ((mapping & np.uint64(MAPPING_TAGS)) == 0) & calm(s)
-    return np.flatnonzero(plain & (s.census.page_mappings >= mapped))
+    return np.flatnonzero(plain & (s.counts.page_mappings >= mapped))
 
 
 def folios(s: Snapshot, wanted: Mask) -> I64:
@@ -92,14 +92,14 @@ def folios(s: Snapshot, wanted: Mask) -> I64:
 def pte_mapped_thp(s: Snapshot) -> I64:
     """Large anonymous folios mapped by PTEs alone."""
     f = s.folios
-    return folios(s, f.is_anon & ~f.is_hugetlb & (s.census.entire == 0) & (s.folio_totals > 1) & ~f.is_ksm)
+    return folios(s, f.is_anon & ~f.is_hugetlb & (s.counts.entire == 0) & (s.folio_totals > 1) & ~f.is_ksm)
 
 
 def pmd_mapped(s: Snapshot, *, anon: bool = False, hugetlb: bool = False) -> I64:
     """Folios mapped by huge entries alone."""
     f = s.folios
     return folios(
-        s, (s.census.entire > 0) & (s.folio_totals == s.census.entire) & (f.is_hugetlb == hugetlb) & (f.is_anon == anon)
+        s, (s.counts.entire > 0) & (s.folio_totals == s.counts.entire) & (f.is_hugetlb == hugetlb) & (f.is_anon == anon)
     )
 
 
@@ -138,7 +138,13 @@ def clear_entry(s: Snapshot, row: int, skip: int = 0) -> Patch:
 def mapping_of_page(s: Snapshot, row: int) -> tuple[int, int]:
     """A PTE that maps a page: its row in the mappings and its place in the run."""
     m, pfn = s.mappings, pfn_of(s, row)
-    hit = (m.level == Level.PTE) & (m.pfn <= pfn) & (m.pfn + m.nr > pfn) & m.counted & (s.census.sort == Sort.NORMAL)
+    hit = (
+        (m.level == Level.PTE)
+        & (m.pfn <= pfn)
+        & (m.pfn + m.nr > pfn)
+        & m.counted
+        & (s.counts.entry_class == EntryClass.NORMAL)
+    )
     at = pick(np.flatnonzero(hit & ~s.mm_in_motion[m.mm_idx]), "a PTE of the page")
     return at, pfn - int(m.pfn[at])
 

@@ -111,7 +111,7 @@ def swap_entry_of_a_cached_folio_wrong(s: Snapshot) -> Planted:
 def index_of_a_swap_cache_folio_shifted(s: Snapshot) -> Planted:
     """The folio was moved to another address, its index stayed behind."""
     cached = s.layout.flags.test(s.pages.flags, "swapcache") & s.layout.flags.test(s.pages.flags, "swapbacked")
-    rows = np.flatnonzero(cached & (s.folio_of_page < 0) & (s.census.page_mappings == 1) & (s.pages.type_ == 0))
+    rows = np.flatnonzero(cached & (s.folio_of_page < 0) & (s.counts.page_mappings == 1) & (s.pages.type_ == 0))
     pfn = pfn_of(s, pick(rows, "a mapped swap-cache page"))
     return Planted((add(s, page_word(s, pfn, "__folio_index", "index"), 5),), ("anon-index-mismatch",), pfn)
 

@@ -40,7 +40,7 @@ def new_table(s: Snapshot) -> tuple[int, Patch]:
     """A page that the kernel uses for something else, made a page table: its page frame, and its type."""
     p = s.pages
     alone = (p.type_ == 0) & (p.refcount == 1) & (p.mapcount_raw == -1) & (p.mapping == 0) & (s.folio_of_page < 0)
-    rows = np.flatnonzero(alone & calm(s) & (s.census.page_mappings == 0) & (p.flags << np.uint64(40) == 0))
+    rows = np.flatnonzero(alone & calm(s) & (s.counts.page_mappings == 0) & (p.flags << np.uint64(40) == 0))
     row = pick(rows, "a page of the kernel", len(rows) // 2)
     table = int(p.mapcount_raw[p.memmap.row(int(s.deposits.pfn[0]))])
     return pfn_of(s, row), put(s, mapcount_at(s, row), table, 4)

@@ -10,7 +10,7 @@ from inspector.layout.flags import VM_SHARED, VM_WRITE
 from inspector.rules import find_rule
 from inspector.rules.entries.entries import in_shared_vma, vma_has
 from inspector.rules.entries.exclusive import exclusive_pages
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from tests.faults.cow_plants import anon_pages, first_mapping, private_writable, shared_pages
 from tests.faults.overlay import (
     KERNELS,
@@ -59,22 +59,22 @@ def test_exclusive_bit_on_a_shared_page(path: str) -> None:
 def test_exclusive_bit_on_a_shared_subpage(path: str) -> None:
     s = sound_snapshot(path)
     folio = s.folio_of_page
-    able = (folio >= 0) & anon_pages(s) & s.pages.is_tail & (s.census.page_mappings == 2)
-    able &= s.census.entire[np.maximum(folio, 0)] == 0
+    able = (folio >= 0) & anon_pages(s) & s.pages.is_tail & (s.counts.page_mappings == 2)
+    able &= s.counts.entire[np.maximum(folio, 0)] == 0
     row = int(np.flatnonzero(able)[0])
     also_broken(path, "exclusive-page-mapped-twice", flags_xor(s, pfn_of(s, row), "anon_exclusive"))
 
 
 def test_exclusive_bit_on_a_tail_under_a_pmd(path: str) -> None:
     s = sound_snapshot(path)
-    able = s.folios.is_anon & ~s.folios.is_hugetlb & (s.census.entire == 1) & (s.folio_totals == 1)
+    able = s.folios.is_anon & ~s.folios.is_hugetlb & (s.counts.entire == 1) & (s.folio_totals == 1)
     pfn = int(s.folios.pfn[np.flatnonzero(able)[0]]) + 5
     also_broken(path, "exclusive-page-mapped-twice", flags_xor(s, pfn, "anon_exclusive"))
 
 
 def test_exclusive_bit_on_a_shared_hugetlb_folio(path: str) -> None:
     s = sound_snapshot(path)
-    able = s.folios.is_anon & s.folios.is_hugetlb & (s.census.entire > 1)
+    able = s.folios.is_anon & s.folios.is_hugetlb & (s.counts.entire > 1)
     pfn = int(s.folios.pfn[np.flatnonzero(able)[0]])
     also_broken(path, "exclusive-page-mapped-twice", flags_xor(s, pfn, "anon_exclusive"))
 
@@ -96,7 +96,7 @@ def test_writable_entry_of_a_shared_page(path: str) -> None:
 
 def test_writable_pmd_of_a_shared_folio(path: str) -> None:
     s = sound_snapshot(path)
-    folio = s.folio_of_page[np.maximum(s.census.head_row, 0)]
+    folio = s.folio_of_page[np.maximum(s.counts.head_row, 0)]
     able = (folio >= 0) & s.folios.is_anon[np.maximum(folio, 0)] & (s.mappings.level == Level.PMD)
     shared = s.folio_totals[np.maximum(folio, 0)] > 1
     for hugetlb in (False, True):
@@ -116,15 +116,15 @@ def test_writable_entry_of_a_ksm_page(path: str) -> None:
 def test_exclusive_bit_lost_on_a_written_page(path: str) -> None:
     s = sound_snapshot(path)
     rows, _ = exclusive_pages(s)
-    small = rows[(s.folio_of_page[rows] < 0) & (s.census.page_mappings[rows] == 1)]
-    first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.census.bits & Bit.WRITE) != 0)
-    row = first_mapping(s, first & (s.census.sort == Sort.NORMAL) & ((s.census.bits & Bit.PROT_NONE) == 0))
+    small = rows[(s.folio_of_page[rows] < 0) & (s.counts.page_mappings[rows] == 1)]
+    first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.counts.bits & Bit.WRITE) != 0)
+    row = first_mapping(s, first & (s.counts.entry_class == EntryClass.NORMAL) & ((s.counts.bits & Bit.PROT_NONE) == 0))
     also_broken(path, "writable-entry-without-exclusive", flags_xor(s, int(s.mappings.pfn[row]), "anon_exclusive"))
 
 
 def test_exclusive_bit_lost_on_a_pinned_page(path: str) -> None:
     s = sound_snapshot(path)
-    mapped = (s.census.page_mappings == 1) & (s.pages.refcount > 1024) & anon_pages(s) & (s.folio_of_page < 0)
+    mapped = (s.counts.page_mappings == 1) & (s.pages.refcount > 1024) & anon_pages(s) & (s.folio_of_page < 0)
     pinned = np.flatnonzero(mapped)
     assert len(pinned)
     found = slugs(path, flags_xor(s, pfn_of(s, int(pinned[0])), "anon_exclusive"))
@@ -133,8 +133,8 @@ def test_exclusive_bit_lost_on_a_pinned_page(path: str) -> None:
 
 def test_writable_entry_in_a_readonly_vma(path: str) -> None:
     s = sound_snapshot(path)
-    readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.census.sort == Sort.NORMAL)
-    readonly &= (s.census.bits & Bit.PROT_NONE) == 0
+    readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.counts.entry_class == EntryClass.NORMAL)
+    readonly &= (s.counts.bits & Bit.PROT_NONE) == 0
     row = first_mapping(s, readonly & ~in_shared_vma(s) & (s.mappings.level == Level.PTE))
     also_broken(path, "writable-entry-in-readonly-vma", entry_xor(s, row, RW))
     row = first_mapping(s, readonly & in_shared_vma(s))
@@ -143,7 +143,7 @@ def test_writable_entry_in_a_readonly_vma(path: str) -> None:
 
 def test_writable_private_file_page(path: str) -> None:
     s = sound_snapshot(path)
-    head = np.maximum(s.census.head_row, 0)
+    head = np.maximum(s.counts.head_row, 0)
     file = (s.pages.mapping[head] != 0) & ((s.pages.mapping[head] & np.uint64(3)) == 0)
     row = first_mapping(s, private_writable(s) & file & (s.mappings.level == Level.PTE))
     assert also_broken(path, "writable-private-file-page", entry_xor(s, row, RW)) == []
@@ -151,8 +151,8 @@ def test_writable_private_file_page(path: str) -> None:
 
 def test_writable_watched_entry(path: str) -> None:
     s = sound_snapshot(path)
-    watched = ((s.census.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
-    watched &= ((s.census.bits & Bit.PROT_NONE) == 0) & (s.census.sort == Sort.NORMAL)
+    watched = ((s.counts.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
+    watched &= ((s.counts.bits & Bit.PROT_NONE) == 0) & (s.counts.entry_class == EntryClass.NORMAL)
     row = first_mapping(s, watched)
     also_broken(path, "writable-watched-entry", entry_xor(s, row, RW))
 
@@ -160,7 +160,7 @@ def test_writable_watched_entry(path: str) -> None:
 def test_writable_zero_page(path: str) -> None:
     s = sound_snapshot(path)
     for level in (Level.PTE, Level.PMD):
-        rows = np.flatnonzero((s.census.sort == Sort.ZERO) & (s.mappings.level == level))
+        rows = np.flatnonzero((s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == level))
         if level == Level.PTE:
             assert len(rows)
         for row in rows[:1]:

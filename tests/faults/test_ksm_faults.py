@@ -38,7 +38,7 @@ def test_every_entry_of_a_ksm_page_is_found_by_rmap(path: str) -> None:
     assert len(entries) > 60
     assert entries.reached.all()
     heads = np.unique(entries.head_row)
-    assert len(entries) == int(s.census.page_mappings[heads].sum())
+    assert len(entries) == int(s.counts.page_mappings[heads].sum())
     report = build_ksm_report(s)
     assert (report.entries, report.reached) == (len(entries), len(entries))
 

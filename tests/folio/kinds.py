@@ -16,7 +16,7 @@ from tests.faults.plants import MissingError, pick, pmd_mapped, pte_mapped_thp, 
 
 def of_kind(s: Snapshot, kind: str, *, mapped: bool = False) -> int:
     """A small page or head of that kind, mapped if wanted."""
-    rows = np.flatnonzero(s.pages.readable & ~s.pages.is_tail & ((s.census.page_mappings > 0) | (not mapped)))
+    rows = np.flatnonzero(s.pages.readable & ~s.pages.is_tail & ((s.counts.page_mappings > 0) | (not mapped)))
     found: I64 = rows[page_kinds(s.layout, s.pages, s.folios, s.folio_of_page, rows) == kind]
     return pfn_of(s, pick(found, f"a page of kind {kind}"))
 

@@ -207,7 +207,7 @@ def test_an_mm_id_slot_too_high() -> None:
 def test_the_shared_flag_lost() -> None:
     s = sound(core_path("fixture", "7.3"))
     f = s.folios
-    folios = np.flatnonzero(f.readable & ~f.is_hugetlb & (s.census.nr_mms > 1) & f.is_anon)
+    folios = np.flatnonzero(f.readable & ~f.is_hugetlb & (s.counts.nr_mms > 1) & f.is_anon)
     folio = pick(folios, "a folio of several processes")
     at = folio_at(s, folio, head_field(s, "_mm_ids"))
     e = explained("7.3", int(f.pfn[folio]), add(s, at, -(1 << 63)))

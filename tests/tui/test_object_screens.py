@@ -43,7 +43,7 @@ def size(request: pytest.FixtureRequest) -> tuple[int, int]:
 
 def shared_folio(s: Snapshot) -> int:
     """The large anonymous folio that most address spaces map."""
-    return int(s.folios.pfn[np.argmax(s.census.nr_mms * s.folios.is_anon * ~s.folios.is_hugetlb)])
+    return int(s.folios.pfn[np.argmax(s.counts.nr_mms * s.folios.is_anon * ~s.folios.is_hugetlb)])
 
 
 async def test_processes_lead_to_a_vma_and_its_folio_and_back(session: Session, size: tuple[int, int]) -> None:
@@ -113,7 +113,7 @@ async def test_a_folio_has_its_ledger_its_pages_and_who_maps_it(session: Session
         assert "✓ counters agree" in text(pilot)
         await press(pilot, "v")
         row = s.pages.memmap.row(pfn)
-        mapped = int(s.census.page_mappings[row]) + int(s.census.entire[s.folio_of_page[row]])
+        mapped = int(s.counts.page_mappings[row]) + int(s.counts.entire[s.folio_of_page[row]])
         assert f"page +0  pfn {pfn:#x}" in text(pilot)
         assert (f"mapped {mapped} times" if mapped != 1 else "mapped once") in text(pilot)
         await press(pilot, "v")

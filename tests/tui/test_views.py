@@ -143,23 +143,23 @@ def test_a_machine_of_one_terabyte_is_resampled_at_every_zoom() -> None:
     assert counts.tolist() == [[(1 << 16) * (pattern[i] == k) for k in range(3)] for i in (5, 6, 7)]
 
 
-def test_the_grid_of_a_folio_is_the_census(s: Snapshot) -> None:
-    folio = int(np.argmax(s.census.nr_mms))
+def test_the_grid_of_a_folio_is_the_counts(s: Snapshot) -> None:
+    folio = int(np.argmax(s.counts.nr_mms))
     pages = page_columns(s, int(s.folios.pfn[folio]) + 1)
     row, nr = int(s.folios.row[folio]), int(s.folios.nr_pages[folio])
     assert pages.pfn == s.folios.pfn[folio]
-    assert (pages.mapped == s.census.page_mappings[row : row + nr] + s.census.entire[folio]).all()
+    assert (pages.mapped == s.counts.page_mappings[row : row + nr] + s.counts.entire[folio]).all()
     assert not pages.wrong.any()
     assert len(PageGridView(pages).paint(0, nr)) == nr
     tree = mapping_tree(s, mapping_rows(s, pages.pfn, nr, None)[0])
-    assert len(tree) == s.census.nr_mms[folio]
+    assert len(tree) == s.counts.nr_mms[folio]
     assert sum(len(v.entries) for mm in tree for v in mm.vmas) == len(s.mappings_of(pages.pfn, nr))
 
 
 def test_folio_columns_and_filters(s: Snapshot) -> None:
     large, every = folio_columns(s, small=False), folio_columns(s, small=True)
     assert len(large) == len(s.folios)
-    assert every.mapped.sum() == s.folio_totals.sum() + s.census.page_mappings[s.folio_of_page < 0].sum()
+    assert every.mapped.sum() == s.folio_totals.sum() + s.counts.page_mappings[s.folio_of_page < 0].sum()
     rows = folio_rows(Session(s), small=False)
     rows.filter("anon order>=4 mapped>0")
     kept = large.take(np.array([rows.row(i) for i in range(len(rows))]))
@@ -172,7 +172,7 @@ def test_folio_columns_and_filters(s: Snapshot) -> None:
 
 
 def test_both_views_of_a_folio_stand_side_by_side(s: Snapshot) -> None:
-    folio = int(np.argmax(s.census.nr_mms * s.folios.is_anon))
+    folio = int(np.argmax(s.counts.nr_mms * s.folios.is_anon))
     pfn = int(s.folios.pfn[folio])
     report = build_rmap(s, build_place(s, hex(pfn), Reading("pfn", pfn, 0, ""), []))
     rows = side_by_side(report, s.layout.arch.page_shift)

@@ -119,7 +119,7 @@ def test_no_page_of_a_user_is_inside(fixture: Path) -> None:
         assert not len(found), f"KPF_{name}: {found[:8]}"
     assert not (oracle.kpagecount[kept] > 0).any()
     rows = s.pages.memmap.rows(kept)
-    assert not (s.census.page_mappings[rows] > 0).any()
+    assert not (s.counts.page_mappings[rows] > 0).any()
     assert not s.pages.is_anon(s.pages.head_row[rows].astype(np.int64)).any()
     assert len(kept) > 1000
 
@@ -178,7 +178,7 @@ def test_every_page_has_its_address_for_drgn(fixture: Path) -> None:
 @pytest.mark.parametrize("script", ["check.py", "mapcounts.py", "folio.py"])
 def test_scripts_run_under_drgn(script: str, fixture: Path) -> None:
     s = Snapshot(opened(fixture))
-    folio = int(np.flatnonzero(s.folios.is_anon & (s.census.entire > 0))[0])
+    folio = int(np.flatnonzero(s.folios.is_anon & (s.counts.entire > 0))[0])
     arguments = [hex(int(s.folios.pfn[folio]))] if script == "folio.py" else []
     said = run_drgn("-c", str(fixture), str(SCRIPTS / script), *arguments)
     wanted = {"check.py": "consistent", "mapcounts.py": "anon         9", "folio.py": f"folio {arguments}"}[script]

@@ -78,9 +78,9 @@ def page_columns(s: Snapshot, pfn: int) -> PageColumns:
     compared = s.expected is not None and not typed and not hugetlb
     stored = s.pages.mapcount_raw[here].astype(np.int64)
     expected = s.expected.page_mapcount_raw[here].astype(np.int64) if s.expected is not None else stored
-    mapped = s.census.page_mappings[here].astype(np.int64)
+    mapped = s.counts.page_mappings[here].astype(np.int64)
     if folio >= 0:
-        mapped = mapped + int(s.census.entire[folio])
+        mapped = mapped + int(s.counts.entire[folio])
     young, dirty, writable = _entry_bits(s, first, nr)
     anon = bool(s.pages.is_anon(np.array([head]))[0])
     exclusive = s.layout.flags.test(flags, "anon_exclusive") & anon
@@ -93,7 +93,7 @@ def _entry_bits(s: Snapshot, pfn: int, nr: int) -> tuple[Mask, Mask, Mask]:
     m, rows = s.mappings, s.mappings_of(pfn, nr)
     pages = entry_pages(s.layout, m.level[rows]) * m.nr[rows].astype(np.int64)
     page = expand_runs(m.pfn[rows], pages).astype(np.int64) - pfn
-    bits = np.repeat(s.census.bits[rows], pages)
+    bits = np.repeat(s.counts.bits[rows], pages)
     inside = (page >= 0) & (page < nr)
     out = []
     for bit in (Bit.YOUNG, Bit.DIRTY, Bit.WRITE):

@@ -48,7 +48,7 @@ def folio_columns(s: Snapshot, *, small: bool) -> FolioColumns:
         rows = np.sort(np.concatenate([np.flatnonzero(alone), large]))
     folio = s.folio_of_page[rows].astype(np.int64)
     at = np.maximum(folio, 0)
-    one = s.census.page_mappings[rows].astype(np.int64)
+    one = s.counts.page_mappings[rows].astype(np.int64)
     some = len(f) > 0
 
     def of(column: AnyArray, otherwise: AnyArray | int) -> I64:
@@ -61,15 +61,15 @@ def folio_columns(s: Snapshot, *, small: bool) -> FolioColumns:
         kind=kind_codes(s.layout, s.pages, f, s.folio_of_page, rows),
         order=of(f.order, 0),
         mapped=of(s.folio_totals, one) if some else one,
-        huge=of(s.census.entire, 0),
-        mms=of(s.census.nr_mms, -1) if some else np.full(len(rows), -1, np.int64),
+        huge=of(s.counts.entire, 0),
+        mms=of(s.counts.nr_mms, -1) if some else np.full(len(rows), -1, np.int64),
         refs=s.pages.refcount[rows].astype(np.int64),
-        partial=of((touched > 0) & (touched < f.nr_pages) & (s.census.entire == 0), 0).astype(np.bool_),
+        partial=of((touched > 0) & (touched < f.nr_pages) & (s.counts.entire == 0), 0).astype(np.bool_),
     )
 
 
 def _pages_mapped(s: Snapshot) -> I64:
     """How many pages of each large folio some PTE maps."""
-    running = np.concatenate([np.zeros(1, np.int64), np.cumsum(s.census.page_mappings > 0)])
+    running = np.concatenate([np.zeros(1, np.int64), np.cumsum(s.counts.page_mappings > 0)])
     end = np.minimum(s.folios.row + s.folios.nr_pages, len(s.pages))
     return (running[end] - running[s.folios.row]).astype(np.int64)

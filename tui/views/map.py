@@ -171,10 +171,10 @@ def _mapcounts_of(s: Snapshot) -> Callable[[I64], U8]:
 
 def mappings_of_pages(s: Snapshot, rows: I64) -> I64:
     """How often each page is mapped by itself or with its whole folio, by the page tables."""
-    mapped = s.census.page_mappings[rows].astype(np.int64)
+    mapped = s.counts.page_mappings[rows].astype(np.int64)
     folio = s.folio_of_page[rows]
     if len(s.folios):
-        mapped += np.where(folio >= 0, s.census.entire[np.maximum(folio, 0)], 0)
+        mapped += np.where(folio >= 0, s.counts.entire[np.maximum(folio, 0)], 0)
     return mapped
 
 

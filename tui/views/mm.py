@@ -11,7 +11,7 @@ from inspector.columns import I64, U8, U64, AnyArray, Mask, Table
 from inspector.report.processes import perms
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.walk.names import vma_names
 from inspector.walk.rss import entry_pages
 from inspector.walk.smaps import VmaFigures, vma_figures
@@ -92,13 +92,13 @@ class VmaFolios(Table):
 
 def vma_folios(s: Snapshot, vma_rows: I64) -> VmaFolios:
     """Folios by VMA; only mappings that the rmap counts."""
-    m, census = s.mappings, s.census
+    m, counts = s.mappings, s.counts
     place = np.full(len(s.vmas) + 1, -1, np.int64)
     place[vma_rows] = np.arange(len(vma_rows))
     vma = place[m.vma_idx]
-    rows = np.flatnonzero((vma >= 0) & (census.sort == Sort.NORMAL))
+    rows = np.flatnonzero((vma >= 0) & (counts.entry_class == EntryClass.NORMAL))
     vma = vma[rows]
-    folio = s.folio_of_page[census.head_row[rows]].astype(np.int64)
+    folio = s.folio_of_page[counts.head_row[rows]].astype(np.int64)
     huge = m.level[rows] != Level.PTE
     pages = entry_pages(s.layout, m.level[rows]) * m.nr[rows].astype(np.int64)
     n = len(vma_rows)
@@ -141,7 +141,7 @@ class Entries(Table):
         pages: int64.
         level: uint8; `inspector.arch.base.Level`.
         kind: uint8; `inspector.arch.base.Kind`, LEAF for what is present.
-        sort: uint8; `inspector.walk.counts.Sort` of leaves.
+        sort: uint8; `inspector.walk.counts.EntryClass` of leaves.
         bits: uint16; `inspector.arch.base.Bit` of leaves.
         pfn: int64; first page frame, -1 when the entry names none.
         folio_pfn: int64; head of its folio, -1 when it has none.
@@ -166,16 +166,16 @@ class Entries(Table):
 
 def vma_entries(s: Snapshot, vma_row: int) -> Entries:
     """Everything that the page tables hold for one VMA."""
-    m, n, census = s.mappings, s.nonpresent, s.census
+    m, n, counts = s.mappings, s.nonpresent, s.counts
     rows, away = np.flatnonzero(m.vma_idx == vma_row), np.flatnonzero(n.vma_idx == vma_row)
-    head = census.head_row[rows].astype(np.int64)
+    head = counts.head_row[rows].astype(np.int64)
     safe = np.maximum(head, 0)
     folio = np.where(head >= 0, s.folio_of_page[safe], -1)
     none = np.full(len(away), -1, np.int64)
     some = np.maximum(folio, 0)
     order = np.where(folio >= 0, s.folios.order[some], 0) if len(s.folios) else np.zeros(len(rows), np.int64)
     total = np.where(folio >= 0, s.folio_totals[some], 0) if len(s.folios) else np.zeros(len(rows), np.int64)
-    mapped = np.where(folio >= 0, total, census.page_mappings[safe])
+    mapped = np.where(folio >= 0, total, counts.page_mappings[safe])
     swap = n.kind[away] == Kind.SWAP
     found = Entries(
         va=np.concatenate([m.va[rows], n.va[away]]),
@@ -184,8 +184,8 @@ def vma_entries(s: Snapshot, vma_row: int) -> Entries:
         ),
         level=np.concatenate([m.level[rows], n.level[away]]),
         kind=np.concatenate([np.full(len(rows), Kind.LEAF, np.uint8), n.kind[away]]),
-        sort=np.concatenate([census.sort[rows], np.zeros(len(away), np.uint8)]),
-        bits=np.concatenate([census.bits[rows], np.zeros(len(away), census.bits.dtype)]),
+        sort=np.concatenate([counts.entry_class[rows], np.zeros(len(away), np.uint8)]),
+        bits=np.concatenate([counts.bits[rows], np.zeros(len(away), counts.bits.dtype)]),
         pfn=np.concatenate([m.pfn[rows], n.pfn[away]]),
         folio_pfn=np.concatenate([np.where(head >= 0, s.pages.memmap.pfns_of_rows(safe), -1), none]),
         order=np.concatenate([np.where(head >= 0, order, -1), none]),

@@ -13,7 +13,7 @@ from inspector.report.mappings import bit_words, kind_words
 from inspector.report.processes import perms
 from inspector.snapshot import Snapshot
 from inspector.text import clean_bytes
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import VmaFigures
 from tui.places import FolioPlace, MmPlace, VmaPlace
@@ -179,7 +179,7 @@ def _slot(value: int) -> str:
 
 
 def _what(code: int) -> str:
-    kind, sort = Kind(code >> 8), Sort(code & 0xFF)
+    kind, sort = Kind(code >> 8), EntryClass(code & 0xFF)
     if kind is not Kind.LEAF:
         return kind_words(kind)
-    return "mapped" if sort is Sort.NORMAL else sort.name.lower().replace("_", " ")
+    return "mapped" if sort is EntryClass.NORMAL else sort.name.lower().replace("_", " ")

@@ -11,7 +11,7 @@ from inspector.arch.base import Kind, Level
 from inspector.columns import I64, U64, AnyArray, Mask
 from inspector.snapshot import Snapshot
 from inspector.text import size
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.walk.kinds import KINDS, kind_codes
 from inspector.walk.rss import entry_pages
 
@@ -86,11 +86,11 @@ def build_space(s: Snapshot, mm_idx: int, vma_rows: I64, names: tuple[str, ...])
     gap[1:] = start[1:] != end[:-1]
     m, n = s.mappings, s.nonpresent
     rows = np.flatnonzero(m.mm_idx == mm_idx)
-    head = np.maximum(s.census.head_row[rows], 0).astype(np.int64)
+    head = np.maximum(s.counts.head_row[rows], 0).astype(np.int64)
     kind = kind_codes(s.layout, s.pages, s.folios, s.folio_of_page, head).astype(np.int64)
     way = np.where(m.level[rows] != Level.PTE, HUGE, np.where(s.folio_of_page[head] >= 0, LARGE, SMALL))
-    sort = s.census.sort[rows]
-    way = np.where(sort == Sort.ZERO, ZERO, np.where(sort == Sort.NORMAL, way, SPECIAL))
+    sort = s.counts.entry_class[rows]
+    way = np.where(sort == EntryClass.ZERO, ZERO, np.where(sort == EntryClass.NORMAL, way, SPECIAL))
     away = np.flatnonzero(n.mm_idx == mm_idx)
     table = np.array([_OF_KIND.get(Kind(k), BAD) for k in range(len(Kind))], np.int64)
     key = np.concatenate([way * 256 + kind, table[n.kind[away]] * 256])

@@ -33,7 +33,7 @@ def writable(s: Snapshot) -> Mask:
 
     The bit is not looked at in entries that are present for the mm only (PROT_NONE, NUMA hints).
     """
-    bits = s.census.bits
+    bits = s.counts.bits
     out: Mask = (bits & Bit.WRITE) != 0
     # Only kernels that know shadow stacks keep the dirty bit of read-only entries elsewhere (bit 58).
     if getattr(s.layout.arch, "saved_dirty", False):

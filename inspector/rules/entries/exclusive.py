@@ -8,7 +8,7 @@ from inspector.columns import I64, AnyArray, Mask, expand_runs
 from inspector.rules.entries.entries import anon_pages, in_shared_vma, offending, writable
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.walk.rss import entry_pages
 from inspector.windows.grading import mm_in_flight
 
@@ -44,7 +44,7 @@ def page_mappers(s: Snapshot, rows: I64) -> tuple[I64, I64]:
     mark = np.zeros(n, np.bool_)
     mark[rows] = True
     before = np.concatenate([[0], np.cumsum(mark)])
-    normal = np.flatnonzero((s.census.sort == Sort.NORMAL) & m.counted)
+    normal = np.flatnonzero((s.counts.entry_class == EntryClass.NORMAL) & m.counted)
     first = s.pages.memmap.rows(m.pfn[normal])
     span = entry_pages(s.layout, m.level[normal]) * m.nr[normal]
     hits = before[np.minimum(first + span, n)] - before[first]
@@ -60,7 +60,7 @@ def _entire(s: Snapshot, rows: I64) -> I64:
     folio = s.folio_of_page[rows]
     if not len(s.folios):
         return np.zeros(len(rows), np.int64)
-    return np.where(folio >= 0, s.census.entire[np.maximum(folio, 0)], 0).astype(np.int64)
+    return np.where(folio >= 0, s.counts.entire[np.maximum(folio, 0)], 0).astype(np.int64)
 
 
 def _unreadable(s: Snapshot) -> tuple[int, str]:
@@ -86,7 +86,7 @@ def exclusive_page_mapped_twice(s: Snapshot) -> Violations:
     rows, head = rows[plain], head[plain]
     entire = _entire(s, rows)
     tail = (entire > 0) & (rows != head)
-    bad = np.flatnonzero((s.census.page_mappings[rows] + entire > 1) | tail)
+    bad = np.flatnonzero((s.counts.page_mappings[rows] + entire > 1) | tail)
     entries, mms = page_mappers(s, rows[bad])
     missing, why = _unreadable(s)
     return Violations(
@@ -113,7 +113,7 @@ def exclusive_page_in_several_mms(s: Snapshot) -> Violations:
     """
     rows, head = exclusive_pages(s)
     checked = len(rows)
-    rows = rows[(s.census.page_mappings[rows] + _entire(s, rows) > 1) & ~s.pages.is_ksm(head)]
+    rows = rows[(s.counts.page_mappings[rows] + _entire(s, rows) > 1) & ~s.pages.is_ksm(head)]
     _, mms = page_mappers(s, rows)
     bad = np.flatnonzero(mms > 1)
     missing, why = _unreadable(s)
@@ -150,7 +150,7 @@ def exclusive_ksm_page(s: Snapshot) -> Violations:
 
 def _unused(s: Snapshot, rows: I64) -> Mask:
     """Free pages, and others that keep something else in ``mapping``: pages that are not on the LRU's books."""
-    lru = s.layout.flags.test(s.pages.flags[rows], "lru") | (s.census.page_mappings[rows] > 0)
+    lru = s.layout.flags.test(s.pages.flags[rows], "lru") | (s.counts.page_mappings[rows] > 0)
     return (s.pages.refcount[rows] <= 0) | ~lru
 
 
@@ -169,7 +169,7 @@ def writable_entry_without_exclusive(s: Snapshot) -> Violations:
     """
     m = s.mappings
     anon = anon_pages(s)
-    rows = np.flatnonzero(writable(s) & (s.census.sort == Sort.NORMAL) & ~in_shared_vma(s))
+    rows = np.flatnonzero(writable(s) & (s.counts.entry_class == EntryClass.NORMAL) & ~in_shared_vma(s))
     found = offending(s, rows, anon & ~s.layout.flags.test(s.pages.flags, "anon_exclusive"))
     bad = found.rows
     missing, why = _unreadable(s)
@@ -205,10 +205,10 @@ def pinned_page_not_exclusive(s: Snapshot) -> Violations:
     Look further: folioscope folio PFN
     """
     pages, folios = s.pages, s.folios
-    mapped = (s.census.page_mappings > 0) & pages.readable & ~pages.is_tail
+    mapped = (s.counts.page_mappings > 0) & pages.readable & ~pages.is_tail
     mapped[folios.row] = False
     small = np.flatnonzero(mapped & (pages.refcount >= PIN_BIAS))
-    excess = pages.refcount[small] - s.census.page_mappings[small]
+    excess = pages.refcount[small] - s.counts.page_mappings[small]
     small = small[pages.is_anon(small) & ~pages.is_ksm(small) & (excess >= PIN_BIAS)]
     pinned = folios.readable & folios.is_anon & ~folios.is_ksm & (folios.pincount > 0) & (s.folio_totals > 0)
     big = np.flatnonzero(pinned)

@@ -124,8 +124,8 @@ def _entries_of(s: Snapshot, rows: I64, page: I64) -> I64:
     nr = np.bincount(own[level], minlength=len(s.pages))
     at = np.maximum(page, 0)
     folio = s.folio_of_page[at]
-    huge = np.where(folio >= 0, s.census.entire[np.maximum(folio, 0)], 0) if len(s.folios) else np.zeros(len(rows), int)
-    return nr[at] + s.census.page_mappings[at] + huge
+    huge = np.where(folio >= 0, s.counts.entire[np.maximum(folio, 0)], 0) if len(s.folios) else np.zeros(len(rows), int)
+    return nr[at] + s.counts.page_mappings[at] + huge
 
 
 @rule("migration-exclusive-mismatch", group="nonpresent", invariant="E3", rank=38)
@@ -238,7 +238,7 @@ def watched_bit_without_registration(s: Snapshot) -> Violations:
     Look further: folioscope va PID ADDRESS; folioscope vmas PID
     """
     m = s.mappings
-    rows = np.flatnonzero(((s.census.bits & Bit.UFFD_WP) != 0) & (m.vma_idx >= 0))
+    rows = np.flatnonzero(((s.counts.bits & Bit.UFFD_WP) != 0) & (m.vma_idx >= 0))
     flags = s.vmas.flags[m.vma_idx[rows]] if len(s.vmas) else np.zeros(len(rows), np.uint64)
     bad = np.flatnonzero((flags & np.uint64(_VM_UFFD_WP | _VM_UFFD_RWP | VM_HUGETLB)) == 0)
     at = rows[bad]

@@ -9,18 +9,18 @@ from inspector.columns import U64, AnyArray, Mask
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 
 
 def _entries(s: Snapshot, wrong: Mask, expected: str) -> Violations:
     """Violations of the mappings in ``wrong``, each naming what it points to."""
     m, pages = s.mappings, s.pages
     rows = np.flatnonzero(wrong)
-    head = np.maximum(s.census.head_row[rows], 0)
-    unreadable = int((s.census.sort == Sort.UNREADABLE).sum())
+    head = np.maximum(s.counts.head_row[rows], 0)
+    unreadable = int((s.counts.entry_class == EntryClass.UNREADABLE).sum())
     facts: dict[str, AnyArray] = {"entries": m.nr[rows]}
     observed = {
-        "target": np.array([Sort(x).name.lower() for x in s.census.sort[rows].tolist()], dtype=np.str_),
+        "target": np.array([EntryClass(x).name.lower() for x in s.counts.entry_class[rows].tolist()], dtype=np.str_),
         "page_type": s.page_type_names(head),
         "_refcount": pages.refcount[head],
     }
@@ -46,7 +46,7 @@ def entry_to_free_page(s: Snapshot) -> Violations:
     Silent when: the entry is special (VM_PFNMAP, DAX) or maps the zero page.
     Look further: folioscope page PFN; folioscope va PID ADDRESS
     """
-    return _entries(s, s.census.sort == Sort.FREE, "a page with a reference")
+    return _entries(s, s.counts.entry_class == EntryClass.FREE, "a page with a reference")
 
 
 @rule("entry-to-typed-page", group="targets", invariant="R2", rank=2)
@@ -60,7 +60,7 @@ def entry_to_typed_page(s: Snapshot) -> Violations:
     Silent when: the entry is special (VM_PFNMAP, DAX).
     Look further: folioscope page PFN; folioscope va PID ADDRESS
     """
-    return _entries(s, s.census.sort == Sort.TYPED, "a page without type, or hugetlb")
+    return _entries(s, s.counts.entry_class == EntryClass.TYPED, "a page without type, or hugetlb")
 
 
 @rule("entry-without-page", group="targets", invariant="R2", rank=3)
@@ -73,8 +73,8 @@ def entry_without_page(s: Snapshot) -> Violations:
     Silent when: the VMA is VM_PFNMAP and the entry is huge (kernels before 6.12 mark only PTEs as special).
     Look further: folioscope va PID ADDRESS
     """
-    broken = (s.census.sort == Sort.BROKEN) & (s.mappings.level == Level.PTE)
-    return _entries(s, (s.census.sort == Sort.NO_PAGE) | broken, "a page with a struct page")
+    broken = (s.counts.entry_class == EntryClass.BROKEN) & (s.mappings.level == Level.PTE)
+    return _entries(s, (s.counts.entry_class == EntryClass.NO_PAGE) | broken, "a page with a struct page")
 
 
 @rule("huge-entry-misfit", group="targets", invariant="I3", rank=4)
@@ -87,7 +87,7 @@ def huge_entry_misfit(s: Snapshot) -> Violations:
     Silent when: the entry is special, or maps the huge zero folio.
     Look further: folioscope folio PFN; folioscope va PID ADDRESS
     """
-    broken = (s.census.sort == Sort.BROKEN) & (s.mappings.level != Level.PTE)
+    broken = (s.counts.entry_class == EntryClass.BROKEN) & (s.mappings.level != Level.PTE)
     return _entries(s, broken, "the head of a folio of the entry's size")
 
 
@@ -105,9 +105,11 @@ def special_entry_in_ordinary_vma(s: Snapshot) -> Violations:
     Look further: folioscope va PID ADDRESS
     """
     m, vmas = s.mappings, s.vmas
-    bits = s.census.bits
+    bits = s.counts.bits
     rows = np.flatnonzero(
-        (s.census.sort == Sort.SPECIAL) & ((bits & (Bit.SPECIAL | Bit.DEVMAP)) == Bit.SPECIAL) & (m.vma_idx >= 0)
+        (s.counts.entry_class == EntryClass.SPECIAL)
+        & ((bits & (Bit.SPECIAL | Bit.DEVMAP)) == Bit.SPECIAL)
+        & (m.vma_idx >= 0)
     )
     vma = m.vma_idx[rows]
     ordinary = (vmas.flags[vma] & np.uint64(VM_PFNMAP | VM_MIXEDMAP)) == 0
@@ -139,8 +141,8 @@ def entry_to_reserved_page(s: Snapshot) -> Violations:
     Look further: folioscope va PID ADDRESS
     """
     m, pages, vmas = s.mappings, s.pages, s.vmas
-    reserved = s.layout.flags.test(pages.flags[np.maximum(s.census.head_row, 0)], "reserved")
-    reserved &= (s.census.sort == Sort.NORMAL) & (m.vma_idx >= 0)
+    reserved = s.layout.flags.test(pages.flags[np.maximum(s.counts.head_row, 0)], "reserved")
+    reserved &= (s.counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0)
     rows = np.flatnonzero(reserved)
     vma = m.vma_idx[rows]
     ordinary = (vmas.ops[vma] == 0) & ((vmas.flags[vma] & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_IO)) == 0)

@@ -10,7 +10,7 @@ from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP, VM_WRITE
 from inspector.rules.entries.entries import anon_pages, file_pages, in_shared_vma, offending, vma_has, writable
 from inspector.rules.registry import Keys, Violations, rule
 from inspector.snapshot import Snapshot
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.windows.grading import mm_in_flight
 
 _VM_UFFD_WP = 1 << 12
@@ -62,7 +62,7 @@ def anon_page_in_shared_vma(s: Snapshot) -> Violations:
     Silent when: VM_SHARED is not set (private mappings hold copies); VM_PFNMAP memory, which has no pages.
     Look further: folioscope va PID ADDRESS
     """
-    rows = np.flatnonzero(in_shared_vma(s) & (s.census.sort == Sort.NORMAL))
+    rows = np.flatnonzero(in_shared_vma(s) & (s.counts.entry_class == EntryClass.NORMAL))
     found = offending(s, rows, anon_pages(s))
     claims = (("folio", found.first_head(s)), ("vma", s.mappings.vma_idx[found.rows]))
     return _entries(s, found.rows, int(s.mappings.nr[rows].sum()), "a page of the file", claims)
@@ -79,7 +79,7 @@ def writable_private_file_page(s: Snapshot) -> Violations:
            cache (vDSO, driver buffers).
     Look further: folioscope va PID ADDRESS; folioscope page PFN
     """
-    private = (s.census.sort == Sort.NORMAL) & (s.mappings.vma_idx >= 0) & ~in_shared_vma(s)
+    private = (s.counts.entry_class == EntryClass.NORMAL) & (s.mappings.vma_idx >= 0) & ~in_shared_vma(s)
     for flag in (VM_MIXEDMAP, VM_PFNMAP, VM_IO):
         private &= ~vma_has(s, flag)
     file = file_pages(s)
@@ -99,8 +99,8 @@ def writable_watched_entry(s: Snapshot) -> Violations:
     Silent when: the VMA is not registered any more: hugetlb entries then keep the bit until they are unmapped.
     Look further: folioscope va PID ADDRESS
     """
-    watched = (s.census.bits & Bit.UFFD_WP) != 0
-    checked = watched & vma_has(s, _VM_UFFD_WP) & (s.census.sort != Sort.SPECIAL)
+    watched = (s.counts.bits & Bit.UFFD_WP) != 0
+    checked = watched & vma_has(s, _VM_UFFD_WP) & (s.counts.entry_class != EntryClass.SPECIAL)
     rows = np.flatnonzero(checked & writable(s))
     return _entries(s, rows, int(s.mappings.nr[checked].sum()), "read-only, as it is watched")
 
@@ -115,6 +115,6 @@ def zero_page_writable(s: Snapshot) -> Violations:
     Silent when: never.
     Look further: folioscope va PID ADDRESS
     """
-    checked = s.census.sort == Sort.ZERO
+    checked = s.counts.entry_class == EntryClass.ZERO
     rows = np.flatnonzero(checked & writable(s))
     return _entries(s, rows, int(s.mappings.nr[checked].sum()), "read-only")

@@ -38,8 +38,8 @@ def compare_folios(s: Snapshot, name: str, stored: AnyArray, expected: AnyArray)
         unchecked,
         why,
         {
-            "entire_mappings": s.census.entire[rows],
-            "pte_mappings": (s.expected.total[rows] - s.census.entire[rows]) if s.expected else rows * 0,
+            "entire_mappings": s.counts.entire[rows],
+            "pte_mappings": (s.expected.total[rows] - s.counts.entire[rows]) if s.expected else rows * 0,
         },
         # Only a count that is too high can be work in flight: see rules/windows.py.
         transient=(stored > expected)[rows] & count_in_flight(s, s.folios.row[rows]),

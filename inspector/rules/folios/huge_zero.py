@@ -8,7 +8,7 @@ from inspector.arch.base import Level
 from inspector.columns import I64
 from inspector.rules.registry import Violations, nothing, rule
 from inspector.snapshot import Snapshot
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 
 _NO_FOLIO = "this kernel's huge zero folio cannot be found"
 
@@ -58,7 +58,7 @@ def huge_zero_references_low(s: Snapshot) -> Violations:
     Look further: folioscope rules huge-zero-pfn-mismatch
     """
     count = s.layout.variable("huge_zero_refcount", size=4)
-    zero = (s.census.sort == Sort.ZERO) & (s.mappings.level == Level.PMD)
+    zero = (s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PMD)
     mms: I64 = np.unique(s.mappings.mm_idx[zero]).astype(np.int64)
     if not len(mms):
         return nothing("mm", 0)

@@ -22,7 +22,7 @@ def keeps_mapcount(s: Snapshot) -> Mask:
     # Before 6.10 zsmalloc keeps the first object's offset in this word of its movable pages (mm/zsmalloc.c,
     # set_first_obj_offset()); they are told by the mapping tag and never mapped to user space.
     own_word = (pages.mapping[head] & np.uint64(MAPPING_TAGS)) == MAPPING_MOVABLE
-    return ok & ~(own_word & (s.census.page_mappings == 0))
+    return ok & ~(own_word & (s.counts.page_mappings == 0))
 
 
 def _compare(s: Snapshot, wrong: Mask, *, bounded: bool) -> Violations:
@@ -50,7 +50,7 @@ def _compare(s: Snapshot, wrong: Mask, *, bounded: bool) -> Violations:
         int(checkable.sum()),
         unchecked,
         why,
-        {"mappings": s.census.page_mappings[rows]},
+        {"mappings": s.counts.page_mappings[rows]},
         # Only a count that is too high can be work in flight: see rules/windows.py.
         transient=count_in_flight(s, s.pages.head_row[rows]) if bounded else None,
     )

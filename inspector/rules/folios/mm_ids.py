@@ -49,7 +49,7 @@ def _found(s: Snapshot, bad: Mask, *, needs_tables: bool) -> Violations:
         int(able.sum()),
         unchecked,
         why,
-        {"mms": s.census.nr_mms[rows], "mappings": s.folio_totals[rows]},
+        {"mms": s.counts.nr_mms[rows], "mappings": s.folio_totals[rows]},
         # Slots that are too high can be work in flight, like the counts they go with.
         transient=count_in_flight(s, s.folios.row[rows]) if needs_tables else None,
     )
@@ -58,10 +58,10 @@ def _found(s: Snapshot, bad: Mask, *, needs_tables: bool) -> Violations:
 def _mapped_by(s: Snapshot, ids: U64) -> I64:
     """Mappings of each folio by the mm of the given id; 0 when no mm has it."""
     out = np.zeros(len(ids), np.int64)
-    census = s.census
-    pair_id = s.mms.mm_id[census.pair_mm].astype(np.uint64)
-    same = pair_id == ids[census.pair_folio]
-    np.add.at(out, census.pair_folio[same], census.pair_count[same])
+    counts = s.counts
+    pair_id = s.mms.mm_id[counts.pair_mm].astype(np.uint64)
+    same = pair_id == ids[counts.pair_folio]
+    np.add.at(out, counts.pair_folio[same], counts.pair_count[same])
     return out
 
 
@@ -106,7 +106,7 @@ def mm_id_unshared_but_shared(s: Snapshot) -> Violations:
     Silent when: at most one process maps the folio.
     Look further: folioscope folio PFN
     """
-    return _found(s, mm_ids.unshared_but_shared(_slots(s), s.census.nr_mms), needs_tables=False)
+    return _found(s, mm_ids.unshared_but_shared(_slots(s), s.counts.nr_mms), needs_tables=False)
 
 
 @rule("mm-id-not-empty", group="mm-ids", invariant="I16", rank=62, schemes=_SCHEMES)

@@ -9,7 +9,7 @@ from inspector.columns import I64
 from inspector.model.scheme import Scheme
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.walk.swap_view import find_slot
 
 
@@ -87,10 +87,10 @@ def hugetlb_mapped_by_stranger(s: Snapshot) -> Violations:
     Silent when: the entry is special or maps nothing that is counted.
     Look further: folioscope va PID ADDRESS
     """
-    m, vmas, census = s.mappings, s.vmas, s.census
-    good = (census.sort == Sort.NORMAL) & (m.vma_idx >= 0)
+    m, vmas, counts = s.mappings, s.vmas, s.counts
+    good = (counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0)
     is_vma = vmas.is_hugetlb[np.maximum(m.vma_idx, 0)] if len(vmas) else np.zeros(len(m), np.bool_)
-    folio = s.folio_of_page[np.maximum(census.head_row, 0)]
+    folio = s.folio_of_page[np.maximum(counts.head_row, 0)]
     is_folio = (folio >= 0) & s.folios.is_hugetlb[np.maximum(folio, 0)] if len(s.folios) else np.zeros(len(m), np.bool_)
     rows = np.flatnonzero(good & ((is_vma != is_folio) | (is_folio & (m.level == Level.PTE))))
     return Violations(

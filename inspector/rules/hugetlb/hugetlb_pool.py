@@ -11,7 +11,7 @@ from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of
 from inspector.tables.hugetlb import OFF_LIST, ON_FREE
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.walk.rss import entry_pages
 from inspector.windows.grading import mm_in_flight
 
@@ -101,7 +101,7 @@ def hugetlb_free_folio_in_use(s: Snapshot) -> Violations:
     listed = pool.where != OFF_LIST
     rows = pool.folio_idx[listed].astype(np.int64)
     free = pool.where[listed] == ON_FREE
-    refs, entire = s.pages.refcount[folios.row[rows]], s.census.entire[rows]
+    refs, entire = s.pages.refcount[folios.row[rows]], s.counts.entire[rows]
     subpool = pool.subpool[listed]
     misfit = np.zeros(len(rows), np.bool_)
     if len(hstates):
@@ -268,7 +268,9 @@ def _usage(s: Snapshot) -> I64:
     if not len(s.vmas):
         return out.astype(np.int64)
     huge, m, n = s.vmas.is_hugetlb, s.mappings, s.nonpresent
-    rows = np.flatnonzero((m.vma_idx >= 0) & huge[np.maximum(m.vma_idx, 0)] & (s.census.sort == Sort.NORMAL))
+    rows = np.flatnonzero(
+        (m.vma_idx >= 0) & huge[np.maximum(m.vma_idx, 0)] & (s.counts.entry_class == EntryClass.NORMAL)
+    )
     out += np.bincount(m.mm_idx[rows], weights=entry_pages(s.layout, m.level[rows]) * m.nr[rows], minlength=len(out))
     moving = np.isin(n.kind, np.array(MIGRATION_KINDS, np.uint8)) & (n.vma_idx >= 0)
     rows = np.flatnonzero(moving & huge[np.maximum(n.vma_idx, 0)])

@@ -10,7 +10,7 @@ from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.registry import Violations, nothing, rule
 from inspector.snapshot import Snapshot
 from inspector.tables.ksm import CHAIN, DUP
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.windows.grading import mm_in_flight
 
 
@@ -293,8 +293,8 @@ def ksm_zero_pages_mismatch(s: Snapshot) -> Violations:
     Look further: folioscope vmas PID
     """
     stored, mms = s.ksm.mms, s.mms
-    m, census = s.mappings, s.census
-    zero = (census.sort == Sort.ZERO) & (m.level == Level.PTE) & ((census.bits & Bit.DIRTY) != 0)
+    m, counts = s.mappings, s.counts
+    zero = (counts.entry_class == EntryClass.ZERO) & (m.level == Level.PTE) & ((counts.bits & Bit.DIRTY) != 0)
     rebuilt = np.bincount(m.mm_idx[zero], weights=m.nr[zero], minlength=len(mms)).astype(np.int64)
     has = s.layout.struct("struct mm_struct").has("ksm_zero_pages")
     able = stored.readable & s.mm_tables_complete & (mms.users > 0) & has

@@ -9,7 +9,7 @@ from inspector.columns import I32, I64, Mask
 from inspector.rules.registry import Violations, nothing, rule
 from inspector.rules.rmap.anon_vmas_map import in_anonymous_vma
 from inspector.snapshot import Snapshot
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 from inspector.walk.deposits import SOUND, STATES, UNREAD, keeps_rings
 from inspector.windows.grading import mm_in_flight
 from inspector.windows.swap import tables_locked
@@ -29,9 +29,9 @@ def deposits_due(s: Snapshot) -> tuple[Mask, Mask]:
     """
     m, n, vmas, folios = s.mappings, s.nonpresent, s.vmas, s.folios
     huge = m.level == Level.PMD
-    folio = s.folio_of_page[np.maximum(s.census.head_row, 0)]
-    zero = huge & (s.census.sort == Sort.ZERO) & ~_of_files(s, m.vma_idx)
-    own = huge & (s.census.sort == Sort.NORMAL) & (folio >= 0)
+    folio = s.folio_of_page[np.maximum(s.counts.head_row, 0)]
+    zero = huge & (s.counts.entry_class == EntryClass.ZERO) & ~_of_files(s, m.vma_idx)
+    own = huge & (s.counts.entry_class == EntryClass.NORMAL) & (folio >= 0)
     if len(folios):
         anon = folios.is_anon[np.maximum(folio, 0)] | in_anonymous_vma(s)
         own &= ~folios.is_hugetlb[np.maximum(folio, 0)] & anon

@@ -19,8 +19,8 @@ _NO_PAGES = "struct pages are missing"
 def _mapped(s: Snapshot) -> Mask:
     """Pages that a leaf maps, under a huge leaf all of them; by page row."""
     folio = s.folio_of_page
-    entire = (s.census.entire > 0)[np.maximum(folio, 0)] & (folio >= 0) if len(s.folios) else folio >= 0
-    return ((s.census.page_mappings > 0) | entire) & s.pages.readable
+    entire = (s.counts.entire > 0)[np.maximum(folio, 0)] & (folio >= 0) if len(s.folios) else folio >= 0
+    return ((s.counts.page_mappings > 0) | entire) & s.pages.readable
 
 
 def _missing(s: Snapshot) -> tuple[int, str]:
@@ -49,7 +49,7 @@ def poisoned_page_mapped(s: Snapshot) -> Violations:
     return Violations(
         "page",
         rows,
-        {"hwpoison": np.ones(len(rows), np.bool_), "mappings": s.census.page_mappings[rows]},
+        {"hwpoison": np.ones(len(rows), np.bool_), "mappings": s.counts.page_mappings[rows]},
         {"hwpoison": np.zeros(len(rows), np.bool_)},
         int(poisoned.sum()),
         missing,

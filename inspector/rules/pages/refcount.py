@@ -40,7 +40,7 @@ def refcount_below_mappings(s: Snapshot) -> Violations:
     small = head.copy()
     small[folios.row] = False
     rows = np.flatnonzero(small)
-    mapped = s.census.page_mappings[rows].astype(np.int64)
+    mapped = s.counts.page_mappings[rows].astype(np.int64)
     cache, private = cache_and_private(s, rows, np.ones(len(rows), np.int64), np.zeros(len(rows), np.bool_))
     able = folios.readable & (head[folios.row] | (folios.is_hugetlb & (pages.refcount[folios.row] > 0)))
     big = np.flatnonzero(able)

@@ -9,7 +9,7 @@ from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
 from inspector.rules.entries.entries import offending
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
-from inspector.walk.counts import Sort
+from inspector.walk.counts import EntryClass
 
 
 def in_anonymous_vma(s: Snapshot) -> Mask:
@@ -42,7 +42,7 @@ def page_not_anonymous(s: Snapshot) -> Violations:
     Look further: folioscope explain PFN; folioscope va PID ADDRESS
     """
     m, pages = s.mappings, s.pages
-    able = np.flatnonzero(in_anonymous_vma(s) & (s.census.sort == Sort.NORMAL))
+    able = np.flatnonzero(in_anonymous_vma(s) & (s.counts.entry_class == EntryClass.NORMAL))
     head = np.maximum(pages.head_row, 0)
     other = ((pages.mapping & np.uint64(1)) == 0)[head] & pages.readable[head] & (pages.type_ == 0)[head]
     found = offending(s, able, other)
