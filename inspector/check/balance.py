@@ -110,11 +110,11 @@ def _bad_entries(s: Snapshot, causes: list[Cause]) -> tuple[I64, dict[int, Cause
         if cause.violations.subject == "mapping":
             for row in _rows([cause]).tolist():
                 of_mm.setdefault(int(m.mm_idx[row]), cause)
-            if cause.rule.slug == "special-entry-in-ordinary-vma":
+            if cause.rule.slug == "special-entry-unexpected":
                 # The page was counted before the entry was marked.
                 rows = cause.violations.rows[cause.rows]
                 np.add.at(pages, m.mm_idx[rows], m.nr[rows] * entry_pages(s.layout, m.level[rows]))
-        elif cause.rule.slug == "nonpresent-target-free":
+        elif cause.rule.slug == "nonpresent-target-invalid":
             # What such an entry stands for was counted by the kind of a folio that it no longer names.
             rows = cause.violations.rows[cause.rows]
             np.add.at(pages, n.mm_idx[rows], entry_pages(s.layout, n.level[rows]).astype(np.float64))
@@ -128,7 +128,7 @@ def _changed_kind(s: Snapshot, causes: list[Cause]) -> tuple[dict[int, int], dic
     pages: dict[int, int] = {}
     of_mm: dict[int, Cause] = {}
     m = s.mappings
-    for cause in _of_rule(causes, "page-not-anonymous"):
+    for cause in _of_rule(causes, "anon-folio-mapping-invalid"):
         counts = cause.violations.facts["pages"][cause.rows].tolist()
         rows = cause.violations.rows[cause.rows].tolist()
         for row, nr in dict(zip(rows, counts, strict=True)).items():
@@ -165,7 +165,7 @@ def _balance_page_tables(s: Snapshot, causes: list[Cause], of_folio: dict[int, C
 
 def _balance_lost_tables(s: Snapshot, causes: list[Cause]) -> None:
     """Tables that hang nowhere are those that a ring of deposited tables lost, or that an mm still counts."""
-    lost = [c for c in _of_rule(causes, "page-table-orphaned") if not c.violations.facts["in_flight"][c.rows[0]]]
+    lost = [c for c in _of_rule(causes, "page-table-unreachable") if not c.violations.facts["in_flight"][c.rows[0]]]
     if not lost:
         return
     tables = sum(1 + int(c.violations.facts["tables_below"][row]) for c in lost for row in c.rows)
@@ -176,7 +176,7 @@ def _balance_lost_tables(s: Snapshot, causes: list[Cause]) -> None:
     if rings and most <= tables <= most + sum(int(c.violations.facts["due"][c.rows].sum()) for c in damaged):
         for cause in lost:
             causes.remove(cause)
-            rings[0].add("page-table-orphaned")
+            rings[0].add("page-table-unreachable")
         return
     counted = _of_rule(causes, "pgtables-bytes-mismatch")
     rows = _rows(counted)

@@ -10,36 +10,43 @@ from inspector.snapshot import Snapshot
 from inspector.text import counted
 
 _COUNTS = frozenset(
-    ("mapcount-too-low", "mapcount-too-high", "mapcount-without-mapping", "entire-mapcount-mismatch")
+    ("mapcount-too-low", "mapcount-too-high", "mapcount-mapping-missing", "entire-mapcount-mismatch")
     + ("large-mapcount-mismatch", "nr-pages-mapped-mismatch")
 )
 _RMAP = {
     "anon-index-mismatch": "the folio's index is not that of the address",
     "anon-root-mismatch": "folio and VMA belong to different families of anon_vmas",
     "anon-vma-unreachable": "the anon_vma that the folio names does not lead to the VMA",
-    "anon-vma-chain-broken": "the VMA's chains do not lead to its anon_vma",
-    "avc-half-linked": "a chain between VMA and anon_vma is linked on one side only",
+    "anon-vma-chain-damaged": "the VMA's chains do not lead to its anon_vma",
+    "avc-link-missing": "a chain between VMA and anon_vma is linked on one side only",
     "file-index-mismatch": "the folio's index is not that of the place in the VMA",
     "file-mapping-mismatch": "the folio names another file than the VMA, or none",
     "ksm-mapping-unreachable": "no rmap_item of the stable node leads to the entry",
-    "vma-not-in-i-mmap": "the file's tree of VMAs does not hold the VMA",
-    "vma-offset-shifted": "all indexes in the VMA are off by the same distance",
-    "vma-without-anon-vma": "the VMA has no anon_vma",
+    "i-mmap-vma-missing": "the file's tree of VMAs does not hold the VMA",
+    "vma-pgoff-mismatch": "all indexes in the VMA are off by the same distance",
+    "vma-anon-vma-missing": "the VMA has no anon_vma",
 }
 _KIND = {
-    "anon-page-in-shared-vma": "an anonymous page is mapped where only pages of the file may be",
-    "writable-private-file-page": "a page of the page cache can be written through a private mapping",
+    "shared-vma-anon-page-unexpected": "an anonymous page is mapped where only pages of the file may be",
+    "private-file-page-write-bit-unexpected": "a page of the page cache can be written through a private mapping",
 }
 _COW = {
-    "exclusive-page-in-several-mms": "the page is marked as one process's own, but several map it: writes by one are "
+    "exclusive-page-mm-count-high": "the page is marked as one process's own, but several map it: writes by one are "
     "not copied, so that the others see them",
-    "exclusive-page-mapped-twice": "the page is marked as mapped once, but more entries map it: writes are not copied",
-    "exclusive-swap-entry-shared": "the slot is marked as one process's own, but others refer to it: each would get "
+    "exclusive-page-mapcount-high": "the page is marked as mapped once, but more entries map it: writes are not copied",
+    "exclusive-swap-entry-sharing-unexpected": "the slot is marked as one process's own, but others refer to it: each would get "
     "the page back as its own",
-    "writable-entry-without-exclusive": "an entry allows writing to a page that may be shared: no fault comes to copy "
+    "writable-page-exclusive-missing": "an entry allows writing to a page that may be shared: no fault comes to copy "
     "it first",
 }
-_FREED = frozenset(("free-page-in-use", "cpu-free-page-in-use", "free-page-with-count", "free-folio-with-pins"))
+_FREED = frozenset(
+    (
+        "free-page-state-unexpected",
+        "cpu-free-page-state-unexpected",
+        "free-page-mapcount-unexpected",
+        "free-folio-pincount-unexpected",
+    )
+)
 
 
 def diagnose(s: Snapshot, finding: Finding) -> Diagnosis | None:
@@ -56,11 +63,11 @@ def diagnose(s: Snapshot, finding: Finding) -> Diagnosis | None:
         )
     if slug in _COW:
         return Diagnosis("COW break", [_COW[slug]])
-    if slug == "entry-to-free-page":
+    if slug == "free-page-mapping-unexpected":
         return _early_free(finding)
     if slug in _FREED:
         return _freed(s, finding)
-    if slug == "refcount-below-mappings":
+    if slug == "refcount-low":
         return _reference_lost(finding)
     return _of_counts(s, finding) if slug in _COUNTS else None
 
@@ -93,7 +100,7 @@ def _freed(s: Snapshot, finding: Finding) -> Diagnosis | None:
     at = _row(s, finding)
     if at < 0:
         return None
-    if finding.rule == "cpu-free-page-in-use" and finding.evidence.facts.get("type") == "buddy":
+    if finding.rule == "cpu-free-page-state-unexpected" and finding.evidence.facts.get("type") == "buddy":
         return Diagnosis(
             "double free",
             ["the page is on a CPU's list of free pages", "it is the first of a free block of the buddy allocator too"],

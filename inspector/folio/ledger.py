@@ -167,7 +167,7 @@ def _pincount(s: Snapshot, f: OneFolio) -> Line:
 
 
 STRICT = ("pte", "huge", "page_cache", "swap_cache", "private")
-"""Terms without which no folio can do: the lower bound of rule refcount-below-mappings."""
+"""Terms without which no folio can do: the lower bound of rule refcount-low."""
 
 
 def _refcount(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> Line:

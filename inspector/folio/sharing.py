@@ -53,7 +53,7 @@ def sharing(s: Snapshot, f: OneFolio) -> list[Sharing]:
     """The pages of an anonymous folio by PG_anon_exclusive; none for other folios, which have no such flag.
 
     While a huge entry maps the folio, the head's flag speaks for all pages (include/linux/page-flags.h). KSM pages
-    are never exclusive. Rules `exclusive-page-mapped-twice` and `writable-entry-without-exclusive` say why.
+    are never exclusive. Rules `exclusive-page-mapcount-high` and `writable-page-exclusive-missing` say why.
     """
     if not f.is_anon:
         return []

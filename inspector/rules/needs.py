@@ -44,7 +44,7 @@ _OF_GROUP: dict[str, tuple[str, ...]] = {
 _OF_RULE: dict[str, tuple[str, ...]] = {
     "deposited-tables-mismatch": (*_VMAS, "struct pages"),
     "pgtables-bytes-mismatch": (*_VMAS, "struct pages"),
-    "table-shared-wrongly": _VMAS,
+    "page-table-sharing-unexpected": _VMAS,
 }
 
 

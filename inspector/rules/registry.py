@@ -103,6 +103,7 @@ class Rule:
         schemes: Accounting schemes it applies to; None for all, an unknown one included.
         rank: Causes have lower ranks than their consequences: of several rules that one folio breaks, the
             lowest rank gives the finding and the others are named in it.
+        was: Its slug before it was renamed, which selects it still; "" for none.
     """
 
     slug: str
@@ -113,6 +114,7 @@ class Rule:
     exactness: Exactness
     schemes: frozenset[Scheme] | None
     rank: int
+    was: str = ""
 
     @property
     def title(self) -> str:
@@ -147,12 +149,13 @@ def rule(  # noqa: PLR0913  (keywords that read as the declaration of a rule)
     severity: Severity = "fail",
     exactness: Exactness = "exact",
     schemes: Iterable[Scheme] | None = None,
+    was: str = "",
 ) -> Callable[[RuleFunction], RuleFunction]:
     """Declare a rule; the function's docstring is its manual page."""
 
     def declare(function: RuleFunction) -> RuleFunction:
         wanted = None if schemes is None else frozenset(schemes)
-        _RULES[slug] = Rule(slug, function, group, invariant, severity, exactness, wanted, rank)
+        _RULES[slug] = Rule(slug, function, group, invariant, severity, exactness, wanted, rank, was)
         return function
 
     return declare
@@ -171,6 +174,9 @@ def find_rule(slug: str) -> Rule:
     """
     if slug in _RULES:
         return _RULES[slug]
+    for renamed in _RULES.values():
+        if slug == renamed.was:
+            return renamed
     import difflib  # noqa: PLC0415  (only to help after a mistake)
 
     near = difflib.get_close_matches(slug, _RULES, 3, 0.4)
@@ -188,6 +194,5 @@ def select_rules(slugs: Iterable[str]) -> list[Rule]:
     if not wanted:
         return all_rules()
     groups = {r.group for r in _RULES.values()}
-    for name in wanted - groups:
-        find_rule(name)
+    wanted = {name if name in groups else find_rule(name).slug for name in wanted}
     return [r for r in all_rules() if r.slug in wanted or r.group in wanted]

@@ -60,7 +60,7 @@ def test_rules_are_chosen_by_slug_and_group(run: Run, damaged: str) -> None:
     assert {c["rule"] for c in report["coverage"]["rules"]} == {
         "mapcount-too-low",
         "mapcount-too-high",
-        "mapcount-without-mapping",
+        "mapcount-mapping-missing",
         "rss-mismatch",
     }
     assert report["exit_code"] == 1

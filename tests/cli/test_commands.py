@@ -198,9 +198,9 @@ def test_rules(run: Run) -> None:
             assert f"\n{heading}\n" in page.out
     kernels = {r["rule"]: r["kernels"] for r in listed}
     assert kernels["large-mapcount-mismatch"] == "6.10+"
-    assert kernels["mm-id-not-empty"] == "6.15+"
+    assert kernels["mm-id-slot-unexpected"] == "6.15+"
     assert kernels["mapcount-too-low"] == "all with page counts"
-    assert kernels["tail-without-head"] == "all"
+    assert kernels["tail-head-invalid"] == "all"
 
 
 def test_manual(run: Run) -> None:

@@ -44,7 +44,7 @@ def cache_slot_emptied(s: Snapshot) -> Planted:
 @fault
 def cache_slot_leads_out_of_memory(s: Snapshot) -> Planted:
     at, _ = slot_address(s, int(idle_entries(s, SHMEM)[0]))
-    return Planted((put(s, at, s.layout.memory.direct_map_base + 0x1000),), ("cache-tree-broken",), None)
+    return Planted((put(s, at, s.layout.memory.direct_map_base + 0x1000),), ("cache-tree-damaged",), None)
 
 
 @fault
@@ -52,7 +52,7 @@ def cache_tree_in_a_circle(s: Snapshot) -> Planted:
     at, node = slot_address(s, int(idle_entries(s, SHMEM)[0]))
     shift = s.layout.struct("struct xa_node").field("shift")
     patches = put(s, node + shift.offset, 6, 1), put(s, at, node | 2)
-    return Planted(patches, ("cache-tree-broken",), None)
+    return Planted(patches, ("cache-tree-damaged",), None)
 
 
 @fault
@@ -110,14 +110,14 @@ def mapped_beyond_the_end_of_its_file(s: Snapshot) -> Planted:
     space = int(s.pages.mapping[head[row]])
     host = word(s, space + s.layout.struct("struct address_space").field("host").offset)
     size = s.layout.struct("struct inode").field("i_size")
-    return Planted((put(s, host + size.offset, 4096),), ("mapped-beyond-file-end",), None, "warn")
+    return Planted((put(s, host + size.offset, 4096),), ("file-index-high",), None, "warn")
 
 
 @fault
 def reference_of_a_cached_folio_lost(s: Snapshot) -> Planted:
     pfn = int(s.files.entries.pfn[idle_entries(s, FILE)[0]])
     patch = add(s, page_word(s, pfn, "_refcount.counter", "_refcount"), -1, 4)
-    return Planted((patch,), ("cache-entry-mismatch", "refcount-below-mappings"), pfn)
+    return Planted((patch,), ("cache-entry-mismatch", "refcount-low"), pfn)
 
 
 @fault
@@ -128,7 +128,7 @@ def reference_of_a_large_cached_folio_lost(s: Snapshot) -> Planted:
     refs = s.layout.struct("struct page").field("_refcount.counter", "_refcount")
     least = int(s.folio_totals[folio]) + int(f.nr_pages[folio])
     patch = put(s, folio_at(s, folio, refs), least - 1, 4)
-    return Planted((patch,), ("refcount-below-mappings",), int(f.pfn[folio]))
+    return Planted((patch,), ("refcount-low",), int(f.pfn[folio]))
 
 
 @fault
@@ -136,4 +136,4 @@ def pins_above_references(s: Snapshot) -> Planted:
     folio = pick(pmd_mapped(s, anon=True), "a PMD-mapped THP", 2)
     field = head_field(s, "_pincount.counter", tail=("compound_pincount.counter",))
     patch = add(s, folio_at(s, folio, field), 5, 4)
-    return Planted((patch,), ("pincount-above-references",), int(s.folios.pfn[folio]))
+    return Planted((patch,), ("pincount-high",), int(s.folios.pfn[folio]))

@@ -67,7 +67,7 @@ def second_byte_of_a_mapcount_set(s: Snapshot) -> Planted:
 def top_byte_of_a_mapcount_made_a_page_type(s: Snapshot) -> Planted:
     """0xf5 is the slab type where types are bytes; in older kernels it reads as a large negative count."""
     row = pick(small_anon(s, 1), "a private page", 7)
-    rules = ("entry-to-typed-page", "mapcount-too-low")
+    rules = ("typed-page-mapping-unexpected", "mapcount-too-low")
     return Planted((put(s, mapcount_at(s, row) + 3, 0xF5, 1),), rules, pfn_of(s, row))
 
 
@@ -75,7 +75,7 @@ def top_byte_of_a_mapcount_made_a_page_type(s: Snapshot) -> Planted:
 def mapcount_of_a_thp_subpage_raised(s: Snapshot) -> Planted:
     folio = pick(pte_mapped_thp(s), "a PTE-mapped THP")
     row = int(s.folios.row[folio]) + 1
-    rules = ("mapcount-too-high", "mapcount-without-mapping")
+    rules = ("mapcount-too-high", "mapcount-mapping-missing")
     return Planted((add(s, mapcount_at(s, row), 1, 4),), rules, pfn_of(s, row))
 
 
@@ -84,7 +84,7 @@ def mapcount_of_an_unmapped_page_raised(s: Snapshot) -> Planted:
     cached = (s.pages.mapping != 0) & ((s.pages.mapping & np.uint64(3)) == 0) & (s.pages.type_ == 0)
     idle = cached & (s.counts.page_mappings == 0) & (s.folio_of_page < 0) & (s.pages.refcount > 0)
     row = pick(np.flatnonzero(idle & s.layout.flags.test(s.pages.flags, "lru")), "an unmapped page-cache page", 4)
-    return Planted((add(s, mapcount_at(s, row), 1, 4),), ("mapcount-without-mapping",), pfn_of(s, row))
+    return Planted((add(s, mapcount_at(s, row), 1, 4),), ("mapcount-mapping-missing",), pfn_of(s, row))
 
 
 def _entire(s: Snapshot, folio: int, delta: int) -> Planted:
@@ -118,7 +118,7 @@ def nr_pages_mapped_raised(s: Snapshot) -> Planted:
     scheme_has(s, *WORD)
     folio = pick(pte_mapped_thp(s), "a PTE-mapped THP")
     patch = add(s, folio_at(s, folio, head_field(s, "_nr_pages_mapped.counter")), 1, 4)
-    rules = ("nr-pages-mapped-mismatch", "nr-pages-mapped-malformed")
+    rules = ("nr-pages-mapped-mismatch", "nr-pages-mapped-invalid")
     return Planted((patch,), rules, int(s.folios.pfn[folio]))
 
 
@@ -128,7 +128,7 @@ def entirely_mapped_bit_turned(s: Snapshot) -> Planted:
     folio = pick(pte_mapped_thp(s), "a PTE-mapped THP")
     at = folio_at(s, folio, head_field(s, "_nr_pages_mapped.counter"))
     patch = put(s, at, word(s, at, 4) ^ BIAS, 4)
-    return Planted((patch,), ("nr-pages-mapped-malformed",), int(s.folios.pfn[folio]))
+    return Planted((patch,), ("nr-pages-mapped-invalid",), int(s.folios.pfn[folio]))
 
 
 @fault
@@ -147,7 +147,7 @@ def mm_id_slot_raised(s: Snapshot) -> Planted:
     folio = pick(np.flatnonzero(used), "a folio with a used mm-id slot")
     field = head_field(s, "_mm_id_mapcount[0]")
     patch = add(s, folio_at(s, folio, field), 1, field.size)
-    return Planted((patch,), ("mm-id-slot-above-mappings",), int(f.pfn[folio]))
+    return Planted((patch,), ("mm-id-slot-high",), int(f.pfn[folio]))
 
 
 @fault
@@ -156,7 +156,7 @@ def mm_id_given_to_nobody(s: Snapshot) -> Planted:
     used = np.isin(np.arange(len(s.folios)), pte_mapped_thp(s)) & (s.folios.mm_id_count0 >= 0)
     folio = pick(np.flatnonzero(used), "a folio with a used mm-id slot", 2)
     patch = put(s, folio_at(s, folio, head_field(s, "_mm_id[0]")), 0, 4)
-    return Planted((patch,), ("mm-id-slot-malformed",), int(s.folios.pfn[folio]))
+    return Planted((patch,), ("mm-id-slot-invalid",), int(s.folios.pfn[folio]))
 
 
 @fault
@@ -166,20 +166,20 @@ def shared_flag_of_a_shared_folio_cleared(s: Snapshot) -> Planted:
     folio = pick(np.flatnonzero(shared), "a folio that two mms map")
     at = folio_at(s, folio, head_field(s, "_mm_ids"))
     patch = put(s, at, word(s, at) & ~(1 << 63))
-    return Planted((patch,), ("mm-id-unshared-but-shared",), int(s.folios.pfn[folio]))
+    return Planted((patch,), ("mm-id-shared-flag-missing",), int(s.folios.pfn[folio]))
 
 
 @fault
 def refcount_below_mapcount(s: Snapshot) -> Planted:
     row = pick(small_anon(s, 2, more=True), "a shared anonymous page")
     at = page_word(s, pfn_of(s, row), "_refcount.counter", "_refcount")
-    return Planted((put(s, at, 1, 4),), ("refcount-below-mappings",), pfn_of(s, row))
+    return Planted((put(s, at, 1, 4),), ("refcount-low",), pfn_of(s, row))
 
 
 @fault
 def only_pte_of_a_page_lost(s: Snapshot) -> Planted:
     row = pick(small_anon(s, 1), "a private page", 11)
-    return Planted((clear_entry(s, *mapping_of_page(s, row)),), ("mapcount-without-mapping",), pfn_of(s, row))
+    return Planted((clear_entry(s, *mapping_of_page(s, row)),), ("mapcount-mapping-missing",), pfn_of(s, row))
 
 
 @fault
@@ -193,7 +193,7 @@ def one_pte_of_a_thp_lost(s: Snapshot) -> Planted:
     folio = pick(pte_mapped_thp(s), "a PTE-mapped THP")
     rows = int(s.folios.row[folio]) + np.arange(int(s.folios.nr_pages[folio]))
     row = pick(rows[s.counts.page_mappings[rows] > 0], "a mapped subpage", 1)
-    rules = ("mapcount-without-mapping", "mapcount-too-high")
+    rules = ("mapcount-mapping-missing", "mapcount-too-high")
     return Planted((clear_entry(s, *mapping_of_page(s, row)),), rules, pfn_of(s, row))
 
 
@@ -202,7 +202,7 @@ def pte_of_a_swap_cache_page_lost(s: Snapshot) -> Planted:
     cached = s.layout.flags.test(s.pages.flags, "swapcache") & s.layout.flags.test(s.pages.flags, "swapbacked")
     rows = np.flatnonzero(cached & (s.folio_of_page < 0) & (s.counts.page_mappings == 1) & (s.pages.type_ == 0))
     row = pick(rows, "a mapped swap-cache page")
-    return Planted((clear_entry(s, *mapping_of_page(s, row)),), ("mapcount-without-mapping",), pfn_of(s, row))
+    return Planted((clear_entry(s, *mapping_of_page(s, row)),), ("mapcount-mapping-missing",), pfn_of(s, row))
 
 
 @fault
@@ -221,29 +221,31 @@ def _new_entry(s: Snapshot, pfn: int, rule: str) -> Planted:
 @fault
 def pte_to_a_free_page(s: Snapshot) -> Planted:
     inner = s.buddy_pages[s.pages.type_[s.buddy_pages] != BUDDY]
-    return _new_entry(s, pfn_of(s, pick(inner, "a free page", 1000)), "entry-to-free-page")
+    return _new_entry(s, pfn_of(s, pick(inner, "a free page", 1000)), "free-page-mapping-unexpected")
 
 
 @fault
 def pte_to_the_head_of_a_free_block(s: Snapshot) -> Planted:
-    return _new_entry(s, pfn_of(s, pick(np.flatnonzero(s.pages.type_ == BUDDY), "a block", 20)), "entry-to-free-page")
+    return _new_entry(
+        s, pfn_of(s, pick(np.flatnonzero(s.pages.type_ == BUDDY), "a block", 20)), "free-page-mapping-unexpected"
+    )
 
 
 @fault
 def pte_to_a_slab_page(s: Snapshot) -> Planted:
     rows = np.flatnonzero((s.pages.type_ == SLAB) & (s.folio_of_page < 0))
-    return _new_entry(s, pfn_of(s, pick(rows, "a slab page", 30)), "entry-to-typed-page")
+    return _new_entry(s, pfn_of(s, pick(rows, "a slab page", 30)), "typed-page-mapping-unexpected")
 
 
 @fault
 def pte_to_a_page_table(s: Snapshot) -> Planted:
     rows = np.flatnonzero(s.pages.type_ == TABLE)
-    return _new_entry(s, pfn_of(s, pick(rows, "a page table", 30)), "entry-to-typed-page")
+    return _new_entry(s, pfn_of(s, pick(rows, "a page table", 30)), "typed-page-mapping-unexpected")
 
 
 @fault
 def pte_beyond_memory(s: Snapshot) -> Planted:
-    return _new_entry(s, s.layout.memmap.max_pfn + 0x1000, "entry-without-page")
+    return _new_entry(s, s.layout.memmap.max_pfn + 0x1000, "entry-pfn-invalid")
 
 
 @fault
@@ -260,7 +262,7 @@ def pte_where_no_vma_is(s: Snapshot) -> Planted:
             data = s.layout.memory.read(here, 8, physical=True)
             assert data is not None
             moved = Patch(there, data, True)
-            return Planted((moved, Patch(here, bytes(8), True)), ("entry-outside-vma",), int(m.pfn[row]))
+            return Planted((moved, Patch(here, bytes(8), True)), ("entry-vma-missing",), int(m.pfn[row]))
     raise MissingError("a gap behind a VMA in the same table")
 
 
@@ -272,7 +274,7 @@ def malformed_top_entry(s: Snapshot) -> Planted:
     address = (int(s.tables.pfn[row]) << 12) + 8 * 17
     if s.layout.memory.read(address, 8, physical=True) != bytes(8):
         raise MissingError("an empty slot at the top")
-    return Planted((Patch(address, pte_to(0x1234, huge=True), True),), ("entry-malformed",), None)
+    return Planted((Patch(address, pte_to(0x1234, huge=True), True),), ("entry-invalid",), None)
 
 
 @fault
@@ -291,7 +293,7 @@ def tail_pointing_to_a_foreign_head(s: Snapshot) -> Planted:
     row = int(s.folios.row[folio]) + 9
     link = page_word(s, pfn_of(s, row), "compound_info", "compound_head")
     value = s.layout.memmap.page_addr(int(s.folios.pfn[other])) + 1
-    return Planted((put(s, link, value),), ("tail-without-head", "compound-size-wrong"), None)
+    return Planted((put(s, link, value),), ("tail-head-invalid", "compound-size-mismatch"), None)
 
 
 @fault
@@ -300,7 +302,7 @@ def order_of_a_folio_changed(s: Snapshot) -> Planted:
     old = s.layout.struct("struct page").find("compound_order")
     page = s.layout.memmap.page_addr(int(s.folios.pfn[folio])) + SIZE_OF_PAGE
     at = page + (old.offset if old is not None else s.layout.struct("struct page").field("flags.f", "flags").offset)
-    rules = ("compound-size-wrong",)
+    rules = ("compound-size-mismatch",)
     return Planted((put(s, at, int(s.folios.order[folio]) - 1, 1),), rules, int(s.folios.pfn[folio]))
 
 
@@ -325,7 +327,7 @@ def tail_with_a_reference(s: Snapshot) -> Planted:
 def free_page_with_a_mapcount(s: Snapshot) -> Planted:
     inner = s.buddy_pages[s.pages.type_[s.buddy_pages] == 0]
     row = pick(inner, "a free page", 500)
-    return Planted((put(s, mapcount_at(s, row), 0, 4),), ("free-page-with-count",), pfn_of(s, row))
+    return Planted((put(s, mapcount_at(s, row), 0, 4),), ("free-page-mapcount-unexpected",), pfn_of(s, row))
 
 
 @fault
@@ -333,7 +335,9 @@ def free_page_with_a_mapping(s: Snapshot) -> Planted:
     inner = s.buddy_pages[s.pages.type_[s.buddy_pages] == 0]
     row = pick(inner, "a free page", 600)
     at = page_word(s, pfn_of(s, row), "mapping")
-    return Planted((put(s, at, s.layout.memory.direct_map_base + 0x1000),), ("free-page-in-use",), pfn_of(s, row))
+    return Planted(
+        (put(s, at, s.layout.memory.direct_map_base + 0x1000),), ("free-page-state-unexpected",), pfn_of(s, row)
+    )
 
 
 @fault
@@ -342,7 +346,7 @@ def pinned_free_folio(s: Snapshot) -> Planted:
     folio = pick(np.flatnonzero(free), "a free hugetlb folio")
     field = head_field(s, "_pincount.counter", tail=("compound_pincount.counter",))
     patch = put(s, folio_at(s, folio, field), 3, 4)
-    return Planted((patch,), ("free-folio-with-pins",), int(s.folios.pfn[folio]))
+    return Planted((patch,), ("free-folio-pincount-unexpected",), int(s.folios.pfn[folio]))
 
 
 @fault
@@ -355,7 +359,7 @@ def linked_page_table_freed(s: Snapshot) -> Planted:
         put(s, page_word(s, pfn, "_mapcount.counter", "_mapcount"), -1, 4),
         put(s, page_word(s, pfn, "_refcount.counter", "_refcount"), 0, 4),
     )
-    return Planted(patches, ("table-page-not-a-table",), pfn)
+    return Planted(patches, ("page-table-type-mismatch",), pfn)
 
 
 @fault
@@ -363,7 +367,7 @@ def hugetlb_folio_with_a_mapped_pages_word(s: Snapshot) -> Planted:
     scheme_has(s, *WORD)
     folio = pick(pmd_mapped(s, hugetlb=True), "a mapped hugetlb folio")
     patch = put(s, folio_at(s, folio, head_field(s, "_nr_pages_mapped.counter")), 1, 4)
-    rules = ("hugetlb-counts-touched", "nr-pages-mapped-mismatch", "nr-pages-mapped-malformed")
+    rules = ("hugetlb-counts-unexpected", "nr-pages-mapped-mismatch", "nr-pages-mapped-invalid")
     return Planted((patch,), rules, int(s.folios.pfn[folio]))
 
 
@@ -380,5 +384,7 @@ def swap_entry_in_a_hugetlb_vma(s: Snapshot) -> Planted:
             address = entry_address(s, row, 1)
             if s.layout.memory.read(address, 8, physical=True) == bytes(8):
                 raw = (~(5 << 9)) & ((1 << 59) - 1) & ~0x1FF
-                return Planted((Patch(address, raw.to_bytes(8, "little"), True),), ("hugetlb-swap-entry",), None)
+                return Planted(
+                    (Patch(address, raw.to_bytes(8, "little"), True),), ("hugetlb-swap-entry-unexpected",), None
+                )
     raise MissingError("an empty slot in a hugetlb VMA")

@@ -94,7 +94,7 @@ def swap_map_byte_of_a_free_slot_set(s: Snapshot) -> Planted:
         raise MissingError("a mark: a swap table names the folio")
     device, free = _free_slot(s)
     patch = put(s, int(s.swap.devices.swap_map[device]) + free, 0x40, 1)
-    return Planted((patch,), ("swap-slot-held-by-nobody",), None, "warn")
+    return Planted((patch,), ("swap-slot-user-missing",), None, "warn")
 
 
 @fault
@@ -112,13 +112,13 @@ def slot_of_a_cluster_made_bad(s: Snapshot) -> Planted:
 @fault
 def free_cluster_without_its_mark(s: Snapshot) -> Planted:
     row = pick(_of_home(s, Home.FREE), "a free cluster", 3)
-    return Planted((_flags_patch(s, row, Home.NONE),), ("swap-cluster-misplaced",), None)
+    return Planted((_flags_patch(s, row, Home.NONE),), ("swap-cluster-list-mismatch",), None)
 
 
 @fault
 def cluster_in_use_marked_as_free(s: Snapshot) -> Planted:
     row = _partly_used(s)
-    rules = ("swap-cluster-misplaced", "swap-cluster-count-mismatch")
+    rules = ("swap-cluster-list-mismatch", "swap-cluster-count-mismatch")
     return Planted((_flags_patch(s, row, Home.FREE),), rules, None)
 
 
@@ -126,7 +126,7 @@ def cluster_in_use_marked_as_free(s: Snapshot) -> Planted:
 def partly_used_cluster_marked_as_full(s: Snapshot) -> Planted:
     if _chained(s):
         raise MissingError("lists of clusters in use")
-    return Planted((_flags_patch(s, _partly_used(s), Home.FULL),), ("swap-cluster-misplaced",), None)
+    return Planted((_flags_patch(s, _partly_used(s), Home.FULL),), ("swap-cluster-list-mismatch",), None)
 
 
 @fault
@@ -134,7 +134,7 @@ def cluster_kept_for_another_order(s: Snapshot) -> Planted:
     if _chained(s):
         raise MissingError("lists of clusters in use")
     row = pick(_of_home(s, Home.NONFULL, Home.FRAG), "a cluster in use")
-    return Planted((add(s, _at(s, row, "order"), 2, 1),), ("swap-cluster-misplaced",), None)
+    return Planted((add(s, _at(s, row, "order"), 2, 1),), ("swap-cluster-list-mismatch",), None)
 
 
 @fault
@@ -146,12 +146,12 @@ def cluster_taken_off_its_list_but_not_marked(s: Snapshot) -> Planted:
         raw = np.array([word(s, _data(s, at), 4) & 0xFFFFFF for at in range(len(clusters))])
         before = pick(np.flatnonzero((raw == row) & (clusters.said == Home.FREE)), "a cluster before it")
         flags = word(s, _data(s, before), 4) & 0xFF000000
-        return Planted((put(s, _data(s, before), flags | int(raw[row]), 4),), ("swap-cluster-misplaced",), None)
+        return Planted((put(s, _data(s, before), flags | int(raw[row]), 4),), ("swap-cluster-list-mismatch",), None)
     at = _at(s, row, "list")
     after, before = word(s, at), word(s, at + 8)
     poison = 0xDEAD000000000100
     patches = (put(s, before, after), put(s, after + 8, before), put(s, at, poison), put(s, at + 8, poison + 0x22))
-    return Planted(patches, ("swap-cluster-misplaced",), None)
+    return Planted(patches, ("swap-cluster-list-mismatch",), None)
 
 
 @fault
@@ -184,7 +184,7 @@ def free_cluster_with_a_swap_table(s: Snapshot) -> Planted:
         raise MissingError("swap tables")
     row = pick(_of_home(s, Home.FREE), "a free cluster", 2)
     at = put(s, _at(s, row, "table"), s.layout.memory.direct_map_base + _room(s))
-    return Planted((at, Patch(_room(s), bytes(4096), True)), ("swap-cluster-misplaced",), None)
+    return Planted((at, Patch(_room(s), bytes(4096), True)), ("swap-cluster-list-mismatch",), None)
 
 
 def extended(s: Snapshot, row: int, count: int, *, stored: int = COUNT_MAX) -> tuple[Patch, ...]:
@@ -217,19 +217,19 @@ def full_count_without_an_extend_table(s: Snapshot) -> Planted:
     if not has_table(s):
         raise MissingError("extend tables")
     at = slot_address(s, int(slots_used_by(s, users=1, cached=False)[0]))
-    return Planted((put(s, at, word(s, at) | 0xF << 60),), ("swap-extended-count-wrong",), None)
+    return Planted((put(s, at, word(s, at) | 0xF << 60),), ("swap-extended-count-mismatch",), None)
 
 
 @fault
 def full_count_continued_below_its_maximum(s: Snapshot) -> Planted:
     row = int(slots_used_by(s, users=1, cached=False)[0])
-    return Planted(extended(s, row, 3), ("swap-extended-count-wrong",), None)
+    return Planted(extended(s, row, 3), ("swap-extended-count-mismatch",), None)
 
 
 @fault
 def count_continued_that_is_not_full(s: Snapshot) -> Planted:
     row = int(slots_used_by(s, users=1, cached=False)[0])
-    return Planted(extended(s, row, 17, stored=1), ("swap-extended-count-wrong",), None)
+    return Planted(extended(s, row, 17, stored=1), ("swap-extended-count-mismatch",), None)
 
 
 @fault

@@ -89,14 +89,14 @@ def free_block_taken_off_its_list_but_not_out(s: Snapshot) -> Planted:
     block = listed_block(s, 0)
     at, after, before = block_links(s, block)
     patches = (put(s, before, after), put(s, after + 8, before), put(s, at, _POISON), put(s, at + 8, _POISON + 0x22))
-    return Planted(patches, ("free-block-misplaced",), pfn_of(s, int(s.buddy.blocks.row[block])))
+    return Planted(patches, ("free-block-list-mismatch",), pfn_of(s, int(s.buddy.blocks.row[block])))
 
 
 @fault
 def free_block_of_another_order_than_its_list(s: Snapshot) -> Planted:
     row = int(s.buddy.blocks.row[listed_block(s, 1)])
     patch = put(s, page_word(s, pfn_of(s, row), "private"), 0)
-    return Planted((patch,), ("free-block-misplaced",), pfn_of(s, row))
+    return Planted((patch,), ("free-block-list-mismatch",), pfn_of(s, row))
 
 
 @fault
@@ -106,7 +106,7 @@ def order_of_a_free_block_too_great_for_its_place(s: Snapshot) -> Planted:
     odd = np.flatnonzero((b.blocks.order == 0) & (s.pages.memmap.pfns_of_rows(b.blocks.row) % 2 == 1))
     row = int(b.blocks.row[pick(odd, "a free page at an odd page frame")])
     patch = put(s, page_word(s, pfn_of(s, row), "private"), 1)
-    return Planted((patch,), ("free-block-misplaced",), pfn_of(s, row))
+    return Planted((patch,), ("free-block-list-mismatch",), pfn_of(s, row))
 
 
 def moved_block(s: Snapshot, block: int, types: tuple[str, ...]) -> tuple[Patch, ...]:
@@ -138,7 +138,7 @@ def free_block_on_the_list_of_another_type(s: Snapshot) -> Planted:
         "MIGRATE_RECLAIMABLE" if own != s.layout.enum("enum migratetype")["MIGRATE_RECLAIMABLE"] else "MIGRATE_MOVABLE"
     )
     pfn = pfn_of(s, int(s.buddy.blocks.row[block]))
-    return Planted(moved_block(s, block, (other,)), ("free-block-of-another-type",), pfn)
+    return Planted(moved_block(s, block, (other,)), ("free-block-type-mismatch",), pfn)
 
 
 @fault
@@ -147,7 +147,7 @@ def free_block_on_the_list_of_isolated_ones(s: Snapshot) -> Planted:
     _needs_types(s)
     block = listed_block(s, 1)
     pfn = pfn_of(s, int(s.buddy.blocks.row[block]))
-    return Planted(moved_block(s, block, ("MIGRATE_ISOLATE",)), ("free-block-of-another-type",), pfn)
+    return Planted(moved_block(s, block, ("MIGRATE_ISOLATE",)), ("free-block-type-mismatch",), pfn)
 
 
 @fault
@@ -160,7 +160,7 @@ def type_of_a_page_block_changed(s: Snapshot) -> Planted:
     crowded = np.bincount(types.block)[types.block] >= 2
     at = pick(np.flatnonzero(crowded & (types.migratetype == movable)), "a movable page block with free blocks")
     patch = put(s, int(types.word[at]), word(s, int(types.word[at])) ^ (movable << int(types.shift[at])))
-    return Planted((patch,), ("free-block-of-another-type",), None)
+    return Planted((patch,), ("free-block-type-mismatch",), None)
 
 
 @fault
@@ -199,10 +199,10 @@ def cpu_list_of_free_pages_in_disorder(s: Snapshot) -> Planted:
 def reference_left_on_a_page_of_a_cpu_list(s: Snapshot) -> Planted:
     pfn = pfn_of(s, cpu_page(s))
     patch = put(s, page_word(s, pfn, "_refcount.counter", "_refcount"), 1, 4)
-    return Planted((patch,), ("cpu-free-page-in-use",), pfn)
+    return Planted((patch,), ("cpu-free-page-state-unexpected",), pfn)
 
 
 @fault
 def writeback_of_a_page_of_a_cpu_list(s: Snapshot) -> Planted:
     pfn = pfn_of(s, cpu_page(s))
-    return Planted((flags_xor(s, pfn, "writeback"),), ("cpu-free-page-in-use",), pfn)
+    return Planted((flags_xor(s, pfn, "writeback"),), ("cpu-free-page-state-unexpected",), pfn)

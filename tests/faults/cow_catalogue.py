@@ -31,7 +31,7 @@ def _entry_of_shared(s: Snapshot) -> int:
 @fault
 def entry_of_a_shared_page_made_writable(s: Snapshot) -> Planted:
     row = _entry_of_shared(s)
-    return Planted((entry_xor(s, row, RW | DIRTY),), ("writable-entry-without-exclusive",), int(s.mappings.pfn[row]))
+    return Planted((entry_xor(s, row, RW | DIRTY),), ("writable-page-exclusive-missing",), int(s.mappings.pfn[row]))
 
 
 @fault
@@ -40,26 +40,26 @@ def shared_page_taken_for_exclusive_and_written(s: Snapshot) -> Planted:
     row = _entry_of_shared(s)
     pfn = int(s.mappings.pfn[row])
     patches = (entry_xor(s, row, RW | DIRTY), flags_xor(s, pfn, "anon_exclusive"))
-    return Planted(patches, ("exclusive-page-mapped-twice",), pfn)
+    return Planted(patches, ("exclusive-page-mapcount-high",), pfn)
 
 
 @fault
 def shared_page_marked_exclusive(s: Snapshot) -> Planted:
     pfn = pfn_of(s, pick(shared_pages(s), "a shared page"))
-    return Planted((flags_xor(s, pfn, "anon_exclusive"),), ("exclusive-page-mapped-twice",), pfn)
+    return Planted((flags_xor(s, pfn, "anon_exclusive"),), ("exclusive-page-mapcount-high",), pfn)
 
 
 @fault
 def shared_hugetlb_folio_marked_exclusive(s: Snapshot) -> Planted:
     able = s.folios.is_anon & s.folios.is_hugetlb & (s.counts.entire > 1)
     pfn = int(s.folios.pfn[pick(np.flatnonzero(able), "a shared hugetlb folio")])
-    return Planted((flags_xor(s, pfn, "anon_exclusive"),), ("exclusive-page-mapped-twice",), pfn)
+    return Planted((flags_xor(s, pfn, "anon_exclusive"),), ("exclusive-page-mapcount-high",), pfn)
 
 
 @fault
 def ksm_page_marked_exclusive(s: Snapshot) -> Planted:
     pfn = pfn_of(s, pick(np.unique(s.ksm_entries.head_row).astype(np.int64), "a KSM page"))
-    return Planted((flags_xor(s, pfn, "anon_exclusive"),), ("exclusive-ksm-page",), pfn)
+    return Planted((flags_xor(s, pfn, "anon_exclusive"),), ("ksm-page-exclusive-unexpected",), pfn)
 
 
 @fault
@@ -69,14 +69,14 @@ def written_page_no_longer_exclusive(s: Snapshot) -> Planted:
     first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.counts.bits & Bit.WRITE) != 0)
     fine = first & (s.counts.entry_class == EntryClass.NORMAL) & ((s.counts.bits & Bit.PROT_NONE) == 0)
     pfn = int(s.mappings.pfn[pick(np.flatnonzero(fine), "a written page")])
-    return Planted((flags_xor(s, pfn, "anon_exclusive"),), ("writable-entry-without-exclusive",), pfn)
+    return Planted((flags_xor(s, pfn, "anon_exclusive"),), ("writable-page-exclusive-missing",), pfn)
 
 
 @fault
 def pinned_page_no_longer_exclusive(s: Snapshot) -> Planted:
     mapped = (s.counts.page_mappings == 1) & (s.pages.refcount > 1024) & anon_pages(s) & (s.folio_of_page < 0)
     pfn = pfn_of(s, pick(np.flatnonzero(mapped), "a pinned page"))
-    rules = ("writable-entry-without-exclusive", "pinned-page-not-exclusive")
+    rules = ("writable-page-exclusive-missing", "pinned-page-exclusive-missing")
     return Planted((flags_xor(s, pfn, "anon_exclusive"),), rules, pfn)
 
 
@@ -85,7 +85,7 @@ def shared_page_pinned(s: Snapshot) -> Planted:
     """A read-only pin taken without unsharing: the page may be copied away under it."""
     pfn = pfn_of(s, pick(shared_pages(s), "a shared page", 2))
     patch = add(s, page_word(s, pfn, "_refcount.counter", "_refcount"), 1024, 4)
-    return Planted((patch,), ("pinned-page-not-exclusive",), pfn, "warn")
+    return Planted((patch,), ("pinned-page-exclusive-missing",), pfn, "warn")
 
 
 @fault
@@ -94,7 +94,7 @@ def private_mapping_writes_the_page_cache(s: Snapshot) -> Planted:
     file = (s.pages.mapping[head] != 0) & ((s.pages.mapping[head] & np.uint64(3)) == 0)
     wanted = private_writable(s) & file & (s.mappings.level == Level.PTE)
     row = pick(np.flatnonzero(wanted), "a private entry of a page-cache page")
-    rules = ("writable-private-file-page",)
+    rules = ("private-file-page-write-bit-unexpected",)
     return Planted((entry_xor(s, row, RW | DIRTY),), rules, int(s.mappings.pfn[row]))
 
 
@@ -103,7 +103,7 @@ def entry_of_a_readonly_vma_made_writable(s: Snapshot) -> Planted:
     readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.counts.entry_class == EntryClass.NORMAL)
     readonly &= ((s.counts.bits & Bit.PROT_NONE) == 0) & in_shared_vma(s)
     row = pick(np.flatnonzero(readonly), "a read-only entry")
-    return Planted((entry_xor(s, row, RW),), ("writable-entry-in-readonly-vma",), None)
+    return Planted((entry_xor(s, row, RW),), ("write-bit-unexpected",), None)
 
 
 @fault
@@ -111,7 +111,7 @@ def write_protected_entry_made_writable(s: Snapshot) -> Planted:
     watched = ((s.counts.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
     watched &= ((s.counts.bits & Bit.PROT_NONE) == 0) & (s.counts.entry_class == EntryClass.NORMAL)
     row = pick(np.flatnonzero(watched), "a write-protected entry")
-    return Planted((entry_xor(s, row, RW),), ("writable-watched-entry",), None)
+    return Planted((entry_xor(s, row, RW),), ("uffd-wp-write-bit-unexpected",), None)
 
 
 @fault
@@ -120,21 +120,21 @@ def watched_bit_in_a_vma_that_nobody_watches(s: Snapshot) -> Planted:
     plain = (m.vma_idx >= 0) & ((s.counts.bits & (Bit.WRITE | Bit.UFFD_WP | Bit.PROT_NONE)) == 0) & (m.nr == 1)
     plain &= (v.file[np.maximum(m.vma_idx, 0)] == 0) & v.has(VM_WRITE)[np.maximum(m.vma_idx, 0)]
     row = pick(np.flatnonzero(plain & (s.counts.entry_class == 0) & (m.level == Level.PTE)), "a read-only entry", 3)
-    return Planted((entry_xor(s, row, UFFD_WP),), ("watched-bit-without-registration",), None, "info")
+    return Planted((entry_xor(s, row, UFFD_WP),), ("uffd-registration-missing",), None, "info")
 
 
 @fault
 def zero_page_made_writable(s: Snapshot) -> Planted:
     rows = np.flatnonzero((s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PTE))
     row = pick(rows, "an entry of the zero page")
-    return Planted((entry_xor(s, row, RW),), ("zero-page-writable",), None)
+    return Planted((entry_xor(s, row, RW),), ("zero-page-write-bit-unexpected",), None)
 
 
 @fault
 def huge_zero_page_made_writable(s: Snapshot) -> Planted:
     rows = np.flatnonzero((s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PMD))
     row = pick(rows, "an entry of the huge zero page")
-    return Planted((entry_xor(s, row, RW | DIRTY),), ("zero-page-writable",), None)
+    return Planted((entry_xor(s, row, RW | DIRTY),), ("zero-page-write-bit-unexpected",), None)
 
 
 @fault
@@ -175,7 +175,7 @@ def page_of_a_file_given_to_an_anonymous_vma(s: Snapshot) -> Planted:
         add(s, page_word(s, pfn, "_refcount.counter", "_refcount"), 1, 4),
         add(s, int(s.mms.addr[mm]) + field.offset, 1),
     )
-    return Planted(patches, ("page-not-anonymous",), pfn)
+    return Planted(patches, ("anon-folio-mapping-invalid",), pfn)
 
 
 def _poison(s: Snapshot, pfn: int) -> Patch:
@@ -188,19 +188,19 @@ def _poison(s: Snapshot, pfn: int) -> Patch:
 def poisoned_subpage_still_mapped(s: Snapshot) -> Planted:
     folio = pick(pmd_mapped(s, anon=True), "a PMD-mapped THP")
     pfn = int(s.folios.pfn[folio]) + 3
-    return Planted((_poison(s, pfn),), ("hwpoison-not-marked", "poisoned-page-mapped"), pfn, "warn")
+    return Planted((_poison(s, pfn),), ("hwpoison-not-marked", "poisoned-page-mapping-unexpected"), pfn, "warn")
 
 
 @fault
 def poisoned_page_still_mapped(s: Snapshot) -> Planted:
     pfn = pfn_of(s, pick(small_anon(s, 1), "a private page", 21))
-    return Planted((_poison(s, pfn),), ("poisoned-page-mapped",), pfn, "warn")
+    return Planted((_poison(s, pfn),), ("poisoned-page-mapping-unexpected",), pfn, "warn")
 
 
 @fault
 def mapped_page_not_up_to_date(s: Snapshot) -> Planted:
     pfn = pfn_of(s, pick(small_anon(s, 1), "a private page", 23))
-    return Planted((flags_xor(s, pfn, "uptodate"),), ("anon-page-not-uptodate",), pfn)
+    return Planted((flags_xor(s, pfn, "uptodate"),), ("anon-page-uptodate-missing",), pfn)
 
 
 @fault
@@ -233,4 +233,4 @@ def mm_id_of_two_processes(s: Snapshot) -> Planted:
     )
     one, other = np.flatnonzero(free)[:2].tolist()
     patch = put(s, int(s.mms.addr[one]) + field.offset, int(s.mms.mm_id[other]), field.size)
-    return Planted((patch,), ("mm-id-given-twice",), None)
+    return Planted((patch,), ("mm-id-sharing-unexpected",), None)

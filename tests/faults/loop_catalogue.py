@@ -19,21 +19,21 @@ def list_of_chains_in_a_circle(s: Snapshot) -> Planted:
     vma = pick(np.flatnonzero((per > 2) & ~s.mm_in_motion[s.vmas.mm_idx]), "a VMA with three chains", 2)
     first = word(s, int(s.vmas.addr[vma]) + s.layout.struct("struct vm_area_struct").field("anon_vma_chain").offset)
     assert first - link in avcs.addr.tolist()
-    return Planted((put(s, first, first),), ("anon-vma-chain-broken",), None)
+    return Planted((put(s, first, first),), ("anon-vma-chain-damaged",), None)
 
 
 @fault
 def tree_of_an_anon_vma_in_a_circle(s: Snapshot) -> Planted:
     row = pick(np.flatnonzero(s.anon_rmap.anon_vmas.tree != 0), "an anon_vma with a tree", 9)
     node = int(s.anon_rmap.anon_vmas.tree[row])
-    return Planted((put(s, node + 16, node),), ("anon-vma-tree-cyclic",), None)
+    return Planted((put(s, node + 16, node),), ("anon-vma-tree-loop-unexpected",), None)
 
 
 @fault
 def tree_of_a_file_in_a_circle(s: Snapshot) -> Planted:
     row = pick(np.flatnonzero(s.file_rmap.spaces.tree != 0), "a mapped file", 9)
     node = int(s.file_rmap.spaces.tree[row])
-    return Planted((put(s, node + 16, node),), ("i-mmap-tree-cyclic",), None)
+    return Planted((put(s, node + 16, node),), ("i-mmap-tree-loop-unexpected",), None)
 
 
 @fault
@@ -48,5 +48,5 @@ def tree_of_vmas_in_a_circle(s: Snapshot) -> Planted:
         for at in range(base, base + 256, 8):
             value = word(s, at)
             if value & 0x87 == 4 and value > 1 << 63 and value & ~0xFF != base:
-                return Planted((put(s, at, root & ~2 | 4),), ("vma-tree-broken",), None)
+                return Planted((put(s, at, root & ~2 | 4),), ("vma-tree-damaged",), None)
     raise MissingError("a maple tree of two levels")

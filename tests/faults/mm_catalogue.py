@@ -34,7 +34,7 @@ def _sleepers(s: Snapshot) -> I64:
 def mm_of_a_task_points_elsewhere(s: Snapshot) -> Planted:
     """A use after free overwrote task->mm: it leads into the middle of its object."""
     task = pick(_sleepers(s), "a sleeping process", 9)
-    return Planted((add(s, _task_field(s, task, "mm"), 64),), ("mm-not-an-mm",), None)
+    return Planted((add(s, _task_field(s, task, "mm"), 64),), ("task-mm-invalid",), None)
 
 
 @fault
@@ -43,7 +43,7 @@ def borrowed_mm_of_a_kernel_thread_points_elsewhere(s: Snapshot) -> Planted:
     tasks = s.tasks
     kernel = np.flatnonzero((tasks.mm == 0) & ~tasks.on_cpu & (tasks.active_mm == 0))
     task = pick(kernel, "a sleeping kernel thread", 4)
-    return Planted((put(s, _task_field(s, task, "active_mm"), int(tasks.addr[task])),), ("mm-not-an-mm",), None)
+    return Planted((put(s, _task_field(s, task, "active_mm"), int(tasks.addr[task])),), ("task-mm-invalid",), None)
 
 
 @fault
@@ -105,7 +105,7 @@ def mm_with_swap_fell_off_the_list(s: Snapshot) -> Planted:
     swapped = np.unique(s.nonpresent.mm_idx[s.nonpresent.kind == Kind.SWAP])
     mm = pick(swapped[s.mms.users[swapped] > 0], "a process with swap entries", 1)
     link = _mm_field(s, mm, "mmlist")
-    return Planted((put(s, link, link), put(s, link + 8, link)), ("mm-with-swap-not-listed",), None)
+    return Planted((put(s, link, link), put(s, link + 8, link)), ("mmlist-entry-missing",), None)
 
 
 def _vmas_with_pages(s: Snapshot, *, anon: bool) -> I64:
@@ -118,13 +118,13 @@ def vma_given_to_another_process(s: Snapshot) -> Planted:
     """vm_mm leads to the mm of somebody else: the object was freed and is in use again."""
     vma = pick(_vmas_with_pages(s, anon=True), "a VMA with anonymous pages", 8)
     other = int(s.mms.addr[(s.vmas.mm_idx[vma] + 1) % len(s.mms)])
-    return Planted((put(s, vma_word(s, vma, "vm_mm"), other),), ("vma-of-another-mm",), None)
+    return Planted((put(s, vma_word(s, vma, "vm_mm"), other),), ("vma-mm-mismatch",), None)
 
 
 @fault
 def vma_of_no_process(s: Snapshot) -> Planted:
     vma = pick(_vmas_with_pages(s, anon=False), "a VMA of a file", 14)
-    return Planted((put(s, vma_word(s, vma, "vm_mm"), 0),), ("vma-of-another-mm",), None)
+    return Planted((put(s, vma_word(s, vma, "vm_mm"), 0),), ("vma-mm-mismatch",), None)
 
 
 def _mark_special(s: Snapshot, page: int) -> Patch:
@@ -142,13 +142,13 @@ def _alone(s: Snapshot, pages: I64) -> I64:
 @fault
 def entry_of_an_anonymous_page_marked_special(s: Snapshot) -> Planted:
     page = pick(_alone(s, small_anon(s, 1)), "a private page", 17)
-    return Planted((_mark_special(s, page),), ("special-entry-in-ordinary-vma",), pfn_of(s, page))
+    return Planted((_mark_special(s, page),), ("special-entry-unexpected",), pfn_of(s, page))
 
 
 @fault
 def entry_of_a_file_page_marked_special(s: Snapshot) -> Planted:
     page = pick(_alone(s, small_file(s, 2)), "a shared file page", 11)
-    return Planted((_mark_special(s, page),), ("special-entry-in-ordinary-vma",), pfn_of(s, page))
+    return Planted((_mark_special(s, page),), ("special-entry-unexpected",), pfn_of(s, page))
 
 
 def _anon_pgoff(s: Snapshot, vma: int) -> int:
@@ -163,7 +163,7 @@ def anonymous_offset_of_an_unfaulted_vma_shifted(s: Snapshot) -> Planted:
     v = s.vmas
     able = (v.anon_vma == 0) & quiet_mms(s)[v.mm_idx] & ~v.has(VM_WIPEONFORK) & (v.file != 0)
     vma = pick(np.flatnonzero(able), "a VMA without anonymous pages", 20)
-    return Planted((add(s, _anon_pgoff(s, vma), 3, 4),), ("vma-anon-offset-wrong",), None)
+    return Planted((add(s, _anon_pgoff(s, vma), 3, 4),), ("vma-anon-pgoff-mismatch",), None)
 
 
 @fault
@@ -171,4 +171,4 @@ def two_offsets_of_an_anonymous_vma_apart(s: Snapshot) -> Planted:
     v = s.vmas
     vma = pick(np.flatnonzero((v.anon_vma != 0) & quiet_mms(s)[v.mm_idx] & (v.file == 0) & (v.ops == 0)), "a VMA", 9)
     assert _anon_pgoff(s, vma)
-    return Planted((add(s, vma_word(s, vma, "vm_pgoff"), 1),), ("vma-anon-offset-wrong",), None)
+    return Planted((add(s, vma_word(s, vma, "vm_pgoff"), 1),), ("vma-anon-pgoff-mismatch",), None)

@@ -33,13 +33,13 @@ def pte_to_a_reserved_page(s: Snapshot) -> Planted:
     rows = np.flatnonzero(reserved & (s.counts.page_mappings == 0) & (s.folio_of_page < 0))
     rows = rows[s.pages.memmap.pfns_of_rows(rows) != s.layout.zero_pfn]
     pfn = pfn_of(s, pick(rows, "a reserved page", 50))
-    return Planted((Patch(empty_slot(s)[0], pte_to(pfn), True),), ("entry-to-reserved-page",), pfn)
+    return Planted((Patch(empty_slot(s)[0], pte_to(pfn), True),), ("reserved-page-mapping-unexpected",), pfn)
 
 
 @fault
 def pte_to_a_hugetlb_folio(s: Snapshot) -> Planted:
     pfn = int(s.folios.pfn[pick(pmd_mapped(s, hugetlb=True), "a mapped hugetlb folio", 1)])
-    return Planted((Patch(empty_slot(s)[0], pte_to(pfn), True),), ("hugetlb-mapped-by-stranger",), pfn)
+    return Planted((Patch(empty_slot(s)[0], pte_to(pfn), True),), ("hugetlb-mapping-mismatch",), pfn)
 
 
 def empty_pmd(s: Snapshot) -> int:
@@ -60,7 +60,7 @@ def pmd_to_small_pages(s: Snapshot) -> Planted:
     aligned = (s.pages.memmap.pfns_of_rows(np.arange(len(s.pages))) & 511) == 0
     rows = np.flatnonzero(aligned & calm(s) & (s.pages.refcount > 0) & (s.folio_of_page < 0))
     pfn = pfn_of(s, pick(rows, "an aligned small page", 2))
-    return Planted((Patch(empty_pmd(s), pte_to(pfn, huge=True), True),), ("huge-entry-misfit",), pfn)
+    return Planted((Patch(empty_pmd(s), pte_to(pfn, huge=True), True),), ("huge-entry-folio-mismatch",), pfn)
 
 
 @fault
@@ -75,7 +75,7 @@ def page_table_of_another_process(s: Snapshot) -> Planted:
     data = s.layout.memory.read(int(t.pfn[row]) << 12, 4096, physical=True)
     slot = int(np.flatnonzero(np.frombuffer(data or b"", np.uint64) == 0)[3])
     entry = ((int(t.pfn[foreign]) << 12) | 0x67).to_bytes(8, "little")
-    return Planted((Patch((int(t.pfn[row]) << 12) + 8 * slot, entry, True),), ("table-shared-wrongly",), None)
+    return Planted((Patch((int(t.pfn[row]) << 12) + 8 * slot, entry, True),), ("page-table-sharing-unexpected",), None)
 
 
 def _gap_slot(s: Snapshot, mm: int) -> int:
@@ -99,7 +99,7 @@ def swap_entry_where_no_vma_is(s: Snapshot) -> Planted:
         if there:
             here = (int(s.tables.pfn[n.table_idx[row]]) << 12) + 8 * int(n.slot[row])
             moved = (Patch(there, int(n.entry[row]).to_bytes(8, "little"), True), Patch(here, bytes(8), True))
-            return Planted(moved, ("nonpresent-entry-outside-vma",), None)
+            return Planted(moved, ("nonpresent-entry-vma-missing",), None)
     raise MissingError("a gap behind a VMA of a process with swap entries")
 
 
@@ -108,7 +108,7 @@ def shared_flag_left_on_an_unmapped_folio(s: Snapshot) -> Planted:
     scheme_has(s, *IDS)
     folio = pick(folios(s, s.folios.is_rmappable & (s.folio_totals == 0)), "an unmapped large folio")
     patch = put(s, folio_at(s, folio, head_field(s, "_mm_ids")), 1 << 63)
-    return Planted((patch,), ("mm-id-not-empty",), int(s.folios.pfn[folio]))
+    return Planted((patch,), ("mm-id-slot-unexpected",), int(s.folios.pfn[folio]))
 
 
 def _quiet_mm(s: Snapshot) -> int:
@@ -146,10 +146,10 @@ def vma_marked_as_detached(s: Snapshot) -> Planted:
     refcnt, detached = struct.find("vm_refcnt.refs.counter", "vm_refcnt.counter"), struct.find("detached")
     at = int(s.vmas.addr[_quiet_vma(s, np.arange(len(s.vmas)), 20)])
     if refcnt is not None:
-        return Planted((put(s, at + refcnt.offset, 0, 4),), ("vma-detached",), None)
+        return Planted((put(s, at + refcnt.offset, 0, 4),), ("vma-attached-mark-missing",), None)
     if detached is None:
         raise MissingError("VMAs that know whether they are attached")
-    return Planted((put(s, at + detached.offset, 1, 1),), ("vma-detached",), None)
+    return Planted((put(s, at + detached.offset, 1, 1),), ("vma-attached-mark-missing",), None)
 
 
 @fault
@@ -157,7 +157,7 @@ def vma_readable_beyond_its_limits(s: Snapshot) -> Planted:
     vma = _quiet_vma(s, np.flatnonzero(s.vmas.has(VM_READ)))
     field = s.layout.struct("struct vm_area_struct").field("vm_flags", "flags.__vma_flags[0]", "flags")
     value = int(s.vmas.flags[vma]) & ~VM_MAYREAD
-    return Planted((put(s, int(s.vmas.addr[vma]) + field.offset, value),), ("vma-flags-impossible",), None)
+    return Planted((put(s, int(s.vmas.addr[vma]) + field.offset, value),), ("vma-flags-invalid",), None)
 
 
 @fault
@@ -191,7 +191,7 @@ def file_page_given_to_another_file(s: Snapshot) -> Planted:
 @fault
 def swap_entry_in_place_of_a_page_table(s: Snapshot) -> Planted:
     raw = (~(5 << 9)) & ((1 << 59) - 1) & ~0x1FF
-    return Planted((Patch(empty_pmd(s), raw.to_bytes(8, "little"), True),), ("huge-swap-entry",), None)
+    return Planted((Patch(empty_pmd(s), raw.to_bytes(8, "little"), True),), ("huge-swap-entry-unexpected",), None)
 
 
 def _table_entry(s: Snapshot, bit: int) -> Planted:
@@ -202,7 +202,7 @@ def _table_entry(s: Snapshot, bit: int) -> Planted:
     data = s.layout.memory.read(address, 8, physical=True)
     assert data is not None
     patch = Patch(address, (int.from_bytes(data, "little") ^ 1 << bit).to_bytes(8, "little"), True)
-    return Planted((patch,), ("table-entry-flags-wrong",), None)
+    return Planted((patch,), ("table-entry-flags-invalid",), None)
 
 
 @fault
@@ -260,4 +260,4 @@ def userfaultfd_of_another_process(s: Snapshot) -> Planted:
 def userfaultfd_closed_and_still_registered(s: Snapshot) -> Planted:
     context = int(s.uffd.contexts.addr[s.uffd.context_of_vma[_registered(s)]])
     at = context + s.layout.struct("struct userfaultfd_ctx").field("released").offset
-    return Planted((put(s, at, 1, 1),), ("uffd-context-released",), None, "warn")
+    return Planted((put(s, at, 1, 1),), ("uffd-context-file-missing",), None, "warn")

@@ -56,13 +56,13 @@ def tail_of_hugetlb_dirtied(s: Snapshot) -> Planted:
 def tail_of_another_zone(s: Snapshot) -> Planted:
     row = int(s.folios.row[pick(pte_mapped_thp(s), "a THP")]) + 2
     lowest = s.layout.zone_bits & -s.layout.zone_bits
-    return Planted((_bit(s, row, lowest),), ("tail-in-another-zone",), pfn_of(s, row))
+    return Planted((_bit(s, row, lowest),), ("tail-zone-mismatch",), pfn_of(s, row))
 
 
 @fault
 def tail_of_another_node(s: Snapshot) -> Planted:
     row = int(s.folios.row[pick(pmd_mapped(s, anon=True), "a THP")]) + 200
-    return Planted((_bit(s, row, 1 << 63),), ("tail-in-another-zone",), pfn_of(s, row))
+    return Planted((_bit(s, row, 1 << 63),), ("tail-zone-mismatch",), pfn_of(s, row))
 
 
 @fault
@@ -71,7 +71,7 @@ def tail_of_a_kernel_page_in_another_zone(s: Snapshot) -> Planted:
     kernels = ~s.folios.is_rmappable & ~s.folios.is_hugetlb & s.folios.readable & (s.folios.order >= 2)
     row = int(s.folios.row[pick(np.flatnonzero(kernels), "a compound page of the kernel", 4)]) + 2
     lowest = s.layout.zone_bits & -s.layout.zone_bits
-    return Planted((_bit(s, row, lowest),), ("tail-in-another-zone",), pfn_of(s, row))
+    return Planted((_bit(s, row, lowest),), ("tail-zone-mismatch",), pfn_of(s, row))
 
 
 def _references(s: Snapshot, row: int, number: int) -> Patch:
@@ -81,20 +81,20 @@ def _references(s: Snapshot, row: int, number: int) -> Patch:
 @fault
 def mapped_page_with_negative_references(s: Snapshot) -> Planted:
     row = pick(small_anon(s, 1), "a small anonymous page", 6)
-    return Planted((_references(s, row, -1),), ("refcount-negative",), pfn_of(s, row))
+    return Planted((_references(s, row, -1),), ("refcount-invalid",), pfn_of(s, row))
 
 
 @fault
 def cached_page_with_negative_references(s: Snapshot) -> Planted:
     row = pick(small_file(s, 0), "a page of the page cache", 3)
-    return Planted((_references(s, row, -2),), ("refcount-negative",), pfn_of(s, row))
+    return Planted((_references(s, row, -2),), ("refcount-invalid",), pfn_of(s, row))
 
 
 @fault
 def free_page_released_once_more(s: Snapshot) -> Planted:
     inside = s.buddy_pages
     row = pick(inside[s.pages.type_[inside] == 0], "a page inside a free block", 1000)
-    return Planted((_references(s, row, -1),), ("refcount-negative",), pfn_of(s, row))
+    return Planted((_references(s, row, -1),), ("refcount-invalid",), pfn_of(s, row))
 
 
 @fault
@@ -102,7 +102,7 @@ def type_of_a_mapped_page_made_up(s: Snapshot) -> Planted:
     """A write after free hit the page type: the word says something that no kernel writes."""
     row = pick(small_anon(s, 1), "a small anonymous page", 8)
     value = 0xFD << 24 if s.layout.types.byte_types else 0xFFFFFFFF & ~0x0400_0000
-    return Planted((put(s, mapcount_at(s, row), value, 4),), ("page-type-unknown",), pfn_of(s, row))
+    return Planted((put(s, mapcount_at(s, row), value, 4),), ("page-type-invalid",), pfn_of(s, row))
 
 
 @fault
@@ -110,7 +110,7 @@ def type_of_an_unused_page_made_up(s: Snapshot) -> Planted:
     plain = (s.pages.refcount > 0) & (s.pages.type_ == 0) & (s.pages.mapping == 0) & (s.folio_of_page < 0)
     row = pick(np.flatnonzero(plain & calm(s)), "a page of the kernel", 5)
     value = 0xFA << 24 if s.layout.types.byte_types else 0xFFFFFFFF & ~0x0000_1000
-    return Planted((put(s, mapcount_at(s, row), value, 4),), ("page-type-unknown",), pfn_of(s, row))
+    return Planted((put(s, mapcount_at(s, row), value, 4),), ("page-type-invalid",), pfn_of(s, row))
 
 
 @fault
@@ -121,4 +121,4 @@ def poisoned_page_of_a_large_folio_unsaid(s: Snapshot) -> Planted:
     large[folios(s, s.folios.is_rmappable & ~s.folios.is_hugetlb & (s.counts.entire == 0))] = True
     alone = s.pages.is_tail & (folio >= 0) & large[np.maximum(folio, 0)] & (s.counts.page_mappings == 0)
     row = pick(np.flatnonzero(alone), "a page of a large folio that nothing maps", 3)
-    return Planted((_flag(s, row, "hwpoison"),), ("poisoned-page-unsaid",), pfn_of(s, row), "warn")
+    return Planted((_flag(s, row, "hwpoison"),), ("has-hwpoisoned-missing",), pfn_of(s, row), "warn")

@@ -33,13 +33,13 @@ def surplus_hugetlb_folios_miscounted(s: Snapshot) -> Planted:
 @fault
 def reserved_hugetlb_folios_never_returned(s: Snapshot) -> Planted:
     patch = add(s, pool_word(s, "resv_huge_pages"), 100)
-    return Planted((patch,), ("hugetlb-reserved-above-free",), None, "warn")
+    return Planted((patch,), ("hugetlb-reserved-high",), None, "warn")
 
 
 @fault
 def reserved_hugetlb_folios_underflowed(s: Snapshot) -> Planted:
     patch = put(s, pool_word(s, "resv_huge_pages"), -1)
-    return Planted((patch,), ("hugetlb-reserved-above-free",), None, "warn")
+    return Planted((patch,), ("hugetlb-reserved-high",), None, "warn")
 
 
 @fault
@@ -58,19 +58,19 @@ def back_link_of_a_hugetlb_folio_wrong(s: Snapshot) -> Planted:
 def free_hugetlb_folio_referenced(s: Snapshot) -> Planted:
     pfn = folio_on(s, ON_FREE)
     patch = put(s, page_word(s, pfn, "_refcount.counter", "_refcount"), 1, 4)
-    return Planted((patch,), ("hugetlb-free-folio-in-use",), pfn)
+    return Planted((patch,), ("hugetlb-free-folio-state-unexpected",), pfn)
 
 
 @fault
 def sharers_of_a_hugetlb_table_miscounted(s: Snapshot) -> Planted:
     address, pfn = share_count_word(s)
-    return Planted((add(s, address, 1, 4),), ("hugetlb-share-count-wrong",), pfn)
+    return Planted((add(s, address, 1, 4),), ("hugetlb-share-count-mismatch",), pfn)
 
 
 @fault
 def sharer_of_a_hugetlb_table_forgotten(s: Snapshot) -> Planted:
     address, pfn = share_count_word(s)
-    return Planted((add(s, address, -1, 4),), ("hugetlb-share-count-wrong",), pfn)
+    return Planted((add(s, address, -1, 4),), ("hugetlb-share-count-mismatch",), pfn)
 
 
 @fault
@@ -78,7 +78,7 @@ def sharer_of_a_hugetlb_table_at_another_offset(s: Snapshot) -> Planted:
     tables, sharers = s.hugetlb_tables
     row = int(sharers.vma_idx[tables.first[np.argmax(tables.nr_sharers)] + 1])
     address = int(s.vmas.addr[row]) + s.layout.struct("struct vm_area_struct").field("vm_pgoff").offset
-    rules = ("hugetlb-table-shared-apart", "vma-offset-shifted", "i-mmap-tree-damaged")
+    rules = ("hugetlb-shared-table-mismatch", "vma-pgoff-mismatch", "i-mmap-tree-damaged")
     return Planted((add(s, address, 512),), rules, None)
 
 
@@ -103,7 +103,7 @@ def type_of_a_hugetlb_folio_forgotten(s: Snapshot) -> Planted:
         if dtor is None:
             raise MissingError("a way to tell hugetlb folios")
         patch = put(s, s.layout.memmap.page_addr(pfn) + 64 + dtor.offset, 1, 1)
-    return Planted((patch,), ("hugetlb-mapped-by-stranger",), None)
+    return Planted((patch,), ("hugetlb-mapping-mismatch",), None)
 
 
 @fault
@@ -113,19 +113,19 @@ def page_frame_of_a_ksm_node_wrong(s: Snapshot) -> Planted:
 
 @fault
 def length_of_a_ksm_list_wrong(s: Snapshot) -> Planted:
-    return Planted((add(s, node_word(s, "rmap_hlist_len"), 1, 4),), ("ksm-list-length",), None)
+    return Planted((add(s, node_word(s, "rmap_hlist_len"), 1, 4),), ("ksm-list-length-mismatch",), None)
 
 
 @fault
 def ksm_item_cut_off_its_list(s: Snapshot) -> Planted:
     head = node_word(s, "hlist")
-    return Planted((put(s, head, word(s, word(s, head))),), ("ksm-list-length",), None)
+    return Planted((put(s, head, word(s, word(s, head))),), ("ksm-list-length-mismatch",), None)
 
 
 @fault
 def ksm_list_in_a_circle(s: Snapshot) -> Planted:
     first = word(s, node_word(s, "hlist"))
-    return Planted((put(s, first, first),), ("ksm-list-length",), None)
+    return Planted((put(s, first, first),), ("ksm-list-length-mismatch",), None)
 
 
 @fault
@@ -138,7 +138,7 @@ def ksm_tree_in_a_circle(s: Snapshot) -> Planted:
 def ksm_chain_in_a_circle(s: Snapshot) -> Planted:
     chain = int(s.ksm.nodes.addr[pick(np.flatnonzero(s.ksm.nodes.kind == CHAIN), "a chain")])
     first = word(s, chain + s.layout.struct("struct ksm_stable_node").field("hlist").offset)
-    return Planted((put(s, first, first),), ("ksm-list-length",), None)
+    return Planted((put(s, first, first),), ("ksm-list-length-mismatch",), None)
 
 
 @fault
@@ -152,7 +152,7 @@ def ksm_item_given_to_another_process(s: Snapshot) -> Planted:
     row = int(s.ksm_entries.item_idx[0])
     others = np.flatnonzero((s.mms.addr != s.ksm.items.mm[row]) & (s.mms.nr_tasks > 0))
     mm = int(s.mms.addr[pick(others, "another mm", 9)])
-    return Planted((put(s, item_word(s, row, "mm"), mm),), ("ksm-item-of-another-mm",), None)
+    return Planted((put(s, item_word(s, row, "mm"), mm),), ("ksm-item-mm-mismatch",), None)
 
 
 @fault

@@ -104,13 +104,13 @@ def _used(s: Snapshot, rows: I64, *, used: bool) -> I64:
 @fault
 def chain_unlinked_from_its_tree(s: Snapshot) -> Planted:
     avc = pick(_used(s, _red_leaves(s), used=True), "a chain that leads to mapped folios")
-    return Planted((_out_of_tree(s, avc),), ("avc-half-linked",), None)
+    return Planted((_out_of_tree(s, avc),), ("avc-link-missing",), None)
 
 
 @fault
 def idle_chain_unlinked_from_its_tree(s: Snapshot) -> Planted:
     avc = pick(_used(s, _red_leaves(s), used=False), "a chain that leads to no folio")
-    return Planted((_out_of_tree(s, avc),), ("avc-half-linked",), None)
+    return Planted((_out_of_tree(s, avc),), ("avc-link-missing",), None)
 
 
 @fault
@@ -119,7 +119,7 @@ def list_of_chains_emptied(s: Snapshot) -> Planted:
     vma = pick(np.unique(s.links.vma_idx[rows]).astype(np.int64), "a VMA with folios", 3)
     field = s.layout.struct("struct vm_area_struct").field("anon_vma_chain")
     at = int(s.vmas.addr[vma]) + field.offset
-    return Planted((put(s, at, at), put(s, at + 8, at)), ("anon-vma-chain-broken",), None)
+    return Planted((put(s, at, at), put(s, at + 8, at)), ("anon-vma-chain-damaged",), None)
 
 
 def _subtree_last(s: Snapshot, avc: int, value: int) -> Planted:
@@ -155,14 +155,16 @@ def root_of_an_anon_vma_replaced(s: Snapshot) -> Planted:
     table, field = s.anon_rmap.anon_vmas, s.layout.struct("struct anon_vma").field("root")
     row = pick(_children(s), "an anon_vma with a parent", 40)
     patch = put(s, int(table.addr[row]) + field.offset, int(table.addr[_other_root(s, row)]))
-    return Planted((patch,), ("anon-vma-root-wrong",), None)
+    return Planted((patch,), ("anon-vma-root-mismatch",), None)
 
 
 def _counter(s: Snapshot, name: str, delta: int) -> Planted:
     field = s.layout.struct("struct anon_vma").field(name)
     row = pick(_children(s), "an anon_vma with a parent", 3)
     return Planted(
-        (add(s, int(s.anon_rmap.anon_vmas.addr[row]) + field.offset, delta, field.size),), ("anon-vma-counters",), None
+        (add(s, int(s.anon_rmap.anon_vmas.addr[row]) + field.offset, delta, field.size),),
+        ("anon-vma-counters-mismatch",),
+        None,
     )
 
 
@@ -196,7 +198,7 @@ def folio_given_to_a_foreign_anon_vma(s: Snapshot) -> Planted:
 def anon_vma_of_a_vma_forgotten(s: Snapshot) -> Planted:
     vma = pick(np.unique(s.links.vma_idx[_quiet(s)]).astype(np.int64), "a VMA with folios", 6)
     field = s.layout.struct("struct vm_area_struct").field("anon_vma")
-    return Planted((put(s, int(s.vmas.addr[vma]) + field.offset, 0),), ("anon-vma-chain-broken",), None)
+    return Planted((put(s, int(s.vmas.addr[vma]) + field.offset, 0),), ("anon-vma-chain-damaged",), None)
 
 
 def _shift_offset(s: Snapshot, vma: int, *, anon: bool) -> tuple[Patch, ...]:
@@ -212,7 +214,7 @@ def _shift_offset(s: Snapshot, vma: int, *, anon: bool) -> tuple[Patch, ...]:
 def offset_of_an_anonymous_vma_shifted(s: Snapshot) -> Planted:
     rows = _quiet(s)
     many = np.flatnonzero((np.bincount(s.links.vma_idx[rows], minlength=len(s.vmas)) > 3) & (s.vmas.file == 0))
-    return Planted(_shift_offset(s, pick(many, "a VMA of many folios", 4), anon=True), ("vma-offset-shifted",), None)
+    return Planted(_shift_offset(s, pick(many, "a VMA of many folios", 4), anon=True), ("vma-pgoff-mismatch",), None)
 
 
 @fault
@@ -221,7 +223,7 @@ def offset_of_a_file_vma_shifted(s: Snapshot) -> Planted:
     calm = ~s.mm_in_motion[s.vmas.mm_idx]
     pages = np.bincount(s.links.vma_idx[rows], weights=s.links.nr[rows], minlength=len(s.vmas))
     many = np.flatnonzero((pages > 3) & calm & (s.vmas.anon_vma == 0) & (s.vmas.file != 0) & ~s.vmas.is_hugetlb)
-    return Planted(_shift_offset(s, pick(many, "a VMA of many pages", 3), anon=False), ("vma-offset-shifted",), None)
+    return Planted(_shift_offset(s, pick(many, "a VMA of many pages", 3), anon=False), ("vma-pgoff-mismatch",), None)
 
 
 @fault
@@ -245,5 +247,5 @@ def file_vma_out_of_its_tree(s: Snapshot) -> Planted:
     for node in np.flatnonzero(leaf & ~nodes.is_leftmost & calm).tolist():
         parent = int(parents[node])
         right = word(s, parent + 8) == int(nodes.vma[node]) + offset
-        return Planted((put(s, parent + (8 if right else 16), 0),), ("vma-not-in-i-mmap",), None)
+        return Planted((put(s, parent + (8 if right else 16), 0),), ("i-mmap-vma-missing",), None)
     raise MissingError("a VMA at the bottom of a file's tree")

@@ -59,20 +59,20 @@ def page_table_retracted_over_an_anonymous_page(s: Snapshot) -> Planted:
         put(s, page_word(s, int(t.pfn[table]), "_mapcount.counter", "_mapcount"), -1, 4),
         put(s, page_word(s, int(t.pfn[table]), "_refcount.counter", "_refcount"), 0, 4),
     )
-    return Planted(patches, ("mapcount-without-mapping",), None)
+    return Planted(patches, ("mapcount-mapping-missing",), None)
 
 
 @fault
 def mapping_word_of_an_anonymous_page_wiped(s: Snapshot) -> Planted:
     pfn = pfn_of(s, pick(small_anon(s, 1), "a private page", 25))
-    return Planted((put(s, page_word(s, pfn, "mapping"), 0),), ("page-not-anonymous",), pfn)
+    return Planted((put(s, page_word(s, pfn, "mapping"), 0),), ("anon-folio-mapping-invalid",), pfn)
 
 
 @fault
 def mapping_word_of_a_thp_wiped(s: Snapshot) -> Planted:
     folio = pick(pmd_mapped(s, anon=True), "a THP", 1)
     pfn = int(s.folios.pfn[folio])
-    return Planted((put(s, page_word(s, pfn, "mapping"), 0),), ("page-not-anonymous",), pfn)
+    return Planted((put(s, page_word(s, pfn, "mapping"), 0),), ("anon-folio-mapping-invalid",), pfn)
 
 
 @fault
@@ -82,7 +82,7 @@ def tag_of_an_anonymous_mapping_lost(s: Snapshot) -> Planted:
     pfn = pfn_of(s, row)
     address = page_word(s, pfn, "mapping")
     patch = put(s, address, word(s, address) & ~MAPPING_ANON)
-    return Planted((patch,), ("page-not-anonymous",), pfn)
+    return Planted((patch,), ("anon-folio-mapping-invalid",), pfn)
 
 
 @fault
@@ -115,7 +115,7 @@ def vma_lost_from_its_tree(s: Snapshot) -> Planted:
         wanted = int(v.addr[vma])
         found = maple_slot(s, int(s.mms.addr[v.mm_idx[vma]]), wanted, int(v.start[vma]))
         if found:
-            return Planted((put(s, found, 0),), ("vma-lost-from-tree",), None)
+            return Planted((put(s, found, 0),), ("vma-unreachable",), None)
     raise MissingError(f"a VMA of one page in a maple tree of {struct.size} bytes a node")
 
 
@@ -143,7 +143,7 @@ def file_of_a_mapped_vma_forgotten(s: Snapshot) -> Planted:
     v, m = s.vmas, s.mappings
     per = np.bincount(m.vma_idx[m.vma_idx >= 0], minlength=len(v))
     vma = pick(np.flatnonzero((v.file != 0) & (per > 0) & quiet_mms(s)[v.mm_idx] & (v.anon_vma == 0)), "a VMA", 12)
-    rules = ("vma-in-foreign-i-mmap",)
+    rules = ("i-mmap-vma-unexpected",)
     return Planted((put(s, vma_word(s, vma, "vm_file"), 0),), rules, None)
 
 
@@ -151,14 +151,14 @@ def file_of_a_mapped_vma_forgotten(s: Snapshot) -> Planted:
 def free_page_on_the_lru(s: Snapshot) -> Planted:
     inner = s.buddy_pages[s.pages.type_[s.buddy_pages] == 0]
     pfn = pfn_of(s, pick(inner, "a free page", 900))
-    return Planted((flags_xor(s, pfn, "lru"),), ("free-page-in-use",), pfn)
+    return Planted((flags_xor(s, pfn, "lru"),), ("free-page-state-unexpected",), pfn)
 
 
 @fault
 def free_page_still_mlocked(s: Snapshot) -> Planted:
     inner = s.buddy_pages[s.pages.type_[s.buddy_pages] == 0]
     pfn = pfn_of(s, pick(inner, "a free page", 901))
-    return Planted((flags_xor(s, pfn, "mlocked"),), ("free-page-in-use",), pfn)
+    return Planted((flags_xor(s, pfn, "mlocked"),), ("free-page-state-unexpected",), pfn)
 
 
 @fault
@@ -166,7 +166,7 @@ def free_page_referenced(s: Snapshot) -> Planted:
     inner = s.buddy_pages[s.pages.type_[s.buddy_pages] == 0]
     pfn = pfn_of(s, pick(inner, "a free page", 902))
     at = page_word(s, pfn, "_refcount.counter", "_refcount")
-    return Planted((put(s, at, 1, 4),), ("free-page-in-use", "free-page-referenced"), pfn)
+    return Planted((put(s, at, 1, 4),), ("free-page-state-unexpected", "free-page-referenced"), pfn)
 
 
 @fault
@@ -175,7 +175,7 @@ def thp_freed_while_its_pages_are_mapped(s: Snapshot) -> Planted:
     folio = pick(pte_mapped_thp(s), "a PTE-mapped THP", 3)
     pfn = int(s.folios.pfn[folio])
     at = page_word(s, pfn, "_refcount.counter", "_refcount")
-    rules = ("entry-to-free-page", "refcount-below-mappings")
+    rules = ("free-page-mapping-unexpected", "refcount-low")
     return Planted((put(s, at, 0, 4),), rules, pfn)
 
 
@@ -184,7 +184,7 @@ def references_of_a_thp_below_its_mappings(s: Snapshot) -> Planted:
     folio = pick(pte_mapped_thp(s), "a PTE-mapped THP", 3)
     pfn = int(s.folios.pfn[folio])
     at = page_word(s, pfn, "_refcount.counter", "_refcount")
-    return Planted((add(s, at, -(word(s, at, 4) - 3), 4),), ("refcount-below-mappings",), pfn)
+    return Planted((add(s, at, -(word(s, at, 4) - 3), 4),), ("refcount-low",), pfn)
 
 
 @fault
@@ -241,4 +241,4 @@ def huge_entry_to_a_freed_folio(s: Snapshot) -> Planted:
     heads = s.buddy_pages[(s.pages.type_[s.buddy_pages] != 0) & ((pfns & 511) == 0)]
     pfn = pfn_of(s, pick(heads, "an aligned free block", 2))
     entry = Patch(empty_pmd(s), pte_to(pfn, huge=True), True)
-    return Planted((entry,), ("entry-to-free-page", "huge-entry-misfit"), pfn)
+    return Planted((entry,), ("free-page-mapping-unexpected", "huge-entry-folio-mismatch"), pfn)

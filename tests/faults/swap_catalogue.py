@@ -59,19 +59,19 @@ def last_swap_count_lost(s: Snapshot) -> Planted:
 def swap_entry_of_a_shared_slot_exclusive(s: Snapshot) -> Planted:
     slot = int(slots_used_by(s, users=3)[0])
     patch = entry_changed(s, int(users_of(s, slot)[0]), 1 << 3)
-    return Planted((patch,), ("exclusive-swap-entry-shared",), None)
+    return Planted((patch,), ("exclusive-swap-entry-sharing-unexpected",), None)
 
 
 @fault
 def swap_entry_beyond_the_device(s: Snapshot) -> Planted:
     row = int(users_of(s, int(slots_used_by(s, users=1, cached=False)[0]))[0])
-    return Planted((entry_changed(s, row, 1 << 40),), ("swap-entry-without-slot",), None)
+    return Planted((entry_changed(s, row, 1 << 40),), ("swap-entry-slot-invalid",), None)
 
 
 @fault
 def swap_entry_of_a_device_that_is_not_there(s: Snapshot) -> Planted:
     row = int(users_of(s, int(slots_used_by(s, users=1, cached=False)[0]))[0])
-    return Planted((entry_changed(s, row, 4 << 59),), ("swap-entry-without-slot",), None)
+    return Planted((entry_changed(s, row, 4 << 59),), ("swap-entry-slot-invalid",), None)
 
 
 @fault
@@ -121,7 +121,7 @@ def swap_slot_marked_as_cached(s: Snapshot) -> Planted:
     if has_table(s):
         raise MissingError("a mark: a swap table names the folio")
     row = int(slots_used_by(s, users=1, cached=False)[0])
-    return Planted((add(s, slot_address(s, row), 0x40, 1),), ("swap-slot-held-by-nobody",), None, "warn")
+    return Planted((add(s, slot_address(s, row), 0x40, 1),), ("swap-slot-user-missing",), None, "warn")
 
 
 @fault
@@ -148,7 +148,7 @@ def swapped_pages_of_a_file_miscounted(s: Snapshot) -> Planted:
 @fault
 def lazyfree_folio_in_the_swap_cache(s: Snapshot) -> Planted:
     pfn = int(s.swap.slots.cache_pfn.max())
-    return Planted((flags_xor(s, pfn, "swapbacked"),), ("lazyfree-in-swapcache",), None)
+    return Planted((flags_xor(s, pfn, "swapbacked"),), ("lazyfree-swapcache-unexpected",), None)
 
 
 @fault
@@ -157,7 +157,7 @@ def migration_entry_left_behind(s: Snapshot) -> Planted:
     row = pick(small_anon(s, 1), "a private page", 13)
     pfn = pfn_of(s, row)
     entry = Patch(entry_address(s, *mapping_of_page(s, row)), swap_pte(s, Kind.MIGRATION_READ, pfn), True)
-    return Planted((entry, put(s, mapcount_at(s, row), -1, 4)), ("migration-target-unlocked",), None)
+    return Planted((entry, put(s, mapcount_at(s, row), -1, 4)), ("migration-target-lock-missing",), None)
 
 
 @fault
@@ -166,7 +166,7 @@ def migration_entry_to_a_free_page(s: Snapshot) -> Planted:
     row = pick(small_anon(s, 1), "a private page", 15)
     free = pfn_of(s, pick(s.buddy_pages, "a free page", 700))
     entry = Patch(entry_address(s, *mapping_of_page(s, row)), swap_pte(s, Kind.MIGRATION_READ, free), True)
-    return Planted((entry, put(s, mapcount_at(s, row), -1, 4)), ("nonpresent-target-free",), None)
+    return Planted((entry, put(s, mapcount_at(s, row), -1, 4)), ("nonpresent-target-invalid",), None)
 
 
 @fault

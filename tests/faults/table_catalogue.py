@@ -101,7 +101,7 @@ def deposited_table_of_two_rings(s: Snapshot) -> Planted:
 def page_table_that_hangs_nowhere(s: Snapshot) -> Planted:
     """A page of the kernel that has become a page table by its type alone."""
     pfn, typed = new_table(s)
-    return Planted((typed,), ("page-table-orphaned",), pfn)
+    return Planted((typed,), ("page-table-unreachable",), pfn)
 
 
 def table_at_rest(s: Snapshot, level: Level) -> int:
@@ -124,11 +124,11 @@ def entry_of(s: Snapshot, table: int) -> int:
 def last_level_table_lost(s: Snapshot) -> Planted:
     """The entry that points to a PTE table cleared: what it maps is mapped by nobody."""
     table = table_at_rest(s, Level.PTE)
-    return Planted((Patch(entry_of(s, table), bytes(8), True),), ("page-table-orphaned",), int(s.tables.pfn[table]))
+    return Planted((Patch(entry_of(s, table), bytes(8), True),), ("page-table-unreachable",), int(s.tables.pfn[table]))
 
 
 @fault
 def tables_of_two_levels_lost(s: Snapshot) -> Planted:
     """The entry that points to a PMD table cleared: the tables below it are lost with it."""
     table = table_at_rest(s, Level.PMD)
-    return Planted((Patch(entry_of(s, table), bytes(8), True),), ("page-table-orphaned",), int(s.tables.pfn[table]))
+    return Planted((Patch(entry_of(s, table), bytes(8), True),), ("page-table-unreachable",), int(s.tables.pfn[table]))

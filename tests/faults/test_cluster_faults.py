@@ -45,14 +45,14 @@ def _in_hand(s: Snapshot) -> tuple[Patch, ...]:
 
 def test_cluster_in_hand_of_nobody(path: str) -> None:
     found = findings(path, *_in_hand(sound(path)))
-    assert [(f.rule, f.severity) for f in found] == [("swap-cluster-misplaced", "fail")]
+    assert [(f.rule, f.severity) for f in found] == [("swap-cluster-list-mismatch", "fail")]
     assert found[0].subject.kind == "swap_cluster"
     assert found[0].observed["list"] == "no list"
 
 
 def test_cluster_in_hand_of_somebody_unknown(path: str) -> None:
     found = run_check(without_stacks(path, *_in_hand(sound(path)))).findings
-    assert [(f.rule, f.severity) for f in found] == [("swap-cluster-misplaced", "info")]
+    assert [(f.rule, f.severity) for f in found] == [("swap-cluster-list-mismatch", "info")]
 
 
 def _with_sharers(s: Snapshot, more: int) -> tuple[int, tuple[Patch, ...]]:
@@ -110,5 +110,5 @@ def test_continued_count_left_behind_when_the_count_fell(path: str) -> None:
     s = sound(path)
     row, entries = _with_sharers(s, 13)
     found = findings(path, *entries, *extended(s, row, 14, stored=14))
-    assert [(f.rule, f.evidence.also) for f in found] == [("swap-extended-count-wrong", [])]
+    assert [(f.rule, f.evidence.also) for f in found] == [("swap-extended-count-mismatch", [])]
     assert found[0].observed["extended"] == 14

@@ -65,7 +65,7 @@ def test_page_on_two_lists_is_freed_twice(core: Callable[[str], str]) -> None:
     patch = put(s, page_word(s, pfn, "_mapcount.counter", "_mapcount"), word, 4)
     findings = run_check(planted(path, patch)).findings
     assert [(f.rule, f.diagnosis and f.diagnosis.verdict) for f in findings] == [
-        ("cpu-free-page-in-use", "double free")
+        ("cpu-free-page-state-unexpected", "double free")
     ]
 
 

@@ -27,16 +27,16 @@ from tests.faults.overlay import (
 from tests.faults.overlay import sound as sound_snapshot
 
 RULES = [
-    "anon-page-in-shared-vma",
-    "exclusive-ksm-page",
-    "exclusive-page-in-several-mms",
-    "exclusive-page-mapped-twice",
-    "pinned-page-not-exclusive",
-    "writable-entry-in-readonly-vma",
-    "writable-entry-without-exclusive",
-    "writable-private-file-page",
-    "writable-watched-entry",
-    "zero-page-writable",
+    "shared-vma-anon-page-unexpected",
+    "ksm-page-exclusive-unexpected",
+    "exclusive-page-mm-count-high",
+    "exclusive-page-mapcount-high",
+    "pinned-page-exclusive-missing",
+    "write-bit-unexpected",
+    "writable-page-exclusive-missing",
+    "private-file-page-write-bit-unexpected",
+    "uffd-wp-write-bit-unexpected",
+    "zero-page-write-bit-unexpected",
 ]
 
 
@@ -51,9 +51,9 @@ def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
 def test_exclusive_bit_on_a_shared_page(path: str) -> None:
     s = sound_snapshot(path)
     also = also_broken(
-        path, "exclusive-page-mapped-twice", flags_xor(s, pfn_of(s, int(shared_pages(s)[0])), "anon_exclusive")
+        path, "exclusive-page-mapcount-high", flags_xor(s, pfn_of(s, int(shared_pages(s)[0])), "anon_exclusive")
     )
-    assert also == ["exclusive-page-in-several-mms"]
+    assert also == ["exclusive-page-mm-count-high"]
 
 
 def test_exclusive_bit_on_a_shared_subpage(path: str) -> None:
@@ -62,27 +62,27 @@ def test_exclusive_bit_on_a_shared_subpage(path: str) -> None:
     able = (folio >= 0) & anon_pages(s) & s.pages.is_tail & (s.counts.page_mappings == 2)
     able &= s.counts.entire[np.maximum(folio, 0)] == 0
     row = int(np.flatnonzero(able)[0])
-    also_broken(path, "exclusive-page-mapped-twice", flags_xor(s, pfn_of(s, row), "anon_exclusive"))
+    also_broken(path, "exclusive-page-mapcount-high", flags_xor(s, pfn_of(s, row), "anon_exclusive"))
 
 
 def test_exclusive_bit_on_a_tail_under_a_pmd(path: str) -> None:
     s = sound_snapshot(path)
     able = s.folios.is_anon & ~s.folios.is_hugetlb & (s.counts.entire == 1) & (s.folio_totals == 1)
     pfn = int(s.folios.pfn[np.flatnonzero(able)[0]]) + 5
-    also_broken(path, "exclusive-page-mapped-twice", flags_xor(s, pfn, "anon_exclusive"))
+    also_broken(path, "exclusive-page-mapcount-high", flags_xor(s, pfn, "anon_exclusive"))
 
 
 def test_exclusive_bit_on_a_shared_hugetlb_folio(path: str) -> None:
     s = sound_snapshot(path)
     able = s.folios.is_anon & s.folios.is_hugetlb & (s.counts.entire > 1)
     pfn = int(s.folios.pfn[np.flatnonzero(able)[0]])
-    also_broken(path, "exclusive-page-mapped-twice", flags_xor(s, pfn, "anon_exclusive"))
+    also_broken(path, "exclusive-page-mapcount-high", flags_xor(s, pfn, "anon_exclusive"))
 
 
 def test_exclusive_ksm_page(path: str) -> None:
     s = sound_snapshot(path)
     row = int(s.ksm_entries.head_row[0])
-    also_broken(path, "exclusive-ksm-page", flags_xor(s, pfn_of(s, row), "anon_exclusive"))
+    also_broken(path, "ksm-page-exclusive-unexpected", flags_xor(s, pfn_of(s, row), "anon_exclusive"))
 
 
 def test_writable_entry_of_a_shared_page(path: str) -> None:
@@ -91,7 +91,7 @@ def test_writable_entry_of_a_shared_page(path: str) -> None:
     mark[shared_pages(s)] = True
     first = mark[s.pages.memmap.rows(s.mappings.pfn)]
     row = first_mapping(s, private_writable(s) & first & (s.mappings.level == Level.PTE))
-    also_broken(path, "writable-entry-without-exclusive", entry_xor(s, row, RW))
+    also_broken(path, "writable-page-exclusive-missing", entry_xor(s, row, RW))
 
 
 def test_writable_pmd_of_a_shared_folio(path: str) -> None:
@@ -102,14 +102,14 @@ def test_writable_pmd_of_a_shared_folio(path: str) -> None:
     for hugetlb in (False, True):
         kind = s.folios.is_hugetlb[np.maximum(folio, 0)] == hugetlb
         row = first_mapping(s, private_writable(s) & able & shared & kind)
-        also_broken(path, "writable-entry-without-exclusive", entry_xor(s, row, RW))
+        also_broken(path, "writable-page-exclusive-missing", entry_xor(s, row, RW))
 
 
 def test_writable_entry_of_a_ksm_page(path: str) -> None:
     s = sound_snapshot(path)
     e = s.ksm_entries
     ok = np.flatnonzero(private_writable(s)[e.mapping_row] & (e.va == s.mappings.va[e.mapping_row]))
-    also = also_broken(path, "writable-entry-without-exclusive", entry_xor(s, int(e.mapping_row[ok[0]]), RW))
+    also = also_broken(path, "writable-page-exclusive-missing", entry_xor(s, int(e.mapping_row[ok[0]]), RW))
     assert also == []
 
 
@@ -119,7 +119,7 @@ def test_exclusive_bit_lost_on_a_written_page(path: str) -> None:
     small = rows[(s.folio_of_page[rows] < 0) & (s.counts.page_mappings[rows] == 1)]
     first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.counts.bits & Bit.WRITE) != 0)
     row = first_mapping(s, first & (s.counts.entry_class == EntryClass.NORMAL) & ((s.counts.bits & Bit.PROT_NONE) == 0))
-    also_broken(path, "writable-entry-without-exclusive", flags_xor(s, int(s.mappings.pfn[row]), "anon_exclusive"))
+    also_broken(path, "writable-page-exclusive-missing", flags_xor(s, int(s.mappings.pfn[row]), "anon_exclusive"))
 
 
 def test_exclusive_bit_lost_on_a_pinned_page(path: str) -> None:
@@ -128,7 +128,7 @@ def test_exclusive_bit_lost_on_a_pinned_page(path: str) -> None:
     pinned = np.flatnonzero(mapped)
     assert len(pinned)
     found = slugs(path, flags_xor(s, pfn_of(s, int(pinned[0])), "anon_exclusive"))
-    assert found in (["writable-entry-without-exclusive"], ["pinned-page-not-exclusive"])
+    assert found in (["writable-page-exclusive-missing"], ["pinned-page-exclusive-missing"])
 
 
 def test_writable_entry_in_a_readonly_vma(path: str) -> None:
@@ -136,9 +136,9 @@ def test_writable_entry_in_a_readonly_vma(path: str) -> None:
     readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.counts.entry_class == EntryClass.NORMAL)
     readonly &= (s.counts.bits & Bit.PROT_NONE) == 0
     row = first_mapping(s, readonly & ~in_shared_vma(s) & (s.mappings.level == Level.PTE))
-    also_broken(path, "writable-entry-in-readonly-vma", entry_xor(s, row, RW))
+    also_broken(path, "write-bit-unexpected", entry_xor(s, row, RW))
     row = first_mapping(s, readonly & in_shared_vma(s))
-    assert also_broken(path, "writable-entry-in-readonly-vma", entry_xor(s, row, RW)) == []
+    assert also_broken(path, "write-bit-unexpected", entry_xor(s, row, RW)) == []
 
 
 def test_writable_private_file_page(path: str) -> None:
@@ -146,7 +146,7 @@ def test_writable_private_file_page(path: str) -> None:
     head = np.maximum(s.counts.head_row, 0)
     file = (s.pages.mapping[head] != 0) & ((s.pages.mapping[head] & np.uint64(3)) == 0)
     row = first_mapping(s, private_writable(s) & file & (s.mappings.level == Level.PTE))
-    assert also_broken(path, "writable-private-file-page", entry_xor(s, row, RW)) == []
+    assert also_broken(path, "private-file-page-write-bit-unexpected", entry_xor(s, row, RW)) == []
 
 
 def test_writable_watched_entry(path: str) -> None:
@@ -154,7 +154,7 @@ def test_writable_watched_entry(path: str) -> None:
     watched = ((s.counts.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
     watched &= ((s.counts.bits & Bit.PROT_NONE) == 0) & (s.counts.entry_class == EntryClass.NORMAL)
     row = first_mapping(s, watched)
-    also_broken(path, "writable-watched-entry", entry_xor(s, row, RW))
+    also_broken(path, "uffd-wp-write-bit-unexpected", entry_xor(s, row, RW))
 
 
 def test_writable_zero_page(path: str) -> None:
@@ -164,7 +164,7 @@ def test_writable_zero_page(path: str) -> None:
         if level == Level.PTE:
             assert len(rows)
         for row in rows[:1]:
-            also_broken(path, "zero-page-writable", entry_xor(s, int(row), RW))
+            also_broken(path, "zero-page-write-bit-unexpected", entry_xor(s, int(row), RW))
 
 
 def test_anonymous_page_in_a_shared_vma(path: str) -> None:
@@ -174,7 +174,7 @@ def test_anonymous_page_in_a_shared_vma(path: str) -> None:
     struct = s.layout.struct("struct vm_area_struct")
     address = int(s.vmas.addr[vma]) + struct.field("vm_flags", "flags.__vma_flags[0]", "flags").offset
     other = planted(path, put(s, address, int(s.vmas.flags[vma]) | VM_SHARED))
-    found = find_rule("anon-page-in-shared-vma").function(other)
+    found = find_rule("shared-vma-anon-page-unexpected").function(other)
     assert len(found) > 0
     assert set(other.mappings.vma_idx[found.rows].tolist()) == {vma}
 

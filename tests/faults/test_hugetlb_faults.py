@@ -29,11 +29,11 @@ from tests.faults.overlay import sound as sound_snapshot
 from tests.guests import load_oracle
 
 RULES = [
-    "hugetlb-free-folio-in-use",
+    "hugetlb-free-folio-state-unexpected",
     "hugetlb-pool-mismatch",
-    "hugetlb-reserved-above-free",
-    "hugetlb-share-count-wrong",
-    "hugetlb-table-shared-apart",
+    "hugetlb-reserved-high",
+    "hugetlb-share-count-mismatch",
+    "hugetlb-shared-table-mismatch",
     "hugetlb-usage-mismatch",
 ]
 
@@ -125,7 +125,7 @@ def test_back_link(path: str) -> None:
 def test_reference_of_a_free_folio(path: str) -> None:
     s = sound_snapshot(path)
     address = page_word(s, folio_on(s, ON_FREE), "_refcount.counter", "_refcount")
-    assert also_broken(path, "hugetlb-free-folio-in-use", put(s, address, 1, 4)) == []
+    assert also_broken(path, "hugetlb-free-folio-state-unexpected", put(s, address, 1, 4)) == []
 
 
 def test_subpool_of_a_free_folio(path: str) -> None:
@@ -134,13 +134,13 @@ def test_subpool_of_a_free_folio(path: str) -> None:
     field = s.layout.struct("struct folio").find("_hugetlb_subpool")
     page = s.layout.struct("struct page")
     offset = field.offset if field is not None else page.size + page.field("private").offset
-    also_broken(path, "hugetlb-free-folio-in-use", put(s, head + offset, s.layout.memory.direct_map_base))
+    also_broken(path, "hugetlb-free-folio-state-unexpected", put(s, head + offset, s.layout.memory.direct_map_base))
 
 
 def test_more_reserved_than_free(path: str) -> None:
     s = sound_snapshot(path)
     found = findings(path, add(s, pool_word(s, "resv_huge_pages"), 100))
-    assert [(f.rule, f.severity) for f in found] == [("hugetlb-reserved-above-free", "warn")]
+    assert [(f.rule, f.severity) for f in found] == [("hugetlb-reserved-high", "warn")]
 
 
 @pytest.mark.parametrize("delta", [1, -1])
@@ -148,7 +148,7 @@ def test_count_of_sharers(path: str, delta: int) -> None:
     s = sound_snapshot(path)
     address, pfn = share_count_word(s)
     found = findings(path, add(s, address, delta, 4))
-    assert [(f.rule, f.subject.pfn) for f in found] == [("hugetlb-share-count-wrong", pfn)]
+    assert [(f.rule, f.subject.pfn) for f in found] == [("hugetlb-share-count-mismatch", pfn)]
     assert found[0].evidence.also == []
 
 
@@ -157,7 +157,7 @@ def test_count_of_sharers_of_a_table_nobody_shares(path: str) -> None:
     address, pfn = share_count_word(s)
     tables, _ = s.hugetlb_tables
     alone = int(tables.pfn[np.argmin(tables.nr_sharers)])
-    also_broken(path, "hugetlb-share-count-wrong", add(s, address + (alone - pfn) * s.layout.memmap.page_size, 1, 4))
+    also_broken(path, "hugetlb-share-count-mismatch", add(s, address + (alone - pfn) * s.layout.memmap.page_size, 1, 4))
 
 
 def test_sharer_at_another_offset(path: str) -> None:
@@ -167,7 +167,7 @@ def test_sharer_at_another_offset(path: str) -> None:
     address = int(s.vmas.addr[row]) + s.layout.struct("struct vm_area_struct").field("vm_pgoff").offset
     found = findings(path, add(s, address, 512))
     assert len(found) == 1
-    assert "hugetlb-table-shared-apart" in (found[0].rule, *found[0].evidence.also)
+    assert "hugetlb-shared-table-mismatch" in (found[0].rule, *found[0].evidence.also)
 
 
 def test_usage_of_a_process(path: str) -> None:

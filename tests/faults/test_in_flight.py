@@ -88,8 +88,8 @@ def test_a_vma_that_munmap_has_taken_out_of_the_tree(path: str) -> None:
     mm = int(s.vmas.mm_idx[vma])
     assert "fail" in {f.severity for f in told(path, gone)}
     found = told(path, gone, writer(s, mm))
-    assert_only_in_flight(found, "vma-lost-from-tree")
-    assert {"entry-outside-vma", "avc-half-linked"} <= set(found[0].evidence.also)
+    assert_only_in_flight(found, "vma-unreachable")
+    assert {"entry-vma-missing", "avc-link-missing"} <= set(found[0].evidence.also)
 
 
 def test_entries_that_wait_for_munmap_to_clear_them(path: str) -> None:
@@ -97,9 +97,9 @@ def test_entries_that_wait_for_munmap_to_clear_them(path: str) -> None:
     s = sound(path)
     fault = CATALOGUE["pte-where-no-vma-is"](s)
     (alone,) = told(path, *fault.patches)
-    assert (alone.rule, alone.severity) == ("entry-outside-vma", "fail")
+    assert (alone.rule, alone.severity) == ("entry-vma-missing", "fail")
     mm = int(np.flatnonzero(s.mms.addr == np.uint64(alone.subject.mm or 0))[0])
-    assert_only_in_flight(told(path, *fault.patches, reader(s, mm)), "entry-outside-vma")
+    assert_only_in_flight(told(path, *fault.patches, reader(s, mm)), "entry-vma-missing")
 
 
 def test_an_mm_that_fork_has_only_copied(path: str) -> None:
@@ -112,9 +112,9 @@ def test_an_mm_that_fork_has_only_copied(path: str) -> None:
     pgd = {row: word(s, mm_word(s, row, "pgd")) for row in (parent, other)}
     found = told(path, put(s, mm_word(s, child, "pgd"), pgd[parent]))
     # The table that the plant took away from the child is nobody's now; a real child has none yet.
-    assert {(f.rule, f.exactness) for f in found} == {("page-table-orphaned", "transient")}
+    assert {(f.rule, f.exactness) for f in found} == {("page-table-unreachable", "transient")}
     shared = told(path, put(s, mm_word(s, other, "pgd"), pgd[parent]))
-    assert "table-shared-wrongly" in {f.rule for f in shared if f.severity == "fail"}
+    assert "page-table-sharing-unexpected" in {f.rule for f in shared if f.severity == "fail"}
 
 
 def test_a_compound_page_that_is_being_made_or_freed(path: str) -> None:
@@ -124,9 +124,9 @@ def test_a_compound_page_that_is_being_made_or_freed(path: str) -> None:
     plain = (s.folio_of_page < 0) & (pages.type_ == 0) & pages.readable & ~pages.is_tail & (pages.mapping == 0)
     free = np.flatnonzero(plain & (pages.refcount == 0) & ~np.isin(np.arange(len(pages)), s.buddy_pages))
     used = np.flatnonzero(plain & (pages.refcount == 1) & (pages.mapcount_raw == -1))
-    assert_only_in_flight(told(path, flags_xor(s, pfn_of(s, int(free[5])), "head")), "compound-size-wrong")
+    assert_only_in_flight(told(path, flags_xor(s, pfn_of(s, int(free[5])), "head")), "compound-size-mismatch")
     found = told(path, flags_xor(s, pfn_of(s, int(used[5])), "head"))
-    assert [(f.rule, f.severity) for f in found] == [("compound-size-wrong", "fail")]
+    assert [(f.rule, f.severity) for f in found] == [("compound-size-mismatch", "fail")]
 
 
 def test_a_file_sealed_against_writing_has_fewer_writers_than_none(path: str) -> None:
@@ -208,7 +208,7 @@ def test_vmas_that_exit_has_freed_before_their_tree(path: str) -> None:
     lost = put(s, chain, 0xFFFF_FFFF_FFFF_0000)
     dead = put(s, mm_word(s, int(s.vmas.mm_idx[vma]), "mm_users.counter"), 0, 4)
     assert not run_check(planted(path, lost)).coverage.complete
-    report = run_check(without_stacks(path, lost, dead), ["anon-vma-chain-broken"])
+    report = run_check(without_stacks(path, lost, dead), ["anon-vma-chain-damaged"])
     assert "anon_vmas and chains" not in report.coverage.missing
     assert [f for f in report.findings if f.severity == "fail"] == []
 

@@ -14,7 +14,7 @@ from inspector.target.target import open_qemu
 from tests.faults.overlay import KERNELS, Patch, core_path, plant, planted, sound
 from tests.guests.live import running_guest
 
-RULE = "user-page-table-differs"
+RULE = "user-page-table-mismatch"
 
 
 def _half(s: Snapshot, pfn: int) -> U64:

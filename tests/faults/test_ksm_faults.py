@@ -15,7 +15,7 @@ from tests.faults.overlay import sound as sound_snapshot
 from tests.guests import guests_folder
 
 RULES = [
-    "ksm-list-length",
+    "ksm-list-length-mismatch",
     "ksm-mapping-unreachable",
     "ksm-mm-counters-low",
     "ksm-node-mismatch",
@@ -50,14 +50,14 @@ def test_kpfn_of_a_node(path: str) -> None:
 
 def test_length_of_a_list(path: str) -> None:
     s = sound_snapshot(path)
-    assert also_broken(path, "ksm-list-length", add(s, node_word(s, "rmap_hlist_len"), 1, 4)) == []
+    assert also_broken(path, "ksm-list-length-mismatch", add(s, node_word(s, "rmap_hlist_len"), 1, 4)) == []
 
 
 def test_item_cut_off_a_list(path: str) -> None:
     s = sound_snapshot(path)
     head = node_word(s, "hlist")
     first = word(s, head)
-    also = also_broken(path, "ksm-list-length", put(s, head, word(s, first)))
+    also = also_broken(path, "ksm-list-length-mismatch", put(s, head, word(s, first)))
     assert "ksm-totals-mismatch" in also
 
 
@@ -65,7 +65,7 @@ def test_list_that_runs_in_a_circle(path: str) -> None:
     s = sound_snapshot(path)
     first = word(s, node_word(s, "hlist"))
     found = findings(path, put(s, first, first))
-    assert [f.rule for f in found] == ["ksm-list-length"]
+    assert [f.rule for f in found] == ["ksm-list-length-mismatch"]
     assert found[0].observed["list_whole"] is False
 
 
@@ -73,7 +73,7 @@ def test_list_that_leads_into_another(path: str) -> None:
     s = sound_snapshot(path)
     first, other = (word(s, node_word(s, "hlist", at=i)) for i in (0, 1))
     found = findings(path, put(s, first, other))
-    assert {f.rule for f in found} == {"ksm-list-length"}
+    assert {f.rule for f in found} == {"ksm-list-length-mismatch"}
 
 
 def test_stable_tree_that_runs_in_a_circle(path: str) -> None:
@@ -95,7 +95,7 @@ def test_chain_that_runs_in_a_circle(path: str) -> None:
     s = sound_snapshot(path)
     chain = int(s.ksm.nodes.addr[np.flatnonzero(s.ksm.nodes.kind == CHAIN)[0]])
     first = word(s, chain + s.layout.struct("struct ksm_stable_node").field("hlist").offset)
-    assert also_broken(path, "ksm-list-length", put(s, first, first)) == []
+    assert also_broken(path, "ksm-list-length-mismatch", put(s, first, first)) == []
 
 
 def test_list_of_mms_that_runs_in_a_circle(path: str) -> None:

@@ -126,7 +126,7 @@ def test_a_table_in_the_hands_of_a_task_is_not_lost(path: str) -> None:
     page = s.layout.memmap.page_addr(pfn)
     patches, note = on_cpu(s, task, ("do_huge_pmd_anonymous_page",))
     held = put(s, int(s.stacks.top[task]) - 0xC0, page)
-    assert "page-table-orphaned" not in [f.rule for f in told(path, [typed, held, *patches], note)]
+    assert "page-table-unreachable" not in [f.rule for f in told(path, [typed, held, *patches], note)]
 
 
 def test_a_table_named_by_a_task_that_works_on_none_is_lost(path: str) -> None:
@@ -150,7 +150,7 @@ def test_a_callback_that_is_invoked_just_now_may_be_the_table_s(path: str) -> No
     _, length = queue(s, "cblist")
     report = run_check(planted(path, typed, put(s, length, word(s, length) + 3)))
     (finding,) = report.findings
-    assert (finding.rule, finding.severity, finding.exactness) == ("page-table-orphaned", "info", "transient")
+    assert (finding.rule, finding.severity, finding.exactness) == ("page-table-unreachable", "info", "transient")
     assert finding.subject.pfn == pfn
     assert "3 RCU callbacks" in str(finding.evidence.facts["in_flight"])
     assert report.exit_code == 0

@@ -83,7 +83,7 @@ def test_khugepaged_knows_mms_that_are_alive(path: str) -> None:
 def test_a_task_without_an_mm_of_its_own_is_named_with_what_it_stored(path: str) -> None:
     s = sound(path)
     fault = CATALOGUE["mm-of-a-task-points-elsewhere"](s)
-    found = only_finding(path, "mm-not-an-mm", *fault.patches)
+    found = only_finding(path, "task-mm-invalid", *fault.patches)
     assert found.subject.kind == "task"
     assert found.subject.pid in s.tasks.pid.tolist()
     assert set(found.observed) == {"mm"}

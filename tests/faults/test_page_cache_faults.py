@@ -81,14 +81,14 @@ def test_slot_emptied(path: str) -> None:
 def test_slot_leads_out_of_the_memory_map(path: str) -> None:
     s = sound_snapshot(path)
     at, _ = slot_address(s, int(idle_entries(s, SHMEM)[0]))
-    only_finding(path, "cache-tree-broken", put(s, at, s.layout.memory.direct_map_base + 0x1000))
+    only_finding(path, "cache-tree-damaged", put(s, at, s.layout.memory.direct_map_base + 0x1000))
 
 
 def test_node_leads_to_itself(path: str) -> None:
     s = sound_snapshot(path)
     at, node = slot_address(s, int(idle_entries(s, SHMEM)[0]))
     shift = s.layout.struct("struct xa_node").field("shift")
-    only_finding(path, "cache-tree-broken", put(s, node + shift.offset, 6, 1), put(s, at, node | 2))
+    only_finding(path, "cache-tree-damaged", put(s, node + shift.offset, 6, 1), put(s, at, node | 2))
 
 
 def test_index_of_a_cached_folio(path: str) -> None:

@@ -50,11 +50,11 @@ def watched_bit_in_an_ordinary_vma(s: Snapshot) -> tuple[Patch, ...]:
 
 
 CASES: dict[str, Callable[[Snapshot], tuple[Patch, ...]]] = {
-    "nonpresent-target-free": migration_to_a_free_page,
+    "nonpresent-target-invalid": migration_to_a_free_page,
     "migration-exclusive-mismatch": exclusive_migration_of_a_file_page,
-    "swap-entry-in-shared-vma": swap_entry_for_a_shared_file_page,
-    "watched-bit-without-registration": watched_bit_in_an_ordinary_vma,
-    "vma-without-anon-vma": lambda s: anon_vma_of_a_vma_forgotten(s).patches,
+    "shared-vma-swap-entry-unexpected": swap_entry_for_a_shared_file_page,
+    "uffd-registration-missing": watched_bit_in_an_ordinary_vma,
+    "vma-anon-vma-missing": lambda s: anon_vma_of_a_vma_forgotten(s).patches,
     "anon-root-mismatch": lambda s: folio_given_to_a_foreign_anon_vma(s).patches,
 }
 

@@ -78,14 +78,14 @@ def test_count_lowered(path: str, users: int) -> None:
 def test_exclusive_bit_on_an_entry_of_a_shared_slot(path: str) -> None:
     s = sound_snapshot(path)
     slot = int(slots_used_by(s, users=3)[0])
-    only_finding(path, "exclusive-swap-entry-shared", entry_changed(s, int(users_of(s, slot)[0]), 1 << 3))
+    only_finding(path, "exclusive-swap-entry-sharing-unexpected", entry_changed(s, int(users_of(s, slot)[0]), 1 << 3))
 
 
 def test_all_entries_of_a_shared_slot_exclusive(path: str) -> None:
     s = sound_snapshot(path)
     slot = int(slots_used_by(s, users=2)[0])
     found = only_finding(
-        path, "exclusive-swap-entry-shared", *(entry_changed(s, int(r), 1 << 3) for r in users_of(s, slot))
+        path, "exclusive-swap-entry-sharing-unexpected", *(entry_changed(s, int(r), 1 << 3) for r in users_of(s, slot))
     )
     assert found.count == 2
 
@@ -93,7 +93,7 @@ def test_all_entries_of_a_shared_slot_exclusive(path: str) -> None:
 def test_entry_beyond_the_device(path: str) -> None:
     s = sound_snapshot(path)
     row = int(users_of(s, int(slots_used_by(s, users=1, cached=False)[0]))[0])
-    found = only_finding(path, "swap-entry-without-slot", entry_changed(s, row, 1 << 40))
+    found = only_finding(path, "swap-entry-slot-invalid", entry_changed(s, row, 1 << 40))
     assert found.evidence.also == ["swap-count-high"]
 
 
@@ -101,7 +101,7 @@ def test_entry_of_a_device_that_is_not_there(path: str) -> None:
     s = sound_snapshot(path)
     row = int(users_of(s, int(slots_used_by(s, users=1, cached=False)[0]))[0])
     assert (
-        only_finding(path, "swap-entry-without-slot", entry_changed(s, row, 4 << 59)).observed["slot"]
+        only_finding(path, "swap-entry-slot-invalid", entry_changed(s, row, 4 << 59)).observed["slot"]
         == "no slot of a device in use"
     )
 
@@ -115,7 +115,7 @@ def test_entry_moved_to_another_slot(path: str) -> None:
     bits = (int(slots.offset[one]) ^ int(slots.offset[other])) << 9
     found = only_finding(path, "swap-count-low", entry_changed(s, int(users_of(s, one)[0]), bits))
     assert found.evidence.also[0] == "swap-count-high"
-    assert found.evidence.also[1:] in ([], ["exclusive-swap-entry-shared"])
+    assert found.evidence.also[1:] in ([], ["exclusive-swap-entry-sharing-unexpected"])
 
 
 def test_swap_cache_leads_to_another_folio(path: str) -> None:
@@ -129,7 +129,7 @@ def test_swap_cache_leads_to_another_folio(path: str) -> None:
         patch = put(s, address, word(s, address) + ((new - old) << 2))
     else:
         patch = swapper_patch(s, one, other)
-    assert only_finding(path, "swapcache-slot-mismatch", patch).evidence.also == ["swapcache-folio-unlisted"]
+    assert only_finding(path, "swapcache-slot-mismatch", patch).evidence.also == ["swapcache-folio-missing"]
 
 
 def test_cached_folio_without_its_flag(path: str) -> None:
@@ -147,7 +147,7 @@ def test_swap_entry_of_a_folio(path: str) -> None:
 
 def test_lazyfree_folio_in_the_swap_cache(path: str) -> None:
     s = sound_snapshot(path)
-    only_finding(path, "lazyfree-in-swapcache", flags_xor(s, int(s.swap.slots.cache_pfn.max()), "swapbacked"))
+    only_finding(path, "lazyfree-swapcache-unexpected", flags_xor(s, int(s.swap.slots.cache_pfn.max()), "swapbacked"))
 
 
 def test_slot_marked_as_cached(path: str) -> None:
@@ -155,7 +155,7 @@ def test_slot_marked_as_cached(path: str) -> None:
     if has_table(s):
         pytest.skip("a swap table names the folio instead of a mark")
     row = int(slots_used_by(s, users=1, cached=False)[0])
-    only_finding(path, "swap-slot-held-by-nobody", add(s, slot_address(s, row), 0x40, 1))
+    only_finding(path, "swap-slot-user-missing", add(s, slot_address(s, row), 0x40, 1))
 
 
 def test_slots_in_use(path: str) -> None:
@@ -243,7 +243,7 @@ def test_poison_entry_to_a_sound_page(path: str) -> None:
     rows = np.flatnonzero(s.nonpresent.kind == Kind.HWPOISON)
     if not len(rows):
         pytest.skip("no poison entry on this kernel")
-    only_finding(path, "poison-entry-to-sound-page", flags_xor(s, int(s.nonpresent.pfn[rows[0]]), "hwpoison"))
+    only_finding(path, "poison-entry-target-mismatch", flags_xor(s, int(s.nonpresent.pfn[rows[0]]), "hwpoison"))
 
 
 def test_markers_in_a_vma_that_nobody_watches(path: str) -> None:
@@ -258,7 +258,7 @@ def test_markers_in_a_vma_that_nobody_watches(path: str) -> None:
         put(s, int(s.vmas.addr[vma]) + field.offset, int(s.vmas.flags[vma]) & ~(1 << 12)),
         put(s, int(s.vmas.addr[vma]) + context.offset, 0),
     )
-    found = only_finding(path, "marker-in-wrong-vma", *patches)
+    found = only_finding(path, "marker-unexpected", *patches)
     assert found.count == int((n.vma_idx[rows] == vma).sum())
 
 
@@ -270,8 +270,8 @@ def test_unlocked_target_of_a_migration(busy: str) -> None:
     head = s.pages.head_row[s.pages.memmap.rows(n.pfn[row : row + 1])[0]]
     pfn = int(s.pages.memmap.pfns_of_rows(np.array([head]))[0])
     after = [f.rule for f in findings(busy, flags_xor(s, pfn, "locked"))]
-    assert "migration-target-unlocked" in after
-    assert [rule for rule in after if rule != "migration-target-unlocked"] == before
+    assert "migration-target-lock-missing" in after
+    assert [rule for rule in after if rule != "migration-target-lock-missing"] == before
 
 
 def test_views(path: str) -> None:

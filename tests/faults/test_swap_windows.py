@@ -11,7 +11,7 @@ from tests.faults.overlay import Patch, add, core_path, put, sound, without_stac
 from tests.faults.swap_plants import slot_address, slots_used_by, users_of
 from tests.faults.test_windows import on_cpu, task_of, told
 
-RULE = "swap-slot-held-by-nobody"
+RULE = "swap-slot-user-missing"
 FAULT = ("do_swap_page",)
 
 

@@ -37,7 +37,7 @@ def test_anon_vma_exits_1_when_damaged(
     core = core_path("fixture", kernel)
     words = ["anon-vma", hex(address), "--core", core]
     assert _run(capsys, monkeypatch, s, words) == (Exit.CLEAN, [])
-    assert _run(capsys, monkeypatch, broken, words) == (Exit.FINDINGS, ["anon-vma-counters"])
+    assert _run(capsys, monkeypatch, broken, words) == (Exit.FINDINGS, ["anon-vma-counters-mismatch"])
     assert _run(capsys, monkeypatch, broken, ["anon-vma", hex(other), "--core", core]) == (Exit.CLEAN, [])
 
 

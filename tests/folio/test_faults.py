@@ -107,7 +107,7 @@ def test_the_whole_bit_lost(kernel: str) -> None:
     e = explained(kernel, int(s.folios.pfn[folio]), add(s, where, -ENTIRELY_MAPPED, 4))
     assert the_wrong(e).counter == "_nr_pages_mapped"
     assert the_wrong(e).formula.endswith("mapped as a whole 0x800000 = 0x800000, stored 0")
-    assert [x.rule for x in e.findings] == ["nr-pages-mapped-malformed"]
+    assert [x.rule for x in e.findings] == ["nr-pages-mapped-invalid"]
     assert e.looks_like[0] == (
         'only the bit "mapped as a whole" of _nr_pages_mapped is wrong: it was taken away, but huge entries are left'
     )
@@ -138,7 +138,7 @@ def test_references_too_few(kernel: str) -> None:
     e = explained(kernel, pfn_of(s, row), add(s, page_word(s, pfn_of(s, row), "_refcount.counter", "_refcount"), -1, 4))
     assert the_wrong(e).counter == "_refcount"
     assert the_wrong(e).formula.endswith(": 1 too few")
-    assert [x.rule for x in e.findings] == ["refcount-below-mappings"]
+    assert [x.rule for x in e.findings] == ["refcount-low"]
     assert e.references is not None
     assert e.references.unexplained == -1
     assert e.looks_like == ["one folio_put() too many: the mapcounts are right, references are missing"]
@@ -173,7 +173,7 @@ def test_an_exclusive_page_with_two_mappings(kernel: str) -> None:
         ("E", "WRONG", "exclusive to one, but 2 entries map it")
     ]
     assert e.exit_code == 1
-    assert "exclusive-page-mapped-twice" in [x.rule for x in e.findings]
+    assert "exclusive-page-mapcount-high" in [x.rule for x in e.findings]
     assert "was mapped once more without clearing PG_anon_exclusive" in e.looks_like[0]
     # The kernel believes the flag.
     assert next(d for d in e.decisions if d.question == "write fault").answer == "reuse"
@@ -188,7 +188,7 @@ def test_a_writable_page_that_is_not_exclusive(kernel: str) -> None:
     pfn = next(p for p in pfns if build_explanation(s, p, check=False).sharing[0].writable)
     e = explained(kernel, pfn, flags_xor(s, pfn, "anon_exclusive"))
     assert [(x.mark, x.verdict) for x in e.sharing] == [("s", "WRONG")]
-    assert "writable-entry-without-exclusive" in [x.rule for x in e.findings]
+    assert "writable-page-exclusive-missing" in [x.rule for x in e.findings]
     assert e.looks_like[0].startswith("an entry was made writable before the page was made exclusive")
 
 
@@ -213,7 +213,7 @@ def test_the_shared_flag_lost() -> None:
     e = explained("7.3", int(f.pfn[folio]), add(s, at, -(1 << 63)))
     assert the_wrong(e).counter == "FOLIO_MM_IDS_SHARED"
     assert f"{e.mms} address spaces map the folio; it is clear" in the_wrong(e).formula
-    assert [x.rule for x in e.findings] == ["mm-id-unshared-but-shared"]
+    assert [x.rule for x in e.findings] == ["mm-id-shared-flag-missing"]
     assert "without FOLIO_MM_IDS_SHARED" in e.looks_like[0]
 
 

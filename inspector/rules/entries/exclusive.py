@@ -68,7 +68,7 @@ def _unreadable(s: Snapshot) -> tuple[int, str]:
     return missing, "struct pages are missing" if missing else ""
 
 
-@rule("exclusive-page-mapped-twice", group="exclusive", invariant="I7", rank=33)
+@rule("exclusive-page-mapcount-high", was="exclusive-page-mapped-twice", group="exclusive", invariant="I7", rank=33)
 def exclusive_page_mapped_twice(s: Snapshot) -> Violations:
     """An anonymous page marked exclusive is mapped more than once.
 
@@ -78,7 +78,7 @@ def exclusive_page_mapped_twice(s: Snapshot) -> Violations:
            bit before fork maps the page a second time.
     Then:  a write through one mapping makes no copy: parent and child see each other's data.
     Silent when: the page is not mapped: zapping leaves the bit until the page is freed. KSM pages have a rule of
-           their own (exclusive-ksm-page).
+           their own (ksm-page-exclusive-unexpected).
     Look further: folioscope folio PFN
     """
     rows, head = exclusive_pages(s)
@@ -101,7 +101,7 @@ def exclusive_page_mapped_twice(s: Snapshot) -> Violations:
     )
 
 
-@rule("exclusive-page-in-several-mms", group="exclusive", invariant="I7", rank=34)
+@rule("exclusive-page-mm-count-high", was="exclusive-page-in-several-mms", group="exclusive", invariant="I7", rank=34)
 def exclusive_page_in_several_mms(s: Snapshot) -> Violations:
     """An anonymous page marked exclusive is mapped by several processes.
 
@@ -120,7 +120,7 @@ def exclusive_page_in_several_mms(s: Snapshot) -> Violations:
     return Violations("page", rows[bad], {"mms": mms[bad]}, {"mms": np.ones(len(bad), np.int64)}, checked, missing, why)
 
 
-@rule("exclusive-ksm-page", group="exclusive", invariant="I7", rank=32)
+@rule("ksm-page-exclusive-unexpected", was="exclusive-ksm-page", group="exclusive", invariant="I7", rank=32)
 def exclusive_ksm_page(s: Snapshot) -> Violations:
     """A KSM page is marked exclusive, or is part of a large folio.
 
@@ -154,7 +154,13 @@ def _unused(s: Snapshot, rows: I64) -> Mask:
     return (s.pages.refcount[rows] <= 0) | ~lru
 
 
-@rule("writable-entry-without-exclusive", group="exclusive", invariant="I7", rank=35)
+@rule(
+    "writable-page-exclusive-missing",
+    was="writable-entry-without-exclusive",
+    group="exclusive",
+    invariant="I7",
+    rank=35,
+)
 def writable_entry_without_exclusive(s: Snapshot) -> Violations:
     """A writable entry maps an anonymous page that is not exclusive to the process.
 
@@ -164,7 +170,7 @@ def writable_entry_without_exclusive(s: Snapshot) -> Violations:
            clears it and write-protects both entries.
     Then:  the copy on write is skipped: other processes that map the page see the write.
     Silent when: fork works on the mm (mmap_lock held for writing: the bit goes before the entry is protected); a
-           shared VMA (anon-page-in-shared-vma).
+           shared VMA (shared-vma-anon-page-unexpected).
     Look further: folioscope va PID ADDRESS; folioscope folio PFN
     """
     m = s.mappings
@@ -192,7 +198,15 @@ def writable_entry_without_exclusive(s: Snapshot) -> Violations:
     )
 
 
-@rule("pinned-page-not-exclusive", group="exclusive", invariant="I7", rank=36, severity="warn", exactness="bound")
+@rule(
+    "pinned-page-exclusive-missing",
+    was="pinned-page-not-exclusive",
+    group="exclusive",
+    invariant="I7",
+    rank=36,
+    severity="warn",
+    exactness="bound",
+)
 def pinned_page_not_exclusive(s: Snapshot) -> Violations:
     """A pinned anonymous folio that is mapped has no exclusive page.
 

@@ -53,7 +53,7 @@ def _huge_misfit(s: Snapshot, rows: I64, page: I64, head: I64) -> Mask:
     return (s.nonpresent.level[rows] != Level.PTE) & misfit
 
 
-@rule("nonpresent-target-free", group="nonpresent", invariant="I14", rank=6)
+@rule("nonpresent-target-invalid", was="nonpresent-target-free", group="nonpresent", invariant="I14", rank=6)
 def nonpresent_target_free(s: Snapshot) -> Violations:
     """A migration or device entry names a page that is free, of a kernel's own type, or no page at all.
 
@@ -89,7 +89,7 @@ def nonpresent_target_free(s: Snapshot) -> Violations:
     )
 
 
-@rule("migration-target-unlocked", group="nonpresent", invariant="W4", rank=37)
+@rule("migration-target-lock-missing", was="migration-target-unlocked", group="nonpresent", invariant="W4", rank=37)
 def migration_target_unlocked(s: Snapshot) -> Violations:
     """A migration entry names a folio that nobody migrates or splits.
 
@@ -165,7 +165,14 @@ def migration_exclusive_mismatch(s: Snapshot) -> Violations:
     )
 
 
-@rule("poison-entry-to-sound-page", group="nonpresent", invariant="I14", rank=39, severity="warn")
+@rule(
+    "poison-entry-target-mismatch",
+    was="poison-entry-to-sound-page",
+    group="nonpresent",
+    invariant="I14",
+    rank=39,
+    severity="warn",
+)
 def poison_entry_to_sound_page(s: Snapshot) -> Violations:
     """A hardware poison entry names a page that is not marked as poisoned.
 
@@ -194,7 +201,7 @@ def poison_entry_to_sound_page(s: Snapshot) -> Violations:
     )
 
 
-@rule("marker-in-wrong-vma", group="nonpresent", invariant="I14", rank=39, severity="warn")
+@rule("marker-unexpected", was="marker-in-wrong-vma", group="nonpresent", invariant="I14", rank=39, severity="warn")
 def marker_in_wrong_vma(s: Snapshot) -> Violations:
     """A marker stands in a VMA whose flags do not allow it.
 
@@ -227,7 +234,14 @@ def marker_in_wrong_vma(s: Snapshot) -> Violations:
     )
 
 
-@rule("watched-bit-without-registration", group="nonpresent", invariant="S3", rank=91, severity="info")
+@rule(
+    "uffd-registration-missing",
+    was="watched-bit-without-registration",
+    group="nonpresent",
+    invariant="S3",
+    rank=91,
+    severity="info",
+)
 def watched_bit_without_registration(s: Snapshot) -> Violations:
     """An entry carries userfaultfd's bit in a VMA that is not registered for it.
 
@@ -254,7 +268,7 @@ def watched_bit_without_registration(s: Snapshot) -> Violations:
     )
 
 
-@rule("swap-entry-in-shared-vma", group="nonpresent", invariant="I14", rank=42)
+@rule("shared-vma-swap-entry-unexpected", was="swap-entry-in-shared-vma", group="nonpresent", invariant="I14", rank=42)
 def swap_entry_in_shared_vma(s: Snapshot) -> Violations:
     """A shared VMA holds a swap entry.
 

@@ -36,7 +36,7 @@ def _entries(s: Snapshot, wrong: Mask, expected: str) -> Violations:
     )
 
 
-@rule("entry-to-free-page", group="targets", invariant="R2", rank=1)
+@rule("free-page-mapping-unexpected", was="entry-to-free-page", group="targets", invariant="R2", rank=1)
 def entry_to_free_page(s: Snapshot) -> Violations:
     """A page-table entry maps a page that is free.
 
@@ -49,7 +49,7 @@ def entry_to_free_page(s: Snapshot) -> Violations:
     return _entries(s, s.counts.entry_class == EntryClass.FREE, "a page with a reference")
 
 
-@rule("entry-to-typed-page", group="targets", invariant="R2", rank=2)
+@rule("typed-page-mapping-unexpected", was="entry-to-typed-page", group="targets", invariant="R2", rank=2)
 def entry_to_typed_page(s: Snapshot) -> Violations:
     """A page-table entry maps a slab, a page table or another page that user space never sees.
 
@@ -63,7 +63,7 @@ def entry_to_typed_page(s: Snapshot) -> Violations:
     return _entries(s, s.counts.entry_class == EntryClass.TYPED, "a page without type, or hugetlb")
 
 
-@rule("entry-without-page", group="targets", invariant="R2", rank=3)
+@rule("entry-pfn-invalid", was="entry-without-page", group="targets", invariant="R2", rank=3)
 def entry_without_page(s: Snapshot) -> Violations:
     """A page-table entry that is not special maps a page frame without struct page, or a tail without head.
 
@@ -77,7 +77,7 @@ def entry_without_page(s: Snapshot) -> Violations:
     return _entries(s, (s.counts.entry_class == EntryClass.NO_PAGE) | broken, "a page with a struct page")
 
 
-@rule("huge-entry-misfit", group="targets", invariant="I3", rank=4)
+@rule("huge-entry-folio-mismatch", was="huge-entry-misfit", group="targets", invariant="I3", rank=4)
 def huge_entry_misfit(s: Snapshot) -> Violations:
     """A huge entry does not begin at the head of a folio of its size.
 
@@ -91,7 +91,7 @@ def huge_entry_misfit(s: Snapshot) -> Violations:
     return _entries(s, broken, "the head of a folio of the entry's size")
 
 
-@rule("special-entry-in-ordinary-vma", group="targets", invariant="R2", rank=5)
+@rule("special-entry-unexpected", was="special-entry-in-ordinary-vma", group="targets", invariant="R2", rank=5)
 def special_entry_in_ordinary_vma(s: Snapshot) -> Violations:
     """A special entry stands in a VMA of ordinary memory.
 
@@ -129,7 +129,7 @@ def _finds_pages(s: Snapshot, ops: U64) -> Mask:
     return found
 
 
-@rule("entry-to-reserved-page", group="targets", invariant="R2", rank=5)
+@rule("reserved-page-mapping-unexpected", was="entry-to-reserved-page", group="targets", invariant="R2", rank=5)
 def entry_to_reserved_page(s: Snapshot) -> Violations:
     """A page-table entry of ordinary memory maps a reserved page.
 

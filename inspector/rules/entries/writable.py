@@ -35,7 +35,7 @@ def _entries(s: Snapshot, rows: I64, checked: int, expected: str, claims: Keys =
     )
 
 
-@rule("writable-entry-in-readonly-vma", group="writable", invariant="I7", rank=23)
+@rule("write-bit-unexpected", was="writable-entry-in-readonly-vma", group="writable", invariant="I7", rank=23)
 def writable_entry_in_readonly_vma(s: Snapshot) -> Violations:
     """An entry lets user space write although its VMA does not.
 
@@ -52,7 +52,7 @@ def writable_entry_in_readonly_vma(s: Snapshot) -> Violations:
     return _entries(s, wrong, int(m.nr[checked].sum()), "read-only, as the VMA", (("vma", m.vma_idx[wrong]),))
 
 
-@rule("anon-page-in-shared-vma", group="writable", invariant="I7", rank=24)
+@rule("shared-vma-anon-page-unexpected", was="anon-page-in-shared-vma", group="writable", invariant="I7", rank=24)
 def anon_page_in_shared_vma(s: Snapshot) -> Violations:
     """A shared VMA maps an anonymous page.
 
@@ -68,7 +68,13 @@ def anon_page_in_shared_vma(s: Snapshot) -> Violations:
     return _entries(s, found.rows, int(s.mappings.nr[rows].sum()), "a page of the file", claims)
 
 
-@rule("writable-private-file-page", group="writable", invariant="I7", rank=24)
+@rule(
+    "private-file-page-write-bit-unexpected",
+    was="writable-private-file-page",
+    group="writable",
+    invariant="I7",
+    rank=24,
+)
 def writable_private_file_page(s: Snapshot) -> Violations:
     """A private mapping lets user space write to a page of the page cache.
 
@@ -89,7 +95,7 @@ def writable_private_file_page(s: Snapshot) -> Violations:
     return _entries(s, found.rows, checked, "read-only: a write makes a copy", claims)
 
 
-@rule("writable-watched-entry", group="writable", invariant="I7", rank=25)
+@rule("uffd-wp-write-bit-unexpected", was="writable-watched-entry", group="writable", invariant="I7", rank=25)
 def writable_watched_entry(s: Snapshot) -> Violations:
     """An entry that userfaultfd write-protects is writable.
 
@@ -105,7 +111,7 @@ def writable_watched_entry(s: Snapshot) -> Violations:
     return _entries(s, rows, int(s.mappings.nr[checked].sum()), "read-only, as it is watched")
 
 
-@rule("zero-page-writable", group="writable", invariant="Z1", rank=22)
+@rule("zero-page-write-bit-unexpected", was="zero-page-writable", group="writable", invariant="Z1", rank=22)
 def zero_page_writable(s: Snapshot) -> Violations:
     """An entry of the zero page is writable.
 

@@ -85,7 +85,7 @@ def cache_nrpages_mismatch(s: Snapshot) -> Violations:
     )
 
 
-@rule("cache-tree-broken", group="page-cache", invariant="X1", rank=41)
+@rule("cache-tree-damaged", was="cache-tree-broken", group="page-cache", invariant="X1", rank=41)
 def cache_tree_broken(s: Snapshot) -> Violations:
     """The xarray of an address_space cannot be followed.
 

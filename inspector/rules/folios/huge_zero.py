@@ -74,7 +74,7 @@ def huge_zero_references_low(s: Snapshot) -> Violations:
     )
 
 
-@rule("mm-id-given-twice", group="mm-ids", invariant="I16", rank=28)
+@rule("mm-id-sharing-unexpected", was="mm-id-given-twice", group="mm-ids", invariant="I16", rank=28)
 def mm_id_given_twice(s: Snapshot) -> Violations:
     """Two address spaces carry the same mm id.
 

@@ -89,7 +89,9 @@ def mapcount_too_high(s: Snapshot) -> Violations:
     return _compare(s, high & (s.expected.page_mapcount_raw >= 0), bounded=True)
 
 
-@rule("mapcount-without-mapping", group="mapcount", invariant="M7", rank=32, schemes=_KEPT)
+@rule(
+    "mapcount-mapping-missing", was="mapcount-without-mapping", group="mapcount", invariant="M7", rank=32, schemes=_KEPT
+)
 def mapcount_without_mapping(s: Snapshot) -> Violations:
     """A page claims to be mapped but no page table maps it.
 

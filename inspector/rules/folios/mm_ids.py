@@ -65,7 +65,7 @@ def _mapped_by(s: Snapshot, ids: U64) -> I64:
     return out
 
 
-@rule("mm-id-slot-malformed", group="mm-ids", invariant="I16", rank=55, schemes=_SCHEMES)
+@rule("mm-id-slot-invalid", was="mm-id-slot-malformed", group="mm-ids", invariant="I16", rank=55, schemes=_SCHEMES)
 def mm_id_slot_malformed(s: Snapshot) -> Violations:
     """A folio's mm-id slots contradict themselves.
 
@@ -79,7 +79,15 @@ def mm_id_slot_malformed(s: Snapshot) -> Violations:
     return _found(s, mm_ids.malformed(_slots(s)), needs_tables=False)
 
 
-@rule("mm-id-slot-above-mappings", group="mm-ids", invariant="I16", rank=61, exactness="bound", schemes=_SCHEMES)
+@rule(
+    "mm-id-slot-high",
+    was="mm-id-slot-above-mappings",
+    group="mm-ids",
+    invariant="I16",
+    rank=61,
+    exactness="bound",
+    schemes=_SCHEMES,
+)
 def mm_id_slot_above_mappings(s: Snapshot) -> Violations:
     """A folio credits an mm with more mappings than that mm has.
 
@@ -95,7 +103,15 @@ def mm_id_slot_above_mappings(s: Snapshot) -> Violations:
     return _found(s, bad, needs_tables=True)
 
 
-@rule("mm-id-unshared-but-shared", group="mm-ids", invariant="I16", rank=56, exactness="bound", schemes=_SCHEMES)
+@rule(
+    "mm-id-shared-flag-missing",
+    was="mm-id-unshared-but-shared",
+    group="mm-ids",
+    invariant="I16",
+    rank=56,
+    exactness="bound",
+    schemes=_SCHEMES,
+)
 def mm_id_unshared_but_shared(s: Snapshot) -> Violations:
     """A folio is marked as mapped by one process although several map it.
 
@@ -109,7 +125,7 @@ def mm_id_unshared_but_shared(s: Snapshot) -> Violations:
     return _found(s, mm_ids.unshared_but_shared(_slots(s), s.counts.nr_mms), needs_tables=False)
 
 
-@rule("mm-id-not-empty", group="mm-ids", invariant="I16", rank=62, schemes=_SCHEMES)
+@rule("mm-id-slot-unexpected", was="mm-id-not-empty", group="mm-ids", invariant="I16", rank=62, schemes=_SCHEMES)
 def mm_id_not_empty(s: Snapshot) -> Violations:
     """A folio that nothing maps still names an mm.
 

@@ -12,7 +12,14 @@ from inspector.snapshot import Snapshot
 _WORD = (Scheme.SUBPAGES, Scheme.RMAP68, Scheme.LARGE, Scheme.MM_IDS)
 
 
-@rule("nr-pages-mapped-malformed", group="pages-mapped", invariant="I2", rank=49, schemes=_WORD)
+@rule(
+    "nr-pages-mapped-invalid",
+    was="nr-pages-mapped-malformed",
+    group="pages-mapped",
+    invariant="I2",
+    rank=49,
+    schemes=_WORD,
+)
 def nr_pages_mapped_malformed(s: Snapshot) -> Violations:
     """A folio's `_nr_pages_mapped` holds a value that no sequence of mappings can leave.
 

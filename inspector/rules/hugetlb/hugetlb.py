@@ -13,7 +13,7 @@ from inspector.walk.counts import EntryClass
 from inspector.walk.swap_view import find_slot
 
 
-@rule("hugetlb-counts-touched", group="hugetlb", invariant="I8", rank=41)
+@rule("hugetlb-counts-unexpected", was="hugetlb-counts-touched", group="hugetlb", invariant="I8", rank=41)
 def hugetlb_counts_touched(s: Snapshot) -> Violations:
     """A hugetlb folio carries counts that only transparent huge pages keep.
 
@@ -46,7 +46,7 @@ def hugetlb_counts_touched(s: Snapshot) -> Violations:
     )
 
 
-@rule("hugetlb-swap-entry", group="hugetlb", invariant="I8", rank=9)
+@rule("hugetlb-swap-entry-unexpected", was="hugetlb-swap-entry", group="hugetlb", invariant="I8", rank=9)
 def hugetlb_swap_entry(s: Snapshot) -> Violations:
     """A hugetlb mapping holds a swap entry.
 
@@ -77,7 +77,7 @@ def named_slots(s: Snapshot, rows: I64) -> I64:
     return np.array([find_slot(s.swap, kind, offset) for kind, offset in named], np.int64)
 
 
-@rule("hugetlb-mapped-by-stranger", group="hugetlb", invariant="I8", rank=9)
+@rule("hugetlb-mapping-mismatch", was="hugetlb-mapped-by-stranger", group="hugetlb", invariant="I8", rank=9)
 def hugetlb_mapped_by_stranger(s: Snapshot) -> Violations:
     """A hugetlb folio is mapped outside a hugetlb VMA or by single PTEs, or a hugetlb VMA maps another folio.
 

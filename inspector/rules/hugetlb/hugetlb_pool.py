@@ -87,7 +87,7 @@ def _any(s: Snapshot, marked: Mask) -> Mask:
     return out
 
 
-@rule("hugetlb-free-folio-in-use", group="hugetlb", invariant="H1", rank=22)
+@rule("hugetlb-free-folio-state-unexpected", was="hugetlb-free-folio-in-use", group="hugetlb", invariant="H1", rank=22)
 def hugetlb_free_folio_in_use(s: Snapshot) -> Violations:
     """A folio on a free list of hugetlb is referenced, mapped, charged to a subpool, or of another size.
 
@@ -130,7 +130,15 @@ def hugetlb_free_folio_in_use(s: Snapshot) -> Violations:
     )
 
 
-@rule("hugetlb-reserved-above-free", group="hugetlb", invariant="H1", rank=25, severity="warn", exactness="bound")
+@rule(
+    "hugetlb-reserved-high",
+    was="hugetlb-reserved-above-free",
+    group="hugetlb",
+    invariant="H1",
+    rank=25,
+    severity="warn",
+    exactness="bound",
+)
 def hugetlb_reserved_above_free(s: Snapshot) -> Violations:
     """More hugetlb folios are reserved than are free.
 
@@ -155,7 +163,7 @@ def hugetlb_reserved_above_free(s: Snapshot) -> Violations:
     )
 
 
-@rule("hugetlb-share-count-wrong", group="hugetlb", invariant="P2", rank=24)
+@rule("hugetlb-share-count-mismatch", was="hugetlb-share-count-wrong", group="hugetlb", invariant="P2", rank=24)
 def hugetlb_share_count_wrong(s: Snapshot) -> Violations:
     """A hugetlb page table counts other sharers than reach it.
 
@@ -202,7 +210,7 @@ def _file_locked(s: Snapshot, space_idx: I32) -> Mask:
     return (space_idx >= 0) & (raw.bytes.view(np.uint64).reshape(-1) != 0)
 
 
-@rule("hugetlb-table-shared-apart", group="hugetlb", invariant="P2", rank=23)
+@rule("hugetlb-shared-table-mismatch", was="hugetlb-table-shared-apart", group="hugetlb", invariant="P2", rank=23)
 def hugetlb_table_shared_apart(s: Snapshot) -> Violations:
     """A shared hugetlb page table hangs where it maps another file or another part of it.
 

@@ -64,7 +64,7 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
     )
 
 
-@rule("ksm-list-length", group="ksm", invariant="K1", rank=24)
+@rule("ksm-list-length-mismatch", was="ksm-list-length", group="ksm", invariant="K1", rank=24)
 def ksm_list_length(s: Snapshot) -> Violations:
     """A stable node's list of rmap_items is not as long as it says, or cannot be followed.
 
@@ -131,7 +131,7 @@ def ksm_tree_damaged(s: Snapshot) -> Violations:
     )
 
 
-@rule("ksm-item-of-another-mm", group="ksm", invariant="K1", rank=23)
+@rule("ksm-item-mm-mismatch", was="ksm-item-of-another-mm", group="ksm", invariant="K1", rank=23)
 def ksm_item_of_another_mm(s: Snapshot) -> Violations:
     """An rmap_item names another mm than the one on whose list it is.
 

@@ -13,7 +13,7 @@ from inspector.tables.mm_holders import KINDS, PF_KTHREAD
 from inspector.tables.mms import static_mms
 
 
-@rule("mm-not-an-mm", group="mm-lives", invariant="V2", rank=0)
+@rule("task-mm-invalid", was="mm-not-an-mm", group="mm-lives", invariant="V2", rank=0)
 def mm_not_an_mm(s: Snapshot) -> Violations:
     """A task names an address space that is none.
 
@@ -95,7 +95,7 @@ def mm_count_low(s: Snapshot) -> Violations:
     )
 
 
-@rule("vma-of-another-mm", group="mm-lives", invariant="V2", rank=0)
+@rule("vma-mm-mismatch", was="vma-of-another-mm", group="mm-lives", invariant="V2", rank=0)
 def vma_of_another_mm(s: Snapshot) -> Violations:
     """A VMA names another mm than the one in whose tree it is.
 
@@ -113,7 +113,7 @@ def vma_of_another_mm(s: Snapshot) -> Violations:
     return Violations("vma", rows, {"vm_mm": v.vm_mm[rows]}, {"vm_mm": own[rows]}, len(v), claims=(("vma", rows),))
 
 
-@rule("mm-with-swap-not-listed", group="mm-lives", invariant="V2", rank=60)
+@rule("mmlist-entry-missing", was="mm-with-swap-not-listed", group="mm-lives", invariant="V2", rank=60)
 def mm_with_swap_not_listed(s: Snapshot) -> Violations:
     """An address space has swap entries but is not on the list that swapoff searches.
 

@@ -10,7 +10,7 @@ from inspector.snapshot import Snapshot
 from inspector.windows.grading import mm_in_flight
 
 
-@rule("user-page-table-differs", group="page-tables", invariant="P2", rank=5)
+@rule("user-page-table-mismatch", was="user-page-table-differs", group="page-tables", invariant="P2", rank=5)
 def user_page_table_differs(s: Snapshot) -> Violations:
     """The top page table that user mode runs on differs from the kernel's.
 

@@ -18,7 +18,7 @@ _MOST = 512
 """Folios, and swap slots, that one lost table is held responsible for."""
 
 
-@rule("page-table-orphaned", group="page-tables", invariant="P2", rank=10)
+@rule("page-table-unreachable", was="page-table-orphaned", group="page-tables", invariant="P2", rank=10)
 def page_table_orphaned(s: Snapshot) -> Violations:
     """A page is a page table by its type, but no address space leads to it and nobody is about to free it.
 

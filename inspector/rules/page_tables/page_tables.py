@@ -19,7 +19,7 @@ _STATES = {
 }
 
 
-@rule("table-page-not-a-table", group="page-tables", invariant="P2", rank=0)
+@rule("page-table-type-mismatch", was="table-page-not-a-table", group="page-tables", invariant="P2", rank=0)
 def table_page_not_a_table(s: Snapshot) -> Violations:
     """An upper page-table entry points to a page that is no page table.
 
@@ -49,7 +49,7 @@ def table_page_not_a_table(s: Snapshot) -> Violations:
     )
 
 
-@rule("table-entry-flags-wrong", group="page-tables", invariant="P2", rank=5)
+@rule("table-entry-flags-invalid", was="table-entry-flags-wrong", group="page-tables", invariant="P2", rank=5)
 def table_entry_flags_wrong(s: Snapshot) -> Violations:
     """An entry that points to a page table carries other flags than the kernel writes.
 
@@ -82,7 +82,7 @@ def table_entry_flags_wrong(s: Snapshot) -> Violations:
     )
 
 
-@rule("huge-swap-entry", group="page-tables", invariant="I14", rank=9)
+@rule("huge-swap-entry-unexpected", was="huge-swap-entry", group="page-tables", invariant="I14", rank=9)
 def huge_swap_entry(s: Snapshot) -> Violations:
     """An upper table of ordinary memory holds a non-present entry that only single pages can have.
 
@@ -111,7 +111,7 @@ def huge_swap_entry(s: Snapshot) -> Violations:
     )
 
 
-@rule("table-shared-wrongly", group="page-tables", invariant="P2", rank=0)
+@rule("page-table-sharing-unexpected", was="table-shared-wrongly", group="page-tables", invariant="P2", rank=0)
 def table_shared_wrongly(s: Snapshot) -> Violations:
     """A page table hangs under two address spaces although it is not a shared hugetlb table.
 
@@ -164,7 +164,7 @@ def _in_hugetlb(s: Snapshot, mm_idx: I32, rows: np.ndarray[tuple[int], np.dtype[
     return out
 
 
-@rule("entry-malformed", group="page-tables", invariant="I14", rank=6)
+@rule("entry-invalid", was="entry-malformed", group="page-tables", invariant="I14", rank=6)
 def entry_malformed(s: Snapshot) -> Violations:
     """A page-table entry holds a pattern that this kernel never writes.
 
@@ -193,7 +193,7 @@ def _known_trees(s: Snapshot, mm_idx: I32) -> Mask:
     return known[mm_idx]
 
 
-@rule("entry-outside-vma", group="page-tables", invariant="P1", rank=7)
+@rule("entry-vma-missing", was="entry-outside-vma", group="page-tables", invariant="P1", rank=7)
 def entry_outside_vma(s: Snapshot) -> Violations:
     """A page is mapped at an address where the process has no VMA.
 
@@ -223,7 +223,7 @@ def entry_outside_vma(s: Snapshot) -> Violations:
     )
 
 
-@rule("nonpresent-entry-outside-vma", group="page-tables", invariant="P1", rank=8)
+@rule("nonpresent-entry-vma-missing", was="nonpresent-entry-outside-vma", group="page-tables", invariant="P1", rank=8)
 def nonpresent_entry_outside_vma(s: Snapshot) -> Violations:
     """A swap, migration or marker entry stands at an address where the process has no VMA.
 

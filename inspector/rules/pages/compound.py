@@ -20,7 +20,7 @@ def _why(s: Snapshot) -> tuple[int, str]:
     return unreadable, "struct pages are missing" if unreadable else ""
 
 
-@rule("tail-without-head", group="compound", invariant="I9", rank=10)
+@rule("tail-head-invalid", was="tail-without-head", group="compound", invariant="I9", rank=10)
 def tail_without_head(s: Snapshot) -> Violations:
     """A tail page points to something that is not the head of a compound page around it.
 
@@ -41,7 +41,7 @@ def tail_without_head(s: Snapshot) -> Violations:
     if len(s.folios):
         order = np.where(folio >= 0, s.folios.order[np.maximum(folio, 0)], 0).astype(np.int64)
     bad = (head < 0) | (folio < 0) | (tails < head) | (tails - head >= (np.int64(1) << np.minimum(order, 40)))
-    # When the folio's own size is what is wrong, that is one cause: compound-size-wrong names it.
+    # When the folio's own size is what is wrong, that is one cause: compound-size-mismatch names it.
     sized = s.compound_wrong[np.maximum(folio, 0)] & (folio >= 0) if len(s.folios) else np.zeros(len(tails), np.bool_)
     rows = np.flatnonzero(bad & known & ~sized)
     unreadable, why = _why(s)
@@ -57,7 +57,7 @@ def tail_without_head(s: Snapshot) -> Violations:
     )
 
 
-@rule("compound-size-wrong", group="compound", invariant="I9", rank=11)
+@rule("compound-size-mismatch", was="compound-size-wrong", group="compound", invariant="I9", rank=11)
 def compound_size_wrong(s: Snapshot) -> Violations:
     """A compound page's order does not agree with its cached size, its alignment or its tails.
 

@@ -9,7 +9,7 @@ from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
 
 
-@rule("free-page-with-count", group="free", invariant="I18", rank=20)
+@rule("free-page-mapcount-unexpected", was="free-page-with-count", group="free", invariant="I18", rank=20)
 def free_page_with_count(s: Snapshot) -> Violations:
     """A page without references still carries a mapcount.
 
@@ -33,7 +33,7 @@ def free_page_with_count(s: Snapshot) -> Violations:
     )
 
 
-@rule("free-page-in-use", group="free", invariant="I18", rank=21)
+@rule("free-page-state-unexpected", was="free-page-in-use", group="free", invariant="I18", rank=21)
 def free_page_in_use(s: Snapshot) -> Violations:
     """A page inside a free block of the buddy allocator has a mapping, a reference or a flag of a page in use.
 
@@ -79,7 +79,7 @@ def in_use_flags(s: Snapshot) -> np.uint64:
     return mask
 
 
-@rule("free-folio-with-pins", group="free", invariant="I18", rank=22)
+@rule("free-folio-pincount-unexpected", was="free-folio-with-pins", group="free", invariant="I18", rank=22)
 def free_folio_with_pins(s: Snapshot) -> Violations:
     """A compound page without references still counts pins.
 

@@ -28,7 +28,14 @@ def _missing(s: Snapshot) -> tuple[int, str]:
     return gone, _NO_PAGES if gone else ""
 
 
-@rule("poisoned-page-mapped", group="targets", invariant="R2", rank=38, severity="warn")
+@rule(
+    "poisoned-page-mapping-unexpected",
+    was="poisoned-page-mapped",
+    group="targets",
+    invariant="R2",
+    rank=38,
+    severity="warn",
+)
 def poisoned_page_mapped(s: Snapshot) -> Violations:
     """A page that is marked as broken hardware is still mapped.
 
@@ -58,7 +65,7 @@ def poisoned_page_mapped(s: Snapshot) -> Violations:
     )
 
 
-@rule("anon-page-not-uptodate", group="targets", invariant="S3", rank=39)
+@rule("anon-page-uptodate-missing", was="anon-page-not-uptodate", group="targets", invariant="S3", rank=39)
 def anon_page_not_uptodate(s: Snapshot) -> Violations:
     """A mapped anonymous folio does not hold its data.
 
@@ -86,7 +93,7 @@ def anon_page_not_uptodate(s: Snapshot) -> Violations:
     )
 
 
-@rule("mapped-beyond-file-end", group="file-rmap", invariant="F2", rank=44, severity="warn")
+@rule("file-index-high", was="mapped-beyond-file-end", group="file-rmap", invariant="F2", rank=44, severity="warn")
 def mapped_beyond_file_end(s: Snapshot) -> Violations:
     """A folio of a file is mapped although it lies wholly behind the file's end.
 
@@ -121,7 +128,7 @@ def mapped_beyond_file_end(s: Snapshot) -> Violations:
     )
 
 
-@rule("pincount-above-references", group="refcount", invariant="R3", rank=62)
+@rule("pincount-high", was="pincount-above-references", group="refcount", invariant="R3", rank=62)
 def pincount_above_references(s: Snapshot) -> Violations:
     """A large folio counts more pins than it has references.
 

@@ -86,7 +86,7 @@ def _names(s: Snapshot, words: U64) -> AnyArray:
     return np.array([",".join(s.layout.flags.names(word)) for word in words.tolist()], dtype=np.str_)
 
 
-@rule("tail-in-another-zone", group="compound", invariant="I9", rank=14)
+@rule("tail-zone-mismatch", was="tail-in-another-zone", group="compound", invariant="I9", rank=14)
 def tail_in_another_zone(s: Snapshot) -> Violations:
     """A page of a folio says that it lies in another zone or node than the folio's head.
 
@@ -118,7 +118,7 @@ def tail_in_another_zone(s: Snapshot) -> Violations:
     )
 
 
-@rule("refcount-negative", group="page-words", invariant="I5", rank=0)
+@rule("refcount-invalid", was="refcount-negative", group="page-words", invariant="I5", rank=0)
 def refcount_negative(s: Snapshot) -> Violations:
     """A page has fewer references than none.
 
@@ -143,7 +143,7 @@ def refcount_negative(s: Snapshot) -> Violations:
     )
 
 
-@rule("page-type-unknown", group="page-words", invariant="I1", rank=8)
+@rule("page-type-invalid", was="page-type-unknown", group="page-words", invariant="I1", rank=8)
 def page_type_unknown(s: Snapshot) -> Violations:
     """A page has a type that this kernel does not have.
 
@@ -171,7 +171,7 @@ def page_type_unknown(s: Snapshot) -> Violations:
     )
 
 
-@rule("poisoned-page-unsaid", group="targets", invariant="I9", rank=40, severity="warn")
+@rule("has-hwpoisoned-missing", was="poisoned-page-unsaid", group="targets", invariant="I9", rank=40, severity="warn")
 def poisoned_page_unsaid(s: Snapshot) -> Violations:
     """A large folio has a page of broken memory but does not say so.
 

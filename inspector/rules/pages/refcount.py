@@ -22,7 +22,7 @@ def cache_and_private(s: Snapshot, rows: I64, nr: I64, hugetlb: Mask) -> tuple[I
     return np.where(file | (swap & on_lru), nr, 0), private.astype(np.int64)
 
 
-@rule("refcount-below-mappings", group="refcount", invariant="I5", rank=70, exactness="bound")
+@rule("refcount-low", was="refcount-below-mappings", group="refcount", invariant="I5", rank=70, exactness="bound")
 def refcount_below_mappings(s: Snapshot) -> Violations:
     """A folio has fewer references than its mappings and its cache hold.
 

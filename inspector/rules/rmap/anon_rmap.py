@@ -39,7 +39,7 @@ def page_rows(links: Links) -> I64:
     return links.head_row.astype(np.int64) + links.page
 
 
-@rule("vma-offset-shifted", group="anon-rmap", invariant="I6", rank=13)
+@rule("vma-pgoff-mismatch", was="vma-offset-shifted", group="anon-rmap", invariant="I6", rank=13)
 def vma_offset_shifted(s: Snapshot) -> Violations:
     """All folios that a VMA maps have an index that is off by the same distance.
 
@@ -122,7 +122,7 @@ def anon_index_mismatch(s: Snapshot) -> Violations:
     True:  folio->index plus the page's place in the folio is the linear index of the address in the VMA.
     Why:   mm/rmap.c, __page_check_anon_rmap() asserts it; every walk computes the address from the index.
     Then:  rmap walks miss this mapping: the folio can be neither swapped out nor migrated.
-    Silent when: the folio is a KSM page, whose index means nothing; the VMA as a whole is off (vma-offset-shifted).
+    Silent when: the folio is a KSM page, whose index means nothing; the VMA as a whole is off (vma-pgoff-mismatch).
     Look further: folioscope rmap PFN
     """
     links = s.links
@@ -186,7 +186,7 @@ def anon_root_mismatch(s: Snapshot) -> Violations:
     True:  folio->mapping's anon_vma and vma->anon_vma have the same root: one lock guards both.
     Why:   mm/rmap.c, __page_check_anon_rmap().
     Then:  rmap walks run under the wrong lock.
-    Silent when: the VMA has no anon_vma (vma-without-anon-vma).
+    Silent when: the VMA has no anon_vma (vma-anon-vma-missing).
     Look further: folioscope anon-vma ADDRESS
     """
     pointer, vma = _pairs(s)
@@ -210,7 +210,7 @@ def anon_root_mismatch(s: Snapshot) -> Violations:
     )
 
 
-@rule("vma-without-anon-vma", group="anon-rmap", invariant="I6", rank=15)
+@rule("vma-anon-vma-missing", was="vma-without-anon-vma", group="anon-rmap", invariant="I6", rank=15)
 def vma_without_anon_vma(s: Snapshot) -> Violations:
     """A VMA maps anonymous folios but has no anon_vma.
 

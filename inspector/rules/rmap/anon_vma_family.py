@@ -12,7 +12,7 @@ from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import rows_of
 
 
-@rule("anon-vma-chain-broken", group="anon-rmap", invariant="I17", rank=14)
+@rule("anon-vma-chain-damaged", was="anon-vma-chain-broken", group="anon-rmap", invariant="I17", rank=14)
 def anon_vma_chain_broken(s: Snapshot) -> Violations:
     """A VMA and its anon_vma disagree about the chains between them.
 
@@ -43,7 +43,7 @@ def anon_vma_chain_broken(s: Snapshot) -> Violations:
     )
 
 
-@rule("avc-half-linked", group="anon-rmap", invariant="I17", rank=16)
+@rule("avc-link-missing", was="avc-half-linked", group="anon-rmap", invariant="I17", rank=16)
 def avc_half_linked(s: Snapshot) -> Violations:
     """A chain is on its VMA's list or in its anon_vma's tree, but not in both, or names another than it hangs on.
 
@@ -126,7 +126,7 @@ def _deepest(s: Snapshot, rows: I64) -> I64:
     return rows[np.lexsort((-avcs.tree_depth[rows], avcs.tree_idx[rows]))]
 
 
-@rule("anon-vma-root-wrong", group="anon-rmap", invariant="I17", rank=12)
+@rule("anon-vma-root-mismatch", was="anon-vma-root-wrong", group="anon-rmap", invariant="I17", rank=12)
 def anon_vma_root_wrong(s: Snapshot) -> Violations:
     """An anon_vma names a root that is none, or another root than its parent or its VMAs' chains do.
 
@@ -171,7 +171,7 @@ def _outvoted(s: Snapshot) -> Mask:
     return out
 
 
-@rule("anon-vma-counters", group="anon-rmap", invariant="I17", rank=25)
+@rule("anon-vma-counters-mismatch", was="anon-vma-counters", group="anon-rmap", invariant="I17", rank=25)
 def anon_vma_counters(s: Snapshot) -> Violations:
     """An anon_vma's counters are not what its family shows.
 

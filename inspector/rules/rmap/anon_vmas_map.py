@@ -27,7 +27,7 @@ def space_key(word: U64) -> I64:
     return np.where(word == 0, -1, (word & np.uint64((1 << 62) - 1)).astype(np.int64))
 
 
-@rule("page-not-anonymous", group="anon-rmap", invariant="I6", rank=11)
+@rule("anon-folio-mapping-invalid", was="page-not-anonymous", group="anon-rmap", invariant="I6", rank=11)
 def page_not_anonymous(s: Snapshot) -> Violations:
     """An anonymous VMA maps a folio that is not anonymous: its mapping word is empty or names a file.
 

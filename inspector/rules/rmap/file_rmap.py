@@ -97,7 +97,7 @@ def file_index_mismatch(s: Snapshot) -> Violations:
     )
 
 
-@rule("vma-not-in-i-mmap", group="file-rmap", invariant="I4", rank=17)
+@rule("i-mmap-vma-missing", was="vma-not-in-i-mmap", group="file-rmap", invariant="I4", rank=17)
 def vma_not_in_i_mmap(s: Snapshot) -> Violations:
     """A VMA that maps a file is missing from the file's tree of VMAs.
 
@@ -165,7 +165,7 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
     )
 
 
-@rule("vma-in-foreign-i-mmap", group="file-rmap", invariant="I17", rank=15)
+@rule("i-mmap-vma-unexpected", was="vma-in-foreign-i-mmap", group="file-rmap", invariant="I17", rank=15)
 def vma_in_foreign_i_mmap(s: Snapshot) -> Violations:
     """A VMA stands in a file's tree of VMAs but maps another file, or none.
 

@@ -8,7 +8,7 @@ from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
 
 
-@rule("vma-tree-broken", group="vma", invariant="V1", rank=6)
+@rule("vma-tree-damaged", was="vma-tree-broken", group="vma", invariant="V1", rank=6)
 def vma_tree_broken(s: Snapshot) -> Violations:
     """An mm's tree of VMAs holds nodes that cannot be: of no known type, too deep, or met twice.
 
@@ -31,7 +31,7 @@ def vma_tree_broken(s: Snapshot) -> Violations:
     )
 
 
-@rule("anon-vma-tree-cyclic", group="anon-rmap", invariant="I17", rank=11)
+@rule("anon-vma-tree-loop-unexpected", was="anon-vma-tree-cyclic", group="anon-rmap", invariant="I17", rank=11)
 def anon_vma_tree_cyclic(s: Snapshot) -> Violations:
     """The interval tree of an anon_vma leads back to one of its own nodes.
 
@@ -54,7 +54,7 @@ def anon_vma_tree_cyclic(s: Snapshot) -> Violations:
     )
 
 
-@rule("i-mmap-tree-cyclic", group="file-rmap", invariant="I17", rank=11)
+@rule("i-mmap-tree-loop-unexpected", was="i-mmap-tree-cyclic", group="file-rmap", invariant="I17", rank=11)
 def i_mmap_tree_cyclic(s: Snapshot) -> Violations:
     """A file's interval tree of VMAs leads back to one of its own nodes.
 

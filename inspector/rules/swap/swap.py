@@ -37,7 +37,7 @@ def counted_slots(s: Snapshot) -> Mask:
     return _whole(s, slots.device_idx) & ~slots.is_bad & ~slots.is_shmem & (slots.count >= 0) & (hibernating == 0)
 
 
-@rule("swap-entry-without-slot", group="swap", invariant="W1", rank=43)
+@rule("swap-entry-slot-invalid", was="swap-entry-without-slot", group="swap", invariant="W1", rank=43)
 def swap_entry_without_slot(s: Snapshot) -> Violations:
     """A swap entry points to no slot: no such device, beyond its end, or a bad slot.
 
@@ -68,7 +68,9 @@ def swap_entry_without_slot(s: Snapshot) -> Violations:
     )
 
 
-@rule("exclusive-swap-entry-shared", group="swap", invariant="E3", rank=46)
+@rule(
+    "exclusive-swap-entry-sharing-unexpected", was="exclusive-swap-entry-shared", group="swap", invariant="E3", rank=46
+)
 def exclusive_swap_entry_shared(s: Snapshot) -> Violations:
     """A swap entry is marked exclusive although others refer to its slot too.
 

@@ -94,7 +94,7 @@ def swapcache_slot_mismatch(s: Snapshot) -> Violations:
     )
 
 
-@rule("swapcache-folio-unlisted", group="swap-cache", invariant="W2", rank=52)
+@rule("swapcache-folio-missing", was="swapcache-folio-unlisted", group="swap-cache", invariant="W2", rank=52)
 def swapcache_folio_unlisted(s: Snapshot) -> Violations:
     """A folio says that it is in the swap cache, but the cache does not lead from its slots to it.
 
@@ -130,7 +130,7 @@ def swapcache_folio_unlisted(s: Snapshot) -> Violations:
     )
 
 
-@rule("lazyfree-in-swapcache", group="swap-cache", invariant="W2", rank=48)
+@rule("lazyfree-swapcache-unexpected", was="lazyfree-in-swapcache", group="swap-cache", invariant="W2", rank=48)
 def lazyfree_in_swapcache(s: Snapshot) -> Violations:
     """A folio that may be dropped without being written is in the swap cache.
 
@@ -156,7 +156,14 @@ def lazyfree_in_swapcache(s: Snapshot) -> Violations:
     )
 
 
-@rule("swap-slot-held-by-nobody", group="swap-cache", invariant="W2", rank=53, severity="warn")
+@rule(
+    "swap-slot-user-missing",
+    was="swap-slot-held-by-nobody",
+    group="swap-cache",
+    invariant="W2",
+    rank=53,
+    severity="warn",
+)
 def swap_slot_held_by_nobody(s: Snapshot) -> Violations:
     """A swap slot is marked as cached or in use, but no folio is in the swap cache for it.
 

@@ -160,7 +160,7 @@ def swap_cluster_list_damaged(s: Snapshot) -> Violations:
     )
 
 
-@rule("swap-cluster-misplaced", group="swap", invariant="W3", rank=85)
+@rule("swap-cluster-list-mismatch", was="swap-cluster-misplaced", group="swap", invariant="W3", rank=85)
 def swap_cluster_misplaced(s: Snapshot) -> Violations:
     """A swap cluster is on another list than its flags and its count say, or on none.
 
@@ -223,7 +223,7 @@ def _wanted(s: Snapshot) -> I64:
     return np.where(clusters.count == 0, Home.FREE, used).astype(np.int64)
 
 
-@rule("swap-extended-count-wrong", group="swap", invariant="W1", rank=42)
+@rule("swap-extended-count-mismatch", was="swap-extended-count-wrong", group="swap", invariant="W1", rank=42)
 def swap_extended_count_wrong(s: Snapshot) -> Violations:
     """A slot's count is continued in its cluster's extend table without being full, or is full without being continued.
 

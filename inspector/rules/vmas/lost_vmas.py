@@ -51,7 +51,7 @@ def lost_in(s: Snapshot, mms: I64) -> Keys:
     return tuple(("lost_vma", np.where(mms == lost[row], row, -1)) for row in range(min(len(lost), 64)))
 
 
-@rule("vma-lost-from-tree", group="vma", invariant="V1", rank=6)
+@rule("vma-unreachable", was="vma-lost-from-tree", group="vma", invariant="V1", rank=6)
 def vma_lost_from_tree(s: Snapshot) -> Violations:
     """A VMA stands in a reverse map although the tree of its mm does not hold it.
 

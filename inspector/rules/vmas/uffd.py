@@ -54,7 +54,14 @@ def uffd_context_mismatch(s: Snapshot) -> Violations:
     )
 
 
-@rule("uffd-context-released", group="userfaultfd", invariant="V1", rank=21, severity="warn")
+@rule(
+    "uffd-context-file-missing",
+    was="uffd-context-released",
+    group="userfaultfd",
+    invariant="V1",
+    rank=21,
+    severity="warn",
+)
 def uffd_context_released(s: Snapshot) -> Violations:
     """A VMA is registered with a userfaultfd whose file is closed.
 

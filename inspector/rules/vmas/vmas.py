@@ -58,7 +58,7 @@ def vma_range_mismatch(s: Snapshot) -> Violations:
     )
 
 
-@rule("vma-detached", group="vma", invariant="V1", rank=11)
+@rule("vma-attached-mark-missing", was="vma-detached", group="vma", invariant="V1", rank=11)
 def vma_detached(s: Snapshot) -> Violations:
     """A VMA in an mm's tree is marked as detached.
 
@@ -73,7 +73,7 @@ def vma_detached(s: Snapshot) -> Violations:
     return _vma_violations(s, ~attached, {"attached": attached}, {"attached": np.ones(len(attached), np.bool_)})
 
 
-@rule("vma-flags-impossible", group="vma", invariant="V1", rank=19)
+@rule("vma-flags-invalid", was="vma-flags-impossible", group="vma", invariant="V1", rank=19)
 def vma_flags_impossible(s: Snapshot) -> Violations:
     """A VMA has flags that exclude each other.
 
@@ -92,7 +92,7 @@ def vma_flags_impossible(s: Snapshot) -> Violations:
     return _vma_violations(s, bad, {"vm_flags": v.flags}, {"vm_flags": np.full(len(v), "flags that agree")})
 
 
-@rule("vma-anon-offset-wrong", group="vma", invariant="V1", rank=18)
+@rule("vma-anon-pgoff-mismatch", was="vma-anon-offset-wrong", group="vma", invariant="V1", rank=18)
 def vma_anon_offset_wrong(s: Snapshot) -> Violations:
     """A VMA's offset for anonymous pages is not the one it must have.
 

@@ -56,7 +56,7 @@ def free_list_damaged(s: Snapshot) -> Violations:
     )
 
 
-@rule("free-block-misplaced", group="buddy", invariant="B1", rank=24)
+@rule("free-block-list-mismatch", was="free-block-misplaced", group="buddy", invariant="B1", rank=24)
 def free_block_misplaced(s: Snapshot) -> Violations:
     """A page of type buddy is on no free list, or on one of another order or zone.
 
@@ -95,7 +95,8 @@ def free_block_misplaced(s: Snapshot) -> Violations:
 
 
 @rule(
-    "free-block-of-another-type",
+    "free-block-type-mismatch",
+    was="free-block-of-another-type",
     group="buddy",
     invariant="B1",
     rank=26,
@@ -277,7 +278,7 @@ def cpu_free_list_mismatch(s: Snapshot) -> Violations:
     )
 
 
-@rule("cpu-free-page-in-use", group="buddy", invariant="B3", rank=21)
+@rule("cpu-free-page-state-unexpected", was="cpu-free-page-in-use", group="buddy", invariant="B3", rank=21)
 def cpu_free_page_in_use(s: Snapshot) -> Violations:
     """A page on a CPU's list of free pages has a mapping, a reference, a type or a flag of a page in use.
 
