@@ -40,12 +40,8 @@ _COW = {
     "it first",
 }
 _FREED = frozenset(
-    (
-        "free-page-state-unexpected",
-        "cpu-free-page-state-unexpected",
-        "free-page-mapcount-unexpected",
-        "free-folio-pincount-unexpected",
-    )
+    ("free-page-state-unexpected", "cpu-free-page-state-unexpected", "free-page-mapcount-unexpected")
+    + ("free-folio-pincount-unexpected",)
 )
 
 
