@@ -34,12 +34,16 @@ class Phase(IntEnum):
     """Structures by themselves: compound pages, VMAs, trees, lists."""
     LINKS = 3
     """Structures that name one another."""
-    COUNTS = 4
-    """Counters and states of single folios, entries, slots."""
-    REFERENCES = 5
-    """References of folios, which every other count goes into."""
-    TOTALS = 6
-    """Sums over a process, a device, a zone or the machine."""
+    PAGE_COUNTS = 4
+    """Counts of single pages."""
+    STATES = 5
+    """What pages and entries say of each other: exclusive, writable, poisoned, migrated."""
+    FOLIO_COUNTS = 6
+    """Counts of folios, of page caches and of swap slots."""
+    SUMS = 7
+    """Counts that every other count of a folio or a process goes into."""
+    TOTALS = 8
+    """Totals of a process, a device, a zone or the machine."""
 
 
 RuleFunction = Callable[["Snapshot"], Violations]

@@ -116,9 +116,9 @@ def ksm_tree_damaged(s: Snapshot) -> Violations:
     nodes, damaged = s.ksm.nodes, s.ksm.damaged_lists
     rows = np.flatnonzero(nodes.misplaced)
     if damaged and not len(rows):
-        one = np.zeros(1, np.int64)
-        observed, expected = {"damaged_lists": one + damaged}, {"damaged_lists": one}
-        return Violations("ksm", one, observed, expected, 2, claims=(("ksm", one),), transient=_active(s, 1))
+        none = np.zeros(1, np.int64)
+        observed, expected = {"damaged_lists": none + damaged}, {"damaged_lists": none}
+        return Violations("stable_node", none - 1, observed, expected, 2, claims=(("ksm", none),), transient=_active(s, 1))
     return Violations(
         "stable_node",
         rows,

@@ -8,33 +8,9 @@ from inspector.columns import I64, AnyArray, Mask
 from inspector.rules.registry import Violations, nothing, rule
 from inspector.rules.swap.swap import odd_slots, unread_slots
 from inspector.snapshot import Snapshot
-from inspector.tables.swap_clusters import Home
+from inspector.tables.swap_clusters import NOWHERE, Home, home_names
 from inspector.tables.swap_devices import SWP_BLKDEV
 from inspector.tables.swap_table import BAD, COUNT_MAX, has_swap_table
-
-_NOWHERE = "no list"
-_NAMES = {
-    Home.NONE: _NOWHERE,
-    Home.FREE: "free",
-    Home.NONFULL: "nonfull",
-    Home.FRAG: "frag",
-    Home.FULL: "full",
-    Home.DISCARD: "discard",
-}
-
-
-def list_names(s: Snapshot) -> AnyArray:
-    """What each list of clusters holds, in words."""
-    lists = s.swap_clusters.lists
-    return _home_names(lists.home, lists.order)
-
-
-def _home_names(home: I64, order: I64) -> AnyArray:
-    """str[n]; a home in words, with its order where the kernel keeps a list for each."""
-    names = np.array(["unknown", *(_NAMES[home] for home in Home)], dtype="<U16")[home + 1]
-    by_order = (home == Home.NONFULL) | (home == Home.FRAG)
-    return np.where(by_order, np.char.add(np.char.add(names, " order "), order.astype("<U4")), names)
-
 
 def _unread(s: Snapshot) -> tuple[int, str]:
     missing, why = unread_slots(s)
@@ -129,7 +105,7 @@ def swap_cluster_count_mismatch(s: Snapshot) -> Violations:
 
 def _places(s: Snapshot) -> AnyArray:
     """In words the list that each cluster is on."""
-    return np.append(list_names(s), _NOWHERE)[s.swap_clusters.clusters.list_idx]
+    return np.append(home_names(lists.home, lists.order), NOWHERE)[s.swap_clusters.clusters.list_idx]
 
 
 @rule("swap-cluster-list-damaged", group="swap", invariant="W3", rank=82)
@@ -192,8 +168,8 @@ def swap_cluster_misplaced(s: Snapshot) -> Violations:
     missing, why = _unread(s)
     if missing:
         return nothing("swap_cluster", 0, missing, why)
-    observed = {"list": _places(s)[rows], "flags": _home_names(said, clusters.order)[rows]}
-    fit = _home_names(wanted, clusters.order)[rows]
+    observed = {"list": _places(s)[rows], "flags": home_names(said, clusters.order)[rows]}
+    fit = home_names(wanted, clusters.order)[rows]
     expected: dict[str, AnyArray] = {"list": fit, "flags": fit}
     if found.has_tables:
         observed["has_table"], expected["has_table"] = clusters.has_table[rows], wanted[rows] != Home.FREE
