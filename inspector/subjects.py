@@ -361,12 +361,8 @@ ENTRY = SubjectKind(
     look=_look_at_address,
 )
 """Present leaf entries: rows of the mappings."""
-NONPRESENT = SubjectKind(
-    name="nonpresent_entry", describe=_nonpresent, owned=_nonpresent_owned, look=_look_at_address
-)
-TABLE = SubjectKind(
-    name="page_table", describe=_table, owned=_table_owned, look=_look_at_address, of_one_mm=True
-)
+NONPRESENT = SubjectKind(name="nonpresent_entry", describe=_nonpresent, owned=_nonpresent_owned, look=_look_at_address)
+TABLE = SubjectKind(name="page_table", describe=_table, owned=_table_owned, look=_look_at_address, of_one_mm=True)
 
 
 # -- reverse map ------------------------------------------------------------------------------------------------------
@@ -558,8 +554,10 @@ def _stable_node(s: Snapshot, row: int) -> Subject:
 
 
 def _stable_node_addresses(s: Snapshot, rows: I64) -> U64:
-    return np.where(rows >= 0, s.ksm.nodes.addr[np.maximum(rows, 0)], np.uint64(0)) if len(s.ksm.nodes) else _no_addresses(
-        s, rows
+    return (
+        np.where(rows >= 0, s.ksm.nodes.addr[np.maximum(rows, 0)], np.uint64(0))
+        if len(s.ksm.nodes)
+        else _no_addresses(s, rows)
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I64, U64, AnyArray, Mask
-from inspector.subjects import FOLIO, SubjectKind, mapped_by, reached
+from inspector.subjects import FOLIO, SubjectKind, reached
 from inspector.tables.anon_vmas import rows_of
 from inspector.tables.stacks import How
 from inspector.text import clean_bytes, counted

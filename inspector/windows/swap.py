@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray, Mask
+from inspector.columns import I64, Mask
 from inspector.snapshot import Snapshot
 from inspector.tables.files import SHMEM
 from inspector.tables.swap_devices import SWP_SYNCHRONOUS_IO

@@ -105,6 +105,7 @@ def swap_cluster_count_mismatch(s: Snapshot) -> Violations:
 
 def _places(s: Snapshot) -> AnyArray:
     """In words the list that each cluster is on."""
+    lists = s.swap_clusters.lists
     return np.append(home_names(lists.home, lists.order), NOWHERE)[s.swap_clusters.clusters.list_idx]
 
 
