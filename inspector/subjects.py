@@ -43,6 +43,10 @@ def _no_heads(_s: Snapshot, rows: I64) -> I64:
     return np.full(len(rows), -1, np.int64)
 
 
+def _no_pfns(_s: Snapshot, rows: I64) -> I64:
+    return np.full(len(rows), -1, np.int64)
+
+
 def _no_addresses(_s: Snapshot, rows: I64) -> U64:
     return np.zeros(len(rows), np.uint64)
 
@@ -67,6 +71,7 @@ class SubjectKind:
         name: In rules and claims.
         describe: The subject that a row is, for people and programs.
         heads: Row in the memory map of the head of the folio that each subject belongs to, -1 for none.
+        pfns: The page frame that each subject is about where it has no head, -1 for none.
         addresses: Kernel address of each subject, by which a stack would name it; 0 where it could not.
         owned: Which subjects are something of one of the marked mms.
         evidence: The first mappings that prove a finding about a row, and how many there are.
@@ -78,6 +83,7 @@ class SubjectKind:
     name: str
     describe: Describe
     heads: Heads = _no_heads
+    pfns: Heads = _no_pfns
     addresses: Addresses = _no_addresses
     owned: Owned = _of_no_mm
     evidence: Evidence = _no_evidence
@@ -167,6 +173,10 @@ def _page_heads(s: Snapshot, rows: I64) -> I64:
     return s.pages.head_row[rows].astype(np.int64)
 
 
+def _page_pfns(s: Snapshot, rows: I64) -> I64:
+    return s.pages.memmap.pfns_of_rows(rows)
+
+
 def _page_evidence(s: Snapshot, row: int) -> tuple[list[Mapping], int]:
     return describe_mappings(s, int(s.pages.memmap.pfns_of_rows(np.array([row]))[0]), 1)
 
@@ -254,6 +264,7 @@ PAGE = SubjectKind(
     name="page",
     describe=_page,
     heads=_page_heads,
+    pfns=_page_pfns,
     addresses=_addresses_of(_page_heads),
     owned=_owned_by_mappers(_page_heads),
     evidence=_page_evidence,
@@ -325,6 +336,10 @@ def _leaf_heads(s: Snapshot, rows: I64) -> I64:
     return s.counts.head_row[rows].astype(np.int64)
 
 
+def _leaf_pfns(s: Snapshot, rows: I64) -> I64:
+    return s.mappings.pfn[rows]
+
+
 def _leaf_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
     return mms[s.mappings.mm_idx[rows]]
 
@@ -355,6 +370,7 @@ ENTRY = SubjectKind(
     name="entry",
     describe=_leaf,
     heads=_leaf_heads,
+    pfns=_leaf_pfns,
     addresses=_addresses_of(_leaf_heads),
     owned=_leaf_owned,
     evidence=_leaf_evidence,
@@ -414,24 +430,34 @@ def _look_at_anon_vma(subject: Subject) -> str:
     return f"anon-vma {subject.address:#x}"
 
 
+_TOP_BIT = np.uint64(1 << 63)
+
+
 def space_ids(addresses: U64) -> I64:
-    """Numbers of address_spaces as subjects: their addresses, taken as signed."""
-    return np.ascontiguousarray(addresses).view(np.int64)
+    """Numbers of address_spaces as subjects: their addresses without the top bit, which all kernel addresses have."""
+    return (addresses & ~_TOP_BIT).astype(np.int64)
+
+
+def space_ids_at(addresses: U64, rows: AnyArray) -> I64:
+    """Numbers of the address_spaces at rows of a table, -1 for -1."""
+    if not len(addresses):
+        return np.full(len(rows), -1, np.int64)
+    return np.where(rows >= 0, space_ids(addresses[np.maximum(rows, 0)]), -1)
 
 
 def _space(s: Snapshot, row: int) -> Subject:
-    address = row & ((1 << 64) - 1)
+    address = row | int(_TOP_BIT)
     at = int(rows_of(s.files.spaces.addr, np.array([address], np.uint64))[0])
     name = space_name(s, at) if at >= 0 else None
     return Subject(kind="address_space", address=address, name=name)
 
 
 def _space_addresses(_s: Snapshot, rows: I64) -> U64:
-    return rows.view(np.uint64)
+    return rows.astype(np.uint64) | _TOP_BIT
 
 
 def _space_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
-    return marked_at(s.file_rmap.spaces.addr, rows.view(np.uint64), mapped_spaces_of(s, vmas_of(s, mms)))
+    return marked_at(s.file_rmap.spaces.addr, _space_addresses(s, rows), mapped_spaces_of(s, vmas_of(s, mms)))
 
 
 def _i_mmap_node(s: Snapshot, row: int) -> Subject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,27 +21,27 @@ class Unread(NamedTuple):
     """What a rule could not check.
 
     Attributes:
-        count: How many subjects.
+        nr: How many subjects.
         why: A sentence about them; "" when there are none.
     """
 
-    count: int = 0
+    nr: int = 0
     why: str = ""
 
 
-def unread(count: int, why: str) -> Unread:
+def cannot_check(count: int, why: str) -> Unread:
     """So many subjects could not be checked, for this reason; nothing when there are none."""
     return Unread(count, why) if count else Unread()
 
 
 def unread_pages(s: Snapshot) -> Unread:
     """Struct pages that are not in the dump."""
-    return unread(int((~s.pages.readable).sum()), "struct pages are missing")
+    return cannot_check(int((~s.pages.readable).sum()), "struct pages are missing")
 
 
 def unread_folios(s: Snapshot) -> Unread:
     """Compound pages some of whose struct pages are not in the dump."""
-    return unread(int((~s.folios.readable).sum()), "struct pages are missing")
+    return cannot_check(int((~s.folios.readable).sum()), "struct pages are missing")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Relation:
             kind. A violation's things are in the order of the parts.
 
     Example: violation 0 of three names VMA 7 and the anon_vmas 1 and 2, violation 2 names VMA 9:
-    ``one("vma", [7, -1, 9]) + many("anon_vma", [0, 0], [1, 2])``; ``by_violation(3)`` then gives
+    ``one("vma", [7, -1, 9]) + several("anon_vma", [0, 0], [1, 2])``; ``by_violation(3)`` then gives
     ``[("vma", 7), ("anon_vma", 1), ("anon_vma", 2)]``, ``[]``, ``[("vma", 9)]``.
     """
 
@@ -90,7 +90,7 @@ def one(kind: str, ids: AnyArray) -> Relation:
     return Relation(((kind, at, ids[at].astype(np.int64)),))
 
 
-def many(kind: str, violations: AnyArray, ids: AnyArray) -> Relation:
+def several(kind: str, violations: AnyArray, ids: AnyArray) -> Relation:
     """Things of that kind, each with the position of its violation."""
     return Relation(((kind, violations.astype(np.int64), ids.astype(np.int64)),))
 
@@ -140,7 +140,7 @@ class Violations:
         return len(self.rows)
 
 
-def found(  # noqa: PLR0913  (keywords that read as a sentence)
+def violations(  # noqa: PLR0913  (keywords that read as a sentence)
     rows: I64,
     *,
     observed: Columns,
@@ -181,6 +181,12 @@ def found(  # noqa: PLR0913  (keywords that read as a sentence)
     return Violations(rows, details, checked if isinstance(checked, int) else int(checked.sum()), unread, note)
 
 
+def connected(found: Violations, *, claims: Relation = NOTHING, depends: Relation = NOTHING) -> Violations:
+    """The same violations, connected with more things."""
+    details = replace(found.details, claims=found.details.claims + claims, depends=found.details.depends + depends)
+    return replace(found, details=details)
+
+
 def holds(checked: int | Mask, unread: Unread = Unread(), note: str = "") -> Violations:  # noqa: B008  (immutable)
     """A rule that holds for everything it could check."""
-    return found(np.empty(0, np.int64), observed={}, expected={}, checked=checked, unread=unread, note=note)
+    return violations(np.empty(0, np.int64), observed={}, expected={}, checked=checked, unread=unread, note=note)

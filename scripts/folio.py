@@ -9,7 +9,7 @@ import sys
 
 from drgn import get_default_prog
 
-from inspector.check.subjects import describe_mapping
+from inspector.subjects import describe_mapping
 from inspector.snapshot import Snapshot
 from inspector.target.target import from_program
 from inspector.text import parse_number

@@ -12,8 +12,8 @@ from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS
 from inspector.model import mm_ids
 from inspector.model.scheme import Scheme
 from inspector.report.mappings import owner_of
-from inspector.rules.pages.refcount import cache_and_private
 from inspector.snapshot import Snapshot
+from inspector.walk.expected_references import cache_and_private
 
 Relation = Literal["equal", "at least", "at most", "none"]
 Verdict = Literal["ok", "WRONG", "in flight", "not checked", ""]

@@ -49,7 +49,7 @@ def _info(rule: Rule) -> RuleInfo:
         rule.group,
         rule.severity,
         rule.exactness,
-        rule.invariant,
+        next((line for line in sorted(rule.decides) if line.startswith("I")), ""),
         kernels(rule.schemes),
         schemes,
         rule.title,

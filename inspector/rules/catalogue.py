@@ -150,10 +150,20 @@ _LINES: tuple[tuple[int, str, str, str], ...] = (
     (77, E, "VMAs in the tree are attached", ""),
     (78, E, "write-locked VMAs mean a locked mm", "later: locks"),
     (79, E, "flags of VMAs", ""),
-    (80, E, "anonymous offsets of VMAs", "partly: before 7.3 where folios are mapped, because there an unfaulted VMA may have any"),
+    (
+        80,
+        E,
+        "anonymous offsets of VMAs",
+        "partly: before 7.3 where folios are mapped, because there an unfaulted VMA may have any",
+    ),
     (81, E, "heap and stack pointers", "later: informative only"),
     (82, E, "users of an mm", "partly: too few of them; who else uses an mm is in no table"),
-    (83, E, "references of an mm", "partly: too few of them; readers of /proc, io_uring and others that hold an mm are in no table"),
+    (
+        83,
+        E,
+        "references of an mm",
+        "partly: too few of them; readers of /proc, io_uring and others that hold an mm are in no table",
+    ),
     (84, E, "mms are slab objects", ""),
     (85, E, "rss", ""),
     (86, E, "hugetlb usage", ""),
@@ -231,21 +241,21 @@ def _state(rules: tuple[str, ...], reason: str) -> tuple[State, str]:
     word, _, rest = reason.partition(": ")
     if rules:
         return ("partly", rest) if word == "partly" else ("decided", "")
-    return "undecidable" if word == "undecidable" else "later", rest or "no rule looks at it yet"
+    return "undecidable" if word == "undecidable" else "later", rest or "no rule checks it yet"
 
 
 def catalogue(rules: list[Rule] | None = None) -> list[Line]:
     """All lines: the invariants, then the numbered ones.
 
     Args:
-        rules: Those that invariants are looked up in; all when None.
+        rules: Those that lines are looked up in; all when None.
     """
     chosen = all_rules() if rules is None else rules
     lines = []
     for name, title, reason in _INVARIANTS:
-        slugs = tuple(rule.slug for rule in chosen if rule.invariant == name)
+        slugs = tuple(rule.slug for rule in chosen if name in rule.decides)
         lines.append(Line(name, "invariants", title, slugs, *_state(slugs, reason)))
-    for number, family, title, named, reason in _LINES:
-        slugs = tuple(named.split())
+    for number, family, title, reason in _LINES:
+        slugs = tuple(rule.slug for rule in chosen if str(number) in rule.decides)
         lines.append(Line(str(number), family, title, slugs, *_state(slugs, reason)))
     return lines

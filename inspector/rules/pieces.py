@@ -320,6 +320,6 @@ def _judge(
         judged = predicate(piece)
         wrong.append(np.flatnonzero(judged.wrong) + piece.start)
         checked += judged.checked if isinstance(judged.checked, int) else int(judged.checked.sum())
-        unread = Unread(unread.count + judged.unread.count, judged.unread.why or unread.why)
+        unread = Unread(unread.nr + judged.unread.nr, judged.unread.why or unread.why)
     rows = np.concatenate(wrong)
     return Violations(rows, evidence(s, rows), checked, unread)

@@ -51,7 +51,7 @@ PagePredicate = Callable[[PagePiece], Judged]
 EntryPredicate = Callable[[EntryPiece], Judged]
 Evidence = Callable[["Snapshot", "I64"], Details]
 Diagnose = Callable[["Snapshot", Finding], Diagnosis | None]
-Settle = Callable[["Snapshot", "Causes"], None]
+Settle = Callable[["Snapshot", "Rule", "Causes"], None]
 
 
 @dataclass(frozen=True, eq=False)

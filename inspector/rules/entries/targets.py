@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Bit, Level
-from inspector.columns import U64, AnyArray, Mask
+from inspector.columns import AnyArray, Mask
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
-from inspector.rules.registry import Violations, rule
+from inspector.rules.diagnosis import early_free
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import ENTRY
+from inspector.violations import Violations, cannot_check, violations
 from inspector.walk.counts import EntryClass
 
 
@@ -24,20 +27,27 @@ def _entries(s: Snapshot, wrong: Mask, expected: str) -> Violations:
         "page_type": s.page_type_names(head),
         "_refcount": pages.refcount[head],
     }
-    return Violations(
-        "mapping",
+    return violations(
         rows,
-        observed,
-        {"target": np.full(len(rows), expected)},
-        len(m),
-        unreadable,
-        "struct pages behind some entries are missing" if unreadable else "",
-        facts,
+        observed=observed,
+        expected={"target": np.full(len(rows), expected)},
+        checked=len(m),
+        unread=cannot_check(unreadable, "struct pages behind some entries are missing"),
+        facts=facts,
     )
 
 
-@rule("free-page-mapping-unexpected", was="entry-to-free-page", group="targets", invariant="R2", rank=1)
-def entry_to_free_page(s: Snapshot) -> Violations:
+@rule(
+    "free-page-mapping-unexpected",
+    ENTRY,
+    "targets",
+    Phase.WORDS,
+    after=("refcount-invalid",),
+    decides="131 150",
+    was="entry-to-free-page",
+    diagnose=early_free,
+)
+def free_page_mapping_unexpected(s: Snapshot) -> Violations:
     """A page-table entry maps a page that is free.
 
     True:  every page that a normal entry maps has a reference, held by the mapping itself.
@@ -49,8 +59,15 @@ def entry_to_free_page(s: Snapshot) -> Violations:
     return _entries(s, s.counts.entry_class == EntryClass.FREE, "a page with a reference")
 
 
-@rule("typed-page-mapping-unexpected", was="entry-to-typed-page", group="targets", invariant="R2", rank=2)
-def entry_to_typed_page(s: Snapshot) -> Violations:
+@rule(
+    "typed-page-mapping-unexpected",
+    ENTRY,
+    "targets",
+    Phase.WORDS,
+    decides="12",
+    was="entry-to-typed-page",
+)
+def typed_page_mapping_unexpected(s: Snapshot) -> Violations:
     """A page-table entry maps a slab, a page table or another page that user space never sees.
 
     True:  the pages that a normal entry may map have no page type, or are hugetlb.
@@ -63,8 +80,15 @@ def entry_to_typed_page(s: Snapshot) -> Violations:
     return _entries(s, s.counts.entry_class == EntryClass.TYPED, "a page without type, or hugetlb")
 
 
-@rule("entry-pfn-invalid", was="entry-without-page", group="targets", invariant="R2", rank=3)
-def entry_without_page(s: Snapshot) -> Violations:
+@rule(
+    "entry-pfn-invalid",
+    ENTRY,
+    "targets",
+    Phase.WORDS,
+    decides="31",
+    was="entry-without-page",
+)
+def entry_pfn_invalid(s: Snapshot) -> Violations:
     """A page-table entry that is not special maps a page frame without struct page, or a tail without head.
 
     True:  a leaf entry either carries the special bit or maps a page with a sound struct page.
@@ -77,8 +101,15 @@ def entry_without_page(s: Snapshot) -> Violations:
     return _entries(s, (s.counts.entry_class == EntryClass.NO_PAGE) | broken, "a page with a struct page")
 
 
-@rule("huge-entry-folio-mismatch", was="huge-entry-misfit", group="targets", invariant="I3", rank=4)
-def huge_entry_misfit(s: Snapshot) -> Violations:
+@rule(
+    "huge-entry-folio-mismatch",
+    ENTRY,
+    "targets",
+    Phase.WORDS,
+    decides="I3 92",
+    was="huge-entry-misfit",
+)
+def huge_entry_folio_mismatch(s: Snapshot) -> Violations:
     """A huge entry does not begin at the head of a folio of its size.
 
     True:  a PMD or PUD leaf maps the first page of a folio at least as large as itself.
@@ -91,8 +122,16 @@ def huge_entry_misfit(s: Snapshot) -> Violations:
     return _entries(s, broken, "the head of a folio of the entry's size")
 
 
-@rule("special-entry-unexpected", was="special-entry-in-ordinary-vma", group="targets", invariant="R2", rank=5)
-def special_entry_in_ordinary_vma(s: Snapshot) -> Violations:
+@rule(
+    "special-entry-unexpected",
+    ENTRY,
+    "targets",
+    Phase.WORDS,
+    after=("huge-zero-pfn-mismatch",),
+    decides="32",
+    was="special-entry-in-ordinary-vma",
+)
+def special_entry_unexpected(s: Snapshot) -> Violations:
     """A special entry stands in a VMA of ordinary memory.
 
     True:  an entry with the special bit lies in a VMA marked VM_PFNMAP or VM_MIXEDMAP, or maps the zero page or the
@@ -113,24 +152,20 @@ def special_entry_in_ordinary_vma(s: Snapshot) -> Violations:
     )
     vma = m.vma_idx[rows]
     ordinary = (vmas.flags[vma] & np.uint64(VM_PFNMAP | VM_MIXEDMAP)) == 0
-    ordinary[ordinary] = ~_finds_pages(s, vmas.ops[vma[ordinary]])
+    ordinary &= ~s.vma_finds_pages[vma]
     wrong = np.zeros(len(m), np.bool_)
     wrong[rows[ordinary]] = True
     return _entries(s, wrong, "device memory in VM_PFNMAP or VM_MIXEDMAP, or a zero page")
 
 
-def _finds_pages(s: Snapshot, ops: U64) -> Mask:
-    """Which vm_operations_structs translate special entries themselves."""
-    field = s.layout.struct("struct vm_operations_struct").find("find_normal_page", "find_special_page")
-    if field is None or not len(ops):
-        return np.zeros(len(ops), np.bool_)
-    raw = s.layout.memory.gather(ops + np.uint64(field.offset), 8)
-    found: Mask = (ops != 0) & raw.valid & (raw.bytes.view(np.uint64).reshape(-1) != 0)
-    return found
-
-
-@rule("reserved-page-mapping-unexpected", was="entry-to-reserved-page", group="targets", invariant="R2", rank=5)
-def entry_to_reserved_page(s: Snapshot) -> Violations:
+@rule(
+    "reserved-page-mapping-unexpected",
+    ENTRY,
+    "targets",
+    Phase.WORDS,
+    was="entry-to-reserved-page",
+)
+def reserved_page_mapping_unexpected(s: Snapshot) -> Violations:
     """A page-table entry of ordinary memory maps a reserved page.
 
     True:  pages with PG_reserved (firmware, kernel image, memory holes) appear in user mappings only through drivers

@@ -7,36 +7,47 @@ import numpy as np
 from inspector.arch.base import Bit
 from inspector.columns import I64
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP, VM_WRITE
+from inspector.rules.diagnosis import wrong_kind
 from inspector.rules.entries.entries import anon_pages, file_pages, in_shared_vma, offending, vma_has, writable
-from inspector.rules.registry import Keys, Violations, rule
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import ENTRY
+from inspector.violations import NOTHING, Relation, Violations, one, violations
 from inspector.walk.counts import EntryClass
-from inspector.windows.grading import mm_in_flight
+from inspector.windows.locks import mm_in_flight
+from inspector.windows.window import Effect
 
 _VM_UFFD_WP = 1 << 12
 """VM_UFFD_WP, include/linux/mm.h: the same from 6.1 to 7.3."""
 
 
-def _entries(s: Snapshot, rows: I64, checked: int, expected: str, claims: Keys = ()) -> Violations:
+def _entries(s: Snapshot, rows: I64, checked: int, expected: str, claims: Relation = NOTHING) -> Violations:
     """Violations of the given mappings; an mm that is being changed explains them."""
     m = s.mappings
     vma = m.vma_idx[rows]
     flags = np.where(vma >= 0, s.vmas.flags[np.maximum(vma, 0)], 0) if len(s.vmas) else m.entry[rows]
-    return Violations(
-        "mapping",
+    return violations(
         rows,
-        {"entry": m.entry[rows], "vm_flags": flags},
-        {"entry": np.full(len(rows), expected)},
-        checked,
+        observed={"entry": m.entry[rows], "vm_flags": flags},
+        expected={"entry": np.full(len(rows), expected)},
+        checked=checked,
         facts={"entries": m.nr[rows]},
         claims=claims,
-        depends=(("vma", vma),),
+        depends=one("vma", vma),
         transient=mm_in_flight(s)[m.mm_idx[rows]],
     )
 
 
-@rule("write-bit-unexpected", was="writable-entry-in-readonly-vma", group="writable", invariant="I7", rank=23)
-def writable_entry_in_readonly_vma(s: Snapshot) -> Violations:
+@rule(
+    "write-bit-unexpected",
+    ENTRY,
+    "writable",
+    Phase.LINKS,
+    effect=Effect.ENTRIES,
+    decides="I7",
+    was="writable-entry-in-readonly-vma",
+)
+def write_bit_unexpected(s: Snapshot) -> Violations:
     """An entry lets user space write although its VMA does not.
 
     True:  an entry has the RW bit only in a VMA with VM_WRITE.
@@ -49,11 +60,20 @@ def writable_entry_in_readonly_vma(s: Snapshot) -> Violations:
     m = s.mappings
     checked = writable(s) & (m.vma_idx >= 0)
     wrong = np.flatnonzero(checked & ~vma_has(s, VM_WRITE))
-    return _entries(s, wrong, int(m.nr[checked].sum()), "read-only, as the VMA", (("vma", m.vma_idx[wrong]),))
+    return _entries(s, wrong, int(m.nr[checked].sum()), "read-only, as the VMA", one("vma", m.vma_idx[wrong]))
 
 
-@rule("shared-vma-anon-page-unexpected", was="anon-page-in-shared-vma", group="writable", invariant="I7", rank=24)
-def anon_page_in_shared_vma(s: Snapshot) -> Violations:
+@rule(
+    "shared-vma-anon-page-unexpected",
+    ENTRY,
+    "writable",
+    Phase.LINKS,
+    effect=Effect.ENTRIES,
+    decides="I7 151",
+    was="anon-page-in-shared-vma",
+    diagnose=wrong_kind("an anonymous page is mapped where only pages of the file may be"),
+)
+def shared_vma_anon_page_unexpected(s: Snapshot) -> Violations:
     """A shared VMA maps an anonymous page.
 
     True:  a VM_SHARED VMA maps pages of its file only; what it maps is never copied for one process.
@@ -64,18 +84,21 @@ def anon_page_in_shared_vma(s: Snapshot) -> Violations:
     """
     rows = np.flatnonzero(in_shared_vma(s) & (s.counts.entry_class == EntryClass.NORMAL))
     found = offending(s, rows, anon_pages(s))
-    claims = (("folio", found.first_head(s)), ("vma", s.mappings.vma_idx[found.rows]))
+    claims = one("folio", found.first_head(s)) + one("vma", s.mappings.vma_idx[found.rows])
     return _entries(s, found.rows, int(s.mappings.nr[rows].sum()), "a page of the file", claims)
 
 
 @rule(
     "private-file-page-write-bit-unexpected",
+    ENTRY,
+    "writable",
+    Phase.LINKS,
+    effect=Effect.ENTRIES,
+    decides="I7 151",
     was="writable-private-file-page",
-    group="writable",
-    invariant="I7",
-    rank=24,
+    diagnose=wrong_kind("a page of the page cache can be written through a private mapping"),
 )
-def writable_private_file_page(s: Snapshot) -> Violations:
+def private_file_page_write_bit_unexpected(s: Snapshot) -> Violations:
     """A private mapping lets user space write to a page of the page cache.
 
     True:  a VMA without VM_SHARED maps pages of its file read-only: a write makes an anonymous copy first.
@@ -91,12 +114,20 @@ def writable_private_file_page(s: Snapshot) -> Violations:
     file = file_pages(s)
     found = offending(s, np.flatnonzero(private & writable(s)), file)
     checked = int(offending(s, np.flatnonzero(private), file).pages.sum())
-    claims = (("folio", found.first_head(s)),)
+    claims = one("folio", found.first_head(s))
     return _entries(s, found.rows, checked, "read-only: a write makes a copy", claims)
 
 
-@rule("uffd-wp-write-bit-unexpected", was="writable-watched-entry", group="writable", invariant="I7", rank=25)
-def writable_watched_entry(s: Snapshot) -> Violations:
+@rule(
+    "uffd-wp-write-bit-unexpected",
+    ENTRY,
+    "writable",
+    Phase.LINKS,
+    effect=Effect.ENTRIES,
+    decides="I7 143",
+    was="writable-watched-entry",
+)
+def uffd_wp_write_bit_unexpected(s: Snapshot) -> Violations:
     """An entry that userfaultfd write-protects is writable.
 
     True:  an entry with the uffd-wp bit has no RW bit, in a VMA registered for write protection.
@@ -111,8 +142,15 @@ def writable_watched_entry(s: Snapshot) -> Violations:
     return _entries(s, rows, int(s.mappings.nr[checked].sum()), "read-only, as it is watched")
 
 
-@rule("zero-page-write-bit-unexpected", was="zero-page-writable", group="writable", invariant="Z1", rank=22)
-def zero_page_writable(s: Snapshot) -> Violations:
+@rule(
+    "zero-page-write-bit-unexpected",
+    ENTRY,
+    "writable",
+    Phase.STRUCTURES,
+    effect=Effect.ENTRIES,
+    was="zero-page-writable",
+)
+def zero_page_write_bit_unexpected(s: Snapshot) -> Violations:
     """An entry of the zero page is writable.
 
     True:  the shared zero page and the huge zero folio are mapped read-only, always.

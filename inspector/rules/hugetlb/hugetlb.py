@@ -7,14 +7,28 @@ import numpy as np
 from inspector.arch.base import Kind, Level
 from inspector.columns import I64
 from inspector.model.scheme import Scheme
-from inspector.rules.registry import Violations, rule
+from inspector.rules.needs import EVERYTHING
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import ENTRY, FOLIO, NONPRESENT
+from inspector.violations import Violations, one, violations
 from inspector.walk.counts import EntryClass
 from inspector.walk.swap_view import find_slot
+from inspector.windows.window import Effect
 
 
-@rule("hugetlb-counts-unexpected", was="hugetlb-counts-touched", group="hugetlb", invariant="I8", rank=41)
-def hugetlb_counts_touched(s: Snapshot) -> Violations:
+@rule(
+    "hugetlb-counts-unexpected",
+    FOLIO,
+    "hugetlb",
+    Phase.FOLIO_COUNTS,
+    after=("entire-mapcount-mismatch",),
+    effect=Effect.HUGETLB,
+    needs=EVERYTHING,
+    decides="I8 22",
+    was="hugetlb-counts-touched",
+)
+def hugetlb_counts_unexpected(s: Snapshot) -> Violations:
     """A hugetlb folio carries counts that only transparent huge pages keep.
 
     True:  hugetlb counts mappings in the entire mapcount alone: _nr_pages_mapped is 0, no page has a _mapcount, the
@@ -33,21 +47,29 @@ def hugetlb_counts_touched(s: Snapshot) -> Violations:
         bad = bad | (folios.large_raw != folios.entire_raw)
     rows = np.flatnonzero(able & bad)
     zero = np.zeros(len(rows), np.int64)
-    return Violations(
-        "folio",
+    return violations(
         rows,
-        {
+        observed={
             "_nr_pages_mapped": folios.word_raw[rows],
             "_large_mapcount": folios.large_raw[rows],
             "_mm_ids": folios.mm_ids[rows],
         },
-        {"_nr_pages_mapped": zero, "_large_mapcount": folios.entire_raw[rows], "_mm_ids": zero},
-        int(able.sum()),
+        expected={"_nr_pages_mapped": zero, "_large_mapcount": folios.entire_raw[rows], "_mm_ids": zero},
+        checked=int(able.sum()),
     )
 
 
-@rule("hugetlb-swap-entry-unexpected", was="hugetlb-swap-entry", group="hugetlb", invariant="I8", rank=9)
-def hugetlb_swap_entry(s: Snapshot) -> Violations:
+@rule(
+    "hugetlb-swap-entry-unexpected",
+    NONPRESENT,
+    "hugetlb",
+    Phase.WORDS,
+    effect=Effect.HUGETLB,
+    needs=EVERYTHING,
+    decides="I8",
+    was="hugetlb-swap-entry",
+)
+def hugetlb_swap_entry_unexpected(s: Snapshot) -> Violations:
     """A hugetlb mapping holds a swap entry.
 
     True:  hugetlb pages are never swapped: their empty slots hold migration, poison or marker entries only.
@@ -59,14 +81,13 @@ def hugetlb_swap_entry(s: Snapshot) -> Violations:
     n, vmas = s.nonpresent, s.vmas
     inside = (n.vma_idx >= 0) & vmas.is_hugetlb[np.maximum(n.vma_idx, 0)] if len(vmas) else np.zeros(len(n), np.bool_)
     rows = np.flatnonzero(inside & (n.kind == Kind.SWAP) & n.counted)
-    return Violations(
-        "nonpresent",
+    # The slot that the stray entry happens to name will look used too often.
+    return violations(
         rows,
-        {"entry": n.entry[rows]},
-        {"entry": np.full(len(rows), "no swap entry")},
-        int(inside.sum()),
-        # The slot that the stray entry happens to name will look used too often.
-        claims=(("swap_slot", named_slots(s, rows)),),
+        observed={"entry": n.entry[rows]},
+        expected={"entry": np.full(len(rows), "no swap entry")},
+        checked=int(inside.sum()),
+        claims=one("swap_slot", named_slots(s, rows)),
     )
 
 
@@ -77,8 +98,17 @@ def named_slots(s: Snapshot, rows: I64) -> I64:
     return np.array([find_slot(s.swap, kind, offset) for kind, offset in named], np.int64)
 
 
-@rule("hugetlb-mapping-mismatch", was="hugetlb-mapped-by-stranger", group="hugetlb", invariant="I8", rank=9)
-def hugetlb_mapped_by_stranger(s: Snapshot) -> Violations:
+@rule(
+    "hugetlb-mapping-mismatch",
+    ENTRY,
+    "hugetlb",
+    Phase.WORDS,
+    effect=Effect.HUGETLB,
+    needs=EVERYTHING,
+    decides="I8 66",
+    was="hugetlb-mapped-by-stranger",
+)
+def hugetlb_mapping_mismatch(s: Snapshot) -> Violations:
     """A hugetlb folio is mapped outside a hugetlb VMA or by single PTEs, or a hugetlb VMA maps another folio.
 
     True:  hugetlb VMAs map hugetlb folios and nothing else does, always as a whole.
@@ -93,12 +123,11 @@ def hugetlb_mapped_by_stranger(s: Snapshot) -> Violations:
     folio = s.folio_of_page[np.maximum(counts.head_row, 0)]
     is_folio = (folio >= 0) & s.folios.is_hugetlb[np.maximum(folio, 0)] if len(s.folios) else np.zeros(len(m), np.bool_)
     rows = np.flatnonzero(good & ((is_vma != is_folio) | (is_folio & (m.level == Level.PTE))))
-    return Violations(
-        "mapping",
+    # A folio that is no longer known as hugetlb is missing in the pool as well.
+    return violations(
         rows,
-        {"hugetlb_vma": is_vma[rows], "hugetlb_folio": is_folio[rows], "level": m.level[rows]},
-        {"hugetlb_vma": is_folio[rows], "hugetlb_folio": is_vma[rows]},
-        int(good.sum()),
-        # A folio that is no longer known as hugetlb is missing in the pool as well.
-        claims=(("hugetlb_level", np.where(is_vma[rows] & ~is_folio[rows], m.level[rows], -1)),),
+        observed={"hugetlb_vma": is_vma[rows], "hugetlb_folio": is_folio[rows], "level": m.level[rows]},
+        expected={"hugetlb_vma": is_folio[rows], "hugetlb_folio": is_vma[rows]},
+        checked=int(good.sum()),
+        claims=one("hugetlb_level", np.where(is_vma[rows] & ~is_folio[rows], m.level[rows], -1)),
     )

@@ -6,15 +6,25 @@ import numpy as np
 
 from inspector.arch.base import Kind, Level
 from inspector.columns import AnyArray
-from inspector.rules.registry import Violations, nothing, rule
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import MM, TASK, VMA
 from inspector.tables.anon_vmas import rows_of
 from inspector.tables.mm_holders import KINDS, PF_KTHREAD
 from inspector.tables.mms import static_mms
+from inspector.violations import Violations, cannot_check, holds, one, violations
+from inspector.windows.window import Effect
 
 
-@rule("task-mm-invalid", was="mm-not-an-mm", group="mm-lives", invariant="V2", rank=0)
-def mm_not_an_mm(s: Snapshot) -> Violations:
+@rule(
+    "task-mm-invalid",
+    TASK,
+    "mm-lives",
+    Phase.WORDS,
+    decides="84",
+    was="mm-not-an-mm",
+)
+def task_mm_invalid(s: Snapshot) -> Violations:
     """A task names an address space that is none.
 
     True:  mm and active_mm of every task are objects of the slab cache mm_struct, but for init_mm and efi_mm, which
@@ -27,7 +37,7 @@ def mm_not_an_mm(s: Snapshot) -> Violations:
     """
     tasks = s.tasks
     if not s.mm_slots_whole:
-        return nothing("task", 0, len(tasks), "the objects of the slab cache mm_struct are not all known")
+        return holds(0, unread=cannot_check(len(tasks), "the objects of the slab cache mm_struct are not all known"))
     known = np.concatenate([s.mm_slots, static_mms(s.layout), np.zeros(1, np.uint64)])
     wrong = {"mm": ~np.isin(tasks.mm, known), "active_mm": ~np.isin(tasks.active_mm, known)}
     rows = np.flatnonzero(wrong["mm"] | wrong["active_mm"])
@@ -36,10 +46,19 @@ def mm_not_an_mm(s: Snapshot) -> Violations:
     sound = np.full(len(rows), "an object of the slab cache mm_struct")
     # A process names its mm twice: what the one still says tells whose accounts lack the task (before 6.2).
     left = np.maximum(rows_of(s.mms.addr, tasks.mm[rows]), rows_of(s.mms.addr, tasks.active_mm[rows]))
-    return Violations("task", rows, stored, dict.fromkeys(shown, sound), len(tasks), claims=(("mm", left),))
+    return violations(
+        rows, observed=stored, expected=dict.fromkeys(shown, sound), checked=len(tasks), claims=one("mm", left)
+    )
 
 
-@rule("mm-users-low", group="mm-lives", invariant="V2", rank=10, exactness="bound")
+@rule(
+    "mm-users-low",
+    MM,
+    "mm-lives",
+    Phase.STRUCTURES,
+    decides="82",
+    exactness="bound",
+)
 def mm_users_low(s: Snapshot) -> Violations:
     """More tasks use an address space than its mm_users counts.
 
@@ -55,16 +74,20 @@ def mm_users_low(s: Snapshot) -> Violations:
     own = rows_of(mms.addr, tasks.mm[(tasks.flags & PF_KTHREAD) == 0])
     threads = np.bincount(own[own >= 0], minlength=len(mms))
     rows = np.flatnonzero(mms.users < threads)
-    return Violations(
-        "mm",
-        rows,
-        {"mm_users": mms.users[rows]},
-        {"at_least": threads[rows]},
-        len(mms),
+    return violations(
+        rows, observed={"mm_users": mms.users[rows]}, expected={"at_least": threads[rows]}, checked=len(mms)
     )
 
 
-@rule("mm-count-low", group="mm-lives", invariant="V2", rank=12, exactness="bound")
+@rule(
+    "mm-count-low",
+    MM,
+    "mm-lives",
+    Phase.STRUCTURES,
+    effect=Effect.MM_COUNT,
+    decides="83",
+    exactness="bound",
+)
 def mm_count_low(s: Snapshot) -> Violations:
     """An mm has fewer references than those who are known to hold it.
 
@@ -84,19 +107,25 @@ def mm_count_low(s: Snapshot) -> Violations:
     each = [np.bincount(of[(of >= 0) & (holders.kind == kind)], minlength=len(mms)) for kind in range(len(KINDS))]
     needed = (mms.users > 0) + np.sum(each, axis=0)
     rows = np.flatnonzero(mms.count < needed)
-    return Violations(
-        "mm",
+    return violations(
         rows,
-        {"mm_count": mms.count[rows]},
-        {"at_least": needed[rows]},
-        len(mms),
+        observed={"mm_count": mms.count[rows]},
+        expected={"at_least": needed[rows]},
+        checked=len(mms),
         facts={"mm_users": mms.users[rows], **{name: n[rows] for name, n in zip(KINDS, each, strict=True)}},
         transient=(mms.locked | mms.read_locked)[rows],
     )
 
 
-@rule("vma-mm-mismatch", was="vma-of-another-mm", group="mm-lives", invariant="V2", rank=0)
-def vma_of_another_mm(s: Snapshot) -> Violations:
+@rule(
+    "vma-mm-mismatch",
+    VMA,
+    "mm-lives",
+    Phase.WORDS,
+    decides="74",
+    was="vma-of-another-mm",
+)
+def vma_mm_mismatch(s: Snapshot) -> Violations:
     """A VMA names another mm than the one in whose tree it is.
 
     True:  vm_mm of each VMA in an mm's tree is that mm.
@@ -110,11 +139,20 @@ def vma_of_another_mm(s: Snapshot) -> Violations:
     v = s.vmas
     own = s.mms.addr[v.mm_idx] if len(v) else v.vm_mm
     rows = np.flatnonzero(v.vm_mm != own)
-    return Violations("vma", rows, {"vm_mm": v.vm_mm[rows]}, {"vm_mm": own[rows]}, len(v), claims=(("vma", rows),))
+    return violations(
+        rows, observed={"vm_mm": v.vm_mm[rows]}, expected={"vm_mm": own[rows]}, checked=len(v), claims=one("vma", rows)
+    )
 
 
-@rule("mmlist-entry-missing", was="mm-with-swap-not-listed", group="mm-lives", invariant="V2", rank=60)
-def mm_with_swap_not_listed(s: Snapshot) -> Violations:
+@rule(
+    "mmlist-entry-missing",
+    MM,
+    "mm-lives",
+    Phase.SUMS,
+    decides="93",
+    was="mm-with-swap-not-listed",
+)
+def mmlist_entry_missing(s: Snapshot) -> Violations:
     """An address space has swap entries but is not on the list that swapoff searches.
 
     True:  an mm whose page tables hold a swap entry is linked into init_mm.mmlist.
@@ -133,11 +171,10 @@ def mm_with_swap_not_listed(s: Snapshot) -> Violations:
     entries = np.bincount(n.mm_idx[unmapped], minlength=len(mms))
     swapped = (entries > 0) & (mms.users > 0)
     rows = np.flatnonzero(swapped & ~mms.on_mmlist)
-    return Violations(
-        "mm",
+    return violations(
         rows,
-        {"on_mmlist": mms.on_mmlist[rows]},
-        {"on_mmlist": np.ones(len(rows), np.bool_)},
-        int(swapped.sum()),
+        observed={"on_mmlist": mms.on_mmlist[rows]},
+        expected={"on_mmlist": np.ones(len(rows), np.bool_)},
+        checked=int(swapped.sum()),
         facts={"swap_entries": entries[rows]},
     )

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, Mask
-from inspector.layout.flags import MAPPING_TAGS
-from inspector.rules.registry import Violations, rule
+from inspector.rules.diagnosis import reference_lost
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import PAGE
+from inspector.violations import Violations, unread_pages, violations
+from inspector.walk.expected_references import cache_and_private
+from inspector.windows.window import Effect
 
 
-def cache_and_private(s: Snapshot, rows: I64, nr: I64, hugetlb: Mask) -> tuple[I64, I64]:
-    """References that the page cache or swap cache, and a private pointer, must hold on folios headed by ``rows``."""
-    pages, flags = s.pages, s.layout.flags
-    mapping, word = pages.mapping[rows], pages.flags[rows]
-    on_lru = flags.test(word, "lru") | flags.test(word, "unevictable")
-    file = (mapping != 0) & ((mapping & np.uint64(MAPPING_TAGS)) == 0) & on_lru & ~hugetlb
-    swap = flags.test(word, "swapcache") & flags.test(word, "swapbacked") & ~hugetlb
-    swap &= ((mapping & np.uint64(MAPPING_TAGS)) == 1) | (mapping == 0)
-    private = flags.test(word, "private") & file
-    return np.where(file | (swap & on_lru), nr, 0), private.astype(np.int64)
-
-
-@rule("refcount-low", was="refcount-below-mappings", group="refcount", invariant="I5", rank=70, exactness="bound")
-def refcount_below_mappings(s: Snapshot) -> Violations:
+@rule(
+    "refcount-low",
+    PAGE,
+    "refcount",
+    Phase.SUMS,
+    effect=Effect.REFCOUNT,
+    decides="I5 29 67 72 150",
+    exactness="bound",
+    was="refcount-below-mappings",
+    diagnose=reference_lost,
+)
+def refcount_low(s: Snapshot) -> Violations:
     """A folio has fewer references than its mappings and its cache hold.
 
     True:  folio_ref_count >= mappings + pages in the page or swap cache + 1 for private data. Each of these holds a
@@ -50,13 +51,11 @@ def refcount_below_mappings(s: Snapshot) -> Violations:
     mapped = np.concatenate([mapped, total])
     cache, private = np.concatenate([cache, big_cache]), np.concatenate([private, big_private])
     low = np.flatnonzero(pages.refcount[rows] < mapped + cache + private)
-    return Violations(
-        "page",
+    return violations(
         rows[low],
-        {"_refcount": pages.refcount[rows[low]]},
-        {"at_least": (mapped + cache + private)[low]},
-        len(rows),
-        int((~pages.readable).sum()),
-        "struct pages are missing" if not pages.readable.all() else "",
-        {"mappings": mapped[low], "cache": cache[low], "private": private[low]},
+        observed={"_refcount": pages.refcount[rows[low]]},
+        expected={"at_least": (mapped + cache + private)[low]},
+        checked=len(rows),
+        unread=unread_pages(s),
+        facts={"mappings": mapped[low], "cache": cache[low], "private": private[low]},
     )

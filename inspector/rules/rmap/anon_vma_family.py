@@ -5,15 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, Mask
-from inspector.rules.registry import Violations, nothing, rule
-from inspector.rules.rmap.anon_rmap import chain_keys
+from inspector.rules.diagnosis import lost_rmap
+from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
+from inspector.rules.registry import Phase, rule
+from inspector.rules.rmap.anon_rmap import chained
 from inspector.rules.vmas.lost_vmas import lost_in_motion, lost_mm, lost_rows
 from inspector.snapshot import Snapshot
+from inspector.subjects import ANON_VMA, AVC, VMA
 from inspector.tables.anon_vmas import rows_of
+from inspector.violations import Violations, holds, one, violations
+from inspector.windows.window import Effect
 
 
-@rule("anon-vma-chain-damaged", was="anon-vma-chain-broken", group="anon-rmap", invariant="I17", rank=14)
-def anon_vma_chain_broken(s: Snapshot) -> Violations:
+@rule(
+    "anon-vma-chain-damaged",
+    VMA,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I17 47 48",
+    was="anon-vma-chain-broken",
+    diagnose=lost_rmap("the VMA's chains do not lead to its anon_vma"),
+)
+def anon_vma_chain_damaged(s: Snapshot) -> Violations:
     """A VMA and its anon_vma disagree about the chains between them.
 
     True:  a VMA has an anon_vma exactly when its list of chains is not empty, one of them leads to that anon_vma,
@@ -32,19 +47,29 @@ def anon_vma_chain_broken(s: Snapshot) -> Violations:
     bad: Mask = ((vmas.anon_vma != 0) != (nr > 0)) | ((vmas.anon_vma != 0) & ~own)
     bad[rmap.broken_lists] = True
     rows = np.flatnonzero(bad)
-    return Violations(
-        "vma",
+    return violations(
         rows,
-        {"anon_vma": vmas.anon_vma[rows], "chains": nr[rows]},
-        {"chains": np.where(vmas.anon_vma[rows] != 0, "one to its anon_vma among them", "none")},
-        len(vmas),
-        claims=(("vma", rows), *chain_keys(s, rows, "anon_vma")),
+        observed={"anon_vma": vmas.anon_vma[rows], "chains": nr[rows]},
+        expected={"chains": np.where(vmas.anon_vma[rows] != 0, "one to its anon_vma among them", "none")},
+        checked=len(vmas),
+        claims=one("vma", rows) + chained(s, rows, "anon_vma"),
         transient=s.mm_in_motion[vmas.mm_idx[rows]],
     )
 
 
-@rule("avc-link-missing", was="avc-half-linked", group="anon-rmap", invariant="I17", rank=16)
-def avc_half_linked(s: Snapshot) -> Violations:
+@rule(
+    "avc-link-missing",
+    AVC,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    after=("anon-vma-chain-damaged",),
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I17 48",
+    was="avc-half-linked",
+    diagnose=lost_rmap("a chain between VMA and anon_vma is linked on one side only"),
+)
+def avc_link_missing(s: Snapshot) -> Violations:
     """A chain is on its VMA's list or in its anon_vma's tree, but not in both, or names another than it hangs on.
 
     True:  each anon_vma_chain is on the list of the VMA it names and in the interval tree of the anon_vma it names.
@@ -66,15 +91,14 @@ def avc_half_linked(s: Snapshot) -> Violations:
     moving &= _held(s)[np.maximum(avcs.anon_vma_idx[rows], 0)] | (vma >= 0) if len(s.anon_rmap.anon_vmas) else moving
     lost = np.flatnonzero(vma < 0)
     moving[lost] |= lost_in_motion(s, avcs.vma[rows[lost]])
-    return Violations(
-        "avc",
+    return violations(
         rows,
-        {"on_list": avcs.list_vma_idx[rows] >= 0, "in_tree": avcs.tree_idx[rows] >= 0},
-        {"on_list": np.ones(len(rows), np.bool_), "in_tree": np.ones(len(rows), np.bool_)},
-        len(avcs),
+        observed={"on_list": avcs.list_vma_idx[rows] >= 0, "in_tree": avcs.tree_idx[rows] >= 0},
+        expected={"on_list": np.ones(len(rows), np.bool_), "in_tree": np.ones(len(rows), np.bool_)},
+        checked=len(avcs),
         facts={"vma": avcs.vma[rows], "anon_vma": avcs.anon_vma[rows]},
-        claims=(("avc", rows), ("vma", vma), ("anon_vma", avcs.anon_vma_idx[rows])),
-        depends=(("lost_vma", lost_rows(s, avcs.vma[rows])), ("mm", lost_mm(s, avcs.vma[rows]))),
+        claims=one("avc", rows) + one("vma", vma) + one("anon_vma", avcs.anon_vma_idx[rows]),
+        depends=one("lost_vma", lost_rows(s, avcs.vma[rows])) + one("mm", lost_mm(s, avcs.vma[rows])),
         transient=moving,
     )
 
@@ -84,7 +108,19 @@ def _held(s: Snapshot) -> Mask:
     return s.anon_vma_locked
 
 
-@rule("avc-tree-damaged", group="anon-rmap", invariant="I17", rank=18)
+@rule(
+    "avc-tree-damaged",
+    AVC,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    after=(
+        "vma-pgoff-mismatch",
+        "vma-range-mismatch",
+    ),
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I17 49",
+)
 def avc_tree_damaged(s: Snapshot) -> Violations:
     """An interval tree of an anon_vma is out of order or its cached bounds are wrong.
 
@@ -107,15 +143,14 @@ def avc_tree_damaged(s: Snapshot) -> Violations:
     rows = _deepest(s, np.flatnonzero(inside & ~cyclic & (bad | wrong_first)))
     vma = avcs.vma_idx[rows]
     moving = s.mm_in_motion[s.vmas.mm_idx[vma]] if len(s.vmas) else np.zeros(len(rows), np.bool_)
-    return Violations(
-        "avc",
+    return violations(
         rows,
-        {"rb_subtree_last": avcs.subtree_last[rows], "ordered": ~avcs.misordered[rows]},
-        {"rb_subtree_last": avcs.true_subtree_last[rows], "ordered": np.ones(len(rows), np.bool_)},
-        int(inside.sum()),
+        observed={"rb_subtree_last": avcs.subtree_last[rows], "ordered": ~avcs.misordered[rows]},
+        expected={"rb_subtree_last": avcs.true_subtree_last[rows], "ordered": np.ones(len(rows), np.bool_)},
+        checked=int(inside.sum()),
         facts={"vma": avcs.vma[rows], "anon_vma": avcs.anon_vma[rows], "first": avcs.first[rows]},
-        claims=(("tree", avcs.tree_idx[rows]),),
-        depends=(("vma", vma), ("anon_vma", avcs.anon_vma_idx[rows])),
+        claims=one("tree", avcs.tree_idx[rows]),
+        depends=one("vma", vma) + one("anon_vma", avcs.anon_vma_idx[rows]),
         transient=moving | _held(s)[np.maximum(avcs.anon_vma_idx[rows], 0)],
     )
 
@@ -126,8 +161,17 @@ def _deepest(s: Snapshot, rows: I64) -> I64:
     return rows[np.lexsort((-avcs.tree_depth[rows], avcs.tree_idx[rows]))]
 
 
-@rule("anon-vma-root-mismatch", was="anon-vma-root-wrong", group="anon-rmap", invariant="I17", rank=12)
-def anon_vma_root_wrong(s: Snapshot) -> Violations:
+@rule(
+    "anon-vma-root-mismatch",
+    ANON_VMA,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I17 53",
+    was="anon-vma-root-wrong",
+)
+def anon_vma_root_mismatch(s: Snapshot) -> Violations:
     """An anon_vma names a root that is none, or another root than its parent or its VMAs' chains do.
 
     True:  root->root is root itself; a parent has the same root; all chains of one VMA lead to one root.
@@ -138,7 +182,7 @@ def anon_vma_root_wrong(s: Snapshot) -> Violations:
     """
     table, avcs = s.anon_rmap.anon_vmas, s.anon_rmap.avcs
     if not len(table):
-        return nothing("anon_vma", 0)
+        return holds(0)
     rows = np.arange(len(table))
     root, parent = table.root_idx, table.parent_idx
     used = table.readable & (table.tree != 0)
@@ -147,13 +191,14 @@ def anon_vma_root_wrong(s: Snapshot) -> Violations:
     # The chains of one VMA vote: the anon_vma whose root differs from the others' is the wrong one.
     odd &= _outvoted(s) | ~np.isin(rows, avcs.tree_idx)
     bad = np.flatnonzero(no_root | odd)
-    return Violations(
-        "anon_vma",
+    return violations(
         bad,
-        {"root": table.root[bad]},
-        {"root": np.where(parent[bad] >= 0, table.root[np.maximum(parent[bad], 0)], 0)},
-        int(used.sum()),
-        claims=(("anon_vma", bad), ("anon_vma", root[bad]), ("anon_vma", table.root_idx[np.maximum(parent[bad], 0)])),
+        observed={"root": table.root[bad]},
+        expected={"root": np.where(parent[bad] >= 0, table.root[np.maximum(parent[bad], 0)], 0)},
+        checked=int(used.sum()),
+        claims=one("anon_vma", bad)
+        + one("anon_vma", root[bad])
+        + one("anon_vma", table.root_idx[np.maximum(parent[bad], 0)]),
     )
 
 
@@ -171,8 +216,17 @@ def _outvoted(s: Snapshot) -> Mask:
     return out
 
 
-@rule("anon-vma-counters-mismatch", was="anon-vma-counters", group="anon-rmap", invariant="I17", rank=25)
-def anon_vma_counters(s: Snapshot) -> Violations:
+@rule(
+    "anon-vma-counters-mismatch",
+    ANON_VMA,
+    "anon-rmap",
+    Phase.LINKS,
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I17 50 51 52 54",
+    was="anon-vma-counters",
+)
+def anon_vma_counters_mismatch(s: Snapshot) -> Violations:
     """An anon_vma's counters are not what its family shows.
 
     True:  num_active_vmas is the number of VMAs whose anon_vma it is; num_children the number of anon_vmas whose parent
@@ -186,7 +240,7 @@ def anon_vma_counters(s: Snapshot) -> Violations:
     table, vmas = s.anon_rmap.anon_vmas, s.vmas
     n = len(table)
     if not n:
-        return nothing("anon_vma", 0)
+        return holds(0)
     own = rows_of(table.addr, vmas.anon_vma)
     active = np.bincount(own[own >= 0], minlength=n)
     alive = table.tree != 0
@@ -205,16 +259,15 @@ def anon_vma_counters(s: Snapshot) -> Violations:
     moving[avcs.tree_idx[strays[lost_in_motion(s, avcs.vma[strays])]]] = True
     family = np.zeros(n, np.bool_)
     family[table.root_idx[moving & (table.root_idx >= 0)]] = True
-    return Violations(
-        "anon_vma",
+    return violations(
         rows,
-        {
+        observed={
             "num_active_vmas": table.num_active_vmas[rows],
             "num_children": table.num_children[rows],
             "refcount": table.refcount[rows],
         },
-        {"num_active_vmas": active[rows], "num_children": children[rows], "refcount_at_least": least[rows]},
-        int(alive.sum()),
-        depends=(("anon_vma", rows),),
+        expected={"num_active_vmas": active[rows], "num_children": children[rows], "refcount_at_least": least[rows]},
+        checked=int(alive.sum()),
+        depends=one("anon_vma", rows),
         transient=family[np.maximum(table.root_idx[rows], 0)] | _held(s)[rows],
     )

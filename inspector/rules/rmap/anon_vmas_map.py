@@ -7,9 +7,13 @@ import numpy as np
 from inspector.columns import I64, U64, Mask
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
 from inspector.rules.entries.entries import offending
-from inspector.rules.registry import Violations, rule
+from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import PAGE
+from inspector.violations import Violations, one, violations
 from inspector.walk.counts import EntryClass
+from inspector.windows.window import Effect
 
 
 def in_anonymous_vma(s: Snapshot) -> Mask:
@@ -27,8 +31,17 @@ def space_key(word: U64) -> I64:
     return np.where(word == 0, -1, (word & np.uint64((1 << 62) - 1)).astype(np.int64))
 
 
-@rule("anon-folio-mapping-invalid", was="page-not-anonymous", group="anon-rmap", invariant="I6", rank=11)
-def page_not_anonymous(s: Snapshot) -> Violations:
+@rule(
+    "anon-folio-mapping-invalid",
+    PAGE,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I6 43",
+    was="page-not-anonymous",
+)
+def anon_folio_mapping_invalid(s: Snapshot) -> Violations:
     """An anonymous VMA maps a folio that is not anonymous: its mapping word is empty or names a file.
 
     True:  what a VMA without file and without operations maps is anonymous: folio->mapping names an anon_vma, tagged
@@ -49,13 +62,12 @@ def page_not_anonymous(s: Snapshot) -> Violations:
     first = np.maximum(pages.head_row[found.first], 0)
     word = pages.mapping[first]
     vma = m.vma_idx[found.rows]
-    return Violations(
-        "page",
+    return violations(
         found.first,
-        {"mapping": word},
-        {"mapping": np.full(len(word), "an anon_vma, tagged")},
-        int(m.nr[able].sum()),
+        observed={"mapping": word},
+        expected={"mapping": np.full(len(word), "an anon_vma, tagged")},
+        checked=int(m.nr[able].sum()),
         facts={"vma": s.vmas.addr[vma] if len(vma) else word, "pages": found.pages},
-        claims=(("folio", found.first_head(s)), ("space_word", space_key(word))),
+        claims=one("folio", found.first_head(s)) + one("space_word", space_key(word)),
         transient=s.layout.flags.test(pages.flags[first], "locked") & (word == 0),
     )

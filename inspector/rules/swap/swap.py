@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask
-from inspector.rules.registry import Violations, rule
+from inspector.rules.diagnosis import cow_break
+from inspector.rules.needs import EVERYTHING
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import NONPRESENT, SWAP_DEVICE, SWAP_SLOT
 from inspector.tables.swap_devices import SWP_HIBERNATION, SWP_WRITEOK
-from inspector.windows.swap import entries_in_flight, reclaim_in_flight, slot_tables_locked, user_gone
+from inspector.violations import Violations, cannot_check, connected, one, violations
+from inspector.windows.locks import entries_in_flight
+from inspector.windows.swap import reclaim_in_flight, slot_tables_locked, user_gone
+from inspector.windows.window import Effect
 
 
 def unread_slots(s: Snapshot) -> tuple[int, str]:
@@ -37,8 +41,17 @@ def counted_slots(s: Snapshot) -> Mask:
     return _whole(s, slots.device_idx) & ~slots.is_bad & ~slots.is_shmem & (slots.count >= 0) & (hibernating == 0)
 
 
-@rule("swap-entry-slot-invalid", was="swap-entry-without-slot", group="swap", invariant="W1", rank=43)
-def swap_entry_without_slot(s: Snapshot) -> Violations:
+@rule(
+    "swap-entry-slot-invalid",
+    NONPRESENT,
+    "swap",
+    Phase.FOLIO_COUNTS,
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="120",
+    was="swap-entry-without-slot",
+)
+def swap_entry_slot_invalid(s: Snapshot) -> Violations:
     """A swap entry points to no slot: no such device, beyond its end, or a bad slot.
 
     True:  every swap entry names a device in use and one of its slots, not the header or a bad one.
@@ -54,24 +67,33 @@ def swap_entry_without_slot(s: Snapshot) -> Violations:
     rows = users.nonpresent_row[mine[(slot < 0) | bad]]
     names = np.where(bad[(slot < 0) | bad], "a bad slot", "no slot of a device in use")
     missing, why = unread_slots(s)
-    return Violations(
-        "nonpresent",
+    return violations(
         rows,
-        {"slot": names, "swap_type": n.swap_type[rows], "swap_offset": n.swap_offset[rows]},
-        {"slot": np.full(len(rows), "a slot of a swap device")},
-        len(mine),
-        missing,
-        why,
-        {"entry": n.entry[rows]},
-        claims=((_STRAY, np.arange(len(rows))),),
+        observed={"slot": names, "swap_type": n.swap_type[rows], "swap_offset": n.swap_offset[rows]},
+        expected={"slot": np.full(len(rows), "a slot of a swap device")},
+        checked=len(mine),
+        unread=cannot_check(missing, why),
+        facts={"entry": n.entry[rows]},
+        claims=one(_STRAY, np.arange(len(rows))),
         transient=entries_in_flight(s, rows) & ~bad[(slot < 0) | bad],
     )
 
 
 @rule(
-    "exclusive-swap-entry-sharing-unexpected", was="exclusive-swap-entry-shared", group="swap", invariant="E3", rank=46
+    "exclusive-swap-entry-sharing-unexpected",
+    NONPRESENT,
+    "swap",
+    Phase.FOLIO_COUNTS,
+    after=("swap-count-low",),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="124",
+    was="exclusive-swap-entry-shared",
+    diagnose=cow_break(
+        "the slot is marked as one process's own, but others refer to it: each would get the page back as its own"
+    ),
 )
-def exclusive_swap_entry_shared(s: Snapshot) -> Violations:
+def exclusive_swap_entry_sharing_unexpected(s: Snapshot) -> Violations:
     """A swap entry is marked exclusive although others refer to its slot too.
 
     True:  the exclusive bit of a swap entry says that the page belonged to one process alone: nothing else refers to
@@ -87,15 +109,14 @@ def exclusive_swap_entry_shared(s: Snapshot) -> Violations:
     marked = np.flatnonzero(users.exclusive & (users.slot_idx >= 0))
     shared = marked[total[users.slot_idx[marked]] > 1]
     rows, slot = users.nonpresent_row[shared], users.slot_idx[shared]
-    return Violations(
-        "nonpresent",
+    return violations(
         rows,
-        {"exclusive": np.ones(len(rows), np.bool_), "users_of_slot": total[slot]},
-        {"exclusive": np.zeros(len(rows), np.bool_)},
-        len(marked),
+        observed={"exclusive": np.ones(len(rows), np.bool_), "users_of_slot": total[slot]},
+        expected={"exclusive": np.zeros(len(rows), np.bool_)},
+        checked=len(marked),
         facts={"entry": n.entry[rows], "slot": s.swap.slots.entry[slot]},
-        claims=(("exclusive_slot", slot),),
-        depends=(("swap_slot", slot),),
+        claims=one("exclusive_slot", slot),
+        depends=one("swap_slot", slot),
         transient=entries_in_flight(s, rows),
     )
 
@@ -127,21 +148,31 @@ def _overwritten(s: Snapshot, rows: I64) -> I64:
 def _counts(s: Snapshot, rows: I64, transient: Mask) -> Violations:
     slots, refs = s.swap.slots, s.swap_refs
     missing, why = unread_slots(s)
-    return Violations(
-        "swap_slot",
+    return violations(
         rows,
-        {"count": slots.count[rows]},
-        {"count": expected_counts(s)[rows]},
-        int(counted_slots(s).sum()),
-        missing,
-        why,
-        {"page_table_entries": refs.pte_refs[rows], "shmem_pages": refs.shmem_refs[rows], "stored": slots.raw[rows]},
-        claims=(("swap_slot", rows),),
+        observed={"count": slots.count[rows]},
+        expected={"count": expected_counts(s)[rows]},
+        checked=int(counted_slots(s).sum()),
+        unread=cannot_check(missing, why),
+        facts={
+            "page_table_entries": refs.pte_refs[rows],
+            "shmem_pages": refs.shmem_refs[rows],
+            "stored": slots.raw[rows],
+        },
+        claims=one("swap_slot", rows),
         transient=transient,
     )
 
 
-@rule("swap-count-low", group="swap", invariant="W1", rank=44)
+@rule(
+    "swap-count-low",
+    SWAP_SLOT,
+    "swap",
+    Phase.FOLIO_COUNTS,
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="119 126",
+)
 def swap_count_low(s: Snapshot) -> Violations:
     """A swap slot has fewer references than there are entries that refer to it.
 
@@ -155,10 +186,23 @@ def swap_count_low(s: Snapshot) -> Violations:
     slots = s.swap.slots
     rows = np.flatnonzero(counted_slots(s) & (slots.count < expected_counts(s)))
     found = _counts(s, rows, slot_tables_locked(s, rows))
-    return replace(found, claims=(*found.claims, (_STRAY, _strays(s)[0] + np.arange(len(rows)))))
+    return connected(found, claims=one(_STRAY, _strays(s)[0] + np.arange(len(rows))))
 
 
-@rule("swap-count-high", group="swap", invariant="W1", rank=45)
+@rule(
+    "swap-count-high",
+    SWAP_SLOT,
+    "swap",
+    Phase.FOLIO_COUNTS,
+    after=(
+        "swap-count-low",
+        "swap-entry-slot-invalid",
+        "swap-extended-count-mismatch",
+    ),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="119 126",
+)
 def swap_count_high(s: Snapshot) -> Violations:
     """A swap slot has more references than there are entries that refer to it.
 
@@ -173,10 +217,18 @@ def swap_count_high(s: Snapshot) -> Violations:
     """
     slots = s.swap.slots
     rows = np.flatnonzero(counted_slots(s) & (slots.count > expected_counts(s)))
-    return replace(_counts(s, rows, user_gone(s, rows)), depends=((_STRAY, _overwritten(s, rows)),))
+    return connected(_counts(s, rows, user_gone(s, rows)), depends=one(_STRAY, _overwritten(s, rows)))
 
 
-@rule("shmem-swap-slot-mismatch", group="swap", invariant="W1", rank=47)
+@rule(
+    "shmem-swap-slot-mismatch",
+    SWAP_SLOT,
+    "swap",
+    Phase.FOLIO_COUNTS,
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="122",
+)
 def shmem_swap_slot_mismatch(s: Snapshot) -> Violations:
     """A swap slot is marked as shmem's without a page of a shmem file in it, or the other way round.
 
@@ -189,22 +241,23 @@ def shmem_swap_slot_mismatch(s: Snapshot) -> Violations:
     """
     slots, refs = s.swap.slots, s.swap_refs
     if s.swap.counts_shmem:
-        return Violations("swap_slot", np.empty(0, np.int64), {}, {}, 0)
+        return violations(np.empty(0, np.int64), observed={}, expected={}, checked=0)
     known = _whole(s, slots.device_idx) & ~slots.is_bad
     wrong = (slots.is_shmem != (refs.shmem_refs > 0)) | (refs.shmem_refs > 1)
     wrong |= slots.is_shmem & (refs.pte_refs > 0)
     rows = np.flatnonzero(known & wrong)
     missing, why = unread_slots(s)
-    return Violations(
-        "swap_slot",
+    return violations(
         rows,
-        {"marked": slots.is_shmem[rows], "shmem_pages": refs.shmem_refs[rows], "entries": refs.pte_refs[rows]},
-        {"marked": refs.shmem_refs[rows] > 0, "entries": np.where(refs.shmem_refs[rows] > 0, 0, refs.pte_refs[rows])},
-        int((known & (slots.is_shmem | (refs.shmem_refs > 0))).sum()),
-        missing,
-        why,
-        claims=(("swap_slot", rows),),
-        depends=(("swap_slot", rows),),
+        observed={"marked": slots.is_shmem[rows], "shmem_pages": refs.shmem_refs[rows], "entries": refs.pte_refs[rows]},
+        expected={
+            "marked": refs.shmem_refs[rows] > 0,
+            "entries": np.where(refs.shmem_refs[rows] > 0, 0, refs.pte_refs[rows]),
+        },
+        checked=int((known & (slots.is_shmem | (refs.shmem_refs > 0))).sum()),
+        unread=cannot_check(missing, why),
+        claims=one("swap_slot", rows),
+        depends=one("swap_slot", rows),
         transient=user_gone(s, rows),
     )
 
@@ -248,7 +301,16 @@ def _miscounted_cluster(s: Snapshot, used: I64, usable: I64) -> I64:
     return np.where((devices.inuse - used) - (devices.pages - usable) == total, out, -1)
 
 
-@rule("swap-inuse-mismatch", group="swap", invariant="W3", rank=86)
+@rule(
+    "swap-inuse-mismatch",
+    SWAP_DEVICE,
+    "swap",
+    Phase.TOTALS,
+    after=("swap-cluster-count-mismatch",),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="123",
+)
 def swap_inuse_mismatch(s: Snapshot) -> Violations:
     """A swap device counts more or fewer slots in use than it has.
 
@@ -265,21 +327,28 @@ def swap_inuse_mismatch(s: Snapshot) -> Violations:
     able, usable = _devices(s), devices.max - bad
     rows = able[(devices.inuse[able] != used[able]) | (devices.pages[able] != usable[able])]
     missing, why = unread_slots(s)
-    return Violations(
-        "swap_device",
+    return violations(
         rows,
-        {"inuse_pages": devices.inuse[rows], "pages": devices.pages[rows]},
-        {"inuse_pages": used[rows], "pages": usable[rows]},
-        len(able),
-        missing,
-        why,
-        claims=(("swap_device", rows),),
-        depends=(("swap_slot", _odd_slot(s)[rows]), ("swap_cluster", _miscounted_cluster(s, used, usable)[rows])),
+        observed={"inuse_pages": devices.inuse[rows], "pages": devices.pages[rows]},
+        expected={"inuse_pages": used[rows], "pages": usable[rows]},
+        checked=len(able),
+        unread=cannot_check(missing, why),
+        claims=one("swap_device", rows),
+        depends=one("swap_slot", _odd_slot(s)[rows]) + one("swap_cluster", _miscounted_cluster(s, used, usable)[rows]),
         transient=devices.locked[rows],
     )
 
 
-@rule("swap-free-mismatch", group="swap", invariant="W3", rank=87, severity="warn")
+@rule(
+    "swap-free-mismatch",
+    SWAP_DEVICE,
+    "swap",
+    Phase.TOTALS,
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="123",
+    severity="warn",
+)
 def swap_free_mismatch(s: Snapshot) -> Violations:
     """The free swap that the kernel reports is not what its devices have.
 
@@ -296,7 +365,7 @@ def swap_free_mismatch(s: Snapshot) -> Violations:
     free = s.layout.variable("nr_swap_pages")
     if total is None or free is None or not len(written) or not s.swap.whole[devices.in_use].all():
         missing, why = unread_slots(s)
-        return Violations("swap_device", np.empty(0, np.int64), {}, {}, 0, missing, why)
+        return violations(np.empty(0, np.int64), observed={}, expected={}, checked=0, unread=cannot_check(missing, why))
     pages, left = int(devices.pages[written].sum()), int((devices.pages - _used(s))[written].sum())
     rows: I64 = written[:1] if (total, free) != (pages, left) else written[:0]
     busy = bool(devices.locked.any()) or reclaim_in_flight(s)
@@ -304,12 +373,11 @@ def swap_free_mismatch(s: Snapshot) -> Violations:
     expected: dict[str, AnyArray] = {"total_swap_pages": np.array([pages]), "nr_swap_pages": np.array([left])}
     odd = _odd_slot(s)
     odd = odd[odd >= 0][:1] if (odd >= 0).any() else np.full(1, -1, np.int64)
-    return Violations(
-        "swap_device",
+    return violations(
         rows,
-        {name: column[: len(rows)] for name, column in columns.items()},
-        {name: column[: len(rows)] for name, column in expected.items()},
-        len(written),
-        depends=(("swap_slot", odd[: len(rows)]), ("swap_device", rows)),
+        observed={name: column[: len(rows)] for name, column in columns.items()},
+        expected={name: column[: len(rows)] for name, column in expected.items()},
+        checked=len(written),
+        depends=one("swap_slot", odd[: len(rows)]) + one("swap_device", rows),
         transient=np.full(len(rows), busy),
     )
