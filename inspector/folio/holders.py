@@ -8,9 +8,10 @@ from inspector.columns import I64
 from inspector.folio.numbers import OneFolio
 from inspector.snapshot import Snapshot
 from inspector.tables.batches import BATCHES
+from inspector.tables.pages import page_words
 from inspector.tables.swap_devices import entry_offsets, entry_types
 from inspector.text import clean_bytes, counted
-from inspector.walk.page_cache import page_words, space_name
+from inspector.walk.page_cache import space_name
 
 
 def holders(s: Snapshot, f: OneFolio, term: str) -> list[str]:
