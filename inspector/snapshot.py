@@ -60,7 +60,7 @@ from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
-from inspector.windows.in_flight import InFlight, find_in_flight
+from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
 
 class Snapshot:
@@ -295,6 +295,11 @@ class Snapshot:
     def in_flight(self) -> InFlight:
         """Tasks that stand in a window, where they may have left counters and page tables out of step."""
         return find_in_flight(self)
+
+    @property
+    def table_holders(self) -> I32:
+        """Rows of the tasks that are in a function that has a page table in hand, unlinked or not linked yet."""
+        return table_holders(self)
 
     @cached_property
     def _walk(self) -> Walk:

@@ -11,10 +11,9 @@ import numpy as np
 from inspector.errors import UsageError
 from inspector.folio.captured import Captured, capture_folio
 from inspector.folio.numbers import OneFolio
-from inspector.model.ledger import ENTIRE_FIELDS
+from inspector.model.counters import RmapCounter, field_name
 from inspector.model.lineage import name_in, resolve
 from inspector.model.ops import SPECS, Level, Op, RefusedError, apply
-from inspector.model.scheme import Scheme
 from inspector.model.state import Folio
 from inspector.snapshot import Snapshot
 from inspector.text import clean_bytes, parse_number
@@ -151,9 +150,11 @@ _BOOLS = {
 def _changes(s: Snapshot, captured: Captured, a: Folio, b: Folio) -> list[tuple[str, str, str]]:
     """What differs, under the kernel's names."""
     out: list[tuple[str, str, str]] = []
-    entire = ENTIRE_FIELDS.get(a.scheme, "_entire_mapcount")
-    word = "_subpages_mapcount" if a.scheme is Scheme.SUBPAGES else "_nr_pages_mapped"
-    numbers = [("entire", entire), ("large", "_large_mapcount"), ("word", word), ("refcount", "_refcount")]
+    counters = {"entire": RmapCounter.ENTIRE, "large": RmapCounter.LARGE, "word": RmapCounter.NR_PAGES_MAPPED}
+    numbers = [
+        *((name, field_name(a.scheme, counter)) for name, counter in counters.items()),
+        ("refcount", "_refcount"),
+    ]
     for name, told in numbers:
         old, new = getattr(a, name), getattr(b, name)
         if old != new:
