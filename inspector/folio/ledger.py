@@ -13,7 +13,7 @@ from inspector.folio.numbers import OneFolio
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS
 from inspector.model import mm_ids
 from inspector.model.counters import Direction, RmapCounter, meaning
-from inspector.model.ledger import Formula, Mapped, folio_formulas, page_formula, word_text
+from inspector.model.formulas import Formula, Mapped, folio_formulas, page_formula, word_text
 from inspector.snapshot import Snapshot
 from inspector.walk.references import TERMS, ReferenceTerms
 from inspector.windows.grading import count_in_flight
