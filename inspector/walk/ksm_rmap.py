@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.columns import I32, I64, U64, Mask, Table, rows_of
 from inspector.layout.flags import MAPPING_TAGS
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.ksm import CHAIN
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
+from inspector.columns import I32, I64, U64, AnyArray, Mask, Table, rows_of
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
-from inspector.tables.anon_vmas import rows_of
 from inspector.walk.linear import read_index, vma_address
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Kind, Level
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of
 from inspector.layout.flags import MAPPING_TAGS
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.ksm import CHAIN
 from inspector.walk.counts import EntryClass
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates

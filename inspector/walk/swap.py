@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Bit, Kind
-from inspector.columns import I64, U64, AnyArray, Mask, Table, distinct, expand_runs
+from inspector.columns import I64, U64, AnyArray, Mask, Table, distinct, expand_runs, rows_of
 from inspector.layout.kernel import Layout
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.files import SWAP_ENTRY, Files
 from inspector.tables.swap import SwapSlots
 from inspector.tables.swap_devices import TYPE_SHIFT, max_swapfiles, swap_entries

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table
-from inspector.tables.anon_vmas import rows_of
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of
 from inspector.tables.swap import Swap
 from inspector.tables.swap_devices import swap_entries
 from inspector.walk.names import file_paths
