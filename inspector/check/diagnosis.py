@@ -32,7 +32,8 @@ _COW = {
     "exclusive-page-mm-count-high": "the page is marked as one process's own, but several map it: writes by one are "
     "not copied, so that the others see them",
     "exclusive-page-mapcount-high": "the page is marked as mapped once, but more entries map it: writes are not copied",
-    "exclusive-swap-entry-sharing-unexpected": "the slot is marked as one process's own, but others refer to it: each would get "
+    "exclusive-swap-entry-sharing-unexpected": "the slot is marked as one process's own, but others refer to it: each "
+    "would get "
     "the page back as its own",
     "writable-page-exclusive-missing": "an entry allows writing to a page that may be shared: no fault comes to copy "
     "it first",
