@@ -1,6 +1,6 @@
 """The formula of every counter of a folio, with the numbers in place: what `expect` computes, told term by term.
 
-The same closed forms as in `inspector.model.expect`, for one folio and for people. P, E, S, T and M as there.
+The same closed forms as in `inspector.model.expectation`, for one folio and for people. P, E, S, T and M as there.
 """
 
 from __future__ import annotations

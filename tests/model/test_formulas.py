@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.model.expect import Rebuilt, expect
-from inspector.model.ledger import Mapped, folio_formulas, page_formula, word_text
+from inspector.model.expectation import Rebuilt, expect
+from inspector.model.formulas import Mapped, folio_formulas, page_formula, word_text
 from inspector.model.scheme import Scheme
 
 
