@@ -12,7 +12,7 @@ from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
-from inspector.model.expect import Expected, Rebuilt, expect
+from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.batches import Batched, read_batches

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, U64, Mask
+from inspector.columns import I64, U64, Mask, rows_of
 from inspector.findings import Mapping, Subject
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.ksm import KINDS as NODE_KINDS
 from inspector.tables.swap_clusters import home_names
 from inspector.text import clean_bytes

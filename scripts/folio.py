@@ -9,8 +9,8 @@ import sys
 
 from drgn import get_default_prog
 
-from inspector.subjects import describe_mapping
 from inspector.snapshot import Snapshot
+from inspector.subjects import describe_mapping
 from inspector.target.target import from_program
 from inspector.text import parse_number
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from inspector.findings import Diagnosis, Finding, Scalar
 from inspector.rules.registry import Diagnose, find_rule
 from inspector.text import counted
-from inspector.walk.expected_references import spare_references
+from inspector.walk.references import spare_references
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Table
-from inspector.tables.anon_vmas import rows_of
+from inspector.columns import I32, I64, U64, AnyArray, Table, rows_of
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, U64, AnyArray, Mask
+from inspector.columns import I64, U64, AnyArray, Mask, rows_of
 from inspector.subjects import FOLIO, SubjectKind, reached
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.stacks import How
 from inspector.text import clean_bytes, counted
 from inspector.violations import Violations

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
-from inspector.tables.anon_vmas import rows_of
+from inspector.columns import I32, I64, U64, AnyArray, Mask, Table, rows_of
 from inspector.tables.stacks import stack_words
 from inspector.windows.catalogue import BY_FUNCTION, FAULT, TABLE_HOLDERS, THREADS, WAITS, WAITS_OUTSIDE, WINDOWS
 

@@ -85,14 +85,14 @@ def _unreadable(s: Snapshot) -> tuple[int, str]:
 def exclusive_page_mapcount_high(s: Snapshot) -> Violations:
     """An anonymous page marked exclusive is mapped more than once.
 
-    True:  PG_anon_exclusive on a page means that one entry maps it: P_i + E <= 1. While a PMD maps the folio, or for
-           hugetlb, only the head carries the bit.
-    Why:   mm/rmap.c, folio_add_anon_rmap_*() asserts it; include/linux/rmap.h, folio_try_dup_anon_rmap_*() clears the
-           bit before fork maps the page a second time.
-    Then:  a write through one mapping makes no copy: parent and child see each other's data.
-    Silent when: the page is not mapped: zapping leaves the bit until the page is freed. KSM pages have a rule of
-           their own (ksm-page-exclusive-unexpected).
-    Look further: folioscope folio PFN
+    Invariant: PG_anon_exclusive on a page means that one entry maps it: P_i + E <= 1. While a PMD maps the folio, or
+        for hugetlb, only the head carries the bit.
+    Why: mm/rmap.c, folio_add_anon_rmap_*() asserts it; include/linux/rmap.h, folio_try_dup_anon_rmap_*() clears the bit
+        before fork maps the page a second time.
+    Consequence: a write through one mapping makes no copy: parent and child see each other's data.
+    Exceptions: the page is not mapped: zapping leaves the bit until the page is freed. KSM pages have a rule of their
+        own (ksm-page-exclusive-unexpected).
+    See also: folioscope folio PFN
     """
     rows, head = exclusive_pages(s)
     plain = ~s.pages.is_ksm(head)
@@ -129,11 +129,11 @@ def exclusive_page_mapcount_high(s: Snapshot) -> Violations:
 def exclusive_page_mm_count_high(s: Snapshot) -> Violations:
     """An anonymous page marked exclusive is mapped by several processes.
 
-    True:  PG_anon_exclusive means "exclusive to one process": all mappings of the page lie in one mm.
-    Why:   include/linux/page-flags.h, PG_anon_exclusive; mm/memory.c, copy_present_ptes() clears it at fork.
-    Then:  what one process writes the other one reads: a leak between processes.
-    Silent when: the page is not mapped.
-    Look further: folioscope folio PFN
+    Invariant: PG_anon_exclusive means "exclusive to one process": all mappings of the page lie in one mm.
+    Why: include/linux/page-flags.h, PG_anon_exclusive; mm/memory.c, copy_present_ptes() clears it at fork.
+    Consequence: what one process writes the other one reads: a leak between processes.
+    Exceptions: the page is not mapped.
+    See also: folioscope folio PFN
     """
     rows, head = exclusive_pages(s)
     checked = len(rows)
@@ -162,11 +162,11 @@ def exclusive_page_mm_count_high(s: Snapshot) -> Violations:
 def ksm_page_exclusive_unexpected(s: Snapshot) -> Violations:
     """A KSM page is marked exclusive, or is part of a large folio.
 
-    True:  KSM pages are small and shared by intention: never exclusive.
-    Why:   mm/ksm.c, write_protect_page() clears the bit before a page becomes a KSM page and splits large folios.
-    Then:  a write through one mapping changes the page under all processes that were merged onto it.
-    Silent when: the page is free or on no LRU list and unmapped: other users keep something else in its mapping word.
-    Look further: folioscope ksm; folioscope folio PFN
+    Invariant: KSM pages are small and shared by intention: never exclusive.
+    Why: mm/ksm.c, write_protect_page() clears the bit before a page becomes a KSM page and splits large folios.
+    Consequence: a write through one mapping changes the page under all processes that were merged onto it.
+    Exceptions: the page is free or on no LRU list and unmapped: other users keep something else in its mapping word.
+    See also: folioscope ksm; folioscope folio PFN
     """
     pages = s.pages
     ksm: I64 = np.flatnonzero(((pages.mapping & np.uint64(3)) == 3) & (pages.type_ == 0) & pages.readable)
@@ -203,14 +203,14 @@ def _unused(s: Snapshot, rows: I64) -> Mask:
 def writable_page_exclusive_missing(s: Snapshot) -> Violations:
     """A writable entry maps an anonymous page that is not exclusive to the process.
 
-    True:  an entry of an anonymous page lets user space write only if the page, the head under a PMD and for hugetlb,
-           carries PG_anon_exclusive.
-    Why:   mm/memory.c, do_wp_page() and can_change_pte_writable() set the bit before the entry becomes writable; fork
-           clears it and write-protects both entries.
-    Then:  the copy on write is skipped: other processes that map the page see the write.
-    Silent when: fork works on the mm (mmap_lock held for writing: the bit goes before the entry is protected); a
-           shared VMA (shared-vma-anon-page-unexpected).
-    Look further: folioscope va PID ADDRESS; folioscope folio PFN
+    Invariant: an entry of an anonymous page lets user space write only if the page, the head under a PMD and for
+        hugetlb, carries PG_anon_exclusive.
+    Why: mm/memory.c, do_wp_page() and can_change_pte_writable() set the bit before the entry becomes writable; fork
+        clears it and write-protects both entries.
+    Consequence: the copy on write is skipped: other processes that map the page see the write.
+    Exceptions: fork works on the mm (mmap_lock held for writing: the bit goes before the entry is protected); a shared
+        VMA (shared-vma-anon-page-unexpected).
+    See also: folioscope va PID ADDRESS; folioscope folio PFN
     """
     m = s.mappings
     anon = anon_pages(s)
@@ -250,13 +250,13 @@ def writable_page_exclusive_missing(s: Snapshot) -> Violations:
 def pinned_page_exclusive_missing(s: Snapshot) -> Violations:
     """A pinned anonymous folio that is mapped has no exclusive page.
 
-    True:  get_user_pages() with FOLL_PIN pins anonymous pages only when they are exclusive, and a pinned page stays so
-           while it is mapped: fork copies it and migration leaves it alone.
-    Why:   mm/gup.c, gup_must_unshare(); include/linux/rmap.h, folio_try_share_anon_rmap_*() fails on pinned pages.
-    Then:  the device and the process part ways: the next write of the process goes to a copy.
-    Silent when: the folio is not mapped. Pins of small folios are told by their references alone (1024 each), so that
-           other references may look like pins: a warning, no failure.
-    Look further: folioscope folio PFN
+    Invariant: get_user_pages() with FOLL_PIN pins anonymous pages only when they are exclusive, and a pinned page stays
+        so while it is mapped: fork copies it and migration leaves it alone.
+    Why: mm/gup.c, gup_must_unshare(); include/linux/rmap.h, folio_try_share_anon_rmap_*() fails on pinned pages.
+    Consequence: the device and the process part ways: the next write of the process goes to a copy.
+    Exceptions: the folio is not mapped. Pins of small folios are told by their references alone (1024 each), so that
+        other references may look like pins: a warning, no failure.
+    See also: folioscope folio PFN
     """
     pages, folios = s.pages, s.folios
     mapped = (s.counts.page_mappings > 0) & pages.readable & ~pages.is_tail

@@ -69,13 +69,12 @@ def _huge_misfit(s: Snapshot, rows: I64, page: I64, head: I64) -> Mask:
 def nonpresent_target_invalid(s: Snapshot) -> Violations:
     """A migration or device entry names a page that is free, of a kernel's own type, or no page at all.
 
-    True:  these entries stand for a page that the process goes on using: it has a struct page, no page type but
-           hugetlb, and references or a lock; a huge entry names the head of a folio of its size.
-    Why:   include/linux/swapops.h, pfn_swap_entry_to_page() asserts a locked page; mm/migrate.c,
-           remove_migration_pte().
-    Then:  the process waits for ever, or gets somebody else's page when the entry is turned back.
-    Silent when: the struct page is not in the dump. A frozen folio (no references) is locked.
-    Look further: folioscope va PID ADDRESS; folioscope page PFN
+    Invariant: these entries stand for a page that the process goes on using: it has a struct page, no page type but
+        hugetlb, and references or a lock; a huge entry names the head of a folio of its size.
+    Why: include/linux/swapops.h, pfn_swap_entry_to_page() asserts a locked page; mm/migrate.c, remove_migration_pte().
+    Consequence: the process waits for ever, or gets somebody else's page when the entry is turned back.
+    Exceptions: the struct page is not in the dump. A frozen folio (no references) is locked.
+    See also: folioscope va PID ADDRESS; folioscope page PFN
     """
     pages, n = s.pages, s.nonpresent
     rows = _rows(s, *MIGRATION_KINDS, *_DEVICE_KINDS)
@@ -116,11 +115,11 @@ def nonpresent_target_invalid(s: Snapshot) -> Violations:
 def migration_target_lock_missing(s: Snapshot) -> Violations:
     """A migration entry names a folio that nobody migrates or splits.
 
-    True:  the folio behind a migration entry is locked until every entry is turned back into a mapping.
-    Why:   mm/migrate.c, remove_migration_ptes() runs before folio_unlock(); mm/huge_memory.c, remap_page() likewise.
-    Then:  whoever touches the address waits for a migration that has ended: the process hangs.
-    Silent when: the mm is being changed, or the page table is locked.
-    Look further: folioscope va PID ADDRESS; folioscope folio PFN
+    Invariant: the folio behind a migration entry is locked until every entry is turned back into a mapping.
+    Why: mm/migrate.c, remove_migration_ptes() runs before folio_unlock(); mm/huge_memory.c, remap_page() likewise.
+    Consequence: whoever touches the address waits for a migration that has ended: the process hangs.
+    Exceptions: the mm is being changed, or the page table is locked.
+    See also: folioscope va PID ADDRESS; folioscope folio PFN
     """
     pages, n = s.pages, s.nonpresent
     rows = _rows(s, *MIGRATION_KINDS)
@@ -163,15 +162,15 @@ def _entries_of(s: Snapshot, rows: I64, page: I64) -> I64:
 def migration_exclusive_mismatch(s: Snapshot) -> Violations:
     """A migration entry and its page do not agree on whom the page belongs to.
 
-    True:  while migration entries stand for an anonymous page, the entry alone keeps what PG_anon_exclusive said, so
-           that the page does not carry it; a writable or exclusive entry is the only one of its page; an exclusive
-           readable entry names an anonymous page.
-    Why:   mm/rmap.c, try_to_migrate_one() clears the bit (folio_try_share_anon_rmap_pte()); mm/migrate.c,
-           remove_migration_pte() sets it again.
-    Then:  after the migration a shared page is written without a copy.
-    Silent when: the page table is locked or the mm is being changed; KSM and file pages, whose entries say nothing
-           about exclusivity.
-    Look further: folioscope va PID ADDRESS; folioscope folio PFN
+    Invariant: while migration entries stand for an anonymous page, the entry alone keeps what PG_anon_exclusive said,
+        so that the page does not carry it; a writable or exclusive entry is the only one of its page; an exclusive
+        readable entry names an anonymous page.
+    Why: mm/rmap.c, try_to_migrate_one() clears the bit (folio_try_share_anon_rmap_pte()); mm/migrate.c,
+        remove_migration_pte() sets it again.
+    Consequence: after the migration a shared page is written without a copy.
+    Exceptions: the page table is locked or the mm is being changed; KSM and file pages, whose entries say nothing about
+        exclusivity.
+    See also: folioscope va PID ADDRESS; folioscope folio PFN
     """
     pages, n = s.pages, s.nonpresent
     rows = _rows(s, *MIGRATION_KINDS)
@@ -209,12 +208,12 @@ def migration_exclusive_mismatch(s: Snapshot) -> Violations:
 def poison_entry_target_mismatch(s: Snapshot) -> Violations:
     """A hardware poison entry names a page that is not marked as poisoned.
 
-    True:  the page behind such an entry, or the head of its hugetlb folio, carries PG_hwpoison.
-    Why:   mm/memory-failure.c, memory_failure() marks the page before try_to_unmap() writes the entries.
-    Then:  a process is killed for touching memory that is sound, or the entry was overwritten.
-    Silent when: never; but poison that was injected and taken back (unpoison_memory()) leaves its entries: a warning,
-           no failure.
-    Look further: folioscope page PFN; folioscope va PID ADDRESS
+    Invariant: the page behind such an entry, or the head of its hugetlb folio, carries PG_hwpoison.
+    Why: mm/memory-failure.c, memory_failure() marks the page before try_to_unmap() writes the entries.
+    Consequence: a process is killed for touching memory that is sound, or the entry was overwritten.
+    Exceptions: never; but poison that was injected and taken back (unpoison_memory()) leaves its entries: a warning, no
+        failure.
+    See also: folioscope page PFN; folioscope va PID ADDRESS
     """
     pages, n = s.pages, s.nonpresent
     rows = _rows(s, Kind.HWPOISON)
@@ -247,13 +246,13 @@ def poison_entry_target_mismatch(s: Snapshot) -> Violations:
 def marker_unexpected(s: Snapshot) -> Violations:
     """A marker stands in a VMA whose flags do not allow it.
 
-    True:  a uffd-wp marker lies in a VMA with VM_UFFD_WP; a guard marker, on kernels that keep VM_MAYBE_GUARD (6.19 and
-           later), in one with that flag.
-    Why:   mm/mprotect.c, change_pte_range() and hugetlb_change_protection(); mm/madvise.c, madvise_guard_install().
-    Then:  faults are sent to nobody, or a guard is lost when the VMA is merged or copied.
-    Silent when: a hugetlb VMA (unregistering leaves markers behind there); the mm is being changed. Poison markers are
-           legal in every VMA. Guard markers of kernels without the flag.
-    Look further: folioscope va PID ADDRESS; folioscope vmas PID
+    Invariant: a uffd-wp marker lies in a VMA with VM_UFFD_WP; a guard marker, on kernels that keep VM_MAYBE_GUARD (6.19
+        and later), in one with that flag.
+    Why: mm/mprotect.c, change_pte_range() and hugetlb_change_protection(); mm/madvise.c, madvise_guard_install().
+    Consequence: faults are sent to nobody, or a guard is lost when the VMA is merged or copied.
+    Exceptions: a hugetlb VMA (unregistering leaves markers behind there); the mm is being changed. Poison markers are
+        legal in every VMA. Guard markers of kernels without the flag.
+    See also: folioscope va PID ADDRESS; folioscope vmas PID
     """
     n = s.nonpresent
     rows = _rows(s, Kind.MARKER)
@@ -289,11 +288,12 @@ def marker_unexpected(s: Snapshot) -> Violations:
 def uffd_registration_missing(s: Snapshot) -> Violations:
     """An entry carries userfaultfd's bit in a VMA that is not registered for it.
 
-    True:  the uffd bit of an entry belongs to VMAs with VM_UFFD_WP (or VM_UFFD_RWP on 7.x); unregistering clears it.
-    Why:   fs/userfaultfd.c, userfaultfd_unregister() and mm/userfaultfd.c, uffd_wp_range().
-    Then:  nothing: the bit is ignored where nobody is registered. It may tell of an entry that was overwritten.
-    Silent when: a hugetlb VMA, a swap entry (UFFDIO_MOVE takes the bit along), the mm is being changed.
-    Look further: folioscope va PID ADDRESS; folioscope vmas PID
+    Invariant: the uffd bit of an entry belongs to VMAs with VM_UFFD_WP (or VM_UFFD_RWP on 7.x); unregistering clears
+        it.
+    Why: fs/userfaultfd.c, userfaultfd_unregister() and mm/userfaultfd.c, uffd_wp_range().
+    Consequence: nothing: the bit is ignored where nobody is registered. It may tell of an entry that was overwritten.
+    Exceptions: a hugetlb VMA, a swap entry (UFFDIO_MOVE takes the bit along), the mm is being changed.
+    See also: folioscope va PID ADDRESS; folioscope vmas PID
     """
     m = s.mappings
     rows = np.flatnonzero(((s.counts.bits & Bit.UFFD_WP) != 0) & (m.vma_idx >= 0))
@@ -324,12 +324,12 @@ def uffd_registration_missing(s: Snapshot) -> Violations:
 def shared_vma_swap_entry_unexpected(s: Snapshot) -> Violations:
     """A shared VMA holds a swap entry.
 
-    True:  only anonymous pages leave a swap entry in the page table; a page of a shared file is found again through the
-           file's page cache.
-    Why:   mm/rmap.c, try_to_unmap_one() drops the entries of file and shmem pages.
-    Then:  the entry was overwritten or moved: the process reads another page than the file's.
-    Silent when: the VMA is VM_SHARED for a moment only (mmap under way: the mm is locked).
-    Look further: folioscope va PID ADDRESS; folioscope swap ENTRY
+    Invariant: only anonymous pages leave a swap entry in the page table; a page of a shared file is found again through
+        the file's page cache.
+    Why: mm/rmap.c, try_to_unmap_one() drops the entries of file and shmem pages.
+    Consequence: the entry was overwritten or moved: the process reads another page than the file's.
+    Exceptions: the VMA is VM_SHARED for a moment only (mmap under way: the mm is locked).
+    See also: folioscope va PID ADDRESS; folioscope swap ENTRY
     """
     n = s.nonpresent
     rows = _rows(s, Kind.SWAP)

@@ -50,12 +50,12 @@ def _entries(s: Snapshot, rows: I64, checked: int, expected: str, claims: Relati
 def write_bit_unexpected(s: Snapshot) -> Violations:
     """An entry lets user space write although its VMA does not.
 
-    True:  an entry has the RW bit only in a VMA with VM_WRITE.
-    Why:   mm/memory.c, maybe_mkwrite(); mm/mprotect.c, change_protection() takes the bit away with VM_WRITE. Writes
-           by force (ptrace) go through a copy that stays read-only.
-    Then:  memory that is meant to be constant, code among it, can be changed.
-    Silent when: mprotect() works on the mm (mmap_lock held for writing: the VMA changes before its entries).
-    Look further: folioscope va PID ADDRESS; folioscope vmas PID
+    Invariant: an entry has the RW bit only in a VMA with VM_WRITE.
+    Why: mm/memory.c, maybe_mkwrite(); mm/mprotect.c, change_protection() takes the bit away with VM_WRITE. Writes by
+        force (ptrace) go through a copy that stays read-only.
+    Consequence: memory that is meant to be constant, code among it, can be changed.
+    Exceptions: mprotect() works on the mm (mmap_lock held for writing: the VMA changes before its entries).
+    See also: folioscope va PID ADDRESS; folioscope vmas PID
     """
     m = s.mappings
     checked = writable(s) & (m.vma_idx >= 0)
@@ -68,6 +68,7 @@ def write_bit_unexpected(s: Snapshot) -> Violations:
     ENTRY,
     "writable",
     Phase.LINKS,
+    after=("write-bit-unexpected",),
     effect=Effect.ENTRIES,
     decides="I7 151",
     was="anon-page-in-shared-vma",
@@ -76,11 +77,11 @@ def write_bit_unexpected(s: Snapshot) -> Violations:
 def shared_vma_anon_page_unexpected(s: Snapshot) -> Violations:
     """A shared VMA maps an anonymous page.
 
-    True:  a VM_SHARED VMA maps pages of its file only; what it maps is never copied for one process.
-    Why:   mm/memory.c, do_shared_fault() and wp_page_shared(); shared anonymous memory is a shmem file.
-    Then:  the processes that share the file see different data at the same place.
-    Silent when: VM_SHARED is not set (private mappings hold copies); VM_PFNMAP memory, which has no pages.
-    Look further: folioscope va PID ADDRESS
+    Invariant: a VM_SHARED VMA maps pages of its file only; what it maps is never copied for one process.
+    Why: mm/memory.c, do_shared_fault() and wp_page_shared(); shared anonymous memory is a shmem file.
+    Consequence: the processes that share the file see different data at the same place.
+    Exceptions: VM_SHARED is not set (private mappings hold copies); VM_PFNMAP memory, which has no pages.
+    See also: folioscope va PID ADDRESS
     """
     rows = np.flatnonzero(in_shared_vma(s) & (s.counts.entry_class == EntryClass.NORMAL))
     found = offending(s, rows, anon_pages(s))
@@ -93,6 +94,7 @@ def shared_vma_anon_page_unexpected(s: Snapshot) -> Violations:
     ENTRY,
     "writable",
     Phase.LINKS,
+    after=("write-bit-unexpected",),
     effect=Effect.ENTRIES,
     decides="I7 151",
     was="writable-private-file-page",
@@ -101,12 +103,12 @@ def shared_vma_anon_page_unexpected(s: Snapshot) -> Violations:
 def private_file_page_write_bit_unexpected(s: Snapshot) -> Violations:
     """A private mapping lets user space write to a page of the page cache.
 
-    True:  a VMA without VM_SHARED maps pages of its file read-only: a write makes an anonymous copy first.
-    Why:   mm/memory.c, do_cow_fault() and do_wp_page(); mm/hugetlb.c, hugetlb_wp().
-    Then:  what one process writes into its private memory ends in the file, for everybody.
-    Silent when: the VMA is VM_SHARED, or belongs to a driver (VM_MIXEDMAP, VM_PFNMAP, VM_IO); the page is in no page
-           cache (vDSO, driver buffers).
-    Look further: folioscope va PID ADDRESS; folioscope page PFN
+    Invariant: a VMA without VM_SHARED maps pages of its file read-only: a write makes an anonymous copy first.
+    Why: mm/memory.c, do_cow_fault() and do_wp_page(); mm/hugetlb.c, hugetlb_wp().
+    Consequence: what one process writes into its private memory ends in the file, for everybody.
+    Exceptions: the VMA is VM_SHARED, or belongs to a driver (VM_MIXEDMAP, VM_PFNMAP, VM_IO); the page is in no page
+        cache (vDSO, driver buffers).
+    See also: folioscope va PID ADDRESS; folioscope page PFN
     """
     private = (s.counts.entry_class == EntryClass.NORMAL) & (s.mappings.vma_idx >= 0) & ~in_shared_vma(s)
     for flag in (VM_MIXEDMAP, VM_PFNMAP, VM_IO):
@@ -123,6 +125,7 @@ def private_file_page_write_bit_unexpected(s: Snapshot) -> Violations:
     ENTRY,
     "writable",
     Phase.LINKS,
+    after=("shared-vma-anon-page-unexpected",),
     effect=Effect.ENTRIES,
     decides="I7 143",
     was="writable-watched-entry",
@@ -130,11 +133,11 @@ def private_file_page_write_bit_unexpected(s: Snapshot) -> Violations:
 def uffd_wp_write_bit_unexpected(s: Snapshot) -> Violations:
     """An entry that userfaultfd write-protects is writable.
 
-    True:  an entry with the uffd-wp bit has no RW bit, in a VMA registered for write protection.
-    Why:   mm/mprotect.c, change_pte_range() with MM_CP_UFFD_WP; mm/page_table_check.c warns of the pair.
-    Then:  writes to a watched page are not reported: a snapshot or migration by userfaultfd loses them.
-    Silent when: the VMA is not registered any more: hugetlb entries then keep the bit until they are unmapped.
-    Look further: folioscope va PID ADDRESS
+    Invariant: an entry with the uffd-wp bit has no RW bit, in a VMA registered for write protection.
+    Why: mm/mprotect.c, change_pte_range() with MM_CP_UFFD_WP; mm/page_table_check.c warns of the pair.
+    Consequence: writes to a watched page are not reported: a snapshot or migration by userfaultfd loses them.
+    Exceptions: the VMA is not registered any more: hugetlb entries then keep the bit until they are unmapped.
+    See also: folioscope va PID ADDRESS
     """
     watched = (s.counts.bits & Bit.UFFD_WP) != 0
     checked = watched & vma_has(s, _VM_UFFD_WP) & (s.counts.entry_class != EntryClass.SPECIAL)
@@ -147,17 +150,18 @@ def uffd_wp_write_bit_unexpected(s: Snapshot) -> Violations:
     ENTRY,
     "writable",
     Phase.STRUCTURES,
+    after=("uffd-context-mismatch",),
     effect=Effect.ENTRIES,
     was="zero-page-writable",
 )
 def zero_page_write_bit_unexpected(s: Snapshot) -> Violations:
     """An entry of the zero page is writable.
 
-    True:  the shared zero page and the huge zero folio are mapped read-only, always.
-    Why:   mm/memory.c, do_anonymous_page() maps the zero page for reads only; mm/huge_memory.c, set_huge_zero_folio().
-    Then:  one write changes the zeroes of all processes.
-    Silent when: never.
-    Look further: folioscope va PID ADDRESS
+    Invariant: the shared zero page and the huge zero folio are mapped read-only, always.
+    Why: mm/memory.c, do_anonymous_page() maps the zero page for reads only; mm/huge_memory.c, set_huge_zero_folio().
+    Consequence: one write changes the zeroes of all processes.
+    Exceptions: never.
+    See also: folioscope va PID ADDRESS
     """
     checked = s.counts.entry_class == EntryClass.ZERO
     rows = np.flatnonzero(checked & writable(s))

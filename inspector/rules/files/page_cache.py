@@ -63,6 +63,7 @@ def _charged_ahead(s: Snapshot) -> I64:
     ADDRESS_SPACE,
     "page-cache",
     Phase.FOLIO_COUNTS,
+    after=("cache-tree-damaged",),
     effect=Effect.PAGE_CACHE,
     needs=EVERYTHING,
     decides="116",
@@ -70,13 +71,13 @@ def _charged_ahead(s: Snapshot) -> I64:
 def cache_nrpages_mismatch(s: Snapshot) -> Violations:
     """An address_space counts more or fewer pages than its xarray holds.
 
-    True:  nrpages is the number of indices that folios (and DAX entries) take in i_pages; a hugetlb folio takes one
-           before 6.7. So it is for the swap cache's address_spaces too.
-    Why:   mm/filemap.c, __filemap_add_folio() and page_cache_delete(); mm/shmem.c; mm/swap_state.c; fs/dax.c.
-    Then:  truncation at the inode's end stops early or never: "BUG_ON(inode->i_data.nrpages)" in clear_inode().
-    Silent when: i_pages is locked, or holds a locked huge folio (khugepaged and MADV_COLLAPSE count at the end); a
-           collapse of shmem counts the holes beside the folios that it has locked before it fills them.
-    Look further: folioscope file ADDRESS
+    Invariant: nrpages is the number of indices that folios (and DAX entries) take in i_pages; a hugetlb folio takes one
+        before 6.7. So it is for the swap cache's address_spaces too.
+    Why: mm/filemap.c, __filemap_add_folio() and page_cache_delete(); mm/shmem.c; mm/swap_state.c; fs/dax.c.
+    Consequence: truncation at the inode's end stops early or never: "BUG_ON(inode->i_data.nrpages)" in clear_inode().
+    Exceptions: i_pages is locked, or holds a locked huge folio (khugepaged and MADV_COLLAPSE count at the end); a
+        collapse of shmem counts the holes beside the folios that it has locked before it fills them.
+    See also: folioscope file ADDRESS
     """
     spaces = s.files.spaces
     able = spaces.whole & ~spaces.broken & (spaces.is_inode | (spaces.kind == SWAP))
@@ -109,12 +110,12 @@ def cache_nrpages_mismatch(s: Snapshot) -> Violations:
 def cache_tree_damaged(s: Snapshot) -> Violations:
     """The xarray of an address_space cannot be followed.
 
-    True:  the shifts of nodes fall from level to level, entries are folios, values or nodes, and a folio's is a struct
-           page's address.
-    Why:   lib/xarray.c; mm/filemap.c stores folios, mm/workingset.c shadows, mm/shmem.c swap entries.
-    Then:  reading the file runs into foreign memory.
-    Silent when: a node is not in the dump.
-    Look further: folioscope file ADDRESS
+    Invariant: the shifts of nodes fall from level to level, entries are folios, values or nodes, and a folio's is a
+        struct page's address.
+    Why: lib/xarray.c; mm/filemap.c stores folios, mm/workingset.c shadows, mm/shmem.c swap entries.
+    Consequence: reading the file runs into foreign memory.
+    Exceptions: a node is not in the dump.
+    See also: folioscope file ADDRESS
     """
     spaces, entries = s.files.spaces, s.files.entries
     odd = (entries.kind > DAX_ENTRY) | ((entries.kind == FOLIO) & (entries.pfn < 0))
@@ -138,10 +139,7 @@ def cache_tree_damaged(s: Snapshot) -> Violations:
     CACHE_ENTRY,
     "page-cache",
     Phase.FOLIO_COUNTS,
-    after=(
-        "cache-nrpages-mismatch",
-        "cache-tree-damaged",
-    ),
+    after=("cache-nrpages-mismatch",),
     effect=Effect.PAGE_CACHE,
     needs=EVERYTHING,
     decides="114",
@@ -149,12 +147,12 @@ def cache_tree_damaged(s: Snapshot) -> Violations:
 def cache_entry_mismatch(s: Snapshot) -> Violations:
     """A file's page cache leads to a folio that does not belong there.
 
-    True:  the folio at an index of i_pages names this address_space and this index, is no tail, and takes as many
-           indices as it has pages (hugetlb: one before 6.7); large folios lie at a multiple of their size.
-    Why:   mm/filemap.c, __filemap_add_folio(); mm/shmem.c, shmem_add_to_page_cache(); lib/xarray.c aligns entries.
-    Then:  readers of the file see another page, and writing it back destroys data.
-    Silent when: the folio is locked: truncation, migration, split and collapse change both under its lock.
-    Look further: folioscope file ADDRESS; folioscope folio PFN
+    Invariant: the folio at an index of i_pages names this address_space and this index, is no tail, and takes as many
+        indices as it has pages (hugetlb: one before 6.7); large folios lie at a multiple of their size.
+    Why: mm/filemap.c, __filemap_add_folio(); mm/shmem.c, shmem_add_to_page_cache(); lib/xarray.c aligns entries.
+    Consequence: readers of the file see another page, and writing it back destroys data.
+    Exceptions: the folio is locked: truncation, migration, split and collapse change both under its lock.
+    See also: folioscope file ADDRESS; folioscope folio PFN
     """
     c, entries, spaces = s.page_cache.cached, s.files.entries, s.files.spaces
     space = entries.space_idx[c.entry_row]
@@ -182,11 +180,7 @@ def cache_entry_mismatch(s: Snapshot) -> Violations:
     PAGE,
     "page-cache",
     Phase.FOLIO_COUNTS,
-    after=(
-        "cache-entry-mismatch",
-        "cache-nrpages-mismatch",
-        "cache-tree-damaged",
-    ),
+    after=("cache-entry-mismatch",),
     effect=Effect.PAGE_CACHE,
     needs=EVERYTHING,
     decides="115",
@@ -194,12 +188,12 @@ def cache_entry_mismatch(s: Snapshot) -> Violations:
 def cached_folio_missing(s: Snapshot) -> Violations:
     """A folio names a file and an index, but the file's page cache does not have it there.
 
-    True:  a folio with an address_space in its mapping is found at its index in that address_space's i_pages.
-    Why:   mm/filemap.c, page_cache_delete() clears folio->mapping with the entry, under the folio lock.
-    Then:  the folio is never truncated or written back; a second copy of the page may be read beside it.
-    Silent when: the folio is locked, the inode is being freed, or the address_space caches nothing: perf and frame
-           buffer drivers let pages of their own name their file. DAX pages are in no page cache.
-    Look further: folioscope folio PFN; folioscope file ADDRESS
+    Invariant: a folio with an address_space in its mapping is found at its index in that address_space's i_pages.
+    Why: mm/filemap.c, page_cache_delete() clears folio->mapping with the entry, under the folio lock.
+    Consequence: the folio is never truncated or written back; a second copy of the page may be read beside it.
+    Exceptions: the folio is locked, the inode is being freed, or the address_space caches nothing: perf and frame
+        buffer drivers let pages of their own name their file. DAX pages are in no page cache.
+    See also: folioscope folio PFN; folioscope file ADDRESS
     """
     cache, spaces = s.page_cache, s.files.spaces
     keep = spaces.kind[cache.missing_space] != DAX
@@ -240,13 +234,13 @@ def _with(column: AnyArray, n: int, filler: int = 0) -> AnyArray:
 def shmem_swapped_mismatch(s: Snapshot) -> Violations:
     """A shmem file counts more or fewer pages in swap than its page cache has swap entries.
 
-    True:  shmem_inode_info.swapped is the number of indices that swap entries take; entries of higher order take
-           several.
-    Why:   mm/shmem.c, shmem_recalc_inode(); shmem_writepage() raises it before, swap-in lowers it after the change.
-    Then:  swapoff() passes the file by and never ends; the file system reports the wrong size.
-    Silent when: the inode is locked or being freed, i_pages is locked, or, for too high a count, a folio of the file is
-           locked.
-    Look further: folioscope file ADDRESS
+    Invariant: shmem_inode_info.swapped is the number of indices that swap entries take; entries of higher order take
+        several.
+    Why: mm/shmem.c, shmem_recalc_inode(); shmem_writepage() raises it before, swap-in lowers it after the change.
+    Consequence: swapoff() passes the file by and never ends; the file system reports the wrong size.
+    Exceptions: the inode is locked or being freed, i_pages is locked, or, for too high a count, a folio of the file is
+        locked.
+    See also: folioscope file ADDRESS
     """
     spaces, entries = s.files.spaces, s.files.entries
     mine = entries.kind == SWAP_ENTRY
@@ -308,13 +302,13 @@ def _locked_swap_pages(s: Snapshot) -> int:
 def cache_counters_mismatch(s: Snapshot) -> Violations:
     """The kernel's totals of cached pages are not what the caches hold.
 
-    True:  NR_FILE_PAGES is all pages of the page cache (hugetlb's are not) and of the swap cache, NR_SHMEM those of
-           shmem files, NR_SWAPCACHE those of the swap cache, once the per-CPU parts are added.
-    Why:   mm/filemap.c, mm/shmem.c and mm/swap_state.c count with each entry; mm/vmstat.c, __mod_node_page_state().
-    Then:  meminfo and the reclaim that is steered by it are wrong.
-    Silent when: an address_space or a swap device is locked, or holds a locked huge folio; the swap cache holds as many
-           locked pages as are not counted yet (__swap_cache_alloc() charges a new folio first and counts it last).
-    Look further: folioscope info; folioscope swap
+    Invariant: NR_FILE_PAGES is all pages of the page cache (hugetlb's are not) and of the swap cache, NR_SHMEM those of
+        shmem files, NR_SWAPCACHE those of the swap cache, once the per-CPU parts are added.
+    Why: mm/filemap.c, mm/shmem.c and mm/swap_state.c count with each entry; mm/vmstat.c, __mod_node_page_state().
+    Consequence: meminfo and the reclaim that is steered by it are wrong.
+    Exceptions: an address_space or a swap device is locked, or holds a locked huge folio; the swap cache holds as many
+        locked pages as are not counted yet (__swap_cache_alloc() charges a new folio first and counts it last).
+    See also: folioscope info; folioscope swap
     """
     totals, stored = cached_totals(s), node_stats(s.layout)
     missing, why = _unread(s)

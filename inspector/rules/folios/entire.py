@@ -61,12 +61,12 @@ def compare_folios(s: Snapshot, name: str, stored: AnyArray, expected: AnyArray)
 def entire_mapcount_mismatch(s: Snapshot) -> Violations:
     """A folio's entire mapcount is not the number of huge entries that map it.
 
-    True:  _entire_mapcount + 1 (compound_mapcount + 1 on 6.1) is the number of PMD and PUD leaf entries that map the
-           folio as a whole (E); for hugetlb the number of its huge entries, a shared page table counted once.
-    Why:   mm/rmap.c, folio_add_*_rmap_pmd(), folio_remove_rmap_pmd(), hugetlb_add_file_rmap(), hugetlb_remove_rmap().
-    Then:  too low: the folio is freed or split while a huge entry still maps it. Too high: it is never freed.
-    Silent when: the compound page is a slab or another typed page.
-    Look further: folioscope folio PFN
+    Invariant: _entire_mapcount + 1 (compound_mapcount + 1 on 6.1) is the number of PMD and PUD leaf entries that map
+        the folio as a whole (E); for hugetlb the number of its huge entries, a shared page table counted once.
+    Why: mm/rmap.c, folio_add_*_rmap_pmd(), folio_remove_rmap_pmd(), hugetlb_add_file_rmap(), hugetlb_remove_rmap().
+    Consequence: too low: the folio is freed or split while a huge entry still maps it. Too high: it is never freed.
+    Exceptions: the compound page is a slab or another typed page.
+    See also: folioscope folio PFN
     """
     assert s.expected is not None
     return compare_folios(s, "_entire_mapcount", s.folios.entire_raw, s.expected.entire_raw)
@@ -85,12 +85,12 @@ def entire_mapcount_mismatch(s: Snapshot) -> Violations:
 def large_mapcount_mismatch(s: Snapshot) -> Violations:
     """A folio's large mapcount is not the sum of all entries that map it.
 
-    True:  _large_mapcount + 1 is the number of all mappings of the folio: one for each PTE and one for each huge
-           entry (M = E + S). Kept since 6.10.
-    Why:   mm/rmap.c, folio_add_return_large_mapcount() and folio_sub_return_large_mapcount() in every operation.
-    Then:  folio_mapcount() lies: COW reuse, migration and reclaim decide by it. Too low frees a mapped folio.
-    Silent when: the compound page is a slab or another typed page.
-    Look further: folioscope folio PFN
+    Invariant: _large_mapcount + 1 is the number of all mappings of the folio: one for each PTE and one for each huge
+        entry (M = E + S). Kept since 6.10.
+    Why: mm/rmap.c, folio_add_return_large_mapcount() and folio_sub_return_large_mapcount() in every operation.
+    Consequence: folio_mapcount() lies: COW reuse, migration and reclaim decide by it. Too low frees a mapped folio.
+    Exceptions: the compound page is a slab or another typed page.
+    See also: folioscope folio PFN
     """
     assert s.expected is not None
     return compare_folios(s, "_large_mapcount", s.folios.large_raw, s.expected.large_raw)

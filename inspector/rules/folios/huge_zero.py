@@ -34,13 +34,14 @@ def _stored(s: Snapshot) -> tuple[int, int]:
 def huge_zero_pfn_mismatch(s: Snapshot) -> Violations:
     """The number that the kernel knows the huge zero folio by is not the folio's.
 
-    True:  huge_zero_pfn is the page frame of huge_zero_folio (huge_zero_page before 6.10), and all ones without one.
-    Why:   mm/huge_memory.c, get_huge_zero_folio() and shrink_huge_zero_folio_scan(); is_huge_zero_pmd() compares with
-           the number.
-    Then:  entries of the huge zero folio are taken for those of an ordinary one: its mapcount falls below none, rss by
-           512 pages for each.
-    Silent when: the kernel has no such folio at the moment.
-    Look further: folioscope page PFN
+    Invariant: huge_zero_pfn is the page frame of huge_zero_folio (huge_zero_page before 6.10), and all ones without
+        one.
+    Why: mm/huge_memory.c, get_huge_zero_folio() and shrink_huge_zero_folio_scan(); is_huge_zero_pmd() compares with the
+        number.
+    Consequence: entries of the huge zero folio are taken for those of an ordinary one: its mapcount falls below none,
+        rss by 512 pages for each.
+    Exceptions: the kernel has no such folio at the moment.
+    See also: folioscope page PFN
     """
     pfn, number = _stored(s)
     row = s.pages.memmap.row(pfn) if pfn >= 0 else -1
@@ -67,11 +68,12 @@ def huge_zero_pfn_mismatch(s: Snapshot) -> Violations:
 def huge_zero_references_low(s: Snapshot) -> Violations:
     """The huge zero folio has fewer users on record than mms that map it.
 
-    True:  huge_zero_refcount is one for the folio itself and one for each mm that ever mapped it and still lives.
-    Why:   mm/huge_memory.c, mm_get_huge_zero_folio(): once an mm; shrink_huge_zero_folio_scan() frees the folio at one.
-    Then:  memory pressure frees the folio while page tables still name it: user space reads whatever comes there next.
-    Silent when: nothing maps it.
-    Look further: folioscope rules huge-zero-pfn-mismatch
+    Invariant: huge_zero_refcount is one for the folio itself and one for each mm that ever mapped it and still lives.
+    Why: mm/huge_memory.c, mm_get_huge_zero_folio(): once an mm; shrink_huge_zero_folio_scan() frees the folio at one.
+    Consequence: memory pressure frees the folio while page tables still name it: user space reads whatever comes there
+        next.
+    Exceptions: nothing maps it.
+    See also: folioscope rules huge-zero-pfn-mismatch
     """
     count = s.layout.variable("huge_zero_refcount", size=4)
     zero = (s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PMD)
@@ -101,12 +103,12 @@ def huge_zero_references_low(s: Snapshot) -> Violations:
 def mm_id_sharing_unexpected(s: Snapshot) -> Violations:
     """Two address spaces carry the same mm id.
 
-    True:  mm->mm_id is unique among living mms.
-    Why:   kernel/fork.c, mm_alloc_id() takes it from an IDA; mm_free_id() gives it back when the mm is freed.
-    Then:  large folios take the mappings of both for those of one: a shared folio passes for exclusive, and is reused
-           in place of a copy.
-    Silent when: the kernel has no mm ids (before 6.15); the mm is being made or freed (no id).
-    Look further: folioscope ps
+    Invariant: mm->mm_id is unique among living mms.
+    Why: kernel/fork.c, mm_alloc_id() takes it from an IDA; mm_free_id() gives it back when the mm is freed.
+    Consequence: large folios take the mappings of both for those of one: a shared folio passes for exclusive, and is
+        reused in place of a copy.
+    Exceptions: the kernel has no mm ids (before 6.15); the mm is being made or freed (no id).
+    See also: folioscope ps
     """
     ids = s.mms.mm_id.astype(np.int64)
     used = np.flatnonzero((ids != 0) & (s.mms.users > 0))

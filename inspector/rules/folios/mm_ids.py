@@ -79,12 +79,12 @@ def _mapped_by(s: Snapshot, ids: U64) -> I64:
 def mm_id_slot_invalid(s: Snapshot) -> Violations:
     """A folio's mm-id slots contradict themselves.
 
-    True:  a free slot has id 0 and count -1, a used one an id and a count of at least 0; the two ids differ; the lock
-           bit is clear.
-    Why:   include/linux/rmap.h, __folio_large_mapcount_sanity_checks(), folio_add_large_mapcount().
-    Then:  a shared folio may be taken for an exclusive one and be written in place: data leaks between processes.
-    Silent when: an rmap operation holds the lock on another CPU.
-    Look further: folioscope folio PFN
+    Invariant: a free slot has id 0 and count -1, a used one an id and a count of at least 0; the two ids differ; the
+        lock bit is clear.
+    Why: include/linux/rmap.h, __folio_large_mapcount_sanity_checks(), folio_add_large_mapcount().
+    Consequence: a shared folio may be taken for an exclusive one and be written in place: data leaks between processes.
+    Exceptions: an rmap operation holds the lock on another CPU.
+    See also: folioscope folio PFN
     """
     return _found(s, mm_ids.malformed(_slots(s)), needs_tables=False)
 
@@ -103,12 +103,12 @@ def mm_id_slot_invalid(s: Snapshot) -> Violations:
 def mm_id_slot_high(s: Snapshot) -> Violations:
     """A folio credits an mm with more mappings than that mm has.
 
-    True:  a used slot's count + 1 is at most the number of entries by which the mm with that id maps the folio. It may
-           be fewer: mappings made while both slots were taken by others are never credited.
-    Why:   include/linux/rmap.h, folio_add_large_mapcount() and folio_sub_large_mapcount().
-    Then:  the folio can look exclusive to a process when it is not, or never become exclusive again.
-    Silent when: page tables are missing from the dump.
-    Look further: folioscope folio PFN
+    Invariant: a used slot's count + 1 is at most the number of entries by which the mm with that id maps the folio. It
+        may be fewer: mappings made while both slots were taken by others are never credited.
+    Why: include/linux/rmap.h, folio_add_large_mapcount() and folio_sub_large_mapcount().
+    Consequence: the folio can look exclusive to a process when it is not, or never become exclusive again.
+    Exceptions: page tables are missing from the dump.
+    See also: folioscope folio PFN
     """
     slots = _slots(s)
     bad = mm_ids.above_mappings(slots, _mapped_by(s, slots.id0), _mapped_by(s, slots.id1))
@@ -129,12 +129,12 @@ def mm_id_slot_high(s: Snapshot) -> Violations:
 def mm_id_shared_flag_missing(s: Snapshot) -> Violations:
     """A folio is marked as mapped by one process although several map it.
 
-    True:  while more than one mm maps a large folio its "maybe mapped shared" flag is set. The flag may stay set when
-           only one is left.
-    Why:   include/linux/rmap.h, folio_maybe_mapped_shared(): copy-on-write reuse relies on it.
-    Then:  a write fault reuses the folio in place: one process sees what another writes.
-    Silent when: at most one process maps the folio.
-    Look further: folioscope folio PFN
+    Invariant: while more than one mm maps a large folio its "maybe mapped shared" flag is set. The flag may stay set
+        when only one is left.
+    Why: include/linux/rmap.h, folio_maybe_mapped_shared(): copy-on-write reuse relies on it.
+    Consequence: a write fault reuses the folio in place: one process sees what another writes.
+    Exceptions: at most one process maps the folio.
+    See also: folioscope folio PFN
     """
     return _found(s, mm_ids.unshared_but_shared(_slots(s), s.counts.nr_mms), needs_tables=False)
 
@@ -152,10 +152,10 @@ def mm_id_shared_flag_missing(s: Snapshot) -> Violations:
 def mm_id_slot_unexpected(s: Snapshot) -> Violations:
     """A folio that nothing maps still names an mm.
 
-    True:  when the last mapping goes, both slots are free and the flag is clear.
-    Why:   include/linux/rmap.h, folio_sub_large_mapcount(); mm/page_alloc.c tests it when the folio is freed.
-    Then:  "Bad page state" when it is freed; a later mapping is credited to the wrong process.
-    Silent when: page tables are missing from the dump.
-    Look further: folioscope folio PFN
+    Invariant: when the last mapping goes, both slots are free and the flag is clear.
+    Why: include/linux/rmap.h, folio_sub_large_mapcount(); mm/page_alloc.c tests it when the folio is freed.
+    Consequence: "Bad page state" when it is freed; a later mapping is credited to the wrong process.
+    Exceptions: page tables are missing from the dump.
+    See also: folioscope folio PFN
     """
     return _found(s, mm_ids.not_empty(_slots(s), s.folio_totals), needs_tables=True)

@@ -30,13 +30,13 @@ _WORD = (Scheme.SUBPAGES, Scheme.RMAP68, Scheme.LARGE, Scheme.MM_IDS)
 def nr_pages_mapped_invalid(s: Snapshot) -> Violations:
     """A folio's `_nr_pages_mapped` holds a value that no sequence of mappings can leave.
 
-    True:  the word is the number of pages mapped by PTEs, at most the folio's size, plus 0x800000 if and only if the
-           folio is mapped as a whole; so it is never negative and always below twice 0x800000. 0 for hugetlb.
-    Why:   mm/rmap.c, ENTIRELY_MAPPED (COMPOUND_MAPPED before 6.8). The rule reads the folio alone and needs no page
-           table, so it holds in a filtered dump too.
-    Then:  NR_ANON_MAPPED and NR_FILE_MAPPED drift; folio_mapped() may say no for a mapped folio.
-    Silent when: an operation is under way on another CPU: the entire count moves a few instructions earlier.
-    Look further: folioscope folio PFN
+    Invariant: the word is the number of pages mapped by PTEs, at most the folio's size, plus 0x800000 if and only if
+        the folio is mapped as a whole; so it is never negative and always below twice 0x800000. 0 for hugetlb.
+    Why: mm/rmap.c, ENTIRELY_MAPPED (COMPOUND_MAPPED before 6.8). The rule reads the folio alone and needs no page
+        table, so it holds in a filtered dump too.
+    Consequence: NR_ANON_MAPPED and NR_FILE_MAPPED drift; folio_mapped() may say no for a mapped folio.
+    Exceptions: an operation is under way on another CPU: the entire count moves a few instructions earlier.
+    See also: folioscope folio PFN
     """
     folios = s.folios
     able = countable(s)
@@ -64,7 +64,6 @@ def nr_pages_mapped_invalid(s: Snapshot) -> Violations:
     "pages-mapped",
     Phase.FOLIO_COUNTS,
     after=(
-        "entire-mapcount-mismatch",
         "hugetlb-counts-unexpected",
         "nr-pages-mapped-invalid",
     ),
@@ -76,12 +75,12 @@ def nr_pages_mapped_invalid(s: Snapshot) -> Violations:
 def nr_pages_mapped_mismatch(s: Snapshot) -> Violations:
     """A folio's `_nr_pages_mapped` is not the number of its pages that PTEs map.
 
-    True:  _nr_pages_mapped is the number of pages with at least one PTE mapping (T), plus 0x800000 when at least one
-           huge entry maps the folio as a whole.
-    Why:   mm/rmap.c, __folio_add_rmap() and __folio_remove_rmap() move it on each page's first and last mapping.
-    Then:  NR_ANON_MAPPED and NR_FILE_MAPPED drift; partially mapped folios are not queued for splitting.
-    Silent when: the folio is hugetlb, which never uses the word.
-    Look further: folioscope folio PFN
+    Invariant: _nr_pages_mapped is the number of pages with at least one PTE mapping (T), plus 0x800000 when at least
+        one huge entry maps the folio as a whole.
+    Why: mm/rmap.c, __folio_add_rmap() and __folio_remove_rmap() move it on each page's first and last mapping.
+    Consequence: NR_ANON_MAPPED and NR_FILE_MAPPED drift; partially mapped folios are not queued for splitting.
+    Exceptions: the folio is hugetlb, which never uses the word.
+    See also: folioscope folio PFN
     """
     assert s.expected is not None
     return compare_folios(s, "_nr_pages_mapped", s.folios.word_raw, s.expected.word_raw)

@@ -31,12 +31,12 @@ from inspector.windows.window import Effect
 def hugetlb_counts_unexpected(s: Snapshot) -> Violations:
     """A hugetlb folio carries counts that only transparent huge pages keep.
 
-    True:  hugetlb counts mappings in the entire mapcount alone: _nr_pages_mapped is 0, no page has a _mapcount, the
-           large mapcount (6.10 and later) equals the entire one, and both mm-id slots (6.15 and later) are free.
-    Why:   mm/rmap.c, hugetlb_add_*_rmap() and hugetlb_remove_rmap() touch nothing else.
-    Then:  the folio went through folio_add_*_rmap_*(), the wrong family: its counts will never balance.
-    Silent when: never on a folio of type hugetlb in the dump.
-    Look further: folioscope folio PFN
+    Invariant: hugetlb counts mappings in the entire mapcount alone: _nr_pages_mapped is 0, no page has a _mapcount, the
+        large mapcount (6.10 and later) equals the entire one, and both mm-id slots (6.15 and later) are free.
+    Why: mm/rmap.c, hugetlb_add_*_rmap() and hugetlb_remove_rmap() touch nothing else.
+    Consequence: the folio went through folio_add_*_rmap_*(), the wrong family: its counts will never balance.
+    Exceptions: never on a folio of type hugetlb in the dump.
+    See also: folioscope folio PFN
     """
     folios = s.folios
     able = folios.is_hugetlb & folios.readable
@@ -72,11 +72,11 @@ def hugetlb_counts_unexpected(s: Snapshot) -> Violations:
 def hugetlb_swap_entry_unexpected(s: Snapshot) -> Violations:
     """A hugetlb mapping holds a swap entry.
 
-    True:  hugetlb pages are never swapped: their empty slots hold migration, poison or marker entries only.
-    Why:   mm/rmap.c, try_to_unmap_one() meets hugetlb only for poisoned pages.
-    Then:  the fault handler takes the entry for something else; the page is lost.
-    Silent when: never.
-    Look further: folioscope va PID ADDRESS
+    Invariant: hugetlb pages are never swapped: their empty slots hold migration, poison or marker entries only.
+    Why: mm/rmap.c, try_to_unmap_one() meets hugetlb only for poisoned pages.
+    Consequence: the fault handler takes the entry for something else; the page is lost.
+    Exceptions: never.
+    See also: folioscope va PID ADDRESS
     """
     n, vmas = s.nonpresent, s.vmas
     inside = (n.vma_idx >= 0) & vmas.is_hugetlb[np.maximum(n.vma_idx, 0)] if len(vmas) else np.zeros(len(n), np.bool_)
@@ -111,11 +111,11 @@ def named_slots(s: Snapshot, rows: I64) -> I64:
 def hugetlb_mapping_mismatch(s: Snapshot) -> Violations:
     """A hugetlb folio is mapped outside a hugetlb VMA or by single PTEs, or a hugetlb VMA maps another folio.
 
-    True:  hugetlb VMAs map hugetlb folios and nothing else does, always as a whole.
-    Why:   mm/hugetlb.c, hugetlb_fault() and hugetlb_no_page(); the two families never meet.
-    Then:  the entry is undone by the wrong family of rmap functions: counts underflow.
-    Silent when: the entry is special or maps nothing that is counted.
-    Look further: folioscope va PID ADDRESS
+    Invariant: hugetlb VMAs map hugetlb folios and nothing else does, always as a whole.
+    Why: mm/hugetlb.c, hugetlb_fault() and hugetlb_no_page(); the two families never meet.
+    Consequence: the entry is undone by the wrong family of rmap functions: counts underflow.
+    Exceptions: the entry is special or maps nothing that is counted.
+    See also: folioscope va PID ADDRESS
     """
     m, vmas, counts = s.mappings, s.vmas, s.counts
     good = (counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Level
-from inspector.columns import I32, I64, Mask
+from inspector.columns import I32, I64, Mask, rows_of
 from inspector.layout.flags import VM_MAYSHARE, VM_SHARED
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, HSTATE, MM, TABLE
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.hugetlb import OFF_LIST, ON_FREE
 from inspector.violations import Violations, cannot_check, one, violations
 from inspector.walk.counts import EntryClass
@@ -34,14 +33,14 @@ _NO_POOLS = "hugetlb's pools are not in the dump"
 def hugetlb_pool_mismatch(s: Snapshot) -> Violations:
     """A hugetlb pool's counters are not what its lists hold.
 
-    True:  nr_huge_pages is the number of folios on the list of those in use and on the lists of free ones;
-           free_huge_pages that on the free lists; of each node's counters the same holds, and they add up.
-    Why:   mm/hugetlb.c, enqueue_hugetlb_folio(), dequeue_hugetlb_folio_node_exact(), remove_hugetlb_folio(): counters
-           and lists change together under hugetlb_lock.
-    Then:  too many free: an allocation finds an empty list where a reservation promised a page: SIGBUS.
-    Silent when: hugetlb_lock is held, or the folios that a list lacks exist off the lists (isolated for migration, or
-           on their way into the pool).
-    Look further: folioscope hugetlb
+    Invariant: nr_huge_pages is the number of folios on the list of those in use and on the lists of free ones;
+        free_huge_pages that on the free lists; of each node's counters the same holds, and they add up.
+    Why: mm/hugetlb.c, enqueue_hugetlb_folio(), dequeue_hugetlb_folio_node_exact(), remove_hugetlb_folio(): counters and
+        lists change together under hugetlb_lock.
+    Consequence: too many free: an allocation finds an empty list where a reservation promised a page: SIGBUS.
+    Exceptions: hugetlb_lock is held, or the folios that a list lacks exist off the lists (isolated for migration, or on
+        their way into the pool).
+    See also: folioscope hugetlb
     """
     h, nodes = s.hugetlb.hstates, s.hugetlb.nodes
     total, free = _sum(s, nodes.nr), _sum(s, nodes.free)
@@ -110,11 +109,11 @@ def _any(s: Snapshot, marked: Mask) -> Mask:
 def hugetlb_free_folio_state_unexpected(s: Snapshot) -> Violations:
     """A folio on a free list of hugetlb is referenced, mapped, charged to a subpool, or of another size.
 
-    True:  free hugetlb folios have no reference, no mapping and no subpool, and are of the size of their pool.
-    Why:   mm/hugetlb.c, free_huge_folio() clears all of it before enqueue_hugetlb_folio().
-    Then:  the folio is handed out a second time while somebody still uses it.
-    Silent when: hugetlb_lock is held.
-    Look further: folioscope hugetlb; folioscope folio PFN
+    Invariant: free hugetlb folios have no reference, no mapping and no subpool, and are of the size of their pool.
+    Why: mm/hugetlb.c, free_huge_folio() clears all of it before enqueue_hugetlb_folio().
+    Consequence: the folio is handed out a second time while somebody still uses it.
+    Exceptions: hugetlb_lock is held.
+    See also: folioscope hugetlb; folioscope folio PFN
     """
     pool, folios, hstates = s.hugetlb.folios, s.folios, s.hugetlb.hstates
     listed = pool.where != OFF_LIST
@@ -152,6 +151,7 @@ def hugetlb_free_folio_state_unexpected(s: Snapshot) -> Violations:
     HSTATE,
     "hugetlb",
     Phase.LINKS,
+    after=("hugetlb-pool-mismatch",),
     effect=Effect.HUGETLB,
     needs=EVERYTHING,
     decides="134",
@@ -162,11 +162,12 @@ def hugetlb_free_folio_state_unexpected(s: Snapshot) -> Violations:
 def hugetlb_reserved_high(s: Snapshot) -> Violations:
     """More hugetlb folios are reserved than are free.
 
-    True:  0 <= resv_huge_pages <= free_huge_pages: every reservation is backed by a free folio, surplus ones included.
-    Why:   mm/hugetlb.c, hugetlb_acct_memory() and gather_surplus_pages(); available_huge_pages() subtracts the two.
-    Then:  a process with a reservation dies of SIGBUS at a fault that was promised to succeed.
-    Silent when: hugetlb_lock is held.
-    Look further: folioscope hugetlb
+    Invariant: 0 <= resv_huge_pages <= free_huge_pages: every reservation is backed by a free folio, surplus ones
+        included.
+    Why: mm/hugetlb.c, hugetlb_acct_memory() and gather_surplus_pages(); available_huge_pages() subtracts the two.
+    Consequence: a process with a reservation dies of SIGBUS at a fault that was promised to succeed.
+    Exceptions: hugetlb_lock is held.
+    See also: folioscope hugetlb
     """
     h = s.hugetlb.hstates
     rows = np.flatnonzero((h.resv > h.free) | (h.resv < 0))
@@ -186,6 +187,10 @@ def hugetlb_reserved_high(s: Snapshot) -> Violations:
     TABLE,
     "hugetlb",
     Phase.LINKS,
+    after=(
+        "hugetlb-shared-table-mismatch",
+        "write-bit-unexpected",
+    ),
     effect=Effect.HUGETLB,
     needs=EVERYTHING,
     decides="90",
@@ -194,13 +199,13 @@ def hugetlb_reserved_high(s: Snapshot) -> Violations:
 def hugetlb_share_count_mismatch(s: Snapshot) -> Violations:
     """A hugetlb page table counts other sharers than reach it.
 
-    True:  pt_share_count of a PMD table of hugetlb memory is the number of places it is reached from, less one. Kernels
-           that keep no such count hold one reference of the table's page for each place.
-    Why:   mm/hugetlb.c, huge_pmd_share() and huge_pmd_unshare().
-    Then:  too low: the table is freed while others use it. Too high: its entries are never unmapped.
-    Silent when: the file's i_mmap lock is held (sharing under way), or page tables are missing from the dump: then only
-           a count that is too low is reported.
-    Look further: folioscope hugetlb; folioscope va PID ADDRESS
+    Invariant: pt_share_count of a PMD table of hugetlb memory is the number of places it is reached from, less one.
+        Kernels that keep no such count hold one reference of the table's page for each place.
+    Why: mm/hugetlb.c, huge_pmd_share() and huge_pmd_unshare().
+    Consequence: too low: the table is freed while others use it. Too high: its entries are never unmapped.
+    Exceptions: the file's i_mmap lock is held (sharing under way), or page tables are missing from the dump: then only
+        a count that is too low is reported.
+    See also: folioscope hugetlb; folioscope va PID ADDRESS
     """
     tables, sharers = s.hugetlb_tables
     expected = tables.nr_sharers - 1
@@ -244,11 +249,11 @@ def _file_locked(s: Snapshot, space_idx: I32) -> Mask:
 def hugetlb_shared_table_mismatch(s: Snapshot) -> Violations:
     """A shared hugetlb page table hangs where it maps another file or another part of it.
 
-    True:  all places that share a PMD table lie in shared VMAs of one file and stand for the same page offset.
-    Why:   mm/hugetlb.c, huge_pmd_share() and page_table_shareable().
-    Then:  one process sees and changes memory of a file that it never mapped.
-    Silent when: an mm among the sharers is being built, changed or torn down.
-    Look further: folioscope hugetlb; folioscope va PID ADDRESS
+    Invariant: all places that share a PMD table lie in shared VMAs of one file and stand for the same page offset.
+    Why: mm/hugetlb.c, huge_pmd_share() and page_table_shareable().
+    Consequence: one process sees and changes memory of a file that it never mapped.
+    Exceptions: an mm among the sharers is being built, changed or torn down.
+    See also: folioscope hugetlb; folioscope va PID ADDRESS
     """
     tables, sharers = s.hugetlb_tables
     owner = np.repeat(np.arange(len(tables)), tables.nr_sharers)
@@ -282,13 +287,13 @@ def hugetlb_shared_table_mismatch(s: Snapshot) -> Violations:
 def hugetlb_usage_mismatch(s: Snapshot) -> Violations:
     """A process's count of hugetlb pages is not what its page tables hold.
 
-    True:  hugetlb_usage of an mm is the number of base pages that its hugetlb entries map; migration entries count.
-    Why:   mm/hugetlb.c, hugetlb_no_page() and __unmap_hugepage_range(), hugetlb_count_add() and hugetlb_count_sub().
-    Then:  /proc/PID/status tells a wrong HugetlbPages.
-    Silent when: the mm has, or had, memory whose page tables can be shared: such pages count in the mm that faulted
-           them, whoever else sees them, and stay counted there when a table is given up (huge_pmd_unshare()), as it
-           is before a VMA is split. Also when the mm is being built, changed or torn down, or tables are missing.
-    Look further: folioscope hugetlb; folioscope vmas PID
+    Invariant: hugetlb_usage of an mm is the number of base pages that its hugetlb entries map; migration entries count.
+    Why: mm/hugetlb.c, hugetlb_no_page() and __unmap_hugepage_range(), hugetlb_count_add() and hugetlb_count_sub().
+    Consequence: /proc/PID/status tells a wrong HugetlbPages.
+    Exceptions: the mm has, or had, memory whose page tables can be shared: such pages count in the mm that faulted
+        them, whoever else sees them, and stay counted there when a table is given up (huge_pmd_unshare()), as it is
+        before a VMA is split. Also when the mm is being built, changed or torn down, or tables are missing.
+    See also: folioscope hugetlb; folioscope vmas PID
     """
     mms = s.mms
     rebuilt = _usage(s)

@@ -48,12 +48,13 @@ def _locked(s: Snapshot, rows: I64) -> Mask:
 def ksm_node_mismatch(s: Snapshot) -> Violations:
     """A mapped KSM page and its stable node do not name each other.
 
-    True:  the mapping of a KSM page is a stable node in one of KSM's trees or chains, and that node's kpfn is the page.
-    Why:   mm/ksm.c, stable_tree_insert() and folio_set_stable_node(); ksm_get_folio() tests the pair.
-    Then:  the node is taken for stale and pruned: the page's rmap_items are lost and it can never be unmapped.
-    Silent when: the page is not mapped any more (nodes outlive their pages and are pruned later); the page is locked
-           (migration), or KSM is at work (ksm_thread_mutex held).
-    Look further: folioscope ksm; folioscope folio PFN
+    Invariant: the mapping of a KSM page is a stable node in one of KSM's trees or chains, and that node's kpfn is the
+        page.
+    Why: mm/ksm.c, stable_tree_insert() and folio_set_stable_node(); ksm_get_folio() tests the pair.
+    Consequence: the node is taken for stale and pruned: the page's rmap_items are lost and it can never be unmapped.
+    Exceptions: the page is not mapped any more (nodes outlive their pages and are pruned later); the page is locked
+        (migration), or KSM is at work (ksm_thread_mutex held).
+    See also: folioscope ksm; folioscope folio PFN
     """
     pages, nodes = s.pages, s.ksm.nodes
     entries = s.ksm_entries
@@ -80,6 +81,10 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
     STABLE_NODE,
     "ksm",
     Phase.LINKS,
+    after=(
+        "ksm-item-mm-mismatch",
+        "ksm-tree-damaged",
+    ),
     effect=Effect.KSM,
     needs=EVERYTHING,
     decides="63",
@@ -88,11 +93,11 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
 def ksm_list_length_mismatch(s: Snapshot) -> Violations:
     """A stable node's list of rmap_items is not as long as it says, or cannot be followed.
 
-    True:  rmap_hlist_len of a stable node is the number of rmap_items on its list.
-    Why:   mm/ksm.c, stable_tree_append() and remove_rmap_item_from_tree() change both together.
-    Then:  too long lists make chains too early or never; a lost item hides mappings from reclaim and migration.
-    Silent when: KSM is at work (ksm_thread_mutex held). The head of a chain counts nothing (STABLE_NODE_CHAIN).
-    Look further: folioscope ksm
+    Invariant: rmap_hlist_len of a stable node is the number of rmap_items on its list.
+    Why: mm/ksm.c, stable_tree_append() and remove_rmap_item_from_tree() change both together.
+    Consequence: too long lists make chains too early or never; a lost item hides mappings from reclaim and migration.
+    Exceptions: KSM is at work (ksm_thread_mutex held). The head of a chain counts nothing (STABLE_NODE_CHAIN).
+    See also: folioscope ksm
     """
     nodes = s.ksm.nodes
     plain = nodes.kind != CHAIN
@@ -132,12 +137,12 @@ def _lost_items(s: Snapshot) -> bool:
 def ksm_tree_damaged(s: Snapshot) -> Violations:
     """A stable tree of KSM is damaged, or a list of all its processes or waiting nodes is.
 
-    True:  the stable trees are sound red-black trees: each node names its parent, no red node has a red parent, no node
-           is reached twice. The lists of mm slots and of nodes that wait for another tree come back to their heads.
-    Why:   mm/ksm.c, stable_tree_insert() and stable_tree_search(); lib/rbtree.c.
-    Then:  ksmd loops or merges pages into a node that no rmap walk comes to.
-    Silent when: KSM is at work (ksm_thread_mutex held).
-    Look further: folioscope ksm
+    Invariant: the stable trees are sound red-black trees: each node names its parent, no red node has a red parent, no
+        node is reached twice. The lists of mm slots and of nodes that wait for another tree come back to their heads.
+    Why: mm/ksm.c, stable_tree_insert() and stable_tree_search(); lib/rbtree.c.
+    Consequence: ksmd loops or merges pages into a node that no rmap walk comes to.
+    Exceptions: KSM is at work (ksm_thread_mutex held).
+    See also: folioscope ksm
     """
     nodes, damaged = s.ksm.nodes, s.ksm.damaged_lists
     rows = np.flatnonzero(nodes.misplaced)
@@ -171,11 +176,11 @@ def ksm_tree_damaged(s: Snapshot) -> Violations:
 def ksm_item_mm_mismatch(s: Snapshot) -> Violations:
     """An rmap_item names another mm than the one on whose list it is.
 
-    True:  every rmap_item on an mm slot's list names that slot's mm.
-    Why:   mm/ksm.c, get_next_rmap_item() sets both when it makes the item.
-    Then:  when that mm goes, its items are freed while others use them, or stay behind and name a dead mm.
-    Silent when: ksm_thread_mutex is held.
-    Look further: folioscope ksm
+    Invariant: every rmap_item on an mm slot's list names that slot's mm.
+    Why: mm/ksm.c, get_next_rmap_item() sets both when it makes the item.
+    Consequence: when that mm goes, its items are freed while others use them, or stay behind and name a dead mm.
+    Exceptions: ksm_thread_mutex is held.
+    See also: folioscope ksm
     """
     items, slots = s.ksm.items, s.ksm.slots
     able = items.slot_idx >= 0
@@ -202,6 +207,7 @@ def ksm_item_mm_mismatch(s: Snapshot) -> Violations:
     after=(
         "ksm-list-length-mismatch",
         "ksm-node-mismatch",
+        "shared-vma-anon-page-unexpected",
     ),
     effect=Effect.KSM,
     needs=EVERYTHING,
@@ -211,12 +217,12 @@ def ksm_item_mm_mismatch(s: Snapshot) -> Violations:
 def ksm_mapping_unreachable(s: Snapshot) -> Violations:
     """An entry maps a KSM page where rmap does not find it.
 
-    True:  for each entry of a KSM page, one of the rmap_items of its stable node has that address and an anon_vma in
-           whose interval tree the VMA is.
-    Why:   mm/ksm.c, rmap_walk_ksm(); stable_tree_append() and fork keep it so.
-    Then:  reclaim and migration leave the entry behind: it maps a page that is somebody else's.
-    Silent when: KSM is at work (ksm_thread_mutex held), or the mm is being built, changed or torn down.
-    Look further: folioscope ksm; folioscope rmap PFN
+    Invariant: for each entry of a KSM page, one of the rmap_items of its stable node has that address and an anon_vma
+        in whose interval tree the VMA is.
+    Why: mm/ksm.c, rmap_walk_ksm(); stable_tree_append() and fork keep it so.
+    Consequence: reclaim and migration leave the entry behind: it maps a page that is somebody else's.
+    Exceptions: KSM is at work (ksm_thread_mutex held), or the mm is being built, changed or torn down.
+    See also: folioscope ksm; folioscope rmap PFN
     """
     entries, vmas = s.ksm_entries, s.vmas
     unchecked, why = _state(s, int((~entries.reached).sum()))
@@ -261,12 +267,12 @@ def _anon_vmas_of(s: Snapshot, vma_idx: AnyArray) -> Relation:
 def ksm_totals_mismatch(s: Snapshot) -> Violations:
     """KSM's totals are not what its stable nodes and rmap_items add up to.
 
-    True:  pages_shared is the number of stable nodes with rmap_items, pages_sharing that of all other rmap_items on
-           their lists; stable_node_chains and stable_node_dups count the chains and their members.
-    Why:   mm/ksm.c, stable_tree_append(), remove_rmap_item_from_tree(), alloc_stable_node_chain().
-    Then:  /sys/kernel/mm/ksm tells wrong savings.
-    Silent when: KSM is at work (ksm_thread_mutex held), or some of its lists cannot be read.
-    Look further: folioscope ksm
+    Invariant: pages_shared is the number of stable nodes with rmap_items, pages_sharing that of all other rmap_items on
+        their lists; stable_node_chains and stable_node_dups count the chains and their members.
+    Why: mm/ksm.c, stable_tree_append(), remove_rmap_item_from_tree(), alloc_stable_node_chain().
+    Consequence: /sys/kernel/mm/ksm tells wrong savings.
+    Exceptions: KSM is at work (ksm_thread_mutex held), or some of its lists cannot be read.
+    See also: folioscope ksm
     """
     ksm, nodes = s.ksm, s.ksm.nodes
     unchecked, why = _state(s, 1)
@@ -295,6 +301,7 @@ def ksm_totals_mismatch(s: Snapshot) -> Violations:
     MM,
     "ksm",
     Phase.TOTALS,
+    after=("ksm-totals-mismatch",),
     effect=Effect.KSM,
     needs=EVERYTHING,
     decides="65",
@@ -304,12 +311,12 @@ def ksm_totals_mismatch(s: Snapshot) -> Violations:
 def ksm_mm_counters_low(s: Snapshot) -> Violations:
     """A process is said to have merged fewer pages than KSM's books show.
 
-    True:  ksm_merging_pages is at least the number of the mm's rmap_items on stable nodes, ksm_rmap_items at least that
-           of the items on its list. (More is legal: before 6.17 a child began with its parent's counts.)
-    Why:   mm/ksm.c, stable_tree_append() and get_next_rmap_item().
-    Then:  /proc/PID/ksm_stat is wrong; the counts run below zero when the items go.
-    Silent when: KSM is at work (ksm_thread_mutex held), or some of its lists cannot be read.
-    Look further: folioscope ksm
+    Invariant: ksm_merging_pages is at least the number of the mm's rmap_items on stable nodes, ksm_rmap_items at least
+        that of the items on its list. (More is legal: before 6.17 a child began with its parent's counts.)
+    Why: mm/ksm.c, stable_tree_append() and get_next_rmap_item().
+    Consequence: /proc/PID/ksm_stat is wrong; the counts run below zero when the items go.
+    Exceptions: KSM is at work (ksm_thread_mutex held), or some of its lists cannot be read.
+    See also: folioscope ksm
     """
     ksm, mms = s.ksm, s.mms
     unchecked, why = _state(s, len(mms))
@@ -356,12 +363,12 @@ def _per_mm(s: Snapshot, mm: AnyArray) -> I64:
 def ksm_zero_pages_mismatch(s: Snapshot) -> Violations:
     """A process's count of zero pages placed by KSM is not what its page tables hold.
 
-    True:  ksm_zero_pages of an mm is the number of its entries of the shared zero page that are dirty: that is how KSM
-           marks those it placed (use_zero_pages). Kept since 6.6. The global count drifts and is not looked at.
-    Why:   include/linux/ksm.h, is_ksm_zero_pte(); mm/ksm.c, replace_page().
-    Then:  /proc/PID/ksm_stat tells a wrong saving.
-    Silent when: the mm is being built, changed or torn down, KSM is at work, or page tables are missing.
-    Look further: folioscope vmas PID
+    Invariant: ksm_zero_pages of an mm is the number of its entries of the shared zero page that are dirty: that is how
+        KSM marks those it placed (use_zero_pages). Kept since 6.6. The global count drifts and is not looked at.
+    Why: include/linux/ksm.h, is_ksm_zero_pte(); mm/ksm.c, replace_page().
+    Consequence: /proc/PID/ksm_stat tells a wrong saving.
+    Exceptions: the mm is being built, changed or torn down, KSM is at work, or page tables are missing.
+    See also: folioscope vmas PID
     """
     stored, mms = s.ksm.mms, s.mms
     m, counts = s.mappings, s.counts

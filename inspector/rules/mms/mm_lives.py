@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Kind, Level
-from inspector.columns import AnyArray
+from inspector.columns import AnyArray, rows_of
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import MM, TASK, VMA
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.mm_holders import KINDS, PF_KTHREAD
 from inspector.tables.mms import static_mms
 from inspector.violations import Violations, cannot_check, holds, one, violations
@@ -27,13 +26,13 @@ from inspector.windows.window import Effect
 def task_mm_invalid(s: Snapshot) -> Violations:
     """A task names an address space that is none.
 
-    True:  mm and active_mm of every task are objects of the slab cache mm_struct, but for init_mm and efi_mm, which
-           are variables of the kernel.
-    Why:   kernel/fork.c, mm_init() and dup_mm() take every other mm from mm_cachep.
-    Then:  whatever lies there is taken for page tables, locks and counters; exit frees it. The address space that the
-           task really had is never torn down.
-    Silent when: struct pages are missing from the dump, or the cache cannot be found.
-    Look further: folioscope windows --stack PID; folioscope ps
+    Invariant: mm and active_mm of every task are objects of the slab cache mm_struct, but for init_mm and efi_mm, which
+        are variables of the kernel.
+    Why: kernel/fork.c, mm_init() and dup_mm() take every other mm from mm_cachep.
+    Consequence: whatever lies there is taken for page tables, locks and counters; exit frees it. The address space that
+        the task really had is never torn down.
+    Exceptions: struct pages are missing from the dump, or the cache cannot be found.
+    See also: folioscope windows --stack PID; folioscope ps
     """
     tasks = s.tasks
     if not s.mm_slots_whole:
@@ -62,13 +61,13 @@ def task_mm_invalid(s: Snapshot) -> Violations:
 def mm_users_low(s: Snapshot) -> Violations:
     """More tasks use an address space than its mm_users counts.
 
-    True:  mm_users is at least the number of threads whose mm it is. Others may hold it as well (mmget()): readers of
-           /proc, io_uring, a kernel thread at work for a process.
-    Why:   kernel/fork.c, copy_mm() takes a count for each thread before the thread names the mm; exit_mm() gives it
-           back after. Kernel threads that borrow an mm (kthread_use_mm()) share the count of whom they work for.
-    Then:  the address space is torn down while threads still run in it: page tables are freed under them.
-    Silent when: never; no work in flight leaves fewer users than threads.
-    Look further: folioscope ps; folioscope vmas PID
+    Invariant: mm_users is at least the number of threads whose mm it is. Others may hold it as well (mmget()): readers
+        of /proc, io_uring, a kernel thread at work for a process.
+    Why: kernel/fork.c, copy_mm() takes a count for each thread before the thread names the mm; exit_mm() gives it back
+        after. Kernel threads that borrow an mm (kthread_use_mm()) share the count of whom they work for.
+    Consequence: the address space is torn down while threads still run in it: page tables are freed under them.
+    Exceptions: never; no work in flight leaves fewer users than threads.
+    See also: folioscope ps; folioscope vmas PID
     """
     mms, tasks = s.mms, s.tasks
     own = rows_of(mms.addr, tasks.mm[(tasks.flags & PF_KTHREAD) == 0])
@@ -91,16 +90,16 @@ def mm_users_low(s: Snapshot) -> Violations:
 def mm_count_low(s: Snapshot) -> Violations:
     """An mm has fewer references than those who are known to hold it.
 
-    True:  mm_count is at least one for all users together (mm_users above 0), one for each CPU that runs a kernel
-           thread or idles on its page tables (lazy TLB), one for each kernel thread that borrows it, and one each for
-           KSM's and khugepaged's slot and for each userfaultfd that watches it. Readers of /proc, io_uring and others
-           may hold more.
-    Why:   include/linux/sched/mm.h, mmgrab() and mmdrop(); kernel/sched/core.c, context_switch(); mm/ksm.c,
-           __ksm_enter(); mm/khugepaged.c, __khugepaged_enter(); fs/userfaultfd.c.
-    Then:  the mm_struct and its top page table are freed while a CPU runs on it or a scan goes through it.
-    Silent when: KSM or khugepaged has just listed the mm and not yet counted it. A CPU in the middle of a context
-           switch, where the reference is handed on, is not looked at.
-    Look further: folioscope ps; folioscope ksm
+    Invariant: mm_count is at least one for all users together (mm_users above 0), one for each CPU that runs a kernel
+        thread or idles on its page tables (lazy TLB), one for each kernel thread that borrows it, and one each for
+        KSM's and khugepaged's slot and for each userfaultfd that watches it. Readers of /proc, io_uring and others may
+        hold more.
+    Why: include/linux/sched/mm.h, mmgrab() and mmdrop(); kernel/sched/core.c, context_switch(); mm/ksm.c,
+        __ksm_enter(); mm/khugepaged.c, __khugepaged_enter(); fs/userfaultfd.c.
+    Consequence: the mm_struct and its top page table are freed while a CPU runs on it or a scan goes through it.
+    Exceptions: KSM or khugepaged has just listed the mm and not yet counted it. A CPU in the middle of a context
+        switch, where the reference is handed on, is not looked at.
+    See also: folioscope ps; folioscope ksm
     """
     mms, holders = s.mms, s.mm_holders
     of = rows_of(mms.addr, holders.mm)
@@ -128,13 +127,14 @@ def mm_count_low(s: Snapshot) -> Violations:
 def vma_mm_mismatch(s: Snapshot) -> Violations:
     """A VMA names another mm than the one in whose tree it is.
 
-    True:  vm_mm of each VMA in an mm's tree is that mm.
-    Why:   mm/vma.c, __mmap_region() and kernel/fork.c, dup_mmap() set it before the VMA enters the tree; nothing
-           changes it afterwards.
-    Then:  rmap takes page tables and locks of the wrong process; the VMA was freed and is used anew, or overwritten.
-    Silent when: no task has the mm yet: dup_mmap() copies the parent's tree as it is and replaces its VMAs one by one,
-           with both mmap_locks held.
-    Look further: folioscope vmas PID
+    Invariant: vm_mm of each VMA in an mm's tree is that mm.
+    Why: mm/vma.c, __mmap_region() and kernel/fork.c, dup_mmap() set it before the VMA enters the tree; nothing changes
+        it afterwards.
+    Consequence: rmap takes page tables and locks of the wrong process; the VMA was freed and is used anew, or
+        overwritten.
+    Exceptions: no task has the mm yet: dup_mmap() copies the parent's tree as it is and replaces its VMAs one by one,
+        with both mmap_locks held.
+    See also: folioscope vmas PID
     """
     v = s.vmas
     own = s.mms.addr[v.mm_idx] if len(v) else v.vm_mm
@@ -155,13 +155,14 @@ def vma_mm_mismatch(s: Snapshot) -> Violations:
 def mmlist_entry_missing(s: Snapshot) -> Violations:
     """An address space has swap entries but is not on the list that swapoff searches.
 
-    True:  an mm whose page tables hold a swap entry is linked into init_mm.mmlist.
-    Why:   mm/rmap.c, try_to_unmap_one() and mm/memory.c, copy_nonpresent_pte() list it before they write the entry;
-           mm/swapfile.c, drain_mmlist() empties the list when no slot of any device is in use. Entries of shmem are in
-           its page cache and do not count.
-    Then:  swapoff never finds the entries: it tries for ever, or the device goes while entries still name its slots.
-    Silent when: the mm is being torn down (mm_users 0): __mmput() takes it off the list for good.
-    Look further: folioscope swap; folioscope vmas PID
+    Invariant: an mm whose page tables hold a swap entry is linked into init_mm.mmlist.
+    Why: mm/rmap.c, try_to_unmap_one() and mm/memory.c, copy_nonpresent_pte() list it before they write the entry;
+        mm/swapfile.c, drain_mmlist() empties the list when no slot of any device is in use. Entries of shmem are in its
+        page cache and do not count.
+    Consequence: swapoff never finds the entries: it tries for ever, or the device goes while entries still name its
+        slots.
+    Exceptions: the mm is being torn down (mm_users 0): __mmput() takes it off the list for good.
+    See also: folioscope swap; folioscope vmas PID
     """
     mms, n = s.mms, s.nonpresent
     # Huge entries and those of hugetlb are no swap entries that unmapping has left.

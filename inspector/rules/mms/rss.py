@@ -32,17 +32,17 @@ COUNTERS = {"MM_FILEPAGES": RSS_FILE, "MM_ANONPAGES": RSS_ANON, "MM_SWAPENTS": R
 def rss_mismatch(s: Snapshot) -> Violations:
     """An address space's rss counters are not what its page tables hold.
 
-    True:  MM_ANONPAGES, MM_FILEPAGES and MM_SHMEMPAGES are the pages that the mm's entries map, by the kind of their
-           folio; migration and device entries count like the page they stand for; MM_SWAPENTS are its swap entries.
-           Zero pages, VM_PFNMAP and hugetlb count nowhere. Per-CPU parts (and, before 6.2, parts kept in tasks) are
-           added, so that the sum is exact.
-    Why:   include/linux/mm.h, mm_counter(); mm/memory.c, zap_present_folio_ptes() and set_pte_range();
-           kernel/fork.c, check_mm() prints "Bad rss-counter state" at exit.
-    Then:  the OOM killer and cgroup limits act on wrong numbers; a page table entry or a page was lost.
-    Silent when: the mm is being torn down (mm_users 0), or a page table or a mapped page is not in the dump. A task
-           inside execve() has the argument pages of its new address space charged to its old one as well
-           (fs/exec.c, acct_arg_size()): exactly so many anonymous pages too many are no finding.
-    Look further: folioscope vmas PID
+    Invariant: MM_ANONPAGES, MM_FILEPAGES and MM_SHMEMPAGES are the pages that the mm's entries map, by the kind of
+        their folio; migration and device entries count like the page they stand for; MM_SWAPENTS are its swap entries.
+        Zero pages, VM_PFNMAP and hugetlb count nowhere. Per-CPU parts (and, before 6.2, parts kept in tasks) are added,
+        so that the sum is exact.
+    Why: include/linux/mm.h, mm_counter(); mm/memory.c, zap_present_folio_ptes() and set_pte_range(); kernel/fork.c,
+        check_mm() prints "Bad rss-counter state" at exit.
+    Consequence: the OOM killer and cgroup limits act on wrong numbers; a page table entry or a page was lost.
+    Exceptions: the mm is being torn down (mm_users 0), or a page table or a mapped page is not in the dump. A task
+        inside execve() has the argument pages of its new address space charged to its old one as well (fs/exec.c,
+        acct_arg_size()): exactly so many anonymous pages too many are no finding.
+    See also: folioscope vmas PID
     """
     mms = s.mms
     rebuilt, known = s.rss

@@ -88,13 +88,13 @@ def _lacking(cause: Cause) -> int:
 def pgtables_bytes_mismatch(s: Snapshot) -> Violations:
     """An mm's pgtables_bytes is not the size of its page tables.
 
-    True:  pgtables_bytes is the size of the PTE, PMD and PUD tables of the mm and of the PTE tables deposited for its
-           anonymous and zero huge PMDs. PGD and P4D tables do not count; a shared hugetlb table counts in each mm.
-    Why:   include/linux/mm.h, mm_inc_nr_ptes() and its kin; mm/pgtable-generic.c, pgtable_trans_huge_deposit().
-    Then:  "BUG: non-zero pgtables_bytes on freeing mm"; a page table was lost or freed twice.
-    Silent when: page tables are missing from the dump; the mm is being changed or torn down, or unmappings wait for a
-           TLB flush.
-    Look further: folioscope ps
+    Invariant: pgtables_bytes is the size of the PTE, PMD and PUD tables of the mm and of the PTE tables deposited for
+        its anonymous and zero huge PMDs. PGD and P4D tables do not count; a shared hugetlb table counts in each mm.
+    Why: include/linux/mm.h, mm_inc_nr_ptes() and its kin; mm/pgtable-generic.c, pgtable_trans_huge_deposit().
+    Consequence: "BUG: non-zero pgtables_bytes on freeing mm"; a page table was lost or freed twice.
+    Exceptions: page tables are missing from the dump; the mm is being changed or torn down, or unmappings wait for a
+        TLB flush.
+    See also: folioscope ps
     """
     mms = s.mms
     tables, deposited = _table_pages(s)

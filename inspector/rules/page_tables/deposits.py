@@ -77,14 +77,14 @@ def _in_motion(s: Snapshot, rows: I64) -> Mask:
 def deposit_list_damaged(s: Snapshot) -> Violations:
     """The ring of page tables that are deposited with a PMD table is damaged.
 
-    True:  pmd_huge_pte of a PMD table is null or names a page table that nothing maps; the list_head in its descriptor
-           leads through all tables deposited with this PMD table and back.
-    Why:   mm/pgtable-generic.c, pgtable_trans_huge_deposit() and pgtable_trans_huge_withdraw().
-    Then:  the next split of a huge page takes a page for a page table that is none, or one that is in use: what lies in
-           it is overwritten and read as entries. CONFIG_DEBUG_LIST says "list_del corruption".
-    Silent when: the PMD table is being worked on (its lock is held, or a task stands in a window of its mm); the kernel
-           was built for few CPUs and keeps the ring with the mm.
-    Look further: folioscope page PFN
+    Invariant: pmd_huge_pte of a PMD table is null or names a page table that nothing maps; the list_head in its
+        descriptor leads through all tables deposited with this PMD table and back.
+    Why: mm/pgtable-generic.c, pgtable_trans_huge_deposit() and pgtable_trans_huge_withdraw().
+    Consequence: the next split of a huge page takes a page for a page table that is none, or one that is in use: what
+        lies in it is overwritten and read as entries. CONFIG_DEBUG_LIST says "list_del corruption".
+    Exceptions: the PMD table is being worked on (its lock is held, or a task stands in a window of its mm); the kernel
+        was built for few CPUs and keeps the ring with the mm.
+    See also: folioscope page PFN
     """
     if not keeps_rings(s.layout):
         return holds(0, unread=cannot_check(len(s.tables), _BY_MM))
@@ -110,6 +110,7 @@ def deposit_list_damaged(s: Snapshot) -> Violations:
     TABLE,
     "page-tables",
     Phase.TOTALS,
+    after=("pgtables-bytes-mismatch",),
     effect=Effect.TABLES,
     needs=VMAS | PAGES,
     decides="91",
@@ -117,15 +118,14 @@ def deposit_list_damaged(s: Snapshot) -> Violations:
 def deposited_tables_mismatch(s: Snapshot) -> Violations:
     """A PMD table has more or fewer page tables deposited than it holds huge entries of anonymous memory.
 
-    True:  each huge PMD of anonymous memory or of the huge zero folio, and each migration or device entry that stands
-           for one, has one PTE table deposited with its PMD table. PMDs of files and of hugetlb have none.
-    Why:   mm/huge_memory.c, __do_huge_pmd_anonymous_page(), copy_huge_pmd() and zap_huge_pmd();
-           mm/pgtable-generic.c.
-    Then:  too few: the next split or unmap takes a null pointer for a page table, and the kernel dies. Too many: tables
-           are leaked, "BUG: non-zero pgtables_bytes on freeing mm".
-    Silent when: the PMD table is being worked on (its lock is held, or a task stands in a window of its mm), or the
-           ring itself is damaged (a finding of its own).
-    Look further: folioscope va PID ADDRESS; folioscope page PFN
+    Invariant: each huge PMD of anonymous memory or of the huge zero folio, and each migration or device entry that
+        stands for one, has one PTE table deposited with its PMD table. PMDs of files and of hugetlb have none.
+    Why: mm/huge_memory.c, __do_huge_pmd_anonymous_page(), copy_huge_pmd() and zap_huge_pmd(); mm/pgtable-generic.c.
+    Consequence: too few: the next split or unmap takes a null pointer for a page table, and the kernel dies. Too many:
+        tables are leaked, "BUG: non-zero pgtables_bytes on freeing mm".
+    Exceptions: the PMD table is being worked on (its lock is held, or a task stands in a window of its mm), or the ring
+        itself is damaged (a finding of its own).
+    See also: folioscope va PID ADDRESS; folioscope page PFN
     """
     if not keeps_rings(s.layout):
         return holds(0, unread=cannot_check(len(s.tables), _BY_MM))

@@ -17,6 +17,10 @@ from inspector.windows.window import Effect
     MM,
     "page-tables",
     Phase.WORDS,
+    after=(
+        "page-table-sharing-unexpected",
+        "task-mm-invalid",
+    ),
     effect=Effect.TABLES,
     decides="94",
     was="user-page-table-differs",
@@ -24,14 +28,14 @@ from inspector.windows.window import Effect
 def user_page_table_mismatch(s: Snapshot) -> Violations:
     """The top page table that user mode runs on differs from the kernel's.
 
-    True:  under page-table isolation each mm has two top tables. Their entries of user space are the same, but that the
-           kernel's own forbid execution.
-    Why:   arch/x86/mm/pti.c, __pti_set_user_pgtbl() writes both; arch/x86/mm/pgtable.c, pgd_alloc().
-    Then:  user mode reaches page tables that the mm no longer has, or faults for ever on those that it has: the kernel
-           sees the entry and finds nothing to do.
-    Silent when: the kernel does not isolate page tables (no CPU needs it, or nopti); the mm is being built, changed or
-           torn down.
-    Look further: folioscope va PID ADDRESS
+    Invariant: under page-table isolation each mm has two top tables. Their entries of user space are the same, but that
+        the kernel's own forbid execution.
+    Why: arch/x86/mm/pti.c, __pti_set_user_pgtbl() writes both; arch/x86/mm/pgtable.c, pgd_alloc().
+    Consequence: user mode reaches page tables that the mm no longer has, or faults for ever on those that it has: the
+        kernel sees the entry and finds nothing to do.
+    Exceptions: the kernel does not isolate page tables (no CPU needs it, or nopti); the mm is being built, changed or
+        torn down.
+    See also: folioscope va PID ADDRESS
     """
     arch, tops = s.layout.arch, s.top_tables
     kernel, user, known = tops.kernel, tops.user, tops.mm_idx

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Kind, Level
-from inspector.columns import I64
+from inspector.columns import I64, rows_of
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.swap_devices import swap_entries
 from inspector.text import counted
 from inspector.violations import Relation, Violations, cannot_check, holds, several, violations
@@ -30,17 +29,17 @@ from inspector.windows.window import Effect
 def page_table_unreachable(s: Snapshot) -> Violations:
     """A page is a page table by its type, but no address space leads to it and nobody is about to free it.
 
-    True:  every page of type table hangs in the page tables of an mm or of the kernel, is deposited for a huge page to
-           split, waits in a batch for a TLB flush or in a callback for an RCU grace period, or is named by the stack
-           or the registers of a task that just allocated it or took it out.
-    Why:   include/linux/mm.h, pagetable_pte_ctor() and its kin set the type, pagetable_dtor() clears it;
-           mm/mmu_gather.c, tlb_remove_table(); mm/pgtable-generic.c, pte_free_defer().
-    Then:  the table and whatever its entries refer to is never freed: pages stay mapped by nobody, and "BUG: non-zero
-           pgtables_bytes on freeing mm" follows when its process exits.
-    Silent when: a table that cannot be followed or read may lead to it; the number of tables that wait for RCU is a
-           note. Graded transient while RCU callbacks are being invoked, or while the stack of a running task is
-           unknown: the table may be in their hands. Of tables that hang below one another the topmost is told.
-    Look further: folioscope page PFN
+    Invariant: every page of type table hangs in the page tables of an mm or of the kernel, is deposited for a huge page
+        to split, waits in a batch for a TLB flush or in a callback for an RCU grace period, or is named by the stack or
+        the registers of a task that just allocated it or took it out.
+    Why: include/linux/mm.h, pagetable_pte_ctor() and its kin set the type, pagetable_dtor() clears it; mm/mmu_gather.c,
+        tlb_remove_table(); mm/pgtable-generic.c, pte_free_defer().
+    Consequence: the table and whatever its entries refer to is never freed: pages stay mapped by nobody, and "BUG:
+        non-zero pgtables_bytes on freeing mm" follows when its process exits.
+    Exceptions: a table that cannot be followed or read may lead to it; the number of tables that wait for RCU is a
+        note. Graded transient while RCU callbacks are being invoked, or while the stack of a running task is unknown:
+        the table may be in their hands. Of tables that hang below one another the topmost is told.
+    See also: folioscope page PFN
     """
     lost, p = s.lost_tables, s.pages
     total = sum(lost.counts.values())

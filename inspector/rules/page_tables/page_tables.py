@@ -35,12 +35,12 @@ _STATES = {
 def page_table_type_mismatch(s: Snapshot) -> Violations:
     """An upper page-table entry points to a page that is no page table.
 
-    True:  every page table in use is a page with a reference, of type table or none, reached once in its mm.
-    Why:   include/linux/mm.h, pagetable_pte_ctor() and its kin; mm/memory.c, free_pgtables().
-    Then:  whatever the page now holds is taken for page-table entries: "Bad page map" in a flood.
-    Silent when: hugetlb shares a PMD table between address spaces. What such a table would map is not followed, so
-           that one freed table gives one finding.
-    Look further: folioscope va PID ADDRESS; folioscope page PFN
+    Invariant: every page table in use is a page with a reference, of type table or none, reached once in its mm.
+    Why: include/linux/mm.h, pagetable_pte_ctor() and its kin; mm/memory.c, free_pgtables().
+    Consequence: whatever the page now holds is taken for page-table entries: "Bad page map" in a flood.
+    Exceptions: hugetlb shares a PMD table between address spaces. What such a table would map is not followed, so that
+        one freed table gives one finding.
+    See also: folioscope va PID ADDRESS; folioscope page PFN
     """
     tables = s.tables
     rows = np.flatnonzero(np.isin(tables.state, tuple(_STATES)))
@@ -64,6 +64,7 @@ def page_table_type_mismatch(s: Snapshot) -> Violations:
     TABLE,
     "page-tables",
     Phase.WORDS,
+    after=("page-table-sharing-unexpected",),
     effect=Effect.TABLES,
     decides="88",
     was="table-entry-flags-wrong",
@@ -71,13 +72,13 @@ def page_table_type_mismatch(s: Snapshot) -> Violations:
 def table_entry_flags_invalid(s: Snapshot) -> Violations:
     """An entry that points to a page table carries other flags than the kernel writes.
 
-    True:  in the user half of an address space such entries are present, writable and user-accessible, and nothing else
-           but accessed and dirty.
-    Why:   arch/x86/include/asm/pgalloc.h, pmd_populate() and its kin write _PAGE_TABLE; mm/pgtable-generic.c,
-           pmd_clear_bad() throws entries away that differ.
-    Then:  everything below is dropped at the next unmap, "bad pmd": its pages are leaked.
-    Silent when: the accessed bit alone is missing (aging clears it); NX at the top level (page-table isolation).
-    Look further: folioscope va PID ADDRESS
+    Invariant: in the user half of an address space such entries are present, writable and user-accessible, and nothing
+        else but accessed and dirty.
+    Why: arch/x86/include/asm/pgalloc.h, pmd_populate() and its kin write _PAGE_TABLE; mm/pgtable-generic.c,
+        pmd_clear_bad() throws entries away that differ.
+    Consequence: everything below is dropped at the next unmap, "bad pmd": its pages are leaked.
+    Exceptions: the accessed bit alone is missing (aging clears it); NX at the top level (page-table isolation).
+    See also: folioscope va PID ADDRESS
     """
     t, arch = s.tables, s.layout.arch
     able = np.flatnonzero((t.parent >= 0) & (t.state == TABLE_OK))
@@ -110,12 +111,12 @@ def table_entry_flags_invalid(s: Snapshot) -> Violations:
 def huge_swap_entry_unexpected(s: Snapshot) -> Violations:
     """An upper table of ordinary memory holds a non-present entry that only single pages can have.
 
-    True:  above the last level, outside hugetlb, a non-present entry is a migration entry, or names device memory.
-    Why:   include/linux/leafops.h, pmd_is_valid_softleaf() (is_pmd_migration_entry() before): huge pages are split
-           before they are swapped out entry by entry.
-    Then:  the page-fault handler stops with a warning or takes the entry for a table.
-    Silent when: the entry lies in a hugetlb VMA (rules of their own).
-    Look further: folioscope va PID ADDRESS
+    Invariant: above the last level, outside hugetlb, a non-present entry is a migration entry, or names device memory.
+    Why: include/linux/leafops.h, pmd_is_valid_softleaf() (is_pmd_migration_entry() before): huge pages are split before
+        they are swapped out entry by entry.
+    Consequence: the page-fault handler stops with a warning or takes the entry for a table.
+    Exceptions: the entry lies in a hugetlb VMA (rules of their own).
+    See also: folioscope va PID ADDRESS
     """
     n, vmas = s.nonpresent, s.vmas
     fine = np.isin(n.kind, np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.BAD], np.uint8))
@@ -147,11 +148,11 @@ def huge_swap_entry_unexpected(s: Snapshot) -> Violations:
 def page_table_sharing_unexpected(s: Snapshot) -> Violations:
     """A page table hangs under two address spaces although it is not a shared hugetlb table.
 
-    True:  a table has one owner; only PMD tables that hold nothing but hugetlb entries may have several.
-    Why:   mm/hugetlb.c, huge_pmd_share(); nothing else shares page tables between mms.
-    Then:  unmapping in one process unmaps the other's memory, and the table is freed twice.
-    Silent when: the addresses lie in hugetlb VMAs.
-    Look further: folioscope va PID ADDRESS
+    Invariant: a table has one owner; only PMD tables that hold nothing but hugetlb entries may have several.
+    Why: mm/hugetlb.c, huge_pmd_share(); nothing else shares page tables between mms.
+    Consequence: unmapping in one process unmaps the other's memory, and the table is freed twice.
+    Exceptions: the addresses lie in hugetlb VMAs.
+    See also: folioscope va PID ADDRESS
     """
     tables = s.tables
     again = ~tables.first & (tables.state != TABLE_TWICE_IN_MM)
@@ -205,11 +206,11 @@ def _in_hugetlb(s: Snapshot, mm_idx: I32, rows: np.ndarray[tuple[int], np.dtype[
 def entry_invalid(s: Snapshot) -> Violations:
     """A page-table entry holds a pattern that this kernel never writes.
 
-    True:  an entry is empty, a table, a leaf, or a swap, migration, device, poison or marker entry.
-    Why:   arch/x86/include/asm/pgtable_64.h and include/linux/swapops.h give every legal pattern.
-    Then:  the table was overwritten; the kernel prints "Bad page map" or "bad pmd" when it meets the entry.
-    Silent when: only bits are set that a processor erratum may set in an empty entry.
-    Look further: folioscope va PID ADDRESS
+    Invariant: an entry is empty, a table, a leaf, or a swap, migration, device, poison or marker entry.
+    Why: arch/x86/include/asm/pgtable_64.h and include/linux/swapops.h give every legal pattern.
+    Consequence: the table was overwritten; the kernel prints "Bad page map" or "bad pmd" when it meets the entry.
+    Exceptions: only bits are set that a processor erratum may set in an empty entry.
+    See also: folioscope va PID ADDRESS
     """
     nonpresent = s.nonpresent
     rows = np.flatnonzero(nonpresent.kind == Kind.BAD)
@@ -235,7 +236,7 @@ def _known_trees(s: Snapshot, mm_idx: I32) -> Mask:
     "page-tables",
     Phase.WORDS,
     after=(
-        "page-table-sharing-unexpected",
+        "table-entry-flags-invalid",
         "vma-unreachable",
     ),
     effect=Effect.TABLES,
@@ -245,13 +246,13 @@ def _known_trees(s: Snapshot, mm_idx: I32) -> Mask:
 def entry_vma_missing(s: Snapshot) -> Violations:
     """A page is mapped at an address where the process has no VMA.
 
-    True:  every leaf entry in the user half of an address space lies in one of its VMAs.
-    Why:   mm/memory.c, unmap_page_range() clears the entries before a VMA goes; handle_mm_fault() needs one to map.
-    Then:  nothing will ever unmap the page: it is leaked at exit, "Bad rss-counter".
-    Silent when: the mm is being torn down (mm_users 0), or its tree of VMAs could not be read whole. Graded transient
-           while mmap_lock is held: munmap takes VMAs out of the tree first, and goes on with the lock held for reading
-           only (mm/vma.c, vms_complete_munmap_vmas()).
-    Look further: folioscope vmas PID; folioscope va PID ADDRESS
+    Invariant: every leaf entry in the user half of an address space lies in one of its VMAs.
+    Why: mm/memory.c, unmap_page_range() clears the entries before a VMA goes; handle_mm_fault() needs one to map.
+    Consequence: nothing will ever unmap the page: it is leaked at exit, "Bad rss-counter".
+    Exceptions: the mm is being torn down (mm_users 0), or its tree of VMAs could not be read whole. Graded transient
+        while mmap_lock is held: munmap takes VMAs out of the tree first, and goes on with the lock held for reading
+        only (mm/vma.c, vms_complete_munmap_vmas()).
+    See also: folioscope vmas PID; folioscope va PID ADDRESS
     """
     m = s.mappings
     known = _known_trees(s, m.mm_idx)
@@ -277,6 +278,10 @@ def entry_vma_missing(s: Snapshot) -> Violations:
     NONPRESENT,
     "page-tables",
     Phase.WORDS,
+    after=(
+        "table-entry-flags-invalid",
+        "vma-unreachable",
+    ),
     effect=Effect.TABLES,
     decides="30",
     was="nonpresent-entry-outside-vma",
@@ -284,12 +289,12 @@ def entry_vma_missing(s: Snapshot) -> Violations:
 def nonpresent_entry_vma_missing(s: Snapshot) -> Violations:
     """A swap, migration or marker entry stands at an address where the process has no VMA.
 
-    True:  every non-empty entry in the user half of an address space lies in one of its VMAs.
-    Why:   as for leaf entries: mm/memory.c, zap_pte_range() clears them with the VMA.
-    Then:  a swap slot is leaked, or a migration entry is never restored.
-    Silent when: the mm is being torn down, or its tree of VMAs could not be read whole. Graded transient while
-           mmap_lock is held, as for leaf entries.
-    Look further: folioscope vmas PID; folioscope va PID ADDRESS
+    Invariant: every non-empty entry in the user half of an address space lies in one of its VMAs.
+    Why: as for leaf entries: mm/memory.c, zap_pte_range() clears them with the VMA.
+    Consequence: a swap slot is leaked, or a migration entry is never restored.
+    Exceptions: the mm is being torn down, or its tree of VMAs could not be read whole. Graded transient while mmap_lock
+        is held, as for leaf entries.
+    See also: folioscope vmas PID; folioscope va PID ADDRESS
     """
     n = s.nonpresent
     known = _known_trees(s, n.mm_idx)

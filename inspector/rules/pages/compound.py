@@ -37,12 +37,12 @@ def _why(s: Snapshot) -> tuple[int, str]:
 def tail_head_invalid(s: Snapshot) -> Violations:
     """A tail page points to something that is not the head of a compound page around it.
 
-    True:  compound_head (or the mask in compound_info, since 7.1) of every tail leads to a page with PG_head, at most
-           the folio's size before it.
-    Why:   include/linux/page-flags.h, _compound_head(); mm/page_alloc.c, prep_compound_page().
-    Then:  every operation on that page hits a foreign page's counts.
-    Silent when: the head's struct page is not in the dump. The fake heads of hugetlb vmemmap optimisation resolve.
-    Look further: folioscope page PFN
+    Invariant: compound_head (or the mask in compound_info, since 7.1) of every tail leads to a page with PG_head, at
+        most the folio's size before it.
+    Why: include/linux/page-flags.h, _compound_head(); mm/page_alloc.c, prep_compound_page().
+    Consequence: every operation on that page hits a foreign page's counts.
+    Exceptions: the head's struct page is not in the dump. The fake heads of hugetlb vmemmap optimisation resolve.
+    See also: folioscope page PFN
     """
     pages = s.pages
     tails: I64 = np.flatnonzero(pages.is_tail & pages.readable)
@@ -81,13 +81,13 @@ def tail_head_invalid(s: Snapshot) -> Violations:
 def compound_size_mismatch(s: Snapshot) -> Violations:
     """A compound page's order does not agree with its cached size, its alignment or its tails.
 
-    True:  the cached number of pages is 1 << order; the head's page frame is a multiple of it; as many pages as
-           that, less one, are its tails.
-    Why:   mm/page_alloc.c, prep_compound_page() and folio_set_order().
-    Then:  mapping, splitting or freeing it touches too few or too many pages.
-    Silent when: some of its struct pages are not in the dump; nobody has a reference to it yet or any more, and it is
-           on no list: it is being made or freed (prep_compound_page(), __free_pages_prepare()), which takes no lock.
-    Look further: folioscope folio PFN
+    Invariant: the cached number of pages is 1 << order; the head's page frame is a multiple of it; as many pages as
+        that, less one, are its tails.
+    Why: mm/page_alloc.c, prep_compound_page() and folio_set_order().
+    Consequence: mapping, splitting or freeing it touches too few or too many pages.
+    Exceptions: some of its struct pages are not in the dump; nobody has a reference to it yet or any more, and it is on
+        no list: it is being made or freed (prep_compound_page(), __free_pages_prepare()), which takes no lock.
+    See also: folioscope folio PFN
     """
     folios, pages = s.folios, s.pages
     rows = np.flatnonzero(s.compound_wrong)
@@ -116,11 +116,11 @@ def compound_size_mismatch(s: Snapshot) -> Violations:
 def tail_page_damaged(s: Snapshot) -> Violations:
     """A tail page carries a reference count or a mapping of its own.
 
-    True:  the reference count of a tail is 0, and from the fifth page of a folio on its mapping is TAIL_MAPPING.
-    Why:   mm/page_alloc.c, prep_compound_tail() sets both, free_tail_page_prepare() tests the mapping.
-    Then:  "corrupted mapping in tail page" when the folio is freed; a speculative reference to a tail succeeds.
-    Silent when: hugetlb's vmemmap optimisation aliases the struct page with another one.
-    Look further: folioscope page PFN
+    Invariant: the reference count of a tail is 0, and from the fifth page of a folio on its mapping is TAIL_MAPPING.
+    Why: mm/page_alloc.c, prep_compound_tail() sets both, free_tail_page_prepare() tests the mapping.
+    Consequence: "corrupted mapping in tail page" when the folio is freed; a speculative reference to a tail succeeds.
+    Exceptions: hugetlb's vmemmap optimisation aliases the struct page with another one.
+    See also: folioscope page PFN
     """
     pages = s.pages
     tails: I64 = np.flatnonzero(pages.is_tail & pages.readable & (pages.head_row >= 0))

@@ -26,11 +26,11 @@ from inspector.windows.window import Effect
 def free_page_mapcount_unexpected(s: Snapshot) -> Violations:
     """A page without references still carries a mapcount.
 
-    True:  when the last reference of a page goes, its _mapcount is -1.
-    Why:   mm/page_alloc.c, free_page_is_bad() and page_expected_state() print "Bad page state" over it.
-    Then:  the page was freed while it was counted as mapped, or written to after it was freed.
-    Silent when: the page has a type; it is a tail of a compound page (rules of its folio).
-    Look further: folioscope page PFN
+    Invariant: when the last reference of a page goes, its _mapcount is -1.
+    Why: mm/page_alloc.c, free_page_is_bad() and page_expected_state() print "Bad page state" over it.
+    Consequence: the page was freed while it was counted as mapped, or written to after it was freed.
+    Exceptions: the page has a type; it is a tail of a compound page (rules of its folio).
+    See also: folioscope page PFN
     """
     pages = s.pages
     free = pages.readable & (pages.refcount == 0) & (pages.type_ == 0) & ~pages.is_tail
@@ -57,14 +57,14 @@ def free_page_mapcount_unexpected(s: Snapshot) -> Violations:
 def free_page_state_unexpected(s: Snapshot) -> Violations:
     """A page inside a free block of the buddy allocator has a mapping, a reference or a flag of a page in use.
 
-    True:  every page of a free block has no reference, no mapping pointer, none of the flags that say who works with
-           the page (locked, lru, active, unevictable, mlocked, writeback, private, reserved) and, but for the block's
-           first page that carries the buddy type, _mapcount -1.
-    Why:   mm/page_alloc.c, free_pages_prepare() tests PAGE_FLAGS_CHECK_AT_FREE and clears PAGE_FLAGS_CHECK_AT_PREP;
-           __free_one_page() joins blocks of such pages.
-    Then:  the page was freed while in use: it will be handed out a second time.
-    Silent when: the block's pages are not all in the dump.
-    Look further: folioscope page PFN
+    Invariant: every page of a free block has no reference, no mapping pointer, none of the flags that say who works
+        with the page (locked, lru, active, unevictable, mlocked, writeback, private, reserved) and, but for the block's
+        first page that carries the buddy type, _mapcount -1.
+    Why: mm/page_alloc.c, free_pages_prepare() tests PAGE_FLAGS_CHECK_AT_FREE and clears PAGE_FLAGS_CHECK_AT_PREP;
+        __free_one_page() joins blocks of such pages.
+    Consequence: the page was freed while in use: it will be handed out a second time.
+    Exceptions: the block's pages are not all in the dump.
+    See also: folioscope page PFN
     """
     pages = s.pages
     inside: I64 = s.buddy_pages
@@ -110,11 +110,11 @@ def in_use_flags(s: Snapshot) -> np.uint64:
 def free_folio_pincount_unexpected(s: Snapshot) -> Violations:
     """A compound page without references still counts pins.
 
-    True:  _pincount of a compound page without references is 0.
-    Why:   each pin holds a reference. mm/gup.c, try_grab_folio(); mm/page_alloc.c, free_tail_page_prepare() tests it.
-    Then:  a device may still write to a page that belongs to somebody else.
-    Silent when: the compound page is a slab or another typed page.
-    Look further: folioscope folio PFN
+    Invariant: _pincount of a compound page without references is 0.
+    Why: each pin holds a reference. mm/gup.c, try_grab_folio(); mm/page_alloc.c, free_tail_page_prepare() tests it.
+    Consequence: a device may still write to a page that belongs to somebody else.
+    Exceptions: the compound page is a slab or another typed page.
+    See also: folioscope folio PFN
     """
     folios, pages = s.folios, s.pages
     free = folios.readable & (pages.refcount[folios.row] == 0) & ((pages.type_[folios.row] == 0) | folios.is_hugetlb)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, Mask
+from inspector.columns import I64, Mask, rows_of
 from inspector.rules.entries.entries import anon_pages
 from inspector.rules.needs import FILES, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.rules.rmap.file_rmap import own_file_links
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, PAGE
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.files import FILE, SHMEM
 from inspector.violations import Violations, cannot_check, one, violations
 from inspector.walk.linear import linear_index
@@ -44,13 +43,13 @@ def _missing(s: Snapshot) -> tuple[int, str]:
 def poisoned_page_mapping_unexpected(s: Snapshot) -> Violations:
     """A page that is marked as broken hardware is still mapped.
 
-    True:  a page with PG_hwpoison is in no page table: its entries were replaced by poison entries.
-    Why:   mm/memory-failure.c, memory_failure() and hwpoison_user_mappings() unmap the page.
-    Then:  a process will touch it, and the machine stops with a machine check. Kernels before 6.8 asked for the head's
-           mapcount instead of the page's own and left tails of huge pages mapped.
-    Silent when: the page is locked: memory_failure() is at work. When unmapping fails the kernel kills the processes
-           and leaves the page as it is, so that this is a warning.
-    Look further: folioscope page PFN
+    Invariant: a page with PG_hwpoison is in no page table: its entries were replaced by poison entries.
+    Why: mm/memory-failure.c, memory_failure() and hwpoison_user_mappings() unmap the page.
+    Consequence: a process will touch it, and the machine stops with a machine check. Kernels before 6.8 asked for the
+        head's mapcount instead of the page's own and left tails of huge pages mapped.
+    Exceptions: the page is locked: memory_failure() is at work. When unmapping fails the kernel kills the processes and
+        leaves the page as it is, so that this is a warning.
+    See also: folioscope page PFN
     """
     pages = s.pages
     poisoned = s.layout.flags.test(pages.flags, "hwpoison") & pages.readable
@@ -78,13 +77,13 @@ def poisoned_page_mapping_unexpected(s: Snapshot) -> Violations:
 def anon_page_uptodate_missing(s: Snapshot) -> Violations:
     """A mapped anonymous folio does not hold its data.
 
-    True:  an anonymous folio carries PG_uptodate before its first entry is written.
-    Why:   mm/memory.c, do_anonymous_page() and do_swap_page(), which refuses a folio whose read failed; mm/ksm.c and
-           mm/migrate.c copy the flag.
-    Then:  the process reads what the page held before: another process's data, or garbage from a failed swap read
-           (swapoff of a broken device did that before 5.19).
-    Silent when: the folio is in no LRU list of the kernel's: pages that a driver allocated and mapped.
-    Look further: folioscope folio PFN
+    Invariant: an anonymous folio carries PG_uptodate before its first entry is written.
+    Why: mm/memory.c, do_anonymous_page() and do_swap_page(), which refuses a folio whose read failed; mm/ksm.c and
+        mm/migrate.c copy the flag.
+    Consequence: the process reads what the page held before: another process's data, or garbage from a failed swap read
+        (swapoff of a broken device did that before 5.19).
+    Exceptions: the folio is in no LRU list of the kernel's: pages that a driver allocated and mapped.
+    See also: folioscope folio PFN
     """
     pages = s.pages
     head = np.maximum(pages.head_row, 0)
@@ -113,13 +112,13 @@ def anon_page_uptodate_missing(s: Snapshot) -> Violations:
 def file_index_high(s: Snapshot) -> Violations:
     """A folio of a file is mapped although it lies wholly behind the file's end.
 
-    True:  the first page of a mapped page-cache folio is below i_size, rounded up to whole pages.
-    Why:   mm/filemap.c, filemap_fault() raises SIGBUS there; mm/truncate.c, truncate_pagecache() unmaps what a shorter
-           file leaves behind.
-    Then:  the process writes to data that no file has; a later extension of the file shows it.
-    Silent when: the inode is locked or being freed, or the folio is locked: truncation is at work. Folios of files that
-           are kept otherwise (devices, hugetlb) are not looked at.
-    Look further: folioscope file ADDRESS; folioscope rmap PFN
+    Invariant: the first page of a mapped page-cache folio is below i_size, rounded up to whole pages.
+    Why: mm/filemap.c, filemap_fault() raises SIGBUS there; mm/truncate.c, truncate_pagecache() unmaps what a shorter
+        file leaves behind.
+    Consequence: the process writes to data that no file has; a later extension of the file shows it.
+    Exceptions: the inode is locked or being freed, or the folio is locked: truncation is at work. Folios of files that
+        are kept otherwise (devices, hugetlb) are not looked at.
+    See also: folioscope file ADDRESS; folioscope rmap PFN
     """
     links, spaces = s.links.take(np.flatnonzero(own_file_links(s))), s.files.spaces
     space = rows_of(spaces.addr, links.mapping)
@@ -155,11 +154,11 @@ def file_index_high(s: Snapshot) -> Violations:
 def pincount_high(s: Snapshot) -> Violations:
     """A large folio counts more pins than it has references.
 
-    True:  0 <= _pincount <= _refcount: each pin holds one reference of its own.
-    Why:   mm/gup.c, try_grab_folio() and gup_put_folio() change both.
-    Then:  the folio can be neither migrated nor split for ever, or is freed while a device writes to it.
-    Silent when: the folio has no references (another rule speaks then), or is too small to have a _pincount.
-    Look further: folioscope folio PFN
+    Invariant: 0 <= _pincount <= _refcount: each pin holds one reference of its own.
+    Why: mm/gup.c, try_grab_folio() and gup_put_folio() change both.
+    Consequence: the folio can be neither migrated nor split for ever, or is freed while a device writes to it.
+    Exceptions: the folio has no references (another rule speaks then), or is too small to have a _pincount.
+    See also: folioscope folio PFN
     """
     folios = s.folios
     refs = s.pages.refcount[folios.row]

@@ -55,16 +55,16 @@ def _real_tails(s: Snapshot, *, of_users: bool) -> I64:
 def tail_flags_unexpected(s: Snapshot) -> Violations:
     """A tail page carries a flag that only the head of a folio may have.
 
-    True:  of the flags a tail has but its own PG_anon_exclusive and PG_hwpoison; the first tail has those that it
-           keeps for the folio beside (PG_has_hwpoisoned, PG_large_rmappable, PG_partially_mapped, PG_double_map, and
-           since 6.6 the order).
-    Why:   mm/page_alloc.c, __free_pages_prepare() clears the flags of every page that is freed, so that all are given
-           out with none; include/linux/page-flags.h: nearly all flags are PF_HEAD or PF_NO_TAIL, and of those that any
-           page may carry (PF_ANY) the owners of user memory set no other on a tail.
-    Then:  "Bad page state" when the folio is freed or split; code that tests a page instead of its folio errs.
-    Silent when: the compound page belongs to a driver, which may flag its pages as it likes; it is a vmemmap alias of
-           hugetlb; nobody has a reference to the folio (it is being split or freed).
-    Look further: folioscope page PFN
+    Invariant: of the flags a tail has but its own PG_anon_exclusive and PG_hwpoison; the first tail has those that it
+        keeps for the folio beside (PG_has_hwpoisoned, PG_large_rmappable, PG_partially_mapped, PG_double_map, and since
+        6.6 the order).
+    Why: mm/page_alloc.c, __free_pages_prepare() clears the flags of every page that is freed, so that all are given out
+        with none; include/linux/page-flags.h: nearly all flags are PF_HEAD or PF_NO_TAIL, and of those that any page
+        may carry (PF_ANY) the owners of user memory set no other on a tail.
+    Consequence: "Bad page state" when the folio is freed or split; code that tests a page instead of its folio errs.
+    Exceptions: the compound page belongs to a driver, which may flag its pages as it likes; it is a vmemmap alias of
+        hugetlb; nobody has a reference to the folio (it is being split or freed).
+    See also: folioscope page PFN
     """
     pages, flags = s.pages, s.layout.flags
     tails = _real_tails(s, of_users=True)
@@ -109,12 +109,12 @@ def _names(s: Snapshot, words: U64) -> AnyArray:
 def tail_zone_mismatch(s: Snapshot) -> Violations:
     """A page of a folio says that it lies in another zone or node than the folio's head.
 
-    True:  the node and zone bits of all pages of a compound page are the same.
-    Why:   mm/mm_init.c, set_page_links() writes them once for each page; blocks of the buddy allocator lie in one zone
-           (mm/page_alloc.c, __free_one_page()), and so do gigantic folios (zone_spans_last_pfn()).
-    Then:  the page is freed to another zone's lists and counted there.
-    Silent when: the widths of these bits cannot be told; the struct page is a vmemmap alias of hugetlb.
-    Look further: folioscope page PFN
+    Invariant: the node and zone bits of all pages of a compound page are the same.
+    Why: mm/mm_init.c, set_page_links() writes them once for each page; blocks of the buddy allocator lie in one zone
+        (mm/page_alloc.c, __free_one_page()), and so do gigantic folios (zone_spans_last_pfn()).
+    Consequence: the page is freed to another zone's lists and counted there.
+    Exceptions: the widths of these bits cannot be told; the struct page is a vmemmap alias of hugetlb.
+    See also: folioscope page PFN
     """
     pages, mask = s.pages, s.layout.zone_bits
     tails = _real_tails(s, of_users=False)
@@ -146,12 +146,12 @@ def tail_zone_mismatch(s: Snapshot) -> Violations:
 def refcount_invalid(s: Snapshot) -> Violations:
     """A page has fewer references than none.
 
-    True:  _refcount of every page is 0 or more.
-    Why:   include/linux/page_ref.h: put_page_testzero() has VM_BUG_ON_PAGE(page_ref_count(page) == 0); a reference
-           given back twice goes below it.
-    Then:  the page was freed once too often: it may be in use by two owners, or is never freed again.
-    Silent when: never.
-    Look further: folioscope explain PFN
+    Invariant: _refcount of every page is 0 or more.
+    Why: include/linux/page_ref.h: put_page_testzero() has VM_BUG_ON_PAGE(page_ref_count(page) == 0); a reference given
+        back twice goes below it.
+    Consequence: the page was freed once too often: it may be in use by two owners, or is never freed again.
+    Exceptions: never.
+    See also: folioscope explain PFN
     """
     pages = s.pages
     rows: I64 = np.flatnonzero(pages.readable & (pages.refcount < 0))
@@ -176,11 +176,12 @@ def refcount_invalid(s: Snapshot) -> Violations:
 def page_type_invalid(s: Snapshot) -> Violations:
     """A page has a type that this kernel does not have.
 
-    True:  the word shared by _mapcount and the page type is a count, -1, or one of the kernel's types.
-    Why:   include/linux/page-flags.h, enum pagetype and PAGE_TYPE_OPS().
-    Then:  the word was overwritten: the page counts neither as mapped nor as free, and dump_page() shows nonsense.
-    Silent when: the struct page was never initialised (all ones: no section of memory uses it).
-    Look further: folioscope page PFN
+    Invariant: the word shared by _mapcount and the page type is a count, -1, or one of the kernel's types.
+    Why: include/linux/page-flags.h, enum pagetype and PAGE_TYPE_OPS().
+    Consequence: the word was overwritten: the page counts neither as mapped nor as free, and dump_page() shows
+        nonsense.
+    Exceptions: the struct page was never initialised (all ones: no section of memory uses it).
+    See also: folioscope page PFN
     """
     pages = s.pages
     typed: Mask = s.layout.types.is_typed(pages.mapcount_raw.view(np.uint32))
@@ -210,14 +211,15 @@ def page_type_invalid(s: Snapshot) -> Violations:
 def has_hwpoisoned_missing(s: Snapshot) -> Violations:
     """A large folio has a page of broken memory but does not say so.
 
-    True:  a large folio of user memory, hugetlb aside, one of whose pages has PG_hwpoison carries PG_has_hwpoisoned.
-    Why:   mm/memory-failure.c, memory_failure() sets both before it splits the folio; a folio that could not be split
-           keeps them.
-    Then:  mm/memory.c, do_set_pmd() maps the whole folio with one entry, the broken page too; since 6.12 the readers of
-           tmpfs (mm/shmem.c) copy across it.
-    Silent when: the folio is locked, or nobody has a reference to it: a split is at work. memory_failure() marks the
-           page first, and gives up before it marks the folio when it cannot get hold of the page: a warning only.
-    Look further: folioscope folio PFN
+    Invariant: a large folio of user memory, hugetlb aside, one of whose pages has PG_hwpoison carries
+        PG_has_hwpoisoned.
+    Why: mm/memory-failure.c, memory_failure() sets both before it splits the folio; a folio that could not be split
+        keeps them.
+    Consequence: mm/memory.c, do_set_pmd() maps the whole folio with one entry, the broken page too; since 6.12 the
+        readers of tmpfs (mm/shmem.c) copy across it.
+    Exceptions: the folio is locked, or nobody has a reference to it: a split is at work. memory_failure() marks the
+        page first, and gives up before it marks the folio when it cannot get hold of the page: a warning only.
+    See also: folioscope folio PFN
     """
     flags, folios, pages = s.layout.flags, s.folios, s.pages
     if not flags.mask("hwpoison") or not flags.mask("has_hwpoisoned"):

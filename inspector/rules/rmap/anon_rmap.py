@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, expand_runs
+from inspector.columns import I32, I64, U64, Mask, expand_runs, rows_of
 from inspector.rules.diagnosis import lost_rmap
 from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.rules.rmap.file_rmap import own_file_links
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE, VMA
-from inspector.tables.anon_vmas import rows_of
 from inspector.violations import Relation, Violations, holds, one, several, violations
 from inspector.walk.linear import ANON, HUGETLB, Links, linear_index
 from inspector.windows.window import Effect
@@ -49,6 +48,12 @@ def page_rows(links: Links) -> I64:
     VMA,
     "anon-rmap",
     Phase.STRUCTURES,
+    after=(
+        "anon-vma-tree-loop-unexpected",
+        "i-mmap-tree-loop-unexpected",
+        "vma-attached-mark-missing",
+        "vma-range-mismatch",
+    ),
     effect=Effect.ANON_RMAP,
     needs=VMAS | PAGES | ANON_VMAS,
     decides="I6 43 56 80",
@@ -58,15 +63,15 @@ def page_rows(links: Links) -> I64:
 def vma_pgoff_mismatch(s: Snapshot) -> Violations:
     """All folios that a VMA maps have an index that is off by the same distance.
 
-    True:  a folio's index is the page offset of the address it is mapped at: vm_pgoff plus the distance from vm_start,
-           or, for anonymous folios from 7.3 on, the VMA's own anonymous offset plus that distance.
-    Why:   include/linux/pagemap.h, linear_page_index(); mm/rmap.c, __folio_set_anon(). When every folio of a VMA is
-           off by one distance it is the VMA's offset that is wrong (mm/vma.c, a merge or a move).
-    Then:  no rmap walk finds these mappings: they can be neither swapped out nor migrated; a file is seen at the wrong
-           offset. The trees ordered by these offsets are damaged as well.
-    Silent when: a VMA maps fewer than two such folios (see anon-index-mismatch, file-index-mismatch), or its mm is
-           being changed.
-    Look further: folioscope vmas PID
+    Invariant: a folio's index is the page offset of the address it is mapped at: vm_pgoff plus the distance from
+        vm_start, or, for anonymous folios from 7.3 on, the VMA's own anonymous offset plus that distance.
+    Why: include/linux/pagemap.h, linear_page_index(); mm/rmap.c, __folio_set_anon(). When every folio of a VMA is off
+        by one distance it is the VMA's offset that is wrong (mm/vma.c, a merge or a move).
+    Consequence: no rmap walk finds these mappings: they can be neither swapped out nor migrated; a file is seen at the
+        wrong offset. The trees ordered by these offsets are damaged as well.
+    Exceptions: a VMA maps fewer than two such folios (see anon-index-mismatch, file-index-mismatch), or its mm is being
+        changed.
+    See also: folioscope vmas PID
     """
     found = [
         _shifted(s, s.links.is_anon, s.vmas.anon_pgoff),
@@ -142,11 +147,11 @@ def chained(s: Snapshot, vma_rows: I64, kind: str) -> Relation:
 def anon_index_mismatch(s: Snapshot) -> Violations:
     """An anonymous folio's index is not the page offset that it is mapped at.
 
-    True:  folio->index plus the page's place in the folio is the linear index of the address in the VMA.
-    Why:   mm/rmap.c, __page_check_anon_rmap() asserts it; every walk computes the address from the index.
-    Then:  rmap walks miss this mapping: the folio can be neither swapped out nor migrated.
-    Silent when: the folio is a KSM page, whose index means nothing; the VMA as a whole is off (vma-pgoff-mismatch).
-    Look further: folioscope rmap PFN
+    Invariant: folio->index plus the page's place in the folio is the linear index of the address in the VMA.
+    Why: mm/rmap.c, __page_check_anon_rmap() asserts it; every walk computes the address from the index.
+    Consequence: rmap walks miss this mapping: the folio can be neither swapped out nor migrated.
+    Exceptions: the folio is a KSM page, whose index means nothing; the VMA as a whole is off (vma-pgoff-mismatch).
+    See also: folioscope rmap PFN
     """
     links = s.links
     anon = links.is_anon
@@ -174,6 +179,7 @@ def index_violations(s: Snapshot, found: Links, checked: int) -> Violations:
     PAGE,
     "anon-rmap",
     Phase.LINKS,
+    after=("shared-vma-anon-page-unexpected",),
     effect=Effect.ANON_RMAP,
     needs=VMAS | PAGES | ANON_VMAS,
     decides="I4 44 54 66 148",
@@ -182,11 +188,12 @@ def index_violations(s: Snapshot, found: Links, checked: int) -> Violations:
 def anon_vma_unreachable(s: Snapshot) -> Violations:
     """An anonymous folio's anon_vma does not lead to a VMA that maps the folio.
 
-    True:  the interval tree of the anon_vma that folio->mapping names holds a chain to every VMA that maps the folio.
-    Why:   mm/rmap.c, rmap_walk_anon() finds mappings in no other way; anon_vma_fork() and anon_vma_clone() link them.
-    Then:  the mapping is invisible to reclaim, migration and memory failure; the anon_vma is freed while in use.
-    Silent when: the mm is being built or torn down: chains go before page tables.
-    Look further: folioscope rmap PFN; folioscope anon-vma ADDRESS
+    Invariant: the interval tree of the anon_vma that folio->mapping names holds a chain to every VMA that maps the
+        folio.
+    Why: mm/rmap.c, rmap_walk_anon() finds mappings in no other way; anon_vma_fork() and anon_vma_clone() link them.
+    Consequence: the mapping is invisible to reclaim, migration and memory failure; the anon_vma is freed while in use.
+    Exceptions: the mm is being built or torn down: chains go before page tables.
+    See also: folioscope rmap PFN; folioscope anon-vma ADDRESS
     """
     pointer, vma = _pairs(s)
     anon_idx = rows_of(s.anon_rmap.anon_vmas.addr, pointer).astype(np.int64)
@@ -223,11 +230,11 @@ def anon_vma_unreachable(s: Snapshot) -> Violations:
 def anon_root_mismatch(s: Snapshot) -> Violations:
     """A folio and the VMA that maps it belong to different families of anon_vmas.
 
-    True:  folio->mapping's anon_vma and vma->anon_vma have the same root: one lock guards both.
-    Why:   mm/rmap.c, __page_check_anon_rmap().
-    Then:  rmap walks run under the wrong lock.
-    Silent when: the VMA has no anon_vma (vma-anon-vma-missing).
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: folio->mapping's anon_vma and vma->anon_vma have the same root: one lock guards both.
+    Why: mm/rmap.c, __page_check_anon_rmap().
+    Consequence: rmap walks run under the wrong lock.
+    Exceptions: the VMA has no anon_vma (vma-anon-vma-missing).
+    See also: folioscope anon-vma ADDRESS
     """
     pointer, vma = _pairs(s)
     table = s.anon_rmap.anon_vmas
@@ -264,11 +271,11 @@ def anon_root_mismatch(s: Snapshot) -> Violations:
 def vma_anon_vma_missing(s: Snapshot) -> Violations:
     """A VMA maps anonymous folios but has no anon_vma.
 
-    True:  a VMA gets its anon_vma before its first anonymous folio.
-    Why:   mm/memory.c, vmf_anon_prepare(); mm/mremap.c and mm/vma.c carry it along when VMAs move or merge.
-    Then:  forked children share the folios without any link to them: use after free of the anon_vma.
-    Silent when: the only such folios are KSM pages.
-    Look further: folioscope vmas PID
+    Invariant: a VMA gets its anon_vma before its first anonymous folio.
+    Why: mm/memory.c, vmf_anon_prepare(); mm/mremap.c and mm/vma.c carry it along when VMAs move or merge.
+    Consequence: forked children share the folios without any link to them: use after free of the anon_vma.
+    Exceptions: the only such folios are KSM pages.
+    See also: folioscope vmas PID
     """
     nr = np.bincount(s.links.vma_idx[s.links.is_anon], minlength=len(s.vmas))
     rows = np.flatnonzero((nr > 0) & (s.vmas.anon_vma == 0))

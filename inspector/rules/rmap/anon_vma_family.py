@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, Mask
+from inspector.columns import I64, Mask, rows_of
 from inspector.rules.diagnosis import lost_rmap
 from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
@@ -12,7 +12,6 @@ from inspector.rules.rmap.anon_rmap import chained
 from inspector.rules.vmas.lost_vmas import lost_in_motion, lost_mm, lost_rows
 from inspector.snapshot import Snapshot
 from inspector.subjects import ANON_VMA, AVC, VMA
-from inspector.tables.anon_vmas import rows_of
 from inspector.violations import Violations, holds, one, violations
 from inspector.windows.window import Effect
 
@@ -22,6 +21,10 @@ from inspector.windows.window import Effect
     VMA,
     "anon-rmap",
     Phase.STRUCTURES,
+    after=(
+        "anon-vma-root-mismatch",
+        "vma-pgoff-mismatch",
+    ),
     effect=Effect.ANON_RMAP,
     needs=VMAS | PAGES | ANON_VMAS,
     decides="I17 47 48",
@@ -31,12 +34,12 @@ from inspector.windows.window import Effect
 def anon_vma_chain_damaged(s: Snapshot) -> Violations:
     """A VMA and its anon_vma disagree about the chains between them.
 
-    True:  a VMA has an anon_vma exactly when its list of chains is not empty, one of them leads to that anon_vma,
-           and the list's links agree with each other.
-    Why:   mm/rmap.c, __anon_vma_prepare() and unlink_anon_vmas().
-    Then:  rmap misses the VMA, or follows a chain to a freed one.
-    Silent when: the mm is being built or torn down.
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: a VMA has an anon_vma exactly when its list of chains is not empty, one of them leads to that anon_vma,
+        and the list's links agree with each other.
+    Why: mm/rmap.c, __anon_vma_prepare() and unlink_anon_vmas().
+    Consequence: rmap misses the VMA, or follows a chain to a freed one.
+    Exceptions: the mm is being built or torn down.
+    See also: folioscope anon-vma ADDRESS
     """
     rmap, vmas = s.anon_rmap, s.vmas
     listed = rmap.avcs.list_vma_idx >= 0
@@ -62,7 +65,10 @@ def anon_vma_chain_damaged(s: Snapshot) -> Violations:
     AVC,
     "anon-rmap",
     Phase.STRUCTURES,
-    after=("anon-vma-chain-damaged",),
+    after=(
+        "i-mmap-vma-unexpected",
+        "vma-anon-vma-missing",
+    ),
     effect=Effect.ANON_RMAP,
     needs=VMAS | PAGES | ANON_VMAS,
     decides="I17 48",
@@ -72,12 +78,12 @@ def anon_vma_chain_damaged(s: Snapshot) -> Violations:
 def avc_link_missing(s: Snapshot) -> Violations:
     """A chain is on its VMA's list or in its anon_vma's tree, but not in both, or names another than it hangs on.
 
-    True:  each anon_vma_chain is on the list of the VMA it names and in the interval tree of the anon_vma it names.
-    Why:   mm/rmap.c, anon_vma_chain_link() does both under the root's lock.
-    Then:  missing in the tree: rmap cannot find the VMA's pages. Missing on the list: the tree keeps a freed VMA.
-    Silent when: the mm is being built, changed or torn down (VMAs get chains before they enter the tree and keep them
-           after they left), or the root's lock is held.
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: each anon_vma_chain is on the list of the VMA it names and in the interval tree of the anon_vma it names.
+    Why: mm/rmap.c, anon_vma_chain_link() does both under the root's lock.
+    Consequence: missing in the tree: rmap cannot find the VMA's pages. Missing on the list: the tree keeps a freed VMA.
+    Exceptions: the mm is being built, changed or torn down (VMAs get chains before they enter the tree and keep them
+        after they left), or the root's lock is held.
+    See also: folioscope anon-vma ADDRESS
     """
     avcs, vmas = s.anon_rmap.avcs, s.vmas
     endless = np.isin(avcs.list_vma_idx, s.anon_rmap.broken_lists)
@@ -113,10 +119,7 @@ def _held(s: Snapshot) -> Mask:
     AVC,
     "anon-rmap",
     Phase.STRUCTURES,
-    after=(
-        "vma-pgoff-mismatch",
-        "vma-range-mismatch",
-    ),
+    after=("i-mmap-vma-missing",),
     effect=Effect.ANON_RMAP,
     needs=VMAS | PAGES | ANON_VMAS,
     decides="I17 49",
@@ -124,12 +127,12 @@ def _held(s: Snapshot) -> Mask:
 def avc_tree_damaged(s: Snapshot) -> Violations:
     """An interval tree of an anon_vma is out of order or its cached bounds are wrong.
 
-    True:  chains are ordered by the first page offset of their VMAs, each keeps the greatest last offset below it
-           (rb_subtree_last), no red node has a red parent, and the anon_vma caches the first chain.
-    Why:   mm/interval_tree.c, anon_vma_interval_tree_insert(); lib/rbtree.c.
-    Then:  rmap walks pass by mappings that lie in the part of the tree they skip.
-    Silent when: the root's lock is held for writing, or the mm is being built or torn down.
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: chains are ordered by the first page offset of their VMAs, each keeps the greatest last offset below it
+        (rb_subtree_last), no red node has a red parent, and the anon_vma caches the first chain.
+    Why: mm/interval_tree.c, anon_vma_interval_tree_insert(); lib/rbtree.c.
+    Consequence: rmap walks pass by mappings that lie in the part of the tree they skip.
+    Exceptions: the root's lock is held for writing, or the mm is being built or torn down.
+    See also: folioscope anon-vma ADDRESS
     """
     rmap, avcs = s.anon_rmap, s.anon_rmap.avcs
     inside = (avcs.tree_idx >= 0) & (avcs.vma_idx >= 0)
@@ -166,6 +169,7 @@ def _deepest(s: Snapshot, rows: I64) -> I64:
     ANON_VMA,
     "anon-rmap",
     Phase.STRUCTURES,
+    after=("anon-vma-tree-loop-unexpected",),
     effect=Effect.ANON_RMAP,
     needs=VMAS | PAGES | ANON_VMAS,
     decides="I17 53",
@@ -174,11 +178,11 @@ def _deepest(s: Snapshot, rows: I64) -> I64:
 def anon_vma_root_mismatch(s: Snapshot) -> Violations:
     """An anon_vma names a root that is none, or another root than its parent or its VMAs' chains do.
 
-    True:  root->root is root itself; a parent has the same root; all chains of one VMA lead to one root.
-    Why:   mm/rmap.c, anon_vma_fork() and anon_vma_clone(): the root's lock guards the whole family.
-    Then:  operations on the family take different locks: its trees are changed under each other.
-    Silent when: the anon_vma's tree is empty: its parent may be gone already.
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: root->root is root itself; a parent has the same root; all chains of one VMA lead to one root.
+    Why: mm/rmap.c, anon_vma_fork() and anon_vma_clone(): the root's lock guards the whole family.
+    Consequence: operations on the family take different locks: its trees are changed under each other.
+    Exceptions: the anon_vma's tree is empty: its parent may be gone already.
+    See also: folioscope anon-vma ADDRESS
     """
     table, avcs = s.anon_rmap.anon_vmas, s.anon_rmap.avcs
     if not len(table):
@@ -229,13 +233,13 @@ def _outvoted(s: Snapshot) -> Mask:
 def anon_vma_counters_mismatch(s: Snapshot) -> Violations:
     """An anon_vma's counters are not what its family shows.
 
-    True:  num_active_vmas is the number of VMAs whose anon_vma it is; num_children the number of anon_vmas whose parent
-           it is, a root counting itself; refcount is at least 1 for a tree that is not empty plus, for a root, 1 for
-           each other member of its family. More references are legal (KSM, migration).
-    Why:   mm/rmap.c, anon_vma_clone() decides by them whether an anon_vma may be reused.
-    Then:  an anon_vma is reused that is not free, or freed while in use.
-    Silent when: some of the family cannot be read; an mm of the family is being built or torn down.
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: num_active_vmas is the number of VMAs whose anon_vma it is; num_children the number of anon_vmas whose
+        parent it is, a root counting itself; refcount is at least 1 for a tree that is not empty plus, for a root, 1
+        for each other member of its family. More references are legal (KSM, migration).
+    Why: mm/rmap.c, anon_vma_clone() decides by them whether an anon_vma may be reused.
+    Consequence: an anon_vma is reused that is not free, or freed while in use.
+    Exceptions: some of the family cannot be read; an mm of the family is being built or torn down.
+    See also: folioscope anon-vma ADDRESS
     """
     table, vmas = s.anon_rmap.anon_vmas, s.vmas
     n = len(table)

@@ -44,15 +44,15 @@ def space_key(word: U64) -> I64:
 def anon_folio_mapping_invalid(s: Snapshot) -> Violations:
     """An anonymous VMA maps a folio that is not anonymous: its mapping word is empty or names a file.
 
-    True:  what a VMA without file and without operations maps is anonymous: folio->mapping names an anon_vma, tagged
-           with PAGE_MAPPING_ANON.
-    Why:   mm/memory.c, do_anonymous_page() and wp_page_copy() call folio_add_new_anon_rmap(), which sets the word
-           before the entry is written; mm/rmap.c keeps it until the page is freed.
-    Then:  rmap does not find this mapping: reclaim, migration and the end of the process take the folio for one of
-           another kind, and uncount it where it was never counted.
-    Silent when: the VMA is VM_PFNMAP, VM_MIXEDMAP or VM_IO, or has operations (drivers, vDSO); the entry is special or
-           of the zero page. Graded transient while the folio is locked and nothing but the word is missing.
-    Look further: folioscope explain PFN; folioscope va PID ADDRESS
+    Invariant: what a VMA without file and without operations maps is anonymous: folio->mapping names an anon_vma,
+        tagged with PAGE_MAPPING_ANON.
+    Why: mm/memory.c, do_anonymous_page() and wp_page_copy() call folio_add_new_anon_rmap(), which sets the word before
+        the entry is written; mm/rmap.c keeps it until the page is freed.
+    Consequence: rmap does not find this mapping: reclaim, migration and the end of the process take the folio for one
+        of another kind, and uncount it where it was never counted.
+    Exceptions: the VMA is VM_PFNMAP, VM_MIXEDMAP or VM_IO, or has operations (drivers, vDSO); the entry is special or
+        of the zero page. Graded transient while the folio is locked and nothing but the word is missing.
+    See also: folioscope explain PFN; folioscope va PID ADDRESS
     """
     m, pages = s.mappings, s.pages
     able = np.flatnonzero(in_anonymous_vma(s) & (s.counts.entry_class == EntryClass.NORMAL))

@@ -49,6 +49,7 @@ def own_file_links(s: Snapshot) -> Mask:
     PAGE,
     "file-rmap",
     Phase.LINKS,
+    after=("shared-vma-anon-page-unexpected",),
     effect=Effect.FILE_RMAP,
     needs=VMAS | PAGES | FILES,
     decides="I6 55 148",
@@ -57,13 +58,13 @@ def own_file_links(s: Snapshot) -> Mask:
 def file_mapping_mismatch(s: Snapshot) -> Violations:
     """A file's VMA maps a folio that belongs to another file, or to none.
 
-    True:  folio->mapping is the address_space of the VMA's file.
-    Why:   mm/memory.c, finish_fault() installs what the file's fault handler found; mm/rmap.c, rmap_walk_file().
-    Then:  truncation and reclaim of the folio's own file never find this mapping.
-    Silent when: the folio has no mapping and the VMA is VM_MIXEDMAP, VM_PFNMAP, has no file, or its file is a device, a
-           socket or an anonymous file: pages of drivers, of BPF, io_uring and packet rings, and of the vDSO. A folio
-           that is locked may be under truncation.
-    Look further: folioscope rmap PFN; folioscope file ADDRESS
+    Invariant: folio->mapping is the address_space of the VMA's file.
+    Why: mm/memory.c, finish_fault() installs what the file's fault handler found; mm/rmap.c, rmap_walk_file().
+    Consequence: truncation and reclaim of the folio's own file never find this mapping.
+    Exceptions: the folio has no mapping and the VMA is VM_MIXEDMAP, VM_PFNMAP, has no file, or its file is a device, a
+        socket or an anonymous file: pages of drivers, of BPF, io_uring and packet rings, and of the vDSO. A folio that
+        is locked may be under truncation.
+    See also: folioscope rmap PFN; folioscope file ADDRESS
     """
     links = s.links.take(np.flatnonzero(s.links.is_file))
     space = _space_of_vma(s)[links.vma_idx]
@@ -90,6 +91,7 @@ def file_mapping_mismatch(s: Snapshot) -> Violations:
     PAGE,
     "file-rmap",
     Phase.LINKS,
+    after=("shared-vma-anon-page-unexpected",),
     effect=Effect.FILE_RMAP,
     needs=VMAS | PAGES | FILES,
     decides="I6 56 148",
@@ -98,11 +100,11 @@ def file_mapping_mismatch(s: Snapshot) -> Violations:
 def file_index_mismatch(s: Snapshot) -> Violations:
     """A folio of a file is mapped at another offset of the file than its index says.
 
-    True:  folio->index plus the page's place in the folio is vm_pgoff plus the distance from vm_start.
-    Why:   include/linux/pagemap.h, linear_page_index(); mm/rmap.c, rmap_walk_file() looks nowhere else.
-    Then:  the process sees another part of the file; truncation leaves the mapping behind.
-    Silent when: the folio belongs to no file (pages of drivers); the VMA's mm is being changed.
-    Look further: folioscope rmap PFN
+    Invariant: folio->index plus the page's place in the folio is vm_pgoff plus the distance from vm_start.
+    Why: include/linux/pagemap.h, linear_page_index(); mm/rmap.c, rmap_walk_file() looks nowhere else.
+    Consequence: the process sees another part of the file; truncation leaves the mapping behind.
+    Exceptions: the folio belongs to no file (pages of drivers); the VMA's mm is being changed.
+    See also: folioscope rmap PFN
     """
     own = own_file_links(s)
     found = s.links.take(np.flatnonzero(own & (s.links.delta != 0)))
@@ -123,7 +125,7 @@ def file_index_mismatch(s: Snapshot) -> Violations:
     VMA,
     "file-rmap",
     Phase.STRUCTURES,
-    after=("anon-vma-chain-damaged",),
+    after=("avc-link-missing",),
     effect=Effect.FILE_RMAP,
     needs=VMAS | PAGES | FILES,
     decides="I4 57 148",
@@ -133,11 +135,11 @@ def file_index_mismatch(s: Snapshot) -> Violations:
 def i_mmap_vma_missing(s: Snapshot) -> Violations:
     """A VMA that maps a file is missing from the file's tree of VMAs.
 
-    True:  every VMA with a file is in the i_mmap tree of the file's address_space.
-    Why:   mm/vma.c, vma_link_file(); rmap_walk_file() and unmap_mapping_range() find VMAs only there.
-    Then:  truncation leaves its mappings behind: they keep pages of a shorter or deleted file.
-    Silent when: the mm is being built, changed or torn down: VMAs leave the tree before their page tables go.
-    Look further: folioscope file ADDRESS
+    Invariant: every VMA with a file is in the i_mmap tree of the file's address_space.
+    Why: mm/vma.c, vma_link_file(); rmap_walk_file() and unmap_mapping_range() find VMAs only there.
+    Consequence: truncation leaves its mappings behind: they keep pages of a shorter or deleted file.
+    Exceptions: the mm is being built, changed or torn down: VMAs leave the tree before their page tables go.
+    See also: folioscope file ADDRESS
     """
     rmap, vmas = s.file_rmap, s.vmas
     has = rmap.space_of_vma >= 0
@@ -161,7 +163,7 @@ def i_mmap_vma_missing(s: Snapshot) -> Violations:
     Phase.STRUCTURES,
     after=(
         "anon-folio-mapping-invalid",
-        "vma-pgoff-mismatch",
+        "i-mmap-vma-missing",
     ),
     effect=Effect.FILE_RMAP,
     needs=VMAS | PAGES | FILES,
@@ -170,12 +172,12 @@ def i_mmap_vma_missing(s: Snapshot) -> Violations:
 def i_mmap_tree_damaged(s: Snapshot) -> Violations:
     """A file's interval tree of VMAs is out of order, its cached bounds are wrong, or it holds a VMA that is gone.
 
-    True:  VMAs are ordered by vm_pgoff, each keeps the greatest last offset below it (rb_subtree_last), the first is
-           cached, and each is in its mm's tree of VMAs.
-    Why:   mm/interval_tree.c, vma_interval_tree_insert(); mm/vma.c, unlink_file_vma().
-    Then:  truncation and reclaim pass by mappings, or follow a freed VMA.
-    Silent when: the VMA's mm is being built, changed or torn down.
-    Look further: folioscope file ADDRESS
+    Invariant: VMAs are ordered by vm_pgoff, each keeps the greatest last offset below it (rb_subtree_last), the first
+        is cached, and each is in its mm's tree of VMAs.
+    Why: mm/interval_tree.c, vma_interval_tree_insert(); mm/vma.c, unlink_file_vma().
+    Consequence: truncation and reclaim pass by mappings, or follow a freed VMA.
+    Exceptions: the VMA's mm is being built, changed or torn down.
+    See also: folioscope file ADDRESS
     """
     rmap, nodes = s.file_rmap, s.file_rmap.nodes
     rb = np.uint64(s.layout.struct("struct vm_area_struct").field("shared.rb").offset)
@@ -210,6 +212,7 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
     VMA,
     "file-rmap",
     Phase.STRUCTURES,
+    after=("anon-vma-chain-damaged",),
     effect=Effect.FILE_RMAP,
     needs=VMAS | PAGES | FILES,
     decides="I17 58",
@@ -218,12 +221,12 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
 def i_mmap_vma_unexpected(s: Snapshot) -> Violations:
     """A VMA stands in a file's tree of VMAs but maps another file, or none.
 
-    True:  each VMA in an i_mmap tree has a vm_file whose f_mapping is the tree's address_space.
-    Why:   mm/vma.c, vma_link_file() and unlink_file_vma() take the tree from vm_file.
-    Then:  the VMA is never taken out of that tree: truncation walks a freed VMA. Drivers whose mmap failed
-           half-way left such VMAs behind before 6.12.
-    Silent when: the mm is being built, changed or torn down.
-    Look further: folioscope file ADDRESS; folioscope vmas PID
+    Invariant: each VMA in an i_mmap tree has a vm_file whose f_mapping is the tree's address_space.
+    Why: mm/vma.c, vma_link_file() and unlink_file_vma() take the tree from vm_file.
+    Consequence: the VMA is never taken out of that tree: truncation walks a freed VMA. Drivers whose mmap failed
+        half-way left such VMAs behind before 6.12.
+    Exceptions: the mm is being built, changed or torn down.
+    See also: folioscope file ADDRESS; folioscope vmas PID
     """
     rmap, nodes = s.file_rmap, s.file_rmap.nodes
     known = np.flatnonzero(nodes.vma_idx >= 0)
@@ -254,12 +257,12 @@ def i_mmap_vma_unexpected(s: Snapshot) -> Violations:
 def i_mmap_writable_low(s: Snapshot) -> Violations:
     """A file counts fewer writable shared mappings than it has.
 
-    True:  i_mmap_writable is at least the number of VMAs with VM_SHARED and VM_MAYWRITE that map the file; a negative
-           value denies such mappings, so that there must be none.
-    Why:   include/linux/fs.h, mapping_map_writable() and mapping_deny_writable().
-    Then:  a memfd can be sealed against writing while somebody still writes to it.
-    Silent when: an mm that maps the file is being built, changed or torn down.
-    Look further: folioscope file ADDRESS
+    Invariant: i_mmap_writable is at least the number of VMAs with VM_SHARED and VM_MAYWRITE that map the file; a
+        negative value denies such mappings, so that there must be none.
+    Why: include/linux/fs.h, mapping_map_writable() and mapping_deny_writable().
+    Consequence: a memfd can be sealed against writing while somebody still writes to it.
+    Exceptions: an mm that maps the file is being built, changed or torn down.
+    See also: folioscope file ADDRESS
     """
     rmap, vmas = s.file_rmap, s.vmas
     wanted = writable_shares(vmas, rmap, VM_SHARED | VM_MAYWRITE)

@@ -17,6 +17,7 @@ from inspector.windows.window import Effect
     MM,
     "vma",
     Phase.WORDS,
+    after=("user-page-table-mismatch",),
     effect=Effect.VMAS,
     decides="73",
     was="vma-tree-broken",
@@ -24,11 +25,11 @@ from inspector.windows.window import Effect
 def vma_tree_damaged(s: Snapshot) -> Violations:
     """An mm's tree of VMAs holds nodes that cannot be: of no known type, too deep, or met twice.
 
-    True:  a maple tree's nodes have one of four types, lie deeper by one at each step, and hang in one place.
-    Why:   lib/maple_tree.c, mas_start() and mt_validate().
-    Then:  page faults and munmap run in a circle or into foreign memory; what lies behind the bad node is lost.
-    Silent when: the mm is being built, changed or torn down.
-    Look further: folioscope vmas PID
+    Invariant: a maple tree's nodes have one of four types, lie deeper by one at each step, and hang in one place.
+    Why: lib/maple_tree.c, mas_start() and mt_validate().
+    Consequence: page faults and munmap run in a circle or into foreign memory; what lies behind the bad node is lost.
+    Exceptions: the mm is being built, changed or torn down.
+    See also: folioscope vmas PID
     """
     rows = np.unique(s.vma_trees.broken).astype(np.int64)
     nodes = np.bincount(s.vma_trees.broken, minlength=len(s.mms))[rows] if len(rows) else rows
@@ -55,11 +56,11 @@ def vma_tree_damaged(s: Snapshot) -> Violations:
 def anon_vma_tree_loop_unexpected(s: Snapshot) -> Violations:
     """The interval tree of an anon_vma leads back to one of its own nodes.
 
-    True:  every node of a tree is reached once.
-    Why:   lib/rbtree.c; mm/interval_tree.c, anon_vma_interval_tree_iter_first() descends without looking back.
-    Then:  the next rmap walk over one of its pages never ends: soft lockup with the page locked.
-    Silent when: the root's lock is held for writing.
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: every node of a tree is reached once.
+    Why: lib/rbtree.c; mm/interval_tree.c, anon_vma_interval_tree_iter_first() descends without looking back.
+    Consequence: the next rmap walk over one of its pages never ends: soft lockup with the page locked.
+    Exceptions: the root's lock is held for writing.
+    See also: folioscope anon-vma ADDRESS
     """
     rmap = s.anon_rmap
     rows = rmap.cyclic_trees.astype(np.int64)
@@ -86,11 +87,11 @@ def anon_vma_tree_loop_unexpected(s: Snapshot) -> Violations:
 def i_mmap_tree_loop_unexpected(s: Snapshot) -> Violations:
     """A file's interval tree of VMAs leads back to one of its own nodes.
 
-    True:  every node of a tree is reached once.
-    Why:   lib/rbtree.c; mm/interval_tree.c, vma_interval_tree_iter_first() descends without looking back.
-    Then:  the next truncation or reclaim of the file never ends.
-    Silent when: never: the tree changes only under i_mmap_rwsem, and each step of a change leaves a tree.
-    Look further: folioscope file ADDRESS
+    Invariant: every node of a tree is reached once.
+    Why: lib/rbtree.c; mm/interval_tree.c, vma_interval_tree_iter_first() descends without looking back.
+    Consequence: the next truncation or reclaim of the file never ends.
+    Exceptions: never: the tree changes only under i_mmap_rwsem, and each step of a change leaves a tree.
+    See also: folioscope file ADDRESS
     """
     rmap = s.file_rmap
     rows = rmap.cyclic_trees.astype(np.int64)

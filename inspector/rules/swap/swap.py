@@ -54,11 +54,11 @@ def counted_slots(s: Snapshot) -> Mask:
 def swap_entry_slot_invalid(s: Snapshot) -> Violations:
     """A swap entry points to no slot: no such device, beyond its end, or a bad slot.
 
-    True:  every swap entry names a device in use and one of its slots, not the header or a bad one.
-    Why:   mm/swapfile.c, _swap_info_get() prints "Bad swap file entry" and "Bad swap offset entry".
-    Then:  the page is lost: the process gets SIGBUS where it reads it; the entry's bits were overwritten.
-    Silent when: never; a device leaves only after every entry to it was read back.
-    Look further: folioscope va PID ADDRESS; folioscope swap
+    Invariant: every swap entry names a device in use and one of its slots, not the header or a bad one.
+    Why: mm/swapfile.c, _swap_info_get() prints "Bad swap file entry" and "Bad swap offset entry".
+    Consequence: the page is lost: the process gets SIGBUS where it reads it; the entry's bits were overwritten.
+    Exceptions: never; a device leaves only after every entry to it was read back.
+    See also: folioscope va PID ADDRESS; folioscope swap
     """
     users, slots, n = s.swap_refs.users, s.swap.slots, s.nonpresent
     mine = np.flatnonzero(users.nonpresent_row >= 0)
@@ -84,7 +84,7 @@ def swap_entry_slot_invalid(s: Snapshot) -> Violations:
     NONPRESENT,
     "swap",
     Phase.FOLIO_COUNTS,
-    after=("swap-count-low",),
+    after=("swap-count-high",),
     effect=Effect.SWAP,
     needs=EVERYTHING,
     decides="124",
@@ -96,13 +96,13 @@ def swap_entry_slot_invalid(s: Snapshot) -> Violations:
 def exclusive_swap_entry_sharing_unexpected(s: Snapshot) -> Violations:
     """A swap entry is marked exclusive although others refer to its slot too.
 
-    True:  the exclusive bit of a swap entry says that the page belonged to one process alone: nothing else refers to
-           the slot.
-    Why:   mm/rmap.c, try_to_unmap_one() sets it from PG_anon_exclusive; mm/memory.c, copy_nonpresent_pte() clears it
-           at fork before the slot gets its second user.
-    Then:  the page is mapped writable when it is read back, although another process reads the same slot.
-    Silent when: never.
-    Look further: folioscope va PID ADDRESS; folioscope swap ENTRY
+    Invariant: the exclusive bit of a swap entry says that the page belonged to one process alone: nothing else refers
+        to the slot.
+    Why: mm/rmap.c, try_to_unmap_one() sets it from PG_anon_exclusive; mm/memory.c, copy_nonpresent_pte() clears it at
+        fork before the slot gets its second user.
+    Consequence: the page is mapped writable when it is read back, although another process reads the same slot.
+    Exceptions: never.
+    See also: folioscope va PID ADDRESS; folioscope swap ENTRY
     """
     users, refs, n = s.swap_refs.users, s.swap_refs, s.nonpresent
     total = refs.pte_refs + refs.shmem_refs
@@ -169,6 +169,10 @@ def _counts(s: Snapshot, rows: I64, transient: Mask) -> Violations:
     SWAP_SLOT,
     "swap",
     Phase.FOLIO_COUNTS,
+    after=(
+        "swap-entry-slot-invalid",
+        "swap-extended-count-mismatch",
+    ),
     effect=Effect.SWAP,
     needs=EVERYTHING,
     decides="119 126",
@@ -176,12 +180,12 @@ def _counts(s: Snapshot, rows: I64, transient: Mask) -> Violations:
 def swap_count_low(s: Snapshot) -> Violations:
     """A swap slot has fewer references than there are entries that refer to it.
 
-    True:  a slot's count is the number of swap entries in page tables, with swap tables (6.18 and later) also of
-           pages of shmem files.
-    Why:   mm/swapfile.c, swap_duplicate() or folio_dup_swap() for each entry before it is written.
-    Then:  the slot is freed and used again while entries still point to it: a process reads another's memory.
-    Silent when: the page table of one of the entries is locked: reading back and unmapping lower the count first.
-    Look further: folioscope swap ENTRY
+    Invariant: a slot's count is the number of swap entries in page tables, with swap tables (6.18 and later) also of
+        pages of shmem files.
+    Why: mm/swapfile.c, swap_duplicate() or folio_dup_swap() for each entry before it is written.
+    Consequence: the slot is freed and used again while entries still point to it: a process reads another's memory.
+    Exceptions: the page table of one of the entries is locked: reading back and unmapping lower the count first.
+    See also: folioscope swap ENTRY
     """
     slots = s.swap.slots
     rows = np.flatnonzero(counted_slots(s) & (slots.count < expected_counts(s)))
@@ -194,11 +198,7 @@ def swap_count_low(s: Snapshot) -> Violations:
     SWAP_SLOT,
     "swap",
     Phase.FOLIO_COUNTS,
-    after=(
-        "swap-count-low",
-        "swap-entry-slot-invalid",
-        "swap-extended-count-mismatch",
-    ),
+    after=("swap-count-low",),
     effect=Effect.SWAP,
     needs=EVERYTHING,
     decides="119 126",
@@ -206,14 +206,14 @@ def swap_count_low(s: Snapshot) -> Violations:
 def swap_count_high(s: Snapshot) -> Violations:
     """A swap slot has more references than there are entries that refer to it.
 
-    True:  a slot's count is the number of swap entries in page tables, with swap tables (6.18 and later) also of
-           pages of shmem files.
-    Why:   mm/memory.c, zap_pte_range() and do_swap_page() give each reference back; mm/shmem.c, shmem_free_swap().
-    Then:  the slot is never freed: swap space leaks.
-    Silent when: a reference may be on its way: the slot's folio is locked, a process that uses the slot, or, for a slot
-           without users, any process, is being forked, moved or unmapped, or shmem is being truncated. Slots that
-           hibernation took have no users. As many references too many as entries lead astray are the same cause.
-    Look further: folioscope swap ENTRY
+    Invariant: a slot's count is the number of swap entries in page tables, with swap tables (6.18 and later) also of
+        pages of shmem files.
+    Why: mm/memory.c, zap_pte_range() and do_swap_page() give each reference back; mm/shmem.c, shmem_free_swap().
+    Consequence: the slot is never freed: swap space leaks.
+    Exceptions: a reference may be on its way: the slot's folio is locked, a process that uses the slot, or, for a slot
+        without users, any process, is being forked, moved or unmapped, or shmem is being truncated. Slots that
+        hibernation took have no users. As many references too many as entries lead astray are the same cause.
+    See also: folioscope swap ENTRY
     """
     slots = s.swap.slots
     rows = np.flatnonzero(counted_slots(s) & (slots.count > expected_counts(s)))
@@ -225,6 +225,7 @@ def swap_count_high(s: Snapshot) -> Violations:
     SWAP_SLOT,
     "swap",
     Phase.FOLIO_COUNTS,
+    after=("swap-count-high",),
     effect=Effect.SWAP,
     needs=EVERYTHING,
     decides="122",
@@ -232,12 +233,12 @@ def swap_count_high(s: Snapshot) -> Violations:
 def shmem_swap_slot_mismatch(s: Snapshot) -> Violations:
     """A swap slot is marked as shmem's without a page of a shmem file in it, or the other way round.
 
-    True:  SWAP_MAP_SHMEM stands for exactly one page of a shmem file and no page-table entry.
-    Why:   mm/shmem.c, shmem_writepage() marks the slot before it puts the entry into the file's page cache.
-    Then:  the slot leaks, or the file's page is given to somebody else.
-    Silent when: the slot's folio is locked, or a shmem file is locked or being freed. Kernels with swap tables count
-           shmem's references like all others (swap-count-low, swap-count-high).
-    Look further: folioscope swap ENTRY; folioscope file ADDRESS
+    Invariant: SWAP_MAP_SHMEM stands for exactly one page of a shmem file and no page-table entry.
+    Why: mm/shmem.c, shmem_writepage() marks the slot before it puts the entry into the file's page cache.
+    Consequence: the slot leaks, or the file's page is given to somebody else.
+    Exceptions: the slot's folio is locked, or a shmem file is locked or being freed. Kernels with swap tables count
+        shmem's references like all others (swap-count-low, swap-count-high).
+    See also: folioscope swap ENTRY; folioscope file ADDRESS
     """
     slots, refs = s.swap.slots, s.swap_refs
     if s.swap.counts_shmem:
@@ -314,12 +315,12 @@ def _miscounted_cluster(s: Snapshot, used: I64, usable: I64) -> I64:
 def swap_inuse_mismatch(s: Snapshot) -> Violations:
     """A swap device counts more or fewer slots in use than it has.
 
-    True:  inuse_pages is the number of slots that are neither free nor bad, those in per-CPU caches included; pages is
-           all slots without the header and the bad ones.
-    Why:   mm/swapfile.c, swap_range_alloc() and swap_range_free(); inc_cluster_info_page() and setup at swapon().
-    Then:  swapoff() never ends or ends too early; free swap is misreported.
-    Silent when: the device or one of its clusters is locked.
-    Look further: folioscope swap
+    Invariant: inuse_pages is the number of slots that are neither free nor bad, those in per-CPU caches included; pages
+        is all slots without the header and the bad ones.
+    Why: mm/swapfile.c, swap_range_alloc() and swap_range_free(); inc_cluster_info_page() and setup at swapon().
+    Consequence: swapoff() never ends or ends too early; free swap is misreported.
+    Exceptions: the device or one of its clusters is locked.
+    See also: folioscope swap
     """
     devices, slots = s.swap.devices, s.swap.slots
     used = _used(s)
@@ -344,6 +345,7 @@ def swap_inuse_mismatch(s: Snapshot) -> Violations:
     SWAP_DEVICE,
     "swap",
     Phase.TOTALS,
+    after=("swap-inuse-mismatch",),
     effect=Effect.SWAP,
     needs=EVERYTHING,
     decides="123",
@@ -352,12 +354,13 @@ def swap_inuse_mismatch(s: Snapshot) -> Violations:
 def swap_free_mismatch(s: Snapshot) -> Violations:
     """The free swap that the kernel reports is not what its devices have.
 
-    True:  total_swap_pages is the sum of pages, nr_swap_pages of those not in use, over all devices that are written.
-    Why:   mm/swapfile.c, enable_swap_info(), get_swap_pages() and swap_range_free().
-    Then:  swapping stops too early, or is tried in vain; free and meminfo report nonsense.
-    Silent when: a device or cluster is locked, or a swap-backed folio is (slots are taken off the sum before they are
-           looked for).
-    Look further: folioscope swap
+    Invariant: total_swap_pages is the sum of pages, nr_swap_pages of those not in use, over all devices that are
+        written.
+    Why: mm/swapfile.c, enable_swap_info(), get_swap_pages() and swap_range_free().
+    Consequence: swapping stops too early, or is tried in vain; free and meminfo report nonsense.
+    Exceptions: a device or cluster is locked, or a swap-backed folio is (slots are taken off the sum before they are
+        looked for).
+    See also: folioscope swap
     """
     devices = s.swap.devices
     written = np.flatnonzero(devices.flags & np.uint64(SWP_WRITEOK))

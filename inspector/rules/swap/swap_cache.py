@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask, expand_runs
+from inspector.columns import I64, U64, Mask, expand_runs, rows_of
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE, SWAP_SLOT
-from inspector.tables.anon_vmas import rows_of
+from inspector.tables.pages import page_words
 from inspector.violations import Violations, cannot_check, one, violations
-from inspector.walk.page_cache import folio_pages, page_words
+from inspector.walk.page_cache import folio_pages
 from inspector.windows.locks import pages_locked
 from inspector.windows.swap import read_past_cache, reclaim_in_flight
 from inspector.windows.window import Effect
@@ -61,7 +61,10 @@ def _unread(s: Snapshot) -> tuple[int, str]:
     SWAP_SLOT,
     "swap-cache",
     Phase.FOLIO_COUNTS,
-    after=("lazyfree-swapcache-unexpected",),
+    after=(
+        "lazyfree-swapcache-unexpected",
+        "shmem-swap-slot-mismatch",
+    ),
     effect=Effect.SWAP,
     needs=EVERYTHING,
     decides="121",
@@ -69,12 +72,12 @@ def _unread(s: Snapshot) -> tuple[int, str]:
 def swapcache_slot_mismatch(s: Snapshot) -> Violations:
     """The swap cache leads from a slot to a folio that does not belong to it.
 
-    True:  the folio that the cache has for a slot carries PG_swapcache, and its swap entry, plus the page's place in
-           it, is the slot; the slot says that it is cached.
-    Why:   mm/swap_state.c, add_to_swap_cache(), __swap_cache_add_folio(); folio->swap is kept in page->private.
-    Then:  a process that reads the slot back gets another page.
-    Silent when: the folio is locked: it is on its way in or out.
-    Look further: folioscope folio PFN; folioscope swap ENTRY
+    Invariant: the folio that the cache has for a slot carries PG_swapcache, and its swap entry, plus the page's place
+        in it, is the slot; the slot says that it is cached.
+    Why: mm/swap_state.c, add_to_swap_cache(), __swap_cache_add_folio(); folio->swap is kept in page->private.
+    Consequence: a process that reads the slot back gets another page.
+    Exceptions: the folio is locked: it is on its way in or out.
+    See also: folioscope folio PFN; folioscope swap ENTRY
     """
     slots, pages = s.swap.slots, s.pages
     cached = np.flatnonzero(slots.cache_pfn >= 0)
@@ -120,11 +123,11 @@ def swapcache_slot_mismatch(s: Snapshot) -> Violations:
 def swapcache_folio_missing(s: Snapshot) -> Violations:
     """A folio says that it is in the swap cache, but the cache does not lead from its slots to it.
 
-    True:  every page of a folio with PG_swapcache is found through the slot that folio->swap names for it.
-    Why:   mm/swap_state.c, add_to_swap_cache() and delete_from_swap_cache() change both under the folio lock.
-    Then:  the slot is read again from the device: two copies of one page, and the newer one may be lost.
-    Silent when: the folio is locked or frozen.
-    Look further: folioscope folio PFN; folioscope swap ENTRY
+    Invariant: every page of a folio with PG_swapcache is found through the slot that folio->swap names for it.
+    Why: mm/swap_state.c, add_to_swap_cache() and delete_from_swap_cache() change both under the folio lock.
+    Consequence: the slot is read again from the device: two copies of one page, and the newer one may be lost.
+    Exceptions: the folio is locked or frozen.
+    See also: folioscope folio PFN; folioscope swap ENTRY
     """
     claims, slots = _claims(s), s.swap.slots
     entry = expand_runs(claims.first.view(np.int64), claims.nr)
@@ -163,12 +166,12 @@ def swapcache_folio_missing(s: Snapshot) -> Violations:
 def lazyfree_swapcache_unexpected(s: Snapshot) -> Violations:
     """A folio that may be dropped without being written is in the swap cache.
 
-    True:  an anonymous folio without PG_swapbacked (MADV_FREE, VM_DROPPABLE) is never in the swap cache.
-    Why:   mm/swap.c, folio_mark_lazyfree() leaves folios of the swap cache alone; mm/vmscan.c, shrink_folio_list()
-           gives slots to PG_swapbacked folios only.
-    Then:  reclaim drops the folio while its slot still refers to it: content is lost.
-    Silent when: never.
-    Look further: folioscope folio PFN
+    Invariant: an anonymous folio without PG_swapbacked (MADV_FREE, VM_DROPPABLE) is never in the swap cache.
+    Why: mm/swap.c, folio_mark_lazyfree() leaves folios of the swap cache alone; mm/vmscan.c, shrink_folio_list() gives
+        slots to PG_swapbacked folios only.
+    Consequence: reclaim drops the folio while its slot still refers to it: content is lost.
+    Exceptions: never.
+    See also: folioscope folio PFN
     """
     pages = s.pages
     own = pages.head_row == np.arange(len(pages), dtype=np.int32)
@@ -189,7 +192,7 @@ def lazyfree_swapcache_unexpected(s: Snapshot) -> Violations:
     SWAP_SLOT,
     "swap-cache",
     Phase.FOLIO_COUNTS,
-    after=("swap-count-low",),
+    after=("swapcache-slot-mismatch",),
     effect=Effect.SWAP,
     needs=EVERYTHING,
     decides="121 125",
@@ -199,13 +202,14 @@ def lazyfree_swapcache_unexpected(s: Snapshot) -> Violations:
 def swap_slot_user_missing(s: Snapshot) -> Violations:
     """A swap slot is marked as cached or in use, but no folio is in the swap cache for it.
 
-    True:  SWAP_HAS_CACHE means that the swap cache has a folio; with swap tables a slot without references is cached.
-    Why:   mm/swapfile.c, put_swap_folio() and swap_entries_free(); mm/swap_state.c.
-    Then:  the slot is never freed, and who reads it back waits for ever.
-    Silent when: the slot lies in a CPU's own cache of slots (mm/swap_slots.c, before 6.15), or some swap-backed folio
-           is locked: a slot is marked before its folio is put in, and longer than it is in; or a page fault reads the
-           slot from a memory device past the cache and marks it meanwhile.
-    Look further: folioscope swap ENTRY
+    Invariant: SWAP_HAS_CACHE means that the swap cache has a folio; with swap tables a slot without references is
+        cached.
+    Why: mm/swapfile.c, put_swap_folio() and swap_entries_free(); mm/swap_state.c.
+    Consequence: the slot is never freed, and who reads it back waits for ever.
+    Exceptions: the slot lies in a CPU's own cache of slots (mm/swap_slots.c, before 6.15), or some swap-backed folio is
+        locked: a slot is marked before its folio is put in, and longer than it is in; or a page fault reads the slot
+        from a memory device past the cache and marks it meanwhile.
+    See also: folioscope swap ENTRY
     """
     slots = s.swap.slots
     whole = s.swap.whole[slots.device_idx] if len(slots) else slots.is_bad

@@ -83,13 +83,13 @@ def _odd_slot(s: Snapshot) -> I64:
 def swap_cluster_count_mismatch(s: Snapshot) -> Violations:
     """A swap cluster counts more or fewer slots in use than it has.
 
-    True:  a cluster's count is the number of its slots that are not free: those that can never be used are among
-           them, those that CPUs have set aside, and those behind the end of the device. A free cluster has none.
-    Why:   mm/swapfile.c, inc_cluster_info_page() and dec_cluster_info_page(); swap_cluster_setup_bad_slot(),
-           __swap_cluster_alloc_entries() and swap_entries_free().
-    Then:  the cluster is taken for free while slots are in use, and given away; or it is never free again.
-    Silent when: the cluster or the device is locked, or the cluster is being discarded.
-    Look further: folioscope swap
+    Invariant: a cluster's count is the number of its slots that are not free: those that can never be used are among
+        them, those that CPUs have set aside, and those behind the end of the device. A free cluster has none.
+    Why: mm/swapfile.c, inc_cluster_info_page() and dec_cluster_info_page(); swap_cluster_setup_bad_slot(),
+        __swap_cluster_alloc_entries() and swap_entries_free().
+    Consequence: the cluster is taken for free while slots are in use, and given away; or it is never free again.
+    Exceptions: the cluster or the device is locked, or the cluster is being discarded.
+    See also: folioscope swap
     """
     clusters, devices = s.swap_clusters.clusters, s.swap.devices
     most = clusters.used + clusters.beyond
@@ -132,12 +132,12 @@ def _places(s: Snapshot) -> AnyArray:
 def swap_cluster_list_damaged(s: Snapshot) -> Violations:
     """A list of swap clusters leads to something that is no cluster of the device, or its links do not agree.
 
-    True:  each entry of a device's free, nonfull, frag, full and discard lists is one of its clusters, and its
-           neighbours name it. Before 6.12 free clusters are chained by their numbers: the chain ends at the tail.
-    Why:   mm/swapfile.c, move_cluster() (cluster_list_add_tail() and cluster_list_del_first() before 6.12).
-    Then:  the next allocation writes over foreign memory, or loses all clusters behind the break.
-    Silent when: the device or one of its clusters is locked.
-    Look further: folioscope swap
+    Invariant: each entry of a device's free, nonfull, frag, full and discard lists is one of its clusters, and its
+        neighbours name it. Before 6.12 free clusters are chained by their numbers: the chain ends at the tail.
+    Why: mm/swapfile.c, move_cluster() (cluster_list_add_tail() and cluster_list_del_first() before 6.12).
+    Consequence: the next allocation writes over foreign memory, or loses all clusters behind the break.
+    Exceptions: the device or one of its clusters is locked.
+    See also: folioscope swap
     """
     lists, devices = s.swap_clusters.lists, s.swap.devices
     rows = np.flatnonzero(lists.damaged)
@@ -172,15 +172,15 @@ def swap_cluster_list_damaged(s: Snapshot) -> Violations:
 def swap_cluster_list_mismatch(s: Snapshot) -> Violations:
     """A swap cluster is on another list than its flags and its count say, or on none.
 
-    True:  a cluster without slots in use is on the free list (or waits for its discard), a full one on the full list,
-           any other on the nonfull or frag list of its order; the flags tell which; a free one has no swap table and
-           any other has. Before 6.12 only free clusters are on a list, and a mark tells.
-    Why:   mm/swapfile.c, move_cluster(), relocate_cluster(), partial_free_cluster() and __free_cluster();
-           alloc_cluster() and dec_cluster_info_page() before.
-    Then:  free space is not found, or slots in use are taken for free ones.
-    Silent when: the device or the cluster is locked, or the allocator, reclaim or a discard has the cluster in hand: it
-           is on no list then and marked so.
-    Look further: folioscope swap
+    Invariant: a cluster without slots in use is on the free list (or waits for its discard), a full one on the full
+        list, any other on the nonfull or frag list of its order; the flags tell which; a free one has no swap table and
+        any other has. Before 6.12 only free clusters are on a list, and a mark tells.
+    Why: mm/swapfile.c, move_cluster(), relocate_cluster(), partial_free_cluster() and __free_cluster(); alloc_cluster()
+        and dec_cluster_info_page() before.
+    Consequence: free space is not found, or slots in use are taken for free ones.
+    Exceptions: the device or the cluster is locked, or the allocator, reclaim or a discard has the cluster in hand: it
+        is on no list then and marked so.
+    See also: folioscope swap
     """
     found, clusters = s.swap_clusters, s.swap_clusters.clusters
     home, said = _home(s), clusters.said
@@ -243,13 +243,13 @@ def _wanted(s: Snapshot) -> I64:
 def swap_extended_count_mismatch(s: Snapshot) -> Violations:
     """A slot's count is continued in its cluster's extend table without being full, or is full without being continued.
 
-    True:  a count in the swap table that is at its maximum stands for the one in the extend table, which is then at
-           least as great; for any other slot the extend table has 0.
-    Why:   mm/swapfile.c, __swap_cluster_dup_entry() and __swap_cluster_put_entry().
-    Then:  the next reference more or less is taken from a wrong count: the slot is freed too early, or never; without
-           a table the kernel runs into a null pointer.
-    Silent when: the cluster is locked.
-    Look further: folioscope swap ENTRY
+    Invariant: a count in the swap table that is at its maximum stands for the one in the extend table, which is then at
+        least as great; for any other slot the extend table has 0.
+    Why: mm/swapfile.c, __swap_cluster_dup_entry() and __swap_cluster_put_entry().
+    Consequence: the next reference more or less is taken from a wrong count: the slot is freed too early, or never;
+        without a table the kernel runs into a null pointer.
+    Exceptions: the cluster is locked.
+    See also: folioscope swap ENTRY
     """
     slots = s.swap.slots
     if not has_swap_table(s.layout) or not s.layout.struct("struct swap_cluster_info").has("extend_table"):

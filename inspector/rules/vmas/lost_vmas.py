@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray, Mask
+from inspector.columns import I64, AnyArray, Mask, rows_of
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import MM
-from inspector.tables.anon_vmas import rows_of
 from inspector.violations import Relation, Violations, one, several, violations
 from inspector.walk.lost_vmas import lost_vma_at
 from inspector.windows.window import Effect
@@ -66,14 +65,13 @@ def lost_in(s: Snapshot, mms: I64) -> Relation:
 def vma_unreachable(s: Snapshot) -> Violations:
     """A VMA stands in a reverse map although the tree of its mm does not hold it.
 
-    True:  every VMA in an anon_vma's or a file's interval tree is in the maple tree of the mm it names.
-    Why:   mm/vma.c, vma_link(); mm/mmap.c, exit_mmap() and munmap take a VMA out of the reverse maps before they free
-           it.
-    Then:  what it mapped lies outside every VMA: nothing will unmap it. If the VMA was freed, rmap walks freed memory.
-           lib/maple_tree.c lost VMAs in spanning stores before 6.12.
-    Silent when: mmap_lock is held or the mm is being built or torn down: a VMA leaves the tree first. Also when the
-           maple tree of the mm could not be read whole.
-    Look further: folioscope vmas PID; folioscope anon-vma ADDRESS
+    Invariant: every VMA in an anon_vma's or a file's interval tree is in the maple tree of the mm it names.
+    Why: mm/vma.c, vma_link(); mm/mmap.c, exit_mmap() and munmap take a VMA out of the reverse maps before they free it.
+    Consequence: what it mapped lies outside every VMA: nothing will unmap it. If the VMA was freed, rmap walks freed
+        memory. lib/maple_tree.c lost VMAs in spanning stores before 6.12.
+    Exceptions: mmap_lock is held or the mm is being built or torn down: a VMA leaves the tree first. Also when the
+        maple tree of the mm could not be read whole.
+    See also: folioscope vmas PID; folioscope anon-vma ADDRESS
     """
     lost, mms = s.lost_vmas, s.mms
     known = np.ones(len(mms), np.bool_)

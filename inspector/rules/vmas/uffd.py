@@ -17,17 +17,18 @@ _GONE = "userfaultfd contexts are missing"
     VMA,
     "userfaultfd",
     Phase.STRUCTURES,
+    after=("vma-flags-invalid",),
 )
 def uffd_context_mismatch(s: Snapshot) -> Violations:
     """A VMA is registered with a userfaultfd of another process, is watched without any, or is registered for nothing.
 
-    True:  a VMA with one of VM_UFFD_MISSING, VM_UFFD_WP, VM_UFFD_MINOR and VM_UFFD_RWP names a userfaultfd context, and
-           the other way round; a context that a VMA names watches the VMA's own mm.
-    Why:   fs/userfaultfd.c (in mm/ from 7.x), userfaultfd_register() sets both together; dup_userfaultfd() gives a
-           child a context of its own, or clears both.
-    Then:  faults are sent to a reader who cannot answer them, or to freed memory: the process hangs.
-    Silent when: the mm is being built, changed or torn down.
-    Look further: folioscope uffd; folioscope vmas PID
+    Invariant: a VMA with one of VM_UFFD_MISSING, VM_UFFD_WP, VM_UFFD_MINOR and VM_UFFD_RWP names a userfaultfd context,
+        and the other way round; a context that a VMA names watches the VMA's own mm.
+    Why: fs/userfaultfd.c (in mm/ from 7.x), userfaultfd_register() sets both together; dup_userfaultfd() gives a child
+        a context of its own, or clears both.
+    Consequence: faults are sent to a reader who cannot answer them, or to freed memory: the process hangs.
+    Exceptions: the mm is being built, changed or torn down.
+    See also: folioscope uffd; folioscope vmas PID
     """
     u, vmas = s.uffd, s.vmas
     context = u.context_of_vma
@@ -64,19 +65,20 @@ def uffd_context_mismatch(s: Snapshot) -> Violations:
     VMA,
     "userfaultfd",
     Phase.STRUCTURES,
+    after=("uffd-context-mismatch",),
     severity="warn",
     was="uffd-context-released",
 )
 def uffd_context_file_missing(s: Snapshot) -> Violations:
     """A VMA is registered with a userfaultfd whose file is closed.
 
-    True:  closing the file descriptor unregisters every VMA.
-    Why:   fs/userfaultfd.c (in mm/ from 7.x), userfaultfd_release() marks the context first and then takes mmap_lock
-           to clear the VMAs.
-    Then:  faults in the VMA are not reported to anybody: the process is killed by SIGBUS or goes on with zeroes.
-    Silent when: the mm is being changed: the release is under way. A task that waits for mmap_lock in
-           userfaultfd_release() is the other moment, so that this is a warning.
-    Look further: folioscope uffd; folioscope windows
+    Invariant: closing the file descriptor unregisters every VMA.
+    Why: fs/userfaultfd.c (in mm/ from 7.x), userfaultfd_release() marks the context first and then takes mmap_lock to
+        clear the VMAs.
+    Consequence: faults in the VMA are not reported to anybody: the process is killed by SIGBUS or goes on with zeroes.
+    Exceptions: the mm is being changed: the release is under way. A task that waits for mmap_lock in
+        userfaultfd_release() is the other moment, so that this is a warning.
+    See also: folioscope uffd; folioscope windows
     """
     u = s.uffd
     named = np.flatnonzero(u.context_of_vma >= 0)

@@ -50,11 +50,11 @@ def _vma_violations(s: Snapshot, bad: Mask, observed: dict[str, AnyArray], expec
 def vma_range_mismatch(s: Snapshot) -> Violations:
     """A VMA's bounds are not those of its place in the tree of VMAs.
 
-    True:  the tree stores each VMA at [vm_start, vm_end); both are page-aligned, and the range is not empty.
-    Why:   mm/vma.c, vma_iter_store(); lib/maple_tree.c.
-    Then:  faults at the edge find the wrong VMA; entries lie outside every VMA.
-    Silent when: the mm is being built, changed or torn down.
-    Look further: folioscope vmas PID
+    Invariant: the tree stores each VMA at [vm_start, vm_end); both are page-aligned, and the range is not empty.
+    Why: mm/vma.c, vma_iter_store(); lib/maple_tree.c.
+    Consequence: faults at the edge find the wrong VMA; entries lie outside every VMA.
+    Exceptions: the mm is being built, changed or torn down.
+    See also: folioscope vmas PID
     """
     v = s.vmas
     mask = np.uint64((1 << s.layout.memmap.page_shift) - 1)
@@ -76,12 +76,12 @@ def vma_range_mismatch(s: Snapshot) -> Violations:
 def vma_attached_mark_missing(s: Snapshot) -> Violations:
     """A VMA in an mm's tree is marked as detached.
 
-    True:  a VMA that can be found in its mm's tree is attached: vm_refcnt at least 1 (6.15 and later), ``detached``
-           clear (6.4 to 6.14).
-    Why:   include/linux/mmap_lock.h, vma_mark_attached(): lock-free page faults rely on it.
-    Then:  faults under the VMA's own lock fail or use a freed VMA.
-    Silent when: the mm is being built, changed or torn down.
-    Look further: folioscope vmas PID
+    Invariant: a VMA that can be found in its mm's tree is attached: vm_refcnt at least 1 (6.15 and later), ``detached``
+        clear (6.4 to 6.14).
+    Why: include/linux/mmap_lock.h, vma_mark_attached(): lock-free page faults rely on it.
+    Consequence: faults under the VMA's own lock fail or use a freed VMA.
+    Exceptions: the mm is being built, changed or torn down.
+    See also: folioscope vmas PID
     """
     attached = s.vmas.attached
     return _vma_violations(s, ~attached, {"attached": attached}, {"attached": np.ones(len(attached), np.bool_)})
@@ -92,6 +92,7 @@ def vma_attached_mark_missing(s: Snapshot) -> Violations:
     VMA,
     "vma",
     Phase.STRUCTURES,
+    after=("vma-anon-pgoff-mismatch",),
     effect=Effect.VMAS,
     decides="79",
     was="vma-flags-impossible",
@@ -99,12 +100,12 @@ def vma_attached_mark_missing(s: Snapshot) -> Violations:
 def vma_flags_invalid(s: Snapshot) -> Violations:
     """A VMA has flags that exclude each other.
 
-    True:  VM_SHARED implies VM_MAYSHARE; VM_READ, VM_WRITE and VM_EXEC imply their VM_MAY* counterparts; VM_HUGETLB
-           implies a file.
-    Why:   mm/mmap.c, do_mmap() and mm/mprotect.c, mprotect_fixup() compute them together.
-    Then:  a mapping can be used in a way its file or its owner forbade.
-    Silent when: the mm is being built, changed or torn down.
-    Look further: folioscope vmas PID
+    Invariant: VM_SHARED implies VM_MAYSHARE; VM_READ, VM_WRITE and VM_EXEC imply their VM_MAY* counterparts; VM_HUGETLB
+        implies a file.
+    Why: mm/mmap.c, do_mmap() and mm/mprotect.c, mprotect_fixup() compute them together.
+    Consequence: a mapping can be used in a way its file or its owner forbade.
+    Exceptions: the mm is being built, changed or torn down.
+    See also: folioscope vmas PID
     """
     v = s.vmas
     bad = v.has(VM_SHARED) & ~v.has(VM_MAYSHARE)
@@ -119,6 +120,7 @@ def vma_flags_invalid(s: Snapshot) -> Violations:
     VMA,
     "vma",
     Phase.STRUCTURES,
+    after=("i-mmap-vma-missing",),
     effect=Effect.VMAS,
     decides="80",
     was="vma-anon-offset-wrong",
@@ -126,16 +128,16 @@ def vma_flags_invalid(s: Snapshot) -> Violations:
 def vma_anon_pgoff_mismatch(s: Snapshot) -> Violations:
     """A VMA's offset for anonymous pages is not the one it must have.
 
-    True:  a VMA without anon_vma has the anonymous offset vm_start >> PAGE_SHIFT; an anonymous VMA (no operations, no
-           file) has the same offset in vm_pgoff, faulted or not.
-    Why:   mm/vma.c, __mmap_region(), insert_vm_struct() and copy_vma(); mm/mremap.c, dontunmap_complete() calls it an
-           invariant; mm/vma.h, assert_sane_pgoff().
-    Then:  the first page fault indexes pages by the wrong offset: neighbours cannot be merged, and an anon_vma shared
-           with them finds other pages than the VMA's.
-    Silent when: the kernel keeps no offset for anonymous pages beside vm_pgoff (before 7.3: there MREMAP_DONTUNMAP
-           leaves a VMA without anon_vma at the offset it was moved with); the VMA is VM_WIPEONFORK, which a child
-           inherits without its anon_vma; the mm is being built, changed or torn down.
-    Look further: folioscope vmas PID
+    Invariant: a VMA without anon_vma has the anonymous offset vm_start >> PAGE_SHIFT; an anonymous VMA (no operations,
+        no file) has the same offset in vm_pgoff, faulted or not.
+    Why: mm/vma.c, __mmap_region(), insert_vm_struct() and copy_vma(); mm/mremap.c, dontunmap_complete() calls it an
+        invariant; mm/vma.h, assert_sane_pgoff().
+    Consequence: the first page fault indexes pages by the wrong offset: neighbours cannot be merged, and an anon_vma
+        shared with them finds other pages than the VMA's.
+    Exceptions: the kernel keeps no offset for anonymous pages beside vm_pgoff (before 7.3: there MREMAP_DONTUNMAP
+        leaves a VMA without anon_vma at the offset it was moved with); the VMA is VM_WIPEONFORK, which a child inherits
+        without its anon_vma; the mm is being built, changed or torn down.
+    See also: folioscope vmas PID
     """
     v = s.vmas
     if not s.layout.struct("struct vm_area_struct").has("__vm_anon_pgoff_lo"):
@@ -167,13 +169,13 @@ def _stack(flags: AnyArray) -> Mask:
 def vm_counters_mismatch(s: Snapshot) -> Violations:
     """An mm's counters of VMAs and of their pages are not what its VMAs add up to.
 
-    True:  map_count is the number of VMAs; total_vm their pages; exec_vm, stack_vm and data_vm the pages of executable,
-           stack and private writable ones; locked_vm the pages of VM_LOCKED ones.
-    Why:   mm/mmap.c, vm_stat_account(); mm/mlock.c, apply_vma_lock_flags().
-    Then:  limits (RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, max_map_count) act on wrong numbers; a VMA was lost.
-    Silent when: the mm is being built, changed or torn down (munmap counts at its end, when it holds mmap_lock for
-           reading only), or some of its VMAs could not be read.
-    Look further: folioscope vmas PID
+    Invariant: map_count is the number of VMAs; total_vm their pages; exec_vm, stack_vm and data_vm the pages of
+        executable, stack and private writable ones; locked_vm the pages of VM_LOCKED ones.
+    Why: mm/mmap.c, vm_stat_account(); mm/mlock.c, apply_vma_lock_flags().
+    Consequence: limits (RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, max_map_count) act on wrong numbers; a VMA was lost.
+    Exceptions: the mm is being built, changed or torn down (munmap counts at its end, when it holds mmap_lock for
+        reading only), or some of its VMAs could not be read.
+    See also: folioscope vmas PID
     """
     v, mms, n = s.vmas, s.mms, len(s.mms)
     pages = v.nr_pages

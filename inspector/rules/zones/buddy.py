@@ -44,12 +44,13 @@ def _area(zone: AnyArray, order: AnyArray) -> I64:
 def free_list_damaged(s: Snapshot) -> Violations:
     """A free list of the buddy allocator leads to something that is no free block, or its links do not agree.
 
-    True:  each entry of zone->free_area[order].free_list[migratetype] is the lru member of a page of type buddy; the
-           next one's back link names it.
-    Why:   include/linux/list.h, __list_add(); mm/page_alloc.c, __add_to_free_list() and __del_page_from_free_list().
-    Then:  the next allocation follows the link: it hands out memory that is in use, or list_del() finds corruption.
-    Silent when: zone->lock is held.
-    Look further: folioscope page PFN
+    Invariant: each entry of zone->free_area[order].free_list[migratetype] is the lru member of a page of type buddy;
+        the next one's back link names it.
+    Why: include/linux/list.h, __list_add(); mm/page_alloc.c, __add_to_free_list() and __del_page_from_free_list().
+    Consequence: the next allocation follows the link: it hands out memory that is in use, or list_del() finds
+        corruption.
+    Exceptions: zone->lock is held.
+    See also: folioscope page PFN
     """
     b = s.buddy
     rows = np.flatnonzero(b.lists.damaged)
@@ -70,6 +71,7 @@ def free_list_damaged(s: Snapshot) -> Violations:
     PAGE,
     "buddy",
     Phase.LINKS,
+    after=("free-list-damaged",),
     needs=PAGES | ZONES,
     decides="129",
     was="free-block-misplaced",
@@ -77,12 +79,12 @@ def free_list_damaged(s: Snapshot) -> Violations:
 def free_block_list_mismatch(s: Snapshot) -> Violations:
     """A page of type buddy is on no free list, or on one of another order or zone.
 
-    True:  a page has the buddy type exactly while it is the first of a block on the list of its zone and of the order
-           in its private; its page frame is a multiple of the block's size.
-    Why:   mm/page_alloc.c, set_buddy_order() and __add_to_free_list(); __free_one_page() joins blocks by these.
-    Then:  the block is lost, or joined with memory that is not free.
-    Silent when: the lock of a zone is held.
-    Look further: folioscope page PFN
+    Invariant: a page has the buddy type exactly while it is the first of a block on the list of its zone and of the
+        order in its private; its page frame is a multiple of the block's size.
+    Why: mm/page_alloc.c, set_buddy_order() and __add_to_free_list(); __free_one_page() joins blocks by these.
+    Consequence: the block is lost, or joined with memory that is not free.
+    Exceptions: the lock of a zone is held.
+    See also: folioscope page PFN
     """
     b = s.buddy
     blocks, lists, zones = b.blocks, b.lists, b.zones
@@ -114,6 +116,7 @@ def free_block_list_mismatch(s: Snapshot) -> Violations:
     PAGE,
     "buddy",
     Phase.LINKS,
+    after=("free-block-list-mismatch",),
     needs=PAGES | ZONES,
     decides="129",
     schemes=(Scheme.LARGE, Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT),
@@ -122,14 +125,14 @@ def free_block_list_mismatch(s: Snapshot) -> Violations:
 def free_block_type_mismatch(s: Snapshot) -> Violations:
     """A free block is on the list of another migration type than its page block has.
 
-    True:  the list of a free block is that of the type in its page block's bits (pageblock_flags); isolated page
-           blocks have a list of their own. Kernels before 6.10 do not keep this and are not judged.
-    Why:   mm/page_alloc.c, __add_to_free_list() and move_to_free_list() warn where it is not so; blocks are moved
-           before the type is changed (__move_freepages_block()).
-    Then:  kernel memory that cannot move settles among movable pages, or isolated memory is handed out; free pages
-           are counted for the wrong type.
-    Silent when: zone->lock is held.
-    Look further: folioscope page PFN
+    Invariant: the list of a free block is that of the type in its page block's bits (pageblock_flags); isolated page
+        blocks have a list of their own. Kernels before 6.10 do not keep this and are not judged.
+    Why: mm/page_alloc.c, __add_to_free_list() and move_to_free_list() warn where it is not so; blocks are moved before
+        the type is changed (__move_freepages_block()).
+    Consequence: kernel memory that cannot move settles among movable pages, or isolated memory is handed out; free
+        pages are counted for the wrong type.
+    Exceptions: zone->lock is held.
+    See also: folioscope page PFN
     """
     b, blocks, lists = s.buddy, s.buddy.blocks, s.buddy.lists
     at = np.flatnonzero(blocks.list_idx >= 0) if lists_follow_blocks(s.layout) else np.empty(0, np.int64)
@@ -206,11 +209,11 @@ def _pages_of(b: Buddy, migratetypes: list[int], *, without: bool) -> I64:
 def free_area_count_mismatch(s: Snapshot) -> Violations:
     """A zone counts more or fewer free blocks of an order than are on its lists.
 
-    True:  free_area[order].nr_free is the number of blocks on the lists of all migration types of that order.
-    Why:   mm/page_alloc.c, __add_to_free_list() and __del_page_from_free_list().
-    Then:  the watermark test passes for an order that has no block, or fails although there are some.
-    Silent when: zone->lock is held.
-    Look further: folioscope info
+    Invariant: free_area[order].nr_free is the number of blocks on the lists of all migration types of that order.
+    Why: mm/page_alloc.c, __add_to_free_list() and __del_page_from_free_list().
+    Consequence: the watermark test passes for an order that has no block, or fails although there are some.
+    Exceptions: zone->lock is held.
+    See also: folioscope info
     """
     b = s.buddy
     lists = b.lists
@@ -240,6 +243,7 @@ def free_area_count_mismatch(s: Snapshot) -> Violations:
     ZONE,
     "buddy",
     Phase.TOTALS,
+    after=("free-area-count-mismatch",),
     needs=PAGES | ZONES,
     decides="130",
     severity="warn",
@@ -247,13 +251,13 @@ def free_area_count_mismatch(s: Snapshot) -> Violations:
 def zone_free_pages_mismatch(s: Snapshot) -> Violations:
     """A zone's count of free pages is not what its free lists hold.
 
-    True:  NR_FREE_PAGES, its per-CPU parts added, is the number of pages in the blocks of all lists but those of
-           isolated page blocks, and memory not accepted yet; NR_FREE_CMA_PAGES those of the CMA lists. Pages on
-           per-CPU lists count in neither.
-    Why:   mm/page_alloc.c, account_freepages() (__mod_zone_freepage_state() before 6.10).
-    Then:  reclaim begins too early or too late; MemFree is wrong.
-    Silent when: zone->lock is held.
-    Look further: folioscope info
+    Invariant: NR_FREE_PAGES, its per-CPU parts added, is the number of pages in the blocks of all lists but those of
+        isolated page blocks, and memory not accepted yet; NR_FREE_CMA_PAGES those of the CMA lists. Pages on per-CPU
+        lists count in neither.
+    Why: mm/page_alloc.c, account_freepages() (__mod_zone_freepage_state() before 6.10).
+    Consequence: reclaim begins too early or too late; MemFree is wrong.
+    Exceptions: zone->lock is held.
+    See also: folioscope info
     """
     b = s.buddy
     types = s.layout.enum("enum migratetype")
@@ -289,11 +293,12 @@ def zone_free_pages_mismatch(s: Snapshot) -> Violations:
 def cpu_free_list_mismatch(s: Snapshot) -> Violations:
     """A CPU's list of free pages is damaged, or holds more or fewer pages than it counts.
 
-    True:  per_cpu_pages->count is the number of pages in the blocks on its lists; their links agree.
-    Why:   mm/page_alloc.c, free_frozen_page_commit() (free_unref_page_commit()) and free_pcppages_bulk().
-    Then:  draining frees too little or runs into an empty list; a list that leads astray hands out foreign memory.
-    Silent when: the lock of the lists is held.
-    Look further: folioscope info
+    Invariant: per_cpu_pages->count is the number of pages in the blocks on its lists; their links agree.
+    Why: mm/page_alloc.c, free_frozen_page_commit() (free_unref_page_commit()) and free_pcppages_bulk().
+    Consequence: draining frees too little or runs into an empty list; a list that leads astray hands out foreign
+        memory.
+    Exceptions: the lock of the lists is held.
+    See also: folioscope info
     """
     b = s.buddy
     table = b.cpu_lists
@@ -322,12 +327,12 @@ def cpu_free_list_mismatch(s: Snapshot) -> Violations:
 def cpu_free_page_state_unexpected(s: Snapshot) -> Violations:
     """A page on a CPU's list of free pages has a mapping, a reference, a type or a flag of a page in use.
 
-    True:  pages are tested before they are put on these lists: no reference, no mapping pointer, no page type, none of
-           the flags that say who works with the page.
-    Why:   mm/page_alloc.c, free_pages_prepare(); check_new_pages() tests again when they are handed out.
-    Then:  the page was freed while in use: the next allocation on that CPU hands it out a second time.
-    Silent when: the lock of the lists is held.
-    Look further: folioscope page PFN
+    Invariant: pages are tested before they are put on these lists: no reference, no mapping pointer, no page type, none
+        of the flags that say who works with the page.
+    Why: mm/page_alloc.c, free_pages_prepare(); check_new_pages() tests again when they are handed out.
+    Consequence: the page was freed while in use: the next allocation on that CPU hands it out a second time.
+    Exceptions: the lock of the lists is held.
+    See also: folioscope page PFN
     """
     b, pages = s.buddy, s.pages
     at = np.flatnonzero(b.cpu_page_row >= 0)

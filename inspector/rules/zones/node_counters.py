@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from inspector.columns import I64, Mask
-from inspector.model.expect import Expected, Rebuilt, expect
+from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
-from inspector.model.stats import Places, expect_node_stats
+from inspector.model.stats import PagePlacement, expect_node_stats
 from inspector.rules.cause import Causes
 from inspector.rules.folios.mapcount import keeps_mapcount
 from inspector.rules.needs import PAGES, VMAS
@@ -53,7 +53,7 @@ def counted_totals(s: Snapshot) -> dict[str, int]:
 def _totals(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, int]:
     assert s.scheme is not None
     folios = s.folios
-    places = Places(
+    places = PagePlacement(
         folio_of_page=s.folio_of_page,
         page_node=np.zeros(len(s.pages), np.uint8),
         page_is_anon=s.pages.is_anon(np.arange(len(s.pages))),
@@ -97,16 +97,15 @@ def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
 def node_mapped_mismatch(s: Snapshot) -> Violations:
     """The kernel's totals of mapped memory are not what the page tables map.
 
-    True:  NR_ANON_MAPPED and NR_FILE_MAPPED are the pages of anonymous and of other folios that anything maps: all of
-           a folio's as long as a huge entry maps it, else those that PTEs map. NR_ANON_THPS, NR_SHMEM_PMDMAPPED and
-           NR_FILE_PMDMAPPED are the pages of folios that PMDs map. Hugetlb and zero pages count nowhere; the per-CPU
-           parts are added. On 6.1 an anonymous THP mapped both ways without PG_double_map counts in both forms.
-    Why:   mm/rmap.c, __folio_mod_stat() (page_add_anon_rmap() and its kin on 6.1); mm/vmstat.c,
-           __mod_node_page_state().
-    Then:  meminfo's AnonPages, Mapped and AnonHugePages are wrong, and a leak of mappings may be behind it.
-    Silent when: a page table is not in the dump, or a task stands where mappings change. That explains what the
-           counters of the folios themselves add up to, and on top of it one folio for each such task.
-    Look further: folioscope check
+    Invariant: NR_ANON_MAPPED and NR_FILE_MAPPED are the pages of anonymous and of other folios that anything maps: all
+        of a folio's as long as a huge entry maps it, else those that PTEs map. NR_ANON_THPS, NR_SHMEM_PMDMAPPED and
+        NR_FILE_PMDMAPPED are the pages of folios that PMDs map. Hugetlb and zero pages count nowhere; the per-CPU parts
+        are added. On 6.1 an anonymous THP mapped both ways without PG_double_map counts in both forms.
+    Why: mm/rmap.c, __folio_mod_stat() (page_add_anon_rmap() and its kin on 6.1); mm/vmstat.c, __mod_node_page_state().
+    Consequence: meminfo's AnonPages, Mapped and AnonHugePages are wrong, and a leak of mappings may be behind it.
+    Exceptions: a page table is not in the dump, or a task stands where mappings change. That explains what the counters
+        of the folios themselves add up to, and on top of it one folio for each such task.
+    See also: folioscope check
     """
     if not s.tables_complete or s.scheme is None:
         why = "page tables are missing" if not s.tables_complete else "the accounting scheme is not known"
