@@ -11,7 +11,8 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format guests guest-packages test-guests silence bench bench-scale fixtures lock clean
+.PHONY: help demo test lint types format docs guests guest-packages test-guests silence bench bench-scale fixtures \
+	pictures lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -60,6 +61,9 @@ test-guests: $(VENV)/.dev ## run the tests on the guests that make guests built
 silence: $(VENV)/.dev guest-packages ## check racing guests at 20 random moments each (half an hour)
 	$(BIN)/python -m pytest -q -m race
 	$(BIN)/python -m tests.guests silence $(KERNELS) --runs 20
+
+docs: $(VENV)/.dev ## make the pages under docs/ and the transcripts anew from the code
+	$(BIN)/python -m tests.arch.docs
 
 bench: $(VENV)/.dev ## measure speed and memory
 	$(BIN)/python -m tests.bench

@@ -20,6 +20,7 @@ AnyArray = npt.NDArray[Any]
 
 
 T = TypeVar("T", bound="Table")
+S = TypeVar("S", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,33 @@ def group_starts(sorted_keys: AnyArray) -> I64:
         return np.empty(0, np.int64)
     edge = np.flatnonzero(sorted_keys[1:] != sorted_keys[:-1]) + 1
     return np.concatenate([np.zeros(1, np.int64), edge])
+
+
+def rows_of(ordered: AnyArray, wanted: AnyArray) -> I32:
+    """Row of each wanted value in an ascending column; -1 where it is absent."""
+    if not len(ordered):
+        return np.full(len(wanted), -1, np.int32)
+    at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    return np.where(ordered[at] == wanted, at, -1).astype(np.int32)
+
+
+def rows_of_unordered(column: AnyArray, wanted: AnyArray) -> I32:
+    """Row of each wanted value in a column of distinct values in any order; -1 where it is absent."""
+    order = np.argsort(column, kind="stable").astype(np.int32)
+    return take_or(order, rows_of(column[order], wanted), -1)
+
+
+def take_or(column: npt.NDArray[S], rows: AnyArray, absent: float | bytes | str) -> npt.NDArray[S]:
+    """``column[rows]`` with ``absent`` where a row is -1, in the type of the column.
+
+    Example: ``take_or(folios.is_hugetlb, folio_of_page[rows], False)`` tells which pages are in hugetlb folios, also
+    where there is no large folio at all.
+    """
+    if not len(column):
+        return np.full((len(rows), *column.shape[1:]), absent, column.dtype)
+    taken = column[rows]
+    taken[rows < 0] = absent
+    return taken
 
 
 def distinct(column: AnyArray) -> AnyArray:

@@ -11,7 +11,7 @@ from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
-from inspector.model.expect import Expected, Rebuilt, expect
+from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.batches import Batched, read_batches
@@ -60,7 +60,7 @@ from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
-from inspector.windows.in_flight import InFlight, find_in_flight
+from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
 
 class Snapshot:
@@ -295,6 +295,11 @@ class Snapshot:
     def in_flight(self) -> InFlight:
         """Tasks that stand in a window, where they may have left counters and page tables out of step."""
         return find_in_flight(self)
+
+    @property
+    def table_holders(self) -> I32:
+        """Rows of the tasks that are in a function that has a page table in hand, unlinked or not linked yet."""
+        return table_holders(self)
 
     @cached_property
     def _walk(self) -> Walk:

@@ -124,6 +124,7 @@ class InspectorCommand(click.Command):
 
     def __init__(self, *args: Any, schemas: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.schemas = schemas
         self._shared = shared_options()
         if schemas:
             self.params.append(_schema_option(schemas))

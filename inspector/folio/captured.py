@@ -10,7 +10,7 @@ from inspector.arch.base import Level
 from inspector.columns import I64
 from inspector.folio.numbers import OneFolio, standing_of, terms_of
 from inspector.model import mm_ids
-from inspector.model.state import Folio, Kind, Slot, bump
+from inspector.model.state import Folio, FolioKind, Slot, bump
 from inspector.snapshot import Snapshot
 
 MAX_ORDER = 12
@@ -89,12 +89,12 @@ def mm_keys(s: Snapshot) -> I64:
     return np.arange(1, len(s.mms) + 1, dtype=np.int64)
 
 
-def _kind(f: OneFolio, *, swapbacked: bool) -> Kind:
+def _kind(f: OneFolio, *, swapbacked: bool) -> FolioKind:
     if f.is_hugetlb:
-        return Kind.HUGETLB_ANON if f.is_anon else Kind.HUGETLB_FILE
+        return FolioKind.HUGETLB_ANON if f.is_anon else FolioKind.HUGETLB_FILE
     if f.is_anon:
-        return Kind.ANON
-    return Kind.SHMEM if swapbacked else Kind.FILE
+        return FolioKind.ANON
+    return FolioKind.SHMEM if swapbacked else FolioKind.FILE
 
 
 def _slots(s: Snapshot, f: OneFolio) -> tuple[Slot, Slot]:

@@ -12,22 +12,14 @@ from inspector.folio.holders import ring_pins
 from inspector.folio.numbers import OneFolio
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS
 from inspector.model import mm_ids
-from inspector.model.direction import Counter, Direction, meaning
-from inspector.model.ledger import Formula, Mapped, folio_formulas, page_formula, word_text
+from inspector.model.counters import Direction, RmapCounter, meaning
+from inspector.model.formulas import Formula, Mapped, folio_formulas, page_formula, word_text
 from inspector.snapshot import Snapshot
 from inspector.walk.references import TERMS, ReferenceTerms
 from inspector.windows.grading import count_in_flight
 
 Verdict = Literal["ok", "WRONG", "in flight", "not checked", ""]
 """``in flight``: differs, as it may while somebody works on the folio."""
-
-_COUNTERS = {
-    "_large_mapcount": Counter.LARGE,
-    "_nr_pages_mapped": Counter.NR_PAGES_MAPPED,
-    "_subpages_mapcount": Counter.NR_PAGES_MAPPED,
-    "_mapcount": Counter.PAGE,
-}
-"""Counters by the order in which the kernel moves them; the others are entire mapcounts."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +76,9 @@ def _folio_lines(s: Snapshot, f: OneFolio, mapped: Mapped) -> list[Line]:
     assert s.scheme is not None
     folios, out = s.folios, []
     for formula in folio_formulas(s.scheme, mapped):
-        if formula.counter == "_large_mapcount":
+        if formula.counter is RmapCounter.LARGE:
             stored, note = int(folios.large_raw[f.folio]), ""
-        elif formula.counter in ("_nr_pages_mapped", "_subpages_mapcount"):
+        elif formula.counter is RmapCounter.NR_PAGES_MAPPED:
             stored = int(folios.word_raw[f.folio])
             note = word_text(stored) if stored >> 24 or stored != formula.expected_raw else ""
         else:
@@ -144,14 +136,13 @@ def _judged(
     if not s.tables_complete and stored >= expected:
         verdict = "not checked"
     if verdict == "WRONG":
-        counter = _COUNTERS.get(formula.counter, Counter.ENTIRE)
-        found = meaning(counter, Direction.TOO_HIGH if stored > expected else Direction.TOO_LOW)
+        found = meaning(formula.counter, Direction.TOO_HIGH if stored > expected else Direction.TOO_LOW)
         if found is not None:
             note = f"{found.name}: {found.reason}" + (f" ({note})" if note else "")
             if found.transient and count_in_flight(s, np.array([f.head], np.int32))[0]:
                 verdict = "in flight"
     text = formula.text(stored if verdict != "not checked" else None)
-    return Line(formula.counter, stored, expected, text, verdict, "equal", *at, dict(formula.terms), note)
+    return Line(formula.field, stored, expected, text, verdict, "equal", *at, dict(formula.terms), note)
 
 
 def _pincount(s: Snapshot, f: OneFolio) -> Line:

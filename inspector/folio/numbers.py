@@ -10,8 +10,8 @@ from inspector.arch.base import Bit, Level
 from inspector.columns import I32, I64, Mask
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.model import mm_ids
-from inspector.model.decisions import Standing
-from inspector.model.ledger import Mapped
+from inspector.model.decisions import FolioSituation
+from inspector.model.formulas import Mapped
 from inspector.snapshot import Snapshot
 from inspector.walk.counts import EntryClass
 from inspector.walk.kinds import page_kinds
@@ -73,7 +73,7 @@ class OneFolio:
         return self.pmd + self.pud + int(self.pte.sum())
 
     def mapped(self, s: Snapshot) -> Mapped:
-        """In the form that `inspector.model.ledger` takes."""
+        """In the form that `inspector.model.formulas` takes."""
         double = self.is_large and bool(s.folios.double_map[self.folio])
         mapped = int((self.pte > 0).sum())
         return Mapped(
@@ -174,7 +174,7 @@ def terms_of(s: Snapshot, f: OneFolio) -> ReferenceTerms:
     return break_down(s, np.array([f.head], np.int64))
 
 
-def standing_of(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> Standing:
+def standing_of(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> FolioSituation:
     """In the form that `inspector.model.decisions` takes."""
     word, flags = s.pages.flags[f.head : f.head + 1], s.layout.flags
 
@@ -193,7 +193,7 @@ def standing_of(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> Standing:
         others.append(("not explained", int(terms.remainder[0])))
     # As folio_maybe_dma_pinned() in include/linux/mm.h tells it.
     pinned = int(s.folios.pincount[f.folio]) > 0 if f.is_large else refcount >= PIN_BIAS
-    return Standing(
+    return FolioSituation(
         scheme=s.scheme,
         refcount=refcount,
         mapcount=stored_mapcount(s, f),

@@ -11,10 +11,10 @@ import numpy as np
 from inspector.errors import UsageError
 from inspector.folio.captured import Captured, capture_folio
 from inspector.folio.numbers import OneFolio
-from inspector.model.ledger import ENTIRE_FIELDS
-from inspector.model.lineage import name_in, resolve
-from inspector.model.ops import SPECS, Level, Op, RefusedError, apply
-from inspector.model.scheme import Scheme
+from inspector.model.counters import RmapCounter, field_name
+from inspector.model.interface import SPECS, Op, OpLevel, name_in, resolve
+from inspector.model.operations import apply
+from inspector.model.preconditions import RefusedError
 from inspector.model.state import Folio
 from inspector.snapshot import Snapshot
 from inspector.text import clean_bytes, parse_number
@@ -113,11 +113,11 @@ def _mm(s: Snapshot, captured: Captured, asked: str) -> int:
     return captured.key_of(int(mm[0]))
 
 
-def _mapper(state: Folio, level: Level, page: int) -> int:
+def _mapper(state: Folio, level: OpLevel, page: int) -> int:
     """The first mm that maps the page at that level; else any that maps the folio, else none at all."""
     by_page = [mm for (mm, at), _ in state.ptes if at == page]
     by_huge = [mm for mm, _ in state.huge]
-    wanted = by_page + by_huge if level is Level.PTE else by_huge + by_page
+    wanted = by_page + by_huge if level is OpLevel.PTE else by_huge + by_page
     return next(iter([*wanted, *(mm for (mm, _), _ in state.ptes)]), 1)
 
 
@@ -132,7 +132,7 @@ def _who(s: Snapshot, captured: Captured, key: int) -> str:
 def _told(s: Snapshot, captured: Captured, op: Op) -> str:
     spec, name = SPECS[op.name], name_in(captured.state.scheme, op.name)
     pages = ""
-    if spec.level is Level.PTE and captured.state.is_large:
+    if spec.level is OpLevel.PTE and captured.state.is_large:
         pages = f"page +{op.page}" if op.nr == 1 else f"pages +{op.page}..+{op.page + op.nr - 1}"
         pages += ", "
     return f"{name}({pages}{_who(s, captured, op.mm)})"
@@ -151,9 +151,11 @@ _BOOLS = {
 def _changes(s: Snapshot, captured: Captured, a: Folio, b: Folio) -> list[tuple[str, str, str]]:
     """What differs, under the kernel's names."""
     out: list[tuple[str, str, str]] = []
-    entire = ENTIRE_FIELDS.get(a.scheme, "_entire_mapcount")
-    word = "_subpages_mapcount" if a.scheme is Scheme.SUBPAGES else "_nr_pages_mapped"
-    numbers = [("entire", entire), ("large", "_large_mapcount"), ("word", word), ("refcount", "_refcount")]
+    counters = {"entire": RmapCounter.ENTIRE, "large": RmapCounter.LARGE, "word": RmapCounter.NR_PAGES_MAPPED}
+    numbers = [
+        *((name, field_name(a.scheme, counter)) for name, counter in counters.items()),
+        ("refcount", "_refcount"),
+    ]
     for name, told in numbers:
         old, new = getattr(a, name), getattr(b, name)
         if old != new:

@@ -12,7 +12,7 @@ from inspector.model.scheme import Scheme
 
 
 @dataclass(frozen=True)
-class Standing:
+class FolioSituation:
     """What the kernel would look at.
 
     Attributes:
@@ -75,20 +75,20 @@ class Decision:
     source: str
 
 
-def sum_text(s: Standing) -> str:
+def sum_text(s: FolioSituation) -> str:
     """The expected references as a sum: ``36 mapped + 16 in the page cache = 52``."""
     parts = [(s.mapcount, "mapped"), (s.cache, "in the page cache"), (s.swap, "in the swap cache")]
     words = [f"{n} {word}" for n, word in [*parts, (s.private, "private")] if n]
     return f"{' + '.join(words) or 'nothing'} = {s.expected}" if len(words) > 1 else words[0] if words else "0 expected"
 
 
-def on_shared_write(s: Standing) -> Decision:
+def on_shared_write(s: FolioSituation) -> Decision:
     """What a write through a shared mapping of a file does: mm/memory.c, do_shared_fault() and wp_page_shared()."""
     source = "hugetlb_wp()" if s.is_hugetlb else "wp_page_shared()"
     return Decision("write fault", "reuse", "a shared mapping writes to the page of the file itself", source)
 
 
-def on_write_fault(s: Standing, *, exclusive: bool, huge: bool) -> Decision:
+def on_write_fault(s: FolioSituation, *, exclusive: bool, huge: bool) -> Decision:
     """What a write to a page through a read-only entry of a writable private VMA leads to.
 
     mm/memory.c, do_wp_page() and wp_can_reuse_anon_folio(); mm/huge_memory.c, do_huge_pmd_wp_page(); mm/hugetlb.c,
@@ -127,7 +127,7 @@ def on_write_fault(s: Standing, *, exclusive: bool, huge: bool) -> Decision:
     return Decision(question, "copy", reason, source)
 
 
-def _large_by_pte(s: Standing, question: str) -> Decision:
+def _large_by_pte(s: FolioSituation, question: str) -> Decision:
     """A page of a large folio that is not marked exclusive."""
     source = "wp_can_reuse_anon_folio()"
     if s.scheme in (Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT):
@@ -148,7 +148,7 @@ def _large_by_pte(s: Standing, question: str) -> Decision:
     return Decision(question, "copy", "pages of large folios are reused only when marked exclusive", source)
 
 
-def on_fork(s: Standing, *, exclusive: bool) -> Decision:
+def on_fork(s: FolioSituation, *, exclusive: bool) -> Decision:
     """What fork does with a page of private memory.
 
     include/linux/rmap.h, folio_try_dup_anon_rmap_*() and folio_needs_cow_for_dma(): an exclusive page that may be
@@ -163,7 +163,7 @@ def on_fork(s: Standing, *, exclusive: bool) -> Decision:
     return Decision(question, "share", "parent and child map it read-only", source)
 
 
-def may_split(s: Standing) -> Decision:
+def may_split(s: FolioSituation) -> Decision:
     """Whether a caller that holds one reference of its own can split the folio into smaller ones.
 
     mm/huge_memory.c, can_split_folio() and __folio_split(); can_split_folio() leaves private data to
@@ -179,7 +179,7 @@ def may_split(s: Standing) -> Decision:
     return _by_references(s, question, source, "-EAGAIN")
 
 
-def may_migrate(s: Standing) -> Decision:
+def may_migrate(s: FolioSituation) -> Decision:
     """Whether migration and compaction can move the folio.
 
     mm/migrate.c, folio_migrate_mapping() and isolate_migratepages_block(); batches are drained before
@@ -194,7 +194,7 @@ def may_migrate(s: Standing) -> Decision:
     return _by_references(s, question, source, "-EAGAIN", drained=True)
 
 
-def may_reclaim(s: Standing) -> Decision:
+def may_reclaim(s: FolioSituation) -> Decision:
     """Whether reclaim can free it now: swap it out, or drop it from the page cache.
 
     mm/vmscan.c, shrink_folio_list() and __remove_mapping().
@@ -213,7 +213,7 @@ def may_reclaim(s: Standing) -> Decision:
     return _by_references(s, question, "__remove_mapping()", "kept")
 
 
-def _by_references(s: Standing, question: str, source: str, error: str, *, drained: bool = False) -> Decision:
+def _by_references(s: FolioSituation, question: str, source: str, error: str, *, drained: bool = False) -> Decision:
     extra = s.extra - (s.batch if drained else 0)
     if extra == 0:
         tail = f", {s.batch} more wait in per-CPU batches, which are drained" if s.batch and drained else ""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from inspector.columns import I64
-from inspector.model.expect import Rebuilt, expect
-from inspector.model.ops import Op
+from inspector.model.expectation import Rebuilt, expect
+from inspector.model.interface import Op
 from inspector.model.scheme import Scheme
-from inspector.model.state import HPAGE_PUD_ORDER, Bag, Folio, Kind, Slot
+from inspector.model.state import HPAGE_PUD_ORDER, Bag, Folio, FolioKind, Slot
 from inspector.model.stats import HPAGE_PMD_ORDER
 
 
@@ -28,7 +28,7 @@ class Truth:
     """
 
     order: int
-    kind: Kind
+    kind: FolioKind
     ptes: I64
     entire: int
     double_map: bool = False

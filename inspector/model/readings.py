@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from inspector.columns import I64, Mask
-from inspector.model.expect import Rebuilt, expect
+from inspector.model.expectation import Rebuilt, expect
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 
 

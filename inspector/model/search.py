@@ -1,8 +1,8 @@
 """The shortest story that leads from sound counters to the stored ones: operations too many, missed, mistaken or torn.
 
 The differences themselves say which operations to try, so no page is tried in vain; each story is then played through
-`inspector.model.ops` and kept only if it ends in exactly what is stored. Explanations that the counters cannot tell
-apart are all given, the simplest first.
+`inspector.model.operations` and kept only if it ends in exactly what is stored. Explanations that the counters cannot
+tell apart are all given, the simplest first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from inspector.model.evidence import Candidate, Off, Step, Stored, Truth, at_rest, difference, runs_of
-from inspector.model.ops import Op, count_only
+from inspector.model.interface import Op
+from inspector.model.operations import count_only
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.model.search_mms import slot_stories
 from inspector.model.search_names import told

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from inspector.model.evidence import Candidate, Run, Step, Stored
-from inspector.model.ops import Op
+from inspector.model.interface import Op
 from inspector.model.scheme import Scheme
 from inspector.model.search_words import Words, listed
-from inspector.model.state import Kind
+from inspector.model.state import FolioKind
 from inspector.model.story import Story
 
 _SECOND = 0.1
@@ -120,7 +120,7 @@ def _wrong_level(story: Story, words: Words, stored: Stored) -> Iterator[Candida
             op = _pte(words, run, add=False)
             text = f"a {entry} mapping was removed with {words.call(op)} in place of {words.call(remove)}"
             yield _candidate([Step(op, "wrong level")], text, 1.2, words, stored)
-            if words.truth.kind is Kind.ANON and _mapped(words, run):
+            if words.truth.kind is FolioKind.ANON and _mapped(words, run):
                 op = Op("split_huge_pmd")
                 text = "the split of a PMD was not counted: PTEs stand in its place, the counters still tell of the PMD"
                 yield _candidate([Step(op, "missing")], text, 1.3, words, stored)
@@ -134,7 +134,7 @@ def _wrong_level(story: Story, words: Words, stored: Stored) -> Iterator[Candida
             op = _pte(words, run, add=True)
             text = f"a {entry} mapping was added with {words.call(op)} in place of {words.call(add)}"
             yield _candidate([Step(op, "wrong level")], text, 1.3, words, stored)
-            if words.truth.kind is Kind.ANON:
+            if words.truth.kind is FolioKind.ANON:
                 text = "a PMD was split in the counters alone: it still stands, the counters tell of its PTEs"
                 yield _candidate([Step(Op("split_huge_pmd"), "too many")], text, 1.4, words, stored)
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from inspector.model.evidence import Candidate, Off, Run, Step, runs_of
-from inspector.model.ops import Op, count_only
+from inspector.model.interface import Op
+from inspector.model.operations import count_only
 from inspector.model.scheme import Scheme
 from inspector.model.search_words import Words, listed
 from inspector.model.state import Folio

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inspector.model.evidence import Run, Truth
-from inspector.model.lineage import name_in
-from inspector.model.ops import Op
+from inspector.model.interface import Op, name_in
 from inspector.model.scheme import Scheme
 
 

@@ -1,7 +1,8 @@
-"""One folio as the rmap code sees it: its counters as stored, its flags, and the mappings that stand behind them.
+"""One folio as the rmap code sees it: its counters as stored, its flags, and the mappings that they count.
 
-A state never changes: an operation (`inspector.model.ops`) makes another one. What mm/rmap.c maintains and what its
-callers do besides (references, rss, the entries themselves) are kept apart, so that each can be checked by the other.
+A state never changes: an operation (`inspector.model.operations`) makes another one. What mm/rmap.c maintains and what
+its callers do besides (references, rss, the entries themselves) are kept apart, so that each can be checked by the
+other.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Slot = tuple[int, int]
 FREE: Slot = (0, -1)
 
 
-class Kind(Enum):
+class FolioKind(Enum):
     """What a folio holds."""
 
     ANON = "anonymous"
@@ -40,12 +41,12 @@ class Kind(Enum):
     @property
     def is_anon(self) -> bool:
         """Private memory."""
-        return self in (Kind.ANON, Kind.HUGETLB_ANON)
+        return self in (FolioKind.ANON, FolioKind.HUGETLB_ANON)
 
     @property
     def is_hugetlb(self) -> bool:
         """Counted by the hugetlb_*() family."""
-        return self in (Kind.HUGETLB_ANON, Kind.HUGETLB_FILE)
+        return self in (FolioKind.HUGETLB_ANON, FolioKind.HUGETLB_FILE)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Folio:
 
     scheme: Scheme
     order: int
-    kind: Kind
+    kind: FolioKind
     pages: tuple[int, ...]
     pmd_order: int = HPAGE_PMD_ORDER
     pud_order: int = HPAGE_PUD_ORDER
@@ -129,7 +130,7 @@ class Folio:
 
     @property
     def total(self) -> int:
-        """All mappings that stand (M)."""
+        """All mappings (M)."""
         return sum(n for _, n in self.ptes) + sum(n for _, n in self.huge)
 
     def mapped_by(self, mm: int) -> int:
@@ -144,7 +145,7 @@ class Folio:
 
 
 def fresh(
-    scheme: Scheme, order: int, kind: Kind, pmd_order: int = HPAGE_PMD_ORDER, pud_order: int = HPAGE_PUD_ORDER
+    scheme: Scheme, order: int, kind: FolioKind, pmd_order: int = HPAGE_PMD_ORDER, pud_order: int = HPAGE_PUD_ORDER
 ) -> Folio:
     """A folio that nothing has mapped yet, as mm/internal.h, prep_compound_head() leaves it."""
     return Folio(scheme, order, kind, (-1,) * (1 << order), pmd_order, pud_order)
@@ -202,9 +203,9 @@ def with_stats(folio: Folio, mapped: int, pmd_mapped: int) -> Folio:
     mm/rmap.c, __folio_mod_stat(); before 6.10 the same spread over the operations.
     """
     s = folio.stats
-    if folio.kind is Kind.ANON:
+    if folio.kind is FolioKind.ANON:
         s = replace(s, nr_anon_mapped=s.nr_anon_mapped + mapped, nr_anon_thps=s.nr_anon_thps + pmd_mapped)
-    elif folio.kind is Kind.SHMEM:
+    elif folio.kind is FolioKind.SHMEM:
         s = replace(s, nr_file_mapped=s.nr_file_mapped + mapped, nr_shmem_pmdmapped=s.nr_shmem_pmdmapped + pmd_mapped)
     else:
         s = replace(s, nr_file_mapped=s.nr_file_mapped + mapped, nr_file_pmdmapped=s.nr_file_pmdmapped + pmd_mapped)

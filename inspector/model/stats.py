@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 
 from inspector.columns import I32, I64, U8, AnyArray, Mask
-from inspector.model.expect import Expected, Rebuilt
+from inspector.model.expectation import Expected, Rebuilt
 from inspector.model.scheme import Scheme
 
 HPAGE_PMD_ORDER = 9
@@ -29,7 +29,7 @@ class RssKind(IntEnum):
 
 
 @dataclass(frozen=True)
-class Places:
+class PagePlacement:
     """Where the pages and folios of a `Rebuilt` are, and of what kind.
 
     Attributes:
@@ -99,7 +99,7 @@ def expect_node_stats(
     scheme: Scheme,
     rebuilt: Rebuilt,
     expected: Expected,
-    places: Places,
+    places: PagePlacement,
     nr_nodes: int,
     pmd_order: int = HPAGE_PMD_ORDER,
 ) -> NodeStats:

@@ -8,14 +8,14 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from inspector.columns import I32
+from inspector.columns import I32, rows_of
 from inspector.errors import UsageError
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Column, Screen, render_facts, render_table
 from inspector.rules.damage import anon_vma_damage
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of, vma_rows
+from inspector.tables.vmas import vma_rows
 from inspector.text import counted
 from inspector.walk.family import Family, family_of, red_chains
 

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from inspector.columns import AnyArray
+from inspector.columns import AnyArray, rows_of
 from inspector.errors import UsageError
 from inspector.layout.flags import VM_MAYWRITE, VM_SHARED
 from inspector.report.mappings import owner_of
@@ -16,7 +16,6 @@ from inspector.report.processes import perms
 from inspector.report.screen import Column, Screen, render_facts, render_table
 from inspector.rules.damage import file_damage
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.i_mmap import IMmapNodes, writable_shares
 from inspector.text import counted, parse_number
 from inspector.walk.cache_view import OrderView, cache_by_order, cache_of, find_spaces, mapped_by_order

@@ -8,11 +8,10 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from inspector.columns import I64, Mask
+from inspector.columns import I64, Mask, rows_of
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Column, Screen, render_facts, render_table
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.ksm import CHAIN, DUP, KINDS
 from inspector.text import counted
 

@@ -9,13 +9,13 @@ import msgspec
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32
+from inspector.columns import I32, rows_of
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows, owner_of
 from inspector.report.pages import PageRow, Place, page_rows, render_place
 from inspector.report.screen import Column, Screen, render_facts, render_table
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of, vma_rows
+from inspector.tables.vmas import vma_rows
 from inspector.text import counted, grouped
 from inspector.walk.linear import linear_index, read_index
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of

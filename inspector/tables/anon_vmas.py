@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.columns import I32, I64, U64, Mask, Table, rows_of
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
 from inspector.lib.rbtree import RbNodes, check_colours, check_order, subtree_max, walk_rbtrees
-from inspector.tables.vmas import Vmas
+from inspector.tables.vmas import Vmas, vma_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +100,6 @@ class AnonRmap:
     broken_trees: I32
     cyclic_trees: I32
     unreadable: int
-
-
-def vma_rows(vmas: Vmas, addrs: U64) -> I32:
-    """Row of each VMA address, -1 for those that are in no tree of VMAs."""
-    if not len(vmas):
-        return np.full(len(addrs), -1, np.int32)
-    order = np.argsort(vmas.addr, kind="stable")
-    ordered = vmas.addr[order]
-    at = np.minimum(np.searchsorted(ordered, addrs), len(vmas) - 1)
-    return np.where(ordered[at] == addrs, order[at], -1).astype(np.int32)
-
-
-def rows_of(sorted_addrs: U64, wanted: U64) -> I32:
-    """Row of each address in a column that is in ascending order; -1 where it is absent."""
-    if not len(sorted_addrs):
-        return np.full(len(wanted), -1, np.int32)
-    at = np.minimum(np.searchsorted(sorted_addrs, wanted), len(sorted_addrs) - 1)
-    return np.where(sorted_addrs[at] == wanted, at, -1).astype(np.int32)
 
 
 def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64, freed: Mask) -> AnonRmap:

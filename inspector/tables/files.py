@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, distinct, group_starts
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, distinct, group_starts, rows_of
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
 from inspector.lib.xarray import XArrayEntries, walk_xarrays
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.inodes import Inodes, read_inodes
 from inspector.tables.locks import held
 from inspector.tables.pages import Pages

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of
 from inspector.layout.flags import VM_MAYSHARE
 from inspector.layout.kernel import Layout
 from inspector.lib.chains import follow_chains
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.folios import Folios
 from inspector.tables.vmas import Vmas
 

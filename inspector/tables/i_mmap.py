@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.columns import I32, I64, U64, Mask, Table, rows_of
 from inspector.layout.kernel import Layout
 from inspector.lib.rbtree import check_colours, check_order, subtree_max, walk_rbtrees
-from inspector.tables.anon_vmas import rows_of, vma_rows
-from inspector.tables.vmas import Vmas
+from inspector.tables.vmas import Vmas, vma_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, Mask, Table
+from inspector.columns import I32, I64, U8, U64, Mask, Table, rows_of
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.chains import follow_chains
 from inspector.lib.list import walk_lists
 from inspector.lib.rbtree import check_colours, walk_rbtrees
 from inspector.memory import Raw
-from inspector.tables.anon_vmas import rows_of
 
 TREE, CHAIN, DUP, MIGRATE = range(4)
 """Kinds of a stable node: alone in a tree; head of a chain of copies; one of them; waiting for another node's tree."""

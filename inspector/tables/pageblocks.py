@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask
+from inspector.columns import I64, U64, Mask, rows_of
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import read_sections
-from inspector.tables.anon_vmas import rows_of
 
 _WORD = 8
 _OLD_MIGRATETYPE = 0x7

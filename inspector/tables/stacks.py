@@ -16,7 +16,7 @@ from inspector.columns import I32, I64, U8, U64, Mask, Table, group_starts
 from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
 from inspector.lib.orc import OrcTables, RegisterPlaces, State, step
-from inspector.memory import Memory
+from inspector.memory import HOLE, Memory
 from inspector.tables.tasks import Tasks
 from inspector.target.prstatus import Registers, decode
 
@@ -198,6 +198,31 @@ def thread_size(layout: Layout) -> int:
     except LayoutError:
         return _THREAD_SIZE
     return size if _THREAD_SIZE <= size <= _MAX_THREAD_SIZE and size & (size - 1) == 0 else _THREAD_SIZE
+
+
+def stack_words(layout: Layout, tasks: Tasks, stacks: Stacks, task: int) -> tuple[U64, U64]:
+    """The live part of a task's stack, unreadable words left out.
+
+    Args:
+        layout: The kernel's layout.
+        tasks: All tasks.
+        stacks: Their stacks.
+        task: Row of the task.
+
+    Returns:
+        uint64[n] each: the addresses, ascending, and the words there.
+    """
+    top = int(stacks.top[task])
+    first, last = np.searchsorted(stacks.frames.task_idx, [task, task + 1])
+    sp = stacks.frames.sp[first:last]
+    sp = sp[(sp < np.uint64(top)) & (sp >= tasks.stack[task])]
+    if not len(sp):
+        return np.empty(0, np.uint64), np.empty(0, np.uint64)
+    start = int(sp.min()) & ~7
+    data, known = layout.memory.read_range(start, min(top - start, _MAX_THREAD_SIZE))
+    at = np.arange(0, len(data) // 8 * 8, 8, dtype=np.int64)
+    ok = known[at // HOLE]
+    return (np.uint64(start) + at.astype(np.uint64))[ok], data[: len(at) * 8].view(np.dtype("<u8"))[ok]
 
 
 def _user_registers(layout: Layout, size: int) -> int:

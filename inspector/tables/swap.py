@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inspector.columns import I64, U8, U64, Mask, Table, distinct, expand_runs
+from inspector.columns import I64, U8, U64, Mask, Table, distinct, expand_runs, rows_of
 from inspector.layout.kernel import Layout
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.files import FOLIO, SWAP, Files
 from inspector.tables.swap_devices import SwapDevices, build_devices, entry_offsets, entry_types, swap_entries
 from inspector.tables.swap_map import BAD, HAS_CACHE, SHMEM, read_map, slot_cache_entries

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.columns import I32, I64, U64, Mask, Table, rows_of
 from inspector.layout.flags import UFFD_KNOWN_TO, uffd_modes
 from inspector.layout.kernel import Layout
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.mms import Mms
 from inspector.tables.vmas import Vmas
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.columns import I32, I64, U64, Mask, Table, rows_of_unordered
 from inspector.layout.flags import VM_HUGETLB
 from inspector.layout.kernel import Layout
 from inspector.lib.maple_tree import walk_maple_trees
@@ -78,6 +78,11 @@ class VmaTrees:
     broken: I32
     missing: I32
     foreign: I32
+
+
+def vma_rows(vmas: Vmas, addrs: U64) -> I32:
+    """Row of each VMA address, -1 for those that are in no tree of VMAs."""
+    return rows_of_unordered(vmas.addr, addrs)
 
 
 def build_vmas(layout: Layout, mms: Mms) -> tuple[Vmas, VmaTrees]:

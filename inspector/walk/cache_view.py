@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.columns import I64, U8, U64, AnyArray, Mask, Table
 from inspector.tables.files import FOLIO, Files
-from inspector.walk.counts import MappingCounts
-from inspector.walk.page_cache import CacheParts, folio_pages
+from inspector.walk.page_cache import folio_pages
 
-
-class MappedParts(CacheParts, Protocol):
-    """The same with the counts of mappings."""
-
-    @property
-    def counts(self) -> MappingCounts: ...  # noqa: D102
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +76,16 @@ def find_spaces(files: Files, *, address: int | None = None, ino: int | None = N
     return np.flatnonzero(found)
 
 
-def cache_of(parts: CacheParts, space_row: int) -> CacheView:
+def cache_of(s: Snapshot, space_row: int) -> CacheView:
     """Everything in the page cache of one address_space."""
-    entries, pages, flags = parts.files.entries, parts.pages, parts.layout.flags
+    entries, pages, flags = s.files.entries, s.pages, s.layout.flags
     first, last = np.searchsorted(entries.space_idx, [space_row, space_row + 1])
     mine = entries.take(np.arange(first, last))
     row = pages.memmap.rows(mine.pfn)
     folio = (mine.kind == FOLIO) & (row >= 0)
     safe = np.where(folio, row, 0)
     word = np.where(folio, pages.flags[safe], np.uint64(0))
-    size = np.where(folio, folio_pages(parts, safe), 1)
+    size = np.where(folio, folio_pages(s, safe), 1)
     swapcache = flags.test(word, "swapcache") & flags.test(word, "swapbacked")
     return CacheView(
         index=mine.index,
@@ -125,17 +120,17 @@ def cache_by_order(view: CacheView) -> OrderView:
     )
 
 
-def mapped_by_order(parts: MappedParts, view: CacheView) -> AnyArray:
+def mapped_by_order(s: Snapshot, view: CacheView) -> AnyArray:
     """int64[orders, 2]: mapped folios and mapped pages of each order, as `cache_by_order` has them."""
     folios = view.take(np.flatnonzero(view.order >= 0))
     order, which = np.unique(folios.order, return_inverse=True)
-    row = parts.pages.memmap.rows(folios.pfn)
-    end = np.minimum(row + (np.int64(1) << folios.order), len(parts.pages))
-    mapped = parts.counts.page_mappings > 0
+    row = s.pages.memmap.rows(folios.pfn)
+    end = np.minimum(row + (np.int64(1) << folios.order), len(s.pages))
+    mapped = s.counts.page_mappings > 0
     running = np.concatenate([np.zeros(1, np.int64), np.cumsum(mapped)])
     pages = running[end] - running[row]
-    whole = np.zeros(len(parts.pages), np.bool_)
-    whole[parts.folios.row[parts.counts.entire > 0]] = True
+    whole = np.zeros(len(s.pages), np.bool_)
+    whole[s.folios.row[s.counts.entire > 0]] = True
     pages = np.where(whole[row], end - row, pages)
     out = np.zeros((len(order), 2), np.int64)
     np.add.at(out[:, 0], which, pages > 0)

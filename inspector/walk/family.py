@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I64, Mask, Table
+from inspector.columns import I64, Mask, Table, rows_of
 from inspector.layout.kernel import Layout
-from inspector.tables.anon_vmas import AnonRmap, rows_of
+from inspector.tables.anon_vmas import AnonRmap
 from inspector.tables.vmas import Vmas
 
 

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.columns import I32, I64, U64, Mask, Table, rows_of
 from inspector.layout.flags import MAPPING_TAGS
-from inspector.tables.anon_vmas import rows_of
-from inspector.tables.ksm import CHAIN, Ksm
-from inspector.walk.linear import Links
-from inspector.walk.parts import RmapParts
+from inspector.tables.ksm import CHAIN
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 _ANY = np.uint64(0xFFFFFFFFFFFFFFFF)
-
-
-class KsmParts(RmapParts, Protocol):
-    """The tables of a snapshot with KSM's among them."""
-
-    @property
-    def ksm(self) -> Ksm: ...  # noqa: D102
-    @property
-    def links(self) -> Links: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +43,21 @@ class KsmEntries(Table):
         return self.item_idx >= 0
 
 
-def ksm_entries(parts: KsmParts) -> KsmEntries:
+def ksm_entries(s: Snapshot) -> KsmEntries:
     """All entries of KSM pages, each with the rmap_item by which rmap_walk_ksm() (mm/ksm.c) comes to it.
 
     The walk goes through the items of the page's stable node; for each through the interval tree of its anon_vma (from
     7.2 on only through the part around the item's page offset), and looks at the item's address in every VMA there.
     An entry is reached when one of the anon_vmas that its VMA hangs in has an item of that node for that address.
     """
-    ksm, rows = parts.ksm, np.flatnonzero(parts.links.is_ksm)
-    links = parts.links.take(rows)
+    ksm, rows = s.ksm, np.flatnonzero(s.links.is_ksm)
+    links = s.links.take(rows)
     node = rows_of(ksm.nodes.addr, links.mapping & ~np.uint64(MAPPING_TAGS))
     if len(ksm.nodes):
         node = np.where(ksm.nodes.kind[np.maximum(node, 0)] == CHAIN, -1, node).astype(np.int32)
     item = np.full(len(links), -1, np.int32)
-    entry, avc = _chains_of(parts, links.vma_idx)
-    table = parts.anon_rmap
+    entry, avc = _chains_of(s, links.vma_idx)
+    table = s.anon_rmap
     stable = np.flatnonzero(ksm.items.node_idx >= 0)
     tree = rows_of(table.anon_vmas.addr, ksm.items.anon_vma[stable])
     stable, tree = stable[tree >= 0], tree[tree >= 0]
@@ -87,9 +78,9 @@ def ksm_entries(parts: KsmParts) -> KsmEntries:
     return KsmEntries(links.mapping_row, links.head_row, links.vma_idx, links.va, node, item)
 
 
-def _chains_of(parts: KsmParts, vma_idx: I32) -> tuple[I64, I64]:
+def _chains_of(s: Snapshot, vma_idx: I32) -> tuple[I64, I64]:
     """Every (position in ``vma_idx``, row of a chain of that VMA that is in an interval tree)."""
-    avcs = parts.anon_rmap.avcs
+    avcs = s.anon_rmap.avcs
     inside = np.flatnonzero((avcs.tree_idx >= 0) & (avcs.vma_idx >= 0))
     inside = inside[np.argsort(avcs.vma_idx[inside], kind="stable")]
     low = np.searchsorted(avcs.vma_idx[inside], vma_idx, "left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import EntryClass, cut_runs
-from inspector.walk.parts import Counted
 from inspector.walk.rss import entry_pages
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 ANON, KSM, HUGETLB, UNKNOWN = 1, 2, 4, 8
 """Bits of `Links.kind`; none of the first two means a file's folio or a driver's page."""
@@ -104,14 +107,14 @@ def vma_address(vmas: Vmas, vma_idx: AnyArray, pgoff: U64, nr: U64, anon: Mask, 
     return va, inside | before
 
 
-def build_links(parts: Counted) -> Links:
+def build_links(s: Snapshot) -> Links:
     """Every normal mapping beside the index of its folio.
 
     Args:
-        parts: The tables of a snapshot.
+        s: The snapshot.
     """
-    pages, m, counts = parts.pages, parts.mappings, parts.counts
-    index, known = _page_index(parts)
+    pages, m, counts = s.pages, s.mappings, s.counts
+    index, known = _page_index(s)
     border = np.zeros(len(pages) + 1, np.bool_)
     mapping = pages.mapping[np.maximum(pages.head_row, 0)]
     border[1:-1] = (index[1:] != index[:-1] + np.uint64(1)) | (mapping[1:] != mapping[:-1]) | (known[1:] != known[:-1])
@@ -120,13 +123,13 @@ def build_links(parts: Counted) -> Links:
     owner, skip, nr = cut_runs(border, first, m.nr[rows])
     row, page_row = rows[owner], first[owner] + skip
     huge = m.level[row] != Level.PTE
-    nr[huge] = entry_pages(parts.layout, m.level[row[huge]])
+    nr[huge] = entry_pages(s.layout, m.level[row[huge]])
     head = pages.head_row[page_row]
-    va = m.va[row] + (skip.astype(np.uint64) << np.uint64(parts.layout.memmap.page_shift))
-    kind = _kinds(parts, head, known[page_row])
+    va = m.va[row] + (skip.astype(np.uint64) << np.uint64(s.layout.memmap.page_shift))
+    kind = _kinds(s, head, known[page_row])
     vma = m.vma_idx[row]
     anon = (kind & ANON) != 0
-    linear = linear_index(parts.vmas, vma, va, anon, parts.layout.memmap.page_shift)
+    linear = linear_index(s.vmas, vma, va, anon, s.layout.memmap.page_shift)
     return Links(
         mapping_row=row.astype(np.int32),
         vma_idx=vma,
@@ -140,26 +143,26 @@ def build_links(parts: Counted) -> Links:
     )
 
 
-def _page_index(parts: Counted) -> tuple[U64, Mask]:
+def _page_index(s: Snapshot) -> tuple[U64, Mask]:
     """The index of every mapped page, and whether it could be read; meaningless for pages that nothing maps."""
-    pages, n = parts.pages, len(parts.pages)
+    pages, n = s.pages, len(s.pages)
     mapped = np.zeros(n, np.bool_)
-    mapped[pages.head_row[parts.counts.page_mappings > 0]] = True
-    mapped[parts.folios.row[parts.counts.entire > 0]] = True
+    mapped[pages.head_row[s.counts.page_mappings > 0]] = True
+    mapped[s.folios.row[s.counts.entire > 0]] = True
     heads = np.flatnonzero(mapped)
     index, known = np.zeros(n, np.uint64), np.zeros(n, np.bool_)
-    found, readable = read_index(parts.layout, pages, parts.folios, heads, parts.folio_of_page[heads])
+    found, readable = read_index(s.layout, pages, s.folios, heads, s.folio_of_page[heads])
     index[heads], known[heads] = found, readable
     head = np.maximum(pages.head_row, 0)
     return index[head] + (np.arange(n, dtype=np.int32) - head).astype(np.uint64), known[head]
 
 
-def _kinds(parts: Counted, head: I32, known: Mask) -> U8:
+def _kinds(s: Snapshot, head: I32, known: Mask) -> U8:
     """The bits of `Links.kind` for folios of the given heads."""
-    pages, folio = parts.pages, parts.folio_of_page[head]
+    pages, folio = s.pages, s.folio_of_page[head]
     hugetlb = np.zeros(len(head), np.bool_)
-    if len(parts.folios):
-        hugetlb = (folio >= 0) & parts.folios.is_hugetlb[np.maximum(folio, 0)]
+    if len(s.folios):
+        hugetlb = (folio >= 0) & s.folios.is_hugetlb[np.maximum(folio, 0)]
     tag = pages.mapping[head] & np.uint64(MAPPING_TAGS)
     owned = (pages.type_[head] == 0) | hugetlb
     kind = np.where(owned & ((tag & np.uint64(MAPPING_ANON)) != 0), ANON, 0)

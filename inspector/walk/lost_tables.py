@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,14 +12,12 @@ from inspector.arch.base import Level
 from inspector.columns import I64, U64
 from inspector.layout.flags import type_code
 from inspector.tables.kernel_tables import kernel_tables
-from inspector.tables.mmu_gather import Gathers, read_table_batches
-from inspector.tables.pages import Pages
+from inspector.tables.mmu_gather import read_table_batches
 from inspector.tables.rcu_callbacks import RcuCallbacks, read_rcu_callbacks
-from inspector.walk.deposits import Deposits
-from inspector.walk.mappings import PageTables
-from inspector.walk.parts import StackParts
-from inspector.windows.catalogue import TABLE_HOLDERS
-from inspector.windows.in_flight import stack_words
+from inspector.tables.stacks import stack_words
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 CLASSES = ("address spaces", "deposited", "kernel", "TLB flush", "RCU", "tasks")
 """What accounts for a page table, in the order in which it is looked for; a table counts once."""
@@ -60,20 +58,7 @@ class LostTables:
     unreadable: int
 
 
-class TableParts(StackParts, Protocol):
-    """What tells of page tables."""
-
-    @property
-    def pages(self) -> Pages: ...  # noqa: D102
-    @property
-    def tables(self) -> PageTables: ...  # noqa: D102
-    @property
-    def deposits(self) -> Deposits: ...  # noqa: D102
-    @property
-    def gathers(self) -> Gathers: ...  # noqa: D102
-
-
-def find_lost_tables(s: TableParts) -> LostTables:
+def find_lost_tables(s: Snapshot) -> LostTables:
     """Account for every page of type table.
 
     Tables hang in address spaces or in the kernel's, are deposited until a huge page splits, wait to be freed for a
@@ -104,7 +89,7 @@ def find_lost_tables(s: TableParts) -> LostTables:
     return LostTables(counts, row, nr - 1, at, entry, lists.invoked, unreadable + lists.unreadable + bad)
 
 
-def _freed_by_rcu(s: TableParts, callbacks: RcuCallbacks) -> tuple[I64, int]:
+def _freed_by_rcu(s: Snapshot, callbacks: RcuCallbacks) -> tuple[I64, int]:
     """Tables that callbacks will free, and how many callbacks could not be told what they free."""
     parts, unknown = [], 0
     for name, struct, members in _FREED_BY:
@@ -122,16 +107,14 @@ def _freed_by_rcu(s: TableParts, callbacks: RcuCallbacks) -> tuple[I64, int]:
     return np.concatenate([*parts, np.empty(0, np.int64)]), unknown
 
 
-def _in_hands(s: TableParts, pfns: I64) -> I64:
+def _in_hands(s: Snapshot, pfns: I64) -> I64:
     """Which of these tables a task works on that stands in a function that does: its stack or registers name it.
 
     By the address of the struct page, by one inside the table, or by the entry that pointed to it.
     """
-    layout, frames = s.layout, s.stacks.frames
-    holds = np.array([name in TABLE_HOLDERS for name in s.stacks.functions], np.bool_)
-    tasks = np.unique(frames.task_idx[holds[frames.function]]) if len(frames) else frames.task_idx
+    layout, tasks = s.layout, s.table_holders
     words = [_register_words(s)] if s.tasks.on_cpu[tasks].any() else []
-    words += [stack_words(s, task)[1] for task in tasks.tolist()]
+    words += [stack_words(layout, s.tasks, s.stacks, task)[1] for task in tasks.tolist()]
     if not words:
         return pfns[:0]
     every = np.unique(np.concatenate(words))
@@ -141,13 +124,13 @@ def _in_hands(s: TableParts, pfns: I64) -> I64:
     return np.intersect1d(np.concatenate(named), pfns)
 
 
-def _register_words(s: TableParts) -> U64:
+def _register_words(s: Snapshot) -> U64:
     """The registers of all CPUs, as far as the dump has them."""
     notes = b"".join(note[: len(note) // 8 * 8] for note in s.layout.target.prstatus)
     return np.frombuffer(notes, np.uint64)
 
 
-def _hang(s: TableParts, pfns: I64) -> tuple[I64, I64, U64]:
+def _hang(s: Snapshot, pfns: I64) -> tuple[I64, I64, U64]:
     """How tables hang below one another, and what is in them.
 
     Args:
@@ -180,7 +163,7 @@ def _hang(s: TableParts, pfns: I64) -> tuple[I64, I64, U64]:
     return top, upper[~leads], found[~leads]
 
 
-def _deposited(s: TableParts, pfns: I64) -> Iterator[tuple[I64, I64]]:
+def _deposited(s: Snapshot, pfns: I64) -> Iterator[tuple[I64, I64]]:
     """Which of these tables others of them lead to as deposited with them: along the rings, and from a PMD table."""
     page = s.layout.struct("struct page")
     of_tables = s.layout.struct("struct ptdesc") if s.layout.has_struct("struct ptdesc") else page

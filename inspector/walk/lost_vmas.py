@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Table
-from inspector.tables.anon_vmas import rows_of
-from inspector.walk.parts import RmapParts
+from inspector.columns import I32, I64, U64, AnyArray, Table, rows_of
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +29,19 @@ class LostVmas(Table):
     end: U64
 
 
-def find_lost_vmas(parts: RmapParts) -> LostVmas:
+def find_lost_vmas(s: Snapshot) -> LostVmas:
     """VMAs of living mms that stand in a reverse map but not in the mm's maple tree.
 
     A VMA leaves the tree of its mm first and the reverse maps later, under mmap_lock (mm/vma.c,
     vms_complete_munmap_vmas()); whether that is what happens here is for the caller to judge.
     What does not look like a VMA of a known mm (freed and used anew) is left out.
     """
-    avcs, nodes = parts.anon_rmap.avcs, parts.file_rmap.nodes
+    avcs, nodes = s.anon_rmap.avcs, s.file_rmap.nodes
     strangers = np.concatenate([avcs.vma[(avcs.vma_idx < 0) & (avcs.tree_idx >= 0)], nodes.vma[nodes.vma_idx < 0]])
-    struct = parts.layout.struct("struct vm_area_struct")
-    raw = parts.layout.memory.gather(np.unique(strangers[strangers != 0]), struct.size)
+    struct = s.layout.struct("struct vm_area_struct")
+    raw = s.layout.memory.gather(np.unique(strangers[strangers != 0]), struct.size)
     data, addr = raw.bytes[raw.valid], raw.addr[raw.valid]
-    mm = rows_of(parts.mms.addr, struct.field("vm_mm").column(data))
+    mm = rows_of(s.mms.addr, struct.field("vm_mm").column(data))
     start, end = struct.field("vm_start").column(data), struct.field("vm_end").column(data)
     good = (mm >= 0) & (start < end) & (end <= np.uint64(1) << np.uint64(56)) & ((start | end) & np.uint64(4095) == 0)
     return LostVmas(addr[good], mm[good], start[good], end[good])

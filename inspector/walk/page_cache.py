@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.columns import I32, I64, U64, Mask, Table, rows_of
 from inspector.layout.flags import MAPPING_TAGS, type_code
 from inspector.layout.kernel import Layout
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.files import FOLIO, SPACE_KINDS, SWAP, Files
-from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 _MAX_ORDER = 20
 """A larger order is damage; nothing is repeated so often."""
-
-
-class CacheParts(Protocol):
-    """The tables that this walk needs."""
-
-    @property
-    def layout(self) -> Layout: ...  # noqa: D102
-    @property
-    def pages(self) -> Pages: ...  # noqa: D102
-    @property
-    def folios(self) -> Folios: ...  # noqa: D102
-    @property
-    def folio_of_page(self) -> I32: ...  # noqa: D102
-    @property
-    def files(self) -> Files: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +77,21 @@ def page_words(layout: Layout, pages: Pages, rows: I64, *names: str) -> tuple[U6
     return raw.bytes.view(np.uint64).reshape(-1), raw.valid
 
 
-def folio_pages(parts: CacheParts, head_rows: I64) -> I64:
+def folio_pages(s: Snapshot, head_rows: I64) -> I64:
     """Pages of the folios with these heads."""
-    folio = parts.folio_of_page[head_rows]
-    if not len(parts.folios):
+    folio = s.folio_of_page[head_rows]
+    if not len(s.folios):
         return np.ones(len(head_rows), np.int64)
-    order = np.minimum(parts.folios.order[np.maximum(folio, 0)], _MAX_ORDER).astype(np.int64)
+    order = np.minimum(s.folios.order[np.maximum(folio, 0)], _MAX_ORDER).astype(np.int64)
     return np.where(folio >= 0, np.int64(1) << order, 1)
 
 
-def compare_cache(parts: CacheParts) -> PageCache:
+def compare_cache(s: Snapshot) -> PageCache:
     """Hold entries and folios against each other (mm/filemap.c, __filemap_add_folio() and page_cache_delete())."""
-    files, pages = parts.files, parts.pages
+    files, pages = s.files, s.pages
     entries, spaces = files.entries, files.spaces
     mine = (entries.kind == FOLIO) & (spaces.kind[entries.space_idx] != SWAP)
-    cached = _cached(parts, np.flatnonzero(mine))
+    cached = _cached(s, np.flatnonzero(mine))
     space = entries.space_idx[cached.entry_row]
     agreed = cached.is_head & (cached.mapping == spaces.addr[space]) & (cached.index == entries.index[cached.entry_row])
     found = np.zeros(len(pages), np.bool_)
@@ -113,7 +99,7 @@ def compare_cache(parts: CacheParts) -> PageCache:
     heads = _claiming(pages)
     at = rows_of(spaces.addr, pages.mapping[heads])
     known = at >= 0
-    on_lru = parts.layout.flags.test(pages.flags[heads], "lru")
+    on_lru = s.layout.flags.test(pages.flags[heads], "lru")
     stray = heads[on_lru & (~known | ~(spaces.is_inode[np.maximum(at, 0)] & known))] if len(spaces) else heads[on_lru]
     heads, at = heads[known], at[known]
     sound = spaces.is_inode & spaces.whole
@@ -123,7 +109,7 @@ def compare_cache(parts: CacheParts) -> PageCache:
     heads, at = heads[judged], at[judged]
     lost = ~found[heads]
     missing, missing_at = heads[lost], at[lost]
-    index, _ = page_words(parts.layout, pages, missing, "__folio_index", "index")
+    index, _ = page_words(s.layout, pages, missing, "__folio_index", "index")
     return PageCache(cached, len(heads), missing, missing_at, index, find_entries(files, missing_at, index), stray)
 
 
@@ -135,16 +121,16 @@ def _claiming(pages: Pages) -> I64:
     return np.flatnonzero(own & plain & file & pages.readable & (pages.refcount > 0))
 
 
-def _cached(parts: CacheParts, rows: I64) -> CachedFolios:
-    pages, entries = parts.pages, parts.files.entries
+def _cached(s: Snapshot, rows: I64) -> CachedFolios:
+    pages, entries = s.pages, s.files.entries
     head = pages.memmap.rows(entries.pfn[rows])
     safe = np.maximum(head, 0)
-    index, known = page_words(parts.layout, pages, safe, "__folio_index", "index")
-    nr = folio_pages(parts, safe)
+    index, known = page_words(s.layout, pages, safe, "__folio_index", "index")
+    nr = folio_pages(s, safe)
     # hugetlb counts in huge pages until 6.7: one index each.
-    nr = np.where(entries.nr[rows] == 1, np.where(_is_hugetlb(parts, safe), 1, nr), nr)
+    nr = np.where(entries.nr[rows] == 1, np.where(_is_hugetlb(s, safe), 1, nr), nr)
     readable = (head < 0) | (known & pages.readable[safe])
-    locked = parts.layout.flags.test(pages.flags[safe], "locked")
+    locked = s.layout.flags.test(pages.flags[safe], "locked")
     return CachedFolios(
         entry_row=rows,
         head_row=head,
@@ -157,11 +143,11 @@ def _cached(parts: CacheParts, rows: I64) -> CachedFolios:
     )
 
 
-def _is_hugetlb(parts: CacheParts, head_rows: I64) -> Mask:
-    folio = parts.folio_of_page[head_rows]
-    if not len(parts.folios):
+def _is_hugetlb(s: Snapshot, head_rows: I64) -> Mask:
+    folio = s.folio_of_page[head_rows]
+    if not len(s.folios):
         return folio >= 0
-    return (folio >= 0) & parts.folios.is_hugetlb[np.maximum(folio, 0)]
+    return (folio >= 0) & s.folios.is_hugetlb[np.maximum(folio, 0)]
 
 
 def find_entries(files: Files, space_idx: I32, index: U64) -> I64:
@@ -189,9 +175,9 @@ def find_entries(files: Files, space_idx: I32, index: U64) -> I64:
     return np.where(inside & (index - entries.index[safe] < entries.nr[safe].astype(np.uint64)), at, -1)
 
 
-def space_name(parts: CacheParts, row: int) -> str:
+def space_name(s: Snapshot, row: int) -> str:
     """Kind of an address_space and number of its inode, or the swap device and slot that one of swap's begins with."""
-    spaces = parts.files.spaces
+    spaces = s.files.spaces
     kind = int(spaces.kind[row])
     if kind == SWAP:
         return f"swap type {int(spaces.swap_type[row])} from slot {int(spaces.first_slot[row]):#x}"

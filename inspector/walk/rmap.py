@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
+from inspector.columns import I32, I64, U64, AnyArray, Mask, Table, rows_of
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
-from inspector.tables.anon_vmas import rows_of
 from inspector.walk.linear import read_index, vma_address
-from inspector.walk.parts import RmapParts
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,56 +60,56 @@ ANON, FILE, KSM = 1, 2, 3
 _CHUNK = 1 << 20
 
 
-def candidates_of(parts: RmapParts, head_rows: AnyArray) -> tuple[Candidates, AnyArray]:
+def candidates_of(s: Snapshot, head_rows: AnyArray) -> tuple[Candidates, AnyArray]:
     """Where rmap_walk_anon() and rmap_walk_file() (mm/rmap.c) look for folios.
 
     Args:
-        parts: The tables of a snapshot.
+        s: The snapshot.
         head_rows: Rows of the folios' heads.
 
     Returns:
         The places, and the kind of each folio (see `RmapView`); KSM pages have no places here.
     """
-    pages = parts.pages
+    pages = s.pages
     mapping = pages.mapping[head_rows]
     tag, pointer = mapping & np.uint64(MAPPING_TAGS), mapping & ~np.uint64(MAPPING_TAGS)
-    folio = parts.folio_of_page[head_rows]
+    folio = s.folio_of_page[head_rows]
     hugetlb = np.zeros(len(head_rows), np.bool_)
     nr = np.ones(len(head_rows), np.int64)
-    if len(parts.folios):
+    if len(s.folios):
         large = folio >= 0
-        hugetlb = large & parts.folios.is_hugetlb[np.maximum(folio, 0)]
-        nr = np.where(large, np.int64(1) << parts.folios.order[np.maximum(folio, 0)].astype(np.int64), 1)
+        hugetlb = large & s.folios.is_hugetlb[np.maximum(folio, 0)]
+        nr = np.where(large, np.int64(1) << s.folios.order[np.maximum(folio, 0)].astype(np.int64), 1)
     untyped = (pages.type_[head_rows] == 0) | hugetlb
     kind = np.where(tag == MAPPING_ANON, ANON, np.where(tag == 3, KSM, np.where((tag == 0) & (pointer != 0), FILE, 0)))
     kind = np.where(untyped, kind, 0).astype(np.uint8)
-    index, _ = read_index(parts.layout, pages, parts.folios, head_rows, folio)
-    anon = _anon_places(parts, np.flatnonzero(kind == ANON), pointer, index, nr)
-    file = _file_places(parts, np.flatnonzero(kind == FILE), pointer, index, nr)
+    index, _ = read_index(s.layout, pages, s.folios, head_rows, folio)
+    anon = _anon_places(s, np.flatnonzero(kind == ANON), pointer, index, nr)
+    file = _file_places(s, np.flatnonzero(kind == FILE), pointer, index, nr)
     return Candidates.concat([anon, file]), kind
 
 
-def _anon_places(parts: RmapParts, asked: I64, pointer: U64, index: U64, nr: I64) -> Candidates:
+def _anon_places(s: Snapshot, asked: I64, pointer: U64, index: U64, nr: I64) -> Candidates:
     """Chains in the tree of each folio's anon_vma that overlap its offsets."""
-    avcs = parts.anon_rmap.avcs
+    avcs = s.anon_rmap.avcs
     inside = np.flatnonzero((avcs.tree_idx >= 0) & (avcs.vma_idx >= 0))
     inside = inside[np.argsort(avcs.tree_idx[inside], kind="stable")]
-    tree = rows_of(parts.anon_rmap.anon_vmas.addr, pointer[asked])
+    tree = rows_of(s.anon_rmap.anon_vmas.addr, pointer[asked])
     who, entry = _pair(asked, tree, inside, avcs.tree_idx[inside])
     found = _Overlap(who, avcs.vma_idx[entry], avcs.first[entry], avcs.last[entry], avcs.addr[entry])
-    return _places(parts, found, index, nr, anon=True)
+    return _places(s, found, index, nr, anon=True)
 
 
-def _file_places(parts: RmapParts, asked: I64, pointer: U64, index: U64, nr: I64) -> Candidates:
+def _file_places(s: Snapshot, asked: I64, pointer: U64, index: U64, nr: I64) -> Candidates:
     """VMAs in the i_mmap tree of each folio's file that overlap its offsets."""
-    nodes, spaces = parts.file_rmap.nodes, parts.file_rmap.spaces
+    nodes, spaces = s.file_rmap.nodes, s.file_rmap.spaces
     inside = np.flatnonzero(nodes.vma_idx >= 0)
     inside = inside[np.argsort(nodes.space_idx[inside], kind="stable")]
     tree = rows_of(spaces.addr, pointer[asked])
     who, entry = _pair(asked, tree, inside, nodes.space_idx[inside])
     via = spaces.addr[nodes.space_idx[entry]]
     found = _Overlap(who, nodes.vma_idx[entry], nodes.first[entry], nodes.last[entry], via)
-    return _places(parts, found, index, nr, anon=False)
+    return _places(s, found, index, nr, anon=False)
 
 
 def _pair(asked: I64, tree: I32, members: I64, member_tree: I32) -> tuple[I64, I64]:
@@ -131,25 +133,25 @@ class _Overlap(Table):
     via: U64
 
 
-def _places(parts: RmapParts, found: _Overlap, index: U64, nr: I64, *, anon: bool) -> Candidates:
+def _places(s: Snapshot, found: _Overlap, index: U64, nr: I64, *, anon: bool) -> Candidates:
     """Addresses of the overlapping ones (vma_address())."""
     end = index[found.who] + nr[found.who].astype(np.uint64) - np.uint64(1)
     found = found.take(np.flatnonzero((found.first <= end) & (found.last >= index[found.who])))
     who, vma_idx, via = found.who, found.vma_idx, found.via
     kind = np.full(len(who), anon)
     pages = nr[who].astype(np.uint64)
-    va, valid = vma_address(parts.vmas, vma_idx, index[who], pages, kind, parts.layout.memmap.page_shift)
-    base = (parts.vmas.anon_pgoff if anon else parts.vmas.pgoff)[vma_idx]
+    va, valid = vma_address(s.vmas, vma_idx, index[who], pages, kind, s.layout.memmap.page_shift)
+    base = (s.vmas.anon_pgoff if anon else s.vmas.pgoff)[vma_idx]
     page = np.where(base > index[who], base - index[who], np.uint64(0)).astype(np.int64)
-    room = ((parts.vmas.end[vma_idx] - va) >> np.uint64(parts.layout.memmap.page_shift)).astype(np.int64)
+    room = ((s.vmas.end[vma_idx] - va) >> np.uint64(s.layout.memmap.page_shift)).astype(np.int64)
     fit = np.minimum(room, nr[who] - page)
     return Candidates(who.astype(np.int32), vma_idx.astype(np.int32), va, page, np.maximum(fit, 0), via).take(valid)
 
 
-def entries_at(parts: RmapParts, c: Candidates, head_rows: AnyArray) -> I64:
+def entries_at(s: Snapshot, c: Candidates, head_rows: AnyArray) -> I64:
     """Entries that map the folio at each place (page_vma_mapped_walk(), mm/page_vma_mapped.c)."""
-    m = parts.mappings
-    good = np.flatnonzero(parts.counts.entry_class == 0)
+    m = s.mappings
+    good = np.flatnonzero(s.counts.entry_class == 0)
     key = _key(m.mm_idx[good], m.va[good])
     order = np.argsort(key, kind="stable")
     key, good = key[order], good[order]
@@ -160,23 +162,23 @@ def entries_at(parts: RmapParts, c: Candidates, head_rows: AnyArray) -> I64:
     ends = np.cumsum(c.nr)
     while done < len(c):
         stop = max(done + 1, int(np.searchsorted(ends, (ends[done - 1] if done else 0) + _CHUNK)))
-        out[done:stop] = _count(parts, c.take(np.arange(done, min(stop, len(c)))), head_rows, key, good)
+        out[done:stop] = _count(s, c.take(np.arange(done, min(stop, len(c)))), head_rows, key, good)
         done = stop
     return out
 
 
-def _count(parts: RmapParts, c: Candidates, head_rows: AnyArray, key: U64, good: I64) -> I64:
-    m, shift = parts.mappings, np.uint64(parts.layout.memmap.page_shift)
+def _count(s: Snapshot, c: Candidates, head_rows: AnyArray, key: U64, good: I64) -> I64:
+    m, shift = s.mappings, np.uint64(s.layout.memmap.page_shift)
     who = np.repeat(np.arange(len(c)), c.nr)
     skip = (np.arange(len(who)) - (np.cumsum(c.nr) - c.nr)[who]).astype(np.int64)
     va = c.va[who] + (skip.astype(np.uint64) << shift)
-    at = np.searchsorted(key, _key(parts.vmas.mm_idx[c.vma_idx[who]], va), "right") - 1
+    at = np.searchsorted(key, _key(s.vmas.mm_idx[c.vma_idx[who]], va), "right") - 1
     row = good[np.maximum(at, 0)]
     distance = ((va - m.va[row]) >> shift).astype(np.int64)
     pte = m.level[row] == Level.PTE
-    covers = (at >= 0) & (m.mm_idx[row] == parts.vmas.mm_idx[c.vma_idx[who]]) & (m.va[row] <= va)
+    covers = (at >= 0) & (m.mm_idx[row] == s.vmas.mm_idx[c.vma_idx[who]]) & (m.va[row] <= va)
     page_row = head_rows[c.asked[who]].astype(np.int64) + c.page[who] + skip
-    same = parts.pages.memmap.rows(m.pfn[row] + distance) == page_row
+    same = s.pages.memmap.rows(m.pfn[row] + distance) == page_row
     hit = covers & same & np.where(pte, distance < m.nr[row], distance == 0)
     return np.bincount(who[hit], minlength=len(c)).astype(np.int64)
 
@@ -185,19 +187,19 @@ def _key(mm_idx: AnyArray, va: U64) -> U64:
     return (mm_idx.astype(np.uint64) << np.uint64(45)) | (va >> np.uint64(12))
 
 
-def compare_views(parts: RmapParts, head_rows: I32) -> RmapView:
+def compare_views(s: Snapshot, head_rows: I32) -> RmapView:
     """Both views of the given folios: entries by the rmap road, and entries in all page tables.
 
     Entries under a page table that several mms share are counted in each: the road leads to each of them.
     """
-    c, kind = candidates_of(parts, head_rows)
-    found = entries_at(parts, c, head_rows)
+    c, kind = candidates_of(s, head_rows)
+    found = entries_at(s, c, head_rows)
     n = len(head_rows)
-    m, counts = parts.mappings, parts.counts
+    m, counts = s.mappings, s.counts
     rows = np.flatnonzero(counts.entry_class == 0)
     order = np.argsort(head_rows, kind="stable")
     at = rows_in_order(head_rows[order], counts.head_row[rows])
-    single = parts.folio_of_page[np.maximum(counts.head_row[rows], 0)] < 0
+    single = s.folio_of_page[np.maximum(counts.head_row[rows], 0)] < 0
     # Runs of small pages cover several folios: each page is one.
     expanded = np.repeat(rows[single], m.nr[rows[single]])
     skip = np.arange(len(expanded)) - np.repeat(np.cumsum(m.nr[rows[single]]) - m.nr[rows[single]], m.nr[rows[single]])
@@ -222,10 +224,10 @@ def rows_in_order(ordered: I32, wanted: I32) -> I64:
     return np.where(ordered[at] == wanted, at, -1)
 
 
-def mapped_heads(parts: RmapParts) -> I32:
+def mapped_heads(s: Snapshot) -> I32:
     """Head rows of all folios that at least one normal entry maps."""
-    mark: Mask = np.zeros(len(parts.pages), np.bool_)
-    mark[np.flatnonzero(parts.counts.page_mappings > 0)] = True
-    huge = np.flatnonzero(parts.counts.entire > 0)
-    mark[parts.folios.row[huge]] = True
-    return np.unique(parts.pages.head_row[np.flatnonzero(mark)]).astype(np.int32)
+    mark: Mask = np.zeros(len(s.pages), np.bool_)
+    mark[np.flatnonzero(s.counts.page_mappings > 0)] = True
+    huge = np.flatnonzero(s.counts.entire > 0)
+    mark[s.folios.row[huge]] = True
+    return np.unique(s.pages.head_row[np.flatnonzero(mark)]).astype(np.int32)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Kind, Level
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of
 from inspector.layout.flags import MAPPING_TAGS
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.ksm import CHAIN
 from inspector.walk.counts import EntryClass
-from inspector.walk.ksm_rmap import KsmParts
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates
 from inspector.walk.rss import entry_pages
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 MAPS, OTHER_PAGE, SWAP, MIGRATION, OTHER_ENTRY, EMPTY = range(6)
 """What one page of a place holds."""
@@ -44,13 +46,13 @@ class Standing(Table):
     level: U8
 
 
-def ksm_places(parts: KsmParts, head: int) -> Candidates:
+def ksm_places(s: Snapshot, head: int) -> Candidates:
     """Where rmap_walk_ksm() (mm/ksm.c) looks for one page: for each rmap_item, every VMA of its anon_vma's tree.
 
     A VMA that several items lead to at one address has one row.
     """
-    ksm, table, vmas = parts.ksm, parts.anon_rmap, parts.vmas
-    pointer = parts.pages.mapping[head : head + 1] & ~np.uint64(MAPPING_TAGS)
+    ksm, table, vmas = s.ksm, s.anon_rmap, s.vmas
+    pointer = s.pages.mapping[head : head + 1] & ~np.uint64(MAPPING_TAGS)
     node = int(rows_of(ksm.nodes.addr, pointer)[0])
     usable = node >= 0 and ksm.nodes.kind[node] != CHAIN
     items = np.flatnonzero(ksm.items.node_idx == node) if usable else np.empty(0, np.int64)
@@ -75,11 +77,11 @@ def ksm_places(parts: KsmParts, head: int) -> Candidates:
     )
 
 
-def standing_at(parts: KsmParts, c: Candidates, head: int) -> Standing:
+def standing_at(s: Snapshot, c: Candidates, head: int) -> Standing:
     """What stands at each place of one folio (page_vma_mapped_walk(), mm/page_vma_mapped.c).
 
     Args:
-        parts: The tables of a snapshot.
+        s: The snapshot.
         c: Places of one folio.
         head: Row of its head.
     """
@@ -88,27 +90,27 @@ def standing_at(parts: KsmParts, c: Candidates, head: int) -> Standing:
     while done < len(c):
         start = int(ends[done - 1]) if done else 0
         stop = max(done + 1, int(np.searchsorted(ends, start + _MAX_PAGES, "right")))
-        made.append(_standing(parts, c.take(np.arange(done, stop)), head))
+        made.append(_standing(s, c.take(np.arange(done, stop)), head))
         done = stop
     empty = Standing(np.empty(0, np.int64), np.empty((0, len(STANDING)), np.int64), np.empty(0, np.uint8))
     return Standing.concat(made) if made else empty
 
 
-def _standing(parts: KsmParts, c: Candidates, head: int) -> Standing:
-    shift = np.uint64(parts.layout.arch.page_shift)
+def _standing(s: Snapshot, c: Candidates, head: int) -> Standing:
+    shift = np.uint64(s.layout.arch.page_shift)
     who = np.repeat(np.arange(len(c)), c.nr)
     skip = np.arange(len(who)) - np.repeat(np.cumsum(c.nr) - c.nr, c.nr)
     va = c.va[who] + (skip.astype(np.uint64) << shift)
-    mm = parts.vmas.mm_idx[c.vma_idx[who]]
-    m = parts.mappings
+    mm = s.vmas.mm_idx[c.vma_idx[who]]
+    m = s.mappings
     rows = np.flatnonzero(np.isin(m.mm_idx, mm))
-    sizes = m.nr[rows] * entry_pages(parts.layout, m.level[rows])
+    sizes = m.nr[rows] * entry_pages(s.layout, m.level[rows])
     at, distance = _covering(m.mm_idx[rows], m.va[rows] >> shift, sizes, mm, va >> shift)
     row = rows[at[at >= 0]]
     here = at >= 0
-    same = parts.pages.memmap.rows(m.pfn[row] + distance[here]) == (head + c.page[who] + skip)[here]
-    same &= parts.counts.entry_class[row] == EntryClass.NORMAL
-    what = _absent(parts, mm, va >> shift)
+    same = s.pages.memmap.rows(m.pfn[row] + distance[here]) == (head + c.page[who] + skip)[here]
+    same &= s.counts.entry_class[row] == EntryClass.NORMAL
+    what = _absent(s, mm, va >> shift)
     what[here] = np.where(same, MAPS, OTHER_PAGE)
     pages = np.bincount(who * len(STANDING) + what, minlength=len(c) * len(STANDING)).reshape(-1, len(STANDING))
     # A huge entry is one mapping: it counts at its first page.
@@ -118,11 +120,11 @@ def _standing(parts: KsmParts, c: Candidates, head: int) -> Standing:
     return Standing(np.bincount(who[here][counted], minlength=len(c)).astype(np.int64), pages, level)
 
 
-def _absent(parts: KsmParts, mm: I32, page: U64) -> I64:
+def _absent(s: Snapshot, mm: I32, page: U64) -> I64:
     """What each page holds, as far as non-present entries tell."""
-    away, shift = parts.nonpresent, np.uint64(parts.layout.arch.page_shift)
+    away, shift = s.nonpresent, np.uint64(s.layout.arch.page_shift)
     rows = np.flatnonzero(np.isin(away.mm_idx, mm))
-    sizes = entry_pages(parts.layout, away.level[rows])
+    sizes = entry_pages(s.layout, away.level[rows])
     at, _ = _covering(away.mm_idx[rows], away.va[rows] >> shift, sizes, mm, page)
     what = np.full(len(page), EMPTY, np.int64)
     kind = away.kind[rows[at[at >= 0]]]
@@ -145,11 +147,11 @@ def _covering(owner: I32, first: U64, nr: I64, mm: I32, page: U64) -> tuple[I64,
     return np.where(inside, found, -1), distance
 
 
-def why_lost(parts: KsmParts, kind: int, head: int, vma: int, linear: U64) -> str:
+def why_lost(s: Snapshot, kind: int, head: int, vma: int, linear: U64) -> str:
     """Why the road from a folio does not lead to a mapping of it.
 
     Args:
-        parts: The tables of a snapshot.
+        s: The snapshot.
         kind: `inspector.walk.rmap.ANON`, `FILE` or `KSM`, 0 where no road begins.
         head: Row of the folio's head.
         vma: Row of the VMA that maps it, -1 for none.
@@ -159,39 +161,39 @@ def why_lost(parts: KsmParts, kind: int, head: int, vma: int, linear: U64) -> st
         return "folio->mapping leads nowhere: no walk can begin"
     if vma < 0:
         return "it lies in no VMA"
-    pointer = parts.pages.mapping[head] & ~np.uint64(MAPPING_TAGS)
-    lost = _KINDS[kind](parts, pointer, vma)
+    pointer = s.pages.mapping[head] & ~np.uint64(MAPPING_TAGS)
+    lost = _KINDS[kind](s, pointer, vma)
     if lost or kind == KSM:
         return lost or "no rmap_item of the stable node leads to this address"
     return f"wrong index: the page says offset {int(linear[1]):#x}, its VMA has it at {int(linear[0]):#x}"
 
 
-def _lost_anon(parts: KsmParts, pointer: np.uint64, vma: int) -> str:
+def _lost_anon(s: Snapshot, pointer: np.uint64, vma: int) -> str:
     """What is wrong between a folio's anon_vma and a VMA; "" when a chain joins them."""
-    table, avcs = parts.anon_rmap.anon_vmas, parts.anon_rmap.avcs
+    table, avcs = s.anon_rmap.anon_vmas, s.anon_rmap.avcs
     row = int(rows_of(table.addr, np.array([pointer], np.uint64))[0])
     if row < 0 or not table.readable[row]:
         return f"the folio's anon_vma {int(pointer):#x} is not in the dump, or is none"
     if ((avcs.vma_idx == vma) & (avcs.tree_idx == row)).any():
         return ""
-    if row in parts.anon_rmap.broken_trees:
+    if row in s.anon_rmap.broken_trees:
         return "the interval tree of the folio's anon_vma is broken: it cannot be followed to the end"
     dangling = np.flatnonzero((avcs.list_vma_idx == vma) & (avcs.anon_vma_idx == row))
     if len(dangling):
         return f"the chain {int(avcs.addr[dangling[0]]):#x} of its VMA is not in the interval tree"
-    own = parts.vmas.anon_vma[vma]
+    own = s.vmas.anon_vma[vma]
     if not own:
         return "anon_vma unreachable: its VMA has none"
-    mine = int(rows_of(table.addr, parts.vmas.anon_vma[vma : vma + 1])[0])
+    mine = int(rows_of(table.addr, s.vmas.anon_vma[vma : vma + 1])[0])
     same = mine >= 0 and table.root[mine] == table.root[row]
     return f"anon_vma unreachable: no chain of its VMA leads to it; the VMA's own, {int(own):#x}, is of " + (
         "the same family" if same else "another family"
     )
 
 
-def _lost_file(parts: KsmParts, pointer: np.uint64, vma: int) -> str:
+def _lost_file(s: Snapshot, pointer: np.uint64, vma: int) -> str:
     """What is wrong between a folio's address_space and a VMA; "" when the VMA is in its tree."""
-    rmap = parts.file_rmap
+    rmap = s.file_rmap
     row = int(rows_of(rmap.spaces.addr, np.array([pointer], np.uint64))[0])
     if row < 0 or not rmap.spaces.readable[row]:
         return f"the folio's address_space {int(pointer):#x} is not in the dump, or is none"
@@ -206,9 +208,9 @@ def _lost_file(parts: KsmParts, pointer: np.uint64, vma: int) -> str:
     return "its file's i_mmap tree is broken" if broken else "its VMA is not in the file's i_mmap tree"
 
 
-def _lost_ksm(parts: KsmParts, pointer: np.uint64, _vma: int) -> str:
+def _lost_ksm(s: Snapshot, pointer: np.uint64, _vma: int) -> str:
     """What is wrong with the stable node that a page names; "" when there is one."""
-    row = int(rows_of(parts.ksm.nodes.addr, np.array([pointer], np.uint64))[0])
+    row = int(rows_of(s.ksm.nodes.addr, np.array([pointer], np.uint64))[0])
     return "" if row >= 0 else f"the page's stable node {int(pointer):#x} is not among KSM's"
 
 

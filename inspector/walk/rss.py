@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Kind, Level
@@ -11,7 +13,9 @@ from inspector.layout.kernel import Layout
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.tables.pages import Pages
 from inspector.walk.counts import EntryClass
-from inspector.walk.parts import Counted
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 _NR_PLACES = 8
 _HUGETLB, _UNKNOWN = 4, 5
@@ -37,21 +41,21 @@ def rss_class(layout: Layout, pages: Pages, head_row: I64) -> I64:
     return np.where(anon, RSS_ANON, np.where(swapbacked, RSS_SHMEM, RSS_FILE)).astype(np.int64)
 
 
-def rebuild_rss(parts: Counted) -> tuple[I64, Mask]:
+def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
     """Pages of each class in each mm.
 
     Counted are normal leaves, and migration and device entries by the folio they stand for; hugetlb is not. Swap
     entries count one each.
 
     Args:
-        parts: The tables of a snapshot.
+        s: The snapshot.
 
     Returns:
         ``(rss, known)``: int64[mms, 4] and bool[mms]; an mm is not known when an entry's page cannot be read.
     """
-    layout, pages, vmas, mms, nonpresent = parts.layout, parts.pages, parts.vmas, parts.mms, parts.nonpresent
+    layout, pages, vmas, mms, nonpresent = s.layout, s.pages, s.vmas, s.mms, s.nonpresent
     n = len(mms)
-    rss, known = _present(parts)
+    rss, known = _present(s)
     standing = np.isin(
         nonpresent.kind, np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.DEVICE_EXCLUSIVE])
     )
@@ -75,11 +79,11 @@ def rebuild_rss(parts: Counted) -> tuple[I64, Mask]:
     return rss, known
 
 
-def _present(parts: Counted) -> tuple[I64, Mask]:
+def _present(s: Snapshot) -> tuple[I64, Mask]:
     """Pages of each class that leaves map in each mm, and which mms have no leaf whose page cannot be read."""
-    layout, m, mapped, n = parts.layout, parts.mappings, parts.counts, len(parts.mms)
-    kinds, sums = _page_classes(parts), np.zeros(n * _NR_PLACES, np.int64)
-    huge_vma = parts.vmas.is_hugetlb if len(parts.vmas) and parts.vmas.is_hugetlb.any() else None
+    layout, m, mapped, n = s.layout, s.mappings, s.counts, len(s.mms)
+    kinds, sums = _page_classes(s), np.zeros(n * _NR_PLACES, np.int64)
+    huge_vma = s.vmas.is_hugetlb if len(s.vmas) and s.vmas.is_hugetlb.any() else None
     for at in range(0, len(m), _PIECE):
         here = slice(at, at + _PIECE)
         what = mapped.entry_class[here]
@@ -97,10 +101,10 @@ def _present(parts: Counted) -> tuple[I64, Mask]:
     return table[:, :4].copy(), table[:, _UNKNOWN] == 0
 
 
-def _page_classes(parts: Counted) -> U8:
+def _page_classes(s: Snapshot) -> U8:
     """The rss counter that each page counts in when it heads a folio, `_HUGETLB` when in none."""
-    pages, folios = parts.pages, parts.folios
-    shmem = np.where(parts.layout.flags.test(pages.flags, "swapbacked"), np.uint8(RSS_SHMEM), np.uint8(RSS_FILE))
+    pages, folios = s.pages, s.folios
+    shmem = np.where(s.layout.flags.test(pages.flags, "swapbacked"), np.uint8(RSS_SHMEM), np.uint8(RSS_FILE))
     anon = ((pages.mapping & np.uint64(MAPPING_ANON)) != 0) & (pages.type_ == 0)
     shmem[anon] = RSS_ANON
     shmem[folios.row[folios.is_hugetlb]] = _HUGETLB

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,15 +11,10 @@ from inspector.arch.base import Level
 from inspector.columns import I32, I64, U64, Mask, Table
 from inspector.layout.kernel import Layout
 from inspector.tables.vmas import Vmas
-from inspector.walk.mappings import TABLE_OK, TABLE_TWICE_IN_MM, PageTables
-from inspector.walk.parts import RmapParts
+from inspector.walk.mappings import TABLE_OK, TABLE_TWICE_IN_MM
 
-
-class TableParts(RmapParts, Protocol):
-    """The tables of a snapshot with the page tables among them."""
-
-    @property
-    def tables(self) -> PageTables: ...  # noqa: D102
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,32 +60,32 @@ class HugetlbTables(Table):
     readable: Mask
 
 
-def hugetlb_tables(parts: TableParts) -> tuple[HugetlbTables, Sharers]:
+def hugetlb_tables(s: Snapshot) -> tuple[HugetlbTables, Sharers]:
     """All PMD tables of hugetlb memory and the places they are reached from (mm/hugetlb.c, huge_pmd_share())."""
-    sharers = _sharers(parts)
+    sharers = _sharers(s)
     pfn, first, nr = np.unique(sharers.pfn, return_index=True, return_counts=True)
-    count, readable = share_counts(parts.layout, pfn)
+    count, readable = share_counts(s.layout, pfn)
     tables = HugetlbTables(pfn, sharers.table_idx[first], first.astype(np.int64), nr.astype(np.int64), count, readable)
     return tables, sharers
 
 
-def _sharers(parts: TableParts) -> Sharers:
-    t, vmas = parts.tables, parts.vmas
+def _sharers(s: Snapshot) -> Sharers:
+    t, vmas = s.tables, s.vmas
     rows = np.flatnonzero((t.level == Level.PMD) & np.isin(t.state, (TABLE_OK, TABLE_TWICE_IN_MM)))
-    shape = next(s for s in parts.layout.arch.shapes if s.level == Level.PMD)
+    shape = next(each for each in s.layout.arch.shapes if each.level == Level.PMD)
     vma = _hugetlb_vma(vmas, t.mm_idx[rows], t.va[rows], shape.entries << shape.shift)
     rows, vma = rows[vma >= 0], vma[vma >= 0]
     order = np.argsort(t.pfn[rows], kind="stable")
     rows, vma = rows[order], vma[order]
     # The VMA may begin after the table does; the sum wraps around and stays comparable.
-    ahead = (t.va[rows] - vmas.start[vma]).astype(np.int64) >> parts.layout.memmap.page_shift
+    ahead = (t.va[rows] - vmas.start[vma]).astype(np.int64) >> s.layout.memmap.page_shift
     return Sharers(
         pfn=t.pfn[rows],
         table_idx=rows.astype(np.int32),
         mm_idx=t.mm_idx[rows],
         vma_idx=vma,
         va=t.va[rows],
-        space_idx=parts.file_rmap.space_of_vma[vma],
+        space_idx=s.file_rmap.space_of_vma[vma],
         index=vmas.pgoff[vma] + ahead.astype(np.uint64),
     )
 

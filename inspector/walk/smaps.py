@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.arch.base import PFN_KINDS, Kind, Level
-from inspector.columns import I32, I64, U64, AnyArray, Mask, Table, expand_runs
+from inspector.columns import I64, U64, AnyArray, Mask, Table, expand_runs
 from inspector.layout.flags import VM_LOCKED, VM_SHARED, VM_WRITE
 from inspector.layout.kernel import Layout
 from inspector.lib.xarray import walk_xarrays
-from inspector.tables.folios import Folios
 from inspector.tables.mms import RSS_ANON, RSS_SHMEM
-from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
-from inspector.walk.counts import EntryClass, MappingCounts
-from inspector.walk.mappings import Mappings, NonPresent, PageTables
+from inspector.walk.counts import EntryClass
+from inspector.walk.mappings import Mappings
 from inspector.walk.rss import entry_pages, rss_class
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 _PSS_SHIFT = 12
 """Bits of fraction in the kernel's proportional sizes (fs/proc/task_mmu.c)."""
@@ -54,47 +55,7 @@ class VmaFigures(Table):
     locked_bytes: I64
 
 
-class Tables(Protocol):
-    """What the figures are made of: a snapshot has it all."""
-
-    @property
-    def layout(self) -> Layout:
-        """The kernel's layout."""
-
-    @property
-    def pages(self) -> Pages:
-        """Struct pages."""
-
-    @property
-    def folios(self) -> Folios:
-        """Compound pages."""
-
-    @property
-    def folio_of_page(self) -> I32:
-        """Row of the compound page by page row."""
-
-    @property
-    def vmas(self) -> Vmas:
-        """VMAs."""
-
-    @property
-    def mappings(self) -> Mappings:
-        """Leaf entries."""
-
-    @property
-    def nonpresent(self) -> NonPresent:
-        """Non-present entries."""
-
-    @property
-    def counts(self) -> MappingCounts:
-        """The mappings judged."""
-
-    @property
-    def tables(self) -> PageTables:
-        """Page tables."""
-
-
-def vma_figures(s: Tables) -> VmaFigures:
+def vma_figures(s: Snapshot) -> VmaFigures:
     """The figures of all VMAs (fs/proc/task_mmu.c, smap_gather_stats()).
 
     They say what is mapped. smaps of 6.1 says less in two places: it skips huge PMDs that are PROT_NONE or NUMA hints
@@ -129,7 +90,7 @@ def vma_figures(s: Tables) -> VmaFigures:
     )
 
 
-def _present(s: Tables) -> tuple[I64, I64, I64, AnyArray, Mask]:
+def _present(s: Snapshot) -> tuple[I64, I64, I64, AnyArray, Mask]:
     """VMA, head row, pages, level and "through a shared table" of each entry with a page behind it."""
     m, counts, n = s.mappings, s.counts, s.nonpresent
     rows = np.flatnonzero((counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
@@ -154,17 +115,17 @@ def _present(s: Tables) -> tuple[I64, I64, I64, AnyArray, Mask]:
     )
 
 
-def _is_hugetlb(s: Tables, head: I64) -> Mask:
+def _is_hugetlb(s: Snapshot, head: I64) -> Mask:
     folio = s.folio_of_page[head]
     return (folio >= 0) & s.folios.is_hugetlb[np.maximum(folio, 0)] if len(s.folios) else folio >= 0
 
 
-def _mapped_twice(s: Tables, head: I64) -> Mask:
+def _mapped_twice(s: Snapshot, head: I64) -> Mask:
     folio = s.folio_of_page[head]
     return (folio >= 0) & (s.counts.entire[np.maximum(folio, 0)] > 1) if len(s.folios) else folio >= 0
 
 
-def _locked_bytes(s: Tables) -> I64:
+def _locked_bytes(s: Snapshot) -> I64:
     """Each page of a locked VMA divided by its mappings, as smaps_account() does it, page by page."""
     n, m, counts = len(s.vmas), s.mappings, s.counts
     held = s.vmas.has(VM_LOCKED)
@@ -184,7 +145,7 @@ def _locked_bytes(s: Tables) -> I64:
     return out >> _PSS_SHIFT
 
 
-def shmem_swapped(s: Tables) -> I64:
+def shmem_swapped(s: Snapshot) -> I64:
     """Pages of each VMA that its shmem file has in swap (mm/shmem.c, shmem_swap_usage()).
 
     A private writable VMA counts only those that its page tables leave open (smaps_pte_hole()).
@@ -228,7 +189,7 @@ def _shmem_arrays(layout: Layout, vmas: Vmas) -> tuple[I64, U64]:
     return rows[keep], heads[which[keep]]
 
 
-def _occupied(s: Tables, row: int, pages: U64) -> int:
+def _occupied(s: Snapshot, row: int, pages: U64) -> int:
     """How many of the pages (counted from the VMA's start) have an entry of their own in the page tables."""
     used = np.zeros(int(s.vmas.nr_pages[row]), np.bool_)
     shift = np.uint64(s.layout.arch.page_shift)
@@ -241,6 +202,3 @@ def _occupied(s: Tables, row: int, pages: U64) -> int:
         spots = expand_runs(first, nr)
         used[spots[spots < np.uint64(len(used))].astype(np.int64)] = True
     return int(used[pages.astype(np.int64)].sum())
-
-
-__all__ = ["Tables", "VmaFigures", "shmem_swapped", "vma_figures"]

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.arch.base import Bit, Kind
-from inspector.columns import I64, U64, AnyArray, Mask, Table, distinct, expand_runs
+from inspector.columns import I64, U64, AnyArray, Mask, Table, distinct, expand_runs, rows_of
 from inspector.layout.kernel import Layout
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.files import SWAP_ENTRY, Files
-from inspector.tables.swap import Swap, SwapSlots
+from inspector.tables.swap import SwapSlots
 from inspector.tables.swap_devices import TYPE_SHIFT, max_swapfiles, swap_entries
 from inspector.walk.mappings import NonPresent
 
-
-class SwapParts(Protocol):
-    """The tables that this walk needs."""
-
-    @property
-    def layout(self) -> Layout: ...  # noqa: D102
-    @property
-    def nonpresent(self) -> NonPresent: ...  # noqa: D102
-    @property
-    def files(self) -> Files: ...  # noqa: D102
-    @property
-    def swap(self) -> Swap: ...  # noqa: D102
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +87,17 @@ def referred_entries(layout: Layout, nonpresent: NonPresent, files: Files) -> U6
     return distinct(np.concatenate([in_tables, shmem_swap(layout, files)[2]]))
 
 
-def rebuild_swap_refs(parts: SwapParts) -> SwapRefs:
+def rebuild_swap_refs(s: Snapshot) -> SwapRefs:
     """All references to slots, and how many each has."""
-    nonpresent, slots = parts.nonpresent, parts.swap.slots
+    nonpresent, slots = s.nonpresent, s.swap.slots
     rows = swap_rows(nonpresent)
-    space, index, shmem = shmem_swap(parts.layout, parts.files)
+    space, index, shmem = shmem_swap(s.layout, s.files)
     entry = np.concatenate([swap_entries(nonpresent.swap_type[rows], nonpresent.swap_offset[rows]), shmem])
     n, k = len(rows), len(shmem)
     bits = np.zeros(n, np.uint16)
-    for shape in parts.layout.arch.shapes:
+    for shape in s.layout.arch.shapes:
         here = nonpresent.level[rows] == shape.level
-        bits[here] = parts.layout.arch.nonpresent_bits(shape.level, nonpresent.entry[rows[here]])
+        bits[here] = s.layout.arch.nonpresent_bits(shape.level, nonpresent.entry[rows[here]])
     users = SwapUsers(
         entry=entry,
         slot_idx=rows_of(slots.entry, entry),

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table
-from inspector.tables.anon_vmas import rows_of
-from inspector.tables.mms import Mms
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of
 from inspector.tables.swap import Swap
 from inspector.tables.swap_devices import swap_entries
 from inspector.walk.names import file_paths
-from inspector.walk.swap import SwapParts, SwapRefs
 
-
-class SwapViewParts(SwapParts, Protocol):
-    """The tables that these views need."""
-
-    @property
-    def mms(self) -> Mms: ...  # noqa: D102
-    @property
-    def swap_refs(self) -> SwapRefs: ...  # noqa: D102
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +55,12 @@ class DeviceView(Table):
     whole: Mask
 
 
-def swap_devices(parts: SwapViewParts) -> DeviceView:
+def swap_devices(s: Snapshot) -> DeviceView:
     """All devices in use with what their slots add up to."""
-    swap, refs = parts.swap, parts.swap_refs
+    swap, refs = s.swap, s.swap_refs
     devices, slots = swap.devices, swap.slots
     rows = np.flatnonzero(devices.in_use)
-    kb = 1 << (parts.layout.memmap.page_shift - 10)
+    kb = 1 << (s.layout.memmap.page_shift - 10)
 
     def count(which: Mask | I64) -> I64:
         weights = which.astype(np.float64)
@@ -78,7 +69,7 @@ def swap_devices(parts: SwapViewParts) -> DeviceView:
     return DeviceView(
         type_=devices.type_[rows],
         addr=devices.addr[rows],
-        path=np.array(file_paths(parts.layout, devices.swap_file[rows]), dtype=np.str_),
+        path=np.array(file_paths(s.layout, devices.swap_file[rows]), dtype=np.str_),
         is_partition=devices.bdev[rows] != 0,
         prio=devices.prio[rows],
         size_kb=devices.pages[rows] * kb,
@@ -134,12 +125,12 @@ def slot_exists(swap: Swap, type_: int, offset: int) -> bool:
     return bool((devices.in_use & (devices.type_ == type_) & (devices.max > offset)).any() and offset >= 0)
 
 
-def slot_users(parts: SwapViewParts, slot_row: int) -> SlotUsersView:
+def slot_users(s: Snapshot, slot_row: int) -> SlotUsersView:
     """Everybody who refers to a slot, page tables first, each in the order of its table."""
-    users = parts.swap_refs.users
+    users = s.swap_refs.users
     mine = np.flatnonzero(users.slot_idx == slot_row)
     row, space = users.nonpresent_row[mine], users.space_idx[mine]
-    n, spaces, mms = parts.nonpresent, parts.files.spaces, parts.mms
+    n, spaces, mms = s.nonpresent, s.files.spaces, s.mms
     entry, file = np.maximum(row, 0), np.maximum(space, 0)
     in_table = row >= 0
 

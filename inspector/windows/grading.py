@@ -14,11 +14,10 @@ from dataclasses import replace
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, U64, AnyArray, Mask
+from inspector.columns import I64, U64, AnyArray, Mask, rows_of
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.rules.registry import Rule, Violations
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.stacks import How
 from inspector.text import clean_bytes, counted
 from inspector.windows.catalogue import WINDOWS

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
-from inspector.tables.anon_vmas import rows_of
-from inspector.walk.parts import StackParts
-from inspector.windows.catalogue import BY_FUNCTION, FAULT, THREADS, WAITS, WAITS_OUTSIDE, WINDOWS
+from inspector.columns import I32, I64, U64, AnyArray, Mask, Table, rows_of
+from inspector.tables.stacks import stack_words
+from inspector.windows.catalogue import BY_FUNCTION, FAULT, TABLE_HOLDERS, THREADS, WAITS, WAITS_OUTSIDE, WINDOWS
 
-_MAX_STACK = 1 << 20
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class InFlight(Table):
     words: AnyArray
 
 
-def find_in_flight(s: StackParts) -> InFlight:
+def find_in_flight(s: Snapshot) -> InFlight:
     """Recognise the windows by the functions on each stack."""
     frames, functions = s.stacks.frames, s.stacks.functions
     windows = [BY_FUNCTION.get(name, ()) for name in functions]
@@ -51,7 +52,7 @@ def find_in_flight(s: StackParts) -> InFlight:
                 # The innermost frame comes first.
                 found.setdefault((task, number), row)
     places = sorted(found)
-    words = {task: np.unique(stack_words(s, task)[1]) for task in {t for t, _ in places}}
+    words = {task: np.unique(stack_words(s.layout, s.tasks, s.stacks, task)[1]) for task in {t for t, _ in places}}
     mms = {task: _mms_of(s, task, named) for task, named in words.items()}
     mms_column, words_column = np.empty(len(places), object), np.empty(len(places), object)
     for i, (task, _) in enumerate(places):
@@ -65,7 +66,7 @@ def find_in_flight(s: StackParts) -> InFlight:
     )
 
 
-def _let_go(s: StackParts) -> Mask:
+def _let_go(s: Snapshot) -> Mask:
     """Frames of page faults that wait for somebody else and hold nothing meanwhile."""
     frames, functions = s.stacks.frames, s.stacks.functions
     out = np.zeros(len(frames), np.bool_)
@@ -80,27 +81,19 @@ def _let_go(s: StackParts) -> Mask:
     return out
 
 
-def _is_preempt_rt(s: StackParts) -> bool:
+def _is_preempt_rt(s: Snapshot) -> bool:
     """Whether spinlocks sleep (CONFIG_PREEMPT_RT): then a task may be switched out while it holds one."""
     return s.layout.has_struct("struct spinlock") and s.layout.struct("struct spinlock").has("lock.owner")
 
 
-def stack_words(s: StackParts, task: int) -> tuple[U64, U64]:
-    """The live part of a task's stack: addresses, and the words there. Unreadable ones are left out."""
-    frames, top = s.stacks.frames, int(s.stacks.top[task])
-    first, last = np.searchsorted(frames.task_idx, [task, task + 1])
-    sp = frames.sp[first:last]
-    sp = sp[(sp < np.uint64(top)) & (sp >= s.tasks.stack[task])]
-    if not len(sp):
-        return np.empty(0, np.uint64), np.empty(0, np.uint64)
-    start = int(sp.min()) & ~7
-    data, known = s.layout.memory.read_range(start, min(top - start, _MAX_STACK))
-    at = np.arange(0, len(data) // 8 * 8, 8, dtype=np.int64)
-    ok = known[at // 4096]
-    return (np.uint64(start) + at.astype(np.uint64))[ok], data[: len(at) * 8].view(np.dtype("<u8"))[ok]
+def table_holders(s: Snapshot) -> I32:
+    """Rows of the tasks that are in a function that has a page table in hand, unlinked or not linked yet; ascending."""
+    frames, functions = s.stacks.frames, s.stacks.functions
+    holds = np.array([name in TABLE_HOLDERS for name in functions], np.bool_)
+    return np.unique(frames.task_idx[holds[frames.function]]) if len(frames) else frames.task_idx
 
 
-def _mms_of(s: StackParts, task: int, words: U64) -> I64:
+def _mms_of(s: Snapshot, task: int, words: U64) -> I64:
     """Rows of the mms that a task may work on."""
     own = s.tasks.mm[task : task + 1]
     named = rows_of(s.mms.addr, np.unique(np.concatenate([words, own])))

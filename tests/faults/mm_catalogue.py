@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Kind
-from inspector.columns import I64
+from inspector.columns import I64, rows_of
 from inspector.layout.flags import VM_WIPEONFORK
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.mm_holders import KHUGEPAGED, KSM, LAZY, UFFD
 from tests.faults.catalogue import fault
 from tests.faults.overlay import Patch, add, entry_xor, pfn_of, put

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64
+from inspector.columns import I64, rows_of
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 from inspector.walk.linear import HUGETLB, linear_index
 from tests.faults.catalogue import fault
 from tests.faults.overlay import Patch, add, page_word, pfn_of, put, word

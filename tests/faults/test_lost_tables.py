@@ -7,9 +7,9 @@ import pytest
 
 from inspector.check.run import run_check
 from inspector.snapshot import Snapshot
+from inspector.tables.stacks import stack_words
 from inspector.walk.lost_tables import LostTables
 from inspector.windows.catalogue import TABLE_HOLDERS
-from inspector.windows.in_flight import stack_words
 from tests.faults.overlay import KERNELS, Patch, core_path, planted, put, sound, word
 from tests.faults.plants import pick
 from tests.faults.table_catalogue import new_table
@@ -136,7 +136,7 @@ def test_a_table_named_by_a_task_that_works_on_none_is_lost(path: str) -> None:
     frames, names = s.stacks.frames, np.array([name in TABLE_HOLDERS for name in s.stacks.functions])
     busy = np.isin(np.arange(len(s.tasks)), frames.task_idx[names[frames.function]])
     for task in np.flatnonzero(~busy & (s.tasks.mm != 0) & (s.tasks.stack != 0)).tolist():
-        places, words = stack_words(s, task)
+        places, words = stack_words(s.layout, s.tasks, s.stacks, task)
         if (words == 0).any():
             held = put(s, int(places[words == 0][-1]), s.layout.memmap.page_addr(pfn))
             assert len(orphans(path, typed, held).row) == 1

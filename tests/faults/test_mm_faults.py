@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from inspector.columns import rows_of
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.mm_holders import KHUGEPAGED, LAZY
 from tests.faults.every import CATALOGUE
 from tests.faults.overlay import KERNELS, Patch, add, core_path, only_finding, put, slugs, sound

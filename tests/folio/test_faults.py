@@ -8,7 +8,7 @@ import drgn
 import numpy as np
 import pytest
 
-from inspector.model.ledger import ENTIRE_FIELDS
+from inspector.model.counters import RmapCounter, field_name
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.report.explain import Explanation, LedgerLine, build_explanation
 from inspector.report.explain_text import render_explanation
@@ -122,7 +122,7 @@ def test_an_entire_mapcount_too_low(kernel: str) -> None:
     field = head_field(s, "_entire_mapcount.counter", tail=("compound_mapcount.counter",))
     e = explained(kernel, int(s.folios.pfn[folio]), add(s, folio_at(s, folio, field), -1, 4))
     assert s.scheme is not None
-    assert the_wrong(e).counter == ENTIRE_FIELDS.get(s.scheme, "_entire_mapcount")
+    assert the_wrong(e).counter == field_name(s.scheme, RmapCounter.ENTIRE)
     assert the_wrong(e).note.startswith("premature free")
     assert "entire-mapcount-mismatch" in [x.rule for x in e.findings]
     if kernel == "6.1":

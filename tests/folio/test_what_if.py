@@ -9,7 +9,8 @@ from inspector.errors import UsageError
 from inspector.folio.captured import capture_folio
 from inspector.folio.numbers import one_folio
 from inspector.folio.what_if import Step, what_if
-from inspector.model.ops import Op, apply
+from inspector.model.interface import Op
+from inspector.model.operations import apply
 from inspector.model.readings import Reading, Stored, Truth, names_of, readings
 from inspector.model.scheme import Scheme
 from inspector.model.state import Folio

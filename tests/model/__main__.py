@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import replace
 
-from inspector.model.ops import SPECS, Op
+from inspector.model.interface import SPECS, Op
 from inspector.model.scheme import Scheme
 from tests.model.sequences import CASES, Run, folio_of, names_for
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from inspector.columns import I32
-from inspector.model.expect import Rebuilt
+from inspector.model.expectation import Rebuilt
 from inspector.model.scheme import Scheme
 from tests.model.machine import Machine
 

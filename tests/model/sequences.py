@@ -6,23 +6,25 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from inspector.model.agreement import disagreements
-from inspector.model.ops import SPECS, Op, RefusedError, apply
+from inspector.model.interface import SPECS, Op
+from inspector.model.operations import apply
+from inspector.model.preconditions import RefusedError
 from inspector.model.scheme import Scheme
-from inspector.model.state import Folio, Kind, fresh
+from inspector.model.state import Folio, FolioKind, fresh
+from tests.model.agreement import disagreements
 
-SHAPES: dict[str, tuple[int, Kind]] = {
-    "small anon": (0, Kind.ANON),
-    "small file": (0, Kind.FILE),
-    "small shmem": (0, Kind.SHMEM),
-    "mTHP": (2, Kind.ANON),
-    "THP": (3, Kind.ANON),
-    "large file": (2, Kind.FILE),
-    "file THP": (3, Kind.FILE),
-    "shmem THP": (3, Kind.SHMEM),
-    "dax PUD": (4, Kind.DAX),
-    "hugetlb anon": (3, Kind.HUGETLB_ANON),
-    "hugetlb file": (3, Kind.HUGETLB_FILE),
+SHAPES: dict[str, tuple[int, FolioKind]] = {
+    "small anon": (0, FolioKind.ANON),
+    "small file": (0, FolioKind.FILE),
+    "small shmem": (0, FolioKind.SHMEM),
+    "mTHP": (2, FolioKind.ANON),
+    "THP": (3, FolioKind.ANON),
+    "large file": (2, FolioKind.FILE),
+    "file THP": (3, FolioKind.FILE),
+    "shmem THP": (3, FolioKind.SHMEM),
+    "dax PUD": (4, FolioKind.DAX),
+    "hugetlb anon": (3, FolioKind.HUGETLB_ANON),
+    "hugetlb file": (3, FolioKind.HUGETLB_FILE),
 }
 """Order and kind; a PMD maps order 3 here and a PUD order 4, so that sequences stay quick and readable."""
 
@@ -81,7 +83,7 @@ class Run:
 
 def _counted_twice(before: Folio, op: Op) -> bool:
     """What 6.1 counts twice: pages of an anonymous THP that a PMD and PTEs map which come from no split of it."""
-    if before.scheme is not Scheme.OLD or before.kind is not Kind.ANON or not before.is_large:
+    if before.scheme is not Scheme.OLD or before.kind is not FolioKind.ANON or not before.is_large:
         return False
     action, by_pmd = SPECS[op.name].action, op.name.endswith("_pmd")
     if action == "add" and not by_pmd:

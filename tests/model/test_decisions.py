@@ -8,10 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.model.decisions import Standing, may_migrate, may_reclaim, may_split, on_fork, on_write_fault, sum_text
+from inspector.model.decisions import (
+    FolioSituation,
+    may_migrate,
+    may_reclaim,
+    may_split,
+    on_fork,
+    on_write_fault,
+    sum_text,
+)
 from inspector.model.scheme import Scheme
 
-SMALL = Standing(
+SMALL = FolioSituation(
     scheme=Scheme.MM_IDS,
     refcount=1,
     mapcount=1,
@@ -33,7 +41,7 @@ SMALL = Standing(
 THP = replace(SMALL, nr_pages=512, refcount=512, mapcount=512, maybe_shared=False)
 
 
-def write(s: Standing, *, exclusive: bool = False, huge: bool = False) -> str:
+def write(s: FolioSituation, *, exclusive: bool = False, huge: bool = False) -> str:
     return on_write_fault(s, exclusive=exclusive, huge=huge).answer
 
 

@@ -9,13 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inspector.model.agreement import rebuilt_of
 from inspector.model.evidence import at_rest, difference
-from inspector.model.ops import SPECS, Op, count_only
+from inspector.model.interface import SPECS, Op
+from inspector.model.operations import count_only
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.model.search import Candidate, Stored, Truth, looks_like
-from inspector.model.state import FREE, Folio, Kind
+from inspector.model.state import FREE, Folio, FolioKind
 from tests.model.__main__ import sequence
+from tests.model.agreement import rebuilt_of
 from tests.model.sequences import CASES, Run, folio_of, names_for
 
 COUNTS = ("add", "dup", "remove", "zap", "split")
@@ -125,7 +126,7 @@ def test_an_operation_missed_is_named(scheme: Scheme, shape: str) -> None:
     assert tried > 0
 
 
-def big(scheme: Scheme, kind: Kind = Kind.ANON, entire: int = 1) -> tuple[Truth, Folio]:
+def big(scheme: Scheme, kind: FolioKind = FolioKind.ANON, entire: int = 1) -> tuple[Truth, Folio]:
     ptes = np.zeros(512, np.int64)
     ptes[:16] = 1
     ptes[40] = 2
@@ -184,8 +185,8 @@ def test_a_pmd_removed_page_by_page(scheme: Scheme) -> None:
 
 
 def test_a_split_that_was_not_counted() -> None:
-    truth = Truth(9, Kind.ANON, np.ones(512, np.int64), 0)
-    stored = stored_of(at_rest(Scheme.LARGE, Truth(9, Kind.ANON, np.zeros(512, np.int64), 1)))
+    truth = Truth(9, FolioKind.ANON, np.ones(512, np.int64), 0)
+    stored = stored_of(at_rest(Scheme.LARGE, Truth(9, FolioKind.ANON, np.zeros(512, np.int64), 1)))
     found = looks_like(Scheme.LARGE, truth, stored)
     assert any(c.sentence.startswith("the split of a PMD was not counted") for c in found)
 
@@ -199,7 +200,7 @@ def test_the_wrong_page() -> None:
 
 def test_a_batch_cut_short() -> None:
     """Sixteen pages were unmapped, fifteen were told."""
-    truth = Truth(9, Kind.SHMEM, np.zeros(512, np.int64), 1)
+    truth = Truth(9, FolioKind.SHMEM, np.zeros(512, np.int64), 1)
     before = np.zeros(512, np.int64)
     before[15] = 1
     stored = stored_of(at_rest(Scheme.LARGE, replace(truth, ptes=before)))
@@ -279,7 +280,7 @@ def test_a_thousand_of_the_largest_take_no_time_to_speak_of() -> None:
     truth, rest = big(Scheme.MM_IDS)
     stored = stored_of(count_only(count_only(rest, Op("folio_remove_rmap_pte", page=3)), Op("folio_remove_rmap_pmd")))
     start = time.process_time()
-    small = Truth(2, Kind.ANON, np.zeros(4, np.int64), 0)
+    small = Truth(2, FolioKind.ANON, np.zeros(4, np.int64), 0)
     wrong = stored_of(count_only(at_rest(Scheme.MM_IDS, small), Op("folio_remove_rmap_pte", page=3)))
     for _ in range(50):
         looks_like(Scheme.MM_IDS, small, wrong)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.model.expect import expect
+from inspector.model.expectation import expect
 from inspector.model.scheme import Scheme
 from inspector.model.stats import (
     NodeStats,
-    Places,
+    PagePlacement,
     RssKind,
     expect_node_stats,
     expect_rss,
@@ -65,7 +65,7 @@ def test_node_totals_equal_slow_loops(scheme: Scheme, data: st.DataObject) -> No
     node = data.draw(st.lists(st.integers(0, nodes - 1), min_size=n, max_size=n))
     anon = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
     backed = data.draw(st.lists(st.booleans(), min_size=len(folios), max_size=len(folios)))
-    places = Places(
+    places = PagePlacement(
         owner,
         np.array(node, np.int8),
         np.array(anon, np.bool_),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inspector.model.direction import Counter, Direction, meaning
+from inspector.model.counters import Direction, RmapCounter, meaning
 from inspector.windows.catalogue import BY_FUNCTION, WINDOWS
 from inspector.windows.window import Effect, Way
 
@@ -19,7 +19,7 @@ def test_every_window_of_the_catalogue_is_there() -> None:
 
 def test_a_page_mapcount_is_never_behind_the_page_tables() -> None:
     assert ids(Effect.PAGE, Way.EITHER) == set()
-    found = meaning(Counter.PAGE, Direction.TOO_LOW)
+    found = meaning(RmapCounter.PAGE, Direction.TOO_LOW)
     assert found is not None
     assert not found.transient
 

@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 
 from inspector.arch.base import Bit
-from inspector.columns import I64, Mask, expand_runs
+from inspector.columns import I64, Mask, expand_runs, rows_of
 from inspector.errors import UsageError
 from inspector.report.mappings import MappingRow
 from inspector.report.processes import perms
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of, vma_rows
+from inspector.tables.vmas import vma_rows
 from inspector.walk.names import vma_names
 from inspector.walk.rss import entry_pages
 

@@ -7,8 +7,8 @@ import numpy as np
 from inspector.report.anon_vma import AnonVmaReport
 from inspector.report.file import FileReport
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import vma_rows
 from inspector.tables.files import ENTRY_KINDS
+from inspector.tables.vmas import vma_rows
 from inspector.walk.cache_view import CacheView
 from tui.places import FolioPlace, VmaPlace
 from tui.views.rmap import SideRow, draw_interval_tree, mapping_text, place_text

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Level
-from inspector.columns import I32, I64, Mask
+from inspector.columns import I32, I64, Mask, rows_of
 from inspector.layout.flags import VM_MAYSHARE, VM_SHARED
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.hugetlb import OFF_LIST, ON_FREE
 from inspector.walk.counts import EntryClass
 from inspector.walk.rss import entry_pages

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Kind, Level
-from inspector.columns import AnyArray
+from inspector.columns import AnyArray, rows_of
 from inspector.rules.registry import Violations, nothing, rule
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.mm_holders import KINDS, PF_KTHREAD
 from inspector.tables.mms import static_mms
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Kind, Level
-from inspector.columns import I64
+from inspector.columns import I64, rows_of
 from inspector.rules.registry import Keys, Violations, rule
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.swap_devices import swap_entries
 from inspector.text import counted
 from inspector.walk.mappings import TABLE_OK

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, Mask
+from inspector.columns import I64, Mask, rows_of
 from inspector.rules.entries.entries import anon_pages
 from inspector.rules.registry import Violations, rule
 from inspector.rules.rmap.file_rmap import own_file_links
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 from inspector.tables.files import FILE, SHMEM
 from inspector.walk.linear import linear_index
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask
+from inspector.columns import I32, I64, U64, Mask, rows_of
 from inspector.rules.registry import Keys, Violations, nothing, rule
 from inspector.rules.rmap.file_rmap import own_file_links
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 from inspector.walk.linear import ANON, HUGETLB, Links, linear_index
 
 

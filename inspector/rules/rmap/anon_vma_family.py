@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, Mask
+from inspector.columns import I64, Mask, rows_of
 from inspector.rules.registry import Violations, nothing, rule
 from inspector.rules.rmap.anon_rmap import chain_keys
 from inspector.rules.vmas.lost_vmas import lost_in_motion, lost_mm, lost_rows
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 
 
 @rule("anon-vma-chain-damaged", was="anon-vma-chain-broken", group="anon-rmap", invariant="I17", rank=14)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray, Mask
+from inspector.columns import I64, AnyArray, Mask, rows_of
 from inspector.rules.registry import Keys, Violations, rule
 from inspector.snapshot import Snapshot
-from inspector.tables.anon_vmas import rows_of
 from inspector.walk.lost_vmas import lost_vma_at
 
 

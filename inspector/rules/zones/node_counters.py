@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from inspector.columns import I64, Mask
-from inspector.model.expect import Expected, Rebuilt, expect
+from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
-from inspector.model.stats import Places, expect_node_stats
+from inspector.model.stats import PagePlacement, expect_node_stats
 from inspector.rules.files.page_cache import COUNTERS as CACHED
 from inspector.rules.folios.mapcount import keeps_mapcount
 from inspector.rules.registry import Violations, nothing, rule
@@ -54,7 +54,7 @@ def counted_totals(s: Snapshot) -> dict[str, int]:
 def _totals(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, int]:
     assert s.scheme is not None
     folios = s.folios
-    places = Places(
+    places = PagePlacement(
         folio_of_page=s.folio_of_page,
         page_node=np.zeros(len(s.pages), np.uint8),
         page_is_anon=s.pages.is_anon(np.arange(len(s.pages))),

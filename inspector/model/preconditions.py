@@ -7,67 +7,12 @@ kernel relies on without testing them: they are named `UNTESTED`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from enum import Enum
 
+from inspector.model.interface import Op, OpLevel, Spec
 from inspector.model.scheme import Scheme
 from inspector.model.state import FREE, Folio, count
 
 UNTESTED = "not tested by the kernel"
-
-
-class Level(Enum):
-    """At which level of the page tables the entry stands."""
-
-    PTE = "PTE"
-    PMD = "PMD"
-    PUD = "PUD"
-    FOLIO = "folio"
-    """The operation concerns the folio as a whole, whatever maps it."""
-
-
-@dataclass(frozen=True)
-class Op:
-    """One call.
-
-    Attributes:
-        name: Of the operation, a key of `inspector.model.ops.SPECS`.
-        mm: The mm whose entries change; of a fork the child.
-        page, nr: Pages concerned; an operation on the whole folio ignores them.
-        exclusive: RMAP_EXCLUSIVE.
-        vma_locked: Whether the VMA has VM_LOCKED.
-        src: The mm that forks, 0 when any that maps the pages will do.
-        as_coded: Do what folio_dup_file_rmap_pmd() is written to do in 6.12 and 7.3 (it passes the PTE level), not
-            what it is meant to do.
-    """
-
-    name: str
-    mm: int = 1
-    page: int = 0
-    nr: int = 1
-    exclusive: bool = False
-    vma_locked: bool = False
-    src: int = 0
-    as_coded: bool = False
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What an operation is.
-
-    Attributes:
-        action: "add", "new", "dup", "share", "remove", "move", "split", "freeze" or "zap".
-        level: Of the entries.
-        wants: "anon", "file" or "any".
-        family: "hugetlb" or "ordinary".
-        batch: Whether it takes a number of pages.
-    """
-
-    action: str
-    level: Level
-    wants: str
-    family: str = "ordinary"
-    batch: bool = False
 
 
 class RefusedError(Exception):
@@ -109,9 +54,9 @@ def _hugetlb(folio: Folio, spec: Spec) -> Iterator[Failure]:
 
 def _exists(folio: Folio, op: Op, spec: Spec) -> Iterator[Failure]:
     old = folio.scheme is Scheme.OLD
-    if spec.level is Level.PUD and not folio.scheme.has_mm_ids:
+    if spec.level is OpLevel.PUD and not folio.scheme.has_mm_ids:
         yield UNTESTED, "PUDs map folios as a whole from 6.15 on only"
-    if old and spec.action == "dup" and spec.level is Level.PMD and spec.wants == "file":
+    if old and spec.action == "dup" and spec.level is OpLevel.PMD and spec.wants == "file":
         yield UNTESTED, "fork leaves PMDs of files to page faults: 6.1 would miss the page counts"
     if old and spec.family != "hugetlb" and spec.wants == "anon" and folio.order not in (0, folio.pmd_order):
         yield UNTESTED, "6.1 has anonymous folios of one page and of PMD size only"
@@ -120,13 +65,13 @@ def _exists(folio: Folio, op: Op, spec: Spec) -> Iterator[Failure]:
 
 
 def _range(folio: Folio, op: Op, spec: Spec) -> Iterator[Failure]:
-    if spec.level is Level.PMD and folio.order != folio.pmd_order:
+    if spec.level is OpLevel.PMD and folio.order != folio.pmd_order:
         condition = "not a THP" if folio.scheme is Scheme.OLD else "N is not HPAGE_PMD_NR"
         yield _warn(folio, condition), f"a PMD maps folios of order {folio.pmd_order}, this has order {folio.order}"
-    if spec.level is Level.PUD and folio.order != folio.pud_order:
+    if spec.level is OpLevel.PUD and folio.order != folio.pud_order:
         reason = f"a PUD maps folios of order {folio.pud_order}, this has order {folio.order}"
         yield _warn(folio, "N is not HPAGE_PUD_NR"), reason
-    if spec.level is not Level.PTE:
+    if spec.level is not OpLevel.PTE:
         return
     if op.nr <= 0:
         yield "VM_WARN_ON_ONCE(no pages)", "no pages are asked for"
@@ -168,7 +113,7 @@ def _mapped(folio: Folio, op: Op, spec: Spec) -> Iterator[Failure]:
     if spec.action in ("add", "new", "move"):
         return
     who = op.mm if spec.action in ("remove", "split", "freeze", "zap") else op.src
-    if spec.level is not Level.PTE:
+    if spec.level is not OpLevel.PTE:
         if not (count(folio.huge, who) if who else folio.huge):
             name = f"mm {who}" if who else "nothing"
             yield UNTESTED, f"{name} does not map the folio as a whole" if who else f"{name} maps the folio as a whole"
@@ -180,7 +125,7 @@ def _mapped(folio: Folio, op: Op, spec: Spec) -> Iterator[Failure]:
 
 
 def _exclusive(folio: Folio, op: Op, spec: Spec) -> Iterator[Failure]:
-    first = 0 if spec.level is not Level.PTE else op.page
+    first = 0 if spec.level is not OpLevel.PTE else op.page
     if spec.action == "share" and first not in folio.exclusive:
         yield _warn(folio, "not PageAnonExclusive"), f"page {first} is not exclusive"
     if spec.action == "add" and spec.wants == "anon":
@@ -189,7 +134,7 @@ def _exclusive(folio: Folio, op: Op, spec: Spec) -> Iterator[Failure]:
 
 def _exclusive_after_add(folio: Folio, op: Op, spec: Spec) -> Iterator[Failure]:
     """An exclusive page must not be mapped twice; a PMD and a PTE at once is what a split passes through."""
-    by_pte = spec.level is Level.PTE
+    by_pte = spec.level is OpLevel.PTE
     told = range(op.page, op.page + op.nr) if by_pte else range(folio.nr)
     given = frozenset(told if by_pte else (0,)) if op.exclusive else frozenset()
     after = folio.exclusive | given
@@ -212,8 +157,3 @@ def _exclusive_after_add(folio: Folio, op: Op, spec: Spec) -> Iterator[Failure]:
             )
         if pages_count and folio.pages[page] + by_pte > 0 and page in after:
             yield "VM_WARN_ON_FOLIO(_mapcount above 0, PageAnonExclusive)", f"page {page} would be exclusive twice"
-
-
-def whole(op: Op, folio: Folio) -> Op:
-    """The call for all pages of the folio."""
-    return replace(op, page=0, nr=folio.nr)

@@ -1,6 +1,6 @@
 """The formula of every counter of a folio, with the numbers in place: what `expect` computes, told term by term.
 
-The same closed forms as in `inspector.model.expect`, for one folio and for people. P, E, S, T and M as there.
+The same closed forms as in `inspector.model.expectation`, for one folio and for people. P, E, S, T and M as there.
 """
 
 from __future__ import annotations
@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from inspector.model.counters import RmapCounter, field_name
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
-
-ENTIRE_FIELDS = {Scheme.OLD: "compound_mapcount", Scheme.SUBPAGES: "_compound_mapcount"}
-"""Names of the entire mapcount before 6.3; ``_entire_mapcount`` since."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,16 @@ class Formula:
     """What one counter must be.
 
     Attributes:
-        counter: Name of the member.
+        counter: Which.
+        field: Name of the member that holds it.
         bias: What is added to the stored value to get the count: 1 where the kernel counts from -1.
         terms: The parts of the count, as words and numbers.
         total: Their sum.
         remark: Why there are no others, or "".
     """
 
-    counter: str
+    counter: RmapCounter
+    field: str
     bias: int
     terms: tuple[tuple[str, int], ...]
     remark: str = ""
@@ -71,7 +71,7 @@ class Formula:
 
     def text(self, stored: int | None = None) -> str:
         """``_large_mapcount + 1 = PTE 37 + PMD 2 = 39``; with a stored value that differs, this too, bias added."""
-        left = f"{self.counter} + {self.bias}" if self.bias else self.counter
+        left = f"{self.field} + {self.bias}" if self.bias else self.field
         parts = [f"{word} {_number(n)}" for word, n in self.terms]
         middle = [" + ".join(parts)] if parts else []
         out = " = ".join([left, *middle, _number(self.total)])
@@ -88,14 +88,19 @@ def _number(value: int) -> str:
 
 def folio_formulas(scheme: Scheme, m: Mapped) -> list[Formula]:
     """The counters that a large folio keeps as a whole."""
-    out = [Formula(ENTIRE_FIELDS.get(scheme, "_entire_mapcount"), 1, tuple(_huge(m)))]
+    out = [_formula(scheme, RmapCounter.ENTIRE, 1, _huge(m))]
     if scheme.has_large_mapcount:
-        terms = tuple(_huge(m)) if m.is_hugetlb else (("PTE", m.pte), *_huge(m))
-        out.append(Formula("_large_mapcount", 1, terms))
+        terms = _huge(m) if m.is_hugetlb else (("PTE", m.pte), *_huge(m))
+        out.append(_formula(scheme, RmapCounter.LARGE, 1, terms))
     if scheme.has_pages_mapped_word:
-        name = "_subpages_mapcount" if scheme is Scheme.SUBPAGES else "_nr_pages_mapped"
-        out.append(_word(name, m))
+        out.append(_word(scheme, m))
     return out
+
+
+def _formula(
+    scheme: Scheme, counter: RmapCounter, bias: int, terms: Iterable[tuple[str, int]], remark: str = ""
+) -> Formula:
+    return Formula(counter, field_name(scheme, counter), bias, tuple(terms), remark)
 
 
 def _huge(m: Mapped) -> Iterable[tuple[str, int]]:
@@ -106,13 +111,13 @@ def _huge(m: Mapped) -> Iterable[tuple[str, int]]:
         yield "PUD", m.pud
 
 
-def _word(name: str, m: Mapped) -> Formula:
+def _word(scheme: Scheme, m: Mapped) -> Formula:
     if m.is_hugetlb:
-        return Formula(name, 0, (), "hugetlb does not use it")
+        return _formula(scheme, RmapCounter.NR_PAGES_MAPPED, 0, (), "hugetlb does not use it")
     terms = [("pages mapped by PTEs", m.mapped_pages)]
     if m.entire:
         terms.append(("mapped as a whole", ENTIRELY_MAPPED))
-    return Formula(name, 0, tuple(terms))
+    return _formula(scheme, RmapCounter.NR_PAGES_MAPPED, 0, terms)
 
 
 def page_formula(scheme: Scheme, m: Mapped, pte: int, *, small: bool = False) -> Formula:
@@ -125,16 +130,16 @@ def page_formula(scheme: Scheme, m: Mapped, pte: int, *, small: bool = False) ->
         small: Whether the folio is that page alone.
     """
     if m.is_hugetlb:
-        return Formula("_mapcount", 1, (), "hugetlb counts as a whole")
+        return _formula(scheme, RmapCounter.PAGE, 1, (), "hugetlb counts as a whole")
     if not small and not scheme.has_page_mapcount:
-        return Formula("_mapcount", 1, (), "this kernel keeps none in large folios")
+        return _formula(scheme, RmapCounter.PAGE, 1, (), "this kernel keeps none in large folios")
     terms = [("PTE", pte)]
     if scheme.double_map and not small:
         if m.is_anon and m.double_map:
             terms.append(("PG_double_map", 1))
         elif not m.is_anon and m.entire:
             terms += [(word, n) for word, n in _huge(m) if n]
-    return Formula("_mapcount", 1, tuple(terms))
+    return _formula(scheme, RmapCounter.PAGE, 1, terms)
 
 
 def word_text(word: int) -> str:

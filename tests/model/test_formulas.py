@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.model.expect import Rebuilt, expect
-from inspector.model.ledger import Mapped, folio_formulas, page_formula, word_text
+from inspector.model.expectation import Rebuilt, expect
+from inspector.model.formulas import Mapped, folio_formulas, page_formula, word_text
 from inspector.model.scheme import Scheme
 
 
@@ -35,7 +35,7 @@ def test_the_formulas_are_those_of_expect(
     )
     expected = expect(scheme, rebuilt, np.zeros(4, np.int32))
     mapped = Mapped(4, entire, 0, sum(pages), sum(p > 0 for p in pages), hugetlb, anon, double)
-    found = {f.counter.lstrip("_"): f.expected_raw for f in folio_formulas(scheme, mapped)}
+    found = {f.field.lstrip("_"): f.expected_raw for f in folio_formulas(scheme, mapped)}
     entire_raw = found.get("entire_mapcount", found.get("compound_mapcount"))
     assert entire_raw == expected.entire_raw[0]
     assert ("large_mapcount" in found) == scheme.has_large_mapcount

@@ -1,4 +1,4 @@
-"""Which way a stored counter is off, what that leads to, and whether work in flight can explain it.
+"""The counters of the rmap: what each kernel calls them, and what it means that one is too high or too low.
 
 The kernel raises counters before it writes a page-table entry and lowers them after it cleared one, so a count of
 mappings may run ahead of the page tables but not fall behind them. The exception is a PMD split, which takes back the
@@ -14,6 +14,7 @@ from enum import Enum, IntEnum
 import numpy as np
 
 from inspector.columns import AnyArray, Mask
+from inspector.model.scheme import Scheme
 
 
 class Direction(IntEnum):
@@ -29,7 +30,7 @@ class Direction(IntEnum):
         return self.name.lower().replace("_", " ")
 
 
-class Counter(Enum):
+class RmapCounter(Enum):
     """Counters by the order in which the kernel moves them."""
 
     PAGE = "page mapcount"
@@ -44,6 +45,31 @@ class Counter(Enum):
     """Moved after the page counts it sums up; and by PMD splits as the entire mapcount is."""
     STATISTIC = "statistic"
     """rss_stat, NR_ANON_MAPPED, NR_FILE_MAPPED: moved last on every path."""
+
+
+_FIELDS = {
+    RmapCounter.PAGE: "_mapcount",
+    RmapCounter.DOUBLY_MAPPED: "_mapcount",
+    RmapCounter.LARGE: "_large_mapcount",
+    RmapCounter.ENTIRE: "_entire_mapcount",
+    RmapCounter.NR_PAGES_MAPPED: "_nr_pages_mapped",
+}
+_OLDER_FIELDS = {
+    (Scheme.OLD, RmapCounter.ENTIRE): "compound_mapcount",
+    (Scheme.SUBPAGES, RmapCounter.ENTIRE): "_compound_mapcount",
+    (Scheme.SUBPAGES, RmapCounter.NR_PAGES_MAPPED): "_subpages_mapcount",
+}
+
+
+def field_name(scheme: Scheme, counter: RmapCounter) -> str:
+    """The member of struct folio (struct page) that holds a counter, as kernels of that scheme call it.
+
+    A counter that the scheme does not keep has the name that it got later.
+
+    Raises:
+        KeyError: Statistics are no members of a folio.
+    """
+    return _OLDER_FIELDS.get((scheme, counter)) or _FIELDS[counter]
 
 
 @dataclass(frozen=True)
@@ -86,12 +112,12 @@ _DRIFT = Meaning(
 )
 
 _TOO_LOW = {
-    Counter.PAGE: _PREMATURE,
-    Counter.DOUBLY_MAPPED: _SPLIT,
-    Counter.LARGE: _SPLIT,
-    Counter.ENTIRE: _SPLIT,
-    Counter.NR_PAGES_MAPPED: _BEHIND,
-    Counter.STATISTIC: _DRIFT,
+    RmapCounter.PAGE: _PREMATURE,
+    RmapCounter.DOUBLY_MAPPED: _SPLIT,
+    RmapCounter.LARGE: _SPLIT,
+    RmapCounter.ENTIRE: _SPLIT,
+    RmapCounter.NR_PAGES_MAPPED: _BEHIND,
+    RmapCounter.STATISTIC: _DRIFT,
 }
 
 
@@ -100,16 +126,16 @@ def directions(stored: AnyArray, expected: AnyArray) -> AnyArray:
     return (stored > expected).astype(np.int8) - (stored < expected).astype(np.int8)
 
 
-def meaning(counter: Counter, direction: Direction) -> Meaning | None:
+def meaning(counter: RmapCounter, direction: Direction) -> Meaning | None:
     """What it means that a counter is off that way; None when it is not off."""
     if direction == Direction.EQUAL:
         return None
     if direction == Direction.TOO_LOW:
         return _TOO_LOW[counter]
-    return _DRIFT if counter is Counter.STATISTIC else _LEAK
+    return _DRIFT if counter is RmapCounter.STATISTIC else _LEAK
 
 
-def may_be_in_flight(counter: Counter, stored: AnyArray, expected: AnyArray) -> Mask:
+def may_be_in_flight(counter: RmapCounter, stored: AnyArray, expected: AnyArray) -> Mask:
     """Which mismatches a CPU in the middle of an operation can explain; False where there is none."""
     off = directions(stored, expected)
     out = np.zeros(len(off), np.bool_)

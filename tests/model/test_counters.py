@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.model.direction import Counter, Direction, directions, may_be_in_flight, meaning
+from inspector.model.counters import Direction, RmapCounter, directions, field_name, may_be_in_flight, meaning
+from inspector.model.scheme import Scheme
 
 STORED, EXPECTED = np.array([-1, 0, 3, 2], np.int32), np.array([-1, 1, 2, 2], np.int32)
 
@@ -20,13 +21,13 @@ def test_the_whole_range_of_an_int_has_a_direction() -> None:
     assert directions(low, high).tolist() == [-1, 1]
 
 
-@pytest.mark.parametrize("counter", list(Counter))
-def test_every_mismatch_has_a_meaning(counter: Counter) -> None:
+@pytest.mark.parametrize("counter", list(RmapCounter))
+def test_every_mismatch_has_a_meaning(counter: RmapCounter) -> None:
     assert meaning(counter, Direction.EQUAL) is None
     high, low = meaning(counter, Direction.TOO_HIGH), meaning(counter, Direction.TOO_LOW)
     assert high is not None
     assert low is not None
-    if counter is Counter.STATISTIC:
+    if counter is RmapCounter.STATISTIC:
         assert (high.name, low.name) == ("drift", "drift")
     else:
         assert (high.name, low.name) == ("leak", "premature free")
@@ -34,6 +35,21 @@ def test_every_mismatch_has_a_meaning(counter: Counter) -> None:
 
 
 def test_only_a_page_count_is_never_behind() -> None:
-    for counter in Counter:
-        wanted = [False, counter is not Counter.PAGE, True, False]
+    for counter in RmapCounter:
+        wanted = [False, counter is not RmapCounter.PAGE, True, False]
         assert may_be_in_flight(counter, STORED, EXPECTED).tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("scheme", "entire", "word"),
+    [
+        (Scheme.OLD, "compound_mapcount", "_nr_pages_mapped"),
+        (Scheme.SUBPAGES, "_compound_mapcount", "_subpages_mapcount"),
+        *((s, "_entire_mapcount", "_nr_pages_mapped") for s in Scheme if s not in (Scheme.OLD, Scheme.SUBPAGES)),
+    ],
+)
+def test_members_are_called_as_the_kernel_calls_them(scheme: Scheme, entire: str, word: str) -> None:
+    assert field_name(scheme, RmapCounter.ENTIRE) == entire
+    assert field_name(scheme, RmapCounter.NR_PAGES_MAPPED) == word
+    assert field_name(scheme, RmapCounter.LARGE) == "_large_mapcount"
+    assert field_name(scheme, RmapCounter.PAGE) == field_name(scheme, RmapCounter.DOUBLY_MAPPED) == "_mapcount"

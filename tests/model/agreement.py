@@ -8,9 +8,9 @@ import numpy as np
 
 from inspector.columns import I32
 from inspector.model import mm_ids
-from inspector.model.expect import Rebuilt, expect
-from inspector.model.state import Folio, Kind, Stats
-from inspector.model.stats import Places, RssKind, expect_node_stats, expect_rss
+from inspector.model.expectation import Rebuilt, expect
+from inspector.model.state import Folio, FolioKind, Stats
+from inspector.model.stats import PagePlacement, RssKind, expect_node_stats, expect_rss
 
 
 def rebuilt_of(folio: Folio) -> tuple[Rebuilt, I32]:
@@ -55,12 +55,12 @@ def disagreements(folio: Folio, *, stats: bool = True) -> list[str]:
         told("counters of a large folio", (folio.entire, folio.large, folio.word), (-1, -1, 0))
     out += _slots(folio)
     if stats:
-        places = Places(
+        places = PagePlacement(
             owner,
             np.zeros(folio.nr, np.int8),
             np.full(folio.nr, folio.kind.is_anon),
             np.zeros(len(rebuilt.order), np.int8),
-            np.full(len(rebuilt.order), folio.kind is Kind.SHMEM),
+            np.full(len(rebuilt.order), folio.kind is FolioKind.SHMEM),
         )
         found = expect_node_stats(folio.scheme, rebuilt, expected, places, 1, folio.pmd_order)
         for name in Stats.__dataclass_fields__:
@@ -101,7 +101,7 @@ def _rss(folio: Folio) -> dict[int, int]:
     mms = sorted(pages)
     if not mms:
         return {}
-    kind = RssKind.ANON if folio.kind.is_anon else RssKind.SHMEM if folio.kind is Kind.SHMEM else RssKind.FILE
+    kind = RssKind.ANON if folio.kind.is_anon else RssKind.SHMEM if folio.kind is FolioKind.SHMEM else RssKind.FILE
     rows = np.arange(len(mms))
     sums = expect_rss(rows, np.full(len(mms), kind), np.array([pages[mm] for mm in mms]), len(mms))
     return {mm: int(n) for mm, n in zip(mms, sums.sum(axis=1), strict=True)}

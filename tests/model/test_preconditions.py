@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from inspector.model.lineage import ANCESTORS, ancestors_of, name_in, resolve
-from inspector.model.ops import SPECS, Op, RefusedError, apply
-from inspector.model.ops_check import UNTESTED
+from inspector.model.interface import ANCESTORS, SPECS, Op, ancestors_of, name_in, resolve
+from inspector.model.operations import apply
+from inspector.model.preconditions import UNTESTED, RefusedError
 from inspector.model.scheme import Scheme
 from inspector.model.state import Folio
 from tests.model.sequences import folio_of

@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from inspector.model.agreement import disagreements
-from inspector.model.ops import SPECS, Op, apply, count_only
+from inspector.model.interface import SPECS, Op
+from inspector.model.operations import apply, count_only
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
-from inspector.model.state import Kind, Stats, diff, fresh
+from inspector.model.state import FolioKind, Stats, diff, fresh
+from tests.model.agreement import disagreements
 from tests.model.sequences import CASES, Run, folio_of, names_for, ops_for
 
 QUICK = settings(
@@ -69,7 +70,7 @@ def test_operations_agree_with_the_closed_form(scheme: Scheme, shape: str) -> No
 
 @pytest.mark.parametrize("scheme", list(Scheme))
 def test_a_thp_is_born_forked_split_and_unmapped(scheme: Scheme) -> None:
-    run = Run(fresh(scheme, 9, Kind.ANON))
+    run = Run(fresh(scheme, 9, FolioKind.ANON))
     story = [
         Op("folio_add_new_anon_rmap", 1, exclusive=True),
         Op("folio_try_dup_anon_rmap_pmd", 2),
@@ -99,7 +100,7 @@ def test_a_thp_is_born_forked_split_and_unmapped(scheme: Scheme) -> None:
     assert last.stats == Stats()
     assert last.rss == ()
     assert last.refcount == 1
-    assert set(diff(fresh(scheme, 9, Kind.ANON), last)) <= {"anon_mapping", "deferred", "partially_mapped"}
+    assert set(diff(fresh(scheme, 9, FolioKind.ANON), last)) <= {"anon_mapping", "deferred", "partially_mapped"}
 
 
 @pytest.mark.parametrize("scheme", list(Scheme))
@@ -160,7 +161,7 @@ def test_an_operation_too_many_counts_below_the_base() -> None:
 
 
 def test_a_state_reads_well() -> None:
-    folio = apply(fresh(Scheme.LARGE, 9, Kind.SHMEM), Op("folio_add_file_rmap_ptes", 1, 3, 16)).folio
+    folio = apply(fresh(Scheme.LARGE, 9, FolioKind.SHMEM), Op("folio_add_file_rmap_ptes", 1, 3, 16)).folio
     text = repr(folio)
     assert text.startswith("<shmem folio of order 9, LARGE: pages -1*3 0*16 -1*493, large 15, word 16")
     assert "nr_file_mapped 16" in text

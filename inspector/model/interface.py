@@ -1,15 +1,96 @@
-"""Old and new names of the rmap operations: what one is called depends on the kernel.
+"""The rmap interface: its operations, what a call is made of, and what older kernels call it.
 
-The history of mm/rmap.c, 6.7 to 6.8: page_*() with a ``compound`` argument became folio_*_{pte,ptes,pmd}(), and
-hugetlb got a family of its own.
+include/linux/rmap.h and mm/rmap.c of 6.8 and later. Before, page_*() with a ``compound`` argument did what
+folio_*_{pte,ptes,pmd}() do since, and hugetlb had no family of its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
-from inspector.model.ops import SPECS
 from inspector.model.scheme import Scheme
+
+
+class OpLevel(Enum):
+    """At which level of the page tables the entry stands."""
+
+    PTE = "PTE"
+    PMD = "PMD"
+    PUD = "PUD"
+    FOLIO = "folio"
+    """The operation concerns the folio as a whole, whatever maps it."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """One call.
+
+    Attributes:
+        name: Of the operation, a key of `SPECS`.
+        mm: The mm whose entries change; of a fork the child.
+        page, nr: Pages concerned; an operation on the whole folio ignores them.
+        exclusive: RMAP_EXCLUSIVE.
+        vma_locked: Whether the VMA has VM_LOCKED.
+        src: The mm that forks, 0 when any that maps the pages will do.
+        as_coded: Do what folio_dup_file_rmap_pmd() is written to do in 6.12 and 7.3 (it passes the PTE level), not
+            what it is meant to do.
+    """
+
+    name: str
+    mm: int = 1
+    page: int = 0
+    nr: int = 1
+    exclusive: bool = False
+    vma_locked: bool = False
+    src: int = 0
+    as_coded: bool = False
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an operation is.
+
+    Attributes:
+        action: "add", "new", "dup", "share", "remove", "move", "split", "freeze" or "zap".
+        level: Of the entries.
+        wants: "anon", "file" or "any".
+        family: "hugetlb" or "ordinary".
+        batch: Whether it takes a number of pages.
+    """
+
+    action: str
+    level: OpLevel
+    wants: str
+    family: str = "ordinary"
+    batch: bool = False
+
+
+def _family(name: str, action: str, wants: str, levels: str = "pte ptes pmd") -> dict[str, Spec]:
+    found = {"pte": OpLevel.PTE, "ptes": OpLevel.PTE, "pmd": OpLevel.PMD, "pud": OpLevel.PUD}
+    return {f"{name}_{word}": Spec(action, found[word], wants, batch=word == "ptes") for word in levels.split()}
+
+
+SPECS: dict[str, Spec] = {
+    **_family("folio_add_anon_rmap", "add", "anon"),
+    "folio_add_new_anon_rmap": Spec("new", OpLevel.FOLIO, "anon"),
+    **_family("folio_add_file_rmap", "add", "file", "pte ptes pmd pud"),
+    **_family("folio_dup_file_rmap", "dup", "file"),
+    **_family("folio_try_dup_anon_rmap", "dup", "anon"),
+    **_family("folio_try_share_anon_rmap", "share", "anon", "pte pmd"),
+    **_family("folio_remove_rmap", "remove", "any", "pte ptes pmd pud"),
+    "folio_move_anon_rmap": Spec("move", OpLevel.FOLIO, "anon"),
+    "hugetlb_add_anon_rmap": Spec("add", OpLevel.FOLIO, "anon", "hugetlb"),
+    "hugetlb_add_new_anon_rmap": Spec("new", OpLevel.FOLIO, "anon", "hugetlb"),
+    "hugetlb_add_file_rmap": Spec("add", OpLevel.FOLIO, "file", "hugetlb"),
+    "hugetlb_try_dup_anon_rmap": Spec("dup", OpLevel.FOLIO, "anon", "hugetlb"),
+    "hugetlb_try_share_anon_rmap": Spec("share", OpLevel.FOLIO, "anon", "hugetlb"),
+    "hugetlb_remove_rmap": Spec("remove", OpLevel.FOLIO, "any", "hugetlb"),
+    "split_huge_pmd": Spec("split", OpLevel.PMD, "anon"),
+    "split_huge_pmd_freeze": Spec("freeze", OpLevel.PMD, "anon"),
+    "zap_huge_pmd": Spec("zap", OpLevel.PMD, "any"),
+}
+"""All operations: the interface of 6.8 and later, and what mm/huge_memory.c puts together from it."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inspector.columns import I32
-from inspector.model import expect as expect_module
-from inspector.model.expect import Expected, Rebuilt, expect, expect_page_mapcount, sum_over_folios
+from inspector.model import expectation as expect_module
+from inspector.model.expectation import Expected, Rebuilt, expect, expect_page_mapcount, sum_over_folios
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from tests.model.build import machines, rebuilt_of
 from tests.model.machine import Machine

@@ -1,0 +1,97 @@
+"""README.md and docs/ agree with the code, and their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from inspector.errors import Exit
+from tests.arch.docs import DOCS, README, ROOT, TRANSCRIBED, first_sentence, pages, with_transcripts
+
+WRITTEN = [README, *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+LINKED = [*WRITTEN, *(path for folder in (DOCS, ROOT / "inspector/manual") for path in sorted(folder.rglob("*.md")))]
+AGAIN = "make it anew with: make docs"
+
+
+@pytest.mark.parametrize("page", TRANSCRIBED, ids=lambda path: path.stem)
+def test_transcripts_are_current(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert text.count("$ folioscope") >= 2
+    assert text == with_transcripts(text), AGAIN
+
+
+def test_made_pages_are_current() -> None:
+    made = pages()
+    assert sorted(made) == sorted(
+        path.relative_to(DOCS).as_posix()
+        for path in DOCS.rglob("*.md")
+        if path.name != "README.md" and path.relative_to(DOCS).as_posix() not in ("tui.md", "examples.md")
+    )
+    stale = [name for name, text in made.items() if (DOCS / name).read_text("utf-8") != text]
+    assert not stale, AGAIN
+
+
+def test_readme_is_short() -> None:
+    assert len(README.read_bytes()) <= 10_000
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_resolve(page: Path) -> None:
+    dead = [link for link in _links(page.read_text("utf-8")) if not _resolves(page, link)]
+    assert not dead
+
+
+def _links(text: str) -> list[str]:
+    prose = re.sub(r"^```.*?^```$|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"\]\(([^)\s]+)\)", prose)
+
+
+def _resolves(page: Path, link: str) -> bool:
+    if re.match(r"[a-z]+:", link):
+        return True
+    name, _, anchor = link.partition("#")
+    path = page.parent / name if name else page
+    if not path.exists():
+        return False
+    return not anchor or anchor in _anchors(path.read_text("utf-8"))
+
+
+def _anchors(text: str) -> set[str]:
+    """Anchors of headings as GitHub names them."""
+    heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_every_page_is_in_the_index() -> None:
+    """docs/README.md links every page of docs/ but those of single groups of rules, and every page of the manual."""
+    linked = {(DOCS / link).resolve() for link in _links((DOCS / "README.md").read_text("utf-8"))}
+    there = {path for folder in (DOCS, ROOT / "inspector/manual") for path in folder.glob("*.md")}
+    assert there - {DOCS / "README.md", ROOT / "inspector/manual/json.md"} <= linked
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for package in ("inspector", "tui"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert first_sentence(path).endswith("."), path
+
+
+def test_every_exit_code_is_documented() -> None:
+    table = re.findall(r"^\| (\d+) \| ", README.read_text("utf-8"), re.MULTILINE)
+    assert {int(code) for code in table} == {*map(int, Exit), 130, 141}
+
+
+def test_every_command_is_shown() -> None:
+    from inspector.cli import COMMANDS
+
+    readme = README.read_text("utf-8")
+    assert all(f"`{name}" in readme or f"folioscope {name}" in readme for name in COMMANDS)
+
+
+def test_every_rule_and_former_name_is_listed() -> None:
+    from inspector.rules import all_rules
+
+    table = (DOCS / "rules.md").read_text("utf-8")
+    names = [name for rule in all_rules() for name in (rule.slug, rule.was) if name]
+    assert [name for name in names if f"`{name}`" not in table] == []
