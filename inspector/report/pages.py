@@ -10,7 +10,7 @@ import numpy as np
 
 from inspector.columns import I64
 from inspector.report.letters import legend, page_letters
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.report.window import window_on
 from inspector.snapshot import Snapshot
 from inspector.text import counted
@@ -137,15 +137,15 @@ def _row(s: Snapshot, row: int, nr: int, kind: str, letters: str) -> PageRow:
 
 
 _COLUMNS = (
-    Column("pfn", right=True, style="bold"),
-    Column("pages", right=True),
-    Column("kind"),
-    Column("flags"),
-    Column("refs", right=True),
-    Column("_mapcount", right=True),
-    Column("folio", right=True),
-    Column("order", right=True),
-    Column("mapping", right=True),
+    TableColumn("pfn", right=True, style="bold"),
+    TableColumn("pages", right=True),
+    TableColumn("kind"),
+    TableColumn("flags"),
+    TableColumn("refs", right=True),
+    TableColumn("_mapcount", right=True),
+    TableColumn("folio", right=True),
+    TableColumn("order", right=True),
+    TableColumn("mapping", right=True),
 )
 
 

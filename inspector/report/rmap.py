@@ -13,7 +13,7 @@ from inspector.columns import I32, rows_of
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows, owner_of
 from inspector.report.pages import PageRow, Place, page_rows, render_place
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.vmas import vma_rows
 from inspector.text import counted, grouped
@@ -212,15 +212,15 @@ def _steps(s: Snapshot, head: int, kind: int) -> dict[str, str]:
 
 
 _PLACES = (
-    Column("pid", right=True, style="bold"),
-    Column("comm"),
-    Column("va", right=True),
-    Column("pages", right=True),
-    Column("page", right=True),
-    Column("vma", right=True),
-    Column("offsets", right=True),
-    Column("via", right=True),
-    Column("found there"),
+    TableColumn("pid", right=True, style="bold"),
+    TableColumn("comm"),
+    TableColumn("va", right=True),
+    TableColumn("pages", right=True),
+    TableColumn("page", right=True),
+    TableColumn("vma", right=True),
+    TableColumn("offsets", right=True),
+    TableColumn("via", right=True),
+    TableColumn("found there"),
 )
 
 

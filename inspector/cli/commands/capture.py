@@ -48,12 +48,12 @@ def capture(settings: Settings, out: str, force: bool, compression: int) -> int:
 
 
 def _lines(screen: Screen, report: CaptureReport) -> Iterator[str]:
-    from inspector.report.screen import Column, render_table  # noqa: PLC0415  (with its caller)
+    from inspector.report.screen import TableColumn, render_table  # noqa: PLC0415  (with its caller)
     from inspector.text import clean, counted, grouped, size  # noqa: PLC0415
 
     yield f"{clean(report.path)}: {size(report.bytes)}, {counted(report.nr_pages, 'page')} of the kernel's own memory"
     yield ""
-    columns = [Column("READ FOR"), Column("PAGES", right=True), Column("UNCOMPRESSED", right=True)]
+    columns = [TableColumn("READ FOR"), TableColumn("PAGES", right=True), TableColumn("UNCOMPRESSED", right=True)]
     rows = [(name, grouped(n), size(n * report.page_size)) for name, n in report.pages.items()]
     yield from render_table(screen, columns, rows, "  ")
     yield ""

@@ -19,7 +19,7 @@ from inspector.errors import UsageError
 def rules(settings: Settings, rule: str | None, *, catalogue: bool) -> None:
     """List the rules that check applies, or show the manual page of one. No target is opened."""
     from inspector.report.catalogue import build_catalogue, render_catalogue  # noqa: PLC0415  (NumPy)
-    from inspector.report.rules import build_rules, render_rule, render_rules  # noqa: PLC0415
+    from inspector.report.rules import build_rules, render_page, render_rules  # noqa: PLC0415
     from inspector.rules import all_rules, find_rule  # noqa: PLC0415
     from inspector.rules.catalogue import catalogue as lines  # noqa: PLC0415
 
@@ -30,6 +30,4 @@ def rules(settings: Settings, rule: str | None, *, catalogue: bool) -> None:
     elif rule is None:
         print_report(settings, build_rules(all_rules()), render_rules)
     else:
-        print_report(
-            settings, build_rules([find_rule(rule)]), lambda screen, report: render_rule(screen, report.rules[0])
-        )
+        print_report(settings, build_rules([find_rule(rule)]), render_page)
