@@ -10,7 +10,7 @@ from inspector.errors import UsageError
 from inspector.text import parse_number
 
 if TYPE_CHECKING:
-    from inspector.report.pages import Place
+    from inspector.report.pages import FoundPage
     from inspector.snapshot import Snapshot
     from inspector.walk.page_numbers import Reading
 
@@ -27,7 +27,7 @@ as_option = click.option(
 )
 
 
-def find_place(s: Snapshot, asked: str, form: str | None) -> Place:
+def find_place(s: Snapshot, asked: str, form: str | None) -> FoundPage:
     """The page that a number leads to.
 
     Raises:
@@ -75,7 +75,7 @@ def _hint(found: list[Reading]) -> str:
     return "Give a page frame number, or a physical, struct page or direct-map address"
 
 
-def find_ranges(s: Snapshot, words: tuple[str, ...], form: str | None) -> tuple[list[Place], list[tuple[int, int]]]:
+def find_ranges(s: Snapshot, words: tuple[str, ...], form: str | None) -> tuple[list[FoundPage], list[tuple[int, int]]]:
     """Places and ranges of page frames: ``A``, ``A-B`` (B included) or ``A+N``.
 
     Raises:

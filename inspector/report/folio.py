@@ -13,7 +13,7 @@ from inspector.errors import Exit
 from inspector.report import mappings as mapping_view
 from inspector.report.counters import Counter, MmIdSlot, PageRun, folio_counters, mm_id_slots, page_runs
 from inspector.report.mappings import MappingRow, mapping_rows
-from inspector.report.pages import PageRow, Place, page_rows, render_place
+from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.report.window import window_on_folio
 from inspector.snapshot import Snapshot
@@ -24,7 +24,7 @@ class FolioReport(msgspec.Struct, frozen=True):
     """The object that ``folio --format json`` prints."""
 
     schema: Literal["folioscope.folio/1"]
-    place: Place
+    place: FoundPage
     head: PageRow | None
     """The struct page of the head; null when it cannot be read."""
     kind: str
@@ -49,7 +49,7 @@ class FolioReport(msgspec.Struct, frozen=True):
     exit_code: int
 
 
-def build_folio(s: Snapshot, place: Place, *, progress: Progress | None, limit: int | None) -> FolioReport:
+def build_folio(s: Snapshot, place: FoundPage, *, progress: Progress | None, limit: int | None) -> FolioReport:
     """Gather everything about the folio that a page belongs to.
 
     Args:

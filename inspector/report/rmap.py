@@ -12,7 +12,7 @@ from inspector.arch.base import Level
 from inspector.columns import I32, rows_of
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows, owner_of
-from inspector.report.pages import PageRow, Place, page_rows, render_place
+from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.vmas import vma_rows
@@ -59,7 +59,7 @@ class RmapReport(msgspec.Struct, frozen=True):
     """The object that ``rmap --format json`` prints."""
 
     schema: Literal["folioscope.rmap/1"]
-    place: Place
+    place: FoundPage
     folio: PageRow
     road: str
     """anonymous, file, ksm or none."""
@@ -76,7 +76,7 @@ class RmapReport(msgspec.Struct, frozen=True):
     agree: bool
 
 
-def build_rmap(s: Snapshot, place: Place, limit: int | None = None) -> RmapReport:
+def build_rmap(s: Snapshot, place: FoundPage, limit: int | None = None) -> RmapReport:
     """Walk both roads for the folio that a place lies in.
 
     Args:
