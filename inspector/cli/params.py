@@ -229,3 +229,12 @@ class Number(click.ParamType[int]):
         if number is None:
             raise UsageError("this is no number", str(value), "Give decimal, or hex that begins with 0x")
         return number
+
+
+as_option = click.option(
+    "--as",
+    "form",
+    type=click.Choice(["pfn", "phys", "page", "virt"]),
+    help="What the number is: pfn, physical address, struct page (or folio) address, or direct-map address.",
+)
+"""For commands that take the number of a page; `inspector.report.places.FORMS`, which is not imported for --help."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from inspector.cli.params import InspectorCommand, Number, Settings
-from inspector.cli.places import find_place
 from inspector.cli.show import exit_code, show
 from inspector.errors import Exit, UsageError
 
@@ -31,6 +30,7 @@ def anon_vma(settings: Settings, address: int | None, of: str | None) -> int:
         find_anon_vma_of,
         render_anon_vma,
     )
+    from inspector.report.places import find_place  # noqa: PLC0415
 
     if (address is None) == (of is None):
         raise UsageError("one anon_vma must be named", "", "Give the address of it or of a VMA, or --of PLACE")

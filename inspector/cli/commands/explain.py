@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from inspector.cli.params import InspectorCommand, Settings
-from inspector.cli.places import as_option, find_place
+from inspector.cli.params import InspectorCommand, Settings, as_option
 from inspector.cli.show import list_limit, opened, print_report
 
 _LIMIT = 40
@@ -45,6 +44,7 @@ def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
     """
     from inspector.report.explain import build_explanation  # noqa: PLC0415  (drgn and NumPy)
     from inspector.report.explain_text import render_explanation  # noqa: PLC0415
+    from inspector.report.places import find_place  # noqa: PLC0415
 
     limit = None if everything else list_limit(settings, limit, _LIMIT)
     with opened(settings) as (snapshot, progress):

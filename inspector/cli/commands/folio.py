@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from inspector.cli.params import InspectorCommand, Settings
-from inspector.cli.places import as_option, find_place
+from inspector.cli.params import InspectorCommand, Settings, as_option
 from inspector.cli.show import list_limit, opened, print_report
 
 
@@ -22,6 +21,7 @@ def folio(settings: Settings, place: str, form: str | None, no_mappings: bool, l
     any page of the folio will do. To count its mappings all page tables are walked.
     """
     from inspector.report.folio import build_folio, render_folio  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.report.places import find_place  # noqa: PLC0415
 
     limit = list_limit(settings, limit, 100)
     with opened(settings) as (snapshot, progress):

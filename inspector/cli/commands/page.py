@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from inspector.cli.params import InspectorCommand, Settings
-from inspector.cli.places import as_option, find_ranges
+from inspector.cli.params import InspectorCommand, Settings, as_option
 from inspector.cli.show import print_report
 from inspector.errors import Exit
 
@@ -21,6 +20,7 @@ def page(settings: Settings, places: tuple[str, ...], form: str | None) -> int:
     or in hex with 0x; or a range FIRST-LAST or FIRST+COUNT. Neighbours that are alike in everything are one row.
     """
     from inspector.report.pages import build_pages, render_pages  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.report.places import find_ranges  # noqa: PLC0415
 
     snapshot = settings.snapshot()
     found, ranges = find_ranges(snapshot, places, form)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from inspector.cli.params import InspectorCommand, Settings
-from inspector.cli.places import as_option, find_place
+from inspector.cli.params import InspectorCommand, Settings, as_option
 from inspector.cli.show import exit_code, list_limit, show
 from inspector.errors import Exit
 
@@ -21,6 +20,7 @@ def rmap(settings: Settings, place: str, form: str | None, limit: int | None) ->
     PLACE is as for folio. Exit code 1 when the two differ: a mapping that the rmap walk does not find can be neither
     swapped out nor migrated, and survives truncation.
     """
+    from inspector.report.places import find_place  # noqa: PLC0415
     from inspector.report.rmap import build_rmap, render_rmap  # noqa: PLC0415
 
     limit = list_limit(settings, limit, 100)
