@@ -84,8 +84,8 @@ def _exclusive(shared: list[Sharing], names: OperationNames) -> list[str]:
         hugetlb = names.rebuilt.kind.is_hugetlb
         dup = "hugetlb_try_dup_anon_rmap" if hugetlb else names.pte(add=True, nr=1, dup=True)
         out.append(
-            f"a page was mapped once more without clearing PG_anon_exclusive (fork does that, {names.called(dup)}()), or"
-            " a shared page was marked exclusive"
+            f"a page was mapped once more without clearing PG_anon_exclusive (fork does that, {names.called(dup)}()),"
+            " or a shared page was marked exclusive"
         )
     if any(x.verdict == "WRONG" and x.mark == "s" for x in shared):
         out.append("an entry was made writable before the page was made exclusive, or exclusive was taken away later")
