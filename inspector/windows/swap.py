@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from inspector.columns import I64, Mask
-from inspector.snapshot import Snapshot
 from inspector.tables.files import SHMEM
 from inspector.tables.swap_devices import SWP_SYNCHRONOUS_IO
 from inspector.windows.locks import mm_in_flight, pages_locked, tables_locked
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 def reclaim_in_flight(s: Snapshot) -> bool:
