@@ -12,7 +12,7 @@ from inspector.text import parse_number
 if TYPE_CHECKING:
     from inspector.report.pages import Place
     from inspector.snapshot import Snapshot
-    from inspector.walk.page_numbers import Reading
+    from inspector.walk.page_numbers import NumberMeaning
 
 _FORMS = ("pfn", "phys", "page", "virt")
 
@@ -34,7 +34,7 @@ def find_place(s: Snapshot, asked: str, form: str | None) -> Place:
         UsageError: It is no number, or leads to no page of this target.
     """
     from inspector.report.pages import build_place  # noqa: PLC0415  (NumPy)
-    from inspector.walk.page_numbers import readings  # noqa: PLC0415
+    from inspector.walk.page_numbers import number_meanings  # noqa: PLC0415
 
     word = asked.strip()
     prefix, colon, rest = word.partition(":")
@@ -43,7 +43,7 @@ def find_place(s: Snapshot, asked: str, form: str | None) -> Place:
     number = parse_number(word)
     if number is None:
         raise UsageError("this is no number", asked, "Give decimal, or hex that begins with 0x")
-    found = readings(s.layout, number)
+    found = number_meanings(s.layout, number)
     fitting = [r for r in found if form in (None, r.form)]
     if not fitting:
         raise UsageError(_nowhere(s, form), asked, _hint(found))
@@ -52,7 +52,7 @@ def find_place(s: Snapshot, asked: str, form: str | None) -> Place:
     return build_place(s, asked, taken, others)
 
 
-def _worth_telling(number: int, reading: Reading) -> bool:
+def _worth_telling(number: int, reading: NumberMeaning) -> bool:
     """A number with low bits set is hardly the physical address of a page."""
     return reading.form != "phys" or number % 4096 == 0
 
@@ -69,7 +69,7 @@ def _nowhere(s: Snapshot, form: str | None) -> str:
     return f"no memory of this target has that {what} (page frames end at {end - 1:#x})"
 
 
-def _hint(found: list[Reading]) -> str:
+def _hint(found: list[NumberMeaning]) -> str:
     if found:
         return f"It could be read --as {found[0].form}"
     return "Give a page frame number, or a physical, struct page or direct-map address"
