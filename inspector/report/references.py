@@ -10,7 +10,6 @@ import numpy as np
 
 from inspector.columns import I64
 from inspector.errors import Exit
-from inspector.folio.ledger import STRICT
 from inspector.folio.numbers import one_folio
 from inspector.folio.suspects import suspects
 from inspector.report.screen import Column, Screen, render_table
@@ -76,13 +75,12 @@ def build_references(s: Snapshot, limit: int | None = None) -> ReferencesReport:
     rest = t.remainder
     odd = np.flatnonzero(rest)
     odd = odd[np.lexsort((t.rows[odd], -np.abs(rest[odd]), rest[odd] >= 0))]
-    least = sum((t.terms[name].astype(np.int64) for name in STRICT), np.zeros(len(t), np.int64))
     stats = node_stats(s.layout)
     counted_pins = None
     if "NR_FOLL_PIN_ACQUIRED" in stats:
         counted_pins = stats["NR_FOLL_PIN_ACQUIRED"] - stats["NR_FOLL_PIN_RELEASED"]
     complete = s.tables_complete and not s.missing.counts
-    code = Exit.FINDINGS if (t.refcount < least).any() else Exit.CLEAN if complete else Exit.INCOMPLETE
+    code = Exit.FINDINGS if (t.refcount < t.expected.total).any() else Exit.CLEAN if complete else Exit.INCOMPLETE
     return ReferencesReport(
         schema="folioscope.references/1",
         folios=len(t),

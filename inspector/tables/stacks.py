@@ -12,7 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, Mask, Table, group_starts
+from inspector.columns import I32, I64, U8, U64, Mask, Table, count_up, group_starts, rows_covering
 from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
 from inspector.lib.orc import OrcTables, RegisterPlaces, State, step
@@ -134,19 +134,15 @@ class _Words:
 
     def __call__(self, addresses: U64) -> tuple[U64, Mask]:
         """The words there, and which could be read."""
-        at = np.searchsorted(self._start, addresses, "right").astype(np.int64) - 1
-        near = np.maximum(at, 0)
-        inside = (at >= 0) & (addresses % np.uint64(8) == 0)
-        if len(self._start):
-            inside &= addresses < self._end[near]
+        near = rows_covering(self._start, self._end, addresses)
+        inside = (near >= 0) & (addresses % np.uint64(8) == 0)
         out, ok = np.zeros(len(addresses), np.uint64), np.zeros(len(addresses), np.bool_)
         rows = np.flatnonzero(inside)
         word = self._first[near[rows]] + ((addresses[rows] - self._start[near[rows]]) >> np.uint64(3)).astype(np.int64)
         out[rows], ok[rows] = self._words[word], self._valid[word]
         other = np.flatnonzero(~inside)
         if len(other):
-            raw = self._memory.gather(addresses[other], 8)
-            out[other], ok[other] = raw.bytes.view(np.dtype("<u8"))[:, 0], raw.valid
+            out[other], ok[other] = self._memory.words(addresses[other])
         return out, ok
 
 
@@ -314,12 +310,9 @@ def _scan(lost: list[tuple[I64, U64]], orc: OrcTables, words: _Words, end: U64, 
 
 def _collect(layout: Layout, orc: OrcTables, pieces: list[_Piece], state: U8, top: U64) -> Stacks:
     """The frames in order, with names."""
-    u64, empty = np.empty(0, np.uint64), np.empty(0, np.int32)
-    nothing = _Piece(empty.astype(np.int64), empty, u64, u64, empty.astype(np.uint8), empty.astype(np.bool_))
-    found = _Piece.concat([nothing, *pieces])
+    found = _Piece.concat([_Piece.empty(), *pieces])
     found = found.take(np.lexsort((found.depth, found.task_idx)))
-    first = group_starts(found.task_idx)
-    depth = np.arange(len(found)) - np.repeat(first, np.diff(np.append(first, len(found))))
+    depth = count_up(np.diff(group_starts(found.task_idx), append=len(found)))
     function, functions, places = _names(layout, orc, found.ip, found.signal)
     frames = Frames(
         task_idx=found.task_idx.astype(np.int32),

@@ -158,8 +158,7 @@ def _anon_names(layout: Layout, vmas: Vmas, rows: I64) -> list[str]:
     if field is None:
         return out
     bare = np.flatnonzero(vmas.file[rows] == 0)
-    raw = layout.memory.gather(vmas.addr[rows[bare]] + np.uint64(field.offset), 8)
-    named = raw.bytes.view(np.uint64)[:, 0] if len(bare) else np.empty(0, np.uint64)
+    named, _ = layout.memory.words(vmas.addr[rows[bare]] + np.uint64(field.offset))
     offset = layout.struct("struct anon_vma_name").field("name").offset
     for i, at in zip(bare.tolist(), named.tolist(), strict=True):
         data = layout.memory.read(at + offset, 80) if at else None
