@@ -19,14 +19,14 @@ from tui.places import (
     AnonVmaPlace,
     FilePlace,
     FindingPlace,
-    Findings,
+    FindingsPlace,
     FolioPlace,
-    Folios,
-    MemoryMap,
+    FoliosPlace,
+    MemoryPlace,
     MmPlace,
-    Overview,
+    OverviewPlace,
     Place,
-    Processes,
+    ProcessesPlace,
     RulePlace,
     VmaPlace,
 )
@@ -38,7 +38,7 @@ MOST = 40
 
 _KERNEL_HALF = 1 << 63
 _FORMS = {"pfn": "page frame", "phys": "physical address", "page": "struct page", "virt": "direct-map address"}
-_SCREENS: tuple[Place, ...] = (Overview(), Findings(), Processes(), Folios(), MemoryMap())
+_SCREENS: tuple[Place, ...] = (OverviewPlace(), FindingsPlace(), ProcessesPlace(), FoliosPlace(), MemoryPlace())
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _by_number(session: Session, s: Snapshot, number: int) -> list[Goal]:
         out = _by_address(session, s, number) + out
     elif number >= 1 << 12:
         out += _holders_of_va(session, s, number)
-    out += [Goal(MemoryMap(r.pfn), "memory", f"pfn {r.pfn:#x} in physical memory") for r in found[:1]]
+    out += [Goal(MemoryPlace(r.pfn), "memory", f"pfn {r.pfn:#x} in physical memory") for r in found[:1]]
     return out
 
 

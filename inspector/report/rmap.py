@@ -12,8 +12,8 @@ from inspector.arch.base import Level
 from inspector.columns import I32, rows_of
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows, owner_of
-from inspector.report.pages import PageRow, Place, page_rows, render_place
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.vmas import vma_rows
 from inspector.text import counted, grouped
@@ -59,7 +59,7 @@ class RmapReport(msgspec.Struct, frozen=True):
     """The object that ``rmap --format json`` prints."""
 
     schema: Literal["folioscope.rmap/1"]
-    place: Place
+    place: FoundPage
     folio: PageRow
     road: str
     """anonymous, file, ksm or none."""
@@ -76,7 +76,7 @@ class RmapReport(msgspec.Struct, frozen=True):
     agree: bool
 
 
-def build_rmap(s: Snapshot, place: Place, limit: int | None = None) -> RmapReport:
+def build_rmap(s: Snapshot, place: FoundPage, limit: int | None = None) -> RmapReport:
     """Walk both roads for the folio that a place lies in.
 
     Args:
@@ -212,15 +212,15 @@ def _steps(s: Snapshot, head: int, kind: int) -> dict[str, str]:
 
 
 _PLACES = (
-    Column("pid", right=True, style="bold"),
-    Column("comm"),
-    Column("va", right=True),
-    Column("pages", right=True),
-    Column("page", right=True),
-    Column("vma", right=True),
-    Column("offsets", right=True),
-    Column("via", right=True),
-    Column("found there"),
+    TableColumn("pid", right=True, style="bold"),
+    TableColumn("comm"),
+    TableColumn("va", right=True),
+    TableColumn("pages", right=True),
+    TableColumn("page", right=True),
+    TableColumn("vma", right=True),
+    TableColumn("offsets", right=True),
+    TableColumn("via", right=True),
+    TableColumn("found there"),
 )
 
 

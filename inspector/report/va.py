@@ -14,7 +14,7 @@ from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, bit_words, kind_words, mapping_rows, owner_of
 from inspector.report.pages import PageRow, page_rows
 from inspector.report.processes import perms
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.text import grouped
 from inspector.walk.lookup import End, Step, find_vma, look_up, user_end
@@ -113,11 +113,11 @@ def _vma(s: Snapshot, row: int) -> VmaInfo:
 
 
 _ENTRIES = (
-    Column("level"),
-    Column("table pfn", right=True),
-    Column("index", right=True),
-    Column("entry", right=True),
-    Column("what it is"),
+    TableColumn("level"),
+    TableColumn("table pfn", right=True),
+    TableColumn("index", right=True),
+    TableColumn("entry", right=True),
+    TableColumn("what it is"),
 )
 
 

@@ -206,15 +206,21 @@ def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto
 
 
 def from_program(
-    prog: drgn.Program, symbols: Sequence[str] = (), *, types: Types = "auto", vmcoreinfo: bytes = b""
+    prog: drgn.Program | None = None, symbols: Sequence[str] = (), *, types: Types = "auto", vmcoreinfo: bytes = b""
 ) -> Target:
     """Use a program that is already open, such as that of a script run by drgn; types it lacks are added to it.
 
-    Args as for `open_core`, and ``vmcoreinfo`` where it is at hand.
+    Args as for `open_core`, and ``vmcoreinfo`` where it is at hand. Without a program it is the one that drgn runs
+    the script for.
 
     Raises:
-        TargetError: It is of no kernel, or types or symbols cannot be had.
+        TargetError: There is none, it is of no kernel, or types or symbols cannot be had.
     """
+    if prog is None:
+        try:
+            prog = drgn.get_default_prog()
+        except drgn.NoDefaultProgramError:
+            raise TargetError("drgn has no program open", "", "Run the script with drgn, or use open_core()") from None
     path = str(prog.core_dump_path or "")
     kind: Kind = "core"
     prstatus: tuple[bytes, ...] = ()
