@@ -16,6 +16,7 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I64, U64, AnyArray, Mask, rows_of
+from inspector.model.counters import directions
 from inspector.subjects import FOLIO, SubjectKind, reached
 from inspector.tables.stacks import How
 from inspector.text import clean_bytes, counted
@@ -127,7 +128,7 @@ def _directions(found: Violations) -> AnyArray:
     for name, stored in found.details.observed.items():
         expected = found.details.expected.get(name)
         if expected is not None and stored.dtype.kind in "iu" and expected.dtype.kind in "iu":
-            return (stored > expected).astype(np.int8) - (stored < expected).astype(np.int8)
+            return directions(stored, expected)
     return out
 
 
