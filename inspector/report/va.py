@@ -31,7 +31,7 @@ class Entry(msgspec.Struct, frozen=True):
     """As stored; null where the table is not in the dump."""
     kind: str
     pfn: int
-    """Of the next table, the page or the page stood for; -1 for none."""
+    """Of the next table, the page, or the page that a non-present entry names; -1 for none."""
     bits: list[str]
     detail: str
 

@@ -85,7 +85,7 @@ Type `/` and words to filter: `mapcount fail times>=2`.
         if self.session.report is None:
             note.update("Nothing found so far; the check is not done.")
         else:
-            note.update("✓ No rule found anything. The overview tells what was looked at and what could not be.")
+            note.update("✓ No rule found anything. The overview shows what was checked and what could not be.")
 
     def on_column_table_moved(self, event: ColumnTable.Moved) -> None:
         """Show the finding under the cursor, once the cursor rests."""

@@ -110,7 +110,7 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
             grid.show(zoomed, zoomed.cell_of(view.address(grid.cursor)))
 
     def on_cell_grid_moved(self, event: CellGrid.Moved) -> None:
-        """Tell what the cursor is on."""
+        """Show what the cursor is on."""
         view = event.grid.source
         if isinstance(view, SpaceView) and view.count:
             zoom = f"  1 cell = {1 << view.shift} pages" if view.shift else "  1 cell = 1 page"
