@@ -14,7 +14,7 @@ from inspector.rules import all_rules
 from inspector.snapshot import Snapshot
 from inspector.text import clean, clean_bytes, parse_number
 from inspector.walk.names import file_paths
-from inspector.walk.page_numbers import readings
+from inspector.walk.page_numbers import number_meanings
 from tui.places import (
     AnonVmaPlace,
     FilePlace,
@@ -109,7 +109,7 @@ def _by_number(session: Session, s: Snapshot, number: int) -> list[Goal]:
     """A pid, a page frame, or the address of something."""
     out: list[Goal] = []
     # A number with a page's low bits set is hardly the physical address of one.
-    found = [r for r in readings(s.layout, number) if r.form != "phys" or number % 4096 == 0]
+    found = [r for r in number_meanings(s.layout, number) if r.form != "phys" or number % 4096 == 0]
     out += [Goal(FolioPlace(r.pfn), _FORMS[r.form], f"{number:#x}: pfn {r.pfn:#x}") for r in found]
     if number < 1 << 22:
         try:

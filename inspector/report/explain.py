@@ -25,7 +25,7 @@ from inspector.report.counters import MmIdSlot, Verdict, mm_id_slots
 from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import FoundPage, PageRow, build_place, page_rows
 from inspector.snapshot import Snapshot
-from inspector.walk.page_numbers import Reading
+from inspector.walk.page_numbers import NumberMeaning
 from inspector.walk.references import TERMS, ReferenceTerms
 
 
@@ -192,7 +192,7 @@ def build_explanation(  # noqa: PLR0913  (all but two are options)
     """
     if progress is not None:
         prepare(s, progress)
-    place = place or build_place(s, f"{pfn:#x}", Reading("pfn", pfn, 0, "as given"), [])
+    place = place or build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
     f = one_folio(s, pfn)
     head = page_rows(s, np.array([f.head], np.int64))[0]
     if not head.readable or not s.pages.readable[s.pages.memmap.row(pfn)]:

@@ -15,7 +15,7 @@ from inspector.report.window import window_on
 from inspector.snapshot import Snapshot
 from inspector.text import counted
 from inspector.walk.kinds import page_kinds
-from inspector.walk.page_numbers import Reading
+from inspector.walk.page_numbers import NumberMeaning
 
 
 class PageRow(msgspec.Struct, frozen=True):
@@ -70,7 +70,7 @@ class PagesReport(msgspec.Struct, frozen=True):
     """False when a struct page could not be read."""
 
 
-def build_place(s: Snapshot, asked: str, taken: Reading, others: list[Reading]) -> FoundPage:
+def build_place(s: Snapshot, asked: str, taken: NumberMeaning, others: list[NumberMeaning]) -> FoundPage:
     """Where a number leads, and what else it could have meant."""
     memmap = s.layout.memmap
     physical = taken.pfn << memmap.page_shift

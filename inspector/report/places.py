@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from inspector.errors import UsageError
 from inspector.report.pages import FoundPage, build_place
 from inspector.text import parse_number
-from inspector.walk.page_numbers import Reading, readings
+from inspector.walk.page_numbers import NumberMeaning, number_meanings
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -37,7 +37,7 @@ def find_place(s: Snapshot, asked: str, form: str | None) -> FoundPage:
     number = parse_number(word)
     if number is None:
         raise UsageError("this is no number", asked, "Give decimal, or hex that begins with 0x")
-    found = readings(s.layout, number)
+    found = number_meanings(s.layout, number)
     fitting = [r for r in found if form in (None, r.form)]
     if not fitting:
         raise UsageError(_nowhere(s, form), asked, _hint(found))
@@ -46,7 +46,7 @@ def find_place(s: Snapshot, asked: str, form: str | None) -> FoundPage:
     return build_place(s, asked, taken, others)
 
 
-def _worth_a_note(number: int, reading: Reading) -> bool:
+def _worth_a_note(number: int, reading: NumberMeaning) -> bool:
     """A number with low bits set is hardly the physical address of a page."""
     return reading.form != "phys" or number % 4096 == 0
 
@@ -63,7 +63,7 @@ def _nowhere(s: Snapshot, form: str | None) -> str:
     return f"no memory of this target has that {what} (page frames end at {end - 1:#x})"
 
 
-def _hint(found: list[Reading]) -> str:
+def _hint(found: list[NumberMeaning]) -> str:
     if found:
         return f"It could be read --as {found[0].form}"
     return "Give a page frame number, or a physical, struct page or direct-map address"

@@ -19,7 +19,7 @@ from inspector.tables.vmas import vma_rows
 from inspector.text import counted, grouped
 from inspector.walk.linear import linear_index, read_index
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of
-from inspector.walk.rmap_places import STANDING, ksm_places, standing_at, why_lost
+from inspector.walk.rmap_places import CONTENTS, contents_at, ksm_places, why_lost
 
 ROADS = {ANON: "anonymous", FILE: "file", KSM: "ksm", 0: "none"}
 
@@ -122,7 +122,7 @@ def _needs_road(s: Snapshot, head: int) -> bool:
 
 
 def _places(s: Snapshot, c: Candidates, head: int, kind: int) -> list[RoadPlace]:
-    found, base = standing_at(s, c, head), s.vmas.pgoff if kind == FILE else s.vmas.anon_pgoff
+    found, base = contents_at(s, c, head), s.vmas.pgoff if kind == FILE else s.vmas.anon_pgoff
     vmas, nr_pages = s.vmas, s.vmas.nr_pages
     out = []
     for i in range(len(c)):
@@ -143,7 +143,7 @@ def _places(s: Snapshot, c: Candidates, head: int, kind: int) -> list[RoadPlace]
                 via=int(c.via[i]),
                 entries=int(found.entries[i]),
                 level=Level(level).name if level else None,
-                standing={word: int(n) for word, n in zip(STANDING, found.pages[i], strict=True) if n},
+                standing={word: int(n) for word, n in zip(CONTENTS, found.pages[i], strict=True) if n},
             )
         )
     return sorted(out, key=lambda p: (1 << 40 if p.pid is None else p.pid, p.va))

@@ -238,7 +238,7 @@ def _read_nodes(layout: Layout) -> tuple[StableNodes, U64, _Lost]:
     odd, broken = np.zeros(len(keep), np.bool_), np.zeros(len(keep), np.bool_)
     odd[rows_of(addr, trees.addr)] = trees.misparented | check_colours(trees) | np.isin(trees.root, trees.cyclic)
     broken[rows_of(addr, trees.addr[chains[np.union1d(dups.broken, dups.unreadable)]])] = True
-    place = _Place(kind, tree, np.where(chain != 0, rows_of(addr, chain), -1).astype(np.int32))
+    place = _FoundNodes(kind, tree, np.where(chain != 0, rows_of(addr, chain), -1).astype(np.int32))
     nodes = replace(_decode_nodes(struct, addr, raw, place), broken=broken, misplaced=odd)
     lost = int((~known).sum()) + len(trees.unreadable) + len(waiting.unreadable) + len(dups.unreadable)
     first = np.where(kind == CHAIN, 0, struct.field("hlist").column(raw)).astype(np.uint64)
@@ -246,7 +246,7 @@ def _read_nodes(layout: Layout) -> tuple[StableNodes, U64, _Lost]:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _FoundNodes:
     """Where each stable node was found: kind, tree and row of its chain's head."""
 
     kind: U8
@@ -254,7 +254,7 @@ class _Place:
     chain_idx: I32
 
 
-def _decode_nodes(struct: Struct, addr: U64, raw: U8, place: _Place) -> StableNodes:
+def _decode_nodes(struct: Struct, addr: U64, raw: U8, place: _FoundNodes) -> StableNodes:
     no = np.zeros(len(addr), np.bool_)
     return StableNodes(
         addr=addr,

@@ -15,7 +15,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, U64, Mask, Table, count_up, group_starts, rows_covering
 from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
-from inspector.lib.orc import OrcTables, RegisterPlaces, State, step
+from inspector.lib.orc import OrcTables, RegisterPlaces, UnwindState, step
 from inspector.memory import HOLE, Memory
 from inspector.tables.tasks import Tasks
 from inspector.target.prstatus import Registers, decode
@@ -106,7 +106,7 @@ class Stacks:
         return int(np.isin(self.state, (StackState.RUNNING, StackState.UNREADABLE)).sum())
 
 
-class _Words:
+class _StackWords:
     """Words of many stacks: the live parts are read ahead, other places when asked for."""
 
     def __init__(self, memory: Memory, start: U64, end: U64) -> None:
@@ -158,7 +158,7 @@ def build_stacks(layout: Layout, tasks: Tasks) -> Stacks:
     state = np.full(len(tasks), StackState.UNWOUND, np.uint8)
     state[tasks.stack == 0] = StackState.NONE
     begin, start = _initial(layout, tasks, end, state)
-    words = _Words(layout.memory, start, end)
+    words = _StackWords(layout.memory, start, end)
     begin = _from_switch(layout, begin, words, tasks, state)
     orc, places = OrcTables(layout), RegisterPlaces.of(layout)
     pieces: list[_Piece] = []
@@ -234,7 +234,7 @@ def _user_registers(layout: Layout, size: int) -> int:
     return size - (begin - bottom)
 
 
-def _initial(layout: Layout, tasks: Tasks, end: U64, state: U8) -> tuple[State, U64]:
+def _initial(layout: Layout, tasks: Tasks, end: U64, state: U8) -> tuple[UnwindState, U64]:
     """Where unwinding begins for the running tasks, and from where on each stack is live."""
     start = np.where(tasks.on_cpu, end, tasks.sp)
     running = np.flatnonzero(tasks.on_cpu & (state == StackState.UNWOUND))
@@ -254,7 +254,7 @@ def _initial(layout: Layout, tasks: Tasks, end: U64, state: U8) -> tuple[State, 
     odd = (start < tasks.stack) | (start > end) | (start % np.uint64(8) != 0) | (state == StackState.NONE)
     start = np.where(odd, end, start)
     ip, sp, bp = (np.array([getattr(f, name) for f in found], np.uint64) for name in ("ip", "sp", "bp"))
-    return State(ip, sp, bp, np.ones(len(rows), np.bool_), np.array(rows, np.int64)), start
+    return UnwindState(ip, sp, bp, np.ones(len(rows), np.bool_), np.array(rows, np.int64)), start
 
 
 def _registers_of(notes: list[Registers | None], cpu: int, stack: int, end: int) -> Registers | None:
@@ -265,7 +265,7 @@ def _registers_of(notes: list[Registers | None], cpu: int, stack: int, end: int)
     return notes[cpu] if 0 <= cpu < len(notes) else None
 
 
-def _from_switch(layout: Layout, running: State, words: _Words, tasks: Tasks, state: U8) -> State:
+def _from_switch(layout: Layout, running: UnwindState, words: _StackWords, tasks: Tasks, state: U8) -> UnwindState:
     """The frames of tasks that were switched out, beside those of running ones (__unwind_start())."""
     frame = layout.struct("struct inactive_task_frame")
     rows = np.flatnonzero(~tasks.on_cpu & (state == StackState.UNWOUND)).astype(np.int64)
@@ -275,11 +275,11 @@ def _from_switch(layout: Layout, running: State, words: _Words, tasks: Tasks, st
     ok = ip_ok & bp_ok
     state[rows[~ok]] = StackState.UNREADABLE
     fork = layout.target.symbol("ret_from_fork_asm") or layout.target.symbol("ret_from_fork") or 0
-    out = State(ip, sp + np.uint64(frame.size), bp, ip == np.uint64(fork), rows).take(ok)
-    return State.concat([running, out])
+    out = UnwindState(ip, sp + np.uint64(frame.size), bp, ip == np.uint64(fork), rows).take(ok)
+    return UnwindState.concat([running, out])
 
 
-def _scan(lost: list[tuple[I64, U64]], orc: OrcTables, words: _Words, end: U64, state: U8) -> list[_Piece]:
+def _scan(lost: list[tuple[I64, U64]], orc: OrcTables, words: _StackWords, end: U64, state: U8) -> list[_Piece]:
     """Return addresses on what is left of stacks that could not be unwound to their end."""
     out: list[_Piece] = []
     for rows, sps in lost:

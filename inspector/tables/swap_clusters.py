@@ -130,7 +130,7 @@ def build_clusters(layout: Layout, swap: Swap) -> Clusters:
         info = layout.memory.gather(swap.devices.addr[row : row + 1], layout.struct("struct swap_info_struct").size)
         missing += lost + int((~info.valid).sum())
         sort = _chained if chained else _linked
-        mine = sort(layout, swap, row, part, _Raw(struct, raw, info.bytes))
+        mine = sort(layout, swap, row, part, _DeviceBytes(struct, raw, info.bytes))
         part.list_idx[part.list_idx >= 0] += first
         first += len(mine)
         clusters.append(part)
@@ -146,7 +146,7 @@ def build_clusters(layout: Layout, swap: Swap) -> Clusters:
 
 
 @dataclass(frozen=True)
-class _Raw:
+class _DeviceBytes:
     """Bytes of one device: of its clusters [n, size], and of its struct swap_info_struct [1, size]."""
 
     struct: Struct
@@ -213,7 +213,7 @@ def _said(layout: Layout, struct: Struct, flags: I64) -> I64:
     return table[flags]
 
 
-def _linked(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _Raw) -> ClusterLists:
+def _linked(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _DeviceBytes) -> ClusterLists:
     """Lists of list_heads; ``list_idx`` of the clusters is filled in."""
     device = layout.struct("struct swap_info_struct")
     link = raw.struct.field("list").offset
@@ -246,7 +246,7 @@ def _linked(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _Raw)
     )
 
 
-def _chained(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _Raw) -> ClusterLists:
+def _chained(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _DeviceBytes) -> ClusterLists:
     """Chains of cluster numbers (struct swap_cluster_list); a free cluster's count is then no count."""
     device, size = layout.struct("struct swap_info_struct"), raw.struct.size
     homes = (Home.FREE, Home.DISCARD)

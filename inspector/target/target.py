@@ -19,7 +19,7 @@ from inspector.target.identity import Identity, identify
 from inspector.target.kallsyms import Kallsyms
 from inspector.target.qmp import qmp_socket
 
-Kind = Literal["core", "kdump", "live", "qemu"]
+TargetKind = Literal["core", "kdump", "live", "qemu"]
 Types = Literal["auto", "dwarf", "btf"]
 TypesFrom = Literal["DWARF", "BTF"]
 
@@ -62,7 +62,7 @@ class Target:
     """
 
     prog: drgn.Program
-    kind: Kind
+    kind: TargetKind
     path: str
     types_from: TypesFrom
     symbols_from: str
@@ -121,7 +121,7 @@ class _Opening:
     """A program whose memory can be read, before it has types and symbols; fields as in `Target`."""
 
     prog: drgn.Program
-    kind: Kind
+    kind: TargetKind
     path: str
     vmcoreinfo: bytes = b""
     missing_bytes: int = 0
@@ -222,7 +222,7 @@ def from_program(
         except drgn.NoDefaultProgramError:
             raise TargetError("drgn has no program open", "", "Run the script with drgn, or use open_core()") from None
     path = str(prog.core_dump_path or "")
-    kind: Kind = "core"
+    kind: TargetKind = "core"
     prstatus: tuple[bytes, ...] = ()
     if prog.flags & drgn.ProgramFlags.IS_LIVE:
         kind = "live" if prog.flags & drgn.ProgramFlags.IS_LOCAL else "qemu"

@@ -113,7 +113,7 @@ def count_mappings(
         bits[here] = _bits(layout, part)
         head[here] = np.where(row >= 0, pages.head_row[row], -1)
         folio = folio_rows[head[here]]
-        sort[here] = _sorts(layout, folios, vmas, part, _Places(row, head[here], folio, bits[here], sorts))
+        sort[here] = _sorts(layout, folios, vmas, part, _PiecePages(row, head[here], folio, bits[here], sorts))
         good = (sort[here] == EntryClass.NORMAL) & part.counted
         pte = part.level == Level.PTE
         _count(page_mappings, steps, row, part.nr, good & pte)
@@ -136,7 +136,7 @@ def count_mappings(
 
 
 @dataclass(frozen=True)
-class _Places:
+class _PiecePages:
     """What lies behind some mappings: page row, its folio's head and row, the entry's bits; and all pages' sorts."""
 
     row: I64
@@ -146,7 +146,7 @@ class _Places:
     sorts: U8
 
 
-def _sorts(layout: Layout, folios: Folios, vmas: Vmas, m: Mappings, of: _Places) -> U8:
+def _sorts(layout: Layout, folios: Folios, vmas: Vmas, m: Mappings, of: _PiecePages) -> U8:
     """The `EntryClass` of each mapping."""
     sort = np.where(of.row >= 0, of.sorts[of.row], np.uint8(EntryClass.NO_PAGE)).astype(np.uint8, copy=False)
     big = np.flatnonzero(m.level != Level.PTE)

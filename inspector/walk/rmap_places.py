@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MAPS, OTHER_PAGE, SWAP, MIGRATION, OTHER_ENTRY, EMPTY = range(6)
 """What one page of a place holds."""
 
-STANDING = ("maps it", "other page", "swap entry", "migration entry", "other entry", "empty")
+CONTENTS = ("maps it", "other page", "swap entry", "migration entry", "other entry", "empty")
 
 _ANY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -44,7 +44,7 @@ _MAX_PAGES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Standing(Table):
+class PlaceContents(Table):
     """What stands at each place; a row a place.
 
     Attributes:
@@ -87,7 +87,7 @@ def ksm_places(s: Snapshot, head: int) -> Candidates:
     )
 
 
-def standing_at(s: Snapshot, c: Candidates, head: int) -> Standing:
+def contents_at(s: Snapshot, c: Candidates, head: int) -> PlaceContents:
     """What stands at each place of one folio (page_vma_mapped_walk(), mm/page_vma_mapped.c).
 
     Args:
@@ -100,13 +100,13 @@ def standing_at(s: Snapshot, c: Candidates, head: int) -> Standing:
     while done < len(c):
         start = int(ends[done - 1]) if done else 0
         stop = max(done + 1, int(np.searchsorted(ends, start + _MAX_PAGES, "right")))
-        made.append(_standing(s, c.take(np.arange(done, stop)), head))
+        made.append(_contents(s, c.take(np.arange(done, stop)), head))
         done = stop
-    empty = Standing(np.empty(0, np.int64), np.empty((0, len(STANDING)), np.int64), np.empty(0, np.uint8))
-    return Standing.concat(made) if made else empty
+    empty = PlaceContents(np.empty(0, np.int64), np.empty((0, len(CONTENTS)), np.int64), np.empty(0, np.uint8))
+    return PlaceContents.concat(made) if made else empty
 
 
-def _standing(s: Snapshot, c: Candidates, head: int) -> Standing:
+def _contents(s: Snapshot, c: Candidates, head: int) -> PlaceContents:
     shift = np.uint64(s.layout.arch.page_shift)
     who, skip = np.repeat(np.arange(len(c)), c.nr), count_up(c.nr)
     va = c.va[who] + (skip.astype(np.uint64) << shift)
@@ -121,12 +121,12 @@ def _standing(s: Snapshot, c: Candidates, head: int) -> Standing:
     same &= s.counts.entry_class[row] == EntryClass.NORMAL
     what = _absent(s, mm, va >> shift)
     what[here] = np.where(same, MAPS, OTHER_PAGE)
-    pages = np.bincount(who * len(STANDING) + what, minlength=len(c) * len(STANDING)).reshape(-1, len(STANDING))
+    pages = np.bincount(who * len(CONTENTS) + what, minlength=len(c) * len(CONTENTS)).reshape(-1, len(CONTENTS))
     # A huge entry is one mapping: it counts at its first page.
     counted: Mask = same & ((m.level[row] == Level.PTE) | (distance[here] == 0))
     level = np.zeros(len(c), np.uint8)
     np.maximum.at(level, who[here][same], m.level[row[same]])
-    return Standing(np.bincount(who[here][counted], minlength=len(c)).astype(np.int64), pages, level)
+    return PlaceContents(np.bincount(who[here][counted], minlength=len(c)).astype(np.int64), pages, level)
 
 
 def _absent(s: Snapshot, mm: I32, page: U64) -> I64:
