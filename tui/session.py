@@ -221,14 +221,6 @@ class Session:
         inside = range(first_pfn, first_pfn + nr)
         return [(i, f) for i, f in enumerate(self.findings) if f.subject.pfn is not None and f.subject.pfn in inside]
 
-    def findings_of_mm(self, mm: int) -> list[tuple[int, Finding]]:
-        """Findings about an address space, a VMA or an entry of it, or about what it maps."""
-        return [
-            (i, f)
-            for i, f in enumerate(self.findings)
-            if f.subject.mm == mm or any(m.mm == mm for m in f.evidence.mappings)
-        ]
-
     def process(self, mm_idx: int) -> str:
         """Whose address space it is, in words."""
         mms = self.snapshot.mms

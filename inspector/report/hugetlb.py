@@ -14,7 +14,7 @@ from inspector.snapshot import Snapshot
 from inspector.tables.hugetlb import OFF_LIST, ON_FREE
 from inspector.text import clean_bytes, counted
 
-_WHERE = ("off the lists", "in use", "free")
+_WHERE = ("on no list", "in use", "free")
 
 
 class PoolOfNode(msgspec.Struct, frozen=True):

@@ -163,7 +163,7 @@ def _date(seconds: int) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):
-        return f"{seconds} s after 1970, which is no date"
+        return f"{seconds} s after 1970, which is not a date"
 
 
 def _memory(info: InfoReport) -> list[tuple[str, str]]:

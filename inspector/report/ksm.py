@@ -218,7 +218,7 @@ def render_ksm(screen: Screen, report: KsmReport) -> Iterator[str]:
     yield ""
     words = f"{counted(report.entries, 'entry', 'entries')} of KSM pages compared: rmap finds {report.reached}"
     if report.active:
-        words += "; KSM was at work"
+        words += "; KSM was active"
     yield from screen.wrap(words + (f"; not in the dump: {report.unreadable}" if report.unreadable else ""))
 
 

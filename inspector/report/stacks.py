@@ -25,7 +25,7 @@ _STATES = {
     StackState.USER: "in user space",
     StackState.RUNNING: "on a CPU whose registers are not at hand",
     StackState.UNREADABLE: "not in the dump",
-    StackState.NONE: "given back",
+    StackState.NONE: "already freed",
 }
 
 
@@ -197,7 +197,7 @@ def render_windows(screen: Screen, report: WindowsReport) -> Iterator[str]:
     facts = [("tasks", f"{report.tasks:,}"), ("in windows", str(len({row.pid for row in report.windows})))]
     if stacks:
         facts.append(("stacks", "; ".join(stacks)))
-    facts.append(("in batches", f"{counted(report.batched, 'page')} (W14)"))
+    facts.append(("per-CPU batches", f"{counted(report.batched, 'page')} (W14)"))
     yield from render_facts(screen, facts)
 
 

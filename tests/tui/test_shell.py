@@ -171,7 +171,7 @@ async def test_help_tells_the_keys_of_the_screen_at_hand(broken: Session) -> Non
         await press(pilot, "question_mark")
         assert isinstance(app_of(pilot).screen, HelpScreen)
         seen = text(pilot)
-        assert "One claim with its proof" in seen
+        assert "One finding with its evidence" in seen
         assert "Copy JSON" in seen
         await press(pilot, "escape")
         assert isinstance(app_of(pilot).screen, FindingScreen)

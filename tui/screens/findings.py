@@ -33,7 +33,7 @@ class FindingsScreen(PlaceScreen[Rows]):
         Binding("s", "seen", "Seen"),
     ]
     HELP = """
-Everything that the rules found. One cause is one finding: what it breaks beside is named in it.
+Everything that the rules found. One cause is one finding: the other rules that it breaks are named in it.
 
 * **severity**: `✗ fail` the kernel's own rules forbid it; `! warn` legal but notable; `i info` explained by work in
   flight, or worth knowing.

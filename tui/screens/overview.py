@@ -124,7 +124,7 @@ The whole target on one page; it fills in while the check runs.
         missing = ", ".join(f"{n:,} {what}" for what, n in report.coverage.missing.items())
         lines = [
             Content.styled(f"{mark} {words}", f"bold {color}"),
-            Content.styled(f"{counted(rules, 'rule')} run; not read: {missing or 'nothing is missing'}", "$quiet"),
+            Content.styled(f"{counted(rules, 'rule')} run; unreadable: {missing or 'none'}", "$quiet"),
         ]
         lines += [Content.styled(clean(note), "$quiet") for note in report.coverage.notes]
         return Content("\n").join(lines)

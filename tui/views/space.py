@@ -21,7 +21,15 @@ SMALL, LARGE, HUGE, SWAP, ZERO, SPECIAL, AWAY, POISON, MARKER, BAD = range(10)
 _GLYPHS = "▂▅█~0d>x^!"
 _WORDS = (
     *("by PTEs, folios of one page", "by PTEs, large folios", "by huge entries"),
-    *("swapped out", "zero page", "memory without counted pages", "being moved", "poisoned", "markers", "bad entries"),
+    *(
+        "swapped out",
+        "zero page",
+        "memory without counted pages",
+        "migration entries",
+        "poisoned",
+        "markers",
+        "bad entries",
+    ),
 )
 _SHADES = ("", "", "", "swap", "zero", "special", "away", "fail", "away", "fail")
 _OF_KIND = {

@@ -45,7 +45,7 @@ class ColumnTable(ScrollView, can_focus=True):
         Binding("enter", "choose", "Open"),
         Binding("less_than_sign", "sort_next(-1)", "Sort", key_display="< >", show=False),
         Binding("greater_than_sign", "sort_next(1)", "Sort by next column", show=False),
-        Binding("comma", "turn", "Turn the order round", show=False),
+        Binding("comma", "turn", "Reverse the order", show=False),
     ]
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -283,7 +283,7 @@ class ColumnTable(ScrollView, can_focus=True):
             self.sort_by(self._shown[(at + step) % len(self._shown)])
 
     def action_turn(self) -> None:
-        """Turn the order round."""
+        """Reverse the order."""
         if self._sorted is not None:
             self.sort_by(self._sorted[0], descending=not self._sorted[1])
 
