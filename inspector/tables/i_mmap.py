@@ -1,4 +1,4 @@
-"""The interval trees of VMAs that map each file: the kernel's road to mappings of page-cache folios."""
+"""The interval trees of VMAs that map each file: how an rmap walk finds mappings of page-cache folios."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
 
     Args:
         layout: The kernel's layout.
-        vmas: Whose files to look at.
+        vmas: Whose files are wanted.
         extra: uint64; addresses of further address_spaces, such as those that mapped folios name.
     """
     file_struct = layout.struct("struct file")
@@ -148,3 +148,14 @@ def writable_shares(vmas: Vmas, rmap: FileRmap, shared_maywrite: int) -> I64:
     """VMAs of each address_space that may write to the file (mapping_map_writable())."""
     wants = (rmap.space_of_vma >= 0) & vmas.has(shared_maywrite) & rmap.in_tree
     return np.bincount(rmap.space_of_vma[wants], minlength=len(rmap.spaces)).astype(np.int64)
+
+
+def read_i_mmap_locks(layout: Layout, spaces: U64) -> Mask:
+    """Whether the i_mmap_rwsem of each address_space is held, for reading or writing, or waited for.
+
+    Low bits: a writer holds it, waiters, a hand-off; readers count above them (kernel/locking/rwsem.c).
+    """
+    offset = layout.struct("struct address_space").field("i_mmap_rwsem.count.counter").offset
+    raw = layout.memory.gather(spaces + np.uint64(offset), 8)
+    held: Mask = raw.bytes.view(np.uint64).reshape(-1) != 0
+    return held
