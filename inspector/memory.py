@@ -150,6 +150,12 @@ class Memory:
         valid = np.zeros(n, np.bool_)
         if n == 0:
             return Raw(out, valid, addresses)
+        if n == 1:
+            # The end of a long list: a step at a time, and sorting one address costs more than reading it.
+            data = self.read(int(addresses[0]), size, physical=physical)
+            if data is not None:
+                out[0], valid[0] = np.frombuffer(data, np.uint8), True
+            return Raw(out, valid, addresses)
         order: I64 = np.argsort(addresses, kind="stable").astype(np.int64)
         ordered = addresses[order]
         # Pieces in the same page or in neighbouring ones are one read: a call costs more than the bytes between them,

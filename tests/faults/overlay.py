@@ -15,6 +15,7 @@ from inspector.tables.stacks import StackState
 from inspector.target.target import Target, open_core
 from tests.fixtures import fixture_path
 from tests.guests import dump_path
+from tests.opening import parsed_once
 
 KERNELS = ("6.1", "6.12", "7.3")
 RW = 1 << 1
@@ -39,7 +40,13 @@ def core_path(kind: str, kernel: str) -> str:
 @lru_cache(maxsize=8)
 def sound(path: str) -> Snapshot:
     """The dump as it is."""
-    return Snapshot(open_core(path, types="btf"))
+    return Snapshot(opened(path))
+
+
+def opened(path: str) -> Target:
+    """The dump opened anew, with memory of its own to plant in; only its symbols and types are not parsed again."""
+    with parsed_once():
+        return open_core(path, types="btf")
 
 
 def plant(target: Target, patch: Patch) -> None:
@@ -53,7 +60,7 @@ def plant(target: Target, patch: Patch) -> None:
 
 def planted(path: str, *patches: Patch) -> Snapshot:
     """The dump with the patches."""
-    target = open_core(path, types="btf")
+    target = opened(path)
     for patch in patches:
         plant(target, patch)
     return Snapshot(target)

@@ -1,0 +1,58 @@
+"""Dumps opened again and again: symbols and types, which no test changes, are parsed once a dump."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import drgn
+
+from inspector.target import target
+from inspector.target.btf import BtfTypes, Locate, open_btf
+from inspector.target.btf_parse import Btf
+
+_symbol_table = target._symbol_table
+_symbols: dict[tuple[str, int, int, str], tuple[target.Symbols, str]] = {}
+_types: dict[tuple[str, int, int], Btf] = {}
+
+
+def _file(path: str) -> tuple[str, int, int]:
+    """A file as it is now: one that was written anew is another."""
+    stat = Path(path).stat()
+    return path, stat.st_ino, stat.st_mtime_ns
+
+
+def _known_symbols(opening: target._Opening, info: dict[str, str], dwarf: str) -> tuple[target.Symbols, str]:
+    if opening.kind not in ("core", "kdump"):
+        return _symbol_table(opening, info, dwarf)
+    key = (*_file(opening.path), dwarf)
+    if key not in _symbols:
+        _symbols[key] = _symbol_table(opening, info, dwarf)
+    return _symbols[key]
+
+
+def _known_types(prog: drgn.Program, locate: Locate) -> BtfTypes:
+    if not prog.core_dump_path:
+        return open_btf(prog, locate)
+    key = _file(str(prog.core_dump_path))
+    if key not in _types:
+        parsed = open_btf(prog, locate)
+        _types[key] = parsed._btf
+        return parsed
+    return BtfTypes(prog, _types[key], locate)
+
+
+@contextmanager
+def parsed_once() -> Iterator[None]:
+    """Inside, a dump that was opened before is opened with the symbols and the BTF it was found to have.
+
+    They are read before a test can plant anything, and a damaged copy is another file. The first opening of each file
+    parses as ever.
+    """
+    with (
+        patch("inspector.target.target._symbol_table", _known_symbols),
+        patch("inspector.target.target.open_btf", _known_types),
+    ):
+        yield
