@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ S = TypeVar("S", bound=np.generic)
 class Table:
     """A frozen bundle of one-dimensional columns, all of the same length; row i is one thing.
 
-    Absent values are told by a mask column or by -1, never by None.
+    Absent values are marked by a mask column or by -1, never by None.
     """
 
     def __post_init__(self) -> None:
@@ -48,6 +48,19 @@ class Table:
         """The rows of all ``parts``, in order; there must be at least one part."""
         return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
+    @classmethod
+    def empty(cls, **columns: AnyArray) -> Self:
+        """The table without a row, its columns of the types that the class names.
+
+        Args:
+            columns: Empty columns whose type it does not name (``AnyArray``).
+        """
+        types = get_type_hints(cls)
+        made = {
+            f.name: np.empty(0, get_args(get_args(types[f.name])[1])[0]) for f in fields(cls) if f.name not in columns
+        }
+        return cls(**made, **columns)
+
     @property
     def nbytes(self) -> int:
         """Bytes held by the columns."""
@@ -55,7 +68,7 @@ class Table:
 
 
 _MAX_RESERVE = 1 << 24
-"""Rows that a builder makes room for on a mere promise."""
+"""Rows that a builder makes room for before they come."""
 
 
 class Builder(Generic[T]):
@@ -72,7 +85,7 @@ class Builder(Generic[T]):
         self._wanted = 0
 
     def reserve(self, rows: int) -> None:
-        """Tell how many rows at most are still to come: columns then grow once."""
+        """Announce how many rows at most are still to come: columns then grow once."""
         self._wanted = self._length + min(rows, _MAX_RESERVE)
 
     def add(self, part: T) -> None:
@@ -124,10 +137,41 @@ def rows_of_unordered(column: AnyArray, wanted: AnyArray) -> I32:
     return take_or(order, rows_of(column[order], wanted), -1)
 
 
+def rows_covering(starts: AnyArray, ends: AnyArray, values: AnyArray) -> I64:
+    """Row of the range [start, end) that holds each value, -1 where none does; ranges ascend and do not overlap.
+
+    Example: of the ranges [10, 14) and [20, 21), 13 is in row 0, 20 in row 1, and 14 in none.
+    """
+    at = np.searchsorted(starts, values, "right") - 1
+    if not len(starts):
+        return at
+    return np.where((at >= 0) & (starts[at] <= values) & (values < ends[at]), at, -1)
+
+
+def matches(ordered: AnyArray, wanted: AnyArray) -> tuple[I64, I64]:
+    """Every pair of a wanted value and a row of an ascending column that holds it.
+
+    Returns:
+        ``(which, row)``: places in ``wanted``, ascending, and rows. ``matches([3, 5, 5], [5, 4, 3])`` gives
+        ``([0, 0, 2], [1, 2, 0])``.
+    """
+    low = np.searchsorted(ordered, wanted, "left")
+    count = np.searchsorted(ordered, wanted, "right") - low
+    which = np.repeat(np.arange(len(wanted)), count)
+    return which, low[which] + count_up(count)
+
+
+def count_up(counts: AnyArray) -> I64:
+    """``0, 1, ... counts[0] - 1, 0, 1, ... counts[1] - 1, ...`` as one array."""
+    counts = counts.astype(np.int64, copy=False)
+    before = np.cumsum(counts) - counts
+    return np.arange(int(counts.sum())) - np.repeat(before, counts)
+
+
 def take_or(column: npt.NDArray[S], rows: AnyArray, absent: float | bytes | str) -> npt.NDArray[S]:
     """``column[rows]`` with ``absent`` where a row is -1, in the type of the column.
 
-    Example: ``take_or(folios.is_hugetlb, folio_of_page[rows], False)`` tells which pages are in hugetlb folios, also
+    Example: ``take_or(folios.is_hugetlb, folio_of_page[rows], False)`` gives which pages are in hugetlb folios, also
     where there is no large folio at all.
     """
     if not len(column):
@@ -135,6 +179,29 @@ def take_or(column: npt.NDArray[S], rows: AnyArray, absent: float | bytes | str)
     taken = column[rows]
     taken[rows < 0] = absent
     return taken
+
+
+MAX_MMS = 1 << 20
+"""Mms that a target may have: their rows must fit beside a page number in one word."""
+
+_PAGE_BITS = np.uint64(44)
+"""Bits of a page number of the user half: 56 bits of address, 12 of them within the page."""
+
+_LAST_PAGE = np.uint64((1 << 44) - 1)
+
+
+def page_key(mm_idx: AnyArray, page: U64) -> U64:
+    """One word for a page of a process: by mm, then by address, so that one search finds a page of any mm.
+
+    Args:
+        mm_idx: Rows of mms, less than `MAX_MMS`.
+        page: uint64; user addresses shifted right by the page shift. Numbers that no user page has (a damaged VMA's)
+            are taken for the last one: they stay behind all others of their mm and out of those of the next.
+    """
+    if len(mm_idx) and int(mm_idx.max()) >= MAX_MMS:
+        msg = f"{int(mm_idx.max()):,} is no row of an mm"
+        raise ValueError(msg)
+    return (mm_idx.astype(np.uint64) << _PAGE_BITS) | np.minimum(page, _LAST_PAGE)
 
 
 def distinct(column: AnyArray) -> AnyArray:
@@ -176,7 +243,7 @@ class Seen:
         self._known = np.empty(0, np.uint64)
 
     def take(self, addresses: U64) -> Mask:
-        """Take more addresses: bool[n], which of them were met before or stand earlier among these."""
+        """Take more addresses: bool[n], which of them were met before or are repeated among these."""
         order = np.argsort(addresses, kind="stable")
         ordered = addresses[order]
         again = np.zeros(len(addresses), np.bool_)

@@ -66,7 +66,7 @@ class Memory:
         self.reads = 0
 
     def set_direct_map(self, base: int, size: int) -> None:
-        """Tell where the direct map of physical memory begins and how many bytes it spans."""
+        """Set where the direct map of physical memory begins and how many bytes it spans."""
         self._direct_map = (base, base + size)
 
     @property
@@ -99,11 +99,16 @@ class Memory:
         data = self.read(address, 8)
         return None if data is None else int.from_bytes(data, "little")
 
+    def words(self, addresses: U64, *, physical: bool = False) -> tuple[U64, Mask]:
+        """The 64-bit words at many addresses, 0 where one cannot be read, and which could be read."""
+        raw = self.gather(addresses, 8, physical=physical)
+        return raw.bytes.view(np.uint64).reshape(-1), raw.valid
+
     def read_range(self, address: int, size: int, *, physical: bool = False) -> tuple[U8, Mask]:
         """A contiguous range.
 
         Returns:
-            ``(data, valid)``: uint8[size], zero where unreadable, and bool[ceil(size / 4096)] telling for each
+            ``(data, valid)``: uint8[size], zero where unreadable, and bool[ceil(size / 4096)]: for each
             4096-byte step from ``address`` whether it was read.
         """
         data = np.zeros(size, np.uint8)

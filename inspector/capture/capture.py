@@ -21,7 +21,7 @@ from inspector.capture.blanking import blank_dead_stacks, blank_leftovers
 from inspector.capture.kdump_writer import DumpHeader, PageSpool, write_kdump
 from inspector.capture.private_pages import PRIVATE, judge_pages
 from inspector.capture.recorder import Recorder, debug_files, open_recording, recording_program
-from inspector.check.run import run_check
+from inspector.check.run import Progress, run_check
 from inspector.columns import I64, U8
 from inspector.errors import FolioscopeError, TargetError, UsageError
 from inspector.findings import Report
@@ -32,9 +32,6 @@ from inspector.target.target import RAN_ON, Target, open_core
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import vma_figures
 from inspector.walk.swap_view import swap_devices
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, steps done and steps in all."""
 
 KINDS = ("BTF", "kallsyms", "memory map", "processes", "page tables", "other")
 """What captured pages are counted by: what they were first read for."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from inspector.findings import Diagnosis, Finding, Scalar
-from inspector.rules.pages.refcount import cache_and_private
 from inspector.snapshot import Snapshot
 from inspector.text import counted
+from inspector.walk.references import spare_references
 
 _COUNTS = frozenset(
     ("mapcount-too-low", "mapcount-too-high", "mapcount-mapping-missing", "entire-mapcount-mismatch")
@@ -34,7 +32,8 @@ _COW = {
     "exclusive-page-mm-count-high": "the page is marked as one process's own, but several map it: writes by one are "
     "not copied, so that the others see them",
     "exclusive-page-mapcount-high": "the page is marked as mapped once, but more entries map it: writes are not copied",
-    "exclusive-swap-entry-sharing-unexpected": "the slot is marked as one process's own, but others refer to it: each would get "
+    "exclusive-swap-entry-sharing-unexpected": "the slot is marked as one process's own, but others refer to it: each "
+    "would get "
     "the page back as its own",
     "writable-page-exclusive-missing": "an entry allows writing to a page that may be shared: no fault comes to copy "
     "it first",
@@ -134,7 +133,7 @@ def _of_counts(s: Snapshot, finding: Finding) -> Diagnosis | None:
     at = _row(s, finding)
     if not excess or at < 0:
         return None
-    spare = _spare_references(s, at)
+    spare = spare_references(s, at)
     if excess < 0:
         return Diagnosis(
             "underflow",
@@ -178,24 +177,6 @@ def _excess(observed: dict[str, Scalar], expected: dict[str, Scalar]) -> int:
 
 def _row(s: Snapshot, finding: Finding) -> int:
     return -1 if finding.subject.pfn is None else int(s.pages.memmap.row(finding.subject.pfn))
-
-
-def _spare_references(s: Snapshot, at: int) -> int | None:
-    """References of a page's folio beyond those of mappings, cache and private data; None where that is not known.
-
-    The references that the page cache holds on a hugetlb folio differ by kernel.
-    """
-    head = int(s.pages.head_row[at])
-    if head < 0 or not s.tables_complete:
-        return None
-    folio = int(s.folio_of_page[head])
-    large = folio >= 0
-    mapped = int(s.folio_totals[folio]) if large else int(s.counts.page_mappings[head])
-    nr = int(s.folios.nr_pages[folio]) if large else 1
-    if large and s.folios.is_hugetlb[folio]:
-        return None
-    cache, private = cache_and_private(s, np.array([head]), np.array([nr]), np.zeros(1, np.bool_))
-    return int(s.pages.refcount[head]) - mapped - int(cache[0]) - int(private[0])
 
 
 def _mms(finding: Finding) -> str:

@@ -8,9 +8,10 @@ from inspector.columns import I64
 from inspector.folio.numbers import OneFolio
 from inspector.snapshot import Snapshot
 from inspector.tables.batches import BATCHES
+from inspector.tables.pages import page_words
 from inspector.tables.swap_devices import entry_offsets, entry_types
 from inspector.text import clean_bytes, counted
-from inspector.walk.page_cache import page_words, space_name
+from inspector.walk.page_cache import space_name
 
 
 def holders(s: Snapshot, f: OneFolio, term: str) -> list[str]:
@@ -48,6 +49,8 @@ def inside(f: OneFolio, pfn: I64) -> I64:
 def _cache(s: Snapshot, f: OneFolio) -> list[str]:
     cached, entries = s.page_cache.cached, s.files.entries
     rows = cached.entry_row[cached.head_row == f.head]
+    if not len(rows):
+        return ["by folio->mapping: no entry of that address_space was found"]
     return [
         f"{space_name(s, int(entries.space_idx[r]))}, index {int(entries.index[r]):#x}"
         + (f" to {int(entries.index[r]) + int(entries.nr[r]) - 1:#x}" if entries.nr[r] > 1 else "")

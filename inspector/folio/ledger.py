@@ -157,10 +157,6 @@ def _pincount(s: Snapshot, f: OneFolio) -> Line:
     return Line(name, stored, found, formula, verdict, "at least", terms={"io_uring buffers": found})
 
 
-STRICT = ("pte", "huge", "page_cache", "swap_cache", "private")
-"""Terms without which no folio can do: the lower bound of rule refcount-low."""
-
-
 def _refcount(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> Line:
     stored = int(s.pages.refcount[f.head])
     if stored == 0:
@@ -169,7 +165,7 @@ def _refcount(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> Line:
         wrong: Verdict = "WRONG" if f.total and not locked else ""
         return Line("_refcount", 0, None, "_refcount = 0", wrong, "none", note=note)
     held = {word: int(terms.terms[name][0]) for name, _, word in TERMS if terms.terms[name][0]}
-    least = sum(int(terms.terms[name][0]) for name in STRICT)
+    least = int(terms.expected.total[0])
     explained, rest = int(terms.explained[0]), int(terms.remainder[0])
     parts = " + ".join(f"{word} {n}" for word, n in held.items())
     formula = f"_refcount = {parts} = {explained}" if held else "_refcount = 0 holders found"

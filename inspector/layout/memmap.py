@@ -9,7 +9,7 @@ from functools import cached_property
 import drgn
 import numpy as np
 
-from inspector.columns import I64, U64, AnyArray, Mask
+from inspector.columns import I64, U64, AnyArray, Mask, rows_covering
 from inspector.errors import LayoutError
 from inspector.layout.offsets import Struct
 from inspector.memory import Memory
@@ -57,6 +57,10 @@ class MemMap:
         """Address of the struct page of a page frame."""
         return self.vmemmap + pfn * self.page_size
 
+    def page_addrs(self, pfns: AnyArray) -> U64:
+        """Address of the struct page of each page frame."""
+        return np.uint64(self.vmemmap) + pfns.astype(np.uint64) * np.uint64(self.page_size)
+
     @cached_property
     def _row_delta(self) -> I64:
         """What to add to a page frame number to get its row, by subsection; a huge negative number where none is."""
@@ -102,10 +106,7 @@ class MemMap:
 
     def valid(self, pfns: I64) -> Mask:
         """Whether each page frame has a struct page."""
-        if not len(self.starts):
-            return np.zeros(len(pfns), np.bool_)
-        at = np.searchsorted(self.starts, pfns, "right") - 1
-        return (at >= 0) & (pfns < self.ends[np.maximum(at, 0)])
+        return rows_covering(self.starts, self.ends, pfns) >= 0
 
 
 @dataclass(frozen=True)

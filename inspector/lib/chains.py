@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask
+from inspector.columns import I32, I64, U64, Mask, rows_of, rows_of_unordered, take_or
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,8 @@ def follow_chains(addr: U64, following: U64, heads: U64) -> Chains:
 
 def _rows(addr: U64, wanted: U64) -> I64:
     """Row of each address; the number of rows where it is unknown or 0."""
-    n = len(addr)
-    if not n:
-        return np.zeros(len(wanted), np.int64)
-    at = np.minimum(np.searchsorted(addr, wanted), n - 1)
-    return np.where((addr[at] == wanted) & (wanted != 0), at, n)
+    at = rows_of(addr, wanted)
+    return np.where((at >= 0) & (wanted != 0), at, len(addr))
 
 
 def owners_of_nodes(node: U64, after: U64, before: U64, nr_heads: int) -> tuple[I32, Mask]:
@@ -78,17 +75,10 @@ def owners_of_nodes(node: U64, after: U64, before: U64, nr_heads: int) -> tuple[
         ``(owner, wrong)``: int32[n], -1 for a node whose links lead back to no head; bool[n].
     """
     n = len(node)
-    order = np.argsort(node)
-    ordered = node[order]
-
-    def row(address: U64) -> I64:
-        at = np.minimum(np.searchsorted(ordered, address), max(n - 1, 0))
-        return np.where(ordered[at] == address, order[at], -1).astype(np.int64) if n else np.empty(0, np.int64)
-
-    following, behind = row(after), row(before)
+    following, behind = np.split(rows_of_unordered(node, np.concatenate([after, before])), 2)
     at = np.arange(n, dtype=np.int64)
     wrong = (following < 0) | (behind < 0)
-    wrong |= (behind[np.maximum(following, 0)] != at) | (following[np.maximum(behind, 0)] != at)
+    wrong |= (take_or(behind, following, -1) != at) | (take_or(following, behind, -1) != at)
     step = np.where(behind < 0, at, behind)
     step[:nr_heads] = at[:nr_heads]
     for _ in range(max(n, 2).bit_length()):

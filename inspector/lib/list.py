@@ -50,11 +50,11 @@ def walk_lists(
         The entries ordered by list, then position. An entry whose back link does not name the one before it is still
         returned, its list is told in ``broken``.
     """
-    first = memory.gather(heads, 8)
-    owner = np.flatnonzero(first.valid).astype(np.int32)
-    unreadable = [np.flatnonzero(~first.valid).astype(np.int32)]
+    first, known = memory.words(heads)
+    owner = np.flatnonzero(known).astype(np.int32)
+    unreadable = [np.flatnonzero(~known).astype(np.int32)]
     broken: list[I32] = []
-    node = first.bytes.view(np.uint64)[:, 0][owner]
+    node = first[owner]
     before = heads[owner]
     mark = node.copy()
     parts: list[tuple[I32, U64, U8, I32]] = []

@@ -38,7 +38,7 @@ _USER_END = np.uint64(1 << 63)
 _REGS_SLACK = 1 << 10
 """How far above the beginning of the user's registers a partly saved set of them may begin."""
 
-Words = Callable[[U64], tuple[U64, Mask]]
+ReadWords = Callable[[U64], tuple[U64, Mask]]
 """Words at the given addresses, and which of them could be read."""
 
 
@@ -229,7 +229,7 @@ def _modules(layout: Layout, *, with_orc: bool) -> list[Code]:
 
 
 @dataclass(frozen=True, slots=True)
-class State(Table):
+class UnwindState(Table):
     """Where many stacks have been unwound to.
 
     Attributes:
@@ -246,18 +246,18 @@ class State(Table):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class UnwindStep:
     """What one step gave.
 
     Attributes:
         state: The callers' frames, of those stacks that go on.
-        ended: Rows (`State.row`) of stacks whose end was reached: the last frame entered from user space or
+        ended: Rows (`UnwindState.row`) of stacks whose end was reached: the last frame entered from user space or
             began the thread.
         lost: Rows of stacks that cannot be followed further.
         lost_sp: uint64; how far these were followed.
     """
 
-    state: State
+    state: UnwindState
     ended: I64
     lost: I64
     lost_sp: U64
@@ -278,7 +278,7 @@ class RegisterPlaces:
         return cls(*(regs.field(n).offset for n in ("ip", "sp", "bp")))
 
 
-def step(orc: OrcTables, state: State, places: RegisterPlaces, words: Words, end: U64) -> Step:
+def step(orc: OrcTables, state: UnwindState, places: RegisterPlaces, words: ReadWords, end: U64) -> UnwindStep:
     """From each frame to its caller's (unwind_next_frame()).
 
     Args:
@@ -320,12 +320,12 @@ def step(orc: OrcTables, state: State, places: RegisterPlaces, words: Words, end
     ended |= user
     # A stack is left towards higher addresses; only an interrupt's or exception's own stack may lie elsewhere.
     good &= ~user & (ip >= _USER_END) & ((sp > state.sp) | ~is_call | indirect)
-    onward = State(ip, sp, bp, at.signal, state.row).take(good)
+    onward = UnwindState(ip, sp, bp, at.signal, state.row).take(good)
     lost = ~good & ~ended
-    return Step(onward, state.row[ended], state.row[lost], state.sp[lost])
+    return UnwindStep(onward, state.row[ended], state.row[lost], state.sp[lost])
 
 
-def _deref(addresses: U64, wanted: Mask, good: Mask, words: Words) -> Mask:
+def _deref(addresses: U64, wanted: Mask, good: Mask, words: ReadWords) -> Mask:
     """Replace the wanted addresses by the words they point to; which rows are still good."""
     rows = np.flatnonzero(wanted)
     if not len(rows):

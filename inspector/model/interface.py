@@ -180,9 +180,20 @@ def ancestors_of(name: str) -> tuple[Ancestor, ...]:
     return tuple(a for a in ANCESTORS if name in a.successors)
 
 
-def name_in(scheme: Scheme, name: str) -> str:
-    """What a kernel of that scheme calls an operation; 6.3 to 6.9, which know both, are told by today's name."""
-    if scheme not in (Scheme.OLD, Scheme.SUBPAGES):
+def has_folio_names(scheme: Scheme) -> bool:
+    """Whether kernels of that scheme have today's names; 6.3 to 6.9, of which 6.8 renamed them, are taken to."""
+    return scheme not in (Scheme.OLD, Scheme.SUBPAGES)
+
+
+def name_in(scheme: Scheme, name: str, *, folio_names: bool | None = None) -> str:
+    """What a kernel calls an operation.
+
+    Args:
+        scheme: Of the kernel.
+        name: Today's name.
+        folio_names: Whether the kernel has today's names, where its symbols show that; None: by the scheme.
+    """
+    if has_folio_names(scheme) if folio_names is None else folio_names:
         return name
     # The range form lived in 6.6 and 6.7 only.
     old = [a.name for a in ancestors_of(name) if a.name != "folio_add_file_rmap_range"]

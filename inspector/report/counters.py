@@ -12,8 +12,8 @@ from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS
 from inspector.model import mm_ids
 from inspector.model.scheme import Scheme
 from inspector.report.mappings import owner_of
-from inspector.rules.pages.refcount import cache_and_private
 from inspector.snapshot import Snapshot
+from inspector.walk.references import expected_references
 
 Relation = Literal["equal", "at least", "at most", "none"]
 Verdict = Literal["ok", "WRONG", "in flight", "not checked", ""]
@@ -94,7 +94,7 @@ def folio_counters(s: Snapshot, head: int, folio: int, scheme: Scheme | None, *,
                 wanted = int(getattr(expected, column)[folio]) if expected is not None else None
                 equal(name, int(getattr(s.folios, column)[folio]), wanted, note)
         out.append(Counter("_pincount", int(s.folios.pincount[folio]), "none", None, ""))
-    out.append(_refcount(s, head, folio, compare=expected is not None))
+    out.append(_refcount(s, head, compare=expected is not None))
     return out
 
 
@@ -124,16 +124,13 @@ def _judge(s: Snapshot, stored: int, wanted: int | None) -> Verdict:
     return "WRONG" if s.tables_complete or stored < wanted else "not checked"
 
 
-def _refcount(s: Snapshot, head: int, folio: int, *, compare: bool) -> Counter:
+def _refcount(s: Snapshot, head: int, *, compare: bool) -> Counter:
     stored = int(s.pages.refcount[head])
     if not compare or stored == 0:
         return Counter("_refcount", stored, "none", None, "", "frozen or free" if not stored else "")
-    rows = np.array([head], np.int64)
-    nr = np.array([int(s.folios.nr_pages[folio]) if folio >= 0 else 1], np.int64)
-    hugetlb = np.array([folio >= 0 and bool(s.folios.is_hugetlb[folio])])
-    cache, private = (int(x[0]) for x in cache_and_private(s, rows, nr, hugetlb))
-    mapped = int(s.folio_totals[folio]) if folio >= 0 else int(s.counts.page_mappings[head])
-    least = mapped + cache + private
+    expected = expected_references(s, np.array([head], np.int64))
+    mapped, cache, private = (int(x[0]) for x in (expected.mappings, expected.cache, expected.private))
+    least = int(expected.total[0])
     parts = [f"{mapped} mapped", f"{cache} in a cache" if cache else "", "1 private" if private else ""]
     note = ", ".join(p for p in parts if p)
     return Counter("_refcount", stored, "at least", least, "ok" if stored >= least else "WRONG", note)

@@ -23,9 +23,9 @@ from inspector.folio.suspects import suspects
 from inspector.folio.what_if import what_if
 from inspector.report.counters import MmIdSlot, Verdict, mm_id_slots
 from inspector.report.mappings import MappingRow, mapping_rows
-from inspector.report.pages import PageRow, Place, build_place, page_rows
+from inspector.report.pages import FoundPage, PageRow, build_place, page_rows
 from inspector.snapshot import Snapshot
-from inspector.walk.page_numbers import Reading
+from inspector.walk.page_numbers import NumberMeaning
 from inspector.walk.references import TERMS, ReferenceTerms
 
 
@@ -131,7 +131,7 @@ class Explanation(msgspec.Struct, frozen=True):
     """The object that ``explain --format json`` prints."""
 
     schema: Literal["folioscope.explain/1"]
-    place: Place
+    place: FoundPage
     head: PageRow | None
     """The struct page of the head; null when it cannot be read: then nothing else is told."""
     about: list[str]
@@ -170,7 +170,7 @@ def build_explanation(  # noqa: PLR0913  (all but two are options)
     s: Snapshot,
     pfn: int,
     *,
-    place: Place | None = None,
+    place: FoundPage | None = None,
     progress: Progress | None = None,
     limit: int | None = None,
     check: bool = True,
@@ -192,7 +192,7 @@ def build_explanation(  # noqa: PLR0913  (all but two are options)
     """
     if progress is not None:
         prepare(s, progress)
-    place = place or build_place(s, f"{pfn:#x}", Reading("pfn", pfn, 0, "as given"), [])
+    place = place or build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
     f = one_folio(s, pfn)
     head = page_rows(s, np.array([f.head], np.int64))[0]
     if not head.readable or not s.pages.readable[s.pages.memmap.row(pfn)]:
@@ -242,7 +242,7 @@ def build_explanation(  # noqa: PLR0913  (all but two are options)
     )
 
 
-def _nothing(s: Snapshot, place: Place, f: OneFolio) -> Explanation:
+def _nothing(s: Snapshot, place: FoundPage, f: OneFolio) -> Explanation:
     """For a page whose struct page, or whose head's, is missing."""
     return Explanation(
         schema="folioscope.explain/1",

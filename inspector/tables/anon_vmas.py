@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table, rows_of
+from inspector.columns import I32, I64, U64, Mask, Table, rows_of, take_or
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
 from inspector.lib.rbtree import RbNodes, check_colours, check_order, subtree_max, walk_rbtrees
@@ -164,11 +164,8 @@ def _join(layout: Layout, vmas: Vmas, anon_vmas: AnonVmas, list_addr: U64, list_
     raw = layout.memory.gather(addr, struct.size)
     vma, anon_vma = struct.field("vma").column(raw.bytes), struct.field("anon_vma").column(raw.bytes)
     vma_idx = vma_rows(vmas, vma)
-    safe = np.maximum(vma_idx, 0)
-    has = vma_idx >= 0
-    first = np.where(has, vmas.anon_pgoff[safe], 0) if len(vmas) else np.zeros(len(addr), np.uint64)
-    size = vmas.nr_pages.astype(np.uint64)
-    last = np.where(has, first + size[safe] - np.uint64(1), 0) if len(vmas) else first
+    first = take_or(vmas.anon_pgoff, vma_idx, 0)
+    last = take_or(vmas.anon_pgoff + vmas.nr_pages.astype(np.uint64) - np.uint64(1), vma_idx, 0)
     stored_last = struct.field("rb_subtree_last").column(raw.bytes)
     place = rows_of(addr, nodes.addr)
 
@@ -180,8 +177,8 @@ def _join(layout: Layout, vmas: Vmas, anon_vmas: AnonVmas, list_addr: U64, list_
     tree_idx, depth = np.full(len(addr), -1, np.int32), np.full(len(addr), -1, np.int32)
     tree_idx[place], depth[place] = nodes.root, nodes.depth
     true_last, above = np.zeros(len(addr), np.uint64), np.zeros(len(addr), np.uint64)
-    true_last[place] = subtree_max(nodes, last[place].astype(np.uint64))
-    above[place] = np.where(nodes.parent >= 0, nodes.addr[nodes.parent], 0) if len(nodes) else 0
+    true_last[place] = subtree_max(nodes, last[place])
+    above[place] = take_or(nodes.addr, nodes.parent, 0)
     list_vma = np.full(len(addr), -1, np.int32)
     list_vma[rows_of(addr, list_addr)] = list_owner
     return Avcs(
@@ -194,9 +191,9 @@ def _join(layout: Layout, vmas: Vmas, anon_vmas: AnonVmas, list_addr: U64, list_
         tree_idx=tree_idx,
         subtree_last=stored_last,
         true_subtree_last=true_last,
-        first=first.astype(np.uint64),
-        last=last.astype(np.uint64),
-        misordered=spread(check_order(nodes, first[place].astype(np.uint64))),
+        first=first,
+        last=last,
+        misordered=spread(check_order(nodes, first[place])),
         red_red=spread(check_colours(nodes)),
         misparented=spread(nodes.misparented),
         is_leftmost=spread(nodes.leftmost),

@@ -74,7 +74,4 @@ def read_batches(layout: Layout) -> tuple[Batched, int]:
         pfn: I64 = layout.memmap.pfns(found[which, slot] & ~_TAGS)
         code = np.full(len(which), BATCHES.index(name), np.uint8)
         parts.append(Batched(layout.possible_cpus[which].astype(np.int64), code, slot, pfn))
-    if not parts:
-        none = np.empty(0, np.int64)
-        return Batched(none, none.astype(np.uint8), none, none), missing
-    return Batched.concat(parts), missing
+    return Batched.concat([Batched.empty(), *parts]), missing

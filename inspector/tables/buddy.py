@@ -219,7 +219,7 @@ def _blocks(layout: Layout, pages: Pages, lists: FreeLists) -> tuple[FreeBlocks,
     link, private = page.field("lru"), page.field("private")
     rows = np.flatnonzero(pages.readable & (pages.type_ == type_code("buddy")))
     memmap = layout.memmap
-    own = np.uint64(memmap.vmemmap) + memmap.pfns_of_rows(rows).astype(np.uint64) * np.uint64(memmap.page_size)
+    own = memmap.page_addrs(memmap.pfns_of_rows(rows))
     raw = layout.memory.gather(own, page.size)
     heads = layout.memory.gather(lists.addr, 16)
     words = np.concatenate(

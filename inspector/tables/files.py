@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, distinct, group_starts, rows_of
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, count_up, distinct, group_starts, rows_of
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
@@ -128,9 +128,8 @@ def build_files(layout: Layout, pages: Pages, vmas: Vmas) -> Files:
     swapped, lost = _swapped_inodes(layout)
     files = np.unique(vmas.file[vmas.file != 0])
     f_mapping = layout.struct("struct file").field("f_mapping")
-    raw = layout.memory.gather(files + np.uint64(f_mapping.offset), 8)
-    of_files = raw.bytes.view(np.uint64).reshape(-1)[raw.valid]
-    addr = np.unique(np.concatenate([_named_by_folios(pages), of_files, swapped, swappers]))
+    of_files, known = layout.memory.words(files + np.uint64(f_mapping.offset))
+    addr = np.unique(np.concatenate([_named_by_folios(pages), of_files[known], swapped, swappers]))
     addr = addr[(addr != 0) & (addr & np.uint64(7) == 0)]
     spaces = _read_spaces(layout, addr)
     at = rows_of(addr, swappers)
@@ -142,7 +141,7 @@ def build_files(layout: Layout, pages: Pages, vmas: Vmas) -> Files:
     spaces.whole[np.concatenate([found.broken, found.unreadable])] = False
     # Folios of drivers keep other things in their mapping word; what lies outside all memory is not missing.
     missing = ~spaces.readable & (addr >= np.uint64(layout.memory.direct_map_base)) & (addr < _TOP)
-    unreadable = lost + int((~raw.valid).sum()) + int(missing.sum()) + len(found.unreadable)
+    unreadable = lost + int((~known).sum()) + int(missing.sum()) + len(found.unreadable)
     return Files(spaces, _read_entries(layout, spaces, found), unreadable)
 
 
@@ -178,7 +177,7 @@ def _swapper_spaces(layout: Layout) -> tuple[U64, I64, I64]:
     nr = np.minimum(counts.view(np.uint32).astype(np.int64), _HUGE_ARRAY)
     nr[bases.view(np.uint64) == 0] = 0
     types = np.repeat(np.arange(nr_types), nr)
-    place = np.arange(len(types)) - np.repeat(np.cumsum(nr) - nr, nr)
+    place = count_up(nr)
     size = np.uint64(layout.struct("struct address_space").size)
     return bases.view(np.uint64)[types] + place.astype(np.uint64) * size, types, place << _SPACE_SHIFT
 
@@ -230,8 +229,8 @@ def _swapped(layout: Layout, host: U64, shmem: Mask) -> I64:
     if len(rows):
         info = layout.struct("struct shmem_inode_info")
         skip = np.uint64(info.field("vfs_inode").offset - info.field("swapped").offset)
-        raw = layout.memory.gather(host[rows] - skip, 8)
-        out[rows] = np.where(raw.valid, raw.bytes.view(np.int64).reshape(-1), -1)
+        words, known = layout.memory.words(host[rows] - skip)
+        out[rows] = np.where(known, words.view(np.int64), -1)
     return out
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of, take_or
 from inspector.layout.flags import VM_MAYSHARE
 from inspector.layout.kernel import Layout
 from inspector.lib.chains import follow_chains
@@ -144,7 +144,14 @@ def build_hugetlb(layout: Layout, folios: Folios, vmas: Vmas) -> Hugetlb:
     addr, data = addr[raw.valid], raw.bytes[raw.valid]
     lists = _lists(layout, addr)
     where = _follow(layout, folios, lists)
-    hstates, nodes = _pools(layout, addr, data, lists, where) if len(addr) else (_no_hstates(), _no_nodes())
+    hstates, nodes = (
+        _pools(layout, addr, data, lists, where)
+        if len(addr)
+        else (
+            Hstates.empty(name=np.empty(0, "S32")),
+            PoolNodes.empty(),
+        )
+    )
     known = _settle(folios, hstates, where)
     vmas_table, lost = _read_vmas(layout, vmas, hstates)
     hstates = _with_off_list(hstates, known)
@@ -190,7 +197,7 @@ def _follow(layout: Layout, folios: Folios, lists: _Lists) -> _Followed:
     page, memory = layout.struct("struct page"), layout.memory
     rows = np.flatnonzero(folios.is_hugetlb)
     link = np.uint64(page.field("lru").offset)
-    own = np.uint64(layout.memmap.vmemmap) + folios.pfn[rows].astype(np.uint64) * np.uint64(page.size)
+    own = layout.memmap.page_addrs(folios.pfn[rows])
     addr = own + link
     raw = memory.gather(addr, 16)
     following, before = (raw.bytes.view(np.uint64).reshape(-1, 2)[:, i] for i in (0, 1))
@@ -206,7 +213,7 @@ def _follow(layout: Layout, folios: Folios, lists: _Lists) -> _Followed:
     broken[owner[wrong_end]] = True
     back = rows_of(addr, before[member])
     # The one before must point here: another folio, or the head.
-    linked = np.where(back >= 0, following[np.maximum(back, 0)] == addr[member], heads[owner, 0] == addr[member])
+    linked = np.where(back >= 0, take_or(following, back, 0), heads[owner, 0]) == addr[member]
     broken[owner[~linked]] = True
     return _Followed(rows, chains.owner, _subpools(layout, own), broken)
 
@@ -216,7 +223,7 @@ def _subpools(layout: Layout, own: U64) -> U64:
     page = layout.struct("struct page")
     field = layout.struct("struct folio").find("_hugetlb_subpool")
     offset = field.offset if field is not None else page.size + page.field("private").offset
-    return layout.memory.gather(own + np.uint64(offset), 8).bytes.view(np.uint64).reshape(-1)
+    return layout.memory.words(own + np.uint64(offset))[0]
 
 
 def _pools(layout: Layout, addr: U64, data: AnyArray, lists: _Lists, where: _Followed) -> tuple[Hstates, PoolNodes]:
@@ -263,17 +270,15 @@ def _pools(layout: Layout, addr: U64, data: AnyArray, lists: _Lists, where: _Fol
 
 def _settle(folios: Folios, hstates: Hstates, where: _Followed) -> PoolFolios:
     """The table of hugetlb folios: list, node and size of each."""
-    per_hstate = len(where.broken) // max(len(hstates), 1)
+    per_hstate = max(len(where.broken) // max(len(hstates), 1), 1)
     owner, listed = where.owner, where.owner >= 0
-    slot = np.maximum(owner, 0) % max(per_hstate, 1)
+    slot = owner % per_hstate
     by_order = np.full(256, -1, np.int32)
     by_order[hstates.order] = np.arange(len(hstates), dtype=np.int32)
     kind = np.where(listed, np.where(slot == 0, ON_ACTIVE, ON_FREE), OFF_LIST)
     return PoolFolios(
         folio_idx=where.folio_idx.astype(np.int32),
-        hstate_idx=np.where(
-            listed, np.maximum(owner, 0) // max(per_hstate, 1), by_order[folios.order[where.folio_idx]]
-        ).astype(np.int32),
+        hstate_idx=np.where(listed, owner // per_hstate, by_order[folios.order[where.folio_idx]]).astype(np.int32),
         where=kind.astype(np.uint8),
         nid=np.where(listed, slot - 1, -1).astype(np.int32),
         subpool=where.subpool,
@@ -289,11 +294,8 @@ def _with_off_list(hstates: Hstates, known: PoolFolios) -> Hstates:
 def _read_vmas(layout: Layout, vmas: Vmas, hstates: Hstates) -> tuple[HugetlbVmas, int]:
     """What hugetlb keeps of each VMA (include/linux/hugetlb.h, hstate_vma(); mm/hugetlb.c, vma_resv_map())."""
     rows = np.flatnonzero(vmas.is_hugetlb)
-    n = len(rows)
-    if not n:
-        none = np.empty(0, np.uint64)
-        i32 = none.astype(np.int32)
-        return HugetlbVmas(i32, i32, none, none, none, none.astype(np.uint8)), 0
+    if not len(rows):
+        return HugetlbVmas.empty(), 0
     private, shared = vmas.private[rows], vmas.has(VM_MAYSHARE)[rows]
     inode, valid = _member(layout, "struct file", vmas.file[rows], "f_inode")
     super_, _ = _member(layout, "struct inode", inode, "i_sb")
@@ -333,19 +335,6 @@ def _member(layout: Layout, struct: str, addr: U64, name: str) -> tuple[U64, Mas
 def _word(layout: Layout, addr: U64, offset: int) -> tuple[U64, Mask]:
     """The word at an offset of each struct; 0 for null pointers, which are not read."""
     some = np.flatnonzero(addr)
-    raw = layout.memory.gather(addr[some] + np.uint64(offset), 8)
     out, valid = np.zeros(len(addr), np.uint64), np.ones(len(addr), np.bool_)
-    out[some], valid[some] = raw.bytes.view(np.uint64).reshape(-1), raw.valid
+    out[some], valid[some] = layout.memory.words(addr[some] + np.uint64(offset))
     return out, valid
-
-
-def _no_hstates() -> Hstates:
-    none = np.empty(0, np.int64)
-    u64, no = none.astype(np.uint64), none.astype(np.bool_)
-    name = np.empty(0, "S32")
-    return Hstates(u64, none.astype(np.uint8), name, none, none, none, none, none, none, none, none, no)
-
-
-def _no_nodes() -> PoolNodes:
-    none = np.empty(0, np.int64)
-    return PoolNodes(none.astype(np.int32), none.astype(np.int32), none, none, none, none)

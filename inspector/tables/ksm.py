@@ -168,10 +168,11 @@ def build_ksm(layout: Layout, item_slots: U64, mms: U64) -> Ksm:
         mms: uint64; addresses of the mms whose counters are wanted.
     """
     known = layout.target.symbol("root_stable_tree") is not None
-    nodes, heads, waiting = _read_nodes(layout) if known else (_no_nodes(), np.empty(0, np.uint64), _Lost())
-    slots, lists, in_slots = _read_slots(layout) if known else (_no_slots(), np.empty(0, np.uint64), _Lost())
+    nodes, heads, waiting = _read_nodes(layout) if known else (StableNodes.empty(), np.empty(0, np.uint64), _Lost())
+    slots, lists, in_slots = _read_slots(layout) if known else (KsmSlots.empty(), np.empty(0, np.uint64), _Lost())
     raw = layout.memory.gather(np.unique(item_slots), layout.struct("struct ksm_rmap_item").size) if known else None
-    items, on_node, on_slot = _read_items(layout, raw, heads, lists) if raw is not None else _no_items()
+    no = np.empty(0, np.bool_)
+    items, on_node, on_slot = (RmapItems.empty(), no, no) if raw is None else _read_items(layout, raw, heads, lists)
     whole = raw is not None and len(raw) > 0 and bool(raw.valid.all())
     nr = np.bincount(items.node_idx[items.node_idx >= 0], minlength=len(nodes)).astype(np.int64)
     lost = waiting.unreadable + in_slots.unreadable + (0 if whole else int(on_node.sum() + on_slot.sum()))
@@ -213,10 +214,10 @@ def _read_nodes(layout: Layout) -> tuple[StableNodes, U64, _Lost]:
     """All stable nodes, and the first rmap_item of each one's list."""
     struct, memory = layout.struct("struct ksm_stable_node"), layout.memory
     nr = min(max(layout.variable("ksm_nr_node_ids", size=4) or 1, 1), _MAX_NODES)
-    roots = memory.gather(
-        np.uint64(layout.variable("root_stable_tree") or 0) + np.arange(nr, dtype=np.uint64) * np.uint64(8), 8
+    roots, known = memory.words(
+        np.uint64(layout.variable("root_stable_tree") or 0) + np.arange(nr, dtype=np.uint64) * np.uint64(8)
     )
-    trees = walk_rbtrees(memory, roots.bytes.view(np.uint64)[:, 0], struct.size, struct.field("node").offset)
+    trees = walk_rbtrees(memory, roots, struct.size, struct.field("node").offset)
     waiting = walk_lists(
         memory, np.array([layout.symbol("migrate_nodes")], np.uint64), struct.size, struct.field("list").offset
     )
@@ -237,15 +238,15 @@ def _read_nodes(layout: Layout) -> tuple[StableNodes, U64, _Lost]:
     odd, broken = np.zeros(len(keep), np.bool_), np.zeros(len(keep), np.bool_)
     odd[rows_of(addr, trees.addr)] = trees.misparented | check_colours(trees) | np.isin(trees.root, trees.cyclic)
     broken[rows_of(addr, trees.addr[chains[np.union1d(dups.broken, dups.unreadable)]])] = True
-    place = _Place(kind, tree, np.where(chain != 0, rows_of(addr, chain), -1).astype(np.int32))
+    place = _FoundNodes(kind, tree, np.where(chain != 0, rows_of(addr, chain), -1).astype(np.int32))
     nodes = replace(_decode_nodes(struct, addr, raw, place), broken=broken, misplaced=odd)
-    lost = int((~roots.valid).sum()) + len(trees.unreadable) + len(waiting.unreadable) + len(dups.unreadable)
+    lost = int((~known).sum()) + len(trees.unreadable) + len(waiting.unreadable) + len(dups.unreadable)
     first = np.where(kind == CHAIN, 0, struct.field("hlist").column(raw)).astype(np.uint64)
     return nodes, first, _Lost(lost, len(waiting.broken))
 
 
 @dataclass(frozen=True)
-class _Place:
+class _FoundNodes:
     """Where each stable node was found: kind, tree and row of its chain's head."""
 
     kind: U8
@@ -253,7 +254,7 @@ class _Place:
     chain_idx: I32
 
 
-def _decode_nodes(struct: Struct, addr: U64, raw: U8, place: _Place) -> StableNodes:
+def _decode_nodes(struct: Struct, addr: U64, raw: U8, place: _FoundNodes) -> StableNodes:
     no = np.zeros(len(addr), np.bool_)
     return StableNodes(
         addr=addr,
@@ -324,24 +325,7 @@ def _read_mms(layout: Layout, mms: U64) -> KsmMms:
         if field is None:
             columns.append(np.full(len(mms), -1, np.int64))
             continue
-        raw = layout.memory.gather(mms + np.uint64(field.offset), 8)
-        readable &= raw.valid
-        columns.append(raw.bytes.view(np.int64).reshape(-1))
+        words, valid = layout.memory.words(mms + np.uint64(field.offset))
+        readable &= valid
+        columns.append(words.view(np.int64))
     return KsmMms(columns[0], columns[1], columns[2], readable)
-
-
-def _no_nodes() -> StableNodes:
-    none = np.empty(0, np.int64)
-    i32, no = none.astype(np.int32), none.astype(np.bool_)
-    return StableNodes(none.astype(np.uint64), none.astype(np.uint8), none, i32, i32, i32, i32, none, no, no)
-
-
-def _no_slots() -> KsmSlots:
-    none = np.empty(0, np.int64)
-    return KsmSlots(none.astype(np.uint64), none.astype(np.uint64), none, none.astype(np.bool_))
-
-
-def _no_items() -> tuple[RmapItems, Mask, Mask]:
-    none, no = np.empty(0, np.uint64), np.empty(0, np.bool_)
-    i32 = none.astype(np.int32)
-    return RmapItems(none, none, none, i32, none, none, i32, i32), no, no

@@ -74,11 +74,11 @@ def _lazy(layout: Layout, tasks: Tasks) -> tuple[U64, U64, int]:
     """
     queue, task = layout.struct("struct rq"), layout.struct("struct task_struct")
     base = layout.per_cpu_offsets + np.uint64(layout.symbol("runqueues"))
-    current, known = _words(layout, base + np.uint64(queue.field("curr").offset))
-    idle, also = _words(layout, base + np.uint64(queue.field("idle").offset))
+    current, known = layout.memory.words(base + np.uint64(queue.field("curr").offset))
+    idle, also = layout.memory.words(base + np.uint64(queue.field("idle").offset))
     cpu, current, idle = (column[known & also] for column in (layout.possible_cpus, current, idle))
-    mm, has_mm = _words(layout, current + np.uint64(task.field("mm").offset))
-    active, has_active = _words(layout, current + np.uint64(task.field("active_mm").offset))
+    mm, has_mm = layout.memory.words(current + np.uint64(task.field("mm").offset))
+    active, has_active = layout.memory.words(current + np.uint64(task.field("active_mm").offset))
     running, has_running = _on_cpu(layout, current)
     idling, has_idling = _on_cpu(layout, idle)
     leaving = tasks.cpu[tasks.on_cpu & ~np.isin(tasks.addr, current)]
@@ -86,11 +86,6 @@ def _lazy(layout: Layout, tasks: Tasks) -> tuple[U64, U64, int]:
     whole = has_mm & has_active & has_running & has_idling
     lazy = whole & (mm == 0) & running & ~switching
     return current[lazy], active[lazy], int((~known | ~also).sum()) + int((~whole).sum())
-
-
-def _words(layout: Layout, addresses: U64) -> tuple[U64, Mask]:
-    raw = layout.memory.gather(addresses, 8)
-    return np.ascontiguousarray(raw.bytes).view(np.uint64).reshape(-1), raw.valid
 
 
 def _on_cpu(layout: Layout, tasks: U64) -> tuple[Mask, Mask]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U32, U64, AnyArray, Mask, Table
+from inspector.columns import I32, I64, MAX_MMS, U32, U64, AnyArray, Mask, Table, rows_of
+from inspector.errors import TargetError
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.percpu import sum_percpu_counters
@@ -108,6 +109,10 @@ def build_mms(layout: Layout, tasks: Tasks, slots: U64, *, whole: bool) -> tuple
     at_once = is_named & np.bool_(not layout.target.ran_on)
     keep = raw.valid & (at_once | ((count > 0) & (sane | is_named)))
     missing = int((~raw.valid & is_named).sum())
+    if int(keep.sum()) > MAX_MMS:
+        raise TargetError(
+            f"the target has more than {MAX_MMS:,} address spaces", "mm_struct", "So many are not supported"
+        )
     mms = _decode(layout, struct, tasks, addr[keep], raw.bytes[keep], np.where(sane, pfn, -1)[keep])
     return mms.take(~_mere_copies(mms)), missing
 
@@ -167,9 +172,8 @@ def _rss(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyArray
     plain = struct.find("rss_stat.count")
     if plain is not None:
         rss = plain.matrix(data).astype(np.int64)
-        at = np.minimum(np.searchsorted(addr, tasks.mm), max(len(addr) - 1, 0))
-        mine = (addr[at] == tasks.mm) if len(addr) else np.zeros(len(tasks), np.bool_)
-        np.add.at(rss, at[mine], tasks.rss_cache[mine])
+        at = rows_of(addr, tasks.mm)
+        np.add.at(rss, at[at >= 0], tasks.rss_cache[at >= 0])
         return rss, np.ones(len(addr), np.bool_)
     columns, valid = [], np.ones(len(addr), np.bool_)
     for i in range(NR_MM_COUNTERS):
@@ -186,11 +190,10 @@ def _owners(tasks: Tasks, addr: U64) -> tuple[I32, AnyArray, I32]:
     pid = np.full(len(addr), -1, np.int32)
     comm = np.zeros(len(addr), tasks.comm.dtype if len(tasks) else "S16")
     nr = np.zeros(len(addr), np.int32)
-    if len(addr) and len(tasks):
-        at = np.minimum(np.searchsorted(addr, tasks.mm), len(addr) - 1)
-        mine = np.flatnonzero(addr[at] == tasks.mm)
-        np.add.at(nr, at[mine], 1)
-        backwards = mine[::-1]
-        pid[at[backwards]] = tasks.pid[backwards]
-        comm[at[backwards]] = tasks.comm[backwards]
+    at = rows_of(addr, tasks.mm)
+    mine = np.flatnonzero(at >= 0)
+    np.add.at(nr, at[mine], 1)
+    backwards = mine[::-1]
+    pid[at[backwards]] = tasks.pid[backwards]
+    comm[at[backwards]] = tasks.comm[backwards]
     return pid, comm, nr

@@ -62,16 +62,14 @@ def read_gathers(layout: Layout, tasks: Tasks, mms: Mms) -> Gathers:
     of the batch inside it, which nothing else on a stack has beside it.
     """
     none = np.empty(0, np.int64)
-    empty = Gathered(none, none, none, none, np.empty(0, np.bool_))
     busy = mms.addr[mms.tlb_flush_pending > 0]
     if not len(busy) or not layout.has_struct("struct mmu_gather"):
-        return Gathers(empty, none, 0)
+        return Gathers(Gathered.empty(), none, 0)
     # exit_mm() takes the mm from the task before its pages are unmapped; mmput_async() and the OOM reaper unmap in
     # threads of the kernel.
     rows = np.flatnonzero(np.isin(tasks.mm, busy) | (tasks.mm == 0))
     pointer = layout.struct("struct task_struct").field("stack")
-    raw = layout.memory.gather(tasks.addr[rows] + np.uint64(pointer.offset), 8)
-    stacks: U64 = raw.bytes.view(np.uint64).reshape(-1)
+    stacks, _ = layout.memory.words(tasks.addr[rows] + np.uint64(pointer.offset))
     # A zombie has given its stack back (put_task_stack()).
     rows, stacks = rows[stacks != 0], stacks[stacks != 0]
     parts, tables, missing = [], [none], 0
@@ -91,7 +89,7 @@ def read_gathers(layout: Layout, tasks: Tasks, mms: Mms) -> Gathers:
                 waiting, bad = read_table_batches(layout, words[at + batch_at.offset // 8 :][:1])
                 tables.append(waiting)
                 missing += bad
-    return Gathers(Gathered.concat(parts) if parts else empty, np.concatenate(tables), missing)
+    return Gathers(Gathered.concat(parts) if parts else Gathered.empty(), np.concatenate(tables), missing)
 
 
 def read_table_batches(layout: Layout, addrs: U64) -> tuple[I64, int]:

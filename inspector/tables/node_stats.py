@@ -25,12 +25,11 @@ def node_stats(layout: Layout) -> dict[str, int]:
         return {}
     total = np.frombuffer(data, np.int64).copy()
     field = layout.struct("struct pglist_data").field("per_cpu_nodestats")
-    per_cpu = layout.memory.gather(pointers + np.uint64(field.offset), 8)
+    per_cpu, known = layout.memory.words(pointers + np.uint64(field.offset))
     diff = layout.struct("struct per_cpu_nodestat").field("vm_node_stat_diff")
-    base = per_cpu.bytes.view(np.uint64)
-    where = (base.reshape(-1, 1) + layout.per_cpu_offsets[None, :]).ravel() + np.uint64(diff.offset)
+    where = (per_cpu[:, None] + layout.per_cpu_offsets[None, :]).ravel() + np.uint64(diff.offset)
     raw = layout.memory.gather(where, nr)
-    if not (per_cpu.valid.all() and raw.valid.all()):
+    if not (known.all() and raw.valid.all()):
         return {}
     total += raw.bytes.view(np.int8).astype(np.int64).sum(axis=0)
     return {name: int(total[at]) for name, at in items.items() if at < nr}

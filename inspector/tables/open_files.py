@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I64, U64, Table, expand_runs
+from inspector.columns import I64, U64, Table, count_up
 from inspector.layout.kernel import Layout
 from inspector.tables.tasks import Tasks
 
@@ -40,26 +40,25 @@ def read_open_files(layout: Layout, tasks: Tasks) -> tuple[OpenFiles, int]:
         The descriptors, and how many structs and stretches of them could not be read.
     """
     memory, task = layout.memory, layout.struct("struct task_struct")
-    raw = memory.gather(tasks.addr + np.uint64(task.field("files").offset), 8)
+    of_tasks, known = memory.words(tasks.addr + np.uint64(task.field("files").offset))
     # Idle tasks and those that exit have none (exit_files()).
-    files, owner = np.unique(raw.bytes.view(np.uint64).reshape(-1), return_index=True)
+    files, owner = np.unique(of_tasks, return_index=True)
     owner, files = owner[files != 0], files[files != 0]
-    pointers = memory.gather(files + np.uint64(layout.struct("struct files_struct").field("fdt").offset), 8)
+    pointers, _ = memory.words(files + np.uint64(layout.struct("struct files_struct").field("fdt").offset))
     table = layout.struct("struct fdtable")
-    tables = memory.gather(pointers.bytes.view(np.uint64).reshape(-1), table.size)
+    tables = memory.gather(pointers, table.size)
     nr = table.field("max_fds").column(tables.bytes).astype(np.int64)
     good = tables.valid & (nr >= 0) & (nr <= _MAX_FDS)
-    missing = int((~raw.valid).sum()) + int((~good).sum())
+    missing = int((~known).sum()) + int((~good).sum())
     owner, nr = owner[good], nr[good]
     base = table.field("fd").column(tables.bytes)[good]
-    fd = expand_runs(np.zeros(len(nr), np.int64), nr).astype(np.int64)
+    fd = count_up(nr)
     of = np.repeat(np.arange(len(nr)), nr)
-    slots = memory.gather(base[of] + fd.astype(np.uint64) * np.uint64(8), 8)
-    address = slots.bytes.view(np.uint64).reshape(-1)
-    used = np.flatnonzero(slots.valid & (address != 0))
+    address, known = memory.words(base[of] + fd.astype(np.uint64) * np.uint64(8))
+    used = np.flatnonzero(address)
     struct = layout.struct("struct file")
     opened = memory.gather(address[used], struct.size)
-    missing += int((~slots.valid).sum()) + int((~opened.valid).sum())
+    missing += int((~known).sum()) + int((~opened.valid).sum())
     read = np.flatnonzero(opened.valid)
     read = read[np.lexsort((fd[used[read]], owner[of[used[read]]]))]
     rows, data = used[read], opened.bytes[read]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask, rows_of
+from inspector.columns import I64, U64, Mask, rows_of, take_or
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import read_sections
 
@@ -65,19 +65,18 @@ def pageblock_types(layout: Layout, pfns: I64) -> BlockTypes:
     isolate = bits.get("PB_migrate_isolate")
     sections = read_sections(layout.prog, layout.memory, layout.symbol("mem_section"), layout.info)
     section = rows_of(sections.number.view(np.uint64), (pfns // sections.pages).view(np.uint64))
-    start = sections.usage[np.maximum(section, 0)] if len(sections.number) else np.zeros(len(pfns), np.uint64)
-    start = np.where(section >= 0, start, np.uint64(0))
+    start = take_or(sections.usage, section, 0)
     bit = (pfns % sections.pages >> layout.pmd_order) * each
     flags = layout.struct("struct mem_section_usage").field("pageblock_flags").offset
     word = start + np.uint64(flags) + (bit // (8 * _WORD) * _WORD).astype(np.uint64)
     word = np.where(start != 0, word, np.uint64(0))
     places, back = np.unique(word, return_inverse=True)
-    raw = layout.memory.gather(places, _WORD)
+    words, valid = layout.memory.words(places)
     shift = bit % (8 * _WORD)
-    value = raw.bytes.view(np.uint64).reshape(-1)[back.reshape(-1)] >> shift.astype(np.uint64)
+    value = words[back.reshape(-1)] >> shift.astype(np.uint64)
     kind = (value & np.uint64(_OLD_MIGRATETYPE)).astype(np.int64)
     if isolate is not None:
         away = (value >> np.uint64(isolate)) & np.uint64(1)
         kind = np.where(away != 0, layout.enum("enum migratetype").get("MIGRATE_ISOLATE", -1), kind)
-    kind = np.where(raw.valid[back.reshape(-1)] & (word != 0), kind, -1)
+    kind = np.where(valid[back.reshape(-1)] & (word != 0), kind, -1)
     return BlockTypes(pfns >> layout.pmd_order, kind, word, shift)

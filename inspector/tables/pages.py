@@ -212,7 +212,7 @@ def heads_of_tails(memmap: MemMap, link: U64, pfn: I64) -> I64:
     The link word is the head's address plus one (``compound_head``), or from 7.1 on a mask that takes the tail's own
     address to its head's (``compound_info``, compound_info_has_mask() in include/linux/page-flags.h).
     """
-    own = np.uint64(memmap.vmemmap) + pfn.astype(np.uint64) * np.uint64(memmap.page_size)
+    own = memmap.page_addrs(pfn)
     masked = (link >> np.uint64(40)) == np.uint64(0xFFFFFF)
     address = np.where(masked, own & link & ~np.uint64(1), link - np.uint64(1))
     return memmap.pfns(address)
@@ -238,3 +238,10 @@ def _resolve_fake_heads(pages: Pages, rows: I64, raws: U8) -> tuple[I64, U8]:
     fake = (pointed != following) & (pointed != rows) & (pointed >= 0)
     pages.head_row[rows[fake]] = pointed[fake]
     return rows[~fake], raws[~fake]
+
+
+def page_words(layout: Layout, pages: Pages, rows: I64, *names: str) -> tuple[U64, Mask]:
+    """One 8-byte member of the struct pages of the given rows, and which could be read."""
+    field = layout.struct("struct page").field(*names)
+    own = layout.memmap.page_addrs(pages.memmap.pfns_of_rows(rows))
+    return layout.memory.words(own + np.uint64(field.offset))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I64, U64, Table
+from inspector.columns import I64, U64, Table, count_up
 from inspector.layout.kernel import Layout
 from inspector.tables.open_files import OpenFiles
 
@@ -40,8 +40,8 @@ def read_pipes(layout: Layout, opened: OpenFiles) -> tuple[PipeBuffers, int]:
     Returns:
         The slots, and how many pipes and slots could not be read.
     """
-    known = [layout.target.symbol(name) for name in _OPERATIONS]
-    symbols = np.array([a for a in known if a is not None], np.uint64)
+    addresses = [layout.target.symbol(name) for name in _OPERATIONS]
+    symbols = np.array([a for a in addresses if a is not None], np.uint64)
     rows = np.flatnonzero(np.isin(opened.f_op, symbols) & (opened.private_data != 0))
     pipes, first = np.unique(opened.private_data[rows], return_index=True)
     info, buffer = layout.struct("struct pipe_inode_info"), layout.struct("struct pipe_buffer")
@@ -54,11 +54,10 @@ def read_pipes(layout: Layout, opened: OpenFiles) -> tuple[PipeBuffers, int]:
     good = raw.valid & (size > 0) & (size <= _MAX_RING) & (size & (size - 1) == 0) & (filled <= size)
     nr = np.where(good, filled, 0)
     of = np.repeat(np.arange(len(pipes)), nr)
-    place = np.arange(len(of)) - np.repeat(np.cumsum(nr) - nr, nr)
-    slot = (tail[of].astype(np.int64) + place) & (size[of] - 1)
+    slot = (tail[of].astype(np.int64) + count_up(nr)) & (size[of] - 1)
     base = info.field("bufs").column(raw.bytes)[of]
     where = base + slot.astype(np.uint64) * np.uint64(buffer.size) + np.uint64(buffer.field("page").offset)
-    pages = layout.memory.gather(where, 8)
-    pfn = np.where(pages.valid, layout.memmap.pfns(pages.bytes.view(np.uint64).reshape(-1)), -1)
-    missing = int((~good).sum()) + int((~pages.valid).sum())
+    pages, known = layout.memory.words(where)
+    pfn = np.where(known, layout.memmap.pfns(pages), -1)
+    missing = int((~good).sum()) + int((~known).sum())
     return PipeBuffers(pipes[of], rows[first[of]].astype(np.int64), slot, pfn), missing

@@ -49,11 +49,9 @@ class RcuLists:
 
 def read_rcu_callbacks(layout: Layout) -> RcuLists:
     """Follow the lists of all possible CPUs."""
-    none = np.empty(0, np.uint64)
-    empty = RcuCallbacks(none.astype(np.int64), none, none)
     start = layout.target.symbol("rcu_data")
     if start is None or not layout.has_struct("struct rcu_data"):
-        return RcuLists(empty, 0, 1)
+        return RcuLists(RcuCallbacks.empty(), 0, 1)
     struct = layout.struct("struct rcu_data")
     raw = layout.memory.gather(np.uint64(start) + layout.per_cpu_offsets, struct.size)
     invoked, unreadable, parts = 0, int((~raw.valid).sum()), []
@@ -68,7 +66,7 @@ def read_rcu_callbacks(layout: Layout) -> RcuLists:
             invoked += max(int(counts[row]) - len(found), 0) if ended else 0
             cpu = np.full(len(found), layout.possible_cpus[row], np.int64)
             parts.append(RcuCallbacks(cpu, found[:, 0].copy(), found[:, 1].copy()))
-    return RcuLists(RcuCallbacks.concat(parts) if parts else empty, invoked, unreadable)
+    return RcuLists(RcuCallbacks.concat([RcuCallbacks.empty(), *parts]), invoked, unreadable)
 
 
 def _follow(layout: Layout, address: int) -> tuple[U64, bool]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I64, U64, Table, expand_runs
+from inspector.columns import I64, Table, count_up
 from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
 from inspector.tables.open_files import OpenFiles
@@ -39,14 +39,13 @@ def read_ring_buffers(layout: Layout, opened: OpenFiles) -> tuple[RingBuffers, i
         The pinned parts, and how many structs could not be read. A kernel without io_uring, or one that keeps its
         buffers in a way not known here, gives none.
     """
-    none = np.empty(0, np.int64)
     operations = layout.target.symbol("io_uring_fops")
     try:
         if operations is None:
-            return RingBuffers(none, none, none), 0
+            return RingBuffers.empty(), 0
         return _read(layout, opened, operations)
     except LayoutError:
-        return RingBuffers(none, none, none), 0
+        return RingBuffers.empty(), 0
 
 
 def _read(layout: Layout, opened: OpenFiles, operations: int) -> tuple[RingBuffers, int]:
@@ -59,29 +58,23 @@ def _read(layout: Layout, opened: OpenFiles, operations: int) -> tuple[RingBuffe
     array = (nodes or ring.field("user_bufs")).column(raw.bytes)
     count = ring.field("buf_table.nr", "nr_user_bufs").column(raw.bytes).astype(np.int64)
     good = raw.valid & (array != 0) & (count >= 0) & (count <= _MAX_BUFFERS)
-    number = expand_runs(np.zeros(len(rings), np.int64), np.where(good, count, 0)).astype(np.int64)
-    of = np.repeat(np.arange(len(rings)), np.where(good, count, 0))
-    pointer, bad = _words(layout, array[of] + number.astype(np.uint64) * np.uint64(8))
-    missing = int((~raw.valid).sum()) + bad
+    count = np.where(good, count, 0)
+    number, of = count_up(count), np.repeat(np.arange(len(rings)), count)
+    pointer, known = memory.words(array[of] + number.astype(np.uint64) * np.uint64(8))
+    missing = int((~raw.valid).sum()) + int((~known).sum())
     of, number, pointer = of[pointer != 0], number[pointer != 0], pointer[pointer != 0]
     if nodes is not None:
-        pointer, bad = _words(layout, pointer + np.uint64(layout.struct("struct io_rsrc_node").field("buf").offset))
-        missing += bad
+        pointer, known = memory.words(pointer + np.uint64(layout.struct("struct io_rsrc_node").field("buf").offset))
+        missing += int((~known).sum())
         of, number, pointer = of[pointer != 0], number[pointer != 0], pointer[pointer != 0]
     buffer, vector = layout.struct("struct io_mapped_ubuf"), layout.struct("struct bio_vec")
     raw = memory.gather(pointer, buffer.size)
     parts = buffer.field("nr_bvecs").column(raw.bytes).astype(np.int64)
     parts = np.where(raw.valid & (parts <= _MAX_PARTS), parts, 0)
     missing += int((~raw.valid).sum())
-    place = expand_runs(np.zeros(len(parts), np.int64), parts)
+    place = count_up(parts).astype(np.uint64)
     which = np.repeat(np.arange(len(parts)), parts)
     start = pointer[which] + np.uint64(buffer.field("bvec").offset + vector.field("bv_page").offset)
-    page, bad = _words(layout, start + place * np.uint64(vector.size))
+    page, known = memory.words(start + place * np.uint64(vector.size))
     pfn: I64 = layout.memmap.pfns(page)
-    return RingBuffers(rows[first[of[which]]].astype(np.int64), number[which], pfn), missing + bad
-
-
-def _words(layout: Layout, where: U64) -> tuple[U64, int]:
-    """The pointers at the addresses, 0 where they cannot be read, and how many could not."""
-    raw = layout.memory.gather(where, 8)
-    return raw.bytes.view(np.uint64).reshape(-1), int((~raw.valid).sum())
+    return RingBuffers(rows[first[of[which]]].astype(np.int64), number[which], pfn), missing + int((~known).sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import U64
+from inspector.columns import U64, rows_of, take_or
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
@@ -32,11 +32,7 @@ def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int) -> U
     rows = rows[sweep.pages.type_[rows] == type_code("slab")]
     if not len(rows) or size <= 0:
         return np.empty(0, np.uint64)
-    order = np.zeros(len(rows), np.int64)
-    at = np.searchsorted(folios.row, rows)
-    at = np.minimum(at, max(len(folios) - 1, 0))
-    compound = folios.row[at] == rows if len(folios) else np.zeros(len(rows), np.bool_)
-    order[compound] = folios.order[at[compound]]
+    order = take_or(folios.order, rows_of(folios.row, rows), 0).astype(np.int64)
     base = np.uint64(layout.memory.direct_map_base) + (
         sweep.pages.memmap.pfns_of_rows(rows).astype(np.uint64) << np.uint64(layout.memmap.page_shift)
     )

@@ -12,10 +12,10 @@ from enum import IntEnum
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, Mask, Table, group_starts
+from inspector.columns import I32, I64, U8, U64, Mask, Table, count_up, group_starts, rows_covering
 from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
-from inspector.lib.orc import OrcTables, RegisterPlaces, State, step
+from inspector.lib.orc import OrcTables, RegisterPlaces, UnwindState, step
 from inspector.memory import HOLE, Memory
 from inspector.tables.tasks import Tasks
 from inspector.target.prstatus import Registers, decode
@@ -106,7 +106,7 @@ class Stacks:
         return int(np.isin(self.state, (StackState.RUNNING, StackState.UNREADABLE)).sum())
 
 
-class _Words:
+class _StackWords:
     """Words of many stacks: the live parts are read ahead, other places when asked for."""
 
     def __init__(self, memory: Memory, start: U64, end: U64) -> None:
@@ -134,19 +134,15 @@ class _Words:
 
     def __call__(self, addresses: U64) -> tuple[U64, Mask]:
         """The words there, and which could be read."""
-        at = np.searchsorted(self._start, addresses, "right").astype(np.int64) - 1
-        near = np.maximum(at, 0)
-        inside = (at >= 0) & (addresses % np.uint64(8) == 0)
-        if len(self._start):
-            inside &= addresses < self._end[near]
+        near = rows_covering(self._start, self._end, addresses)
+        inside = (near >= 0) & (addresses % np.uint64(8) == 0)
         out, ok = np.zeros(len(addresses), np.uint64), np.zeros(len(addresses), np.bool_)
         rows = np.flatnonzero(inside)
         word = self._first[near[rows]] + ((addresses[rows] - self._start[near[rows]]) >> np.uint64(3)).astype(np.int64)
         out[rows], ok[rows] = self._words[word], self._valid[word]
         other = np.flatnonzero(~inside)
         if len(other):
-            raw = self._memory.gather(addresses[other], 8)
-            out[other], ok[other] = raw.bytes.view(np.dtype("<u8"))[:, 0], raw.valid
+            out[other], ok[other] = self._memory.words(addresses[other])
         return out, ok
 
 
@@ -162,7 +158,7 @@ def build_stacks(layout: Layout, tasks: Tasks) -> Stacks:
     state = np.full(len(tasks), StackState.UNWOUND, np.uint8)
     state[tasks.stack == 0] = StackState.NONE
     begin, start = _initial(layout, tasks, end, state)
-    words = _Words(layout.memory, start, end)
+    words = _StackWords(layout.memory, start, end)
     begin = _from_switch(layout, begin, words, tasks, state)
     orc, places = OrcTables(layout), RegisterPlaces.of(layout)
     pieces: list[_Piece] = []
@@ -238,7 +234,7 @@ def _user_registers(layout: Layout, size: int) -> int:
     return size - (begin - bottom)
 
 
-def _initial(layout: Layout, tasks: Tasks, end: U64, state: U8) -> tuple[State, U64]:
+def _initial(layout: Layout, tasks: Tasks, end: U64, state: U8) -> tuple[UnwindState, U64]:
     """Where unwinding begins for the running tasks, and from where on each stack is live."""
     start = np.where(tasks.on_cpu, end, tasks.sp)
     running = np.flatnonzero(tasks.on_cpu & (state == StackState.UNWOUND))
@@ -258,7 +254,7 @@ def _initial(layout: Layout, tasks: Tasks, end: U64, state: U8) -> tuple[State, 
     odd = (start < tasks.stack) | (start > end) | (start % np.uint64(8) != 0) | (state == StackState.NONE)
     start = np.where(odd, end, start)
     ip, sp, bp = (np.array([getattr(f, name) for f in found], np.uint64) for name in ("ip", "sp", "bp"))
-    return State(ip, sp, bp, np.ones(len(rows), np.bool_), np.array(rows, np.int64)), start
+    return UnwindState(ip, sp, bp, np.ones(len(rows), np.bool_), np.array(rows, np.int64)), start
 
 
 def _registers_of(notes: list[Registers | None], cpu: int, stack: int, end: int) -> Registers | None:
@@ -269,7 +265,7 @@ def _registers_of(notes: list[Registers | None], cpu: int, stack: int, end: int)
     return notes[cpu] if 0 <= cpu < len(notes) else None
 
 
-def _from_switch(layout: Layout, running: State, words: _Words, tasks: Tasks, state: U8) -> State:
+def _from_switch(layout: Layout, running: UnwindState, words: _StackWords, tasks: Tasks, state: U8) -> UnwindState:
     """The frames of tasks that were switched out, beside those of running ones (__unwind_start())."""
     frame = layout.struct("struct inactive_task_frame")
     rows = np.flatnonzero(~tasks.on_cpu & (state == StackState.UNWOUND)).astype(np.int64)
@@ -279,11 +275,11 @@ def _from_switch(layout: Layout, running: State, words: _Words, tasks: Tasks, st
     ok = ip_ok & bp_ok
     state[rows[~ok]] = StackState.UNREADABLE
     fork = layout.target.symbol("ret_from_fork_asm") or layout.target.symbol("ret_from_fork") or 0
-    out = State(ip, sp + np.uint64(frame.size), bp, ip == np.uint64(fork), rows).take(ok)
-    return State.concat([running, out])
+    out = UnwindState(ip, sp + np.uint64(frame.size), bp, ip == np.uint64(fork), rows).take(ok)
+    return UnwindState.concat([running, out])
 
 
-def _scan(lost: list[tuple[I64, U64]], orc: OrcTables, words: _Words, end: U64, state: U8) -> list[_Piece]:
+def _scan(lost: list[tuple[I64, U64]], orc: OrcTables, words: _StackWords, end: U64, state: U8) -> list[_Piece]:
     """Return addresses on what is left of stacks that could not be unwound to their end."""
     out: list[_Piece] = []
     for rows, sps in lost:
@@ -314,12 +310,9 @@ def _scan(lost: list[tuple[I64, U64]], orc: OrcTables, words: _Words, end: U64, 
 
 def _collect(layout: Layout, orc: OrcTables, pieces: list[_Piece], state: U8, top: U64) -> Stacks:
     """The frames in order, with names."""
-    u64, empty = np.empty(0, np.uint64), np.empty(0, np.int32)
-    nothing = _Piece(empty.astype(np.int64), empty, u64, u64, empty.astype(np.uint8), empty.astype(np.bool_))
-    found = _Piece.concat([nothing, *pieces])
+    found = _Piece.concat([_Piece.empty(), *pieces])
     found = found.take(np.lexsort((found.depth, found.task_idx)))
-    first = group_starts(found.task_idx)
-    depth = np.arange(len(found)) - np.repeat(first, np.diff(np.append(first, len(found))))
+    depth = count_up(np.diff(group_starts(found.task_idx), append=len(found)))
     function, functions, places = _names(layout, orc, found.ip, found.signal)
     frames = Frames(
         task_idx=found.task_idx.astype(np.int32),

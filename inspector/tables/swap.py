@@ -83,7 +83,7 @@ def build_swap(layout: Layout, files: Files, referred: U64) -> Swap:
     cached, cached_pfn = _cached(files, 1 << layout.pmd_order)
     aside = np.unique(slot_cache_entries(layout)[0])
     whole = devices.readable.copy()
-    parts = [_no_slots()]
+    parts = [SwapSlots.empty()]
     for row in range(len(devices)):
         part, whole[row] = _device_slots(layout, devices, row, np.concatenate([cached, aside, referred]))
         parts.append(part)
@@ -162,9 +162,3 @@ def _blank(devices: SwapDevices, row: int, offset: I64) -> SwapSlots:
         set_aside=no(),
         is_zero=no(),
     )
-
-
-def _no_slots() -> SwapSlots:
-    none, no = np.empty(0, np.int64), np.empty(0, np.bool_)
-    word = none.astype(np.uint64)
-    return SwapSlots(word, none, none, word, none, none, no, no, no, none, no, no)

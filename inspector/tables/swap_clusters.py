@@ -121,16 +121,16 @@ class Clusters:
 def build_clusters(layout: Layout, swap: Swap) -> Clusters:
     """Read clusters and lists (mm/swapfile.c; struct swap_cluster_info in mm/swap.h, include/linux/swap.h)."""
     if not layout.has_struct("struct swap_cluster_info"):
-        return Clusters(_no_clusters(), _no_lists(), 1, has_homes=False, has_tables=False, unreadable=0)
+        return Clusters(SwapClusters.empty(), ClusterLists.empty(), 1, has_homes=False, has_tables=False, unreadable=0)
     struct, per = layout.struct("struct swap_cluster_info"), slots_per_cluster(layout)
     chained = not struct.has("list")
-    clusters, lists, missing, first = [_no_clusters()], [_no_lists()], 0, 0
+    clusters, lists, missing, first = [SwapClusters.empty()], [ClusterLists.empty()], 0, 0
     for row in np.flatnonzero(swap.devices.in_use & (swap.devices.cluster_info != 0)).tolist():
         part, raw, lost = _clusters(layout, struct, swap, row)
         info = layout.memory.gather(swap.devices.addr[row : row + 1], layout.struct("struct swap_info_struct").size)
         missing += lost + int((~info.valid).sum())
         sort = _chained if chained else _linked
-        mine = sort(layout, swap, row, part, _Raw(struct, raw, info.bytes))
+        mine = sort(layout, swap, row, part, _DeviceBytes(struct, raw, info.bytes))
         part.list_idx[part.list_idx >= 0] += first
         first += len(mine)
         clusters.append(part)
@@ -146,7 +146,7 @@ def build_clusters(layout: Layout, swap: Swap) -> Clusters:
 
 
 @dataclass(frozen=True)
-class _Raw:
+class _DeviceBytes:
     """Bytes of one device: of its clusters [n, size], and of its struct swap_info_struct [1, size]."""
 
     struct: Struct
@@ -213,7 +213,7 @@ def _said(layout: Layout, struct: Struct, flags: I64) -> I64:
     return table[flags]
 
 
-def _linked(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _Raw) -> ClusterLists:
+def _linked(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _DeviceBytes) -> ClusterLists:
     """Lists of list_heads; ``list_idx`` of the clusters is filled in."""
     device = layout.struct("struct swap_info_struct")
     link = raw.struct.field("list").offset
@@ -246,7 +246,7 @@ def _linked(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _Raw)
     )
 
 
-def _chained(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _Raw) -> ClusterLists:
+def _chained(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _DeviceBytes) -> ClusterLists:
     """Chains of cluster numbers (struct swap_cluster_list); a free cluster's count is then no count."""
     device, size = layout.struct("struct swap_info_struct"), raw.struct.size
     homes = (Home.FREE, Home.DISCARD)
@@ -278,13 +278,3 @@ def _ends(device: U8, offset: int, size: int) -> U8:
     """Head and tail of a chain (struct swap_cluster_list): uint8[2, size]."""
     ends: U8 = device[0, offset : offset + 2 * size].reshape(2, size)
     return ends
-
-
-def _no_clusters() -> SwapClusters:
-    i64, no = np.empty(0, np.int64), np.empty(0, np.bool_)
-    return SwapClusters(i64.view(np.uint64), i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, no, no, no)
-
-
-def _no_lists() -> ClusterLists:
-    i64, u64 = np.empty(0, np.int64), np.empty(0, np.uint64)
-    return ClusterLists(u64, i64, i64, i64, np.empty(0, np.bool_), u64)

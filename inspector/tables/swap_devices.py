@@ -102,7 +102,7 @@ def build_devices(layout: Layout) -> SwapDevices:
     """Read the devices (mm/swapfile.c, swap_info)."""
     start = layout.target.symbol("swap_info")
     if start is None or not layout.has_struct("struct swap_info_struct"):
-        return _no_devices()  # CONFIG_SWAP is off
+        return SwapDevices.empty()  # CONFIG_SWAP is off
     pointers, _ = layout.memory.read_range(start, 8 * max_swapfiles(layout))
     addr = pointers.view(np.uint64)
     types = np.flatnonzero(addr).astype(np.uint8)
@@ -134,12 +134,6 @@ def build_devices(layout: Layout) -> SwapDevices:
         locked=locked,
         readable=raw.valid,
     )
-
-
-def _no_devices() -> SwapDevices:
-    i64, no = np.empty(0, np.int64), np.empty(0, np.bool_)
-    u64 = i64.view(np.uint64)
-    return SwapDevices(i64.astype(np.uint8), u64, u64, i64.astype(np.int32), i64, i64, i64, u64, u64, u64, u64, no, no)
 
 
 def slots_per_cluster(layout: Layout) -> int:

@@ -72,12 +72,11 @@ def _with_digits(layout: Layout, addrs: U64, count: I64) -> I64:
     pfn = vmalloc_pfns(layout, addrs)
     out, going, worth = count.copy(), np.ones(len(addrs), np.bool_), np.int64(_BASE)
     for _ in range(_MAX_DIGITS):
-        page = np.uint64(memmap.vmemmap) + pfn.astype(np.uint64) * np.uint64(memmap.page_size)
-        link_raw = layout.memory.gather(page + np.uint64(link), 8)
-        pfn = memmap.pfns(link_raw.bytes.view(np.uint64).reshape(-1) - np.uint64(link))
+        following, known = layout.memory.words(memmap.page_addrs(pfn) + np.uint64(link))
+        pfn = memmap.pfns(following - np.uint64(link))
         where = (np.maximum(pfn, 0).astype(np.uint64) << np.uint64(memmap.page_shift)) + inside
         raw = layout.memory.gather(where, 1, physical=True)
-        lost = going & ~(link_raw.valid & raw.valid & (pfn >= 0))
+        lost = going & ~(known & raw.valid & (pfn >= 0))
         out[lost] = -1
         going &= ~lost
         digit = raw.bytes[:, 0]

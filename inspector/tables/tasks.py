@@ -93,10 +93,9 @@ def tasks_being_dumped(layout: Layout, tasks: Tasks) -> Mask:
     state = signal.find("core_state")
     if state is None:
         return np.zeros(len(tasks), np.bool_)
-    raw = layout.memory.gather(tasks.addr + np.uint64(task.field("signal").offset), 8)
-    states = layout.memory.gather(raw.bytes.view(np.uint64).reshape(-1) + np.uint64(state.offset), 8)
-    dumped: Mask = states.valid & (states.bytes.view(np.uint64).reshape(-1) != 0)
-    return dumped
+    signals, _ = layout.memory.words(tasks.addr + np.uint64(task.field("signal").offset))
+    states, _ = layout.memory.words(signals + np.uint64(state.offset))
+    return states != 0
 
 
 _STATES = {0x0: "R", 0x1: "S", 0x2: "D", 0x4: "T", 0x8: "t", 0x40: "P", 0x402: "I"}

@@ -74,17 +74,15 @@ def build_uffd(layout: Layout, mms: Mms, vmas: Vmas) -> Uffd:
     if field is None or not layout.has_struct("struct userfaultfd_ctx"):
         none = _contexts(layout, mms, np.empty(0, np.uint64))
         return Uffd(none, np.full(len(vmas), -1, np.int32), 0, False, modes, all_modes)
-    raw = layout.memory.gather(vmas.addr + np.uint64(field.offset), 8)
-    named = np.where(raw.valid, raw.bytes.reshape(-1).view(np.uint64), np.uint64(0))
+    named, known = layout.memory.words(vmas.addr + np.uint64(field.offset))
     contexts = _contexts(layout, mms, np.unique(named[named != 0]))
     of_vma = np.where(named != 0, rows_of(contexts.addr, named), -1).astype(np.int32)
-    return Uffd(contexts, of_vma, int((~raw.valid).sum()) + int((~contexts.readable).sum()), True, modes, all_modes)
+    return Uffd(contexts, of_vma, int((~known).sum()) + int((~contexts.readable).sum()), True, modes, all_modes)
 
 
 def _contexts(layout: Layout, mms: Mms, addr: U64) -> UffdContexts:
     if not len(addr):
-        none, no, zero = np.empty(0, np.uint64), np.empty(0, np.bool_), np.empty(0, np.int64)
-        return UffdContexts(none, np.empty(0, np.int32), none, none, zero, zero, no, no, no)
+        return UffdContexts.empty()
     struct = layout.struct("struct userfaultfd_ctx")
     raw = layout.memory.gather(addr, struct.size)
 

@@ -27,11 +27,10 @@ def vmalloc_pfns(layout: Layout, addrs: U64) -> I64:
     page = np.uint64(layout.memmap.page_shift)
     for shape in layout.arch.shapes:
         slot = (addrs[rows] >> np.uint64(shape.shift)) & np.uint64(shape.entries - 1)
-        raw = layout.memory.gather(table + slot * np.uint64(8), 8, physical=physical)
-        entry = raw.bytes.view(np.uint64).reshape(-1)
-        leaf = raw.valid & layout.arch.leaf_mask(shape.level, entry) & (shape.level <= Level.PUD)
+        entry, known = layout.memory.words(table + slot * np.uint64(8), physical=physical)
+        leaf = known & layout.arch.leaf_mask(shape.level, entry) & (shape.level <= Level.PUD)
         inside = (addrs[rows] & np.uint64((1 << shape.shift) - 1)) >> page
         out[rows[leaf]] = (layout.arch.leaf_pfn(shape.level, entry) + inside)[leaf].astype(np.int64)
-        down = raw.valid & ~leaf & layout.arch.table_mask(shape.level, entry)
+        down = known & ~leaf & layout.arch.table_mask(shape.level, entry)
         rows, table, physical = rows[down], layout.arch.table_pfn(entry)[down] << page, True
     return np.where(layout.memmap.valid(out), out, -1)

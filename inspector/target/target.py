@@ -19,7 +19,7 @@ from inspector.target.identity import Identity, identify
 from inspector.target.kallsyms import Kallsyms
 from inspector.target.qmp import qmp_socket
 
-Kind = Literal["core", "kdump", "live", "qemu"]
+TargetKind = Literal["core", "kdump", "live", "qemu"]
 Types = Literal["auto", "dwarf", "btf"]
 TypesFrom = Literal["DWARF", "BTF"]
 
@@ -62,7 +62,7 @@ class Target:
     """
 
     prog: drgn.Program
-    kind: Kind
+    kind: TargetKind
     path: str
     types_from: TypesFrom
     symbols_from: str
@@ -121,7 +121,7 @@ class _Opening:
     """A program whose memory can be read, before it has types and symbols; fields as in `Target`."""
 
     prog: drgn.Program
-    kind: Kind
+    kind: TargetKind
     path: str
     vmcoreinfo: bytes = b""
     missing_bytes: int = 0
@@ -206,17 +206,23 @@ def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto
 
 
 def from_program(
-    prog: drgn.Program, symbols: Sequence[str] = (), *, types: Types = "auto", vmcoreinfo: bytes = b""
+    prog: drgn.Program | None = None, symbols: Sequence[str] = (), *, types: Types = "auto", vmcoreinfo: bytes = b""
 ) -> Target:
     """Use a program that is already open, such as that of a script run by drgn; types it lacks are added to it.
 
-    Args as for `open_core`, and ``vmcoreinfo`` where it is at hand.
+    Args as for `open_core`, and ``vmcoreinfo`` where it is at hand. Without a program it is the one that drgn runs
+    the script for.
 
     Raises:
-        TargetError: It is of no kernel, or types or symbols cannot be had.
+        TargetError: There is none, it is of no kernel, or types or symbols cannot be had.
     """
+    if prog is None:
+        try:
+            prog = drgn.get_default_prog()
+        except drgn.NoDefaultProgramError:
+            raise TargetError("drgn has no program open", "", "Run the script with drgn, or use open_core()") from None
     path = str(prog.core_dump_path or "")
-    kind: Kind = "core"
+    kind: TargetKind = "core"
     prstatus: tuple[bytes, ...] = ()
     if prog.flags & drgn.ProgramFlags.IS_LIVE:
         kind = "live" if prog.flags & drgn.ProgramFlags.IS_LOCAL else "qemu"

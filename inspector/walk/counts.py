@@ -8,7 +8,7 @@ from enum import IntEnum
 import numpy as np
 
 from inspector.arch.base import Bit, Level
-from inspector.columns import I32, I64, U8, AnyArray, Mask, expand_runs, group_starts
+from inspector.columns import I32, I64, U8, AnyArray, Mask, expand_runs, group_starts, take_or
 from inspector.layout.flags import VM_HUGETLB, VM_MAYSHARE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
@@ -113,7 +113,7 @@ def count_mappings(
         bits[here] = _bits(layout, part)
         head[here] = np.where(row >= 0, pages.head_row[row], -1)
         folio = folio_rows[head[here]]
-        sort[here] = _sorts(layout, folios, vmas, part, _Places(row, head[here], folio, bits[here], sorts))
+        sort[here] = _sorts(layout, folios, vmas, part, _PiecePages(row, head[here], folio, bits[here], sorts))
         good = (sort[here] == EntryClass.NORMAL) & part.counted
         pte = part.level == Level.PTE
         _count(page_mappings, steps, row, part.nr, good & pte)
@@ -136,7 +136,7 @@ def count_mappings(
 
 
 @dataclass(frozen=True)
-class _Places:
+class _PiecePages:
     """What lies behind some mappings: page row, its folio's head and row, the entry's bits; and all pages' sorts."""
 
     row: I64
@@ -146,7 +146,7 @@ class _Places:
     sorts: U8
 
 
-def _sorts(layout: Layout, folios: Folios, vmas: Vmas, m: Mappings, of: _Places) -> U8:
+def _sorts(layout: Layout, folios: Folios, vmas: Vmas, m: Mappings, of: _PiecePages) -> U8:
     """The `EntryClass` of each mapping."""
     sort = np.where(of.row >= 0, of.sorts[of.row], np.uint8(EntryClass.NO_PAGE)).astype(np.uint8, copy=False)
     big = np.flatnonzero(m.level != Level.PTE)
@@ -233,7 +233,7 @@ def _misfits(layout: Layout, folios: Folios, m: Mappings, folio: I32, at_head: M
     span = np.zeros(len(m), np.int64)
     for shape in layout.arch.shapes:
         span[m.level == shape.level] = shape.shift - layout.arch.page_shift
-    order = folios.order[np.maximum(folio, 0)] if len(folios) else np.zeros(len(m), np.uint8)
+    order = take_or(folios.order, folio, 0)
     # A hugetlb folio may be larger than one PMD only where the architecture joins several entries; x86 does not.
     return (folio < 0) | (order < span) | ~at_head
 
@@ -252,9 +252,9 @@ def _bits(layout: Layout, mappings: Mappings) -> AnyArray:
 def _is_special(vmas: Vmas, m: Mappings, bits: AnyArray, big: I64) -> Mask:
     """Entries that vm_normal_page() and vm_normal_page_pmd() take for memory without a counted page."""
     special = (bits & (Bit.SPECIAL | Bit.DEVMAP)) != 0
-    if len(vmas) and len(big):
+    if len(big):
         # Huge leaves had no special bit of their own before 6.12: there the VMA tells (vm_normal_page_pmd()).
-        flags = np.where(m.vma_idx[big] >= 0, vmas.flags[np.maximum(m.vma_idx[big], 0)], np.uint64(0))
+        flags = take_or(vmas.flags, m.vma_idx[big], 0)
         pfnmap = (flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB)) == VM_PFNMAP
         special[big[pfnmap & ((flags & np.uint64(VM_SHARED | VM_MAYSHARE)) != 0)]] = True
     return special

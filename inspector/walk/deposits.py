@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, U8, U64, AnyArray
+from inspector.columns import I64, U8, U64, AnyArray, take_or
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.lib.list import ListEntries, walk_lists
@@ -67,13 +67,11 @@ def read_deposits(layout: Layout, pages: Pages, tables: PageTables) -> Deposits:
     of_tables = layout.struct("struct ptdesc") if layout.has_struct("struct ptdesc") else page
     pointer, link = of_tables.field("pmd_huge_pte"), of_tables.field("pt_list", "lru").offset
     memmap = layout.memmap
-    base, size = np.uint64(memmap.vmemmap), np.uint64(memmap.page_size)
-    raw = layout.memory.gather(base + tables.pfn[rows].astype(np.uint64) * size + np.uint64(pointer.offset), 8)
-    state[~raw.valid] = UNREAD
-    begin: U64 = raw.bytes.view(np.uint64).reshape(-1)
+    begin, known = layout.memory.words(memmap.page_addrs(tables.pfn[rows]) + np.uint64(pointer.offset))
+    state[~known] = UNREAD
     head = memmap.pfns(begin)
-    state[raw.valid & (begin != 0) & (head < 0)] = NO_PAGE
-    ring = np.flatnonzero(raw.valid & (head >= 0))
+    state[known & (begin != 0) & (head < 0)] = NO_PAGE
+    ring = np.flatnonzero(known & (head >= 0))
     entries = next(shape.entries for shape in layout.arch.shapes if shape.level == Level.PMD)
     found = walk_lists(layout.memory, begin[ring] + np.uint64(link), page.size, link, max_length=entries)
     # The walk gives what comes after the first.
@@ -110,11 +108,10 @@ def _left(layout: Layout, found: ListEntries, begin: U64, link: int) -> tuple[tu
     lost = found.unreadable.astype(np.int64)
     last = begin[lost]
     at = np.searchsorted(found.owner, lost, "right") - 1
-    inside = (at >= 0) & (found.owner[np.maximum(at, 0)] == lost) if len(found.addr) else at >= 0
+    inside = take_or(found.owner, at, -1) == lost
     last[inside] = found.addr[at[inside]]
-    raw = layout.memory.gather(last + np.uint64(link), 8)
-    after = raw.bytes.view(np.uint64).reshape(-1) - np.uint64(link)
-    nowhere = raw.valid & (layout.memmap.pfns(after) < 0)
+    after, known = layout.memory.words(last + np.uint64(link))
+    nowhere = known & (layout.memmap.pfns(after - np.uint64(link)) < 0)
     return (NO_PAGE, lost[nowhere]), (UNREAD, lost[~nowhere])
 
 

@@ -65,5 +65,5 @@ def _in_order(parents: list[int], members: list[int], root: int) -> tuple[I64, I
 def red_chains(layout: Layout, rmap: AnonRmap, rows: I64) -> Mask:
     """Which chains are red nodes of their trees (RB_RED, include/linux/rbtree_augmented.h)."""
     field = layout.struct("struct anon_vma_chain").field("rb.__rb_parent_color")
-    raw = layout.memory.gather(rmap.avcs.addr[rows] + np.uint64(field.offset), 8)
-    return raw.valid & ((raw.bytes.view(np.uint64).reshape(-1) & np.uint64(1)) == 0)
+    words, known = layout.memory.words(rmap.avcs.addr[rows] + np.uint64(field.offset))
+    return known & ((words & np.uint64(1)) == 0)

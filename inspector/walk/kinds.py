@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, AnyArray
+from inspector.columns import I32, I64, U8, AnyArray, take_or
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
@@ -53,9 +53,7 @@ def kind_codes(layout: Layout, pages: Pages, folios: Folios, folio_of_page: I32,
     type_ = pages.type_[head]
     typed = type_ != 0
     out[typed] = np.array([0, *(_CODE[_TYPE_NAMES.get(name, name)] for name in PAGE_TYPES)], np.uint8)[type_[typed]]
-    if len(folios):
-        folio = folio_of_page[rows]
-        out[(folio >= 0) & folios.is_hugetlb[np.maximum(folio, 0)]] = _CODE["hugetlb"]
+    out[take_or(folios.is_hugetlb, folio_of_page[rows], False)] = _CODE["hugetlb"]
     pfn = pages.memmap.pfns_of_rows(rows)
     out[pfn == layout.zero_pfn] = _CODE["zero"]
     if layout.huge_zero_pfn >= 0:

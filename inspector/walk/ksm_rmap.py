@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table, rows_of
+from inspector.columns import I32, I64, U64, Mask, Table, matches, rows_of, take_or
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.tables.ksm import CHAIN
 
@@ -53,8 +53,7 @@ def ksm_entries(s: Snapshot) -> KsmEntries:
     ksm, rows = s.ksm, np.flatnonzero(s.links.is_ksm)
     links = s.links.take(rows)
     node = rows_of(ksm.nodes.addr, links.mapping & ~np.uint64(MAPPING_TAGS))
-    if len(ksm.nodes):
-        node = np.where(ksm.nodes.kind[np.maximum(node, 0)] == CHAIN, -1, node).astype(np.int32)
+    node = np.where(take_or(ksm.nodes.kind, node, CHAIN) == CHAIN, -1, node).astype(np.int32)
     item = np.full(len(links), -1, np.int32)
     entry, avc = _chains_of(s, links.vma_idx)
     table = s.anon_rmap
@@ -83,8 +82,5 @@ def _chains_of(s: Snapshot, vma_idx: I32) -> tuple[I64, I64]:
     avcs = s.anon_rmap.avcs
     inside = np.flatnonzero((avcs.tree_idx >= 0) & (avcs.vma_idx >= 0))
     inside = inside[np.argsort(avcs.vma_idx[inside], kind="stable")]
-    low = np.searchsorted(avcs.vma_idx[inside], vma_idx, "left")
-    count = np.searchsorted(avcs.vma_idx[inside], vma_idx, "right") - low
-    who = np.repeat(np.arange(len(vma_idx)), count)
-    place = np.arange(len(who)) - np.repeat(np.cumsum(count) - count, count)
-    return who, inside[np.repeat(low, count) + place]
+    who, at = matches(avcs.vma_idx[inside], vma_idx)
+    return who, inside[at]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, take_or
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
 from inspector.layout.kernel import Layout
 from inspector.model.scheme import Scheme
 from inspector.tables.folios import Folios
-from inspector.tables.pages import Pages
+from inspector.tables.pages import Pages, page_words
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import EntryClass, cut_runs
 from inspector.walk.rss import entry_pages
@@ -159,10 +159,8 @@ def _page_index(s: Snapshot) -> tuple[U64, Mask]:
 
 def _kinds(s: Snapshot, head: I32, known: Mask) -> U8:
     """The bits of `Links.kind` for folios of the given heads."""
-    pages, folio = s.pages, s.folio_of_page[head]
-    hugetlb = np.zeros(len(head), np.bool_)
-    if len(s.folios):
-        hugetlb = (folio >= 0) & s.folios.is_hugetlb[np.maximum(folio, 0)]
+    pages = s.pages
+    hugetlb = take_or(s.folios.is_hugetlb, s.folio_of_page[head], False)
     tag = pages.mapping[head] & np.uint64(MAPPING_TAGS)
     owned = (pages.type_[head] == 0) | hugetlb
     kind = np.where(owned & ((tag & np.uint64(MAPPING_ANON)) != 0), ANON, 0)
@@ -184,13 +182,8 @@ def read_index(layout: Layout, pages: Pages, folios: Folios, head: AnyArray, fol
     Returns:
         ``(index, known)``. Hugetlb counted its index in huge pages until 6.7.
     """
-    field = layout.struct("struct page").field("__folio_index", "index")
-    pfns = pages.memmap.pfns_of_rows(head.astype(np.int64)).astype(np.uint64)
-    where = np.uint64(layout.memmap.vmemmap) + pfns * np.uint64(layout.memmap.page_size) + np.uint64(field.offset)
-    raw = layout.memory.gather(where, 8)
-    index = raw.bytes.view(np.uint64).reshape(-1)
-    if layout.scheme.scheme in (Scheme.OLD, Scheme.SUBPAGES) and len(folios):
-        safe = np.maximum(folio, 0)
-        hugetlb = (folio >= 0) & folios.is_hugetlb[safe]
-        index = np.where(hugetlb, index << folios.order[safe].astype(np.uint64), index)
-    return index, raw.valid
+    index, known = page_words(layout, pages, head.astype(np.int64), "__folio_index", "index")
+    if layout.scheme.scheme in (Scheme.OLD, Scheme.SUBPAGES):
+        hugetlb = take_or(folios.is_hugetlb, folio, False)
+        index = np.where(hugetlb, index << take_or(folios.order, folio, 0).astype(np.uint64), index)
+    return index, known

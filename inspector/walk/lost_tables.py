@@ -168,9 +168,7 @@ def _deposited(s: Snapshot, pfns: I64) -> Iterator[tuple[I64, I64]]:
     page = s.layout.struct("struct page")
     of_tables = s.layout.struct("struct ptdesc") if s.layout.has_struct("struct ptdesc") else page
     memmap = s.layout.memmap
-    raw = s.layout.memory.gather(
-        np.uint64(memmap.vmemmap) + pfns.astype(np.uint64) * np.uint64(memmap.page_size), page.size
-    )
+    raw = s.layout.memory.gather(memmap.page_addrs(pfns), page.size)
     link, pointer = of_tables.field("pt_list", "lru"), of_tables.find("pmd_huge_pte")
     words = raw.bytes.view(np.uint64)
     places = [(words[:, link.offset // 8], link.offset)]

@@ -85,7 +85,7 @@ def _dname(layout: Layout, dentry: int, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Level:
+class _PathParts:
     """One step up for each file.
 
     Attributes:
@@ -108,7 +108,7 @@ class _Level:
     mount: U64
 
 
-def _read_level(layout: Layout, dentry: U64, mount: U64) -> _Level:
+def _read_level(layout: Layout, dentry: U64, mount: U64) -> _PathParts:
     """One step up: a name, or the crossing from a mount's root to where it is mounted."""
     struct, mount_struct = layout.struct("struct dentry"), layout.struct("struct mount")
     raw = layout.memory.gather(dentry, struct.size)
@@ -120,7 +120,7 @@ def _read_level(layout: Layout, dentry: U64, mount: U64) -> _Level:
     point: U64 = mount_struct.field("mnt_mountpoint").column(mounts.bytes)
     at_root = mounts.valid & (dentry == mount_struct.field("mnt.mnt_root").column(mounts.bytes))
     crosses = at_root & (above != mount)
-    return _Level(
+    return _PathParts(
         [_read_name(layout, int(a), int(n)) for a, n in zip(name_at, length, strict=True)],
         raw.valid,
         ~at_root & (parent != dentry),
@@ -158,8 +158,7 @@ def _anon_names(layout: Layout, vmas: Vmas, rows: I64) -> list[str]:
     if field is None:
         return out
     bare = np.flatnonzero(vmas.file[rows] == 0)
-    raw = layout.memory.gather(vmas.addr[rows[bare]] + np.uint64(field.offset), 8)
-    named = raw.bytes.view(np.uint64)[:, 0] if len(bare) else np.empty(0, np.uint64)
+    named, _ = layout.memory.words(vmas.addr[rows[bare]] + np.uint64(field.offset))
     offset = layout.struct("struct anon_vma_name").field("name").offset
     for i, at in zip(bare.tolist(), named.tolist(), strict=True):
         data = layout.memory.read(at + offset, 80) if at else None

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table, rows_of
+from inspector.columns import I32, I64, U64, Mask, Table, rows_of, take_or
 from inspector.layout.flags import MAPPING_TAGS, type_code
-from inspector.layout.kernel import Layout
 from inspector.tables.files import FOLIO, SPACE_KINDS, SWAP, Files
-from inspector.tables.pages import Pages
+from inspector.tables.pages import Pages, page_words
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -68,22 +67,10 @@ class PageCache:
     strays: I64
 
 
-def page_words(layout: Layout, pages: Pages, rows: I64, *names: str) -> tuple[U64, Mask]:
-    """One 8-byte member of the struct pages of the given rows, and which could be read."""
-    field = layout.struct("struct page").field(*names)
-    pfns = pages.memmap.pfns_of_rows(rows).astype(np.uint64)
-    where = np.uint64(layout.memmap.vmemmap) + pfns * np.uint64(layout.memmap.page_size) + np.uint64(field.offset)
-    raw = layout.memory.gather(where, 8)
-    return raw.bytes.view(np.uint64).reshape(-1), raw.valid
-
-
 def folio_pages(s: Snapshot, head_rows: I64) -> I64:
     """Pages of the folios with these heads."""
-    folio = s.folio_of_page[head_rows]
-    if not len(s.folios):
-        return np.ones(len(head_rows), np.int64)
-    order = np.minimum(s.folios.order[np.maximum(folio, 0)], _MAX_ORDER).astype(np.int64)
-    return np.where(folio >= 0, np.int64(1) << order, 1)
+    order = take_or(s.folios.order, s.folio_of_page[head_rows], 0)
+    return np.int64(1) << np.minimum(order, _MAX_ORDER).astype(np.int64)
 
 
 def compare_cache(s: Snapshot) -> PageCache:
@@ -100,7 +87,7 @@ def compare_cache(s: Snapshot) -> PageCache:
     at = rows_of(spaces.addr, pages.mapping[heads])
     known = at >= 0
     on_lru = s.layout.flags.test(pages.flags[heads], "lru")
-    stray = heads[on_lru & (~known | ~(spaces.is_inode[np.maximum(at, 0)] & known))] if len(spaces) else heads[on_lru]
+    stray = heads[on_lru & ~take_or(spaces.is_inode, at, False)]
     heads, at = heads[known], at[known]
     sound = spaces.is_inode & spaces.whole
     # Drivers lend pages that only name their file's address_space (perf, frame buffers): its cache is empty.
@@ -128,7 +115,8 @@ def _cached(s: Snapshot, rows: I64) -> CachedFolios:
     index, known = page_words(s.layout, pages, safe, "__folio_index", "index")
     nr = folio_pages(s, safe)
     # hugetlb counts in huge pages until 6.7: one index each.
-    nr = np.where(entries.nr[rows] == 1, np.where(_is_hugetlb(s, safe), 1, nr), nr)
+    hugetlb = take_or(s.folios.is_hugetlb, s.folio_of_page[safe], False)
+    nr = np.where((entries.nr[rows] == 1) & hugetlb, 1, nr)
     readable = (head < 0) | (known & pages.readable[safe])
     locked = s.layout.flags.test(pages.flags[safe], "locked")
     return CachedFolios(
@@ -141,13 +129,6 @@ def _cached(s: Snapshot, rows: I64) -> CachedFolios:
         nr=nr,
         locked=locked,
     )
-
-
-def _is_hugetlb(s: Snapshot, head_rows: I64) -> Mask:
-    folio = s.folio_of_page[head_rows]
-    if not len(s.folios):
-        return folio >= 0
-    return (folio >= 0) & s.folios.is_hugetlb[np.maximum(folio, 0)]
 
 
 def find_entries(files: Files, space_idx: I32, index: U64) -> I64:
@@ -170,9 +151,9 @@ def find_entries(files: Files, space_idx: I32, index: U64) -> I64:
     out = np.empty(len(order), np.int64)
     out[order] = last
     at = out[len(entries) :]
-    safe = np.maximum(at, 0)
-    inside = (at >= 0) & (entries.space_idx[safe] == space_idx)
-    return np.where(inside & (index - entries.index[safe] < entries.nr[safe].astype(np.uint64)), at, -1)
+    inside = take_or(entries.space_idx, at, -1) == space_idx
+    distance = index - take_or(entries.index, at, 0)
+    return np.where(inside & (distance < take_or(entries.nr, at, 0).astype(np.uint64)), at, -1)
 
 
 def space_name(s: Snapshot, row: int) -> str:

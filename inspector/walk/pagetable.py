@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from inspector.arch.base import PFN_KINDS, Arch, Kind, Level, LevelShape
-from inspector.columns import I32, I64, U64, Builder, Mask
+from inspector.columns import I32, I64, U64, Builder, Mask, page_key, rows_covering, take_or
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import Mms
@@ -30,9 +30,6 @@ _BATCH = 256
 
 _MIXED = -2
 """In place of the VMA of a table: its addresses are not all in one VMA."""
-
-_VPN_BITS = np.uint64(45)
-"""Bits of a virtual page number (57-bit addresses)."""
 
 _NOT_A_TABLE = tuple(type_code(name) for name in ("buddy", "offline", "hugetlb", "slab", "zsmalloc", "large_kmalloc"))
 
@@ -88,8 +85,8 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
         if not below:
             break
         tables = PageTables.concat(below)
-    mappings = found.mappings.table() or _no_mappings()
-    nonpresent = NonPresent.concat(found.nonpresent) if found.nonpresent else _no_nonpresent()
+    mappings = found.mappings.table() or Mappings.empty()
+    nonpresent = NonPresent.concat([NonPresent.empty(), *found.nonpresent])
     return Walk(
         mappings,
         replace(nonpresent, vma_idx=attribute.vma_idx(nonpresent.mm_idx, nonpresent.va)),
@@ -265,36 +262,42 @@ def _nonpresent(arch: Arch, batch: _Batch, at: I64, entry: U64, kind: Mask) -> N
 
 
 class _Attributor:
-    """Finds the VMA of each entry; VMAs are ordered by mm, then address, and do not overlap."""
+    """Finds the VMA of each entry; VMAs are ordered by mm, then address, and do not overlap.
+
+    Runs are cut where a VMA begins or ends. Example: an mm with the VMAs A [0x1000, 0x3000) and B [0x5000, 0x6000), and
+    a run of six PTEs from 0x1000 on, those outside the VMAs left by mistake:
+
+    - 0x1000 is in A, which has room for 2 pages: the run is cut into [0x1000, 0x3000) in A and a rest of 4;
+    - the rest begins at 0x3000 in no VMA; B begins 2 pages on: [0x3000, 0x5000) gets VMA -1;
+    - the rest of 2 begins in B, which has room for 1: [0x5000, 0x6000) in B;
+    - the last page is in no VMA and none follows: [0x6000, 0x7000) gets VMA -1.
+    """
 
     def __init__(self, arch: Arch, vmas: Vmas) -> None:
         self.arch = arch
         self._vmas = vmas
-        self._starts = _key(vmas.mm_idx, vmas.start)
+        self._shift = np.uint64(arch.page_shift)
+        self._starts = self._key(vmas.mm_idx, vmas.start)
+        self._ends = self._key(vmas.mm_idx, np.maximum(vmas.end, np.uint64(1)) - np.uint64(1)) + np.uint64(1)
+
+    def _key(self, mm_idx: I32, va: U64) -> U64:
+        return page_key(mm_idx, va >> self._shift)
 
     def vma_idx(self, mm_idx: I32, va: U64) -> I32:
-        if not len(self._vmas):
-            return np.full(len(va), -1, np.int32)
-        at = np.searchsorted(self._starts, _key(mm_idx, va), "right") - 1
-        safe = np.maximum(at, 0)
-        inside = (at >= 0) & (self._vmas.mm_idx[safe] == mm_idx) & (va < self._vmas.end[safe])
-        return np.where(inside, at, -1).astype(np.int32)
+        return rows_covering(self._starts, self._ends, self._key(mm_idx, va)).astype(np.int32)
 
     def only_vma(self, mm_idx: I32, va: U64, span: np.uint64) -> I32:
         """The VMA that all addresses from ``va`` to ``va + span`` lie in, `_MIXED` where there is no such VMA."""
         vma = self.vma_idx(mm_idx, va)
         if not len(self._vmas):
             return vma
-        whole = (vma >= 0) & (va + span < self._vmas.end[np.maximum(vma, 0)])
-        return np.where(whole, vma, _MIXED).astype(np.int32)
+        return np.where(va + span < take_or(self._vmas.end, vma, 0), vma, _MIXED).astype(np.int32)
 
     def in_hugetlb(self, mm_idx: I32, va: U64) -> Mask:
         """Whether the first address of each table, or the last, lies in a hugetlb VMA."""
         out = np.zeros(len(va), np.bool_)
         for distance in (0, (1 << 30) - 1):
-            vma = self.vma_idx(mm_idx, va + np.uint64(distance))
-            if len(self._vmas):
-                out |= (vma >= 0) & self._vmas.is_hugetlb[np.maximum(vma, 0)]
+            out |= take_or(self._vmas.is_hugetlb, self.vma_idx(mm_idx, va + np.uint64(distance)), False)
         return out
 
     def mappings(self, mappings: Mappings) -> Mappings:
@@ -321,7 +324,7 @@ class _Attributor:
             rest = replace(
                 tail,
                 vma_idx=np.full(len(long), _MIXED, np.int32),
-                va=tail.va + (fit.astype(np.uint64) << np.uint64(12)),
+                va=tail.va + (fit.astype(np.uint64) << self._shift),
                 nr=tail.nr - fit,
                 pfn=tail.pfn + fit,
                 entry=tail.entry + fit * self.arch.leaf_step(Level.PTE, tail.entry),
@@ -334,46 +337,8 @@ class _Attributor:
         n = len(self._vmas)
         if not n:
             return np.full(len(va), 1 << 31, np.uint64)
-        nxt = np.minimum(np.searchsorted(self._starts, _key(mm_idx, va), "right"), n - 1)
-        limit = np.where(vma >= 0, self._vmas.end[np.maximum(vma, 0)], self._vmas.start[nxt])
+        nxt = np.minimum(np.searchsorted(self._starts, self._key(mm_idx, va), "right"), n - 1)
+        limit = np.where(vma >= 0, self._vmas.end[vma], self._vmas.start[nxt])
         bounded = (vma >= 0) | ((self._vmas.mm_idx[nxt] == mm_idx) & (self._vmas.start[nxt] > va))
-        pages = np.where(bounded, (limit - va) >> np.uint64(12), np.uint64(1 << 31))
+        pages = np.where(bounded, (limit - va) >> self._shift, np.uint64(1 << 31))
         return np.maximum(pages, np.uint64(1)).astype(np.uint64)
-
-
-def _key(mm_idx: I32, va: U64) -> U64:
-    return (mm_idx.astype(np.uint64) << _VPN_BITS) | (va >> np.uint64(12))
-
-
-def _no_mappings() -> Mappings:
-    none = np.empty(0, np.int64)
-    return Mappings(
-        none.astype(np.int32),
-        none.astype(np.int32),
-        none.astype(np.uint64),
-        none.astype(np.uint8),
-        none.astype(np.uint32),
-        none,
-        none.astype(np.uint64),
-        none.astype(np.int32),
-        none.astype(np.uint16),
-        none.astype(np.bool_),
-    )
-
-
-def _no_nonpresent() -> NonPresent:
-    none = np.empty(0, np.int64)
-    return NonPresent(
-        none.astype(np.int32),
-        none.astype(np.int32),
-        none.astype(np.uint64),
-        none.astype(np.uint8),
-        none.astype(np.uint8),
-        none,
-        none.astype(np.uint8),
-        none.astype(np.uint64),
-        none.astype(np.uint64),
-        none.astype(np.int32),
-        none.astype(np.uint16),
-        none.astype(np.bool_),
-    )

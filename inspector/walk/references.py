@@ -1,29 +1,34 @@
-"""What holds the references of each folio: mappings, caches, batches, pipes, pins; and what nothing explains."""
+"""References of folios: how many a folio must have, what was found to hold them, and what is left unexplained.
+
+`expected_references` is folio_expected_ref_count(): what no folio can do without. `break_down` adds every other holder
+that can be found. A shared page of libc, ``_refcount`` 7:
+
+    page-table entries  4    four PTEs map it                           expected
+    page cache          1    one index of the file's xarray             expected
+    per-CPU batches     1    in lru_add of CPU 1, not yet on its list   found
+    not explained       1    7 - 6; `inspector.folio.suspects` says who may hold it
+
+``_refcount`` below 5 is a fault (rule refcount-low); between 5 and 6 a batch was counted that is being emptied.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from inspector.columns import I32, I64, Mask
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
-from inspector.layout.kernel import Layout
-from inspector.tables.batches import Batched
-from inspector.tables.files import Files
-from inspector.tables.folios import Folios
-from inspector.tables.mmu_gather import Gathered
-from inspector.tables.pages import Pages
-from inspector.tables.pipes import PipeBuffers
-from inspector.walk.counts import MappingCounts
-from inspector.walk.page_cache import PageCache
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 PIN_BIAS = 1024
 """GUP_PIN_COUNTING_BIAS, include/linux/mm.h: what one pin adds to the references of a small folio."""
 
 Basis = Literal["found", "stored", "inferred"]
-"""How it is known: what holds the reference was found; the folio says so itself; it stands to reason."""
+"""How a holder is known: found; stored in the folio itself; inferred."""
 
 TERMS: tuple[tuple[str, Basis, str], ...] = (
     ("pte", "found", "page-table entries"),
@@ -38,34 +43,43 @@ TERMS: tuple[tuple[str, Basis, str], ...] = (
     ("owner", "inferred", "whoever allocated it"),
     ("isolated", "inferred", "isolated from the LRU"),
 )
-"""Name, basis and meaning of each term, in the order in which they are told."""
+"""Name, basis and meaning of each term, in the order in which they are listed."""
+
+EXPECTED = ("pte", "huge", "page_cache", "swap_cache", "private")
+"""The terms of `TERMS` that folio_expected_ref_count() sums up: a folio has at least so many references."""
 
 
-class ReferenceParts(Protocol):
-    """The tables that this walk needs."""
+@dataclass(frozen=True)
+class ExpectedReferences:
+    """References that folios must have.
+
+    Attributes:
+        rows: int64[n]; rows of the heads in `Pages`.
+        terms: By name of `EXPECTED`, int64[n].
+    """
+
+    rows: I64
+    terms: dict[str, I64]
 
     @property
-    def layout(self) -> Layout: ...  # noqa: D102
+    def mappings(self) -> I64:
+        """int64[n]; one for each entry that maps the folio."""
+        return self.terms["pte"] + self.terms["huge"]
+
     @property
-    def pages(self) -> Pages: ...  # noqa: D102
+    def cache(self) -> I64:
+        """int64[n]; those of the page cache or the swap cache."""
+        return self.terms["page_cache"] + self.terms["swap_cache"]
+
     @property
-    def folios(self) -> Folios: ...  # noqa: D102
+    def private(self) -> I64:
+        """int64[n]; one for private data."""
+        return self.terms["private"]
+
     @property
-    def folio_of_page(self) -> I32: ...  # noqa: D102
-    @property
-    def folio_totals(self) -> I64: ...  # noqa: D102
-    @property
-    def counts(self) -> MappingCounts: ...  # noqa: D102
-    @property
-    def files(self) -> Files: ...  # noqa: D102
-    @property
-    def page_cache(self) -> PageCache: ...  # noqa: D102
-    @property
-    def batches(self) -> Batched: ...  # noqa: D102
-    @property
-    def gathered(self) -> Gathered: ...  # noqa: D102
-    @property
-    def pipes(self) -> PipeBuffers: ...  # noqa: D102
+    def total(self) -> I64:
+        """int64[n]; the lower bound of ``_refcount`` (but while it is frozen at 0)."""
+        return self.mappings + self.cache + self.private
 
 
 @dataclass(frozen=True)
@@ -75,11 +89,13 @@ class ReferenceTerms:
     Attributes:
         rows: int64[n]; rows of the heads in `Pages`, ascending.
         refcount: int32[n]; as stored.
+        expected: What they must have.
         terms: By name of `TERMS`, int32[n]; references each thing holds.
     """
 
     rows: I64
     refcount: I32
+    expected: ExpectedReferences
     terms: dict[str, I32]
 
     def __len__(self) -> int:
@@ -99,82 +115,142 @@ class ReferenceTerms:
         return self.refcount.astype(np.int64) - self.explained
 
 
-def user_folios(parts: ReferenceParts) -> I64:
+def user_folios(s: Snapshot) -> I64:
     """Rows of the heads of all referenced folios that user memory or the page cache knows of.
 
     Mapped, anonymous, of a file, or on an LRU list; hugetlb, but no other typed page. What the kernel allocated for
     itself alone is no folio in this sense.
     """
-    pages, folios = parts.pages, parts.folios
+    pages, folios = s.pages, s.folios
     keep = pages.readable & (pages.refcount > 0) & ~pages.is_tail
-    wanted = (pages.mapping != 0) | (parts.counts.page_mappings > 0) | parts.layout.flags.test(pages.flags, "lru")
-    wanted[folios.row[parts.folio_totals > 0]] = True
+    wanted = (pages.mapping != 0) | (s.counts.page_mappings > 0) | s.layout.flags.test(pages.flags, "lru")
+    wanted[folios.row[s.folio_totals > 0]] = True
     wanted &= (pages.type_ == 0) | (pages.type_ == type_code("hugetlb"))
     return np.flatnonzero(keep & wanted)
 
 
-def break_down(parts: ReferenceParts, rows: I64) -> ReferenceTerms:
-    """Find what holds the references of the folios headed by ``rows``.
+def expected_references(s: Snapshot, rows: I64) -> ExpectedReferences:
+    """What folio_expected_ref_count() (include/linux/mm.h of 6.15 and later) gives for folios.
 
-    folio_expected_ref_count() (include/linux/mm.h of 6.15 and later) sums mappings, caches and private data. LRU
-    batches hold one each (mm/swap.c, folio_add_lru(); mm/mlock.c), and so do pipe buffers (fs/splice.c) and unmapped
-    pages until their TLB flush (mm/mmu_gather.c). A pin adds 1 and is counted in ``_pincount``, or adds 1024 to a
-    small folio (mm/gup.c, try_grab_folio()).
+    One for each mapping, one for each page in the page cache or the swap cache, one for private data: mm/rmap.c and
+    mm/memory.c; mm/filemap.c, __filemap_add_folio(); mm/swap_state.c, add_to_swap_cache(); folio_attach_private().
 
     Args:
-        parts: The tables.
-        rows: int64[n]; rows of heads and of small pages, ascending, each once.
+        s: The snapshot.
+        rows: int64[n]; rows of heads and of small pages, each once.
     """
-    pages, folios = parts.pages, parts.folios
-    folio = parts.folio_of_page[rows]
-    large, safe = folio >= 0, np.maximum(folio, 0)
+    pages, flags = s.pages, s.layout.flags
+    word = pages.flags[rows]
+    huge = _of_folio(s, rows, s.counts.entire.astype(np.int64), 0)
+    mapped = _of_folio(s, rows, s.folio_totals, s.counts.page_mappings[rows].astype(np.int64))
+    nr = _nr_pages(s, rows)
+    cache = _cached(s, rows, nr)
+    swap = np.where(_in_swap_cache(s, rows), nr, 0)
+    private = (flags.test(word, "private") & _names_file(s, rows) & (cache > 0)).astype(np.int64)
+    columns = (mapped - huge, huge, cache, swap, private)
+    return ExpectedReferences(rows, dict(zip(EXPECTED, columns, strict=True)))
 
-    def of_folio(column: I64, small: I64 | int) -> I64:
-        return np.where(large, column[safe], small).astype(np.int64) if len(folios) else np.full(len(rows), small)
 
-    nr = of_folio(np.where(folios.readable, folios.nr_pages, 1), 1)
-    huge = of_folio(parts.counts.entire.astype(np.int64), 0)
-    pte = of_folio(parts.folio_totals, parts.counts.page_mappings[rows].astype(np.int64)) - huge
-    cache = _cached(parts, rows, nr)
-    swap = np.where(_in_swap_cache(parts, rows), nr, 0)
-    batch = _places(parts, rows, parts.batches.pfn)
-    pipe = _places(parts, rows, parts.pipes.pfn)
-    gather = _places(parts, rows, np.repeat(parts.gathered.pfn, parts.gathered.nr))
-    file = (pages.mapping[rows] != 0) & ((pages.mapping[rows] & np.uint64(MAPPING_TAGS)) == 0)
-    private = (parts.layout.flags.test(pages.flags[rows], "private") & file & (cache > 0)).astype(np.int64)
+def spare_references(s: Snapshot, row: int) -> int | None:
+    """References of a page's folio beyond those that it must have; None where that is not known.
+
+    Args:
+        s: The snapshot.
+        row: Row of any page of the folio.
+    """
+    head = int(s.pages.head_row[row])
+    if head < 0 or not s.tables_complete:
+        return None
+    return int(s.pages.refcount[head]) - int(expected_references(s, np.array([head], np.int64)).total[0])
+
+
+def break_down(s: Snapshot, rows: I64) -> ReferenceTerms:
+    """Find what holds the references of the folios headed by ``rows``.
+
+    Beyond what is expected: LRU batches hold one each (mm/swap.c, folio_add_lru(); mm/mlock.c), and so do pipe buffers
+    (fs/splice.c) and unmapped pages until their TLB flush (mm/mmu_gather.c). A pin adds 1 and is counted in
+    ``_pincount``, or adds 1024 to a small folio (mm/gup.c, try_grab_folio()). What is left of the first reference is
+    the owner's of a page that is neither cached nor anonymous, or that of whoever isolated a folio from its LRU list:
+    such a holder cannot be found, so only one reference is ever ascribed to it, and only after all others.
+
+    Args:
+        s: The snapshot.
+        rows: int64[n]; rows of heads and of small pages, each once.
+    """
+    pages, folios = s.pages, s.folios
+    expected = expected_references(s, rows)
+    cache = expected.terms["page_cache"]
+    batch = _places(s, rows, s.batches.pfn)
+    pipe = _places(s, rows, s.pipes.pfn)
+    gather = _places(s, rows, np.repeat(s.gathered.pfn, s.gathered.nr))
     stored = pages.refcount[rows]
-    rest = stored - (pte + huge + cache + swap + private + batch + pipe + gather)
-    pins = np.where(large, of_folio(folios.pincount.astype(np.int64), 0), np.maximum(rest, 0) // PIN_BIAS * PIN_BIAS)
+    rest = stored - (expected.total + batch + pipe + gather)
+    pins = _of_folio(s, rows, folios.pincount.astype(np.int64), np.maximum(rest, 0) // PIN_BIAS * PIN_BIAS)
     rest = rest - pins
-    owner = np.minimum(np.maximum(rest, 0), 1) * _is_owned(parts, rows, cache)
-    isolated = np.minimum(np.maximum(rest - owner, 0), 1) * (_is_off_lru(parts, rows) & (batch == 0) & (owner == 0))
-    columns = (pte, huge, cache, swap, private, batch, pipe, gather, pins, owner, isolated)
+    owner = np.minimum(np.maximum(rest, 0), 1) * _is_owned(s, rows, cache)
+    isolated = np.minimum(np.maximum(rest - owner, 0), 1) * (_is_off_lru(s, rows) & (batch == 0) & (owner == 0))
+    columns = (*expected.terms.values(), batch, pipe, gather, pins, owner, isolated)
     terms = {term[0]: column.astype(np.int32) for term, column in zip(TERMS, columns, strict=True)}
-    return ReferenceTerms(rows, stored, terms)
+    return ReferenceTerms(rows, stored, expected, terms)
 
 
-def _places(parts: ReferenceParts, rows: I64, pfn: I64) -> I64:
+def _of_folio(s: Snapshot, rows: I64, column: I64, small: I64 | int) -> I64:
+    """A column of `Folios` for the folios with these heads; ``small`` for those of one page."""
+    folio = s.folio_of_page[rows]
+    if not len(s.folios):
+        return np.full(len(rows), small, np.int64)
+    return np.where(folio >= 0, column[np.maximum(folio, 0)], small).astype(np.int64)
+
+
+def _nr_pages(s: Snapshot, rows: I64) -> I64:
+    return _of_folio(s, rows, np.where(s.folios.readable, s.folios.nr_pages, 1), 1)
+
+
+def _is_hugetlb(s: Snapshot, rows: I64) -> Mask:
+    return _of_folio(s, rows, s.folios.is_hugetlb.astype(np.int64), 0) > 0
+
+
+def _names_file(s: Snapshot, rows: I64) -> Mask:
+    """Whether ``mapping`` points to an address_space."""
+    mapping = s.pages.mapping[rows]
+    return (mapping != 0) & ((mapping & np.uint64(MAPPING_TAGS)) == 0)
+
+
+def _places(s: Snapshot, rows: I64, pfn: I64) -> I64:
     """How many of the places, given by page frame, belong to each folio."""
-    pages = parts.pages
+    pages = s.pages
     page = pages.memmap.rows(pfn[pfn >= 0])
     head = pages.head_row[page[page >= 0]].astype(np.int64)
     return _count(rows, head)
 
 
 def _count(rows: I64, heads: I64) -> I64:
-    """How often each of the ascending ``rows`` stands in ``heads``."""
+    """How often each of ``rows`` is in ``heads``."""
     ordered = np.sort(heads)
     return (np.searchsorted(ordered, rows, "right") - np.searchsorted(ordered, rows, "left")).astype(np.int64)
 
 
-def _cached(parts: ReferenceParts, rows: I64, nr: I64) -> I64:
-    """References of the page cache: one for each index that a folio takes there, where its entry was found.
+def _cached(s: Snapshot, rows: I64, nr: I64) -> I64:
+    """References of the page cache.
 
-    hugetlb takes one index until 6.6, one a base page later (hugetlb_add_to_page_cache()). Where the cache could not
-    be read whole, a folio of a file that is on an LRU list is believed to be in it.
+    A folio of a file that is on an LRU list is in its page cache, and has one reference a page for that. Others name an
+    address_space that they may not be in (drivers set ``mapping`` too): for them only entries that were found count,
+    one reference for each index. hugetlb folios, which are on no LRU list, take one index up to 6.6 and one a base page
+    from 6.7 on (mm/filemap.c, __filemap_add_folio() lost its special case of hugetlb, and with it its count of 1).
     """
-    pages, cached = parts.pages, parts.page_cache.cached
-    spaces, entries = parts.files.spaces, parts.files.entries
+    flags, pages = s.layout.flags, s.pages
+    word, file = pages.flags[rows], _names_file(s, rows)
+    hugetlb = _is_hugetlb(s, rows)
+    by_lru = file & ~hugetlb & (flags.test(word, "lru") | flags.test(word, "unevictable"))
+    by_tree = file & ~by_lru & ((pages.type_[rows] == 0) | hugetlb)
+    if not by_tree.any():
+        return np.where(by_lru, nr, 0)
+    return np.where(by_lru, nr, np.where(by_tree, _indices(s, rows), 0))
+
+
+def _indices(s: Snapshot, rows: I64) -> I64:
+    """How many indices each folio takes in the page cache, by the entries found there that it agrees with."""
+    cached, spaces, entries = s.page_cache.cached, s.files.spaces, s.files.entries
     space = entries.space_idx[cached.entry_row]
     agreed = cached.is_head & (cached.mapping == spaces.addr[space]) & (cached.index == entries.index[cached.entry_row])
     head, taken = cached.head_row[agreed].astype(np.int64), entries.nr[cached.entry_row][agreed].astype(np.int64)
@@ -182,55 +258,39 @@ def _cached(parts: ReferenceParts, rows: I64, nr: I64) -> I64:
     total = np.concatenate([[0], np.cumsum(taken[order])])
     low, high = (np.searchsorted(head[order], rows, side) for side in ("left", "right"))
     found: I64 = total[high] - total[low]
-    if parts.files.unreadable:
-        mapping = pages.mapping[rows]
-        file = (mapping != 0) & ((mapping & np.uint64(MAPPING_TAGS)) == 0)
-        believed = file & (found == 0) & parts.layout.flags.test(pages.flags[rows], "lru")
-        found = np.where(believed, nr, found)
     return found
 
 
-def _in_swap_cache(parts: ReferenceParts, rows: I64) -> Mask:
+def _in_swap_cache(s: Snapshot, rows: I64) -> Mask:
     """folio_test_swapcache(): the flag means that only together with PG_swapbacked; hugetlb never is there."""
-    pages, flags = parts.pages, parts.layout.flags
+    pages, flags = s.pages, s.layout.flags
     word, mapping = pages.flags[rows], pages.mapping[rows]
     anon = ((mapping & np.uint64(MAPPING_TAGS)) == 1) | (mapping == 0) | pages.is_ksm(rows)
     known = flags.test(word, "lru") | flags.test(word, "locked") | (mapping != 0)
     return flags.test(word, "swapcache") & flags.test(word, "swapbacked") & anon & known & (pages.type_[rows] == 0)
 
 
-def _is_owned(parts: ReferenceParts, rows: I64, cache: I64) -> Mask:
+def _is_owned(s: Snapshot, rows: I64, cache: I64) -> Mask:
     """Pages that whoever allocated them keeps a reference of: neither anonymous, cached, hugetlb nor on the LRU.
 
     Drivers' buffers, the vDSO, rings of io_uring, perf and packet sockets: vm_insert_page() takes a reference for
     each mapping, the one of alloc_pages() stays. Typed pages, and those of movable drivers, are owned likewise.
     """
-    pages, flags = parts.pages, parts.layout.flags
+    pages, flags = s.pages, s.layout.flags
     mapping = pages.mapping[rows]
     tag = mapping & np.uint64(MAPPING_TAGS)
     plain = (mapping == 0) | (tag == MAPPING_MOVABLE) | (tag == 0)
-    folio = parts.folio_of_page[rows]
-    hugetlb = np.zeros(len(rows), np.bool_)
-    if len(parts.folios):
-        hugetlb = (folio >= 0) & parts.folios.is_hugetlb[np.maximum(folio, 0)]
+    hugetlb = _is_hugetlb(s, rows)
     typed = (pages.type_[rows] != 0) & ~hugetlb
     idle = plain & (cache == 0) & ~flags.test(pages.flags[rows], "lru") & ~flags.test(pages.flags[rows], "swapbacked")
     return typed | (idle & ~hugetlb)
 
 
-def _is_off_lru(parts: ReferenceParts, rows: I64) -> Mask:
-    """Folios of users that are on no LRU list, which somebody has taken off with a reference of his own.
+def _is_off_lru(s: Snapshot, rows: I64) -> Mask:
+    """Folios of users that are on no LRU list, which were taken off it by a holder of a reference.
 
     folio_isolate_lru() (mm/vmscan.c): reclaim, migration, compaction, collapse and madvise do so.
     """
-    pages, flags = parts.pages, parts.layout.flags
+    pages, flags = s.pages, s.layout.flags
     user = (pages.mapping[rows] != 0) & (pages.type_[rows] == 0)
     return user & ~flags.test(pages.flags[rows], "lru")
-
-
-def holders_of(pages: Pages, folios: Folios, folio_of_page: I32, head: int, pfn: I64) -> I64:
-    """Positions among ``pfn`` of the page frames that belong to the folio headed by a row."""
-    first = int(pages.memmap.pfns_of_rows(np.array([head]))[0])
-    folio = int(folio_of_page[head])
-    nr = int(folios.nr_pages[folio]) if folio >= 0 else 1
-    return np.flatnonzero((pfn >= first) & (pfn < first + nr))

@@ -7,9 +7,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.arch.base import Level
-from inspector.columns import I32, I64, U64, AnyArray, Mask, Table, rows_of
+from inspector.columns import (
+    I32,
+    I64,
+    U64,
+    AnyArray,
+    Mask,
+    Table,
+    count_up,
+    matches,
+    page_key,
+    rows_covering,
+    rows_of,
+    rows_of_unordered,
+    take_or,
+)
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
+from inspector.walk.counts import EntryClass
 from inspector.walk.linear import read_index, vma_address
 
 if TYPE_CHECKING:
@@ -74,12 +88,8 @@ def candidates_of(s: Snapshot, head_rows: AnyArray) -> tuple[Candidates, AnyArra
     mapping = pages.mapping[head_rows]
     tag, pointer = mapping & np.uint64(MAPPING_TAGS), mapping & ~np.uint64(MAPPING_TAGS)
     folio = s.folio_of_page[head_rows]
-    hugetlb = np.zeros(len(head_rows), np.bool_)
-    nr = np.ones(len(head_rows), np.int64)
-    if len(s.folios):
-        large = folio >= 0
-        hugetlb = large & s.folios.is_hugetlb[np.maximum(folio, 0)]
-        nr = np.where(large, np.int64(1) << s.folios.order[np.maximum(folio, 0)].astype(np.int64), 1)
+    hugetlb = take_or(s.folios.is_hugetlb, folio, False)
+    nr = np.int64(1) << take_or(s.folios.order, folio, 0).astype(np.int64)
     untyped = (pages.type_[head_rows] == 0) | hugetlb
     kind = np.where(tag == MAPPING_ANON, ANON, np.where(tag == 3, KSM, np.where((tag == 0) & (pointer != 0), FILE, 0)))
     kind = np.where(untyped, kind, 0).astype(np.uint8)
@@ -95,7 +105,8 @@ def _anon_places(s: Snapshot, asked: I64, pointer: U64, index: U64, nr: I64) -> 
     inside = np.flatnonzero((avcs.tree_idx >= 0) & (avcs.vma_idx >= 0))
     inside = inside[np.argsort(avcs.tree_idx[inside], kind="stable")]
     tree = rows_of(s.anon_rmap.anon_vmas.addr, pointer[asked])
-    who, entry = _pair(asked, tree, inside, avcs.tree_idx[inside])
+    which, at = matches(avcs.tree_idx[inside], tree)
+    who, entry = asked[which], inside[at]
     found = _Overlap(who, avcs.vma_idx[entry], avcs.first[entry], avcs.last[entry], avcs.addr[entry])
     return _places(s, found, index, nr, anon=True)
 
@@ -106,20 +117,11 @@ def _file_places(s: Snapshot, asked: I64, pointer: U64, index: U64, nr: I64) -> 
     inside = np.flatnonzero(nodes.vma_idx >= 0)
     inside = inside[np.argsort(nodes.space_idx[inside], kind="stable")]
     tree = rows_of(spaces.addr, pointer[asked])
-    who, entry = _pair(asked, tree, inside, nodes.space_idx[inside])
+    which, at = matches(nodes.space_idx[inside], tree)
+    who, entry = asked[which], inside[at]
     via = spaces.addr[nodes.space_idx[entry]]
     found = _Overlap(who, nodes.vma_idx[entry], nodes.first[entry], nodes.last[entry], via)
     return _places(s, found, index, nr, anon=False)
-
-
-def _pair(asked: I64, tree: I32, members: I64, member_tree: I32) -> tuple[I64, I64]:
-    """Every (folio, member of its tree); ``members`` are ordered by tree."""
-    low = np.searchsorted(member_tree, tree, "left")
-    high = np.searchsorted(member_tree, tree, "right")
-    count = np.where(tree >= 0, high - low, 0)
-    who = np.repeat(asked, count)
-    place = np.arange(len(who)) - np.repeat(np.cumsum(count) - count, count)
-    return who, members[np.repeat(low, count) + place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +153,11 @@ def _places(s: Snapshot, found: _Overlap, index: U64, nr: I64, *, anon: bool) ->
 def entries_at(s: Snapshot, c: Candidates, head_rows: AnyArray) -> I64:
     """Entries that map the folio at each place (page_vma_mapped_walk(), mm/page_vma_mapped.c)."""
     m = s.mappings
-    good = np.flatnonzero(s.counts.entry_class == 0)
-    key = _key(m.mm_idx[good], m.va[good])
+    good = np.flatnonzero(s.counts.entry_class == EntryClass.NORMAL)
+    key = page_key(m.mm_idx[good], m.va[good] >> np.uint64(s.layout.memmap.page_shift))
     order = np.argsort(key, kind="stable")
     key, good = key[order], good[order]
     out = np.zeros(len(c), np.int64)
-    if not len(good):
-        return out
     done = 0
     ends = np.cumsum(c.nr)
     while done < len(c):
@@ -168,23 +168,17 @@ def entries_at(s: Snapshot, c: Candidates, head_rows: AnyArray) -> I64:
 
 
 def _count(s: Snapshot, c: Candidates, head_rows: AnyArray, key: U64, good: I64) -> I64:
+    """The same for some places; ``good`` are the rows of the normal entries in the order of their ``key``."""
     m, shift = s.mappings, np.uint64(s.layout.memmap.page_shift)
-    who = np.repeat(np.arange(len(c)), c.nr)
-    skip = (np.arange(len(who)) - (np.cumsum(c.nr) - c.nr)[who]).astype(np.int64)
-    va = c.va[who] + (skip.astype(np.uint64) << shift)
-    at = np.searchsorted(key, _key(s.vmas.mm_idx[c.vma_idx[who]], va), "right") - 1
-    row = good[np.maximum(at, 0)]
-    distance = ((va - m.va[row]) >> shift).astype(np.int64)
-    pte = m.level[row] == Level.PTE
-    covers = (at >= 0) & (m.mm_idx[row] == s.vmas.mm_idx[c.vma_idx[who]]) & (m.va[row] <= va)
+    who, skip = np.repeat(np.arange(len(c)), c.nr), count_up(c.nr)
+    page = (c.va[who] >> shift) + skip.astype(np.uint64)
+    at = rows_covering(key, key + m.nr[good], page_key(s.vmas.mm_idx[c.vma_idx[who]], page))
+    here = np.flatnonzero(at >= 0)
+    who, skip, row = who[here], skip[here], good[at[here]]
+    distance = (page[here] - (m.va[row] >> shift)).astype(np.int64)
     page_row = head_rows[c.asked[who]].astype(np.int64) + c.page[who] + skip
-    same = s.pages.memmap.rows(m.pfn[row] + distance) == page_row
-    hit = covers & same & np.where(pte, distance < m.nr[row], distance == 0)
+    hit = s.pages.memmap.rows(m.pfn[row] + distance) == page_row
     return np.bincount(who[hit], minlength=len(c)).astype(np.int64)
-
-
-def _key(mm_idx: AnyArray, va: U64) -> U64:
-    return (mm_idx.astype(np.uint64) << np.uint64(45)) | (va >> np.uint64(12))
 
 
 def compare_views(s: Snapshot, head_rows: I32) -> RmapView:
@@ -196,32 +190,23 @@ def compare_views(s: Snapshot, head_rows: I32) -> RmapView:
     found = entries_at(s, c, head_rows)
     n = len(head_rows)
     m, counts = s.mappings, s.counts
-    rows = np.flatnonzero(counts.entry_class == 0)
-    order = np.argsort(head_rows, kind="stable")
-    at = rows_in_order(head_rows[order], counts.head_row[rows])
-    single = s.folio_of_page[np.maximum(counts.head_row[rows], 0)] < 0
+    rows = np.flatnonzero(counts.entry_class == EntryClass.NORMAL)
+    head, nr = counts.head_row[rows], m.nr[rows]
+    asked = rows_of_unordered(head_rows, head)
+    single = s.folio_of_page[np.maximum(head, 0)] < 0
     # Runs of small pages cover several folios: each page is one.
-    expanded = np.repeat(rows[single], m.nr[rows[single]])
-    skip = np.arange(len(expanded)) - np.repeat(np.cumsum(m.nr[rows[single]]) - m.nr[rows[single]], m.nr[rows[single]])
-    small = rows_in_order(head_rows[order], (counts.head_row[expanded] + skip).astype(np.int32))
-    tables = np.bincount(order[small[small >= 0]], minlength=n)
-    big = (~single) & (at >= 0)
-    tables = tables + np.bincount(order[at[big]], weights=m.nr[rows[big]], minlength=n).astype(np.int64)
+    pages = np.repeat(head[single], nr[single]) + count_up(nr[single])
+    small = rows_of_unordered(head_rows, pages)
+    tables = np.bincount(small[small >= 0], minlength=n)
+    large = ~single & (asked >= 0)
+    tables = tables + np.bincount(asked[large], weights=nr[large], minlength=n).astype(np.int64)
     return RmapView(
         head_row=head_rows,
         kind=kind,
         candidates=np.bincount(c.asked, minlength=n).astype(np.int64),
         by_rmap=np.bincount(c.asked, weights=found, minlength=n).astype(np.int64),
-        by_tables=tables.astype(np.int64),
+        by_tables=tables,
     )
-
-
-def rows_in_order(ordered: I32, wanted: I32) -> I64:
-    """Position of each wanted value in an ascending column, -1 where absent."""
-    if not len(ordered):
-        return np.full(len(wanted), -1, np.int64)
-    at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-    return np.where(ordered[at] == wanted, at, -1)
 
 
 def mapped_heads(s: Snapshot) -> I32:

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Kind, Level
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of
+from inspector.columns import (
+    I32,
+    I64,
+    U8,
+    U64,
+    AnyArray,
+    Mask,
+    Table,
+    count_up,
+    matches,
+    page_key,
+    rows_covering,
+    rows_of,
+    take_or,
+)
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.tables.ksm import CHAIN
 from inspector.walk.counts import EntryClass
@@ -21,18 +35,16 @@ if TYPE_CHECKING:
 MAPS, OTHER_PAGE, SWAP, MIGRATION, OTHER_ENTRY, EMPTY = range(6)
 """What one page of a place holds."""
 
-STANDING = ("maps it", "other page", "swap entry", "migration entry", "other entry", "empty")
+CONTENTS = ("maps it", "other page", "swap entry", "migration entry", "other entry", "empty")
 
 _ANY = np.uint64(0xFFFFFFFFFFFFFFFF)
-_MM_SHIFT = np.uint64(45)
-"""Page numbers of user addresses are shorter; rows of mms go above."""
 
 _MAX_PAGES = 1 << 20
 """Pages of places looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing(Table):
+class PlaceContents(Table):
     """What stands at each place; a row a place.
 
     Attributes:
@@ -60,10 +72,8 @@ def ksm_places(s: Snapshot, head: int) -> Candidates:
     items, tree = items[tree >= 0], tree[tree >= 0]
     inside = np.flatnonzero((table.avcs.tree_idx >= 0) & (table.avcs.vma_idx >= 0))
     inside = inside[np.argsort(table.avcs.tree_idx[inside], kind="stable")]
-    low = np.searchsorted(table.avcs.tree_idx[inside], tree, "left")
-    nr = np.searchsorted(table.avcs.tree_idx[inside], tree, "right") - low
-    which = np.repeat(np.arange(len(items)), nr)
-    avc = inside[np.repeat(low, nr) + np.arange(len(which)) - np.repeat(np.cumsum(nr) - nr, nr)]
+    which, at = matches(table.avcs.tree_idx[inside], tree)
+    avc = inside[at]
     item, vma = items[which], table.avcs.vma_idx[avc]
     va, index = ksm.items.va[item], ksm.items.linear_index[item]
     fits = (vmas.start[vma] <= va) & (va < vmas.end[vma])
@@ -77,7 +87,7 @@ def ksm_places(s: Snapshot, head: int) -> Candidates:
     )
 
 
-def standing_at(s: Snapshot, c: Candidates, head: int) -> Standing:
+def contents_at(s: Snapshot, c: Candidates, head: int) -> PlaceContents:
     """What stands at each place of one folio (page_vma_mapped_walk(), mm/page_vma_mapped.c).
 
     Args:
@@ -90,16 +100,15 @@ def standing_at(s: Snapshot, c: Candidates, head: int) -> Standing:
     while done < len(c):
         start = int(ends[done - 1]) if done else 0
         stop = max(done + 1, int(np.searchsorted(ends, start + _MAX_PAGES, "right")))
-        made.append(_standing(s, c.take(np.arange(done, stop)), head))
+        made.append(_contents(s, c.take(np.arange(done, stop)), head))
         done = stop
-    empty = Standing(np.empty(0, np.int64), np.empty((0, len(STANDING)), np.int64), np.empty(0, np.uint8))
-    return Standing.concat(made) if made else empty
+    empty = PlaceContents(np.empty(0, np.int64), np.empty((0, len(CONTENTS)), np.int64), np.empty(0, np.uint8))
+    return PlaceContents.concat(made) if made else empty
 
 
-def _standing(s: Snapshot, c: Candidates, head: int) -> Standing:
+def _contents(s: Snapshot, c: Candidates, head: int) -> PlaceContents:
     shift = np.uint64(s.layout.arch.page_shift)
-    who = np.repeat(np.arange(len(c)), c.nr)
-    skip = np.arange(len(who)) - np.repeat(np.cumsum(c.nr) - c.nr, c.nr)
+    who, skip = np.repeat(np.arange(len(c)), c.nr), count_up(c.nr)
     va = c.va[who] + (skip.astype(np.uint64) << shift)
     mm = s.vmas.mm_idx[c.vma_idx[who]]
     m = s.mappings
@@ -112,12 +121,12 @@ def _standing(s: Snapshot, c: Candidates, head: int) -> Standing:
     same &= s.counts.entry_class[row] == EntryClass.NORMAL
     what = _absent(s, mm, va >> shift)
     what[here] = np.where(same, MAPS, OTHER_PAGE)
-    pages = np.bincount(who * len(STANDING) + what, minlength=len(c) * len(STANDING)).reshape(-1, len(STANDING))
+    pages = np.bincount(who * len(CONTENTS) + what, minlength=len(c) * len(CONTENTS)).reshape(-1, len(CONTENTS))
     # A huge entry is one mapping: it counts at its first page.
     counted: Mask = same & ((m.level[row] == Level.PTE) | (distance[here] == 0))
     level = np.zeros(len(c), np.uint8)
     np.maximum.at(level, who[here][same], m.level[row[same]])
-    return Standing(np.bincount(who[here][counted], minlength=len(c)).astype(np.int64), pages, level)
+    return PlaceContents(np.bincount(who[here][counted], minlength=len(c)).astype(np.int64), pages, level)
 
 
 def _absent(s: Snapshot, mm: I32, page: U64) -> I64:
@@ -135,16 +144,11 @@ def _absent(s: Snapshot, mm: I32, page: U64) -> I64:
 
 def _covering(owner: I32, first: U64, nr: I64, mm: I32, page: U64) -> tuple[I64, I64]:
     """Which of the ranges ``[first, first + nr)`` of each mm holds a page, -1 for none, and how far into it."""
-    if not len(owner):
-        return np.full(len(page), -1, np.int64), np.zeros(len(page), np.int64)
-    key = (owner.astype(np.uint64) << _MM_SHIFT) | first
-    order = np.argsort(key, kind="stable")
-    want = (mm.astype(np.uint64) << _MM_SHIFT) | page
-    at = np.searchsorted(key[order], want, "right") - 1
-    found = order[np.maximum(at, 0)]
-    distance = (page - first[found]).astype(np.int64)
-    inside = (at >= 0) & (owner[found] == mm) & (distance < nr[found])
-    return np.where(inside, found, -1), distance
+    start = page_key(owner, first)
+    order = np.argsort(start, kind="stable")
+    at = rows_covering(start[order], start[order] + nr[order].astype(np.uint64), page_key(mm, page))
+    found = take_or(order, at, -1)
+    return found, (page - take_or(first, found, 0)).astype(np.int64)
 
 
 def why_lost(s: Snapshot, kind: int, head: int, vma: int, linear: U64) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Kind, Level
-from inspector.columns import I64, U8, AnyArray, Mask
+from inspector.columns import I64, U8, AnyArray, Mask, take_or
 from inspector.layout.flags import MAPPING_ANON
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
@@ -59,16 +59,14 @@ def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
     standing = np.isin(
         nonpresent.kind, np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.DEVICE_EXCLUSIVE])
     )
-    in_hugetlb = np.zeros(len(nonpresent), np.bool_)
-    if len(vmas):
-        in_hugetlb = (nonpresent.vma_idx >= 0) & vmas.is_hugetlb[np.maximum(nonpresent.vma_idx, 0)]
+    in_hugetlb = take_or(vmas.is_hugetlb, nonpresent.vma_idx, False)
     rows = np.flatnonzero(standing & ~in_hugetlb)
     row = pages.memmap.rows(nonpresent.pfn[rows])
     rows, row = rows[row >= 0], row[row >= 0]
     head = pages.head_row[row].astype(np.int64)
-    fine = (head >= 0) & pages.readable[np.maximum(head, 0)]
+    fine = take_or(pages.readable, head, False)
     known[nonpresent.mm_idx[rows[~fine]]] = False
-    # An entry that names free memory was counted by what the page was before; nobody knows what that was.
+    # An entry that names free memory was counted by what the page was before, which is no longer known.
     fine &= (pages.refcount[head] > 0) | layout.flags.test(pages.flags[head], "locked")
     rows, head = rows[fine], head[fine]
     place = nonpresent.mm_idx[rows].astype(np.int64) * 4 + rss_class(layout, pages, head)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, U64, Mask, Table
+from inspector.columns import I32, I64, U64, Mask, Table, page_key, take_or
 from inspector.layout.kernel import Layout
 from inspector.tables.vmas import Vmas
 from inspector.walk.mappings import TABLE_OK, TABLE_TWICE_IN_MM
@@ -73,7 +73,7 @@ def _sharers(s: Snapshot) -> Sharers:
     t, vmas = s.tables, s.vmas
     rows = np.flatnonzero((t.level == Level.PMD) & np.isin(t.state, (TABLE_OK, TABLE_TWICE_IN_MM)))
     shape = next(each for each in s.layout.arch.shapes if each.level == Level.PMD)
-    vma = _hugetlb_vma(vmas, t.mm_idx[rows], t.va[rows], shape.entries << shape.shift)
+    vma = _hugetlb_vma(vmas, t.mm_idx[rows], t.va[rows], shape.entries << shape.shift, s.layout.arch.page_shift)
     rows, vma = rows[vma >= 0], vma[vma >= 0]
     order = np.argsort(t.pfn[rows], kind="stable")
     rows, vma = rows[order], vma[order]
@@ -90,20 +90,14 @@ def _sharers(s: Snapshot) -> Sharers:
     )
 
 
-def _hugetlb_vma(vmas: Vmas, mm_idx: I32, va: U64, span: int) -> I32:
+def _hugetlb_vma(vmas: Vmas, mm_idx: I32, va: U64, span: int, page_shift: int) -> I32:
     """The last hugetlb VMA of each mm that reaches into [va, va + span); -1 for none."""
-    huge = np.flatnonzero(vmas.is_hugetlb)
-    if not len(huge):
-        return np.full(len(va), -1, np.int32)
-    key = _key(vmas.mm_idx[huge], vmas.start[huge])
-    at = np.searchsorted(key, _key(mm_idx, va + np.uint64(span - 1)), "right") - 1
-    found = huge[np.maximum(at, 0)]
-    inside = (at >= 0) & (vmas.mm_idx[found] == mm_idx) & (vmas.end[found] > va)
+    huge, shift = np.flatnonzero(vmas.is_hugetlb), np.uint64(page_shift)
+    last = page_key(mm_idx, (va + np.uint64(span - 1)) >> shift)
+    at = np.searchsorted(page_key(vmas.mm_idx[huge], vmas.start[huge] >> shift), last, "right") - 1
+    found = take_or(huge, at, -1)
+    inside = (take_or(vmas.mm_idx, found, -1) == mm_idx) & (take_or(vmas.end, found, 0) > va)
     return np.where(inside, found, -1).astype(np.int32)
-
-
-def _key(mm_idx: I32, va: U64) -> U64:
-    return (mm_idx.astype(np.uint64) << np.uint64(45)) | (va >> np.uint64(12))
 
 
 def counts_sharers(layout: Layout) -> bool:
@@ -125,7 +119,7 @@ def _share_field(layout: Layout) -> int | None:
 def share_counts(layout: Layout, pfn: I64) -> tuple[I64, Mask]:
     """Sharers beyond the first that each table counts, and whether it could be read."""
     memmap, offset = layout.memmap, _share_field(layout)
-    own = np.uint64(memmap.vmemmap) + pfn.astype(np.uint64) * np.uint64(memmap.page_size)
+    own = memmap.page_addrs(pfn)
     if offset is not None:
         raw = layout.memory.gather(own + np.uint64(offset), 4)
         return raw.bytes.view(np.int32).reshape(-1).astype(np.int64), raw.valid

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import PFN_KINDS, Kind, Level
-from inspector.columns import I64, U64, AnyArray, Mask, Table, expand_runs
+from inspector.columns import I64, U64, AnyArray, Mask, Table, expand_runs, take_or
 from inspector.layout.flags import VM_LOCKED, VM_SHARED, VM_WRITE
 from inspector.layout.kernel import Layout
 from inspector.lib.xarray import walk_xarrays
@@ -116,28 +116,23 @@ def _present(s: Snapshot) -> tuple[I64, I64, I64, AnyArray, Mask]:
 
 
 def _is_hugetlb(s: Snapshot, head: I64) -> Mask:
-    folio = s.folio_of_page[head]
-    return (folio >= 0) & s.folios.is_hugetlb[np.maximum(folio, 0)] if len(s.folios) else folio >= 0
+    return take_or(s.folios.is_hugetlb, s.folio_of_page[head], False)
 
 
 def _mapped_twice(s: Snapshot, head: I64) -> Mask:
-    folio = s.folio_of_page[head]
-    return (folio >= 0) & (s.counts.entire[np.maximum(folio, 0)] > 1) if len(s.folios) else folio >= 0
+    return take_or(s.counts.entire, s.folio_of_page[head], 0) > 1
 
 
 def _locked_bytes(s: Snapshot) -> I64:
     """Each page of a locked VMA divided by its mappings, as smaps_account() does it, page by page."""
     n, m, counts = len(s.vmas), s.mappings, s.counts
-    held = s.vmas.has(VM_LOCKED)
-    rows = np.flatnonzero((counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0) & held[np.maximum(m.vma_idx, 0)])
+    in_locked = take_or(s.vmas.has(VM_LOCKED), m.vma_idx, False)
+    rows = np.flatnonzero((counts.entry_class == EntryClass.NORMAL) & in_locked)
     rows = rows[~_is_hugetlb(s, counts.head_row[rows].astype(np.int64))]
     nr = entry_pages(s.layout, m.level[rows]) * m.nr[rows]
     page = expand_runs(s.pages.memmap.rows(m.pfn[rows]), nr).astype(np.int64)
     page = np.minimum(page, len(s.pages) - 1)
-    mapped = counts.page_mappings[page].astype(np.int64)
-    folio = s.folio_of_page[page]
-    if len(s.folios):
-        mapped += np.where(folio >= 0, counts.entire[np.maximum(folio, 0)], 0)
+    mapped = counts.page_mappings[page].astype(np.int64) + take_or(counts.entire, s.folio_of_page[page], 0)
     share = (1 << (s.layout.arch.page_shift + _PSS_SHIFT)) // np.maximum(mapped, 1)
     vma = np.repeat(m.vma_idx[rows], nr)
     out = np.zeros(n, np.int64)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Bit, Kind
-from inspector.columns import I64, U64, AnyArray, Mask, Table, distinct, expand_runs, rows_of
+from inspector.columns import I64, U64, AnyArray, Mask, Table, count_up, distinct, rows_of
 from inspector.layout.kernel import Layout
 from inspector.tables.files import SWAP_ENTRY, Files
 from inspector.tables.swap import SwapSlots
@@ -72,7 +72,7 @@ def shmem_swap(layout: Layout, files: Files) -> tuple[AnyArray, U64, U64]:
     device = (first >> TYPE_SHIFT) < np.uint64(max_swapfiles(layout))
     rows, first = rows[device], first[device]
     nr = np.minimum(entries.nr[rows], 1 << layout.pmd_order)  # no folio that is swapped whole is larger
-    step = expand_runs(np.zeros(len(rows), np.int64), nr)
+    step = count_up(nr).astype(np.uint64)
     return (
         np.repeat(entries.space_idx[rows], nr),
         np.repeat(entries.index[rows], nr) + step,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of, take_or
 from inspector.tables.swap import Swap
 from inspector.tables.swap_devices import swap_entries
 from inspector.walk.names import file_paths
@@ -131,25 +131,16 @@ def slot_users(s: Snapshot, slot_row: int) -> SlotUsersView:
     mine = np.flatnonzero(users.slot_idx == slot_row)
     row, space = users.nonpresent_row[mine], users.space_idx[mine]
     n, spaces, mms = s.nonpresent, s.files.spaces, s.mms
-    entry, file = np.maximum(row, 0), np.maximum(space, 0)
-    in_table = row >= 0
-
-    def of_table(column: AnyArray, absent: int | bytes = 0) -> AnyArray:
-        return np.where(in_table, column[entry], absent) if len(column) else np.full(len(mine), absent, column.dtype)
-
-    def of_file(column: AnyArray) -> AnyArray:
-        return np.where(in_table, 0, column[file]) if len(column) else np.zeros(len(mine), column.dtype)
-
-    mm_idx = of_table(n.mm_idx)
+    mm_idx = take_or(n.mm_idx, row, -1)
     return SlotUsersView(
-        is_shmem=~in_table,
-        mm=np.where(in_table, mms.addr[mm_idx], 0).astype(np.uint64),
-        va=of_table(n.va).astype(np.uint64),
-        entry=of_table(n.entry).astype(np.uint64),
-        pid=np.where(in_table, mms.pid[mm_idx], -1).astype(np.int32),
-        comm=np.where(in_table, mms.comm[mm_idx], b""),
+        is_shmem=row < 0,
+        mm=take_or(mms.addr, mm_idx, 0),
+        va=take_or(n.va, row, 0),
+        entry=take_or(n.entry, row, 0),
+        pid=take_or(mms.pid, mm_idx, -1),
+        comm=take_or(mms.comm, mm_idx, b""),
         exclusive=users.exclusive[mine],
-        space=of_file(spaces.addr).astype(np.uint64),
-        ino=of_file(spaces.ino).astype(np.uint64),
+        space=take_or(spaces.addr, space, 0),
+        ino=take_or(spaces.ino, space, 0),
         index=users.index[mine],
     )

@@ -17,7 +17,17 @@ from inspector.report.anon_vma import find_anon_vma_of
 from inspector.report.explain import Explanation, build_explanation
 from inspector.report.explain_text import render_account
 from inspector.text import counted, size
-from tui.places import AnonVmaPlace, FilePlace, FindingPlace, FolioPlace, MemoryMap, MmPlace, Place, RmapPlace, VmaPlace
+from tui.places import (
+    AnonVmaPlace,
+    FilePlace,
+    FindingPlace,
+    FolioPlace,
+    MemoryPlace,
+    MmPlace,
+    Place,
+    RmapPlace,
+    VmaPlace,
+)
 from tui.screens.base import PlaceScreen
 from tui.views.folio import (
     LEGENDS,
@@ -207,7 +217,7 @@ finding.
 
     def action_memory(self) -> None:
         """Where it lies."""
-        self.scope.go(MemoryMap(self.place.pfn))
+        self.scope.go(MemoryPlace(self.place.pfn))
 
     def action_anon_vma(self) -> None:
         """The anon_vma that its mapping word names."""

@@ -10,7 +10,8 @@ from inspector.columns import I64, U64, Mask, expand_runs, rows_of
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
-from inspector.walk.page_cache import folio_pages, page_words
+from inspector.tables.pages import page_words
+from inspector.walk.page_cache import folio_pages
 from inspector.windows.swap import pages_locked, read_past_cache, reclaim_in_flight
 
 

@@ -1,0 +1,92 @@
+"""The command that starts the terminal interface, in this terminal or served to a browser on this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from inspector.cli.params import InspectorCommand, Settings
+from inspector.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
+
+
+@click.command(cls=InspectorCommand)
+@click.option(
+    "--interval", type=click.FloatRange(min=1), metavar="SECONDS", help="Read a running kernel again that often."
+)
+@click.option("--web", is_flag=True, help="Serve it to a browser on this machine instead.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="For --web.")
+@click.pass_obj
+def tui(settings: Settings, interval: float | None, web: bool, port: int) -> int:
+    """Browse a kernel's memory: findings, processes, VMAs, folios, reverse maps, physical memory.
+
+    The check runs in the background; everything can be looked at meanwhile. Press ? on any screen for its help.
+
+    With --web the same is served to a browser, on 127.0.0.1 only; it needs the extra: pip install 'folioscope[web]'.
+    """
+    settings.require_one_kind()
+    if len(settings.cores) > 1:
+        raise UsageError("this command looks at one target", ", ".join(settings.cores), "Give one -c")
+    if settings.format == "json":
+        raise UsageError("the terminal interface prints no JSON", "--format json", "See folioscope check --format json")
+    if web:
+        return _serve(settings, interval, port)
+    if not _has_terminal():
+        raise UsageError(
+            "the terminal interface needs a terminal", "", "Run it in one, use --web, or see folioscope --help"
+        )
+    from tui.app import FolioscopeApp  # noqa: PLC0415  (Textual, for this command only)
+    from tui.session import Session  # noqa: PLC0415
+
+    def opener() -> Snapshot:
+        return settings.snapshot()
+
+    if settings.no_color:
+        os.environ.setdefault("NO_COLOR", "1")
+    app = FolioscopeApp(Session(opener=opener), interval=interval or 0)
+    error = app.run()
+    if error is not None:
+        raise error
+    return Exit.CLEAN
+
+
+def _has_terminal() -> bool:
+    """Whether there is a terminal, or a browser behind textual-serve."""
+    if os.environ.get("TEXTUAL_DRIVER"):
+        return True
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _serve(settings: Settings, interval: float | None, port: int) -> int:
+    """Serve until interrupted; every browser tab gets a process of its own."""
+    try:
+        from tui.web import serve  # noqa: PLC0415  (an extra)
+    except ImportError:
+        raise UsageError(
+            "--web needs textual-serve, which is not installed", "", "Run pip install 'folioscope[web]'"
+        ) from None
+    words = [sys.executable, "-c", "from inspector.cli import main; raise SystemExit(main())", "tui"]
+    words += _target_options(settings)
+    if interval:
+        words += ["--interval", str(interval)]
+    try:
+        serve(shlex.join(words), port)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UsageError(f"the port cannot be used ({reason.lower()})", str(port), "Give another with --port") from None
+    return Exit.CLEAN
+
+
+def _target_options(settings: Settings) -> list[str]:
+    """The options that name the same target."""
+    words = [word for core in settings.cores for word in ("-c", core)]
+    words += ["-k"] if settings.kernel else []
+    words += ["--qemu", settings.qemu] if settings.qemu else []
+    words += [word for file in settings.symbols for word in ("-s", file)]
+    return [*words, "--types", settings.types]

@@ -1,0 +1,31 @@
+"""The command that follows one user address through the page tables."""
+
+from __future__ import annotations
+
+import click
+
+from inspector.cli.params import InspectorCommand, Number, Settings
+from inspector.cli.show import list_limit, opened, print_report
+from inspector.errors import Exit
+
+
+@click.command(cls=InspectorCommand, schemas=("inspector.report.va:VaReport",))
+@click.argument("pid", type=Number(), metavar="PID")
+@click.argument("address", type=Number(), metavar="ADDRESS")
+@click.option("--limit", type=click.IntRange(0), help="Mappings to list; 0 for all. 100 in text, all in JSON.")
+@click.pass_obj
+def va(settings: Settings, pid: int, address: int, limit: int | None) -> int:
+    """Follow one user address through the page tables: each entry raw and decoded, the VMA, the page, who else maps it.
+
+    PID is a process or thread in the initial namespace, or the address of an mm_struct. ADDRESS in hex with 0x.
+    """
+    from inspector.check.run import prepare  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.report.processes import find_mm  # noqa: PLC0415
+    from inspector.report.va import build_va, render_va  # noqa: PLC0415
+
+    with opened(settings) as (snapshot, progress):
+        mm = find_mm(snapshot, pid)
+        prepare(snapshot, progress)
+        report = build_va(snapshot, mm, address, list_limit(settings, limit, 100))
+    print_report(settings, report, render_va)
+    return Exit.INCOMPLETE if report.ends == "unreadable" else Exit.CLEAN

@@ -1,0 +1,1 @@
+"""Check, folio, explain, rmap and the screens report the same about a folio."""
