@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import inspector
 from inspector.errors import Exit
 from tests.arch.docs import DOCS, README, ROOT, TRANSCRIBED, first_sentence, pages, with_transcripts
 
@@ -122,3 +123,14 @@ def test_examples_of_contributing_use_what_exists(example: str) -> None:
         for name in unknown
         if not re.search(rf"\bimport\b.*\b{name}\b|^(def|class) {name}\b|^    {name},$", code, re.M)
     ] == []
+
+
+def test_readme_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code = re.findall(
+        r"(?:^    .*\n)+", README.read_text("utf-8").partition("all that a script needs")[2], re.MULTILINE
+    )
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {"inspector": inspector}
+    exec(textwrap.dedent(code[0]), names)
+    assert "folio 0x18400, order 9" in capsys.readouterr().out
+    assert names["anonymous"] > 0  # type: ignore[operator]
