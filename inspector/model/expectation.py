@@ -223,7 +223,7 @@ def _stored(terms: dict[RmapCounter, Terms], counter: RmapCounter, nr: int) -> I
 def sum_over_folios(column: AnyArray, rebuilt: Rebuilt) -> I64:
     """Sum of a page column over the pages of each folio; pages beyond the end of the column count nothing.
 
-    The work is one pass over the column, whatever the folios claim to be: corrupt ones may overlap.
+    The work is one pass over the column, whatever their orders: corrupt folios may overlap.
     """
     begin = np.minimum(rebuilt.head_row, len(column))
     end = np.minimum(rebuilt.head_row + rebuilt.nr_pages, len(column))

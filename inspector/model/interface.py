@@ -13,7 +13,7 @@ from inspector.model.scheme import Scheme
 
 
 class OpLevel(Enum):
-    """At which level of the page tables the entry stands."""
+    """The level of the page tables that the entry is at."""
 
     PTE = "PTE"
     PMD = "PMD"
@@ -101,7 +101,7 @@ class Ancestor:
         name: The older name.
         successors: What it became; which one depends on its arguments.
         changed: Release in which the name went away.
-        how: What tells the successors apart.
+        how: What distinguishes the successors.
     """
 
     name: str
@@ -165,7 +165,7 @@ _BY_OLD = {a.name: a for a in ANCESTORS}
 
 
 def resolve(name: str) -> tuple[str, ...]:
-    """Today's names of an operation, asked for by any name; empty when it is none.
+    """Today's names of an operation, asked for by any name; empty when no operation has it.
 
     A name that is today's already resolves to itself.
     """

@@ -102,7 +102,7 @@ class Decided(msgspec.Struct, frozen=True):
     pages: str
     """Which pages of the folio are meant; "" for all."""
     answer: str
-    """reuse, copy or share; yes or no; or "cannot be told"."""
+    """reuse, copy or share; yes or no; or "unknown"."""
     reason: str
     source: str
     """The kernel function that decides."""

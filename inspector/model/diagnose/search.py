@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from inspector.model import mm_ids
 from inspector.model.counters import RmapCounter
 from inspector.model.diagnose.evidence import (
     MAX_RUNS,
@@ -194,14 +195,20 @@ def _slot_candidates(scheme: Scheme, rebuilt: RebuiltFolio, stored: StoredCounte
         return
     if sum(n for _, n in rebuilt.mms) != int(rebuilt.ptes.sum()) + rebuilt.entire:
         return
-    for i, (ident, held) in enumerate(stored.slots or ()):
-        over = held + 1 - count(rebuilt.mms, ident)
-        if ident and over > 0:
+    if stored.slots is None:
+        return
+    (id0, count0), (id1, count1) = stored.slots
+    word = np.array([id0 | id1 << 32 | int(bool(stored.shared)) << 63], np.uint64)
+    slots = mm_ids.Slots(word, np.array([count0]), np.array([count1]))
+    mapped = [np.array([count(rebuilt.mms, ident)]) for ident, _ in stored.slots]
+    for i, (ident, excess) in enumerate(zip((id0, id1), mm_ids.excess(slots, *mapped), strict=True)):
+        over = int(excess[0])
+        if over > 0:
             sentence = (
                 f"slot {i} credits mm id {ident} with {over} too many: removed in the name of another mm, or not at all"
             )
             yield Candidate((), "mm ids", sentence, 4.0)
-    if stored.shared is False and len(rebuilt.mms) > 1:
+    if stored.shared is not None and mm_ids.unshared_but_shared(slots, np.array([len(rebuilt.mms)]))[0]:
         sentence = (
             f"FOLIO_MM_IDS_SHARED is clear though {len(rebuilt.mms)} mms map the folio: it was not set when the second"
             " came, or cleared too early"
