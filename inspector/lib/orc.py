@@ -67,7 +67,7 @@ class Dialect:
 
     Attributes:
         is_old: Before 6.4 the kinds are numbered from 0 for calls, and a bit of its own ends a stack.
-        stack_pointer: ORC_REG_SP, which tells the numbering of registers; 0 when that is not known.
+        stack_pointer: ORC_REG_SP, which gives away the numbering of registers; 0 when that is not known.
     """
 
     is_old: bool
@@ -89,7 +89,7 @@ def decode_orc(raw: U8, dialect: Dialect) -> OrcRows:
     sp_reg = registers[regs & 15]
     if dialect.is_old:
         kind = np.array([CALL, REGS, REGS_PARTIAL, UNKNOWN], np.uint8)[rest & 3]
-        # Without a stack pointer a row either says "end" (bit 2, from 6.3 on bit 3) or is of code that nobody knows.
+        # Without a stack pointer a row either says "end" (bit 2, from 6.3 on bit 3) or is of unknown code.
         kind = np.where(sp_reg == UNDEFINED, np.where((rest >> 2) & 3, END, UNKNOWN), kind).astype(np.uint8)
         signal = (kind == REGS) | (kind == REGS_PARTIAL)
     else:
@@ -111,7 +111,7 @@ class Code:
 
     Attributes:
         base, end: The code.
-        entries, ips, nr: Where its struct orc_entry and their addresses (int32, each relative to where it stands) are,
+        entries, ips, nr: Where its struct orc_entry and their addresses (int32, each relative to its own address) are,
             and how many; 0 for none.
         name: Of the module, "" for the kernel image.
     """

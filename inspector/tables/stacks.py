@@ -1,4 +1,4 @@
-"""Kernel stacks of all tasks as frames: which functions every task stands in.
+"""Kernel stacks of all tasks as frames: which functions every task is in.
 
 No debug information is needed: stacks are unwound by the kernel's own ORC tables. Where these do not lead on, what is
 left of the stack is searched for return addresses, and what that finds is marked: it may be left over from earlier
@@ -24,7 +24,7 @@ MAX_DEPTH = 128
 """Frames of one stack at most: a damaged one must come to an end."""
 
 _THREAD_SIZE = 16 << 10
-"""Of x86-64 without KASAN, where the type that tells is missing (arch/x86/include/asm/page_64_types.h)."""
+"""Of x86-64 without KASAN, where the type that has it is missing (arch/x86/include/asm/page_64_types.h)."""
 
 _MAX_THREAD_SIZE = 1 << 20
 _MAX_PADDING = 64
@@ -50,7 +50,7 @@ class StackState(IntEnum):
     SCANNED = 1
     """The outer part was searched for return addresses."""
     USER = 2
-    """The task ran in user space: it stands in no kernel function."""
+    """The task ran in user space: it is in no kernel function."""
     RUNNING = 3
     """The task ran on a CPU whose registers are not at hand."""
     UNREADABLE = 4
@@ -61,7 +61,7 @@ class StackState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Frames(Table):
-    """One row a frame; the rows of a task stand together, the innermost function first.
+    """One row a frame; the rows of a task are together, the innermost function first.
 
     Attributes:
         task_idx: int32; row in the tasks.
@@ -91,7 +91,7 @@ class Stacks:
         functions: Names that ``frames.function`` counts, without what compilers append; "[module]" for code of a
             module, "" where nothing is known.
         places: By address, function and offset, for people.
-        incomplete: How many tasks may stand in functions that no frame tells.
+        incomplete: How many tasks may be in functions that no frame shows.
     """
 
     frames: Frames
@@ -150,10 +150,10 @@ def build_stacks(layout: Layout, tasks: Tasks) -> Stacks:
     """Unwind the stack of every task.
 
     Raises:
-        LayoutError: The kernel's types do not tell what is on a stack.
+        LayoutError: The kernel lacks the types of what is on a stack.
     """
     size = thread_size(layout)
-    # What the user's registers were is of no use and nobody's business.
+    # The registers of user space are private, and of no use here.
     end = tasks.stack + np.uint64(size - _user_registers(layout, size))
     state = np.full(len(tasks), StackState.UNWOUND, np.uint8)
     state[tasks.stack == 0] = StackState.NONE
@@ -224,8 +224,8 @@ def stack_words(layout: Layout, tasks: Tasks, stacks: Stacks, task: int) -> tupl
 def _user_registers(layout: Layout, size: int) -> int:
     """Bytes at the top of a stack that are not the kernel's: registers of user space, and padding with FRED.
 
-    The first stack tells, which begins below them (arch/x86/kernel/vmlinux.lds.S, __top_init_kernel_stack); where it
-    has no name yet there is no padding.
+    Known from the first stack, which begins below them (arch/x86/kernel/vmlinux.lds.S, __top_init_kernel_stack); where
+    it has no name yet there is no padding.
     """
     least = layout.struct("struct pt_regs").size
     begin, bottom = layout.target.symbol("__top_init_kernel_stack"), layout.target.symbol("init_stack")

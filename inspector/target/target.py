@@ -24,7 +24,7 @@ Types = Literal["auto", "dwarf", "btf"]
 TypesFrom = Literal["DWARF", "BTF"]
 
 RAN_ON = "FOLIOSCOPE(ran-on)"
-"""The line of VMCOREINFO by which a capture tells that the kernel ran on while it was made."""
+"""The line of VMCOREINFO by which a capture records that the kernel ran on while it was made."""
 
 _KCORE = "/proc/kcore"
 
@@ -74,7 +74,7 @@ class Target:
 
     @property
     def is_live(self) -> bool:
-        """Whether the kernel runs on while it is looked at."""
+        """Whether the kernel runs on while it is read."""
         return self.kind in ("live", "qemu")
 
     @property
@@ -92,7 +92,7 @@ class Target:
 
     @cached_property
     def identity(self) -> Identity:
-        """Which kernel this is; found out when first asked for, fields None when it cannot be told."""
+        """Which kernel this is; found out when first asked for, fields None where it is not known."""
         return identify(self)
 
 
@@ -148,7 +148,7 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto") 
     """
     path = os.fspath(path)
     core = examine_core(path)
-    # libkdumpfile cannot tell the machine of QEMU's kdump files; any other than x86-64 was refused already.
+    # libkdumpfile does not know the machine of QEMU's kdump files; any other than x86-64 was refused already.
     prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64) if core.format == "kdump" else None)
     try:
         prog.set_core_dump(path)
@@ -199,7 +199,7 @@ def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto
             # drgn takes over the descriptor that it is given, even when it fails.
             prog.set_qemu_qmp(os.dup(connection.fileno()))
         except Exception as error:
-            todo = "It must be the QMP socket of a running guest that nobody else is connected to"
+            todo = "It must be the QMP socket of a running guest without another client"
             reason = "it does not answer" if isinstance(error, BlockingIOError) else _reason(error)
             raise TargetError(f"the guest cannot be opened ({reason})", address, todo) from error
     return _complete(_Opening(prog, "qemu", address), symbols, types)
@@ -256,7 +256,7 @@ def _require_kernel(opening: _Opening) -> None:
     if not opening.prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         if opening.kind == "qemu":
             todo = "Start QEMU with -device vmcoreinfo and load qemu_fw_cfg in the guest"
-            raise TargetError("the guest does not tell where its kernel is", path, todo)
+            raise TargetError("the guest has no VMCOREINFO", path, todo)
         raise TargetError("the dump has no VMCOREINFO", path, "Name a vmcore of a kernel with CONFIG_VMCORE_INFO")
     if platform is None or platform.arch != drgn.Architecture.X86_64:
         name = platform.arch.name.lower() if platform is not None else "unknown"
@@ -277,11 +277,13 @@ def _fault_low_half(prog: drgn.Program) -> None:
 
 
 def _vmcoreinfo(opening: _Opening) -> dict[str, str]:
-    """VMCOREINFO, from the file where possible: to ask drgn for it settles the sign of ``char`` before BTF tells."""
+    """VMCOREINFO, from the file where possible: to ask drgn for it settles the sign of ``char`` before BTF does."""
     try:
         raw = opening.vmcoreinfo or opening.prog["VMCOREINFO"].string_()
     except (LookupError, drgn.FaultError) as error:
-        raise TargetError(f"the {opening.what} has no VMCOREINFO", opening.path, "Nothing else can stand in") from error
+        raise TargetError(
+            f"the {opening.what} has no VMCOREINFO", opening.path, "Nothing else can replace it"
+        ) from error
     lines = raw.rstrip(b"\0").decode("ascii", "replace").splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
 

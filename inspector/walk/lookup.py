@@ -28,7 +28,7 @@ class LookupStep:
         index: Of the entry in the table.
         entry: As stored; None where the table cannot be read.
         kind: What the entry is.
-        pfn: Page frame of the next table, of the first page mapped, or of the page a non-present entry stands for;
+        pfn: Page frame of the next table, of the first page mapped, or of the page a non-present entry names;
             -1 when there is none.
         bits: Attributes of the entry.
         detail: More about a non-present entry, in words.

@@ -168,7 +168,7 @@ def _anon_names(layout: Layout, vmas: Vmas, rows: I64) -> list[str]:
 
 
 def _marks(layout: Layout, mms: Mms, vmas: Vmas, rows: I64) -> list[str]:
-    """[heap] and [stack] (fs/proc/task_mmu.c, get_vma_name()), [vdso] where no special mapping tells it."""
+    """[heap] and [stack] (fs/proc/task_mmu.c, get_vma_name()), [vdso] where no special mapping names it."""
     struct = layout.struct("struct mm_struct")
     raw = layout.memory.gather(mms.addr[vmas.mm_idx[rows]], struct.size)
 

@@ -78,7 +78,7 @@ def read_head_pfn(layout: Layout, pfn: int) -> int:
     heads = heads_of_tails(memmap, link, np.array([pfn, pfn + 1], np.int64))
     if link[0] & np.uint64(1):
         return int(heads[0]) if heads[0] >= 0 else pfn
-    # The first of the struct pages that hugetlb shares looks like a head; the next one tells (page_fixed_fake_head()).
+    # The first of the struct pages that hugetlb shares looks like a head; the next one shows (page_fixed_fake_head()).
     looks_like_head = bool(layout.flags.test(flags[:1], "head")[0])
     if looks_like_head and raw.valid[1] and link[1] & np.uint64(1) and 0 <= heads[1] < pfn:
         return int(heads[1])

@@ -1,4 +1,13 @@
-"""Each place that the kernel's road leads to, and what stands there; and why a mapping is not on that road."""
+"""What is at each place that the rmap walk of a folio searches, and why the walk misses a mapping.
+
+Example: a folio of 4 pages is searched for at 0x7000 to 0xb000 of a VMA (one candidate, nr=4), where the page tables
+have a run of two PTEs of its pages 0 and 1, then a migration entry, then nothing:
+
+- the four pages of the place are looked for among the runs of leaf entries by (mm, page): pages 0 and 1 are covered, by
+  an entry of the page that is sought: `MAPS` twice, two entries;
+- the others are looked for among non-present entries: `MIGRATION` for page 2, `EMPTY` for page 3;
+- the row of `PlaceContents` is entries=2, pages=[2, 0, 0, 1, 0, 1], level=PTE.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +49,12 @@ CONTENTS = ("maps it", "other page", "swap entry", "migration entry", "other ent
 _ANY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 _MAX_PAGES = 1 << 20
-"""Pages of places looked at together."""
+"""Pages of places examined together."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceContents(Table):
-    """What stands at each place; a row a place.
+    """What is at each place; a row a place.
 
     Attributes:
         entries: int64; entries that map the folio: a huge one counts once.
@@ -88,7 +97,7 @@ def ksm_places(s: Snapshot, head: int) -> Candidates:
 
 
 def contents_at(s: Snapshot, c: Candidates, head: int) -> PlaceContents:
-    """What stands at each place of one folio (page_vma_mapped_walk(), mm/page_vma_mapped.c).
+    """What is at each place of one folio (page_vma_mapped_walk(), mm/page_vma_mapped.c).
 
     Args:
         s: The snapshot.
@@ -130,7 +139,7 @@ def _contents(s: Snapshot, c: Candidates, head: int) -> PlaceContents:
 
 
 def _absent(s: Snapshot, mm: I32, page: U64) -> I64:
-    """What each page holds, as far as non-present entries tell."""
+    """What non-present entries are at each page: `SWAP`, `MIGRATION`, `OTHER_ENTRY` or `EMPTY`."""
     away, shift = s.nonpresent, np.uint64(s.layout.arch.page_shift)
     rows = np.flatnonzero(np.isin(away.mm_idx, mm))
     sizes = entry_pages(s.layout, away.level[rows])
@@ -152,14 +161,14 @@ def _covering(owner: I32, first: U64, nr: I64, mm: I32, page: U64) -> tuple[I64,
 
 
 def why_lost(s: Snapshot, kind: int, head: int, vma: int, linear: U64) -> str:
-    """Why the road from a folio does not lead to a mapping of it.
+    """Why the rmap walk of a folio misses a mapping of it.
 
     Args:
         s: The snapshot.
-        kind: `inspector.walk.rmap.ANON`, `FILE` or `KSM`, 0 where no road begins.
+        kind: `inspector.walk.rmap.ANON`, `FILE` or `KSM`, 0 where no walk is possible.
         head: Row of the folio's head.
         vma: Row of the VMA that maps it, -1 for none.
-        linear: uint64[2]; page offset that the mapping stands at, and the one that the page's index gives.
+        linear: uint64[2]; page offset that the mapping is at, and the one that the page's index gives.
     """
     if kind == 0:
         return "folio->mapping leads nowhere: no walk can begin"

@@ -44,7 +44,7 @@ def rss_class(layout: Layout, pages: Pages, head_row: I64) -> I64:
 def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
     """Pages of each class in each mm.
 
-    Counted are normal leaves, and migration and device entries by the folio they refer to; hugetlb is not. Swap
+    Counted are normal leaves, and migration and device entries by the folio they name; hugetlb is not. Swap
     entries count one each.
 
     Args:
@@ -56,11 +56,11 @@ def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
     layout, pages, vmas, mms, nonpresent = s.layout, s.pages, s.vmas, s.mms, s.nonpresent
     n = len(mms)
     rss, known = _present(s)
-    refers = np.isin(
+    counted = np.isin(
         nonpresent.kind, np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.DEVICE_EXCLUSIVE])
     )
     in_hugetlb = take_or(vmas.is_hugetlb, nonpresent.vma_idx, False)
-    rows = np.flatnonzero(refers & ~in_hugetlb)
+    rows = np.flatnonzero(counted & ~in_hugetlb)
     row = pages.memmap.rows(nonpresent.pfn[rows])
     rows, row = rows[row >= 0], row[row >= 0]
     head = pages.head_row[row].astype(np.int64)
