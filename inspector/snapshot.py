@@ -18,7 +18,7 @@ from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
 from inspector.tables.files import Files, build_files
-from inspector.tables.folios import Folios, build_folios, settle_page_mapcount
+from inspector.tables.folios import Folios, anon_pages, build_folios, file_pages, settle_page_mapcount
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
@@ -215,6 +215,16 @@ class Snapshot:
         row[self.folios.row] = np.arange(len(self.folios), dtype=np.int32)
         head = self.pages.head_row
         return np.where(head >= 0, row[np.maximum(head, 0)], -1).astype(np.int32)
+
+    @cached_property
+    def anon_pages(self) -> Mask:
+        """Pages of anonymous folios, hugetlb and KSM included."""
+        return anon_pages(self.pages, self.folios)
+
+    @cached_property
+    def file_pages(self) -> Mask:
+        """Pages of folios that name an address_space, hugetlb included."""
+        return file_pages(self.pages, self.folios)
 
     @cached_property
     def mm_in_motion(self) -> Mask:
