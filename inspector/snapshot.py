@@ -19,6 +19,7 @@ from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
 from inspector.tables.files import Files, build_files
 from inspector.tables.folios import Folios, anon_pages, build_folios, file_pages, settle_page_mapcount
+from inspector.tables.huge_zero import HugeZero, read_huge_zero
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
@@ -292,6 +293,11 @@ class Snapshot:
         hugetlb = build_hugetlb(self.layout, self.folios, self.vmas)
         self.missing.add("hugetlb pools and files", hugetlb.unreadable)
         return hugetlb
+
+    @cached_property
+    def huge_zero(self) -> HugeZero:
+        """The variables that are kept about the huge zero folio."""
+        return read_huge_zero(self.layout)
 
     @cached_property
     def files(self) -> Files:

@@ -442,6 +442,11 @@ class Pieces(Generic[AnyPiece]):
     most: int
 
 
+def all_pages(s: Snapshot) -> PagePiece:
+    """The whole memory map as one piece."""
+    return PagePiece(s, 0, len(s.pages))
+
+
 def _page_pieces(s: Snapshot, most: int) -> Iterator[PagePiece]:
     """The memory map, cut between compound pages."""
     n, start = len(s.pages), 0
