@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 Columns = dict[str, AnyArray]
 """Values by name, each an array with an element for every violation."""
 
-Values = Mapping[str, "AnyArray | str | int"]
-"""The same as rules give it: a single value (a bool as well) holds for every violation."""
+Values = Mapping[str, AnyArray | np.generic | int | str]
+"""The same to build them from: a single value is the same for every violation."""
 
 
 class Unread(NamedTuple):
