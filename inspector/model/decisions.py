@@ -1,7 +1,7 @@
 """What the kernel would do with a folio now: reuse it on a write fault or copy it, split, migrate or reclaim it.
 
 All of these hang on one comparison: are there references beyond those that mappings, caches and private data hold? The
-kernel's own arithmetic is followed with the stored values, for that is what it would look at.
+kernel's own arithmetic is followed with the stored values, for those are what it would use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from inspector.model.scheme import Scheme
 
 @dataclass(frozen=True)
 class FolioSituation:
-    """What the kernel would look at.
+    """What the kernel's decision depends on.
 
     Attributes:
         scheme: The kernel's accounting, None when unknown.
@@ -190,7 +190,7 @@ def may_migrate(s: FolioSituation) -> Decision:
         word = "it waits in a per-CPU batch" if s.batch else "it is on no LRU list"
         return Decision(question, "yes" if s.batch and s.extra == s.batch else "no", word, "folio_isolate_lru()")
     if s.pins:
-        return Decision(question, "no", "it is pinned (FOLL_PIN): whoever pinned it uses its address", source)
+        return Decision(question, "no", "it is pinned (FOLL_PIN): the holder of the pin uses its address", source)
     return _by_references(s, question, source, "-EAGAIN", drained=True)
 
 
