@@ -25,7 +25,9 @@ from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
 from inspector.tables.mms import Mms, build_mms
 from inspector.tables.mmu_gather import Gathered, Gathers, read_gathers
+from inspector.tables.node_stats import node_stats
 from inspector.tables.open_files import OpenFiles, read_open_files
+from inspector.tables.pageblocks import BlockTypes, pageblock_types
 from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
@@ -248,6 +250,16 @@ class Snapshot:
         buddy = build_buddy(self.layout, self.pages)
         self.missing.add("zones and free lists", buddy.unreadable)
         return buddy
+
+    @cached_property
+    def free_block_types(self) -> BlockTypes:
+        """Migration types of the page blocks that the free blocks of the buddy allocator lie in."""
+        return pageblock_types(self.layout, self.pages.memmap.pfns_of_rows(self.buddy.blocks.row))
+
+    @cached_property
+    def node_stats(self) -> dict[str, int]:
+        """Items of enum node_stat_item by name, summed over nodes and CPUs; empty where they could not be read whole."""
+        return node_stats(self.layout)
 
     def page_type_names(self, rows: AnyArray) -> AnyArray:
         """The name of each page's type, "none" for pages without."""
