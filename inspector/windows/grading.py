@@ -1,10 +1,10 @@
 """Which violations work in flight explains: counts may rightly be out of step with page tables in a stopped kernel.
 
 Two things show it. Locks say where work may be going on: the folio is locked (migration, split, collapse, reclaim), or
-an mm that may map it has its mmap_lock taken for writing (collapse, fork, mremap), has unmappings whose pages wait for a
-TLB flush (mmu_gather), or is being torn down. Stacks say whether any task is at work there: which tasks are in which
-window, on which mms (windows/catalogue.py, windows/in_flight.py). Where all stacks are known they decide, and the window
-says which way a counter may be off; where they are not, locks are all there is.
+an mm that may map it has its mmap_lock taken for writing (collapse, fork, mremap), has unmappings whose pages wait for
+a TLB flush (mmu_gather), or is being torn down. Stacks say whether any task is at work there: which tasks are in which
+window, on which mms (windows/catalogue.py, windows/in_flight.py). Where all stacks are known they decide, and the
+window says which way a counter may be off; where they are not, locks are all there is.
 """
 
 from __future__ import annotations

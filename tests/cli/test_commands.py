@@ -141,7 +141,7 @@ def test_va_ends(run: Run, core: Callable[[str], str]) -> None:
     path = core("7.3")
     nothing = run("va", "1", "0x10000", "-c", path)
     assert nothing.code == 0
-    assert "none holds this address" in nothing.out
+    assert "no VMA contains this address" in nothing.out
     assert nothing.out.splitlines()[-1].endswith("empty")
 
 

@@ -114,15 +114,15 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
         """To the file that it maps."""
         s = self.session.snapshot
         with self.session.lock:
-            row = int(s.file_rmap.space_of_vma[self.place.vma_idx])
-            address = int(s.file_rmap.spaces.addr[row]) if row >= 0 else 0
+            row = int(s.file_rmap.address_space_of_vma[self.place.vma_idx])
+            address = int(s.file_rmap.address_spaces.addr[row]) if row >= 0 else 0
         if address:
             self.scope.go(FilePlace(address))
         else:
             self.notify("this VMA maps no file")
 
     def on_cell_grid_moved(self, event: CellGrid.Moved) -> None:
-        """Tell what the cursor is on."""
+        """Show what the cursor is on."""
         view = event.grid.source
         if isinstance(view, SpaceView) and view.count:
             self.query_one("#cell", Static).update(rich.text.Text("\n".join(view.describe(event.cell))))
