@@ -6,6 +6,7 @@ import numpy as np
 
 from inspector.arch.base import Kind, Level
 from inspector.columns import I64
+from inspector.model import mm_ids
 from inspector.model.scheme import Scheme
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.registry import Phase, rule
@@ -42,7 +43,7 @@ def hugetlb_counts_unexpected(s: Snapshot) -> Violations:
     able = folios.is_hugetlb & folios.readable
     bad = folios.word_raw != 0
     if s.scheme in (Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT):
-        bad = bad | (folios.mm_ids != 0) | (folios.mm_id_count0 != -1) | (folios.mm_id_count1 != -1)
+        bad = bad | mm_ids.in_use(folios.mm_id_slots)
     if s.scheme in (Scheme.LARGE, Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT):
         bad = bad | (folios.large_raw != folios.entire_raw)
     rows = np.flatnonzero(able & bad)
