@@ -1,4 +1,4 @@
-"""Tasks that are in a window, and the mms that they work on there."""
+"""Tasks that are in a window, and the address spaces they work on there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class InFlight(Table):
     Attributes:
         task_idx: int32; row in the tasks.
         window: int32; row in `inspector.windows.catalogue.WINDOWS`.
-        frame: int64; row in ``Stacks.frames`` of the innermost function that belongs to the window.
+        frame: int64; row in ``Stacks.frames`` of the innermost function of the window.
         mms: object; int64 array of the rows in the mms that the task may work on: its own, and those that its stack
             names by their address or by that of one of their VMAs.
         words: object; uint64 array, ascending, of the words on its stack: what else it names.
