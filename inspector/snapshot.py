@@ -390,7 +390,7 @@ class Snapshot:
     @cached_property
     def i_mmap_locked(self) -> Mask:
         """address_spaces of the file rmap whose i_mmap_rwsem is held or waited for."""
-        return read_i_mmap_locks(self.layout, self.file_rmap.spaces.addr)
+        return read_i_mmap_locks(self.layout, self.file_rmap.address_spaces.addr)
 
     @cached_property
     def deposits(self) -> Deposits:

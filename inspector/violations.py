@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Columns = dict[str, AnyArray]
 """Values by name, each an array with an element for every violation."""
+Values = Mapping[str, AnyArray | np.generic | int | str]
+"""The same to build them from: a single value is the same for every violation."""
 
 
 class Unread(NamedTuple):
@@ -140,45 +142,85 @@ class Violations:
         return len(self.rows)
 
 
+def details(  # noqa: PLR0913  (keywords that read as a sentence)
+    rows: AnyArray,
+    *,
+    observed: Values,
+    expected: Values,
+    facts: Values | None = None,
+    claims: Relation = NOTHING,
+    depends: Relation = NOTHING,
+    transient: Mask | None = None,
+    beyond: Mask | None = None,
+) -> Details:
+    """What is known about the violations of the given subjects; single values stand for all of them.
+
+    Args:
+        rows: One for each violation.
+        observed: What the kernel stored, by name.
+        expected: What it should have stored, by name.
+        facts: More about each violation.
+        claims: As `Details.claims`.
+        depends: As `Details.depends`.
+        transient: As `Details.transient`.
+        beyond: As `Details.beyond`.
+    """
+    n = len(rows)
+    return Details(
+        observed=_columns(observed, n),
+        expected=_columns(expected, n),
+        facts=_columns(facts or {}, n),
+        claims=claims,
+        depends=depends,
+        transient=transient,
+        beyond=beyond,
+    )
+
+
+def _columns(values: Values, n: int) -> Columns:
+    return {name: x if isinstance(x, np.ndarray) else np.full(n, x) for name, x in values.items()}
+
+
 def violations(  # noqa: PLR0913  (keywords that read as a sentence)
     rows: I64,
     *,
-    observed: Columns,
-    expected: Columns,
+    observed: Values,
+    expected: Values,
     checked: int | Mask,
     unread: Unread = Unread(),  # noqa: B008  (immutable)
-    facts: Columns | None = None,
+    facts: Values | None = None,
     claims: Relation = NOTHING,
     depends: Relation = NOTHING,
     transient: Mask | None = None,
     beyond: Mask | None = None,
     note: str = "",
 ) -> Violations:
-    """What a rule found.
+    """What a rule found: the subjects that break it, how many were checked, and what `details` takes.
 
     Args:
         rows: int64[n]; the subjects that break the rule.
-        observed: What the kernel stored, by name.
-        expected: What it should have stored, by name.
+        observed: As in `details`.
+        expected: As in `details`.
         checked: How many subjects were checked, or a mask of them.
         unread: How many could not be, and why.
-        facts: More about each violation.
+        facts: As in `details`.
         claims: As `Details.claims`.
         depends: As `Details.depends`.
         transient: As `Details.transient`.
         beyond: As `Details.beyond`.
         note: As `Violations.note`.
     """
-    details = Details(
+    known = details(
+        rows,
         observed=observed,
         expected=expected,
-        facts=facts or {},
+        facts=facts,
         claims=claims,
         depends=depends,
         transient=transient,
         beyond=beyond,
     )
-    return Violations(rows, details, checked if isinstance(checked, int) else int(checked.sum()), unread, note)
+    return Violations(rows, known, checked if isinstance(checked, int) else int(checked.sum()), unread, note)
 
 
 def connected(found: Violations, *, claims: Relation = NOTHING, depends: Relation = NOTHING) -> Violations:

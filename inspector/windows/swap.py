@@ -82,6 +82,6 @@ def user_gone(s: Snapshot, slots: I64) -> Mask:
     alone = (s.swap_refs.pte_refs + s.swap_refs.shmem_refs)[slots] == 0
     with_vmas = np.zeros(len(s.mms), np.bool_)
     with_vmas[s.vmas.mm_idx] = True
-    spaces = s.files.spaces
+    spaces = s.files.address_spaces
     anywhere = bool((busy & with_vmas).any()) or bool((spaces.in_motion & (spaces.kind == SHMEM)).any())
     return out | (alone & anywhere) | slot_tables_locked(s, slots)

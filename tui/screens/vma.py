@@ -114,8 +114,8 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
         """To the file that it maps."""
         s = self.session.snapshot
         with self.session.lock:
-            row = int(s.file_rmap.space_of_vma[self.place.vma_idx])
-            address = int(s.file_rmap.spaces.addr[row]) if row >= 0 else 0
+            row = int(s.file_rmap.address_space_of_vma[self.place.vma_idx])
+            address = int(s.file_rmap.address_spaces.addr[row]) if row >= 0 else 0
         if address:
             self.scope.go(FilePlace(address))
         else:

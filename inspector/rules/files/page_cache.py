@@ -8,7 +8,15 @@ from inspector.columns import I64, AnyArray, Mask
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
-from inspector.subjects import ADDRESS_SPACE, CACHE_ENTRY, NODE_COUNTERS, PAGE, VMSTAT, space_ids, space_ids_at
+from inspector.subjects import (
+    ADDRESS_SPACE,
+    CACHE_ENTRY,
+    NODE_COUNTERS,
+    PAGE,
+    VMSTAT,
+    address_space_ids,
+    address_space_ids_at,
+)
 from inspector.tables.files import DAX, DAX_ENTRY, FOLIO, HUGETLB, SHMEM, SWAP, SWAP_ENTRY
 from inspector.tables.node_stats import node_stats
 from inspector.violations import NOTHING, Violations, cannot_check, one, violations
@@ -17,25 +25,25 @@ from inspector.windows.window import Effect
 
 
 def _unread(s: Snapshot) -> tuple[int, str]:
-    spaces = s.files.spaces
+    spaces = s.files.address_spaces
     missing = int((~spaces.whole & spaces.readable & spaces.is_inode).sum())
     return missing, "nodes of some page caches are missing" if missing else ""
 
 
 def _cached_pages(s: Snapshot) -> I64:
     """Pages in each xarray as nrpages counts them."""
-    entries, spaces = s.files.entries, s.files.spaces
+    entries, spaces = s.files.entries, s.files.address_spaces
     counted = (entries.kind == FOLIO) | (entries.kind == DAX_ENTRY)
     return np.bincount(
-        entries.space_idx[counted], weights=entries.nr[counted].astype(np.float64), minlength=len(spaces)
+        entries.address_space_idx[counted], weights=entries.nr[counted].astype(np.float64), minlength=len(spaces)
     ).astype(np.int64)
 
 
 def _collapsing(s: Snapshot) -> Mask:
     """address_spaces with a locked huge folio: counters follow a collapse at its end (collapse_file())."""
     c, entries = s.page_cache.cached, s.files.entries
-    out = np.zeros(len(s.files.spaces), np.bool_)
-    out[entries.space_idx[c.entry_row[c.locked & (c.nr >= 1 << s.layout.pmd_order)]]] = True
+    out = np.zeros(len(s.files.address_spaces), np.bool_)
+    out[entries.address_space_idx[c.entry_row[c.locked & (c.nr >= 1 << s.layout.pmd_order)]]] = True
     return out
 
 
@@ -45,8 +53,8 @@ def _charged_ahead(s: Snapshot) -> I64:
     collapse_file() (mm/khugepaged.c) locks what the range of a huge folio holds, then has shmem_charge() count the
     rest of the range, and only then fills it.
     """
-    c, entries, spaces = s.page_cache.cached, s.files.entries, s.files.spaces
-    span = (entries.space_idx.astype(np.int64) << 40) | (entries.index >> np.uint64(s.layout.pmd_order)).astype(
+    c, entries, spaces = s.page_cache.cached, s.files.entries, s.files.address_spaces
+    span = (entries.address_space_idx.astype(np.int64) << 40) | (entries.index >> np.uint64(s.layout.pmd_order)).astype(
         np.int64
     )
     locked = np.unique(span[c.entry_row[c.locked]])
@@ -79,13 +87,13 @@ def cache_nrpages_mismatch(s: Snapshot) -> Violations:
         collapse of shmem counts the holes beside the folios that it has locked before it fills them.
     See also: folioscope file ADDRESS
     """
-    spaces = s.files.spaces
+    spaces = s.files.address_spaces
     able = spaces.whole & ~spaces.broken & (spaces.is_inode | (spaces.kind == SWAP))
     held = _cached_pages(s)
     rows = np.flatnonzero(able & (held != spaces.nrpages))
     excess = (spaces.nrpages - held)[rows]
     missing, why = _unread(s)
-    ids = space_ids(spaces.addr[rows])
+    ids = address_space_ids(spaces.addr[rows])
     return violations(
         ids,
         observed={"nrpages": spaces.nrpages[rows]},
@@ -117,12 +125,12 @@ def cache_tree_damaged(s: Snapshot) -> Violations:
     Exceptions: a node is not in the dump.
     See also: folioscope file ADDRESS
     """
-    spaces, entries = s.files.spaces, s.files.entries
+    spaces, entries = s.files.address_spaces, s.files.entries
     odd = (entries.kind > DAX_ENTRY) | ((entries.kind == FOLIO) & (entries.pfn < 0))
-    strange = np.bincount(entries.space_idx[odd], minlength=len(spaces)).astype(np.int64)
+    strange = np.bincount(entries.address_space_idx[odd], minlength=len(spaces)).astype(np.int64)
     rows = np.flatnonzero(spaces.broken | (strange > 0))
     missing, why = _unread(s)
-    ids = space_ids(spaces.addr[rows])
+    ids = address_space_ids(spaces.addr[rows])
     return violations(
         ids,
         observed={"nodes_sound": ~spaces.broken[rows], "strange_entries": strange[rows]},
@@ -154,8 +162,8 @@ def cache_entry_mismatch(s: Snapshot) -> Violations:
     Exceptions: the folio is locked: truncation, migration, split and collapse change both under its lock.
     See also: folioscope file ADDRESS; folioscope folio PFN
     """
-    c, entries, spaces = s.page_cache.cached, s.files.entries, s.files.spaces
-    space = entries.space_idx[c.entry_row]
+    c, entries, spaces = s.page_cache.cached, s.files.entries, s.files.address_spaces
+    space = entries.address_space_idx[c.entry_row]
     sound = spaces.is_inode[space] & (c.head_row >= 0) & c.readable
     wrong = ~c.is_head | (c.mapping != spaces.addr[space]) | (c.index != entries.index[c.entry_row])
     bad = np.flatnonzero(sound & (wrong | (c.nr != entries.nr[c.entry_row])))
@@ -170,7 +178,7 @@ def cache_entry_mismatch(s: Snapshot) -> Violations:
         unread=cannot_check(int((~c.readable).sum()), "struct pages of some cached folios are missing"),
         facts={"pfn": entries.pfn[row]},
         claims=one("cache_entry", row) + one("folio", folio),
-        depends=one("address_space", space_ids_at(spaces.addr, space[bad])) + one("folio", entries.pfn[row]),
+        depends=one("address_space", address_space_ids_at(spaces.addr, space[bad])) + one("folio", entries.pfn[row]),
         transient=c.locked[bad] | spaces.in_motion[space[bad]],
     )
 
@@ -195,9 +203,9 @@ def cached_folio_missing(s: Snapshot) -> Violations:
         buffer drivers let pages of their own name their file. DAX pages are in no page cache.
     See also: folioscope folio PFN; folioscope file ADDRESS
     """
-    cache, spaces = s.page_cache, s.files.spaces
-    keep = spaces.kind[cache.missing_space] != DAX
-    rows, at, index = cache.missing[keep], cache.missing_space[keep], cache.missing_index[keep]
+    cache, spaces = s.page_cache, s.files.address_spaces
+    keep = spaces.kind[cache.missing_address_space] != DAX
+    rows, at, index = cache.missing[keep], cache.missing_address_space[keep], cache.missing_index[keep]
     entry = cache.missing_entry[keep]
     stands = np.where(entry >= 0, s.files.entries.value[np.maximum(entry, 0)], 0) if len(s.files.entries) else entry
     stray = cache.strays
@@ -212,7 +220,7 @@ def cached_folio_missing(s: Snapshot) -> Violations:
         facts={"index": _with(index, n)},
         claims=NOTHING,
         depends=one("cache_entry", _with(entry, n, -1))
-        + one("address_space", space_ids_at(spaces.addr, _with(at, n, -1))),
+        + one("address_space", address_space_ids_at(spaces.addr, _with(at, n, -1))),
         transient=pages_locked(s, np.concatenate([rows, stray])) | _with(spaces.in_motion[at], n),
     )
 
@@ -242,17 +250,19 @@ def shmem_swapped_mismatch(s: Snapshot) -> Violations:
         locked.
     See also: folioscope file ADDRESS
     """
-    spaces, entries = s.files.spaces, s.files.entries
+    spaces, entries = s.files.address_spaces, s.files.entries
     mine = entries.kind == SWAP_ENTRY
-    held = np.bincount(entries.space_idx[mine], weights=entries.nr[mine].astype(np.float64), minlength=len(spaces))
+    held = np.bincount(
+        entries.address_space_idx[mine], weights=entries.nr[mine].astype(np.float64), minlength=len(spaces)
+    )
     held = held.astype(np.int64)
     able = (spaces.kind == SHMEM) & spaces.whole & spaces.is_inode & (spaces.swapped >= 0)
     rows = np.flatnonzero(able & (spaces.swapped != held))
     c = s.page_cache.cached
     busy = np.zeros(len(spaces), np.bool_)
-    busy[entries.space_idx[c.entry_row[c.locked]]] = True
+    busy[entries.address_space_idx[c.entry_row[c.locked]]] = True
     missing, why = _unread(s)
-    ids = space_ids(spaces.addr[rows])
+    ids = address_space_ids(spaces.addr[rows])
     return violations(
         ids,
         observed={"swapped": spaces.swapped[rows]},
@@ -270,8 +280,8 @@ COUNTERS = ("NR_FILE_PAGES", "NR_SHMEM", "NR_SWAPCACHE")
 
 def cached_totals(s: Snapshot) -> dict[str, int]:
     """The same items added up from page cache and swap cache."""
-    entries, spaces = s.files.entries, s.files.spaces
-    kind = spaces.kind[entries.space_idx]
+    entries, spaces = s.files.entries, s.files.address_spaces
+    kind = spaces.kind[entries.address_space_idx]
     folio = (entries.kind == FOLIO) & (kind != SWAP)
     swap = int((s.swap.slots.cache_pfn >= 0).sum())
     files = int(entries.nr[folio & (kind != HUGETLB)].sum())
@@ -323,7 +333,7 @@ def cache_counters_mismatch(s: Snapshot) -> Violations:
         )
     wrong = [name for name in known if stored[name] != totals[name]]
     n = len(wrong)
-    spaces = s.files.spaces
+    spaces = s.files.address_spaces
     busy = bool(_collapsing(s).any() or s.swap.devices.locked.any())
     busy |= bool((spaces.in_motion & (spaces.is_inode | (spaces.kind == SWAP))).any())
     late, nr = ("NR_FILE_PAGES", "NR_SWAPCACHE"), _locked_swap_pages(s)
@@ -334,7 +344,7 @@ def cache_counters_mismatch(s: Snapshot) -> Violations:
         observed={"stored": np.array([stored[name] for name in wrong], np.int64)},
         expected={"stored": np.array([totals[name] for name in wrong], np.int64)},
         checked=len(known),
-        depends=one("address_space", space_ids_at(spaces.addr, np.full(n, first, np.int64))),
+        depends=one("address_space", address_space_ids_at(spaces.addr, np.full(n, first, np.int64))),
         transient=np.array(
             [busy or (name in late and 0 < totals[name] - stored[name] <= nr) for name in wrong], np.bool_
         ),

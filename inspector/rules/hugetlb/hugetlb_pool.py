@@ -225,15 +225,15 @@ def hugetlb_share_count_mismatch(s: Snapshot) -> Violations:
         facts={"sharers": tables.nr_sharers[rows]},
         claims=one("table", tables.pfn[rows]),
         depends=one("vma", sharers.vma_idx[at]),
-        transient=_file_locked(s, sharers.space_idx[at]),
+        transient=_file_locked(s, sharers.address_space_idx[at]),
     )
 
 
-def _file_locked(s: Snapshot, space_idx: I32) -> Mask:
+def _file_locked(s: Snapshot, address_space_idx: I32) -> Mask:
     """Whether the i_mmap_rwsem of each file is held by anybody; files without a row are not."""
-    if not len(s.file_rmap.spaces):
-        return np.zeros(len(space_idx), np.bool_)
-    return (space_idx >= 0) & s.i_mmap_locked[np.maximum(space_idx, 0)]
+    if not len(s.file_rmap.address_spaces):
+        return np.zeros(len(address_space_idx), np.bool_)
+    return (address_space_idx >= 0) & s.i_mmap_locked[np.maximum(address_space_idx, 0)]
 
 
 @rule(
@@ -258,7 +258,7 @@ def hugetlb_shared_table_mismatch(s: Snapshot) -> Violations:
     tables, sharers = s.hugetlb_tables
     owner = np.repeat(np.arange(len(tables)), tables.nr_sharers)
     first = tables.first[owner]
-    apart = (sharers.space_idx != sharers.space_idx[first]) | (sharers.index != sharers.index[first])
+    apart = (sharers.address_space_idx != sharers.address_space_idx[first]) | (sharers.index != sharers.index[first])
     private = ~s.vmas.has(VM_MAYSHARE)[sharers.vma_idx] if len(s.vmas) else np.zeros(len(sharers), np.bool_)
     many = tables.nr_sharers[owner] > 1
     rows = np.flatnonzero(many & (apart | private))
@@ -267,7 +267,7 @@ def hugetlb_shared_table_mismatch(s: Snapshot) -> Violations:
         observed={"index": sharers.index[rows], "shared_vma": ~private[rows]},
         expected={"index": sharers.index[first[rows]], "shared_vma": np.ones(len(rows), np.bool_)},
         checked=int(many.sum()),
-        facts={"same_file": (sharers.space_idx == sharers.space_idx[first])[rows]},
+        facts={"same_file": (sharers.address_space_idx == sharers.address_space_idx[first])[rows]},
         claims=one("table", sharers.pfn[rows]),
         depends=one("vma", sharers.vma_idx[rows]),
         transient=mm_in_flight(s)[sharers.mm_idx[rows]],
@@ -330,12 +330,12 @@ def _usage(s: Snapshot) -> I64:
 def _once_shareable(s: Snapshot) -> Mask:
     """Mms with a shared hugetlb VMA of a file so large that the VMA may be what is left of one that could share."""
     out = np.zeros(len(s.mms), np.bool_)
-    vmas, rmap, spaces = s.vmas, s.file_rmap, s.files.spaces
+    vmas, rmap, spaces = s.vmas, s.file_rmap, s.files.address_spaces
     shape = next(x for x in s.layout.arch.shapes if x.level == Level.PMD)
     if not len(vmas) or not len(spaces):
         return out
-    rows = np.flatnonzero(vmas.is_hugetlb & vmas.has(VM_MAYSHARE) & (rmap.space_of_vma >= 0))
-    at = rows_of(spaces.addr, rmap.spaces.addr[rmap.space_of_vma[rows]])
+    rows = np.flatnonzero(vmas.is_hugetlb & vmas.has(VM_MAYSHARE) & (rmap.address_space_of_vma >= 0))
+    at = rows_of(spaces.addr, rmap.address_spaces.addr[rmap.address_space_of_vma[rows]])
     large = (at >= 0) & (spaces.size[np.maximum(at, 0)] >= shape.entries << shape.shift)
     out[vmas.mm_idx[rows[large]]] = True
     return out
