@@ -16,7 +16,7 @@ class TreeLine:
 
     Attributes:
         branch: The lines that lead to it.
-        chain: What stands there.
+        chain: What is there.
         bar: Where its offsets lie among those of the whole tree.
     """
 
