@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -12,11 +13,13 @@ from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
+from inspector.layout.memmap import MemMap
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
+from inspector.tables.device_files import is_driver_file
 from inspector.tables.files import Files, build_files
 from inspector.tables.folios import Folios, anon_pages, build_folios, file_pages, settle_page_mapcount
 from inspector.tables.huge_zero import HugeZero, read_huge_zero
@@ -24,9 +27,11 @@ from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
-from inspector.tables.mms import Mms, build_mms
+from inspector.tables.mms import Mms, build_mms, static_mms
 from inspector.tables.mmu_gather import Gathered, Gathers, read_gathers
+from inspector.tables.node_stats import node_stats
 from inspector.tables.open_files import OpenFiles, read_open_files
+from inspector.tables.pageblocks import BlockTypes, pageblock_types
 from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
@@ -62,6 +67,7 @@ from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
+from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
@@ -69,7 +75,7 @@ from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 class Snapshot:
     """What is read: struct pages, tasks, address spaces, VMAs, and whatever else the kernel keeps lists of.
 
-    Tables are built when first asked for and kept. What could not be read is told in ``missing``.
+    Tables are built when first asked for and kept. What could not be read is counted in ``missing``.
 
     Args:
         target: An opened target.
@@ -155,7 +161,7 @@ class Snapshot:
 
     @property
     def scheme_evidence(self) -> list[str]:
-        """What tells the scheme."""
+        """From which types and members the scheme was determined."""
         return [*self.layout.scheme.evidence, *([self._settled[1]] if self._settled[1] else [])]
 
     @cached_property
@@ -193,6 +199,17 @@ class Snapshot:
         return mms
 
     @cached_property
+    def static_mms(self) -> U64:
+        """Addresses of the mms that are variables of the kernel: init_mm and efi_mm."""
+        return static_mms(self.layout)
+
+    @property
+    def mms_complete(self) -> bool:
+        """Whether all mms are known: every task and mm was read, and the slab cache of mm_structs was found."""
+        missing = self.read_whole(frozenset(("tasks", "mms")))
+        return self._mm_cachep != 0 and not missing & {"tasks", "mms"}
+
+    @cached_property
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
         vmas, trees = build_vmas(self.layout, self.mms)
         self.missing.add("VMA tree nodes", len(trees.unreadable))
@@ -208,6 +225,14 @@ class Snapshot:
     def vma_trees(self) -> VmaTrees:
         """What was odd in the trees of VMAs."""
         return self._vmas[1]
+
+    @cached_property
+    def vma_tree_sound(self) -> Mask:
+        """Mms all of whose VMAs are known: their maple trees were read whole and have no invalid node."""
+        sound = np.ones(len(self.mms), np.bool_)
+        for damaged in (self.vma_trees.unreadable, self.vma_trees.broken, self.vma_trees.missing):
+            sound[damaged] = False
+        return sound
 
     @cached_property
     def folio_of_page(self) -> I32:
@@ -259,6 +284,16 @@ class Snapshot:
         buddy = build_buddy(self.layout, self.pages)
         self.missing.add("zones and free lists", buddy.unreadable)
         return buddy
+
+    @cached_property
+    def free_block_types(self) -> BlockTypes:
+        """Migration types of the page blocks that the free blocks of the buddy allocator lie in."""
+        return pageblock_types(self.layout, self.pages.memmap.pfns_of_rows(self.buddy.blocks.row))
+
+    @cached_property
+    def node_stats(self) -> dict[str, int]:
+        """Items of enum node_stat_item by name, summed over nodes and CPUs; empty where one could not be read."""
+        return node_stats(self.layout)
 
     def page_type_names(self, rows: AnyArray) -> AnyArray:
         """The name of each page's type, "none" for pages without."""
@@ -343,7 +378,7 @@ class Snapshot:
 
     @cached_property
     def in_flight(self) -> InFlight:
-        """Tasks that stand in a window, where they may have left counters and page tables out of step."""
+        """Tasks that are in a window, where they may have left counters and page tables out of step."""
         return find_in_flight(self)
 
     @property
@@ -501,6 +536,11 @@ class Snapshot:
         return rmap
 
     @cached_property
+    def maps_driver_pages(self) -> Mask:
+        """address_spaces of the file rmap whose files map pages of drivers, which belong to no page cache."""
+        return is_driver_file(self.layout, self.file_rmap.address_spaces.host)
+
+    @cached_property
     def ksm_entries(self) -> KsmEntries:
         """Every entry of a KSM page and the rmap_item that leads to it."""
         return ksm_entries(self)
@@ -530,6 +570,16 @@ class Snapshot:
         return clusters
 
     @cached_property
+    def swap_cache(self) -> SwapCache:
+        """Folios with PG_swapcache and what the swap cache holds."""
+        return read_swap_cache(self)
+
+    @cached_property
+    def swap_totals(self) -> tuple[int | None, int | None]:
+        """total_swap_pages and nr_swap_pages; None where they could not be read."""
+        return self.layout.variable("total_swap_pages"), self.layout.variable("nr_swap_pages")
+
+    @cached_property
     def swap_refs(self) -> SwapRefs:
         """Who refers to each swap slot."""
         return rebuild_swap_refs(self)
@@ -541,7 +591,7 @@ class Snapshot:
 
     @cached_property
     def lost_tables(self) -> LostTables:
-        """Page tables that no address space reaches and nobody is said to hold."""
+        """Page tables that no address space reaches and no list or task holds."""
         return find_lost_tables(self)
 
     @cached_property
@@ -558,3 +608,36 @@ class Snapshot:
                 pages[m.level == shape.level] = 1 << (shape.shift - self.layout.arch.page_shift)
         end = m.pfn + m.nr.astype(np.int64) * pages
         return np.flatnonzero((m.pfn < pfn + nr) & (end > pfn))
+
+
+class PartialSnapshot(Snapshot):
+    """The struct pages of some stretches of the memory map, for questions about few pages.
+
+    It has what struct pages alone make: `pages`, `folios`, `folio_of_page`, `compound_wrong`, `nr_tails`, `hvo_folio`,
+    `buddy_pages` and the scheme; rows count the pages of its own stretches. Every other table of a snapshot would be
+    made from a part and be wrong without a sign: to ask for one is an error.
+
+    Args:
+        whole: A snapshot of the target.
+        memmap: The stretches to read.
+    """
+
+    def __init__(self, whole: Snapshot, memmap: MemMap) -> None:
+        super().__init__(whole.target)
+        self.layout = replace(whole.layout, memmap=memmap)
+
+    def __getattribute__(self, name: str) -> object:
+        if name in _NEED_ALL_PAGES:
+            raise AttributeError(f"a partial snapshot has no {name}", name=name, obj=self)
+        return super().__getattribute__(name)
+
+
+_OF_STRUCT_PAGES = {"layout", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
+    *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages")
+}
+_NEED_ALL_PAGES = frozenset(
+    name
+    for name, member in vars(Snapshot).items()
+    if isinstance(member, (property, cached_property)) and not name.startswith("_") and name not in _OF_STRUCT_PAGES
+)
+"""Tables of a snapshot that a part of the memory map does not make."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Columns = dict[str, AnyArray]
 """Values by name, each an array with an element for every violation."""
+
 Values = Mapping[str, AnyArray | np.generic | int | str]
 """The same to build them from: a single value is the same for every violation."""
 
@@ -84,6 +85,7 @@ class Relation:
 
 
 NOTHING = Relation()
+"""Violations that are connected with no thing."""
 
 
 def one(kind: str, ids: AnyArray) -> Relation:
@@ -99,10 +101,10 @@ def several(kind: str, violations: AnyArray, ids: AnyArray) -> Relation:
 
 @dataclass(frozen=True, kw_only=True)
 class Details:
-    """What is gathered about violations once they are known.
+    """What is gathered about violations once they are known; made by `details`.
 
     Attributes:
-        observed, expected: What the kernel stored and what it should have.
+        observed, expected: What the kernel stored and what it should have stored.
         facts: More that helps to understand each violation.
         claims: The things at fault beside the violation's own folio. A later violation of the same thing is part of the
             same cause.
@@ -142,38 +144,32 @@ class Violations:
         return len(self.rows)
 
 
-def details(  # noqa: PLR0913  (keywords that read as a sentence)
-    rows: AnyArray,
-    *,
-    observed: Values,
-    expected: Values,
-    facts: Values | None = None,
-    claims: Relation = NOTHING,
-    depends: Relation = NOTHING,
-    transient: Mask | None = None,
-    beyond: Mask | None = None,
+class Connected(TypedDict, total=False):
+    """What may be given about violations beside their values; as the attributes of `Details`."""
+
+    claims: Relation
+    depends: Relation
+    transient: Mask | None
+    beyond: Mask | None
+
+
+def details(
+    rows: AnyArray, *, observed: Values, expected: Values, facts: Values | None = None, **connected: Unpack[Connected]
 ) -> Details:
-    """What is known about the violations of the given subjects; single values stand for all of them.
+    """What is known about violations.
 
     Args:
-        rows: One for each violation.
-        observed: What the kernel stored, by name.
+        rows: [n]; the subjects that break the rule.
+        observed: What the kernel stored, by name; a single value is repeated for every violation.
         expected: What it should have stored, by name.
         facts: More about each violation.
-        claims: As `Details.claims`.
-        depends: As `Details.depends`.
-        transient: As `Details.transient`.
-        beyond: As `Details.beyond`.
+        **connected: The rest of `Details`.
+
+    Example: ``details(rows, observed={"in_tree": in_tree[rows]}, expected={"in_tree": True})``.
     """
     n = len(rows)
     return Details(
-        observed=_columns(observed, n),
-        expected=_columns(expected, n),
-        facts=_columns(facts or {}, n),
-        claims=claims,
-        depends=depends,
-        transient=transient,
-        beyond=beyond,
+        observed=_columns(observed, n), expected=_columns(expected, n), facts=_columns(facts or {}, n), **connected
     )
 
 
@@ -189,44 +185,29 @@ def violations(  # noqa: PLR0913  (keywords that read as a sentence)
     checked: int | Mask,
     unread: Unread = Unread(),  # noqa: B008  (immutable)
     facts: Values | None = None,
-    claims: Relation = NOTHING,
-    depends: Relation = NOTHING,
-    transient: Mask | None = None,
-    beyond: Mask | None = None,
     note: str = "",
+    **connected: Unpack[Connected],
 ) -> Violations:
-    """What a rule found: the subjects that break it, how many were checked, and what `details` takes.
+    """What a rule found.
 
     Args:
         rows: int64[n]; the subjects that break the rule.
-        observed: As in `details`.
-        expected: As in `details`.
+        observed: What the kernel stored, by name; a single value is repeated for every violation.
+        expected: What it should have stored, by name.
         checked: How many subjects were checked, or a mask of them.
         unread: How many could not be, and why.
-        facts: As in `details`.
-        claims: As `Details.claims`.
-        depends: As `Details.depends`.
-        transient: As `Details.transient`.
-        beyond: As `Details.beyond`.
+        facts: More about each violation.
         note: As `Violations.note`.
+        **connected: The rest of `Details`.
     """
-    known = details(
-        rows,
-        observed=observed,
-        expected=expected,
-        facts=facts,
-        claims=claims,
-        depends=depends,
-        transient=transient,
-        beyond=beyond,
-    )
+    known = details(rows, observed=observed, expected=expected, facts=facts, **connected)
     return Violations(rows, known, checked if isinstance(checked, int) else int(checked.sum()), unread, note)
 
 
 def connected(found: Violations, *, claims: Relation = NOTHING, depends: Relation = NOTHING) -> Violations:
     """The same violations, connected with more things."""
-    details = replace(found.details, claims=found.details.claims + claims, depends=found.details.depends + depends)
-    return replace(found, details=details)
+    more = replace(found.details, claims=found.details.claims + claims, depends=found.details.depends + depends)
+    return replace(found, details=more)
 
 
 def holds(checked: int | Mask, unread: Unread = Unread(), note: str = "") -> Violations:  # noqa: B008  (immutable)

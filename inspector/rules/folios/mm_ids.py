@@ -19,15 +19,11 @@ from inspector.windows.window import Effect
 _SCHEMES = (Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT)
 
 
-def _slots(s: Snapshot) -> mm_ids.Slots:
-    return mm_ids.Slots(s.folios.mm_ids, s.folios.mm_id_count0, s.folios.mm_id_count1)
-
-
 def _found(s: Snapshot, bad: Mask) -> Violations:
     """Violations of the folios in ``bad`` that keep mm ids."""
     folios = s.folios
     able = folios.readable & ~folios.is_hugetlb & (s.pages.type_[folios.row] == 0)
-    rows, slots = np.flatnonzero(able & bad), _slots(s)
+    rows, slots = np.flatnonzero(able & bad), s.folios.mm_id_slots
     return violations(
         rows,
         observed={
@@ -60,12 +56,8 @@ def _too_high(s: Snapshot, bad: Mask) -> Violations:
 
 def _mapped_by(s: Snapshot, ids: U64) -> I64:
     """Mappings of each folio by the mm of the given id; 0 when no mm has it."""
-    out = np.zeros(len(ids), np.int64)
     counts = s.counts
-    pair_id = s.mms.mm_id[counts.pair_mm].astype(np.uint64)
-    same = pair_id == ids[counts.pair_folio]
-    np.add.at(out, counts.pair_folio[same], counts.pair_count[same])
-    return out
+    return mm_ids.mapped_by(ids, counts.pair_folio, s.mms.mm_id[counts.pair_mm], counts.pair_count)
 
 
 @rule(
@@ -88,7 +80,7 @@ def mm_id_slot_invalid(s: Snapshot) -> Violations:
     Exceptions: an rmap operation holds the lock on another CPU.
     See also: folioscope folio PFN
     """
-    return _found(s, mm_ids.malformed(_slots(s)))
+    return _found(s, mm_ids.malformed(s.folios.mm_id_slots))
 
 
 @rule(
@@ -112,7 +104,7 @@ def mm_id_slot_high(s: Snapshot) -> Violations:
     Exceptions: page tables are missing from the dump.
     See also: folioscope folio PFN
     """
-    slots = _slots(s)
+    slots = s.folios.mm_id_slots
     bad = mm_ids.above_mappings(slots, _mapped_by(s, slots.id0), _mapped_by(s, slots.id1))
     return _too_high(s, bad)
 
@@ -138,7 +130,7 @@ def mm_id_shared_flag_missing(s: Snapshot) -> Violations:
     Exceptions: at most one process maps the folio.
     See also: folioscope folio PFN
     """
-    return _found(s, mm_ids.unshared_but_shared(_slots(s), s.counts.nr_mms))
+    return _found(s, mm_ids.unshared_but_shared(s.folios.mm_id_slots, s.counts.nr_mms))
 
 
 @rule(
@@ -160,4 +152,4 @@ def mm_id_slot_unexpected(s: Snapshot) -> Violations:
     Exceptions: page tables are missing from the dump.
     See also: folioscope folio PFN
     """
-    return _too_high(s, mm_ids.not_empty(_slots(s), s.folio_totals))
+    return _too_high(s, mm_ids.not_empty(s.folios.mm_id_slots, s.folio_totals))
