@@ -271,6 +271,11 @@ class EntryPiece(_EntriesOfVmas):
         return self._cut(self.s.mappings.nr)
 
     @property
+    def mm_idx(self) -> I32:
+        """Row of the mm."""
+        return self._cut(self.s.mappings.mm_idx)
+
+    @property
     def vma_idx(self) -> I32:
         """Row of the VMA, -1 for none."""
         return self._cut(self.s.mappings.vma_idx)
