@@ -66,7 +66,7 @@ def run_check(
         if reason:
             covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
             continue
-        violations = grade(snapshot, rule, _withhold(rule, rule.function(snapshot), snapshot))
+        violations = violations_of(snapshot, rule)
         results.append((rule, violations))
         covered.append(_covered(rule, violations))
         if found is not None and len(violations):
@@ -100,6 +100,11 @@ def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> Non
     for done, (what, build) in enumerate(_STAGES):
         progress(what, done, len(_STAGES) + steps_after)
         build(snapshot)
+
+
+def violations_of(s: Snapshot, rule: Rule) -> Violations:
+    """What a check takes a rule to have found: nothing where it lacks what it needs; work in flight marked."""
+    return grade(s, rule, _withhold(rule, rule.function(s), s))
 
 
 def _withhold(rule: Rule, found: Violations, s: Snapshot) -> Violations:
@@ -261,4 +266,4 @@ def _look(s: Snapshot, kind: str, subject: Subject) -> str:
     return f"folioscope {opened} page {subject.pfn:#x}" if subject.pfn is not None else f"folioscope {opened} ps"
 
 
-__all__ = ["MAX_EVIDENCE", "MAX_FINDINGS", "Progress", "prepare", "run_check"]
+__all__ = ["MAX_EVIDENCE", "MAX_FINDINGS", "Progress", "prepare", "run_check", "violations_of"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.folio.captured import capture_folio
-from inspector.folio.ledger import is_lent
+from inspector.folio.counters import uses_mapcount_otherwise
 from inspector.folio.numbers import OneFolio
-from inspector.folio.sharing import Sharing
+from inspector.folio.sharing import SharingRun
 from inspector.model import mm_ids, search
 from inspector.model.readings import Names, Stored, Truth, names_of, readings
 from inspector.snapshot import Snapshot
@@ -17,9 +17,9 @@ _MOST_STORIES = 3
 """Stories told beside the plain reading of the differences."""
 
 
-def looks_like(s: Snapshot, f: OneFolio, terms: ReferenceTerms, shared: list[Sharing]) -> list[str]:
+def looks_like(s: Snapshot, f: OneFolio, terms: ReferenceTerms, shared: list[SharingRun]) -> list[str]:
     """Sentences, the simplest explanation first; none when nothing is wrong or too much is missing to say."""
-    if f.page_type or s.scheme is None or not s.tables_complete or is_lent(s, f):
+    if f.page_type or s.scheme is None or not s.tables_complete or uses_mapcount_otherwise(s, f):
         return []
     names = _names(s, f)
     extra = int(terms.remainder[0]) if int(terms.refcount[0]) > 0 else None
@@ -90,7 +90,7 @@ def _slots(s: Snapshot, f: OneFolio) -> list[str]:
     return out
 
 
-def _exclusive(shared: list[Sharing], names: Names) -> list[str]:
+def _exclusive(shared: list[SharingRun], names: Names) -> list[str]:
     """PG_anon_exclusive against the entries."""
     out = []
     if any(x.verdict == "WRONG" and x.mark == "E" and x.mappings > 1 for x in shared):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import AnyArray, Mask
+from inspector.model.counters import RmapCounter, field_name
 from inspector.model.scheme import Scheme
 from inspector.rules.registry import Violations, rule
 from inspector.snapshot import Snapshot
@@ -19,7 +20,7 @@ def countable(s: Snapshot) -> Mask:
     return folios.readable & ((s.pages.type_[folios.row] == 0) | folios.is_hugetlb)
 
 
-def compare_folios(s: Snapshot, name: str, stored: AnyArray, expected: AnyArray) -> Violations:
+def compare_folios(s: Snapshot, counter: RmapCounter, stored: AnyArray, expected: AnyArray) -> Violations:
     """Folios whose stored counter differs from the expected one; only too-low counts when tables are missing."""
     able = countable(s)
     wrong = able & (stored != expected)
@@ -29,6 +30,7 @@ def compare_folios(s: Snapshot, name: str, stored: AnyArray, expected: AnyArray)
         wrong &= stored < expected
         unchecked, why = int(able.sum()), "page tables are missing: a count can only be shown to be too low"
     rows = np.flatnonzero(wrong)
+    name = field_name(s.scheme, counter) if s.scheme else counter.value
     return Violations(
         "folio",
         rows,
@@ -58,7 +60,7 @@ def entire_mapcount_mismatch(s: Snapshot) -> Violations:
     Look further: folioscope folio PFN
     """
     assert s.expected is not None
-    return compare_folios(s, "_entire_mapcount", s.folios.entire_raw, s.expected.entire_raw)
+    return compare_folios(s, RmapCounter.ENTIRE, s.folios.entire_raw, s.expected.entire_raw)
 
 
 @rule("large-mapcount-mismatch", group="entire", invariant="I1", rank=60, schemes=_LARGE)
@@ -73,4 +75,4 @@ def large_mapcount_mismatch(s: Snapshot) -> Violations:
     Look further: folioscope folio PFN
     """
     assert s.expected is not None
-    return compare_folios(s, "_large_mapcount", s.folios.large_raw, s.expected.large_raw)
+    return compare_folios(s, RmapCounter.LARGE, s.folios.large_raw, s.expected.large_raw)
