@@ -1,3 +1,78 @@
-"""Folioscope: a kernel memory-state inspector built on drgn."""
+"""Folioscope: a kernel memory-state inspector built on drgn.
+
+All that a script needs; each name is imported when it is first used:
+
+    import inspector
+
+    snapshot = inspector.Snapshot(inspector.open_core("vmcore"))
+    report = inspector.check(snapshot)
+    print(inspector.as_text(report))
+    for finding in report.findings:
+        print(inspector.as_text(inspector.explain(snapshot, finding.subject.pfn)))
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inspector.check import run_check as check
+    from inspector.errors import Exit, FolioscopeError, TargetError, UsageError
+    from inspector.findings import Finding, Report
+    from inspector.report.api import as_text, explain
+    from inspector.report.explain import Explanation
+    from inspector.snapshot import Snapshot
+    from inspector.target.target import Target, from_program, open_core, open_live, open_qemu
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "open_core": "target.target",
+    "open_live": "target.target",
+    "open_qemu": "target.target",
+    "from_program": "target.target",
+    "Target": "target.target",
+    "Snapshot": "snapshot",
+    "explain": "report.api",
+    "as_text": "report.api",
+    "Explanation": "report.explain",
+    "Finding": "findings",
+    "Report": "findings",
+    "Exit": "errors",
+    "FolioscopeError": "errors",
+    "TargetError": "errors",
+    "UsageError": "errors",
+}
+"""The module that each public name is imported from; `check` is a package that can be called."""
+
+__all__ = [
+    "Exit",
+    "Explanation",
+    "Finding",
+    "FolioscopeError",
+    "Report",
+    "Snapshot",
+    "Target",
+    "TargetError",
+    "UsageError",
+    "as_text",
+    "check",
+    "explain",
+    "from_program",
+    "open_core",
+    "open_live",
+    "open_qemu",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "check":
+        return import_module("inspector.check")
+    if name not in _HOME:
+        msg = f"module 'inspector' has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = globals()[name] = getattr(import_module(f"inspector.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

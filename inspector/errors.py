@@ -9,7 +9,7 @@ class Exit(IntEnum):
     """Exit codes of every command; documented in the README and in ``folioscope --help``."""
 
     CLEAN = 0
-    """Everything asked for was looked at and is consistent."""
+    """Everything asked for was checked and is consistent."""
     FINDINGS = 1
     """At least one finding graded ``fail`` or ``warn``."""
     USAGE = 2

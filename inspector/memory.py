@@ -61,7 +61,7 @@ class Memory:
         """Called with (address, size, physical) of each read that succeeded; how a capture learns what was used."""
         self.partly_used: dict[int, int] = {}
         """By address of a page that holds a list of the kernel's: how many of its bytes do. What lies behind them is
-        left from whoever had the page before; a capture blanks it."""
+        left from the page's last use; a capture blanks it."""
         self.bytes_read = 0
         self.reads = 0
 

@@ -1,34 +1,24 @@
-"""Who maps the folio that a page belongs to.
+"""Who maps the folio that a page belongs to, and what each of its counters should be.
 
 $ drgn -c tests/fixtures/7.3.kdump scripts/folio.py 0x7200
-folio 0x7200, order 9: 512 mappings; _entire_mapcount 0 stored, 0 rebuilt
-    254 thp-pte          0x7fcc8d200000 PTE
+folio 0x7200, order 9: 512 mappings
+    _large_mapcount: 511 stored; _large_mapcount + 1 = PTE 512 + PMD 0 = 512
 """
 
 import sys
 
-from drgn import get_default_prog
+import inspector
 
-from inspector.check.subjects import describe_mapping
-from inspector.snapshot import Snapshot
-from inspector.target.target import from_program
-from inspector.text import parse_number
-
-pfn = parse_number(sys.argv[1]) if len(sys.argv) == 2 else None
-snapshot = Snapshot(from_program(get_default_prog()))
-if pfn is None or (row := snapshot.pages.memmap.row(pfn)) < 0:
-    sys.exit("usage: folio.py PFN, a page frame number that has a struct page")
-folio, first, nr = int(snapshot.folio_of_page[row]), pfn, 1
-if folio < 0:
-    stored, rebuilt = int(snapshot.pages.mapcount_raw[row]) + 1, int(snapshot.counts.page_mappings[row])
-    print(f"page {pfn:#x}: _mapcount {stored} stored, {rebuilt} rebuilt")
-else:
-    first, nr = int(snapshot.folios.pfn[folio]), int(snapshot.folios.nr_pages[folio])
-    stored, rebuilt = int(snapshot.folios.entire_raw[folio]) + 1, int(snapshot.counts.entire[folio])
-    print(
-        f"folio {first:#x}, order {snapshot.folios.order[folio]}: {snapshot.folio_totals[folio]} mappings; "
-        f"_entire_mapcount {stored} stored, {rebuilt} rebuilt"
-    )
-for run in snapshot.mappings_of(first, nr).tolist():
-    mapping = describe_mapping(snapshot, run, pfn=first)
-    print(f"{mapping.pid or '-':>7} {mapping.comm or '':16} {mapping.va:#x} {mapping.level}")
+if len(sys.argv) != 2:
+    sys.exit("usage: folio.py PAGE, a page frame number or an address")
+snapshot = inspector.Snapshot(inspector.from_program())
+try:
+    folio = inspector.explain(snapshot, sys.argv[1], check=False)
+except inspector.UsageError as error:
+    sys.exit(str(error))
+first = folio.place.pfn - folio.page_index
+print(f"folio {first:#x}, order {folio.order}: {folio.pmd + folio.pud + folio.pte} mappings")
+for line in folio.ledger:
+    print(f"    {line.counter}: {line.stored} stored; {line.formula}")
+for mapping in folio.mappings:
+    print(f"{mapping.pid or '-':>7} {mapping.comm or '':16} {mapping.va:#x} {mapping.level} {mapping.pages} pages")

@@ -6,16 +6,13 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-import hypothesis
 import pytest
 
+from tests import examples
 from tests.fixtures import KERNELS, fixture_path
 from tests.opening import parsed_once
 
-# How long one example takes says something about the machine, nothing about the code.
-hypothesis.settings.register_profile("quick", deadline=None, max_examples=10)
-hypothesis.settings.register_profile("deep", deadline=None)
-hypothesis.settings.load_profile("quick")
+examples.register()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,41 +20,6 @@ def quick_opening() -> Iterator[None]:
     """Symbols and types of each dump are parsed once a worker."""
     with parsed_once():
         yield
-
-
-def _kernel_of(item: pytest.Item) -> str | None:
-    """The kernel whose captured vmcore a test is run on, from its parameters."""
-    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    for value in params.values():
-        kernel = value[1] if isinstance(value, tuple) and value[0] == "fixture" else value
-        if kernel in KERNELS:
-            return str(kernel)
-    return None
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `long` what a test marked `one_kernel` does on all kernels but one.
-
-    The kernel is drawn from the test's name and its other parameters, so that it stays the same from run to run and
-    each kernel gets its share. ``one_kernel(lacks=f)``: ``f(kernel, **parameters)`` says where a test has nothing to
-    do; it is not drawn, and stays in the quick suite, since it costs nothing.
-    """
-    runs: dict[str, dict[str, pytest.Item]] = defaultdict(dict)
-    for item in items:
-        mark, kernel = item.get_closest_marker("one_kernel"), _kernel_of(item)
-        if mark is None or kernel is None:
-            continue
-        assert isinstance(item, pytest.Function)
-        lacks = mark.kwargs.get("lacks")
-        if lacks is None or not lacks(kernel, **item.callspec.params):
-            others = item.callspec.id.replace(f"fixture-{kernel}", "").replace(kernel, "")
-            runs[f"{item.parent.nodeid if item.parent else ''}::{item.originalname}[{others}]"][kernel] = item
-    for name, of_kernel in runs.items():
-        drawn = sorted(of_kernel)[zlib.crc32(name.encode()) % len(of_kernel)]
-        for kernel, item in of_kernel.items():
-            if kernel != drawn:
-                item.add_marker("long")
 
 
 def _present(kernel: str) -> str:
@@ -78,3 +40,39 @@ def core() -> Callable[[str], str]:
 def any_core(request: pytest.FixtureRequest) -> str:
     """Each captured vmcore in turn."""
     return _present(request.param)
+
+
+def _kernel_of(item: pytest.Item) -> str | None:
+    """The kernel that one of a test's parameters is: ``"7.3"``, or ``("fixture", "7.3")``."""
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    for value in params.values():
+        kernel = value[1] if isinstance(value, tuple) and len(value) == 2 and value[0] == "fixture" else value
+        if isinstance(kernel, str) and kernel in KERNELS:
+            return kernel
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `long` what a test does on all captured kernels but one.
+
+    The one is drawn from the test's name and its other parameters: it stays the same from run to run, and each kernel
+    gets its share. A test marked ``each_kernel`` is for all of them even in the quick suite: because it compares them,
+    or has something to do on some kernels only. ``each_kernel(where=f)``: only where ``f(kernel, **parameters)``; the
+    one is drawn from the others.
+    """
+    runs: dict[str, dict[str, pytest.Item]] = defaultdict(dict)
+    for item in items:
+        kernel, each = _kernel_of(item), item.get_closest_marker("each_kernel")
+        if kernel is None or item.get_closest_marker("guest"):
+            continue
+        assert isinstance(item, pytest.Function)
+        if each is not None and each.kwargs.get("where", lambda *_one, **_more: True)(kernel, **item.callspec.params):
+            continue
+        others = item.callspec.id.replace(f"fixture-{kernel}", "").replace(kernel, "")
+        runs[f"{item.nodeid.split('[', 1)[0]}[{others}]"][kernel] = item
+    for name, of_kernel in runs.items():
+        drawn = sorted(of_kernel)[zlib.crc32(name.encode()) % len(of_kernel)]
+        for kernel, item in of_kernel.items():
+            if kernel != drawn:
+                item.add_marker("long")

@@ -25,7 +25,7 @@ def _file(path: str) -> tuple[str, int, int]:
 
 
 def _known_symbols(opening: target._Opening, info: dict[str, str], dwarf: str) -> tuple[target.Symbols, str]:
-    if opening.kind not in ("core", "kdump"):
+    if opening.kind not in ("core", "kdump") or not opening.prog.core_dump_path:
         return _symbol_table(opening, info, dwarf)
     key = (*_file(opening.path), dwarf)
     if key not in _symbols:

@@ -12,8 +12,8 @@ from textual.screen import ModalScreen
 from textual.theme import Theme
 from textual.worker import Worker, WorkerState
 
-from tui.palette import Places
-from tui.places import Findings, Folios, MemoryMap, Overview, Place, Processes
+from tui.palette import PaletteCommands
+from tui.places import FindingsPlace, FoliosPlace, MemoryPlace, OverviewPlace, Place, ProcessesPlace
 from tui.screens.base import PlaceScreen, known
 from tui.screens.registry import prepare, screen_for
 from tui.session import Session, StoppedError
@@ -75,7 +75,7 @@ class FolioscopeApp(App[Exception]):
 
     CSS_PATH = "folioscope.tcss"
     TITLE = "folioscope"
-    COMMANDS = {Places}
+    COMMANDS = {PaletteCommands}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("1,o", "go_to('overview')", "Overview", show=False),
         Binding("2", "go_to('findings')", "Findings", show=False),
@@ -97,7 +97,7 @@ class FolioscopeApp(App[Exception]):
         self.session = session
         self.history: list[tuple[Place, AnyScreen | None]] = []
         self.at = -1
-        self._start = start or Overview()
+        self._start = start or OverviewPlace()
         self._interval = interval
         self._generation = session.generation
         self.register_theme(DARK)
@@ -250,11 +250,11 @@ class FolioscopeApp(App[Exception]):
     def action_go_to(self, name: str) -> None:
         """To one of the places that stand alone."""
         places: dict[str, Place] = {
-            "overview": Overview(),
-            "findings": Findings(),
-            "processes": Processes(),
-            "memory": MemoryMap(),
-            "folios": Folios(),
+            "overview": OverviewPlace(),
+            "findings": FindingsPlace(),
+            "processes": ProcessesPlace(),
+            "memory": MemoryPlace(),
+            "folios": FoliosPlace(),
         }
         self.go(places[name])
 

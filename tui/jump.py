@@ -14,19 +14,19 @@ from inspector.rules import all_rules
 from inspector.snapshot import Snapshot
 from inspector.text import clean, clean_bytes, parse_number
 from inspector.walk.names import file_paths
-from inspector.walk.page_numbers import readings
+from inspector.walk.page_numbers import number_meanings
 from tui.places import (
     AnonVmaPlace,
     FilePlace,
     FindingPlace,
-    Findings,
+    FindingsPlace,
     FolioPlace,
-    Folios,
-    MemoryMap,
+    FoliosPlace,
+    MemoryPlace,
     MmPlace,
-    Overview,
+    OverviewPlace,
     Place,
-    Processes,
+    ProcessesPlace,
     RulePlace,
     VmaPlace,
 )
@@ -38,7 +38,7 @@ MOST = 40
 
 _KERNEL_HALF = 1 << 63
 _FORMS = {"pfn": "page frame", "phys": "physical address", "page": "struct page", "virt": "direct-map address"}
-_SCREENS: tuple[Place, ...] = (Overview(), Findings(), Processes(), Folios(), MemoryMap())
+_SCREENS: tuple[Place, ...] = (OverviewPlace(), FindingsPlace(), ProcessesPlace(), FoliosPlace(), MemoryPlace())
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _by_number(session: Session, s: Snapshot, number: int) -> list[Goal]:
     """A pid, a page frame, or the address of something."""
     out: list[Goal] = []
     # A number with a page's low bits set is hardly the physical address of one.
-    found = [r for r in readings(s.layout, number) if r.form != "phys" or number % 4096 == 0]
+    found = [r for r in number_meanings(s.layout, number) if r.form != "phys" or number % 4096 == 0]
     out += [Goal(FolioPlace(r.pfn), _FORMS[r.form], f"{number:#x}: pfn {r.pfn:#x}") for r in found]
     if number < 1 << 22:
         try:
@@ -121,7 +121,7 @@ def _by_number(session: Session, s: Snapshot, number: int) -> list[Goal]:
         out = _by_address(session, s, number) + out
     elif number >= 1 << 12:
         out += _holders_of_va(session, s, number)
-    out += [Goal(MemoryMap(r.pfn), "memory", f"pfn {r.pfn:#x} in physical memory") for r in found[:1]]
+    out += [Goal(MemoryPlace(r.pfn), "memory", f"pfn {r.pfn:#x} in physical memory") for r in found[:1]]
     return out
 
 

@@ -28,7 +28,7 @@ COMMANDS = {
 }
 
 
-class Places(Provider):
+class PaletteCommands(Provider):
     """Commands by name, and places by anything that the jump dialog understands."""
 
     @property

@@ -21,7 +21,7 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class Overview(_Place):
+class OverviewPlace(_Place):
     """The target at a glance."""
 
     @property
@@ -31,7 +31,7 @@ class Overview(_Place):
 
 
 @dataclass(frozen=True)
-class Findings(_Place):
+class FindingsPlace(_Place):
     """What the rules found; with a filter only some of it."""
 
     filter: str = ""
@@ -82,7 +82,7 @@ class RulePlace(_Place):
 
 
 @dataclass(frozen=True)
-class Processes(_Place):
+class ProcessesPlace(_Place):
     """All address spaces."""
 
     @property
@@ -108,7 +108,7 @@ class VmaPlace(_Place):
 
 
 @dataclass(frozen=True)
-class Folios(_Place):
+class FoliosPlace(_Place):
     """A table of folios, narrowed by a filter."""
 
     filter: str = ""
@@ -188,7 +188,7 @@ class FilePlace(_Place):
 
 
 @dataclass(frozen=True)
-class MemoryMap(_Place):
+class MemoryPlace(_Place):
     """Physical memory; with a page frame the cursor starts there."""
 
     pfn: int | None = None
@@ -205,17 +205,17 @@ class MemoryMap(_Place):
 
 
 Place = (
-    Overview
-    | Findings
+    OverviewPlace
+    | FindingsPlace
     | FindingPlace
     | RulePlace
-    | Processes
+    | ProcessesPlace
     | MmPlace
     | VmaPlace
-    | Folios
+    | FoliosPlace
     | FolioPlace
     | RmapPlace
     | AnonVmaPlace
     | FilePlace
-    | MemoryMap
+    | MemoryPlace
 )

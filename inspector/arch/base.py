@@ -1,4 +1,4 @@
-"""The protocol every architecture speaks: levels, and entries decoded as whole arrays."""
+"""The protocol of every architecture: levels, and entries decoded as whole arrays."""
 
 from __future__ import annotations
 

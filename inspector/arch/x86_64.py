@@ -58,7 +58,7 @@ _HUGE_KINDS = {
     Level.PMD: (*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.HWPOISON, Kind.MARKER, Kind.SWAP),
     Level.PUD: (*MIGRATION_KINDS, Kind.HWPOISON, Kind.MARKER, Kind.SWAP),
 }
-"""What may stand in place of a huge leaf: transparent huge pages know migration and device memory, hugetlb migration,
+"""What may be in place of a huge leaf: transparent huge pages know migration and device memory, hugetlb migration,
 poison and markers. A swap entry is legal nowhere, but it is named for the rule that no hugetlb mapping holds one."""
 
 

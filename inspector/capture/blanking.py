@@ -40,7 +40,7 @@ def blank_leftovers(s: Snapshot, spool: PageSpool) -> None:
 
 
 def _live_from(s: Snapshot) -> U64:
-    """Lowest address in use on each task's stack; its end where nobody knows."""
+    """Lowest address in use on each task's stack; its end where that is not known."""
     tasks, frames, top = s.tasks, s.stacks.frames, s.stacks.top
     out = top.copy()
     task = frames.task_idx

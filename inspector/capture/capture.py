@@ -21,7 +21,7 @@ from inspector.capture.blanking import blank_dead_stacks, blank_leftovers
 from inspector.capture.kdump_writer import DumpHeader, PageSpool, write_kdump
 from inspector.capture.private_pages import PRIVATE, judge_pages
 from inspector.capture.recorder import Recorder, debug_files, open_recording, recording_program
-from inspector.check.run import run_check
+from inspector.check.run import Progress, run_check
 from inspector.columns import I64, U8
 from inspector.errors import FolioscopeError, TargetError, UsageError
 from inspector.findings import Report
@@ -32,9 +32,6 @@ from inspector.target.target import RAN_ON, Target, open_core
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import vma_figures
 from inspector.walk.swap_view import swap_devices
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, steps done and steps in all."""
 
 KINDS = ("BTF", "kallsyms", "memory map", "processes", "page tables", "other")
 """What captured pages are counted by: what they were first read for."""
@@ -61,11 +58,11 @@ class CaptureReport(msgspec.Struct, frozen=True):
     left_out: dict[str, int]
     """Pages that were read but may hold users' data, by reason; only damage or a running kernel leads to them."""
     ran_on: bool
-    """Whether the kernel ran on while it was captured: pages of different moments stand side by side. A capture of such
+    """Whether the kernel ran on while it was captured: its pages are of different moments. A capture of such
     a capture is one, too."""
     same_answers: bool | None
     """Whether the capture, opened again, gave the same report of a check as its source. None of a running
-    source: no two looks at it are the same, so the capture was opened and checked but not compared."""
+    source: no two reads of it are the same, so the capture was opened and checked but not compared."""
     notes: list[str]
     """What could not be done, in sentences."""
 
@@ -104,7 +101,7 @@ def capture(
         out: The file to write. It appears whole or not at all.
         compression: Of zlib, 1 (quick) to 9 (small).
         is_forced: Whether an existing file may be replaced.
-        progress: Told about each step.
+        progress: Called at each step.
 
     Raises:
         UsageError: ``out`` exists, or is what is being captured.
@@ -112,11 +109,11 @@ def capture(
     """
     path = Path(out)
     _require_free(path, target, is_forced=is_forced)
-    tell = progress or (lambda _what, _done, _all: None)
+    progress = progress or (lambda _what, _done, _all: None)
     page_size = target.identity.page_size or 4096
     try:
         with closing(PageSpool(path.parent, page_size, compression)) as spool:
-            return _capture(target, path, spool, tell)
+            return _capture(target, path, spool, progress)
     except OSError as error:
         todo = "Free some space or name another place" if error.errno in (28, 122) else "Name another place"
         raise TargetError(f"the capture cannot be written ({error.strerror or error})", str(path), todo) from error
@@ -135,18 +132,18 @@ def _require_free(path: Path, target: Target, *, is_forced: bool) -> None:
         raise UsageError("the file exists already", str(path), "Add --force to replace it")
 
 
-def _capture(target: Target, path: Path, spool: PageSpool, tell: Progress) -> CaptureReport:
-    found = _record(target, spool, tell)
-    tell("writing", _STEPS - 2, _STEPS)
+def _capture(target: Target, path: Path, spool: PageSpool, progress: Progress) -> CaptureReport:
+    found = _record(target, spool, progress)
+    progress("writing", _STEPS - 2, _STEPS)
     with _new_file(path) as (file, part):
         write_kdump(file, found.header, spool, found.pfns, found.ram)
         file.flush()
         os.fsync(file.fileno())
         size = file.tell()
-        tell("opening it again", _STEPS - 1, _STEPS)
+        progress("opening it again", _STEPS - 1, _STEPS)
         again = _reopened_report(part, path, found.symbols)
         is_same = None if target.is_live else _answers(again) == _answers(found.report)
-    tell("done", _STEPS, _STEPS)
+    progress("done", _STEPS, _STEPS)
     counts = np.bincount(found.kinds, minlength=len(KINDS)).tolist()
     pages = dict(zip(KINDS, counts, strict=True))
     return CaptureReport(
@@ -162,23 +159,23 @@ def _capture(target: Target, path: Path, spool: PageSpool, tell: Progress) -> Ca
     )
 
 
-def _record(target: Target, spool: PageSpool, tell: Progress) -> _Recorded:
+def _record(target: Target, spool: PageSpool, progress: Progress) -> _Recorded:
     """Read everything once, through a recorder that fills the spool."""
     recorder = Recorder(target.prog, spool, target.identity.page_size or 4096, is_live=target.is_live)
     vmcoreinfo = target.prog["VMCOREINFO"].string_()
     notes: list[str] = []
-    tell("types and symbols", 0, _STEPS)
+    progress("types and symbols", 0, _STEPS)
     _read_btf(target, recorder, vmcoreinfo)
     recorder.kind = KINDS.index("kallsyms")
     s = Snapshot(open_recording(target, recorder, vmcoreinfo))
     for done, (what, kind, read) in enumerate(_STAGES, 1):
-        tell(what, done, _STEPS)
+        progress(what, done, _STEPS)
         recorder.kind = KINDS.index(kind)
         try:
             read(s)
         except _UNREADABLE as error:
             notes.append(f"{what}: {str(error).rstrip('.')}.")
-    tell("check", _STEPS - 3, _STEPS)
+    progress("check", _STEPS - 3, _STEPS)
     report = run_check(s)
     with suppress(*_UNREADABLE):
         blank_dead_stacks(s, spool)
@@ -196,7 +193,7 @@ def _reopened_report(part: Path, path: Path, symbols: list[str]) -> Report:
     """What a check of the written file says."""
     try:
         s = Snapshot(open_core(str(part), symbols, types="dwarf" if symbols else "btf"))
-        # As in the recording: a table that is built tells what it lacks, wanted by a rule or not.
+        # As in the recording: a table that is built notes what it lacks, wanted by a rule or not.
         _read_all(s)
         return run_check(s)
     except TargetError as error:
@@ -204,7 +201,7 @@ def _reopened_report(part: Path, path: Path, symbols: list[str]) -> Report:
 
 
 def _read_btf(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> None:
-    """Read the kernel's BTF, whichever road the types of the target came from."""
+    """Read the kernel's BTF, also where the types of the target came from DWARF."""
     start, stop = target.symbol("__start_BTF"), target.symbol("__stop_BTF")
     if start is None or stop is None or not 0 < stop - start <= _MAX_BTF:
         return
@@ -230,7 +227,7 @@ def _read_all(s: Snapshot) -> None:
 
 
 def _read_vmas(s: Snapshot) -> None:
-    """Read what listings tell of VMAs: files' paths and other names, swapped shmem."""
+    """Read what listings show of VMAs: files' paths and other names, swapped shmem."""
     vma_figures(s)
     vma_names(s.layout, s.mms, s.vmas, np.arange(len(s.vmas)))
 

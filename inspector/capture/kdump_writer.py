@@ -39,7 +39,7 @@ class DumpHeader:
     """What the headers of a dump say.
 
     Attributes:
-        machine, release, version: As uname tells them.
+        machine, release, version: As uname prints them.
         page_size: Bytes of a page.
         phys_base: Physical address of the kernel image's base.
         stopped_at: Seconds since 1970.
@@ -169,7 +169,7 @@ def write_kdump(
 
 def _headers(header: DumpHeader, nr_pages: int, max_pfn: int, sub_blocks: int, bitmap_blocks: int) -> bytes:
     block = header.page_size
-    # The host's name is nobody's business.
+    # The host's name is private.
     uts = ("Linux", "", header.release, header.version, header.machine, "")
     first = _HEADER.pack(
         b"KDUMP   ", _VERSION, b"".join(_uts_field(text) for text in uts), header.stopped_at, 0, _ZLIB, block,

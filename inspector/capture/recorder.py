@@ -1,4 +1,4 @@
-"""A second look at a target through a reader that keeps every page that is read."""
+"""A target opened a second time through a reader that keeps every page that is read."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Recorder:
 
 
 def open_recording(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> Target:
-    """The same target once more, every read going through the recorder; of two roads the one that records more.
+    """The same target once more, every read going through the recorder, with the types that make it record more.
 
     Args:
         target: As opened.

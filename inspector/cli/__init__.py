@@ -9,39 +9,33 @@ import click
 
 from inspector.cli.diagnostics import BROKEN_PIPE, INTERRUPTED, BrokenOutput, report_error
 from inspector.cli.output import silence
-from inspector.cli.params import DoorGroup, Settings
+from inspector.cli.params import InspectorGroup, Settings
 from inspector.errors import Exit
 
 COMMANDS = {
-    "info": ("inspector.cli.info:info", "What was opened, how, and what kernel it is."),
-    "check": ("inspector.cli.check:check", "Rebuild every mapping count and name what differs from the record."),
-    "folio": ("inspector.cli.folio:folio", "One folio: every counter beside its rebuilt value, and who maps it."),
-    "explain": (
-        "inspector.cli.explain:explain",
-        "One folio accounted for: formulas, holders of references, decisions.",
-    ),
-    "references": (
-        "inspector.cli.explain:references",
-        "Who holds the references of all folios, and what is left over.",
-    ),
-    "page": ("inspector.cli.folio:page", "Struct pages: one, several, or ranges."),
-    "va": ("inspector.cli.va:va", "One address of a process: page-table entries, VMA, page, other mappers."),
-    "ps": ("inspector.cli.processes:ps", "Address spaces with their memory by kind."),
-    "vmas": ("inspector.cli.processes:vmas", "The VMAs of one process with their memory by kind."),
-    "rmap": ("inspector.cli.reverse:rmap", "A folio's mappings by the kernel's own road, beside the page tables."),
-    "anon-vma": ("inspector.cli.reverse:anon_vma", "The family of an anon_vma, who uses it, and its interval tree."),
-    "file": ("inspector.cli.reverse:file", "Who maps which part of a file, and its page cache by order."),
-    "uffd": ("inspector.cli.reverse:uffd", "userfaultfd's contexts and the memory that each watches."),
-    "ksm": ("inspector.cli.reverse:ksm", "KSM's stable nodes, pages and totals."),
-    "hugetlb": ("inspector.cli.reverse:hugetlb", "hugetlb's pools, folios and shared page tables."),
-    "swap": ("inspector.cli.reverse:swap", "Swap devices, or one slot and who refers to it."),
-    "windows": ("inspector.cli.windows:windows", "What a stopped kernel was in the middle of; one task's stack."),
-    "rules": ("inspector.cli.rules:rules", "The rules that check applies, or the manual page of one."),
-    "capture": ("inspector.cli.capture:capture", "Write a small vmcore of just what the inspector reads."),
-    "tui": ("inspector.cli.tui:tui", "Browse it all in the terminal, or in a browser on this machine."),
-    "manual": ("inspector.cli.manual:manual", "Pages about concepts: findings, schemes, targets."),
+    "info": "What was opened, how, and what kernel it is.",
+    "check": "Rebuild every mapping count and report each stored count that differs.",
+    "folio": "One folio: every counter beside its rebuilt value, and who maps it.",
+    "explain": "One folio accounted for: formulas, holders of references, decisions.",
+    "references": "Who holds the references of all folios, and what is left over.",
+    "page": "Struct pages: one, several, or ranges.",
+    "va": "One address of a process: page-table entries, VMA, page, other mappers.",
+    "ps": "Address spaces with their memory by kind.",
+    "vmas": "The VMAs of one process with their memory by kind.",
+    "rmap": "A folio's mappings by the kernel's rmap walk, beside the page tables.",
+    "anon-vma": "The family of an anon_vma, who uses it, and its interval tree.",
+    "file": "Who maps which part of a file, and its page cache by order.",
+    "uffd": "userfaultfd's contexts and the memory that each watches.",
+    "ksm": "KSM's stable nodes, pages and totals.",
+    "hugetlb": "hugetlb's pools, folios and shared page tables.",
+    "swap": "Swap devices, or one slot and who refers to it.",
+    "windows": "What a stopped kernel was in the middle of; one task's stack.",
+    "rules": "The rules that check applies, or the manual page of one.",
+    "capture": "Write a small vmcore of just what the inspector reads.",
+    "tui": "Browse it all in the terminal, or in a browser on this machine.",
+    "manual": "Pages about concepts: findings, schemes, targets.",
 }
-"""Where each command lives and what the list of commands says about it; nothing is imported to list them."""
+"""Each command with its line in the list of commands; the file of each is `inspector.cli.commands`' of its name."""
 
 EPILOG = """\b
 Exit codes:
@@ -53,13 +47,13 @@ Exit codes:
 """
 
 
-@click.group(cls=DoorGroup, commands_at=COMMANDS, epilog=EPILOG)
+@click.group(cls=InspectorGroup, lines=COMMANDS, epilog=EPILOG)
 @click.version_option(package_name="folioscope", message="folioscope %(version)s")
 def cli() -> None:
-    """Tell from a vmcore or a live kernel who maps which folio, and whether the recorded counts are true.
+    """Show from a vmcore or a live kernel who maps which folio, and whether the stored counts are correct.
 
-    Without -c, -k or --qemu the running kernel is looked at. Nothing is ever written to a target. Options of the
-    target may stand before or after the name of the command.
+    Without -c, -k or --qemu the running kernel is inspected. Nothing is ever written to a target. Options of the
+    target may be given before or after the name of the command.
     """
 
 

@@ -113,7 +113,7 @@ def shared_options() -> list[click.Parameter]:
     return made
 
 
-class DoorCommand(click.Command):
+class InspectorCommand(click.Command):
     """A command that also takes the shared options.
 
     Args:
@@ -135,39 +135,40 @@ class DoorCommand(click.Command):
         _format_options(self, ctx, formatter, self._shared)
 
 
-class DoorGroup(click.Group):
+class InspectorGroup(click.Group):
     """A group that imports a command when it is called, and takes the shared options itself.
 
     Args:
         args: As for click.
-        commands_at: Name to ``module:attribute`` and one line of help.
+        lines: One line of help by the name of each command, in the order listed; the command ``some-name`` is
+            ``some_name`` in the module `inspector.cli.commands.some_name`.
         kwargs: As for click.
     """
 
-    def __init__(self, *args: Any, commands_at: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, lines: Mapping[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._at = commands_at
+        self._lines = lines
         self._shared = shared_options()
         self.params += self._shared
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order declared."""
-        return list(self._at)
+        return list(self._lines)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
-        if cmd_name not in self._at:
+        if cmd_name not in self._lines:
             return None
-        module, attribute = self._at[cmd_name][0].split(":")
-        found: click.Command = getattr(import_module(module), attribute)
+        name = cmd_name.replace("-", "_")
+        found: click.Command = getattr(import_module(f"inspector.cli.commands.{name}"), name)
         return found
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; a misspelt one is answered with the nearest."""
-        if args and args[0] not in self._at and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], self._at, 1)
+        if args and args[0] not in self._lines and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self._lines, 1)
             raise UsageError(
                 "there is no such command", args[0], f"Did you mean {near[0]}?" if near else "See folioscope --help"
             )
@@ -176,7 +177,7 @@ class DoorGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in self._at.items()])
+            formatter.write_dl(list(self._lines.items()))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the shared options apart, then the commands."""
@@ -196,7 +197,7 @@ def _format_options(
 def _schema_option(schemas: tuple[str, ...]) -> click.Option:
     def show(context: click.Context, _param: click.Parameter, value: bool) -> None:
         if value and not context.resilient_parsing:
-            from inspector.report.schema import json_schema  # noqa: PLC0415  (msgspec, for this road only)
+            from inspector.report.schema import json_schema  # noqa: PLC0415  (msgspec, only here)
 
             output = context.ensure_object(Settings).output
             output.lines([json_schema(schemas)])
@@ -222,9 +223,18 @@ class Number(click.ParamType[int]):
         """The number.
 
         Raises:
-            UsageError: It is none.
+            UsageError: It is not a number.
         """
         number = value if isinstance(value, int) else parse_number(str(value))
         if number is None:
             raise UsageError("this is no number", str(value), "Give decimal, or hex that begins with 0x")
         return number
+
+
+as_option = click.option(
+    "--as",
+    "form",
+    type=click.Choice(["pfn", "phys", "page", "virt"]),
+    help="What the number is: pfn, physical address, struct page (or folio) address, or direct-map address.",
+)
+"""For commands that take the number of a page; `inspector.report.places.FORMS`, which is not imported for --help."""

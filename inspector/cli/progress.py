@@ -14,7 +14,7 @@ _DELAY = 0.5
 """Seconds of work before a bar is worth looking at."""
 
 
-class Progress:
+class ProgressBar:
     """A bar that appears after a moment and goes away without a trace.
 
     Args:
@@ -50,7 +50,7 @@ class Progress:
                 self._bar.stop()
 
     def __call__(self, what: str, done: int, steps: int) -> None:
-        """Tell what is being done, how many steps are done and how many there are."""
+        """Show what is being done, how many steps are done and how many there are."""
         with self._lock:
             self._state = (what, done, steps)
             self._show()

@@ -41,7 +41,6 @@ def capture_folio(s: Snapshot, f: OneFolio) -> Captured | None:
     """
     if s.scheme is None or f.page_type or not (f.is_anon or f.is_file) or f.order > MAX_ORDER:
         return None
-    flags, word = s.layout.flags, s.pages.flags[f.head : f.head + 1]
     situation = situation_of(s, f, terms_of(s, f))
     large, folios = f.is_large, s.folios
     has = s.scheme
@@ -51,14 +50,14 @@ def capture_folio(s: Snapshot, f: OneFolio) -> Captured | None:
     state = Folio(
         scheme=has,
         order=f.order,
-        kind=_kind(f, swapbacked=bool(flags.test(word, "swapbacked")[0])),
+        kind=kind_of(s, f),
         pages=(-1,) * f.nr_pages if f.is_hugetlb else tuple(pages),
         pmd_order=s.layout.pmd_order,
         entire=int(folios.entire_raw[f.folio]) if large else -1,
         large=int(folios.large_raw[f.folio]) if large and has.has_large_mapcount else -1,
         word=int(folios.word_raw[f.folio]) if large and has.has_pages_mapped_word else 0,
         double_map=large and bool(folios.double_map[f.folio]),
-        slots=_slots(s, f),
+        slots=slots_of(s, f),
         shared=bool(situation.maybe_shared),
         exclusive=frozenset(np.flatnonzero(f.exclusive).tolist()),
         anon_mapping=f.is_anon,
@@ -89,15 +88,18 @@ def mm_keys(s: Snapshot) -> I64:
     return np.arange(1, len(s.mms) + 1, dtype=np.int64)
 
 
-def _kind(f: OneFolio, *, swapbacked: bool) -> FolioKind:
+def kind_of(s: Snapshot, f: OneFolio) -> FolioKind:
+    """What the folio holds; files that are swapbacked are shmem."""
     if f.is_hugetlb:
         return FolioKind.HUGETLB_ANON if f.is_anon else FolioKind.HUGETLB_FILE
     if f.is_anon:
         return FolioKind.ANON
+    swapbacked = s.layout.flags.test(s.pages.flags[f.head : f.head + 1], "swapbacked")[0]
     return FolioKind.SHMEM if swapbacked else FolioKind.FILE
 
 
-def _slots(s: Snapshot, f: OneFolio) -> tuple[Slot, Slot]:
+def slots_of(s: Snapshot, f: OneFolio) -> tuple[Slot, Slot]:
+    """The mm ids of the folio with their counts; free where the kernel has none (before 6.15)."""
     if not f.is_large or s.scheme is None or not s.scheme.has_mm_ids:
         return (0, -1), (0, -1)
     me, folios = slice(f.folio, f.folio + 1), s.folios

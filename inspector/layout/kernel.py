@@ -25,7 +25,7 @@ _DIRECT_MAP_SIZE = {4: 64 << 40, 5: 32 << 50}
 
 
 def _direct_map_size(target: Target, memory: Memory, base: int, levels: int) -> int:
-    """Bytes that the direct map may span before the memory map tells how many it does.
+    """Bytes that the direct map may span as long as the memory map is not known.
 
     With KASLR the regions behind it begin much nearer than the full size (arch/x86/mm/kaslr.c,
     kernel_randomize_memory()): their addresses must not be taken for physical memory.
@@ -153,7 +153,7 @@ class Layout:
 
     @cached_property
     def zero_pfn(self) -> int:
-        """Page frame of the shared zero page, -1 when it cannot be told."""
+        """Page frame of the shared zero page, -1 when it is not known."""
         value = self.variable("zero_page_pfn", "zero_pfn")
         # From 7.0 zero_pfn() is a function: its code must not be taken for a number.
         return value if value is not None and value < self.memmap.max_pfn else -1
@@ -177,7 +177,7 @@ class Layout:
 
     @cached_property
     def zone_bits(self) -> int:
-        """Mask of the bits of page flags that tell node and zone; 0 when their widths cannot be told.
+        """Mask of the bits of page flags that hold node and zone; 0 when their widths are not known.
 
         With a vmemmap there are no section bits above them (include/linux/page-flags-layout.h): MAX_NUMNODES follows
         from the length of a zonelist, MAX_NR_ZONES from that of a node.

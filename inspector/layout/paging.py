@@ -16,7 +16,7 @@ def probe_arch(target: Target, memory: Memory, info: dict[str, str], levels: int
 
     Raises:
         TargetError: The architecture is not supported.
-        LayoutError: The numbering of swap types cannot be told.
+        LayoutError: The numbering of swap types is not known.
     """
     machine = target.prog.platform.arch.name if target.prog.platform else "unknown"
     if machine != "X86_64":
@@ -51,7 +51,7 @@ def _has_wrapped_flags(target: Target) -> bool:
 def swap_types(target: Target, page_flags: dict[str, int]) -> SwapTypes:
     """How the kernel numbers its swap types (include/linux/swap.h).
 
-    The configuration is told by what it leaves behind: PG_hwpoison, migrate_pages(), make_device_exclusive(). What
+    The configuration is known from what it leaves behind: PG_hwpoison, migrate_pages(), make_device_exclusive(). What
     stays open is settled by the room that the array ``swap_info`` has before the next symbol.
 
     Raises:
@@ -72,7 +72,7 @@ def swap_types(target: Target, page_flags: dict[str, int]) -> SwapTypes:
             if types.max_swapfiles <= room:
                 return types
     raise LayoutError(
-        "the kernel's swap types cannot be told",
+        "the kernel's swap types are not known",
         target.path,
         "Its configuration is new to us",
     )

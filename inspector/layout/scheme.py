@@ -1,4 +1,4 @@
-"""Which mapcount accounting this kernel uses, told from the members of its types."""
+"""Which mapcount accounting this kernel uses, known from the members of its types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inspector.model.scheme import Scheme
 
 @dataclass(frozen=True, slots=True)
 class SchemeEvidence:
-    """The accounting scheme and the members that tell it.
+    """The accounting scheme and the members that show it.
 
     Attributes:
         scheme: None when the evidence is mixed; rules that need it are then not applicable.
@@ -24,7 +24,7 @@ class SchemeEvidence:
 
 
 def probe_scheme(prog: drgn.Program) -> SchemeEvidence:
-    """Tell the scheme from members of struct page and struct folio and from enum pageflags.
+    """Find the scheme from members of struct page and struct folio and from enum pageflags.
 
     Whether a kernel with mm ids still keeps page counts (CONFIG_NO_PAGE_MAPCOUNT) is in no type; the folio table
     settles it from the data (`inspector.tables.folios.settle_page_mapcount`).

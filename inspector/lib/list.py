@@ -48,7 +48,7 @@ def walk_lists(
 
     Returns:
         The entries ordered by list, then position. An entry whose back link does not name the one before it is still
-        returned, its list is told in ``broken``.
+        returned, its list is in ``broken``.
     """
     first, known = memory.words(heads)
     owner = np.flatnonzero(known).astype(np.int32)

@@ -77,7 +77,7 @@ def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64) -> MapleEnt
         roots: uint64[n]; the ``ma_root`` word of each tree.
 
     Returns:
-        The ranges ordered by tree, then by first index. Damage never raises: it is told in ``unreadable`` and
+        The ranges ordered by tree, then by first index. Damage never raises: it is in ``unreadable`` and
         ``broken``. A node is entered at most once a tree, so that a cycle ends.
     """
     shapes = _shapes(prog)

@@ -38,7 +38,7 @@ _USER_END = np.uint64(1 << 63)
 _REGS_SLACK = 1 << 10
 """How far above the beginning of the user's registers a partly saved set of them may begin."""
 
-Words = Callable[[U64], tuple[U64, Mask]]
+ReadWords = Callable[[U64], tuple[U64, Mask]]
 """Words at the given addresses, and which of them could be read."""
 
 
@@ -67,7 +67,7 @@ class Dialect:
 
     Attributes:
         is_old: Before 6.4 the kinds are numbered from 0 for calls, and a bit of its own ends a stack.
-        stack_pointer: ORC_REG_SP, which tells the numbering of registers; 0 when that is not known.
+        stack_pointer: ORC_REG_SP, which gives away the numbering of registers; 0 when that is not known.
     """
 
     is_old: bool
@@ -89,7 +89,7 @@ def decode_orc(raw: U8, dialect: Dialect) -> OrcRows:
     sp_reg = registers[regs & 15]
     if dialect.is_old:
         kind = np.array([CALL, REGS, REGS_PARTIAL, UNKNOWN], np.uint8)[rest & 3]
-        # Without a stack pointer a row either says "end" (bit 2, from 6.3 on bit 3) or is of code that nobody knows.
+        # Without a stack pointer a row either says "end" (bit 2, from 6.3 on bit 3) or is of unknown code.
         kind = np.where(sp_reg == UNDEFINED, np.where((rest >> 2) & 3, END, UNKNOWN), kind).astype(np.uint8)
         signal = (kind == REGS) | (kind == REGS_PARTIAL)
     else:
@@ -111,7 +111,7 @@ class Code:
 
     Attributes:
         base, end: The code.
-        entries, ips, nr: Where its struct orc_entry and their addresses (int32, each relative to where it stands) are,
+        entries, ips, nr: Where its struct orc_entry and their addresses (int32, each relative to its own address) are,
             and how many; 0 for none.
         name: Of the module, "" for the kernel image.
     """
@@ -229,7 +229,7 @@ def _modules(layout: Layout, *, with_orc: bool) -> list[Code]:
 
 
 @dataclass(frozen=True, slots=True)
-class State(Table):
+class UnwindState(Table):
     """Where many stacks have been unwound to.
 
     Attributes:
@@ -246,18 +246,18 @@ class State(Table):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class UnwindStep:
     """What one step gave.
 
     Attributes:
         state: The callers' frames, of those stacks that go on.
-        ended: Rows (`State.row`) of stacks whose end was reached: the last frame entered from user space or
+        ended: Rows (`UnwindState.row`) of stacks whose end was reached: the last frame entered from user space or
             began the thread.
         lost: Rows of stacks that cannot be followed further.
         lost_sp: uint64; how far these were followed.
     """
 
-    state: State
+    state: UnwindState
     ended: I64
     lost: I64
     lost_sp: U64
@@ -278,7 +278,7 @@ class RegisterPlaces:
         return cls(*(regs.field(n).offset for n in ("ip", "sp", "bp")))
 
 
-def step(orc: OrcTables, state: State, places: RegisterPlaces, words: Words, end: U64) -> Step:
+def step(orc: OrcTables, state: UnwindState, places: RegisterPlaces, words: ReadWords, end: U64) -> UnwindStep:
     """From each frame to its caller's (unwind_next_frame()).
 
     Args:
@@ -320,12 +320,12 @@ def step(orc: OrcTables, state: State, places: RegisterPlaces, words: Words, end
     ended |= user
     # A stack is left towards higher addresses; only an interrupt's or exception's own stack may lie elsewhere.
     good &= ~user & (ip >= _USER_END) & ((sp > state.sp) | ~is_call | indirect)
-    onward = State(ip, sp, bp, at.signal, state.row).take(good)
+    onward = UnwindState(ip, sp, bp, at.signal, state.row).take(good)
     lost = ~good & ~ended
-    return Step(onward, state.row[ended], state.row[lost], state.sp[lost])
+    return UnwindStep(onward, state.row[ended], state.row[lost], state.sp[lost])
 
 
-def _deref(addresses: U64, wanted: Mask, good: Mask, words: Words) -> Mask:
+def _deref(addresses: U64, wanted: Mask, good: Mask, words: ReadWords) -> Mask:
     """Replace the wanted addresses by the words they point to; which rows are still good."""
     rows = np.flatnonzero(wanted)
     if not len(rows):

@@ -121,7 +121,7 @@ def _empty(size: int, unreadable: list[I32], cyclic: list[I32]) -> RbNodes:
 
 
 def check_order(nodes: RbNodes, key: U64) -> Mask:
-    """Nodes that stand on the wrong side of an ancestor: their key is out of order."""
+    """Nodes on the wrong side of an ancestor: their key is out of order."""
     low, high = np.zeros(len(nodes), np.uint64), np.full(len(nodes), np.uint64(0xFFFFFFFFFFFFFFFF))
     for rows in _levels(nodes):
         above = nodes.parent[rows]

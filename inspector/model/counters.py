@@ -13,7 +13,7 @@ from enum import Enum, IntEnum
 
 import numpy as np
 
-from inspector.columns import AnyArray, Mask
+from inspector.columns import AnyArray
 from inspector.model.scheme import Scheme
 
 
@@ -38,9 +38,9 @@ class RmapCounter(Enum):
     DOUBLY_MAPPED = "page mapcount under PG_double_map"
     """``_mapcount`` in an anonymous THP with PG_double_map (6.1): the flag is set before the pages are raised."""
     LARGE = "large mapcount"
-    """``_large_mapcount``: behind only while a PMD split for migration stands between its last two steps."""
+    """``_large_mapcount``: behind only while a PMD split for migration is between its last two steps."""
     ENTIRE = "entire mapcount"
-    """Lowered by every PMD split while the invalidated huge entry still stands."""
+    """Lowered by every PMD split while the invalidated huge entry is still there."""
     NR_PAGES_MAPPED = "nr_pages_mapped"
     """Moved after the page counts it sums up; and by PMD splits as the entire mapcount is."""
     STATISTIC = "statistic"
@@ -98,7 +98,7 @@ _PREMATURE = Meaning("premature free", False, f"{_FREE}; no order of the kernel'
 _SPLIT = Meaning(
     "premature free",
     True,
-    f"{_FREE}, unless a CPU is splitting a PMD and its invalidated entry still stands",
+    f"{_FREE}, unless a CPU is splitting a PMD and its invalidated entry is still there",
 )
 _BEHIND = Meaning(
     "premature free",
@@ -133,13 +133,3 @@ def meaning(counter: RmapCounter, direction: Direction) -> Meaning | None:
     if direction == Direction.TOO_LOW:
         return _TOO_LOW[counter]
     return _DRIFT if counter is RmapCounter.STATISTIC else _LEAK
-
-
-def may_be_in_flight(counter: RmapCounter, stored: AnyArray, expected: AnyArray) -> Mask:
-    """Which mismatches a CPU in the middle of an operation can explain; False where there is none."""
-    off = directions(stored, expected)
-    out = np.zeros(len(off), np.bool_)
-    for direction in (Direction.TOO_LOW, Direction.TOO_HIGH):
-        found = meaning(counter, direction)
-        out |= (off == direction) & (found is not None and found.transient)
-    return out

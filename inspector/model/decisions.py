@@ -64,7 +64,7 @@ class Decision:
 
     Attributes:
         question: "write fault", "fork", "split", "migrate" or "reclaim".
-        answer: "reuse", "copy", "share", "yes", "no", or "cannot be told".
+        answer: "reuse", "copy", "share", "yes", "no", or "unknown".
         reason: Why, with the numbers.
         source: The kernel function that decides.
     """
@@ -144,7 +144,7 @@ def _large_by_pte(s: FolioSituation, question: str) -> Decision:
             return Decision(question, "reuse", "this mapping holds the folio's only reference", "do_wp_page()")
         return Decision(question, "copy", f"{s.refcount} references to the folio, 1 allowed", "do_wp_page()")
     if s.scheme is Scheme.RMAP68 and s.refcount == 1 + s.swap:
-        return Decision(question, "cannot be told", "copied from 6.8 on, reused before", "do_wp_page()")
+        return Decision(question, "unknown", "copied from 6.8 on, reused before", "do_wp_page()")
     return Decision(question, "copy", "pages of large folios are reused only when marked exclusive", source)
 
 

@@ -4,15 +4,26 @@ The closed forms of the steady state: what any sequence of rmap operations leave
 mm/rmap.c, __folio_add_rmap() and __folio_remove_rmap(); on 6.1 page_add_anon_rmap(), page_add_file_rmap() and
 page_remove_rmap(). In the formulas P is the number of PTEs that map a page, E the number of huge entries that map the
 folio as a whole, S the sum of P over its pages, T the number of its pages with P > 0, M = E + S.
+
+`folio_terms` and `page_terms` state each formula once, term by term: `expect` adds the terms up for all folios,
+`inspector.model.formulas` writes them out for one. A THP that one process maps by a PMD and another by 3 PTEs (P = 1),
+on 6.12: E 1, S 3, T 3, so ::
+
+    _entire_mapcount + 1 = huge entries 1                              stored 0
+    _large_mapcount + 1  = PTE 3 + huge entries 1 = 4                  stored 3
+    _nr_pages_mapped     = pages 3 + mapped as a whole 0x800000        stored 0x800003
+    _mapcount + 1        = PTE 1 (0 on the pages that no PTE maps)     stored 0 (-1)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
 from inspector.columns import I32, I64, U8, AnyArray, Mask
+from inspector.model.counters import RmapCounter
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 
 _PIECE = 1 << 20
@@ -32,7 +43,7 @@ class Rebuilt:
         order: uint8[folios].
         entire: int32[folios]; distinct huge slots that map the folio (E).
         is_hugetlb, is_anon: bool[folios].
-        double_map: bool[folios]; PG_double_map as stored (6.1): it cannot be told from the mappings alone.
+        double_map: bool[folios]; PG_double_map as stored (6.1): the mappings alone do not determine it.
     """
 
     page_mappings: I32
@@ -70,6 +81,83 @@ class Expected:
     total: I64
 
 
+class CountTerm(Enum):
+    """What a counter of a folio is made of."""
+
+    PTE = "PTE"
+    """S of a folio, P of a page."""
+    HUGE = "huge entries"
+    """E."""
+    PAGES = "pages mapped by PTEs"
+    """T."""
+    WHOLE = "mapped as a whole"
+    """The bit `ENTIRELY_MAPPED`, where E > 0."""
+    DOUBLE_MAP = "PG_double_map"
+    """One for every page of an anonymous THP with that flag (6.1)."""
+
+
+Terms = dict[CountTerm, I64]
+"""int64[folios] each; their sum is the count."""
+
+BIAS = {RmapCounter.PAGE: 1, RmapCounter.ENTIRE: 1, RmapCounter.LARGE: 1, RmapCounter.NR_PAGES_MAPPED: 0}
+"""What is added to a stored value to get the count: 1 where the kernel counts from -1."""
+
+
+def folio_terms(scheme: Scheme, entire: I32, ptes: I64, mapped: I64, is_hugetlb: Mask) -> dict[RmapCounter, Terms]:
+    """The counters that large folios keep as a whole; those that the scheme does not keep are left out.
+
+    hugetlb counts its huge entries alone and never uses _nr_pages_mapped (hugetlb_add_file_rmap()).
+
+    Args:
+        scheme: The kernel's accounting.
+        entire: int32[folios]; E.
+        ptes: int64[folios]; S.
+        mapped: int64[folios]; T.
+        is_hugetlb: bool[folios].
+    """
+    huge, by_page = entire.astype(np.int64), ~is_hugetlb
+    out = {RmapCounter.ENTIRE: {CountTerm.HUGE: huge}}
+    if scheme.has_large_mapcount:
+        out[RmapCounter.LARGE] = {CountTerm.PTE: ptes * by_page, CountTerm.HUGE: huge}
+    if scheme.has_pages_mapped_word:
+        whole = ((entire > 0) & by_page) * np.int64(ENTIRELY_MAPPED)
+        out[RmapCounter.NR_PAGES_MAPPED] = {CountTerm.PAGES: mapped * by_page, CountTerm.WHOLE: whole}
+    return out
+
+
+@dataclass(frozen=True)
+class PageTerms:
+    """What goes into ``_mapcount`` of every page of a large folio.
+
+    Attributes:
+        counts_ptes: bool[folios]; whether the PTEs of the page (P) do.
+        of_folio: The terms that are the same for all its pages.
+    """
+
+    counts_ptes: Mask
+    of_folio: Terms
+
+
+def page_terms(scheme: Scheme, entire: I32, is_hugetlb: Mask, is_anon: Mask, double_map: Mask) -> PageTerms:
+    """The pages of large folios; a small page counts its PTEs alone.
+
+    6.1 adds each PMD mapping to every page of a file THP, and one to every page of a doubly mapped anonymous THP:
+    mm/rmap.c, page_add_file_rmap(); mm/huge_memory.c, __split_huge_pmd_locked().
+
+    Args:
+        scheme: The kernel's accounting.
+        entire: int32[folios]; E.
+        is_hugetlb: bool[folios].
+        is_anon: bool[folios].
+        double_map: bool[folios]; PG_double_map as stored.
+    """
+    counts = ~is_hugetlb if scheme.has_page_mapcount else np.zeros(len(is_hugetlb), np.bool_)
+    if not scheme.double_map:
+        return PageTerms(counts, {})
+    doubly = (double_map & is_anon & counts).astype(np.int64)
+    return PageTerms(counts, {CountTerm.DOUBLE_MAP: doubly, CountTerm.HUGE: np.where(counts & ~is_anon, entire, 0)})
+
+
 def expect(scheme: Scheme, rebuilt: Rebuilt, folio_of_page: I32) -> Expected:
     """The steady state of every counter.
 
@@ -79,24 +167,25 @@ def expect(scheme: Scheme, rebuilt: Rebuilt, folio_of_page: I32) -> Expected:
         folio_of_page: int32[pages]; row of the large folio each page belongs to, -1 for small pages.
 
     Raises:
-        ValueError: ``folio_of_page`` does not tell of every page.
+        ValueError: ``folio_of_page`` has not one row a page.
     """
     if len(folio_of_page) != len(rebuilt.page_mappings):
         msg = f"{len(rebuilt.page_mappings)} pages, but the folios of {len(folio_of_page)}"
         raise ValueError(msg)
     mapped = sum_over_folios(rebuilt.page_mappings > 0, rebuilt)
-    total = sum_over_folios(rebuilt.page_mappings, rebuilt) + rebuilt.entire
+    ptes = sum_over_folios(rebuilt.page_mappings, rebuilt)
+    terms = folio_terms(scheme, rebuilt.entire, ptes, mapped, rebuilt.is_hugetlb)
     page_mapcount = np.empty(len(folio_of_page), np.int32)
     for first in range(0, len(folio_of_page), _PIECE):
         piece = folio_of_page[first : first + _PIECE]
         page_mapcount[first : first + _PIECE] = expect_page_mapcount(scheme, rebuilt, piece, first)
     return Expected(
         page_mapcount_raw=page_mapcount,
-        entire_raw=(rebuilt.entire - 1).astype(np.int32),
-        word_raw=_word(scheme, rebuilt, mapped),
-        large_raw=_large(scheme, rebuilt, total),
+        entire_raw=_stored(terms, RmapCounter.ENTIRE, len(mapped)),
+        word_raw=_stored(terms, RmapCounter.NR_PAGES_MAPPED, len(mapped)),
+        large_raw=_stored(terms, RmapCounter.LARGE, len(mapped)),
         nr_mapped_pages=mapped,
-        total=total,
+        total=ptes + rebuilt.entire,
     )
 
 
@@ -113,44 +202,28 @@ def expect_page_mapcount(scheme: Scheme, rebuilt: Rebuilt, folio_of_page: I32, f
         int32[n]; as stored, -1 for a page that nothing maps. Pages of hugetlb folios never count, pages of any large
         folio do not on CONFIG_NO_PAGE_MAPCOUNT.
     """
-    out: I32 = rebuilt.page_mappings[first : first + len(folio_of_page)] - np.int32(1)
+    out: I32 = rebuilt.page_mappings[first : first + len(folio_of_page)] - np.int32(BIAS[RmapCounter.PAGE])
+    terms = page_terms(scheme, rebuilt.entire, rebuilt.is_hugetlb, rebuilt.is_anon, rebuilt.double_map)
     # Both tables end with a row for small pages, which -1 finds.
-    untouched = np.append(rebuilt.is_hugetlb | (not scheme.has_page_mapcount), False)
+    untouched = np.append(~terms.counts_ptes, False)
     if untouched.any():
-        out[untouched[folio_of_page]] = -1
-    if scheme.double_map:
-        out += np.append(_extra(rebuilt), np.int32(0))[folio_of_page]
+        out[untouched[folio_of_page]] = -BIAS[RmapCounter.PAGE]
+    if terms.of_folio:
+        extra = sum(terms.of_folio.values(), np.zeros(len(rebuilt.entire), np.int64)).astype(np.int32)
+        out += np.append(extra, np.int32(0))[folio_of_page]
     return out
 
 
-def _extra(rebuilt: Rebuilt) -> I32:
-    """What 6.1 adds in every page: each PMD mapping for a file THP, one for a doubly mapped anonymous one.
-
-    mm/rmap.c, page_add_file_rmap(); mm/huge_memory.c, __split_huge_pmd_locked().
-    """
-    extra = np.where(rebuilt.is_anon, rebuilt.double_map, rebuilt.entire)
-    return np.where(rebuilt.is_hugetlb, 0, extra).astype(np.int32)
-
-
-def _word(scheme: Scheme, rebuilt: Rebuilt, mapped: I64) -> I32:
-    """T, and the bit that says "as a whole"; hugetlb never uses the word (hugetlb_add_file_rmap())."""
-    if not scheme.has_pages_mapped_word:
-        return np.zeros(len(mapped), np.int32)
-    word = mapped + np.where(rebuilt.entire > 0, ENTIRELY_MAPPED, 0)
-    return np.where(rebuilt.is_hugetlb, 0, word).astype(np.int32)
-
-
-def _large(scheme: Scheme, rebuilt: Rebuilt, total: I64) -> I32:
-    """M - 1; hugetlb counts its huge entries alone."""
-    if not scheme.has_large_mapcount:
-        return np.full(len(total), -1, np.int32)
-    return (np.where(rebuilt.is_hugetlb, rebuilt.entire, total) - 1).astype(np.int32)
+def _stored(terms: dict[RmapCounter, Terms], counter: RmapCounter, nr: int) -> I32:
+    """int32[nr]; the counter as it must be stored; as in a new folio where the scheme does not keep it."""
+    total = sum(terms.get(counter, {}).values(), np.zeros(nr, np.int64))
+    return (total - BIAS[counter]).astype(np.int32)
 
 
 def sum_over_folios(column: AnyArray, rebuilt: Rebuilt) -> I64:
     """Sum of a page column over the pages of each folio; pages beyond the end of the column count nothing.
 
-    The work is one pass over the column, whatever the folios claim to be: corrupt ones may overlap.
+    The work is one pass over the column, whatever their orders: corrupt folios may overlap.
     """
     begin = np.minimum(rebuilt.head_row, len(column))
     end = np.minimum(rebuilt.head_row + rebuilt.nr_pages, len(column))

@@ -1,14 +1,14 @@
-"""The formula of every counter of a folio, with the numbers in place: what `expect` computes, told term by term.
-
-The same closed forms as in `inspector.model.expectation`, for one folio and for people. P, E, S, T and M as there.
-"""
+"""The formula of every counter of one folio, with the numbers in place: the terms of `expectation`, written out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from inspector.model.counters import RmapCounter, field_name
+from inspector.model.expectation import BIAS, CountTerm, Terms, folio_terms, page_terms
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 
 
@@ -88,19 +88,23 @@ def _number(value: int) -> str:
 
 def folio_formulas(scheme: Scheme, m: Mapped) -> list[Formula]:
     """The counters that a large folio keeps as a whole."""
-    out = [_formula(scheme, RmapCounter.ENTIRE, 1, _huge(m))]
-    if scheme.has_large_mapcount:
-        terms = _huge(m) if m.is_hugetlb else (("PTE", m.pte), *_huge(m))
-        out.append(_formula(scheme, RmapCounter.LARGE, 1, terms))
-    if scheme.has_pages_mapped_word:
-        out.append(_word(scheme, m))
-    return out
+    counts = np.array([m.entire], np.int32), np.array([m.pte]), np.array([m.mapped_pages])
+    terms = folio_terms(scheme, *counts, np.array([m.is_hugetlb]))
+    return [_formula(scheme, counter, _written(counter, parts, m)) for counter, parts in terms.items()]
 
 
-def _formula(
-    scheme: Scheme, counter: RmapCounter, bias: int, terms: Iterable[tuple[str, int]], remark: str = ""
-) -> Formula:
-    return Formula(counter, field_name(scheme, counter), bias, tuple(terms), remark)
+def _written(counter: RmapCounter, terms: Terms, m: Mapped) -> tuple[tuple[tuple[str, int], ...], str]:
+    """The terms with their numbers, and why there are no others."""
+    if m.is_hugetlb and counter is RmapCounter.NR_PAGES_MAPPED:
+        return (), "hugetlb does not use it"
+    out: list[tuple[str, int]] = []
+    for term, column in terms.items():
+        value = int(column[0])
+        if term is CountTerm.HUGE:
+            out += _huge(m) if value or counter is not RmapCounter.PAGE else ()
+        elif value or (term in (CountTerm.PTE, CountTerm.PAGES) and not m.is_hugetlb):
+            out.append((term.value, value))
+    return tuple(out), ""
 
 
 def _huge(m: Mapped) -> Iterable[tuple[str, int]]:
@@ -111,13 +115,8 @@ def _huge(m: Mapped) -> Iterable[tuple[str, int]]:
         yield "PUD", m.pud
 
 
-def _word(scheme: Scheme, m: Mapped) -> Formula:
-    if m.is_hugetlb:
-        return _formula(scheme, RmapCounter.NR_PAGES_MAPPED, 0, (), "hugetlb does not use it")
-    terms = [("pages mapped by PTEs", m.mapped_pages)]
-    if m.entire:
-        terms.append(("mapped as a whole", ENTIRELY_MAPPED))
-    return _formula(scheme, RmapCounter.NR_PAGES_MAPPED, 0, terms)
+def _formula(scheme: Scheme, counter: RmapCounter, written: tuple[tuple[tuple[str, int], ...], str]) -> Formula:
+    return Formula(counter, field_name(scheme, counter), BIAS[counter], *written)
 
 
 def page_formula(scheme: Scheme, m: Mapped, pte: int, *, small: bool = False) -> Formula:
@@ -129,17 +128,15 @@ def page_formula(scheme: Scheme, m: Mapped, pte: int, *, small: bool = False) ->
         pte: PTEs that map this page (P).
         small: Whether the folio is that page alone.
     """
-    if m.is_hugetlb:
-        return _formula(scheme, RmapCounter.PAGE, 1, (), "hugetlb counts as a whole")
-    if not small and not scheme.has_page_mapcount:
-        return _formula(scheme, RmapCounter.PAGE, 1, (), "this kernel keeps none in large folios")
-    terms = [("PTE", pte)]
-    if scheme.double_map and not small:
-        if m.is_anon and m.double_map:
-            terms.append(("PG_double_map", 1))
-        elif not m.is_anon and m.entire:
-            terms += [(word, n) for word, n in _huge(m) if n]
-    return _formula(scheme, RmapCounter.PAGE, 1, terms)
+    if small:
+        return _formula(scheme, RmapCounter.PAGE, (((CountTerm.PTE.value, pte),), ""))
+    kind = np.array([m.is_hugetlb]), np.array([m.is_anon]), np.array([m.double_map])
+    terms = page_terms(scheme, np.array([m.entire], np.int32), *kind)
+    if not terms.counts_ptes[0]:
+        remark = "hugetlb counts as a whole" if m.is_hugetlb else "this kernel keeps none in large folios"
+        return _formula(scheme, RmapCounter.PAGE, ((), remark))
+    of_page: Terms = {CountTerm.PTE: np.array([pte]), **terms.of_folio}
+    return _formula(scheme, RmapCounter.PAGE, _written(RmapCounter.PAGE, of_page, m))
 
 
 def word_text(word: int) -> str:

@@ -13,7 +13,7 @@ from inspector.model.scheme import Scheme
 
 
 class OpLevel(Enum):
-    """At which level of the page tables the entry stands."""
+    """The level of the page tables that the entry is at."""
 
     PTE = "PTE"
     PMD = "PMD"
@@ -101,7 +101,7 @@ class Ancestor:
         name: The older name.
         successors: What it became; which one depends on its arguments.
         changed: Release in which the name went away.
-        how: What tells the successors apart.
+        how: What distinguishes the successors.
     """
 
     name: str
@@ -165,7 +165,7 @@ _BY_OLD = {a.name: a for a in ANCESTORS}
 
 
 def resolve(name: str) -> tuple[str, ...]:
-    """Today's names of an operation, asked for by any name; empty when it is none.
+    """Today's names of an operation, asked for by any name; empty when no operation has it.
 
     A name that is today's already resolves to itself.
     """
@@ -180,9 +180,20 @@ def ancestors_of(name: str) -> tuple[Ancestor, ...]:
     return tuple(a for a in ANCESTORS if name in a.successors)
 
 
-def name_in(scheme: Scheme, name: str) -> str:
-    """What a kernel of that scheme calls an operation; 6.3 to 6.9, which know both, are told by today's name."""
-    if scheme not in (Scheme.OLD, Scheme.SUBPAGES):
+def has_folio_names(scheme: Scheme) -> bool:
+    """Whether kernels of that scheme have today's names; 6.3 to 6.9, of which 6.8 renamed them, are taken to."""
+    return scheme not in (Scheme.OLD, Scheme.SUBPAGES)
+
+
+def name_in(scheme: Scheme, name: str, *, folio_names: bool | None = None) -> str:
+    """What a kernel calls an operation.
+
+    Args:
+        scheme: Of the kernel.
+        name: Today's name.
+        folio_names: Whether the kernel has today's names, where its symbols show that; None: by the scheme.
+    """
+    if has_folio_names(scheme) if folio_names is None else folio_names:
         return name
     # The range form lived in 6.6 and 6.7 only.
     old = [a.name for a in ancestors_of(name) if a.name != "folio_add_file_rmap_range"]

@@ -45,15 +45,15 @@ def apply(folio: Folio, op: Op) -> Outcome:
     """
     spec = SPECS[op.name]
     check(folio, op, spec)
-    told = op if spec.level is OpLevel.PTE else _whole(op, folio)
+    call = op if spec.level is OpLevel.PTE else _whole(op, folio)
     if spec.action in ("dup", "share") and folio.pinned and spec.wants == "anon":
-        pages = range(told.page, told.page + told.nr) if spec.level is OpLevel.PTE else range(1)
+        pages = range(call.page, call.page + call.nr) if spec.level is OpLevel.PTE else range(1)
         if any(page in folio.exclusive for page in pages):
             return Outcome(folio, busy=True)
     if spec.action == "freeze" and 0 in folio.exclusive and folio.pinned:
         # The PMD is split without freezing instead.
         spec = replace(spec, action="split")
-    return Outcome(_by_caller(folio, _count(folio, told, spec), told, spec))
+    return Outcome(_by_caller(folio, _count(folio, call, spec), call, spec))
 
 
 def count_only(folio: Folio, op: Op) -> Folio:
@@ -106,7 +106,7 @@ def _mlocks(folio: Folio, op: Op, spec: Spec) -> bool:
 
 
 def _new(folio: Folio, op: Op) -> Folio:
-    """All counters are set, not raised: nobody else can see the folio yet."""
+    """All counters are set, not raised: no other task can see the folio yet."""
     folio = replace(folio, anon_mapping=True)
     marked = frozenset(range(folio.nr) if folio.order < folio.pmd_order else (0,))
     folio = replace(folio, exclusive=folio.exclusive | marked) if op.exclusive else folio

@@ -41,7 +41,7 @@ def check(folio: Folio, op: Op, spec: Spec) -> None:
 
 
 def _warn(folio: Folio, what: str) -> str:
-    """The macro by which this kernel tells."""
+    """The macro by which this kernel complains."""
     return f"VM_BUG_ON_PAGE({what})" if folio.scheme is Scheme.OLD else f"VM_WARN_ON_FOLIO({what})"
 
 
@@ -135,12 +135,12 @@ def _exclusive(folio: Folio, op: Op, spec: Spec) -> Iterator[Failure]:
 def _exclusive_after_add(folio: Folio, op: Op, spec: Spec) -> Iterator[Failure]:
     """An exclusive page must not be mapped twice; a PMD and a PTE at once is what a split passes through."""
     by_pte = spec.level is OpLevel.PTE
-    told = range(op.page, op.page + op.nr) if by_pte else range(folio.nr)
-    given = frozenset(told if by_pte else (0,)) if op.exclusive else frozenset()
+    pages = range(op.page, op.page + op.nr) if by_pte else range(folio.nr)
+    given = frozenset(pages if by_pte else (0,)) if op.exclusive else frozenset()
     after = folio.exclusive | given
     if folio.scheme is Scheme.OLD:
-        before = [folio.pages[i] for i in told] if by_pte and spec.family != "hugetlb" else [folio.entire]
-        heads = told if by_pte else (0,)
+        before = [folio.pages[i] for i in pages] if by_pte and spec.family != "hugetlb" else [folio.entire]
+        heads = pages if by_pte else (0,)
         for page, held in zip(heads, before, strict=True):
             if held >= 0 and op.exclusive:
                 yield "VM_BUG_ON_PAGE(not first, RMAP_EXCLUSIVE)", f"page {page} is mapped already"
@@ -149,7 +149,7 @@ def _exclusive_after_add(folio: Folio, op: Op, spec: Spec) -> Iterator[Failure]:
         return
     entire = folio.entire + 1 + (not by_pte)
     pages_count = spec.family != "hugetlb" and (folio.scheme.has_page_mapcount or not folio.is_large)
-    for page in (0,) if spec.family == "hugetlb" else told:
+    for page in (0,) if spec.family == "hugetlb" else pages:
         if entire > 1 and page in after:
             yield (
                 "VM_WARN_ON_FOLIO(entire mapcount above 1, PageAnonExclusive)",

@@ -37,7 +37,7 @@ class PagePlacement:
         page_node: int[pages]; NUMA node.
         page_is_anon: bool[pages]; read for small pages only.
         folio_node: int[folios]; NUMA node.
-        folio_is_swapbacked: bool[folios]; PG_swapbacked: tells shmem from other files.
+        folio_is_swapbacked: bool[folios]; PG_swapbacked: set for shmem, clear for other files.
     """
 
     folio_of_page: I32
@@ -138,7 +138,8 @@ def expect_node_stats(
 
 def rss_kind(is_anon: Mask, is_swapbacked: Mask) -> U8:
     """uint8; the `RssKind` in which the pages of a folio count; anonymous ones whatever PG_swapbacked says."""
-    return np.where(is_anon, RssKind.ANON, np.where(is_swapbacked, RssKind.SHMEM, RssKind.FILE)).astype(np.uint8)
+    of_file = np.where(is_swapbacked, np.uint8(RssKind.SHMEM), np.uint8(RssKind.FILE))
+    return np.where(is_anon, np.uint8(RssKind.ANON), of_file)
 
 
 def expect_rss(mm_idx: AnyArray, kind: AnyArray, nr_pages: AnyArray, nr_mms: int) -> I64:
@@ -148,7 +149,7 @@ def expect_rss(mm_idx: AnyArray, kind: AnyArray, nr_pages: AnyArray, nr_mms: int
         mm_idx: Row of the mm, for each entry: normal leaves, migration and device entries of folios other than
             hugetlb, swap entries.
         kind: `RssKind` of each entry.
-        nr_pages: Base pages that each stands for; 1 for a swap entry.
+        nr_pages: Base pages of each; 1 for a swap entry.
         nr_mms: How many mms there are.
     """
     cell = mm_idx.astype(np.int64) * len(RssKind) + kind

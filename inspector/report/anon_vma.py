@@ -12,7 +12,7 @@ from inspector.columns import I32, rows_of
 from inspector.errors import UsageError
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.report.mappings import owner_of
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.rules.damage import anon_vma_damage
 from inspector.snapshot import Snapshot
 from inspector.tables.vmas import vma_rows
@@ -170,22 +170,22 @@ def _tree(s: Snapshot, row: int) -> list[Chain]:
 
 
 _FAMILY = (
-    Column("anon_vma"),
-    Column("refcount", right=True),
-    Column("children", right=True),
-    Column("active VMAs", right=True),
-    Column("chains", right=True),
-    Column("processes"),
+    TableColumn("anon_vma"),
+    TableColumn("refcount", right=True),
+    TableColumn("children", right=True),
+    TableColumn("active VMAs", right=True),
+    TableColumn("chains", right=True),
+    TableColumn("processes"),
 )
 _TREE = (
-    Column("colour"),
-    Column("offsets"),
-    Column("subtree last", right=True),
-    Column("pid", right=True, style="bold"),
-    Column("comm"),
-    Column("VMA"),
-    Column("chain", right=True),
-    Column("", style="fail"),
+    TableColumn("colour"),
+    TableColumn("offsets"),
+    TableColumn("subtree last", right=True),
+    TableColumn("pid", right=True, style="bold"),
+    TableColumn("comm"),
+    TableColumn("VMA"),
+    TableColumn("chain", right=True),
+    TableColumn("", style="fail"),
 )
 
 

@@ -6,20 +6,20 @@ from collections.abc import Iterator
 
 from inspector.errors import Exit
 from inspector.findings import Finding, Mapping, Report, RuleCoverage, Scalar, Subject
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.text import clean, counted, grouped
 
 _BADGES = {"fail": ("FAIL", "fail"), "warn": ("WARN", "yellow"), "info": ("INFO", "cyan")}
 _INDENT = "      "
 
 _MAPPING_COLUMNS = (
-    Column("pid", right=True),
-    Column("comm"),
-    Column("va", right=True),
-    Column("level"),
-    Column("pfn", right=True),
-    Column("page", right=True),
-    Column("entry", right=True),
+    TableColumn("pid", right=True),
+    TableColumn("comm"),
+    TableColumn("va", right=True),
+    TableColumn("level"),
+    TableColumn("pfn", right=True),
+    TableColumn("page", right=True),
+    TableColumn("entry", right=True),
 )
 
 
@@ -103,7 +103,11 @@ def _values(screen: Screen, finding: Finding) -> Iterator[str]:
         stored = show(name, finding.observed[name]) if name in finding.observed else ""
         wanted = show(name, finding.expected[name]) if name in finding.expected else ""
         rows.append((clean(name), stored, wanted))
-    columns = (Column(""), Column("observed", right=True, style="red"), Column("expected", right=True, style="green"))
+    columns = (
+        TableColumn(""),
+        TableColumn("observed", right=True, style="red"),
+        TableColumn("expected", right=True, style="green"),
+    )
     yield from render_table(screen, columns, rows, _INDENT)
 
 

@@ -20,8 +20,8 @@ from inspector.folio.sharing import SharingRun, decisions
 from inspector.folio.suspects import suspects
 from inspector.folio.what_if import WhatIf, what_if
 from inspector.report.mappings import MappingRow, mapping_rows
-from inspector.report.pages import PageRow, Place, build_place, page_rows
-from inspector.walk.page_numbers import Reading
+from inspector.report.pages import FoundPage, PageRow, build_place, page_rows
+from inspector.walk.page_numbers import NumberMeaning
 from inspector.walk.references import TERMS, ReferenceTerms
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Decided(msgspec.Struct, frozen=True):
     pages: str
     """Which pages of the folio are meant; "" for all."""
     answer: str
-    """reuse, copy or share; yes or no; or "cannot be told"."""
+    """reuse, copy or share; yes or no; or "unknown"."""
     reason: str
     source: str
     """The kernel function that decides."""
@@ -72,7 +72,7 @@ class Explanation(msgspec.Struct, frozen=True):
     """The object that ``explain --format json`` prints."""
 
     schema: Literal["folioscope.explain/1"]
-    place: Place
+    place: FoundPage
     head: PageRow | None
     """The struct page of the head; null when it cannot be read: then nothing else is told."""
     about: list[str]
@@ -111,7 +111,7 @@ def build_explanation(  # noqa: PLR0913  (all but two are options)
     s: Snapshot,
     pfn: int,
     *,
-    place: Place | None = None,
+    place: FoundPage | None = None,
     progress: Progress | None = None,
     limit: int | None = None,
     check: bool = True,
@@ -133,12 +133,17 @@ def build_explanation(  # noqa: PLR0913  (all but two are options)
     """
     if progress is not None:
         prepare(s, progress)
-    place = place or build_place(s, f"{pfn:#x}", Reading("pfn", pfn, 0, "as given"), [])
+    place = place or build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
     return explain_account(account_of(s, pfn), place, limit=limit, check=check, operations=operations)
 
 
 def explain_account(
-    account: FolioAccount, place: Place, *, limit: int | None = None, check: bool = True, operations: Sequence[str] = ()
+    account: FolioAccount,
+    place: FoundPage,
+    *,
+    limit: int | None = None,
+    check: bool = True,
+    operations: Sequence[str] = (),
 ) -> Explanation:
     """The long form of an account.
 
@@ -185,7 +190,7 @@ def explain_account(
     )
 
 
-def _nothing(s: Snapshot, place: Place, f: OneFolio) -> Explanation:
+def _nothing(s: Snapshot, place: FoundPage, f: OneFolio) -> Explanation:
     """For a page whose struct page, or whose head's, is missing."""
     return Explanation(
         schema="folioscope.explain/1",

@@ -9,7 +9,7 @@ from inspector.folio.sharing import SharingRun
 from inspector.report import mappings as mapping_view
 from inspector.report.explain import Explanation, References
 from inspector.report.pages import render_place
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.text import counted, grouped, size
 
 _PLAIN = 100
@@ -168,12 +168,12 @@ def _sharing(screen: Screen, found: list[SharingRun]) -> Iterator[str]:
     yield ""
     yield from _heading(screen, "exclusive (E), maybe shared (s), left over (x)")
     columns = (
-        Column("pages"),
-        Column("mark"),
-        Column("entries", right=True),
-        Column("writable", right=True),
-        Column("verdict"),
-        Column(""),
+        TableColumn("pages"),
+        TableColumn("mark"),
+        TableColumn("entries", right=True),
+        TableColumn("writable", right=True),
+        TableColumn("verdict"),
+        TableColumn(""),
     )
     shown = found if len(found) <= _MANY else [x for x in found if x.verdict != "ok"]
     rows = [
@@ -217,7 +217,12 @@ def _mappings(screen: Screen, e: Explanation) -> Iterator[str]:
 
 
 def _what_if(screen: Screen, e: Explanation) -> Iterator[str]:
-    columns = (Column("what"), Column("before", right=True), Column(""), Column("after", right=True))
+    columns = (
+        TableColumn("what"),
+        TableColumn("before", right=True),
+        TableColumn(""),
+        TableColumn("after", right=True),
+    )
     for x in e.what_if:
         yield ""
         yield screen.paint("bold", f"if {x.operation}")

@@ -13,7 +13,7 @@ from inspector.errors import UsageError
 from inspector.layout.flags import VM_MAYWRITE, VM_SHARED
 from inspector.report.mappings import owner_of
 from inspector.report.processes import perms
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.rules.damage import file_damage
 from inspector.snapshot import Snapshot
 from inspector.tables.i_mmap import IMmapNodes, writable_shares
@@ -177,17 +177,17 @@ def _mapper(s: Snapshot, vma: int) -> Mapper:
 
 
 _MAPPERS = (
-    Column("pid", right=True, style="bold"),
-    Column("comm"),
-    Column("start", right=True),
-    Column("end", right=True),
-    Column("perms"),
-    Column("pgoff", right=True),
-    Column("vma", right=True),
-    Column("", style="fail"),
+    TableColumn("pid", right=True, style="bold"),
+    TableColumn("comm"),
+    TableColumn("start", right=True),
+    TableColumn("end", right=True),
+    TableColumn("perms"),
+    TableColumn("pgoff", right=True),
+    TableColumn("vma", right=True),
+    TableColumn("", style="fail"),
 )
 _ORDERS = tuple(
-    Column(name, right=True)
+    TableColumn(name, right=True)
     for name in ("order", "folios", "pages", "dirty", "writeback", "mapped folios", "mapped pages")
 )
 

@@ -15,8 +15,8 @@ from inspector.folio.counters import CounterLine, MmIdSlot, Relation
 from inspector.folio.verdicts import Verdict
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows
-from inspector.report.pages import PageRow, Place, page_rows, render_place
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.report.window import window_on_folio
 from inspector.snapshot import Snapshot
 from inspector.text import counted, grouped, size
@@ -53,7 +53,7 @@ class FolioReport(msgspec.Struct, frozen=True):
     """The object that ``folio --format json`` prints."""
 
     schema: Literal["folioscope.folio/1"]
-    place: Place
+    place: FoundPage
     head: PageRow | None
     """The struct page of the head; null when it cannot be read."""
     kind: str
@@ -78,7 +78,7 @@ class FolioReport(msgspec.Struct, frozen=True):
     exit_code: int
 
 
-def build_folio(s: Snapshot, place: Place, *, progress: Progress | None, limit: int | None) -> FolioReport:
+def build_folio(s: Snapshot, place: FoundPage, *, progress: Progress | None, limit: int | None) -> FolioReport:
     """Gather everything about the folio that a page belongs to.
 
     Args:
@@ -152,21 +152,21 @@ def _exit(account: FolioAccount, *, readable: bool, complete: bool) -> Exit:
 
 
 _COUNTER_COLUMNS = (
-    Column("counter"),
-    Column("stored", right=True),
-    Column("", right=True),
-    Column("expected", right=True),
-    Column("verdict"),
-    Column(""),
+    TableColumn("counter"),
+    TableColumn("stored", right=True),
+    TableColumn("", right=True),
+    TableColumn("expected", right=True),
+    TableColumn("verdict"),
+    TableColumn(""),
 )
 _RUN_COLUMNS = (
-    Column("page", right=True),
-    Column("pages", right=True),
-    Column("pfn", right=True),
-    Column("mapped", right=True),
-    Column("_mapcount", right=True),
-    Column("expected", right=True),
-    Column("verdict"),
+    TableColumn("page", right=True),
+    TableColumn("pages", right=True),
+    TableColumn("pfn", right=True),
+    TableColumn("mapped", right=True),
+    TableColumn("_mapcount", right=True),
+    TableColumn("expected", right=True),
+    TableColumn("verdict"),
 )
 
 
@@ -236,13 +236,13 @@ def _mm_ids(screen: Screen, report: FolioReport) -> Iterator[str]:
     if not report.mm_ids:
         return
     columns = (
-        Column("slot", right=True),
-        Column("mm id", right=True),
-        Column("count", right=True),
-        Column("at most", right=True),
-        Column("verdict"),
-        Column("pid", right=True),
-        Column("comm"),
+        TableColumn("slot", right=True),
+        TableColumn("mm id", right=True),
+        TableColumn("count", right=True),
+        TableColumn("at most", right=True),
+        TableColumn("verdict"),
+        TableColumn("pid", right=True),
+        TableColumn("comm"),
     )
     rows = [
         (

@@ -9,7 +9,7 @@ import msgspec
 
 from inspector.layout.flags import VM_MAYSHARE
 from inspector.report.mappings import owner_of
-from inspector.report.screen import Column, Screen, render_table
+from inspector.report.screen import Screen, TableColumn, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.hugetlb import OFF_LIST, ON_FREE
 from inspector.text import clean_bytes, counted
@@ -207,10 +207,10 @@ def _shared(s: Snapshot) -> list[SharedTable]:
     return out
 
 
-def _columns(*names: str) -> tuple[Column, ...]:
+def _columns(*names: str) -> tuple[TableColumn, ...]:
     """Columns flush right, but for those of words."""
     words = ("size", "comm", "where", "kind", "remarks")
-    return tuple(Column(n, right=n not in words, style="bold" if i == 0 else "") for i, n in enumerate(names))
+    return tuple(TableColumn(n, right=n not in words, style="bold" if i == 0 else "") for i, n in enumerate(names))
 
 
 _SIZES = _columns("size", "node", "total", "free", "reserved", "surplus", "in use", "listed free", "remarks")

@@ -10,7 +10,7 @@ import numpy as np
 
 from inspector.columns import I64, Mask, rows_of
 from inspector.report.mappings import owner_of
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.ksm import CHAIN, DUP, KINDS
 from inspector.text import counted
@@ -184,23 +184,23 @@ def _processes(s: Snapshot) -> list[KsmProcess]:
 
 
 _NODES = (
-    Column("stable node", right=True, style="bold"),
-    Column("kind"),
-    Column("tree", right=True),
-    Column("node", right=True),
-    Column("pfn", right=True),
-    Column("items", right=True),
-    Column("entries", right=True),
-    Column("processes", right=True),
-    Column("remarks"),
+    TableColumn("stable node", right=True, style="bold"),
+    TableColumn("kind"),
+    TableColumn("tree", right=True),
+    TableColumn("node", right=True),
+    TableColumn("pfn", right=True),
+    TableColumn("items", right=True),
+    TableColumn("entries", right=True),
+    TableColumn("processes", right=True),
+    TableColumn("remarks"),
 )
 _PROCESSES = (
-    Column("pid", right=True, style="bold"),
-    Column("comm"),
-    Column("items", right=True),
-    Column("merged", right=True),
-    Column("zero pages", right=True),
-    Column("remarks"),
+    TableColumn("pid", right=True, style="bold"),
+    TableColumn("comm"),
+    TableColumn("items", right=True),
+    TableColumn("merged", right=True),
+    TableColumn("zero pages", right=True),
+    TableColumn("remarks"),
 )
 
 

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
-from inspector.report.screen import Column
+from inspector.report.screen import TableColumn
 from inspector.snapshot import Snapshot
 from inspector.walk.counts import EntryClass
 from inspector.walk.lookup import decode_entry
@@ -41,15 +41,15 @@ class MappingRow(msgspec.Struct, frozen=True):
 
 
 COLUMNS = (
-    Column("pid", right=True, style="bold"),
-    Column("comm"),
-    Column("va", right=True),
-    Column("level"),
-    Column("pages", right=True),
-    Column("pfn", right=True),
-    Column("page", right=True),
-    Column("entry", right=True),
-    Column("attributes"),
+    TableColumn("pid", right=True, style="bold"),
+    TableColumn("comm"),
+    TableColumn("va", right=True),
+    TableColumn("level"),
+    TableColumn("pages", right=True),
+    TableColumn("pfn", right=True),
+    TableColumn("page", right=True),
+    TableColumn("entry", right=True),
+    TableColumn("attributes"),
 )
 
 _BIT_WORDS = {

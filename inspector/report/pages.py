@@ -10,12 +10,12 @@ import numpy as np
 
 from inspector.columns import I64
 from inspector.report.letters import legend, page_letters
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.report.window import window_on
 from inspector.snapshot import Snapshot
 from inspector.text import counted
 from inspector.walk.kinds import page_kinds
-from inspector.walk.page_numbers import Reading
+from inspector.walk.page_numbers import NumberMeaning
 
 
 class PageRow(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class PageRow(msgspec.Struct, frozen=True):
     """The mapping word of the page, as stored."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class FoundPage(msgspec.Struct, frozen=True):
     """What was asked for and what it was taken for."""
 
     asked: str
@@ -64,17 +64,17 @@ class PagesReport(msgspec.Struct, frozen=True):
     """The object that ``page --format json`` prints."""
 
     schema: Literal["folioscope.page/1"]
-    places: list[Place]
+    places: list[FoundPage]
     pages: list[PageRow]
     complete: bool
     """False when a struct page could not be read."""
 
 
-def build_place(s: Snapshot, asked: str, taken: Reading, others: list[Reading]) -> Place:
+def build_place(s: Snapshot, asked: str, taken: NumberMeaning, others: list[NumberMeaning]) -> FoundPage:
     """Where a number leads, and what else it could have meant."""
     memmap = s.layout.memmap
     physical = taken.pfn << memmap.page_shift
-    return Place(
+    return FoundPage(
         asked,
         taken.form,
         taken.why,
@@ -87,7 +87,7 @@ def build_place(s: Snapshot, asked: str, taken: Reading, others: list[Reading]) 
     )
 
 
-def build_pages(s: Snapshot, places: list[Place], ranges: list[tuple[int, int]]) -> PagesReport:
+def build_pages(s: Snapshot, places: list[FoundPage], ranges: list[tuple[int, int]]) -> PagesReport:
     """Read the struct pages of some ranges [first, last] of page frames, and of no others but their heads'."""
     rows: list[PageRow] = []
     for first, last in ranges:
@@ -137,15 +137,15 @@ def _row(s: Snapshot, row: int, nr: int, kind: str, letters: str) -> PageRow:
 
 
 _COLUMNS = (
-    Column("pfn", right=True, style="bold"),
-    Column("pages", right=True),
-    Column("kind"),
-    Column("flags"),
-    Column("refs", right=True),
-    Column("_mapcount", right=True),
-    Column("folio", right=True),
-    Column("order", right=True),
-    Column("mapping", right=True),
+    TableColumn("pfn", right=True, style="bold"),
+    TableColumn("pages", right=True),
+    TableColumn("kind"),
+    TableColumn("flags"),
+    TableColumn("refs", right=True),
+    TableColumn("_mapcount", right=True),
+    TableColumn("folio", right=True),
+    TableColumn("order", right=True),
+    TableColumn("mapping", right=True),
 )
 
 
@@ -163,7 +163,7 @@ def render_pages(screen: Screen, report: PagesReport) -> Iterator[str]:
         yield from screen.wrap(f"flags as in page-types: {legend(letters)}")
 
 
-def render_place(screen: Screen, place: Place) -> Iterator[str]:
+def render_place(screen: Screen, place: FoundPage) -> Iterator[str]:
     """What a number was taken for."""
     inside = f", byte {place.offset:#x} of the {'struct page' if place.taken_for == 'page' else 'page'}"
     forms = {

@@ -23,7 +23,7 @@ from inspector.layout.flags import (
     VM_SHARED,
     VM_WRITE,
 )
-from inspector.report.screen import Column, Screen, render_facts, render_table, table_width
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table, table_width
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.text import clean_bytes, counted
@@ -119,19 +119,19 @@ def build_ps(s: Snapshot) -> PsReport:
 
 
 _PS = (
-    Column("pid", right=True, style="bold"),
-    Column("comm"),
-    Column("tasks", right=True),
-    Column("rss", right=True),
-    Column("anon", right=True),
-    Column("file", right=True),
-    Column("shmem", right=True),
-    Column("swap", right=True),
-    Column("pmd-mapped", right=True),
-    Column("hugetlb", right=True),
-    Column("tables", right=True),
-    Column("vmas", right=True),
-    Column("note"),
+    TableColumn("pid", right=True, style="bold"),
+    TableColumn("comm"),
+    TableColumn("tasks", right=True),
+    TableColumn("rss", right=True),
+    TableColumn("anon", right=True),
+    TableColumn("file", right=True),
+    TableColumn("shmem", right=True),
+    TableColumn("swap", right=True),
+    TableColumn("pmd-mapped", right=True),
+    TableColumn("hugetlb", right=True),
+    TableColumn("tables", right=True),
+    TableColumn("vmas", right=True),
+    TableColumn("note"),
 )
 
 
@@ -297,20 +297,20 @@ def perms(flags: int) -> str:
 
 
 _VMAS = (
-    Column("start", right=True),
-    Column("end", right=True),
-    Column("perm"),
-    Column("size", right=True),
-    Column("rss", right=True),
-    Column("anon", right=True),
-    Column("file", right=True),
-    Column("shmem", right=True),
-    Column("pmd-mapped", right=True),
-    Column("hugetlb", right=True),
-    Column("swap", right=True),
-    Column("locked", right=True),
-    Column("name"),
-    Column("flags"),
+    TableColumn("start", right=True),
+    TableColumn("end", right=True),
+    TableColumn("perm"),
+    TableColumn("size", right=True),
+    TableColumn("rss", right=True),
+    TableColumn("anon", right=True),
+    TableColumn("file", right=True),
+    TableColumn("shmem", right=True),
+    TableColumn("pmd-mapped", right=True),
+    TableColumn("hugetlb", right=True),
+    TableColumn("swap", right=True),
+    TableColumn("locked", right=True),
+    TableColumn("name"),
+    TableColumn("flags"),
 )
 
 

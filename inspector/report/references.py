@@ -12,7 +12,7 @@ from inspector.columns import I64
 from inspector.errors import Exit
 from inspector.folio.numbers import one_folio
 from inspector.folio.suspects import suspects
-from inspector.report.screen import Column, Screen, render_table
+from inspector.report.screen import Screen, TableColumn, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.node_stats import node_stats
 from inspector.text import counted, grouped
@@ -122,19 +122,24 @@ def _left(s: Snapshot, t: ReferenceTerms, odd: I64) -> list[LeftOver]:
 
 
 _COLUMNS = (
-    Column("pfn", right=True, style="bold"),
-    Column("kind"),
-    Column("refs", right=True),
-    Column("explained", right=True),
-    Column("left", right=True),
-    Column("likeliest"),
+    TableColumn("pfn", right=True, style="bold"),
+    TableColumn("kind"),
+    TableColumn("refs", right=True),
+    TableColumn("explained", right=True),
+    TableColumn("left", right=True),
+    TableColumn("likeliest"),
 )
 
 
 def render_references(screen: Screen, r: ReferencesReport) -> Iterator[str]:
     """The report for people."""
     yield screen.paint("bold", f"{counted(r.folios, 'folio')}, {counted(r.references, 'reference')}")
-    columns = (Column("references", right=True), Column("folios", right=True), Column("held by"), Column("known"))
+    columns = (
+        TableColumn("references", right=True),
+        TableColumn("folios", right=True),
+        TableColumn("held by"),
+        TableColumn("known"),
+    )
     rows = [(grouped(x.references), grouped(x.folios), x.meaning, x.basis) for x in r.terms if x.references]
     yield from render_table(screen, columns, rows, "  ")
     yield ""

@@ -12,14 +12,14 @@ from inspector.arch.base import Level
 from inspector.columns import I32, rows_of
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows, owner_of
-from inspector.report.pages import PageRow, Place, page_rows, render_place
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.vmas import vma_rows
 from inspector.text import counted, grouped
 from inspector.walk.linear import linear_index, read_index
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of
-from inspector.walk.rmap_places import STANDING, ksm_places, standing_at, why_lost
+from inspector.walk.rmap_places import CONTENTS, contents_at, ksm_places, why_lost
 
 ROADS = {ANON: "anonymous", FILE: "file", KSM: "ksm", 0: "none"}
 
@@ -59,7 +59,7 @@ class RmapReport(msgspec.Struct, frozen=True):
     """The object that ``rmap --format json`` prints."""
 
     schema: Literal["folioscope.rmap/1"]
-    place: Place
+    place: FoundPage
     folio: PageRow
     road: str
     """anonymous, file, ksm or none."""
@@ -76,7 +76,7 @@ class RmapReport(msgspec.Struct, frozen=True):
     agree: bool
 
 
-def build_rmap(s: Snapshot, place: Place, limit: int | None = None) -> RmapReport:
+def build_rmap(s: Snapshot, place: FoundPage, limit: int | None = None) -> RmapReport:
     """Walk both roads for the folio that a place lies in.
 
     Args:
@@ -122,7 +122,7 @@ def _needs_road(s: Snapshot, head: int) -> bool:
 
 
 def _places(s: Snapshot, c: Candidates, head: int, kind: int) -> list[RoadPlace]:
-    found, base = standing_at(s, c, head), s.vmas.pgoff if kind == FILE else s.vmas.anon_pgoff
+    found, base = contents_at(s, c, head), s.vmas.pgoff if kind == FILE else s.vmas.anon_pgoff
     vmas, nr_pages = s.vmas, s.vmas.nr_pages
     out = []
     for i in range(len(c)):
@@ -143,7 +143,7 @@ def _places(s: Snapshot, c: Candidates, head: int, kind: int) -> list[RoadPlace]
                 via=int(c.via[i]),
                 entries=int(found.entries[i]),
                 level=Level(level).name if level else None,
-                standing={word: int(n) for word, n in zip(STANDING, found.pages[i], strict=True) if n},
+                standing={word: int(n) for word, n in zip(CONTENTS, found.pages[i], strict=True) if n},
             )
         )
     return sorted(out, key=lambda p: (1 << 40 if p.pid is None else p.pid, p.va))
@@ -212,15 +212,15 @@ def _steps(s: Snapshot, head: int, kind: int) -> dict[str, str]:
 
 
 _PLACES = (
-    Column("pid", right=True, style="bold"),
-    Column("comm"),
-    Column("va", right=True),
-    Column("pages", right=True),
-    Column("page", right=True),
-    Column("vma", right=True),
-    Column("offsets", right=True),
-    Column("via", right=True),
-    Column("found there"),
+    TableColumn("pid", right=True, style="bold"),
+    TableColumn("comm"),
+    TableColumn("va", right=True),
+    TableColumn("pages", right=True),
+    TableColumn("page", right=True),
+    TableColumn("vma", right=True),
+    TableColumn("offsets", right=True),
+    TableColumn("via", right=True),
+    TableColumn("found there"),
 )
 
 

@@ -9,19 +9,31 @@ import msgspec
 
 from inspector.findings import Exactness, Severity
 from inspector.model.scheme import Scheme
-from inspector.report.screen import Column, Screen, render_facts, render_table, table_width
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table, table_width
+from inspector.rules.catalogue import catalogue
 from inspector.rules.registry import Rule
 from inspector.text import counted
+
+
+class DecidedLine(msgspec.Struct, frozen=True):
+    """A line of the catalogue that a rule decides, wholly or in part."""
+
+    id: str
+    """As ``rules --catalogue`` numbers it."""
+    title: str
+    """What must hold."""
 
 
 class RuleInfo(msgspec.Struct, frozen=True):
     """One rule."""
 
     rule: str
+    was: str
+    """Its name before it was renamed, which still selects it; "" for none."""
     group: str
     severity: Severity
     exactness: Exactness
-    invariant: str
+    catalogue: list[DecidedLine]
     kernels: str
     schemes: list[str] | None
     """Names of the accounting schemes it applies to; null for all."""
@@ -33,23 +45,28 @@ class RuleInfo(msgspec.Struct, frozen=True):
 class RulesReport(msgspec.Struct, frozen=True):
     """The object that ``rules --format json`` prints."""
 
-    schema: Literal["folioscope.rules/1"]
+    schema: Literal["folioscope.rules/2"]
     rules: list[RuleInfo]
 
 
 def build_rules(rules: list[Rule]) -> RulesReport:
     """Describe some rules."""
-    return RulesReport("folioscope.rules/1", [_info(r) for r in rules])
+    decided: dict[str, list[DecidedLine]] = {}
+    for line in catalogue():
+        for slug in line.rules:
+            decided.setdefault(slug, []).append(DecidedLine(line.id, line.title))
+    return RulesReport("folioscope.rules/2", [_info(r, decided.get(r.slug, [])) for r in rules])
 
 
-def _info(rule: Rule) -> RuleInfo:
+def _info(rule: Rule, decided: list[DecidedLine]) -> RuleInfo:
     schemes = None if rule.schemes is None else [s.name for s in Scheme if s in rule.schemes]
     return RuleInfo(
         rule.slug,
+        rule.was,
         rule.group,
         rule.severity,
         rule.exactness,
-        rule.invariant,
+        decided,
         kernels(rule.schemes),
         schemes,
         rule.title,
@@ -74,51 +91,56 @@ def kernels(schemes: frozenset[Scheme] | None) -> str:
 
 
 _COLUMNS = (
-    Column("rule", style="bold"),
-    Column("severity"),
-    Column("exactness"),
-    Column("kernels"),
-    Column("inv."),
-    Column("title"),
+    TableColumn("rule", style="bold"),
+    TableColumn("severity"),
+    TableColumn("exactness"),
+    TableColumn("kernels"),
+    TableColumn("catalogue"),
+    TableColumn("title"),
 )
 
 
 def render_rules(screen: Screen, report: RulesReport) -> Iterator[str]:
     """The table for people; titles on lines of their own where the terminal is too narrow."""
-    rows = [(r.rule, r.severity, r.exactness, r.kernels, r.invariant, r.title) for r in report.rules]
+    rows = [
+        (r.rule, r.severity, r.exactness, r.kernels, ", ".join(x.id for x in r.catalogue), r.title)
+        for r in report.rules
+    ]
     if screen.fits(table_width(_COLUMNS, rows)):
         yield from render_table(screen, _COLUMNS, rows)
     else:
-        table = list(render_table(screen, _COLUMNS[:-2], [row[:-2] for row in rows]))
+        table = list(render_table(screen, _COLUMNS[:3], [row[:3] for row in rows]))
         yield table[0]
-        for line, row in zip(table[1:], rows, strict=True):
+        for line, rule in zip(table[1:], report.rules, strict=True):
             yield line
-            yield from screen.wrap(f"{row[-2]}: {row[-1]}", "    ")
+            yield from screen.wrap(rule.title + ("" if rule.kernels == "all" else f" ({rule.kernels})"), "    ")
     yield ""
-    yield f"{counted(len(rows), 'rule')}; folioscope rules RULE shows the page of one"
+    yield f"{counted(len(rows), 'rule')}; folioscope rules RULE shows the page of one, --catalogue what must hold"
 
 
-def render_rule(screen: Screen, rule: RuleInfo) -> Iterator[str]:
-    """The manual page of one rule."""
+def render_page(screen: Screen, report: RulesReport) -> Iterator[str]:
+    """The manual page of the one rule of a report."""
+    rule = report.rules[0]
     head = rule.page.partition("\n")[0]
     yield screen.paint("bold", rule.rule)
     yield from screen.wrap(head, "  ")
     yield ""
-    yield from render_facts(
-        screen,
-        [
-            ("severity", f"{rule.severity}, {rule.exactness}"),
-            ("kernels", rule.kernels),
-            ("invariant", rule.invariant),
-            ("group", rule.group),
-        ],
-        "  ",
-    )
+    yield from render_facts(screen, rule_facts(rule), "  ")
     for name, text in rule_sections(rule.page):
         yield ""
         yield "  " + screen.paint("bold", name)
         for paragraph in text:
             yield from screen.wrap(paragraph, "    ")
+
+
+def rule_facts(rule: RuleInfo) -> list[tuple[str, str]]:
+    """What a rule's page says at its top, name and value."""
+    facts = [("severity", f"{rule.severity}, {rule.exactness}"), ("kernels", rule.kernels), ("group", rule.group)]
+    if rule.catalogue:
+        facts.append(("catalogue", "; ".join(f"{line.id}: {line.title}" for line in rule.catalogue)))
+    if rule.was:
+        facts.append(("was", f"{rule.was}, which still selects it"))
+    return facts
 
 
 def rule_sections(page: str) -> Iterator[tuple[str, list[str]]]:

@@ -47,7 +47,7 @@ class Screen:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One column of a table: its heading, whether it is flush right, and its colour."""
 
     title: str
@@ -56,7 +56,7 @@ class Column:
 
 
 def render_table(
-    screen: Screen, columns: Sequence[Column], rows: Sequence[Sequence[str]], indent: str = ""
+    screen: Screen, columns: Sequence[TableColumn], rows: Sequence[Sequence[str]], indent: str = ""
 ) -> Iterator[str]:
     """A heading and a line a row. Columns that are empty in every row are left out."""
     used = [i for i in range(len(columns)) if not rows or any(row[i] for row in rows)]
@@ -72,7 +72,7 @@ def render_table(
         yield indent + "  ".join(cells).rstrip()
 
 
-def table_width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+def table_width(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]]) -> int:
     """Columns of the terminal that `render_table` would take."""
     widths = [max([cell_width(c.title), *(cell_width(r[i]) for r in rows)]) for i, c in enumerate(columns)]
     return sum(widths) + 2 * (len(widths) - 1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from inspector.errors import UsageError
 from inspector.report.mappings import owner_of
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.stacks import How, StackState
 from inspector.tables.tasks import state_letter
@@ -167,14 +167,14 @@ def build_stack(s: Snapshot, pid: int) -> StackReport:
 
 
 _WINDOWS = (
-    Column("pid", right=True, style="bold"),
-    Column("comm"),
-    Column("cpu", right=True),
-    Column("state"),
-    Column("window", style="bold"),
-    Column("function"),
-    Column("known by"),
-    Column("works on"),
+    TableColumn("pid", right=True, style="bold"),
+    TableColumn("comm"),
+    TableColumn("cpu", right=True),
+    TableColumn("state"),
+    TableColumn("window", style="bold"),
+    TableColumn("function"),
+    TableColumn("known by"),
+    TableColumn("works on"),
 )
 
 
@@ -211,7 +211,12 @@ def _cells(row: WindowRow) -> tuple[str, ...]:
     return str(row.pid), row.comm, cpu, row.state, row.window, row.function, row.known, works_on
 
 
-_FRAMES = (Column("sp", right=True), Column("function", style="bold"), Column("known by"), Column("windows"))
+_FRAMES = (
+    TableColumn("sp", right=True),
+    TableColumn("function", style="bold"),
+    TableColumn("known by"),
+    TableColumn("windows"),
+)
 
 
 def render_stack(screen: Screen, report: StackReport) -> Iterator[str]:

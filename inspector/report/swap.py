@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from inspector.errors import UsageError
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.text import clean_bytes, parse_number
 from inspector.walk.swap_view import find_slot, slot_exists, slot_users, swap_devices
@@ -132,22 +132,22 @@ def _slot(s: Snapshot, asked: str) -> SwapSlot:
 
 
 _DEVICES = (
-    Column("type", right=True, style="bold"),
-    Column("device"),
+    TableColumn("type", right=True, style="bold"),
+    TableColumn("device"),
     *(
-        Column(name, right=True)
+        TableColumn(name, right=True)
         for name in ("priority", "size kB", "used kB", "slots used", "stored", "cached", "shared", "shmem", "PTEs")
     ),
-    Column("", style="yellow"),
+    TableColumn("", style="yellow"),
 )
 _USERS = (
-    Column("pid", right=True, style="bold"),
-    Column("comm"),
-    Column("va", right=True),
-    Column("entry", right=True),
-    Column("shmem inode", right=True),
-    Column("index", right=True),
-    Column("attributes"),
+    TableColumn("pid", right=True, style="bold"),
+    TableColumn("comm"),
+    TableColumn("va", right=True),
+    TableColumn("entry", right=True),
+    TableColumn("shmem inode", right=True),
+    TableColumn("index", right=True),
+    TableColumn("attributes"),
 )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from inspector.arch.base import Bit, Kind, Level
 from inspector.arch.swapentry import MARKER_UFFD_WP
 from inspector.report.mappings import owner_of
-from inspector.report.screen import Column, Screen, render_table
+from inspector.report.screen import Screen, TableColumn, render_table
 from inspector.snapshot import Snapshot
 from inspector.text import counted
 
@@ -113,15 +113,15 @@ def _vmas(s: Snapshot) -> dict[int, UffdVma]:
 
 
 _COLUMNS = (
-    Column("pid", right=True),
-    Column("comm"),
-    Column("context", right=True),
-    Column("range"),
-    Column("modes"),
-    Column("protected", right=True),
-    Column("markers", right=True),
-    Column("features"),
-    Column("state"),
+    TableColumn("pid", right=True),
+    TableColumn("comm"),
+    TableColumn("context", right=True),
+    TableColumn("range"),
+    TableColumn("modes"),
+    TableColumn("protected", right=True),
+    TableColumn("markers", right=True),
+    TableColumn("features"),
+    TableColumn("state"),
 )
 
 

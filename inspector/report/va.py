@@ -14,10 +14,10 @@ from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, bit_words, kind_words, mapping_rows, owner_of
 from inspector.report.pages import PageRow, page_rows
 from inspector.report.processes import perms
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.text import grouped
-from inspector.walk.lookup import End, Step, find_vma, look_up, user_end
+from inspector.walk.lookup import LookupEnd, LookupStep, find_vma, look_up, user_end
 from inspector.walk.names import vma_names
 
 
@@ -56,7 +56,7 @@ class VaReport(msgspec.Struct, frozen=True):
     comm: str | None
     vma: VmaInfo | None
     entries: list[Entry]
-    ends: End
+    ends: LookupEnd
     """How the way down ends."""
     pfn: int
     """The page frame that the address maps to; -1 for none."""
@@ -99,7 +99,7 @@ def build_va(s: Snapshot, mm_idx: int, va: int, limit: int | None) -> VaReport:
     )
 
 
-def _entry(step: Step) -> Entry:
+def _entry(step: LookupStep) -> Entry:
     kind = "unreadable" if step.entry is None else kind_words(step.kind)
     return Entry(
         step.level.name, step.table_pfn, step.index, step.entry, kind, step.pfn, bit_words(step.bits), step.detail
@@ -113,11 +113,11 @@ def _vma(s: Snapshot, row: int) -> VmaInfo:
 
 
 _ENTRIES = (
-    Column("level"),
-    Column("table pfn", right=True),
-    Column("index", right=True),
-    Column("entry", right=True),
-    Column("what it is"),
+    TableColumn("level"),
+    TableColumn("table pfn", right=True),
+    TableColumn("index", right=True),
+    TableColumn("entry", right=True),
+    TableColumn("what it is"),
 )
 
 

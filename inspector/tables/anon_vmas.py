@@ -1,4 +1,4 @@
-"""anon_vmas, the chains that tie VMAs to them, and their interval trees: the kernel's road to anonymous mappings."""
+"""anon_vmas, the chains that tie VMAs to them, and their interval trees: how an rmap walk finds anonymous mappings."""
 
 from __future__ import annotations
 

@@ -236,8 +236,8 @@ def _blocks(layout: Layout, pages: Pages, lists: FreeLists) -> tuple[FreeBlocks,
     damaged[owner[mine]] = True
     first[owner[mine][::-1]] = node[mine][::-1]
     blocks = FreeBlocks(rows, private.column(raw.bytes).astype(np.int64), owner[len(lists) :])
-    told = FreeLists(lists.addr, lists.zone_idx, lists.order, lists.migratetype, lists.nr_free, damaged, first)
-    return blocks, told, int((~raw.valid).sum()) + int((~heads.valid).sum())
+    checked = FreeLists(lists.addr, lists.zone_idx, lists.order, lists.migratetype, lists.nr_free, damaged, first)
+    return blocks, checked, int((~raw.valid).sum()) + int((~heads.valid).sum())
 
 
 def _cpu_lists(layout: Layout, pages: Pages, zones: Zones, raw: AnyArray) -> tuple[CpuLists, I64, I32, int]:

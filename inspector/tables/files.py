@@ -122,7 +122,7 @@ def build_files(layout: Layout, pages: Pages, vmas: Vmas) -> Files:
     Args:
         layout: The kernel's layout.
         pages: Struct pages.
-        vmas: Whose files to look at.
+        vmas: Whose files are wanted.
     """
     swappers, types, slots = _swapper_spaces(layout)
     swapped, lost = _swapped_inodes(layout)
@@ -235,7 +235,7 @@ def _swapped(layout: Layout, host: U64, shmem: Mask) -> I64:
 
 
 def _read_entries(layout: Layout, spaces: AddressSpaces, found: XArrayEntries) -> CacheEntries:
-    """Entries judged; a folio that stands in neighbouring entries of its own (swap cache) becomes one row."""
+    """Entries judged; a folio that has neighbouring entries of its own (swap cache) becomes one row."""
     of = spaces.kind[found.root] if len(spaces) else found.root.astype(np.uint8)
     value = (found.value & _VALUE) != 0
     kind = np.full(len(found.root), FOLIO, np.uint8)

@@ -167,7 +167,7 @@ def _kinds(layout: Layout, pages: Pages, heads: Heads, head: _Head, tail_flags: 
 
 
 def settle_page_mapcount(scheme: Scheme | None, folios: Folios, pages: Pages) -> tuple[Scheme | None, str]:
-    """Tell CONFIG_NO_PAGE_MAPCOUNT from the data, since no type names it.
+    """Find CONFIG_NO_PAGE_MAPCOUNT from the data, since no type shows it.
 
     Without page counts every rmappable folio has ``_nr_pages_mapped`` 0 although some are mapped by PTEs alone.
 

@@ -96,7 +96,7 @@ class HugetlbVmas(Table):
 
     Attributes:
         vma_idx: int32; row in `Vmas`.
-        hstate_idx: int32; row of its size, -1 when it cannot be told.
+        hstate_idx: int32; row of its size, -1 when it is not known.
         lock: uint64; hugetlb_vma_lock of a shareable VMA, 0 for none.
         lock_vma: uint64; the VMA that the lock names.
         resv_map: uint64; map of its reservations: the file's, or its own if private; 0 for none.

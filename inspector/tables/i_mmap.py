@@ -1,4 +1,4 @@
-"""The interval trees of VMAs that map each file: the kernel's road to mappings of page-cache folios."""
+"""The interval trees of VMAs that map each file: how an rmap walk finds mappings of page-cache folios."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
 
     Args:
         layout: The kernel's layout.
-        vmas: Whose files to look at.
+        vmas: Whose files are wanted.
         extra: uint64; addresses of further address_spaces, such as those that mapped folios name.
     """
     file_struct = layout.struct("struct file")

@@ -1,4 +1,4 @@
-"""KSM's books: stable nodes, the rmap_items that hang on them, and what each mm is said to have merged."""
+"""KSM's tables: stable nodes, the rmap_items on their lists, and the counters of merged pages of each mm."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class RmapItems(Table):
     Attributes:
         addr: uint64.
         mm: uint64; mm_struct.
-        va: uint64; user address it stands for.
+        va: uint64; user address it is of.
         flags: int32; STABLE_FLAG, UNSTABLE_FLAG and the scan number.
         anon_vma: uint64; of stable items, else 0.
         linear_index: uint64; linear_page_index of stable items (7.2 and later), else all ones.
@@ -135,7 +135,7 @@ class Ksm:
         nodes, items, slots, mms: The tables.
         totals: Counters by the names of /sys/kernel/mm/ksm (rmap_items has none there), as stored.
         active: Whether ksm_thread_mutex is held: all of this may be half changed.
-        known: Whether this kernel has KSM and its books could be found.
+        known: Whether this kernel has KSM and its trees could be found.
         items_whole: Whether every rmap_item could be read: a list that cannot be followed is then damaged.
         damaged_lists: How many of the two lists of all mm slots and of all waiting nodes are damaged.
         unreadable: Trees, lists and items that leave the dump.
@@ -204,7 +204,7 @@ def _signed(value: int | None) -> int:
 
 
 def _is_active(layout: Layout) -> bool:
-    """Whether somebody holds ksm_thread_mutex: the low bits of the owner are flags (kernel/locking/mutex.c)."""
+    """Whether ksm_thread_mutex is held: the low bits of the owner are flags (kernel/locking/mutex.c)."""
     owner = layout.struct("struct mutex").field("owner.counter", "rtmutex.owner")
     word = layout.memory.read_u64((layout.target.symbol("ksm_thread_mutex") or 0) + owner.offset)
     return bool((word or 0) & ~7)
@@ -238,7 +238,7 @@ def _read_nodes(layout: Layout) -> tuple[StableNodes, U64, _Lost]:
     odd, broken = np.zeros(len(keep), np.bool_), np.zeros(len(keep), np.bool_)
     odd[rows_of(addr, trees.addr)] = trees.misparented | check_colours(trees) | np.isin(trees.root, trees.cyclic)
     broken[rows_of(addr, trees.addr[chains[np.union1d(dups.broken, dups.unreadable)]])] = True
-    place = _Place(kind, tree, np.where(chain != 0, rows_of(addr, chain), -1).astype(np.int32))
+    place = _FoundNodes(kind, tree, np.where(chain != 0, rows_of(addr, chain), -1).astype(np.int32))
     nodes = replace(_decode_nodes(struct, addr, raw, place), broken=broken, misplaced=odd)
     lost = int((~known).sum()) + len(trees.unreadable) + len(waiting.unreadable) + len(dups.unreadable)
     first = np.where(kind == CHAIN, 0, struct.field("hlist").column(raw)).astype(np.uint64)
@@ -246,7 +246,7 @@ def _read_nodes(layout: Layout) -> tuple[StableNodes, U64, _Lost]:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _FoundNodes:
     """Where each stable node was found: kind, tree and row of its chain's head."""
 
     kind: U8
@@ -254,7 +254,7 @@ class _Place:
     chain_idx: I32
 
 
-def _decode_nodes(struct: Struct, addr: U64, raw: U8, place: _Place) -> StableNodes:
+def _decode_nodes(struct: Struct, addr: U64, raw: U8, place: _FoundNodes) -> StableNodes:
     no = np.zeros(len(addr), np.bool_)
     return StableNodes(
         addr=addr,

@@ -9,7 +9,7 @@ from inspector.layout.offsets import Field, Struct
 
 
 def spinlock_word(struct: Struct, path: str) -> Field | None:
-    """The word of a spinlock_t that is 0 while nobody holds it; None where this kernel has no such word.
+    """The word of a spinlock_t that is 0 while it is not held; None where this kernel has no such word.
 
     A queued spinlock, debugged or not (include/linux/spinlock_types_raw.h), or the rt_mutex of PREEMPT_RT.
     """

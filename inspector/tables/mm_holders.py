@@ -95,7 +95,7 @@ def _on_cpu(layout: Layout, tasks: U64) -> tuple[Mask, Mask]:
 
 
 def _khugepaged(layout: Layout) -> tuple[U64, U64, int]:
-    """The slots of khugepaged's scan and the mms they stand for (mm/khugepaged.c, __khugepaged_enter())."""
+    """The slots of khugepaged's scan and their mms (mm/khugepaged.c, __khugepaged_enter())."""
     none = np.empty(0, np.uint64)
     scan = layout.target.symbol("khugepaged_scan")
     if scan is None or not (layout.has_struct("struct khugepaged_scan") and layout.has_struct("struct mm_slot")):

@@ -11,9 +11,10 @@ from inspector.errors import TargetError
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.percpu import sum_percpu_counters
+from inspector.model.stats import RssKind
 from inspector.tables.tasks import NR_MM_COUNTERS, Tasks
 
-RSS_FILE, RSS_ANON, RSS_SWAP, RSS_SHMEM = range(NR_MM_COUNTERS)
+RSS_FILE, RSS_ANON, RSS_SWAP, RSS_SHMEM = map(int, RssKind)
 """Columns of ``rss`` (include/linux/mm_types_task.h)."""
 
 

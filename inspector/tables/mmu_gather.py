@@ -1,4 +1,4 @@
-"""Pages that were unmapped and wait for a TLB flush: the mmu_gather on the stack of whoever unmaps holds them."""
+"""Pages that were unmapped and wait for a TLB flush: the mmu_gather on the stack of the task that unmaps holds them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Gathered(Table):
         mm_idx: int64; row of the mm that it unmaps from.
         pfn: int64; the first page.
         nr: int64; pages, each with a reference.
-        is_delayed: bool; still counted as mapped: the rmap is told after the flush (dirty pages of files).
+        is_delayed: bool; still counted as mapped: the rmap is updated after the flush (dirty pages of files).
     """
 
     task_idx: I64

@@ -231,7 +231,7 @@ def _resolve_fake_heads(pages: Pages, rows: I64, raws: U8) -> tuple[I64, U8]:
     """Make tails of the struct pages that only look like heads.
 
     Where hugetlb shares the struct pages of its tails (HVO, before 7.1), the first of each shared page is an alias of
-    the real head; page_fixed_fake_head() in include/linux/page-flags.h tells it by the page behind it.
+    the real head; page_fixed_fake_head() in include/linux/page-flags.h knows it from the page behind it.
     """
     following = np.minimum(rows + 1, len(pages) - 1)
     pointed = pages.head_row[following]

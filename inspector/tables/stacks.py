@@ -1,4 +1,4 @@
-"""Kernel stacks of all tasks as frames: which functions every task stands in.
+"""Kernel stacks of all tasks as frames: which functions every task is in.
 
 No debug information is needed: stacks are unwound by the kernel's own ORC tables. Where these do not lead on, what is
 left of the stack is searched for return addresses, and what that finds is marked: it may be left over from earlier
@@ -15,7 +15,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, U64, Mask, Table, count_up, group_starts, rows_covering
 from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
-from inspector.lib.orc import OrcTables, RegisterPlaces, State, step
+from inspector.lib.orc import OrcTables, RegisterPlaces, UnwindState, step
 from inspector.memory import HOLE, Memory
 from inspector.tables.tasks import Tasks
 from inspector.target.prstatus import Registers, decode
@@ -24,7 +24,7 @@ MAX_DEPTH = 128
 """Frames of one stack at most: a damaged one must come to an end."""
 
 _THREAD_SIZE = 16 << 10
-"""Of x86-64 without KASAN, where the type that tells is missing (arch/x86/include/asm/page_64_types.h)."""
+"""Of x86-64 without KASAN, where the type that has it is missing (arch/x86/include/asm/page_64_types.h)."""
 
 _MAX_THREAD_SIZE = 1 << 20
 _MAX_PADDING = 64
@@ -50,7 +50,7 @@ class StackState(IntEnum):
     SCANNED = 1
     """The outer part was searched for return addresses."""
     USER = 2
-    """The task ran in user space: it stands in no kernel function."""
+    """The task ran in user space: it is in no kernel function."""
     RUNNING = 3
     """The task ran on a CPU whose registers are not at hand."""
     UNREADABLE = 4
@@ -61,7 +61,7 @@ class StackState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Frames(Table):
-    """One row a frame; the rows of a task stand together, the innermost function first.
+    """One row a frame; the rows of a task are together, the innermost function first.
 
     Attributes:
         task_idx: int32; row in the tasks.
@@ -91,7 +91,7 @@ class Stacks:
         functions: Names that ``frames.function`` counts, without what compilers append; "[module]" for code of a
             module, "" where nothing is known.
         places: By address, function and offset, for people.
-        incomplete: How many tasks may stand in functions that no frame tells.
+        incomplete: How many tasks may be in functions that no frame shows.
     """
 
     frames: Frames
@@ -106,7 +106,7 @@ class Stacks:
         return int(np.isin(self.state, (StackState.RUNNING, StackState.UNREADABLE)).sum())
 
 
-class _Words:
+class _StackWords:
     """Words of many stacks: the live parts are read ahead, other places when asked for."""
 
     def __init__(self, memory: Memory, start: U64, end: U64) -> None:
@@ -150,15 +150,15 @@ def build_stacks(layout: Layout, tasks: Tasks) -> Stacks:
     """Unwind the stack of every task.
 
     Raises:
-        LayoutError: The kernel's types do not tell what is on a stack.
+        LayoutError: The kernel lacks the types of what is on a stack.
     """
     size = thread_size(layout)
-    # What the user's registers were is of no use and nobody's business.
+    # The registers of user space are private, and of no use here.
     end = tasks.stack + np.uint64(size - _user_registers(layout, size))
     state = np.full(len(tasks), StackState.UNWOUND, np.uint8)
     state[tasks.stack == 0] = StackState.NONE
     begin, start = _initial(layout, tasks, end, state)
-    words = _Words(layout.memory, start, end)
+    words = _StackWords(layout.memory, start, end)
     begin = _from_switch(layout, begin, words, tasks, state)
     orc, places = OrcTables(layout), RegisterPlaces.of(layout)
     pieces: list[_Piece] = []
@@ -224,8 +224,8 @@ def stack_words(layout: Layout, tasks: Tasks, stacks: Stacks, task: int) -> tupl
 def _user_registers(layout: Layout, size: int) -> int:
     """Bytes at the top of a stack that are not the kernel's: registers of user space, and padding with FRED.
 
-    The first stack tells, which begins below them (arch/x86/kernel/vmlinux.lds.S, __top_init_kernel_stack); where it
-    has no name yet there is no padding.
+    Known from the first stack, which begins below them (arch/x86/kernel/vmlinux.lds.S, __top_init_kernel_stack); where
+    it has no name yet there is no padding.
     """
     least = layout.struct("struct pt_regs").size
     begin, bottom = layout.target.symbol("__top_init_kernel_stack"), layout.target.symbol("init_stack")
@@ -234,7 +234,7 @@ def _user_registers(layout: Layout, size: int) -> int:
     return size - (begin - bottom)
 
 
-def _initial(layout: Layout, tasks: Tasks, end: U64, state: U8) -> tuple[State, U64]:
+def _initial(layout: Layout, tasks: Tasks, end: U64, state: U8) -> tuple[UnwindState, U64]:
     """Where unwinding begins for the running tasks, and from where on each stack is live."""
     start = np.where(tasks.on_cpu, end, tasks.sp)
     running = np.flatnonzero(tasks.on_cpu & (state == StackState.UNWOUND))
@@ -254,7 +254,7 @@ def _initial(layout: Layout, tasks: Tasks, end: U64, state: U8) -> tuple[State, 
     odd = (start < tasks.stack) | (start > end) | (start % np.uint64(8) != 0) | (state == StackState.NONE)
     start = np.where(odd, end, start)
     ip, sp, bp = (np.array([getattr(f, name) for f in found], np.uint64) for name in ("ip", "sp", "bp"))
-    return State(ip, sp, bp, np.ones(len(rows), np.bool_), np.array(rows, np.int64)), start
+    return UnwindState(ip, sp, bp, np.ones(len(rows), np.bool_), np.array(rows, np.int64)), start
 
 
 def _registers_of(notes: list[Registers | None], cpu: int, stack: int, end: int) -> Registers | None:
@@ -265,7 +265,7 @@ def _registers_of(notes: list[Registers | None], cpu: int, stack: int, end: int)
     return notes[cpu] if 0 <= cpu < len(notes) else None
 
 
-def _from_switch(layout: Layout, running: State, words: _Words, tasks: Tasks, state: U8) -> State:
+def _from_switch(layout: Layout, running: UnwindState, words: _StackWords, tasks: Tasks, state: U8) -> UnwindState:
     """The frames of tasks that were switched out, beside those of running ones (__unwind_start())."""
     frame = layout.struct("struct inactive_task_frame")
     rows = np.flatnonzero(~tasks.on_cpu & (state == StackState.UNWOUND)).astype(np.int64)
@@ -275,11 +275,11 @@ def _from_switch(layout: Layout, running: State, words: _Words, tasks: Tasks, st
     ok = ip_ok & bp_ok
     state[rows[~ok]] = StackState.UNREADABLE
     fork = layout.target.symbol("ret_from_fork_asm") or layout.target.symbol("ret_from_fork") or 0
-    out = State(ip, sp + np.uint64(frame.size), bp, ip == np.uint64(fork), rows).take(ok)
-    return State.concat([running, out])
+    out = UnwindState(ip, sp + np.uint64(frame.size), bp, ip == np.uint64(fork), rows).take(ok)
+    return UnwindState.concat([running, out])
 
 
-def _scan(lost: list[tuple[I64, U64]], orc: OrcTables, words: _Words, end: U64, state: U8) -> list[_Piece]:
+def _scan(lost: list[tuple[I64, U64]], orc: OrcTables, words: _StackWords, end: U64, state: U8) -> list[_Piece]:
     """Return addresses on what is left of stacks that could not be unwound to their end."""
     out: list[_Piece] = []
     for rows, sps in lost:

@@ -27,7 +27,7 @@ class SwapSlots(Table):
         extended: int64; the slot's entry in the extend table of its cluster, 0 where there is none, -1 unreadable.
         is_bad: bool; never to be used.
         is_shmem: bool; owned by shmem, without a count (SWAP_MAP_SHMEM).
-        has_cache: bool; said to be in the swap cache (SWAP_HAS_CACHE, or the table names a folio).
+        has_cache: bool; marked as in the swap cache (SWAP_HAS_CACHE, or the table names a folio).
         cache_pfn: int64; page frame of the folio there, -1 for none.
         set_aside: bool; in a CPU's own cache of slots.
         is_zero: bool; filled with zeros, by the flag in the swap table.
@@ -98,7 +98,8 @@ def build_swap(layout: Layout, files: Files, referred: U64) -> Swap:
 def _cached(files: Files, most: int) -> tuple[U64, I64]:
     """Each slot that a swapper address_space has a folio for, and that folio.
 
-    Until 6.11 the index is the offset, since then what is left of it in its space; the space tells both apart.
+    Until 6.11 the index is the offset, since then what is left of it in its address_space. The space's first slot
+    distinguishes both.
     """
     spaces, entries = files.spaces, files.entries
     rows = np.flatnonzero((entries.kind == FOLIO) & (spaces.kind[entries.space_idx] == SWAP))

@@ -1,4 +1,4 @@
-"""Swap clusters: how full each stretch of a device is said to be, and which of the device's lists it is on."""
+"""Swap clusters: the stored count of each stretch of a device, and which of the device's lists it is on."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SwapClusters(Table):
         device_idx: int64; row of the device.
         number: int64; the cluster's first slot divided by the slots of a cluster.
         flags: int64; as stored.
-        said: int64; the `Home` that the flags tell, -1 for flags that there are not.
+        said: int64; the `Home` that the flags name, -1 for flags that do not exist.
         count: int64; slots in use or unusable as it counts them, 0 while it is free.
         order: int64; of the allocations that it is kept for, 0 where clusters have none.
         used, bad: int64; its slots that are not free, and those of them that can never be used.
@@ -129,8 +129,8 @@ def build_clusters(layout: Layout, swap: Swap) -> Clusters:
         part, raw, lost = _clusters(layout, struct, swap, row)
         info = layout.memory.gather(swap.devices.addr[row : row + 1], layout.struct("struct swap_info_struct").size)
         missing += lost + int((~info.valid).sum())
-        sort = _chained if chained else _linked
-        mine = sort(layout, swap, row, part, _Raw(struct, raw, info.bytes))
+        read = _chained if chained else _linked
+        mine = read(layout, swap, row, part, _DeviceBytes(struct, raw, info.bytes))
         part.list_idx[part.list_idx >= 0] += first
         first += len(mine)
         clusters.append(part)
@@ -146,7 +146,7 @@ def build_clusters(layout: Layout, swap: Swap) -> Clusters:
 
 
 @dataclass(frozen=True)
-class _Raw:
+class _DeviceBytes:
     """Bytes of one device: of its clusters [n, size], and of its struct swap_info_struct [1, size]."""
 
     struct: Struct
@@ -175,7 +175,7 @@ def _clusters(layout: Layout, struct: Struct, swap: Swap, row: int) -> tuple[Swa
         device_idx=np.full(nr, row, np.int64),
         number=np.arange(nr, dtype=np.int64),
         flags=flags,
-        said=_said(layout, struct, flags),
+        said=_by_flags(layout, struct, flags),
         count=count,
         order=order,
         used=np.bincount(slots.offset[taken] // per, minlength=nr).astype(np.int64),
@@ -198,8 +198,8 @@ def _words(struct: Struct, raw: U8) -> tuple[I64, I64, I64]:
     return count, flags, order
 
 
-def _said(layout: Layout, struct: Struct, flags: I64) -> I64:
-    """The home that flags tell."""
+def _by_flags(layout: Layout, struct: Struct, flags: I64) -> I64:
+    """The `Home` that flags name, -1 for unknown flags."""
     if not struct.has("list"):
         return np.where(flags & _FREE, Home.FREE, Home.NONE).astype(np.int64)
     names = layout.enum("enum swap_cluster_flags")
@@ -213,7 +213,7 @@ def _said(layout: Layout, struct: Struct, flags: I64) -> I64:
     return table[flags]
 
 
-def _linked(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _Raw) -> ClusterLists:
+def _linked(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _DeviceBytes) -> ClusterLists:
     """Lists of list_heads; ``list_idx`` of the clusters is filled in."""
     device = layout.struct("struct swap_info_struct")
     link = raw.struct.field("list").offset
@@ -246,7 +246,7 @@ def _linked(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _Raw)
     )
 
 
-def _chained(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _Raw) -> ClusterLists:
+def _chained(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _DeviceBytes) -> ClusterLists:
     """Chains of cluster numbers (struct swap_cluster_list); a free cluster's count is then no count."""
     device, size = layout.struct("struct swap_info_struct"), raw.struct.size
     homes = (Home.FREE, Home.DISCARD)

@@ -82,7 +82,7 @@ def read_tables(layout: Layout, devices: SwapDevices, row: int) -> TableSlots:
 
 
 def _flags_mask(layout: Layout) -> np.uint64:
-    """Bits above page frame and shadow: the count, and the zero flag unless a bitmap of its own tells zeros."""
+    """Bits above page frame and shadow: the count, and the zero flag unless zeros have a bitmap of their own."""
     zeros_elsewhere = layout.struct("struct swap_info_struct").has("zeromap")
     zeros_elsewhere |= layout.struct("struct swap_cluster_info").has("zero_bitmap")
     return np.uint64((0xF0 if zeros_elsewhere else 0xF8) << 56)

@@ -10,7 +10,7 @@ from inspector.layout.kernel import Layout
 
 
 def vmalloc_pfns(layout: Layout, addrs: U64) -> I64:
-    """Page frame of each address (mm/vmalloc.c, vmalloc_to_page()); -1 where none is mapped or it cannot be told.
+    """Page frame of each address (mm/vmalloc.c, vmalloc_to_page()); -1 where none is mapped or known.
 
     Args:
         layout: The kernel's layout.

@@ -67,7 +67,7 @@ class BtfTypes:
         """Answer drgn's type look-ups (`drgn.Program.register_type_finder`).
 
         Of several types of one name the first complete one is given; when a file is named, only an unambiguous
-        one, because BTF does not tell files.
+        one, because BTF does not name files.
         """
         wanted = {k for kind in kinds for k in _WANTED.get(kind, ())}
         found = [i for i in self._btf.find(name) if self._btf.kind[i] in wanted]
@@ -119,7 +119,7 @@ class BtfTypes:
         except LookupError:
             return None
         if declared.endswith("[]"):
-            # The next symbol tells how long an array is at most; padding may make that one too many.
+            # An array ends before the next symbol at the latest; padding may make that one element too many.
             made = prog.array_type(made, located[1] // max(drgn.sizeof(made), 1))
         return drgn.Object(prog, made, address=located[0])
 
@@ -179,7 +179,7 @@ class BtfTypes:
         return self._prog.function_type(returned, parameters, variadic)
 
     def _base(self, index: int) -> drgn.Type:
-        """A type that needs no other one yet; members are made when they are looked at."""
+        """A type that needs no other one yet; members are made when they are asked for."""
         btf = self._btf
         kind = btf.kind[index]
         name, size = btf.name(index), int(btf.word[index])
@@ -200,7 +200,7 @@ class BtfTypes:
         raise damaged(f"type {index} is of kind {kind}, which is no type")
 
     def _forward(self, name: str, *, is_union: bool) -> drgn.Type:
-        """The full type that a forward declaration stands for, where the blob has exactly one."""
+        """The full type that a forward declaration declares, where the blob has exactly one."""
         kind = BtfKind.UNION if is_union else BtfKind.STRUCT
         full = [i for i in self._btf.find(name) if self._btf.kind[i] == kind]
         if len(full) == 1:
@@ -219,7 +219,7 @@ class BtfTypes:
                 # Encoders before kind_flag put a bit field's place and width into an integer type of its own.
                 shift, bits = self._narrow(kind)
                 at += shift
-            # An array of no elements at the end of a struct is a flexible one, which DWARF tells apart.
+            # An array of no elements at the end of a struct is a flexible one, which DWARF marks.
             is_last = len(members) + 1 == len(rows) or btf.kind[index] == BtfKind.UNION
             thunk = partial(self._member, kind, bits, is_last)
             members.append(drgn.TypeMember(thunk, btf.string(name) or None, at))
@@ -264,7 +264,7 @@ class BtfTypes:
 
 
 def open_btf(prog: drgn.Program, locate: Locate, size_limit: int = 1 << 28) -> BtfTypes:
-    """Find, read and parse the BTF of the kernel that ``prog`` looks at.
+    """Find, read and parse the BTF of the kernel that ``prog`` reads.
 
     The kernel's linker script keeps it between two symbols (include/asm-generic/vmlinux.lds.h, BTF).
 

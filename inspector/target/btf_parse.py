@@ -226,7 +226,7 @@ def _walk(words: U32, layout: bytes) -> I32:
     every word at once, and the walk from record to record is only a look-up a record.
 
     Raises:
-        TargetError: A record is of a kind whose length nobody tells, or the last one ends behind the section.
+        TargetError: A record is of a kind whose length is not known, or the last one ends behind the section.
     """
     fixed, each = np.zeros(128, np.int64), np.zeros(128, np.int64)
     fixed[[*_FIXED.keys()]] = [*_FIXED.values()]

@@ -23,7 +23,7 @@ _NHDR = struct.Struct("<III")
 _KDUMP_HEADER = struct.Struct("<8si390s6xqqIiiI")
 _KDUMP_SUB_HEADER = struct.Struct("<QiiQQQQQQ")
 _KDUMP_WITH_NOTES = 4
-"""Version of the header from which on it tells where the ELF notes are."""
+"""Version of the header from which on it names the place of the ELF notes."""
 _DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 _PIECE = 24 << 18
 """Bytes read at once of tables that grow with the machine's memory."""
@@ -120,7 +120,7 @@ def examine_core(path: str) -> CoreFile:
     """Say what kind of dump a file is.
 
     Raises:
-        TargetError: It is none that can be opened; the message says what it is instead.
+        TargetError: It cannot be opened; the message says what it is instead.
     """
     head = read_head(path, "dump")
     try:
@@ -188,7 +188,7 @@ def _examine_elf(path: str, head: bytes) -> CoreFile:
                     raise TargetError("the dump is truncated", path, "Copy it again; its notes are not complete")
             elif segment == _PT_LOAD:
                 missing += min(max(offset + size - end, 0), size)
-    # /proc/kcore and /proc/vmcore tell no size.
+    # /proc/kcore and /proc/vmcore have no size.
     return CoreFile("core", _vmcoreinfo_note(path, notes), missing if end else 0, _prstatus_notes(notes))
 
 
@@ -208,7 +208,7 @@ def _at(file: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def _notes(data: bytes) -> list[tuple[bytes, int, bytes]]:
-    """Owner, type and content of each note; what follows a damaged one is not looked at."""
+    """Owner, type and content of each note; what follows a damaged one is not read."""
     found, at = [], 0
     while at + _NHDR.size <= len(data):
         namesz, descsz, kind = _NHDR.unpack_from(data, at)
@@ -226,7 +226,7 @@ def _prstatus_notes(data: bytes) -> tuple[bytes, ...]:
 
 
 def _vmcoreinfo_note(path: str, notes: bytes) -> bytes:
-    """VMCOREINFO; a core without it is refused, and told what it is."""
+    """VMCOREINFO; a core without it is refused, with what it is instead."""
     found = _notes(notes)
     for owner, _, content in found:
         if owner == b"VMCOREINFO":
@@ -242,7 +242,7 @@ def _vmcoreinfo_note(path: str, notes: bytes) -> bytes:
 
 
 def _examine_kdump(path: str, head: bytes) -> CoreFile:
-    """Look at the headers of a kdump-compressed file (makedumpfile's diskdump_mod.h, struct disk_dump_header).
+    """Read the headers of a kdump-compressed file (makedumpfile's diskdump_mod.h, struct disk_dump_header).
 
     That every page lies inside the file is checked here, because libkdumpfile maps the file into memory: a page
     behind its end would end this process with a bus error, not with an error message.

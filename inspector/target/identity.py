@@ -1,4 +1,4 @@
-"""Which kernel a target is of, on what machine, and how it ended; what cannot be told is None."""
+"""Which kernel a target is of, on what machine, and how it ended; what is not known is None."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class Identity:
     """Facts about one kernel, raw as the kernel wrote them.
 
     Attributes:
-        release: As ``uname -r`` tells it.
-        version: As ``uname -v`` tells it.
+        release: As ``uname -r`` prints it.
+        version: As ``uname -v`` prints it.
         build_id: Build id of vmlinux in hex.
-        architecture: As ``uname -m`` tells it.
+        architecture: As ``uname -m`` prints it.
         page_size: Bytes of a base page.
         paging_levels: Levels of the page tables.
         memory_bytes: RAM that the page allocator was given.
         nr_cpus: CPUs that were online.
         hostname: Of the initial UTS namespace.
-        stopped_at: Seconds since 1970: when it crashed, else what its clock last said.
+        stopped_at: Seconds since 1970: when it crashed, else what its clock last showed.
         uptime: Seconds since boot, sleep included.
         panic_message: What panic() printed; empty when the log holds no panic.
         got_from: For each fact, in words, where it was read.
@@ -106,7 +106,7 @@ def _try(read: Callable[[], _T]) -> _T | None:
     except (drgn.FaultError, drgn.ObjectAbsentError, LookupError, AttributeError, ValueError, TypeError, TargetError):
         return None
     except OSError:
-        # The guest that was looked at is gone.
+        # The guest is gone.
         return None
 
 

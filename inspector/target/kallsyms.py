@@ -75,15 +75,15 @@ class Kallsyms:
 
         Args:
             read: Reads kernel memory.
-            vmcoreinfo: The parsed VMCOREINFO; from 6.0 on it tells where the table is
+            vmcoreinfo: The parsed VMCOREINFO; from 6.0 on it has the table's address
                 (kernel/vmcore_info.c, crash_save_vmcoreinfo_init()).
 
         Raises:
-            TargetError: VMCOREINFO does not tell, or the table cannot be read or is damaged.
+            TargetError: VMCOREINFO lacks it, or the table cannot be read or is damaged.
         """
         known = {n: _hex(v) for n, v in _symbols_of(vmcoreinfo)}
         if not all(n in known for n in _NEEDED) or not {"kallsyms_offsets", "kallsyms_addresses"} & known.keys():
-            raise TargetError("the dump does not tell where its symbol table is", "VMCOREINFO", _DAMAGED)
+            raise TargetError("VMCOREINFO lacks the address of the symbol table", "VMCOREINFO", _DAMAGED)
         count = int.from_bytes(read(known["kallsyms_num_syms"], 4), "little")
         if not 0 < count <= _MAX_SYMBOLS:
             raise TargetError(f"the symbol table is damaged ({count} symbols)", "kallsyms_num_syms", _DAMAGED)
@@ -203,7 +203,7 @@ class Kallsyms:
 
 
 def _letter_values() -> U32:
-    """A fixed, irregular number for each letter: sums of them tell names apart (anagrams are then compared)."""
+    """A fixed, irregular number for each letter: names with other sums differ (those with the same are compared)."""
     mixed = np.arange(1, 257, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
@@ -304,7 +304,7 @@ def _encodings(read: Read, known: Mapping[str, int], count: int) -> Iterable[U64
 
 
 def _elf_words(kind: str) -> tuple[drgn.SymbolBinding, drgn.SymbolKind]:
-    """Binding and kind that an nm(1) letter stands for."""
+    """Binding and kind that an nm(1) letter means."""
     lower = kind.lower()
     if lower in "vw":
         return drgn.SymbolBinding.WEAK, drgn.SymbolKind.OBJECT if lower == "v" else drgn.SymbolKind.FUNC

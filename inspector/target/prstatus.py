@@ -44,7 +44,7 @@ def decode(note: bytes) -> Registers | None:
 
 
 def stripped(note: bytes) -> bytes:
-    """A note with just what `decode` takes, and of a CPU in user mode not even that: nobody's data is in it."""
+    """A note with just what `decode` takes, and of a CPU in user mode not even that: it holds no data of a process."""
     found = decode(note)
     if found is None:
         return bytes(SIZE)

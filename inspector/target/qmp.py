@@ -18,7 +18,7 @@ def qmp_socket(address: str) -> socket.socket:
         address: Path of the socket, or host:port.
 
     Raises:
-        TargetError: Nobody is there, or it is no QMP server, or it is busy with another client.
+        TargetError: No server listens there, or it is no QMP server, or it is busy with another client.
     """
     todo = "Start QEMU with -qmp unix:PATH,server=on,wait=off and name that PATH"
     host, colon, port = address.rpartition(":")
@@ -39,7 +39,7 @@ def qmp_socket(address: str) -> socket.socket:
         raise TargetError(f"the QMP socket cannot be used ({reason})", address, todo) from None
     if b'"QMP"' not in greeting:
         connection.close()
-        raise TargetError("this socket does not speak QMP", address, todo)
+        raise TargetError("this socket is no QMP server", address, todo)
     connection.settimeout(None)
     # drgn blocks on this socket: a QEMU that stops answering must end in an error, not in a hang.
     patience = struct.pack("@ll", int(PATIENCE), int(PATIENCE % 1 * 1e6))

@@ -19,12 +19,12 @@ from inspector.target.identity import Identity, identify
 from inspector.target.kallsyms import Kallsyms
 from inspector.target.qmp import qmp_socket
 
-Kind = Literal["core", "kdump", "live", "qemu"]
+TargetKind = Literal["core", "kdump", "live", "qemu"]
 Types = Literal["auto", "dwarf", "btf"]
 TypesFrom = Literal["DWARF", "BTF"]
 
 RAN_ON = "FOLIOSCOPE(ran-on)"
-"""The line of VMCOREINFO by which a capture tells that the kernel ran on while it was made."""
+"""The line of VMCOREINFO by which a capture records that the kernel ran on while it was made."""
 
 _KCORE = "/proc/kcore"
 
@@ -62,7 +62,7 @@ class Target:
     """
 
     prog: drgn.Program
-    kind: Kind
+    kind: TargetKind
     path: str
     types_from: TypesFrom
     symbols_from: str
@@ -74,7 +74,7 @@ class Target:
 
     @property
     def is_live(self) -> bool:
-        """Whether the kernel runs on while it is looked at."""
+        """Whether the kernel runs on while it is read."""
         return self.kind in ("live", "qemu")
 
     @property
@@ -92,7 +92,7 @@ class Target:
 
     @cached_property
     def identity(self) -> Identity:
-        """Which kernel this is; found out when first asked for, fields None when it cannot be told."""
+        """Which kernel this is; found out when first asked for, fields None where it is not known."""
         return identify(self)
 
 
@@ -121,7 +121,7 @@ class _Opening:
     """A program whose memory can be read, before it has types and symbols; fields as in `Target`."""
 
     prog: drgn.Program
-    kind: Kind
+    kind: TargetKind
     path: str
     vmcoreinfo: bytes = b""
     missing_bytes: int = 0
@@ -148,7 +148,7 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto") 
     """
     path = os.fspath(path)
     core = examine_core(path)
-    # libkdumpfile cannot tell the machine of QEMU's kdump files; any other than x86-64 was refused already.
+    # libkdumpfile does not know the machine of QEMU's kdump files; any other than x86-64 was refused already.
     prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64) if core.format == "kdump" else None)
     try:
         prog.set_core_dump(path)
@@ -199,24 +199,30 @@ def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto
             # drgn takes over the descriptor that it is given, even when it fails.
             prog.set_qemu_qmp(os.dup(connection.fileno()))
         except Exception as error:
-            todo = "It must be the QMP socket of a running guest that nobody else is connected to"
+            todo = "It must be the QMP socket of a running guest without another client"
             reason = "it does not answer" if isinstance(error, BlockingIOError) else _reason(error)
             raise TargetError(f"the guest cannot be opened ({reason})", address, todo) from error
     return _complete(_Opening(prog, "qemu", address), symbols, types)
 
 
 def from_program(
-    prog: drgn.Program, symbols: Sequence[str] = (), *, types: Types = "auto", vmcoreinfo: bytes = b""
+    prog: drgn.Program | None = None, symbols: Sequence[str] = (), *, types: Types = "auto", vmcoreinfo: bytes = b""
 ) -> Target:
     """Use a program that is already open, such as that of a script run by drgn; types it lacks are added to it.
 
-    Args as for `open_core`, and ``vmcoreinfo`` where it is at hand.
+    Args as for `open_core`, and ``vmcoreinfo`` where it is at hand. Without a program it is the one that drgn runs
+    the script for.
 
     Raises:
-        TargetError: It is of no kernel, or types or symbols cannot be had.
+        TargetError: There is none, it is of no kernel, or types or symbols cannot be had.
     """
+    if prog is None:
+        try:
+            prog = drgn.get_default_prog()
+        except drgn.NoDefaultProgramError:
+            raise TargetError("drgn has no program open", "", "Run the script with drgn, or use open_core()") from None
     path = str(prog.core_dump_path or "")
-    kind: Kind = "core"
+    kind: TargetKind = "core"
     prstatus: tuple[bytes, ...] = ()
     if prog.flags & drgn.ProgramFlags.IS_LIVE:
         kind = "live" if prog.flags & drgn.ProgramFlags.IS_LOCAL else "qemu"
@@ -250,7 +256,7 @@ def _require_kernel(opening: _Opening) -> None:
     if not opening.prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         if opening.kind == "qemu":
             todo = "Start QEMU with -device vmcoreinfo and load qemu_fw_cfg in the guest"
-            raise TargetError("the guest does not tell where its kernel is", path, todo)
+            raise TargetError("the guest has no VMCOREINFO", path, todo)
         raise TargetError("the dump has no VMCOREINFO", path, "Name a vmcore of a kernel with CONFIG_VMCORE_INFO")
     if platform is None or platform.arch != drgn.Architecture.X86_64:
         name = platform.arch.name.lower() if platform is not None else "unknown"
@@ -271,11 +277,13 @@ def _fault_low_half(prog: drgn.Program) -> None:
 
 
 def _vmcoreinfo(opening: _Opening) -> dict[str, str]:
-    """VMCOREINFO, from the file where possible: to ask drgn for it settles the sign of ``char`` before BTF tells."""
+    """VMCOREINFO, from the file where possible: to ask drgn for it settles the sign of ``char`` before BTF does."""
     try:
         raw = opening.vmcoreinfo or opening.prog["VMCOREINFO"].string_()
     except (LookupError, drgn.FaultError) as error:
-        raise TargetError(f"the {opening.what} has no VMCOREINFO", opening.path, "Nothing else can stand in") from error
+        raise TargetError(
+            f"the {opening.what} has no VMCOREINFO", opening.path, "Nothing else can replace it"
+        ) from error
     lines = raw.rstrip(b"\0").decode("ascii", "replace").splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
 

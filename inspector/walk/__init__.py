@@ -1,1 +1,1 @@
-"""Page tables walked to the mappings they hold: the truth that everything recorded is held against."""
+"""Page tables walked to the mappings they hold, which everything stored is compared with."""

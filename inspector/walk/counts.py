@@ -52,7 +52,7 @@ class MappingCounts:
     """Counts rebuilt from the page tables.
 
     Attributes:
-        sort: uint8 per mapping; `EntryClass` (of its first page: a run with pages of several sorts is cut before).
+        entry_class: uint8 per mapping; `EntryClass` (of its first page: a run with pages of several is cut before).
         bits: uint16 per mapping; `inspector.arch.base.Bit`.
         head_row: int32 per mapping; row of the folio's head in `Pages`, -1 when there is none.
         page_mappings: int32 per page row; distinct PTE slots that map it (P_i).
@@ -73,19 +73,19 @@ class MappingCounts:
     nr_mms: I32
 
 
-def page_sorts(pages: Pages) -> U8:
+def page_classes(pages: Pages) -> U8:
     """For each page row, the `EntryClass` of a plain PTE that maps it."""
-    sort = np.full(len(pages), EntryClass.NORMAL, np.uint8)
+    entry_class = np.full(len(pages), EntryClass.NORMAL, np.uint8)
     head = np.maximum(pages.head_row, 0)
     type_ = pages.type_[head]
     hugetlb = type_ == type_code("hugetlb")
     unreferenced = pages.refcount[head] <= 0
-    sort[unreferenced] = EntryClass.FREE
-    sort[(type_ != 0) & ~hugetlb] = EntryClass.TYPED
-    sort[type_ == type_code("buddy")] = EntryClass.FREE
-    sort[pages.head_row < 0] = EntryClass.BROKEN
-    sort[~pages.readable | ~pages.readable[head]] = EntryClass.UNREADABLE
-    return sort
+    entry_class[unreferenced] = EntryClass.FREE
+    entry_class[(type_ != 0) & ~hugetlb] = EntryClass.TYPED
+    entry_class[type_ == type_code("buddy")] = EntryClass.FREE
+    entry_class[pages.head_row < 0] = EntryClass.BROKEN
+    entry_class[~pages.readable | ~pages.readable[head]] = EntryClass.UNREADABLE
+    return entry_class
 
 
 def count_mappings(
@@ -97,10 +97,10 @@ def count_mappings(
         The mappings, runs cut so that none crosses the border of a large folio or of a stretch of pages of one
         class, and the counts of these.
     """
-    sorts = page_sorts(pages)
-    mappings = _cut_at_borders(layout, pages, sorts, found)
+    classes = page_classes(pages)
+    mappings = _cut_at_borders(layout, pages, classes, found)
     n, nr_pages = len(mappings), len(pages)
-    sort, bits, head = np.empty(n, np.uint8), np.empty(n, np.uint16), np.empty(n, np.int32)
+    entry_class, bits, head = np.empty(n, np.uint8), np.empty(n, np.uint16), np.empty(n, np.int32)
     folio_rows = _folio_rows(folios, nr_pages)
     page_mappings = np.zeros(nr_pages, np.int32)
     steps = np.zeros(nr_pages + 1, np.int32)
@@ -113,8 +113,10 @@ def count_mappings(
         bits[here] = _bits(layout, part)
         head[here] = np.where(row >= 0, pages.head_row[row], -1)
         folio = folio_rows[head[here]]
-        sort[here] = _sorts(layout, folios, vmas, part, _Places(row, head[here], folio, bits[here], sorts))
-        good = (sort[here] == EntryClass.NORMAL) & part.counted
+        entry_class[here] = _entry_classes(
+            layout, folios, vmas, part, _PiecePages(row, head[here], folio, bits[here], classes)
+        )
+        good = (entry_class[here] == EntryClass.NORMAL) & part.counted
         pte = part.level == Level.PTE
         _count(page_mappings, steps, row, part.nr, good & pte)
         entire += np.bincount(folio[good & ~pte], minlength=len(folios))
@@ -123,7 +125,7 @@ def count_mappings(
     rows = np.concatenate([*of_folios, np.empty(0, np.int64)]).astype(np.int64)
     pair_folio, pair_mm, pair_count = _pairs(folio_rows[head[rows]], mappings.mm_idx[rows], mappings.nr[rows])
     return mappings, MappingCounts(
-        sort,
+        entry_class,
         bits,
         head,
         page_mappings,
@@ -136,28 +138,28 @@ def count_mappings(
 
 
 @dataclass(frozen=True)
-class _Places:
-    """What lies behind some mappings: page row, its folio's head and row, the entry's bits; and all pages' sorts."""
+class _PiecePages:
+    """What lies behind some mappings: page row, its folio's head and row, the entry's bits; and all pages' classes."""
 
     row: I64
     head: I32
     folio: I32
     bits: AnyArray
-    sorts: U8
+    classes: U8
 
 
-def _sorts(layout: Layout, folios: Folios, vmas: Vmas, m: Mappings, of: _Places) -> U8:
+def _entry_classes(layout: Layout, folios: Folios, vmas: Vmas, m: Mappings, of: _PiecePages) -> U8:
     """The `EntryClass` of each mapping."""
-    sort = np.where(of.row >= 0, of.sorts[of.row], np.uint8(EntryClass.NO_PAGE)).astype(np.uint8, copy=False)
+    entry_class = np.where(of.row >= 0, of.classes[of.row], np.uint8(EntryClass.NO_PAGE)).astype(np.uint8, copy=False)
     big = np.flatnonzero(m.level != Level.PTE)
     misfit = _misfits(layout, folios, m.take(big), of.folio[big], of.head[big] == of.row[big])
-    sort[big[misfit & (sort[big] == EntryClass.NORMAL)]] = EntryClass.BROKEN
-    sort[_is_special(vmas, m, of.bits, big)] = EntryClass.SPECIAL
+    entry_class[big[misfit & (entry_class[big] == EntryClass.NORMAL)]] = EntryClass.BROKEN
+    entry_class[_is_special(vmas, m, of.bits, big)] = EntryClass.SPECIAL
     zero = (m.pfn == layout.zero_pfn) & (m.level == Level.PTE)
     if layout.huge_zero_pfn >= 0:
         zero |= (m.pfn == layout.huge_zero_pfn) & (m.level == Level.PMD)
-    sort[zero] = EntryClass.ZERO
-    return sort
+    entry_class[zero] = EntryClass.ZERO
+    return entry_class
 
 
 def _count(single: I32, steps: I32, row: I64, nr: AnyArray, good: Mask) -> None:
@@ -170,8 +172,8 @@ def _count(single: I32, steps: I32, row: I64, nr: AnyArray, good: Mask) -> None:
     np.subtract.at(steps, np.minimum(row[runs] + nr[runs].astype(np.int64), len(single)), np.int32(1))
 
 
-def _cut_at_borders(layout: Layout, pages: Pages, sorts: U8, m: Mappings) -> Mappings:
-    """Cut runs where the large folio or the sort of page changes under them."""
+def _cut_at_borders(layout: Layout, pages: Pages, classes: U8, m: Mappings) -> Mappings:
+    """Cut runs where the large folio or the class of page changes under them."""
     n = len(pages)
     border = np.zeros(n + 1, np.bool_)
     large = np.zeros(n, np.bool_)
@@ -179,7 +181,7 @@ def _cut_at_borders(layout: Layout, pages: Pages, sorts: U8, m: Mappings) -> Map
     large[tails] = True
     large[pages.head_row[tails]] = True
     border[1:n] = (pages.head_row[1:] != pages.head_row[:-1]) & (large[1:] | large[:-1])
-    border[1:n] |= sorts[1:] != sorts[:-1]
+    border[1:n] |= classes[1:] != classes[:-1]
     runs = np.flatnonzero(m.nr > 1)
     first = pages.memmap.rows(m.pfn[runs])
     runs, first = runs[first >= 0], first[first >= 0]
@@ -203,6 +205,15 @@ def _cut_at_borders(layout: Layout, pages: Pages, sorts: U8, m: Mappings) -> Map
 
 def cut_runs(border: Mask, first: I64, nr: AnyArray) -> tuple[I64, I64, I64]:
     """Cut runs of page rows wherever a border lies inside.
+
+    Example: six pages, of which rows 2 to 4 are one large folio, so that a run must not go on into rows 2 and 5::
+
+        border = [0, 0, 1, 0, 0, 1, 0]     # rows 0 to 5, and the end
+        first, nr = [1, 3], [4, 2]         # runs over rows 1 to 4, and over rows 3 and 4
+        owner = [0, 0, 1]                  # the first run is cut at row 2 into two pieces, the second stays whole
+        skip, nr = [0, 1, 0], [1, 3, 2]    # rows 1; 2 to 4; 3 and 4
+
+    The cumulated border gives how many cuts lie inside each run, and which borders those are: no loop over runs.
 
     Args:
         border: bool[pages + 1]; whether a run must not go on from the row before into this one.
@@ -253,7 +264,7 @@ def _is_special(vmas: Vmas, m: Mappings, bits: AnyArray, big: I64) -> Mask:
     """Entries that vm_normal_page() and vm_normal_page_pmd() take for memory without a counted page."""
     special = (bits & (Bit.SPECIAL | Bit.DEVMAP)) != 0
     if len(big):
-        # Huge leaves had no special bit of their own before 6.12: there the VMA tells (vm_normal_page_pmd()).
+        # Huge leaves had no special bit of their own before 6.12: there the VMA decides (vm_normal_page_pmd()).
         flags = take_or(vmas.flags, m.vma_idx[big], 0)
         pfnmap = (flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB)) == VM_PFNMAP
         special[big[pfnmap & ((flags & np.uint64(VM_SHARED | VM_MAYSHARE)) != 0)]] = True

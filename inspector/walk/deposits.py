@@ -35,7 +35,7 @@ class Deposits:
     Attributes:
         pfn: int64[n]; deposited tables, those of damaged rings included, -1 where a pointer names no struct page.
         table_idx: int64[n]; row in `PageTables` of the PMD table that each is deposited in.
-        rows: int64[k]; PMD tables looked at, by their row in `PageTables`.
+        rows: int64[k]; PMD tables examined, by their row in `PageTables`.
         count: int64[k]; tables in the ring of each.
         state: uint8[k]; `SOUND`, `UNREAD`, or what is wrong with the ring.
         where: int64[k]; page frame at which a damaged ring goes wrong, -1 where there is none.

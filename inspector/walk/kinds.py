@@ -43,7 +43,7 @@ def kind_codes(layout: Layout, pages: Pages, folios: Folios, folio_of_page: I32,
     out = np.full(len(rows), _CODE["kernel"], np.uint8)
     file = (mapping != 0) & (tag == 0)
     out[file] = _CODE["file"]
-    # From 6.15 on PG_swapbacked alone no longer tells shmem from anon, but anon is set below.
+    # From 6.15 on PG_swapbacked alone no longer distinguishes shmem from anon, but anon is set below.
     out[file & layout.flags.test(flags, "swapbacked")] = _CODE["shmem"]
     out[tag == MAPPING_MOVABLE] = _CODE["movable"]
     out[layout.flags.test(flags, "reserved")] = _CODE["reserved"]

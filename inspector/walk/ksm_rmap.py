@@ -1,4 +1,4 @@
-"""The kernel's road to the mappings of KSM pages, and every entry of one held against it."""
+"""The rmap walk of KSM pages (mm/ksm.c), and which of their entries it reaches."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def ksm_entries(s: Snapshot) -> KsmEntries:
     """All entries of KSM pages, each with the rmap_item by which rmap_walk_ksm() (mm/ksm.c) comes to it.
 
     The walk goes through the items of the page's stable node; for each through the interval tree of its anon_vma (from
-    7.2 on only through the part around the item's page offset), and looks at the item's address in every VMA there.
+    7.2 on only through the part around the item's page offset), and checks the item's address in every VMA there.
     An entry is reached when one of the anon_vmas that its VMA hangs in has an item of that node for that address.
     """
     ksm, rows = s.ksm, np.flatnonzero(s.links.is_ksm)

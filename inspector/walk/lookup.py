@@ -13,13 +13,13 @@ from inspector.columns import U64
 from inspector.layout.kernel import Layout
 from inspector.tables.vmas import Vmas
 
-End = Literal["leaf", "empty", "not present", "unreadable", "bad"]
+LookupEnd = Literal["leaf", "empty", "not present", "unreadable", "bad"]
 
 _MARKERS = {MARKER_UFFD_WP: "write-protected by userfaultfd", MARKER_POISONED: "poisoned", MARKER_GUARD: "guard"}
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LookupStep:
     """One level of the way down.
 
     Attributes:
@@ -28,7 +28,7 @@ class Step:
         index: Of the entry in the table.
         entry: As stored; None where the table cannot be read.
         kind: What the entry is.
-        pfn: Page frame of the next table, of the first page mapped, or of the page a non-present entry stands for;
+        pfn: Page frame of the next table, of the first page mapped, or of the page a non-present entry names;
             -1 when there is none.
         bits: Attributes of the entry.
         detail: More about a non-present entry, in words.
@@ -54,8 +54,8 @@ class Lookup:
         pfn: The page frame that the address maps to, -1 when none.
     """
 
-    steps: list[Step]
-    end: End
+    steps: list[LookupStep]
+    end: LookupEnd
     pfn: int
 
 
@@ -73,7 +73,7 @@ def look_up(layout: Layout, pgd_pfn: int, va: int) -> Lookup:
         pgd_pfn: Page frame of the top table.
         va: The address.
     """
-    steps: list[Step] = []
+    steps: list[LookupStep] = []
     table = pgd_pfn
     for shape in layout.arch.shapes:
         step = _read_step(layout, shape, table, va)
@@ -86,20 +86,20 @@ def look_up(layout: Layout, pgd_pfn: int, va: int) -> Lookup:
         if step.kind == Kind.LEAF:
             inside = (va & ((1 << shape.shift) - 1)) >> layout.arch.page_shift
             return Lookup(steps, "leaf", step.pfn + inside)
-        end: End = "empty" if step.kind == Kind.NONE else "bad" if step.kind == Kind.BAD else "not present"
+        end: LookupEnd = "empty" if step.kind == Kind.NONE else "bad" if step.kind == Kind.BAD else "not present"
         return Lookup(steps, end, -1)
     return Lookup(steps, "bad", -1)
 
 
-def _read_step(layout: Layout, shape: LevelShape, table: int, va: int) -> Step:
+def _read_step(layout: Layout, shape: LevelShape, table: int, va: int) -> LookupStep:
     index = (va >> shape.shift) % shape.entries
     raw = layout.memory.read((table << layout.arch.page_shift) + 8 * index, 8, physical=True)
     if raw is None:
-        return Step(shape.level, table, index, None, Kind.NONE, -1, Bit(0))
+        return LookupStep(shape.level, table, index, None, Kind.NONE, -1, Bit(0))
     entry: U64 = np.frombuffer(raw, np.uint64)
     kind = Kind(int(layout.arch.classify(shape.level, entry)[0]))
     pfn, bits, detail = decode_entry(layout.arch, shape.level, kind, entry)
-    return Step(shape.level, table, index, int(entry[0]), kind, pfn, bits, detail)
+    return LookupStep(shape.level, table, index, int(entry[0]), kind, pfn, bits, detail)
 
 
 def decode_entry(arch: Arch, level: Level, kind: Kind, entry: U64) -> tuple[int, Bit, str]:

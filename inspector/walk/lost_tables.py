@@ -90,7 +90,7 @@ def find_lost_tables(s: Snapshot) -> LostTables:
 
 
 def _freed_by_rcu(s: Snapshot, callbacks: RcuCallbacks) -> tuple[I64, int]:
-    """Tables that callbacks will free, and how many callbacks could not be told what they free."""
+    """Tables that callbacks will free, and how many callbacks free something unknown."""
     parts, unknown = [], 0
     for name, struct, members in _FREED_BY:
         function = s.layout.target.symbol(name)
@@ -108,7 +108,7 @@ def _freed_by_rcu(s: Snapshot, callbacks: RcuCallbacks) -> tuple[I64, int]:
 
 
 def _in_hands(s: Snapshot, pfns: I64) -> I64:
-    """Which of these tables a task works on that stands in a function that does: its stack or registers name it.
+    """Which of these tables a task works on: it is in a function that does, and its stack or registers name the table.
 
     By the address of the struct page, by one inside the table, or by the entry that pointed to it.
     """
@@ -158,7 +158,7 @@ def _hang(s: Snapshot, pfns: I64) -> tuple[I64, I64, U64]:
         above[at[other]] = table[other]
     for _ in arch.shapes:
         top = np.where(above[top] >= 0, above[top], top)
-    # In a circle none is the topmost: each is told then.
+    # In a circle none is the topmost: each is reported then.
     top = np.where(above[top] < 0, top, np.arange(len(pfns)))
     return top, upper[~leads], found[~leads]
 

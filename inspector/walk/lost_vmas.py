@@ -30,7 +30,7 @@ class LostVmas(Table):
 
 
 def find_lost_vmas(s: Snapshot) -> LostVmas:
-    """VMAs of living mms that stand in a reverse map but not in the mm's maple tree.
+    """VMAs of living mms that are in a reverse map but not in the mm's maple tree.
 
     A VMA leaves the tree of its mm first and the reverse maps later, under mmap_lock (mm/vma.c,
     vms_complete_munmap_vmas()); whether that is what happens here is for the caller to judge.

@@ -18,7 +18,7 @@ class PageTables(Table):
         va: uint64; first address it covers.
         parent: int32; row of the table that points to it, -1 for the top.
         slot: uint16; the entry in the parent.
-        first: bool; True for the row that stands for the table, False where it was reached again.
+        first: bool; True for the table's first row, False where it was reached again.
         state: uint8; `TABLE_OK` or why it was not entered.
     """
 

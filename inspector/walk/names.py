@@ -89,7 +89,7 @@ def _dname(layout: Layout, dentry: int, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Level:
+class _PathParts:
     """One step up for each file.
 
     Attributes:
@@ -112,7 +112,7 @@ class _Level:
     mount: U64
 
 
-def _read_level(layout: Layout, dentry: U64, mount: U64) -> _Level:
+def _read_level(layout: Layout, dentry: U64, mount: U64) -> _PathParts:
     """One step up: a name, or the crossing from a mount's root to where it is mounted."""
     struct, mount_struct = layout.struct("struct dentry"), layout.struct("struct mount")
     raw = layout.memory.gather(dentry, struct.size)
@@ -124,7 +124,7 @@ def _read_level(layout: Layout, dentry: U64, mount: U64) -> _Level:
     point: U64 = mount_struct.field("mnt_mountpoint").column(mounts.bytes)
     at_root = mounts.valid & (dentry == mount_struct.field("mnt.mnt_root").column(mounts.bytes))
     crosses = at_root & (above != mount)
-    return _Level(
+    return _PathParts(
         [_read_name(layout, int(a), int(n)) for a, n in zip(name_at, length, strict=True)],
         raw.valid,
         ~at_root & (parent != dentry),
@@ -172,7 +172,7 @@ def _anon_names(layout: Layout, vmas: Vmas, rows: I64) -> list[str]:
 
 
 def _marks(layout: Layout, mms: Mms, vmas: Vmas, rows: I64) -> list[str]:
-    """[heap] and [stack] (fs/proc/task_mmu.c, get_vma_name()), [vdso] where no special mapping tells it."""
+    """[heap] and [stack] (fs/proc/task_mmu.c, get_vma_name()), [vdso] where no special mapping names it."""
     struct = layout.struct("struct mm_struct")
     raw = layout.memory.gather(mms.addr[vmas.mm_idx[rows]], struct.size)
 

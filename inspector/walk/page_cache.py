@@ -54,7 +54,7 @@ class PageCache:
         missing: int64; rows in `Pages` of those that it does not lead to at their index.
         missing_space: int32; rows of these address_spaces.
         missing_index: uint64; their index.
-        missing_entry: int64; row of the entry that stands there instead, -1 for none.
+        missing_entry: int64; row of the entry that is there instead, -1 for none.
         strays: int64; rows in `Pages` of folios on the LRU whose mapping is no address_space.
     """
 
@@ -90,7 +90,7 @@ def compare_cache(s: Snapshot) -> PageCache:
     stray = heads[on_lru & ~take_or(spaces.is_inode, at, False)]
     heads, at = heads[known], at[known]
     sound = spaces.is_inode & spaces.whole
-    # Drivers lend pages that only name their file's address_space (perf, frame buffers): its cache is empty.
+    # Drivers map pages that only name their file's address_space (perf, frame buffers): its cache is empty.
     filled = np.bincount(entries.space_idx[mine], minlength=len(spaces)) > 0
     judged = sound[at] & (filled | (spaces.nrpages > 0))[at]
     heads, at = heads[judged], at[judged]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -11,14 +11,13 @@ from inspector.columns import U64
 from inspector.layout.kernel import Layout
 from inspector.tables.pages import heads_of_tails
 
-Form = Literal["pfn", "phys", "page", "virt"]
-FORMS: tuple[Form, ...] = get_args(Form)
+NumberForm = Literal["pfn", "phys", "page", "virt"]
 
 _PAGE_MASK = 4095
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class NumberMeaning:
     """One way to take a number.
 
     Attributes:
@@ -28,13 +27,13 @@ class Reading:
         why: Why that is possible, in words.
     """
 
-    form: Form
+    form: NumberForm
     pfn: int
     offset: int
     why: str
 
 
-def readings(layout: Layout, number: int) -> list[Reading]:
+def number_meanings(layout: Layout, number: int) -> list[NumberMeaning]:
     """All ways to take a number that lead to a page frame with a struct page, the likeliest first.
 
     Kernel addresses can only be one thing. Of small numbers a page frame number is likelier than a physical address,
@@ -46,15 +45,19 @@ def readings(layout: Layout, number: int) -> list[Reading]:
         return bool(memmap.valid(np.array([min(pfn, 1 << 52)], np.int64))[0])
 
     if known(number):
-        found.append(Reading("pfn", number, 0, f"the highest is {memmap.max_pfn - 1:#x}"))
+        found.append(NumberMeaning("pfn", number, 0, f"the highest is {memmap.max_pfn - 1:#x}"))
     if known(number >> memmap.page_shift):
-        found.append(Reading("phys", number >> memmap.page_shift, number & _PAGE_MASK, "it lies in physical memory"))
+        found.append(
+            NumberMeaning("phys", number >> memmap.page_shift, number & _PAGE_MASK, "it lies in physical memory")
+        )
     index, offset = divmod(number - memmap.vmemmap, memmap.page_size)
     if index >= 0 and known(index):
-        found.append(Reading("page", index, offset, "it lies in the memory map, the array of struct pages"))
+        found.append(NumberMeaning("page", index, offset, "it lies in the memory map, the array of struct pages"))
     physical = number - layout.memory.direct_map_base
     if physical >= 0 and known(physical >> memmap.page_shift):
-        found.append(Reading("virt", physical >> memmap.page_shift, physical & _PAGE_MASK, "it lies in the direct map"))
+        found.append(
+            NumberMeaning("virt", physical >> memmap.page_shift, physical & _PAGE_MASK, "it lies in the direct map")
+        )
     return found
 
 
@@ -75,7 +78,7 @@ def read_head_pfn(layout: Layout, pfn: int) -> int:
     heads = heads_of_tails(memmap, link, np.array([pfn, pfn + 1], np.int64))
     if link[0] & np.uint64(1):
         return int(heads[0]) if heads[0] >= 0 else pfn
-    # The first of the struct pages that hugetlb shares looks like a head; the next one tells (page_fixed_fake_head()).
+    # The first of the struct pages that hugetlb shares looks like a head; the next one shows (page_fixed_fake_head()).
     looks_like_head = bool(layout.flags.test(flags[:1], "head")[0])
     if looks_like_head and raw.valid[1] and link[1] & np.uint64(1) and 0 <= heads[1] < pfn:
         return int(heads[1])

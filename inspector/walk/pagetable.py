@@ -47,7 +47,7 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
     """Walk the user half of every mm's page tables.
 
     A table reached a second time (hugetlb's shared PMD tables) is decoded for each mm, but only the first row counts as
-    a mapping. A table whose page is free or of another kind is not entered: its content is somebody else's.
+    a mapping. A table whose page is free or of another kind is not entered: its content is other data.
 
     Args:
         layout: The kernel's layout.

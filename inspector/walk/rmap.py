@@ -1,4 +1,18 @@
-"""The kernel's own road to the mappings of a folio, walked for many folios at once and held against the page tables."""
+"""The rmap walk of many folios at once (mm/rmap.c), and what it finds beside what the page tables hold.
+
+The kernel goes from a folio to the VMAs that may map it, and looks into the page tables of each. Here the first half is
+`candidates_of`: the VMAs, and the addresses in them. The second is `entries_at`: the entries there, not read again but
+looked up among all mappings that the walk of the page tables gave. `compare_views` counts both.
+
+Example: an anonymous folio of 4 pages with index 0x10, mapped by parent and child after a fork:
+
+- folio->mapping names an anon_vma; in its interval tree are two chains that overlap offsets 0x10 to 0x13: two VMAs;
+- vma_address(): the parent's VMA begins at offset 0, so the folio is 0x10 pages into it: a candidate of 4 pages; the
+  child's VMA was cut and begins at 0x12: a candidate from its first page on, with page=2 and nr=2;
+- each page of a candidate becomes a `page_key` of its mm and is looked for among the runs of entries, ordered by the
+  same key; an entry counts when its page frame is the page's: 4 entries in the parent, 2 in the child;
+- by_rmap is 6. All page tables have 6 entries of the folio too: by_tables is 6, and rmap misses none.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Candidates(Table):
-    """One row a place where the rmap road looks for a folio.
+    """One row a place where the rmap walk searches for a folio: a VMA, and the pages in it that may map the folio.
 
     Attributes:
         asked: int32; which of the folios asked about.
@@ -53,12 +67,12 @@ class Candidates(Table):
 
 @dataclass(frozen=True, slots=True)
 class RmapView(Table):
-    """What the rmap road and the page tables say about each folio asked about.
+    """What the rmap walk finds and what the page tables hold, for each folio asked about.
 
     Attributes:
         head_row: int32; the folio.
-        kind: uint8; 1 anonymous, 2 file, 3 KSM, 0 none: no road leads from it.
-        candidates: int64; places the road leads to.
+        kind: uint8; 1 anonymous, 2 file, 3 KSM, 0 none: no rmap walk is possible.
+        candidates: int64; places that the walk searches.
         by_rmap: int64; entries found at these places that map the folio.
         by_tables: int64; entries that map the folio in all page tables.
     """
@@ -182,9 +196,9 @@ def _count(s: Snapshot, c: Candidates, head_rows: AnyArray, key: U64, good: I64)
 
 
 def compare_views(s: Snapshot, head_rows: I32) -> RmapView:
-    """Both views of the given folios: entries by the rmap road, and entries in all page tables.
+    """Both views of the given folios: entries that the rmap walk finds, and entries in all page tables.
 
-    Entries under a page table that several mms share are counted in each: the road leads to each of them.
+    Entries under a page table that several mms share are counted in each: the walk searches each of them.
     """
     c, kind = candidates_of(s, head_rows)
     found = entries_at(s, c, head_rows)

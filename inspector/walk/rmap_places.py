@@ -1,4 +1,13 @@
-"""Each place that the kernel's road leads to, and what stands there; and why a mapping is not on that road."""
+"""What is at each place that the rmap walk of a folio searches, and why the walk misses a mapping.
+
+Example: a folio of 4 pages is searched for at 0x7000 to 0xb000 of a VMA (one candidate, nr=4), where the page tables
+have a run of two PTEs of its pages 0 and 1, then a migration entry, then nothing:
+
+- the four pages of the place are looked for among the runs of leaf entries by (mm, page): pages 0 and 1 are covered, by
+  an entry of the page that is sought: `MAPS` twice, two entries;
+- the others are looked for among non-present entries: `MIGRATION` for page 2, `EMPTY` for page 3;
+- the row of `PlaceContents` is entries=2, pages=[2, 0, 0, 1, 0, 1], level=PTE.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +44,17 @@ if TYPE_CHECKING:
 MAPS, OTHER_PAGE, SWAP, MIGRATION, OTHER_ENTRY, EMPTY = range(6)
 """What one page of a place holds."""
 
-STANDING = ("maps it", "other page", "swap entry", "migration entry", "other entry", "empty")
+CONTENTS = ("maps it", "other page", "swap entry", "migration entry", "other entry", "empty")
 
 _ANY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 _MAX_PAGES = 1 << 20
-"""Pages of places looked at together."""
+"""Pages of places examined together."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing(Table):
-    """What stands at each place; a row a place.
+class PlaceContents(Table):
+    """What is at each place; a row a place.
 
     Attributes:
         entries: int64; entries that map the folio: a huge one counts once.
@@ -87,8 +96,8 @@ def ksm_places(s: Snapshot, head: int) -> Candidates:
     )
 
 
-def standing_at(s: Snapshot, c: Candidates, head: int) -> Standing:
-    """What stands at each place of one folio (page_vma_mapped_walk(), mm/page_vma_mapped.c).
+def contents_at(s: Snapshot, c: Candidates, head: int) -> PlaceContents:
+    """What is at each place of one folio (page_vma_mapped_walk(), mm/page_vma_mapped.c).
 
     Args:
         s: The snapshot.
@@ -100,13 +109,13 @@ def standing_at(s: Snapshot, c: Candidates, head: int) -> Standing:
     while done < len(c):
         start = int(ends[done - 1]) if done else 0
         stop = max(done + 1, int(np.searchsorted(ends, start + _MAX_PAGES, "right")))
-        made.append(_standing(s, c.take(np.arange(done, stop)), head))
+        made.append(_contents(s, c.take(np.arange(done, stop)), head))
         done = stop
-    empty = Standing(np.empty(0, np.int64), np.empty((0, len(STANDING)), np.int64), np.empty(0, np.uint8))
-    return Standing.concat(made) if made else empty
+    empty = PlaceContents(np.empty(0, np.int64), np.empty((0, len(CONTENTS)), np.int64), np.empty(0, np.uint8))
+    return PlaceContents.concat(made) if made else empty
 
 
-def _standing(s: Snapshot, c: Candidates, head: int) -> Standing:
+def _contents(s: Snapshot, c: Candidates, head: int) -> PlaceContents:
     shift = np.uint64(s.layout.arch.page_shift)
     who, skip = np.repeat(np.arange(len(c)), c.nr), count_up(c.nr)
     va = c.va[who] + (skip.astype(np.uint64) << shift)
@@ -121,16 +130,16 @@ def _standing(s: Snapshot, c: Candidates, head: int) -> Standing:
     same &= s.counts.entry_class[row] == EntryClass.NORMAL
     what = _absent(s, mm, va >> shift)
     what[here] = np.where(same, MAPS, OTHER_PAGE)
-    pages = np.bincount(who * len(STANDING) + what, minlength=len(c) * len(STANDING)).reshape(-1, len(STANDING))
+    pages = np.bincount(who * len(CONTENTS) + what, minlength=len(c) * len(CONTENTS)).reshape(-1, len(CONTENTS))
     # A huge entry is one mapping: it counts at its first page.
     counted: Mask = same & ((m.level[row] == Level.PTE) | (distance[here] == 0))
     level = np.zeros(len(c), np.uint8)
     np.maximum.at(level, who[here][same], m.level[row[same]])
-    return Standing(np.bincount(who[here][counted], minlength=len(c)).astype(np.int64), pages, level)
+    return PlaceContents(np.bincount(who[here][counted], minlength=len(c)).astype(np.int64), pages, level)
 
 
 def _absent(s: Snapshot, mm: I32, page: U64) -> I64:
-    """What each page holds, as far as non-present entries tell."""
+    """What non-present entries are at each page: `SWAP`, `MIGRATION`, `OTHER_ENTRY` or `EMPTY`."""
     away, shift = s.nonpresent, np.uint64(s.layout.arch.page_shift)
     rows = np.flatnonzero(np.isin(away.mm_idx, mm))
     sizes = entry_pages(s.layout, away.level[rows])
@@ -152,14 +161,14 @@ def _covering(owner: I32, first: U64, nr: I64, mm: I32, page: U64) -> tuple[I64,
 
 
 def why_lost(s: Snapshot, kind: int, head: int, vma: int, linear: U64) -> str:
-    """Why the road from a folio does not lead to a mapping of it.
+    """Why the rmap walk of a folio misses a mapping of it.
 
     Args:
         s: The snapshot.
-        kind: `inspector.walk.rmap.ANON`, `FILE` or `KSM`, 0 where no road begins.
+        kind: `inspector.walk.rmap.ANON`, `FILE` or `KSM`, 0 where no walk is possible.
         head: Row of the folio's head.
         vma: Row of the VMA that maps it, -1 for none.
-        linear: uint64[2]; page offset that the mapping stands at, and the one that the page's index gives.
+        linear: uint64[2]; page offset that the mapping is at, and the one that the page's index gives.
     """
     if kind == 0:
         return "folio->mapping leads nowhere: no walk can begin"

@@ -10,7 +10,8 @@ from inspector.arch.base import MIGRATION_KINDS, Kind, Level
 from inspector.columns import I64, U8, AnyArray, Mask, take_or
 from inspector.layout.flags import MAPPING_ANON
 from inspector.layout.kernel import Layout
-from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
+from inspector.model.stats import expect_rss, rss_kind, sum_by
+from inspector.tables.mms import RSS_SWAP
 from inspector.tables.pages import Pages
 from inspector.walk.counts import EntryClass
 
@@ -36,15 +37,14 @@ def entry_pages(layout: Layout, levels: np.ndarray[tuple[int], np.dtype[np.uint8
 
 def rss_class(layout: Layout, pages: Pages, head_row: I64) -> I64:
     """Which rss counter a folio counts in (include/linux/mm.h, mm_counter() and mm_counter_file())."""
-    anon = pages.is_anon(head_row)
     swapbacked = layout.flags.test(pages.flags[head_row], "swapbacked")
-    return np.where(anon, RSS_ANON, np.where(swapbacked, RSS_SHMEM, RSS_FILE)).astype(np.int64)
+    return rss_kind(pages.is_anon(head_row), swapbacked).astype(np.int64)
 
 
 def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
     """Pages of each class in each mm.
 
-    Counted are normal leaves, and migration and device entries by the folio they stand for; hugetlb is not. Swap
+    Counted are normal leaves, and migration and device entries by the folio they name; hugetlb is not. Swap
     entries count one each.
 
     Args:
@@ -56,11 +56,11 @@ def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
     layout, pages, vmas, mms, nonpresent = s.layout, s.pages, s.vmas, s.mms, s.nonpresent
     n = len(mms)
     rss, known = _present(s)
-    standing = np.isin(
+    counted = np.isin(
         nonpresent.kind, np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.DEVICE_EXCLUSIVE])
     )
     in_hugetlb = take_or(vmas.is_hugetlb, nonpresent.vma_idx, False)
-    rows = np.flatnonzero(standing & ~in_hugetlb)
+    rows = np.flatnonzero(counted & ~in_hugetlb)
     row = pages.memmap.rows(nonpresent.pfn[rows])
     rows, row = rows[row >= 0], row[row >= 0]
     head = pages.head_row[row].astype(np.int64)
@@ -69,8 +69,8 @@ def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
     # An entry that names free memory was counted by what the page was before, which is no longer known.
     fine &= (pages.refcount[head] > 0) | layout.flags.test(pages.flags[head], "locked")
     rows, head = rows[fine], head[fine]
-    place = nonpresent.mm_idx[rows].astype(np.int64) * 4 + rss_class(layout, pages, head)
-    rss += _sums(place, entry_pages(layout, nonpresent.level[rows]), n * 4).reshape(n, 4)
+    sizes = entry_pages(layout, nonpresent.level[rows])
+    rss += expect_rss(nonpresent.mm_idx[rows], rss_class(layout, pages, head), sizes, n)
 
     swap = (nonpresent.kind == Kind.SWAP) & (nonpresent.level == Level.PTE) & ~in_hugetlb
     rss[:, RSS_SWAP] = np.bincount(nonpresent.mm_idx[swap], minlength=n)
@@ -94,7 +94,7 @@ def _present(s: Snapshot) -> tuple[I64, Mask]:
         nr: AnyArray = m.nr[here]
         if (m.level[here] != Level.PTE).any():
             nr = nr * entry_pages(layout, m.level[here])
-        sums += _sums(m.mm_idx[here].astype(np.int64) * _NR_PLACES + place, nr, len(sums))
+        sums += sum_by(m.mm_idx[here].astype(np.int64) * _NR_PLACES + place, nr, len(sums))
     table = sums.reshape(n, _NR_PLACES)
     return table[:, :4].copy(), table[:, _UNKNOWN] == 0
 
@@ -102,13 +102,7 @@ def _present(s: Snapshot) -> tuple[I64, Mask]:
 def _page_classes(s: Snapshot) -> U8:
     """The rss counter that each page counts in when it heads a folio, `_HUGETLB` when in none."""
     pages, folios = s.pages, s.folios
-    shmem = np.where(s.layout.flags.test(pages.flags, "swapbacked"), np.uint8(RSS_SHMEM), np.uint8(RSS_FILE))
     anon = ((pages.mapping & np.uint64(MAPPING_ANON)) != 0) & (pages.type_ == 0)
-    shmem[anon] = RSS_ANON
-    shmem[folios.row[folios.is_hugetlb]] = _HUGETLB
-    return shmem
-
-
-def _sums(place: I64, count: AnyArray, length: int) -> I64:
-    """Sum of the counts of each place."""
-    return np.bincount(place, weights=count, minlength=length).astype(np.int64)
+    kinds = rss_kind(anon, s.layout.flags.test(pages.flags, "swapbacked"))
+    kinds[folios.row[folios.is_hugetlb]] = _HUGETLB
+    return kinds

@@ -94,8 +94,8 @@ def _present(s: Snapshot) -> tuple[I64, I64, I64, AnyArray, Mask]:
     """VMA, head row, pages, level and "through a shared table" of each entry with a page behind it."""
     m, counts, n = s.mappings, s.counts, s.nonpresent
     rows = np.flatnonzero((counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
-    standing = np.isin(n.kind, np.array(PFN_KINDS, np.uint8))  # is_pfn_swap_entry()
-    away = np.flatnonzero(standing & (n.vma_idx >= 0))
+    counted = np.isin(n.kind, np.array(PFN_KINDS, np.uint8))  # is_pfn_swap_entry()
+    away = np.flatnonzero(counted & (n.vma_idx >= 0))
     at = s.pages.memmap.rows(n.pfn[away])
     away, at = away[at >= 0], at[at >= 0]
     head = s.pages.head_row[at]

@@ -63,7 +63,7 @@ def swap_rows(nonpresent: NonPresent) -> I64:
 def shmem_swap(layout: Layout, files: Files) -> tuple[AnyArray, U64, U64]:
     """Every page of a shmem file that is in swap: row of the address_space, page offset and swap entry.
 
-    An entry of higher order stands for a run of slots (mm/shmem.c, shmem_swap_alloc_folio()). Entries of types that
+    An entry of higher order is for a run of slots (mm/shmem.c, shmem_swap_alloc_folio()). Entries of types that
     are no device's mark failed swap-ins.
     """
     entries = files.entries

@@ -1,4 +1,4 @@
-"""What people ask of swap: the devices at a glance, and one slot with everybody who refers to it."""
+"""What people ask of swap: the devices at a glance, and one slot with all that refers to it."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class SlotUsersView(Table):
 
 
 def find_slot(swap: Swap, type_: int, offset: int) -> int:
-    """Row of a slot, -1 when it is free and unused or does not exist; `slot_exists` tells these apart."""
+    """Row of a slot, -1 when it is free and unused or does not exist; `slot_exists` distinguishes these."""
     entry = swap_entries(np.array([type_], np.int64), np.array([offset], np.int64))
     return int(rows_of(swap.slots.entry, entry)[0])
 
@@ -126,7 +126,7 @@ def slot_exists(swap: Swap, type_: int, offset: int) -> bool:
 
 
 def slot_users(s: Snapshot, slot_row: int) -> SlotUsersView:
-    """Everybody who refers to a slot, page tables first, each in the order of its table."""
+    """All references to a slot, page tables first, each in the order of its table."""
     users = s.swap_refs.users
     mine = np.flatnonzero(users.slot_idx == slot_row)
     row, space = users.nonpresent_row[mine], users.space_idx[mine]

@@ -16,6 +16,7 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.columns import I64, U64, AnyArray, Mask, rows_of
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
+from inspector.model.counters import directions
 from inspector.rules.registry import Rule, Violations
 from inspector.snapshot import Snapshot
 from inspector.tables.stacks import How
@@ -194,7 +195,7 @@ def _directions(found: Violations) -> AnyArray:
     for name, stored in found.observed.items():
         expected = found.expected.get(name)
         if expected is not None and stored.dtype.kind in "iu" and expected.dtype.kind in "iu":
-            return (stored > expected).astype(np.int8) - (stored < expected).astype(np.int8)
+            return directions(stored, expected)
     return out
 
 

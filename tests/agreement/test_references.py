@@ -10,7 +10,7 @@ from inspector.report.explain import build_explanation
 from inspector.report.folio import build_folio
 from inspector.report.pages import build_place
 from inspector.snapshot import Snapshot
-from inspector.walk.page_numbers import Reading
+from inspector.walk.page_numbers import NumberMeaning
 from inspector.walk.references import EXPECTED, break_down, expected_references
 from tests.faults.overlay import KERNELS, add, core_path, page_word, pfn_of, planted, sound
 
@@ -45,7 +45,7 @@ def test_a_cached_hugetlb_folio_with_too_few_references(kernel: str) -> None:
     assert (finding.observed, finding.expected) == ({"_refcount": stored - lost}, {"at_least": stored})
     assert finding.diagnosis is not None
     assert finding.diagnosis.verdict == "reference lost"
-    place = build_place(broken, f"{pfn:#x}", Reading("pfn", pfn, 0, "as given"), [])
+    place = build_place(broken, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
     short = next(
         x for x in build_folio(broken, place, progress=lambda *_: None, limit=None).counters if x.name == "_refcount"
     )

@@ -22,9 +22,9 @@ from tests.bench.guest import vmas_dump
 from tests.bench.terminal import Answer, Terminal
 from tests.fixtures import fixture_path
 from tui.app import FolioscopeApp
-from tui.places import FolioPlace, Folios, MmPlace, Place
+from tui.places import FolioPlace, FoliosPlace, MmPlace, Place
 from tui.session import Session
-from tui.views.rows import Column, Field, Rows, number
+from tui.views.rows import Column, ColumnData, Rows, number
 
 ROUNDS = 3
 
@@ -47,7 +47,7 @@ def million(nr: int) -> Rows:
     return Rows(
         [
             number("pfn", pfn, lambda n: f"{n:#x}"),
-            Field(Column("kind"), rng.integers(0, len(KINDS), nr).astype(np.uint8), str, KINDS),
+            ColumnData(Column("kind"), rng.integers(0, len(KINDS), nr).astype(np.uint8), str, KINDS),
             number("order", rng.integers(0, 10, nr), str),
             number("mapped", rng.integers(0, 1000, nr), blank=0),
             number("huge", rng.integers(0, 3, nr), blank=0),
@@ -98,7 +98,7 @@ def show(core: str, nr_rows: int) -> None:
     snapshot = Snapshot(open_core(core, types="btf"))
     session = Session(snapshot)
     session.check()
-    app = Shown(session, Folios(), million(nr_rows)) if nr_rows else Shown(session, busiest(snapshot)[0], None)
+    app = Shown(session, FoliosPlace(), million(nr_rows)) if nr_rows else Shown(session, busiest(snapshot)[0], None)
     app.run()
     print(f"peak={resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}", flush=True)
 

@@ -135,11 +135,11 @@ def test_terminal_text_keeps_to_its_width(core: Callable[[str], str]) -> None:
 
 def test_progress_appears_on_a_terminal_for_long_work_only(monkeypatch: pytest.MonkeyPatch) -> None:
     from inspector.cli.params import Settings
-    from inspector.cli.progress import Progress
+    from inspector.cli.progress import ProgressBar
 
     code = (
-        "import time\nfrom inspector.cli.params import Settings\nfrom inspector.cli.progress import Progress\n"
-        "with Progress(Settings(quiet={quiet}), '1/2', delay={delay}) as p:\n"
+        "import time\nfrom inspector.cli.params import Settings\nfrom inspector.cli.progress import ProgressBar\n"
+        "with ProgressBar(Settings(quiet={quiet}), '1/2', delay={delay}) as p:\n"
         "    p('page tables', 2, 5)\n    time.sleep(0.5)\n    p('counting', 3, 5)\n"
     )
     monkeypatch.setattr(
@@ -152,5 +152,5 @@ def test_progress_appears_on_a_terminal_for_long_work_only(monkeypatch: pytest.M
             sys.modules[__name__], "FOLIOSCOPE", [sys.executable, "-c", code.format(quiet=quiet, delay=delay)]
         )
         assert on_terminal([], {"TERM": "xterm"}) == ""
-    with Progress(Settings(), delay=0) as progress:
+    with ProgressBar(Settings(), delay=0) as progress:
         progress("nothing is shown where stderr is no terminal", 0, 1)

@@ -14,7 +14,7 @@ from inspector.report.pages import build_place
 from inspector.report.rmap import build_rmap
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
-from inspector.walk.page_numbers import readings
+from inspector.walk.page_numbers import number_meanings
 from tests.cli.conftest import Run
 from tests.faults.overlay import planted, sound
 from tests.faults.rmap_catalogue import chain_unlinked_from_its_tree, index_of_a_forked_page_shifted
@@ -143,7 +143,7 @@ def test_a_mapping_that_rmap_misses_is_named_with_the_reason(any_core: str, plan
         assert len(avcs) == len(broken.anon_rmap.avcs)
     else:
         pfn, broken = fault.pfn, planted(any_core, *fault.patches)
-    place = build_place(broken, hex(pfn), readings(broken.layout, pfn)[0], [])
+    place = build_place(broken, hex(pfn), number_meanings(broken.layout, pfn)[0], [])
     report = build_rmap(broken, place)
     assert not report.agree
     assert report.orphans

@@ -15,7 +15,7 @@ from inspector.report.pages import build_place
 from inspector.report.rmap import RmapReport, build_rmap, render_rmap
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
-from inspector.walk.page_numbers import readings
+from inspector.walk.page_numbers import number_meanings
 from inspector.walk.rmap import ANON, FILE, KSM, candidates_of, mapped_heads
 from tests.cli.conftest import Run
 from tests.faults.overlay import planted, put, sound
@@ -31,7 +31,7 @@ from tests.faults.rmap_catalogue import (
 
 
 def report_of(s: Snapshot, pfn: int, limit: int | None = None) -> RmapReport:
-    return build_rmap(s, build_place(s, hex(pfn), readings(s.layout, pfn)[0], []), limit)
+    return build_rmap(s, build_place(s, hex(pfn), number_meanings(s.layout, pfn)[0], []), limit)
 
 
 def pfn_of(s: Snapshot, head: int) -> int:

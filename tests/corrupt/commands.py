@@ -14,8 +14,8 @@ from inspector import cli
 from inspector.cli.params import Settings
 from inspector.errors import FolioscopeError
 from inspector.snapshot import Snapshot
-from inspector.target.target import Target, open_core
-from tests.faults.overlay import Patch, plant
+from inspector.target.target import Target
+from tests.faults.overlay import Patch, opened, plant
 
 
 class Commands:
@@ -65,8 +65,8 @@ class Commands:
 def _damaged(patches: tuple[Patch, ...]) -> Iterator[None]:
     """Have the command line open damaged dumps, and keep no exception from its caller but those it is made for."""
 
-    def opened(core: str, symbols: object = (), *, types: object = "auto") -> Target:
-        target = open_core(core, types="btf")
+    def open_damaged(core: str, symbols: object = (), *, types: object = "auto") -> Target:
+        target = opened(core)
         for edit in patches:
             plant(target, edit)
         return target
@@ -76,7 +76,7 @@ def _damaged(patches: tuple[Patch, ...]) -> Iterator[None]:
             return 3
         raise error
 
-    with patch("inspector.cli.opening.open_core", opened), patch("inspector.cli.report_error", told):
+    with patch("inspector.cli.opening.open_core", open_damaged), patch("inspector.cli.report_error", told):
         yield
 
 

@@ -36,7 +36,7 @@ def _lacks(kernel: str, *, name: str, **_where: object) -> bool:
     return name in ABSENT[kernel]
 
 
-@pytest.mark.one_kernel(lacks=_lacks)
+@pytest.mark.each_kernel(where=_lacks)
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
 def test_one_fault_gives_one_finding(dump: tuple[str, str], name: str) -> None:
     path, kernel = dump

@@ -43,6 +43,7 @@ def _in_hand(s: Snapshot) -> tuple[Patch, ...]:
     return *links, put(s, at, 0xDEAD000000000100), put(s, at + 8, 0xDEAD000000000122), flags
 
 
+@pytest.mark.each_kernel
 def test_cluster_in_hand_of_nobody(path: str) -> None:
     found = findings(path, *_in_hand(sound(path)))
     assert [(f.rule, f.severity) for f in found] == [("swap-cluster-list-mismatch", "fail")]
@@ -50,6 +51,7 @@ def test_cluster_in_hand_of_nobody(path: str) -> None:
     assert found[0].observed["list"] == "no list"
 
 
+@pytest.mark.each_kernel
 def test_cluster_in_hand_of_somebody_unknown(path: str) -> None:
     found = run_check(without_stacks(path, *_in_hand(sound(path)))).findings
     assert [(f.rule, f.severity) for f in found] == [("swap-cluster-list-mismatch", "info")]
@@ -88,6 +90,7 @@ def _with_sharers(s: Snapshot, more: int) -> tuple[int, tuple[Patch, ...]]:
     )
 
 
+@pytest.mark.each_kernel
 @pytest.mark.parametrize("more", [14, 20])
 def test_continued_count_that_fits_is_sound(path: str, more: int) -> None:
     """No guest has a slot with fifteen users: one is made of many slots with one."""
@@ -98,6 +101,7 @@ def test_continued_count_that_fits_is_sound(path: str, more: int) -> None:
     assert findings(path, *patches) == []
 
 
+@pytest.mark.each_kernel
 def test_continued_count_that_is_one_off(path: str) -> None:
     s = sound(path)
     row, entries = _with_sharers(s, 16)
@@ -105,6 +109,7 @@ def test_continued_count_that_is_one_off(path: str) -> None:
     assert [(f.rule, f.evidence.also) for f in found] == [("swap-count-low", [])]
 
 
+@pytest.mark.each_kernel
 def test_continued_count_left_behind_when_the_count_fell(path: str) -> None:
     """Fourteen users: the table's own word is enough, the continuation should be gone."""
     s = sound(path)

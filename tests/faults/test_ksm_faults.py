@@ -119,6 +119,7 @@ def test_anon_vma_of_an_item(path: str) -> None:
     assert also_broken(path, "ksm-mapping-unreachable", put(s, item_word(s, row, "anon_vma"), other)) == []
 
 
+@pytest.mark.each_kernel
 def test_page_offset_of_an_item(path: str) -> None:
     s = sound_snapshot(path)
     if not s.layout.struct("struct ksm_rmap_item").has("linear_page_index"):
@@ -140,6 +141,7 @@ def test_counter_of_an_mm(path: str) -> None:
     assert also_broken(path, "ksm-mm-counters-low", put(s, address, 1)) == []
 
 
+@pytest.mark.each_kernel
 def test_zero_pages_of_an_mm(path: str) -> None:
     s = sound_snapshot(path)
     field = s.layout.struct("struct mm_struct").find("ksm_zero_pages.counter", "ksm_zero_pages")

@@ -74,6 +74,7 @@ def test_a_table_in_a_batch_that_waits_for_rcu_is_not_lost(path: str, name: str)
     assert len(orphans(path, typed, *patches, other, put(s, head, address), counted).row) == 1
 
 
+@pytest.mark.each_kernel
 def test_a_table_that_waits_for_rcu_alone_is_not_lost(path: str) -> None:
     s = sound(path)
     address = s.target.symbol("pte_free_now")

@@ -150,6 +150,7 @@ def test_lazyfree_folio_in_the_swap_cache(path: str) -> None:
     only_finding(path, "lazyfree-swapcache-unexpected", flags_xor(s, int(s.swap.slots.cache_pfn.max()), "swapbacked"))
 
 
+@pytest.mark.each_kernel
 def test_slot_marked_as_cached(path: str) -> None:
     s = sound_snapshot(path)
     if has_table(s):
@@ -172,6 +173,7 @@ def test_free_swap(path: str) -> None:
     only_finding(path, "swap-free-mismatch", add(s, s.layout.symbol("nr_swap_pages"), 3))
 
 
+@pytest.mark.each_kernel
 def test_mark_of_shmem(path: str) -> None:
     s = sound_snapshot(path)
     if has_table(s):
@@ -190,6 +192,7 @@ def test_swapped_pages_of_a_shmem_file(path: str) -> None:
     only_finding(path, "shmem-swapped-mismatch", add(s, address, 1))
 
 
+@pytest.mark.each_kernel
 def test_count_with_further_digits(path: str) -> None:
     """A count above 62 goes on in a page chained behind the page of the map, before there were swap tables."""
     s = sound_snapshot(path)
@@ -212,6 +215,7 @@ def test_count_with_further_digits(path: str) -> None:
     assert planted(path, *patches).swap.slots.count[row] == 5 + 2 * 63
 
 
+@pytest.mark.each_kernel
 def test_count_in_an_extend_table(path: str) -> None:
     s = sound_snapshot(path)
     if not has_table(s):
@@ -238,6 +242,7 @@ def test_senseless_device(path: str) -> None:
     assert find_rule("swap-count-high").function(bad).unchecked == 1
 
 
+@pytest.mark.each_kernel
 def test_poison_entry_to_a_sound_page(path: str) -> None:
     s = sound_snapshot(path)
     rows = np.flatnonzero(s.nonpresent.kind == Kind.HWPOISON)

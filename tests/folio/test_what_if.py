@@ -9,16 +9,15 @@ from inspector.errors import UsageError
 from inspector.folio.captured import capture_folio
 from inspector.folio.numbers import one_folio
 from inspector.folio.what_if import WhatIf, what_if
+from inspector.model.diagnose.evidence import RebuiltFolio, StoredCounters
+from inspector.model.diagnose.search import diagnose
 from inspector.model.interface import Op
 from inspector.model.operations import apply
-from inspector.model.readings import Reading, Stored, Truth, names_of, readings
 from inspector.model.scheme import Scheme
 from inspector.model.state import Folio
 from inspector.snapshot import Snapshot
 from tests.faults.overlay import KERNELS, core_path, sound
 from tests.folio.kinds import KINDS
-
-NAMES = names_of(is_anon=True, is_hugetlb=False, folio_names=True)
 
 
 def fixture(kernel: str) -> Snapshot:
@@ -35,16 +34,16 @@ def changes(step: WhatIf) -> dict[str, tuple[str, str]]:
     return {c.what: (c.before, c.after) for c in step.changes}
 
 
-def read(state: Folio) -> list[Reading]:
-    """What the closed forms say about the counters of a state beside its mappings."""
+def read(state: Folio) -> list[str]:
+    """What is wrong with the counters of a state beside its mappings."""
     pages = np.zeros(state.nr, np.int64)
     for (_, page), n in state.ptes:
         pages[page] += n
     entire = sum(n for _, n in state.huge)
-    hugetlb, anon = state.kind.is_hugetlb, state.kind.is_anon
-    truth = Truth(pages, entire, hugetlb, anon, state.double_map, not state.is_large)
-    stored = Stored(np.array(state.pages, np.int64), state.entire, state.large, state.word, None)
-    return readings(state.scheme, truth, stored, NAMES)
+    rebuilt = RebuiltFolio(state.order, state.kind, pages, entire, state.double_map, pmd_order=state.pmd_order)
+    stored = StoredCounters(np.array(state.pages, np.int64), state.entire, state.large, state.word)
+    found = diagnose(state.scheme, rebuilt, stored)
+    return [*([found.sentence] if found.sentence else []), *(c.sentence for c in found.candidates)]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -11,6 +11,7 @@ from inspector.model import mm_ids
 from inspector.model.expectation import Rebuilt, expect
 from inspector.model.state import Folio, FolioKind, Stats
 from inspector.model.stats import PagePlacement, RssKind, expect_node_stats, expect_rss
+from tests.model.slot_reasons import Credits, violations
 
 
 def rebuilt_of(folio: Folio) -> tuple[Rebuilt, I32]:
@@ -42,17 +43,17 @@ def disagreements(folio: Folio, *, stats: bool = True) -> list[str]:
     expected = expect(folio.scheme, rebuilt, owner)
     out = []
 
-    def told(name: str, stored: object, wanted: object) -> None:
+    def compare(name: str, stored: object, wanted: object) -> None:
         if stored != wanted:
             out.append(f"{name}: {stored}, but {wanted} by its mappings")
 
-    told("_mapcount", list(folio.pages), expected.page_mapcount_raw.tolist())
+    compare("_mapcount", list(folio.pages), expected.page_mapcount_raw.tolist())
     if len(rebuilt.order):
-        told("entire mapcount", folio.entire, int(expected.entire_raw[0]))
-        told("_large_mapcount", folio.large, int(expected.large_raw[0]))
-        told("_nr_pages_mapped", folio.word, int(expected.word_raw[0]))
+        compare("entire mapcount", folio.entire, int(expected.entire_raw[0]))
+        compare("_large_mapcount", folio.large, int(expected.large_raw[0]))
+        compare("_nr_pages_mapped", folio.word, int(expected.word_raw[0]))
     else:
-        told("counters of a large folio", (folio.entire, folio.large, folio.word), (-1, -1, 0))
+        compare("counters of a large folio", (folio.entire, folio.large, folio.word), (-1, -1, 0))
     out += _slots(folio)
     if stats:
         places = PagePlacement(
@@ -64,9 +65,9 @@ def disagreements(folio: Folio, *, stats: bool = True) -> list[str]:
         )
         found = expect_node_stats(folio.scheme, rebuilt, expected, places, 1, folio.pmd_order)
         for name in Stats.__dataclass_fields__:
-            told(name, getattr(folio.stats, name), int(getattr(found, name)[0]))
-    told("rss", dict(folio.rss), _rss(folio))
-    told("references", folio.refcount, 1 + folio.total)
+            compare(name, getattr(folio.stats, name), int(getattr(found, name)[0]))
+    compare("rss", dict(folio.rss), _rss(folio))
+    compare("references", folio.refcount, 1 + folio.total)
     return out
 
 
@@ -77,14 +78,14 @@ def _slots(folio: Folio) -> list[str]:
     word = id0 | id1 << 32 | folio.shared << 63
     slots = mm_ids.Slots(np.array([word], np.uint64), np.array([count0]), np.array([count1]))
     mms = sorted({mm for (mm, _), _ in folio.ptes} | {mm for mm, _ in folio.huge})
-    truth = mm_ids.Credits(
+    found = Credits(
         np.array([folio.kind.is_hugetlb]),
         np.zeros(len(mms), np.int64),
         np.array(mms, np.int64),
         np.array([folio.mapped_by(mm) for mm in mms], np.int64),
         np.array(mms, np.uint64),
     )
-    return [f"mm ids: {reason.value}" for reason, mask in mm_ids.violations(slots, truth).items() if mask[0]]
+    return [f"mm ids: {reason.value}" for reason, mask in violations(slots, found).items() if mask[0]]
 
 
 def _rss(folio: Folio) -> dict[int, int]:

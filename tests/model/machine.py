@@ -1,6 +1,6 @@
 """One large folio counted step by step, as mm/rmap.c does it: what the closed forms are held against.
 
-Operations keep the stored counters and, apart from them, what is really mapped. Nothing is computed from the truth.
+Operations keep the stored counters and, apart from them, what is really mapped. Nothing is computed from the mappings.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.model.counters import Direction, RmapCounter, directions, field_name, may_be_in_flight, meaning
+from inspector.model.counters import Direction, RmapCounter, directions, field_name, meaning
 from inspector.model.scheme import Scheme
 
 STORED, EXPECTED = np.array([-1, 0, 3, 2], np.int32), np.array([-1, 1, 2, 2], np.int32)
@@ -37,7 +37,8 @@ def test_every_mismatch_has_a_meaning(counter: RmapCounter) -> None:
 def test_only_a_page_count_is_never_behind() -> None:
     for counter in RmapCounter:
         wanted = [False, counter is not RmapCounter.PAGE, True, False]
-        assert may_be_in_flight(counter, STORED, EXPECTED).tolist() == wanted
+        found = [meaning(counter, Direction(way)) for way in directions(STORED, EXPECTED).tolist()]
+        assert [m is not None and m.transient for m in found] == wanted
 
 
 @pytest.mark.parametrize(

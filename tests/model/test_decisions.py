@@ -74,7 +74,7 @@ def test_hugetlb_looks_at_the_mapcount() -> None:
     [
         (Scheme.OLD, 1, 1, "reuse"),
         (Scheme.OLD, 2, 2, "copy"),
-        (Scheme.RMAP68, 1, 1, "cannot be told"),
+        (Scheme.RMAP68, 1, 1, "unknown"),
         (Scheme.RMAP68, 2, 2, "copy"),
         (Scheme.LARGE, 1, 1, "copy"),
         (Scheme.LARGE, 512, 512, "copy"),

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.columns import I32
 from inspector.model import expectation as expect_module
 from inspector.model.expectation import Expected, Rebuilt, expect, expect_page_mapcount, sum_over_folios
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
+from tests.examples import examples
 from tests.model.build import machines, rebuilt_of
 from tests.model.machine import Machine
 
@@ -115,7 +116,7 @@ def test_equals_the_slow_loops(scheme: Scheme, world: tuple[Rebuilt, I32], piece
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@settings(max_examples=30)
+@examples(30)
 @given(world=worlds(), cut=st.integers(1, 7))
 def test_pages_in_pieces_equal_all_at_once(scheme: Scheme, world: tuple[Rebuilt, I32], cut: int) -> None:
     rebuilt, owner = world

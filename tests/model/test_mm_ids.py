@@ -10,20 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.columns import Mask
-from inspector.model.mm_ids import (
-    Credits,
-    Reason,
-    Slots,
-    above_mappings,
-    in_use,
-    malformed,
-    not_empty,
-    unshared_but_shared,
-    violations,
-)
+from inspector.model.mm_ids import Slots, above_mappings, in_use, malformed, not_empty, unshared_but_shared
 from inspector.model.scheme import Scheme
 from tests.model.build import machines
 from tests.model.machine import Machine
+from tests.model.slot_reasons import Credits, Reason, violations
 
 MM_ID_SCHEMES = [s for s in Scheme if s.has_mm_ids]
 LOCK, SHARED = 1 << 31, 1 << 63
@@ -62,7 +53,7 @@ def reasons(masks: dict[Reason, Mask], row: int) -> set[Reason]:
         ((1, 2, 0, -1, 0), {1: 4}, set()),
         ((1, 3, 0, -1, SHARED), {1: 4}, set()),  # the flag may be stale
         ((1, 0, 2, 0, SHARED), {1: 1, 2: 1, 3: 9}, set()),
-        ((0, -1, 0, -1, SHARED), {1: 1, 2: 1}, set()),  # nobody credited
+        ((0, -1, 0, -1, SHARED), {1: 1, 2: 1}, set()),  # no mm credited
         ((0, 0, 0, -1, 0), {1: 1}, {Reason.FREE_SLOT_WITH_COUNT}),
         ((0, -2, 0, -1, 0), {1: 1}, {Reason.FREE_SLOT_WITH_COUNT}),
         ((1, 0, 0, 7, 0), {1: 1}, {Reason.FREE_SLOT_WITH_COUNT}),
@@ -151,8 +142,8 @@ def test_equals_the_slow_loops(
     rows: list[tuple[tuple[int, int, int, int, int], dict[int, int], bool]], known: tuple[int, ...]
 ) -> None:
     slots = slots_of(*[slot for slot, _, _ in rows])
-    truth = credits_of(*[mms for _, mms, _ in rows], hugetlb=[h for _, _, h in rows], known=known)
-    masks = violations(slots, truth)
+    found = credits_of(*[mms for _, mms, _ in rows], hugetlb=[h for _, _, h in rows], known=known)
+    masks = violations(slots, found)
     assert set(masks) == set(Reason)
     for row, (slot, mms, hugetlb) in enumerate(rows):
         used = slot[0] or slot[2] or slot[4] or (slot[1], slot[3]) != (-1, -1)
@@ -186,7 +177,7 @@ def test_the_parts_for_single_rules() -> None:
 
 
 def test_who_maps_what() -> None:
-    truth = credits_of({1: 2, 2: 5}, {}, {3: 1})
-    assert truth.nr_mms.tolist() == [2, 0, 1]
-    assert truth.total.tolist() == [7, 0, 1]
-    assert truth.mapped_by(np.array([2, 2, 2], np.uint64)).tolist() == [5, 0, 0]
+    found = credits_of({1: 2, 2: 5}, {}, {3: 1})
+    assert found.nr_mms.tolist() == [2, 0, 1]
+    assert found.total.tolist() == [7, 0, 1]
+    assert found.mapped_by(np.array([2, 2, 2], np.uint64)).tolist() == [5, 0, 0]

@@ -71,7 +71,7 @@ def test_operations_agree_with_the_closed_form(scheme: Scheme, shape: str) -> No
 @pytest.mark.parametrize("scheme", list(Scheme))
 def test_a_thp_is_born_forked_split_and_unmapped(scheme: Scheme) -> None:
     run = Run(fresh(scheme, 9, FolioKind.ANON))
-    story = [
+    steps = [
         Op("folio_add_new_anon_rmap", 1, exclusive=True),
         Op("folio_try_dup_anon_rmap_pmd", 2),
         Op("split_huge_pmd", 1),
@@ -81,11 +81,11 @@ def test_a_thp_is_born_forked_split_and_unmapped(scheme: Scheme) -> None:
         Op("folio_remove_rmap_ptes", 1, 19, 493),
     ]
     seen = []
-    for op in story:
+    for op in steps:
         run.step(op)
         run.check()
         seen.append(run.folio)
-    assert len(run.done) == len(story)
+    assert len(run.done) == len(steps)
     born, forked, split, partly, one_left, _, last = seen
     assert born.stats == Stats(nr_anon_mapped=512, nr_anon_thps=512)
     assert born.exclusive == {0}

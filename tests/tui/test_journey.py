@@ -9,7 +9,7 @@ from tests.cli.planting import raised_mapcount
 from tests.fixtures import fixture_path
 from tests.tui.driving import press, settle, text
 from tui.app import FolioscopeApp
-from tui.places import FindingPlace, FolioPlace, Overview, RmapPlace, VmaPlace
+from tui.places import FindingPlace, FolioPlace, OverviewPlace, RmapPlace, VmaPlace
 from tui.session import Session
 
 PATH = str(fixture_path("7.3"))
@@ -37,7 +37,7 @@ async def test_from_the_overview_to_the_vma_behind_a_finding_and_back(size: tupl
         await press(pilot, *THERE)
 
         places = [place for place, _ in app.history]
-        assert places[:4] == [Overview(), FindingPlace(0), FolioPlace(pfn), RmapPlace(pfn)]
+        assert places[:4] == [OverviewPlace(), FindingPlace(0), FolioPlace(pfn), RmapPlace(pfn)]
         vma = places[4]
         assert isinstance(vma, VmaPlace)
         s = app.session.snapshot

@@ -14,7 +14,7 @@ from inspector.walk.smaps import vma_figures
 from tests.guests.live import running_guest
 from tests.tui.driving import at, press, settle, snapshot_of, text
 from tui.app import FolioscopeApp
-from tui.places import MmPlace, Processes
+from tui.places import MmPlace, ProcessesPlace
 from tui.session import Session
 from tui.views.rows import Rows, number, words
 from tui.views.rows_mm import process_rows
@@ -61,7 +61,7 @@ async def test_reading_again_keeps_order_and_cursor_and_marks_what_changed(monke
     monkeypatch.setattr(Target, "is_live", True)
     session = Session(snapshot_of("7.3"))
     session.check()
-    async with at(session, Processes(), (140, 45)) as pilot:
+    async with at(session, ProcessesPlace(), (140, 45)) as pilot:
         await press(pilot, "greater_than_sign", "down", "down", "slash", *"rss>0", "enter")
         before = text(pilot)
         assert not {"↑", "↓", "~"} & set(before.replace("▼", ""))
@@ -84,7 +84,7 @@ async def test_reading_again_keeps_order_and_cursor_and_marks_what_changed(monke
 async def test_a_running_guest_is_browsed_while_it_races() -> None:
     with running_guest("6.12", is_busy=True) as socket:
         session = Session(Snapshot(open_qemu(str(socket))))
-        app = FolioscopeApp(session, Processes())
+        app = FolioscopeApp(session, ProcessesPlace())
         seen: set[str] = set()
         async with app.run_test(size=(140, 45)) as pilot:
             await settle(pilot)

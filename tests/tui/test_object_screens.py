@@ -14,10 +14,10 @@ from tui.places import (
     AnonVmaPlace,
     FilePlace,
     FolioPlace,
-    Folios,
-    MemoryMap,
+    FoliosPlace,
+    MemoryPlace,
     MmPlace,
-    Processes,
+    ProcessesPlace,
     RmapPlace,
     VmaPlace,
 )
@@ -48,7 +48,7 @@ def shared_folio(s: Snapshot) -> int:
 
 async def test_processes_lead_to_a_vma_and_its_folio_and_back(session: Session, size: tuple[int, int]) -> None:
     s = session.snapshot
-    async with at(session, Processes(), size) as pilot:
+    async with at(session, ProcessesPlace(), size) as pilot:
         shown = lines(pilot)
         assert any("1  keeper" in line for line in shown)
         assert all(len(line) == size[0] for line in shown)
@@ -59,12 +59,12 @@ async def test_processes_lead_to_a_vma_and_its_folio_and_back(session: Session, 
         await press(pilot, "tab", "enter")
         assert isinstance(place_of(pilot), VmaPlace)
         await press(pilot, "backspace", "backspace")
-        assert isinstance(place_of(pilot), Processes)
+        assert isinstance(place_of(pilot), ProcessesPlace)
         assert lines(pilot)[2:] == shown[2:]
 
 
 async def test_the_filter_narrows_and_is_left_again(session: Session) -> None:
-    async with at(session, Processes()) as pilot:
+    async with at(session, ProcessesPlace()) as pilot:
         await press(pilot, "slash", *"keeper")
         table = pilot.app.screen.query_one(ColumnTable)
         assert table.rows is not None
@@ -167,7 +167,7 @@ async def test_a_file_shows_who_maps_it_and_its_cache(session: Session, size: tu
 
 async def test_the_map_shows_all_memory_zooms_and_opens_a_folio(session: Session, size: tuple[int, int]) -> None:
     s = session.snapshot
-    async with at(session, MemoryMap(), size) as pilot:
+    async with at(session, MemoryPlace(), size) as pilot:
         grid = pilot.app.screen.query_one(CellGrid)
         assert isinstance(grid.source, HeatView)
         assert grid.source.count <= grid.visible_cells()
@@ -197,7 +197,7 @@ async def test_findings_are_marked_in_the_map_and_on_the_folio() -> None:
     subject = Subject("folio", pfn=pfn, order=int(s.folios.order[s.folio_of_page[s.pages.memmap.row(pfn)]]))
     finding = Finding("large-mapcount-mismatch", "fail", "exact", subject, "A title", {}, {}, Evidence(), "")
     report = type(clean)(clean.schema, clean.target, clean.coverage, clean.summary, [finding], 1)
-    async with at(Session(s, report), MemoryMap()) as pilot:
+    async with at(Session(s, report), MemoryPlace()) as pilot:
         grid = pilot.app.screen.query_one(CellGrid)
         await press(pilot, "n")
         assert isinstance(grid.source, HeatView)
@@ -210,7 +210,7 @@ async def test_findings_are_marked_in_the_map_and_on_the_folio() -> None:
 
 async def test_folios_are_filtered_by_kind_order_and_mappings(session: Session, size: tuple[int, int]) -> None:
     s = session.snapshot
-    async with at(session, Folios("anon order>=9"), size) as pilot:
+    async with at(session, FoliosPlace("anon order>=9"), size) as pilot:
         table = pilot.app.screen.query_one(ColumnTable)
         wanted = (s.folios.order >= 9) & s.folios.is_anon & ~s.folios.is_hugetlb & ~s.folios.is_ksm
         assert table.rows is not None
@@ -224,7 +224,7 @@ async def test_folios_are_filtered_by_kind_order_and_mappings(session: Session, 
 
 
 async def test_cells_are_chosen_with_the_mouse(session: Session) -> None:
-    async with at(session, MemoryMap()) as pilot:
+    async with at(session, MemoryPlace()) as pilot:
         grid = pilot.app.screen.query_one(CellGrid)
         assert grid.source is not None
         margin = len(grid.source.label(0))

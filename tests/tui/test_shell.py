@@ -25,11 +25,11 @@ from tui.jump import goals
 from tui.places import (
     FilePlace,
     FindingPlace,
-    Findings,
+    FindingsPlace,
     FolioPlace,
-    MemoryMap,
+    MemoryPlace,
     MmPlace,
-    Overview,
+    OverviewPlace,
     RulePlace,
     VmaPlace,
 )
@@ -77,7 +77,7 @@ async def test_it_opens_checks_and_shows_the_finding_on_the_first_page() -> None
 
 
 async def test_enter_opens_the_finding_and_backspace_returns_to_where_the_cursor_was(broken: Session) -> None:
-    async with at(broken, Overview()) as pilot:
+    async with at(broken, OverviewPlace()) as pilot:
         app = app_of(pilot)
         await press(pilot, "enter")
         assert isinstance(app.screen, FindingScreen)
@@ -91,7 +91,7 @@ async def test_enter_opens_the_finding_and_backspace_returns_to_where_the_cursor
         assert isinstance(app.screen, FindingScreen)
         await press(pilot, "left_square_bracket", "2")
         assert isinstance(app.screen, FindingsScreen)
-        assert [p for p, _ in app.history] == [Overview(), Findings()]
+        assert [p for p, _ in app.history] == [OverviewPlace(), FindingsPlace()]
 
 
 async def test_evidence_of_a_finding_leads_on(broken: Session) -> None:
@@ -113,7 +113,7 @@ async def test_evidence_of_a_finding_leads_on(broken: Session) -> None:
 
 
 async def test_the_list_of_findings_is_filtered_marked_and_shows_the_finding_beside_it(broken: Session) -> None:
-    async with at(broken, Findings(), (140, 45)) as pilot:
+    async with at(broken, FindingsPlace(), (140, 45)) as pilot:
         await pilot.pause(0.2)
         await settle(pilot)
         assert "stored" in text(pilot)
@@ -127,10 +127,10 @@ async def test_the_list_of_findings_is_filtered_marked_and_shows_the_finding_bes
 
 
 async def test_jump_takes_what_is_typed(broken: Session) -> None:
-    async with at(broken, Overview()) as pilot:
+    async with at(broken, OverviewPlace()) as pilot:
         app = app_of(pilot)
         await press(pilot, "g", *"#1", "enter")
-        assert [p for p, _ in app.history] == [Overview(), FindingPlace(0)]
+        assert [p for p, _ in app.history] == [OverviewPlace(), FindingPlace(0)]
         await press(pilot, "g", *"mapcount-too-lo", "enter")
         assert [p for p, _ in app.history[2:]] == [RulePlace("mapcount-too-low")]
         assert "fewer" in text(pilot) or "admits" in text(pilot)
@@ -155,7 +155,7 @@ def test_jump_understands_every_kind_of_thing() -> None:
     assert first("0x13d63") == FolioPlace(0x13D63)
     anon = next(int(a) for a in s.anon_rmap.anon_vmas.addr.tolist())
     assert type(first(f"{anon:#x}")).__name__ == "AnonVmaPlace"
-    assert first("memory") == MemoryMap()
+    assert first("memory") == MemoryPlace()
     paths = [g for g in goals(session, "/") if isinstance(g.place, FilePlace)]
     assert paths
     space = paths[0].place
@@ -181,7 +181,7 @@ async def test_export_writes_the_table_and_never_over_a_file(
     broken: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    async with at(broken, Findings()) as pilot:
+    async with at(broken, FindingsPlace()) as pilot:
         for keys in (["enter"], ["enter"], ["down", "enter"], ["down", "down", "enter"]):
             await press(pilot, "e", *keys)
     names = sorted(p.name for p in tmp_path.iterdir())
@@ -217,7 +217,7 @@ async def test_a_target_that_cannot_be_opened_ends_it_with_the_reason() -> None:
 
 
 async def test_a_place_that_is_not_there_says_so_and_can_be_left(broken: Session) -> None:
-    async with at(broken, Overview()) as pilot:
+    async with at(broken, OverviewPlace()) as pilot:
         app_of(pilot).go(FindingPlace(77))
         await settle(pilot)
         assert "there is no finding of that number" in text(pilot)

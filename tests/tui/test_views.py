@@ -17,7 +17,7 @@ from inspector.report.pages import build_place
 from inspector.report.rmap import build_rmap
 from inspector.snapshot import Snapshot
 from inspector.walk.kinds import KINDS, page_kinds
-from inspector.walk.page_numbers import Reading
+from inspector.walk.page_numbers import NumberMeaning
 from inspector.walk.smaps import vma_figures
 from tests.fixtures import KERNELS
 from tests.tui.driving import snapshot_of
@@ -175,7 +175,7 @@ def test_folio_columns_and_filters(s: Snapshot) -> None:
 def test_both_views_of_a_folio_stand_side_by_side(s: Snapshot) -> None:
     folio = int(np.argmax(s.counts.nr_mms * s.folios.is_anon))
     pfn = int(s.folios.pfn[folio])
-    report = build_rmap(s, build_place(s, hex(pfn), Reading("pfn", pfn, 0, ""), []))
+    report = build_rmap(s, build_place(s, hex(pfn), NumberMeaning("pfn", pfn, 0, ""), []))
     rows = side_by_side(report, s.layout.arch.page_shift)
     assert [r.mapping for r in rows if r.mapping] and report.agree
     assert {r.mark for r in rows} <= {"=", "·"}

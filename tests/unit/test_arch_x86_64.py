@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from inspector.arch.base import MIGRATION_KINDS, PFN_KINDS, Arch, Bit, Kind, Level
 from inspector.arch.swapentry import SwapTypes
 from inspector.arch.x86_64 import X86_64
 from inspector.columns import U64
+from tests.examples import examples
 
 LEVELS = (Level.PTE, Level.PMD, Level.PUD)
 TABLE_LEVELS = (Level.PMD, Level.PUD, Level.P4D, Level.PGD)
@@ -231,7 +232,7 @@ def test_swap_entries_written_by_hand() -> None:
 
 @pytest.mark.parametrize("arch", ARCHES)
 @pytest.mark.parametrize("kind", [Kind.SWAP, Kind.MARKER, Kind.SWAPIN_ERROR, *PFN_KINDS])
-@settings(max_examples=30)
+@examples(30)
 @given(data=st.data())
 def test_round_trip_of_nonpresent_entries(arch: X86_64, kind: Kind, data: st.DataObject) -> None:
     numbers = numbers_of(arch, kind)
@@ -259,7 +260,7 @@ def test_round_trip_of_nonpresent_entries(arch: X86_64, kind: Kind, data: st.Dat
 
 @pytest.mark.parametrize("arch", ARCHES)
 @pytest.mark.parametrize("level", LEVELS)
-@settings(max_examples=30)
+@examples(30)
 @given(data=st.data())
 def test_round_trip_of_leaves(arch: X86_64, level: Level, data: st.DataObject) -> None:
     width = (arch.physical_mask & ~arch.sme_mask & FIELD).bit_length() - SHIFT[level]

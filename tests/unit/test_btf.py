@@ -11,7 +11,7 @@ from typing import Any
 import drgn
 import pytest
 from drgn import TypeKind
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.errors import TargetError
@@ -19,6 +19,7 @@ from inspector.target.btf import BtfTypes, open_btf
 from inspector.target.btf_parse import Btf, BtfKind
 from inspector.target.btf_variables import TYPE_OF
 from inspector.target.target import Target, Types, open_core
+from tests.examples import examples
 
 GUESTS = Path.home() / ".cache/folioscope/guests"
 VERSIONS = ["6.1", "6.12", "7.3"]
@@ -309,7 +310,7 @@ def test_truncated_anywhere() -> None:
             Btf(data[:end])
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(st.data())
 def test_damaged_anywhere(data: st.DataObject) -> None:
     raw = bytearray(every_kind().bytes())

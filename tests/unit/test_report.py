@@ -8,7 +8,7 @@ from inspector.findings import Coverage, Evidence, Finding, Mapping, Report, Rul
 from inspector.model.scheme import Scheme
 from inspector.report.check import render_report, show, subject_words
 from inspector.report.rules import kernels
-from inspector.report.screen import Column, Screen, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 
 EVIL = "evil\x1b[2J\nname"
 
@@ -115,7 +115,7 @@ def test_values() -> None:
 
 
 def test_tables() -> None:
-    columns = (Column("name"), Column("n", right=True), Column("empty"))
+    columns = (TableColumn("name"), TableColumn("n", right=True), TableColumn("empty"))
     assert list(render_table(Screen(), columns, [("漢", "1", ""), ("abc", "22", "")])) == [
         "name   n",
         "漢     1",

@@ -22,7 +22,7 @@ from inspector.lib.orc import (
     Dialect,
     OrcRows,
     RegisterPlaces,
-    State,
+    UnwindState,
     decode_orc,
     step,
 )
@@ -90,7 +90,7 @@ class Stack:
 def unwind(kernel: str, kinds: list[str], stack: Stack, end: int) -> tuple[list[int], str]:
     """Addresses met, and how it ended."""
     ip, sp, bp = (np.array([value], np.uint64) for value in (TEXT + 1, STACK, 0))
-    state = State(ip, sp, bp, np.array([True]), np.array([7], np.int64))
+    state = UnwindState(ip, sp, bp, np.array([True]), np.array([7], np.int64))
     met = []
     for _ in range(16):
         met.append(int(state.ip[0]))

@@ -53,6 +53,7 @@ def test_swap_of_every_anonymous_vma(pair: Pair) -> None:
     assert sum(theirs for _, theirs in compared.values()) == 4 * int((rows >= 0).sum())
 
 
+@pytest.mark.each_kernel
 def test_vm_swap_of_every_process(pair: Pair) -> None:
     s, oracle = pair
     if s.layout.struct("struct mm_struct").has("rss_stat.count"):

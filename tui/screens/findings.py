@@ -11,7 +11,7 @@ from textual.timer import Timer
 from textual.widgets import Input, Static
 from textual.worker import Worker, WorkerState
 
-from tui.places import Findings
+from tui.places import FindingsPlace
 from tui.screens.base import PlaceScreen
 from tui.screens.finding import FindingData, copy_json, load_finding
 from tui.views.findings import finding_rows
@@ -60,7 +60,7 @@ Type `/` and words to filter: `mapcount fail times>=2`.
         """Show it, narrowed as the place says."""
         table = self.query_one("#list", ColumnTable)
         table.show(data)
-        assert isinstance(self.place, Findings)
+        assert isinstance(self.place, FindingsPlace)
         line = self.query_one("#filter", Input)
         if self.place.filter and not line.value:
             line.value = self.place.filter

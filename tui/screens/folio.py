@@ -19,8 +19,18 @@ from inspector.report.explain import Explanation, explain_account
 from inspector.report.explain_text import render_account
 from inspector.report.pages import build_place
 from inspector.text import counted, size
-from inspector.walk.page_numbers import Reading
-from tui.places import AnonVmaPlace, FilePlace, FindingPlace, FolioPlace, MemoryMap, MmPlace, Place, RmapPlace, VmaPlace
+from inspector.walk.page_numbers import NumberMeaning
+from tui.places import (
+    AnonVmaPlace,
+    FilePlace,
+    FindingPlace,
+    FolioPlace,
+    MemoryPlace,
+    MmPlace,
+    Place,
+    RmapPlace,
+    VmaPlace,
+)
 from tui.screens.base import PlaceScreen
 from tui.views.folio import (
     LEGENDS,
@@ -100,7 +110,7 @@ finding.
         s, pfn = self.session.snapshot, self.place.pfn
         require_page(s, pfn)
         account = account_of(s, pfn)
-        place = build_place(s, f"{pfn:#x}", Reading("pfn", pfn, 0, "as given"), [])
+        place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
         explained = explain_account(account, place, limit=_MAX_ENTRIES, check=False)
         pages = page_columns(account)
         try:
@@ -212,7 +222,7 @@ finding.
 
     def action_memory(self) -> None:
         """Where it lies."""
-        self.scope.go(MemoryMap(self.place.pfn))
+        self.scope.go(MemoryPlace(self.place.pfn))
 
     def action_anon_vma(self) -> None:
         """The anon_vma that its mapping word names."""

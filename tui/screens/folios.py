@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input, Static
 
 from inspector.text import counted
-from tui.places import Folios
+from tui.places import FoliosPlace
 from tui.screens.base import PlaceScreen
 from tui.session import Session
 from tui.views.rows import Rows
@@ -29,9 +29,9 @@ Every large folio; `s` adds folios of one page. `/` narrows: kinds by name (`ano
 `mms>1`, `refs>10`, `partial`. *mapped* counts entries in all page tables, *huge* those that map it whole.
 """
 
-    place: Folios
+    place: FoliosPlace
 
-    def __init__(self, session: Session, place: Folios) -> None:
+    def __init__(self, session: Session, place: FoliosPlace) -> None:
         super().__init__(session, place)
         asked = place.filter
         self._small = bool(asked) and ("order" not in asked or "order=0" in asked or "order<" in asked)

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from inspector.text import size
-from tui.places import FolioPlace, MemoryMap
+from tui.places import FolioPlace, MemoryPlace
 from tui.screens.base import PlaceScreen
 from tui.views.map import MODES, HeatView, Layer, build_layer
 from tui.views.rows_mm import short
@@ -47,7 +47,7 @@ pages are, as a capital where three quarters are so; by mappings and findings it
 `+` and `-` zoom around the cursor, `z` shows all, Enter opens the folio under the cursor.
 """
 
-    place: MemoryMap
+    place: MemoryPlace
     _mode = "kind"
     _whole = True
 

@@ -10,7 +10,7 @@ from textual.worker import get_current_worker
 
 from inspector.report.check import verdict_of
 from inspector.text import clean, counted
-from tui.places import Folios
+from tui.places import FoliosPlace
 from tui.screens.base import PlaceScreen
 from tui.views.findings import rule_rows
 from tui.views.map import build_layer
@@ -133,9 +133,9 @@ The whole target on one page; it fills in while the check runs.
         """List such folios."""
         if event.chart.id == "order-bars" and event.label.startswith("order "):
             order = event.label.removeprefix("order ")
-            self.scope.go(Folios(f"order>={order[:-1]}" if order.endswith("+") else f"order={order}"))
+            self.scope.go(FoliosPlace(f"order>={order[:-1]}" if order.endswith("+") else f"order={order}"))
         elif event.label != "others":
-            self.scope.go(Folios(event.label.replace(" ", "-")))
+            self.scope.go(FoliosPlace(event.label.replace(" ", "-")))
 
 
 def _panel(name: str, title: str) -> Vertical:

@@ -1,7 +1,11 @@
-"""Which screen shows which kind of place; a screen's module is imported when it is first gone to."""
+"""Which screen shows which kind of place; a screen's module is imported when it is first gone to.
+
+``AnonVmaPlace`` is shown by ``AnonVmaScreen`` in ``tui/screens/anon_vma.py``, and so on.
+"""
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,30 +14,21 @@ if TYPE_CHECKING:
     from tui.screens.base import PlaceScreen
     from tui.session import Session
 
-_SCREENS = {
-    "Overview": "overview:OverviewScreen",
-    "Findings": "findings:FindingsScreen",
-    "FindingPlace": "finding:FindingScreen",
-    "RulePlace": "rule:RuleScreen",
-    "Processes": "processes:ProcessesScreen",
-    "MmPlace": "mm:MmScreen",
-    "VmaPlace": "vma:VmaScreen",
-    "Folios": "folios:FoliosScreen",
-    "FolioPlace": "folio:FolioScreen",
-    "RmapPlace": "rmap:RmapScreen",
-    "AnonVmaPlace": "anon_vma:AnonVmaScreen",
-    "FilePlace": "file:FileScreen",
-    "MemoryMap": "memory:MemoryScreen",
-}
+_INNER_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def prepare(place: Place) -> None:
     """Import what the screen of a place needs."""
-    import_module(f"tui.screens.{_SCREENS[type(place).__name__].split(':')[0]}")
+    _class_for(place)
 
 
 def screen_for(session: Session, place: Place) -> PlaceScreen[Any]:
     """A new screen for a place."""
-    module, name = _SCREENS[type(place).__name__].split(":")
-    made: PlaceScreen[Any] = getattr(import_module(f"tui.screens.{module}"), name)(session, place)
-    return made
+    return _class_for(place)(session, place)
+
+
+def _class_for(place: Place) -> type[PlaceScreen[Any]]:
+    name = type(place).__name__.removesuffix("Place")
+    module = import_module(f"tui.screens.{_INNER_CAPITAL.sub('_', name).lower()}")
+    found: type[PlaceScreen[Any]] = getattr(module, f"{name}Screen")
+    return found

@@ -15,7 +15,7 @@ from inspector.report.anon_vma import find_anon_vma_of
 from inspector.report.pages import build_place
 from inspector.report.rmap import RmapReport, build_rmap
 from inspector.text import counted
-from inspector.walk.page_numbers import Reading
+from inspector.walk.page_numbers import NumberMeaning
 from tui.places import AnonVmaPlace, FilePlace, FolioPlace, RmapPlace
 from tui.screens.base import PlaceScreen
 from tui.views.folio import file_of, require_page
@@ -64,7 +64,7 @@ tables know the mapping: the kernel would not find it; **≠** they count differ
         """Walk both."""
         s, pfn = self.session.snapshot, self.place.pfn
         require_page(s, pfn)
-        report = build_rmap(s, build_place(s, f"{pfn:#x}", Reading("pfn", pfn, 0, "as given"), []))
+        report = build_rmap(s, build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), []))
         sides = side_by_side(report, s.layout.arch.page_shift)
         try:
             anon = int(s.anon_rmap.anon_vmas.addr[find_anon_vma_of(s, pfn)])

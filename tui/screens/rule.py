@@ -8,7 +8,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from inspector.findings import RuleCoverage
-from inspector.report.rules import RuleInfo, build_rules
+from inspector.report.rules import RuleInfo, build_rules, rule_facts
 from inspector.rules import find_rule
 from inspector.text import clean, counted
 from tui.places import RulePlace
@@ -24,7 +24,7 @@ class RuleScreen(PlaceScreen[RuleInfo]):
 
     TAB = "findings"
     HELP = """
-The rule's manual page as `folioscope rules RULE` prints it, what the rule looked at in this target, and what it found.
+The rule's manual page as `folioscope rules RULE` prints it, what the rule checked in this target, and what it found.
 """
 
     def body(self) -> ComposeResult:
@@ -55,10 +55,7 @@ The rule's manual page as `folioscope rules RULE` prints it, what the rule looke
             return
         rule = self.data
         facts = [
-            ("severity", f"{rule.severity}, {rule.exactness}"),
-            ("kernels", rule.kernels),
-            ("invariant", rule.invariant),
-            ("group", rule.group),
+            *rule_facts(rule),
             ("here", self._coverage()),
         ]
         self.query_one("#rule-facts", Facts).show(facts)
@@ -72,11 +69,11 @@ The rule's manual page as `folioscope rules RULE` prints it, what the rule looke
     def _coverage(self) -> str:
         report = self.session.report
         mine = [c for c in report.coverage.rules if c.rule == self.data.rule] if report and self.data else []
-        return _told(mine[0]) if mine else "not run yet"
+        return _words(mine[0]) if mine else "not run yet"
 
 
-def _told(c: RuleCoverage) -> str:
+def _words(c: RuleCoverage) -> str:
     if c.state == "not-applicable":
         return f"does not apply: {clean(c.reason)}"
-    words = f"{counted(c.checked, 'subject')} looked at"
+    words = f"{counted(c.checked, 'subject')} checked"
     return words + (f", {c.unchecked:,} not: {clean(c.reason)}" if c.unchecked else "")

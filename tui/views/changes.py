@@ -12,7 +12,7 @@ import numpy.typing as npt
 from inspector.columns import AnyArray, Mask
 
 if TYPE_CHECKING:
-    from tui.views.rows import Field
+    from tui.views.rows import ColumnData
 
 SAME, MORE, LESS, OTHER = 0, 1, 2, 3
 MARKS = ("", "↑", "↓", "~")
@@ -40,7 +40,7 @@ class Changes:
         return NEW + marked if column == 0 and self.new[row] else marked
 
 
-def compare(old: tuple[AnyArray, Sequence[Field]], new: tuple[AnyArray, Sequence[Field]]) -> Changes:
+def compare(old: tuple[AnyArray, Sequence[ColumnData]], new: tuple[AnyArray, Sequence[ColumnData]]) -> Changes:
     """Hold a table against the same one before.
 
     Args:
@@ -59,7 +59,7 @@ def compare(old: tuple[AnyArray, Sequence[Field]], new: tuple[AnyArray, Sequence
     return Changes(~known, [_changed(before.get(f.column.title), f, was, known) for f in fields])
 
 
-def _changed(old: Field | None, new: Field, was: AnyArray, known: Mask) -> npt.NDArray[np.uint8] | None:
+def _changed(old: ColumnData | None, new: ColumnData, was: AnyArray, known: Mask) -> npt.NDArray[np.uint8] | None:
     if old is None or not new.marked:
         return None
     out = np.zeros(len(known), np.uint8)
@@ -72,5 +72,5 @@ def _changed(old: Field | None, new: Field, was: AnyArray, known: Mask) -> npt.N
     return out
 
 
-def _texts(field: Field) -> AnyArray:
+def _texts(field: ColumnData) -> AnyArray:
     return np.array(field.words, np.str_)[field.values] if field.words else field.values

@@ -15,9 +15,9 @@ from tui.places import (
     AnonVmaPlace,
     FilePlace,
     FindingPlace,
-    Findings,
+    FindingsPlace,
     FolioPlace,
-    MemoryMap,
+    MemoryPlace,
     MmPlace,
     Place,
     RmapPlace,
@@ -25,7 +25,7 @@ from tui.places import (
     VmaPlace,
 )
 from tui.session import Session
-from tui.views.rows import Column, Field, Rows, number, words
+from tui.views.rows import Column, ColumnData, Rows, number, words
 
 SEVERITY_MARKS = {"fail": "✗ fail", "warn": "! warn", "info": "i info"}
 """A severity said by a character, a word and, beside them, a colour."""
@@ -36,9 +36,9 @@ _MAPPED = ("page", "folio", "entry")
 _RANK = {"fail": 0, "warn": 1, "info": 2}
 
 
-def _severities(findings: list[Finding]) -> Field:
+def _severities(findings: list[Finding]) -> ColumnData:
     codes = np.array([_RANK[f.severity] for f in findings], np.int64)
-    return Field(Column("severity"), codes, str, tuple(SEVERITY_MARKS.values()), lambda n: tuple(_RANK)[n])
+    return ColumnData(Column("severity"), codes, str, tuple(SEVERITY_MARKS.values()), lambda n: tuple(_RANK)[n])
 
 
 def finding_rows(session: Session) -> Rows:
@@ -85,7 +85,7 @@ def rule_rows(session: Session) -> Rows:
 
     def leads(row: int) -> Place:
         (_, slug), rows = order[row]
-        return FindingPlace(rows[0]) if len(rows) == 1 else Findings(slug)
+        return FindingPlace(rows[0]) if len(rows) == 1 else FindingsPlace(slug)
 
     return Rows(fields, leads)
 
@@ -147,7 +147,7 @@ def links_of(s: Snapshot, finding: Finding) -> list[Link]:
             out.append(Link("process", who, MmPlace(mm)))
     out += [_mapping_link(s, m) for m in finding.evidence.mappings]
     if subject.pfn is not None and subject.pfn >= 0:
-        out.append(Link("memory", "where it lies in physical memory", MemoryMap(subject.pfn)))
+        out.append(Link("memory", "where it lies in physical memory", MemoryPlace(subject.pfn)))
     out.append(Link("rule", f"{finding.rule}: {clean(finding.title)}", RulePlace(finding.rule)))
     return out
 

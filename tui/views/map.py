@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from inspector.snapshot import Snapshot
 from inspector.text import size
 from inspector.walk.kinds import KINDS, kind_codes
 
+if TYPE_CHECKING:
+    from inspector.check.run import Progress
+
 BLOCK_SHIFT = 9
 """log2 of the pages of a block: what is counted once, when a layer is built."""
 
@@ -22,9 +26,6 @@ COARSE_SHIFT = 15
 
 _PIECE = 1 << 20
 """Pages turned into codes at a time; a multiple of the block."""
-
-Progress = Callable[[str, int, int], None]
-"""What is being done, steps done, steps in all. It may raise to stop the work."""
 
 
 @dataclass(frozen=True)

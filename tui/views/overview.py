@@ -13,7 +13,7 @@ from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.text import clean, clean_bytes, duration, size
 from tui.places import MmPlace
 from tui.views.map import Layer
-from tui.views.rows import Field, Rows, number, words
+from tui.views.rows import ColumnData, Rows, number, words
 
 KINDS_OF_TARGET = {
     "core": "ELF vmcore",
@@ -81,7 +81,7 @@ def top_processes(s: Snapshot, most: int) -> Rows:
     top: I64 = np.argsort(-rss, kind="stable")[:most]
     shift = s.layout.arch.page_shift
 
-    def kib(title: str, pages: I64, drop: int = 0) -> Field:
+    def kib(title: str, pages: I64, drop: int = 0) -> ColumnData:
         return number(title, pages << (shift - 10), drop=drop, blank=0)
 
     comm = [clean_bytes(bytes(mms.comm[i])) if mms.pid[i] >= 0 else "no task" for i in top.tolist()]

@@ -78,7 +78,7 @@ Text = Callable[[Any], str]
 
 
 @dataclass(frozen=True)
-class Field:
+class ColumnData:
     """One column with its values.
 
     Attributes:
@@ -132,20 +132,22 @@ def number(  # noqa: PLR0913
     blank: int | None = None,
     shade: Callable[[Any], str] | None = None,
     marked: bool = True,
-) -> Field:
+) -> ColumnData:
     """A column of numbers, flush right; ``blank`` is the value that is left out."""
     write = text or (lambda n: f"{n:,}")
-    return Field(Column(title, True, drop), values, lambda n: "" if n == blank else write(n), (), shade, blank, marked)
+    return ColumnData(
+        Column(title, True, drop), values, lambda n: "" if n == blank else write(n), (), shade, blank, marked
+    )
 
 
-def words(title: str, values: Sequence[str], *, drop: int = 0, shade: Callable[[Any], str] | None = None) -> Field:
+def words(title: str, values: Sequence[str], *, drop: int = 0, shade: Callable[[Any], str] | None = None) -> ColumnData:
     """A column of text; kept as places in the list of its different words, which is quick to sort and to search."""
     known, codes = np.unique(np.array(list(values) or [""], np.str_), return_inverse=True)
     column = Column(title, False, drop)
     if shade is None:
-        return Field(column, codes[: len(values)], str, tuple(known.tolist()))
+        return ColumnData(column, codes[: len(values)], str, tuple(known.tolist()))
     shades = [shade(word) for word in known.tolist()]
-    return Field(column, codes[: len(values)], str, tuple(known.tolist()), lambda code: shades[code])
+    return ColumnData(column, codes[: len(values)], str, tuple(known.tolist()), lambda code: shades[code])
 
 
 _TERM = re.compile(r"([a-z_ -]+?)(>=|<=|!=|=|>|<)(-?(?:0x[0-9a-f]+|\d+))")
@@ -169,7 +171,7 @@ class Rows:
         key: What makes a row the same when the target is read again: a value that no two rows share.
     """
 
-    fields: Sequence[Field]
+    fields: Sequence[ColumnData]
     leads: Callable[[int], Place | None]
     key: AnyArray | None = None
     _changes: Changes | None = field(init=False, default=None)
@@ -257,7 +259,7 @@ class Rows:
         return show
 
 
-def filter_mask(fields: Sequence[Field], text: str) -> Mask:
+def filter_mask(fields: Sequence[ColumnData], text: str) -> Mask:
     """Rows that every word fits: ``order>=4`` compares a column, any other word must stand in a column of text.
 
     Raises:

@@ -19,7 +19,7 @@ from inspector.walk.smaps import VmaFigures
 from tui.places import FolioPlace, MmPlace, VmaPlace
 from tui.session import Session
 from tui.views.mm import Entries, VmaFolios, order_words, process_columns
-from tui.views.rows import Column, Field, Rows, number, words
+from tui.views.rows import Column, ColumnData, Rows, number, words
 
 
 def short(nr_bytes: int) -> str:
@@ -140,11 +140,11 @@ _SLOT_BITS = 58
 """Swap offsets have fewer bits (MAX_SWAPFILES takes five above them)."""
 
 
-def coded(title: str, codes: AnyArray, word: Callable[[int], str], *, drop: int = 0) -> Field:
+def coded(title: str, codes: AnyArray, word: Callable[[int], str], *, drop: int = 0) -> ColumnData:
     """A column of few distinct values, each written once."""
     distinct, place = np.unique(codes, return_inverse=True)
     written = tuple(word(int(code)) for code in distinct.tolist())
-    return Field(Column(title, False, drop), place.astype(np.int32), str, written)
+    return ColumnData(Column(title, False, drop), place.astype(np.int32), str, written)
 
 
 def entry_table(entries: Entries) -> Rows:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import click
 
-from inspector.cli.params import DoorCommand, Settings
+from inspector.cli.params import InspectorCommand, Settings
+from inspector.cli.show import print_report
 from inspector.errors import Exit, UsageError
-
-if TYPE_CHECKING:
-    from inspector.findings import Report
 
 _WORST_FIRST = (Exit.TARGET, Exit.FINDINGS, Exit.INCOMPLETE, Exit.CLEAN)
 
@@ -24,7 +21,7 @@ _WORDS = {
 
 
 @click.command(
-    cls=DoorCommand,
+    cls=InspectorCommand,
     schemas=("inspector.findings:Report", "inspector.report.errors:ErrorReport"),
     epilog="With several cores the exit code is the worst of all, in the order 3, 1, 4, 0.",
 )
@@ -46,14 +43,14 @@ def check(settings: Settings, slugs: tuple[str, ...], more_cores: tuple[str, ...
         return _check_one(settings, slugs, settings.cores[0] if settings.cores else None)
     outcomes = [_check_next(settings, slugs, i) for i in range(len(settings.cores))]
     if settings.format == "text":
-        told = Counter(outcomes)
-        words = ", ".join(f"{told[code]} {_WORDS[code]}" for code in reversed(_WORST_FIRST) if told[code])
+        number = Counter(outcomes)
+        words = ", ".join(f"{number[code]} {_WORDS[code]}" for code in reversed(_WORST_FIRST) if number[code])
         settings.output.lines([f"{len(outcomes)} targets: {words}"])
     return next(code for code in _WORST_FIRST if code in outcomes)
 
 
 def _check_next(settings: Settings, slugs: tuple[str, ...], index: int) -> Exit:
-    """Check one of several cores; what goes wrong with it is told and the run goes on."""
+    """Check one of several cores; an error is reported and the run goes on."""
     from inspector.cli.diagnostics import BrokenOutput, OutputError, report_error  # noqa: PLC0415
 
     try:
@@ -71,20 +68,12 @@ def _check_next(settings: Settings, slugs: tuple[str, ...], index: int) -> Exit:
 def _check_one(settings: Settings, slugs: tuple[str, ...], core: str | None, place: str = "") -> int:
     from inspector.check import run_check  # noqa: PLC0415
     from inspector.cli.opening import open_target  # noqa: PLC0415
-    from inspector.cli.progress import Progress  # noqa: PLC0415
+    from inspector.cli.progress import ProgressBar  # noqa: PLC0415
+    from inspector.report.check import render_report  # noqa: PLC0415
     from inspector.snapshot import Snapshot  # noqa: PLC0415
 
-    with Progress(settings, place) as progress:
+    with ProgressBar(settings, place) as progress:
         progress("opening", 0, 1)
         report = run_check(Snapshot(open_target(settings, core)), slugs, progress=progress)
-    _show(settings, report)
+    print_report(settings, report, render_report)
     return report.exit_code
-
-
-def _show(settings: Settings, report: Report) -> None:
-    from inspector.report.check import render_report  # noqa: PLC0415
-
-    if settings.format == "json":
-        settings.output.json(report)
-    else:
-        settings.output.lines(render_report(settings.output.screen, report))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from inspector.cli.params import DoorCommand, Settings
+from inspector.cli.params import InspectorCommand, Settings
+from inspector.cli.show import print_report
 from inspector.errors import Exit
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from inspector.report.screen import Screen
 
 
-@click.command(cls=DoorCommand, schemas=("inspector.capture.capture:CaptureReport",))
+@click.command(cls=InspectorCommand, schemas=("inspector.capture.capture:CaptureReport",))
 @click.argument("out", type=click.Path())
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.option(
@@ -36,32 +37,29 @@ def capture(settings: Settings, out: str, force: bool, compression: int) -> int:
     had to be left out.
     """
     from inspector.capture import capture as captures  # noqa: PLC0415  (drgn and NumPy)
-    from inspector.cli.progress import Progress  # noqa: PLC0415
+    from inspector.cli.progress import ProgressBar  # noqa: PLC0415
 
     target = settings.open()
-    with Progress(settings) as progress:
+    with ProgressBar(settings) as progress:
         report = captures.capture(target, out, compression=compression, is_forced=force, progress=progress)
-    if settings.format == "json":
-        settings.output.json(report)
-    else:
-        settings.output.lines(_lines(settings.output.screen, report))
+    print_report(settings, report, _lines)
     is_whole = not report.left_out if report.same_answers is None else report.same_answers
     return Exit.CLEAN if is_whole else Exit.INCOMPLETE
 
 
 def _lines(screen: Screen, report: CaptureReport) -> Iterator[str]:
-    from inspector.report.screen import Column, render_table  # noqa: PLC0415  (with its caller)
+    from inspector.report.screen import TableColumn, render_table  # noqa: PLC0415  (with its caller)
     from inspector.text import clean, counted, grouped, size  # noqa: PLC0415
 
     yield f"{clean(report.path)}: {size(report.bytes)}, {counted(report.nr_pages, 'page')} of the kernel's own memory"
     yield ""
-    columns = [Column("READ FOR"), Column("PAGES", right=True), Column("UNCOMPRESSED", right=True)]
+    columns = [TableColumn("READ FOR"), TableColumn("PAGES", right=True), TableColumn("UNCOMPRESSED", right=True)]
     rows = [(name, grouped(n), size(n * report.page_size)) for name, n in report.pages.items()]
     yield from render_table(screen, columns, rows, "  ")
     yield ""
     if report.same_answers is None:
         yield from screen.wrap(
-            "The kernel ran on while it was captured: pages of different moments stand side by side, and there is no "
+            "The kernel ran on while it was captured: it mixes pages of different moments, and there is no "
             "single state to compare with. Opened again and checked: it can be read to its end."
         )
     elif report.same_answers:

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import click
 
-from inspector.cli.params import DoorCommand, Settings
+from inspector.cli.params import InspectorCommand, Settings
 from inspector.errors import UsageError
 
 PAGES = {
@@ -19,7 +19,7 @@ PAGES = {
 }
 
 
-@click.command(cls=DoorCommand)
+@click.command(cls=InspectorCommand)
 @click.argument("topic", required=False, metavar="[TOPIC]")
 @click.pass_obj
 def manual(settings: Settings, topic: str | None) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from inspector.cli.params import DoorCommand, Settings
+from inspector.cli.params import InspectorCommand, Settings
 from inspector.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
 
-@click.command(cls=DoorCommand)
+@click.command(cls=InspectorCommand)
 @click.option(
     "--interval", type=click.FloatRange(min=1), metavar="SECONDS", help="Read a running kernel again that often."
 )

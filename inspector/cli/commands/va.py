@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from inspector.cli.params import DoorCommand, Number, Settings
+from inspector.cli.params import InspectorCommand, Number, Settings
+from inspector.cli.show import list_limit, opened, print_report
 from inspector.errors import Exit
 
 
-@click.command(cls=DoorCommand, schemas=("inspector.report.va:VaReport",))
+@click.command(cls=InspectorCommand, schemas=("inspector.report.va:VaReport",))
 @click.argument("pid", type=Number(), metavar="PID")
 @click.argument("address", type=Number(), metavar="ADDRESS")
 @click.option("--limit", type=click.IntRange(0), help="Mappings to list; 0 for all. 100 in text, all in JSON.")
@@ -19,20 +20,12 @@ def va(settings: Settings, pid: int, address: int, limit: int | None) -> int:
     PID is a process or thread in the initial namespace, or the address of an mm_struct. ADDRESS in hex with 0x.
     """
     from inspector.check.run import prepare  # noqa: PLC0415  (drgn and NumPy)
-    from inspector.cli.progress import Progress  # noqa: PLC0415
     from inspector.report.processes import find_mm  # noqa: PLC0415
     from inspector.report.va import build_va, render_va  # noqa: PLC0415
 
-    if limit is None and settings.format == "text":
-        limit = 100
-    with Progress(settings) as progress:
-        progress("opening", 0, 1)
-        snapshot = settings.snapshot()
+    with opened(settings) as (snapshot, progress):
         mm = find_mm(snapshot, pid)
         prepare(snapshot, progress)
-        report = build_va(snapshot, mm, address, limit or None)
-    if settings.format == "json":
-        settings.output.json(report)
-    else:
-        settings.output.lines(render_va(settings.output.screen, report))
+        report = build_va(snapshot, mm, address, list_limit(settings, limit, 100))
+    print_report(settings, report, render_va)
     return Exit.INCOMPLETE if report.ends == "unreadable" else Exit.CLEAN

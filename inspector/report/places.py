@@ -1,58 +1,52 @@
-"""Numbers on the command line turned into page frames, and ranges of them."""
+"""Numbers that people type for a page turned into page frames, and ranges of them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from inspector.errors import UsageError
+from inspector.report.pages import FoundPage, build_place
 from inspector.text import parse_number
+from inspector.walk.page_numbers import NumberMeaning, number_meanings
 
 if TYPE_CHECKING:
-    from inspector.report.pages import Place
     from inspector.snapshot import Snapshot
-    from inspector.walk.page_numbers import Reading
 
-_FORMS = ("pfn", "phys", "page", "virt")
+FORMS = ("pfn", "phys", "page", "virt")
+"""What a number can be: page frame number, physical address, address of a struct page, direct-map address."""
 
 MAX_RANGE = 1 << 26
 """Page frames in one range at most: 256 GiB of memory."""
 
-as_option = click.option(
-    "--as",
-    "form",
-    type=click.Choice(_FORMS),
-    help="What the number is: pfn, physical address, struct page (or folio) address, or direct-map address.",
-)
 
-
-def find_place(s: Snapshot, asked: str, form: str | None) -> Place:
+def find_place(s: Snapshot, asked: str, form: str | None) -> FoundPage:
     """The page that a number leads to.
 
-    Raises:
-        UsageError: It is no number, or leads to no page of this target.
-    """
-    from inspector.report.pages import build_place  # noqa: PLC0415  (NumPy)
-    from inspector.walk.page_numbers import readings  # noqa: PLC0415
+    Args:
+        s: The snapshot.
+        asked: A number, or a number after one of `FORMS` and a colon.
+        form: One of `FORMS`; None for whatever it can be, page frame numbers first.
 
+    Raises:
+        UsageError: It is not a number, or leads to no page of this target.
+    """
     word = asked.strip()
     prefix, colon, rest = word.partition(":")
-    if colon and prefix in _FORMS:
+    if colon and prefix in FORMS:
         form, word = prefix, rest
     number = parse_number(word)
     if number is None:
         raise UsageError("this is no number", asked, "Give decimal, or hex that begins with 0x")
-    found = readings(s.layout, number)
+    found = number_meanings(s.layout, number)
     fitting = [r for r in found if form in (None, r.form)]
     if not fitting:
         raise UsageError(_nowhere(s, form), asked, _hint(found))
     taken = fitting[0]
-    others = [r for r in found if r is not taken and not form and _worth_telling(number, r)]
+    others = [r for r in found if r is not taken and not form and _worth_a_note(number, r)]
     return build_place(s, asked, taken, others)
 
 
-def _worth_telling(number: int, reading: Reading) -> bool:
+def _worth_a_note(number: int, reading: NumberMeaning) -> bool:
     """A number with low bits set is hardly the physical address of a page."""
     return reading.form != "phys" or number % 4096 == 0
 
@@ -69,13 +63,13 @@ def _nowhere(s: Snapshot, form: str | None) -> str:
     return f"no memory of this target has that {what} (page frames end at {end - 1:#x})"
 
 
-def _hint(found: list[Reading]) -> str:
+def _hint(found: list[NumberMeaning]) -> str:
     if found:
         return f"It could be read --as {found[0].form}"
     return "Give a page frame number, or a physical, struct page or direct-map address"
 
 
-def find_ranges(s: Snapshot, words: tuple[str, ...], form: str | None) -> tuple[list[Place], list[tuple[int, int]]]:
+def find_ranges(s: Snapshot, words: tuple[str, ...], form: str | None) -> tuple[list[FoundPage], list[tuple[int, int]]]:
     """Places and ranges of page frames: ``A``, ``A-B`` (B included) or ``A+N``.
 
     Raises:

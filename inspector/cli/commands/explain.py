@@ -1,0 +1,62 @@
+"""The command that accounts for one folio: counters, references, decisions, operations tried on it."""
+
+from __future__ import annotations
+
+import click
+
+from inspector.cli.params import InspectorCommand, Settings, as_option
+from inspector.cli.show import list_limit, opened, print_report
+
+_LIMIT = 40
+
+
+@click.command(cls=InspectorCommand, schemas=("inspector.report.explain:Explanation",))
+@click.argument("place", metavar="PLACE")
+@as_option
+@click.option("--all", "everything", is_flag=True, help="List all mappings; JSON has them all anyway.")
+@click.option("--limit", type=click.IntRange(0), help=f"Mappings to list; 0 for all. {_LIMIT} in text, all in JSON.")
+@click.option("--no-check", is_flag=True, help="Compare the counters only; do not run the rules.")
+@click.option(
+    "--op",
+    "operations",
+    multiple=True,
+    metavar="NAME[:PAGE[+N]][@PID]",
+    help="Try an rmap operation on the folio and show what it changes; several, apart by commas or one each.",
+)
+@click.pass_obj
+def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
+    settings: Settings,
+    place: str,
+    form: str | None,
+    everything: bool,
+    limit: int | None,
+    no_check: bool,
+    operations: tuple[str, ...],
+) -> int:
+    """Account for one folio: every counter with its formula, every reference with its holder.
+
+    PLACE is a page frame number, a physical address, the address of a struct page or folio, or a direct-map address;
+    any page of the folio will do. Beside the counters it shows which pages are exclusive to a process, what the
+    kernel would do with the folio now (reuse or copy it on a write fault, split, migrate or reclaim it), and who may
+    hold the unexplained references. With --op the kernel's operations, by old names or new ones, are tried on a
+    model of the folio in its present state: each is shown with what it changes, or is refused with the kernel's
+    condition.
+    """
+    from inspector.report.explain import build_explanation  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.report.explain_text import render_explanation  # noqa: PLC0415
+    from inspector.report.places import find_place  # noqa: PLC0415
+
+    limit = None if everything else list_limit(settings, limit, _LIMIT)
+    with opened(settings) as (snapshot, progress):
+        found = find_place(snapshot, place, form)
+        report = build_explanation(
+            snapshot,
+            found.pfn,
+            place=found,
+            progress=progress,
+            limit=limit,
+            check=not no_check,
+            operations=[word for words in operations for word in words.split(",")],
+        )
+    print_report(settings, report, render_explanation)
+    return report.exit_code

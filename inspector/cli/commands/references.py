@@ -1,0 +1,24 @@
+"""The command that adds up the references of all folios."""
+
+from __future__ import annotations
+
+import click
+
+from inspector.cli.params import InspectorCommand, Settings
+from inspector.cli.show import list_limit, show
+
+
+@click.command(cls=InspectorCommand, schemas=("inspector.report.references:ReferencesReport",))
+@click.option("--limit", type=click.IntRange(0), help="Folios to list; 0 for all. 20 in text, all in JSON.")
+@click.pass_obj
+def references(settings: Settings, limit: int | None) -> int:
+    """Add up who holds the references of all folios, and list those with references left over.
+
+    Covered are user memory and the page cache. References left over keep a folio from being migrated, split or
+    reclaimed, and many of them may be a leak; explain shows more of each.
+    """
+    from inspector.report.references import build_references, render_references  # noqa: PLC0415
+
+    limit = list_limit(settings, limit, 20)
+    _, report = show(settings, lambda s: build_references(s, limit), render_references)
+    return report.exit_code

@@ -1,0 +1,80 @@
+"""`import inspector` is all that a script needs, costs nothing until it is used, and drgn runs the scripts."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import inspector
+
+SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "scripts").glob("*.py"))
+DRGN = Path(sys.executable).with_name("drgn")
+
+
+def test_import_takes_neither_drgn_nor_numpy() -> None:
+    code = "import sys, inspector; print(*{'drgn', '_drgn', 'numpy', 'msgspec', 'click'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(inspector, name) is not None for name in inspector.__all__)
+    assert {*inspector.__all__} <= {*dir(inspector)}
+    with pytest.raises(AttributeError, match="nonsense"):
+        inspector.nonsense  # noqa: B018
+
+
+def test_check_and_explain(core: Callable[[str], str]) -> None:
+    import inspector.check.run  # the package of that name must not hide the function
+
+    snapshot = inspector.Snapshot(inspector.open_core(core("7.3")))
+    report = inspector.check(snapshot, ["mapcount-too-low"])
+    assert isinstance(report, inspector.Report)
+    assert (report.exit_code, report.findings) == (inspector.Exit.CLEAN, [])
+    assert inspector.as_text(report).splitlines()[-1].endswith("consistent")
+    folio = inspector.explain(snapshot, 0x7200, check=False)
+    same = inspector.explain(snapshot, f"{folio.place.page:#x}", check=False)
+    assert (same.ledger, same.mappings, same.place.taken_for) == (folio.ledger, folio.mappings, "page")
+    assert (folio.place.pfn, folio.order) == (0x7200, 9)
+    assert "0x7200" in inspector.as_text(folio)
+    with pytest.raises(inspector.UsageError, match="no memory of this target"):
+        inspector.explain(snapshot, 1 << 50)
+
+
+def test_a_program_must_be_open() -> None:
+    code = "import inspector; inspector.from_program()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "drgn has no program open" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_need_nothing_else(script: Path) -> None:
+    named = {
+        alias.name if isinstance(node, ast.Import) else node.module or ""
+        for node in ast.walk(ast.parse(script.read_text("utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert named - set(sys.stdlib_module_names) == {"inspector"}
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "shown"),
+    [
+        ("check", [], "consistent"),
+        ("folio", ["0x7200"], "folio 0x7200, order 9: 512 mappings\n"),
+        ("folio", ["0xffffffff"], "no memory of this target has that"),
+        ("mapcounts", [], "\nanon         9"),
+    ],
+)
+def test_scripts_run_under_drgn(script: str, words: list[str], shown: str, core: Callable[[str], str]) -> None:
+    path = next(path for path in SCRIPTS if path.stem == script)
+    command = [str(DRGN), "-q", "-c", core("7.3"), str(path), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
