@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from inspector.tables.buddy import Buddy, build_buddy
 from inspector.tables.files import Files, build_files
 from inspector.tables.folios import Folios, build_folios, settle_page_mapcount
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
-from inspector.tables.i_mmap import FileRmap, build_file_rmap
+from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
 from inspector.tables.mms import Mms, build_mms
@@ -34,7 +35,7 @@ from inspector.tables.swap import Swap, build_swap
 from inspector.tables.swap_clusters import Clusters, build_clusters
 from inspector.tables.tasks import Tasks, build_tasks, tasks_being_dumped
 from inspector.tables.uffd import Uffd, build_uffd
-from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
+from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders
 from inspector.target.target import Target
 from inspector.walk.compound import compound_wrong, count_tails
 from inspector.walk.counts import MappingCounts, count_mappings
@@ -60,6 +61,7 @@ from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
+from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
 
@@ -75,6 +77,38 @@ class Snapshot:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.missing = Missing()
+
+    _READ_BY: ClassVar[dict[str, str]] = {
+        "struct pages": "pages",
+        "tasks": "tasks",
+        "mms": "mms",
+        "VMA tree nodes": "vmas",
+        "VMAs": "vmas",
+        "page tables": "tables",
+        "zones and free lists": "buddy",
+        "KSM nodes and items": "ksm",
+        "userfaultfd contexts": "uffd",
+        "holders of mms": "mm_holders",
+        "hugetlb pools and files": "hugetlb",
+        "page cache trees": "files",
+        "per-CPU batches": "batches",
+        "kernel stacks": "gathers",
+        "open files": "open_files",
+        "pipes": "pipes",
+        "io_uring buffers": "ring_buffers",
+        "anon_vmas and chains": "anon_rmap",
+        "files and address_spaces": "file_rmap",
+        "swap devices": "swap",
+        "swap clusters": "swap_clusters",
+    }
+    """Which table counts each kind of missing thing when it is read."""
+
+    def read_whole(self, kinds: frozenset[str]) -> set[str]:
+        """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
+        for kind, table in self._READ_BY.items():
+            if kind in kinds or "*" in kinds:
+                getattr(self, table)
+        return set(self.missing.counts)
 
     @cached_property
     def layout(self) -> Layout:
@@ -331,6 +365,32 @@ class Snapshot:
     def tables(self) -> PageTables:
         """One row a page table."""
         return self._walk.tables
+
+    @cached_property
+    def page_tables_locked(self) -> Mask:
+        """Which page tables' own locks are held."""
+        return read_table_locks(self.layout, self.tables)
+
+    @cached_property
+    def upper_entries(self) -> tuple[U64, Mask]:
+        """uint64[tables], bool[tables]; the entry that leads to each page table, and which could be read."""
+        return read_upper_entries(self.layout, self.tables)
+
+    @cached_property
+    def top_tables(self) -> TopTables:
+        """The kernel's and user mode's top page tables under page-table isolation; empty without it."""
+        return read_top_tables(self.layout, self.mms)
+
+    @cached_property
+    def vma_finds_pages(self) -> Mask:
+        """VMAs whose operations translate special entries themselves, as Xen's grant tables do."""
+        ops, which = np.unique(self.vmas.ops, return_inverse=True)
+        return read_page_finders(self.layout, ops)[which]
+
+    @cached_property
+    def i_mmap_locked(self) -> Mask:
+        """address_spaces of the file rmap whose i_mmap_rwsem is held or waited for."""
+        return read_i_mmap_locks(self.layout, self.file_rmap.spaces.addr)
 
     @cached_property
     def deposits(self) -> Deposits:

@@ -68,9 +68,9 @@ class FolioscopeApp(App[Exception]):
     """Browses one target; ends with the error that kept it from opening the target, if there was one.
 
     Args:
-        session: What is looked at.
+        session: The target with its check.
         start: Where to begin.
-        interval: Seconds between two looks at a target that runs on; 0 for looks on demand.
+        interval: Seconds between two readings of a target that runs on; 0 for readings on demand.
     """
 
     CSS_PATH = "folioscope.tcss"
@@ -139,7 +139,7 @@ class FolioscopeApp(App[Exception]):
         self.run_worker(self.session.check, name="check", thread=True, group="check", exit_on_error=False)
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
-        """A target that cannot be opened ends the application; a check that fails later is told."""
+        """A target that cannot be opened ends the application; a check that fails later is reported."""
         if event.worker.name not in ("check", "refresh", "export") or event.state is not WorkerState.ERROR:
             return
         error = event.worker.error
@@ -151,7 +151,7 @@ class FolioscopeApp(App[Exception]):
             self.complain(error)
 
     def complain(self, error: BaseException | None) -> None:
-        """Tell of an error without losing the screen."""
+        """Report an error without losing the screen."""
         self.notify(known(error), severity="error", markup=False, timeout=10)
 
     def _tick(self) -> None:
@@ -176,8 +176,8 @@ class FolioscopeApp(App[Exception]):
         worst = max((["info", "warn", "fail"].index(f.severity) for f in session.findings), default=0)
         nr = sum(f.severity != "info" for f in session.findings)
         words = f"{nr} finding{'s' * (nr != 1)}"
-        if session.told is not None:
-            what, done, steps = session.told
+        if session.doing is not None:
+            what, done, steps = session.doing
             return (f"{'✗ ' + words + '  ' if nr else ''}{what} {bar(done, steps)} {done}/{steps}", "busy")
         if session.report is None:
             return ("not checked" if session.failed is None else "check not finished", "warn")
@@ -248,7 +248,7 @@ class FolioscopeApp(App[Exception]):
         self.action_turn_to(self.at + 1)
 
     def action_go_to(self, name: str) -> None:
-        """To one of the places that stand alone."""
+        """To one of the places that have a tab."""
         places: dict[str, Place] = {
             "overview": OverviewPlace(),
             "findings": FindingsPlace(),
@@ -271,7 +271,7 @@ class FolioscopeApp(App[Exception]):
 
     def action_refresh(self) -> None:
         """Read a target again that runs on."""
-        if self.session.opened is None or self.session.told is not None:
+        if self.session.opened is None or self.session.doing is not None:
             return
         if not self.session.is_live:
             self.notify("a dump does not change")
@@ -279,7 +279,7 @@ class FolioscopeApp(App[Exception]):
         self.run_worker(self._refresh, name="refresh", thread=True, group="check", exit_on_error=False)
 
     def _look_again(self) -> None:
-        if self.session.is_live and self.session.told is None:
+        if self.session.is_live and self.session.doing is None:
             self.action_refresh()
 
     def _refresh(self) -> None:
@@ -300,7 +300,7 @@ class FolioscopeApp(App[Exception]):
 
     def action_toggle_check(self) -> None:
         """Stop the check, or run it."""
-        if self.session.told is not None:
+        if self.session.doing is not None:
             self.session.stop()
         elif self.session.report is None:
             self.check()
@@ -366,10 +366,10 @@ class FolioscopeApp(App[Exception]):
 
         self.run_worker(work, name="export", thread=True, group="export", exit_on_error=False)
 
-    def _ask(self, dialog: ModalScreen[Any], told: Callable[[Any], None]) -> None:
+    def _ask(self, dialog: ModalScreen[Any], answered: Callable[[Any], None]) -> None:
         """Open a dialog, unless one is open."""
         if self.current is self.screen:
-            self.push_screen(dialog, told)
+            self.push_screen(dialog, answered)
 
     def _handle_exception(self, error: Exception) -> None:
         """A fault of ours ends the application with one line instead of a traceback over the terminal."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class _Place:
-    """A place; its title and its command need no snapshot unless said otherwise."""
+    """A place; its title and its command need no snapshot, those of MmPlace and VmaPlace excepted."""
 
     @property
     def title(self) -> str:

@@ -49,7 +49,7 @@ class Turns:
         self._lock.release()
 
     def give_way(self) -> None:
-        """Let whoever waits go first; called by the holder, who holds it once."""
+        """Let a waiting thread go first; called by the holder, which holds it once."""
         if self._waiting:
             self._lock.release()
             time.sleep(0.01)
@@ -57,7 +57,7 @@ class Turns:
 
 
 class Session:
-    """One target being looked at.
+    """One target being browsed.
 
     Args:
         snapshot: Of the target; None when ``opener`` is to make it.
@@ -69,7 +69,7 @@ class Session:
         findings: Those found so far.
         before: The report before the last refresh.
         seen: What was marked as seen, by `key_of`.
-        told: What is being done, steps done and steps in all; None when nothing is.
+        doing: What is being done, steps done and steps in all; None when nothing is.
         generation: Grows with every change.
         refreshes: How often the target was read again.
         lock: Held while tables are built: a snapshot is not made for two threads.
@@ -89,7 +89,7 @@ class Session:
         self.before: Report | None = None
         self.refreshes = 0
         self.seen: set[str] = set()
-        self.told: tuple[str, int, int] | None = None
+        self.doing: tuple[str, int, int] | None = None
         self.failed: Exception | None = None
         self.generation = 0
         self.lock = Turns()
@@ -113,7 +113,7 @@ class Session:
         return self._snapshot
 
     def keep(self, key: object, build: Callable[[], T]) -> T:
-        """What ``build`` gives, made once and kept while this snapshot is looked at; for workers only."""
+        """What ``build`` gives, made once and kept while this snapshot is shown; for workers only."""
         with self.lock:
             if key not in self._kept:
                 self._kept[key] = build()
@@ -129,16 +129,16 @@ class Session:
         from inspector.check import run_check  # noqa: PLC0415  (NumPy and drgn, after the first paint)
 
         self._stopped, self.failed = False, None
-        self.tell("opening", 0, 1)
+        self.note_progress("opening", 0, 1)
         try:
             with self.lock:
-                report = run_check(self.snapshot, progress=self.tell, found=self._found)
+                report = run_check(self.snapshot, progress=self.note_progress, found=self._found)
                 self.report, self.findings = report, list(report.findings)
         except Exception as error:
             self.failed = error
             raise
         finally:
-            self.told = None
+            self.doing = None
             self.generation += 1
         return report
 
@@ -146,7 +146,7 @@ class Session:
         self.findings = findings
         self.generation += 1
 
-    def tell(self, what: str, done: int, steps: int) -> None:
+    def note_progress(self, what: str, done: int, steps: int) -> None:
         """Progress of the check; lets others have a turn.
 
         Raises:
@@ -154,13 +154,13 @@ class Session:
         """
         if self._stopped:
             raise StoppedError
-        self.told = (what, done, steps)
+        self.doing = (what, done, steps)
         if self._snapshot is not None:
             self.lock.give_way()
 
     def stop(self) -> None:
         """Give up the check under way at its next step; what was found stays."""
-        self._stopped = self.told is not None
+        self._stopped = self.doing is not None
 
     def refresh(self, places: Sequence[Place]) -> list[Place | None]:
         """Forget all tables, so that the target is read again; for workers.
@@ -185,7 +185,7 @@ class Session:
 
     @property
     def is_live(self) -> bool:
-        """Whether the kernel runs on while it is looked at."""
+        """Whether the kernel runs on while it is read."""
         return self._snapshot is not None and self._snapshot.target.is_live
 
     @property
@@ -220,14 +220,6 @@ class Session:
         """Findings whose subject is one of some pages, with their places in the report."""
         inside = range(first_pfn, first_pfn + nr)
         return [(i, f) for i, f in enumerate(self.findings) if f.subject.pfn is not None and f.subject.pfn in inside]
-
-    def findings_of_mm(self, mm: int) -> list[tuple[int, Finding]]:
-        """Findings about an address space, a VMA or an entry of it, or about what it maps."""
-        return [
-            (i, f)
-            for i, f in enumerate(self.findings)
-            if f.subject.mm == mm or any(m.mm == mm for m in f.evidence.mappings)
-        ]
 
     def process(self, mm_idx: int) -> str:
         """Whose address space it is, in words."""

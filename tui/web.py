@@ -18,7 +18,7 @@ class LoopbackServer(Server):
     """Refuses what a browser sends on behalf of other pages.
 
     Any web page may ask the browser for a WebSocket on the loopback address, and a foreign name may be made to resolve
-    to it. The browser tells both in the headers ``Origin`` and ``Host``.
+    to it. The browser sends both in the headers ``Origin`` and ``Host``.
     """
 
     async def _make_app(self) -> web.Application:

@@ -2,60 +2,72 @@
 
 from __future__ import annotations
 
-from inspector.check.balance import balance_counters
-from inspector.check.cause_types import Cause
-from inspector.check.subjects import head_pfns
-from inspector.rules.registry import Keys, Rule, Violations
-from inspector.snapshot import Snapshot
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inspector.rules.cause import Cause, Causes
+from inspector.rules.registry import Rule
+from inspector.violations import Relation, Violations
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
-def gather_causes(s: Snapshot, results: list[tuple[Rule, Violations]]) -> list[Cause]:
+def gather_causes(s: Snapshot, results: list[tuple[Rule, Violations]]) -> Causes:
     """Join what the rules found into causes.
 
-    Of all rules that one folio breaks, the one of the lowest rank speaks; the same rule broken by several pages of
-    one folio speaks once. rss that is off by exactly the mappings that broken folios lost or gained is attached to
-    them.
+    Of all rules that one folio breaks, the first speaks; the same rule broken by several pages of one folio speaks
+    once. Totals that are off by exactly what other causes lost or gained are attached to them (`Rule.settle`).
 
     Args:
         s: The snapshot.
-        results: Rules in the order of their ranks, with what each found.
+        results: Rules, causes before consequences, with what each found.
     """
     causes: list[Cause] = []
-    blamed: dict[tuple[str, int], Cause] = {}
+    at_fault: dict[tuple[str, int], Cause] = {}
     for rule, found in results:
         if not len(found):
             continue
-        claims, depends = _keys(s, found)
+        own_things = _own(s, rule, found).by_violation(len(found))
+        upstream = found.details.depends.by_violation(len(found))
         in_flight: Cause | None = None
-        for position in range(len(found)):
-            own = [(kind, int(column[position])) for kind, column in claims if column[position] >= 0]
-            upstream = [(kind, int(column[position])) for kind, column in depends if column[position] >= 0]
-            known = next((blamed[key] for key in (*own, *upstream) if key in blamed), None)
+        for position, own in enumerate(own_things):
+            known = next((at_fault[key] for key in (*own, *upstream[position]) if key in at_fault), None)
             if known is None and in_flight is not None and _is_transient(found, position):
                 # Work in flight is no fault: one line for all of it.
                 known = in_flight
-                known.rows.append(position)
+                known.positions.append(position)
             elif known is None:
                 known = Cause(rule, found, [position])
                 causes.append(known)
                 if _is_transient(found, position):
                     in_flight = known
-            elif known.rule is rule and any(blamed.get(key) is known for key in own):
-                known.rows.append(position)
+            elif known.rule is rule and any(at_fault.get(key) is known for key in own):
+                known.positions.append(position)
             elif rule is not known.rule:
                 known.add(rule.slug)
             for key in own:
-                blamed.setdefault(key, known)
-    of_folio = {number: cause for (kind, number), cause in blamed.items() if kind == "folio"}
-    balance_counters(s, causes, of_folio)
-    return causes
+                at_fault.setdefault(key, known)
+    of_folio = {number: cause for (kind, number), cause in at_fault.items() if kind == "folio"}
+    made = Causes(causes, of_folio)
+    for rule, _ in results:
+        if rule.settle is not None:
+            rule.settle(s, rule, made)
+    return made
 
 
 def _is_transient(found: Violations, position: int) -> bool:
-    return found.transient is not None and bool(found.transient[position])
+    transient = found.details.transient
+    return transient is not None and bool(transient[position])
 
 
-def _keys(s: Snapshot, found: Violations) -> tuple[Keys, Keys]:
-    """What each violation lays blame on, and what else would explain it; things are named by kind and number."""
-    heads = head_pfns(s, found.subject, found.rows)
-    return (("folio", heads), *found.claims), found.depends
+def _own(s: Snapshot, rule: Rule, found: Violations) -> Relation:
+    """The folio that each violation is about, by the page frame of its head, and what the rule lays at fault beside."""
+    pages = s.pages
+    heads = rule.about.heads(s, found.rows)
+    # A tail without a head stands for itself; an entry that leads to no folio for the page frame that it names.
+    alone = rule.about.pfns(s, found.rows)
+    pfns = np.where(heads >= 0, pages.memmap.pfns_of_rows(np.maximum(heads, 0)), alone)
+    at = np.flatnonzero(pfns >= 0)
+    return Relation((("folio", at, pfns[at].astype(np.int64)),)) + found.details.claims

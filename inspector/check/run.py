@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from inspector.check.cause import gather_causes
-from inspector.check.cause_types import Cause
-from inspector.check.diagnosis import diagnose
-from inspector.check.subjects import MAX_EVIDENCE, describe_mapping, describe_mappings, scalar, subject_of
 from inspector.check.target_facts import target_facts
 from inspector.errors import Exit
-from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Mapping, Report, RuleCoverage, Scalar, Subject
-from inspector.rules import Rule, Violations, select_rules
+from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Report, RuleCoverage, Scalar
+from inspector.rules import Rule, select_rules
+from inspector.rules.cause import Cause, Causes
 from inspector.rules.needs import lacking
-from inspector.rules.registry import nothing
 from inspector.snapshot import Snapshot
-from inspector.text import clean
-from inspector.windows.grading import IN_FLIGHT, grade
+from inspector.subjects import MAX_EVIDENCE, PAGE
+from inspector.text import clean, counted
+from inspector.violations import Violations, cannot_check, holds
+from inspector.windows.grading import IN_FLIGHT, grade, unknown_stacks
 
 MAX_FINDINGS = 200
 """Findings listed for one rule; the rest is counted in the last of them."""
@@ -74,8 +74,7 @@ def run_check(
     tell("findings", steps, steps)
     causes = gather_causes(snapshot, results)
     findings = _findings(snapshot, causes, max_findings)
-    findings = [msgspec.structs.replace(f, diagnosis=diagnose(snapshot, f)) for f in findings]
-    coverage = _coverage(snapshot, covered)
+    coverage = _coverage(snapshot, covered, results)
     return Report(
         SCHEMA,
         target_facts(snapshot),
@@ -103,28 +102,26 @@ def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> Non
 
 
 def violations_of(s: Snapshot, rule: Rule) -> Violations:
-    """What a check takes a rule to have found: nothing where it lacks what it needs; work in flight marked."""
-    return grade(s, rule, _withhold(rule, rule.function(s), s))
-
-
-def _withhold(rule: Rule, found: Violations, s: Snapshot) -> Violations:
-    """No accusation from a rule that lacks what it needs whole."""
-    gone = lacking(rule, s.missing.counts)
-    if not gone or not len(found):
-        return found
-    why = f"{gone} are missing: {len(found)} suspicions, which that may explain, are not reported"
-    return nothing(found.subject, 0, found.checked + found.unchecked, why)
+    """What a check takes a rule to have found, work in flight marked; nothing from a rule that lacks what it needs."""
+    found = rule.run(s)
+    gone = lacking(s, rule.needs) if len(found) else ""
+    if gone:
+        why = f"{counted(len(found), 'possible violation')} suppressed: required data is missing ({gone})"
+        return holds(0, cannot_check(found.checked + found.unread.nr, why), found.note)
+    return grade(s, rule.about, rule.effect, found)
 
 
 def _covered(rule: Rule, found: Violations) -> RuleCoverage:
-    if not found.unchecked:
+    if not found.unread.nr:
         return RuleCoverage(rule.slug, found.checked)
-    state = "partial" if found.checked else "not-checked"
-    return RuleCoverage(rule.slug, found.checked, found.unchecked, state, found.why_unchecked)  # type: ignore[arg-type]
+    state: Literal["partial", "not-checked"] = "partial" if found.checked else "not-checked"
+    return RuleCoverage(rule.slug, found.checked, found.unread.nr, state, found.unread.why)
 
 
-def _coverage(s: Snapshot, covered: list[RuleCoverage]) -> Coverage:
-    notes = list(s.missing.notes)
+def _coverage(s: Snapshot, covered: list[RuleCoverage], results: list[tuple[Rule, Violations]]) -> Coverage:
+    notes = [*s.missing.notes, *dict.fromkeys(found.note for _, found in results if found.note)]
+    if any(len(found) and rule.effect for rule, found in results) and unknown_stacks(s):
+        notes.append(unknown_stacks(s))
     if s.target.ran_on:
         what, todo = ("read", "check") if s.target.is_live else ("captured", "capture it")
         notes.append(
@@ -163,14 +160,14 @@ def _summary(s: Snapshot, findings: list[Finding], causes: int, covered: list[Ru
     }
 
 
-def _findings(s: Snapshot, causes: list[Cause], limit: int) -> list[Finding]:
+def _findings(s: Snapshot, causes: Causes, limit: int) -> list[Finding]:
     out: list[Finding] = []
     listed: dict[str, int] = {}
     surplus: dict[str, int] = {}
     for cause in causes:
         slug = cause.rule.slug
         if listed.get(slug, 0) >= limit:
-            surplus[slug] = surplus.get(slug, 0) + len(cause.rows)
+            surplus[slug] = surplus.get(slug, 0) + len(cause.positions)
             continue
         listed[slug] = listed.get(slug, 0) + 1
         out.append(_finding(s, cause))
@@ -180,90 +177,57 @@ def _findings(s: Snapshot, causes: list[Cause], limit: int) -> list[Finding]:
     for slug, more in surplus.items():
         at = last[slug]
         facts = {**out[at].evidence.facts, "not_listed": f"{more} more of the same rule"}
-        kept = out[at].evidence
-        evidence = Evidence(facts, kept.mappings, kept.nr_mappings, kept.also)
-        out[at] = _replace(out[at], evidence, out[at].count + more)
+        evidence = msgspec.structs.replace(out[at].evidence, facts=facts)
+        out[at] = msgspec.structs.replace(out[at], evidence=evidence, count=out[at].count + more)
     return out
 
 
-def _replace(finding: Finding, evidence: Evidence, count: int) -> Finding:
-    return Finding(
-        finding.rule,
-        finding.severity,
-        finding.exactness,
-        finding.subject,
-        finding.title,
-        finding.observed,
-        finding.expected,
-        evidence,
-        finding.look,
-        count,
-    )
-
-
 def _finding(s: Snapshot, cause: Cause) -> Finding:
-    found, first = cause.violations, cause.rows[0]
-    row = int(found.rows[first])
-    facts: dict[str, Scalar] = {name: scalar(column[first]) for name, column in found.facts.items()}
+    rule, details, first, row = cause.rule, cause.violations.details, cause.positions[0], cause.first_row
+    facts: dict[str, Scalar] = {name: _scalar(column[first]) for name, column in details.facts.items()}
     if not facts.get(IN_FLIGHT, True):
         del facts[IN_FLIGHT]
-    if len(cause.rows) > 1 and found.subject == "page":
-        pfns = s.pages.memmap.pfns_of_rows(found.rows[np.array(cause.rows)])
+    if len(cause.positions) > 1 and rule.about is PAGE:
+        pfns = s.pages.memmap.pfns_of_rows(cause.rows)
         shown = ", ".join(f"{p:#x}" for p in pfns[:8].tolist())
         facts["pages"] = f"{len(pfns)} pages: {shown}{' ...' if len(pfns) > 8 else ''}"
     facts.update(cause.facts)
-    mappings, total = _evidence(s, found, row)
-    in_flight = found.transient is not None and all(bool(found.transient[i]) for i in cause.rows)
-    subject = subject_of(s, found.subject, row)
-    return Finding(
-        rule=cause.rule.slug,
-        severity="info" if in_flight else cause.rule.severity,
-        exactness="transient" if in_flight else cause.rule.exactness,
+    mappings, total = rule.about.evidence(s, row)
+    in_flight = details.transient is not None and bool(details.transient[cause.positions].all())
+    subject = rule.about.describe(s, row)
+    finding = Finding(
+        rule=rule.slug,
+        severity="info" if in_flight else rule.severity,
+        exactness="transient" if in_flight else rule.exactness,
         subject=subject,
-        title=cause.rule.title,
-        observed={name: scalar(column[first]) for name, column in found.observed.items()},
-        expected={name: scalar(column[first]) for name, column in found.expected.items()},
+        title=rule.title,
+        observed={name: _scalar(column[first]) for name, column in details.observed.items()},
+        expected={name: _scalar(column[first]) for name, column in details.expected.items()},
         evidence=Evidence(facts, mappings, total, cause.also),
-        look=_look(s, found.subject, subject),
-        count=len(cause.rows),
+        look=f"folioscope {_opened(s)} {rule.about.look(subject)}",
+        count=len(cause.positions),
     )
+    # Where work in flight explains it, or it is only worth knowing, there is nothing to diagnose.
+    if rule.diagnose is None or finding.severity == "info":
+        return finding
+    return msgspec.structs.replace(finding, diagnosis=rule.diagnose(s, finding))
 
 
-def _evidence(s: Snapshot, found: Violations, row: int) -> tuple[list[Mapping], int]:
-    match found.subject:
-        case "page":
-            return describe_mappings(s, int(s.pages.memmap.pfns_of_rows(np.array([row]))[0]), 1)
-        case "folio":
-            nr = min(int(s.folios.nr_pages[row]), 1 << 20)
-            return describe_mappings(s, int(s.folios.pfn[row]), nr)
-        case "mapping":
-            return [describe_mapping(s, row)], int(s.mappings.nr[row])
-        case _:
-            return [], 0
-
-
-def _look(s: Snapshot, kind: str, subject: Subject) -> str:
-    """The command that shows more about the subject; an mm without a task is named by its address."""
+def _opened(s: Snapshot) -> str:
+    """The options that open this target again."""
     path = shlex.quote(clean(s.target.path))
-    opened = {"core": f"-c {path}", "kdump": f"-c {path}", "qemu": f"--qemu {path}"}.get(s.target.kind, "-k")
-    if kind == "task":
-        return f"folioscope {opened} windows --stack {subject.pid}"
-    if kind in ("ksm", "stable_node", "hstate"):
-        return f"folioscope {opened} {'hugetlb' if kind == 'hstate' else 'ksm'}"
-    if kind.startswith("swap_"):
-        return f"folioscope {opened} swap"
-    if kind == "anon_vma" and subject.address is not None:
-        return f"folioscope {opened} anon-vma {subject.address:#x}"
-    if kind in ("space", "i_mmap", "cached_space") and subject.address is not None:
-        return f"folioscope {opened} file {subject.address:#x}"
-    process = str(subject.pid) if subject.pid is not None else f"{subject.mm:#x}" if subject.mm is not None else ""
-    if kind in ("page", "folio") and subject.pfn is not None:
-        return f"folioscope {opened} folio {subject.pfn:#x}"
-    if process and subject.va is not None and kind != "mm":
-        return f"folioscope {opened} va {process} {subject.va:#x}"
-    if process:
-        return f"folioscope {opened} vmas {process}"
-    return f"folioscope {opened} page {subject.pfn:#x}" if subject.pfn is not None else f"folioscope {opened} ps"
+    return {"core": f"-c {path}", "kdump": f"-c {path}", "qemu": f"--qemu {path}"}.get(s.target.kind, "-k")
+
+
+def _scalar(value: object) -> Scalar:
+    """A NumPy scalar as the plain value that goes into a report."""
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, (int, bool)) or value is None:
+        return value
+    return str(value)
 
 
 __all__ = ["MAX_EVIDENCE", "MAX_FINDINGS", "Progress", "prepare", "run_check", "violations_of"]

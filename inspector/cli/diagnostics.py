@@ -1,4 +1,4 @@
-"""Everything said on stderr: one line an error, notes, and the exit code that goes with each."""
+"""What goes to stderr: one line an error, notes; and the exit code that goes with each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BROKEN_PIPE = 141
 
 
 class BrokenOutput(Exception):  # noqa: N818  (not an error of ours)
-    """Nobody reads stdout any more; the program ends without a word."""
+    """The reader of stdout is gone; the program ends silently."""
 
 
 def say(line: str) -> None:
@@ -32,11 +32,11 @@ def say(line: str) -> None:
         sys.stderr.write(clean(line) + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
-        pass  # stderr is closed: there is nobody to tell
+        pass  # stderr is closed: there is no reader
 
 
 def report_error(error: Exception, settings: Settings) -> int:
-    """Tell the user about an exception in one line.
+    """Report an exception to the user in one line.
 
     With ``--log-level debug`` the traceback follows. With ``--format json`` the same goes to stdout as an object.
 
@@ -49,7 +49,7 @@ def report_error(error: Exception, settings: Settings) -> int:
         for line in "".join(traceback.format_exception(error)).splitlines():
             say(line)
     if settings.format == "json" and not isinstance(error, OutputError):
-        from inspector.report.errors import error_report  # noqa: PLC0415  (msgspec, for this road only)
+        from inspector.report.errors import error_report  # noqa: PLC0415  (msgspec, only here)
 
         try:
             settings.output.json(error_report(known, settings.target_name))

@@ -38,7 +38,7 @@ def open_target(settings: Settings, core: str | None) -> Target:
 
 
 def _leave_out_commands() -> None:
-    """Keep drgn from loading the commands of its own prompt, which nobody can type here: 0.2 s of every start."""
+    """Keep drgn from loading the commands of its own prompt, which cannot be typed here: 0.2 s of every start."""
     asked = os.environ.get("DRGN_DISABLE_PLUGINS", "")
     if asked != "*" and "crash_commands" not in asked:
         os.environ["DRGN_DISABLE_PLUGINS"] = ",".join(filter(None, (asked, "builtin_commands", "crash_commands")))

@@ -70,7 +70,7 @@ class Settings:
 
         self.require_one_kind()
         if len(self.cores) > 1:
-            raise UsageError("this command looks at one target", ", ".join(self.cores), "Give one -c")
+            raise UsageError("this command takes one target", ", ".join(self.cores), "Give one -c")
         return open_target(self, self.cores[0] if self.cores else None)
 
     def snapshot(self) -> Snapshot:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from inspector.cli.params import Settings
 
 _DELAY = 0.5
-"""Seconds of work before a bar is worth looking at."""
+"""Seconds of work before a bar is worth showing."""
 
 
 class ProgressBar:

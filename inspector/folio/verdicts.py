@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from inspector.check.run import violations_of
-from inspector.check.subjects import head_pfns
 from inspector.rules import all_rules
+from inspector.subjects import ENTRY, FOLIO, PAGE
 
 if TYPE_CHECKING:
     from inspector.columns import I64, Mask
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 Verdict = Literal["ok", "WRONG", "in flight", "not checked", ""]
 """``ok``: as expected; ``in flight``: differs, as it may while a task works on the folio; "": not compared."""
-
-_SUBJECTS = ("page", "folio", "mapping")
 
 
 class Verdicts:
@@ -45,18 +43,19 @@ class Verdicts:
         s, f = self._s, self._f
         out = []
         for rule in all_rules():
-            found = violations_of(s, rule) if not rule.applies(s.scheme) else None
-            if found is None or found.subject not in _SUBJECTS:
+            if rule.about not in (PAGE, FOLIO, ENTRY) or rule.applies(s.scheme):
                 continue
-            if found.subject == "mapping":
+            found = violations_of(s, rule)
+            if rule.about is ENTRY:
                 mine = np.flatnonzero(np.isin(found.rows, f.mapping_rows))
             else:
-                mine = np.flatnonzero(head_pfns(s, found.subject, found.rows) == f.pfn)
+                mine = np.flatnonzero(rule.about.heads(s, found.rows) == f.head)
             if not len(mine):
                 continue
-            page = found.rows[mine] - f.head if found.subject == "page" else np.full(len(mine), -1)
-            transient = np.zeros(len(mine), np.bool_) if found.transient is None else found.transient[mine]
-            out.append((frozenset(found.observed), page, transient))
+            page = found.rows[mine] - f.head if rule.about is PAGE else np.full(len(mine), -1)
+            details = found.details
+            transient = np.zeros(len(mine), np.bool_) if details.transient is None else details.transient[mine]
+            out.append((frozenset(details.observed), page, transient))
         return out
 
     def of(self, name: str, first: int = -1, pages: int = 0) -> Verdict:

@@ -35,8 +35,8 @@ class CatalogueReport(msgspec.Struct, frozen=True):
 
 def build_catalogue(lines: list[Line]) -> CatalogueReport:
     """Describe the lines."""
-    told = [CatalogueLine(x.id, x.family, x.title, x.state, list(x.rules), x.reason) for x in lines]
-    return CatalogueReport("folioscope.catalogue/1", told)
+    described = [CatalogueLine(x.id, x.family, x.title, x.state, list(x.rules), x.reason) for x in lines]
+    return CatalogueReport("folioscope.catalogue/1", described)
 
 
 _STYLES = {"decided": "green", "partly": "yellow", "later": "dim", "undecidable": "dim"}

@@ -1,4 +1,4 @@
-"""A check's report as text: each finding with its evidence, then what was looked at and the verdict in words."""
+"""A check's report as text: each finding with its evidence, then what was checked and the verdict in words."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def mapping_row(m: Mapping) -> tuple[str, ...]:
 
 def _closing(report: Report) -> list[tuple[str, str]]:
     total = {k: v for k, v in report.summary.items() if isinstance(v, int)}
-    looked = [
+    checked = [
         counted(total.get("struct_pages", 0), "struct page"),
         counted(total.get("compound_pages", 0), "compound page"),
         counted(total.get("mms", 0), "address space"),
@@ -153,14 +153,14 @@ def _closing(report: Report) -> list[tuple[str, str]]:
     ]
     missing = [f"{grouped(n)} {what}" for what, n in report.coverage.missing.items()]
     return [
-        ("looked at", ", ".join(looked)),
+        ("checked", ", ".join(checked)),
         ("rules", _rules(report.coverage.rules)),
         *[
             (c.state, f"{c.rule}: {clean(c.reason)} ({_unchecked(c)})")
             for c in report.coverage.rules
             if c.state in ("partial", "not-checked")
         ],
-        ("not read", ", ".join(missing) or "nothing is missing"),
+        ("unreadable", ", ".join(missing) or "none"),
         *[("note", clean(n)) for n in report.coverage.notes],
     ]
 
@@ -173,20 +173,20 @@ def _rules(rules: list[RuleCoverage]) -> str:
     reasons: dict[str, list[str]] = {}
     for c in apart:
         reasons.setdefault(clean(c.reason), []).append(c.rule)
-    told = "; ".join(f"{', '.join(slugs)} ({reason})" for reason, slugs in reasons.items())
-    return f"{words}, {len(apart)} not applicable: {told}"
+    listed = "; ".join(f"{', '.join(slugs)} ({reason})" for reason, slugs in reasons.items())
+    return f"{words}, {len(apart)} not applicable: {listed}"
 
 
 def _unchecked(c: RuleCoverage) -> str:
-    return f"{grouped(c.checked)} looked at, {grouped(c.unchecked)} not"
+    return f"{grouped(c.checked)} checked, {grouped(c.unchecked)} not"
 
 
 def verdict_of(report: Report) -> tuple[str, str]:
     """The verdict in words, and the style to show it in."""
-    told = sum(f.severity == "info" for f in report.findings)
-    aside = f" ({counted(told, 'remark')} above)" if told else ""
+    remarks = sum(f.severity == "info" for f in report.findings)
+    aside = f" ({counted(remarks, 'remark')} above)" if remarks else ""
     if report.exit_code == Exit.FINDINGS:
-        number = len(report.findings) - told
+        number = len(report.findings) - remarks
         more = sum(f.count - 1 for f in report.findings)
         hidden = f", {grouped(more)} more of the same kind folded into them" if more else ""
         return f"{counted(number, 'finding')}{hidden}{aside}", "fail"

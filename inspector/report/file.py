@@ -164,7 +164,7 @@ def _order(orders: OrderView, used: AnyArray, i: int) -> OrderOfFolios:
 
 
 def _name(s: Snapshot, row: int, vmas: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
-    """The path by which a process mapped it, else what the inode tells."""
+    """The path by which a process mapped it, else what the inode shows."""
     return file_paths(s.layout, s.vmas.file[vmas[:1]])[0] if len(vmas) else space_name(s, row)
 
 

@@ -14,7 +14,7 @@ from inspector.snapshot import Snapshot
 from inspector.tables.hugetlb import OFF_LIST, ON_FREE
 from inspector.text import clean_bytes, counted
 
-_WHERE = ("off the lists", "in use", "free")
+_WHERE = ("on no list", "in use", "free")
 
 
 class PoolOfNode(msgspec.Struct, frozen=True):
@@ -235,9 +235,9 @@ def render_hugetlb(screen: Screen, report: HugetlbReport) -> Iterator[str]:
         yield ""
         yield from render_table(screen, _TABLES, [row for t in report.shared_tables for row in _table_rows(t)])
     yield ""
-    said = f"{counted(report.tables, 'PMD table')} of hugetlb memory, {len(report.shared_tables)} shared"
-    said += "; hugetlb_lock was held" if report.active else ""
-    yield said + (f"; not in the dump: {report.unreadable}" if report.unreadable else "")
+    words = f"{counted(report.tables, 'PMD table')} of hugetlb memory, {len(report.shared_tables)} shared"
+    words += "; hugetlb_lock was held" if report.active else ""
+    yield words + (f"; not in the dump: {report.unreadable}" if report.unreadable else "")
 
 
 def _size_rows(size: HugetlbSize) -> Iterator[tuple[str, ...]]:

@@ -52,7 +52,7 @@ class InfoReport(msgspec.Struct, frozen=True):
     schema: Literal["folioscope.info/1"]
     target: dict[str, Scalar]
     identity: dict[str, Scalar]
-    """Facts about the kernel; null when they cannot be told."""
+    """Facts about the kernel; null when they are unknown."""
     identity_from: dict[str, str]
     """Where each fact was read."""
     notes: list[str]
@@ -111,7 +111,7 @@ def render_info(screen: Screen, info: InfoReport) -> Iterator[str]:
             "Counting",
             [
                 ("scheme", f"{info.scheme or UNKNOWN}: {info.scheme_means}"),
-                ("told by", ", ".join(info.scheme_evidence)),
+                ("known by", ", ".join(info.scheme_evidence)),
             ],
         ),
         ("Memory", _memory(info)),
@@ -163,7 +163,7 @@ def _date(seconds: int) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):
-        return f"{seconds} s after 1970, which is no date"
+        return f"{seconds} s after 1970, which is not a date"
 
 
 def _memory(info: InfoReport) -> list[tuple[str, str]]:

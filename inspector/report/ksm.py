@@ -69,7 +69,7 @@ class KsmReport(msgspec.Struct, frozen=True):
     stored: dict[str, int]
     rebuilt: dict[str, int]
     entries: int
-    """Entries of KSM pages in all page tables, each compared with the rmap road."""
+    """Entries of KSM pages in all page tables, each compared with the rmap walk."""
     reached: int
     nodes: list[KsmNode]
     processes: list[KsmProcess]
@@ -216,10 +216,10 @@ def render_ksm(screen: Screen, report: KsmReport) -> Iterator[str]:
     yield ""
     yield from render_table(screen, _PROCESSES, [_process_cells(p) for p in report.processes])
     yield ""
-    said = f"{counted(report.entries, 'entry', 'entries')} of KSM pages compared: rmap finds {report.reached}"
+    words = f"{counted(report.entries, 'entry', 'entries')} of KSM pages compared: rmap finds {report.reached}"
     if report.active:
-        said += "; KSM was at work"
-    yield from screen.wrap(said + (f"; not in the dump: {report.unreadable}" if report.unreadable else ""))
+        words += "; KSM was active"
+    yield from screen.wrap(words + (f"; not in the dump: {report.unreadable}" if report.unreadable else ""))
 
 
 def _both(report: KsmReport, name: str) -> str:

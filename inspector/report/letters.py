@@ -9,7 +9,7 @@ from inspector.layout.flags import type_code
 from inspector.snapshot import Snapshot
 
 _FLAGS = (
-    # page-types' letter and the page flag it stands for, in page-types' order
+    # page-types' letter and its page flag, in page-types' order
     ("L", "locked"),
     ("E", "error"),
     ("R", "referenced"),

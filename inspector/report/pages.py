@@ -23,7 +23,7 @@ class PageRow(msgspec.Struct, frozen=True):
 
     pfn: int
     pages: int
-    """How many pages the row stands for."""
+    """How many pages the row is about."""
     kind: str
     readable: bool
     flags: list[str]

@@ -315,7 +315,7 @@ _VMAS = (
 
 
 def render_vmas(screen: Screen, report: VmasReport) -> Iterator[str]:
-    """The report for people; sizes in kB. Where the terminal is too narrow, the name stands on a line of its own."""
+    """The report for people; sizes in kB. Where the terminal is too narrow, the name is on a line of its own."""
     yield from render_facts(screen, [("process", _who(report)), ("mm", f"{report.mm:#x}")])
     yield ""
     rows = [_vma_cells(v) for v in report.vmas]

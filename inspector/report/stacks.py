@@ -1,4 +1,4 @@
-"""Tasks that stand in a window, and the kernel stack of one task."""
+"""Tasks inside a window, and the kernel stack of one task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STATES = {
     StackState.USER: "in user space",
     StackState.RUNNING: "on a CPU whose registers are not at hand",
     StackState.UNREADABLE: "not in the dump",
-    StackState.NONE: "given back",
+    StackState.NONE: "already freed",
 }
 
 
@@ -50,11 +50,11 @@ class WindowRow(msgspec.Struct, frozen=True):
     """Its id in the catalogue, W1 to W27."""
     title: str
     function: str
-    """The innermost function that tells, and how far inside."""
+    """The innermost function that belongs to the window, and the offset into it."""
     known: Literal["registers", "orc", "scan"]
     """How that is known: scan found a return address that may be of an earlier call."""
     high: list[str]
-    """What may be ahead of the page tables; either: what may be off either way."""
+    """What can be higher than the page tables say; either: what can differ in either direction."""
     either: list[str]
     scope: str
     """Which things may be concerned."""
@@ -102,7 +102,7 @@ class StackReport(msgspec.Struct, frozen=True):
 
 
 def build_windows(s: Snapshot) -> WindowsReport:
-    """Everybody who stands in a window."""
+    """All tasks inside a window."""
     state = s.stacks.state
     counts = {kind.name.lower(): int((state == kind).sum()) for kind in StackState if (state == kind).any()}
     rows = [_window_row(s, row) for row in range(len(s.in_flight))]
@@ -185,9 +185,9 @@ def render_windows(screen: Screen, report: WindowsReport) -> Iterator[str]:
         yield ""
         titles = {(row.window, row.title): row for row in report.windows}
         for (window, title), row in titles.items():
-            said = [f"may be ahead: {', '.join(row.high)}"] if row.high else []
-            said += [f"off either way: {', '.join(row.either)}"] if row.either else []
-            yield from screen.wrap(f"{window:4} {title}; {'; '.join(said)}; of {row.scope}", "", "     ")
+            effects = [f"can be too high: {', '.join(row.high)}"] if row.high else []
+            effects += [f"can differ in either direction: {', '.join(row.either)}"] if row.either else []
+            yield from screen.wrap(f"{window:4} {title}; {'; '.join(effects)}; of {row.scope}", "", "     ")
         yield ""
     stacks = [
         f"{counted(report.stacks[k.name.lower()], 'task')} {text}"
@@ -197,7 +197,7 @@ def render_windows(screen: Screen, report: WindowsReport) -> Iterator[str]:
     facts = [("tasks", f"{report.tasks:,}"), ("in windows", str(len({row.pid for row in report.windows})))]
     if stacks:
         facts.append(("stacks", "; ".join(stacks)))
-    facts.append(("in batches", f"{counted(report.batched, 'page')} (W14)"))
+    facts.append(("per-CPU batches", f"{counted(report.batched, 'page')} (W14)"))
     yield from render_facts(screen, facts)
 
 

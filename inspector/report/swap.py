@@ -1,4 +1,4 @@
-"""Swap devices with what their slots add up to, or one slot and everybody who refers to it."""
+"""Swap devices with what their slots add up to, or one slot and every entry that refers to it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SwapSlot(msgspec.Struct, frozen=True):
     offset: int
     raw: int
     count: int
-    """References as stored, continuations added; -1 when it cannot be told."""
+    """References as stored, continuations added; -1 when unknown."""
     bad: bool
     cached: bool
     cache_pfn: int | None

@@ -133,8 +133,8 @@ def render_uffd(screen: Screen, report: UffdReport) -> Iterator[str]:
     rows = [_cells(c, v) for c in report.contexts for v in c.vmas]
     yield from render_table(screen, _COLUMNS, rows)
     yield ""
-    said = counted(len(report.contexts), "context")
-    yield from screen.wrap(said + (f"; not in the dump: {report.unreadable}" if report.unreadable else ""))
+    words = counted(len(report.contexts), "context")
+    yield from screen.wrap(words + (f"; not in the dump: {report.unreadable}" if report.unreadable else ""))
 
 
 def _cells(c: UffdContext, v: UffdVma) -> tuple[str, ...]:

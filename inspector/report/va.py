@@ -31,7 +31,7 @@ class Entry(msgspec.Struct, frozen=True):
     """As stored; null where the table is not in the dump."""
     kind: str
     pfn: int
-    """Of the next table, the page or the page stood for; -1 for none."""
+    """Of the next table, the page, or the page that a non-present entry names; -1 for none."""
     bits: list[str]
     detail: str
 
@@ -128,7 +128,7 @@ def render_va(screen: Screen, report: VaReport) -> Iterator[str]:
     where = (
         f"{vma.start:#x}-{vma.end:#x} {vma.perms} {vma.name}".rstrip() + f" (vma {vma.address:#x})"
         if vma
-        else "none holds this address"
+        else "no VMA contains this address"
     )
     yield from render_facts(
         screen, [("address", f"{report.va:#x}"), ("process", f"{who}, mm {report.mm:#x}"), ("vma", where)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import walk_packages
 
-from inspector.rules.registry import Rule, Violations, all_rules, find_rule, select_rules
+from inspector.rules.registry import Rule, all_rules, find_rule, select_rules
 
 for _module in walk_packages(__path__, f"{__name__}."):
     import_module(_module.name)
 
-__all__ = ["Rule", "Violations", "all_rules", "find_rule", "select_rules"]
+__all__ = ["Rule", "all_rules", "find_rule", "select_rules"]

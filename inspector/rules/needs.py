@@ -1,18 +1,27 @@
-"""What a rule must have whole before it may accuse anybody: missing is not zero.
+"""What a rule must have whole before it may report anything: missing is not zero.
 
-Rules of counters know one by one what they could not look at. Rules that hold two structures against each other do
-not: when a part of one is missing, the other looks wrong. They withhold what they suspect then, and say so.
+Rules of counters know one by one what they could not check. Rules that compare two structures do not: when a part of
+one is missing, the other looks wrong. Their violations are suppressed then, and the coverage says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from inspector.rules.registry import Rule
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
-_VMAS = ("tasks", "mms", "VMA tree nodes", "VMAs")
-_ANY = ("*",)
-"""Anything missing at all: these rules draw on most tables."""
+Needs = frozenset[str]
+"""Kinds of unreadable things as `inspector.coverage.Missing` counts them; a set that holds "*" means any at all."""
+
+NOTHING: Needs = frozenset()
+EVERYTHING: Needs = frozenset(("*",))
+"""These rules draw on most tables."""
+VMAS: Needs = frozenset(("tasks", "mms", "VMA tree nodes", "VMAs"))
+PAGES: Needs = frozenset(("struct pages",))
+ANON_VMAS: Needs = frozenset(("anon_vmas and chains",))
+FILES: Needs = frozenset(("files and address_spaces",))
+ZONES: Needs = frozenset(("zones and free lists",))
 
 _HOLDERS = frozenset(
     (
@@ -25,36 +34,14 @@ _HOLDERS = frozenset(
         "holders of mms",
     )
 )
-"""Only the ledger of references, the rules of free memory and lower bounds draw on these."""
-
-_OF_GROUP: dict[str, tuple[str, ...]] = {
-    "anon-rmap": (*_VMAS, "struct pages", "anon_vmas and chains"),
-    "file-rmap": (*_VMAS, "struct pages", "files and address_spaces"),
-    "buddy": ("struct pages", "zones and free lists"),
-    "compound": ("struct pages",),
-    "hugetlb": _ANY,
-    "ksm": _ANY,
-    "node-counters": (*_VMAS, "struct pages"),
-    "nonpresent": (*_VMAS, "struct pages"),
-    "page-cache": _ANY,
-    "rss": _VMAS,
-    "swap": _ANY,
-    "swap-cache": _ANY,
-}
-_OF_RULE: dict[str, tuple[str, ...]] = {
-    "deposited-tables-mismatch": (*_VMAS, "struct pages"),
-    "pgtables-bytes-mismatch": (*_VMAS, "struct pages"),
-    "page-table-sharing-unexpected": _VMAS,
-}
+"""Only the account of references, the rules of free memory and lower bounds draw on these."""
 
 
-def lacking(rule: Rule, missing: Mapping[str, int]) -> str:
+def lacking(s: Snapshot, needs: Needs) -> str:
     """What of the things that a rule needs whole is missing, in words; "" when nothing is.
 
-    Args:
-        rule: The rule.
-        missing: Unreadable things by kind, as `inspector.coverage.Missing` counts them.
+    Every table that the rule needs is read first, so that the answer is the same whatever else was asked.
     """
-    needs = _OF_RULE.get(rule.slug, _OF_GROUP.get(rule.group, ()))
-    gone = sorted(set(missing) - _HOLDERS) if needs == _ANY else [name for name in needs if missing.get(name)]
+    missing = s.read_whole(needs)
+    gone = sorted(missing - _HOLDERS) if needs == EVERYTHING else sorted(missing & needs)
     return ", ".join(gone)

@@ -1,130 +1,104 @@
-"""How a rule is declared and found: its slug, what it is about, how sure it is, and its manual page."""
+"""How a rule is declared and found. A rule is known in one place: everything about it is said where it is declared."""
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from enum import IntEnum
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
-import numpy as np
-
-from inspector.columns import I64, AnyArray, Mask
 from inspector.errors import UsageError
-from inspector.findings import Exactness, Severity
+from inspector.findings import Diagnosis, Exactness, Finding, Severity
 from inspector.model.scheme import Scheme
-from inspector.snapshot import Snapshot
+from inspector.rules.needs import NOTHING, Needs
+from inspector.rules.pieces import EntryPiece, Judged, PagePiece, judge_entries, judge_pages
+from inspector.subjects import ENTRY, PAGE, SubjectKind
+from inspector.violations import Details, Violations
+from inspector.windows.window import Effect
 
-SubjectKind = Literal[
-    "task",
-    "page",
-    "folio",
-    "mm",
-    "vma",
-    "mapping",
-    "nonpresent",
-    "table",
-    "avc",
-    "anon_vma",
-    "i_mmap",
-    "space",
-    "stable_node",
-    "ksm",
-    "hstate",
-    "cached_space",
-    "cache_entry",
-    "swap_slot",
-    "swap_device",
-    "swap_cluster",
-    "swap_cluster_list",
-    "vmstat",
-    "free_list",
-    "zone",
-    "cpu_list",
-]
+if TYPE_CHECKING:
+    from inspector.columns import I64
+    from inspector.rules.cause import Causes
+    from inspector.snapshot import Snapshot
 
 
-Keys = tuple[tuple[str, AnyArray], ...]
+class Phase(IntEnum):
+    """Causes before consequences: a rule of an earlier phase names the cause of what one of a later phase sees."""
+
+    WORDS = 1
+    """Words and entries that cannot be what they are, whatever the rest of memory holds."""
+    STRUCTURES = 2
+    """Structures by themselves: compound pages, VMAs, trees, lists."""
+    LINKS = 3
+    """Structures that name one another."""
+    PAGE_COUNTS = 4
+    """Counts of single pages."""
+    STATES = 5
+    """What pages and entries say of each other: exclusive, writable, poisoned, migrated."""
+    FOLIO_COUNTS = 6
+    """Counts of folios, of page caches and of swap slots."""
+    SUMS = 7
+    """Counts that every other count of a folio or a process goes into."""
+    TOTALS = 8
+    """Totals of a process, a device, a zone or the machine."""
 
 
-@dataclass(frozen=True)
-class Violations:
-    """What a rule found, as columns; check turns them into findings.
-
-    Attributes:
-        subject: Which table ``rows`` are rows of.
-        rows: int64[n]; the subjects that break the rule.
-        observed, expected: by name, arrays of length n: what the kernel stored and what it should have.
-        checked: How many subjects were looked at.
-        unchecked: How many could not be, because data is missing.
-        why_unchecked: A sentence about that.
-        facts: by name, arrays of length n: more that helps to understand each violation.
-        claims: What each violation lays blame on beside its folio: a kind ("vma", "anon_vma" ...) and an array of
-            length n of numbers, -1 for none. A later violation of the same thing is part of the same cause.
-        depends: What else, when it is blamed already, explains the violation.
-        transient: bool[n]; violations that work in flight explains (a lock held, an mm under construction or being
-            torn down): told as ``info`` with exactness ``transient``.
-        beyond: bool[n]; violations that are more than the tasks in flight could have brought about.
-    """
-
-    subject: SubjectKind
-    rows: I64
-    observed: dict[str, AnyArray]
-    expected: dict[str, AnyArray]
-    checked: int
-    unchecked: int = 0
-    why_unchecked: str = ""
-    facts: dict[str, AnyArray] = field(default_factory=dict)
-    claims: Keys = ()
-    depends: Keys = ()
-    transient: Mask | None = None
-    beyond: Mask | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
+RuleFunction = Callable[["Snapshot"], Violations]
+PagePredicate = Callable[[PagePiece], Judged]
+EntryPredicate = Callable[[EntryPiece], Judged]
+Evidence = Callable[["Snapshot", "I64"], Details]
+Diagnose = Callable[["Snapshot", Finding], Diagnosis | None]
+Settle = Callable[["Snapshot", "Rule", "Causes"], None]
 
 
-def nothing(subject: SubjectKind, checked: int, unchecked: int = 0, why: str = "") -> Violations:
-    """A rule that holds everywhere."""
-    return Violations(subject, np.empty(0, np.int64), {}, {}, checked, unchecked, why)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
     """A declared rule.
 
     Attributes:
         slug: How people name it; reads after "found:".
-        function: Snapshot to violations.
-        group: The family it belongs to.
-        invariant: Id in the project's catalogue of invariants.
-        severity: Of its findings.
-        exactness: ``exact`` for an equality, ``bound`` for a one-sided rule.
+        about: The kind of its subjects.
+        run: Snapshot to violations.
+        page: The manual page.
+        group: The family it is listed and selected with.
+        phase, after: Its place in the order of causes: after the rules of earlier phases and after those named here.
+        effect: What the rule compares, in the terms of the windows; None where no work in flight can explain a
+            violation (an entry may point to a free page at no moment).
+        needs: What must have been read whole before the rule may report anything.
+        decides: Ids of the lines of `inspector.rules.catalogue` that it decides.
+        severity, exactness: Of its findings; ``exact`` for an equality, ``bound`` for a one-sided rule.
         schemes: Accounting schemes it applies to; None for all, an unknown one included.
-        rank: Causes have lower ranks than their consequences: of several rules that one folio breaks, the
-            lowest rank gives the finding and the others are named in it.
         was: Its slug before it was renamed, which selects it still; "" for none.
+        diagnose: What a finding amounts to; None where it says all there is.
+        settle: Attaches causes of this rule to other causes that account for them, after all rules ran.
+        predicate: The rule as a predicate over pieces of a table; None where it needs its tables whole.
     """
 
     slug: str
-    function: Callable[[Snapshot], Violations]
+    about: SubjectKind
+    run: RuleFunction
+    page: str
     group: str
-    invariant: str
-    severity: Severity
-    exactness: Exactness
-    schemes: frozenset[Scheme] | None
-    rank: int
+    phase: Phase
+    after: tuple[str, ...] = ()
+    effect: Effect | None = None
+    needs: Needs = NOTHING
+    decides: frozenset[str] = frozenset()
+    severity: Severity = "fail"
+    exactness: Exactness = "exact"
+    schemes: frozenset[Scheme] | None = None
     was: str = ""
+    diagnose: Diagnose | None = None
+    settle: Settle | None = None
+    predicate: PagePredicate | EntryPredicate | None = None
 
     @property
     def title(self) -> str:
         """The first sentence of the manual page, without its full stop."""
         return self.page.split("\n", 1)[0].rstrip(".")
-
-    @property
-    def page(self) -> str:
-        """The manual page: the function's docstring."""
-        return inspect.cleandoc(self.function.__doc__ or "")
 
     def applies(self, scheme: Scheme | None) -> str:
         """Why the rule does not apply to this accounting scheme; "" when it does."""
@@ -135,39 +109,147 @@ class Rule:
         return f"kernels with the {scheme.name} scheme do not keep this"
 
 
-RuleFunction = Callable[[Snapshot], Violations]
-
 _RULES: dict[str, Rule] = {}
 
 
-def rule(  # noqa: PLR0913  (keywords that read as the declaration of a rule)
-    slug: str,
-    *,
-    group: str,
-    invariant: str,
-    rank: int,
-    severity: Severity = "fail",
-    exactness: Exactness = "exact",
-    schemes: Iterable[Scheme] | None = None,
-    was: str = "",
-) -> Callable[[RuleFunction], RuleFunction]:
-    """Declare a rule; the function's docstring is its manual page."""
+class Declared(TypedDict, total=False):
+    """What may be declared beside slug, subject, group and phase; as the attributes of `Rule`."""
 
-    def declare(function: RuleFunction) -> RuleFunction:
-        wanted = None if schemes is None else frozenset(schemes)
-        _RULES[slug] = Rule(slug, function, group, invariant, severity, exactness, wanted, rank, was)
-        return function
+    after: tuple[str, ...]
+    effect: Effect | None
+    needs: Needs
+    decides: str
+    severity: Severity
+    exactness: Exactness
+    schemes: Iterable[Scheme]
+    was: str
+    diagnose: Diagnose
+    settle: Settle
+
+
+def rule(
+    slug: str, about: SubjectKind, group: str, phase: Phase, **declared: Unpack[Declared]
+) -> Callable[[RuleFunction], Rule]:
+    """Declare a rule that needs its tables whole; the function's docstring is its manual page."""
+
+    def declare(function: RuleFunction) -> Rule:
+        return _declare(slug, about, group, phase, _page(function), function, None, declared)
 
     return declare
 
 
+def page_rule(
+    slug: str, evidence: Evidence, group: str, phase: Phase, **declared: Unpack[Declared]
+) -> Callable[[PagePredicate], Rule]:
+    """Declare a rule about single struct pages: a predicate over pieces of the memory map.
+
+    Args:
+        slug: Its name.
+        evidence: What to show of the pages that break it, given their rows.
+        group: Its family.
+        phase: Its place in the order of causes.
+        **declared: The rest.
+    """
+
+    def declare(predicate: PagePredicate) -> Rule:
+        def run(s: Snapshot) -> Violations:
+            return judge_pages(s, predicate, evidence)
+
+        return _declare(slug, PAGE, group, phase, _page(predicate), run, predicate, declared)
+
+    return declare
+
+
+def entry_rule(
+    slug: str, evidence: Evidence, group: str, phase: Phase, **declared: Unpack[Declared]
+) -> Callable[[EntryPredicate], Rule]:
+    """Declare a rule about single leaf entries: a predicate over runs of entries with the words of their VMAs."""
+
+    def declare(predicate: EntryPredicate) -> Rule:
+        def run(s: Snapshot) -> Violations:
+            return judge_entries(s, predicate, evidence)
+
+        return _declare(slug, ENTRY, group, phase, _page(predicate), run, predicate, declared)
+
+    return declare
+
+
+def _page(function: Callable[..., object]) -> str:
+    return inspect.cleandoc(function.__doc__ or "")
+
+
+def _declare(  # noqa: PLR0913, PLR0917  (called by the three decorators alone)
+    slug: str,
+    about: SubjectKind,
+    group: str,
+    phase: Phase,
+    page: str,
+    run: RuleFunction,
+    predicate: PagePredicate | EntryPredicate | None,
+    declared: Declared,
+) -> Rule:
+    schemes = declared.get("schemes")
+    made = Rule(
+        slug=slug,
+        about=about,
+        run=run,
+        page=page,
+        group=group,
+        phase=phase,
+        predicate=predicate,
+        after=declared.get("after", ()),
+        effect=declared.get("effect"),
+        needs=declared.get("needs", NOTHING),
+        decides=frozenset(declared.get("decides", "").split()),
+        severity=declared.get("severity", "fail"),
+        exactness=declared.get("exactness", "exact"),
+        schemes=None if schemes is None else frozenset(schemes),
+        was=declared.get("was", ""),
+        diagnose=declared.get("diagnose"),
+        settle=declared.get("settle"),
+    )
+    _RULES[slug] = made
+    return made
+
+
 def all_rules() -> list[Rule]:
-    """Every rule, causes first."""
-    return sorted(_RULES.values(), key=lambda r: (r.rank, r.slug))
+    """Every rule, causes before consequences."""
+    return in_order(_RULES.values())
+
+
+def in_order(rules: Iterable[Rule]) -> list[Rule]:
+    """Rules by phase, within a phase after those that they name, else by slug.
+
+    Raises:
+        ValueError: A rule is to come after one of a later phase, after one that does not exist, or after itself.
+    """
+    known = {r.slug: r for r in rules}
+    waits: dict[str, set[str]] = {}
+    for r in known.values():
+        for earlier in r.after:
+            if earlier in _RULES and _RULES[earlier].phase > r.phase:
+                raise ValueError(f"{r.slug} is to come after {earlier}, which is of a later phase")
+            if earlier not in known and earlier not in _RULES:
+                raise ValueError(f"{r.slug} is to come after {earlier}, which is no rule")
+        waits[r.slug] = {x for x in r.after if x in known and known[x].phase == r.phase}
+    ready = [(r.phase, r.slug) for r in known.values() if not waits[r.slug]]
+    heapify(ready)
+    out: list[Rule] = []
+    while ready:
+        _, slug = heappop(ready)
+        out.append(known[slug])
+        for other, left in waits.items():
+            if slug in left:
+                left.discard(slug)
+                if not left:
+                    heappush(ready, (known[other].phase, other))
+    if len(out) < len(known):
+        raise ValueError(f"these rules wait for one another: {', '.join(sorted(x for x in waits if waits[x]))}")
+    return sorted(out, key=lambda r: r.phase)
 
 
 def find_rule(slug: str) -> Rule:
-    """The rule of a slug.
+    """The rule of a slug, or of the slug that it had before.
 
     Raises:
         UsageError: There is none; the nearest ones are named.
@@ -177,8 +259,6 @@ def find_rule(slug: str) -> Rule:
     for renamed in _RULES.values():
         if slug == renamed.was:
             return renamed
-    import difflib  # noqa: PLC0415  (only to help after a mistake)
-
     near = difflib.get_close_matches(slug, _RULES, 3, 0.4)
     hint = f"Did you mean {' or '.join(near)}?" if near else "See folioscope rules"
     raise UsageError("there is no rule of that name", slug, hint)

@@ -148,3 +148,14 @@ def writable_shares(vmas: Vmas, rmap: FileRmap, shared_maywrite: int) -> I64:
     """VMAs of each address_space that may write to the file (mapping_map_writable())."""
     wants = (rmap.space_of_vma >= 0) & vmas.has(shared_maywrite) & rmap.in_tree
     return np.bincount(rmap.space_of_vma[wants], minlength=len(rmap.spaces)).astype(np.int64)
+
+
+def read_i_mmap_locks(layout: Layout, spaces: U64) -> Mask:
+    """Whether the i_mmap_rwsem of each address_space is held, for reading or writing, or waited for.
+
+    Low bits: a writer holds it, waiters, a hand-off; readers count above them (kernel/locking/rwsem.c).
+    """
+    offset = layout.struct("struct address_space").field("i_mmap_rwsem.count.counter").offset
+    raw = layout.memory.gather(spaces + np.uint64(offset), 8)
+    held: Mask = raw.bytes.view(np.uint64).reshape(-1) != 0
+    return held

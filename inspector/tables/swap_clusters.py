@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from inspector.columns import I64, U8, U64, Mask, Table
+from inspector.columns import I64, U8, U64, AnyArray, Mask, Table
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.chains import follow_chains, owners_of_nodes
@@ -28,6 +28,25 @@ class Home(IntEnum):
     FRAG = 3
     FULL = 4
     DISCARD = 5
+
+
+NOWHERE = "no list"
+_HOME_NAMES = {
+    Home.NONE: NOWHERE,
+    Home.FREE: "free",
+    Home.NONFULL: "nonfull",
+    Home.FRAG: "frag",
+    Home.FULL: "full",
+    Home.DISCARD: "discard",
+}
+"""Homes of clusters in words."""
+
+
+def home_names(home: I64, order: I64) -> AnyArray:
+    """str[n]; a home in words, with its order where the kernel keeps a list for each."""
+    names = np.array(["unknown", *(_HOME_NAMES[home] for home in Home)], dtype="<U16")[home + 1]
+    by_order = (home == Home.NONFULL) | (home == Home.FRAG)
+    return np.where(by_order, np.char.add(np.char.add(names, " order "), order.astype("<U4")), names)
 
 
 _BITS = {1: Home.FREE, 2: Home.NONFULL, 4: Home.FRAG, 8: Home.FULL}

@@ -137,3 +137,13 @@ def build_vmas(layout: Layout, mms: Mms) -> tuple[Vmas, VmaTrees]:
         attached=attached,
     )
     return vmas, VmaTrees(trees.unreadable, trees.broken, root[~raw.valid], foreign.astype(np.int32))
+
+
+def read_page_finders(layout: Layout, ops: U64) -> Mask:
+    """Which vm_operations_structs translate special entries themselves (find_normal_page(), find_special_page())."""
+    field = layout.struct("struct vm_operations_struct").find("find_normal_page", "find_special_page")
+    if field is None or not len(ops):
+        return np.zeros(len(ops), np.bool_)
+    raw = layout.memory.gather(ops + np.uint64(field.offset), 8)
+    found: Mask = (ops != 0) & raw.valid & (raw.bytes.view(np.uint64).reshape(-1) != 0)
+    return found

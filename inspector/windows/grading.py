@@ -10,28 +10,26 @@ counter may be off is the window's to say; where they are not, locks are all the
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I64, U64, AnyArray, Mask, rows_of
-from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.model.counters import directions
-from inspector.rules.registry import Rule, Violations
-from inspector.snapshot import Snapshot
+from inspector.subjects import FOLIO, SubjectKind, reached
 from inspector.tables.stacks import How
 from inspector.text import clean_bytes, counted
+from inspector.violations import Violations
 from inspector.windows.catalogue import WINDOWS
+from inspector.windows.locks import mm_in_flight, tables_locked
 from inspector.windows.window import Effect, Scope, Way
 
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
+
 IN_FLIGHT = "in_flight"
-"""Name of the fact that tells which work explains a violation."""
-
-
-def mm_in_flight(s: Snapshot) -> Mask:
-    """Mms whose entries and counters may be out of step."""
-    mms = s.mms
-    return mms.locked | (mms.tlb_flush_pending > 0) | (mms.users <= 0)
+"""Name of the fact that says which work explains a violation."""
 
 
 def count_in_flight(s: Snapshot, head_rows: AnyArray) -> Mask:
@@ -39,7 +37,7 @@ def count_in_flight(s: Snapshot, head_rows: AnyArray) -> Mask:
 
     Args:
         s: The snapshot.
-        head_rows: Rows of the folios' heads in the page table; -1 for none.
+        head_rows: Rows of the folios' heads in the memory map; -1 for none.
     """
     if not len(head_rows):
         return np.zeros(0, np.bool_)
@@ -50,73 +48,6 @@ def _locked(s: Snapshot, head_rows: AnyArray) -> Mask:
     locked: Mask = s.layout.flags.test(s.pages.flags[np.maximum(head_rows, 0)], "locked") & (head_rows >= 0)
     return locked
 
-
-def reached(s: Snapshot, head_rows: AnyArray, mms: Mask) -> Mask:
-    """Folios that one of the marked mms may map: the reverse map leads to a VMA of it."""
-    head = np.maximum(head_rows, 0)
-    vma = mms[s.vmas.mm_idx] if len(s.vmas) else np.zeros(0, np.bool_)
-    if not vma.any():
-        return np.zeros(len(head_rows), np.bool_)
-    mapping = s.pages.mapping[head]
-    tag = mapping & np.uint64(MAPPING_TAGS)
-    pointer = mapping & ~np.uint64(MAPPING_TAGS)
-    anon = _touched(s.anon_rmap.anon_vmas.addr, pointer, _anon_vmas_of(s, vma)) & (tag == MAPPING_ANON)
-    file = _touched(s.file_rmap.spaces.addr, pointer, _spaces_of(s, vma)) & (tag == 0)
-    return (anon | file) & (head_rows >= 0)
-
-
-def _touched(addrs: AnyArray, wanted: AnyArray, busy: Mask) -> Mask:
-    at = rows_of(addrs, wanted)
-    return (at >= 0) & busy[np.maximum(at, 0)] if len(addrs) else at >= 0
-
-
-def _anon_vmas_of(s: Snapshot, vma: Mask) -> Mask:
-    """anon_vmas whose interval tree holds one of the marked VMAs."""
-    avcs = s.anon_rmap.avcs
-    out = np.zeros(len(s.anon_rmap.anon_vmas), np.bool_)
-    rows = np.flatnonzero((avcs.vma_idx >= 0) & (avcs.tree_idx >= 0))
-    out[avcs.tree_idx[rows[vma[avcs.vma_idx[rows]]]]] = True
-    return out
-
-
-def _spaces_of(s: Snapshot, vma: Mask) -> Mask:
-    """address_spaces that one of the marked VMAs maps."""
-    space = s.file_rmap.space_of_vma
-    out = np.zeros(len(s.file_rmap.spaces), np.bool_)
-    out[space[vma & (space >= 0)]] = True
-    return out
-
-
-_BY_SLUG = {
-    "large-mapcount-mismatch": Effect.LARGE,
-    "cache-counters-mismatch": Effect.STATISTIC,
-    "node-mapped-mismatch": Effect.STATISTIC,
-    "mm-count-low": Effect.MM_COUNT,
-}
-_BY_GROUP = {
-    "mapcount": Effect.PAGE,
-    "entire": Effect.ENTIRE,
-    "pages-mapped": Effect.PAGES_MAPPED,
-    "mm-ids": Effect.MM_IDS,
-    "rss": Effect.RSS,
-    "refcount": Effect.REFCOUNT,
-    "nonpresent": Effect.ENTRIES,
-    "exclusive": Effect.ENTRIES,
-    "writable": Effect.ENTRIES,
-    "page-tables": Effect.TABLES,
-    "vma": Effect.VMAS,
-    "anon-rmap": Effect.ANON_RMAP,
-    "file-rmap": Effect.FILE_RMAP,
-    "page-cache": Effect.PAGE_CACHE,
-    "swap": Effect.SWAP,
-    "swap-cache": Effect.SWAP,
-    "ksm": Effect.KSM,
-    "hugetlb": Effect.HUGETLB,
-    "compound": Effect.PAGES,
-    "free": Effect.PAGES,
-}
-"""What each family of rules looks at. Of those that are not here nothing is ever in flight: no entry may point to a
-free page at any moment."""
 
 _BY_STACK_ALONE = frozenset(
     {
@@ -137,46 +68,48 @@ _BY_STACK_ALONE = frozenset(
 show a lock or another mark of work as well."""
 
 
-_OF_ONE_MM = ("mm", "vma", "table")
-"""What a task in a window must name the mm of."""
-
-
-def effect_of(rule: Rule) -> Effect | None:
-    """What a rule looks at, in the terms of the windows; None where no window can explain it."""
-    return _BY_SLUG.get(rule.slug, _BY_GROUP.get(rule.group))
-
-
-def grade(s: Snapshot, rule: Rule, found: Violations) -> Violations:
+def grade(s: Snapshot, about: SubjectKind, effect: Effect | None, found: Violations) -> Violations:
     """Decide which violations work in flight explains, and name the work.
 
     Args:
         s: The snapshot.
-        rule: The rule.
-        found: What it found, ``transient`` where locks are held.
+        about: What the violations are about.
+        effect: What the rule compares; None where no window can explain a violation.
+        found: What the rule found, ``transient`` where locks are held.
 
     Returns:
         The same with ``transient`` decided, and the fact `IN_FLIGHT` that names task, function and window.
     """
-    effect = effect_of(rule)
+    details = found.details
     # A rule that names the work itself has looked for it in its own way.
-    if not len(found) or effect is None or IN_FLIGHT in found.facts:
+    if not len(found) or effect is None or IN_FLIGHT in details.facts:
         return found
-    by_lock = np.zeros(len(found), np.bool_) if found.transient is None else found.transient
+    by_lock = np.zeros(len(found), np.bool_) if details.transient is None else details.transient
     ways = _directions(found)
     unknown = s.stacks.incomplete
     if unknown:
-        by_lock = by_lock | _split_shown(s, effect, found, ways)
-        s.missing.note(
-            f"the kernel stacks of {counted(unknown, 'task')} are not known: held locks alone tell what was in flight"
-        )
+        by_lock = by_lock | _split_shown(s, about, effect, found, ways)
         said = np.where(by_lock, f"locks are held; the stacks of {counted(unknown, 'task')} are not known", "")
-        return replace(found, transient=by_lock, facts={**found.facts, IN_FLIGHT: said})
-    witness = _witnesses(s, effect, found, ways, by_lock)
-    if found.beyond is not None:
-        witness[found.beyond] = -1
-    told = {row: describe(s, row) for row in np.unique(witness[witness >= 0]).tolist()}
-    said = np.array([told.get(row, "") for row in witness.tolist()], dtype=np.str_)
-    return replace(found, transient=witness >= 0, facts={**found.facts, IN_FLIGHT: said})
+        return _graded(found, by_lock, said)
+    witness = _witnesses(s, about, effect, found, ways, by_lock)
+    if details.beyond is not None:
+        witness[details.beyond] = -1
+    names = {row: describe(s, row) for row in np.unique(witness[witness >= 0]).tolist()}
+    said = np.array([names.get(row, "") for row in witness.tolist()], dtype=np.str_)
+    return _graded(found, witness >= 0, said)
+
+
+def unknown_stacks(s: Snapshot) -> str:
+    """A sentence for the coverage when not all stacks are known, so that locks alone decide; "" otherwise."""
+    unknown = s.stacks.incomplete
+    if not unknown:
+        return ""
+    return f"the kernel stacks of {counted(unknown, 'task')} are not known: held locks alone show what was in flight"
+
+
+def _graded(found: Violations, transient: Mask, work: AnyArray) -> Violations:
+    details = replace(found.details, transient=transient, facts={**found.details.facts, IN_FLIGHT: work})
+    return replace(found, details=details)
 
 
 def describe(s: Snapshot, row: int) -> str:
@@ -192,20 +125,22 @@ def describe(s: Snapshot, row: int) -> str:
 def _directions(found: Violations) -> AnyArray:
     """int8; the sign of stored minus expected, 0 where that is no matter of more or less."""
     out = np.zeros(len(found), np.int8)
-    for name, stored in found.observed.items():
-        expected = found.expected.get(name)
+    for name, stored in found.details.observed.items():
+        expected = found.details.expected.get(name)
         if expected is not None and stored.dtype.kind in "iu" and expected.dtype.kind in "iu":
             return directions(stored, expected)
     return out
 
 
-def _witnesses(s: Snapshot, effect: Effect, found: Violations, ways: AnyArray, by_lock: Mask) -> I64:
+def _witnesses(  # noqa: PLR0913, PLR0917
+    s: Snapshot, about: SubjectKind, effect: Effect, found: Violations, ways: AnyArray, by_lock: Mask
+) -> I64:
     """For each violation a row of ``s.in_flight`` that explains it, -1 for none."""
     out = np.full(len(found), -1, np.int64)
     vague = out.copy()
     flight = s.in_flight
-    heads = _heads(s, found)
-    locked, things = _locked(s, heads), _things(s, found, heads)
+    heads = about.heads(s, found.rows)
+    locked, addresses = _locked(s, heads), about.addresses(s, found.rows)
     doubly = _doubly_mapped(s, effect, heads)
     seen: dict[bytes, Mask] = {}
     for row in range(len(flight)):
@@ -217,50 +152,22 @@ def _witnesses(s: Snapshot, effect: Effect, found: Violations, ways: AnyArray, b
         if key not in seen:
             marked = np.zeros(len(s.mms), np.bool_)
             marked[mms] = True
-            seen[key] = _touches(s, found, heads, marked)
+            seen[key] = about.owned(s, found.rows, marked)
         near = seen[key] if effect in _BY_STACK_ALONE else seen[key] & by_lock
         if window.scope is Scope.LOCKED_FOLIOS:
             near = near | locked
         if window.scope is not Scope.MM:
-            near = near | _named(flight.words[row], things) | (found.subject == "vmstat")
+            near = near | _named(flight.words[row], addresses) | about.of_the_machine
         out[able & near & (out < 0)] = row
         # Work on whatever it comes across, or on an mm that its stack does not name: a lock must show the place.
-        anywhere = not len(mms) or (window.scope is not Scope.MM and found.subject not in _OF_ONE_MM)
+        anywhere = not len(mms) or (window.scope is not Scope.MM and not about.of_one_mm)
         vague[able & by_lock & anywhere & (vague < 0)] = row
     return np.where(out >= 0, out, vague)
 
 
-def _things(s: Snapshot, found: Violations, heads: I64) -> U64:
-    """Address of the thing that each violation is about, 0 where a stack could not name it."""
-    rows = found.rows
-    match found.subject:
-        case "page" | "folio" | "mapping":
-            pfns = s.pages.memmap.pfns_of_rows(np.maximum(heads, 0)).astype(np.uint64)
-            addr = np.uint64(s.layout.memmap.vmemmap) + pfns * np.uint64(s.layout.memmap.page_size)
-            return np.where(heads >= 0, addr, np.uint64(0))
-        case "cached_space":
-            return s.files.spaces.addr[rows]
-        case "cache_entry":
-            return s.files.spaces.addr[s.files.entries.space_idx[rows]]
-        case "anon_vma":
-            return s.anon_rmap.anon_vmas.addr[rows]
-        case "space":
-            return s.file_rmap.spaces.addr[rows]
-        case "stable_node":
-            return s.ksm.nodes.addr[rows]
-        case "swap_device":
-            return s.swap.devices.addr[rows]
-        case "swap_cluster":
-            return s.swap_clusters.clusters.addr[rows]
-        case "swap_cluster_list":
-            return s.swap.devices.addr[s.swap_clusters.lists.device_idx[rows]]
-        case _:
-            return np.zeros(len(rows), np.uint64)
-
-
-def _named(words: U64, things: U64) -> Mask:
-    """Which things a stack names."""
-    return (rows_of(words, things) >= 0) & (things != 0)
+def _named(words: U64, addresses: U64) -> Mask:
+    """Which addresses a stack holds."""
+    return (rows_of(words, addresses) >= 0) & (addresses != 0)
 
 
 def _able(effects: dict[Effect, Way], effect: Effect, ways: AnyArray, doubly: Mask) -> Mask:
@@ -268,17 +175,6 @@ def _able(effects: dict[Effect, Way], effect: Effect, ways: AnyArray, doubly: Ma
     way = effects.get(effect)
     out = np.full(len(ways), way is Way.EITHER) | ((ways >= 0) & (way is Way.HIGH))
     return out | (doubly & (Effect.DOUBLY_MAPPED in effects))
-
-
-def _heads(s: Snapshot, found: Violations) -> I64:
-    """Row in the page table of the head of each violation's folio, -1 where it is about none."""
-    if found.subject == "page":
-        return s.pages.head_row[found.rows].astype(np.int64)
-    if found.subject == "folio":
-        return s.folios.row[found.rows].astype(np.int64)
-    if found.subject == "mapping":
-        return s.counts.head_row[found.rows].astype(np.int64)
-    return np.full(len(found), -1, np.int64)
 
 
 def _doubly_mapped(s: Snapshot, effect: Effect, heads: I64) -> Mask:
@@ -289,51 +185,10 @@ def _doubly_mapped(s: Snapshot, effect: Effect, heads: I64) -> Mask:
     return (heads >= 0) & (folio >= 0) & s.folios.double_map[np.maximum(folio, 0)]
 
 
-def _touches(s: Snapshot, found: Violations, heads: I64, mms: Mask) -> Mask:
-    """Which violations are about something of one of the marked mms."""
-    rows, vma = found.rows, mms[s.vmas.mm_idx] if len(s.vmas) else np.zeros(0, np.bool_)
-    match found.subject:
-        case "mm":
-            return mms[rows]
-        case "vma":
-            return vma[rows]
-        case "mapping":
-            return mms[s.mappings.mm_idx[rows]]
-        case "nonpresent":
-            return mms[s.nonpresent.mm_idx[rows]]
-        case "table":
-            return mms[s.tables.mm_idx[rows]]
-        case "page" | "folio":
-            return reached(s, heads, mms) | _mapped_by(s, heads, mms)
-        case "avc":
-            owner = s.anon_rmap.avcs.vma_idx[rows]
-            return (owner >= 0) & vma[np.maximum(owner, 0)]
-        case "anon_vma":
-            return _anon_vmas_of(s, vma)[rows]
-        case "space":
-            return _spaces_of(s, vma)[rows]
-        case "i_mmap":
-            return _spaces_of(s, vma)[s.file_rmap.nodes.space_idx[rows]]
-        case _:
-            return np.zeros(len(rows), np.bool_)
-
-
-def _mapped_by(s: Snapshot, heads: I64, mms: Mask) -> Mask:
-    """Folios that one of the marked mms maps, by its page tables."""
-    counts, m = s.counts, s.mappings
-    mapped = np.zeros(len(s.pages) + 1, np.bool_)
-    mapped[counts.head_row[mms[m.mm_idx]]] = True
-    # Row -1 is the last one, which is nobody's.
-    mapped[-1] = False
-    return mapped[heads]
-
-
-def _split_shown(s: Snapshot, effect: Effect, found: Violations, ways: AnyArray) -> Mask:
+def _split_shown(s: Snapshot, about: SubjectKind, effect: Effect, found: Violations, ways: AnyArray) -> Mask:
     """Folios whose counts are too low while the lock of a page table that maps them as a whole is held (W10)."""
-    from inspector.windows.swap import tables_locked  # noqa: PLC0415  (which rests on this module)
-
     out = np.zeros(len(found), np.bool_)
-    if found.subject != "folio" or effect not in (Effect.ENTIRE, Effect.LARGE, Effect.PAGES_MAPPED):
+    if about is not FOLIO or effect not in (Effect.ENTIRE, Effect.LARGE, Effect.PAGES_MAPPED):
         return out
     m = s.mappings
     huge = np.flatnonzero((m.level != Level.PTE) & m.counted)

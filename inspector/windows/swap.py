@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from inspector.columns import I64, AnyArray, Mask
-from inspector.snapshot import Snapshot
+from inspector.columns import I64, Mask
 from inspector.tables.files import SHMEM
-from inspector.tables.locks import spinlock_word
 from inspector.tables.swap_devices import SWP_SYNCHRONOUS_IO
-from inspector.windows.grading import mm_in_flight
+from inspector.windows.locks import mm_in_flight, pages_locked, tables_locked
 
-
-def tables_locked(s: Snapshot, table_rows: AnyArray) -> Mask:
-    """Which page tables' own locks are held (struct ptdesc, ptl): an entry of theirs may be half changed.
-
-    Where the lock is not inside the descriptor (debugging kernels) nothing is told.
-    """
-    name = "struct ptdesc" if s.layout.has_struct("struct ptdesc") else "struct page"
-    field = spinlock_word(s.layout.struct(name), "ptl")
-    if field is None or not len(table_rows):
-        return np.zeros(len(table_rows), np.bool_)
-    pfns = s.tables.pfn[table_rows].astype(np.uint64)
-    memmap = s.layout.memmap
-    raw = s.layout.memory.gather(
-        np.uint64(memmap.vmemmap) + pfns * np.uint64(memmap.page_size) + np.uint64(field.offset), field.size
-    )
-    return (raw.bytes != 0).sum(axis=1) > 0
-
-
-def entries_in_flight(s: Snapshot, rows: AnyArray) -> Mask:
-    """Non-present entries whose mm is being changed or whose page table is locked."""
-    n = s.nonpresent
-    return mm_in_flight(s)[n.mm_idx[rows]] | tables_locked(s, n.table_idx[rows])
-
-
-def pages_locked(s: Snapshot, head_rows: I64) -> Mask:
-    """Which folios are locked; -1 for none."""
-    locked: Mask = s.layout.flags.test(s.pages.flags[np.maximum(head_rows, 0)], "locked")
-    return locked & (head_rows >= 0)
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 def reclaim_in_flight(s: Snapshot) -> bool:

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,7 +31,13 @@ GROUPS = "rules"
 
 def pages() -> dict[str, str]:
     """Every page under docs/ that is made whole, by its path from there."""
-    made = {"rules.md": rules_page(), "files.md": files_page(), "commands.md": commands_page(), "json.md": json_page()}
+    made = {
+        "rules.md": rules_page(),
+        "files.md": files_page(),
+        "commands.md": commands_page(),
+        "json.md": json_page(),
+        "python.md": python_page(),
+    }
     made |= {f"{GROUPS}/{group}.md": group_page(group, rules) for group, rules in _groups()}
     return {name: f"{MADE_BY}{text.rstrip()}\n" for name, text in made.items()}
 
@@ -211,6 +218,25 @@ def _objects(classes: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
         properties, required = found["properties"], set(found.get("required", ()))
         schema = properties["schema"].get("enum", [SCHEMA])[0]
         yield schema, [f"`{m}`" if m in required else f"[`{m}`]" for m in properties]
+
+
+def python_page() -> str:
+    """The public names of the package with what each is, and the scripts that use them."""
+    import inspector
+    from inspector.check.run import run_check
+
+    title, _, text = (inspector.__doc__ or "").strip().partition("\n\n")
+    lines = ["# Python", "", title, "", text, "", "| name | what it is |", "| --- | --- |"]
+    for name in inspector.__all__:
+        found = getattr(inspector, name)
+        if isinstance(found, ModuleType):  # the package that can be called
+            found = run_check
+        sentence = " ".join((found.__doc__ or "").split("\n\n")[0].split())
+        lines.append(f"| [`{name}`](../{found.__module__.replace('.', '/')}.py) | {_cell(sentence)} |")
+    lines += ["", "Scripts for drgn's prompt:", "", "| script | what it shows |", "| --- | --- |"]
+    for path in sorted((ROOT / "scripts").glob("*.py")):
+        lines.append(f"| [`{path.name}`](../scripts/{path.name}) | {_cell(first_sentence(path))} |")
+    return "\n".join(lines)
 
 
 # Transcripts

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
 
+import inspector
 from inspector.errors import Exit
 from tests.arch.docs import DOCS, README, ROOT, TRANSCRIBED, first_sentence, pages, with_transcripts
 
@@ -95,3 +99,38 @@ def test_every_rule_and_former_name_is_listed() -> None:
     table = (DOCS / "rules.md").read_text("utf-8")
     names = [name for rule in all_rules() for name in (rule.slug, rule.was) if name]
     assert [name for name in names if f"`{name}`" not in table] == []
+
+
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: re.sub(r"\W+", "-", text[:40]).strip("-"))
+def test_examples_of_contributing_use_what_exists(example: str) -> None:
+    """Every name that an example neither defines nor takes as an argument is one of the project or of its libraries."""
+    tree = ast.parse(textwrap.dedent(example))
+    defined = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    defined |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    defined |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    defined |= {a.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for a in node.names}
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    own = set(re.findall(r"^(?:class|def) (\w+)", "\n".join(EXAMPLES), re.MULTILINE))
+    code = "\n".join(
+        p.read_text("utf-8") for folder in ("inspector", "tests/faults") for p in (ROOT / folder).rglob("*.py")
+    )
+    unknown = used - defined - own - set(dir(builtins)) - {"np", "msgspec", "click"}
+    assert [
+        name
+        for name in unknown
+        if not re.search(rf"\bimport\b.*\b{name}\b|^(def|class) {name}\b|^    {name},$", code, re.M)
+    ] == []
+
+
+def test_readme_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code = re.findall(
+        r"(?:^    .*\n)+", README.read_text("utf-8").partition("all that a script needs")[2], re.MULTILINE
+    )
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {"inspector": inspector}
+    exec(textwrap.dedent(code[0]), names)
+    assert "folio 0x18400, order 9" in capsys.readouterr().out
+    assert names["anonymous"] > 0  # type: ignore[operator]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,8 +41,23 @@ ALLOWED = (
 )
 """Where such a word is the kernel's, Python's or NumPy's own."""
 
-LEFT = ("inspector/", "tui/", "README.md")
-"""Files that are still to be rewritten, by how their paths begin; nothing may be added."""
+LEFT = (
+    "inspector/rules/",
+    "inspector/folio/",
+    "inspector/windows/",
+    "inspector/check/",
+    "inspector/snapshot.py",
+    "inspector/model/",
+    "inspector/tables/",
+    "inspector/walk/",
+    "inspector/findings.py",
+    "inspector/subjects.py",
+    *(f"inspector/report/{name}" for name in ("rmap", "explain", "mappings", "references", "counters", "folio")),
+    *("tui/screens/rmap", "tui/screens/folio", "tui/views/rmap", "tui/views/folio"),
+    "README.md",  # in transcripts
+)
+"""Files that are still to be rewritten, by how their paths begin: take out what is done, add nothing.
+`python -m tests.arch.test_words inspector/walk` lists the lines."""
 
 _FORBIDDEN = {word: re.compile(rf"(?<![A-Za-z])({found})(?![a-z])", re.IGNORECASE) for word, found in INSTEAD.items()}
 _ALLOWED = re.compile("|".join(ALLOWED))
@@ -91,3 +107,13 @@ def test_glossary_lists_every_word() -> None:
 )
 def test_words_are_found_as_words(line: str, found: list[str]) -> None:
     assert offences(line) == found
+
+
+if __name__ == "__main__":
+    for path in _texts():
+        name = path.relative_to(ROOT).as_posix()
+        if any(name.startswith(wanted) for wanted in sys.argv[1:] or [""]):
+            lines = path.read_text("utf-8").splitlines()
+            for offence in offences("\n".join(lines)):
+                number = int(offence.partition(":")[0])
+                print(f"{name}:{offence}: {lines[number - 1].strip()}")

@@ -8,6 +8,7 @@ import numpy as np
 
 from inspector.snapshot import Snapshot
 from inspector.target.target import Target, open_core
+from tests.faults.overlay import sound
 
 
 def plant(target: Target, physical: int, data: bytes) -> None:
@@ -39,7 +40,7 @@ def raised_mapcount(path: str) -> Callable[..., Target]:
     def open_planted(core: str, symbols: object = (), *, types: object = "auto") -> Target:
         target = open_core(core, types="btf")
         if core == path:
-            s = Snapshot(open_core(core, types="btf"))
+            s = sound(core)
             pages = s.pages
             rows = np.flatnonzero((pages.mapcount_raw == 0) & pages.is_anon(np.arange(len(pages))) & ~pages.is_tail)
             rows = rows[(s.folio_of_page[rows] < 0) & (s.counts.page_mappings[rows] == 1)]

@@ -14,6 +14,7 @@ from inspector.findings import Report
 from inspector.report.errors import ErrorReport
 from tests.cli.conftest import Run
 from tests.cli.planting import raised_mapcount
+from tests.faults.overlay import sound
 
 
 def test_consistent(run: Run, any_core: str) -> None:
@@ -91,12 +92,11 @@ def test_incomplete(run: Run, core: Callable[[str], str], monkeypatch: pytest.Mo
     import drgn
     import numpy as np
 
-    from inspector.snapshot import Snapshot
     from inspector.target.target import Target, open_core
 
     def open_with_hole(path: str, symbols: object = (), *, types: object = "auto") -> Target:
         target = open_core(path, types="btf")
-        tables = Snapshot(open_core(path, types="btf")).tables
+        tables = sound(path).tables
         lowest = int(tables.pfn[np.flatnonzero(tables.level == 1)[0]])
 
         def fault(address: int, _count: int, _offset: int, _physical: bool) -> bytes:

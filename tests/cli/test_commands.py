@@ -141,7 +141,7 @@ def test_va_ends(run: Run, core: Callable[[str], str]) -> None:
     path = core("7.3")
     nothing = run("va", "1", "0x10000", "-c", path)
     assert nothing.code == 0
-    assert "none holds this address" in nothing.out
+    assert "no VMA contains this address" in nothing.out
     assert nothing.out.splitlines()[-1].endswith("empty")
 
 
@@ -194,7 +194,7 @@ def test_rules(run: Run) -> None:
     for slug in ("mapcount-too-low", listed[-1]["rule"]):
         page = run("rules", slug)
         assert (page.code, page.err) == (0, "")
-        for heading in ("  True", "  Why", "  Then", "  Silent when", "  Look further"):
+        for heading in ("  Invariant", "  Why", "  Consequence", "  Exceptions", "  See also"):
             assert f"\n{heading}\n" in page.out
     kernels = {r["rule"]: r["kernels"] for r in listed}
     assert kernels["large-mapcount-mismatch"] == "6.10+"

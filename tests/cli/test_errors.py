@@ -125,7 +125,7 @@ def test_several_kinds_of_target(run: Run) -> None:
     result = run("-c", "a", "check", "-k")
     assert (result.code, result.error) == (2, f"{PREFIX}-c and -k name different targets. Give one of them.")
     result = run("-c", "a", "ps", "--core", "b")
-    assert (result.code, result.error) == (2, f"{PREFIX}this command looks at one target: a, b. Give one -c.")
+    assert (result.code, result.error) == (2, f"{PREFIX}this command takes one target: a, b. Give one -c.")
 
 
 USAGE = {

@@ -9,7 +9,6 @@ import pytest
 
 import inspector.cli.opening
 from inspector.snapshot import Snapshot
-from inspector.target.target import open_core
 from tests.cli.conftest import Run
 from tests.cli.planting import raised_mapcount
 from tests.cli.test_commands import schema_of
@@ -49,7 +48,7 @@ def test_long_lists_of_mappings_are_cut_and_can_be_had_whole(run: Run, any_core:
 def test_a_broken_folio(run: Run, any_core: str, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     broken = raised_mapcount(any_core)
     monkeypatch.setattr(inspector.cli.opening, "open_core", broken)
-    s, sound_one = Snapshot(broken(any_core)), Snapshot(open_core(any_core, types="btf"))
+    s, sound_one = Snapshot(broken(any_core)), sound(any_core)
     pfn = int(s.pages.memmap.pfns_of_rows((s.pages.mapcount_raw != sound_one.pages.mapcount_raw).nonzero()[0])[0])
     result = run("explain", hex(pfn), "-c", any_core, "--format", form)
     assert (result.code, result.err) == (1, "")

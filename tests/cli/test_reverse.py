@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from typing import Any
 
 import jsonschema
@@ -13,16 +12,10 @@ import pytest
 from inspector.report.pages import build_place
 from inspector.report.rmap import build_rmap
 from inspector.snapshot import Snapshot
-from inspector.target.target import open_core
 from inspector.walk.page_numbers import number_meanings
 from tests.cli.conftest import Run
 from tests.faults.overlay import planted, sound
 from tests.faults.rmap_catalogue import chain_unlinked_from_its_tree, index_of_a_forked_page_shifted
-
-
-@cache
-def opened(core: str) -> Snapshot:
-    return Snapshot(open_core(core))
 
 
 def asked(run: Run, core: str, *words: str) -> Any:
@@ -43,7 +36,7 @@ def some_pfn(s: Snapshot, which: Any) -> str:
 
 
 def test_rmap_of_an_anonymous_folio_agrees_with_the_page_tables(run: Run, any_core: str) -> None:
-    s = opened(any_core)
+    s = sound(any_core)
     rows = np.arange(len(s.pages))
     report = asked(run, any_core, "rmap", some_pfn(s, s.pages.is_anon(rows) & ~s.pages.is_ksm(rows)))
     assert (report["road"], report["agree"], report["orphans"]) == ("anonymous", True, [])
@@ -60,7 +53,7 @@ def test_rmap_of_an_anonymous_folio_agrees_with_the_page_tables(run: Run, any_co
 
 
 def test_rmap_of_a_ksm_page_finds_every_sharer(run: Run, any_core: str) -> None:
-    s = opened(any_core)
+    s = sound(any_core)
     report = asked(run, any_core, "rmap", some_pfn(s, s.pages.is_ksm(np.arange(len(s.pages)))))
     assert (report["road"], report["agree"]) == ("ksm", True)
     assert report["by_road"] == sum(p["entries"] for p in report["places"]) == report["by_tables"]
@@ -74,18 +67,18 @@ def test_a_file_by_path_inode_and_address_is_the_same(run: Run, any_core: str) -
     assert sum(o["pages"] for o in by_path["orders"]) == by_path["nrpages"]
     for name in (hex(by_path["address_space"]), hex(by_path["inode"])):
         assert asked(run, any_core, "file", name) == by_path
-    page = asked(run, any_core, "rmap", some_pfn(opened(any_core), _of_file(any_core, by_path["address_space"])))
+    page = asked(run, any_core, "rmap", some_pfn(sound(any_core), _of_file(any_core, by_path["address_space"])))
     assert (page["road"], page["agree"]) == ("file", True)
 
 
 def _of_file(core: str, space: int) -> Any:
-    return opened(core).pages.mapping == np.uint64(space)
+    return sound(core).pages.mapping == np.uint64(space)
 
 
 def test_uffd_tells_who_watches_what(run: Run, any_core: str) -> None:
     report = asked(run, any_core, "uffd")
     vmas = {v["address"]: (c, v) for c in report["contexts"] for v in c["vmas"]}
-    s = opened(any_core)
+    s = sound(any_core)
     assert len(vmas) == int((s.uffd.context_of_vma >= 0).sum()) > 5
     assert all(c["pid"] is not None and not c["released"] for c, _ in vmas.values())
     assert {mode for _, v in vmas.values() for mode in v["modes"]} == {"missing", "wp", "minor"} | (
@@ -106,7 +99,7 @@ def test_ksm_hugetlb_and_swap_say_what_the_kernel_said(run: Run, any_core: str) 
     assert sum(size["nr"] for size in hugetlb["sizes"]) == 24
     swap = asked(run, any_core, "swap")
     assert [d["path"] for d in swap["devices"]] == ["/dev/zram0", "/dev/vdc"]
-    s = opened(any_core)
+    s = sound(any_core)
     busiest = int(np.argmax(s.swap_refs.pte_refs))
     name = f"{int(s.swap.devices.type_[s.swap.slots.device_idx[busiest]])}:{int(s.swap.slots.offset[busiest])}"
     slot = asked(run, any_core, "swap", name)["slot"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inspector.report.processes import VmaRow, build_ps, build_vmas, find_mm
-from inspector.snapshot import Snapshot
-from inspector.target.target import open_core
+from tests.faults.overlay import sound
 from tests.fixtures import KERNELS, fixture_path
 from tests.guests.oracle import OracleVma
 from tests.oracle.fixture_oracle import load_fixture_oracle
@@ -36,7 +35,7 @@ def _untold(kernel: str, comm: str, ours: VmaRow, theirs: OracleVma) -> bool:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_vma_equals_smaps(kernel: str) -> None:
-    s = Snapshot(open_core(str(fixture_path(kernel))))
+    s = sound(str(fixture_path(kernel)))
     compared, wrong, untold = 0, [], 0
     for process in load_fixture_oracle(kernel).processes:
         rows = build_vmas(s, find_mm(s, process.pid)).vmas
@@ -61,7 +60,7 @@ def test_every_vma_equals_smaps(kernel: str) -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_process_equals_status(kernel: str) -> None:
-    s = Snapshot(open_core(str(fixture_path(kernel))))
+    s = sound(str(fixture_path(kernel)))
     ours = {p.pid: p for p in build_ps(s).processes}
     ours |= {other: p for p in list(ours.values()) for other in p.other_pids}
     wrong, compared = [], 0

@@ -42,10 +42,10 @@ RULES = [
 
 @pytest.mark.parametrize("rule", RULES)
 def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
-    found = find_rule(rule).function(sound_snapshot(path))
+    found = find_rule(rule).run(sound_snapshot(path))
     assert len(found) == 0
     assert found.checked > 0
-    assert found.unchecked == 0
+    assert found.unread.nr == 0
 
 
 def test_exclusive_bit_on_a_shared_page(path: str) -> None:
@@ -174,7 +174,7 @@ def test_anonymous_page_in_a_shared_vma(path: str) -> None:
     struct = s.layout.struct("struct vm_area_struct")
     address = int(s.vmas.addr[vma]) + struct.field("vm_flags", "flags.__vma_flags[0]", "flags").offset
     other = planted(path, put(s, address, int(s.vmas.flags[vma]) | VM_SHARED))
-    found = find_rule("shared-vma-anon-page-unexpected").function(other)
+    found = find_rule("shared-vma-anon-page-unexpected").run(other)
     assert len(found) > 0
     assert set(other.mappings.vma_idx[found.rows].tolist()) == {vma}
 
@@ -183,5 +183,5 @@ def test_anonymous_page_in_a_shared_vma(path: str) -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("rule", RULES)
 def test_busy_dump_fails_nothing(kernel: str, rule: str) -> None:
-    found = find_rule(rule).function(sound_snapshot(core_path("busy", kernel)))
-    assert len(found) == 0 or (found.transient is not None and found.transient.all())
+    found = find_rule(rule).run(sound_snapshot(core_path("busy", kernel)))
+    assert len(found) == 0 or (found.details.transient is not None and found.details.transient.all())

@@ -40,10 +40,10 @@ RULES = [
 
 @pytest.mark.parametrize("rule", RULES)
 def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
-    found = find_rule(rule).function(sound_snapshot(path))
+    found = find_rule(rule).run(sound_snapshot(path))
     assert len(found) == 0
     assert found.checked > 0
-    assert found.unchecked == 0
+    assert found.unread.nr == 0
 
 
 @pytest.mark.guest
@@ -193,5 +193,5 @@ def test_garbage_never_raises(path: str, value: int) -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("rule", RULES)
 def test_busy_dump_fails_nothing(kernel: str, rule: str) -> None:
-    found = find_rule(rule).function(sound_snapshot(core_path("busy", kernel)))
-    assert len(found) == 0 or (found.transient is not None and found.transient.all())
+    found = find_rule(rule).run(sound_snapshot(core_path("busy", kernel)))
+    assert len(found) == 0 or (found.details.transient is not None and found.details.transient.all())

@@ -27,9 +27,9 @@ RULES = [
 
 @pytest.mark.parametrize("rule", RULES)
 def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
-    found = find_rule(rule).function(sound_snapshot(path))
+    found = find_rule(rule).run(sound_snapshot(path))
     assert len(found) == 0
-    assert found.unchecked == 0
+    assert found.unread.nr == 0
 
 
 def test_every_entry_of_a_ksm_page_is_found_by_rmap(path: str) -> None:
@@ -182,5 +182,5 @@ def test_totals_are_what_sysfs_said(kernel: str) -> None:
 def test_busy_dump_fails_nothing(kernel: str, rule: str) -> None:
     s = sound_snapshot(core_path("busy", kernel))
     assert (s.ksm.nodes.kind != CHAIN).sum() > 100
-    found = find_rule(rule).function(s)
-    assert len(found) == 0 or (found.transient is not None and found.transient.all())
+    found = find_rule(rule).run(s)
+    assert len(found) == 0 or (found.details.transient is not None and found.details.transient.all())

@@ -21,16 +21,16 @@ RULES = [r.slug for r in all_rules() if r.group == "page-cache"]
 
 @pytest.mark.parametrize("rule", RULES)
 def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
-    found = find_rule(rule).function(sound_snapshot(path))
+    found = find_rule(rule).run(sound_snapshot(path))
     assert len(found) == 0
     assert found.checked > 0
-    assert found.unchecked == 0
+    assert found.unread.nr == 0
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_busy_dump_fails_no_rule(busy: str, rule: str) -> None:
-    found = find_rule(rule).function(sound_snapshot(busy))
-    assert len(found) == 0 or (found.transient is not None and bool(found.transient.all()))
+    found = find_rule(rule).run(sound_snapshot(busy))
+    assert len(found) == 0 or (found.details.transient is not None and bool(found.details.transient.all()))
 
 
 def test_totals_are_the_counters(path: str) -> None:

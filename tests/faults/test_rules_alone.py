@@ -63,5 +63,5 @@ CASES: dict[str, Callable[[Snapshot], tuple[Patch, ...]]] = {
 @pytest.mark.parametrize("slug", sorted(CASES))
 def test_rule_sees_its_fault_and_nothing_in_a_sound_dump(kernel: str, slug: str) -> None:
     path = core_path("fixture", kernel)
-    assert len(find_rule(slug).function(sound(path))) == 0
-    assert len(find_rule(slug).function(planted(path, *CASES[slug](sound(path))))) >= 1
+    assert len(find_rule(slug).run(sound(path))) == 0
+    assert len(find_rule(slug).run(planted(path, *CASES[slug](sound(path))))) >= 1

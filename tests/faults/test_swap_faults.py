@@ -40,15 +40,15 @@ RULES = [r.slug for r in all_rules() if r.group in GROUPS]
 
 @pytest.mark.parametrize("rule", RULES)
 def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
-    found = find_rule(rule).function(sound_snapshot(path))
+    found = find_rule(rule).run(sound_snapshot(path))
     assert len(found) == 0
-    assert found.unchecked == 0
+    assert found.unread.nr == 0
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_busy_dump_fails_no_rule(busy: str, rule: str) -> None:
-    found = find_rule(rule).function(sound_snapshot(busy))
-    assert len(found) == 0 or (found.transient is not None and bool(found.transient.all()))
+    found = find_rule(rule).run(sound_snapshot(busy))
+    assert len(found) == 0 or (found.details.transient is not None and bool(found.details.transient.all()))
 
 
 def test_every_entry_has_its_slot(path: str) -> None:
@@ -239,7 +239,7 @@ def test_senseless_device(path: str) -> None:
     bad = planted(path, length, *pointers)
     assert bad.swap.unreadable == 1
     assert not bad.swap.whole[0]
-    assert find_rule("swap-count-high").function(bad).unchecked == 1
+    assert find_rule("swap-count-high").run(bad).unread.nr == 1
 
 
 @pytest.mark.each_kernel

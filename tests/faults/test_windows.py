@@ -103,7 +103,7 @@ def test_an_entire_count_too_low_is_in_flight_only_where_somebody_splits(path: s
 
 def _family(s: Snapshot, folio: int) -> list[int]:
     """Mms that the folio's anon_vma leads to, or that map it."""
-    from inspector.windows.grading import reached
+    from inspector.subjects import reached
 
     heads = s.folios.row[folio : folio + 1]
     out = []

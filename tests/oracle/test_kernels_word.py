@@ -9,6 +9,7 @@ import pytest
 
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
+from tests.faults.overlay import sound
 from tests.fixtures import KERNELS, fixture_path
 from tests.guests import dump_path, load_oracle
 from tests.guests.oracle import Oracle
@@ -28,7 +29,7 @@ Pair = tuple[Snapshot, Oracle]
 def opened(where: str, kernel: str) -> Pair:
     """A dump at rest and what its kernel said: the fixture in the repository, or the guest built on this machine."""
     if where == "fixture":
-        return Snapshot(open_core(str(fixture_path(kernel)))), load_fixture_oracle(kernel)
+        return sound(str(fixture_path(kernel))), load_fixture_oracle(kernel)
     return Snapshot(open_core(str(dump_path(kernel, "rest")))), load_oracle(kernel)
 
 

@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 
 from inspector.check import run_check
 from inspector.snapshot import Snapshot
-from inspector.target.target import open_core
+from tests.faults.overlay import sound
 from tests.fixtures import fixture_path
 from tui.app import FolioscopeApp
 from tui.places import Place
@@ -23,7 +23,7 @@ SIZES = ((80, 24), (140, 45))
 @lru_cache(maxsize=3)
 def snapshot_of(kernel: str) -> Snapshot:
     """A snapshot of a captured vmcore, shared by the tests of one process."""
-    return Snapshot(open_core(str(fixture_path(kernel)), types="btf"))
+    return sound(str(fixture_path(kernel)))
 
 
 @lru_cache(maxsize=3)

@@ -171,7 +171,7 @@ async def test_help_tells_the_keys_of_the_screen_at_hand(broken: Session) -> Non
         await press(pilot, "question_mark")
         assert isinstance(app_of(pilot).screen, HelpScreen)
         seen = text(pilot)
-        assert "One claim with its proof" in seen
+        assert "One finding with its evidence" in seen
         assert "Copy JSON" in seen
         await press(pilot, "escape")
         assert isinstance(app_of(pilot).screen, FindingScreen)
@@ -228,7 +228,7 @@ async def test_a_place_that_is_not_there_says_so_and_can_be_left(broken: Session
 def test_findings_come_rule_by_rule_and_a_stopped_check_keeps_them() -> None:
     session = Session(broken_snapshot())
     told: list[tuple[str, int]] = []
-    tell = session.tell
+    tell = session.note_progress
 
     def telling(what: str, done: int, steps: int) -> None:
         told.append((what, len(session.findings)))
@@ -236,13 +236,13 @@ def test_findings_come_rule_by_rule_and_a_stopped_check_keeps_them() -> None:
             session.stop()
         tell(what, done, steps)
 
-    session.tell = telling  # type: ignore[method-assign]
+    session.note_progress = telling  # type: ignore[method-assign]
     with pytest.raises(StoppedError):
         session.check()
     assert session.report is None
     assert [f.rule for f in session.findings] == ["mapcount-too-high"]
     assert told[-1][1] == 1
-    assert session.told is None
+    assert session.doing is None
 
 
 def test_places_are_carried_into_the_tables_read_anew_and_new_findings_are_marked() -> None:

@@ -100,8 +100,8 @@ def test_coverage_says_why() -> None:
     ]
     shown = " ".join(text(Screen(), report([], 4, rules)).split())
     assert "2 run, 1 not applicable: c (kernels do not keep this)" in shown
-    assert "partial b: struct pages are missing (10 looked at, 3 not)" in shown
-    assert "not read 2 page tables" in shown
+    assert "partial b: struct pages are missing (10 checked, 3 not)" in shown
+    assert "unreadable 2 page tables" in shown
 
 
 def test_values() -> None:

@@ -29,6 +29,9 @@ from inspector.lib.orc import (
 from inspector.target.corefile import examine_core
 from inspector.target.prstatus import SIZE, decode, stripped
 
+pytestmark = pytest.mark.each_kernel
+"""Each is about one dialect, which no other test knows."""
+
 DIALECTS = {"6.1": Dialect(True, 5), "6.12": Dialect(False, 5), "7.3": Dialect(False, 3)}
 TEXT = 0xFFFFFFFF81000000
 STACK = 0xFFFFC90000010000

@@ -7,7 +7,6 @@ import random
 import numpy as np
 import pytest
 
-from inspector.check.subjects import subject_of
 from inspector.rules import select_rules
 from inspector.snapshot import Snapshot
 from inspector.walk.cache_view import cache_by_order, cache_of
@@ -47,9 +46,9 @@ def test_damage_is_survived(kernel: str, seed: int) -> None:
     chance = random.Random(seed)
     damaged = planted(path, *_damage(whole, chance, _words(whole), chance.choice((1, 6, 40))))
     for rule in select_rules(GROUPS):
-        found = rule.function(damaged)
+        found = rule.run(damaged)
         for row in found.rows[:3]:
-            assert subject_of(damaged, found.subject, int(row)).kind
+            assert rule.about.describe(damaged, int(row)).kind
     assert len(swap_devices(damaged)) <= 32
     if len(damaged.swap.slots):
         slot_users(damaged, 0)

@@ -36,5 +36,5 @@ def test_kernel_without_swap(core: Callable[[str], str], kernel: str, monkeypatc
     assert len(slot_users(s, 0)) == 0
     assert not slot_exists(s.swap, 0, 1)
     # The page tables still hold swap entries, which now lead nowhere; nothing else is said.
-    found = {r.slug for r in select_rules(["swap"]) if len(r.function(s))}
+    found = {r.slug for r in select_rules(["swap"]) if len(r.run(s))}
     assert found == {"swap-entry-slot-invalid"}

@@ -22,6 +22,6 @@ def test_kernel_without_ksm_and_hugetlb(core: Callable[[str], str], monkeypatch:
     s = Snapshot(open_core(core("7.3"), types="btf"))
     assert len(s.ksm.nodes) == len(s.ksm.items) == len(s.ksm.slots) == len(s.hugetlb.hstates) == 0
     for rule in select_rules(["ksm", "hugetlb"]):
-        assert len(rule.function(s)) == 0
+        assert len(rule.run(s)) == 0
     assert list(render_ksm(Screen(), build_ksm_report(s))) == ["this kernel has no KSM"]
     assert len(list(render_hugetlb(Screen(), build_hugetlb_report(s)))) == 1

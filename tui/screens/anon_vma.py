@@ -36,7 +36,7 @@ class AnonVmaScreen(PlaceScreen[AnonVmaData]):
     TAB = "processes"
     HELP: ClassVar[str] = """\
 Above: the family of anon_vmas that forks made, parents over children, with the processes whose VMAs each belongs to;
-counters that differ from what the family shows are told as *stored, must be rebuilt*. Enter goes to another member.
+counters that differ from the family as rebuilt are shown as *stored, must be rebuilt*. Enter goes to another member.
 
 Below: the interval tree of this anon_vma, by which rmap finds VMAs: every chain under the one above it, ● black and
 ○ red, and where its page offsets lie. Enter opens the VMA.

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 D = TypeVar("D")
 
 _PATIENCE = 0.15
-"""Seconds of loading before anything is said about it."""
+"""Seconds of loading before progress is shown."""
 
 
 class PlaceScreen(Screen[None], Generic[D]):
     """One place. Subclasses say what they need (`load`), what they are made of (`body`) and how it is shown (`show`).
 
     Args:
-        session: What is looked at.
+        session: The target with its check.
         place: Where.
     """
 
@@ -56,7 +56,7 @@ class PlaceScreen(Screen[None], Generic[D]):
         """Whether the snapshot was read again since this was loaded."""
         self.gone = False
         """Whether what it shows was not there any more when the target was read again."""
-        self._told: tuple[str, int, int] = ("loading", 0, 1)
+        self._loading: tuple[str, int, int] = ("loading", 0, 1)
         self._older: dict[str, tuple[int, Rows, Rows | None]] = {}
         self._clock: Timer | None = None
 
@@ -125,7 +125,7 @@ class PlaceScreen(Screen[None], Generic[D]):
         """
         if get_current_worker().is_cancelled:
             raise StoppedError
-        self._told = (what, done, steps)
+        self._loading = (what, done, steps)
 
     def on_mount(self) -> None:
         """Begin to load."""
@@ -151,10 +151,10 @@ class PlaceScreen(Screen[None], Generic[D]):
 
     def _show_progress(self) -> None:
         if self.data is None:
-            waiting = self.session.told if self._told == ("loading", 0, 1) else None
+            waiting = self.session.doing if self._loading == ("loading", 0, 1) else None
             working = self.query_one(Working)
             working.display = True
-            working.show(waiting or self._told)
+            working.show(waiting or self._loading)
 
     def on_screen_resume(self) -> None:
         """The path may have grown since, the target been read again."""

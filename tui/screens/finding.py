@@ -60,8 +60,8 @@ class FindingScreen(PlaceScreen[FindingData]):
         Binding("s", "seen", "Seen"),
     ]
     HELP = """
-One claim with its proof. **stored** is what the kernel's memory holds, **expected** what the model says it must hold
-given the page tables; `≠` marks the values that differ.
+One finding with its evidence. **stored** is what the kernel's memory holds, **expected** what the model derives from
+the page tables; `≠` marks the values that differ.
 
 The evidence rows are links: the folio, both views of its mappings, every mapping with its VMA, the process, the place
 in physical memory, the rule. `n` and `N` go to the next and the previous finding.

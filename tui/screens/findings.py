@@ -33,7 +33,7 @@ class FindingsScreen(PlaceScreen[Rows]):
         Binding("s", "seen", "Seen"),
     ]
     HELP = """
-Everything that the rules found. One cause is one finding: what it breaks beside is named in it.
+Everything that the rules found. One cause is one finding: the other rules that it breaks are named in it.
 
 * **severity**: `✗ fail` the kernel's own rules forbid it; `! warn` legal but notable; `i info` explained by work in
   flight, or worth knowing.
@@ -85,7 +85,7 @@ Type `/` and words to filter: `mapcount fail times>=2`.
         if self.session.report is None:
             note.update("Nothing found so far; the check is not done.")
         else:
-            note.update("✓ No rule found anything. The overview tells what was looked at and what could not be.")
+            note.update("✓ No rule found anything. The overview shows what was checked and what could not be.")
 
     def on_column_table_moved(self, event: ColumnTable.Moved) -> None:
         """Show the finding under the cursor, once the cursor rests."""

@@ -31,7 +31,7 @@ _NAMES = {
 
 
 RUNS_ON = """
-The kernel runs on: `r` reads it again. Behind what became different since stands `↑`, `↓` or `~`, before a new row `+`.
+The kernel runs on: `r` reads it again. What changed since is marked `↑`, `↓` or `~`, a new row `+`.
 """
 """What is added where the target is a running kernel."""
 

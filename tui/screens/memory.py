@@ -101,7 +101,7 @@ pages are, as a capital where three quarters are so; by mappings and findings it
         self.query_one("#tabs", Static).update(switch([(m, m) for m in MODES], self._mode, rest))
 
     def action_view(self, mode: str) -> None:
-        """Look at memory otherwise; the place stays."""
+        """Show memory in another way; the place stays."""
         self._mode = mode
         self.reload()
 
@@ -143,7 +143,7 @@ pages are, as a capital where three quarters are so; by mappings and findings it
                 grid.cursor = cell
 
     def on_cell_grid_moved(self, event: CellGrid.Moved) -> None:
-        """Tell what the cursor is on."""
+        """Show what the cursor is on."""
         view = event.grid.source
         if isinstance(view, HeatView):
             self.query_one("#cell", Static).update("\n".join(view.describe(event.cell)))
@@ -152,7 +152,7 @@ pages are, as a capital where three quarters are so; by mappings and findings it
         """Open the folio of the cell: of the page with a finding, else of its first page in use."""
         view = event.grid.source
         if isinstance(view, HeatView):
-            self.scope.go(FolioPlace(view.telling_pfn(event.cell)))
+            self.scope.go(FolioPlace(view.shown_pfn(event.cell)))
 
 
 def _legend(layer: Layer) -> Iterable[tuple[str, str, str]]:

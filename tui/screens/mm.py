@@ -29,7 +29,6 @@ class MmData:
 
     rows: Rows
     space: Space
-    first_vma: int
 
 
 class MmScreen(PlaceScreen[MmData]):
@@ -68,7 +67,7 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
         names = names_of(s, vmas)
         table = vma_table(self.session, vmas, names, figures, vma_folios(s, vmas))
         space = build_space(s, self.place.mm_idx, vmas, tuple(names))
-        return MmData(table, space, int(vmas[0]) if len(vmas) else 0)
+        return MmData(table, space)
 
     def show(self, data: MmData) -> None:
         """Fill both; the strip begins with everything in sight."""
@@ -110,7 +109,7 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
             grid.show(zoomed, zoomed.cell_of(view.address(grid.cursor)))
 
     def on_cell_grid_moved(self, event: CellGrid.Moved) -> None:
-        """Tell what the cursor is on."""
+        """Show what the cursor is on."""
         view = event.grid.source
         if isinstance(view, SpaceView) and view.count:
             zoom = f"  1 cell = {1 << view.shift} pages" if view.shift else "  1 cell = 1 page"

@@ -64,7 +64,7 @@ The whole target on one page; it fills in while the check runs.
                 yield Static(Content("\n").join(_hints()))
 
     def load(self) -> list[tuple[str, str]]:
-        """What can be told as soon as the target is open."""
+        """What is known as soon as the target is open."""
         return identity_lines(self.session.snapshot)
 
     def show(self, data: list[tuple[str, str]]) -> None:
@@ -114,17 +114,17 @@ The whole target on one page; it fills in while the check runs.
     def _verdict(self) -> Content:
         session, report = self.session, self.session.report
         if report is None:
-            told = session.told
-            if told is None:
+            doing = session.doing
+            if doing is None:
                 return Content.styled("not checked to the end", "$warning")
-            return Content.styled(f"checking: {told[0]}", "$quiet")
+            return Content.styled(f"checking: {doing[0]}", "$quiet")
         words, style = verdict_of(report)
         mark, color = {"fail": ("✗", "$error"), "yellow": ("~", "$warning")}.get(style, ("✓", "$success"))
         rules = sum(c.state != "not-applicable" for c in report.coverage.rules)
         missing = ", ".join(f"{n:,} {what}" for what, n in report.coverage.missing.items())
         lines = [
             Content.styled(f"{mark} {words}", f"bold {color}"),
-            Content.styled(f"{counted(rules, 'rule')} run; not read: {missing or 'nothing is missing'}", "$quiet"),
+            Content.styled(f"{counted(rules, 'rule')} run; unreadable: {missing or 'none'}", "$quiet"),
         ]
         lines += [Content.styled(clean(note), "$quiet") for note in report.coverage.notes]
         return Content("\n").join(lines)

@@ -1,4 +1,4 @@
-"""All address spaces: whose they are, what they hold, and how many findings speak of them."""
+"""All address spaces: their processes, what they hold, and how many findings concern them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ProcessesScreen(PlaceScreen[Rows]):
     TAB = "processes"
     HELP: ClassVar[str] = """\
 Every address space, those without a task too. Sizes are the kernel's own counters; *huge* is what page tables map with
-huge entries. **!** counts findings that speak of the process.
+huge entries. **!** counts findings that concern the process.
 
 Filter: `/` then words of the name, or comparisons: `rss>=1000` (pages), `swap>0`, `findings>0`.
 """

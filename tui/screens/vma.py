@@ -122,7 +122,7 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
             self.notify("this VMA maps no file")
 
     def on_cell_grid_moved(self, event: CellGrid.Moved) -> None:
-        """Tell what the cursor is on."""
+        """Show what the cursor is on."""
         view = event.grid.source
         if isinstance(view, SpaceView) and view.count:
             self.query_one("#cell", Static).update(rich.text.Text("\n".join(view.describe(event.cell))))

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 SAME, MORE, LESS, OTHER = 0, 1, 2, 3
 MARKS = ("", "↑", "↓", "~")
-"""What stands behind a value by how it changed."""
+"""The mark after a value, by how it changed."""
 NEW = "+"
-"""What stands before a row that was not there."""
+"""The mark before a row that was not there."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Changes:
     cells: Sequence[npt.NDArray[np.uint8] | None]
 
     def mark(self, row: int, column: int, text: str) -> str:
-        """A cell's text with its mark; columns that are empty now tell of a change all the same."""
+        """A cell's text with its mark; columns that are empty now are marked all the same."""
         codes = self.cells[column]
         marked = text if codes is None else text + MARKS[int(codes[row])]
         return NEW + marked if column == 0 and self.new[row] else marked
 
 
 def compare(old: tuple[AnyArray, Sequence[ColumnData]], new: tuple[AnyArray, Sequence[ColumnData]]) -> Changes:
-    """Hold a table against the same one before.
+    """Compare a table with the same one before.
 
     Args:
         old: What makes a row the same (a value that no two rows share), and the columns.

@@ -28,7 +28,7 @@ from tui.session import Session
 from tui.views.rows import Column, ColumnData, Rows, number, words
 
 SEVERITY_MARKS = {"fail": "✗ fail", "warn": "! warn", "info": "i info"}
-"""A severity said by a character, a word and, beside them, a colour."""
+"""A severity as a character, a word and, beside them, a colour."""
 
 _MAPPED = ("page", "folio", "entry")
 """Kinds of subjects whose page frame may be mapped; page tables and odd entries of a page cache are not."""
@@ -130,7 +130,7 @@ def links_of(s: Snapshot, finding: Finding) -> list[Link]:
         order = f", order {subject.order}" if subject.order else ""
         out.append(Link("folio", f"pfn {subject.pfn:#x}{order}: counters, pages, references", FolioPlace(subject.pfn)))
         if subject.kind in _MAPPED:
-            out.append(Link("rmap", "the kernel's road beside the page tables", RmapPlace(subject.pfn)))
+            out.append(Link("rmap", "the rmap walk beside the page tables", RmapPlace(subject.pfn)))
     if subject.kind == "anon_vma" and subject.address is not None:
         out.append(Link("anon_vma", f"{subject.address:#x}", AnonVmaPlace(subject.address)))
     if subject.kind in ("address_space", "cache_entry") and subject.address is not None:

@@ -49,7 +49,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Layer:
-    """One way to look at memory: a small code for every page.
+    """One way to show memory: a small code for every page.
 
     Attributes:
         look: What the codes mean.
@@ -104,7 +104,7 @@ def build_layer(s: Snapshot, mode: str, findings: Sequence[Finding] = (), progre
         s: The snapshot.
         mode: One of `MODES`.
         findings: Those shown; only for "findings".
-        progress: Told about every piece.
+        progress: Called for every piece.
     """
     n = len(s.pages)
     if mode == "kind":
@@ -219,7 +219,7 @@ class HeatView:
         return -(-len(self.layer.codes) >> self.shift)
 
     def paint(self, first: int, nr: int) -> list[tuple[str, str]]:
-        """Text and shade of cells; the shade's last digit tells how much of the cell is so, 1 to 3."""
+        """Text and shade of cells; the shade's last digit is how much of the cell is so, 1 to 3."""
         counts = self.layer.counts(first, self.shift, nr)
         shown, share = _shown(self.layer, counts)
         look = self.layer.look
@@ -262,14 +262,14 @@ class HeatView:
         return row >> self.shift if row >= 0 else -1
 
     def next_mark(self, cell: int) -> int:
-        """The next cell with a finding that is not merely told, round the end; -1 when there is none."""
+        """The next cell with a finding that is more than a remark, round the end; -1 when there is none."""
         rows = np.flatnonzero(self.marks.codes >= _SEVERITIES.index("warn"))
         if not len(rows):
             return -1
         at = int(np.searchsorted(rows, (cell + 1) << self.shift))
         return int(rows[at % len(rows)]) >> self.shift
 
-    def telling_pfn(self, cell: int) -> int:
+    def shown_pfn(self, cell: int) -> int:
         """The page to open for a cell: one with a finding, else of the code shown, else the first."""
         lo, hi = cell << self.shift, min((cell + 1) << self.shift, len(self.layer.codes))
         marks, codes = self.marks.codes[lo:hi], self.layer.codes[lo:hi]

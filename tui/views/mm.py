@@ -73,7 +73,7 @@ def process_columns(s: Snapshot, figures: VmaFigures | None = None) -> ProcessCo
 
 @dataclass(frozen=True, slots=True)
 class VmaFolios(Table):
-    """What folios stand behind each VMA, in the order of the VMA rows asked for.
+    """The folios that each VMA maps, in the order of the VMA rows asked for.
 
     Attributes:
         huge_pages: int64; pages mapped by huge entries.
@@ -141,7 +141,7 @@ class Entries(Table):
         pages: int64.
         level: uint8; `inspector.arch.base.Level`.
         kind: uint8; `inspector.arch.base.Kind`, LEAF for what is present.
-        sort: uint8; `inspector.walk.counts.EntryClass` of leaves.
+        entry_class: uint8; `inspector.walk.counts.EntryClass` of leaves.
         bits: uint16; `inspector.arch.base.Bit` of leaves.
         pfn: int64; first page frame, -1 when the entry names none.
         folio_pfn: int64; head of its folio, -1 when it has none.
@@ -154,7 +154,7 @@ class Entries(Table):
     pages: I64
     level: U8
     kind: U8
-    sort: U8
+    entry_class: U8
     bits: AnyArray
     pfn: I64
     folio_pfn: I64
@@ -184,7 +184,7 @@ def vma_entries(s: Snapshot, vma_row: int) -> Entries:
         ),
         level=np.concatenate([m.level[rows], n.level[away]]),
         kind=np.concatenate([np.full(len(rows), Kind.LEAF, np.uint8), n.kind[away]]),
-        sort=np.concatenate([counts.entry_class[rows], np.zeros(len(away), np.uint8)]),
+        entry_class=np.concatenate([counts.entry_class[rows], np.zeros(len(away), np.uint8)]),
         bits=np.concatenate([counts.bits[rows], np.zeros(len(away), counts.bits.dtype)]),
         pfn=np.concatenate([m.pfn[rows], n.pfn[away]]),
         folio_pfn=np.concatenate([np.where(head >= 0, s.pages.memmap.pfns_of_rows(safe), -1), none]),

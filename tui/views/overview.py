@@ -24,7 +24,7 @@ KINDS_OF_TARGET = {
 
 
 def identity_lines(s: Snapshot) -> list[tuple[str, str]]:
-    """Names and values that say what is being looked at."""
+    """Names and values of the target that is shown."""
     facts, who = target_facts(s), s.target.identity
     kernel = [f"Linux {facts['release'] or 'of unknown release'}", str(facts["architecture"] or "")]
     host = [clean(who.hostname) if who.hostname else "", f"{who.nr_cpus} CPUs" if who.nr_cpus else ""]

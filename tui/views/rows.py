@@ -87,7 +87,7 @@ class ColumnData:
         text: How a value is written.
         words: For codes: what each means.
         shade: Colour of a value by name.
-        blank: The number that stands for nothing.
+        blank: The number that means nothing is there.
         marked: Whether a change is marked when the target was read again.
     """
 
@@ -237,7 +237,7 @@ class Rows:
         """Order by a column; equal ones keep their order."""
         self.sorting(column, descending=descending)()
 
-    def filter(self, words: str) -> None:  # noqa: D102 - told in RowSource
+    def filter(self, words: str) -> None:  # noqa: D102 - described in RowSource
         self.filtering(words)()
 
     def sorting(self, column: int, *, descending: bool) -> Callable[[], None]:
@@ -247,7 +247,7 @@ class Rows:
             return self._shown(stable_order(values), self._mask)
         return self._shown(len(values) - 1 - stable_order(values[::-1])[::-1], self._mask)
 
-    def filtering(self, words: str) -> Callable[[], None]:  # noqa: D102 - told in RowSource
+    def filtering(self, words: str) -> Callable[[], None]:  # noqa: D102 - described in RowSource
         return self._shown(self._sorted, filter_mask(self.fields, words) if words.strip() else None)
 
     def _shown(self, order: I64, mask: Mask | None) -> Callable[[], None]:
@@ -260,7 +260,7 @@ class Rows:
 
 
 def filter_mask(fields: Sequence[ColumnData], text: str) -> Mask:
-    """Rows that every word fits: ``order>=4`` compares a column, any other word must stand in a column of text.
+    """Rows that every word fits: ``order>=4`` compares a column, any other word must be in a column of text.
 
     Raises:
         UsageError: A comparison names no column of numbers.

@@ -35,19 +35,19 @@ def short(nr_bytes: int) -> str:
 
 
 def findings_by_mm(session: Session) -> Counter[int]:
-    """How many findings speak of each address space, of its VMAs and entries or of what it maps, by its address."""
-    spoken: Counter[int] = Counter()
+    """How many findings concern each address space, its VMAs and entries or what it maps, by its address."""
+    number_of: Counter[int] = Counter()
     for finding in session.findings:
-        spoken.update({finding.subject.mm or 0, *(m.mm for m in finding.evidence.mappings)})
-    return spoken
+        number_of.update({finding.subject.mm or 0, *(m.mm for m in finding.evidence.mappings)})
+    return number_of
 
 
 def findings_by_vma(session: Session) -> Counter[int]:
     """The same for VMAs."""
-    spoken: Counter[int] = Counter()
+    number_of: Counter[int] = Counter()
     for finding in session.findings:
-        spoken.update({finding.subject.vma or 0, *(m.vma or 0 for m in finding.evidence.mappings)})
-    return spoken
+        number_of.update({finding.subject.vma or 0, *(m.vma or 0 for m in finding.evidence.mappings)})
+    return number_of
 
 
 def _bang(count: int) -> str:
@@ -60,8 +60,8 @@ def process_rows(session: Session, figures: VmaFigures) -> Rows:
     c = process_columns(s, figures)
     order = np.lexsort((c.pid, c.pid < 0))
     c = c.take(order)
-    spoken = findings_by_mm(session)
-    found = [spoken[a] for a in s.mms.addr[order].tolist()]
+    number_of = findings_by_mm(session)
+    found = [number_of[a] for a in s.mms.addr[order].tolist()]
     names = [clean_bytes(bytes(n)) if p >= 0 else "(no task)" for n, p in zip(s.mms.comm[order], c.pid, strict=True)]
     addresses = [f"{a:#x}" for a in s.mms.addr[order].tolist()]
 
@@ -106,8 +106,8 @@ def vma_table(session: Session, vma_rows: I64, names: Sequence[str], figures: Vm
     """The VMAs of one mm, by address; sizes as in smaps."""
     s = session.snapshot
     f, shift = figures.take(vma_rows), s.layout.arch.page_shift
-    spoken = findings_by_vma(session)
-    found = np.array([spoken[a] for a in s.vmas.addr[vma_rows].tolist()], np.int64)
+    number_of = findings_by_vma(session)
+    found = np.array([number_of[a] for a in s.vmas.addr[vma_rows].tolist()], np.int64)
     mm = int(s.vmas.mm_idx[vma_rows[0]]) if len(vma_rows) else -1
 
     def pages(n: int) -> str:
@@ -161,7 +161,7 @@ def entry_table(entries: Entries) -> Rows:
             number("va", entries.va, lambda n: f"{n:#x}", shade=lambda _: "heat1"),
             number("pages", entries.pages),
             coded("level", entries.level, lambda n: _LEVELS[n]),
-            coded("what", entries.kind.astype(np.int32) << 8 | entries.sort, _what),
+            coded("what", entries.kind.astype(np.int32) << 8 | entries.entry_class, _what),
             number("pfn", entries.pfn, lambda n: f"{n:#x}", blank=-1),
             number("folio", np.where(large, entries.folio_pfn, -1), lambda n: f"{n:#x}", blank=-1, drop=1),
             number("page", np.where(large, entries.pfn - entries.folio_pfn, -1), lambda n: f"+{n}", blank=-1, drop=4),
@@ -179,7 +179,7 @@ def _slot(value: int) -> str:
 
 
 def _what(code: int) -> str:
-    kind, sort = Kind(code >> 8), EntryClass(code & 0xFF)
+    kind, entry_class = Kind(code >> 8), EntryClass(code & 0xFF)
     if kind is not Kind.LEAF:
         return kind_words(kind)
-    return "mapped" if sort is EntryClass.NORMAL else sort.name.lower().replace("_", " ")
+    return "mapped" if entry_class is EntryClass.NORMAL else entry_class.name.lower().replace("_", " ")

@@ -24,7 +24,7 @@ def _vma_place(s: Snapshot, address: int, va: int | None = None) -> VmaPlace | N
 
 
 def rmap_rows(s: Snapshot, sides: list[SideRow]) -> Rows:
-    """The road on the left, page tables on the right."""
+    """The rmap walk on the left, page tables on the right."""
 
     def leads(row: int) -> VmaPlace | None:
         side = sides[row]
@@ -35,7 +35,7 @@ def rmap_rows(s: Snapshot, sides: list[SideRow]) -> Rows:
     return Rows(
         [
             words("process", [r.who for r in sides]),
-            words("the road looks at", [place_text(r.place) for r in sides]),
+            words("rmap walk checks", [place_text(r.place) for r in sides]),
             words("", [r.mark for r in sides], shade=lambda m: _SHADES[m]),
             words("the page tables hold", [mapping_text(r.mapping) for r in sides]),
             words("attributes", [" ".join(r.mapping.bits) if r.mapping else r.note for r in sides], drop=1),

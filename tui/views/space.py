@@ -21,7 +21,15 @@ SMALL, LARGE, HUGE, SWAP, ZERO, SPECIAL, AWAY, POISON, MARKER, BAD = range(10)
 _GLYPHS = "▂▅█~0d>x^!"
 _WORDS = (
     *("by PTEs, folios of one page", "by PTEs, large folios", "by huge entries"),
-    *("swapped out", "zero page", "memory without counted pages", "being moved", "poisoned", "markers", "bad entries"),
+    *(
+        "swapped out",
+        "zero page",
+        "memory without counted pages",
+        "migration entries",
+        "poisoned",
+        "markers",
+        "bad entries",
+    ),
 )
 _SHADES = ("", "", "", "swap", "zero", "special", "away", "fail", "away", "fail")
 _OF_KIND = {
@@ -89,8 +97,8 @@ def build_space(s: Snapshot, mm_idx: int, vma_rows: I64, names: tuple[str, ...])
     head = np.maximum(s.counts.head_row[rows], 0).astype(np.int64)
     kind = kind_codes(s.layout, s.pages, s.folios, s.folio_of_page, head).astype(np.int64)
     way = np.where(m.level[rows] != Level.PTE, HUGE, np.where(s.folio_of_page[head] >= 0, LARGE, SMALL))
-    sort = s.counts.entry_class[rows]
-    way = np.where(sort == EntryClass.ZERO, ZERO, np.where(sort == EntryClass.NORMAL, way, SPECIAL))
+    classes = s.counts.entry_class[rows]
+    way = np.where(classes == EntryClass.ZERO, ZERO, np.where(classes == EntryClass.NORMAL, way, SPECIAL))
     away = np.flatnonzero(n.mm_idx == mm_idx)
     table = np.array([_OF_KIND.get(Kind(k), BAD) for k in range(len(Kind))], np.int64)
     key = np.concatenate([way * 256 + kind, table[n.kind[away]] * 256])

@@ -37,7 +37,7 @@ class BarLike(Protocol):
 
 
 class BarChart(Widget):
-    """A line a bar: name, bar, amount, share; a click tells which."""
+    """A line a bar: name, bar, amount, share; a click sends which."""
 
     class Chosen(Message):
         """A bar was clicked."""
@@ -87,7 +87,7 @@ class BarChart(Widget):
         ).adjust_cell_length(width, plain)
 
     def on_click(self, event: events.Click) -> None:
-        """Tell which bar."""
+        """Send which bar."""
         where = event.get_content_offset(self)
         if where is not None and where.y < len(self._bars):
             self.post_message(self.Chosen(self, self._bars[where.y].label))

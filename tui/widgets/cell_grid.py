@@ -37,7 +37,7 @@ class Cells(Protocol):
         """Text and shade of ``nr`` cells."""
 
     def label(self, first: int) -> str:
-        """What stands before the row that begins with a cell; always of the same width."""
+        """The label before the row that begins with a cell; always of the same width."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ class CellGrid(ScrollView, can_focus=True):
     cursor: reactive[int] = reactive(0)
 
     class Moved(Message):
-        """The cursor stands on another cell."""
+        """The cursor is on another cell."""
 
         def __init__(self, grid: CellGrid, cell: int) -> None:
             self.grid, self.cell = grid, cell
@@ -154,7 +154,7 @@ class CellGrid(ScrollView, can_focus=True):
         return strip.extend_cell_length(self.size.width, plain)
 
     def watch_cursor(self) -> None:
-        """Keep the cursor in sight and tell where it is."""
+        """Keep the cursor in sight and send where it is."""
         self._into_view()
         self.refresh()
         self.post_message(self.Moved(self, self.cursor))

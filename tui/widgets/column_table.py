@@ -45,7 +45,7 @@ class ColumnTable(ScrollView, can_focus=True):
         Binding("enter", "choose", "Open"),
         Binding("less_than_sign", "sort_next(-1)", "Sort", key_display="< >", show=False),
         Binding("greater_than_sign", "sort_next(1)", "Sort by next column", show=False),
-        Binding("comma", "turn", "Turn the order round", show=False),
+        Binding("comma", "turn", "Reverse the order", show=False),
     ]
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -59,7 +59,7 @@ class ColumnTable(ScrollView, can_focus=True):
     cursor: reactive[int] = reactive(0)
 
     class Moved(Message):
-        """The cursor stands on another row."""
+        """The cursor is on another row."""
 
         def __init__(self, table: ColumnTable, row: int) -> None:
             self.table, self.row = table, row
@@ -111,16 +111,16 @@ class ColumnTable(ScrollView, can_focus=True):
             return
         self._asked = words
 
-        def told(show: Callable[[], None] | None) -> None:
+        def ready(show: Callable[[], None] | None) -> None:
             line.set_class(show is None, "wrong")
             if show is not None and rows is self._rows:
                 show()
                 self.refill()
 
-        self._work(lambda: rows.filtering(words), told)
+        self._work(lambda: rows.filtering(words), ready)
 
     def _work(
-        self, prepare: Callable[[], Callable[[], None]], told: Callable[[Callable[[], None] | None], None]
+        self, prepare: Callable[[], Callable[[], None]], ready: Callable[[Callable[[], None] | None], None]
     ) -> None:
         """Prepare an order, in a thread when there are many rows, and show it unless a newer one was asked for."""
         self._turn += 1
@@ -133,13 +133,13 @@ class ColumnTable(ScrollView, can_focus=True):
                 return None
 
         if self._rows is None or self._rows.total < _MANY:
-            told(prepared())
+            ready(prepared())
             return
 
         def work() -> None:
             show = prepared()
             if turn == self._turn:
-                self.app.call_from_thread(lambda: told(show) if turn == self._turn else None)
+                self.app.call_from_thread(lambda: ready(show) if turn == self._turn else None)
 
         self.run_worker(work, group="order", thread=True, exclusive=True, exit_on_error=False)
 
@@ -234,7 +234,7 @@ class ColumnTable(ScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(width, plain)
 
     def watch_cursor(self) -> None:
-        """Keep the cursor in sight and tell where it is."""
+        """Keep the cursor in sight and send where it is."""
         self._into_view()
         self.refresh()
         self.post_message(self.Moved(self, self.cursor))
@@ -283,7 +283,7 @@ class ColumnTable(ScrollView, can_focus=True):
             self.sort_by(self._shown[(at + step) % len(self._shown)])
 
     def action_turn(self) -> None:
-        """Turn the order round."""
+        """Reverse the order."""
         if self._sorted is not None:
             self.sort_by(self._sorted[0], descending=not self._sorted[1])
 
@@ -294,13 +294,13 @@ class ColumnTable(ScrollView, can_focus=True):
         rows = self._rows
         down = rows.columns[column].right if descending is None else descending
 
-        def told(show: Callable[[], None] | None) -> None:
+        def ready(show: Callable[[], None] | None) -> None:
             if show is not None and rows is self._rows:
                 show()
                 self._sorted = column, down
                 self.refill()
 
-        self._work(lambda: rows.sorting(column, descending=down), told)
+        self._work(lambda: rows.sorting(column, descending=down), ready)
 
     def on_click(self, event: events.Click) -> None:
         """A click on a heading sorts, on a row moves, on the cursor opens."""

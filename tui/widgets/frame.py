@@ -1,4 +1,4 @@
-"""What stands around every screen: the tabs and the verdict on top, the way here, and work under way."""
+"""What surrounds every screen: the tabs and the verdict on top, the way here, and work under way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TABS = (
     ("folios", "Folios"),
     ("memory", "Memory"),
 )
-"""Places that stand alone, in the order of the digits that lead to them."""
+"""Places with a tab, in the order of the digits that lead to them."""
 
 Status = tuple[str, str]
 """Words and the name of a component style: ok, warn, fail or busy."""
@@ -88,7 +88,7 @@ class Crumbs(Static):
         """Show the way.
 
         Args:
-            target: Name of what is looked at.
+            target: Name of the target.
             steps: Titles and their places in the history; the last is where we are.
             ahead: Whether one can go forward.
         """
@@ -111,12 +111,12 @@ class Crumbs(Static):
 class Working(Static):
     """What is being done while a screen waits; appears after a moment, so that quick work does not flicker."""
 
-    def show(self, told: tuple[str, int, int] | None) -> None:
+    def show(self, doing: tuple[str, int, int] | None) -> None:
         """Show progress."""
-        if told is None:
+        if doing is None:
             self.update("")
             return
-        what, done, steps = told
+        what, done, steps = doing
         self.update(
             Content.assemble(
                 (f"{what}\n\n", "bold"),

@@ -53,7 +53,7 @@ def switch(views: Iterable[tuple[str, str]], here: str, rest: str = "") -> Conte
     Args:
         views: Name and title of each.
         here: Name of the one shown.
-        rest: What else is to be said in the line.
+        rest: What else the line shows.
     """
     parts: list[Content] = []
     for name, title in views:

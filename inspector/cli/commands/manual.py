@@ -12,7 +12,7 @@ from inspector.errors import UsageError
 PAGES = {
     "findings": "Reading a finding: severity, evidence, verdict.",
     "references": "Who holds the references of a folio, and how that is found out.",
-    "schemes": "How kernels count mappings, and how we tell.",
+    "schemes": "How kernels count mappings, and how the scheme is recognized.",
     "windows": "What a stopped kernel was in the middle of, and what that explains.",
     "targets": "Dumps, live kernels, guests; types and symbols.",
     "json": "Output for programs, exit codes.",

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 def tui(settings: Settings, interval: float | None, web: bool, port: int) -> int:
     """Browse a kernel's memory: findings, processes, VMAs, folios, reverse maps, physical memory.
 
-    The check runs in the background; everything can be looked at meanwhile. Press ? on any screen for its help.
+    The check runs in the background; everything can be browsed meanwhile. Press ? on any screen for its help.
 
     With --web the same is served to a browser, on 127.0.0.1 only; it needs the extra: pip install 'folioscope[web]'.
     """
     settings.require_one_kind()
     if len(settings.cores) > 1:
-        raise UsageError("this command looks at one target", ", ".join(settings.cores), "Give one -c")
+        raise UsageError("this command takes one target", ", ".join(settings.cores), "Give one -c")
     if settings.format == "json":
         raise UsageError("the terminal interface prints no JSON", "--format json", "See folioscope check --format json")
     if web:

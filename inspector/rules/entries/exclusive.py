@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask, expand_runs
+from inspector.rules.diagnosis import cow_break
 from inspector.rules.entries.entries import anon_pages, in_shared_vma, offending, writable
-from inspector.rules.registry import Violations, rule
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import ENTRY, PAGE
+from inspector.violations import Violations, cannot_check, one, violations
 from inspector.walk.counts import EntryClass
 from inspector.walk.rss import entry_pages
-from inspector.windows.grading import mm_in_flight
+from inspector.windows.locks import mm_in_flight
+from inspector.windows.window import Effect
 
 PIN_BIAS = 1024
 """GUP_PIN_COUNTING_BIAS, include/linux/mm.h: what one pin adds to the references of a small folio."""
@@ -68,18 +72,27 @@ def _unreadable(s: Snapshot) -> tuple[int, str]:
     return missing, "struct pages are missing" if missing else ""
 
 
-@rule("exclusive-page-mapcount-high", was="exclusive-page-mapped-twice", group="exclusive", invariant="I7", rank=33)
-def exclusive_page_mapped_twice(s: Snapshot) -> Violations:
+@rule(
+    "exclusive-page-mapcount-high",
+    PAGE,
+    "exclusive",
+    Phase.STATES,
+    effect=Effect.ENTRIES,
+    decides="I7 33",
+    was="exclusive-page-mapped-twice",
+    diagnose=cow_break("the page is marked as mapped once, but more entries map it: writes are not copied"),
+)
+def exclusive_page_mapcount_high(s: Snapshot) -> Violations:
     """An anonymous page marked exclusive is mapped more than once.
 
-    True:  PG_anon_exclusive on a page means that one entry maps it: P_i + E <= 1. While a PMD maps the folio, or for
-           hugetlb, only the head carries the bit.
-    Why:   mm/rmap.c, folio_add_anon_rmap_*() asserts it; include/linux/rmap.h, folio_try_dup_anon_rmap_*() clears the
-           bit before fork maps the page a second time.
-    Then:  a write through one mapping makes no copy: parent and child see each other's data.
-    Silent when: the page is not mapped: zapping leaves the bit until the page is freed. KSM pages have a rule of
-           their own (ksm-page-exclusive-unexpected).
-    Look further: folioscope folio PFN
+    Invariant: PG_anon_exclusive on a page means that one entry maps it: P_i + E <= 1. While a PMD maps the folio, or
+        for hugetlb, only the head carries the bit.
+    Why: mm/rmap.c, folio_add_anon_rmap_*() asserts it; include/linux/rmap.h, folio_try_dup_anon_rmap_*() clears the bit
+        before fork maps the page a second time.
+    Consequence: a write through one mapping makes no copy: parent and child see each other's data.
+    Exceptions: the page is not mapped: zapping leaves the bit until the page is freed. KSM pages have a rule of their
+        own (ksm-page-exclusive-unexpected).
+    See also: folioscope folio PFN
     """
     rows, head = exclusive_pages(s)
     plain = ~s.pages.is_ksm(head)
@@ -89,27 +102,38 @@ def exclusive_page_mapped_twice(s: Snapshot) -> Violations:
     bad = np.flatnonzero((s.counts.page_mappings[rows] + entire > 1) | tail)
     entries, mms = page_mappers(s, rows[bad])
     missing, why = _unreadable(s)
-    return Violations(
-        "page",
+    return violations(
         rows[bad],
-        {"anon_exclusive": np.ones(len(bad), np.bool_), "mappings": entries},
-        {"anon_exclusive": np.zeros(len(bad), np.bool_), "mappings": np.full(len(bad), "1, or a clear bit")},
-        len(rows),
-        missing,
-        why,
-        {"mms": mms, "huge_mappings": entire[bad], "page_index": rows[bad] - head[bad]},
+        observed={"anon_exclusive": np.ones(len(bad), np.bool_), "mappings": entries},
+        expected={"anon_exclusive": np.zeros(len(bad), np.bool_), "mappings": np.full(len(bad), "1, or a clear bit")},
+        checked=len(rows),
+        unread=cannot_check(missing, why),
+        facts={"mms": mms, "huge_mappings": entire[bad], "page_index": rows[bad] - head[bad]},
     )
 
 
-@rule("exclusive-page-mm-count-high", was="exclusive-page-in-several-mms", group="exclusive", invariant="I7", rank=34)
-def exclusive_page_in_several_mms(s: Snapshot) -> Violations:
+@rule(
+    "exclusive-page-mm-count-high",
+    PAGE,
+    "exclusive",
+    Phase.STATES,
+    after=("exclusive-page-mapcount-high",),
+    effect=Effect.ENTRIES,
+    decides="I7 36",
+    was="exclusive-page-in-several-mms",
+    diagnose=cow_break(
+        "the page is marked as one process's own, but several map it: writes by one are not copied, so that the others "
+        "see them"
+    ),
+)
+def exclusive_page_mm_count_high(s: Snapshot) -> Violations:
     """An anonymous page marked exclusive is mapped by several processes.
 
-    True:  PG_anon_exclusive means "exclusive to one process": all mappings of the page lie in one mm.
-    Why:   include/linux/page-flags.h, PG_anon_exclusive; mm/memory.c, copy_present_ptes() clears it at fork.
-    Then:  what one process writes the other one reads: a leak between processes.
-    Silent when: the page is not mapped.
-    Look further: folioscope folio PFN
+    Invariant: PG_anon_exclusive means "exclusive to one process": all mappings of the page lie in one mm.
+    Why: include/linux/page-flags.h, PG_anon_exclusive; mm/memory.c, copy_present_ptes() clears it at fork.
+    Consequence: what one process writes the other one reads: a leak between processes.
+    Exceptions: the page is not mapped.
+    See also: folioscope folio PFN
     """
     rows, head = exclusive_pages(s)
     checked = len(rows)
@@ -117,18 +141,32 @@ def exclusive_page_in_several_mms(s: Snapshot) -> Violations:
     _, mms = page_mappers(s, rows)
     bad = np.flatnonzero(mms > 1)
     missing, why = _unreadable(s)
-    return Violations("page", rows[bad], {"mms": mms[bad]}, {"mms": np.ones(len(bad), np.int64)}, checked, missing, why)
+    return violations(
+        rows[bad],
+        observed={"mms": mms[bad]},
+        expected={"mms": np.ones(len(bad), np.int64)},
+        checked=checked,
+        unread=cannot_check(missing, why),
+    )
 
 
-@rule("ksm-page-exclusive-unexpected", was="exclusive-ksm-page", group="exclusive", invariant="I7", rank=32)
-def exclusive_ksm_page(s: Snapshot) -> Violations:
+@rule(
+    "ksm-page-exclusive-unexpected",
+    PAGE,
+    "exclusive",
+    Phase.PAGE_COUNTS,
+    effect=Effect.ENTRIES,
+    decides="I7 35",
+    was="exclusive-ksm-page",
+)
+def ksm_page_exclusive_unexpected(s: Snapshot) -> Violations:
     """A KSM page is marked exclusive, or is part of a large folio.
 
-    True:  KSM pages are small and shared by intention: never exclusive.
-    Why:   mm/ksm.c, write_protect_page() clears the bit before a page becomes a KSM page and splits large folios.
-    Then:  a write through one mapping changes the page under all processes that were merged onto it.
-    Silent when: the page is free or on no LRU list and unmapped: other users keep something else in its mapping word.
-    Look further: folioscope ksm; folioscope folio PFN
+    Invariant: KSM pages are small and shared by intention: never exclusive.
+    Why: mm/ksm.c, write_protect_page() clears the bit before a page becomes a KSM page and splits large folios.
+    Consequence: a write through one mapping changes the page under all processes that were merged onto it.
+    Exceptions: the page is free or on no LRU list and unmapped: other users keep something else in its mapping word.
+    See also: folioscope ksm; folioscope folio PFN
     """
     pages = s.pages
     ksm: I64 = np.flatnonzero(((pages.mapping & np.uint64(3)) == 3) & (pages.type_ == 0) & pages.readable)
@@ -137,14 +175,12 @@ def exclusive_ksm_page(s: Snapshot) -> Violations:
     large = s.folio_of_page[ksm] >= 0
     bad = np.flatnonzero((marked | large) & ~_unused(s, ksm))
     missing, why = _unreadable(s)
-    return Violations(
-        "page",
+    return violations(
         ksm[bad],
-        {"anon_exclusive": marked[bad], "large": large[bad]},
-        {"anon_exclusive": np.zeros(len(bad), np.bool_), "large": np.zeros(len(bad), np.bool_)},
-        len(ksm),
-        missing,
-        why,
+        observed={"anon_exclusive": marked[bad], "large": large[bad]},
+        expected={"anon_exclusive": np.zeros(len(bad), np.bool_), "large": np.zeros(len(bad), np.bool_)},
+        checked=len(ksm),
+        unread=cannot_check(missing, why),
     )
 
 
@@ -156,22 +192,25 @@ def _unused(s: Snapshot, rows: I64) -> Mask:
 
 @rule(
     "writable-page-exclusive-missing",
+    ENTRY,
+    "exclusive",
+    Phase.STATES,
+    effect=Effect.ENTRIES,
+    decides="I7 34",
     was="writable-entry-without-exclusive",
-    group="exclusive",
-    invariant="I7",
-    rank=35,
+    diagnose=cow_break("an entry allows writing to a page that may be shared: no fault comes to copy it first"),
 )
-def writable_entry_without_exclusive(s: Snapshot) -> Violations:
+def writable_page_exclusive_missing(s: Snapshot) -> Violations:
     """A writable entry maps an anonymous page that is not exclusive to the process.
 
-    True:  an entry of an anonymous page lets user space write only if the page, the head under a PMD and for hugetlb,
-           carries PG_anon_exclusive.
-    Why:   mm/memory.c, do_wp_page() and can_change_pte_writable() set the bit before the entry becomes writable; fork
-           clears it and write-protects both entries.
-    Then:  the copy on write is skipped: other processes that map the page see the write.
-    Silent when: fork works on the mm (mmap_lock held for writing: the bit goes before the entry is protected); a
-           shared VMA (shared-vma-anon-page-unexpected).
-    Look further: folioscope va PID ADDRESS; folioscope folio PFN
+    Invariant: an entry of an anonymous page lets user space write only if the page, the head under a PMD and for
+        hugetlb, carries PG_anon_exclusive.
+    Why: mm/memory.c, do_wp_page() and can_change_pte_writable() set the bit before the entry becomes writable; fork
+        clears it and write-protects both entries.
+    Consequence: the copy on write is skipped: other processes that map the page see the write.
+    Exceptions: fork works on the mm (mmap_lock held for writing: the bit goes before the entry is protected); a shared
+        VMA (shared-vma-anon-page-unexpected).
+    See also: folioscope va PID ADDRESS; folioscope folio PFN
     """
     m = s.mappings
     anon = anon_pages(s)
@@ -179,44 +218,45 @@ def writable_entry_without_exclusive(s: Snapshot) -> Violations:
     found = offending(s, rows, anon & ~s.layout.flags.test(s.pages.flags, "anon_exclusive"))
     bad = found.rows
     missing, why = _unreadable(s)
-    return Violations(
-        "mapping",
+    return violations(
         bad,
-        {"writable": np.ones(len(bad), np.bool_), "anon_exclusive": np.zeros(len(bad), np.bool_)},
-        {"anon_exclusive": np.full(len(bad), "set, or the entry read-only")},
-        int(offending(s, rows, anon).pages.sum()),
-        missing,
-        why,
-        {
+        observed={"writable": np.ones(len(bad), np.bool_), "anon_exclusive": np.zeros(len(bad), np.bool_)},
+        expected={"anon_exclusive": np.full(len(bad), "set, or the entry read-only")},
+        checked=int(offending(s, rows, anon).pages.sum()),
+        unread=cannot_check(missing, why),
+        facts={
             "entry": m.entry[bad],
             "pages": found.pages,
             "first_pfn": found.first_pfn(s),
             "ksm": s.pages.is_ksm(np.maximum(s.pages.head_row[found.first], 0).astype(np.int64)),
         },
-        claims=(("folio", found.first_head(s)),),
+        claims=one("folio", found.first_head(s)),
         transient=mm_in_flight(s)[m.mm_idx[bad]],
     )
 
 
 @rule(
     "pinned-page-exclusive-missing",
-    was="pinned-page-not-exclusive",
-    group="exclusive",
-    invariant="I7",
-    rank=36,
+    PAGE,
+    "exclusive",
+    Phase.STATES,
+    after=("writable-page-exclusive-missing",),
+    effect=Effect.ENTRIES,
+    decides="I7 71",
     severity="warn",
     exactness="bound",
+    was="pinned-page-not-exclusive",
 )
-def pinned_page_not_exclusive(s: Snapshot) -> Violations:
+def pinned_page_exclusive_missing(s: Snapshot) -> Violations:
     """A pinned anonymous folio that is mapped has no exclusive page.
 
-    True:  get_user_pages() with FOLL_PIN pins anonymous pages only when they are exclusive, and a pinned page stays so
-           while it is mapped: fork copies it and migration leaves it alone.
-    Why:   mm/gup.c, gup_must_unshare(); include/linux/rmap.h, folio_try_share_anon_rmap_*() fails on pinned pages.
-    Then:  the device and the process part ways: the next write of the process goes to a copy.
-    Silent when: the folio is not mapped. Pins of small folios are told by their references alone (1024 each), so that
-           other references may look like pins: a warning, no failure.
-    Look further: folioscope folio PFN
+    Invariant: get_user_pages() with FOLL_PIN pins anonymous pages only when they are exclusive, and a pinned page stays
+        so while it is mapped: fork copies it and migration leaves it alone.
+    Why: mm/gup.c, gup_must_unshare(); include/linux/rmap.h, folio_try_share_anon_rmap_*() fails on pinned pages.
+    Consequence: the device and the process part ways: the next write of the process goes to a copy.
+    Exceptions: the folio is not mapped. Pins of small folios are told by their references alone (1024 each), so that
+        other references may look like pins: a warning, no failure.
+    See also: folioscope folio PFN
     """
     pages, folios = s.pages, s.folios
     mapped = (s.counts.page_mappings > 0) & pages.readable & ~pages.is_tail
@@ -233,12 +273,10 @@ def pinned_page_not_exclusive(s: Snapshot) -> Violations:
     pins: AnyArray = np.concatenate([pages.refcount[small] // PIN_BIAS, folios.pincount[big]])
     bad = np.flatnonzero(none)
     missing, why = _unreadable(s)
-    return Violations(
-        "page",
+    return violations(
         rows[bad],
-        {"pins": pins[bad], "exclusive_pages": np.zeros(len(bad), np.int64)},
-        {"exclusive_pages": np.full(len(bad), "at least 1")},
-        len(rows),
-        missing,
-        why,
+        observed={"pins": pins[bad], "exclusive_pages": np.zeros(len(bad), np.int64)},
+        expected={"exclusive_pages": np.full(len(bad), "at least 1")},
+        checked=len(rows),
+        unread=cannot_check(missing, why),
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Bit, Level
-from inspector.columns import U64, AnyArray, Mask
+from inspector.columns import AnyArray, Mask
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
-from inspector.rules.registry import Violations, rule
+from inspector.rules.diagnosis import early_free
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import ENTRY
+from inspector.violations import Violations, cannot_check, violations
 from inspector.walk.counts import EntryClass
 
 
@@ -24,85 +27,130 @@ def _entries(s: Snapshot, wrong: Mask, expected: str) -> Violations:
         "page_type": s.page_type_names(head),
         "_refcount": pages.refcount[head],
     }
-    return Violations(
-        "mapping",
+    return violations(
         rows,
-        observed,
-        {"target": np.full(len(rows), expected)},
-        len(m),
-        unreadable,
-        "struct pages behind some entries are missing" if unreadable else "",
-        facts,
+        observed=observed,
+        expected={"target": np.full(len(rows), expected)},
+        checked=len(m),
+        unread=cannot_check(unreadable, "struct pages behind some entries are missing"),
+        facts=facts,
     )
 
 
-@rule("free-page-mapping-unexpected", was="entry-to-free-page", group="targets", invariant="R2", rank=1)
-def entry_to_free_page(s: Snapshot) -> Violations:
+@rule(
+    "free-page-mapping-unexpected",
+    ENTRY,
+    "targets",
+    Phase.WORDS,
+    after=(
+        "refcount-invalid",
+        "vma-mm-mismatch",
+    ),
+    decides="131 150",
+    was="entry-to-free-page",
+    diagnose=early_free,
+)
+def free_page_mapping_unexpected(s: Snapshot) -> Violations:
     """A page-table entry maps a page that is free.
 
-    True:  every page that a normal entry maps has a reference, held by the mapping itself.
-    Why:   mm/memory.c, vm_normal_page() entries are counted by reference; mm/page_alloc.c hands out what has none.
-    Then:  the process reads and writes memory that will belong, or already belongs, to somebody else.
-    Silent when: the entry is special (VM_PFNMAP, DAX) or maps the zero page.
-    Look further: folioscope page PFN; folioscope va PID ADDRESS
+    Invariant: every page that a normal entry maps has a reference, held by the mapping itself.
+    Why: mm/memory.c, vm_normal_page() entries are counted by reference; mm/page_alloc.c hands out what has none.
+    Consequence: the process reads and writes memory that will belong, or already belongs, to somebody else.
+    Exceptions: the entry is special (VM_PFNMAP, DAX) or maps the zero page.
+    See also: folioscope page PFN; folioscope va PID ADDRESS
     """
     return _entries(s, s.counts.entry_class == EntryClass.FREE, "a page with a reference")
 
 
-@rule("typed-page-mapping-unexpected", was="entry-to-typed-page", group="targets", invariant="R2", rank=2)
-def entry_to_typed_page(s: Snapshot) -> Violations:
+@rule(
+    "typed-page-mapping-unexpected",
+    ENTRY,
+    "targets",
+    Phase.WORDS,
+    after=("vma-mm-mismatch",),
+    decides="12",
+    was="entry-to-typed-page",
+)
+def typed_page_mapping_unexpected(s: Snapshot) -> Violations:
     """A page-table entry maps a slab, a page table or another page that user space never sees.
 
-    True:  the pages that a normal entry may map have no page type, or are hugetlb.
-    Why:   include/linux/page-flags.h, page_has_type(): the type lies in the word that the mapcount would use.
-           mm/memory.c, validate_page_before_insert() refuses them.
-    Then:  user space can read or overwrite kernel memory.
-    Silent when: the entry is special (VM_PFNMAP, DAX).
-    Look further: folioscope page PFN; folioscope va PID ADDRESS
+    Invariant: the pages that a normal entry may map have no page type, or are hugetlb.
+    Why: include/linux/page-flags.h, page_has_type(): the type lies in the word that the mapcount would use.
+        mm/memory.c, validate_page_before_insert() refuses them.
+    Consequence: user space can read or overwrite kernel memory.
+    Exceptions: the entry is special (VM_PFNMAP, DAX).
+    See also: folioscope page PFN; folioscope va PID ADDRESS
     """
     return _entries(s, s.counts.entry_class == EntryClass.TYPED, "a page without type, or hugetlb")
 
 
-@rule("entry-pfn-invalid", was="entry-without-page", group="targets", invariant="R2", rank=3)
-def entry_without_page(s: Snapshot) -> Violations:
+@rule(
+    "entry-pfn-invalid",
+    ENTRY,
+    "targets",
+    Phase.WORDS,
+    after=("vma-mm-mismatch",),
+    decides="31",
+    was="entry-without-page",
+)
+def entry_pfn_invalid(s: Snapshot) -> Violations:
     """A page-table entry that is not special maps a page frame without struct page, or a tail without head.
 
-    True:  a leaf entry either carries the special bit or maps a page with a sound struct page.
-    Why:   mm/memory.c, vm_normal_page() prints "Bad page map" over such an entry.
-    Then:  the entry was overwritten, or a driver mapped device memory without vm_insert_pfn()/remap_pfn_range().
-    Silent when: the VMA is VM_PFNMAP and the entry is huge (kernels before 6.12 mark only PTEs as special).
-    Look further: folioscope va PID ADDRESS
+    Invariant: a leaf entry either carries the special bit or maps a page with a sound struct page.
+    Why: mm/memory.c, vm_normal_page() prints "Bad page map" over such an entry.
+    Consequence: the entry was overwritten, or a driver mapped device memory without vm_insert_pfn()/remap_pfn_range().
+    Exceptions: the VMA is VM_PFNMAP and the entry is huge (kernels before 6.12 mark only PTEs as special).
+    See also: folioscope va PID ADDRESS
     """
     broken = (s.counts.entry_class == EntryClass.BROKEN) & (s.mappings.level == Level.PTE)
     return _entries(s, (s.counts.entry_class == EntryClass.NO_PAGE) | broken, "a page with a struct page")
 
 
-@rule("huge-entry-folio-mismatch", was="huge-entry-misfit", group="targets", invariant="I3", rank=4)
-def huge_entry_misfit(s: Snapshot) -> Violations:
+@rule(
+    "huge-entry-folio-mismatch",
+    ENTRY,
+    "targets",
+    Phase.WORDS,
+    after=("vma-mm-mismatch",),
+    decides="I3 92",
+    was="huge-entry-misfit",
+)
+def huge_entry_folio_mismatch(s: Snapshot) -> Violations:
     """A huge entry does not begin at the head of a folio of its size.
 
-    True:  a PMD or PUD leaf maps the first page of a folio at least as large as itself.
-    Why:   mm/rmap.c, __folio_rmap_sanity_checks() for the PMD level; mm/hugetlb.c maps whole folios only.
-    Then:  the entire mapcount of a folio that cannot have one is changed; pages outside the folio are mapped.
-    Silent when: the entry is special, or maps the huge zero folio.
-    Look further: folioscope folio PFN; folioscope va PID ADDRESS
+    Invariant: a PMD or PUD leaf maps the first page of a folio at least as large as itself.
+    Why: mm/rmap.c, __folio_rmap_sanity_checks() for the PMD level; mm/hugetlb.c maps whole folios only.
+    Consequence: the entire mapcount of a folio that cannot have one is changed; pages outside the folio are mapped.
+    Exceptions: the entry is special, or maps the huge zero folio.
+    See also: folioscope folio PFN; folioscope va PID ADDRESS
     """
     broken = (s.counts.entry_class == EntryClass.BROKEN) & (s.mappings.level != Level.PTE)
     return _entries(s, broken, "the head of a folio of the entry's size")
 
 
-@rule("special-entry-unexpected", was="special-entry-in-ordinary-vma", group="targets", invariant="R2", rank=5)
-def special_entry_in_ordinary_vma(s: Snapshot) -> Violations:
+@rule(
+    "special-entry-unexpected",
+    ENTRY,
+    "targets",
+    Phase.WORDS,
+    after=(
+        "huge-zero-pfn-mismatch",
+        "vma-mm-mismatch",
+    ),
+    decides="32",
+    was="special-entry-in-ordinary-vma",
+)
+def special_entry_unexpected(s: Snapshot) -> Violations:
     """A special entry stands in a VMA of ordinary memory.
 
-    True:  an entry with the special bit lies in a VMA marked VM_PFNMAP or VM_MIXEDMAP, or maps the zero page or the
-           huge zero folio.
-    Why:   mm/memory.c, vm_normal_page() prints "Bad page map" over any other; insert_pfn() refuses other VMAs.
-    Then:  the page under it is not counted: unmapping drops neither its mapcount nor its reference, so that it is never
-           freed.
-    Silent when: the VMA's operations say which page a special entry means (find_special_page(), find_normal_page() of
-           Xen's grant tables); the entry is of DAX memory (before 6.17).
-    Look further: folioscope va PID ADDRESS
+    Invariant: an entry with the special bit lies in a VMA marked VM_PFNMAP or VM_MIXEDMAP, or maps the zero page or the
+        huge zero folio.
+    Why: mm/memory.c, vm_normal_page() prints "Bad page map" over any other; insert_pfn() refuses other VMAs.
+    Consequence: the page under it is not counted: unmapping drops neither its mapcount nor its reference, so that it is
+        never freed.
+    Exceptions: the VMA's operations say which page a special entry means (find_special_page(), find_normal_page() of
+        Xen's grant tables); the entry is of DAX memory (before 6.17).
+    See also: folioscope va PID ADDRESS
     """
     m, vmas = s.mappings, s.vmas
     bits = s.counts.bits
@@ -113,32 +161,29 @@ def special_entry_in_ordinary_vma(s: Snapshot) -> Violations:
     )
     vma = m.vma_idx[rows]
     ordinary = (vmas.flags[vma] & np.uint64(VM_PFNMAP | VM_MIXEDMAP)) == 0
-    ordinary[ordinary] = ~_finds_pages(s, vmas.ops[vma[ordinary]])
+    ordinary &= ~s.vma_finds_pages[vma]
     wrong = np.zeros(len(m), np.bool_)
     wrong[rows[ordinary]] = True
     return _entries(s, wrong, "device memory in VM_PFNMAP or VM_MIXEDMAP, or a zero page")
 
 
-def _finds_pages(s: Snapshot, ops: U64) -> Mask:
-    """Which vm_operations_structs translate special entries themselves."""
-    field = s.layout.struct("struct vm_operations_struct").find("find_normal_page", "find_special_page")
-    if field is None or not len(ops):
-        return np.zeros(len(ops), np.bool_)
-    raw = s.layout.memory.gather(ops + np.uint64(field.offset), 8)
-    found: Mask = (ops != 0) & raw.valid & (raw.bytes.view(np.uint64).reshape(-1) != 0)
-    return found
-
-
-@rule("reserved-page-mapping-unexpected", was="entry-to-reserved-page", group="targets", invariant="R2", rank=5)
-def entry_to_reserved_page(s: Snapshot) -> Violations:
+@rule(
+    "reserved-page-mapping-unexpected",
+    ENTRY,
+    "targets",
+    Phase.WORDS,
+    after=("vma-mm-mismatch",),
+    was="entry-to-reserved-page",
+)
+def reserved_page_mapping_unexpected(s: Snapshot) -> Violations:
     """A page-table entry of ordinary memory maps a reserved page.
 
-    True:  pages with PG_reserved (firmware, kernel image, memory holes) appear in user mappings only through drivers
-           and the vDSO: in VMAs with operations of their own or marked VM_MIXEDMAP, VM_PFNMAP or VM_IO.
-    Why:   mm/mm_init.c marks them; nothing frees or reclaims them, so that no anonymous or file page is one.
-    Then:  a stray page-table entry exposes kernel memory.
-    Silent when: the VMA belongs to a driver or is a special mapping (vDSO); the entry maps the zero page.
-    Look further: folioscope va PID ADDRESS
+    Invariant: pages with PG_reserved (firmware, kernel image, memory holes) appear in user mappings only through
+        drivers and the vDSO: in VMAs with operations of their own or marked VM_MIXEDMAP, VM_PFNMAP or VM_IO.
+    Why: mm/mm_init.c marks them; nothing frees or reclaims them, so that no anonymous or file page is one.
+    Consequence: a stray page-table entry exposes kernel memory.
+    Exceptions: the VMA belongs to a driver or is a special mapping (vDSO); the entry maps the zero page.
+    See also: folioscope va PID ADDRESS
     """
     m, pages, vmas = s.mappings, s.pages, s.vmas
     reserved = s.layout.flags.test(pages.flags[np.maximum(s.counts.head_row, 0)], "reserved")

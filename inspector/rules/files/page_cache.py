@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask
-from inspector.rules.registry import Violations, rule
+from inspector.rules.needs import EVERYTHING
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import ADDRESS_SPACE, CACHE_ENTRY, NODE_COUNTERS, PAGE, VMSTAT, space_ids, space_ids_at
 from inspector.tables.files import DAX, DAX_ENTRY, FOLIO, HUGETLB, SHMEM, SWAP, SWAP_ENTRY
 from inspector.tables.node_stats import node_stats
-from inspector.windows.swap import pages_locked
+from inspector.violations import NOTHING, Violations, cannot_check, one, violations
+from inspector.windows.locks import pages_locked
+from inspector.windows.window import Effect
 
 
 def _unread(s: Snapshot) -> tuple[int, str]:
@@ -54,17 +58,26 @@ def _charged_ahead(s: Snapshot) -> I64:
     return np.where(spaces.kind == SHMEM, ahead, 0)
 
 
-@rule("cache-nrpages-mismatch", group="page-cache", invariant="X1", rank=42)
+@rule(
+    "cache-nrpages-mismatch",
+    ADDRESS_SPACE,
+    "page-cache",
+    Phase.FOLIO_COUNTS,
+    after=("cache-tree-damaged",),
+    effect=Effect.PAGE_CACHE,
+    needs=EVERYTHING,
+    decides="116",
+)
 def cache_nrpages_mismatch(s: Snapshot) -> Violations:
     """An address_space counts more or fewer pages than its xarray holds.
 
-    True:  nrpages is the number of indices that folios (and DAX entries) take in i_pages; a hugetlb folio takes one
-           before 6.7. So it is for the swap cache's address_spaces too.
-    Why:   mm/filemap.c, __filemap_add_folio() and page_cache_delete(); mm/shmem.c; mm/swap_state.c; fs/dax.c.
-    Then:  truncation at the inode's end stops early or never: "BUG_ON(inode->i_data.nrpages)" in clear_inode().
-    Silent when: i_pages is locked, or holds a locked huge folio (khugepaged and MADV_COLLAPSE count at the end); a
-           collapse of shmem counts the holes beside the folios that it has locked before it fills them.
-    Look further: folioscope file ADDRESS
+    Invariant: nrpages is the number of indices that folios (and DAX entries) take in i_pages; a hugetlb folio takes one
+        before 6.7. So it is for the swap cache's address_spaces too.
+    Why: mm/filemap.c, __filemap_add_folio() and page_cache_delete(); mm/shmem.c; mm/swap_state.c; fs/dax.c.
+    Consequence: truncation at the inode's end stops early or never: "BUG_ON(inode->i_data.nrpages)" in clear_inode().
+    Exceptions: i_pages is locked, or holds a locked huge folio (khugepaged and MADV_COLLAPSE count at the end); a
+        collapse of shmem counts the holes beside the folios that it has locked before it fills them.
+    See also: folioscope file ADDRESS
     """
     spaces = s.files.spaces
     able = spaces.whole & ~spaces.broken & (spaces.is_inode | (spaces.kind == SWAP))
@@ -72,58 +85,74 @@ def cache_nrpages_mismatch(s: Snapshot) -> Violations:
     rows = np.flatnonzero(able & (held != spaces.nrpages))
     excess = (spaces.nrpages - held)[rows]
     missing, why = _unread(s)
-    return Violations(
-        "cached_space",
-        rows,
-        {"nrpages": spaces.nrpages[rows]},
-        {"nrpages": held[rows]},
-        int(able.sum()),
-        missing,
-        why,
-        claims=(("cached_space", rows),),
-        transient=spaces.in_motion[rows] | _collapsing(s)[rows] | ((excess > 0) & (excess <= _charged_ahead(s)[rows])),
+    ids = space_ids(spaces.addr[rows])
+    return violations(
+        ids,
+        observed={"nrpages": spaces.nrpages[rows]},
+        expected={"nrpages": held[rows]},
+        checked=int(able.sum()),
+        unread=cannot_check(missing, why),
+        claims=one("address_space", ids),
+        transient=spaces.in_motion[rows] | _collapsing(s)[rows] | (excess > 0) & (excess <= _charged_ahead(s)[rows]),
     )
 
 
-@rule("cache-tree-damaged", was="cache-tree-broken", group="page-cache", invariant="X1", rank=41)
-def cache_tree_broken(s: Snapshot) -> Violations:
+@rule(
+    "cache-tree-damaged",
+    ADDRESS_SPACE,
+    "page-cache",
+    Phase.FOLIO_COUNTS,
+    effect=Effect.PAGE_CACHE,
+    needs=EVERYTHING,
+    decides="114",
+    was="cache-tree-broken",
+)
+def cache_tree_damaged(s: Snapshot) -> Violations:
     """The xarray of an address_space cannot be followed.
 
-    True:  the shifts of nodes fall from level to level, entries are folios, values or nodes, and a folio's is a struct
-           page's address.
-    Why:   lib/xarray.c; mm/filemap.c stores folios, mm/workingset.c shadows, mm/shmem.c swap entries.
-    Then:  reading the file runs into foreign memory.
-    Silent when: a node is not in the dump.
-    Look further: folioscope file ADDRESS
+    Invariant: the shifts of nodes fall from level to level, entries are folios, values or nodes, and a folio's is a
+        struct page's address.
+    Why: lib/xarray.c; mm/filemap.c stores folios, mm/workingset.c shadows, mm/shmem.c swap entries.
+    Consequence: reading the file runs into foreign memory.
+    Exceptions: a node is not in the dump.
+    See also: folioscope file ADDRESS
     """
     spaces, entries = s.files.spaces, s.files.entries
     odd = (entries.kind > DAX_ENTRY) | ((entries.kind == FOLIO) & (entries.pfn < 0))
     strange = np.bincount(entries.space_idx[odd], minlength=len(spaces)).astype(np.int64)
     rows = np.flatnonzero(spaces.broken | (strange > 0))
     missing, why = _unread(s)
-    return Violations(
-        "cached_space",
-        rows,
-        {"nodes_sound": ~spaces.broken[rows], "strange_entries": strange[rows]},
-        {"nodes_sound": np.ones(len(rows), np.bool_), "strange_entries": np.zeros(len(rows), np.int64)},
-        len(spaces),
-        missing,
-        why,
-        claims=(("cached_space", rows),),
+    ids = space_ids(spaces.addr[rows])
+    return violations(
+        ids,
+        observed={"nodes_sound": ~spaces.broken[rows], "strange_entries": strange[rows]},
+        expected={"nodes_sound": np.ones(len(rows), np.bool_), "strange_entries": np.zeros(len(rows), np.int64)},
+        checked=len(spaces),
+        unread=cannot_check(missing, why),
+        claims=one("address_space", ids),
         transient=spaces.in_motion[rows] & ~spaces.broken[rows],
     )
 
 
-@rule("cache-entry-mismatch", group="page-cache", invariant="X1", rank=43)
+@rule(
+    "cache-entry-mismatch",
+    CACHE_ENTRY,
+    "page-cache",
+    Phase.FOLIO_COUNTS,
+    after=("cache-nrpages-mismatch",),
+    effect=Effect.PAGE_CACHE,
+    needs=EVERYTHING,
+    decides="114",
+)
 def cache_entry_mismatch(s: Snapshot) -> Violations:
     """A file's page cache leads to a folio that does not belong there.
 
-    True:  the folio at an index of i_pages names this address_space and this index, is no tail, and takes as many
-           indices as it has pages (hugetlb: one before 6.7); large folios lie at a multiple of their size.
-    Why:   mm/filemap.c, __filemap_add_folio(); mm/shmem.c, shmem_add_to_page_cache(); lib/xarray.c aligns entries.
-    Then:  readers of the file see another page, and writing it back destroys data.
-    Silent when: the folio is locked: truncation, migration, split and collapse change both under its lock.
-    Look further: folioscope file ADDRESS; folioscope folio PFN
+    Invariant: the folio at an index of i_pages names this address_space and this index, is no tail, and takes as many
+        indices as it has pages (hugetlb: one before 6.7); large folios lie at a multiple of their size.
+    Why: mm/filemap.c, __filemap_add_folio(); mm/shmem.c, shmem_add_to_page_cache(); lib/xarray.c aligns entries.
+    Consequence: readers of the file see another page, and writing it back destroys data.
+    Exceptions: the folio is locked: truncation, migration, split and collapse change both under its lock.
+    See also: folioscope file ADDRESS; folioscope folio PFN
     """
     c, entries, spaces = s.page_cache.cached, s.files.entries, s.files.spaces
     space = entries.space_idx[c.entry_row]
@@ -132,32 +161,39 @@ def cache_entry_mismatch(s: Snapshot) -> Violations:
     bad = np.flatnonzero(sound & (wrong | (c.nr != entries.nr[c.entry_row])))
     row = c.entry_row[bad]
     folio = np.where(c.is_head[bad], entries.pfn[row], -1)
-    return Violations(
-        "cache_entry",
+    # A page that is no folio any more for another reason, such as its reference count.
+    return violations(
         row,
-        {"mapping": c.mapping[bad], "index": c.index[bad], "pages": c.nr[bad]},
-        {"mapping": spaces.addr[space[bad]], "index": entries.index[row], "pages": entries.nr[row]},
-        int(sound.sum()),
-        int((~c.readable).sum()),
-        "struct pages of some cached folios are missing" if not c.readable.all() else "",
-        {"pfn": entries.pfn[row]},
-        claims=(("cache_entry", row), ("folio", folio)),
-        # A page that is no folio any more for another reason, such as its reference count.
-        depends=(("cached_space", space[bad]), ("folio", entries.pfn[row])),
+        observed={"mapping": c.mapping[bad], "index": c.index[bad], "pages": c.nr[bad]},
+        expected={"mapping": spaces.addr[space[bad]], "index": entries.index[row], "pages": entries.nr[row]},
+        checked=int(sound.sum()),
+        unread=cannot_check(int((~c.readable).sum()), "struct pages of some cached folios are missing"),
+        facts={"pfn": entries.pfn[row]},
+        claims=one("cache_entry", row) + one("folio", folio),
+        depends=one("address_space", space_ids_at(spaces.addr, space[bad])) + one("folio", entries.pfn[row]),
         transient=c.locked[bad] | spaces.in_motion[space[bad]],
     )
 
 
-@rule("cached-folio-missing", group="page-cache", invariant="X1", rank=44)
+@rule(
+    "cached-folio-missing",
+    PAGE,
+    "page-cache",
+    Phase.FOLIO_COUNTS,
+    after=("cache-entry-mismatch",),
+    effect=Effect.PAGE_CACHE,
+    needs=EVERYTHING,
+    decides="115",
+)
 def cached_folio_missing(s: Snapshot) -> Violations:
     """A folio names a file and an index, but the file's page cache does not have it there.
 
-    True:  a folio with an address_space in its mapping is found at its index in that address_space's i_pages.
-    Why:   mm/filemap.c, page_cache_delete() clears folio->mapping with the entry, under the folio lock.
-    Then:  the folio is never truncated or written back; a second copy of the page may be read beside it.
-    Silent when: the folio is locked, the inode is being freed, or the address_space caches nothing: perf and frame
-           buffer drivers let pages of their own name their file. DAX pages are in no page cache.
-    Look further: folioscope folio PFN; folioscope file ADDRESS
+    Invariant: a folio with an address_space in its mapping is found at its index in that address_space's i_pages.
+    Why: mm/filemap.c, page_cache_delete() clears folio->mapping with the entry, under the folio lock.
+    Consequence: the folio is never truncated or written back; a second copy of the page may be read beside it.
+    Exceptions: the folio is locked, the inode is being freed, or the address_space caches nothing: perf and frame
+        buffer drivers let pages of their own name their file. DAX pages are in no page cache.
+    See also: folioscope folio PFN; folioscope file ADDRESS
     """
     cache, spaces = s.page_cache, s.files.spaces
     keep = spaces.kind[cache.missing_space] != DAX
@@ -167,17 +203,16 @@ def cached_folio_missing(s: Snapshot) -> Violations:
     stray = cache.strays
     n = len(stray)
     missing, why = _unread(s)
-    return Violations(
-        "page",
+    return violations(
         np.concatenate([rows, stray]),
-        {"mapping": s.pages.mapping[np.concatenate([rows, stray])], "entry_there": _with(stands, n)},
-        {"entry_there": np.full(len(rows) + n, "this folio")},
-        cache.claims,
-        missing,
-        why,
-        {"index": _with(index, n)},
-        claims=(),
-        depends=(("cache_entry", _with(entry, n, -1)), ("cached_space", _with(at, n, -1))),
+        observed={"mapping": s.pages.mapping[np.concatenate([rows, stray])], "entry_there": _with(stands, n)},
+        expected={"entry_there": np.full(len(rows) + n, "this folio")},
+        checked=cache.claims,
+        unread=cannot_check(missing, why),
+        facts={"index": _with(index, n)},
+        claims=NOTHING,
+        depends=one("cache_entry", _with(entry, n, -1))
+        + one("address_space", space_ids_at(spaces.addr, _with(at, n, -1))),
         transient=pages_locked(s, np.concatenate([rows, stray])) | _with(spaces.in_motion[at], n),
     )
 
@@ -187,17 +222,25 @@ def _with(column: AnyArray, n: int, filler: int = 0) -> AnyArray:
     return np.concatenate([column, np.full(n, filler, column.dtype)])
 
 
-@rule("shmem-swapped-mismatch", group="page-cache", invariant="W3", rank=88)
+@rule(
+    "shmem-swapped-mismatch",
+    ADDRESS_SPACE,
+    "page-cache",
+    Phase.TOTALS,
+    effect=Effect.PAGE_CACHE,
+    needs=EVERYTHING,
+    decides="127",
+)
 def shmem_swapped_mismatch(s: Snapshot) -> Violations:
     """A shmem file counts more or fewer pages in swap than its page cache has swap entries.
 
-    True:  shmem_inode_info.swapped is the number of indices that swap entries take; entries of higher order take
-           several.
-    Why:   mm/shmem.c, shmem_recalc_inode(); shmem_writepage() raises it before, swap-in lowers it after the change.
-    Then:  swapoff() passes the file by and never ends; the file system reports the wrong size.
-    Silent when: the inode is locked or being freed, i_pages is locked, or, for too high a count, a folio of the file is
-           locked.
-    Look further: folioscope file ADDRESS
+    Invariant: shmem_inode_info.swapped is the number of indices that swap entries take; entries of higher order take
+        several.
+    Why: mm/shmem.c, shmem_recalc_inode(); shmem_writepage() raises it before, swap-in lowers it after the change.
+    Consequence: swapoff() passes the file by and never ends; the file system reports the wrong size.
+    Exceptions: the inode is locked or being freed, i_pages is locked, or, for too high a count, a folio of the file is
+        locked.
+    See also: folioscope file ADDRESS
     """
     spaces, entries = s.files.spaces, s.files.entries
     mine = entries.kind == SWAP_ENTRY
@@ -209,21 +252,20 @@ def shmem_swapped_mismatch(s: Snapshot) -> Violations:
     busy = np.zeros(len(spaces), np.bool_)
     busy[entries.space_idx[c.entry_row[c.locked]]] = True
     missing, why = _unread(s)
-    return Violations(
-        "cached_space",
-        rows,
-        {"swapped": spaces.swapped[rows]},
-        {"swapped": held[rows]},
-        int(able.sum()),
-        missing,
-        why,
-        depends=(("cached_space", rows),),
-        transient=spaces.in_motion[rows] | (busy[rows] & (spaces.swapped[rows] > held[rows])),
+    ids = space_ids(spaces.addr[rows])
+    return violations(
+        ids,
+        observed={"swapped": spaces.swapped[rows]},
+        expected={"swapped": held[rows]},
+        checked=int(able.sum()),
+        unread=cannot_check(missing, why),
+        depends=one("address_space", ids),
+        transient=spaces.in_motion[rows] | busy[rows] & (spaces.swapped[rows] > held[rows]),
     )
 
 
 COUNTERS = ("NR_FILE_PAGES", "NR_SHMEM", "NR_SWAPCACHE")
-"""Items of enum node_stat_item that this file adds up, in the order of the rows of subject ``vmstat``."""
+"""Items of enum node_stat_item that this file adds up."""
 
 
 def cached_totals(s: Snapshot) -> dict[str, int]:
@@ -247,17 +289,26 @@ def _locked_swap_pages(s: Snapshot) -> int:
     return int(pages_locked(s, np.where(row >= 0, s.pages.head_row[np.maximum(row, 0)], -1).astype(np.int64)).sum())
 
 
-@rule("cache-counters-mismatch", group="page-cache", invariant="C3", rank=89, severity="warn")
+@rule(
+    "cache-counters-mismatch",
+    VMSTAT,
+    "page-cache",
+    Phase.TOTALS,
+    effect=Effect.STATISTIC,
+    needs=EVERYTHING,
+    decides="117",
+    severity="warn",
+)
 def cache_counters_mismatch(s: Snapshot) -> Violations:
     """The kernel's totals of cached pages are not what the caches hold.
 
-    True:  NR_FILE_PAGES is all pages of the page cache (hugetlb's are not) and of the swap cache, NR_SHMEM those of
-           shmem files, NR_SWAPCACHE those of the swap cache, once the per-CPU parts are added.
-    Why:   mm/filemap.c, mm/shmem.c and mm/swap_state.c count with each entry; mm/vmstat.c, __mod_node_page_state().
-    Then:  meminfo and the reclaim that is steered by it are wrong.
-    Silent when: an address_space or a swap device is locked, or holds a locked huge folio; the swap cache holds as many
-           locked pages as are not counted yet (__swap_cache_alloc() charges a new folio first and counts it last).
-    Look further: folioscope info; folioscope swap
+    Invariant: NR_FILE_PAGES is all pages of the page cache (hugetlb's are not) and of the swap cache, NR_SHMEM those of
+        shmem files, NR_SWAPCACHE those of the swap cache, once the per-CPU parts are added.
+    Why: mm/filemap.c, mm/shmem.c and mm/swap_state.c count with each entry; mm/vmstat.c, __mod_node_page_state().
+    Consequence: meminfo and the reclaim that is steered by it are wrong.
+    Exceptions: an address_space or a swap device is locked, or holds a locked huge folio; the swap cache holds as many
+        locked pages as are not counted yet (__swap_cache_alloc() charges a new folio first and counts it last).
+    See also: folioscope info; folioscope swap
     """
     totals, stored = cached_totals(s), node_stats(s.layout)
     missing, why = _unread(s)
@@ -267,7 +318,9 @@ def cache_counters_mismatch(s: Snapshot) -> Violations:
         why = (
             why or "the counters of memory nodes are not in the dump" if not known else why or "swap slots are missing"
         )
-        return Violations("vmstat", np.empty(0, np.int64), {}, {}, 0, max(missing, 1), why)
+        return violations(
+            np.empty(0, np.int64), observed={}, expected={}, checked=0, unread=cannot_check(max(missing, 1), why)
+        )
     wrong = [name for name in known if stored[name] != totals[name]]
     n = len(wrong)
     spaces = s.files.spaces
@@ -276,13 +329,12 @@ def cache_counters_mismatch(s: Snapshot) -> Violations:
     late, nr = ("NR_FILE_PAGES", "NR_SWAPCACHE"), _locked_swap_pages(s)
     odd = np.flatnonzero((_cached_pages(s) != spaces.nrpages) & (spaces.is_inode | (spaces.kind == SWAP)))
     first = int(odd[0]) if len(odd) else -1
-    return Violations(
-        "vmstat",
-        np.array([COUNTERS.index(name) for name in wrong], np.int64),
-        {"stored": np.array([stored[name] for name in wrong], np.int64)},
-        {"stored": np.array([totals[name] for name in wrong], np.int64)},
-        len(known),
-        depends=(("cached_space", np.full(n, first, np.int64)),),
+    return violations(
+        np.array([NODE_COUNTERS.index(name) for name in wrong], np.int64),
+        observed={"stored": np.array([stored[name] for name in wrong], np.int64)},
+        expected={"stored": np.array([totals[name] for name in wrong], np.int64)},
+        checked=len(known),
+        depends=one("address_space", space_ids_at(spaces.addr, np.full(n, first, np.int64))),
         transient=np.array(
             [busy or (name in late and 0 < totals[name] - stored[name] <= nr) for name in wrong], np.bool_
         ),

@@ -7,9 +7,13 @@ import numpy as np
 from inspector.columns import AnyArray, Mask
 from inspector.model.counters import RmapCounter, field_name
 from inspector.model.scheme import Scheme
-from inspector.rules.registry import Violations, rule
+from inspector.rules.diagnosis import miscounted
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import FOLIO
+from inspector.violations import Violations, cannot_check, violations
 from inspector.windows.grading import count_in_flight
+from inspector.windows.window import Effect
 
 _LARGE = (Scheme.LARGE, Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT)
 
@@ -31,48 +35,64 @@ def compare_folios(s: Snapshot, counter: RmapCounter, stored: AnyArray, expected
         unchecked, why = int(able.sum()), "page tables are missing: a count can only be shown to be too low"
     rows = np.flatnonzero(wrong)
     name = field_name(s.scheme, counter) if s.scheme else counter.value
-    return Violations(
-        "folio",
+    # Only a count that is too high can be work in flight: see rules/windows.py.
+    return violations(
         rows,
-        {name: stored[rows]},
-        {name: expected[rows]},
-        int(able.sum()),
-        unchecked,
-        why,
-        {
+        observed={name: stored[rows]},
+        expected={name: expected[rows]},
+        checked=int(able.sum()),
+        unread=cannot_check(unchecked, why),
+        facts={
             "entire_mappings": s.counts.entire[rows],
-            "pte_mappings": (s.expected.total[rows] - s.counts.entire[rows]) if s.expected else rows * 0,
+            "pte_mappings": s.expected.total[rows] - s.counts.entire[rows] if s.expected else rows * 0,
         },
-        # Only a count that is too high can be work in flight: see rules/windows.py.
         transient=(stored > expected)[rows] & count_in_flight(s, s.folios.row[rows]),
     )
 
 
-@rule("entire-mapcount-mismatch", group="entire", invariant="I1", rank=40, schemes=tuple(Scheme))
+@rule(
+    "entire-mapcount-mismatch",
+    FOLIO,
+    "entire",
+    Phase.FOLIO_COUNTS,
+    effect=Effect.ENTIRE,
+    decides="I1 13 18 22 149",
+    schemes=tuple(Scheme),
+    diagnose=miscounted,
+)
 def entire_mapcount_mismatch(s: Snapshot) -> Violations:
     """A folio's entire mapcount is not the number of huge entries that map it.
 
-    True:  _entire_mapcount + 1 (compound_mapcount + 1 on 6.1) is the number of PMD and PUD leaf entries that map the
-           folio as a whole (E); for hugetlb the number of its huge entries, a shared page table counted once.
-    Why:   mm/rmap.c, folio_add_*_rmap_pmd(), folio_remove_rmap_pmd(), hugetlb_add_file_rmap(), hugetlb_remove_rmap().
-    Then:  too low: the folio is freed or split while a huge entry still maps it. Too high: it is never freed.
-    Silent when: the compound page is a slab or another typed page.
-    Look further: folioscope folio PFN
+    Invariant: _entire_mapcount + 1 (compound_mapcount + 1 on 6.1) is the number of PMD and PUD leaf entries that map
+        the folio as a whole (E); for hugetlb the number of its huge entries, a shared page table counted once.
+    Why: mm/rmap.c, folio_add_*_rmap_pmd(), folio_remove_rmap_pmd(), hugetlb_add_file_rmap(), hugetlb_remove_rmap().
+    Consequence: too low: the folio is freed or split while a huge entry still maps it. Too high: it is never freed.
+    Exceptions: the compound page is a slab or another typed page.
+    See also: folioscope folio PFN
     """
     assert s.expected is not None
     return compare_folios(s, RmapCounter.ENTIRE, s.folios.entire_raw, s.expected.entire_raw)
 
 
-@rule("large-mapcount-mismatch", group="entire", invariant="I1", rank=60, schemes=_LARGE)
+@rule(
+    "large-mapcount-mismatch",
+    FOLIO,
+    "entire",
+    Phase.SUMS,
+    effect=Effect.LARGE,
+    decides="I1 13 17 149",
+    schemes=_LARGE,
+    diagnose=miscounted,
+)
 def large_mapcount_mismatch(s: Snapshot) -> Violations:
     """A folio's large mapcount is not the sum of all entries that map it.
 
-    True:  _large_mapcount + 1 is the number of all mappings of the folio: one for each PTE and one for each huge
-           entry (M = E + S). Kept since 6.10.
-    Why:   mm/rmap.c, folio_add_return_large_mapcount() and folio_sub_return_large_mapcount() in every operation.
-    Then:  folio_mapcount() lies: COW reuse, migration and reclaim decide by it. Too low frees a mapped folio.
-    Silent when: the compound page is a slab or another typed page.
-    Look further: folioscope folio PFN
+    Invariant: _large_mapcount + 1 is the number of all mappings of the folio: one for each PTE and one for each huge
+        entry (M = E + S). Kept since 6.10.
+    Why: mm/rmap.c, folio_add_return_large_mapcount() and folio_sub_return_large_mapcount() in every operation.
+    Consequence: folio_mapcount() lies: COW reuse, migration and reclaim decide by it. Too low frees a mapped folio.
+    Exceptions: the compound page is a slab or another typed page.
+    See also: folioscope folio PFN
     """
     assert s.expected is not None
     return compare_folios(s, RmapCounter.LARGE, s.folios.large_raw, s.expected.large_raw)

@@ -6,9 +6,12 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I64
-from inspector.rules.registry import Violations, nothing, rule
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import MM, PAGE
+from inspector.violations import Violations, cannot_check, holds, one, violations
 from inspector.walk.counts import EntryClass
+from inspector.windows.window import Effect
 
 _NO_FOLIO = "this kernel's huge zero folio cannot be found"
 
@@ -21,79 +24,100 @@ def _stored(s: Snapshot) -> tuple[int, int]:
     return pfn, -1 if number is None or number == (1 << 64) - 1 else number
 
 
-@rule("huge-zero-pfn-mismatch", group="targets", invariant="Z1", rank=0)
+@rule(
+    "huge-zero-pfn-mismatch",
+    PAGE,
+    "targets",
+    Phase.WORDS,
+    decides="135",
+)
 def huge_zero_pfn_mismatch(s: Snapshot) -> Violations:
     """The number that the kernel knows the huge zero folio by is not the folio's.
 
-    True:  huge_zero_pfn is the page frame of huge_zero_folio (huge_zero_page before 6.10), and all ones without one.
-    Why:   mm/huge_memory.c, get_huge_zero_folio() and shrink_huge_zero_folio_scan(); is_huge_zero_pmd() compares with
-           the number.
-    Then:  entries of the huge zero folio are taken for those of an ordinary one: its mapcount falls below none, rss by
-           512 pages for each.
-    Silent when: the kernel has no such folio at the moment.
-    Look further: folioscope page PFN
+    Invariant: huge_zero_pfn is the page frame of huge_zero_folio (huge_zero_page before 6.10), and all ones without
+        one.
+    Why: mm/huge_memory.c, get_huge_zero_folio() and shrink_huge_zero_folio_scan(); is_huge_zero_pmd() compares with the
+        number.
+    Consequence: entries of the huge zero folio are taken for those of an ordinary one: its mapcount falls below none,
+        rss by 512 pages for each.
+    Exceptions: the kernel has no such folio at the moment.
+    See also: folioscope page PFN
     """
     pfn, number = _stored(s)
     row = s.pages.memmap.row(pfn) if pfn >= 0 else -1
     if row < 0 or pfn == number:
-        return nothing("page", int(pfn >= 0))
-    return Violations(
-        "page",
+        return holds(int(pfn >= 0))
+    return violations(
         np.array([row], np.int64),
-        {"huge_zero_pfn": np.array([number])},
-        {"huge_zero_pfn": np.array([pfn])},
-        1,
-        claims=(("huge_zero", np.zeros(1, np.int64)),),
+        observed={"huge_zero_pfn": np.array([number])},
+        expected={"huge_zero_pfn": np.array([pfn])},
+        checked=1,
+        claims=one("huge_zero", np.zeros(1, np.int64)),
     )
 
 
-@rule("huge-zero-references-low", group="refcount", invariant="Z1", rank=45, exactness="bound")
+@rule(
+    "huge-zero-references-low",
+    MM,
+    "refcount",
+    Phase.FOLIO_COUNTS,
+    effect=Effect.REFCOUNT,
+    decides="135",
+    exactness="bound",
+)
 def huge_zero_references_low(s: Snapshot) -> Violations:
     """The huge zero folio has fewer users on record than mms that map it.
 
-    True:  huge_zero_refcount is one for the folio itself and one for each mm that ever mapped it and still lives.
-    Why:   mm/huge_memory.c, mm_get_huge_zero_folio(): once an mm; shrink_huge_zero_folio_scan() frees the folio at one.
-    Then:  memory pressure frees the folio while page tables still name it: user space reads whatever comes there next.
-    Silent when: nothing maps it.
-    Look further: folioscope rules huge-zero-pfn-mismatch
+    Invariant: huge_zero_refcount is one for the folio itself and one for each mm that ever mapped it and still lives.
+    Why: mm/huge_memory.c, mm_get_huge_zero_folio(): once an mm; shrink_huge_zero_folio_scan() frees the folio at one.
+    Consequence: memory pressure frees the folio while page tables still name it: user space reads whatever comes there
+        next.
+    Exceptions: nothing maps it.
+    See also: folioscope rules huge-zero-pfn-mismatch
     """
     count = s.layout.variable("huge_zero_refcount", size=4)
     zero = (s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PMD)
     mms: I64 = np.unique(s.mappings.mm_idx[zero]).astype(np.int64)
     if not len(mms):
-        return nothing("mm", 0)
+        return holds(0)
     if count is None:
-        return nothing("mm", 0, len(mms), _NO_FOLIO)
+        return holds(0, unread=cannot_check(len(mms), _NO_FOLIO))
     rows = mms[:1] if count < len(mms) + 1 else mms[:0]
-    return Violations(
-        "mm",
+    return violations(
         rows,
-        {"huge_zero_refcount": np.full(len(rows), count)},
-        {"at_least": np.full(len(rows), len(mms) + 1)},
-        len(mms),
+        observed={"huge_zero_refcount": np.full(len(rows), count)},
+        expected={"at_least": np.full(len(rows), len(mms) + 1)},
+        checked=len(mms),
     )
 
 
-@rule("mm-id-sharing-unexpected", was="mm-id-given-twice", group="mm-ids", invariant="I16", rank=28)
-def mm_id_given_twice(s: Snapshot) -> Violations:
+@rule(
+    "mm-id-sharing-unexpected",
+    MM,
+    "mm-ids",
+    Phase.LINKS,
+    effect=Effect.MM_IDS,
+    decides="I16 27",
+    was="mm-id-given-twice",
+)
+def mm_id_sharing_unexpected(s: Snapshot) -> Violations:
     """Two address spaces carry the same mm id.
 
-    True:  mm->mm_id is unique among living mms.
-    Why:   kernel/fork.c, mm_alloc_id() takes it from an IDA; mm_free_id() gives it back when the mm is freed.
-    Then:  large folios take the mappings of both for those of one: a shared folio passes for exclusive, and is reused
-           in place of a copy.
-    Silent when: the kernel has no mm ids (before 6.15); the mm is being made or freed (no id).
-    Look further: folioscope ps
+    Invariant: mm->mm_id is unique among living mms.
+    Why: kernel/fork.c, mm_alloc_id() takes it from an IDA; mm_free_id() gives it back when the mm is freed.
+    Consequence: large folios take the mappings of both for those of one: a shared folio passes for exclusive, and is
+        reused in place of a copy.
+    Exceptions: the kernel has no mm ids (before 6.15); the mm is being made or freed (no id).
+    See also: folioscope ps
     """
     ids = s.mms.mm_id.astype(np.int64)
     used = np.flatnonzero((ids != 0) & (s.mms.users > 0))
     _, back, counts = np.unique(ids[used], return_inverse=True, return_counts=True)
     rows = used[counts[back] > 1]
-    return Violations(
-        "mm",
+    return violations(
         rows,
-        {"mm_id": ids[rows]},
-        {"mm_id": np.full(len(rows), "one of its own")},
-        len(used),
-        claims=(("mm_id", ids[rows]),),
+        observed={"mm_id": ids[rows]},
+        expected={"mm_id": np.full(len(rows), "one of its own")},
+        checked=len(used),
+        claims=one("mm_id", ids[rows]),
     )

@@ -7,9 +7,13 @@ import numpy as np
 from inspector.columns import I64, Mask
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS
 from inspector.model.scheme import Scheme
-from inspector.rules.registry import Violations, rule
+from inspector.rules.diagnosis import miscounted
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import PAGE
+from inspector.violations import Violations, cannot_check, violations
 from inspector.windows.grading import count_in_flight
+from inspector.windows.window import Effect
 
 _KEPT = tuple(s for s in Scheme if s is not Scheme.NO_PAGE_MAPCOUNT)
 
@@ -32,57 +36,74 @@ def _compare(s: Snapshot, wrong: Mask, *, bounded: bool) -> Violations:
     unchecked = int((~s.pages.readable).sum())
     why = "struct pages are missing" if unchecked else ""
     if bounded and not s.tables_complete:
-        return Violations(
-            "page",
+        return violations(
             np.empty(0, np.int64),
-            {},
-            {},
-            0,
-            int(checkable.sum()),
-            "page tables are missing: a count can only be shown to be too low",
+            observed={},
+            expected={},
+            checked=0,
+            unread=cannot_check(
+                int(checkable.sum()), "page tables are missing: a count can only be shown to be too low"
+            ),
         )
     rows: I64 = np.flatnonzero(wrong & checkable)
-    return Violations(
-        "page",
+    # Only a count that is too high can be work in flight: see rules/windows.py.
+    return violations(
         rows,
-        {"_mapcount": s.pages.mapcount_raw[rows]},
-        {"_mapcount": s.expected.page_mapcount_raw[rows]},
-        int(checkable.sum()),
-        unchecked,
-        why,
-        {"mappings": s.counts.page_mappings[rows]},
-        # Only a count that is too high can be work in flight: see rules/windows.py.
+        observed={"_mapcount": s.pages.mapcount_raw[rows]},
+        expected={"_mapcount": s.expected.page_mapcount_raw[rows]},
+        checked=int(checkable.sum()),
+        unread=cannot_check(unchecked, why),
+        facts={"mappings": s.counts.page_mappings[rows]},
         transient=count_in_flight(s, s.pages.head_row[rows]) if bounded else None,
     )
 
 
-@rule("mapcount-too-low", group="mapcount", invariant="I1", rank=30, schemes=_KEPT)
+@rule(
+    "mapcount-too-low",
+    PAGE,
+    "mapcount",
+    Phase.PAGE_COUNTS,
+    effect=Effect.PAGE,
+    decides="I1 16 19 21 150",
+    schemes=_KEPT,
+    diagnose=miscounted,
+)
 def mapcount_too_low(s: Snapshot) -> Violations:
     """A page is mapped by more page-table entries than its `_mapcount` admits.
 
-    True:  page->_mapcount + 1 is the number of PTEs that map the page, counted over all page tables (P). On 6.1 the
-           pages of a file THP also count each PMD mapping, and those of a doubly mapped anon THP one more.
-    Why:   the count is raised before an entry is written and lowered after it is cleared, so that it can lag behind
-           the page tables only on the high side. mm/rmap.c, __folio_add_rmap() and __folio_remove_rmap().
-    Then:  the last unmap but one frees a page that is still mapped: use after free, "Bad page map", "Bad page state".
-    Silent when: the page has a type (slab, buddy ...), or is hugetlb.
-    Look further: folioscope folio PFN; every mapping behind the count is listed.
+    Invariant: page->_mapcount + 1 is the number of PTEs that map the page, counted over all page tables (P). On 6.1 the
+        pages of a file THP also count each PMD mapping, and those of a doubly mapped anon THP one more.
+    Why: the count is raised before an entry is written and lowered after it is cleared, so that it can lag behind the
+        page tables only on the high side. mm/rmap.c, __folio_add_rmap() and __folio_remove_rmap().
+    Consequence: the last unmap but one frees a page that is still mapped: use after free, "Bad page map", "Bad page
+        state".
+    Exceptions: the page has a type (slab, buddy ...), or is hugetlb.
+    See also: folioscope folio PFN; every mapping behind the count is listed.
     """
     assert s.expected is not None
     return _compare(s, s.pages.mapcount_raw < s.expected.page_mapcount_raw, bounded=False)
 
 
-@rule("mapcount-too-high", group="mapcount", invariant="I1", rank=31, schemes=_KEPT)
+@rule(
+    "mapcount-too-high",
+    PAGE,
+    "mapcount",
+    Phase.PAGE_COUNTS,
+    effect=Effect.PAGE,
+    decides="I1 16 19 21 149",
+    schemes=_KEPT,
+    diagnose=miscounted,
+)
 def mapcount_too_high(s: Snapshot) -> Violations:
     """A page's `_mapcount` counts more mappings than the page tables hold.
 
-    True:  page->_mapcount + 1 is the number of PTEs that map the page, counted over all page tables (P).
-    Why:   an entry vanished without folio_remove_rmap_*(), or a mapping was counted that was never made.
-           mm/rmap.c, __folio_remove_rmap(); mm/memory.c, zap_present_ptes().
-    Then:  the folio can never be freed or migrated; at exit "Bad rss-counter" or a leak.
-    Silent when: the page has a type, or is hugetlb. Not checked when page tables are missing from the dump.
-    Look further: folioscope folio PFN; compare its reference count: one reference too many as well means that the
-           whole mapping was leaked, otherwise only the count was.
+    Invariant: page->_mapcount + 1 is the number of PTEs that map the page, counted over all page tables (P).
+    Why: an entry vanished without folio_remove_rmap_*(), or a mapping was counted that was never made. mm/rmap.c,
+        __folio_remove_rmap(); mm/memory.c, zap_present_ptes().
+    Consequence: the folio can never be freed or migrated; at exit "Bad rss-counter" or a leak.
+    Exceptions: the page has a type, or is hugetlb. Not checked when page tables are missing from the dump.
+    See also: folioscope folio PFN; compare its reference count: one reference too many as well means that the whole
+        mapping was leaked, otherwise only the count was.
     """
     assert s.expected is not None
     high = s.pages.mapcount_raw > s.expected.page_mapcount_raw
@@ -90,18 +111,26 @@ def mapcount_too_high(s: Snapshot) -> Violations:
 
 
 @rule(
-    "mapcount-mapping-missing", was="mapcount-without-mapping", group="mapcount", invariant="M7", rank=32, schemes=_KEPT
+    "mapcount-mapping-missing",
+    PAGE,
+    "mapcount",
+    Phase.PAGE_COUNTS,
+    effect=Effect.PAGE,
+    decides="16 19 28",
+    schemes=_KEPT,
+    was="mapcount-without-mapping",
+    diagnose=miscounted,
 )
-def mapcount_without_mapping(s: Snapshot) -> Violations:
+def mapcount_mapping_missing(s: Snapshot) -> Violations:
     """A page claims to be mapped but no page table maps it.
 
-    True:  a page that nothing maps has _mapcount -1.
-    Why:   its last entry was lost, with its page table or by a stray write, or the count was never lowered.
-           Only a sweep of the whole memory map can see it: no page table leads to such a page.
-    Then:  the page is leaked for good; "Bad rss-counter" when the process that owned it exits.
-    Silent when: the page has a type; the page belongs to zsmalloc of kernels before 6.10, which keeps an offset in
-           the same word. Not checked when page tables are missing from the dump.
-    Look further: folioscope page PFN; folioscope ps shows whose rss is off by as much.
+    Invariant: a page that nothing maps has _mapcount -1.
+    Why: its last entry was lost, with its page table or by a stray write, or the count was never lowered. Only a sweep
+        of the whole memory map can see it: no page table leads to such a page.
+    Consequence: the page is leaked for good; "Bad rss-counter" when the process that owned it exits.
+    Exceptions: the page has a type; the page belongs to zsmalloc of kernels before 6.10, which keeps an offset in the
+        same word. Not checked when page tables are missing from the dump.
+    See also: folioscope page PFN; folioscope ps shows whose rss is off by as much.
     """
     assert s.expected is not None
     high = s.pages.mapcount_raw > s.expected.page_mapcount_raw

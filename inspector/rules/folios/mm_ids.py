@@ -7,9 +7,12 @@ import numpy as np
 from inspector.columns import I64, U64, Mask
 from inspector.model import mm_ids
 from inspector.model.scheme import Scheme
-from inspector.rules.registry import Violations, rule
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import FOLIO
+from inspector.violations import Violations, cannot_check, violations
 from inspector.windows.grading import count_in_flight
+from inspector.windows.window import Effect
 
 _SCHEMES = (Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT)
 
@@ -31,10 +34,10 @@ def _found(s: Snapshot, bad: Mask, *, needs_tables: bool) -> Violations:
         unchecked, why = int(able.sum()), "page tables are missing: slots can only be too high by what was not read"
     rows = np.flatnonzero(able & bad)
     slots = _slots(s)
-    return Violations(
-        "folio",
+    # Slots that are too high can be work in flight, like the counts they go with.
+    return violations(
         rows,
-        {
+        observed={
             "_mm_id[0]": slots.id0[rows],
             "_mm_id_mapcount[0]": slots.count0[rows],
             "_mm_id[1]": slots.id1[rows],
@@ -42,15 +45,13 @@ def _found(s: Snapshot, bad: Mask, *, needs_tables: bool) -> Violations:
             "shared": slots.shared[rows],
             "locked": slots.locked[rows],
         },
-        {
+        expected={
             "_mm_id[0] mapcount at most": _mapped_by(s, slots.id0)[rows] - 1,
             "_mm_id[1] mapcount at most": _mapped_by(s, slots.id1)[rows] - 1,
         },
-        int(able.sum()),
-        unchecked,
-        why,
-        {"mms": s.counts.nr_mms[rows], "mappings": s.folio_totals[rows]},
-        # Slots that are too high can be work in flight, like the counts they go with.
+        checked=int(able.sum()),
+        unread=cannot_check(unchecked, why),
+        facts={"mms": s.counts.nr_mms[rows], "mappings": s.folio_totals[rows]},
         transient=count_in_flight(s, s.folios.row[rows]) if needs_tables else None,
     )
 
@@ -65,38 +66,49 @@ def _mapped_by(s: Snapshot, ids: U64) -> I64:
     return out
 
 
-@rule("mm-id-slot-invalid", was="mm-id-slot-malformed", group="mm-ids", invariant="I16", rank=55, schemes=_SCHEMES)
-def mm_id_slot_malformed(s: Snapshot) -> Violations:
+@rule(
+    "mm-id-slot-invalid",
+    FOLIO,
+    "mm-ids",
+    Phase.FOLIO_COUNTS,
+    effect=Effect.MM_IDS,
+    decides="I16 23 26",
+    schemes=_SCHEMES,
+    was="mm-id-slot-malformed",
+)
+def mm_id_slot_invalid(s: Snapshot) -> Violations:
     """A folio's mm-id slots contradict themselves.
 
-    True:  a free slot has id 0 and count -1, a used one an id and a count of at least 0; the two ids differ; the lock
-           bit is clear.
-    Why:   include/linux/rmap.h, __folio_large_mapcount_sanity_checks(), folio_add_large_mapcount().
-    Then:  a shared folio may be taken for an exclusive one and be written in place: data leaks between processes.
-    Silent when: an rmap operation holds the lock on another CPU.
-    Look further: folioscope folio PFN
+    Invariant: a free slot has id 0 and count -1, a used one an id and a count of at least 0; the two ids differ; the
+        lock bit is clear.
+    Why: include/linux/rmap.h, __folio_large_mapcount_sanity_checks(), folio_add_large_mapcount().
+    Consequence: a shared folio may be taken for an exclusive one and be written in place: data leaks between processes.
+    Exceptions: an rmap operation holds the lock on another CPU.
+    See also: folioscope folio PFN
     """
     return _found(s, mm_ids.malformed(_slots(s)), needs_tables=False)
 
 
 @rule(
     "mm-id-slot-high",
-    was="mm-id-slot-above-mappings",
-    group="mm-ids",
-    invariant="I16",
-    rank=61,
+    FOLIO,
+    "mm-ids",
+    Phase.SUMS,
+    effect=Effect.MM_IDS,
+    decides="I16 23",
     exactness="bound",
     schemes=_SCHEMES,
+    was="mm-id-slot-above-mappings",
 )
-def mm_id_slot_above_mappings(s: Snapshot) -> Violations:
+def mm_id_slot_high(s: Snapshot) -> Violations:
     """A folio credits an mm with more mappings than that mm has.
 
-    True:  a used slot's count + 1 is at most the number of entries by which the mm with that id maps the folio. It may
-           be fewer: mappings made while both slots were taken by others are never credited.
-    Why:   include/linux/rmap.h, folio_add_large_mapcount() and folio_sub_large_mapcount().
-    Then:  the folio can look exclusive to a process when it is not, or never become exclusive again.
-    Silent when: page tables are missing from the dump.
-    Look further: folioscope folio PFN
+    Invariant: a used slot's count + 1 is at most the number of entries by which the mm with that id maps the folio. It
+        may be fewer: mappings made while both slots were taken by others are never credited.
+    Why: include/linux/rmap.h, folio_add_large_mapcount() and folio_sub_large_mapcount().
+    Consequence: the folio can look exclusive to a process when it is not, or never become exclusive again.
+    Exceptions: page tables are missing from the dump.
+    See also: folioscope folio PFN
     """
     slots = _slots(s)
     bad = mm_ids.above_mappings(slots, _mapped_by(s, slots.id0), _mapped_by(s, slots.id1))
@@ -105,34 +117,45 @@ def mm_id_slot_above_mappings(s: Snapshot) -> Violations:
 
 @rule(
     "mm-id-shared-flag-missing",
-    was="mm-id-unshared-but-shared",
-    group="mm-ids",
-    invariant="I16",
-    rank=56,
+    FOLIO,
+    "mm-ids",
+    Phase.FOLIO_COUNTS,
+    effect=Effect.MM_IDS,
+    decides="I16 24",
     exactness="bound",
     schemes=_SCHEMES,
+    was="mm-id-unshared-but-shared",
 )
-def mm_id_unshared_but_shared(s: Snapshot) -> Violations:
+def mm_id_shared_flag_missing(s: Snapshot) -> Violations:
     """A folio is marked as mapped by one process although several map it.
 
-    True:  while more than one mm maps a large folio its "maybe mapped shared" flag is set. The flag may stay set when
-           only one is left.
-    Why:   include/linux/rmap.h, folio_maybe_mapped_shared(): copy-on-write reuse relies on it.
-    Then:  a write fault reuses the folio in place: one process sees what another writes.
-    Silent when: at most one process maps the folio.
-    Look further: folioscope folio PFN
+    Invariant: while more than one mm maps a large folio its "maybe mapped shared" flag is set. The flag may stay set
+        when only one is left.
+    Why: include/linux/rmap.h, folio_maybe_mapped_shared(): copy-on-write reuse relies on it.
+    Consequence: a write fault reuses the folio in place: one process sees what another writes.
+    Exceptions: at most one process maps the folio.
+    See also: folioscope folio PFN
     """
     return _found(s, mm_ids.unshared_but_shared(_slots(s), s.counts.nr_mms), needs_tables=False)
 
 
-@rule("mm-id-slot-unexpected", was="mm-id-not-empty", group="mm-ids", invariant="I16", rank=62, schemes=_SCHEMES)
-def mm_id_not_empty(s: Snapshot) -> Violations:
+@rule(
+    "mm-id-slot-unexpected",
+    FOLIO,
+    "mm-ids",
+    Phase.SUMS,
+    effect=Effect.MM_IDS,
+    decides="I16 13 25",
+    schemes=_SCHEMES,
+    was="mm-id-not-empty",
+)
+def mm_id_slot_unexpected(s: Snapshot) -> Violations:
     """A folio that nothing maps still names an mm.
 
-    True:  when the last mapping goes, both slots are free and the flag is clear.
-    Why:   include/linux/rmap.h, folio_sub_large_mapcount(); mm/page_alloc.c tests it when the folio is freed.
-    Then:  "Bad page state" when it is freed; a later mapping is credited to the wrong process.
-    Silent when: page tables are missing from the dump.
-    Look further: folioscope folio PFN
+    Invariant: when the last mapping goes, both slots are free and the flag is clear.
+    Why: include/linux/rmap.h, folio_sub_large_mapcount(); mm/page_alloc.c tests it when the folio is freed.
+    Consequence: "Bad page state" when it is freed; a later mapping is credited to the wrong process.
+    Exceptions: page tables are missing from the dump.
+    See also: folioscope folio PFN
     """
     return _found(s, mm_ids.not_empty(_slots(s), s.folio_totals), needs_tables=True)

@@ -7,28 +7,40 @@ import numpy as np
 from inspector.arch.base import MIGRATION_KINDS, Level
 from inspector.columns import I32, I64, Mask, rows_of
 from inspector.layout.flags import VM_MAYSHARE, VM_SHARED
-from inspector.rules.registry import Violations, rule
+from inspector.rules.needs import EVERYTHING
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import FOLIO, HSTATE, MM, TABLE
 from inspector.tables.hugetlb import OFF_LIST, ON_FREE
+from inspector.violations import Violations, cannot_check, one, violations
 from inspector.walk.counts import EntryClass
 from inspector.walk.rss import entry_pages
-from inspector.windows.grading import mm_in_flight
+from inspector.windows.locks import mm_in_flight
+from inspector.windows.window import Effect
 
 _NO_POOLS = "hugetlb's pools are not in the dump"
 
 
-@rule("hugetlb-pool-mismatch", group="hugetlb", invariant="H1", rank=24)
+@rule(
+    "hugetlb-pool-mismatch",
+    HSTATE,
+    "hugetlb",
+    Phase.LINKS,
+    effect=Effect.HUGETLB,
+    needs=EVERYTHING,
+    decides="132",
+)
 def hugetlb_pool_mismatch(s: Snapshot) -> Violations:
     """A hugetlb pool's counters are not what its lists hold.
 
-    True:  nr_huge_pages is the number of folios on the list of those in use and on the lists of free ones;
-           free_huge_pages that on the free lists; of each node's counters the same holds, and they add up.
-    Why:   mm/hugetlb.c, enqueue_hugetlb_folio(), dequeue_hugetlb_folio_node_exact(), remove_hugetlb_folio(): counters
-           and lists change together under hugetlb_lock.
-    Then:  too many free: an allocation finds an empty list where a reservation promised a page: SIGBUS.
-    Silent when: hugetlb_lock is held, or the folios that a list lacks exist off the lists (isolated for migration, or
-           on their way into the pool).
-    Look further: folioscope hugetlb
+    Invariant: nr_huge_pages is the number of folios on the list of those in use and on the lists of free ones;
+        free_huge_pages that on the free lists; of each node's counters the same holds, and they add up.
+    Why: mm/hugetlb.c, enqueue_hugetlb_folio(), dequeue_hugetlb_folio_node_exact(), remove_hugetlb_folio(): counters and
+        lists change together under hugetlb_lock.
+    Consequence: too many free: an allocation finds an empty list where a reservation promised a page: SIGBUS.
+    Exceptions: hugetlb_lock is held, or the folios that a list lacks exist off the lists (isolated for migration, or on
+        their way into the pool).
+    See also: folioscope hugetlb
     """
     h, nodes = s.hugetlb.hstates, s.hugetlb.nodes
     total, free = _sum(s, nodes.nr), _sum(s, nodes.free)
@@ -37,32 +49,30 @@ def hugetlb_pool_mismatch(s: Snapshot) -> Violations:
     wrong_total = (h.nr != listed) | (h.nr != total) | (h.surplus != _sum(s, nodes.surplus))
     rows = np.flatnonzero(h.broken | wrong_free | wrong_total)
     elsewhere = (h.nr > listed) & (h.nr <= listed + h.nr_off_list) & ~wrong_free & ~h.broken & (h.nr == total)
-    return Violations(
-        "hstate",
+    return violations(
         rows,
-        {
+        observed={
             "nr_huge_pages": h.nr[rows],
             "free_huge_pages": h.free[rows],
             "free_huge_pages_node": free[rows],
             "lists_whole": ~h.broken[rows],
         },
-        {
+        expected={
             "nr_huge_pages": listed[rows],
             "free_huge_pages": h.nr_listed_free[rows],
             "free_huge_pages_node": h.nr_listed_free[rows],
             "lists_whole": np.ones(len(rows), np.bool_),
         },
-        len(h),
-        s.hugetlb.missing,
-        _NO_POOLS if s.hugetlb.missing else "",
+        checked=len(h),
+        unread=cannot_check(s.hugetlb.missing, _NO_POOLS),
         facts={
             "in_use": h.nr_active[rows],
             "off_lists": h.nr_off_list[rows],
             "surplus_huge_pages": h.surplus[rows],
             "surplus_huge_pages_node": _sum(s, nodes.surplus)[rows],
         },
-        claims=(("hstate", rows),),
-        depends=(("hugetlb_level", np.where(h.nr > listed, _levels(s), -1)[rows]),),
+        claims=one("hstate", rows),
+        depends=one("hugetlb_level", np.where(h.nr > listed, _levels(s), -1)[rows]),
         transient=np.full(len(rows), s.hugetlb.active) | elsewhere[rows],
     )
 
@@ -86,15 +96,24 @@ def _any(s: Snapshot, marked: Mask) -> Mask:
     return out
 
 
-@rule("hugetlb-free-folio-state-unexpected", was="hugetlb-free-folio-in-use", group="hugetlb", invariant="H1", rank=22)
-def hugetlb_free_folio_in_use(s: Snapshot) -> Violations:
+@rule(
+    "hugetlb-free-folio-state-unexpected",
+    FOLIO,
+    "hugetlb",
+    Phase.STRUCTURES,
+    effect=Effect.HUGETLB,
+    needs=EVERYTHING,
+    decides="133",
+    was="hugetlb-free-folio-in-use",
+)
+def hugetlb_free_folio_state_unexpected(s: Snapshot) -> Violations:
     """A folio on a free list of hugetlb is referenced, mapped, charged to a subpool, or of another size.
 
-    True:  free hugetlb folios have no reference, no mapping and no subpool, and are of the size of their pool.
-    Why:   mm/hugetlb.c, free_huge_folio() clears all of it before enqueue_hugetlb_folio().
-    Then:  the folio is handed out a second time while somebody still uses it.
-    Silent when: hugetlb_lock is held.
-    Look further: folioscope hugetlb; folioscope folio PFN
+    Invariant: free hugetlb folios have no reference, no mapping and no subpool, and are of the size of their pool.
+    Why: mm/hugetlb.c, free_huge_folio() clears all of it before enqueue_hugetlb_folio().
+    Consequence: the folio is handed out a second time while somebody still uses it.
+    Exceptions: hugetlb_lock is held.
+    See also: folioscope hugetlb; folioscope folio PFN
     """
     pool, folios, hstates = s.hugetlb.folios, s.folios, s.hugetlb.hstates
     listed = pool.where != OFF_LIST
@@ -106,24 +125,22 @@ def hugetlb_free_folio_in_use(s: Snapshot) -> Violations:
     if len(hstates):
         misfit = folios.order[rows] != hstates.order[np.maximum(pool.hstate_idx[listed], 0)]
     bad = np.flatnonzero((free & ((refs != 0) | (entire > 0) | (subpool != 0))) | misfit)
-    return Violations(
-        "folio",
+    return violations(
         rows[bad],
-        {
+        observed={
             "_refcount": refs[bad],
             "mappings": entire[bad],
             "subpool": subpool[bad],
             "order": folios.order[rows[bad]],
         },
-        {
+        expected={
             "_refcount": np.zeros(len(bad), np.int64),
             "mappings": np.zeros(len(bad), np.int64),
             "subpool": np.zeros(len(bad), np.int64),
             "order": hstates.order[pool.hstate_idx[listed][bad]],
         },
-        len(rows),
-        s.hugetlb.missing,
-        _NO_POOLS if s.hugetlb.missing else "",
+        checked=len(rows),
+        unread=cannot_check(s.hugetlb.missing, _NO_POOLS),
         facts={"node": pool.nid[listed][bad]},
         transient=np.full(len(bad), s.hugetlb.active),
     )
@@ -131,48 +148,64 @@ def hugetlb_free_folio_in_use(s: Snapshot) -> Violations:
 
 @rule(
     "hugetlb-reserved-high",
-    was="hugetlb-reserved-above-free",
-    group="hugetlb",
-    invariant="H1",
-    rank=25,
+    HSTATE,
+    "hugetlb",
+    Phase.LINKS,
+    after=("hugetlb-pool-mismatch",),
+    effect=Effect.HUGETLB,
+    needs=EVERYTHING,
+    decides="134",
     severity="warn",
     exactness="bound",
+    was="hugetlb-reserved-above-free",
 )
-def hugetlb_reserved_above_free(s: Snapshot) -> Violations:
+def hugetlb_reserved_high(s: Snapshot) -> Violations:
     """More hugetlb folios are reserved than are free.
 
-    True:  0 <= resv_huge_pages <= free_huge_pages: every reservation is backed by a free folio, surplus ones included.
-    Why:   mm/hugetlb.c, hugetlb_acct_memory() and gather_surplus_pages(); available_huge_pages() subtracts the two.
-    Then:  a process with a reservation dies of SIGBUS at a fault that was promised to succeed.
-    Silent when: hugetlb_lock is held.
-    Look further: folioscope hugetlb
+    Invariant: 0 <= resv_huge_pages <= free_huge_pages: every reservation is backed by a free folio, surplus ones
+        included.
+    Why: mm/hugetlb.c, hugetlb_acct_memory() and gather_surplus_pages(); available_huge_pages() subtracts the two.
+    Consequence: a process with a reservation dies of SIGBUS at a fault that was promised to succeed.
+    Exceptions: hugetlb_lock is held.
+    See also: folioscope hugetlb
     """
     h = s.hugetlb.hstates
     rows = np.flatnonzero((h.resv > h.free) | (h.resv < 0))
-    return Violations(
-        "hstate",
+    return violations(
         rows,
-        {"resv_huge_pages": h.resv[rows]},
-        {"resv_huge_pages_at_most": h.free[rows]},
-        len(h),
-        s.hugetlb.missing,
-        _NO_POOLS if s.hugetlb.missing else "",
-        claims=(("hstate", rows),),
+        observed={"resv_huge_pages": h.resv[rows]},
+        expected={"resv_huge_pages_at_most": h.free[rows]},
+        checked=len(h),
+        unread=cannot_check(s.hugetlb.missing, _NO_POOLS),
+        claims=one("hstate", rows),
         transient=np.full(len(rows), s.hugetlb.active),
     )
 
 
-@rule("hugetlb-share-count-mismatch", was="hugetlb-share-count-wrong", group="hugetlb", invariant="P2", rank=24)
-def hugetlb_share_count_wrong(s: Snapshot) -> Violations:
+@rule(
+    "hugetlb-share-count-mismatch",
+    TABLE,
+    "hugetlb",
+    Phase.LINKS,
+    after=(
+        "hugetlb-shared-table-mismatch",
+        "write-bit-unexpected",
+    ),
+    effect=Effect.HUGETLB,
+    needs=EVERYTHING,
+    decides="90",
+    was="hugetlb-share-count-wrong",
+)
+def hugetlb_share_count_mismatch(s: Snapshot) -> Violations:
     """A hugetlb page table counts other sharers than reach it.
 
-    True:  pt_share_count of a PMD table of hugetlb memory is the number of places it is reached from, less one. Kernels
-           that keep no such count hold one reference of the table's page for each place.
-    Why:   mm/hugetlb.c, huge_pmd_share() and huge_pmd_unshare().
-    Then:  too low: the table is freed while others use it. Too high: its entries are never unmapped.
-    Silent when: the file's i_mmap lock is held (sharing under way), or page tables are missing from the dump: then only
-           a count that is too low is reported.
-    Look further: folioscope hugetlb; folioscope va PID ADDRESS
+    Invariant: pt_share_count of a PMD table of hugetlb memory is the number of places it is reached from, less one.
+        Kernels that keep no such count hold one reference of the table's page for each place.
+    Why: mm/hugetlb.c, huge_pmd_share() and huge_pmd_unshare().
+    Consequence: too low: the table is freed while others use it. Too high: its entries are never unmapped.
+    Exceptions: the file's i_mmap lock is held (sharing under way), or page tables are missing from the dump: then only
+        a count that is too low is reported.
+    See also: folioscope hugetlb; folioscope va PID ADDRESS
     """
     tables, sharers = s.hugetlb_tables
     expected = tables.nr_sharers - 1
@@ -183,41 +216,44 @@ def hugetlb_share_count_wrong(s: Snapshot) -> Violations:
         unchecked, why = len(tables), "page tables are missing: a count can only be shown to be too low"
     rows = np.flatnonzero(wrong)
     at = tables.first[rows]
-    return Violations(
-        "table",
+    return violations(
         tables.table_idx[rows].astype(np.int64),
-        {"share_count": tables.share_count[rows]},
-        {"share_count": expected[rows]},
-        int(tables.readable.sum()),
-        unchecked,
-        why,
-        {"sharers": tables.nr_sharers[rows]},
-        claims=(("table", tables.pfn[rows]),),
-        depends=(("vma", sharers.vma_idx[at]),),
+        observed={"share_count": tables.share_count[rows]},
+        expected={"share_count": expected[rows]},
+        checked=int(tables.readable.sum()),
+        unread=cannot_check(unchecked, why),
+        facts={"sharers": tables.nr_sharers[rows]},
+        claims=one("table", tables.pfn[rows]),
+        depends=one("vma", sharers.vma_idx[at]),
         transient=_file_locked(s, sharers.space_idx[at]),
     )
 
 
 def _file_locked(s: Snapshot, space_idx: I32) -> Mask:
     """Whether the i_mmap_rwsem of each file is held by anybody; files without a row are not."""
-    spaces = s.file_rmap.spaces
-    if not len(spaces):
+    if not len(s.file_rmap.spaces):
         return np.zeros(len(space_idx), np.bool_)
-    offset = s.layout.struct("struct address_space").field("i_mmap_rwsem.count.counter").offset
-    raw = s.layout.memory.gather(spaces.addr[np.maximum(space_idx, 0)] + np.uint64(offset), 8)
-    # Low bits: a writer holds it, waiters, a hand-off; readers count above them (kernel/locking/rwsem.c).
-    return (space_idx >= 0) & (raw.bytes.view(np.uint64).reshape(-1) != 0)
+    return (space_idx >= 0) & s.i_mmap_locked[np.maximum(space_idx, 0)]
 
 
-@rule("hugetlb-shared-table-mismatch", was="hugetlb-table-shared-apart", group="hugetlb", invariant="P2", rank=23)
-def hugetlb_table_shared_apart(s: Snapshot) -> Violations:
+@rule(
+    "hugetlb-shared-table-mismatch",
+    TABLE,
+    "hugetlb",
+    Phase.LINKS,
+    effect=Effect.HUGETLB,
+    needs=EVERYTHING,
+    decides="145",
+    was="hugetlb-table-shared-apart",
+)
+def hugetlb_shared_table_mismatch(s: Snapshot) -> Violations:
     """A shared hugetlb page table hangs where it maps another file or another part of it.
 
-    True:  all places that share a PMD table lie in shared VMAs of one file and stand for the same page offset.
-    Why:   mm/hugetlb.c, huge_pmd_share() and page_table_shareable().
-    Then:  one process sees and changes memory of a file that it never mapped.
-    Silent when: an mm among the sharers is being built, changed or torn down.
-    Look further: folioscope hugetlb; folioscope va PID ADDRESS
+    Invariant: all places that share a PMD table lie in shared VMAs of one file and stand for the same page offset.
+    Why: mm/hugetlb.c, huge_pmd_share() and page_table_shareable().
+    Consequence: one process sees and changes memory of a file that it never mapped.
+    Exceptions: an mm among the sharers is being built, changed or torn down.
+    See also: folioscope hugetlb; folioscope va PID ADDRESS
     """
     tables, sharers = s.hugetlb_tables
     owner = np.repeat(np.arange(len(tables)), tables.nr_sharers)
@@ -226,30 +262,38 @@ def hugetlb_table_shared_apart(s: Snapshot) -> Violations:
     private = ~s.vmas.has(VM_MAYSHARE)[sharers.vma_idx] if len(s.vmas) else np.zeros(len(sharers), np.bool_)
     many = tables.nr_sharers[owner] > 1
     rows = np.flatnonzero(many & (apart | private))
-    return Violations(
-        "table",
+    return violations(
         sharers.table_idx[rows].astype(np.int64),
-        {"index": sharers.index[rows], "shared_vma": ~private[rows]},
-        {"index": sharers.index[first[rows]], "shared_vma": np.ones(len(rows), np.bool_)},
-        int(many.sum()),
+        observed={"index": sharers.index[rows], "shared_vma": ~private[rows]},
+        expected={"index": sharers.index[first[rows]], "shared_vma": np.ones(len(rows), np.bool_)},
+        checked=int(many.sum()),
         facts={"same_file": (sharers.space_idx == sharers.space_idx[first])[rows]},
-        claims=(("table", sharers.pfn[rows]),),
-        depends=(("vma", sharers.vma_idx[rows]),),
+        claims=one("table", sharers.pfn[rows]),
+        depends=one("vma", sharers.vma_idx[rows]),
         transient=mm_in_flight(s)[sharers.mm_idx[rows]],
     )
 
 
-@rule("hugetlb-usage-mismatch", group="hugetlb", invariant="C6", rank=85, severity="warn")
+@rule(
+    "hugetlb-usage-mismatch",
+    MM,
+    "hugetlb",
+    Phase.TOTALS,
+    effect=Effect.HUGETLB,
+    needs=EVERYTHING,
+    decides="86",
+    severity="warn",
+)
 def hugetlb_usage_mismatch(s: Snapshot) -> Violations:
     """A process's count of hugetlb pages is not what its page tables hold.
 
-    True:  hugetlb_usage of an mm is the number of base pages that its hugetlb entries map; migration entries count.
-    Why:   mm/hugetlb.c, hugetlb_no_page() and __unmap_hugepage_range(), hugetlb_count_add() and hugetlb_count_sub().
-    Then:  /proc/PID/status tells a wrong HugetlbPages.
-    Silent when: the mm has, or had, memory whose page tables can be shared: such pages count in the mm that faulted
-           them, whoever else sees them, and stay counted there when a table is given up (huge_pmd_unshare()), as it
-           is before a VMA is split. Also when the mm is being built, changed or torn down, or tables are missing.
-    Look further: folioscope hugetlb; folioscope vmas PID
+    Invariant: hugetlb_usage of an mm is the number of base pages that its hugetlb entries map; migration entries count.
+    Why: mm/hugetlb.c, hugetlb_no_page() and __unmap_hugepage_range(), hugetlb_count_add() and hugetlb_count_sub().
+    Consequence: /proc/PID/status tells a wrong HugetlbPages.
+    Exceptions: the mm has, or had, memory whose page tables can be shared: such pages count in the mm that faulted
+        them, whoever else sees them, and stay counted there when a table is given up (huge_pmd_unshare()), as it is
+        before a VMA is split. Also when the mm is being built, changed or torn down, or tables are missing.
+    See also: folioscope hugetlb; folioscope vmas PID
     """
     mms = s.mms
     rebuilt = _usage(s)
@@ -257,14 +301,12 @@ def hugetlb_usage_mismatch(s: Snapshot) -> Violations:
     left_over = (mms.hugetlb_pages > rebuilt) & _once_shareable(s)
     rows = np.flatnonzero(able & (mms.hugetlb_pages != rebuilt) & ~left_over)
     unchecked = int((~s.mm_tables_complete).sum())
-    return Violations(
-        "mm",
+    return violations(
         rows,
-        {"hugetlb_usage": mms.hugetlb_pages[rows]},
-        {"hugetlb_usage": rebuilt[rows]},
-        int(able.sum()),
-        unchecked,
-        "page tables of some processes are missing" if unchecked else "",
+        observed={"hugetlb_usage": mms.hugetlb_pages[rows]},
+        expected={"hugetlb_usage": rebuilt[rows]},
+        checked=int(able.sum()),
+        unread=cannot_check(unchecked, "page tables of some processes are missing"),
         transient=mm_in_flight(s)[rows],
     )
 

@@ -7,11 +7,16 @@ import numpy as np
 from inspector.arch.base import Bit, Level
 from inspector.columns import I64, AnyArray, Mask
 from inspector.layout.flags import MAPPING_TAGS
-from inspector.rules.registry import Violations, nothing, rule
+from inspector.rules.diagnosis import lost_rmap
+from inspector.rules.needs import EVERYTHING
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import KSM, MM, PAGE, STABLE_NODE
 from inspector.tables.ksm import CHAIN, DUP
+from inspector.violations import NOTHING, Relation, Violations, cannot_check, holds, one, violations
 from inspector.walk.counts import EntryClass
-from inspector.windows.grading import mm_in_flight
+from inspector.windows.locks import mm_in_flight
+from inspector.windows.window import Effect
 
 
 def _state(s: Snapshot, nr: int) -> tuple[int, str]:
@@ -31,16 +36,25 @@ def _locked(s: Snapshot, rows: I64) -> Mask:
     return s.layout.flags.test(s.pages.flags[rows], "locked")
 
 
-@rule("ksm-node-mismatch", group="ksm", invariant="K1", rank=24)
+@rule(
+    "ksm-node-mismatch",
+    PAGE,
+    "ksm",
+    Phase.LINKS,
+    effect=Effect.KSM,
+    needs=EVERYTHING,
+    decides="61 62",
+)
 def ksm_node_mismatch(s: Snapshot) -> Violations:
     """A mapped KSM page and its stable node do not name each other.
 
-    True:  the mapping of a KSM page is a stable node in one of KSM's trees or chains, and that node's kpfn is the page.
-    Why:   mm/ksm.c, stable_tree_insert() and folio_set_stable_node(); ksm_get_folio() tests the pair.
-    Then:  the node is taken for stale and pruned: the page's rmap_items are lost and it can never be unmapped.
-    Silent when: the page is not mapped any more (nodes outlive their pages and are pruned later); the page is locked
-           (migration), or KSM is at work (ksm_thread_mutex held).
-    Look further: folioscope ksm; folioscope folio PFN
+    Invariant: the mapping of a KSM page is a stable node in one of KSM's trees or chains, and that node's kpfn is the
+        page.
+    Why: mm/ksm.c, stable_tree_insert() and folio_set_stable_node(); ksm_get_folio() tests the pair.
+    Consequence: the node is taken for stale and pruned: the page's rmap_items are lost and it can never be unmapped.
+    Exceptions: the page is not mapped any more (nodes outlive their pages and are pruned later); the page is locked
+        (migration), or KSM is at work (ksm_thread_mutex held).
+    See also: folioscope ksm; folioscope folio PFN
     """
     pages, nodes = s.pages, s.ksm.nodes
     entries = s.ksm_entries
@@ -50,48 +64,57 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
     kpfn = nodes.kpfn[np.maximum(node, 0)] if len(nodes) else np.full(len(rows), -1)
     unchecked, why = _state(s, int((node < 0).sum()))
     bad = np.flatnonzero(((node >= 0) & (kpfn != pfn)) | ((node < 0) & (not unchecked)))
-    return Violations(
-        "page",
+    return violations(
         rows[bad],
-        {"kpfn": np.where(node[bad] >= 0, kpfn[bad], -1), "in_trees": node[bad] >= 0},
-        {"kpfn": pfn[bad], "in_trees": np.ones(len(bad), np.bool_)},
-        len(rows) - unchecked,
-        unchecked,
-        why,
-        {"stable_node": pages.mapping[rows[bad]] & ~np.uint64(MAPPING_TAGS)},
-        claims=(("stable_node", node[bad]),),
+        observed={"kpfn": np.where(node[bad] >= 0, kpfn[bad], -1), "in_trees": node[bad] >= 0},
+        expected={"kpfn": pfn[bad], "in_trees": np.ones(len(bad), np.bool_)},
+        checked=len(rows) - unchecked,
+        unread=cannot_check(unchecked, why),
+        facts={"stable_node": pages.mapping[rows[bad]] & ~np.uint64(MAPPING_TAGS)},
+        claims=one("stable_node", node[bad]),
         transient=_active(s, len(bad)) | _locked(s, rows[bad]),
     )
 
 
-@rule("ksm-list-length-mismatch", was="ksm-list-length", group="ksm", invariant="K1", rank=24)
-def ksm_list_length(s: Snapshot) -> Violations:
+@rule(
+    "ksm-list-length-mismatch",
+    STABLE_NODE,
+    "ksm",
+    Phase.LINKS,
+    after=(
+        "ksm-item-mm-mismatch",
+        "ksm-tree-damaged",
+    ),
+    effect=Effect.KSM,
+    needs=EVERYTHING,
+    decides="63",
+    was="ksm-list-length",
+)
+def ksm_list_length_mismatch(s: Snapshot) -> Violations:
     """A stable node's list of rmap_items is not as long as it says, or cannot be followed.
 
-    True:  rmap_hlist_len of a stable node is the number of rmap_items on its list.
-    Why:   mm/ksm.c, stable_tree_append() and remove_rmap_item_from_tree() change both together.
-    Then:  too long lists make chains too early or never; a lost item hides mappings from reclaim and migration.
-    Silent when: KSM is at work (ksm_thread_mutex held). The head of a chain counts nothing (STABLE_NODE_CHAIN).
-    Look further: folioscope ksm
+    Invariant: rmap_hlist_len of a stable node is the number of rmap_items on its list.
+    Why: mm/ksm.c, stable_tree_append() and remove_rmap_item_from_tree() change both together.
+    Consequence: too long lists make chains too early or never; a lost item hides mappings from reclaim and migration.
+    Exceptions: KSM is at work (ksm_thread_mutex held). The head of a chain counts nothing (STABLE_NODE_CHAIN).
+    See also: folioscope ksm
     """
     nodes = s.ksm.nodes
     plain = nodes.kind != CHAIN
     # A list that leaves the dump can be neither counted nor called broken.
     unread = plain & nodes.broken & (not s.ksm.items_whole)
     rows = np.flatnonzero(~unread & (nodes.broken | (plain & (nodes.hlist_len != nodes.nr_items))))
-    return Violations(
-        "stable_node",
+    return violations(
         rows,
-        {"rmap_hlist_len": nodes.hlist_len[rows], "list_whole": ~nodes.broken[rows]},
-        {
+        observed={"rmap_hlist_len": nodes.hlist_len[rows], "list_whole": ~nodes.broken[rows]},
+        expected={
             "rmap_hlist_len": np.where(plain, nodes.nr_items, nodes.hlist_len)[rows],
             "list_whole": np.ones(len(rows), np.bool_),
         },
-        int((~unread).sum()),
-        int(unread.sum()),
-        "some rmap_items are not in the dump" if unread.any() else "",
+        checked=int((~unread).sum()),
+        unread=cannot_check(int(unread.sum()), "some rmap_items are not in the dump"),
         facts={"kpfn": nodes.kpfn[rows]},
-        claims=(("stable_node", rows), ("ksm", np.where(nodes.broken[rows] | _lost_items(s), 0, -1))),
+        claims=one("stable_node", rows) + one("ksm", np.where(nodes.broken[rows] | _lost_items(s), 0, -1)),
         transient=_active(s, len(rows)),
     )
 
@@ -102,74 +125,104 @@ def _lost_items(s: Snapshot) -> bool:
     return bool(((items.flags & 0x200 != 0) & (items.node_idx < 0)).any())
 
 
-@rule("ksm-tree-damaged", group="ksm", invariant="K1", rank=23)
+@rule(
+    "ksm-tree-damaged",
+    STABLE_NODE,
+    "ksm",
+    Phase.LINKS,
+    effect=Effect.KSM,
+    needs=EVERYTHING,
+    decides="64",
+)
 def ksm_tree_damaged(s: Snapshot) -> Violations:
     """A stable tree of KSM is damaged, or a list of all its processes or waiting nodes is.
 
-    True:  the stable trees are sound red-black trees: each node names its parent, no red node has a red parent, no node
-           is reached twice. The lists of mm slots and of nodes that wait for another tree come back to their heads.
-    Why:   mm/ksm.c, stable_tree_insert() and stable_tree_search(); lib/rbtree.c.
-    Then:  ksmd loops or merges pages into a node that no rmap walk comes to.
-    Silent when: KSM is at work (ksm_thread_mutex held).
-    Look further: folioscope ksm
+    Invariant: the stable trees are sound red-black trees: each node names its parent, no red node has a red parent, no
+        node is reached twice. The lists of mm slots and of nodes that wait for another tree come back to their heads.
+    Why: mm/ksm.c, stable_tree_insert() and stable_tree_search(); lib/rbtree.c.
+    Consequence: ksmd loops or merges pages into a node that no rmap walk comes to.
+    Exceptions: KSM is at work (ksm_thread_mutex held).
+    See also: folioscope ksm
     """
     nodes, damaged = s.ksm.nodes, s.ksm.damaged_lists
     rows = np.flatnonzero(nodes.misplaced)
     if damaged and not len(rows):
-        one = np.zeros(1, np.int64)
-        observed, expected = {"damaged_lists": one + damaged}, {"damaged_lists": one}
-        return Violations("ksm", one, observed, expected, 2, claims=(("ksm", one),), transient=_active(s, 1))
-    return Violations(
-        "stable_node",
+        none = np.zeros(1, np.int64)
+        observed, expected = {"damaged_lists": none + damaged}, {"damaged_lists": none}
+        return violations(
+            none - 1, observed=observed, expected=expected, checked=2, claims=one("ksm", none), transient=_active(s, 1)
+        )
+    return violations(
         rows,
-        {"tree_sound": np.zeros(len(rows), np.bool_)},
-        {"tree_sound": np.ones(len(rows), np.bool_)},
-        len(nodes) + 2,
+        observed={"tree_sound": np.zeros(len(rows), np.bool_)},
+        expected={"tree_sound": np.ones(len(rows), np.bool_)},
+        checked=len(nodes) + 2,
         facts={"tree": nodes.tree[rows]},
-        claims=(("ksm", np.zeros(len(rows), np.int64)),),
+        claims=one("ksm", np.zeros(len(rows), np.int64)),
         transient=_active(s, len(rows)),
     )
 
 
-@rule("ksm-item-mm-mismatch", was="ksm-item-of-another-mm", group="ksm", invariant="K1", rank=23)
-def ksm_item_of_another_mm(s: Snapshot) -> Violations:
+@rule(
+    "ksm-item-mm-mismatch",
+    KSM,
+    "ksm",
+    Phase.LINKS,
+    effect=Effect.KSM,
+    needs=EVERYTHING,
+    decides="64",
+    was="ksm-item-of-another-mm",
+)
+def ksm_item_mm_mismatch(s: Snapshot) -> Violations:
     """An rmap_item names another mm than the one on whose list it is.
 
-    True:  every rmap_item on an mm slot's list names that slot's mm.
-    Why:   mm/ksm.c, get_next_rmap_item() sets both when it makes the item.
-    Then:  when that mm goes, its items are freed while others use them, or stay behind and name a dead mm.
-    Silent when: ksm_thread_mutex is held.
-    Look further: folioscope ksm
+    Invariant: every rmap_item on an mm slot's list names that slot's mm.
+    Why: mm/ksm.c, get_next_rmap_item() sets both when it makes the item.
+    Consequence: when that mm goes, its items are freed while others use them, or stay behind and name a dead mm.
+    Exceptions: ksm_thread_mutex is held.
+    See also: folioscope ksm
     """
     items, slots = s.ksm.items, s.ksm.slots
     able = items.slot_idx >= 0
     own = slots.mm[np.maximum(items.slot_idx, 0)] if len(slots) else items.mm
     rows = np.flatnonzero(able & (items.mm != own))
     unchecked, why = _state(s, len(rows))
-    return Violations(
-        "ksm",
+    return violations(
         np.zeros(len(rows), np.int64),
-        {"mm": items.mm[rows]},
-        {"mm": own[rows]},
-        int(able.sum()),
-        unchecked,
-        why,
+        observed={"mm": items.mm[rows]},
+        expected={"mm": own[rows]},
+        checked=int(able.sum()),
+        unread=cannot_check(unchecked, why),
         facts={"rmap_item": items.addr[rows], "va": items.va[rows]},
-        claims=(("ksm", np.zeros(len(rows), np.int64)),),
+        claims=one("ksm", np.zeros(len(rows), np.int64)),
         transient=_active(s, len(rows)),
     )
 
 
-@rule("ksm-mapping-unreachable", group="ksm", invariant="K1", rank=26)
+@rule(
+    "ksm-mapping-unreachable",
+    PAGE,
+    "ksm",
+    Phase.LINKS,
+    after=(
+        "ksm-list-length-mismatch",
+        "ksm-node-mismatch",
+        "shared-vma-anon-page-unexpected",
+    ),
+    effect=Effect.KSM,
+    needs=EVERYTHING,
+    decides="64",
+    diagnose=lost_rmap("no rmap_item of the stable node leads to the entry"),
+)
 def ksm_mapping_unreachable(s: Snapshot) -> Violations:
     """An entry maps a KSM page where rmap does not find it.
 
-    True:  for each entry of a KSM page, one of the rmap_items of its stable node has that address and an anon_vma in
-           whose interval tree the VMA is.
-    Why:   mm/ksm.c, rmap_walk_ksm(); stable_tree_append() and fork keep it so.
-    Then:  reclaim and migration leave the entry behind: it maps a page that is somebody else's.
-    Silent when: KSM is at work (ksm_thread_mutex held), or the mm is being built, changed or torn down.
-    Look further: folioscope ksm; folioscope rmap PFN
+    Invariant: for each entry of a KSM page, one of the rmap_items of its stable node has that address and an anon_vma
+        in whose interval tree the VMA is.
+    Why: mm/ksm.c, rmap_walk_ksm(); stable_tree_append() and fork keep it so.
+    Consequence: reclaim and migration leave the entry behind: it maps a page that is somebody else's.
+    Exceptions: KSM is at work (ksm_thread_mutex held), or the mm is being built, changed or torn down.
+    See also: folioscope ksm; folioscope rmap PFN
     """
     entries, vmas = s.ksm_entries, s.vmas
     unchecked, why = _state(s, int((~entries.reached).sum()))
@@ -178,46 +231,53 @@ def ksm_mapping_unreachable(s: Snapshot) -> Violations:
     moving = np.zeros(len(rows), np.bool_)
     if len(vmas):
         moving = (mm_in_flight(s) | s.mm_in_motion)[vmas.mm_idx[found.vma_idx]]
-    return Violations(
-        "page",
+    return violations(
         found.head_row.astype(np.int64),
-        {"found_by_rmap": np.zeros(len(rows), np.bool_)},
-        {"found_by_rmap": np.ones(len(rows), np.bool_)},
-        len(entries) - unchecked,
-        unchecked,
-        why,
-        {"va": found.va, "mm": s.mms.addr[vmas.mm_idx[found.vma_idx]] if len(vmas) else found.va},
-        depends=(("stable_node", found.node_idx), ("vma", found.vma_idx), *_anon_vmas_of(s, found.vma_idx)),
+        observed={"found_by_rmap": np.zeros(len(rows), np.bool_)},
+        expected={"found_by_rmap": np.ones(len(rows), np.bool_)},
+        checked=len(entries) - unchecked,
+        unread=cannot_check(unchecked, why),
+        facts={"va": found.va, "mm": s.mms.addr[vmas.mm_idx[found.vma_idx]] if len(vmas) else found.va},
+        depends=one("stable_node", found.node_idx) + one("vma", found.vma_idx) + _anon_vmas_of(s, found.vma_idx),
         transient=_active(s, len(rows)) | moving,
     )
 
 
-def _anon_vmas_of(s: Snapshot, vma_idx: AnyArray) -> tuple[tuple[str, AnyArray], ...]:
+def _anon_vmas_of(s: Snapshot, vma_idx: AnyArray) -> Relation:
     """The anon_vma of each VMA, as something that may be to blame."""
     if not len(s.vmas):
-        return ()
+        return NOTHING
     own = s.vmas.anon_vma[vma_idx]
     table = s.anon_rmap.anon_vmas
     at = np.minimum(np.searchsorted(table.addr, own), max(len(table) - 1, 0))
     known = table.addr[at] == own if len(table) else np.zeros(len(own), np.bool_)
-    return (("anon_vma", np.where(known, at, -1)),)
+    return one("anon_vma", np.where(known, at, -1))
 
 
-@rule("ksm-totals-mismatch", group="ksm", invariant="K1", rank=82, severity="warn")
+@rule(
+    "ksm-totals-mismatch",
+    KSM,
+    "ksm",
+    Phase.TOTALS,
+    effect=Effect.KSM,
+    needs=EVERYTHING,
+    decides="65",
+    severity="warn",
+)
 def ksm_totals_mismatch(s: Snapshot) -> Violations:
     """KSM's totals are not what its stable nodes and rmap_items add up to.
 
-    True:  pages_shared is the number of stable nodes with rmap_items, pages_sharing that of all other rmap_items on
-           their lists; stable_node_chains and stable_node_dups count the chains and their members.
-    Why:   mm/ksm.c, stable_tree_append(), remove_rmap_item_from_tree(), alloc_stable_node_chain().
-    Then:  /sys/kernel/mm/ksm tells wrong savings.
-    Silent when: KSM is at work (ksm_thread_mutex held), or some of its lists cannot be read.
-    Look further: folioscope ksm
+    Invariant: pages_shared is the number of stable nodes with rmap_items, pages_sharing that of all other rmap_items on
+        their lists; stable_node_chains and stable_node_dups count the chains and their members.
+    Why: mm/ksm.c, stable_tree_append(), remove_rmap_item_from_tree(), alloc_stable_node_chain().
+    Consequence: /sys/kernel/mm/ksm tells wrong savings.
+    Exceptions: KSM is at work (ksm_thread_mutex held), or some of its lists cannot be read.
+    See also: folioscope ksm
     """
     ksm, nodes = s.ksm, s.ksm.nodes
     unchecked, why = _state(s, 1)
     if unchecked or not ksm.totals:
-        return nothing("ksm", 0, unchecked, why)
+        return holds(0, unread=cannot_check(unchecked, why))
     used = (nodes.kind != CHAIN) & (nodes.nr_items > 0)
     expected = {
         "pages_shared": int(used.sum()),
@@ -226,32 +286,42 @@ def ksm_totals_mismatch(s: Snapshot) -> Violations:
         "stable_node_dups": int((nodes.kind == DUP).sum()),
     }
     rows = np.arange(any(ksm.totals[name] != value for name, value in expected.items()), dtype=np.int64)
-    return Violations(
-        "ksm",
+    return violations(
         rows,
-        {name: np.full(len(rows), ksm.totals[name]) for name in expected},
-        {name: np.full(len(rows), value) for name, value in expected.items()},
-        len(expected),
-        claims=(("ksm", rows),),
+        observed={name: np.full(len(rows), ksm.totals[name]) for name in expected},
+        expected={name: np.full(len(rows), value) for name, value in expected.items()},
+        checked=len(expected),
+        claims=one("ksm", rows),
         transient=_active(s, len(rows)),
     )
 
 
-@rule("ksm-mm-counters-low", group="ksm", invariant="K1", rank=83, severity="warn", exactness="bound")
+@rule(
+    "ksm-mm-counters-low",
+    MM,
+    "ksm",
+    Phase.TOTALS,
+    after=("ksm-totals-mismatch",),
+    effect=Effect.KSM,
+    needs=EVERYTHING,
+    decides="65",
+    severity="warn",
+    exactness="bound",
+)
 def ksm_mm_counters_low(s: Snapshot) -> Violations:
     """A process is said to have merged fewer pages than KSM's books show.
 
-    True:  ksm_merging_pages is at least the number of the mm's rmap_items on stable nodes, ksm_rmap_items at least that
-           of the items on its list. (More is legal: before 6.17 a child began with its parent's counts.)
-    Why:   mm/ksm.c, stable_tree_append() and get_next_rmap_item().
-    Then:  /proc/PID/ksm_stat is wrong; the counts run below zero when the items go.
-    Silent when: KSM is at work (ksm_thread_mutex held), or some of its lists cannot be read.
-    Look further: folioscope ksm
+    Invariant: ksm_merging_pages is at least the number of the mm's rmap_items on stable nodes, ksm_rmap_items at least
+        that of the items on its list. (More is legal: before 6.17 a child began with its parent's counts.)
+    Why: mm/ksm.c, stable_tree_append() and get_next_rmap_item().
+    Consequence: /proc/PID/ksm_stat is wrong; the counts run below zero when the items go.
+    Exceptions: KSM is at work (ksm_thread_mutex held), or some of its lists cannot be read.
+    See also: folioscope ksm
     """
     ksm, mms = s.ksm, s.mms
     unchecked, why = _state(s, len(mms))
     if unchecked or not len(mms):
-        return nothing("mm", 0, unchecked, why)
+        return holds(0, unread=cannot_check(unchecked, why))
     merged = _per_mm(s, ksm.items.mm[ksm.items.node_idx >= 0])
     items = np.zeros(len(mms), np.int64)
     at = _rows(s, ksm.slots.mm)
@@ -259,13 +329,12 @@ def ksm_mm_counters_low(s: Snapshot) -> Violations:
     low = (ksm.mms.merging_pages < merged) & (ksm.mms.merging_pages != -1)
     low |= (ksm.mms.rmap_items < items) & (ksm.mms.rmap_items != -1)
     rows = np.flatnonzero(low & ksm.mms.readable)
-    return Violations(
-        "mm",
+    return violations(
         rows,
-        {"ksm_merging_pages": ksm.mms.merging_pages[rows], "ksm_rmap_items": ksm.mms.rmap_items[rows]},
-        {"ksm_merging_pages": merged[rows], "ksm_rmap_items": items[rows]},
-        int(ksm.mms.readable.sum()),
-        depends=(("ksm", np.zeros(len(rows), np.int64)),),
+        observed={"ksm_merging_pages": ksm.mms.merging_pages[rows], "ksm_rmap_items": ksm.mms.rmap_items[rows]},
+        expected={"ksm_merging_pages": merged[rows], "ksm_rmap_items": items[rows]},
+        checked=int(ksm.mms.readable.sum()),
+        depends=one("ksm", np.zeros(len(rows), np.int64)),
         transient=_active(s, len(rows)),
     )
 
@@ -281,16 +350,25 @@ def _per_mm(s: Snapshot, mm: AnyArray) -> I64:
     return np.bincount(at[at >= 0], minlength=len(s.mms)).astype(np.int64)
 
 
-@rule("ksm-zero-pages-mismatch", group="ksm", invariant="K1", rank=84, severity="warn")
+@rule(
+    "ksm-zero-pages-mismatch",
+    MM,
+    "ksm",
+    Phase.TOTALS,
+    effect=Effect.KSM,
+    needs=EVERYTHING,
+    decides="136",
+    severity="warn",
+)
 def ksm_zero_pages_mismatch(s: Snapshot) -> Violations:
     """A process's count of zero pages placed by KSM is not what its page tables hold.
 
-    True:  ksm_zero_pages of an mm is the number of its entries of the shared zero page that are dirty: that is how KSM
-           marks those it placed (use_zero_pages). Kept since 6.6. The global count drifts and is not looked at.
-    Why:   include/linux/ksm.h, is_ksm_zero_pte(); mm/ksm.c, replace_page().
-    Then:  /proc/PID/ksm_stat tells a wrong saving.
-    Silent when: the mm is being built, changed or torn down, KSM is at work, or page tables are missing.
-    Look further: folioscope vmas PID
+    Invariant: ksm_zero_pages of an mm is the number of its entries of the shared zero page that are dirty: that is how
+        KSM marks those it placed (use_zero_pages). Kept since 6.6. The global count drifts and is not looked at.
+    Why: include/linux/ksm.h, is_ksm_zero_pte(); mm/ksm.c, replace_page().
+    Consequence: /proc/PID/ksm_stat tells a wrong saving.
+    Exceptions: the mm is being built, changed or torn down, KSM is at work, or page tables are missing.
+    See also: folioscope vmas PID
     """
     stored, mms = s.ksm.mms, s.mms
     m, counts = s.mappings, s.counts
@@ -300,13 +378,11 @@ def ksm_zero_pages_mismatch(s: Snapshot) -> Violations:
     able = stored.readable & s.mm_tables_complete & (mms.users > 0) & has
     rows = np.flatnonzero(able & (stored.zero_pages != rebuilt))
     unchecked = int((~s.mm_tables_complete).sum())
-    return Violations(
-        "mm",
+    return violations(
         rows,
-        {"ksm_zero_pages": stored.zero_pages[rows]},
-        {"ksm_zero_pages": rebuilt[rows]},
-        int(able.sum()),
-        unchecked if has else 0,
-        "page tables of some processes are missing" if unchecked and has else "",
+        observed={"ksm_zero_pages": stored.zero_pages[rows]},
+        expected={"ksm_zero_pages": rebuilt[rows]},
+        checked=int(able.sum()),
+        unread=cannot_check(unchecked if has else 0, "page tables of some processes are missing"),
         transient=_active(s, len(rows)) | mm_in_flight(s)[rows],
     )

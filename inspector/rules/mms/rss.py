@@ -6,29 +6,43 @@ import numpy as np
 
 from inspector.columns import I64, Mask
 from inspector.layout.flags import VM_RAND_READ, VM_SEQ_READ
-from inspector.rules.registry import Violations, rule
+from inspector.rules.mms.balance import settle_rss
+from inspector.rules.needs import VMAS
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import MM
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
-from inspector.windows.grading import mm_in_flight
+from inspector.violations import Violations, cannot_check, one, violations
+from inspector.windows.locks import mm_in_flight
+from inspector.windows.window import Effect
 
 COUNTERS = {"MM_FILEPAGES": RSS_FILE, "MM_ANONPAGES": RSS_ANON, "MM_SWAPENTS": RSS_SWAP, "MM_SHMEMPAGES": RSS_SHMEM}
 
 
-@rule("rss-mismatch", group="rss", invariant="I12", rank=90)
+@rule(
+    "rss-mismatch",
+    MM,
+    "rss",
+    Phase.TOTALS,
+    effect=Effect.RSS,
+    needs=VMAS,
+    decides="I12 28 85",
+    settle=settle_rss,
+)
 def rss_mismatch(s: Snapshot) -> Violations:
     """An address space's rss counters are not what its page tables hold.
 
-    True:  MM_ANONPAGES, MM_FILEPAGES and MM_SHMEMPAGES are the pages that the mm's entries map, by the kind of their
-           folio; migration and device entries count like the page they stand for; MM_SWAPENTS are its swap entries.
-           Zero pages, VM_PFNMAP and hugetlb count nowhere. Per-CPU parts (and, before 6.2, parts kept in tasks) are
-           added, so that the sum is exact.
-    Why:   include/linux/mm.h, mm_counter(); mm/memory.c, zap_present_folio_ptes() and set_pte_range();
-           kernel/fork.c, check_mm() prints "Bad rss-counter state" at exit.
-    Then:  the OOM killer and cgroup limits act on wrong numbers; a page table entry or a page was lost.
-    Silent when: the mm is being torn down (mm_users 0), or a page table or a mapped page is not in the dump. A task
-           inside execve() has the argument pages of its new address space charged to its old one as well
-           (fs/exec.c, acct_arg_size()): exactly so many anonymous pages too many are no finding.
-    Look further: folioscope vmas PID
+    Invariant: MM_ANONPAGES, MM_FILEPAGES and MM_SHMEMPAGES are the pages that the mm's entries map, by the kind of
+        their folio; migration and device entries count like the page they stand for; MM_SWAPENTS are its swap entries.
+        Zero pages, VM_PFNMAP and hugetlb count nowhere. Per-CPU parts (and, before 6.2, parts kept in tasks) are added,
+        so that the sum is exact.
+    Why: include/linux/mm.h, mm_counter(); mm/memory.c, zap_present_folio_ptes() and set_pte_range(); kernel/fork.c,
+        check_mm() prints "Bad rss-counter state" at exit.
+    Consequence: the OOM killer and cgroup limits act on wrong numbers; a page table entry or a page was lost.
+    Exceptions: the mm is being torn down (mm_users 0), or a page table or a mapped page is not in the dump. A task
+        inside execve() has the argument pages of its new address space charged to its old one as well (fs/exec.c,
+        acct_arg_size()): exactly so many anonymous pages too many are no finding.
+    See also: folioscope vmas PID
     """
     mms = s.mms
     rebuilt, known = s.rss
@@ -38,15 +52,13 @@ def rss_mismatch(s: Snapshot) -> Violations:
     # Where no task runs yet mm_init() may not have given the mm its counters: nothing is missing from the dump.
     unborn = (mms.nr_tasks == 0) & ~mms.rss_valid
     unchecked = int((~(known & mms.rss_valid & s.mm_tables_complete) & ~unborn).sum())
-    return Violations(
-        "mm",
+    return violations(
         rows,
-        {name: mms.rss[rows, i] for name, i in COUNTERS.items()},
-        {name: rebuilt[rows, i] for name, i in COUNTERS.items()},
-        int(able.sum()),
-        unchecked,
-        "page tables, struct pages or per-CPU counters of some processes are missing" if unchecked else "",
-        depends=(("mm", rows),),
+        observed={name: mms.rss[rows, i] for name, i in COUNTERS.items()},
+        expected={name: rebuilt[rows, i] for name, i in COUNTERS.items()},
+        checked=int(able.sum()),
+        unread=cannot_check(unchecked, "page tables, struct pages or per-CPU counters of some processes are missing"),
+        depends=one("mm", rows),
         transient=mm_in_flight(s)[rows],
     )
 

@@ -6,13 +6,16 @@ import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Kind, Level
 from inspector.columns import I32, I64, Mask
-from inspector.rules.registry import Violations, nothing, rule
+from inspector.rules.needs import PAGES, VMAS
+from inspector.rules.registry import Phase, rule
 from inspector.rules.rmap.anon_vmas_map import in_anonymous_vma
 from inspector.snapshot import Snapshot
+from inspector.subjects import TABLE
+from inspector.violations import Violations, cannot_check, holds, one, violations
 from inspector.walk.counts import EntryClass
 from inspector.walk.deposits import SOUND, STATES, UNREAD, keeps_rings
-from inspector.windows.grading import mm_in_flight
-from inspector.windows.swap import tables_locked
+from inspector.windows.locks import mm_in_flight, tables_locked
+from inspector.windows.window import Effect
 
 _STANDING = np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE], np.uint8)
 """Entries that stand for a THP without mapping it; its deposited table stays."""
@@ -63,70 +66,81 @@ def _in_motion(s: Snapshot, rows: I64) -> Mask:
     return tables_locked(s, rows) | (s.mm_in_motion | mm_in_flight(s))[s.tables.mm_idx[rows]]
 
 
-@rule("deposit-list-damaged", group="page-tables", invariant="C4", rank=79)
+@rule(
+    "deposit-list-damaged",
+    TABLE,
+    "page-tables",
+    Phase.TOTALS,
+    effect=Effect.TABLES,
+    decides="91",
+)
 def deposit_list_damaged(s: Snapshot) -> Violations:
     """The ring of page tables that are deposited with a PMD table is damaged.
 
-    True:  pmd_huge_pte of a PMD table is null or names a page table that nothing maps; the list_head in its descriptor
-           leads through all tables deposited with this PMD table and back.
-    Why:   mm/pgtable-generic.c, pgtable_trans_huge_deposit() and pgtable_trans_huge_withdraw().
-    Then:  the next split of a huge page takes a page for a page table that is none, or one that is in use: what lies in
-           it is overwritten and read as entries. CONFIG_DEBUG_LIST says "list_del corruption".
-    Silent when: the PMD table is being worked on (its lock is held, or a task stands in a window of its mm); the kernel
-           was built for few CPUs and keeps the ring with the mm.
-    Look further: folioscope page PFN
+    Invariant: pmd_huge_pte of a PMD table is null or names a page table that nothing maps; the list_head in its
+        descriptor leads through all tables deposited with this PMD table and back.
+    Why: mm/pgtable-generic.c, pgtable_trans_huge_deposit() and pgtable_trans_huge_withdraw().
+    Consequence: the next split of a huge page takes a page for a page table that is none, or one that is in use: what
+        lies in it is overwritten and read as entries. CONFIG_DEBUG_LIST says "list_del corruption".
+    Exceptions: the PMD table is being worked on (its lock is held, or a task stands in a window of its mm); the kernel
+        was built for few CPUs and keeps the ring with the mm.
+    See also: folioscope page PFN
     """
     if not keeps_rings(s.layout):
-        return nothing("table", 0, len(s.tables), _BY_MM)
+        return holds(0, unread=cannot_check(len(s.tables), _BY_MM))
     d = s.deposits
     bad = np.flatnonzero((d.state != SOUND) & (d.state != UNREAD))
     rows = d.rows[bad]
     unread = int((d.state == UNREAD).sum())
-    return Violations(
-        "table",
+    # One table in two rings is one fault.
+    return violations(
         rows,
-        {"ring": np.array([STATES[x] for x in d.state[bad].tolist()], dtype=np.str_)},
-        {"ring": np.full(len(bad), "deposited page tables, back to the first")},
-        len(d.rows) - unread,
-        unread,
-        "struct pages of page tables are missing from the dump" if unread else "",
-        {"pfn": d.where[bad], "tables": d.count[bad], "due": tables_due(s)[rows]},
-        # One table in two rings is one fault.
-        claims=(("deposited_table", d.where[bad]),),
+        observed={"ring": np.array([STATES[x] for x in d.state[bad].tolist()], dtype=np.str_)},
+        expected={"ring": np.full(len(bad), "deposited page tables, back to the first")},
+        checked=len(d.rows) - unread,
+        unread=cannot_check(unread, "struct pages of page tables are missing from the dump"),
+        facts={"pfn": d.where[bad], "tables": d.count[bad], "due": tables_due(s)[rows]},
+        claims=one("deposited_table", d.where[bad]),
         transient=_in_motion(s, rows),
     )
 
 
-@rule("deposited-tables-mismatch", group="page-tables", invariant="C4", rank=82)
+@rule(
+    "deposited-tables-mismatch",
+    TABLE,
+    "page-tables",
+    Phase.TOTALS,
+    after=("pgtables-bytes-mismatch",),
+    effect=Effect.TABLES,
+    needs=VMAS | PAGES,
+    decides="91",
+)
 def deposited_tables_mismatch(s: Snapshot) -> Violations:
     """A PMD table has more or fewer page tables deposited than it holds huge entries of anonymous memory.
 
-    True:  each huge PMD of anonymous memory or of the huge zero folio, and each migration or device entry that stands
-           for one, has one PTE table deposited with its PMD table. PMDs of files and of hugetlb have none.
-    Why:   mm/huge_memory.c, __do_huge_pmd_anonymous_page(), copy_huge_pmd() and zap_huge_pmd();
-           mm/pgtable-generic.c.
-    Then:  too few: the next split or unmap takes a null pointer for a page table, and the kernel dies. Too many: tables
-           are leaked, "BUG: non-zero pgtables_bytes on freeing mm".
-    Silent when: the PMD table is being worked on (its lock is held, or a task stands in a window of its mm), or the
-           ring itself is damaged (a finding of its own).
-    Look further: folioscope va PID ADDRESS; folioscope page PFN
+    Invariant: each huge PMD of anonymous memory or of the huge zero folio, and each migration or device entry that
+        stands for one, has one PTE table deposited with its PMD table. PMDs of files and of hugetlb have none.
+    Why: mm/huge_memory.c, __do_huge_pmd_anonymous_page(), copy_huge_pmd() and zap_huge_pmd(); mm/pgtable-generic.c.
+    Consequence: too few: the next split or unmap takes a null pointer for a page table, and the kernel dies. Too many:
+        tables are leaked, "BUG: non-zero pgtables_bytes on freeing mm".
+    Exceptions: the PMD table is being worked on (its lock is held, or a task stands in a window of its mm), or the ring
+        itself is damaged (a finding of its own).
+    See also: folioscope va PID ADDRESS; folioscope page PFN
     """
     if not keeps_rings(s.layout):
-        return nothing("table", 0, len(s.tables), _BY_MM)
+        return holds(0, unread=cannot_check(len(s.tables), _BY_MM))
     d, due = s.deposits, tables_due(s)
     able = d.state == SOUND
     bad = np.flatnonzero(able & (d.count != due[d.rows]))
     rows = d.rows[bad]
     mm = s.tables.mm_idx[rows].astype(np.int64)
-    return Violations(
-        "table",
+    # Entries that came or went without their table show in the bytes of the mm as well.
+    return violations(
         rows,
-        {"deposited": d.count[bad]},
-        {"deposited": due[rows]},
-        int(able.sum()),
-        int((d.state == UNREAD).sum()),
-        "struct pages of page tables are missing from the dump" if (d.state == UNREAD).any() else "",
-        # Entries that came or went without their table show in the bytes of the mm as well.
-        depends=(("mm_tables", mm), ("huge_zero", np.zeros(len(rows), np.int64))),
+        observed={"deposited": d.count[bad]},
+        expected={"deposited": due[rows]},
+        checked=int(able.sum()),
+        unread=cannot_check(int((d.state == UNREAD).sum()), "struct pages of page tables are missing from the dump"),
+        depends=one("mm_tables", mm) + one("huge_zero", np.zeros(len(rows), np.int64)),
         transient=_in_motion(s, rows),
     )

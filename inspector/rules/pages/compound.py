@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64
-from inspector.rules.registry import Violations, nothing, rule
+from inspector.rules.needs import PAGES
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import FOLIO, PAGE
+from inspector.violations import Violations, cannot_check, holds, violations
+from inspector.windows.window import Effect
 
 _TAIL_MAPPING = np.uint64(0xDEAD000000000400)
 """TAIL_MAPPING (include/linux/poison.h) with the illegal pointer delta of 64-bit kernels."""
@@ -20,16 +24,25 @@ def _why(s: Snapshot) -> tuple[int, str]:
     return unreadable, "struct pages are missing" if unreadable else ""
 
 
-@rule("tail-head-invalid", was="tail-without-head", group="compound", invariant="I9", rank=10)
-def tail_without_head(s: Snapshot) -> Violations:
+@rule(
+    "tail-head-invalid",
+    PAGE,
+    "compound",
+    Phase.STRUCTURES,
+    effect=Effect.PAGES,
+    needs=PAGES,
+    decides="I9 1 3",
+    was="tail-without-head",
+)
+def tail_head_invalid(s: Snapshot) -> Violations:
     """A tail page points to something that is not the head of a compound page around it.
 
-    True:  compound_head (or the mask in compound_info, since 7.1) of every tail leads to a page with PG_head, at most
-           the folio's size before it.
-    Why:   include/linux/page-flags.h, _compound_head(); mm/page_alloc.c, prep_compound_page().
-    Then:  every operation on that page hits a foreign page's counts.
-    Silent when: the head's struct page is not in the dump. The fake heads of hugetlb vmemmap optimisation resolve.
-    Look further: folioscope page PFN
+    Invariant: compound_head (or the mask in compound_info, since 7.1) of every tail leads to a page with PG_head, at
+        most the folio's size before it.
+    Why: include/linux/page-flags.h, _compound_head(); mm/page_alloc.c, prep_compound_page().
+    Consequence: every operation on that page hits a foreign page's counts.
+    Exceptions: the head's struct page is not in the dump. The fake heads of hugetlb vmemmap optimisation resolve.
+    See also: folioscope page PFN
     """
     pages = s.pages
     tails: I64 = np.flatnonzero(pages.is_tail & pages.readable)
@@ -45,61 +58,74 @@ def tail_without_head(s: Snapshot) -> Violations:
     sized = s.compound_wrong[np.maximum(folio, 0)] & (folio >= 0) if len(s.folios) else np.zeros(len(tails), np.bool_)
     rows = np.flatnonzero(bad & known & ~sized)
     unreadable, why = _why(s)
-    return Violations(
-        "page",
+    return violations(
         tails[rows],
-        {"head_pfn": np.where(head[rows] >= 0, pages.memmap.pfns_of_rows(at[rows]), -1)},
-        {},
-        len(tails),
-        unreadable,
-        why,
-        {"head_order": order[rows]},
+        observed={"head_pfn": np.where(head[rows] >= 0, pages.memmap.pfns_of_rows(at[rows]), -1)},
+        expected={},
+        checked=len(tails),
+        unread=cannot_check(unreadable, why),
+        facts={"head_order": order[rows]},
     )
 
 
-@rule("compound-size-mismatch", was="compound-size-wrong", group="compound", invariant="I9", rank=11)
-def compound_size_wrong(s: Snapshot) -> Violations:
+@rule(
+    "compound-size-mismatch",
+    FOLIO,
+    "compound",
+    Phase.STRUCTURES,
+    effect=Effect.PAGES,
+    needs=PAGES,
+    decides="I9 2 3 4",
+    was="compound-size-wrong",
+)
+def compound_size_mismatch(s: Snapshot) -> Violations:
     """A compound page's order does not agree with its cached size, its alignment or its tails.
 
-    True:  the cached number of pages is 1 << order; the head's page frame is a multiple of it; as many pages as
-           that, less one, are its tails.
-    Why:   mm/page_alloc.c, prep_compound_page() and folio_set_order().
-    Then:  mapping, splitting or freeing it touches too few or too many pages.
-    Silent when: some of its struct pages are not in the dump; nobody has a reference to it yet or any more, and it is
-           on no list: it is being made or freed (prep_compound_page(), __free_pages_prepare()), which takes no lock.
-    Look further: folioscope folio PFN
+    Invariant: the cached number of pages is 1 << order; the head's page frame is a multiple of it; as many pages as
+        that, less one, are its tails.
+    Why: mm/page_alloc.c, prep_compound_page() and folio_set_order().
+    Consequence: mapping, splitting or freeing it touches too few or too many pages.
+    Exceptions: some of its struct pages are not in the dump; nobody has a reference to it yet or any more, and it is on
+        no list: it is being made or freed (prep_compound_page(), __free_pages_prepare()), which takes no lock.
+    See also: folioscope folio PFN
     """
     folios, pages = s.folios, s.pages
     rows = np.flatnonzero(s.compound_wrong)
     head = folios.row[rows]
     in_hand = (pages.refcount[head] == 0) & (pages.type_[head] == 0) & ~folios.is_hugetlb[rows]
     unreadable, why = _why(s)
-    return Violations(
-        "folio",
+    return violations(
         rows,
-        {"order": folios.order[rows], "nr_pages": folios.nr_stored[rows], "tails": s.nr_tails[rows]},
-        {"nr_pages": folios.nr_pages[rows], "tails": folios.nr_pages[rows] - 1},
-        int(folios.readable.sum()),
-        unreadable,
-        why,
+        observed={"order": folios.order[rows], "nr_pages": folios.nr_stored[rows], "tails": s.nr_tails[rows]},
+        expected={"nr_pages": folios.nr_pages[rows], "tails": folios.nr_pages[rows] - 1},
+        checked=int(folios.readable.sum()),
+        unread=cannot_check(unreadable, why),
         transient=in_hand,
     )
 
 
-@rule("tail-page-damaged", group="compound", invariant="I9", rank=12)
+@rule(
+    "tail-page-damaged",
+    PAGE,
+    "compound",
+    Phase.STRUCTURES,
+    effect=Effect.PAGES,
+    needs=PAGES,
+    decides="I9 5 6",
+)
 def tail_page_damaged(s: Snapshot) -> Violations:
     """A tail page carries a reference count or a mapping of its own.
 
-    True:  the reference count of a tail is 0, and from the fifth page of a folio on its mapping is TAIL_MAPPING.
-    Why:   mm/page_alloc.c, prep_compound_tail() sets both, free_tail_page_prepare() tests the mapping.
-    Then:  "corrupted mapping in tail page" when the folio is freed; a speculative reference to a tail succeeds.
-    Silent when: hugetlb's vmemmap optimisation aliases the struct page with another one.
-    Look further: folioscope page PFN
+    Invariant: the reference count of a tail is 0, and from the fifth page of a folio on its mapping is TAIL_MAPPING.
+    Why: mm/page_alloc.c, prep_compound_tail() sets both, free_tail_page_prepare() tests the mapping.
+    Consequence: "corrupted mapping in tail page" when the folio is freed; a speculative reference to a tail succeeds.
+    Exceptions: hugetlb's vmemmap optimisation aliases the struct page with another one.
+    See also: folioscope page PFN
     """
     pages = s.pages
     tails: I64 = np.flatnonzero(pages.is_tail & pages.readable & (pages.head_row >= 0))
     if not len(tails):
-        return nothing("page", 0)
+        return holds(0)
     # An alias of the head shows the head's own fields: told by PG_head, which no real tail has.
     alias = s.layout.flags.test(pages.flags[tails], "head")
     index = tails - pages.head_row[tails]
@@ -109,13 +135,11 @@ def tail_page_damaged(s: Snapshot) -> Violations:
     mapped = plain & (pages.mapping[tails] != _TAIL_MAPPING)
     rows = np.flatnonzero(counted | mapped)
     unreadable, why = _why(s)
-    return Violations(
-        "page",
+    return violations(
         tails[rows],
-        {"_refcount": pages.refcount[tails[rows]], "mapping": pages.mapping[tails[rows]]},
-        {"_refcount": np.zeros(len(rows), np.int64), "mapping": np.full(len(rows), _TAIL_MAPPING)},
-        len(tails),
-        unreadable,
-        why,
-        {"tail_index": index[rows]},
+        observed={"_refcount": pages.refcount[tails[rows]], "mapping": pages.mapping[tails[rows]]},
+        expected={"_refcount": np.zeros(len(rows), np.int64), "mapping": np.full(len(rows), _TAIL_MAPPING)},
+        checked=len(tails),
+        unread=cannot_check(unreadable, why),
+        facts={"tail_index": index[rows]},
     )

@@ -6,11 +6,15 @@ import numpy as np
 
 from inspector.columns import I64, Mask, rows_of
 from inspector.rules.entries.entries import anon_pages
-from inspector.rules.registry import Violations, rule
+from inspector.rules.needs import FILES, PAGES, VMAS
+from inspector.rules.registry import Phase, rule
 from inspector.rules.rmap.file_rmap import own_file_links
 from inspector.snapshot import Snapshot
+from inspector.subjects import FOLIO, PAGE
 from inspector.tables.files import FILE, SHMEM
+from inspector.violations import Violations, cannot_check, one, violations
 from inspector.walk.linear import linear_index
+from inspector.windows.window import Effect
 
 _NO_PAGES = "struct pages are missing"
 
@@ -29,22 +33,23 @@ def _missing(s: Snapshot) -> tuple[int, str]:
 
 @rule(
     "poisoned-page-mapping-unexpected",
-    was="poisoned-page-mapped",
-    group="targets",
-    invariant="R2",
-    rank=38,
+    PAGE,
+    "targets",
+    Phase.STATES,
+    decides="40",
     severity="warn",
+    was="poisoned-page-mapped",
 )
-def poisoned_page_mapped(s: Snapshot) -> Violations:
+def poisoned_page_mapping_unexpected(s: Snapshot) -> Violations:
     """A page that is marked as broken hardware is still mapped.
 
-    True:  a page with PG_hwpoison is in no page table: its entries were replaced by poison entries.
-    Why:   mm/memory-failure.c, memory_failure() and hwpoison_user_mappings() unmap the page.
-    Then:  a process will touch it, and the machine stops with a machine check. Kernels before 6.8 asked for the head's
-           mapcount instead of the page's own and left tails of huge pages mapped.
-    Silent when: the page is locked: memory_failure() is at work. When unmapping fails the kernel kills the processes
-           and leaves the page as it is, so that this is a warning.
-    Look further: folioscope page PFN
+    Invariant: a page with PG_hwpoison is in no page table: its entries were replaced by poison entries.
+    Why: mm/memory-failure.c, memory_failure() and hwpoison_user_mappings() unmap the page.
+    Consequence: a process will touch it, and the machine stops with a machine check. Kernels before 6.8 asked for the
+        head's mapcount instead of the page's own and left tails of huge pages mapped.
+    Exceptions: the page is locked: memory_failure() is at work. When unmapping fails the kernel kills the processes and
+        leaves the page as it is, so that this is a warning.
+    See also: folioscope page PFN
     """
     pages = s.pages
     poisoned = s.layout.flags.test(pages.flags, "hwpoison") & pages.readable
@@ -52,57 +57,68 @@ def poisoned_page_mapped(s: Snapshot) -> Violations:
     locked = s.layout.flags.test(pages.flags[head], "locked")
     rows: I64 = np.flatnonzero(poisoned & _mapped(s))
     missing, why = _missing(s)
-    return Violations(
-        "page",
+    return violations(
         rows,
-        {"hwpoison": np.ones(len(rows), np.bool_), "mappings": s.counts.page_mappings[rows]},
-        {"hwpoison": np.zeros(len(rows), np.bool_)},
-        int(poisoned.sum()),
-        missing,
-        why,
+        observed={"hwpoison": np.ones(len(rows), np.bool_), "mappings": s.counts.page_mappings[rows]},
+        expected={"hwpoison": np.zeros(len(rows), np.bool_)},
+        checked=int(poisoned.sum()),
+        unread=cannot_check(missing, why),
         transient=locked[rows],
     )
 
 
-@rule("anon-page-uptodate-missing", was="anon-page-not-uptodate", group="targets", invariant="S3", rank=39)
-def anon_page_not_uptodate(s: Snapshot) -> Violations:
+@rule(
+    "anon-page-uptodate-missing",
+    PAGE,
+    "targets",
+    Phase.STATES,
+    was="anon-page-not-uptodate",
+)
+def anon_page_uptodate_missing(s: Snapshot) -> Violations:
     """A mapped anonymous folio does not hold its data.
 
-    True:  an anonymous folio carries PG_uptodate before its first entry is written.
-    Why:   mm/memory.c, do_anonymous_page() and do_swap_page(), which refuses a folio whose read failed; mm/ksm.c and
-           mm/migrate.c copy the flag.
-    Then:  the process reads what the page held before: another process's data, or garbage from a failed swap read
-           (swapoff of a broken device did that before 5.19).
-    Silent when: the folio is in no LRU list of the kernel's: pages that a driver allocated and mapped.
-    Look further: folioscope folio PFN
+    Invariant: an anonymous folio carries PG_uptodate before its first entry is written.
+    Why: mm/memory.c, do_anonymous_page() and do_swap_page(), which refuses a folio whose read failed; mm/ksm.c and
+        mm/migrate.c copy the flag.
+    Consequence: the process reads what the page held before: another process's data, or garbage from a failed swap read
+        (swapoff of a broken device did that before 5.19).
+    Exceptions: the folio is in no LRU list of the kernel's: pages that a driver allocated and mapped.
+    See also: folioscope folio PFN
     """
     pages = s.pages
     head = np.maximum(pages.head_row, 0)
     able = anon_pages(s) & _mapped(s) & ~pages.is_tail
     rows: I64 = np.flatnonzero(able & ~s.layout.flags.test(pages.flags[head], "uptodate"))
     missing, why = _missing(s)
-    return Violations(
-        "page",
+    return violations(
         rows,
-        {"uptodate": np.zeros(len(rows), np.bool_)},
-        {"uptodate": np.ones(len(rows), np.bool_)},
-        int(able.sum()),
-        missing,
-        why,
+        observed={"uptodate": np.zeros(len(rows), np.bool_)},
+        expected={"uptodate": np.ones(len(rows), np.bool_)},
+        checked=int(able.sum()),
+        unread=cannot_check(missing, why),
     )
 
 
-@rule("file-index-high", was="mapped-beyond-file-end", group="file-rmap", invariant="F2", rank=44, severity="warn")
-def mapped_beyond_file_end(s: Snapshot) -> Violations:
+@rule(
+    "file-index-high",
+    PAGE,
+    "file-rmap",
+    Phase.FOLIO_COUNTS,
+    effect=Effect.FILE_RMAP,
+    needs=VMAS | PAGES | FILES,
+    severity="warn",
+    was="mapped-beyond-file-end",
+)
+def file_index_high(s: Snapshot) -> Violations:
     """A folio of a file is mapped although it lies wholly behind the file's end.
 
-    True:  the first page of a mapped page-cache folio is below i_size, rounded up to whole pages.
-    Why:   mm/filemap.c, filemap_fault() raises SIGBUS there; mm/truncate.c, truncate_pagecache() unmaps what a shorter
-           file leaves behind.
-    Then:  the process writes to data that no file has; a later extension of the file shows it.
-    Silent when: the inode is locked or being freed, or the folio is locked: truncation is at work. Folios of files that
-           are kept otherwise (devices, hugetlb) are not looked at.
-    Look further: folioscope file ADDRESS; folioscope rmap PFN
+    Invariant: the first page of a mapped page-cache folio is below i_size, rounded up to whole pages.
+    Why: mm/filemap.c, filemap_fault() raises SIGBUS there; mm/truncate.c, truncate_pagecache() unmaps what a shorter
+        file leaves behind.
+    Consequence: the process writes to data that no file has; a later extension of the file shows it.
+    Exceptions: the inode is locked or being freed, or the folio is locked: truncation is at work. Folios of files that
+        are kept otherwise (devices, hugetlb) are not looked at.
+    See also: folioscope file ADDRESS; folioscope rmap PFN
     """
     links, spaces = s.links.take(np.flatnonzero(own_file_links(s))), s.files.spaces
     space = rows_of(spaces.addr, links.mapping)
@@ -115,38 +131,43 @@ def mapped_beyond_file_end(s: Snapshot) -> Violations:
     index = linear.astype(np.int64) + links.delta - links.page
     bad = np.flatnonzero((index >= end) & s.layout.flags.test(s.pages.flags[links.head_row], "lru"))
     locked = s.layout.flags.test(s.pages.flags[links.head_row[bad]], "locked")
-    return Violations(
-        "page",
+    return violations(
         links.head_row[bad].astype(np.int64),
-        {"index": index[bad]},
-        {"below": end[bad]},
-        len(links),
+        observed={"index": index[bad]},
+        expected={"below": end[bad]},
+        checked=len(links),
         facts={"i_size": spaces.size[space[bad]], "address_space": spaces.addr[space[bad]]},
-        claims=(("file_end", space[bad].astype(np.int64)),),
+        claims=one("file_end", space[bad].astype(np.int64)),
         transient=locked | spaces.in_motion[space[bad]],
     )
 
 
-@rule("pincount-high", was="pincount-above-references", group="refcount", invariant="R3", rank=62)
-def pincount_above_references(s: Snapshot) -> Violations:
+@rule(
+    "pincount-high",
+    FOLIO,
+    "refcount",
+    Phase.SUMS,
+    effect=Effect.REFCOUNT,
+    decides="70",
+    was="pincount-above-references",
+)
+def pincount_high(s: Snapshot) -> Violations:
     """A large folio counts more pins than it has references.
 
-    True:  0 <= _pincount <= _refcount: each pin holds one reference of its own.
-    Why:   mm/gup.c, try_grab_folio() and gup_put_folio() change both.
-    Then:  the folio can be neither migrated nor split for ever, or is freed while a device writes to it.
-    Silent when: the folio has no references (another rule speaks then), or is too small to have a _pincount.
-    Look further: folioscope folio PFN
+    Invariant: 0 <= _pincount <= _refcount: each pin holds one reference of its own.
+    Why: mm/gup.c, try_grab_folio() and gup_put_folio() change both.
+    Consequence: the folio can be neither migrated nor split for ever, or is freed while a device writes to it.
+    Exceptions: the folio has no references (another rule speaks then), or is too small to have a _pincount.
+    See also: folioscope folio PFN
     """
     folios = s.folios
     refs = s.pages.refcount[folios.row]
     able = folios.readable & (refs > 0) & (folios.order > 1) & ((s.pages.type_[folios.row] == 0) | folios.is_hugetlb)
     rows = np.flatnonzero(able & ((folios.pincount < 0) | (folios.pincount > refs)))
-    return Violations(
-        "folio",
+    return violations(
         rows,
-        {"_pincount": folios.pincount[rows]},
-        {"_pincount_at_most": refs[rows]},
-        int(able.sum()),
-        int((~folios.readable).sum()),
-        _NO_PAGES if not folios.readable.all() else "",
+        observed={"_pincount": folios.pincount[rows]},
+        expected={"_pincount_at_most": refs[rows]},
+        checked=int(able.sum()),
+        unread=cannot_check(int((~folios.readable).sum()), _NO_PAGES),
     )

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, U64, AnyArray, Mask
-from inspector.rules.registry import Violations, nothing, rule
+from inspector.rules.needs import PAGES
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import PAGE
+from inspector.violations import Violations, cannot_check, holds, violations
+from inspector.windows.window import Effect
 
 _OF_PAGES = ("anon_exclusive", "hwpoison")
 """Flags that each page of a folio has of its own (include/linux/page-flags.h, PF_ANY and PF_HEAD of each)."""
@@ -39,25 +43,33 @@ def _real_tails(s: Snapshot, *, of_users: bool) -> I64:
     return tails[keep]
 
 
-@rule("tail-flags-unexpected", group="compound", invariant="I9", rank=13)
+@rule(
+    "tail-flags-unexpected",
+    PAGE,
+    "compound",
+    Phase.STRUCTURES,
+    effect=Effect.PAGES,
+    needs=PAGES,
+    decides="I9 7",
+)
 def tail_flags_unexpected(s: Snapshot) -> Violations:
     """A tail page carries a flag that only the head of a folio may have.
 
-    True:  of the flags a tail has but its own PG_anon_exclusive and PG_hwpoison; the first tail has those that it
-           keeps for the folio beside (PG_has_hwpoisoned, PG_large_rmappable, PG_partially_mapped, PG_double_map, and
-           since 6.6 the order).
-    Why:   mm/page_alloc.c, __free_pages_prepare() clears the flags of every page that is freed, so that all are given
-           out with none; include/linux/page-flags.h: nearly all flags are PF_HEAD or PF_NO_TAIL, and of those that any
-           page may carry (PF_ANY) the owners of user memory set no other on a tail.
-    Then:  "Bad page state" when the folio is freed or split; code that tests a page instead of its folio errs.
-    Silent when: the compound page belongs to a driver, which may flag its pages as it likes; it is a vmemmap alias of
-           hugetlb; nobody has a reference to the folio (it is being split or freed).
-    Look further: folioscope page PFN
+    Invariant: of the flags a tail has but its own PG_anon_exclusive and PG_hwpoison; the first tail has those that it
+        keeps for the folio beside (PG_has_hwpoisoned, PG_large_rmappable, PG_partially_mapped, PG_double_map, and since
+        6.6 the order).
+    Why: mm/page_alloc.c, __free_pages_prepare() clears the flags of every page that is freed, so that all are given out
+        with none; include/linux/page-flags.h: nearly all flags are PF_HEAD or PF_NO_TAIL, and of those that any page
+        may carry (PF_ANY) the owners of user memory set no other on a tail.
+    Consequence: "Bad page state" when the folio is freed or split; code that tests a page instead of its folio errs.
+    Exceptions: the compound page belongs to a driver, which may flag its pages as it likes; it is a vmemmap alias of
+        hugetlb; nobody has a reference to the folio (it is being split or freed).
+    See also: folioscope page PFN
     """
     pages, flags = s.pages, s.layout.flags
     tails = _real_tails(s, of_users=True)
     if not len(tails):
-        return nothing("page", 0)
+        return holds(0)
     head = pages.head_row[tails]
     known = np.uint64((1 << (max(flags.bits.values(), default=0) + 1)) - 1)
     everywhere = np.bitwise_or.reduce([flags.mask(name) for name in _OF_PAGES])
@@ -69,15 +81,13 @@ def tail_flags_unexpected(s: Snapshot) -> Violations:
     wrong = np.flatnonzero(odd)
     rows = tails[wrong]
     missing, why = _missing(s)
-    return Violations(
-        "page",
+    return violations(
         rows,
-        {"flags": _names(s, odd[wrong])},
-        {"flags": np.full(len(rows), "none of these")},
-        len(tails),
-        missing,
-        why,
-        {"tail_index": rows - head[wrong]},
+        observed={"flags": _names(s, odd[wrong])},
+        expected={"flags": np.full(len(rows), "none of these")},
+        checked=len(tails),
+        unread=cannot_check(missing, why),
+        facts={"tail_index": rows - head[wrong]},
         transient=pages.refcount[head[wrong]] == 0,
     )
 
@@ -86,72 +96,92 @@ def _names(s: Snapshot, words: U64) -> AnyArray:
     return np.array([",".join(s.layout.flags.names(word)) for word in words.tolist()], dtype=np.str_)
 
 
-@rule("tail-zone-mismatch", was="tail-in-another-zone", group="compound", invariant="I9", rank=14)
-def tail_in_another_zone(s: Snapshot) -> Violations:
+@rule(
+    "tail-zone-mismatch",
+    PAGE,
+    "compound",
+    Phase.STRUCTURES,
+    effect=Effect.PAGES,
+    needs=PAGES,
+    decides="I9 8",
+    was="tail-in-another-zone",
+)
+def tail_zone_mismatch(s: Snapshot) -> Violations:
     """A page of a folio says that it lies in another zone or node than the folio's head.
 
-    True:  the node and zone bits of all pages of a compound page are the same.
-    Why:   mm/mm_init.c, set_page_links() writes them once for each page; blocks of the buddy allocator lie in one zone
-           (mm/page_alloc.c, __free_one_page()), and so do gigantic folios (zone_spans_last_pfn()).
-    Then:  the page is freed to another zone's lists and counted there.
-    Silent when: the widths of these bits cannot be told; the struct page is a vmemmap alias of hugetlb.
-    Look further: folioscope page PFN
+    Invariant: the node and zone bits of all pages of a compound page are the same.
+    Why: mm/mm_init.c, set_page_links() writes them once for each page; blocks of the buddy allocator lie in one zone
+        (mm/page_alloc.c, __free_one_page()), and so do gigantic folios (zone_spans_last_pfn()).
+    Consequence: the page is freed to another zone's lists and counted there.
+    Exceptions: the widths of these bits cannot be told; the struct page is a vmemmap alias of hugetlb.
+    See also: folioscope page PFN
     """
     pages, mask = s.pages, s.layout.zone_bits
     tails = _real_tails(s, of_users=False)
     if not mask:
-        return nothing("page", 0, len(tails), "the widths of the node and zone bits cannot be told")
+        return holds(0, unread=cannot_check(len(tails), "the widths of the node and zone bits cannot be told"))
     head = pages.head_row[tails]
     differ = ((pages.flags[tails] ^ pages.flags[head]) & np.uint64(mask)) != 0
     rows, heads = tails[differ], head[differ]
     missing, why = _missing(s)
     shift = np.uint64((mask & -mask).bit_length() - 1)
-    return Violations(
-        "page",
+    return violations(
         rows,
-        {"node_and_zone": (pages.flags[rows] & np.uint64(mask)) >> shift},
-        {"node_and_zone": (pages.flags[heads] & np.uint64(mask)) >> shift},
-        len(tails),
-        missing,
-        why,
-        {"tail_index": rows - heads},
+        observed={"node_and_zone": (pages.flags[rows] & np.uint64(mask)) >> shift},
+        expected={"node_and_zone": (pages.flags[heads] & np.uint64(mask)) >> shift},
+        checked=len(tails),
+        unread=cannot_check(missing, why),
+        facts={"tail_index": rows - heads},
     )
 
 
-@rule("refcount-invalid", was="refcount-negative", group="page-words", invariant="I5", rank=0)
-def refcount_negative(s: Snapshot) -> Violations:
+@rule(
+    "refcount-invalid",
+    PAGE,
+    "page-words",
+    Phase.WORDS,
+    decides="I5 9",
+    was="refcount-negative",
+)
+def refcount_invalid(s: Snapshot) -> Violations:
     """A page has fewer references than none.
 
-    True:  _refcount of every page is 0 or more.
-    Why:   include/linux/page_ref.h: put_page_testzero() has VM_BUG_ON_PAGE(page_ref_count(page) == 0); a reference
-           given back twice goes below it.
-    Then:  the page was freed once too often: it may be in use by two owners, or is never freed again.
-    Silent when: never.
-    Look further: folioscope explain PFN
+    Invariant: _refcount of every page is 0 or more.
+    Why: include/linux/page_ref.h: put_page_testzero() has VM_BUG_ON_PAGE(page_ref_count(page) == 0); a reference given
+        back twice goes below it.
+    Consequence: the page was freed once too often: it may be in use by two owners, or is never freed again.
+    Exceptions: never.
+    See also: folioscope explain PFN
     """
     pages = s.pages
     rows: I64 = np.flatnonzero(pages.readable & (pages.refcount < 0))
     missing, why = _missing(s)
-    return Violations(
-        "page",
+    return violations(
         rows,
-        {"_refcount": pages.refcount[rows]},
-        {"at_least": np.zeros(len(rows), np.int64)},
-        int(pages.readable.sum()),
-        missing,
-        why,
+        observed={"_refcount": pages.refcount[rows]},
+        expected={"at_least": np.zeros(len(rows), np.int64)},
+        checked=int(pages.readable.sum()),
+        unread=cannot_check(missing, why),
     )
 
 
-@rule("page-type-invalid", was="page-type-unknown", group="page-words", invariant="I1", rank=8)
-def page_type_unknown(s: Snapshot) -> Violations:
+@rule(
+    "page-type-invalid",
+    PAGE,
+    "page-words",
+    Phase.WORDS,
+    decides="I1 11",
+    was="page-type-unknown",
+)
+def page_type_invalid(s: Snapshot) -> Violations:
     """A page has a type that this kernel does not have.
 
-    True:  the word shared by _mapcount and the page type is a count, -1, or one of the kernel's types.
-    Why:   include/linux/page-flags.h, enum pagetype and PAGE_TYPE_OPS().
-    Then:  the word was overwritten: the page counts neither as mapped nor as free, and dump_page() shows nonsense.
-    Silent when: the struct page was never initialised (all ones: no section of memory uses it).
-    Look further: folioscope page PFN
+    Invariant: the word shared by _mapcount and the page type is a count, -1, or one of the kernel's types.
+    Why: include/linux/page-flags.h, enum pagetype and PAGE_TYPE_OPS().
+    Consequence: the word was overwritten: the page counts neither as mapped nor as free, and dump_page() shows
+        nonsense.
+    Exceptions: the struct page was never initialised (all ones: no section of memory uses it).
+    See also: folioscope page PFN
     """
     pages = s.pages
     typed: Mask = s.layout.types.is_typed(pages.mapcount_raw.view(np.uint32))
@@ -160,33 +190,40 @@ def page_type_unknown(s: Snapshot) -> Violations:
     unknown = ~s.layout.types.is_known(words)
     rows = rows[unknown]
     missing, why = _missing(s)
-    return Violations(
-        "page",
+    return violations(
         rows,
-        {"page_type": words[unknown]},
-        {"page_type": np.full(len(rows), "a count or a known type")},
-        int(pages.readable.sum()),
-        missing,
-        why,
+        observed={"page_type": words[unknown]},
+        expected={"page_type": np.full(len(rows), "a count or a known type")},
+        checked=int(pages.readable.sum()),
+        unread=cannot_check(missing, why),
     )
 
 
-@rule("has-hwpoisoned-missing", was="poisoned-page-unsaid", group="targets", invariant="I9", rank=40, severity="warn")
-def poisoned_page_unsaid(s: Snapshot) -> Violations:
+@rule(
+    "has-hwpoisoned-missing",
+    PAGE,
+    "targets",
+    Phase.FOLIO_COUNTS,
+    decides="I9 15",
+    severity="warn",
+    was="poisoned-page-unsaid",
+)
+def has_hwpoisoned_missing(s: Snapshot) -> Violations:
     """A large folio has a page of broken memory but does not say so.
 
-    True:  a large folio of user memory, hugetlb aside, one of whose pages has PG_hwpoison carries PG_has_hwpoisoned.
-    Why:   mm/memory-failure.c, memory_failure() sets both before it splits the folio; a folio that could not be split
-           keeps them.
-    Then:  mm/memory.c, do_set_pmd() maps the whole folio with one entry, the broken page too; since 6.12 the readers of
-           tmpfs (mm/shmem.c) copy across it.
-    Silent when: the folio is locked, or nobody has a reference to it: a split is at work. memory_failure() marks the
-           page first, and gives up before it marks the folio when it cannot get hold of the page: a warning only.
-    Look further: folioscope folio PFN
+    Invariant: a large folio of user memory, hugetlb aside, one of whose pages has PG_hwpoison carries
+        PG_has_hwpoisoned.
+    Why: mm/memory-failure.c, memory_failure() sets both before it splits the folio; a folio that could not be split
+        keeps them.
+    Consequence: mm/memory.c, do_set_pmd() maps the whole folio with one entry, the broken page too; since 6.12 the
+        readers of tmpfs (mm/shmem.c) copy across it.
+    Exceptions: the folio is locked, or nobody has a reference to it: a split is at work. memory_failure() marks the
+        page first, and gives up before it marks the folio when it cannot get hold of the page: a warning only.
+    See also: folioscope folio PFN
     """
     flags, folios, pages = s.layout.flags, s.folios, s.pages
     if not flags.mask("hwpoison") or not flags.mask("has_hwpoisoned"):
-        return nothing("page", 0)
+        return holds(0)
     poisoned: I64 = np.flatnonzero(flags.test(pages.flags, "hwpoison") & pages.readable)
     folio = s.folio_of_page[poisoned]
     poisoned = poisoned[folio >= 0]
@@ -197,13 +234,11 @@ def poisoned_page_unsaid(s: Snapshot) -> Violations:
     unsaid = ~flags.test(pages.flags[head + 1], "has_hwpoisoned")
     rows, head = poisoned[unsaid], head[unsaid]
     missing, why = _missing(s)
-    return Violations(
-        "page",
+    return violations(
         rows,
-        {"has_hwpoisoned": np.zeros(len(rows), np.bool_)},
-        {"has_hwpoisoned": np.ones(len(rows), np.bool_)},
-        len(poisoned),
-        missing,
-        why,
+        observed={"has_hwpoisoned": np.zeros(len(rows), np.bool_)},
+        expected={"has_hwpoisoned": np.ones(len(rows), np.bool_)},
+        checked=len(poisoned),
+        unread=cannot_check(missing, why),
         transient=flags.test(pages.flags[head], "locked") | (pages.refcount[head] == 0),
     )

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, rows_of
-from inspector.rules.registry import Keys, Violations, nothing, rule
+from inspector.columns import I32, I64, U64, Mask, expand_runs, rows_of
+from inspector.rules.diagnosis import lost_rmap
+from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
+from inspector.rules.registry import Phase, rule
 from inspector.rules.rmap.file_rmap import own_file_links
 from inspector.snapshot import Snapshot
+from inspector.subjects import PAGE, VMA
+from inspector.violations import Relation, Violations, holds, one, several, violations
 from inspector.walk.linear import ANON, HUGETLB, Links, linear_index
+from inspector.windows.window import Effect
 
 
 def _pairs(s: Snapshot) -> tuple[U64, I32]:
@@ -38,19 +43,35 @@ def page_rows(links: Links) -> I64:
     return links.head_row.astype(np.int64) + links.page
 
 
-@rule("vma-pgoff-mismatch", was="vma-offset-shifted", group="anon-rmap", invariant="I6", rank=13)
-def vma_offset_shifted(s: Snapshot) -> Violations:
+@rule(
+    "vma-pgoff-mismatch",
+    VMA,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    after=(
+        "anon-vma-tree-loop-unexpected",
+        "i-mmap-tree-loop-unexpected",
+        "vma-attached-mark-missing",
+        "vma-range-mismatch",
+    ),
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I6 43 56 80",
+    was="vma-offset-shifted",
+    diagnose=lost_rmap("all indexes in the VMA are off by the same distance"),
+)
+def vma_pgoff_mismatch(s: Snapshot) -> Violations:
     """All folios that a VMA maps have an index that is off by the same distance.
 
-    True:  a folio's index is the page offset of the address it is mapped at: vm_pgoff plus the distance from vm_start,
-           or, for anonymous folios from 7.3 on, the VMA's own anonymous offset plus that distance.
-    Why:   include/linux/pagemap.h, linear_page_index(); mm/rmap.c, __folio_set_anon(). When every folio of a VMA is
-           off by one distance it is the VMA's offset that is wrong (mm/vma.c, a merge or a move).
-    Then:  no rmap walk finds these mappings: they can be neither swapped out nor migrated; a file is seen at the wrong
-           offset. The trees ordered by these offsets are damaged as well.
-    Silent when: a VMA maps fewer than two such folios (see anon-index-mismatch, file-index-mismatch), or its mm is
-           being changed.
-    Look further: folioscope vmas PID
+    Invariant: a folio's index is the page offset of the address it is mapped at: vm_pgoff plus the distance from
+        vm_start, or, for anonymous folios from 7.3 on, the VMA's own anonymous offset plus that distance.
+    Why: include/linux/pagemap.h, linear_page_index(); mm/rmap.c, __folio_set_anon(). When every folio of a VMA is off
+        by one distance it is the VMA's offset that is wrong (mm/vma.c, a merge or a move).
+    Consequence: no rmap walk finds these mappings: they can be neither swapped out nor migrated; a file is seen at the
+        wrong offset. The trees ordered by these offsets are damaged as well.
+    Exceptions: a VMA maps fewer than two such folios (see anon-index-mismatch, file-index-mismatch), or its mm is being
+        changed.
+    See also: folioscope vmas PID
     """
     found = [
         _shifted(s, s.links.is_anon, s.vmas.anon_pgoff),
@@ -61,14 +82,13 @@ def vma_offset_shifted(s: Snapshot) -> Violations:
     rows = rows[order]
     stored, delta, folios = (np.concatenate([f[i] for f in found])[order] for i in (1, 2, 3))
     space = s.file_rmap.space_of_vma[rows]
-    return Violations(
-        "vma",
+    return violations(
         rows,
-        {"pgoff": stored},
-        {"pgoff": stored + delta.astype(np.uint64)},
-        int(sum(f[4] for f in found)),
+        observed={"pgoff": stored},
+        expected={"pgoff": stored + delta.astype(np.uint64)},
+        checked=int(sum(f[4] for f in found)),
         facts={"folios": folios, "off_by": delta},
-        claims=(("vma", rows), ("i_mmap", space), *chain_keys(s, rows, "tree")),
+        claims=one("vma", rows) + one("i_mmap", space) + chained(s, rows, "tree"),
         transient=s.mm_in_motion[s.vmas.mm_idx[rows]],
     )
 
@@ -102,27 +122,36 @@ def _several_pages(links: Links, n: int) -> Mask:
     return out
 
 
-def chain_keys(s: Snapshot, vma_rows: I64, kind: str) -> Keys:
-    """Keys of the anon_vmas that each VMA's chains lead to, a column for each place on its list."""
+def chained(s: Snapshot, vma_rows: I64, kind: str) -> Relation:
+    """The anon_vmas that each VMA's chains lead to, as things of the given kind, in the order of its list."""
     avcs = s.anon_rmap.avcs
     listed = np.flatnonzero((avcs.list_vma_idx >= 0) & (avcs.anon_vma_idx >= 0))
     listed = listed[np.argsort(avcs.list_vma_idx[listed], kind="stable")]
     owner = avcs.list_vma_idx[listed]
     low, high = np.searchsorted(owner, vma_rows, "left"), np.searchsorted(owner, vma_rows, "right")
-    longest = int((high - low).max()) if len(vma_rows) else 0
-    safe = avcs.anon_vma_idx[listed] if len(listed) else np.full(1, -1, np.int32)
-    return tuple((kind, np.where(low + i < high, safe[np.minimum(low + i, len(safe) - 1)], -1)) for i in range(longest))
+    at = np.repeat(np.arange(len(vma_rows)), high - low)
+    return several(kind, at, avcs.anon_vma_idx[listed[expand_runs(low, high - low)]])
 
 
-@rule("anon-index-mismatch", group="anon-rmap", invariant="I6", rank=27)
+@rule(
+    "anon-index-mismatch",
+    PAGE,
+    "anon-rmap",
+    Phase.LINKS,
+    after=("anon-vma-unreachable",),
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I6 43 66 148",
+    diagnose=lost_rmap("the folio's index is not that of the address"),
+)
 def anon_index_mismatch(s: Snapshot) -> Violations:
     """An anonymous folio's index is not the page offset that it is mapped at.
 
-    True:  folio->index plus the page's place in the folio is the linear index of the address in the VMA.
-    Why:   mm/rmap.c, __page_check_anon_rmap() asserts it; every walk computes the address from the index.
-    Then:  rmap walks miss this mapping: the folio can be neither swapped out nor migrated.
-    Silent when: the folio is a KSM page, whose index means nothing; the VMA as a whole is off (vma-pgoff-mismatch).
-    Look further: folioscope rmap PFN
+    Invariant: folio->index plus the page's place in the folio is the linear index of the address in the VMA.
+    Why: mm/rmap.c, __page_check_anon_rmap() asserts it; every walk computes the address from the index.
+    Consequence: rmap walks miss this mapping: the folio can be neither swapped out nor migrated.
+    Exceptions: the folio is a KSM page, whose index means nothing; the VMA as a whole is off (vma-pgoff-mismatch).
+    See also: folioscope rmap PFN
     """
     links = s.links
     anon = links.is_anon
@@ -134,27 +163,37 @@ def index_violations(s: Snapshot, found: Links, checked: int) -> Violations:
     """Folios whose index is not where they are mapped; the VMA may be what is wrong."""
     anon = (found.kind & ANON) != 0
     linear = linear_index(s.vmas, found.vma_idx, found.va, anon, s.layout.memmap.page_shift)
-    return Violations(
-        "page",
+    return violations(
         page_rows(found),
-        {"index": linear + found.delta.astype(np.uint64)},
-        {"index": linear},
-        checked,
+        observed={"index": linear + found.delta.astype(np.uint64)},
+        expected={"index": linear},
+        checked=checked,
         facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx]},
-        depends=(("vma", found.vma_idx),),
+        depends=one("vma", found.vma_idx),
         transient=s.mm_in_motion[s.vmas.mm_idx[found.vma_idx]],
     )
 
 
-@rule("anon-vma-unreachable", group="anon-rmap", invariant="I4", rank=26)
+@rule(
+    "anon-vma-unreachable",
+    PAGE,
+    "anon-rmap",
+    Phase.LINKS,
+    after=("shared-vma-anon-page-unexpected",),
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I4 44 54 66 148",
+    diagnose=lost_rmap("the anon_vma that the folio names does not lead to the VMA"),
+)
 def anon_vma_unreachable(s: Snapshot) -> Violations:
     """An anonymous folio's anon_vma does not lead to a VMA that maps the folio.
 
-    True:  the interval tree of the anon_vma that folio->mapping names holds a chain to every VMA that maps the folio.
-    Why:   mm/rmap.c, rmap_walk_anon() finds mappings in no other way; anon_vma_fork() and anon_vma_clone() link them.
-    Then:  the mapping is invisible to reclaim, migration and memory failure; the anon_vma is freed while in use.
-    Silent when: the mm is being built or torn down: chains go before page tables.
-    Look further: folioscope rmap PFN; folioscope anon-vma ADDRESS
+    Invariant: the interval tree of the anon_vma that folio->mapping names holds a chain to every VMA that maps the
+        folio.
+    Why: mm/rmap.c, rmap_walk_anon() finds mappings in no other way; anon_vma_fork() and anon_vma_clone() link them.
+    Consequence: the mapping is invisible to reclaim, migration and memory failure; the anon_vma is freed while in use.
+    Exceptions: the mm is being built or torn down: chains go before page tables.
+    See also: folioscope rmap PFN; folioscope anon-vma ADDRESS
     """
     pointer, vma = _pairs(s)
     anon_idx = rows_of(s.anon_rmap.anon_vmas.addr, pointer).astype(np.int64)
@@ -163,30 +202,39 @@ def anon_vma_unreachable(s: Snapshot) -> Violations:
     have = avcs.tree_idx[linked].astype(np.int64) * n + avcs.vma_idx[linked]
     lost = np.flatnonzero(~np.isin(anon_idx * n + vma, have))
     if not len(lost):
-        return nothing("page", len(pointer))
+        return holds(len(pointer))
     found = _links_of(s, pointer[lost], vma[lost])
     named = rows_of(s.anon_rmap.anon_vmas.addr, found.mapping & ~np.uint64(3))
-    return Violations(
-        "page",
+    return violations(
         page_rows(found),
-        {"anon_vma": found.mapping & ~np.uint64(3)},
-        {"anon_vma": s.vmas.anon_vma[found.vma_idx]},
-        len(pointer),
+        observed={"anon_vma": found.mapping & ~np.uint64(3)},
+        expected={"anon_vma": s.vmas.anon_vma[found.vma_idx]},
+        checked=len(pointer),
         facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx]},
-        depends=(("vma", found.vma_idx), ("anon_vma", named)),
+        depends=one("vma", found.vma_idx) + one("anon_vma", named),
         transient=s.mm_in_motion[s.vmas.mm_idx[found.vma_idx]],
     )
 
 
-@rule("anon-root-mismatch", group="anon-rmap", invariant="I6", rank=28)
+@rule(
+    "anon-root-mismatch",
+    PAGE,
+    "anon-rmap",
+    Phase.LINKS,
+    after=("anon-vma-unreachable",),
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I6 45",
+    diagnose=lost_rmap("folio and VMA belong to different families of anon_vmas"),
+)
 def anon_root_mismatch(s: Snapshot) -> Violations:
     """A folio and the VMA that maps it belong to different families of anon_vmas.
 
-    True:  folio->mapping's anon_vma and vma->anon_vma have the same root: one lock guards both.
-    Why:   mm/rmap.c, __page_check_anon_rmap().
-    Then:  rmap walks run under the wrong lock.
-    Silent when: the VMA has no anon_vma (vma-anon-vma-missing).
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: folio->mapping's anon_vma and vma->anon_vma have the same root: one lock guards both.
+    Why: mm/rmap.c, __page_check_anon_rmap().
+    Consequence: rmap walks run under the wrong lock.
+    Exceptions: the VMA has no anon_vma (vma-anon-vma-missing).
+    See also: folioscope anon-vma ADDRESS
     """
     pointer, vma = _pairs(s)
     table = s.anon_rmap.anon_vmas
@@ -195,39 +243,48 @@ def anon_root_mismatch(s: Snapshot) -> Violations:
     differ = table.root[np.maximum(own, 0)] != table.root[np.maximum(named, 0)] if len(table) else both
     wrong = np.flatnonzero(both & differ)
     if not len(wrong):
-        return nothing("page", int(both.sum()))
+        return holds(int(both.sum()))
     found = _links_of(s, pointer[wrong], vma[wrong])
     named, own = rows_of(table.addr, found.mapping & ~np.uint64(3)), rows_of(table.addr, s.vmas.anon_vma[found.vma_idx])
-    return Violations(
-        "page",
+    return violations(
         page_rows(found),
-        {"root": table.root[named]},
-        {"root": table.root[own]},
-        int(both.sum()),
+        observed={"root": table.root[named]},
+        expected={"root": table.root[own]},
+        checked=int(both.sum()),
         facts={"va": found.va},
-        depends=(("vma", found.vma_idx), ("anon_vma", named), ("anon_vma", own)),
+        depends=one("vma", found.vma_idx) + one("anon_vma", named) + one("anon_vma", own),
     )
 
 
-@rule("vma-anon-vma-missing", was="vma-without-anon-vma", group="anon-rmap", invariant="I6", rank=15)
-def vma_without_anon_vma(s: Snapshot) -> Violations:
+@rule(
+    "vma-anon-vma-missing",
+    VMA,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    after=("anon-vma-chain-damaged",),
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I6 46",
+    was="vma-without-anon-vma",
+    diagnose=lost_rmap("the VMA has no anon_vma"),
+)
+def vma_anon_vma_missing(s: Snapshot) -> Violations:
     """A VMA maps anonymous folios but has no anon_vma.
 
-    True:  a VMA gets its anon_vma before its first anonymous folio.
-    Why:   mm/memory.c, vmf_anon_prepare(); mm/mremap.c and mm/vma.c carry it along when VMAs move or merge.
-    Then:  forked children share the folios without any link to them: use after free of the anon_vma.
-    Silent when: the only such folios are KSM pages.
-    Look further: folioscope vmas PID
+    Invariant: a VMA gets its anon_vma before its first anonymous folio.
+    Why: mm/memory.c, vmf_anon_prepare(); mm/mremap.c and mm/vma.c carry it along when VMAs move or merge.
+    Consequence: forked children share the folios without any link to them: use after free of the anon_vma.
+    Exceptions: the only such folios are KSM pages.
+    See also: folioscope vmas PID
     """
     nr = np.bincount(s.links.vma_idx[s.links.is_anon], minlength=len(s.vmas))
     rows = np.flatnonzero((nr > 0) & (s.vmas.anon_vma == 0))
-    return Violations(
-        "vma",
+    return violations(
         rows,
-        {"anon_vma": s.vmas.anon_vma[rows]},
-        {"anon_vma": np.full(len(rows), "an anon_vma")},
-        int((nr > 0).sum()),
+        observed={"anon_vma": s.vmas.anon_vma[rows]},
+        expected={"anon_vma": np.full(len(rows), "an anon_vma")},
+        checked=int((nr > 0).sum()),
         facts={"folios": nr[rows]},
-        claims=(("vma", rows),),
+        claims=one("vma", rows),
         transient=s.mm_in_motion[s.vmas.mm_idx[rows]],
     )

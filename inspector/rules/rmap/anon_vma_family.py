@@ -5,22 +5,41 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, Mask, rows_of
-from inspector.rules.registry import Violations, nothing, rule
-from inspector.rules.rmap.anon_rmap import chain_keys
+from inspector.rules.diagnosis import lost_rmap
+from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
+from inspector.rules.registry import Phase, rule
+from inspector.rules.rmap.anon_rmap import chained
 from inspector.rules.vmas.lost_vmas import lost_in_motion, lost_mm, lost_rows
 from inspector.snapshot import Snapshot
+from inspector.subjects import ANON_VMA, AVC, VMA
+from inspector.violations import Violations, holds, one, violations
+from inspector.windows.window import Effect
 
 
-@rule("anon-vma-chain-damaged", was="anon-vma-chain-broken", group="anon-rmap", invariant="I17", rank=14)
-def anon_vma_chain_broken(s: Snapshot) -> Violations:
+@rule(
+    "anon-vma-chain-damaged",
+    VMA,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    after=(
+        "anon-vma-root-mismatch",
+        "vma-pgoff-mismatch",
+    ),
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I17 47 48",
+    was="anon-vma-chain-broken",
+    diagnose=lost_rmap("the VMA's chains do not lead to its anon_vma"),
+)
+def anon_vma_chain_damaged(s: Snapshot) -> Violations:
     """A VMA and its anon_vma disagree about the chains between them.
 
-    True:  a VMA has an anon_vma exactly when its list of chains is not empty, one of them leads to that anon_vma,
-           and the list's links agree with each other.
-    Why:   mm/rmap.c, __anon_vma_prepare() and unlink_anon_vmas().
-    Then:  rmap misses the VMA, or follows a chain to a freed one.
-    Silent when: the mm is being built or torn down.
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: a VMA has an anon_vma exactly when its list of chains is not empty, one of them leads to that anon_vma,
+        and the list's links agree with each other.
+    Why: mm/rmap.c, __anon_vma_prepare() and unlink_anon_vmas().
+    Consequence: rmap misses the VMA, or follows a chain to a freed one.
+    Exceptions: the mm is being built or torn down.
+    See also: folioscope anon-vma ADDRESS
     """
     rmap, vmas = s.anon_rmap, s.vmas
     listed = rmap.avcs.list_vma_idx >= 0
@@ -31,27 +50,40 @@ def anon_vma_chain_broken(s: Snapshot) -> Violations:
     bad: Mask = ((vmas.anon_vma != 0) != (nr > 0)) | ((vmas.anon_vma != 0) & ~own)
     bad[rmap.broken_lists] = True
     rows = np.flatnonzero(bad)
-    return Violations(
-        "vma",
+    return violations(
         rows,
-        {"anon_vma": vmas.anon_vma[rows], "chains": nr[rows]},
-        {"chains": np.where(vmas.anon_vma[rows] != 0, "one to its anon_vma among them", "none")},
-        len(vmas),
-        claims=(("vma", rows), *chain_keys(s, rows, "anon_vma")),
+        observed={"anon_vma": vmas.anon_vma[rows], "chains": nr[rows]},
+        expected={"chains": np.where(vmas.anon_vma[rows] != 0, "one to its anon_vma among them", "none")},
+        checked=len(vmas),
+        claims=one("vma", rows) + chained(s, rows, "anon_vma"),
         transient=s.mm_in_motion[vmas.mm_idx[rows]],
     )
 
 
-@rule("avc-link-missing", was="avc-half-linked", group="anon-rmap", invariant="I17", rank=16)
-def avc_half_linked(s: Snapshot) -> Violations:
+@rule(
+    "avc-link-missing",
+    AVC,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    after=(
+        "i-mmap-vma-unexpected",
+        "vma-anon-vma-missing",
+    ),
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I17 48",
+    was="avc-half-linked",
+    diagnose=lost_rmap("a chain between VMA and anon_vma is linked on one side only"),
+)
+def avc_link_missing(s: Snapshot) -> Violations:
     """A chain is on its VMA's list or in its anon_vma's tree, but not in both, or names another than it hangs on.
 
-    True:  each anon_vma_chain is on the list of the VMA it names and in the interval tree of the anon_vma it names.
-    Why:   mm/rmap.c, anon_vma_chain_link() does both under the root's lock.
-    Then:  missing in the tree: rmap cannot find the VMA's pages. Missing on the list: the tree keeps a freed VMA.
-    Silent when: the mm is being built, changed or torn down (VMAs get chains before they enter the tree and keep them
-           after they left), or the root's lock is held.
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: each anon_vma_chain is on the list of the VMA it names and in the interval tree of the anon_vma it names.
+    Why: mm/rmap.c, anon_vma_chain_link() does both under the root's lock.
+    Consequence: missing in the tree: rmap cannot find the VMA's pages. Missing on the list: the tree keeps a freed VMA.
+    Exceptions: the mm is being built, changed or torn down (VMAs get chains before they enter the tree and keep them
+        after they left), or the root's lock is held.
+    See also: folioscope anon-vma ADDRESS
     """
     avcs, vmas = s.anon_rmap.avcs, s.vmas
     endless = np.isin(avcs.list_vma_idx, s.anon_rmap.broken_lists)
@@ -65,15 +97,14 @@ def avc_half_linked(s: Snapshot) -> Violations:
     moving &= _held(s)[np.maximum(avcs.anon_vma_idx[rows], 0)] | (vma >= 0) if len(s.anon_rmap.anon_vmas) else moving
     lost = np.flatnonzero(vma < 0)
     moving[lost] |= lost_in_motion(s, avcs.vma[rows[lost]])
-    return Violations(
-        "avc",
+    return violations(
         rows,
-        {"on_list": avcs.list_vma_idx[rows] >= 0, "in_tree": avcs.tree_idx[rows] >= 0},
-        {"on_list": np.ones(len(rows), np.bool_), "in_tree": np.ones(len(rows), np.bool_)},
-        len(avcs),
+        observed={"on_list": avcs.list_vma_idx[rows] >= 0, "in_tree": avcs.tree_idx[rows] >= 0},
+        expected={"on_list": np.ones(len(rows), np.bool_), "in_tree": np.ones(len(rows), np.bool_)},
+        checked=len(avcs),
         facts={"vma": avcs.vma[rows], "anon_vma": avcs.anon_vma[rows]},
-        claims=(("avc", rows), ("vma", vma), ("anon_vma", avcs.anon_vma_idx[rows])),
-        depends=(("lost_vma", lost_rows(s, avcs.vma[rows])), ("mm", lost_mm(s, avcs.vma[rows]))),
+        claims=one("avc", rows) + one("vma", vma) + one("anon_vma", avcs.anon_vma_idx[rows]),
+        depends=one("lost_vma", lost_rows(s, avcs.vma[rows])) + one("mm", lost_mm(s, avcs.vma[rows])),
         transient=moving,
     )
 
@@ -83,16 +114,25 @@ def _held(s: Snapshot) -> Mask:
     return s.anon_vma_locked
 
 
-@rule("avc-tree-damaged", group="anon-rmap", invariant="I17", rank=18)
+@rule(
+    "avc-tree-damaged",
+    AVC,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    after=("i-mmap-vma-missing",),
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I17 49",
+)
 def avc_tree_damaged(s: Snapshot) -> Violations:
     """An interval tree of an anon_vma is out of order or its cached bounds are wrong.
 
-    True:  chains are ordered by the first page offset of their VMAs, each keeps the greatest last offset below it
-           (rb_subtree_last), no red node has a red parent, and the anon_vma caches the first chain.
-    Why:   mm/interval_tree.c, anon_vma_interval_tree_insert(); lib/rbtree.c.
-    Then:  rmap walks pass by mappings that lie in the part of the tree they skip.
-    Silent when: the root's lock is held for writing, or the mm is being built or torn down.
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: chains are ordered by the first page offset of their VMAs, each keeps the greatest last offset below it
+        (rb_subtree_last), no red node has a red parent, and the anon_vma caches the first chain.
+    Why: mm/interval_tree.c, anon_vma_interval_tree_insert(); lib/rbtree.c.
+    Consequence: rmap walks pass by mappings that lie in the part of the tree they skip.
+    Exceptions: the root's lock is held for writing, or the mm is being built or torn down.
+    See also: folioscope anon-vma ADDRESS
     """
     rmap, avcs = s.anon_rmap, s.anon_rmap.avcs
     inside = (avcs.tree_idx >= 0) & (avcs.vma_idx >= 0)
@@ -106,15 +146,14 @@ def avc_tree_damaged(s: Snapshot) -> Violations:
     rows = _deepest(s, np.flatnonzero(inside & ~cyclic & (bad | wrong_first)))
     vma = avcs.vma_idx[rows]
     moving = s.mm_in_motion[s.vmas.mm_idx[vma]] if len(s.vmas) else np.zeros(len(rows), np.bool_)
-    return Violations(
-        "avc",
+    return violations(
         rows,
-        {"rb_subtree_last": avcs.subtree_last[rows], "ordered": ~avcs.misordered[rows]},
-        {"rb_subtree_last": avcs.true_subtree_last[rows], "ordered": np.ones(len(rows), np.bool_)},
-        int(inside.sum()),
+        observed={"rb_subtree_last": avcs.subtree_last[rows], "ordered": ~avcs.misordered[rows]},
+        expected={"rb_subtree_last": avcs.true_subtree_last[rows], "ordered": np.ones(len(rows), np.bool_)},
+        checked=int(inside.sum()),
         facts={"vma": avcs.vma[rows], "anon_vma": avcs.anon_vma[rows], "first": avcs.first[rows]},
-        claims=(("tree", avcs.tree_idx[rows]),),
-        depends=(("vma", vma), ("anon_vma", avcs.anon_vma_idx[rows])),
+        claims=one("tree", avcs.tree_idx[rows]),
+        depends=one("vma", vma) + one("anon_vma", avcs.anon_vma_idx[rows]),
         transient=moving | _held(s)[np.maximum(avcs.anon_vma_idx[rows], 0)],
     )
 
@@ -125,19 +164,29 @@ def _deepest(s: Snapshot, rows: I64) -> I64:
     return rows[np.lexsort((-avcs.tree_depth[rows], avcs.tree_idx[rows]))]
 
 
-@rule("anon-vma-root-mismatch", was="anon-vma-root-wrong", group="anon-rmap", invariant="I17", rank=12)
-def anon_vma_root_wrong(s: Snapshot) -> Violations:
+@rule(
+    "anon-vma-root-mismatch",
+    ANON_VMA,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    after=("anon-vma-tree-loop-unexpected",),
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I17 53",
+    was="anon-vma-root-wrong",
+)
+def anon_vma_root_mismatch(s: Snapshot) -> Violations:
     """An anon_vma names a root that is none, or another root than its parent or its VMAs' chains do.
 
-    True:  root->root is root itself; a parent has the same root; all chains of one VMA lead to one root.
-    Why:   mm/rmap.c, anon_vma_fork() and anon_vma_clone(): the root's lock guards the whole family.
-    Then:  operations on the family take different locks: its trees are changed under each other.
-    Silent when: the anon_vma's tree is empty: its parent may be gone already.
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: root->root is root itself; a parent has the same root; all chains of one VMA lead to one root.
+    Why: mm/rmap.c, anon_vma_fork() and anon_vma_clone(): the root's lock guards the whole family.
+    Consequence: operations on the family take different locks: its trees are changed under each other.
+    Exceptions: the anon_vma's tree is empty: its parent may be gone already.
+    See also: folioscope anon-vma ADDRESS
     """
     table, avcs = s.anon_rmap.anon_vmas, s.anon_rmap.avcs
     if not len(table):
-        return nothing("anon_vma", 0)
+        return holds(0)
     rows = np.arange(len(table))
     root, parent = table.root_idx, table.parent_idx
     used = table.readable & (table.tree != 0)
@@ -146,13 +195,14 @@ def anon_vma_root_wrong(s: Snapshot) -> Violations:
     # The chains of one VMA vote: the anon_vma whose root differs from the others' is the wrong one.
     odd &= _outvoted(s) | ~np.isin(rows, avcs.tree_idx)
     bad = np.flatnonzero(no_root | odd)
-    return Violations(
-        "anon_vma",
+    return violations(
         bad,
-        {"root": table.root[bad]},
-        {"root": np.where(parent[bad] >= 0, table.root[np.maximum(parent[bad], 0)], 0)},
-        int(used.sum()),
-        claims=(("anon_vma", bad), ("anon_vma", root[bad]), ("anon_vma", table.root_idx[np.maximum(parent[bad], 0)])),
+        observed={"root": table.root[bad]},
+        expected={"root": np.where(parent[bad] >= 0, table.root[np.maximum(parent[bad], 0)], 0)},
+        checked=int(used.sum()),
+        claims=one("anon_vma", bad)
+        + one("anon_vma", root[bad])
+        + one("anon_vma", table.root_idx[np.maximum(parent[bad], 0)]),
     )
 
 
@@ -170,22 +220,31 @@ def _outvoted(s: Snapshot) -> Mask:
     return out
 
 
-@rule("anon-vma-counters-mismatch", was="anon-vma-counters", group="anon-rmap", invariant="I17", rank=25)
-def anon_vma_counters(s: Snapshot) -> Violations:
+@rule(
+    "anon-vma-counters-mismatch",
+    ANON_VMA,
+    "anon-rmap",
+    Phase.LINKS,
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I17 50 51 52 54",
+    was="anon-vma-counters",
+)
+def anon_vma_counters_mismatch(s: Snapshot) -> Violations:
     """An anon_vma's counters are not what its family shows.
 
-    True:  num_active_vmas is the number of VMAs whose anon_vma it is; num_children the number of anon_vmas whose parent
-           it is, a root counting itself; refcount is at least 1 for a tree that is not empty plus, for a root, 1 for
-           each other member of its family. More references are legal (KSM, migration).
-    Why:   mm/rmap.c, anon_vma_clone() decides by them whether an anon_vma may be reused.
-    Then:  an anon_vma is reused that is not free, or freed while in use.
-    Silent when: some of the family cannot be read; an mm of the family is being built or torn down.
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: num_active_vmas is the number of VMAs whose anon_vma it is; num_children the number of anon_vmas whose
+        parent it is, a root counting itself; refcount is at least 1 for a tree that is not empty plus, for a root, 1
+        for each other member of its family. More references are legal (KSM, migration).
+    Why: mm/rmap.c, anon_vma_clone() decides by them whether an anon_vma may be reused.
+    Consequence: an anon_vma is reused that is not free, or freed while in use.
+    Exceptions: some of the family cannot be read; an mm of the family is being built or torn down.
+    See also: folioscope anon-vma ADDRESS
     """
     table, vmas = s.anon_rmap.anon_vmas, s.vmas
     n = len(table)
     if not n:
-        return nothing("anon_vma", 0)
+        return holds(0)
     own = rows_of(table.addr, vmas.anon_vma)
     active = np.bincount(own[own >= 0], minlength=n)
     alive = table.tree != 0
@@ -204,16 +263,15 @@ def anon_vma_counters(s: Snapshot) -> Violations:
     moving[avcs.tree_idx[strays[lost_in_motion(s, avcs.vma[strays])]]] = True
     family = np.zeros(n, np.bool_)
     family[table.root_idx[moving & (table.root_idx >= 0)]] = True
-    return Violations(
-        "anon_vma",
+    return violations(
         rows,
-        {
+        observed={
             "num_active_vmas": table.num_active_vmas[rows],
             "num_children": table.num_children[rows],
             "refcount": table.refcount[rows],
         },
-        {"num_active_vmas": active[rows], "num_children": children[rows], "refcount_at_least": least[rows]},
-        int(alive.sum()),
-        depends=(("anon_vma", rows),),
+        expected={"num_active_vmas": active[rows], "num_children": children[rows], "refcount_at_least": least[rows]},
+        checked=int(alive.sum()),
+        depends=one("anon_vma", rows),
         transient=family[np.maximum(table.root_idx[rows], 0)] | _held(s)[rows],
     )

@@ -7,9 +7,13 @@ import numpy as np
 from inspector.columns import I64, U64, Mask
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
 from inspector.rules.entries.entries import offending
-from inspector.rules.registry import Violations, rule
+from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import PAGE
+from inspector.violations import Violations, one, violations
 from inspector.walk.counts import EntryClass
+from inspector.windows.window import Effect
 
 
 def in_anonymous_vma(s: Snapshot) -> Mask:
@@ -27,19 +31,28 @@ def space_key(word: U64) -> I64:
     return np.where(word == 0, -1, (word & np.uint64((1 << 62) - 1)).astype(np.int64))
 
 
-@rule("anon-folio-mapping-invalid", was="page-not-anonymous", group="anon-rmap", invariant="I6", rank=11)
-def page_not_anonymous(s: Snapshot) -> Violations:
+@rule(
+    "anon-folio-mapping-invalid",
+    PAGE,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I6 43",
+    was="page-not-anonymous",
+)
+def anon_folio_mapping_invalid(s: Snapshot) -> Violations:
     """An anonymous VMA maps a folio that is not anonymous: its mapping word is empty or names a file.
 
-    True:  what a VMA without file and without operations maps is anonymous: folio->mapping names an anon_vma, tagged
-           with PAGE_MAPPING_ANON.
-    Why:   mm/memory.c, do_anonymous_page() and wp_page_copy() call folio_add_new_anon_rmap(), which sets the word
-           before the entry is written; mm/rmap.c keeps it until the page is freed.
-    Then:  rmap does not find this mapping: reclaim, migration and the end of the process take the folio for one of
-           another kind, and uncount it where it was never counted.
-    Silent when: the VMA is VM_PFNMAP, VM_MIXEDMAP or VM_IO, or has operations (drivers, vDSO); the entry is special or
-           of the zero page. Graded transient while the folio is locked and nothing but the word is missing.
-    Look further: folioscope explain PFN; folioscope va PID ADDRESS
+    Invariant: what a VMA without file and without operations maps is anonymous: folio->mapping names an anon_vma,
+        tagged with PAGE_MAPPING_ANON.
+    Why: mm/memory.c, do_anonymous_page() and wp_page_copy() call folio_add_new_anon_rmap(), which sets the word before
+        the entry is written; mm/rmap.c keeps it until the page is freed.
+    Consequence: rmap does not find this mapping: reclaim, migration and the end of the process take the folio for one
+        of another kind, and uncount it where it was never counted.
+    Exceptions: the VMA is VM_PFNMAP, VM_MIXEDMAP or VM_IO, or has operations (drivers, vDSO); the entry is special or
+        of the zero page. Graded transient while the folio is locked and nothing but the word is missing.
+    See also: folioscope explain PFN; folioscope va PID ADDRESS
     """
     m, pages = s.mappings, s.pages
     able = np.flatnonzero(in_anonymous_vma(s) & (s.counts.entry_class == EntryClass.NORMAL))
@@ -49,13 +62,12 @@ def page_not_anonymous(s: Snapshot) -> Violations:
     first = np.maximum(pages.head_row[found.first], 0)
     word = pages.mapping[first]
     vma = m.vma_idx[found.rows]
-    return Violations(
-        "page",
+    return violations(
         found.first,
-        {"mapping": word},
-        {"mapping": np.full(len(word), "an anon_vma, tagged")},
-        int(m.nr[able].sum()),
+        observed={"mapping": word},
+        expected={"mapping": np.full(len(word), "an anon_vma, tagged")},
+        checked=int(m.nr[able].sum()),
         facts={"vma": s.vmas.addr[vma] if len(vma) else word, "pages": found.pages},
-        claims=(("folio", found.first_head(s)), ("space_word", space_key(word))),
+        claims=one("folio", found.first_head(s)) + one("space_word", space_key(word)),
         transient=s.layout.flags.test(pages.flags[first], "locked") & (word == 0),
     )

@@ -4,73 +4,102 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.rules.registry import Violations, rule
+from inspector.rules.needs import ANON_VMAS, FILES, PAGES, VMAS
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import ADDRESS_SPACE, ANON_VMA, MM, space_ids
+from inspector.violations import Violations, one, violations
+from inspector.windows.window import Effect
 
 
-@rule("vma-tree-damaged", was="vma-tree-broken", group="vma", invariant="V1", rank=6)
-def vma_tree_broken(s: Snapshot) -> Violations:
+@rule(
+    "vma-tree-damaged",
+    MM,
+    "vma",
+    Phase.WORDS,
+    after=("user-page-table-mismatch",),
+    effect=Effect.VMAS,
+    decides="73",
+    was="vma-tree-broken",
+)
+def vma_tree_damaged(s: Snapshot) -> Violations:
     """An mm's tree of VMAs holds nodes that cannot be: of no known type, too deep, or met twice.
 
-    True:  a maple tree's nodes have one of four types, lie deeper by one at each step, and hang in one place.
-    Why:   lib/maple_tree.c, mas_start() and mt_validate().
-    Then:  page faults and munmap run in a circle or into foreign memory; what lies behind the bad node is lost.
-    Silent when: the mm is being built, changed or torn down.
-    Look further: folioscope vmas PID
+    Invariant: a maple tree's nodes have one of four types, lie deeper by one at each step, and hang in one place.
+    Why: lib/maple_tree.c, mas_start() and mt_validate().
+    Consequence: page faults and munmap run in a circle or into foreign memory; what lies behind the bad node is lost.
+    Exceptions: the mm is being built, changed or torn down.
+    See also: folioscope vmas PID
     """
     rows = np.unique(s.vma_trees.broken).astype(np.int64)
     nodes = np.bincount(s.vma_trees.broken, minlength=len(s.mms))[rows] if len(rows) else rows
-    return Violations(
-        "mm",
+    return violations(
         rows,
-        {"impossible_nodes": nodes},
-        {"impossible_nodes": np.zeros(len(rows), np.int64)},
-        len(s.mms),
-        claims=(("mm", rows),),
+        observed={"impossible_nodes": nodes},
+        expected={"impossible_nodes": np.zeros(len(rows), np.int64)},
+        checked=len(s.mms),
+        claims=one("mm", rows),
         transient=s.mm_in_motion[rows],
     )
 
 
-@rule("anon-vma-tree-loop-unexpected", was="anon-vma-tree-cyclic", group="anon-rmap", invariant="I17", rank=11)
-def anon_vma_tree_cyclic(s: Snapshot) -> Violations:
+@rule(
+    "anon-vma-tree-loop-unexpected",
+    ANON_VMA,
+    "anon-rmap",
+    Phase.STRUCTURES,
+    effect=Effect.ANON_RMAP,
+    needs=VMAS | PAGES | ANON_VMAS,
+    decides="I17 49",
+    was="anon-vma-tree-cyclic",
+)
+def anon_vma_tree_loop_unexpected(s: Snapshot) -> Violations:
     """The interval tree of an anon_vma leads back to one of its own nodes.
 
-    True:  every node of a tree is reached once.
-    Why:   lib/rbtree.c; mm/interval_tree.c, anon_vma_interval_tree_iter_first() descends without looking back.
-    Then:  the next rmap walk over one of its pages never ends: soft lockup with the page locked.
-    Silent when: the root's lock is held for writing.
-    Look further: folioscope anon-vma ADDRESS
+    Invariant: every node of a tree is reached once.
+    Why: lib/rbtree.c; mm/interval_tree.c, anon_vma_interval_tree_iter_first() descends without looking back.
+    Consequence: the next rmap walk over one of its pages never ends: soft lockup with the page locked.
+    Exceptions: the root's lock is held for writing.
+    See also: folioscope anon-vma ADDRESS
     """
     rmap = s.anon_rmap
     rows = rmap.cyclic_trees.astype(np.int64)
-    return Violations(
-        "anon_vma",
+    return violations(
         rows,
-        {"leads_back": np.ones(len(rows), np.bool_)},
-        {"leads_back": np.zeros(len(rows), np.bool_)},
-        len(rmap.anon_vmas),
-        claims=(("anon_vma", rows), ("tree", rows)),
+        observed={"leads_back": np.ones(len(rows), np.bool_)},
+        expected={"leads_back": np.zeros(len(rows), np.bool_)},
+        checked=len(rmap.anon_vmas),
+        claims=one("anon_vma", rows) + one("tree", rows),
         transient=s.anon_vma_locked[rows],
     )
 
 
-@rule("i-mmap-tree-loop-unexpected", was="i-mmap-tree-cyclic", group="file-rmap", invariant="I17", rank=11)
-def i_mmap_tree_cyclic(s: Snapshot) -> Violations:
+@rule(
+    "i-mmap-tree-loop-unexpected",
+    ADDRESS_SPACE,
+    "file-rmap",
+    Phase.STRUCTURES,
+    effect=Effect.FILE_RMAP,
+    needs=VMAS | PAGES | FILES,
+    decides="I17 59",
+    was="i-mmap-tree-cyclic",
+)
+def i_mmap_tree_loop_unexpected(s: Snapshot) -> Violations:
     """A file's interval tree of VMAs leads back to one of its own nodes.
 
-    True:  every node of a tree is reached once.
-    Why:   lib/rbtree.c; mm/interval_tree.c, vma_interval_tree_iter_first() descends without looking back.
-    Then:  the next truncation or reclaim of the file never ends.
-    Silent when: never: the tree changes only under i_mmap_rwsem, and each step of a change leaves a tree.
-    Look further: folioscope file ADDRESS
+    Invariant: every node of a tree is reached once.
+    Why: lib/rbtree.c; mm/interval_tree.c, vma_interval_tree_iter_first() descends without looking back.
+    Consequence: the next truncation or reclaim of the file never ends.
+    Exceptions: never: the tree changes only under i_mmap_rwsem, and each step of a change leaves a tree.
+    See also: folioscope file ADDRESS
     """
     rmap = s.file_rmap
     rows = rmap.cyclic_trees.astype(np.int64)
-    return Violations(
-        "space",
-        rows,
-        {"leads_back": np.ones(len(rows), np.bool_)},
-        {"leads_back": np.zeros(len(rows), np.bool_)},
-        len(rmap.spaces),
-        claims=(("space", rows), ("i_mmap", rows)),
+    ids = space_ids(rmap.spaces.addr[rows])
+    return violations(
+        ids,
+        observed={"leads_back": np.ones(len(rows), np.bool_)},
+        expected={"leads_back": np.zeros(len(rows), np.bool_)},
+        checked=len(rmap.spaces),
+        claims=one("address_space", ids) + one("i_mmap", rows),
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask
-from inspector.rules.registry import Violations, rule
+from inspector.rules.diagnosis import cow_break
+from inspector.rules.needs import EVERYTHING
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import NONPRESENT, SWAP_DEVICE, SWAP_SLOT
 from inspector.tables.swap_devices import SWP_HIBERNATION, SWP_WRITEOK
-from inspector.windows.swap import entries_in_flight, reclaim_in_flight, slot_tables_locked, user_gone
+from inspector.violations import Violations, cannot_check, connected, one, violations
+from inspector.windows.locks import entries_in_flight
+from inspector.windows.swap import reclaim_in_flight, slot_tables_locked, user_gone
+from inspector.windows.window import Effect
 
 
 def unread_slots(s: Snapshot) -> tuple[int, str]:
@@ -37,15 +41,24 @@ def counted_slots(s: Snapshot) -> Mask:
     return _whole(s, slots.device_idx) & ~slots.is_bad & ~slots.is_shmem & (slots.count >= 0) & (hibernating == 0)
 
 
-@rule("swap-entry-slot-invalid", was="swap-entry-without-slot", group="swap", invariant="W1", rank=43)
-def swap_entry_without_slot(s: Snapshot) -> Violations:
+@rule(
+    "swap-entry-slot-invalid",
+    NONPRESENT,
+    "swap",
+    Phase.FOLIO_COUNTS,
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="120",
+    was="swap-entry-without-slot",
+)
+def swap_entry_slot_invalid(s: Snapshot) -> Violations:
     """A swap entry points to no slot: no such device, beyond its end, or a bad slot.
 
-    True:  every swap entry names a device in use and one of its slots, not the header or a bad one.
-    Why:   mm/swapfile.c, _swap_info_get() prints "Bad swap file entry" and "Bad swap offset entry".
-    Then:  the page is lost: the process gets SIGBUS where it reads it; the entry's bits were overwritten.
-    Silent when: never; a device leaves only after every entry to it was read back.
-    Look further: folioscope va PID ADDRESS; folioscope swap
+    Invariant: every swap entry names a device in use and one of its slots, not the header or a bad one.
+    Why: mm/swapfile.c, _swap_info_get() prints "Bad swap file entry" and "Bad swap offset entry".
+    Consequence: the page is lost: the process gets SIGBUS where it reads it; the entry's bits were overwritten.
+    Exceptions: never; a device leaves only after every entry to it was read back.
+    See also: folioscope va PID ADDRESS; folioscope swap
     """
     users, slots, n = s.swap_refs.users, s.swap.slots, s.nonpresent
     mine = np.flatnonzero(users.nonpresent_row >= 0)
@@ -54,48 +67,56 @@ def swap_entry_without_slot(s: Snapshot) -> Violations:
     rows = users.nonpresent_row[mine[(slot < 0) | bad]]
     names = np.where(bad[(slot < 0) | bad], "a bad slot", "no slot of a device in use")
     missing, why = unread_slots(s)
-    return Violations(
-        "nonpresent",
+    return violations(
         rows,
-        {"slot": names, "swap_type": n.swap_type[rows], "swap_offset": n.swap_offset[rows]},
-        {"slot": np.full(len(rows), "a slot of a swap device")},
-        len(mine),
-        missing,
-        why,
-        {"entry": n.entry[rows]},
-        claims=((_STRAY, np.arange(len(rows))),),
+        observed={"slot": names, "swap_type": n.swap_type[rows], "swap_offset": n.swap_offset[rows]},
+        expected={"slot": np.full(len(rows), "a slot of a swap device")},
+        checked=len(mine),
+        unread=cannot_check(missing, why),
+        facts={"entry": n.entry[rows]},
+        claims=one(_STRAY, np.arange(len(rows))),
         transient=entries_in_flight(s, rows) & ~bad[(slot < 0) | bad],
     )
 
 
 @rule(
-    "exclusive-swap-entry-sharing-unexpected", was="exclusive-swap-entry-shared", group="swap", invariant="E3", rank=46
+    "exclusive-swap-entry-sharing-unexpected",
+    NONPRESENT,
+    "swap",
+    Phase.FOLIO_COUNTS,
+    after=("swap-count-high",),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="124",
+    was="exclusive-swap-entry-shared",
+    diagnose=cow_break(
+        "the slot is marked as one process's own, but others refer to it: each would get the page back as its own"
+    ),
 )
-def exclusive_swap_entry_shared(s: Snapshot) -> Violations:
+def exclusive_swap_entry_sharing_unexpected(s: Snapshot) -> Violations:
     """A swap entry is marked exclusive although others refer to its slot too.
 
-    True:  the exclusive bit of a swap entry says that the page belonged to one process alone: nothing else refers to
-           the slot.
-    Why:   mm/rmap.c, try_to_unmap_one() sets it from PG_anon_exclusive; mm/memory.c, copy_nonpresent_pte() clears it
-           at fork before the slot gets its second user.
-    Then:  the page is mapped writable when it is read back, although another process reads the same slot.
-    Silent when: never.
-    Look further: folioscope va PID ADDRESS; folioscope swap ENTRY
+    Invariant: the exclusive bit of a swap entry says that the page belonged to one process alone: nothing else refers
+        to the slot.
+    Why: mm/rmap.c, try_to_unmap_one() sets it from PG_anon_exclusive; mm/memory.c, copy_nonpresent_pte() clears it at
+        fork before the slot gets its second user.
+    Consequence: the page is mapped writable when it is read back, although another process reads the same slot.
+    Exceptions: never.
+    See also: folioscope va PID ADDRESS; folioscope swap ENTRY
     """
     users, refs, n = s.swap_refs.users, s.swap_refs, s.nonpresent
     total = refs.pte_refs + refs.shmem_refs
     marked = np.flatnonzero(users.exclusive & (users.slot_idx >= 0))
     shared = marked[total[users.slot_idx[marked]] > 1]
     rows, slot = users.nonpresent_row[shared], users.slot_idx[shared]
-    return Violations(
-        "nonpresent",
+    return violations(
         rows,
-        {"exclusive": np.ones(len(rows), np.bool_), "users_of_slot": total[slot]},
-        {"exclusive": np.zeros(len(rows), np.bool_)},
-        len(marked),
+        observed={"exclusive": np.ones(len(rows), np.bool_), "users_of_slot": total[slot]},
+        expected={"exclusive": np.zeros(len(rows), np.bool_)},
+        checked=len(marked),
         facts={"entry": n.entry[rows], "slot": s.swap.slots.entry[slot]},
-        claims=(("exclusive_slot", slot),),
-        depends=(("swap_slot", slot),),
+        claims=one("exclusive_slot", slot),
+        depends=one("swap_slot", slot),
         transient=entries_in_flight(s, rows),
     )
 
@@ -127,84 +148,117 @@ def _overwritten(s: Snapshot, rows: I64) -> I64:
 def _counts(s: Snapshot, rows: I64, transient: Mask) -> Violations:
     slots, refs = s.swap.slots, s.swap_refs
     missing, why = unread_slots(s)
-    return Violations(
-        "swap_slot",
+    return violations(
         rows,
-        {"count": slots.count[rows]},
-        {"count": expected_counts(s)[rows]},
-        int(counted_slots(s).sum()),
-        missing,
-        why,
-        {"page_table_entries": refs.pte_refs[rows], "shmem_pages": refs.shmem_refs[rows], "stored": slots.raw[rows]},
-        claims=(("swap_slot", rows),),
+        observed={"count": slots.count[rows]},
+        expected={"count": expected_counts(s)[rows]},
+        checked=int(counted_slots(s).sum()),
+        unread=cannot_check(missing, why),
+        facts={
+            "page_table_entries": refs.pte_refs[rows],
+            "shmem_pages": refs.shmem_refs[rows],
+            "stored": slots.raw[rows],
+        },
+        claims=one("swap_slot", rows),
         transient=transient,
     )
 
 
-@rule("swap-count-low", group="swap", invariant="W1", rank=44)
+@rule(
+    "swap-count-low",
+    SWAP_SLOT,
+    "swap",
+    Phase.FOLIO_COUNTS,
+    after=(
+        "swap-entry-slot-invalid",
+        "swap-extended-count-mismatch",
+    ),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="119 126",
+)
 def swap_count_low(s: Snapshot) -> Violations:
     """A swap slot has fewer references than there are entries that refer to it.
 
-    True:  a slot's count is the number of swap entries in page tables, with swap tables (6.18 and later) also of
-           pages of shmem files.
-    Why:   mm/swapfile.c, swap_duplicate() or folio_dup_swap() for each entry before it is written.
-    Then:  the slot is freed and used again while entries still point to it: a process reads another's memory.
-    Silent when: the page table of one of the entries is locked: reading back and unmapping lower the count first.
-    Look further: folioscope swap ENTRY
+    Invariant: a slot's count is the number of swap entries in page tables, with swap tables (6.18 and later) also of
+        pages of shmem files.
+    Why: mm/swapfile.c, swap_duplicate() or folio_dup_swap() for each entry before it is written.
+    Consequence: the slot is freed and used again while entries still point to it: a process reads another's memory.
+    Exceptions: the page table of one of the entries is locked: reading back and unmapping lower the count first.
+    See also: folioscope swap ENTRY
     """
     slots = s.swap.slots
     rows = np.flatnonzero(counted_slots(s) & (slots.count < expected_counts(s)))
     found = _counts(s, rows, slot_tables_locked(s, rows))
-    return replace(found, claims=(*found.claims, (_STRAY, _strays(s)[0] + np.arange(len(rows)))))
+    return connected(found, claims=one(_STRAY, _strays(s)[0] + np.arange(len(rows))))
 
 
-@rule("swap-count-high", group="swap", invariant="W1", rank=45)
+@rule(
+    "swap-count-high",
+    SWAP_SLOT,
+    "swap",
+    Phase.FOLIO_COUNTS,
+    after=("swap-count-low",),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="119 126",
+)
 def swap_count_high(s: Snapshot) -> Violations:
     """A swap slot has more references than there are entries that refer to it.
 
-    True:  a slot's count is the number of swap entries in page tables, with swap tables (6.18 and later) also of
-           pages of shmem files.
-    Why:   mm/memory.c, zap_pte_range() and do_swap_page() give each reference back; mm/shmem.c, shmem_free_swap().
-    Then:  the slot is never freed: swap space leaks.
-    Silent when: a reference may be on its way: the slot's folio is locked, a process that uses the slot, or, for a slot
-           without users, any process, is being forked, moved or unmapped, or shmem is being truncated. Slots that
-           hibernation took have no users. As many references too many as entries lead astray are the same cause.
-    Look further: folioscope swap ENTRY
+    Invariant: a slot's count is the number of swap entries in page tables, with swap tables (6.18 and later) also of
+        pages of shmem files.
+    Why: mm/memory.c, zap_pte_range() and do_swap_page() give each reference back; mm/shmem.c, shmem_free_swap().
+    Consequence: the slot is never freed: swap space leaks.
+    Exceptions: a reference may be on its way: the slot's folio is locked, a process that uses the slot, or, for a slot
+        without users, any process, is being forked, moved or unmapped, or shmem is being truncated. Slots that
+        hibernation took have no users. As many references too many as entries lead astray are the same cause.
+    See also: folioscope swap ENTRY
     """
     slots = s.swap.slots
     rows = np.flatnonzero(counted_slots(s) & (slots.count > expected_counts(s)))
-    return replace(_counts(s, rows, user_gone(s, rows)), depends=((_STRAY, _overwritten(s, rows)),))
+    return connected(_counts(s, rows, user_gone(s, rows)), depends=one(_STRAY, _overwritten(s, rows)))
 
 
-@rule("shmem-swap-slot-mismatch", group="swap", invariant="W1", rank=47)
+@rule(
+    "shmem-swap-slot-mismatch",
+    SWAP_SLOT,
+    "swap",
+    Phase.FOLIO_COUNTS,
+    after=("swap-count-high",),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="122",
+)
 def shmem_swap_slot_mismatch(s: Snapshot) -> Violations:
     """A swap slot is marked as shmem's without a page of a shmem file in it, or the other way round.
 
-    True:  SWAP_MAP_SHMEM stands for exactly one page of a shmem file and no page-table entry.
-    Why:   mm/shmem.c, shmem_writepage() marks the slot before it puts the entry into the file's page cache.
-    Then:  the slot leaks, or the file's page is given to somebody else.
-    Silent when: the slot's folio is locked, or a shmem file is locked or being freed. Kernels with swap tables count
-           shmem's references like all others (swap-count-low, swap-count-high).
-    Look further: folioscope swap ENTRY; folioscope file ADDRESS
+    Invariant: SWAP_MAP_SHMEM stands for exactly one page of a shmem file and no page-table entry.
+    Why: mm/shmem.c, shmem_writepage() marks the slot before it puts the entry into the file's page cache.
+    Consequence: the slot leaks, or the file's page is given to somebody else.
+    Exceptions: the slot's folio is locked, or a shmem file is locked or being freed. Kernels with swap tables count
+        shmem's references like all others (swap-count-low, swap-count-high).
+    See also: folioscope swap ENTRY; folioscope file ADDRESS
     """
     slots, refs = s.swap.slots, s.swap_refs
     if s.swap.counts_shmem:
-        return Violations("swap_slot", np.empty(0, np.int64), {}, {}, 0)
+        return violations(np.empty(0, np.int64), observed={}, expected={}, checked=0)
     known = _whole(s, slots.device_idx) & ~slots.is_bad
     wrong = (slots.is_shmem != (refs.shmem_refs > 0)) | (refs.shmem_refs > 1)
     wrong |= slots.is_shmem & (refs.pte_refs > 0)
     rows = np.flatnonzero(known & wrong)
     missing, why = unread_slots(s)
-    return Violations(
-        "swap_slot",
+    return violations(
         rows,
-        {"marked": slots.is_shmem[rows], "shmem_pages": refs.shmem_refs[rows], "entries": refs.pte_refs[rows]},
-        {"marked": refs.shmem_refs[rows] > 0, "entries": np.where(refs.shmem_refs[rows] > 0, 0, refs.pte_refs[rows])},
-        int((known & (slots.is_shmem | (refs.shmem_refs > 0))).sum()),
-        missing,
-        why,
-        claims=(("swap_slot", rows),),
-        depends=(("swap_slot", rows),),
+        observed={"marked": slots.is_shmem[rows], "shmem_pages": refs.shmem_refs[rows], "entries": refs.pte_refs[rows]},
+        expected={
+            "marked": refs.shmem_refs[rows] > 0,
+            "entries": np.where(refs.shmem_refs[rows] > 0, 0, refs.pte_refs[rows]),
+        },
+        checked=int((known & (slots.is_shmem | (refs.shmem_refs > 0))).sum()),
+        unread=cannot_check(missing, why),
+        claims=one("swap_slot", rows),
+        depends=one("swap_slot", rows),
         transient=user_gone(s, rows),
     )
 
@@ -248,16 +302,25 @@ def _miscounted_cluster(s: Snapshot, used: I64, usable: I64) -> I64:
     return np.where((devices.inuse - used) - (devices.pages - usable) == total, out, -1)
 
 
-@rule("swap-inuse-mismatch", group="swap", invariant="W3", rank=86)
+@rule(
+    "swap-inuse-mismatch",
+    SWAP_DEVICE,
+    "swap",
+    Phase.TOTALS,
+    after=("swap-cluster-count-mismatch",),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="123",
+)
 def swap_inuse_mismatch(s: Snapshot) -> Violations:
     """A swap device counts more or fewer slots in use than it has.
 
-    True:  inuse_pages is the number of slots that are neither free nor bad, those in per-CPU caches included; pages is
-           all slots without the header and the bad ones.
-    Why:   mm/swapfile.c, swap_range_alloc() and swap_range_free(); inc_cluster_info_page() and setup at swapon().
-    Then:  swapoff() never ends or ends too early; free swap is misreported.
-    Silent when: the device or one of its clusters is locked.
-    Look further: folioscope swap
+    Invariant: inuse_pages is the number of slots that are neither free nor bad, those in per-CPU caches included; pages
+        is all slots without the header and the bad ones.
+    Why: mm/swapfile.c, swap_range_alloc() and swap_range_free(); inc_cluster_info_page() and setup at swapon().
+    Consequence: swapoff() never ends or ends too early; free swap is misreported.
+    Exceptions: the device or one of its clusters is locked.
+    See also: folioscope swap
     """
     devices, slots = s.swap.devices, s.swap.slots
     used = _used(s)
@@ -265,30 +328,39 @@ def swap_inuse_mismatch(s: Snapshot) -> Violations:
     able, usable = _devices(s), devices.max - bad
     rows = able[(devices.inuse[able] != used[able]) | (devices.pages[able] != usable[able])]
     missing, why = unread_slots(s)
-    return Violations(
-        "swap_device",
+    return violations(
         rows,
-        {"inuse_pages": devices.inuse[rows], "pages": devices.pages[rows]},
-        {"inuse_pages": used[rows], "pages": usable[rows]},
-        len(able),
-        missing,
-        why,
-        claims=(("swap_device", rows),),
-        depends=(("swap_slot", _odd_slot(s)[rows]), ("swap_cluster", _miscounted_cluster(s, used, usable)[rows])),
+        observed={"inuse_pages": devices.inuse[rows], "pages": devices.pages[rows]},
+        expected={"inuse_pages": used[rows], "pages": usable[rows]},
+        checked=len(able),
+        unread=cannot_check(missing, why),
+        claims=one("swap_device", rows),
+        depends=one("swap_slot", _odd_slot(s)[rows]) + one("swap_cluster", _miscounted_cluster(s, used, usable)[rows]),
         transient=devices.locked[rows],
     )
 
 
-@rule("swap-free-mismatch", group="swap", invariant="W3", rank=87, severity="warn")
+@rule(
+    "swap-free-mismatch",
+    SWAP_DEVICE,
+    "swap",
+    Phase.TOTALS,
+    after=("swap-inuse-mismatch",),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="123",
+    severity="warn",
+)
 def swap_free_mismatch(s: Snapshot) -> Violations:
     """The free swap that the kernel reports is not what its devices have.
 
-    True:  total_swap_pages is the sum of pages, nr_swap_pages of those not in use, over all devices that are written.
-    Why:   mm/swapfile.c, enable_swap_info(), get_swap_pages() and swap_range_free().
-    Then:  swapping stops too early, or is tried in vain; free and meminfo report nonsense.
-    Silent when: a device or cluster is locked, or a swap-backed folio is (slots are taken off the sum before they are
-           looked for).
-    Look further: folioscope swap
+    Invariant: total_swap_pages is the sum of pages, nr_swap_pages of those not in use, over all devices that are
+        written.
+    Why: mm/swapfile.c, enable_swap_info(), get_swap_pages() and swap_range_free().
+    Consequence: swapping stops too early, or is tried in vain; free and meminfo report nonsense.
+    Exceptions: a device or cluster is locked, or a swap-backed folio is (slots are taken off the sum before they are
+        looked for).
+    See also: folioscope swap
     """
     devices = s.swap.devices
     written = np.flatnonzero(devices.flags & np.uint64(SWP_WRITEOK))
@@ -296,7 +368,7 @@ def swap_free_mismatch(s: Snapshot) -> Violations:
     free = s.layout.variable("nr_swap_pages")
     if total is None or free is None or not len(written) or not s.swap.whole[devices.in_use].all():
         missing, why = unread_slots(s)
-        return Violations("swap_device", np.empty(0, np.int64), {}, {}, 0, missing, why)
+        return violations(np.empty(0, np.int64), observed={}, expected={}, checked=0, unread=cannot_check(missing, why))
     pages, left = int(devices.pages[written].sum()), int((devices.pages - _used(s))[written].sum())
     rows: I64 = written[:1] if (total, free) != (pages, left) else written[:0]
     busy = bool(devices.locked.any()) or reclaim_in_flight(s)
@@ -304,12 +376,11 @@ def swap_free_mismatch(s: Snapshot) -> Violations:
     expected: dict[str, AnyArray] = {"total_swap_pages": np.array([pages]), "nr_swap_pages": np.array([left])}
     odd = _odd_slot(s)
     odd = odd[odd >= 0][:1] if (odd >= 0).any() else np.full(1, -1, np.int64)
-    return Violations(
-        "swap_device",
+    return violations(
         rows,
-        {name: column[: len(rows)] for name, column in columns.items()},
-        {name: column[: len(rows)] for name, column in expected.items()},
-        len(written),
-        depends=(("swap_slot", odd[: len(rows)]), ("swap_device", rows)),
+        observed={name: column[: len(rows)] for name, column in columns.items()},
+        expected={name: column[: len(rows)] for name, column in expected.items()},
+        checked=len(written),
+        depends=one("swap_slot", odd[: len(rows)]) + one("swap_device", rows),
         transient=np.full(len(rows), busy),
     )

@@ -8,11 +8,16 @@ import numpy as np
 
 from inspector.columns import I64, U64, Mask, expand_runs, rows_of
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
-from inspector.rules.registry import Violations, rule
+from inspector.rules.needs import EVERYTHING
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import PAGE, SWAP_SLOT
 from inspector.tables.pages import page_words
+from inspector.violations import Violations, cannot_check, one, violations
 from inspector.walk.page_cache import folio_pages
-from inspector.windows.swap import pages_locked, read_past_cache, reclaim_in_flight
+from inspector.windows.locks import pages_locked
+from inspector.windows.swap import read_past_cache, reclaim_in_flight
+from inspector.windows.window import Effect
 
 
 def _swap_backed(s: Snapshot, rows: I64, flag: str) -> Mask:
@@ -51,16 +56,28 @@ def _unread(s: Snapshot) -> tuple[int, str]:
     return missing, "swap slots or struct pages are missing" if missing else ""
 
 
-@rule("swapcache-slot-mismatch", group="swap-cache", invariant="W2", rank=51)
+@rule(
+    "swapcache-slot-mismatch",
+    SWAP_SLOT,
+    "swap-cache",
+    Phase.FOLIO_COUNTS,
+    after=(
+        "lazyfree-swapcache-unexpected",
+        "shmem-swap-slot-mismatch",
+    ),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="121",
+)
 def swapcache_slot_mismatch(s: Snapshot) -> Violations:
     """The swap cache leads from a slot to a folio that does not belong to it.
 
-    True:  the folio that the cache has for a slot carries PG_swapcache, and its swap entry, plus the page's place in
-           it, is the slot; the slot says that it is cached.
-    Why:   mm/swap_state.c, add_to_swap_cache(), __swap_cache_add_folio(); folio->swap is kept in page->private.
-    Then:  a process that reads the slot back gets another page.
-    Silent when: the folio is locked: it is on its way in or out.
-    Look further: folioscope folio PFN; folioscope swap ENTRY
+    Invariant: the folio that the cache has for a slot carries PG_swapcache, and its swap entry, plus the page's place
+        in it, is the slot; the slot says that it is cached.
+    Why: mm/swap_state.c, add_to_swap_cache(), __swap_cache_add_folio(); folio->swap is kept in page->private.
+    Consequence: a process that reads the slot back gets another page.
+    Exceptions: the folio is locked: it is on its way in or out.
+    See also: folioscope folio PFN; folioscope swap ENTRY
     """
     slots, pages = s.swap.slots, s.pages
     cached = np.flatnonzero(slots.cache_pfn >= 0)
@@ -75,34 +92,42 @@ def swapcache_slot_mismatch(s: Snapshot) -> Violations:
     bad = np.flatnonzero((~(marked & belongs) & (readable | (row < 0))) | ~slots.has_cache[cached])
     rows = cached[bad]
     missing, why = _unread(s)
-    return Violations(
-        "swap_slot",
+    return violations(
         rows,
-        {"swapcache": marked[bad], "swap_entry": first[bad], "has_cache": slots.has_cache[rows]},
-        {
+        observed={"swapcache": marked[bad], "swap_entry": first[bad], "has_cache": slots.has_cache[rows]},
+        expected={
             "swapcache": np.ones(len(bad), np.bool_),
             "swap_entry": slots.entry[rows],
             "has_cache": np.ones(len(bad), bool),
         },
-        len(cached),
-        missing,
-        why,
-        {"pfn": slots.cache_pfn[rows]},
-        claims=(("swap_slot", rows), ("folio", np.where(is_head[bad], slots.cache_pfn[rows], -1))),
-        depends=(("swap_slot", rows),),
+        checked=len(cached),
+        unread=cannot_check(missing, why),
+        facts={"pfn": slots.cache_pfn[rows]},
+        claims=one("swap_slot", rows) + one("folio", np.where(is_head[bad], slots.cache_pfn[rows], -1)),
+        depends=one("swap_slot", rows),
         transient=pages_locked(s, row[bad]),
     )
 
 
-@rule("swapcache-folio-missing", was="swapcache-folio-unlisted", group="swap-cache", invariant="W2", rank=52)
-def swapcache_folio_unlisted(s: Snapshot) -> Violations:
+@rule(
+    "swapcache-folio-missing",
+    PAGE,
+    "swap-cache",
+    Phase.FOLIO_COUNTS,
+    after=("swapcache-slot-mismatch",),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="121",
+    was="swapcache-folio-unlisted",
+)
+def swapcache_folio_missing(s: Snapshot) -> Violations:
     """A folio says that it is in the swap cache, but the cache does not lead from its slots to it.
 
-    True:  every page of a folio with PG_swapcache is found through the slot that folio->swap names for it.
-    Why:   mm/swap_state.c, add_to_swap_cache() and delete_from_swap_cache() change both under the folio lock.
-    Then:  the slot is read again from the device: two copies of one page, and the newer one may be lost.
-    Silent when: the folio is locked or frozen.
-    Look further: folioscope folio PFN; folioscope swap ENTRY
+    Invariant: every page of a folio with PG_swapcache is found through the slot that folio->swap names for it.
+    Why: mm/swap_state.c, add_to_swap_cache() and delete_from_swap_cache() change both under the folio lock.
+    Consequence: the slot is read again from the device: two copies of one page, and the newer one may be lost.
+    Exceptions: the folio is locked or frozen.
+    See also: folioscope folio PFN; folioscope swap ENTRY
     """
     claims, slots = _claims(s), s.swap.slots
     entry = expand_runs(claims.first.view(np.int64), claims.nr)
@@ -116,30 +141,37 @@ def swapcache_folio_unlisted(s: Snapshot) -> Violations:
     first_lost[owner[~there][::-1]] = slot[~there][::-1]
     missing, why = _unread(s)
     if s.swap.unreadable:
-        return Violations("page", bad[:0], {}, {}, 0, missing, why)
-    return Violations(
-        "page",
+        return violations(bad[:0], observed={}, expected={}, checked=0, unread=cannot_check(missing, why))
+    return violations(
         claims.head[bad],
-        {"pages_found_through_slots": claims.nr[bad] - lacking[bad], "swap_entry": claims.first[bad]},
-        {"pages_found_through_slots": claims.nr[bad]},
-        len(claims.head),
-        missing,
-        why,
-        depends=(("swap_slot", first_lost[bad]),),
+        observed={"pages_found_through_slots": claims.nr[bad] - lacking[bad], "swap_entry": claims.first[bad]},
+        expected={"pages_found_through_slots": claims.nr[bad]},
+        checked=len(claims.head),
+        unread=cannot_check(missing, why),
+        depends=one("swap_slot", first_lost[bad]),
         transient=pages_locked(s, claims.head[bad]),
     )
 
 
-@rule("lazyfree-swapcache-unexpected", was="lazyfree-in-swapcache", group="swap-cache", invariant="W2", rank=48)
-def lazyfree_in_swapcache(s: Snapshot) -> Violations:
+@rule(
+    "lazyfree-swapcache-unexpected",
+    PAGE,
+    "swap-cache",
+    Phase.FOLIO_COUNTS,
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="128",
+    was="lazyfree-in-swapcache",
+)
+def lazyfree_swapcache_unexpected(s: Snapshot) -> Violations:
     """A folio that may be dropped without being written is in the swap cache.
 
-    True:  an anonymous folio without PG_swapbacked (MADV_FREE, VM_DROPPABLE) is never in the swap cache.
-    Why:   mm/swap.c, folio_mark_lazyfree() leaves folios of the swap cache alone; mm/vmscan.c, shrink_folio_list()
-           gives slots to PG_swapbacked folios only.
-    Then:  reclaim drops the folio while its slot still refers to it: content is lost.
-    Silent when: never.
-    Look further: folioscope folio PFN
+    Invariant: an anonymous folio without PG_swapbacked (MADV_FREE, VM_DROPPABLE) is never in the swap cache.
+    Why: mm/swap.c, folio_mark_lazyfree() leaves folios of the swap cache alone; mm/vmscan.c, shrink_folio_list() gives
+        slots to PG_swapbacked folios only.
+    Consequence: reclaim drops the folio while its slot still refers to it: content is lost.
+    Exceptions: never.
+    See also: folioscope folio PFN
     """
     pages = s.pages
     own = pages.head_row == np.arange(len(pages), dtype=np.int32)
@@ -147,33 +179,37 @@ def lazyfree_in_swapcache(s: Snapshot) -> Violations:
     rows = np.flatnonzero(own & anon & pages.readable & (pages.refcount > 0) & (pages.type_ == 0))
     rows = rows[~s.layout.flags.test(pages.flags[rows], "swapbacked")]
     bad = rows[_swap_backed(s, rows, "")]
-    return Violations(
-        "page",
+    return violations(
         bad,
-        {"swapcache": np.ones(len(bad), np.bool_), "swapbacked": np.zeros(len(bad), np.bool_)},
-        {"swapcache": np.zeros(len(bad), np.bool_)},
-        len(rows),
+        observed={"swapcache": np.ones(len(bad), np.bool_), "swapbacked": np.zeros(len(bad), np.bool_)},
+        expected={"swapcache": np.zeros(len(bad), np.bool_)},
+        checked=len(rows),
     )
 
 
 @rule(
     "swap-slot-user-missing",
-    was="swap-slot-held-by-nobody",
-    group="swap-cache",
-    invariant="W2",
-    rank=53,
+    SWAP_SLOT,
+    "swap-cache",
+    Phase.FOLIO_COUNTS,
+    after=("swapcache-slot-mismatch",),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="121 125",
     severity="warn",
+    was="swap-slot-held-by-nobody",
 )
-def swap_slot_held_by_nobody(s: Snapshot) -> Violations:
+def swap_slot_user_missing(s: Snapshot) -> Violations:
     """A swap slot is marked as cached or in use, but no folio is in the swap cache for it.
 
-    True:  SWAP_HAS_CACHE means that the swap cache has a folio; with swap tables a slot without references is cached.
-    Why:   mm/swapfile.c, put_swap_folio() and swap_entries_free(); mm/swap_state.c.
-    Then:  the slot is never freed, and who reads it back waits for ever.
-    Silent when: the slot lies in a CPU's own cache of slots (mm/swap_slots.c, before 6.15), or some swap-backed folio
-           is locked: a slot is marked before its folio is put in, and longer than it is in; or a page fault reads the
-           slot from a memory device past the cache and marks it meanwhile.
-    Look further: folioscope swap ENTRY
+    Invariant: SWAP_HAS_CACHE means that the swap cache has a folio; with swap tables a slot without references is
+        cached.
+    Why: mm/swapfile.c, put_swap_folio() and swap_entries_free(); mm/swap_state.c.
+    Consequence: the slot is never freed, and who reads it back waits for ever.
+    Exceptions: the slot lies in a CPU's own cache of slots (mm/swap_slots.c, before 6.15), or some swap-backed folio is
+        locked: a slot is marked before its folio is put in, and longer than it is in; or a page fault reads the slot
+        from a memory device past the cache and marks it meanwhile.
+    See also: folioscope swap ENTRY
     """
     slots = s.swap.slots
     whole = s.swap.whole[slots.device_idx] if len(slots) else slots.is_bad
@@ -181,15 +217,13 @@ def swap_slot_held_by_nobody(s: Snapshot) -> Violations:
     lost = (slots.has_cache | nobody) & (slots.cache_pfn < 0) & ~slots.set_aside & ~slots.is_bad
     rows = np.flatnonzero(lost & whole)
     missing, why = _unread(s)
-    return Violations(
-        "swap_slot",
+    return violations(
         rows,
-        {"stored": slots.raw[rows], "count": slots.count[rows], "folio": np.full(len(rows), "none")},
-        {"folio": np.full(len(rows), "one in the swap cache")},
-        int(slots.in_use.sum()),
-        missing,
-        why,
-        claims=(("swap_slot", rows),),
-        depends=(("swap_slot", rows),),
+        observed={"stored": slots.raw[rows], "count": slots.count[rows], "folio": np.full(len(rows), "none")},
+        expected={"folio": np.full(len(rows), "one in the swap cache")},
+        checked=int(slots.in_use.sum()),
+        unread=cannot_check(missing, why),
+        claims=one("swap_slot", rows),
+        depends=one("swap_slot", rows),
         transient=read_past_cache(s, rows) | reclaim_in_flight(s),
     )

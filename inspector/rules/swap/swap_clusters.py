@@ -5,35 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask
-from inspector.rules.registry import Violations, nothing, rule
+from inspector.rules.needs import EVERYTHING
+from inspector.rules.registry import Phase, rule
 from inspector.rules.swap.swap import odd_slots, unread_slots
 from inspector.snapshot import Snapshot
-from inspector.tables.swap_clusters import Home
+from inspector.subjects import SWAP_CLUSTER, SWAP_CLUSTER_LIST, SWAP_SLOT
+from inspector.tables.swap_clusters import NOWHERE, Home, home_names
 from inspector.tables.swap_devices import SWP_BLKDEV
 from inspector.tables.swap_table import BAD, COUNT_MAX, has_swap_table
-
-_NOWHERE = "no list"
-_NAMES = {
-    Home.NONE: _NOWHERE,
-    Home.FREE: "free",
-    Home.NONFULL: "nonfull",
-    Home.FRAG: "frag",
-    Home.FULL: "full",
-    Home.DISCARD: "discard",
-}
-
-
-def list_names(s: Snapshot) -> AnyArray:
-    """What each list of clusters holds, in words."""
-    lists = s.swap_clusters.lists
-    return _home_names(lists.home, lists.order)
-
-
-def _home_names(home: I64, order: I64) -> AnyArray:
-    """str[n]; a home in words, with its order where the kernel keeps a list for each."""
-    names = np.array(["unknown", *(_NAMES[home] for home in Home)], dtype="<U16")[home + 1]
-    by_order = (home == Home.NONFULL) | (home == Home.FRAG)
-    return np.where(by_order, np.char.add(np.char.add(names, " order "), order.astype("<U4")), names)
+from inspector.violations import Violations, cannot_check, holds, one, violations
+from inspector.windows.window import Effect
 
 
 def _unread(s: Snapshot) -> tuple[int, str]:
@@ -90,17 +71,25 @@ def _odd_slot(s: Snapshot) -> I64:
     return out
 
 
-@rule("swap-cluster-count-mismatch", group="swap", invariant="W3", rank=84)
+@rule(
+    "swap-cluster-count-mismatch",
+    SWAP_CLUSTER,
+    "swap",
+    Phase.TOTALS,
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="123",
+)
 def swap_cluster_count_mismatch(s: Snapshot) -> Violations:
     """A swap cluster counts more or fewer slots in use than it has.
 
-    True:  a cluster's count is the number of its slots that are not free: those that can never be used are among
-           them, those that CPUs have set aside, and those behind the end of the device. A free cluster has none.
-    Why:   mm/swapfile.c, inc_cluster_info_page() and dec_cluster_info_page(); swap_cluster_setup_bad_slot(),
-           __swap_cluster_alloc_entries() and swap_entries_free().
-    Then:  the cluster is taken for free while slots are in use, and given away; or it is never free again.
-    Silent when: the cluster or the device is locked, or the cluster is being discarded.
-    Look further: folioscope swap
+    Invariant: a cluster's count is the number of its slots that are not free: those that can never be used are among
+        them, those that CPUs have set aside, and those behind the end of the device. A free cluster has none.
+    Why: mm/swapfile.c, inc_cluster_info_page() and dec_cluster_info_page(); swap_cluster_setup_bad_slot(),
+        __swap_cluster_alloc_entries() and swap_entries_free().
+    Consequence: the cluster is taken for free while slots are in use, and given away; or it is never free again.
+    Exceptions: the cluster or the device is locked, or the cluster is being discarded.
+    See also: folioscope swap
     """
     clusters, devices = s.swap_clusters.clusters, s.swap.devices
     most = clusters.used + clusters.beyond
@@ -112,67 +101,86 @@ def swap_cluster_count_mismatch(s: Snapshot) -> Violations:
     able = _whole(s) & ~_discarding(s)
     rows = np.flatnonzero(able & ((clusters.count > most) | (clusters.count < least)))
     missing, why = _unread(s)
-    return Violations(
-        "swap_cluster",
+    return violations(
         rows,
-        {"count": clusters.count[rows]},
-        {"count": most[rows]},
-        int(able.sum()),
-        missing,
-        why,
+        observed={"count": clusters.count[rows]},
+        expected={"count": most[rows]},
+        checked=int(able.sum()),
+        unread=cannot_check(missing, why),
         facts={"unusable_slots": (clusters.bad + clusters.beyond)[rows], "list": _places(s)[rows]},
-        claims=(("swap_cluster", rows),),
-        depends=(("swap_slot", _odd_slot(s)[rows]),),
+        claims=one("swap_cluster", rows),
+        depends=one("swap_slot", _odd_slot(s)[rows]),
         transient=_device_locked(s)[rows],
     )
 
 
 def _places(s: Snapshot) -> AnyArray:
     """In words the list that each cluster is on."""
-    return np.append(list_names(s), _NOWHERE)[s.swap_clusters.clusters.list_idx]
+    lists = s.swap_clusters.lists
+    return np.append(home_names(lists.home, lists.order), NOWHERE)[s.swap_clusters.clusters.list_idx]
 
 
-@rule("swap-cluster-list-damaged", group="swap", invariant="W3", rank=82)
+@rule(
+    "swap-cluster-list-damaged",
+    SWAP_CLUSTER_LIST,
+    "swap",
+    Phase.TOTALS,
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="123",
+)
 def swap_cluster_list_damaged(s: Snapshot) -> Violations:
     """A list of swap clusters leads to something that is no cluster of the device, or its links do not agree.
 
-    True:  each entry of a device's free, nonfull, frag, full and discard lists is one of its clusters, and its
-           neighbours name it. Before 6.12 free clusters are chained by their numbers: the chain ends at the tail.
-    Why:   mm/swapfile.c, move_cluster() (cluster_list_add_tail() and cluster_list_del_first() before 6.12).
-    Then:  the next allocation writes over foreign memory, or loses all clusters behind the break.
-    Silent when: the device or one of its clusters is locked.
-    Look further: folioscope swap
+    Invariant: each entry of a device's free, nonfull, frag, full and discard lists is one of its clusters, and its
+        neighbours name it. Before 6.12 free clusters are chained by their numbers: the chain ends at the tail.
+    Why: mm/swapfile.c, move_cluster() (cluster_list_add_tail() and cluster_list_del_first() before 6.12).
+    Consequence: the next allocation writes over foreign memory, or loses all clusters behind the break.
+    Exceptions: the device or one of its clusters is locked.
+    See also: folioscope swap
     """
     lists, devices = s.swap_clusters.lists, s.swap.devices
     rows = np.flatnonzero(lists.damaged)
     missing, why = _unread(s)
     if missing:
-        return nothing("swap_cluster_list", 0, missing, why)
+        return holds(0, unread=cannot_check(missing, why))
     owner = lists.device_idx[rows]
-    return Violations(
-        "swap_cluster_list",
+    return violations(
         rows,
-        {"first_wrong_link": lists.first_wrong[rows]},
-        {},
-        len(lists),
-        claims=(("swap_cluster_lists", owner),),
+        observed={"first_wrong_link": lists.first_wrong[rows]},
+        expected={},
+        checked=len(lists),
+        claims=one("swap_cluster_lists", owner),
         transient=devices.locked[owner],
     )
 
 
-@rule("swap-cluster-list-mismatch", was="swap-cluster-misplaced", group="swap", invariant="W3", rank=85)
-def swap_cluster_misplaced(s: Snapshot) -> Violations:
+@rule(
+    "swap-cluster-list-mismatch",
+    SWAP_CLUSTER,
+    "swap",
+    Phase.TOTALS,
+    after=(
+        "swap-cluster-count-mismatch",
+        "swap-cluster-list-damaged",
+    ),
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="123",
+    was="swap-cluster-misplaced",
+)
+def swap_cluster_list_mismatch(s: Snapshot) -> Violations:
     """A swap cluster is on another list than its flags and its count say, or on none.
 
-    True:  a cluster without slots in use is on the free list (or waits for its discard), a full one on the full list,
-           any other on the nonfull or frag list of its order; the flags tell which; a free one has no swap table and
-           any other has. Before 6.12 only free clusters are on a list, and a mark tells.
-    Why:   mm/swapfile.c, move_cluster(), relocate_cluster(), partial_free_cluster() and __free_cluster();
-           alloc_cluster() and dec_cluster_info_page() before.
-    Then:  free space is not found, or slots in use are taken for free ones.
-    Silent when: the device or the cluster is locked, or the allocator, reclaim or a discard has the cluster in hand: it
-           is on no list then and marked so.
-    Look further: folioscope swap
+    Invariant: a cluster without slots in use is on the free list (or waits for its discard), a full one on the full
+        list, any other on the nonfull or frag list of its order; the flags tell which; a free one has no swap table and
+        any other has. Before 6.12 only free clusters are on a list, and a mark tells.
+    Why: mm/swapfile.c, move_cluster(), relocate_cluster(), partial_free_cluster() and __free_cluster(); alloc_cluster()
+        and dec_cluster_info_page() before.
+    Consequence: free space is not found, or slots in use are taken for free ones.
+    Exceptions: the device or the cluster is locked, or the allocator, reclaim or a discard has the cluster in hand: it
+        is on no list then and marked so.
+    See also: folioscope swap
     """
     found, clusters = s.swap_clusters, s.swap_clusters.clusters
     home, said = _home(s), clusters.said
@@ -191,22 +199,21 @@ def swap_cluster_misplaced(s: Snapshot) -> Violations:
     rows = np.flatnonzero(able & (elsewhere | unfit | odd_table | in_hand))
     missing, why = _unread(s)
     if missing:
-        return nothing("swap_cluster", 0, missing, why)
-    observed = {"list": _places(s)[rows], "flags": _home_names(said, clusters.order)[rows]}
-    fit = _home_names(wanted, clusters.order)[rows]
+        return holds(0, unread=cannot_check(missing, why))
+    observed = {"list": _places(s)[rows], "flags": home_names(said, clusters.order)[rows]}
+    fit = home_names(wanted, clusters.order)[rows]
     expected: dict[str, AnyArray] = {"list": fit, "flags": fit}
     if found.has_tables:
         observed["has_table"], expected["has_table"] = clusters.has_table[rows], wanted[rows] != Home.FREE
     lists = np.where(elsewhere | in_hand, clusters.device_idx, -1)
-    return Violations(
-        "swap_cluster",
+    return violations(
         rows,
-        observed,
-        expected,
-        int(able.sum()),
+        observed=observed,
+        expected=expected,
+        checked=int(able.sum()),
         facts={"count": clusters.count[rows], "of": np.full(len(rows), found.per)},
-        claims=(("swap_cluster_lists", lists[rows]),),
-        depends=(("swap_cluster", rows), ("swap_cluster_lists", clusters.device_idx[rows])),
+        claims=one("swap_cluster_lists", lists[rows]),
+        depends=one("swap_cluster", rows) + one("swap_cluster_lists", clusters.device_idx[rows]),
         transient=(_device_locked(s) | in_hand)[rows],
     )
 
@@ -223,21 +230,30 @@ def _wanted(s: Snapshot) -> I64:
     return np.where(clusters.count == 0, Home.FREE, used).astype(np.int64)
 
 
-@rule("swap-extended-count-mismatch", was="swap-extended-count-wrong", group="swap", invariant="W1", rank=42)
-def swap_extended_count_wrong(s: Snapshot) -> Violations:
+@rule(
+    "swap-extended-count-mismatch",
+    SWAP_SLOT,
+    "swap",
+    Phase.FOLIO_COUNTS,
+    effect=Effect.SWAP,
+    needs=EVERYTHING,
+    decides="126",
+    was="swap-extended-count-wrong",
+)
+def swap_extended_count_mismatch(s: Snapshot) -> Violations:
     """A slot's count is continued in its cluster's extend table without being full, or is full without being continued.
 
-    True:  a count in the swap table that is at its maximum stands for the one in the extend table, which is then at
-           least as great; for any other slot the extend table has 0.
-    Why:   mm/swapfile.c, __swap_cluster_dup_entry() and __swap_cluster_put_entry().
-    Then:  the next reference more or less is taken from a wrong count: the slot is freed too early, or never; without
-           a table the kernel runs into a null pointer.
-    Silent when: the cluster is locked.
-    Look further: folioscope swap ENTRY
+    Invariant: a count in the swap table that is at its maximum stands for the one in the extend table, which is then at
+        least as great; for any other slot the extend table has 0.
+    Why: mm/swapfile.c, __swap_cluster_dup_entry() and __swap_cluster_put_entry().
+    Consequence: the next reference more or less is taken from a wrong count: the slot is freed too early, or never;
+        without a table the kernel runs into a null pointer.
+    Exceptions: the cluster is locked.
+    See also: folioscope swap ENTRY
     """
     slots = s.swap.slots
     if not has_swap_table(s.layout) or not s.layout.struct("struct swap_cluster_info").has("extend_table"):
-        return nothing("swap_slot", 0)
+        return holds(0)
     whole = s.swap.whole[slots.device_idx] if len(slots) else slots.is_bad
     plain = np.where(slots.raw == BAD, np.uint64(0), slots.raw)
     stored = (plain >> np.uint64(60)).astype(np.int64)
@@ -246,15 +262,13 @@ def swap_extended_count_wrong(s: Snapshot) -> Violations:
     wrong = np.where(full, slots.extended < COUNT_MAX, slots.extended != 0)
     rows = np.flatnonzero(known & wrong)
     missing, why = unread_slots(s)
-    return Violations(
-        "swap_slot",
+    return violations(
         rows,
-        {"count": stored[rows], "extended": slots.extended[rows]},
-        {"extended": np.where(full[rows], np.maximum(slots.extended[rows], COUNT_MAX), 0)},
-        int(known.sum()),
-        missing,
-        why,
+        observed={"count": stored[rows], "extended": slots.extended[rows]},
+        expected={"extended": np.where(full[rows], np.maximum(slots.extended[rows], COUNT_MAX), 0)},
+        checked=int(known.sum()),
+        unread=cannot_check(missing, why),
         facts={"users": (s.swap_refs.pte_refs + s.swap_refs.shmem_refs)[rows]},
-        claims=(("swap_slot", rows),),
+        claims=one("swap_slot", rows),
         transient=s.swap.devices.locked[slots.device_idx[rows]],
     )

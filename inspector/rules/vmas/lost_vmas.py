@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask, rows_of
-from inspector.rules.registry import Keys, Violations, rule
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import MM
+from inspector.violations import Relation, Violations, one, several, violations
 from inspector.walk.lost_vmas import lost_vma_at
+from inspector.windows.window import Effect
 
 
 def lost_at(s: Snapshot, mm_idx: AnyArray, va: AnyArray) -> I64:
@@ -44,24 +47,31 @@ def lost_mm(s: Snapshot, vma: AnyArray) -> I64:
     return np.where(row >= 0, s.lost_vmas.mm_idx[np.maximum(row, 0)], -1).astype(np.int64)
 
 
-def lost_in(s: Snapshot, mms: I64) -> Keys:
-    """A key for each lost VMA of the given mms."""
-    lost = s.lost_vmas.mm_idx
-    return tuple(("lost_vma", np.where(mms == lost[row], row, -1)) for row in range(min(len(lost), 64)))
+def lost_in(s: Snapshot, mms: I64) -> Relation:
+    """The lost VMAs of each of the given mms."""
+    at, row = np.nonzero(mms[:, None] == s.lost_vmas.mm_idx[None, :])
+    return several("lost_vma", at, row)
 
 
-@rule("vma-unreachable", was="vma-lost-from-tree", group="vma", invariant="V1", rank=6)
-def vma_lost_from_tree(s: Snapshot) -> Violations:
+@rule(
+    "vma-unreachable",
+    MM,
+    "vma",
+    Phase.WORDS,
+    effect=Effect.VMAS,
+    decides="58 74",
+    was="vma-lost-from-tree",
+)
+def vma_unreachable(s: Snapshot) -> Violations:
     """A VMA stands in a reverse map although the tree of its mm does not hold it.
 
-    True:  every VMA in an anon_vma's or a file's interval tree is in the maple tree of the mm it names.
-    Why:   mm/vma.c, vma_link(); mm/mmap.c, exit_mmap() and munmap take a VMA out of the reverse maps before they free
-           it.
-    Then:  what it mapped lies outside every VMA: nothing will unmap it. If the VMA was freed, rmap walks freed memory.
-           lib/maple_tree.c lost VMAs in spanning stores before 6.12.
-    Silent when: mmap_lock is held or the mm is being built or torn down: a VMA leaves the tree first. Also when the
-           maple tree of the mm could not be read whole.
-    Look further: folioscope vmas PID; folioscope anon-vma ADDRESS
+    Invariant: every VMA in an anon_vma's or a file's interval tree is in the maple tree of the mm it names.
+    Why: mm/vma.c, vma_link(); mm/mmap.c, exit_mmap() and munmap take a VMA out of the reverse maps before they free it.
+    Consequence: what it mapped lies outside every VMA: nothing will unmap it. If the VMA was freed, rmap walks freed
+        memory. lib/maple_tree.c lost VMAs in spanning stores before 6.12.
+    Exceptions: mmap_lock is held or the mm is being built or torn down: a VMA leaves the tree first. Also when the
+        maple tree of the mm could not be read whole.
+    See also: folioscope vmas PID; folioscope anon-vma ADDRESS
     """
     lost, mms = s.lost_vmas, s.mms
     known = np.ones(len(mms), np.bool_)
@@ -69,13 +79,12 @@ def vma_lost_from_tree(s: Snapshot) -> Violations:
         known[damaged] = False
     rows = np.flatnonzero(known[lost.mm_idx])
     mm = lost.mm_idx[rows].astype(np.int64)
-    return Violations(
-        "mm",
+    return violations(
         mm,
-        {"in_tree": np.zeros(len(rows), np.bool_)},
-        {"in_tree": np.ones(len(rows), np.bool_)},
-        len(lost) + len(s.anon_rmap.avcs) + len(s.file_rmap.nodes),
+        observed={"in_tree": np.zeros(len(rows), np.bool_)},
+        expected={"in_tree": np.ones(len(rows), np.bool_)},
+        checked=len(lost) + len(s.anon_rmap.avcs) + len(s.file_rmap.nodes),
         facts={"vma": lost.addr[rows], "vm_start": lost.start[rows], "vm_end": lost.end[rows]},
-        claims=(("lost_vma", rows),),
+        claims=one("lost_vma", rows),
         transient=vmas_leave(s)[mm],
     )

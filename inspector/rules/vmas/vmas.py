@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.arch.base import Level
-from inspector.columns import I64, AnyArray, Mask
+from inspector.columns import I64, AnyArray, Mask, expand_runs
 from inspector.layout.flags import (
     VM_EXEC,
     VM_GROWSDOWN,
@@ -20,35 +19,42 @@ from inspector.layout.flags import (
     VM_WIPEONFORK,
     VM_WRITE,
 )
-from inspector.rules.page_tables.deposits import deposits_due
-from inspector.rules.registry import Violations, nothing, rule
+from inspector.rules.registry import Phase, rule
 from inspector.rules.vmas.lost_vmas import lost_in, vmas_leave
 from inspector.snapshot import Snapshot
-from inspector.windows.grading import mm_in_flight
+from inspector.subjects import MM, VMA
+from inspector.violations import Relation, Violations, cannot_check, holds, one, several, violations
+from inspector.windows.window import Effect
 
 
 def _vma_violations(s: Snapshot, bad: Mask, observed: dict[str, AnyArray], expected: dict[str, AnyArray]) -> Violations:
     rows = np.flatnonzero(bad)
-    return Violations(
-        "vma",
+    return violations(
         rows,
-        {name: column[rows] for name, column in observed.items()},
-        {name: column[rows] for name, column in expected.items()},
-        len(s.vmas),
-        claims=(("vma", rows),),
+        observed={name: column[rows] for name, column in observed.items()},
+        expected={name: column[rows] for name, column in expected.items()},
+        checked=len(s.vmas),
+        claims=one("vma", rows),
         transient=s.mm_in_motion[s.vmas.mm_idx[rows]],
     )
 
 
-@rule("vma-range-mismatch", group="vma", invariant="V1", rank=11)
+@rule(
+    "vma-range-mismatch",
+    VMA,
+    "vma",
+    Phase.STRUCTURES,
+    effect=Effect.VMAS,
+    decides="73",
+)
 def vma_range_mismatch(s: Snapshot) -> Violations:
     """A VMA's bounds are not those of its place in the tree of VMAs.
 
-    True:  the tree stores each VMA at [vm_start, vm_end); both are page-aligned, and the range is not empty.
-    Why:   mm/vma.c, vma_iter_store(); lib/maple_tree.c.
-    Then:  faults at the edge find the wrong VMA; entries lie outside every VMA.
-    Silent when: the mm is being built, changed or torn down.
-    Look further: folioscope vmas PID
+    Invariant: the tree stores each VMA at [vm_start, vm_end); both are page-aligned, and the range is not empty.
+    Why: mm/vma.c, vma_iter_store(); lib/maple_tree.c.
+    Consequence: faults at the edge find the wrong VMA; entries lie outside every VMA.
+    Exceptions: the mm is being built, changed or torn down.
+    See also: folioscope vmas PID
     """
     v = s.vmas
     mask = np.uint64((1 << s.layout.memmap.page_shift) - 1)
@@ -58,31 +64,48 @@ def vma_range_mismatch(s: Snapshot) -> Violations:
     )
 
 
-@rule("vma-attached-mark-missing", was="vma-detached", group="vma", invariant="V1", rank=11)
-def vma_detached(s: Snapshot) -> Violations:
+@rule(
+    "vma-attached-mark-missing",
+    VMA,
+    "vma",
+    Phase.STRUCTURES,
+    effect=Effect.VMAS,
+    decides="77",
+    was="vma-detached",
+)
+def vma_attached_mark_missing(s: Snapshot) -> Violations:
     """A VMA in an mm's tree is marked as detached.
 
-    True:  a VMA that can be found in its mm's tree is attached: vm_refcnt at least 1 (6.15 and later), ``detached``
-           clear (6.4 to 6.14).
-    Why:   include/linux/mmap_lock.h, vma_mark_attached(): lock-free page faults rely on it.
-    Then:  faults under the VMA's own lock fail or use a freed VMA.
-    Silent when: the mm is being built, changed or torn down.
-    Look further: folioscope vmas PID
+    Invariant: a VMA that can be found in its mm's tree is attached: vm_refcnt at least 1 (6.15 and later), ``detached``
+        clear (6.4 to 6.14).
+    Why: include/linux/mmap_lock.h, vma_mark_attached(): lock-free page faults rely on it.
+    Consequence: faults under the VMA's own lock fail or use a freed VMA.
+    Exceptions: the mm is being built, changed or torn down.
+    See also: folioscope vmas PID
     """
     attached = s.vmas.attached
     return _vma_violations(s, ~attached, {"attached": attached}, {"attached": np.ones(len(attached), np.bool_)})
 
 
-@rule("vma-flags-invalid", was="vma-flags-impossible", group="vma", invariant="V1", rank=19)
-def vma_flags_impossible(s: Snapshot) -> Violations:
+@rule(
+    "vma-flags-invalid",
+    VMA,
+    "vma",
+    Phase.STRUCTURES,
+    after=("vma-anon-pgoff-mismatch",),
+    effect=Effect.VMAS,
+    decides="79",
+    was="vma-flags-impossible",
+)
+def vma_flags_invalid(s: Snapshot) -> Violations:
     """A VMA has flags that exclude each other.
 
-    True:  VM_SHARED implies VM_MAYSHARE; VM_READ, VM_WRITE and VM_EXEC imply their VM_MAY* counterparts; VM_HUGETLB
-           implies a file.
-    Why:   mm/mmap.c, do_mmap() and mm/mprotect.c, mprotect_fixup() compute them together.
-    Then:  a mapping can be used in a way its file or its owner forbade.
-    Silent when: the mm is being built, changed or torn down.
-    Look further: folioscope vmas PID
+    Invariant: VM_SHARED implies VM_MAYSHARE; VM_READ, VM_WRITE and VM_EXEC imply their VM_MAY* counterparts; VM_HUGETLB
+        implies a file.
+    Why: mm/mmap.c, do_mmap() and mm/mprotect.c, mprotect_fixup() compute them together.
+    Consequence: a mapping can be used in a way its file or its owner forbade.
+    Exceptions: the mm is being built, changed or torn down.
+    See also: folioscope vmas PID
     """
     v = s.vmas
     bad = v.has(VM_SHARED) & ~v.has(VM_MAYSHARE)
@@ -92,24 +115,33 @@ def vma_flags_impossible(s: Snapshot) -> Violations:
     return _vma_violations(s, bad, {"vm_flags": v.flags}, {"vm_flags": np.full(len(v), "flags that agree")})
 
 
-@rule("vma-anon-pgoff-mismatch", was="vma-anon-offset-wrong", group="vma", invariant="V1", rank=18)
-def vma_anon_offset_wrong(s: Snapshot) -> Violations:
+@rule(
+    "vma-anon-pgoff-mismatch",
+    VMA,
+    "vma",
+    Phase.STRUCTURES,
+    after=("i-mmap-vma-missing",),
+    effect=Effect.VMAS,
+    decides="80",
+    was="vma-anon-offset-wrong",
+)
+def vma_anon_pgoff_mismatch(s: Snapshot) -> Violations:
     """A VMA's offset for anonymous pages is not the one it must have.
 
-    True:  a VMA without anon_vma has the anonymous offset vm_start >> PAGE_SHIFT; an anonymous VMA (no operations, no
-           file) has the same offset in vm_pgoff, faulted or not.
-    Why:   mm/vma.c, __mmap_region(), insert_vm_struct() and copy_vma(); mm/mremap.c, dontunmap_complete() calls it an
-           invariant; mm/vma.h, assert_sane_pgoff().
-    Then:  the first page fault indexes pages by the wrong offset: neighbours cannot be merged, and an anon_vma shared
-           with them finds other pages than the VMA's.
-    Silent when: the kernel keeps no offset for anonymous pages beside vm_pgoff (before 7.3: there MREMAP_DONTUNMAP
-           leaves a VMA without anon_vma at the offset it was moved with); the VMA is VM_WIPEONFORK, which a child
-           inherits without its anon_vma; the mm is being built, changed or torn down.
-    Look further: folioscope vmas PID
+    Invariant: a VMA without anon_vma has the anonymous offset vm_start >> PAGE_SHIFT; an anonymous VMA (no operations,
+        no file) has the same offset in vm_pgoff, faulted or not.
+    Why: mm/vma.c, __mmap_region(), insert_vm_struct() and copy_vma(); mm/mremap.c, dontunmap_complete() calls it an
+        invariant; mm/vma.h, assert_sane_pgoff().
+    Consequence: the first page fault indexes pages by the wrong offset: neighbours cannot be merged, and an anon_vma
+        shared with them finds other pages than the VMA's.
+    Exceptions: the kernel keeps no offset for anonymous pages beside vm_pgoff (before 7.3: there MREMAP_DONTUNMAP
+        leaves a VMA without anon_vma at the offset it was moved with); the VMA is VM_WIPEONFORK, which a child inherits
+        without its anon_vma; the mm is being built, changed or torn down.
+    See also: folioscope vmas PID
     """
     v = s.vmas
     if not s.layout.struct("struct vm_area_struct").has("__vm_anon_pgoff_lo"):
-        return nothing("vma", 0)
+        return holds(0)
     place = v.start >> np.uint64(s.layout.memmap.page_shift)
     # exit_mmap() unlinks the anon_vma of every VMA and leaves the VMA in the tree for a while.
     unfaulted = (v.anon_vma == 0) & ~v.has(VM_WIPEONFORK) & (s.mms.users[v.mm_idx] > 0)
@@ -126,17 +158,24 @@ def _stack(flags: AnyArray) -> Mask:
     return (flags & np.uint64(VM_GROWSDOWN)) != 0
 
 
-@rule("vm-counters-mismatch", group="vma", invariant="C5", rank=80)
+@rule(
+    "vm-counters-mismatch",
+    MM,
+    "vma",
+    Phase.TOTALS,
+    effect=Effect.VMAS,
+    decides="75 76",
+)
 def vm_counters_mismatch(s: Snapshot) -> Violations:
     """An mm's counters of VMAs and of their pages are not what its VMAs add up to.
 
-    True:  map_count is the number of VMAs; total_vm their pages; exec_vm, stack_vm and data_vm the pages of executable,
-           stack and private writable ones; locked_vm the pages of VM_LOCKED ones.
-    Why:   mm/mmap.c, vm_stat_account(); mm/mlock.c, apply_vma_lock_flags().
-    Then:  limits (RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, max_map_count) act on wrong numbers; a VMA was lost.
-    Silent when: the mm is being built, changed or torn down (munmap counts at its end, when it holds mmap_lock for
-           reading only), or some of its VMAs could not be read.
-    Look further: folioscope vmas PID
+    Invariant: map_count is the number of VMAs; total_vm their pages; exec_vm, stack_vm and data_vm the pages of
+        executable, stack and private writable ones; locked_vm the pages of VM_LOCKED ones.
+    Why: mm/mmap.c, vm_stat_account(); mm/mlock.c, apply_vma_lock_flags().
+    Consequence: limits (RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, max_map_count) act on wrong numbers; a VMA was lost.
+    Exceptions: the mm is being built, changed or torn down (munmap counts at its end, when it holds mmap_lock for
+        reading only), or some of its VMAs could not be read.
+    See also: folioscope vmas PID
     """
     v, mms, n = s.vmas, s.mms, len(s.mms)
     pages = v.nr_pages
@@ -161,70 +200,18 @@ def vm_counters_mismatch(s: Snapshot) -> Violations:
     bad = known & (mms.users > 0) & np.any([stored[name] != expected[name] for name in expected], axis=0)
     rows = np.flatnonzero(bad)
     shown = [name for name in expected if len(rows) and (stored[name][rows] != expected[name][rows]).any()]
-    first = np.searchsorted(v.mm_idx, rows)
-    return Violations(
-        "mm",
+    return violations(
         rows,
-        {name: stored[name][rows] for name in shown},
-        {name: expected[name][rows] for name in shown},
-        int(known.sum()),
-        int((~known).sum()),
-        "VMAs of some processes are missing" if not known.all() else "",
-        depends=(("mm", rows), *_vmas_of(s, rows, first), *lost_in(s, rows)),
+        observed={name: stored[name][rows] for name in shown},
+        expected={name: expected[name][rows] for name in shown},
+        checked=int(known.sum()),
+        unread=cannot_check(int((~known).sum()), "VMAs of some processes are missing"),
+        depends=one("mm", rows) + _vmas_of(s, rows) + lost_in(s, rows),
         transient=vmas_leave(s)[rows],
     )
 
 
-def _vmas_of(s: Snapshot, mms: I64, first: I64) -> tuple[tuple[str, I64], ...]:
-    """A key for each VMA of the given mms, so that a VMA that is blamed already explains them."""
-    counts = np.bincount(s.vmas.mm_idx, minlength=len(s.mms))[mms]
-    widest = int(counts.max()) if len(counts) else 0
-    return tuple(("vma", np.where(i < counts, first + i, -1)) for i in range(min(widest, 256)))
-
-
-@rule("pgtables-bytes-mismatch", group="page-tables", invariant="C4", rank=81)
-def pgtables_bytes_mismatch(s: Snapshot) -> Violations:
-    """An mm's pgtables_bytes is not the size of its page tables.
-
-    True:  pgtables_bytes is the size of the PTE, PMD and PUD tables of the mm and of the PTE tables deposited for its
-           anonymous and zero huge PMDs. PGD and P4D tables do not count; a shared hugetlb table counts in each mm.
-    Why:   include/linux/mm.h, mm_inc_nr_ptes() and its kin; mm/pgtable-generic.c, pgtable_trans_huge_deposit().
-    Then:  "BUG: non-zero pgtables_bytes on freeing mm"; a page table was lost or freed twice.
-    Silent when: page tables are missing from the dump; the mm is being changed or torn down, or unmappings wait for a
-           TLB flush.
-    Look further: folioscope ps
-    """
-    mms = s.mms
-    tables, deposited = _table_pages(s)
-    expected = (tables + deposited) << s.layout.memmap.page_shift
-    able = s.mm_tables_complete & (mms.users > 0)
-    rows = np.flatnonzero(able & (expected != mms.pgtables_bytes))
-    return Violations(
-        "mm",
-        rows,
-        {"pgtables_bytes": mms.pgtables_bytes[rows]},
-        {"pgtables_bytes": expected[rows]},
-        int(able.sum()),
-        int((~s.mm_tables_complete).sum()),
-        "page tables of some processes are missing" if not s.mm_tables_complete.all() else "",
-        facts={"tables": tables[rows], "deposited": deposited[rows]},
-        claims=(("mm_tables", rows),),
-        # Tables are deposited for the huge zero folio as well: where it is not known for one, they look too many.
-        depends=(("mm", rows), ("huge_zero", np.zeros(len(rows), np.int64))),
-        transient=(s.mm_in_motion | mm_in_flight(s))[rows],
-    )
-
-
-def page_table_pages(s: Snapshot) -> I64:
-    """Pages of page tables that each mm must account for, deposited ones included."""
-    tables, deposited = _table_pages(s)
-    return tables + deposited
-
-
-def _table_pages(s: Snapshot) -> tuple[I64, I64]:
-    """PTE, PMD and PUD tables reached from each mm, and tables deposited for its huge PMDs."""
-    t, n = s.tables, len(s.mms)
-    tables = np.bincount(t.mm_idx[t.level <= Level.PUD], minlength=n)
-    mapped, standing = deposits_due(s)
-    deposited = np.bincount(s.mappings.mm_idx[mapped], minlength=n)
-    return tables, deposited + np.bincount(s.nonpresent.mm_idx[standing], minlength=n)
+def _vmas_of(s: Snapshot, mms: I64) -> Relation:
+    """The VMAs of each of the given mms: one that is at fault already explains them."""
+    first, end = np.searchsorted(s.vmas.mm_idx, mms, "left"), np.searchsorted(s.vmas.mm_idx, mms, "right")
+    return several("vma", np.repeat(np.arange(len(mms)), end - first), expand_runs(first, end - first))

@@ -6,11 +6,15 @@ import numpy as np
 
 from inspector.columns import I64, AnyArray
 from inspector.model.scheme import Scheme
+from inspector.rules.diagnosis import double_free
+from inspector.rules.needs import PAGES, ZONES
 from inspector.rules.pages.free_pages import in_use_flags
-from inspector.rules.registry import Keys, Violations, rule
+from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import CPU_LIST, FREE_LIST, PAGE, ZONE
 from inspector.tables.buddy import Buddy
 from inspector.tables.pageblocks import lists_follow_blocks, pageblock_types
+from inspector.violations import Violations, cannot_check, one, several, violations
 
 _ORDERS = 64
 _WHY_NOT = "zones or their lists are not in the dump"
@@ -29,43 +33,58 @@ def _area(zone: AnyArray, order: AnyArray) -> I64:
     return np.where(zone >= 0, zone.astype(np.int64) * _ORDERS + np.clip(order, 0, _ORDERS - 1), -1)
 
 
-@rule("free-list-damaged", group="buddy", invariant="B1", rank=23)
+@rule(
+    "free-list-damaged",
+    FREE_LIST,
+    "buddy",
+    Phase.LINKS,
+    needs=PAGES | ZONES,
+    decides="129",
+)
 def free_list_damaged(s: Snapshot) -> Violations:
     """A free list of the buddy allocator leads to something that is no free block, or its links do not agree.
 
-    True:  each entry of zone->free_area[order].free_list[migratetype] is the lru member of a page of type buddy; the
-           next one's back link names it.
-    Why:   include/linux/list.h, __list_add(); mm/page_alloc.c, __add_to_free_list() and __del_page_from_free_list().
-    Then:  the next allocation follows the link: it hands out memory that is in use, or list_del() finds corruption.
-    Silent when: zone->lock is held.
-    Look further: folioscope page PFN
+    Invariant: each entry of zone->free_area[order].free_list[migratetype] is the lru member of a page of type buddy;
+        the next one's back link names it.
+    Why: include/linux/list.h, __list_add(); mm/page_alloc.c, __add_to_free_list() and __del_page_from_free_list().
+    Consequence: the next allocation follows the link: it hands out memory that is in use, or list_del() finds
+        corruption.
+    Exceptions: zone->lock is held.
+    See also: folioscope page PFN
     """
     b = s.buddy
     rows = np.flatnonzero(b.lists.damaged)
     zone, order = b.lists.zone_idx[rows], b.lists.order[rows]
-    return Violations(
-        "free_list",
+    return violations(
         rows,
-        {"first_wrong_link": b.lists.first_wrong[rows]},
-        {},
-        len(b.lists),
-        b.unreadable,
-        _WHY_NOT if b.unreadable else "",
-        claims=(("free_area", _area(zone, order)),),
+        observed={"first_wrong_link": b.lists.first_wrong[rows]},
+        expected={},
+        checked=len(b.lists),
+        unread=cannot_check(b.unreadable, _WHY_NOT),
+        claims=one("free_area", _area(zone, order)),
         transient=b.zones.locked[zone],
     )
 
 
-@rule("free-block-list-mismatch", was="free-block-misplaced", group="buddy", invariant="B1", rank=24)
-def free_block_misplaced(s: Snapshot) -> Violations:
+@rule(
+    "free-block-list-mismatch",
+    PAGE,
+    "buddy",
+    Phase.LINKS,
+    after=("free-list-damaged",),
+    needs=PAGES | ZONES,
+    decides="129",
+    was="free-block-misplaced",
+)
+def free_block_list_mismatch(s: Snapshot) -> Violations:
     """A page of type buddy is on no free list, or on one of another order or zone.
 
-    True:  a page has the buddy type exactly while it is the first of a block on the list of its zone and of the order
-           in its private; its page frame is a multiple of the block's size.
-    Why:   mm/page_alloc.c, set_buddy_order() and __add_to_free_list(); __free_one_page() joins blocks by these.
-    Then:  the block is lost, or joined with memory that is not free.
-    Silent when: the lock of a zone is held.
-    Look further: folioscope page PFN
+    Invariant: a page has the buddy type exactly while it is the first of a block on the list of its zone and of the
+        order in its private; its page frame is a multiple of the block's size.
+    Why: mm/page_alloc.c, set_buddy_order() and __add_to_free_list(); __free_one_page() joins blocks by these.
+    Consequence: the block is lost, or joined with memory that is not free.
+    Exceptions: the lock of a zone is held.
+    See also: folioscope page PFN
     """
     b = s.buddy
     blocks, lists, zones = b.blocks, b.lists, b.zones
@@ -80,39 +99,40 @@ def free_block_misplaced(s: Snapshot) -> Violations:
         wrong |= listed & ((blocks.order != lists.order[on]) | (_span(b, lists.zone_idx[on], pfn)))
     rows = np.flatnonzero(wrong) if not b.unreadable else np.empty(0, np.int64)
     stored, expected = blocks.order[rows], lists.order[on[rows]] if len(lists) else blocks.order[rows]
-    return Violations(
-        "page",
+    return violations(
         blocks.row[rows],
-        {"order": stored, "on_a_list": listed[rows]},
-        {"order": np.where(listed[rows], expected, stored), "on_a_list": np.ones(len(rows), np.bool_)},
-        len(blocks),
-        b.unreadable,
-        _WHY_NOT if b.unreadable else "",
-        claims=(("free_area", _area(zone[rows], np.where(listed[rows], expected, stored))),),
-        depends=(("free_area", _area(zone[rows], stored)),),
+        observed={"order": stored, "on_a_list": listed[rows]},
+        expected={"order": np.where(listed[rows], expected, stored), "on_a_list": np.ones(len(rows), np.bool_)},
+        checked=len(blocks),
+        unread=cannot_check(b.unreadable, _WHY_NOT),
+        claims=one("free_area", _area(zone[rows], np.where(listed[rows], expected, stored))),
+        depends=one("free_area", _area(zone[rows], stored)),
         transient=np.full(len(rows), bool(zones.locked.any())),
     )
 
 
 @rule(
     "free-block-type-mismatch",
-    was="free-block-of-another-type",
-    group="buddy",
-    invariant="B1",
-    rank=26,
+    PAGE,
+    "buddy",
+    Phase.LINKS,
+    after=("free-block-list-mismatch",),
+    needs=PAGES | ZONES,
+    decides="129",
     schemes=(Scheme.LARGE, Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT),
+    was="free-block-of-another-type",
 )
-def free_block_of_another_type(s: Snapshot) -> Violations:
+def free_block_type_mismatch(s: Snapshot) -> Violations:
     """A free block is on the list of another migration type than its page block has.
 
-    True:  the list of a free block is that of the type in its page block's bits (pageblock_flags); isolated page
-           blocks have a list of their own. Kernels before 6.10 do not keep this and are not judged.
-    Why:   mm/page_alloc.c, __add_to_free_list() and move_to_free_list() warn where it is not so; blocks are moved
-           before the type is changed (__move_freepages_block()).
-    Then:  kernel memory that cannot move settles among movable pages, or isolated memory is handed out; free pages
-           are counted for the wrong type.
-    Silent when: zone->lock is held.
-    Look further: folioscope page PFN
+    Invariant: the list of a free block is that of the type in its page block's bits (pageblock_flags); isolated page
+        blocks have a list of their own. Kernels before 6.10 do not keep this and are not judged.
+    Why: mm/page_alloc.c, __add_to_free_list() and move_to_free_list() warn where it is not so; blocks are moved before
+        the type is changed (__move_freepages_block()).
+    Consequence: kernel memory that cannot move settles among movable pages, or isolated memory is handed out; free
+        pages are counted for the wrong type.
+    Exceptions: zone->lock is held.
+    See also: folioscope page PFN
     """
     b, blocks, lists = s.buddy, s.buddy.blocks, s.buddy.lists
     at = np.flatnonzero(blocks.list_idx >= 0) if lists_follow_blocks(s.layout) else np.empty(0, np.int64)
@@ -124,17 +144,15 @@ def free_block_of_another_type(s: Snapshot) -> Violations:
     zone, order = lists.zone_idx[on[wrong]], lists.order[on[wrong]]
     area = _area(zone, order)
     apart = _counted_apart(s, types.migratetype[wrong]) | _counted_apart(s, lists.migratetype[on[wrong]])
-    return Violations(
-        "page",
+    return violations(
         blocks.row[at[wrong]],
-        {"on_the_list_of": names[lists.migratetype[on[wrong]]]},
-        {"on_the_list_of": names[types.migratetype[wrong]]},
-        len(at) - unread,
-        unread,
-        "bits of page blocks are not in the dump" if unread else "",
+        observed={"on_the_list_of": names[lists.migratetype[on[wrong]]]},
+        expected={"on_the_list_of": names[types.migratetype[wrong]]},
+        checked=len(at) - unread,
+        unread=cannot_check(unread, "bits of page blocks are not in the dump"),
         facts={"order": order, "page_block": types.block[wrong]},
-        claims=(("page_block", types.block[wrong]), ("free_type", np.where(apart, area, -1))),
-        depends=(("free_area", area),),
+        claims=one("page_block", types.block[wrong]) + one("free_type", np.where(apart, area, -1)),
+        depends=one("free_area", area),
         transient=b.zones.locked[zone],
     )
 
@@ -180,15 +198,22 @@ def _pages_of(b: Buddy, migratetypes: list[int], *, without: bool) -> I64:
     return np.bincount(b.lists.zone_idx[on], weights=pages.astype(np.float64), minlength=len(b.zones)).astype(np.int64)
 
 
-@rule("free-area-count-mismatch", group="buddy", invariant="B1", rank=86)
+@rule(
+    "free-area-count-mismatch",
+    ZONE,
+    "buddy",
+    Phase.TOTALS,
+    needs=PAGES | ZONES,
+    decides="129",
+)
 def free_area_count_mismatch(s: Snapshot) -> Violations:
     """A zone counts more or fewer free blocks of an order than are on its lists.
 
-    True:  free_area[order].nr_free is the number of blocks on the lists of all migration types of that order.
-    Why:   mm/page_alloc.c, __add_to_free_list() and __del_page_from_free_list().
-    Then:  the watermark test passes for an order that has no block, or fails although there are some.
-    Silent when: zone->lock is held.
-    Look further: folioscope info
+    Invariant: free_area[order].nr_free is the number of blocks on the lists of all migration types of that order.
+    Why: mm/page_alloc.c, __add_to_free_list() and __del_page_from_free_list().
+    Consequence: the watermark test passes for an order that has no block, or fails although there are some.
+    Exceptions: zone->lock is held.
+    See also: folioscope info
     """
     b = s.buddy
     lists = b.lists
@@ -200,32 +225,39 @@ def free_area_count_mismatch(s: Snapshot) -> Violations:
     stored[cell] = lists.nr_free
     rows = np.flatnonzero(found != stored) if not b.unreadable else np.empty(0, np.int64)
     zone, order = (rows // orders, rows % orders) if orders else (rows, rows)
-    return Violations(
-        "zone",
+    return violations(
         zone,
-        {"nr_free": stored[rows]},
-        {"nr_free": found[rows]},
-        len(found),
-        b.unreadable,
-        _WHY_NOT if b.unreadable else "",
+        observed={"nr_free": stored[rows]},
+        expected={"nr_free": found[rows]},
+        checked=len(found),
+        unread=cannot_check(b.unreadable, _WHY_NOT),
         facts={"order": order},
-        depends=(("free_area", _area(zone, order)),),
-        claims=(("zone_free", zone),),
+        claims=one("zone_free", zone),
+        depends=one("free_area", _area(zone, order)),
         transient=b.zones.locked[zone],
     )
 
 
-@rule("zone-free-pages-mismatch", group="buddy", invariant="B2", rank=87, severity="warn")
+@rule(
+    "zone-free-pages-mismatch",
+    ZONE,
+    "buddy",
+    Phase.TOTALS,
+    after=("free-area-count-mismatch",),
+    needs=PAGES | ZONES,
+    decides="130",
+    severity="warn",
+)
 def zone_free_pages_mismatch(s: Snapshot) -> Violations:
     """A zone's count of free pages is not what its free lists hold.
 
-    True:  NR_FREE_PAGES, its per-CPU parts added, is the number of pages in the blocks of all lists but those of
-           isolated page blocks, and memory not accepted yet; NR_FREE_CMA_PAGES those of the CMA lists. Pages on
-           per-CPU lists count in neither.
-    Why:   mm/page_alloc.c, account_freepages() (__mod_zone_freepage_state() before 6.10).
-    Then:  reclaim begins too early or too late; MemFree is wrong.
-    Silent when: zone->lock is held.
-    Look further: folioscope info
+    Invariant: NR_FREE_PAGES, its per-CPU parts added, is the number of pages in the blocks of all lists but those of
+        isolated page blocks, and memory not accepted yet; NR_FREE_CMA_PAGES those of the CMA lists. Pages on per-CPU
+        lists count in neither.
+    Why: mm/page_alloc.c, account_freepages() (__mod_zone_freepage_state() before 6.10).
+    Consequence: reclaim begins too early or too late; MemFree is wrong.
+    Exceptions: zone->lock is held.
+    See also: folioscope info
     """
     b = s.buddy
     types = s.layout.enum("enum migratetype")
@@ -236,58 +268,71 @@ def zone_free_pages_mismatch(s: Snapshot) -> Violations:
     wrong = (free != b.zones.free_pages) | (free_cma != b.zones.free_cma)
     rows = np.flatnonzero(wrong) if not b.unreadable else np.empty(0, np.int64)
     orders = int(b.lists.order.max(initial=-1)) + 1
-    causes: Keys = tuple(
-        (kind, _area(rows, np.full(len(rows), order))) for kind in ("free_area", "free_type") for order in range(orders)
-    )
-    return Violations(
-        "zone",
+    at = np.repeat(np.arange(len(rows)), orders)
+    areas = _area(rows[at], np.tile(np.arange(orders), len(rows)))
+    causes = several("free_area", at, areas) + several("free_type", at, areas)
+    return violations(
         rows,
-        {"NR_FREE_PAGES": b.zones.free_pages[rows], "NR_FREE_CMA_PAGES": b.zones.free_cma[rows]},
-        {"NR_FREE_PAGES": free[rows], "NR_FREE_CMA_PAGES": free_cma[rows]},
-        len(b.zones),
-        b.unreadable,
-        _WHY_NOT if b.unreadable else "",
-        depends=(("zone_free", rows), *causes),
+        observed={"NR_FREE_PAGES": b.zones.free_pages[rows], "NR_FREE_CMA_PAGES": b.zones.free_cma[rows]},
+        expected={"NR_FREE_PAGES": free[rows], "NR_FREE_CMA_PAGES": free_cma[rows]},
+        checked=len(b.zones),
+        unread=cannot_check(b.unreadable, _WHY_NOT),
+        depends=one("zone_free", rows) + causes,
         transient=b.zones.locked[rows],
     )
 
 
-@rule("cpu-free-list-mismatch", group="buddy", invariant="B3", rank=25)
+@rule(
+    "cpu-free-list-mismatch",
+    CPU_LIST,
+    "buddy",
+    Phase.LINKS,
+    needs=PAGES | ZONES,
+    decides="130",
+)
 def cpu_free_list_mismatch(s: Snapshot) -> Violations:
     """A CPU's list of free pages is damaged, or holds more or fewer pages than it counts.
 
-    True:  per_cpu_pages->count is the number of pages in the blocks on its lists; their links agree.
-    Why:   mm/page_alloc.c, free_frozen_page_commit() (free_unref_page_commit()) and free_pcppages_bulk().
-    Then:  draining frees too little or runs into an empty list; a list that leads astray hands out foreign memory.
-    Silent when: the lock of the lists is held.
-    Look further: folioscope info
+    Invariant: per_cpu_pages->count is the number of pages in the blocks on its lists; their links agree.
+    Why: mm/page_alloc.c, free_frozen_page_commit() (free_unref_page_commit()) and free_pcppages_bulk().
+    Consequence: draining frees too little or runs into an empty list; a list that leads astray hands out foreign
+        memory.
+    Exceptions: the lock of the lists is held.
+    See also: folioscope info
     """
     b = s.buddy
     table = b.cpu_lists
     wrong = table.broken | (table.count != table.held)
     rows = np.flatnonzero(wrong) if not b.unreadable else np.empty(0, np.int64)
-    return Violations(
-        "cpu_list",
+    return violations(
         rows,
-        {"count": table.count[rows], "damaged": table.broken[rows]},
-        {"count": table.held[rows], "damaged": np.zeros(len(rows), np.bool_)},
-        len(table),
-        b.unreadable,
-        _WHY_NOT if b.unreadable else "",
+        observed={"count": table.count[rows], "damaged": table.broken[rows]},
+        expected={"count": table.held[rows], "damaged": np.zeros(len(rows), np.bool_)},
+        checked=len(table),
+        unread=cannot_check(b.unreadable, _WHY_NOT),
         transient=table.locked[rows],
     )
 
 
-@rule("cpu-free-page-state-unexpected", was="cpu-free-page-in-use", group="buddy", invariant="B3", rank=21)
-def cpu_free_page_in_use(s: Snapshot) -> Violations:
+@rule(
+    "cpu-free-page-state-unexpected",
+    PAGE,
+    "buddy",
+    Phase.STRUCTURES,
+    needs=PAGES | ZONES,
+    decides="131",
+    was="cpu-free-page-in-use",
+    diagnose=double_free,
+)
+def cpu_free_page_state_unexpected(s: Snapshot) -> Violations:
     """A page on a CPU's list of free pages has a mapping, a reference, a type or a flag of a page in use.
 
-    True:  pages are tested before they are put on these lists: no reference, no mapping pointer, no page type, none of
-           the flags that say who works with the page.
-    Why:   mm/page_alloc.c, free_pages_prepare(); check_new_pages() tests again when they are handed out.
-    Then:  the page was freed while in use: the next allocation on that CPU hands it out a second time.
-    Silent when: the lock of the lists is held.
-    Look further: folioscope page PFN
+    Invariant: pages are tested before they are put on these lists: no reference, no mapping pointer, no page type, none
+        of the flags that say who works with the page.
+    Why: mm/page_alloc.c, free_pages_prepare(); check_new_pages() tests again when they are handed out.
+    Consequence: the page was freed while in use: the next allocation on that CPU hands it out a second time.
+    Exceptions: the lock of the lists is held.
+    See also: folioscope page PFN
     """
     b, pages = s.buddy, s.pages
     at = np.flatnonzero(b.cpu_page_row >= 0)
@@ -298,14 +343,12 @@ def cpu_free_page_in_use(s: Snapshot) -> Violations:
     rows = head[wrong]
     flags = np.array([",".join(s.layout.flags.names(word)) for word in marked[wrong].tolist()], dtype=np.str_)
     none = np.zeros(len(rows), np.int64)
-    return Violations(
-        "page",
+    return violations(
         rows,
-        {"_refcount": pages.refcount[rows], "mapping": pages.mapping[rows], "flags": flags},
-        {"_refcount": none, "mapping": none, "flags": np.full(len(rows), "")},
-        len(at),
-        b.unreadable,
-        _WHY_NOT if b.unreadable else "",
+        observed={"_refcount": pages.refcount[rows], "mapping": pages.mapping[rows], "flags": flags},
+        expected={"_refcount": none, "mapping": none, "flags": np.full(len(rows), "")},
+        checked=len(at),
+        unread=cannot_check(b.unreadable, _WHY_NOT),
         facts={"type": s.page_type_names(rows)},
         transient=b.cpu_lists.locked[b.cpu_page_list[at[wrong]]],
     )

@@ -10,21 +10,20 @@ from inspector.columns import I64, Mask
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.model.stats import PagePlacement, expect_node_stats
-from inspector.rules.files.page_cache import COUNTERS as CACHED
+from inspector.rules.cause import Causes
 from inspector.rules.folios.mapcount import keeps_mapcount
-from inspector.rules.registry import Violations, nothing, rule
+from inspector.rules.needs import PAGES, VMAS
+from inspector.rules.registry import Phase, Rule, rule
 from inspector.snapshot import Snapshot
+from inspector.subjects import NODE_COUNTERS, VMSTAT
 from inspector.tables.node_stats import node_stats
+from inspector.violations import Violations, cannot_check, holds, several, violations
 from inspector.windows.catalogue import WINDOWS
-from inspector.windows.grading import mm_in_flight
-from inspector.windows.swap import tables_locked
+from inspector.windows.locks import mm_in_flight, tables_locked
 from inspector.windows.window import Effect
 
 MAPPED = ("NR_ANON_MAPPED", "NR_FILE_MAPPED", "NR_ANON_THPS", "NR_SHMEM_PMDMAPPED", "NR_FILE_PMDMAPPED")
 """Items of enum node_stat_item that this file adds up."""
-
-VMSTAT = CACHED + MAPPED
-"""Names of the rows of subject ``vmstat``."""
 
 
 def mapped_totals(s: Snapshot) -> dict[str, int]:
@@ -69,38 +68,62 @@ def _totals(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, int]
     return totals
 
 
-@rule("node-mapped-mismatch", group="node-counters", invariant="I11", rank=92, severity="warn")
+def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
+    """Attach totals that are off by no more than the pages of broken folios: those were counted there."""
+    off = causes.of(rule)
+    faulty = {head: cause for head, cause in causes.of_folio.items() if cause.rule.severity != "info"}
+    if not off or not faulty:
+        return
+    rows = s.pages.memmap.rows(np.array(list(faulty), np.int64))
+    folio = np.where(rows >= 0, s.folio_of_page[np.maximum(rows, 0)], -1)
+    pages = sum(int(s.folios.nr_pages[large]) if large >= 0 else 1 for large in folio.tolist())
+    root = next(iter(faulty.values()))
+    for cause in off:
+        if abs(int(cause.observed("stored")[0] - cause.expected("stored")[0])) <= pages:
+            causes.attach(cause, root)
+
+
+@rule(
+    "node-mapped-mismatch",
+    VMSTAT,
+    "node-counters",
+    Phase.TOTALS,
+    effect=Effect.STATISTIC,
+    needs=VMAS | PAGES,
+    decides="I11 138",
+    severity="warn",
+    settle=_settle,
+)
 def node_mapped_mismatch(s: Snapshot) -> Violations:
     """The kernel's totals of mapped memory are not what the page tables map.
 
-    True:  NR_ANON_MAPPED and NR_FILE_MAPPED are the pages of anonymous and of other folios that anything maps: all of
-           a folio's as long as a huge entry maps it, else those that PTEs map. NR_ANON_THPS, NR_SHMEM_PMDMAPPED and
-           NR_FILE_PMDMAPPED are the pages of folios that PMDs map. Hugetlb and zero pages count nowhere; the per-CPU
-           parts are added. On 6.1 an anonymous THP mapped both ways without PG_double_map counts in both forms.
-    Why:   mm/rmap.c, __folio_mod_stat() (page_add_anon_rmap() and its kin on 6.1); mm/vmstat.c,
-           __mod_node_page_state().
-    Then:  meminfo's AnonPages, Mapped and AnonHugePages are wrong, and a leak of mappings may be behind it.
-    Silent when: a page table is not in the dump, or a task stands where mappings change. That explains what the
-           counters of the folios themselves add up to, and on top of it one folio for each such task.
-    Look further: folioscope check
+    Invariant: NR_ANON_MAPPED and NR_FILE_MAPPED are the pages of anonymous and of other folios that anything maps: all
+        of a folio's as long as a huge entry maps it, else those that PTEs map. NR_ANON_THPS, NR_SHMEM_PMDMAPPED and
+        NR_FILE_PMDMAPPED are the pages of folios that PMDs map. Hugetlb and zero pages count nowhere; the per-CPU parts
+        are added. On 6.1 an anonymous THP mapped both ways without PG_double_map counts in both forms.
+    Why: mm/rmap.c, __folio_mod_stat() (page_add_anon_rmap() and its kin on 6.1); mm/vmstat.c, __mod_node_page_state().
+    Consequence: meminfo's AnonPages, Mapped and AnonHugePages are wrong, and a leak of mappings may be behind it.
+    Exceptions: a page table is not in the dump, or a task stands where mappings change. That explains what the counters
+        of the folios themselves add up to, and on top of it one folio for each such task.
+    See also: folioscope check
     """
     if not s.tables_complete or s.scheme is None:
         why = "page tables are missing" if not s.tables_complete else "the accounting scheme is not known"
-        return nothing("vmstat", 0, len(MAPPED), why)
+        return holds(0, unread=cannot_check(len(MAPPED), why))
     stored, totals = node_stats(s.layout), mapped_totals(s)
     known = [name for name in MAPPED if name in stored]
     if not known:
-        return nothing("vmstat", 0, len(MAPPED), "the counters of memory nodes are not in the dump")
+        return holds(0, unread=cannot_check(len(MAPPED), "the counters of memory nodes are not in the dump"))
     wrong = [name for name in known if stored[name] != totals[name]]
-    rows: I64 = np.array([VMSTAT.index(name) for name in wrong], np.int64)
-    return Violations(
-        "vmstat",
+    resized = s.folios.pfn[s.compound_wrong]
+    rows: I64 = np.array([NODE_COUNTERS.index(name) for name in wrong], np.int64)
+    # What a compound page of a wrong size maps is summed up wrongly here.
+    return violations(
         rows,
-        {"stored": np.array([stored[name] for name in wrong], np.int64)},
-        {"stored": np.array([totals[name] for name in wrong], np.int64)},
-        len(known),
-        # What a compound page of a wrong size maps is summed up wrongly here.
-        depends=tuple(("folio", np.full(len(rows), pfn)) for pfn in s.folios.pfn[s.compound_wrong][:64].tolist()),
+        observed={"stored": np.array([stored[name] for name in wrong], np.int64)},
+        expected={"stored": np.array([totals[name] for name in wrong], np.int64)},
+        checked=len(known),
+        depends=several("folio", np.repeat(np.arange(len(rows)), len(resized)), np.tile(resized, len(rows))),
         transient=np.full(len(rows), bool(wrong) and _moving(s), np.bool_),
         beyond=_beyond(s, {name: stored[name] for name in wrong}) if wrong else None,
     )

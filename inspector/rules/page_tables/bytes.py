@@ -1,0 +1,124 @@
+"""The rule of the bytes that an mm counts for its page tables, and what lost page tables leave behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inspector.arch.base import Level
+from inspector.columns import I64
+from inspector.rules.cause import Cause, Causes
+from inspector.rules.mms.balance import entire_excess
+from inspector.rules.needs import PAGES, VMAS
+from inspector.rules.page_tables.deposits import deposit_list_damaged, deposited_tables_mismatch, deposits_due
+from inspector.rules.page_tables.lost_tables import page_table_unreachable
+from inspector.rules.registry import Phase, Rule, rule
+from inspector.subjects import MM
+from inspector.violations import Violations, cannot_check, one, violations
+from inspector.windows.grading import IN_FLIGHT
+from inspector.windows.locks import mm_in_flight
+from inspector.windows.window import Effect
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
+
+
+def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
+    """Attach mms whose bytes are off to what lost their tables or the entries that tables were deposited for."""
+    _settle_lost_tables(s, rule, causes)
+    off = causes.of(rule)
+    if not off:
+        return
+    lost, root = 0, None
+    for head, cause in causes.of_folio.items():
+        row = s.pages.memmap.row(head)
+        folio = int(s.folio_of_page[row]) if row >= 0 else -1
+        if folio >= 0 and s.folios.is_anon[folio] and not s.folios.is_hugetlb[folio]:
+            # A lost PMD leaf of an anonymous THP leaves the table deposited for it behind
+            # (pgtable_trans_huge_deposit()).
+            excess = entire_excess(s, folio)
+            lost, root = lost + excess, cause if excess else root
+    if root is None or int(_excess_pages(s, causes.first_rows(rule)).sum()) != lost:
+        return
+    for cause in off:
+        causes.attach(cause, root)
+
+
+def _settle_lost_tables(s: Snapshot, rule: Rule, causes: Causes) -> None:
+    """Tables that hang nowhere are those that a ring of deposited tables lost, or that an mm still counts."""
+    lost = [c for c in causes.of(page_table_unreachable) if not c.fact(IN_FLIGHT)[0]]
+    if not lost:
+        return
+    tables = sum(len(c.positions) + int(c.fact("tables_below").sum()) for c in lost)
+    short, damaged = causes.of(deposited_tables_mismatch), causes.of(deposit_list_damaged)
+    rings = short + damaged
+    most = sum(_lacking(c) for c in short)
+    # Of a damaged ring it is unknown how many of its tables it still leads to.
+    if rings and most <= tables <= most + sum(int(c.fact("due").sum()) for c in damaged):
+        for cause in lost:
+            causes.attach(cause, rings[0])
+        return
+    if int(_excess_pages(s, causes.first_rows(rule)).sum()) == tables:
+        for cause in causes.of(rule):
+            causes.attach(cause, lost[0])
+
+
+def _excess_pages(s: Snapshot, rows: I64) -> I64:
+    """Pages of page tables that mms count beyond those found."""
+    tables, deposited = _table_pages(s)
+    return (s.mms.pgtables_bytes[rows] >> s.layout.memmap.page_shift) - (tables + deposited)[rows]
+
+
+def _lacking(cause: Cause) -> int:
+    """Tables that the rings of one cause should have and have not."""
+    return int((cause.expected("deposited") - cause.observed("deposited")).sum())
+
+
+@rule(
+    "pgtables-bytes-mismatch",
+    MM,
+    "page-tables",
+    Phase.TOTALS,
+    effect=Effect.TABLES,
+    needs=VMAS | PAGES,
+    decides="87 137",
+    settle=_settle,
+)
+def pgtables_bytes_mismatch(s: Snapshot) -> Violations:
+    """An mm's pgtables_bytes is not the size of its page tables.
+
+    Invariant: pgtables_bytes is the size of the PTE, PMD and PUD tables of the mm and of the PTE tables deposited for
+        its anonymous and zero huge PMDs. PGD and P4D tables do not count; a shared hugetlb table counts in each mm.
+    Why: include/linux/mm.h, mm_inc_nr_ptes() and its kin; mm/pgtable-generic.c, pgtable_trans_huge_deposit().
+    Consequence: "BUG: non-zero pgtables_bytes on freeing mm"; a page table was lost or freed twice.
+    Exceptions: page tables are missing from the dump; the mm is being changed or torn down, or unmappings wait for a
+        TLB flush.
+    See also: folioscope ps
+    """
+    mms = s.mms
+    tables, deposited = _table_pages(s)
+    expected = (tables + deposited) << s.layout.memmap.page_shift
+    able = s.mm_tables_complete & (mms.users > 0)
+    rows = np.flatnonzero(able & (expected != mms.pgtables_bytes))
+    # Tables are deposited for the huge zero folio as well: where it is not known for one, they look too many.
+    return violations(
+        rows,
+        observed={"pgtables_bytes": mms.pgtables_bytes[rows]},
+        expected={"pgtables_bytes": expected[rows]},
+        checked=int(able.sum()),
+        unread=cannot_check(int((~s.mm_tables_complete).sum()), "page tables of some processes are missing"),
+        facts={"tables": tables[rows], "deposited": deposited[rows]},
+        claims=one("mm_tables", rows),
+        depends=one("mm", rows) + one("huge_zero", np.zeros(len(rows), np.int64)),
+        transient=(s.mm_in_motion | mm_in_flight(s))[rows],
+    )
+
+
+def _table_pages(s: Snapshot) -> tuple[I64, I64]:
+    """PTE, PMD and PUD tables reached from each mm, and tables deposited for its huge PMDs."""
+    t, n = s.tables, len(s.mms)
+    tables = np.bincount(t.mm_idx[t.level <= Level.PUD], minlength=n)
+    mapped, standing = deposits_due(s)
+    deposited = np.bincount(s.mappings.mm_idx[mapped], minlength=n)
+    return tables, deposited + np.bincount(s.nonpresent.mm_idx[standing], minlength=n)

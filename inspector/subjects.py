@@ -1,0 +1,655 @@
+"""Kinds of things that a finding can be about: one declaration for each.
+
+A declaration says everything that differs by kind: what the rows of its violations are rows of, how one is described,
+which folio it belongs to, which mms, by which address a kernel stack would name it, which mappings prove it, and which
+command shows more. Nothing else in the inspector lists kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inspector.arch.base import Level
+from inspector.columns import I64, U64, Mask, rows_of
+from inspector.findings import Mapping, Subject
+from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
+from inspector.tables.ksm import KINDS as NODE_KINDS
+from inspector.tables.swap_clusters import home_names
+from inspector.text import clean_bytes
+from inspector.walk.names import file_paths
+from inspector.walk.page_cache import space_name
+
+if TYPE_CHECKING:
+    from inspector.columns import AnyArray
+    from inspector.snapshot import Snapshot
+
+MAX_EVIDENCE = 16
+"""Mappings listed with one finding; their full number is reported beside."""
+
+Describe = Callable[["Snapshot", int], Subject]
+Heads = Callable[["Snapshot", I64], I64]
+Addresses = Callable[["Snapshot", I64], U64]
+Owned = Callable[["Snapshot", I64, Mask], Mask]
+Evidence = Callable[["Snapshot", int], tuple[list[Mapping], int]]
+Look = Callable[[Subject], str]
+
+
+def _no_heads(_s: Snapshot, rows: I64) -> I64:
+    return np.full(len(rows), -1, np.int64)
+
+
+def _no_pfns(_s: Snapshot, rows: I64) -> I64:
+    return np.full(len(rows), -1, np.int64)
+
+
+def _no_addresses(_s: Snapshot, rows: I64) -> U64:
+    return np.zeros(len(rows), np.uint64)
+
+
+def _of_no_mm(_s: Snapshot, rows: I64, _mms: Mask) -> Mask:
+    return np.zeros(len(rows), np.bool_)
+
+
+def _no_evidence(_s: Snapshot, _row: int) -> tuple[list[Mapping], int]:
+    return [], 0
+
+
+def _look_at_processes(_subject: Subject) -> str:
+    return "ps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectKind:
+    """A kind of subject.
+
+    Attributes:
+        name: In rules and claims.
+        describe: The subject that a row is, for people and programs.
+        heads: Row in the memory map of the head of the folio that each subject belongs to, -1 for none.
+        pfns: The page frame that each subject is about where it has no head, -1 for none.
+        addresses: Kernel address of each subject, by which a stack would name it; 0 where it could not.
+        owned: Which subjects are something of one of the marked mms.
+        evidence: The first mappings that prove a finding about a row, and how many there are.
+        look: The command that shows more, without the options that open the target.
+        of_one_mm: Each subject is part of one mm: only a task that works on that mm can have it half changed.
+        of_the_machine: A counter of the whole machine: whoever is at work anywhere may have it half changed.
+    """
+
+    name: str
+    describe: Describe
+    heads: Heads = _no_heads
+    pfns: Heads = _no_pfns
+    addresses: Addresses = _no_addresses
+    owned: Owned = _of_no_mm
+    evidence: Evidence = _no_evidence
+    look: Look = _look_at_processes
+    of_one_mm: bool = False
+    of_the_machine: bool = False
+
+
+# -- mms, VMAs, tasks ------------------------------------------------------------------------------------------------
+
+
+def mm_of(s: Snapshot, mm_idx: int) -> dict[str, int | str | None]:
+    """The mm's address, and pid and name of its first task when it has one."""
+    mms = s.mms
+    pid = int(mms.pid[mm_idx])
+    return {
+        "mm": int(mms.addr[mm_idx]),
+        "pid": pid if pid >= 0 else None,
+        "comm": clean_bytes(bytes(mms.comm[mm_idx])) if pid >= 0 else None,
+    }
+
+
+def _process(subject: Subject) -> str:
+    """How a command names the mm: by its pid, or by its address where it has no task."""
+    return str(subject.pid) if subject.pid is not None else f"{subject.mm:#x}" if subject.mm is not None else ""
+
+
+def _look_at_process(subject: Subject) -> str:
+    return f"vmas {_process(subject)}" if _process(subject) else "ps"
+
+
+def _look_at_address(subject: Subject) -> str:
+    if _process(subject) and subject.va is not None:
+        return f"va {_process(subject)} {subject.va:#x}"
+    return _look_at_process(subject)
+
+
+def _look_at_stack(subject: Subject) -> str:
+    return f"windows --stack {subject.pid}"
+
+
+def _task(s: Snapshot, row: int) -> Subject:
+    tasks = s.tasks
+    who, address = clean_bytes(bytes(tasks.comm[row])), int(tasks.addr[row])
+    return Subject(kind="task", pid=int(tasks.pid[row]), comm=who, address=address)
+
+
+def _mm(s: Snapshot, row: int) -> Subject:
+    return Subject(kind="mm", **mm_of(s, row))  # type: ignore[arg-type]
+
+
+def _mm_owned(_s: Snapshot, rows: I64, mms: Mask) -> Mask:
+    return mms[rows]
+
+
+def _vma(s: Snapshot, row: int) -> Subject:
+    owner = mm_of(s, int(s.vmas.mm_idx[row]))
+    return Subject(kind="vma", va=int(s.vmas.start[row]), vma=int(s.vmas.addr[row]), **owner)  # type: ignore[arg-type]
+
+
+def _vma_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
+    return vmas_of(s, mms)[rows]
+
+
+TASK = SubjectKind(name="task", describe=_task, look=_look_at_stack)
+MM = SubjectKind(name="mm", describe=_mm, owned=_mm_owned, look=_look_at_process, of_one_mm=True)
+VMA = SubjectKind(name="vma", describe=_vma, owned=_vma_owned, look=_look_at_address, of_one_mm=True)
+
+
+def vmas_of(s: Snapshot, mms: Mask) -> Mask:
+    """VMAs of the marked mms."""
+    return mms[s.vmas.mm_idx] if len(s.vmas) else np.zeros(0, np.bool_)
+
+
+# -- pages and folios ------------------------------------------------------------------------------------------------
+
+
+def _page(s: Snapshot, row: int) -> Subject:
+    """A page; named as a folio when it heads one."""
+    pfn = int(s.pages.memmap.pfns_of_rows(np.array([row]))[0])
+    folio = int(s.folio_of_page[row])
+    order = int(s.folios.order[folio]) if folio >= 0 else 0
+    return Subject(kind="page", pfn=pfn, page=s.pages.memmap.page_addr(pfn), order=order)
+
+
+def _page_heads(s: Snapshot, rows: I64) -> I64:
+    return s.pages.head_row[rows].astype(np.int64)
+
+
+def _page_pfns(s: Snapshot, rows: I64) -> I64:
+    return s.pages.memmap.pfns_of_rows(rows)
+
+
+def _page_evidence(s: Snapshot, row: int) -> tuple[list[Mapping], int]:
+    return describe_mappings(s, int(s.pages.memmap.pfns_of_rows(np.array([row]))[0]), 1)
+
+
+def _folio(s: Snapshot, row: int) -> Subject:
+    pfn = int(s.folios.pfn[row])
+    return Subject(kind="folio", pfn=pfn, page=s.pages.memmap.page_addr(pfn), order=int(s.folios.order[row]))
+
+
+def _folio_heads(s: Snapshot, rows: I64) -> I64:
+    return s.folios.row[rows].astype(np.int64)
+
+
+def _folio_evidence(s: Snapshot, row: int) -> tuple[list[Mapping], int]:
+    nr = min(int(s.folios.nr_pages[row]), 1 << 20)
+    return describe_mappings(s, int(s.folios.pfn[row]), nr)
+
+
+def _look_at_folio(subject: Subject) -> str:
+    return f"folio {subject.pfn:#x}"
+
+
+def page_addresses(s: Snapshot, heads: I64) -> U64:
+    """Addresses of the struct pages at rows of the memory map; 0 for -1."""
+    pfns = s.pages.memmap.pfns_of_rows(np.maximum(heads, 0)).astype(np.uint64)
+    addr = np.uint64(s.layout.memmap.vmemmap) + pfns * np.uint64(s.layout.memmap.page_size)
+    return np.where(heads >= 0, addr, np.uint64(0))
+
+
+def _addresses_of(heads: Heads) -> Addresses:
+    """Addresses of the folios of the subjects."""
+
+    def addresses(s: Snapshot, rows: I64) -> U64:
+        return page_addresses(s, heads(s, rows))
+
+    return addresses
+
+
+def _owned_by_mappers(heads: Heads) -> Owned:
+    """Subjects whose folio an mm maps or may map: by its page tables, or because the reverse map leads to it."""
+
+    def owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
+        return reached(s, heads(s, rows), mms) | mapped_by(s, heads(s, rows), mms)
+
+    return owned
+
+
+def reached(s: Snapshot, head_rows: AnyArray, mms: Mask) -> Mask:
+    """Folios that one of the marked mms may map: the reverse map leads to a VMA of it.
+
+    Args:
+        s: The snapshot.
+        head_rows: Rows of the folios' heads in the memory map; -1 for none.
+        mms: bool by row of the mms.
+    """
+    head = np.maximum(head_rows, 0)
+    vma = vmas_of(s, mms)
+    if not vma.any():
+        return np.zeros(len(head_rows), np.bool_)
+    mapping = s.pages.mapping[head]
+    tag = mapping & np.uint64(MAPPING_TAGS)
+    pointer = mapping & ~np.uint64(MAPPING_TAGS)
+    anon = marked_at(s.anon_rmap.anon_vmas.addr, pointer, anon_vmas_of(s, vma)) & (tag == MAPPING_ANON)
+    file = marked_at(s.file_rmap.spaces.addr, pointer, mapped_spaces_of(s, vma)) & (tag == 0)
+    return (anon | file) & (head_rows >= 0)
+
+
+def mapped_by(s: Snapshot, heads: I64, mms: Mask) -> Mask:
+    """Folios that one of the marked mms maps, by its page tables."""
+    counts, m = s.counts, s.mappings
+    mapped = np.zeros(len(s.pages) + 1, np.bool_)
+    mapped[counts.head_row[mms[m.mm_idx]]] = True
+    # Row -1 is the last one, which is no page.
+    mapped[-1] = False
+    return mapped[heads]
+
+
+def marked_at(addrs: AnyArray, wanted: AnyArray, marked: Mask) -> Mask:
+    """Which of the wanted addresses belong to a marked row of a table."""
+    at = rows_of(addrs, wanted)
+    return (at >= 0) & marked[np.maximum(at, 0)] if len(addrs) else at >= 0
+
+
+PAGE = SubjectKind(
+    name="page",
+    describe=_page,
+    heads=_page_heads,
+    pfns=_page_pfns,
+    addresses=_addresses_of(_page_heads),
+    owned=_owned_by_mappers(_page_heads),
+    evidence=_page_evidence,
+    look=_look_at_folio,
+)
+FOLIO = SubjectKind(
+    name="folio",
+    describe=_folio,
+    heads=_folio_heads,
+    addresses=_addresses_of(_folio_heads),
+    owned=_owned_by_mappers(_folio_heads),
+    evidence=_folio_evidence,
+    look=_look_at_folio,
+)
+
+
+# -- page-table entries and page tables -------------------------------------------------------------------------------
+
+
+def describe_mapping(s: Snapshot, row: int, *, pfn: int | None = None) -> Mapping:
+    """One row of the mappings; with ``pfn`` the entry of the run that maps that page."""
+    m = s.mappings
+    skip = 0
+    if pfn is not None and m.level[row] == Level.PTE:
+        skip = max(0, pfn - int(m.pfn[row]))
+    va = int(m.va[row]) + (skip << s.layout.arch.page_shift)
+    step = int(s.layout.arch.leaf_step(Level.PTE, m.entry[row : row + 1])[0]) if skip else 0
+    first = int(m.pfn[row]) + skip
+    head = int(s.counts.head_row[row])
+    head_pfn = int(s.pages.memmap.pfns_of_rows(np.array([head]))[0]) if head >= 0 else first
+    vma = int(m.vma_idx[row])
+    owner = mm_of(s, int(m.mm_idx[row]))
+    return Mapping(
+        mm=int(owner["mm"] or 0),
+        va=va,
+        level=Level(int(m.level[row])).name,
+        pfn=first,
+        entry=(int(m.entry[row]) + skip * step) & ((1 << 64) - 1),
+        pid=owner["pid"],  # type: ignore[arg-type]
+        comm=owner["comm"],  # type: ignore[arg-type]
+        vma=int(s.vmas.addr[vma]) if vma >= 0 else None,
+        page_index=first - head_pfn,
+    )
+
+
+def describe_mappings(s: Snapshot, pfn: int, nr: int) -> tuple[list[Mapping], int]:
+    """The first mappings of the pages [pfn, pfn + nr), and how many entries there are in all."""
+    rows = s.mappings_of(pfn, nr)
+    m = s.mappings
+    counted = rows[m.counted[rows]]
+    begin = np.maximum(m.pfn[counted], pfn)
+    pte = m.level[counted] == Level.PTE
+    entries = np.where(pte, np.minimum(m.pfn[counted] + m.nr[counted], pfn + nr) - begin, 1)
+    listed = [describe_mapping(s, int(r), pfn=max(pfn, int(m.pfn[r]))) for r in counted[:MAX_EVIDENCE]]
+    return listed, int(entries.sum())
+
+
+def _entry_at(s: Snapshot, mm_idx: int, va: int, vma_idx: int, pfn: int | None = None) -> Subject:
+    vma = int(s.vmas.addr[vma_idx]) if vma_idx >= 0 else None
+    return Subject(kind="entry", pfn=pfn, va=va, vma=vma, **mm_of(s, mm_idx))  # type: ignore[arg-type]
+
+
+def _leaf(s: Snapshot, row: int) -> Subject:
+    m = s.mappings
+    return _entry_at(s, int(m.mm_idx[row]), int(m.va[row]), int(m.vma_idx[row]), int(m.pfn[row]))
+
+
+def _leaf_heads(s: Snapshot, rows: I64) -> I64:
+    return s.counts.head_row[rows].astype(np.int64)
+
+
+def _leaf_pfns(s: Snapshot, rows: I64) -> I64:
+    return s.mappings.pfn[rows]
+
+
+def _leaf_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
+    return mms[s.mappings.mm_idx[rows]]
+
+
+def _leaf_evidence(s: Snapshot, row: int) -> tuple[list[Mapping], int]:
+    return [describe_mapping(s, row)], int(s.mappings.nr[row])
+
+
+def _nonpresent(s: Snapshot, row: int) -> Subject:
+    n = s.nonpresent
+    return _entry_at(s, int(n.mm_idx[row]), int(n.va[row]), int(n.vma_idx[row]))
+
+
+def _nonpresent_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
+    return mms[s.nonpresent.mm_idx[rows]]
+
+
+def _table(s: Snapshot, row: int) -> Subject:
+    t = s.tables
+    return Subject(kind="table", pfn=int(t.pfn[row]), va=int(t.va[row]), **mm_of(s, int(t.mm_idx[row])))  # type: ignore[arg-type]
+
+
+def _table_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
+    return mms[s.tables.mm_idx[rows]]
+
+
+ENTRY = SubjectKind(
+    name="entry",
+    describe=_leaf,
+    heads=_leaf_heads,
+    pfns=_leaf_pfns,
+    addresses=_addresses_of(_leaf_heads),
+    owned=_leaf_owned,
+    evidence=_leaf_evidence,
+    look=_look_at_address,
+)
+"""Present leaf entries: rows of the mappings."""
+NONPRESENT = SubjectKind(name="nonpresent_entry", describe=_nonpresent, owned=_nonpresent_owned, look=_look_at_address)
+TABLE = SubjectKind(name="page_table", describe=_table, owned=_table_owned, look=_look_at_address, of_one_mm=True)
+
+
+# -- reverse map ------------------------------------------------------------------------------------------------------
+
+
+def anon_vmas_of(s: Snapshot, vma: Mask) -> Mask:
+    """anon_vmas whose interval tree holds one of the marked VMAs."""
+    avcs = s.anon_rmap.avcs
+    out = np.zeros(len(s.anon_rmap.anon_vmas), np.bool_)
+    rows = np.flatnonzero((avcs.vma_idx >= 0) & (avcs.tree_idx >= 0))
+    out[avcs.tree_idx[rows[vma[avcs.vma_idx[rows]]]]] = True
+    return out
+
+
+def mapped_spaces_of(s: Snapshot, vma: Mask) -> Mask:
+    """address_spaces, by row of the file rmap, that one of the marked VMAs maps."""
+    space = s.file_rmap.space_of_vma
+    out = np.zeros(len(s.file_rmap.spaces), np.bool_)
+    out[space[vma & (space >= 0)]] = True
+    return out
+
+
+def _avc(s: Snapshot, row: int) -> Subject:
+    """An anon_vma_chain, with the process of its VMA."""
+    avcs = s.anon_rmap.avcs
+    vma = int(avcs.vma_idx[row])
+    owner = mm_of(s, int(s.vmas.mm_idx[vma])) if vma >= 0 else {}
+    return Subject(kind="anon_vma_chain", address=int(avcs.addr[row]), vma=int(avcs.vma[row]), **owner)  # type: ignore[arg-type]
+
+
+def _avc_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
+    owner = s.anon_rmap.avcs.vma_idx[rows]
+    return (owner >= 0) & vmas_of(s, mms)[np.maximum(owner, 0)]
+
+
+def _anon_vma(s: Snapshot, row: int) -> Subject:
+    return Subject(kind="anon_vma", address=int(s.anon_rmap.anon_vmas.addr[row]))
+
+
+def _anon_vma_addresses(s: Snapshot, rows: I64) -> U64:
+    return s.anon_rmap.anon_vmas.addr[rows]
+
+
+def _anon_vma_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
+    return anon_vmas_of(s, vmas_of(s, mms))[rows]
+
+
+def _look_at_anon_vma(subject: Subject) -> str:
+    return f"anon-vma {subject.address:#x}"
+
+
+_TOP_BIT = np.uint64(1 << 63)
+
+
+def space_ids(addresses: U64) -> I64:
+    """Numbers of address_spaces as subjects: their addresses without the top bit, which all kernel addresses have."""
+    return (addresses & ~_TOP_BIT).astype(np.int64)
+
+
+def space_ids_at(addresses: U64, rows: AnyArray) -> I64:
+    """Numbers of the address_spaces at rows of a table, -1 for -1."""
+    if not len(addresses):
+        return np.full(len(rows), -1, np.int64)
+    return np.where(rows >= 0, space_ids(addresses[np.maximum(rows, 0)]), -1)
+
+
+def _space(s: Snapshot, row: int) -> Subject:
+    address = row | int(_TOP_BIT)
+    at = int(rows_of(s.files.spaces.addr, np.array([address], np.uint64))[0])
+    name = space_name(s, at) if at >= 0 else None
+    return Subject(kind="address_space", address=address, name=name)
+
+
+def _space_addresses(_s: Snapshot, rows: I64) -> U64:
+    return rows.astype(np.uint64) | _TOP_BIT
+
+
+def _space_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
+    return marked_at(s.file_rmap.spaces.addr, _space_addresses(s, rows), mapped_spaces_of(s, vmas_of(s, mms)))
+
+
+def _i_mmap_node(s: Snapshot, row: int) -> Subject:
+    nodes = s.file_rmap.nodes
+    space = int(s.file_rmap.spaces.addr[nodes.space_idx[row]])
+    return Subject(kind="address_space", address=space, vma=int(nodes.vma[row]))
+
+
+def _i_mmap_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
+    return mapped_spaces_of(s, vmas_of(s, mms))[s.file_rmap.nodes.space_idx[rows]]
+
+
+def _look_at_file(subject: Subject) -> str:
+    return f"file {subject.address:#x}"
+
+
+AVC = SubjectKind(name="anon_vma_chain", describe=_avc, owned=_avc_owned, look=_look_at_process)
+ANON_VMA = SubjectKind(
+    name="anon_vma",
+    describe=_anon_vma,
+    addresses=_anon_vma_addresses,
+    owned=_anon_vma_owned,
+    look=_look_at_anon_vma,
+)
+ADDRESS_SPACE = SubjectKind(
+    name="address_space",
+    describe=_space,
+    addresses=_space_addresses,
+    owned=_space_owned,
+    look=_look_at_file,
+)
+"""Rows are `space_ids`: several tables hold address_spaces, each those that it met."""
+I_MMAP_NODE = SubjectKind(name="i_mmap_node", describe=_i_mmap_node, owned=_i_mmap_owned, look=_look_at_file)
+
+
+# -- page cache and swap ----------------------------------------------------------------------------------------------
+
+
+def _cache_entry(s: Snapshot, row: int) -> Subject:
+    spaces, entries = s.files.spaces, s.files.entries
+    space = int(entries.space_idx[row])
+    name = f"{space_name(s, space)} index {int(entries.index[row]):#x}"
+    return Subject(kind="cache_entry", pfn=int(entries.pfn[row]), address=int(spaces.addr[space]), name=name)
+
+
+def _cache_entry_addresses(s: Snapshot, rows: I64) -> U64:
+    return s.files.spaces.addr[s.files.entries.space_idx[rows]]
+
+
+def _look_at_page(subject: Subject) -> str:
+    return f"page {subject.pfn:#x}" if subject.pfn is not None else "ps"
+
+
+def _swap_slot(s: Snapshot, row: int) -> Subject:
+    slots, devices = s.swap.slots, s.swap.devices
+    device = int(devices.type_[slots.device_idx[row]])
+    name = f"type {device} offset {int(slots.offset[row]):#x}"
+    return Subject(kind="swap_slot", address=int(slots.entry[row]), name=name)
+
+
+def _swap_device(s: Snapshot, row: int) -> Subject:
+    devices = s.swap.devices
+    path = file_paths(s.layout, devices.swap_file[row : row + 1])[0]
+    return Subject(kind="swap_device", address=int(devices.addr[row]), name=path)
+
+
+def _swap_device_addresses(s: Snapshot, rows: I64) -> U64:
+    return s.swap.devices.addr[rows]
+
+
+def _cluster(s: Snapshot, row: int) -> Subject:
+    clusters, devices = s.swap_clusters.clusters, s.swap.devices
+    device = int(devices.type_[clusters.device_idx[row]])
+    name = f"type {device} cluster {clusters.number[row]}"
+    return Subject(kind="swap_cluster", address=int(clusters.addr[row]), name=name)
+
+
+def _cluster_addresses(s: Snapshot, rows: I64) -> U64:
+    return s.swap_clusters.clusters.addr[rows]
+
+
+def _cluster_list(s: Snapshot, row: int) -> Subject:
+    lists, devices = s.swap_clusters.lists, s.swap.devices
+    device = int(devices.type_[lists.device_idx[row]])
+    home = home_names(lists.home[row : row + 1], lists.order[row : row + 1])[0]
+    name = f"type {device} {home}"
+    return Subject(kind="swap_cluster_list", address=int(lists.addr[row]), name=name)
+
+
+def _cluster_list_addresses(s: Snapshot, rows: I64) -> U64:
+    return s.swap.devices.addr[s.swap_clusters.lists.device_idx[rows]]
+
+
+def _look_at_swap(_subject: Subject) -> str:
+    return "swap"
+
+
+CACHE_ENTRY = SubjectKind(
+    name="cache_entry", describe=_cache_entry, addresses=_cache_entry_addresses, look=_look_at_page
+)
+SWAP_SLOT = SubjectKind(name="swap_slot", describe=_swap_slot, look=_look_at_swap)
+SWAP_DEVICE = SubjectKind(
+    name="swap_device", describe=_swap_device, addresses=_swap_device_addresses, look=_look_at_swap
+)
+SWAP_CLUSTER = SubjectKind(name="swap_cluster", describe=_cluster, addresses=_cluster_addresses, look=_look_at_swap)
+SWAP_CLUSTER_LIST = SubjectKind(
+    name="swap_cluster_list", describe=_cluster_list, addresses=_cluster_list_addresses, look=_look_at_swap
+)
+
+
+# -- KSM, hugetlb, zones, counters ------------------------------------------------------------------------------------
+
+
+def _stable_node(s: Snapshot, row: int) -> Subject:
+    """A stable node; -1 is none of them but KSM as a whole."""
+    if row < 0:
+        return _ksm(s, row)
+    nodes = s.ksm.nodes
+    return Subject(kind="stable_node", address=int(nodes.addr[row]), name=NODE_KINDS[int(nodes.kind[row])])
+
+
+def _stable_node_addresses(s: Snapshot, rows: I64) -> U64:
+    return (
+        np.where(rows >= 0, s.ksm.nodes.addr[np.maximum(rows, 0)], np.uint64(0))
+        if len(s.ksm.nodes)
+        else _no_addresses(s, rows)
+    )
+
+
+def _ksm(_s: Snapshot, _row: int) -> Subject:
+    return Subject(kind="ksm")
+
+
+def _look_at_ksm(_subject: Subject) -> str:
+    return "ksm"
+
+
+def _hstate(s: Snapshot, row: int) -> Subject:
+    hstates = s.hugetlb.hstates
+    return Subject(kind="hstate", address=int(hstates.addr[row]), name=clean_bytes(bytes(hstates.name[row])))
+
+
+def _look_at_hugetlb(_subject: Subject) -> str:
+    return "hugetlb"
+
+
+def zone_name(s: Snapshot, row: int) -> str:
+    """Node and kind of a zone."""
+    zones = s.buddy.zones
+    kinds = {number: name for name, number in s.layout.enum("enum zone_type").items() if not name.startswith("__")}
+    kind = kinds.get(int(zones.number[row]), "ZONE_?").removeprefix("ZONE_")
+    return f"node {int(zones.node[row])} {kind}"
+
+
+def _zone(s: Snapshot, row: int) -> Subject:
+    return Subject(kind="zone", address=int(s.buddy.zones.addr[row]), name=zone_name(s, row))
+
+
+def _free_list(s: Snapshot, row: int) -> Subject:
+    lists = s.buddy.lists
+    name = f"{zone_name(s, int(lists.zone_idx[row]))} order {int(lists.order[row])} type {int(lists.migratetype[row])}"
+    return Subject(kind="free_list", address=int(lists.addr[row]), name=name)
+
+
+def _cpu_list(s: Snapshot, row: int) -> Subject:
+    lists = s.buddy.cpu_lists
+    name = f"{zone_name(s, int(lists.zone_idx[row]))} cpu {int(lists.cpu[row])}"
+    return Subject(kind="cpu_list", address=int(lists.addr[row]), name=name)
+
+
+NODE_COUNTERS = (
+    "NR_FILE_PAGES",
+    "NR_SHMEM",
+    "NR_SWAPCACHE",
+    "NR_ANON_MAPPED",
+    "NR_FILE_MAPPED",
+    "NR_ANON_THPS",
+    "NR_SHMEM_PMDMAPPED",
+    "NR_FILE_PMDMAPPED",
+)
+"""Items of enum node_stat_item that rules add up: the rows of `VMSTAT`."""
+
+
+def _vmstat(_s: Snapshot, row: int) -> Subject:
+    return Subject(kind="vmstat", name=NODE_COUNTERS[row])
+
+
+STABLE_NODE = SubjectKind(
+    name="stable_node", describe=_stable_node, addresses=_stable_node_addresses, look=_look_at_ksm
+)
+KSM = SubjectKind(name="ksm", describe=_ksm, look=_look_at_ksm)
+HSTATE = SubjectKind(name="hstate", describe=_hstate, look=_look_at_hugetlb)
+ZONE = SubjectKind(name="zone", describe=_zone)
+FREE_LIST = SubjectKind(name="free_list", describe=_free_list)
+CPU_LIST = SubjectKind(name="cpu_list", describe=_cpu_list)
+VMSTAT = SubjectKind(name="vmstat", describe=_vmstat, of_the_machine=True)

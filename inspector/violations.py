@@ -1,0 +1,192 @@
+"""What a rule finds, as columns: which subjects break it, how, and what else each of them explains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from inspector.columns import I64, AnyArray, Mask
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
+
+Columns = dict[str, AnyArray]
+"""Values by name, each an array with an element for every violation."""
+
+
+class Unread(NamedTuple):
+    """What a rule could not check.
+
+    Attributes:
+        nr: How many subjects.
+        why: A sentence about them; "" when there are none.
+    """
+
+    nr: int = 0
+    why: str = ""
+
+
+def cannot_check(count: int, why: str) -> Unread:
+    """So many subjects could not be checked, for this reason; nothing when there are none."""
+    return Unread(count, why) if count else Unread()
+
+
+def unread_pages(s: Snapshot) -> Unread:
+    """Struct pages that are not in the dump."""
+    return cannot_check(int((~s.pages.readable).sum()), "struct pages are missing")
+
+
+def unread_folios(s: Snapshot) -> Unread:
+    """Compound pages some of whose struct pages are not in the dump."""
+    return cannot_check(int((~s.folios.readable).sum()), "struct pages are missing")
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Which things each violation is connected with: rows (violation, kind, id), any number for each violation.
+
+    Attributes:
+        parts: A kind ("vma", "anon_vma" ...) with int64[k] positions of violations and int64[k] ids of things of that
+            kind. A violation's things are in the order of the parts.
+
+    Example: violation 0 of three names VMA 7 and the anon_vmas 1 and 2, violation 2 names VMA 9:
+    ``one("vma", [7, -1, 9]) + several("anon_vma", [0, 0], [1, 2])``; ``by_violation(3)`` then gives
+    ``[("vma", 7), ("anon_vma", 1), ("anon_vma", 2)]``, ``[]``, ``[("vma", 9)]``.
+    """
+
+    parts: tuple[tuple[str, I64, I64], ...] = ()
+
+    def __add__(self, other: Relation) -> Relation:
+        return Relation(self.parts + other.parts)
+
+    def by_violation(self, n: int) -> list[list[tuple[str, int]]]:
+        """For each of ``n`` violations its things."""
+        out: list[list[tuple[str, int]]] = [[] for _ in range(n)]
+        for kind, at, ids in self.parts:
+            for position, number in zip(at.tolist(), ids.tolist(), strict=True):
+                out[position].append((kind, number))
+        return out
+
+    def of_kind(self, kind: str) -> tuple[I64, I64]:
+        """Positions of violations and ids of all things of one kind."""
+        mine = [(at, ids) for name, at, ids in self.parts if name == kind]
+        if not mine:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        return np.concatenate([at for at, _ in mine]), np.concatenate([ids for _, ids in mine])
+
+    def __iter__(self) -> Iterator[tuple[str, I64, I64]]:
+        return iter(self.parts)
+
+
+NOTHING = Relation()
+
+
+def one(kind: str, ids: AnyArray) -> Relation:
+    """A thing of that kind for each violation, -1 for none."""
+    at = np.flatnonzero(ids >= 0)
+    return Relation(((kind, at, ids[at].astype(np.int64)),))
+
+
+def several(kind: str, violations: AnyArray, ids: AnyArray) -> Relation:
+    """Things of that kind, each with the position of its violation."""
+    return Relation(((kind, violations.astype(np.int64), ids.astype(np.int64)),))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """What is gathered about violations once they are known.
+
+    Attributes:
+        observed, expected: What the kernel stored and what it should have.
+        facts: More that helps to understand each violation.
+        claims: The things at fault beside the violation's own folio. A later violation of the same thing is part of the
+            same cause.
+        depends: Things that explain the violation when they are at fault already.
+        transient: bool[n]; violations that locks explain: work in flight, reported as ``info``.
+        beyond: bool[n]; violations that are more than the tasks in flight could have brought about.
+    """
+
+    observed: Columns
+    expected: Columns
+    facts: Columns = field(default_factory=dict)
+    claims: Relation = NOTHING
+    depends: Relation = NOTHING
+    transient: Mask | None = None
+    beyond: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Violations:
+    """What a rule found.
+
+    Attributes:
+        rows: int64[n]; the subjects that break the rule, by the numbers of the rule's kind of subject.
+        details: What is known about each.
+        checked: How many subjects were checked.
+        unread: How many could not be, because data is missing.
+        note: A sentence for the coverage: what the rule left out on purpose; "" for none.
+    """
+
+    rows: I64
+    details: Details
+    checked: int
+    unread: Unread = Unread()
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def violations(  # noqa: PLR0913  (keywords that read as a sentence)
+    rows: I64,
+    *,
+    observed: Columns,
+    expected: Columns,
+    checked: int | Mask,
+    unread: Unread = Unread(),  # noqa: B008  (immutable)
+    facts: Columns | None = None,
+    claims: Relation = NOTHING,
+    depends: Relation = NOTHING,
+    transient: Mask | None = None,
+    beyond: Mask | None = None,
+    note: str = "",
+) -> Violations:
+    """What a rule found.
+
+    Args:
+        rows: int64[n]; the subjects that break the rule.
+        observed: What the kernel stored, by name.
+        expected: What it should have stored, by name.
+        checked: How many subjects were checked, or a mask of them.
+        unread: How many could not be, and why.
+        facts: More about each violation.
+        claims: As `Details.claims`.
+        depends: As `Details.depends`.
+        transient: As `Details.transient`.
+        beyond: As `Details.beyond`.
+        note: As `Violations.note`.
+    """
+    details = Details(
+        observed=observed,
+        expected=expected,
+        facts=facts or {},
+        claims=claims,
+        depends=depends,
+        transient=transient,
+        beyond=beyond,
+    )
+    return Violations(rows, details, checked if isinstance(checked, int) else int(checked.sum()), unread, note)
+
+
+def connected(found: Violations, *, claims: Relation = NOTHING, depends: Relation = NOTHING) -> Violations:
+    """The same violations, connected with more things."""
+    details = replace(found.details, claims=found.details.claims + claims, depends=found.details.depends + depends)
+    return replace(found, details=details)
+
+
+def holds(checked: int | Mask, unread: Unread = Unread(), note: str = "") -> Violations:  # noqa: B008  (immutable)
+    """A rule that holds for everything it could check."""
+    return violations(np.empty(0, np.int64), observed={}, expected={}, checked=checked, unread=unread, note=note)
