@@ -25,7 +25,9 @@ from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
 from inspector.tables.mms import Mms, build_mms
 from inspector.tables.mmu_gather import Gathered, Gathers, read_gathers
+from inspector.tables.node_stats import node_stats
 from inspector.tables.open_files import OpenFiles, read_open_files
+from inspector.tables.pageblocks import BlockTypes, pageblock_types
 from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
@@ -61,6 +63,7 @@ from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
+from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
@@ -68,7 +71,7 @@ from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 class Snapshot:
     """What is read: struct pages, tasks, address spaces, VMAs, and whatever else the kernel keeps lists of.
 
-    Tables are built when first asked for and kept. What could not be read is told in ``missing``.
+    Tables are built when first asked for and kept. What could not be read is counted in ``missing``.
 
     Args:
         target: An opened target.
@@ -154,7 +157,7 @@ class Snapshot:
 
     @property
     def scheme_evidence(self) -> list[str]:
-        """What tells the scheme."""
+        """From which types and members the scheme was determined."""
         return [*self.layout.scheme.evidence, *([self._settled[1]] if self._settled[1] else [])]
 
     @cached_property
@@ -249,6 +252,16 @@ class Snapshot:
         self.missing.add("zones and free lists", buddy.unreadable)
         return buddy
 
+    @cached_property
+    def free_block_types(self) -> BlockTypes:
+        """Migration types of the page blocks that the free blocks of the buddy allocator lie in."""
+        return pageblock_types(self.layout, self.pages.memmap.pfns_of_rows(self.buddy.blocks.row))
+
+    @cached_property
+    def node_stats(self) -> dict[str, int]:
+        """Items of enum node_stat_item by name, summed over nodes and CPUs; empty where one could not be read."""
+        return node_stats(self.layout)
+
     def page_type_names(self, rows: AnyArray) -> AnyArray:
         """The name of each page's type, "none" for pages without."""
         names = np.array(["none", *PAGE_TYPES], dtype=np.str_)
@@ -327,7 +340,7 @@ class Snapshot:
 
     @cached_property
     def in_flight(self) -> InFlight:
-        """Tasks that stand in a window, where they may have left counters and page tables out of step."""
+        """Tasks that are in a window, where they may have left counters and page tables out of step."""
         return find_in_flight(self)
 
     @property
@@ -390,7 +403,7 @@ class Snapshot:
     @cached_property
     def i_mmap_locked(self) -> Mask:
         """address_spaces of the file rmap whose i_mmap_rwsem is held or waited for."""
-        return read_i_mmap_locks(self.layout, self.file_rmap.spaces.addr)
+        return read_i_mmap_locks(self.layout, self.file_rmap.address_spaces.addr)
 
     @cached_property
     def deposits(self) -> Deposits:
@@ -514,6 +527,16 @@ class Snapshot:
         return clusters
 
     @cached_property
+    def swap_cache(self) -> SwapCache:
+        """Folios with PG_swapcache and what the swap cache holds."""
+        return read_swap_cache(self)
+
+    @cached_property
+    def swap_totals(self) -> tuple[int | None, int | None]:
+        """total_swap_pages and nr_swap_pages; None where they could not be read."""
+        return self.layout.variable("total_swap_pages"), self.layout.variable("nr_swap_pages")
+
+    @cached_property
     def swap_refs(self) -> SwapRefs:
         """Who refers to each swap slot."""
         return rebuild_swap_refs(self)
@@ -525,7 +548,7 @@ class Snapshot:
 
     @cached_property
     def lost_tables(self) -> LostTables:
-        """Page tables that no address space reaches and nobody is said to hold."""
+        """Page tables that no address space reaches and no list or task holds."""
         return find_lost_tables(self)
 
     @cached_property

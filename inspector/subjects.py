@@ -21,7 +21,7 @@ from inspector.tables.ksm import KINDS as NODE_KINDS
 from inspector.tables.swap_clusters import home_names
 from inspector.text import clean_bytes
 from inspector.walk.names import file_paths
-from inspector.walk.page_cache import space_name
+from inspector.walk.page_cache import address_space_name
 
 if TYPE_CHECKING:
     from inspector.columns import AnyArray
@@ -239,7 +239,7 @@ def reached(s: Snapshot, head_rows: AnyArray, mms: Mask) -> Mask:
     tag = mapping & np.uint64(MAPPING_TAGS)
     pointer = mapping & ~np.uint64(MAPPING_TAGS)
     anon = marked_at(s.anon_rmap.anon_vmas.addr, pointer, anon_vmas_of(s, vma)) & (tag == MAPPING_ANON)
-    file = marked_at(s.file_rmap.spaces.addr, pointer, mapped_spaces_of(s, vma)) & (tag == 0)
+    file = marked_at(s.file_rmap.address_spaces.addr, pointer, mapped_address_spaces_of(s, vma)) & (tag == 0)
     return (anon | file) & (head_rows >= 0)
 
 
@@ -392,10 +392,10 @@ def anon_vmas_of(s: Snapshot, vma: Mask) -> Mask:
     return out
 
 
-def mapped_spaces_of(s: Snapshot, vma: Mask) -> Mask:
+def mapped_address_spaces_of(s: Snapshot, vma: Mask) -> Mask:
     """address_spaces, by row of the file rmap, that one of the marked VMAs maps."""
-    space = s.file_rmap.space_of_vma
-    out = np.zeros(len(s.file_rmap.spaces), np.bool_)
+    space = s.file_rmap.address_space_of_vma
+    out = np.zeros(len(s.file_rmap.address_spaces), np.bool_)
     out[space[vma & (space >= 0)]] = True
     return out
 
@@ -432,22 +432,22 @@ def _look_at_anon_vma(subject: Subject) -> str:
 _TOP_BIT = np.uint64(1 << 63)
 
 
-def space_ids(addresses: U64) -> I64:
+def address_space_ids(addresses: U64) -> I64:
     """Numbers of address_spaces as subjects: their addresses without the top bit, which all kernel addresses have."""
     return (addresses & ~_TOP_BIT).astype(np.int64)
 
 
-def space_ids_at(addresses: U64, rows: AnyArray) -> I64:
+def address_space_ids_at(addresses: U64, rows: AnyArray) -> I64:
     """Numbers of the address_spaces at rows of a table, -1 for -1."""
     if not len(addresses):
         return np.full(len(rows), -1, np.int64)
-    return np.where(rows >= 0, space_ids(addresses[np.maximum(rows, 0)]), -1)
+    return np.where(rows >= 0, address_space_ids(addresses[np.maximum(rows, 0)]), -1)
 
 
 def _space(s: Snapshot, row: int) -> Subject:
     address = row | int(_TOP_BIT)
-    at = int(rows_of(s.files.spaces.addr, np.array([address], np.uint64))[0])
-    name = space_name(s, at) if at >= 0 else None
+    at = int(rows_of(s.files.address_spaces.addr, np.array([address], np.uint64))[0])
+    name = address_space_name(s, at) if at >= 0 else None
     return Subject(kind="address_space", address=address, name=name)
 
 
@@ -456,17 +456,19 @@ def _space_addresses(_s: Snapshot, rows: I64) -> U64:
 
 
 def _space_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
-    return marked_at(s.file_rmap.spaces.addr, _space_addresses(s, rows), mapped_spaces_of(s, vmas_of(s, mms)))
+    return marked_at(
+        s.file_rmap.address_spaces.addr, _space_addresses(s, rows), mapped_address_spaces_of(s, vmas_of(s, mms))
+    )
 
 
 def _i_mmap_node(s: Snapshot, row: int) -> Subject:
     nodes = s.file_rmap.nodes
-    space = int(s.file_rmap.spaces.addr[nodes.space_idx[row]])
+    space = int(s.file_rmap.address_spaces.addr[nodes.address_space_idx[row]])
     return Subject(kind="address_space", address=space, vma=int(nodes.vma[row]))
 
 
 def _i_mmap_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
-    return mapped_spaces_of(s, vmas_of(s, mms))[s.file_rmap.nodes.space_idx[rows]]
+    return mapped_address_spaces_of(s, vmas_of(s, mms))[s.file_rmap.nodes.address_space_idx[rows]]
 
 
 def _look_at_file(subject: Subject) -> str:
@@ -488,7 +490,7 @@ ADDRESS_SPACE = SubjectKind(
     owned=_space_owned,
     look=_look_at_file,
 )
-"""Rows are `space_ids`: several tables hold address_spaces, each those that it met."""
+"""Rows are `address_space_ids`: several tables hold address_spaces, each those that it met."""
 I_MMAP_NODE = SubjectKind(name="i_mmap_node", describe=_i_mmap_node, owned=_i_mmap_owned, look=_look_at_file)
 
 
@@ -496,14 +498,14 @@ I_MMAP_NODE = SubjectKind(name="i_mmap_node", describe=_i_mmap_node, owned=_i_mm
 
 
 def _cache_entry(s: Snapshot, row: int) -> Subject:
-    spaces, entries = s.files.spaces, s.files.entries
-    space = int(entries.space_idx[row])
-    name = f"{space_name(s, space)} index {int(entries.index[row]):#x}"
+    spaces, entries = s.files.address_spaces, s.files.entries
+    space = int(entries.address_space_idx[row])
+    name = f"{address_space_name(s, space)} index {int(entries.index[row]):#x}"
     return Subject(kind="cache_entry", pfn=int(entries.pfn[row]), address=int(spaces.addr[space]), name=name)
 
 
 def _cache_entry_addresses(s: Snapshot, rows: I64) -> U64:
-    return s.files.spaces.addr[s.files.entries.space_idx[rows]]
+    return s.files.address_spaces.addr[s.files.entries.address_space_idx[rows]]
 
 
 def _look_at_page(subject: Subject) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Columns = dict[str, AnyArray]
 """Values by name, each an array with an element for every violation."""
+
+Values = Mapping[str, AnyArray | np.generic | int | str]
+"""The same to build them from: a single value is the same for every violation."""
 
 
 class Unread(NamedTuple):
@@ -82,6 +85,7 @@ class Relation:
 
 
 NOTHING = Relation()
+"""Violations that are connected with no thing."""
 
 
 def one(kind: str, ids: AnyArray) -> Relation:
@@ -97,10 +101,10 @@ def several(kind: str, violations: AnyArray, ids: AnyArray) -> Relation:
 
 @dataclass(frozen=True, kw_only=True)
 class Details:
-    """What is gathered about violations once they are known.
+    """What is gathered about violations once they are known; made by `details`.
 
     Attributes:
-        observed, expected: What the kernel stored and what it should have.
+        observed, expected: What the kernel stored and what it should have stored.
         facts: More that helps to understand each violation.
         claims: The things at fault beside the violation's own folio. A later violation of the same thing is part of the
             same cause.
@@ -140,51 +144,70 @@ class Violations:
         return len(self.rows)
 
 
+class Connected(TypedDict, total=False):
+    """What may be given about violations beside their values; as the attributes of `Details`."""
+
+    claims: Relation
+    depends: Relation
+    transient: Mask | None
+    beyond: Mask | None
+
+
+def details(
+    rows: AnyArray, *, observed: Values, expected: Values, facts: Values | None = None, **connected: Unpack[Connected]
+) -> Details:
+    """What is known about violations.
+
+    Args:
+        rows: [n]; the subjects that break the rule.
+        observed: What the kernel stored, by name; a single value is repeated for every violation.
+        expected: What it should have stored, by name.
+        facts: More about each violation.
+        **connected: The rest of `Details`.
+
+    Example: ``details(rows, observed={"in_tree": in_tree[rows]}, expected={"in_tree": True})``.
+    """
+    n = len(rows)
+    return Details(
+        observed=_columns(observed, n), expected=_columns(expected, n), facts=_columns(facts or {}, n), **connected
+    )
+
+
+def _columns(values: Values, n: int) -> Columns:
+    return {name: x if isinstance(x, np.ndarray) else np.full(n, x) for name, x in values.items()}
+
+
 def violations(  # noqa: PLR0913  (keywords that read as a sentence)
     rows: I64,
     *,
-    observed: Columns,
-    expected: Columns,
+    observed: Values,
+    expected: Values,
     checked: int | Mask,
     unread: Unread = Unread(),  # noqa: B008  (immutable)
-    facts: Columns | None = None,
-    claims: Relation = NOTHING,
-    depends: Relation = NOTHING,
-    transient: Mask | None = None,
-    beyond: Mask | None = None,
+    facts: Values | None = None,
     note: str = "",
+    **connected: Unpack[Connected],
 ) -> Violations:
     """What a rule found.
 
     Args:
         rows: int64[n]; the subjects that break the rule.
-        observed: What the kernel stored, by name.
+        observed: What the kernel stored, by name; a single value is repeated for every violation.
         expected: What it should have stored, by name.
         checked: How many subjects were checked, or a mask of them.
         unread: How many could not be, and why.
         facts: More about each violation.
-        claims: As `Details.claims`.
-        depends: As `Details.depends`.
-        transient: As `Details.transient`.
-        beyond: As `Details.beyond`.
         note: As `Violations.note`.
+        **connected: The rest of `Details`.
     """
-    details = Details(
-        observed=observed,
-        expected=expected,
-        facts=facts or {},
-        claims=claims,
-        depends=depends,
-        transient=transient,
-        beyond=beyond,
-    )
-    return Violations(rows, details, checked if isinstance(checked, int) else int(checked.sum()), unread, note)
+    known = details(rows, observed=observed, expected=expected, facts=facts, **connected)
+    return Violations(rows, known, checked if isinstance(checked, int) else int(checked.sum()), unread, note)
 
 
 def connected(found: Violations, *, claims: Relation = NOTHING, depends: Relation = NOTHING) -> Violations:
     """The same violations, connected with more things."""
-    details = replace(found.details, claims=found.details.claims + claims, depends=found.details.depends + depends)
-    return replace(found, details=details)
+    more = replace(found.details, claims=found.details.claims + claims, depends=found.details.depends + depends)
+    return replace(found, details=more)
 
 
 def holds(checked: int | Mask, unread: Unread = Unread(), note: str = "") -> Violations:  # noqa: B008  (immutable)

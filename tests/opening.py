@@ -13,7 +13,7 @@ from inspector.target import target
 from inspector.target.btf import BtfTypes, Locate, open_btf
 from inspector.target.btf_parse import Btf
 
-_symbol_table = target._symbol_table
+parse_symbols = target._symbol_table
 _symbols: dict[tuple[str, int, int, str], tuple[target.Symbols, str]] = {}
 _types: dict[tuple[str, int, int], Btf] = {}
 
@@ -26,10 +26,10 @@ def _file(path: str) -> tuple[str, int, int]:
 
 def _known_symbols(opening: target._Opening, info: dict[str, str], dwarf: str) -> tuple[target.Symbols, str]:
     if opening.kind not in ("core", "kdump") or not opening.prog.core_dump_path:
-        return _symbol_table(opening, info, dwarf)
+        return parse_symbols(opening, info, dwarf)
     key = (*_file(opening.path), dwarf)
     if key not in _symbols:
-        _symbols[key] = _symbol_table(opening, info, dwarf)
+        _symbols[key] = parse_symbols(opening, info, dwarf)
     return _symbols[key]
 
 

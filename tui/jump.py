@@ -137,7 +137,7 @@ def _by_address(session: Session, s: Snapshot, address: int) -> list[Goal]:
     if row_of(s.anon_rmap.anon_vmas.addr, address) >= 0:
         return [Goal(AnonVmaPlace(address), "anon_vma", f"{address:#x}")]
     try:
-        space = int(s.files.spaces.addr[find_file(s, f"{address:#x}")])
+        space = int(s.files.address_spaces.addr[find_file(s, f"{address:#x}")])
         return [Goal(FilePlace(space), "file", f"address_space {space:#x}")]
     except FolioscopeError:
         return []
@@ -176,9 +176,9 @@ def _paths(s: Snapshot) -> list[tuple[str, int]]:
     files: U64
     first: AnyArray
     files, first = np.unique(s.vmas.file[mapped], return_index=True)
-    spaces = s.file_rmap.space_of_vma[mapped[first]]
+    spaces = s.file_rmap.address_space_of_vma[mapped[first]]
     named: dict[int, str] = {}
     for path, space in zip(file_paths(s.layout, files), spaces.tolist(), strict=True):
         if space >= 0:
-            named.setdefault(int(s.file_rmap.spaces.addr[space]), clean(path))
+            named.setdefault(int(s.file_rmap.address_spaces.addr[space]), clean(path))
     return sorted((path, addr) for addr, path in named.items())

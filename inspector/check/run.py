@@ -1,4 +1,4 @@
-"""Run rules over a snapshot and report what they found, what they looked at and what they could not."""
+"""Run rules over a snapshot and report what they found, what they checked and what they could not."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from inspector.tables.batches import BATCHES
 from inspector.tables.pages import page_words
 from inspector.tables.swap_devices import entry_offsets, entry_types
 from inspector.text import clean_bytes, counted
-from inspector.walk.page_cache import space_name
+from inspector.walk.page_cache import address_space_name
 
 
 def holders(s: Snapshot, f: OneFolio, term: str) -> list[str]:
@@ -52,7 +52,7 @@ def _cache(s: Snapshot, f: OneFolio) -> list[str]:
     if not len(rows):
         return ["by folio->mapping: no entry of that address_space was found"]
     return [
-        f"{space_name(s, int(entries.space_idx[r]))}, index {int(entries.index[r]):#x}"
+        f"{address_space_name(s, int(entries.address_space_idx[r]))}, index {int(entries.index[r]):#x}"
         + (f" to {int(entries.index[r]) + int(entries.nr[r]) - 1:#x}" if entries.nr[r] > 1 else "")
         for r in rows.tolist()
     ]

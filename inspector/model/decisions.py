@@ -1,7 +1,7 @@
 """What the kernel would do with a folio now: reuse it on a write fault or copy it, split, migrate or reclaim it.
 
-All of these hang on one comparison: are there references beyond those that mappings, caches and private data hold? The
-kernel's own arithmetic is followed with the stored values, for that is what it would look at.
+All of these depend on one comparison: are there references beyond those that mappings, caches and private data hold?
+The kernel's own arithmetic is followed with the stored values, as the kernel would use them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from inspector.model.scheme import Scheme
 
 @dataclass(frozen=True)
 class FolioSituation:
-    """What the kernel would look at.
+    """The values of a folio that these decisions depend on.
 
     Attributes:
         scheme: The kernel's accounting, None when unknown.
@@ -21,7 +21,7 @@ class FolioSituation:
         nr_pages: N.
         cache: References of the page cache; swap: of the swap cache; private: of PG_private; batch: of per-CPU
             batches, which a drain gives back.
-        pins: Whether folio_maybe_dma_pinned() says yes.
+        pins: What folio_maybe_dma_pinned() returns.
         is_anon, is_ksm, is_hugetlb: Kind of the folio.
         on_lru, mlocked, writeback, locked: Its flags.
         maybe_shared: FOLIO_MM_IDS_SHARED (6.15 and later), else None.
@@ -190,7 +190,9 @@ def may_migrate(s: FolioSituation) -> Decision:
         word = "it waits in a per-CPU batch" if s.batch else "it is on no LRU list"
         return Decision(question, "yes" if s.batch and s.extra == s.batch else "no", word, "folio_isolate_lru()")
     if s.pins:
-        return Decision(question, "no", "it is pinned (FOLL_PIN): whoever pinned it uses its address", source)
+        return Decision(
+            question, "no", "it is pinned (FOLL_PIN): the task or driver that pinned it uses its address", source
+        )
     return _by_references(s, question, source, "-EAGAIN", drained=True)
 
 

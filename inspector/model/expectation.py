@@ -35,7 +35,7 @@ _MAX_ORDER = 40
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What the page tables say.
+    """Mappings rebuilt from the page tables.
 
     Attributes:
         page_mappings: int32[pages]; distinct PTE slots that map each page (P).

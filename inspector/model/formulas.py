@@ -14,7 +14,7 @@ from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 
 @dataclass(frozen=True)
 class Mapped:
-    """What the page tables say of one folio.
+    """The mappings of one folio.
 
     Attributes:
         nr_pages: N.

@@ -165,7 +165,7 @@ _BY_OLD = {a.name: a for a in ANCESTORS}
 
 
 def resolve(name: str) -> tuple[str, ...]:
-    """Today's names of an operation, asked for by any name; empty when no operation has it.
+    """Today's names of an operation, by any of its names; empty when no operation has it.
 
     A name that is today's already resolves to itself.
     """

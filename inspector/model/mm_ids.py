@@ -126,7 +126,7 @@ def above_mappings(slots: Slots, mapped0: I64, mapped1: I64) -> Mask:
 
 
 def unshared_but_shared(slots: Slots, nr_mms: AnyArray) -> Mask:
-    """Folios whose flag says one mm only although several map them; the flag may stay set for nothing."""
+    """Folios whose flag is clear although several mms map them; it may stay set when one is left."""
     return ~slots.shared & (nr_mms > 1)
 
 

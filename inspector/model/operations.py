@@ -274,7 +274,7 @@ def _split_huge(folio: Folio, mm: int) -> Folio:
     """A PMD becomes PTEs of all pages; mm/huge_memory.c, __split_huge_pmd_locked()."""
     if folio.scheme is not Scheme.OLD:
         return _remove_huge(_add_ptes(folio, mm, 0, folio.nr), mm)
-    # 6.1 raises the pages without a look at the statistics: a PMD accounted all of them already.
+    # 6.1 raises the pages and leaves the statistics alone: a PMD accounted all of them already.
     folio, _ = _raise(folio, 0, folio.nr)
     if folio.entire > 0 and not folio.double_map:
         folio, _ = _raise(replace(folio, double_map=True), 0, folio.nr)

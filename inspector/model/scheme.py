@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 ENTIRELY_MAPPED = 0x800000
-"""Bit of _nr_pages_mapped that says "mapped as a whole" (mm/internal.h; COMPOUND_MAPPED before 6.8)."""
+"""Bit of _nr_pages_mapped that means "mapped as a whole" (mm/internal.h; COMPOUND_MAPPED before 6.8)."""
 
 
 class Scheme(Enum):

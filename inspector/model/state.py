@@ -74,7 +74,7 @@ class Folio:
         double_map: PG_double_map (6.1).
         slots, shared: mm ids with their counts, and FOLIO_MM_IDS_SHARED (6.15 and later).
         exclusive: Pages with PG_anon_exclusive.
-        anon_mapping: Whether ``mapping`` says anonymous already: it does after the first mapping.
+        anon_mapping: Whether PAGE_MAPPING_ANON is set in ``mapping``: it is after the first mapping.
         locked: Whether the caller holds the folio lock.
         pinned: Whether the folio may be pinned and the mm that forks has pinned before.
         swapcache, mlocked: PG_swapcache, PG_mlocked.
@@ -132,10 +132,6 @@ class Folio:
     def total(self) -> int:
         """All mappings (M)."""
         return sum(n for _, n in self.ptes) + sum(n for _, n in self.huge)
-
-    def mapped_by(self, mm: int) -> int:
-        """Mappings of one mm."""
-        return sum(n for (who, _), n in self.ptes if who == mm) + count(self.huge, mm)
 
     def __repr__(self) -> str:
         """What differs from a new folio, counters first."""

@@ -137,7 +137,7 @@ def expect_node_stats(
 
 
 def rss_kind(is_anon: Mask, is_swapbacked: Mask) -> U8:
-    """uint8; the `RssKind` in which the pages of a folio count; anonymous ones whatever PG_swapbacked says."""
+    """uint8; the `RssKind` in which the pages of a folio count; anonymous ones with PG_swapbacked set or clear."""
     of_file = np.where(is_swapbacked, np.uint8(RssKind.SHMEM), np.uint8(RssKind.FILE))
     return np.where(is_anon, np.uint8(RssKind.ANON), of_file)
 

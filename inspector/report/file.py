@@ -18,9 +18,9 @@ from inspector.rules.damage import file_damage
 from inspector.snapshot import Snapshot
 from inspector.tables.i_mmap import IMmapNodes, writable_shares
 from inspector.text import counted, parse_number
-from inspector.walk.cache_view import OrderView, cache_by_order, cache_of, find_spaces, mapped_by_order
+from inspector.walk.cache_view import OrderView, cache_by_order, cache_of, find_address_spaces, mapped_by_order
 from inspector.walk.names import file_paths
-from inspector.walk.page_cache import space_name
+from inspector.walk.page_cache import address_space_name
 
 
 class Mapper(msgspec.Struct, frozen=True):
@@ -92,7 +92,7 @@ def find_file(s: Snapshot, asked: str) -> int:
     """
     number = parse_number(asked)
     rows = (
-        find_spaces(s.files, address=number, ino=number)
+        find_address_spaces(s.files, address=number, ino=number)
         if number is not None and number < 1 << 64
         else _by_path(s, asked)
     )
@@ -100,7 +100,9 @@ def find_file(s: Snapshot, asked: str) -> int:
         todo = "Give a path as folioscope vmas shows it, an inode number, or an address_space or inode address"
         raise UsageError("no cached or mapped file has that name", asked, todo)
     if len(rows) > 1:
-        found = ", ".join(f"{int(s.files.spaces.addr[r]):#x} ({space_name(s, r)})" for r in rows.tolist()[:8])
+        found = ", ".join(
+            f"{int(s.files.address_spaces.addr[r]):#x} ({address_space_name(s, r)})" for r in rows.tolist()[:8]
+        )
         raise UsageError("several files have that name", asked, f"Give one of the address_spaces {found}")
     return int(rows[0])
 
@@ -109,18 +111,18 @@ def _by_path(s: Snapshot, path: str) -> np.ndarray[tuple[int], np.dtype[np.int64
     files, vma = np.unique(s.vmas.file[s.vmas.file != 0], return_index=True)
     vma = np.flatnonzero(s.vmas.file)[vma]
     same = np.array([name == path for name in file_paths(s.layout, files)], np.bool_)
-    space = np.unique(s.file_rmap.space_of_vma[vma[same]]) if same.any() else np.empty(0, np.int32)
-    at = rows_of(s.files.spaces.addr, s.file_rmap.spaces.addr[space[space >= 0]])
+    space = np.unique(s.file_rmap.address_space_of_vma[vma[same]]) if same.any() else np.empty(0, np.int32)
+    at = rows_of(s.files.address_spaces.addr, s.file_rmap.address_spaces.addr[space[space >= 0]])
     return at[at >= 0].astype(np.int64)
 
 
 def build_file(s: Snapshot, row: int) -> FileReport:
     """Everything about one file."""
-    spaces, rmap = s.files.spaces, s.file_rmap
+    spaces, rmap = s.files.address_spaces, s.file_rmap
     address = int(spaces.addr[row])
-    mapped = int(rows_of(rmap.spaces.addr, spaces.addr[row : row + 1])[0])
-    vmas = np.flatnonzero(rmap.space_of_vma == mapped) if mapped >= 0 else np.empty(0, np.int64)
-    nodes = rmap.nodes.take(np.flatnonzero(rmap.nodes.space_idx == mapped))
+    mapped = int(rows_of(rmap.address_spaces.addr, spaces.addr[row : row + 1])[0])
+    vmas = np.flatnonzero(rmap.address_space_of_vma == mapped) if mapped >= 0 else np.empty(0, np.int64)
+    nodes = rmap.nodes.take(np.flatnonzero(rmap.nodes.address_space_idx == mapped))
     cache = cache_of(s, row)
     orders, used = cache_by_order(cache), mapped_by_order(s, cache)
     writable = writable_shares(s.vmas, rmap, VM_SHARED | VM_MAYWRITE)
@@ -131,7 +133,7 @@ def build_file(s: Snapshot, row: int) -> FileReport:
         int(spaces.ino[row]),
         _name(s, row, vmas),
         int(spaces.nrpages[row]),
-        int(rmap.spaces.writable[mapped]) if mapped >= 0 else None,
+        int(rmap.address_spaces.writable[mapped]) if mapped >= 0 else None,
         int(writable[mapped]) if mapped >= 0 else 0,
         len(nodes),
         _damage(nodes, broken=mapped in rmap.broken_trees),
@@ -165,7 +167,7 @@ def _order(orders: OrderView, used: AnyArray, i: int) -> OrderOfFolios:
 
 def _name(s: Snapshot, row: int, vmas: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
     """The path by which a process mapped it, else what the inode shows."""
-    return file_paths(s.layout, s.vmas.file[vmas[:1]])[0] if len(vmas) else space_name(s, row)
+    return file_paths(s.layout, s.vmas.file[vmas[:1]])[0] if len(vmas) else address_space_name(s, row)
 
 
 def _mapper(s: Snapshot, vma: int) -> Mapper:

@@ -7,7 +7,7 @@ import numpy as np
 from inspector.columns import I64
 from inspector.rules.registry import all_rules
 from inspector.snapshot import Snapshot
-from inspector.subjects import ADDRESS_SPACE, ANON_VMA, AVC, I_MMAP_NODE, VMA, SubjectKind, space_ids
+from inspector.subjects import ADDRESS_SPACE, ANON_VMA, AVC, I_MMAP_NODE, VMA, SubjectKind, address_space_ids
 from inspector.violations import Violations
 from inspector.windows.window import Effect
 
@@ -15,10 +15,10 @@ from inspector.windows.window import Effect
 def file_damage(s: Snapshot, address_space: int) -> list[str]:
     """Slugs of the rules that the reverse map of a file breaks, beyond what work in flight explains."""
     rmap = s.file_rmap
-    one = space_ids(np.array([address_space], np.uint64))
-    spaces = np.flatnonzero(rmap.spaces.addr == np.uint64(address_space))
-    vma = np.isin(rmap.space_of_vma, spaces)
-    node = np.isin(rmap.nodes.space_idx, spaces)
+    one = address_space_ids(np.array([address_space], np.uint64))
+    spaces = np.flatnonzero(rmap.address_spaces.addr == np.uint64(address_space))
+    vma = np.isin(rmap.address_space_of_vma, spaces)
+    node = np.isin(rmap.nodes.address_space_idx, spaces)
     inside = rmap.nodes.vma_idx[node & (rmap.nodes.vma_idx >= 0)]
     vma[inside] = True
     return _broken(

@@ -20,7 +20,7 @@ from inspector.tables.vmas import Vmas
 FILE, SHMEM, HUGETLB, BLOCK, DAX, SWAP = range(6)
 """Kinds of address_space; SWAP are the kernel's own for the swap cache (before 6.18)."""
 
-SPACE_KINDS = ("file", "shmem", "hugetlb", "block", "dax", "swap")
+ADDRESS_SPACE_KINDS = ("file", "shmem", "hugetlb", "block", "dax", "swap")
 
 FOLIO, SHADOW, SWAP_ENTRY, DAX_ENTRY, OTHER = range(5)
 """Kinds of entry in an i_pages xarray; OTHER is a value that this kernel never puts there."""
@@ -83,7 +83,7 @@ class CacheEntries(Table):
     """One row an entry of an i_pages xarray, ordered by address_space and index.
 
     Attributes:
-        space_idx: int32; row of the address_space.
+        address_space_idx: int32; row of the address_space.
         index: uint64; first index.
         nr: int64; indices it covers.
         value: uint64; as stored.
@@ -91,7 +91,7 @@ class CacheEntries(Table):
         pfn: int64; page frame that a FOLIO entry points to, -1 for none.
     """
 
-    space_idx: I32
+    address_space_idx: I32
     index: U64
     nr: I64
     value: U64
@@ -104,11 +104,11 @@ class Files:
     """The page cache.
 
     Attributes:
-        spaces, entries: The tables.
+        address_spaces, entries: The tables.
         unreadable: address_spaces, nodes and lists that could not be read.
     """
 
-    spaces: AddressSpaces
+    address_spaces: AddressSpaces
     entries: CacheEntries
     unreadable: int
 

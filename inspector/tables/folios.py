@@ -10,11 +10,9 @@ from inspector.columns import I16, I32, I64, U8, U16, U32, U64, Mask, Table
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS, type_code
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Field
+from inspector.model.mm_ids import Slots
 from inspector.model.scheme import Scheme
 from inspector.tables.pages import HEAD_PAGES, Heads, Pages
-
-MM_ID_MASK = 0x7FFFFFFF
-"""FOLIO_MM_IDS bits that hold the id (include/linux/mm_types.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +59,11 @@ class Folios(Table):
     def nr_pages(self) -> I64:
         """Pages of each folio, by its order."""
         return np.int64(1) << self.order.astype(np.int64)
+
+    @property
+    def mm_id_slots(self) -> Slots:
+        """The mm-id slots of each folio; free where the kernel has none (before 6.15)."""
+        return Slots(self.mm_ids, self.mm_id_count0, self.mm_id_count1)
 
 
 class _Head:

@@ -13,7 +13,7 @@ from inspector.tables.vmas import Vmas, vma_rows
 
 
 @dataclass(frozen=True, slots=True)
-class MappedSpaces(Table):
+class MappedAddressSpaces(Table):
     """One row an address_space that a VMA or a mapped folio names, ordered by address.
 
     Attributes:
@@ -40,7 +40,7 @@ class IMmapNodes(Table):
     Attributes:
         vma: uint64; its address.
         vma_idx: int32; its row, -1 when it is in no mm's tree of VMAs.
-        space_idx: int32; whose tree.
+        address_space_idx: int32; whose tree.
         vm_mm: uint64; the mm it names.
         first, last: uint64; page offsets that the tree is ordered by.
         subtree_last, true_subtree_last: uint64; as stored, and rebuilt.
@@ -49,7 +49,7 @@ class IMmapNodes(Table):
 
     vma: U64
     vma_idx: I32
-    space_idx: I32
+    address_space_idx: I32
     vm_mm: U64
     first: U64
     last: U64
@@ -66,18 +66,18 @@ class FileRmap:
     """Everything about reverse mapping of files.
 
     Attributes:
-        spaces: Table of address_spaces.
+        address_spaces: Their table.
         nodes: Table of the VMAs in their trees.
-        space_of_vma: int32; row of the address_space of each VMA's file, -1 for VMAs without.
+        address_space_of_vma: int32; row of the address_space of each VMA's file, -1 for VMAs without.
         in_tree: bool; whether each VMA is in that tree.
         broken_trees: int32; rows of spaces whose tree has nodes that cannot be read or are met twice.
         cyclic_trees: int32; those of them whose tree leads back to a node.
         unreadable: How many things could not be read.
     """
 
-    spaces: MappedSpaces
+    address_spaces: MappedAddressSpaces
     nodes: IMmapNodes
-    space_of_vma: I32
+    address_space_of_vma: I32
     in_tree: Mask
     broken_trees: I32
     cyclic_trees: I32
@@ -100,8 +100,8 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
     space_addr = np.zeros(len(vmas), np.uint64)
     space_addr[has_file] = f_mapping[back]
     spaces = _read_spaces(layout, np.unique(np.concatenate([space_addr, extra])))
-    space_of_vma = rows_of(spaces.addr, space_addr)
-    space_of_vma[space_addr == 0] = -1
+    address_space_of_vma = rows_of(spaces.addr, space_addr)
+    address_space_of_vma[space_addr == 0] = -1
     struct = layout.struct("struct vm_area_struct")
     found = walk_rbtrees(layout.memory, spaces.tree, struct.size, struct.field("shared.rb").offset)
     start, end = struct.field("vm_start").column(found.raw), struct.field("vm_end").column(found.raw)
@@ -111,7 +111,7 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
     nodes = IMmapNodes(
         vma=found.addr,
         vma_idx=vma_idx,
-        space_idx=found.root,
+        address_space_idx=found.root,
         vm_mm=struct.field("vm_mm").column(found.raw),
         first=first,
         last=last,
@@ -124,17 +124,17 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
     )
     in_tree = np.zeros(len(vmas), np.bool_)
     known = vma_idx >= 0
-    in_tree[vma_idx[known]] = space_of_vma[vma_idx[known]] == found.root[known]
+    in_tree[vma_idx[known]] = address_space_of_vma[vma_idx[known]] == found.root[known]
     unreadable = int((~raw_files.valid).sum()) + int((~spaces.readable).sum()) + len(found.unreadable)
     broken = np.unique(np.concatenate([found.unreadable, found.cyclic])).astype(np.int32)
-    return FileRmap(spaces, nodes, space_of_vma, in_tree, broken, np.unique(found.cyclic), unreadable)
+    return FileRmap(spaces, nodes, address_space_of_vma, in_tree, broken, np.unique(found.cyclic), unreadable)
 
 
-def _read_spaces(layout: Layout, addrs: U64) -> MappedSpaces:
+def _read_spaces(layout: Layout, addrs: U64) -> MappedAddressSpaces:
     struct = layout.struct("struct address_space")
     addrs = addrs[addrs != 0]
     raw = layout.memory.gather(addrs, struct.size)
-    return MappedSpaces(
+    return MappedAddressSpaces(
         addr=addrs,
         host=struct.field("host").column(raw.bytes),
         tree=struct.field("i_mmap.rb_root.rb_node").column(raw.bytes),
@@ -146,8 +146,8 @@ def _read_spaces(layout: Layout, addrs: U64) -> MappedSpaces:
 
 def writable_shares(vmas: Vmas, rmap: FileRmap, shared_maywrite: int) -> I64:
     """VMAs of each address_space that may write to the file (mapping_map_writable())."""
-    wants = (rmap.space_of_vma >= 0) & vmas.has(shared_maywrite) & rmap.in_tree
-    return np.bincount(rmap.space_of_vma[wants], minlength=len(rmap.spaces)).astype(np.int64)
+    wants = (rmap.address_space_of_vma >= 0) & vmas.has(shared_maywrite) & rmap.in_tree
+    return np.bincount(rmap.address_space_of_vma[wants], minlength=len(rmap.address_spaces)).astype(np.int64)
 
 
 def read_i_mmap_locks(layout: Layout, spaces: U64) -> Mask:

@@ -101,9 +101,9 @@ def _cached(files: Files, most: int) -> tuple[U64, I64]:
     Until 6.11 the index is the offset, since then what is left of it in its address_space. The space's first slot
     distinguishes both.
     """
-    spaces, entries = files.spaces, files.entries
-    rows = np.flatnonzero((entries.kind == FOLIO) & (spaces.kind[entries.space_idx] == SWAP))
-    space = entries.space_idx[rows]
+    spaces, entries = files.address_spaces, files.entries
+    rows = np.flatnonzero((entries.kind == FOLIO) & (spaces.kind[entries.address_space_idx] == SWAP))
+    space = entries.address_space_idx[rows]
     nr = np.minimum(entries.nr[rows], most)
     index = expand_runs(entries.index[rows], nr).astype(np.int64)
     first, owner = np.repeat(spaces.first_slot[space], nr), np.repeat(rows, nr)

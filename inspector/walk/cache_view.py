@@ -59,7 +59,7 @@ class OrderView(Table):
     writeback: I64
 
 
-def find_spaces(files: Files, *, address: int | None = None, ino: int | None = None) -> I64:
+def find_address_spaces(files: Files, *, address: int | None = None, ino: int | None = None) -> I64:
     """Rows of address_spaces by their own address, their inode's address or number.
 
     Args:
@@ -67,7 +67,7 @@ def find_spaces(files: Files, *, address: int | None = None, ino: int | None = N
         address: Of an address_space or an inode.
         ino: Inode number; several file systems may have one of it.
     """
-    spaces = files.spaces
+    spaces = files.address_spaces
     found = np.zeros(len(spaces), np.bool_)
     if address is not None:
         found |= (spaces.addr == np.uint64(address)) | ((spaces.host == np.uint64(address)) & spaces.is_inode)
@@ -79,7 +79,7 @@ def find_spaces(files: Files, *, address: int | None = None, ino: int | None = N
 def cache_of(s: Snapshot, space_row: int) -> CacheView:
     """Everything in the page cache of one address_space."""
     entries, pages, flags = s.files.entries, s.pages, s.layout.flags
-    first, last = np.searchsorted(entries.space_idx, [space_row, space_row + 1])
+    first, last = np.searchsorted(entries.address_space_idx, [space_row, space_row + 1])
     mine = entries.take(np.arange(first, last))
     row = pages.memmap.rows(mine.pfn)
     folio = (mine.kind == FOLIO) & (row >= 0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask, Table, rows_of, take_or
 from inspector.layout.flags import MAPPING_TAGS, type_code
-from inspector.tables.files import FOLIO, SPACE_KINDS, SWAP, Files
+from inspector.tables.files import ADDRESS_SPACE_KINDS, FOLIO, SWAP, Files
 from inspector.tables.pages import Pages, page_words
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class PageCache:
         cached: What the address_spaces lead to.
         claims: How many folios name an address_space that was read whole.
         missing: int64; rows in `Pages` of those that it does not lead to at their index.
-        missing_space: int32; rows of these address_spaces.
+        missing_address_space: int32; rows of these address_spaces.
         missing_index: uint64; their index.
         missing_entry: int64; row of the entry that is there instead, -1 for none.
         strays: int64; rows in `Pages` of folios on the LRU whose mapping is no address_space.
@@ -61,7 +61,7 @@ class PageCache:
     cached: CachedFolios
     claims: int
     missing: I64
-    missing_space: I32
+    missing_address_space: I32
     missing_index: U64
     missing_entry: I64
     strays: I64
@@ -76,10 +76,10 @@ def folio_pages(s: Snapshot, head_rows: I64) -> I64:
 def compare_cache(s: Snapshot) -> PageCache:
     """Hold entries and folios against each other (mm/filemap.c, __filemap_add_folio() and page_cache_delete())."""
     files, pages = s.files, s.pages
-    entries, spaces = files.entries, files.spaces
-    mine = (entries.kind == FOLIO) & (spaces.kind[entries.space_idx] != SWAP)
+    entries, spaces = files.entries, files.address_spaces
+    mine = (entries.kind == FOLIO) & (spaces.kind[entries.address_space_idx] != SWAP)
     cached = _cached(s, np.flatnonzero(mine))
-    space = entries.space_idx[cached.entry_row]
+    space = entries.address_space_idx[cached.entry_row]
     agreed = cached.is_head & (cached.mapping == spaces.addr[space]) & (cached.index == entries.index[cached.entry_row])
     found = np.zeros(len(pages), np.bool_)
     found[cached.head_row[agreed]] = True
@@ -91,7 +91,7 @@ def compare_cache(s: Snapshot) -> PageCache:
     heads, at = heads[known], at[known]
     sound = spaces.is_inode & spaces.whole
     # Drivers map pages that only name their file's address_space (perf, frame buffers): its cache is empty.
-    filled = np.bincount(entries.space_idx[mine], minlength=len(spaces)) > 0
+    filled = np.bincount(entries.address_space_idx[mine], minlength=len(spaces)) > 0
     judged = sound[at] & (filled | (spaces.nrpages > 0))[at]
     heads, at = heads[judged], at[judged]
     lost = ~found[heads]
@@ -131,19 +131,19 @@ def _cached(s: Snapshot, rows: I64) -> CachedFolios:
     )
 
 
-def find_entries(files: Files, space_idx: I32, index: U64) -> I64:
+def find_entries(files: Files, address_space_idx: I32, index: U64) -> I64:
     """Row of the entry that covers an index of an address_space, -1 where there is none.
 
     Args:
         files: The page cache.
-        space_idx: int32[n]; rows of address_spaces.
+        address_space_idx: int32[n]; rows of address_spaces.
         index: uint64[n].
     """
     entries = files.entries
     if not len(entries):
         return np.full(len(index), -1, np.int64)
     # Both sorted into one order: the entry before each question is the one that may cover it.
-    space = np.concatenate([entries.space_idx, space_idx.astype(np.int32)])
+    space = np.concatenate([entries.address_space_idx, address_space_idx.astype(np.int32)])
     place = np.concatenate([entries.index, index])
     asks = np.repeat([0, 1], [len(entries), len(index)])
     order = np.lexsort((asks, place, space))
@@ -151,15 +151,15 @@ def find_entries(files: Files, space_idx: I32, index: U64) -> I64:
     out = np.empty(len(order), np.int64)
     out[order] = last
     at = out[len(entries) :]
-    inside = take_or(entries.space_idx, at, -1) == space_idx
+    inside = take_or(entries.address_space_idx, at, -1) == address_space_idx
     distance = index - take_or(entries.index, at, 0)
     return np.where(inside & (distance < take_or(entries.nr, at, 0).astype(np.uint64)), at, -1)
 
 
-def space_name(s: Snapshot, row: int) -> str:
+def address_space_name(s: Snapshot, row: int) -> str:
     """Kind of an address_space and number of its inode, or the swap device and slot that one of swap's begins with."""
-    spaces = s.files.spaces
+    spaces = s.files.address_spaces
     kind = int(spaces.kind[row])
     if kind == SWAP:
         return f"swap type {int(spaces.swap_type[row])} from slot {int(spaces.first_slot[row]):#x}"
-    return f"{SPACE_KINDS[kind]} inode {int(spaces.ino[row])}"
+    return f"{ADDRESS_SPACE_KINDS[kind]} inode {int(spaces.ino[row])}"

@@ -255,8 +255,8 @@ def _cached(s: Snapshot, rows: I64, nr: I64) -> I64:
 
 def _indices(s: Snapshot, rows: I64) -> I64:
     """How many indices each folio takes in the page cache, by the entries found there that it agrees with."""
-    cached, spaces, entries = s.page_cache.cached, s.files.spaces, s.files.entries
-    space = entries.space_idx[cached.entry_row]
+    cached, spaces, entries = s.page_cache.cached, s.files.address_spaces, s.files.entries
+    space = entries.address_space_idx[cached.entry_row]
     agreed = cached.is_head & (cached.mapping == spaces.addr[space]) & (cached.index == entries.index[cached.entry_row])
     head, taken = cached.head_row[agreed].astype(np.int64), entries.nr[cached.entry_row][agreed].astype(np.int64)
     order = np.argsort(head, kind="stable")

@@ -127,13 +127,13 @@ def _anon_places(s: Snapshot, asked: I64, pointer: U64, index: U64, nr: I64) -> 
 
 def _file_places(s: Snapshot, asked: I64, pointer: U64, index: U64, nr: I64) -> Candidates:
     """VMAs in the i_mmap tree of each folio's file that overlap its offsets."""
-    nodes, spaces = s.file_rmap.nodes, s.file_rmap.spaces
+    nodes, spaces = s.file_rmap.nodes, s.file_rmap.address_spaces
     inside = np.flatnonzero(nodes.vma_idx >= 0)
-    inside = inside[np.argsort(nodes.space_idx[inside], kind="stable")]
+    inside = inside[np.argsort(nodes.address_space_idx[inside], kind="stable")]
     tree = rows_of(spaces.addr, pointer[asked])
-    which, at = matches(nodes.space_idx[inside], tree)
+    which, at = matches(nodes.address_space_idx[inside], tree)
     who, entry = asked[which], inside[at]
-    via = spaces.addr[nodes.space_idx[entry]]
+    via = spaces.addr[nodes.address_space_idx[entry]]
     found = _Overlap(who, nodes.vma_idx[entry], nodes.first[entry], nodes.last[entry], via)
     return _places(s, found, index, nr, anon=False)
 

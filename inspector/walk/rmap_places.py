@@ -207,14 +207,14 @@ def _lost_anon(s: Snapshot, pointer: np.uint64, vma: int) -> str:
 def _lost_file(s: Snapshot, pointer: np.uint64, vma: int) -> str:
     """What is wrong between a folio's address_space and a VMA; "" when the VMA is in its tree."""
     rmap = s.file_rmap
-    row = int(rows_of(rmap.spaces.addr, np.array([pointer], np.uint64))[0])
-    if row < 0 or not rmap.spaces.readable[row]:
+    row = int(rows_of(rmap.address_spaces.addr, np.array([pointer], np.uint64))[0])
+    if row < 0 or not rmap.address_spaces.readable[row]:
         return f"the folio's address_space {int(pointer):#x} is not in the dump, or is none"
-    own = int(rmap.space_of_vma[vma])
+    own = int(rmap.address_space_of_vma[vma])
     if own < 0:
         return "its VMA maps no file"
     if own != row:
-        return f"its VMA maps another file, of address_space {int(rmap.spaces.addr[own]):#x}"
+        return f"its VMA maps another file, of address_space {int(rmap.address_spaces.addr[own]):#x}"
     if rmap.in_tree[vma]:
         return ""
     broken = row in rmap.broken_trees

@@ -26,7 +26,7 @@ class Sharers(Table):
         table_idx: int32; row in `PageTables`.
         mm_idx, vma_idx: int32; whose, and the hugetlb VMA there.
         va: uint64; first address that the table covers.
-        space_idx: int32; row of the VMA's address_space in the table of those, -1 for none.
+        address_space_idx: int32; row of the VMA's address_space in the table of those, -1 for none.
         index: uint64; page offset in the file of that address.
     """
 
@@ -35,7 +35,7 @@ class Sharers(Table):
     mm_idx: I32
     vma_idx: I32
     va: U64
-    space_idx: I32
+    address_space_idx: I32
     index: U64
 
 
@@ -85,7 +85,7 @@ def _sharers(s: Snapshot) -> Sharers:
         mm_idx=t.mm_idx[rows],
         vma_idx=vma,
         va=t.va[rows],
-        space_idx=s.file_rmap.space_of_vma[vma],
+        address_space_idx=s.file_rmap.address_space_of_vma[vma],
         index=vmas.pgoff[vma] + ahead.astype(np.uint64),
     )
 

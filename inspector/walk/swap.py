@@ -27,7 +27,7 @@ class SwapUsers(Table):
         entry: uint64; the slot referred to (swp_entry_t).
         slot_idx: int32; its row in `SwapSlots`, -1 when there is no such slot.
         nonpresent_row: int64; the page-table entry that refers to it, -1 for shmem.
-        space_idx: int32; the shmem file that does, a row of `AddressSpaces`, -1 for page tables.
+        address_space_idx: int32; the shmem file that does, a row of `AddressSpaces`, -1 for page tables.
         index: uint64; page offset in that file.
         exclusive: bool; the page-table entry says that the page belonged to one process alone.
     """
@@ -35,7 +35,7 @@ class SwapUsers(Table):
     entry: U64
     slot_idx: AnyArray
     nonpresent_row: I64
-    space_idx: AnyArray
+    address_space_idx: AnyArray
     index: U64
     exclusive: Mask
 
@@ -74,7 +74,7 @@ def shmem_swap(layout: Layout, files: Files) -> tuple[AnyArray, U64, U64]:
     nr = np.minimum(entries.nr[rows], 1 << layout.pmd_order)  # no folio that is swapped whole is larger
     step = count_up(nr).astype(np.uint64)
     return (
-        np.repeat(entries.space_idx[rows], nr),
+        np.repeat(entries.address_space_idx[rows], nr),
         np.repeat(entries.index[rows], nr) + step,
         np.repeat(first, nr) + step,
     )
@@ -102,7 +102,7 @@ def rebuild_swap_refs(s: Snapshot) -> SwapRefs:
         entry=entry,
         slot_idx=rows_of(slots.entry, entry),
         nonpresent_row=np.concatenate([rows, np.full(k, -1, np.int64)]),
-        space_idx=np.concatenate([np.full(n, -1, np.int32), space]),
+        address_space_idx=np.concatenate([np.full(n, -1, np.int32), space]),
         index=np.concatenate([np.zeros(n, np.uint64), index]),
         exclusive=np.concatenate([(bits & Bit.EXCLUSIVE) != 0, np.zeros(k, np.bool_)]),
     )

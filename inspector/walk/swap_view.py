@@ -129,8 +129,8 @@ def slot_users(s: Snapshot, slot_row: int) -> SlotUsersView:
     """All references to a slot, page tables first, each in the order of its table."""
     users = s.swap_refs.users
     mine = np.flatnonzero(users.slot_idx == slot_row)
-    row, space = users.nonpresent_row[mine], users.space_idx[mine]
-    n, spaces, mms = s.nonpresent, s.files.spaces, s.mms
+    row, space = users.nonpresent_row[mine], users.address_space_idx[mine]
+    n, spaces, mms = s.nonpresent, s.files.address_spaces, s.mms
     mm_idx = take_or(n.mm_idx, row, -1)
     return SlotUsersView(
         is_shmem=row < 0,

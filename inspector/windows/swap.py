@@ -27,7 +27,7 @@ def read_past_cache(s: Snapshot, slots: I64) -> Mask:
 
     From devices that answer at once (SWP_SYNCHRONOUS_IO) do_swap_page() in mm/memory.c reads what has one user left
     into a folio that only it knows: swapcache_prepare() sets the mark, before the folio is allocated (6.1) or after,
-    and swapcache_clear() takes it away when the folio is mapped and unlocked. A task stands in do_swap_page() all the
+    and swapcache_clear() takes it away when the folio is mapped and unlocked. A task is in do_swap_page() all the
     while; where a stack is not known, the mark is all there is.
     """
     table = s.swap.slots
@@ -82,6 +82,6 @@ def user_gone(s: Snapshot, slots: I64) -> Mask:
     alone = (s.swap_refs.pte_refs + s.swap_refs.shmem_refs)[slots] == 0
     with_vmas = np.zeros(len(s.mms), np.bool_)
     with_vmas[s.vmas.mm_idx] = True
-    spaces = s.files.spaces
+    spaces = s.files.address_spaces
     anywhere = bool((busy & with_vmas).any()) or bool((spaces.in_motion & (spaces.kind == SHMEM)).any())
     return out | (alone & anywhere) | slot_tables_locked(s, slots)

@@ -57,7 +57,10 @@ def suspects(s: Snapshot) -> Any:
     """Heads that some link or rule casts doubt on: not every folio is asked about one by one."""
     links, avcs = s.links, s.anon_rmap.avcs
     lost = np.concatenate(
-        [avcs.list_vma_idx[avcs.tree_idx < 0], np.flatnonzero((s.file_rmap.space_of_vma >= 0) & ~s.file_rmap.in_tree)]
+        [
+            avcs.list_vma_idx[avcs.tree_idx < 0],
+            np.flatnonzero((s.file_rmap.address_space_of_vma >= 0) & ~s.file_rmap.in_tree),
+        ]
     )
     named = links.mapping & ~np.uint64(3)
     own = s.vmas.anon_vma[links.vma_idx]
@@ -108,7 +111,7 @@ def test_a_folio_whose_mapping_word_was_wiped_is_an_orphan(any_core: str, road: 
 )
 def test_the_reason_is_the_fault(any_core: str, plant: Any, reason: str) -> None:
     s, differ = orphans_after(any_core, *plant(sound(any_core)).patches)
-    lost = np.flatnonzero((s.file_rmap.space_of_vma >= 0) & ~s.file_rmap.in_tree)
+    lost = np.flatnonzero((s.file_rmap.address_space_of_vma >= 0) & ~s.file_rmap.in_tree)
     maps_nothing = len(lost) > 0 and not np.isin(s.links.vma_idx, lost).any()
     assert bool(differ) != maps_nothing
     assert all(reason in o.reason for r in differ for o in r.orphans), differ[0].orphans[0].reason
@@ -162,8 +165,8 @@ def test_a_wrong_bound_and_a_lost_vma_are_shown(any_core: str) -> None:
     tree = build_anon_vma(s, int(s.anon_rmap.avcs.tree_idx[wrong[0]])).tree
     assert any(c.subtree_last != c.true_subtree_last for c in tree)
     s = planted(any_core, *file_vma_out_of_its_tree(whole).patches)
-    lost = np.flatnonzero((s.file_rmap.space_of_vma >= 0) & ~s.file_rmap.in_tree)
-    space = int(s.file_rmap.spaces.addr[s.file_rmap.space_of_vma[lost[0]]])
+    lost = np.flatnonzero((s.file_rmap.address_space_of_vma >= 0) & ~s.file_rmap.in_tree)
+    space = int(s.file_rmap.address_spaces.addr[s.file_rmap.address_space_of_vma[lost[0]]])
     report = build_file(s, find_file(s, hex(space)))
     assert [m.in_tree for m in report.mappers].count(False) == len(lost)
 

@@ -30,7 +30,7 @@ class Commands:
         self._pfns = np.concatenate([pfns, s.folios.pfn]).tolist()
         self._pids = s.mms.pid[s.mms.pid >= 0].tolist()
         self._anon_vmas = s.anon_rmap.anon_vmas.addr.tolist()
-        self._spaces = s.file_rmap.spaces.addr.tolist()
+        self._spaces = s.file_rmap.address_spaces.addr.tolist()
         m = s.mappings
         rows = np.flatnonzero(s.mms.pid[m.mm_idx] >= 0)
         self._places = list(zip(s.mms.pid[m.mm_idx[rows]].tolist(), m.va[rows].tolist(), strict=True))

@@ -16,14 +16,14 @@ from tests.faults.plants import Planted, folio_at, head_field, pick, pmd_mapped,
 
 @fault
 def number_of_cached_pages_raised(s: Snapshot) -> Planted:
-    space = int(s.files.entries.space_idx[idle_entries(s, FILE)[0]])
+    space = int(s.files.entries.address_space_idx[idle_entries(s, FILE)[0]])
     return Planted((add(s, space_word(s, space, "nrpages"), 1),), ("cache-nrpages-mismatch",), None)
 
 
 @fault
 def cache_slot_leads_to_another_folio_of_the_file(s: Snapshot) -> Planted:
     rows = idle_entries(s, FILE)
-    rows = rows[s.files.entries.space_idx[rows] == s.files.entries.space_idx[rows[0]]]
+    rows = rows[s.files.entries.address_space_idx[rows] == s.files.entries.address_space_idx[rows[0]]]
     at, _ = slot_address(s, int(rows[0]))
     return Planted((put(s, at, int(s.files.entries.value[rows[2]])),), ("cache-entry-mismatch",), None)
 
@@ -65,7 +65,7 @@ def index_of_a_cached_folio_shifted(s: Snapshot) -> Planted:
 @fault
 def mapping_of_a_cached_folio_replaced(s: Snapshot) -> Planted:
     pfn = int(s.files.entries.pfn[idle_entries(s, FILE)[0]])
-    other = int(s.files.spaces.addr[s.files.entries.space_idx[idle_entries(s, SHMEM)[0]]])
+    other = int(s.files.address_spaces.addr[s.files.entries.address_space_idx[idle_entries(s, SHMEM)[0]]])
     return Planted((put(s, page_word(s, pfn, "mapping"), other),), ("cache-entry-mismatch",), None)
 
 

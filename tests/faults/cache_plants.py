@@ -13,11 +13,16 @@ def idle_entries(s: Snapshot, kind: int) -> I64:
     """Unmapped, unlocked small folios in the page cache of one file that has at least three of them."""
     entries, c = s.files.entries, s.page_cache.cached
     mapped = s.counts.page_mappings[np.maximum(c.head_row, 0)] > 0
-    fine = (s.files.spaces.kind[entries.space_idx[c.entry_row]] == kind) & (c.nr == 1) & ~mapped & ~c.locked
+    fine = (
+        (s.files.address_spaces.kind[entries.address_space_idx[c.entry_row]] == kind)
+        & (c.nr == 1)
+        & ~mapped
+        & ~c.locked
+    )
     fine &= ~s.layout.flags.test(s.pages.flags[np.maximum(c.head_row, 0)], "swapcache")
     rows = c.entry_row[fine]
-    space, nr = np.unique(entries.space_idx[rows], return_counts=True)
-    rows = rows[np.isin(entries.space_idx[rows], space[nr > 2])]
+    space, nr = np.unique(entries.address_space_idx[rows], return_counts=True)
+    rows = rows[np.isin(entries.address_space_idx[rows], space[nr > 2])]
     assert len(rows), "no such entries in this dump"
     return rows
 
@@ -25,7 +30,7 @@ def idle_entries(s: Snapshot, kind: int) -> I64:
 def slot_address(s: Snapshot, row: int) -> tuple[int, int]:
     """Address of the slot of an entry in its xa_node, and of that node."""
     entries, struct = s.files.entries, s.layout.struct("struct xa_node")
-    node, index = int(s.files.spaces.head[entries.space_idx[row]]), int(entries.index[row])
+    node, index = int(s.files.address_spaces.head[entries.address_space_idx[row]]), int(entries.index[row])
     while True:
         base = node & ~3
         shift = word(s, base + struct.field("shift").offset, 1)
@@ -37,4 +42,4 @@ def slot_address(s: Snapshot, row: int) -> tuple[int, int]:
 
 
 def space_word(s: Snapshot, row: int, name: str) -> int:
-    return int(s.files.spaces.addr[row]) + s.layout.struct("struct address_space").field(name).offset
+    return int(s.files.address_spaces.addr[row]) + s.layout.struct("struct address_space").field(name).offset

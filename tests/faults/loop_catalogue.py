@@ -31,8 +31,8 @@ def tree_of_an_anon_vma_in_a_circle(s: Snapshot) -> Planted:
 
 @fault
 def tree_of_a_file_in_a_circle(s: Snapshot) -> Planted:
-    row = pick(np.flatnonzero(s.file_rmap.spaces.tree != 0), "a mapped file", 9)
-    node = int(s.file_rmap.spaces.tree[row])
+    row = pick(np.flatnonzero(s.file_rmap.address_spaces.tree != 0), "a mapped file", 9)
+    node = int(s.file_rmap.address_spaces.tree[row])
     return Planted((put(s, node + 16, node),), ("i-mmap-tree-loop-unexpected",), None)
 
 

@@ -163,7 +163,7 @@ def vma_readable_beyond_its_limits(s: Snapshot) -> Planted:
 @fault
 def bound_of_a_file_tree_wrong(s: Snapshot) -> Planted:
     nodes = s.file_rmap.nodes
-    rows = np.flatnonzero((nodes.vma_idx >= 0) & (np.bincount(nodes.space_idx)[nodes.space_idx] > 2))
+    rows = np.flatnonzero((nodes.vma_idx >= 0) & (np.bincount(nodes.address_space_idx)[nodes.address_space_idx] > 2))
     row = pick(rows[~s.mm_in_motion[s.vmas.mm_idx[nodes.vma_idx[rows]]]], "a VMA in a tree", 4)
     field = s.layout.struct("struct vm_area_struct").field("shared.rb_subtree_last")
     patch = put(s, int(nodes.vma[row]) + field.offset, int(nodes.subtree_last[row]) + 9)
@@ -172,18 +172,20 @@ def bound_of_a_file_tree_wrong(s: Snapshot) -> Planted:
 
 @fault
 def writable_mappings_of_a_file_forgotten(s: Snapshot) -> Planted:
-    wants = s.vmas.has(VM_SHARED | VM_MAYWRITE) & (s.file_rmap.space_of_vma >= 0)
-    moving = s.file_rmap.space_of_vma[s.mm_in_motion[s.vmas.mm_idx]]
-    rows = np.flatnonzero(wants & ~np.isin(s.file_rmap.space_of_vma, moving))
-    space = int(s.file_rmap.space_of_vma[pick(rows, "a file mapped shared and writable")])
+    wants = s.vmas.has(VM_SHARED | VM_MAYWRITE) & (s.file_rmap.address_space_of_vma >= 0)
+    moving = s.file_rmap.address_space_of_vma[s.mm_in_motion[s.vmas.mm_idx]]
+    rows = np.flatnonzero(wants & ~np.isin(s.file_rmap.address_space_of_vma, moving))
+    space = int(s.file_rmap.address_space_of_vma[pick(rows, "a file mapped shared and writable")])
     field = s.layout.struct("struct address_space").field("i_mmap_writable.counter")
-    return Planted((put(s, int(s.file_rmap.spaces.addr[space]) + field.offset, 0, 4),), ("i-mmap-writable-low",), None)
+    return Planted(
+        (put(s, int(s.file_rmap.address_spaces.addr[space]) + field.offset, 0, 4),), ("i-mmap-writable-low",), None
+    )
 
 
 @fault
 def file_page_given_to_another_file(s: Snapshot) -> Planted:
     row = pick(small_file(s, 2), "a mapped page of a file", 2)
-    others = s.file_rmap.spaces.addr[s.file_rmap.spaces.addr != s.pages.mapping[row]]
+    others = s.file_rmap.address_spaces.addr[s.file_rmap.address_spaces.addr != s.pages.mapping[row]]
     patch = put(s, page_word(s, pfn_of(s, row), "mapping"), int(others[3]))
     return Planted((patch,), ("file-mapping-mismatch", "cache-entry-mismatch"), pfn_of(s, row))
 

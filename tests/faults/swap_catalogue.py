@@ -138,7 +138,7 @@ def free_swap_miscounted(s: Snapshot) -> Planted:
 
 @fault
 def swapped_pages_of_a_file_miscounted(s: Snapshot) -> Planted:
-    spaces = s.files.spaces
+    spaces = s.files.address_spaces
     row = pick(np.flatnonzero((spaces.kind == SHMEM) & (spaces.swapped > 0)), "a swapped shmem file")
     info = s.layout.struct("struct shmem_inode_info")
     address = int(spaces.host[row]) - info.field("vfs_inode").offset + info.field("swapped").offset

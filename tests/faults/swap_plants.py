@@ -60,7 +60,7 @@ def users_of(s: Snapshot, slot: int) -> I64:
 
 def swapper_patch(s: Snapshot, one: int, other: int) -> Patch:
     """The entry of one slot in its swapper address_space replaced by the folio of another."""
-    slots, spaces = s.swap.slots, s.files.spaces
+    slots, spaces = s.swap.slots, s.files.address_spaces
     device = int(s.swap.devices.type_[slots.device_idx[one]])
     offset = int(slots.offset[one])
     space = np.flatnonzero((spaces.swap_type == device) & (spaces.first_slot == offset & ~0x3FFF))

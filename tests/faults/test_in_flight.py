@@ -132,7 +132,7 @@ def test_a_compound_page_that_is_being_made_or_freed(path: str) -> None:
 def test_a_file_sealed_against_writing_has_fewer_writers_than_none(path: str) -> None:
     """mapping_deny_writable() makes i_mmap_writable negative: legal where nobody writes."""
     s = sound(path)
-    spaces = s.file_rmap.spaces
+    spaces = s.file_rmap.address_spaces
     nr = writable_shares(s.vmas, s.file_rmap, VM_SHARED | VM_MAYWRITE)
     at = s.layout.struct("struct address_space").field("i_mmap_writable.counter").offset
     sealed, shared = (int(np.flatnonzero(spaces.readable & which)[0]) for which in (nr == 0, nr > 0))
@@ -154,8 +154,8 @@ def test_counters_of_an_mm_whose_munmap_ends_with_the_lock_held_for_reading(path
 def test_a_shmem_file_whose_holes_a_collapse_has_counted(path: str) -> None:
     """collapse_file() calls shmem_charge() for the holes between the folios it has locked."""
     s = sound(path)
-    c, entries, spaces = s.page_cache.cached, s.files.entries, s.files.spaces
-    of = entries.space_idx[c.entry_row]
+    c, entries, spaces = s.page_cache.cached, s.files.entries, s.files.address_spaces
+    of = entries.address_space_idx[c.entry_row]
     small = np.bincount(of, weights=c.nr, minlength=len(spaces)) < 100
     row = int(np.flatnonzero((spaces.kind[of] == SHMEM) & small[of] & ~c.locked & spaces.is_inode[of])[2])
     space = int(of[row])
@@ -189,7 +189,7 @@ def test_hugetlb_pages_that_stay_counted_when_a_shared_table_was_given_up(path: 
         s.vmas.is_hugetlb & s.vmas.has(VM_MAYSHARE) & (s.vmas.end - s.vmas.start < np.uint64(1 << 30))
     )
     vma = int(small[0])
-    host = int(s.file_rmap.spaces.host[s.file_rmap.space_of_vma[vma]])
+    host = int(s.file_rmap.address_spaces.host[s.file_rmap.address_space_of_vma[vma]])
     large = put(s, host + s.layout.struct("struct inode").field("i_size").offset, 1 << 30)
     usage = mm_word(s, int(s.vmas.mm_idx[vma]), "hugetlb_usage.counter")
     (alone,) = told(path, add(s, usage, 512))

@@ -10,7 +10,7 @@ from inspector.rules.files.page_cache import cached_totals
 from inspector.rules.registry import all_rules
 from inspector.tables.files import FILE, FOLIO, SHMEM
 from inspector.tables.node_stats import node_stats
-from inspector.walk.cache_view import cache_by_order, cache_of, find_spaces
+from inspector.walk.cache_view import cache_by_order, cache_of, find_address_spaces
 from inspector.walk.page_cache import find_entries
 from tests.faults.cache_plants import idle_entries, slot_address, space_word
 from tests.faults.overlay import add, only_finding, page_word, put
@@ -48,7 +48,7 @@ def test_totals_of_a_busy_kernel_are_the_counters(busy: str) -> None:
 @pytest.mark.parametrize("kind", [FILE, SHMEM])
 def test_nrpages(path: str, kind: int) -> None:
     s = sound_snapshot(path)
-    space = int(s.files.entries.space_idx[idle_entries(s, kind)[0]])
+    space = int(s.files.entries.address_space_idx[idle_entries(s, kind)[0]])
     found = only_finding(path, "cache-nrpages-mismatch", add(s, space_word(s, space, "nrpages"), 1))
     assert found.subject.kind == "address_space"
     assert found.evidence.also == []
@@ -58,7 +58,7 @@ def test_nrpages(path: str, kind: int) -> None:
 def test_slot_leads_to_another_folio_of_the_file(path: str, kind: int) -> None:
     s = sound_snapshot(path)
     rows = idle_entries(s, kind)
-    rows = rows[s.files.entries.space_idx[rows] == s.files.entries.space_idx[rows[0]]]
+    rows = rows[s.files.entries.address_space_idx[rows] == s.files.entries.address_space_idx[rows[0]]]
     at, _ = slot_address(s, int(rows[0]))
     found = only_finding(path, "cache-entry-mismatch", put(s, at, int(s.files.entries.value[rows[2]])))
     assert found.evidence.also == ["cached-folio-missing"]
@@ -101,7 +101,7 @@ def test_index_of_a_cached_folio(path: str) -> None:
 def test_mapping_of_a_cached_folio(path: str) -> None:
     s = sound_snapshot(path)
     pfn = int(s.files.entries.pfn[idle_entries(s, FILE)[0]])
-    other = int(s.files.spaces.addr[s.files.entries.space_idx[idle_entries(s, SHMEM)[0]]])
+    other = int(s.files.address_spaces.addr[s.files.entries.address_space_idx[idle_entries(s, SHMEM)[0]]])
     found = only_finding(path, "cache-entry-mismatch", put(s, page_word(s, pfn, "mapping"), other))
     assert found.evidence.also == ["cached-folio-missing"]
 
@@ -116,24 +116,24 @@ def test_entries_are_found_by_index(path: str) -> None:
     s = sound_snapshot(path)
     entries = s.files.entries
     rows = np.arange(len(entries))
-    assert (find_entries(s.files, entries.space_idx, entries.index) == rows).all()
+    assert (find_entries(s.files, entries.address_space_idx, entries.index) == rows).all()
     last = entries.index + entries.nr.astype(np.uint64) - np.uint64(1)
-    assert (find_entries(s.files, entries.space_idx, last) == rows).all()
-    beyond = np.full(len(s.files.spaces), 1 << 50, np.uint64)
+    assert (find_entries(s.files, entries.address_space_idx, last) == rows).all()
+    beyond = np.full(len(s.files.address_spaces), 1 << 50, np.uint64)
     assert (find_entries(s.files, np.arange(len(beyond), dtype=np.int32), beyond) == -1).all()
 
 
 def test_views(path: str) -> None:
     s = sound_snapshot(path)
-    spaces, entries = s.files.spaces, s.files.entries
+    spaces, entries = s.files.address_spaces, s.files.entries
     large = s.page_cache.cached.entry_row[s.page_cache.cached.nr == 512]
-    row = int(entries.space_idx[large[0]])
+    row = int(entries.address_space_idx[large[0]])
     view = cache_of(s, row)
-    assert len(view) == int((entries.space_idx == row).sum())
+    assert len(view) == int((entries.address_space_idx == row).sum())
     orders = cache_by_order(view)
     assert 9 in orders.order.tolist()
     assert int(orders.pages.sum()) == int(spaces.nrpages[row])
-    assert find_spaces(s.files, address=int(spaces.addr[row])).tolist() == [row]
-    assert find_spaces(s.files, address=int(spaces.host[row])).tolist() == [row]
-    assert row in find_spaces(s.files, ino=int(spaces.ino[row])).tolist()
+    assert find_address_spaces(s.files, address=int(spaces.addr[row])).tolist() == [row]
+    assert find_address_spaces(s.files, address=int(spaces.host[row])).tolist() == [row]
+    assert row in find_address_spaces(s.files, ino=int(spaces.ino[row])).tolist()
     assert (view.kind[view.pfn >= 0] == FOLIO).all()

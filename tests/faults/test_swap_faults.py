@@ -185,7 +185,7 @@ def test_mark_of_shmem(path: str) -> None:
 
 def test_swapped_pages_of_a_shmem_file(path: str) -> None:
     s = sound_snapshot(path)
-    spaces = s.files.spaces
+    spaces = s.files.address_spaces
     row = int(np.flatnonzero((spaces.kind == SHMEM) & (spaces.swapped > 0))[0])
     info = s.layout.struct("struct shmem_inode_info")
     address = int(spaces.host[row]) - info.field("vfs_inode").offset + info.field("swapped").offset

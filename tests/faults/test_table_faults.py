@@ -46,10 +46,14 @@ def test_file_exits_1_when_damaged(
     kernel: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s, core = sound(core_path("fixture", kernel)), core_path("fixture", kernel)
-    nodes, spaces = s.file_rmap.nodes, s.file_rmap.spaces
-    row = int(np.flatnonzero((nodes.vma_idx >= 0) & np.isin(spaces.addr[nodes.space_idx], s.files.spaces.addr))[0])
+    nodes, spaces = s.file_rmap.nodes, s.file_rmap.address_spaces
+    row = int(
+        np.flatnonzero(
+            (nodes.vma_idx >= 0) & np.isin(spaces.addr[nodes.address_space_idx], s.files.address_spaces.addr)
+        )[0]
+    )
     field = s.layout.struct("struct vm_area_struct").field("shared.rb_subtree_last")
     broken = planted(core, put(s, int(nodes.vma[row]) + field.offset, int(nodes.subtree_last[row]) + 5))
-    words = ["file", hex(int(spaces.addr[nodes.space_idx[row]])), "--core", core]
+    words = ["file", hex(int(spaces.addr[nodes.address_space_idx[row]])), "--core", core]
     assert _run(capsys, monkeypatch, s, words) == (Exit.CLEAN, [])
     assert _run(capsys, monkeypatch, broken, words) == (Exit.FINDINGS, ["i-mmap-tree-damaged"])

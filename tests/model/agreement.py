@@ -1,4 +1,4 @@
-"""Whether a state is what its own mappings say it must be: the operations held against the closed form."""
+"""Whether a state is what its own mappings demand: the operations compared with the closed form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from inspector.columns import I32
 from inspector.model import mm_ids
 from inspector.model.expectation import Rebuilt, expect
-from inspector.model.state import Folio, FolioKind, Stats
+from inspector.model.state import Folio, FolioKind, Stats, count
 from inspector.model.stats import PagePlacement, RssKind, expect_node_stats, expect_rss
 from tests.model.slot_reasons import Credits, violations
 
@@ -30,6 +30,11 @@ def rebuilt_of(folio: Folio) -> tuple[Rebuilt, I32]:
         double_map=np.full(rows, folio.double_map),
     )
     return rebuilt, np.full(folio.nr, rows - 1, np.int32)
+
+
+def mappings_by(folio: Folio, mm: int) -> int:
+    """Mappings of one mm."""
+    return sum(n for (who, _), n in folio.ptes if who == mm) + count(folio.huge, mm)
 
 
 def disagreements(folio: Folio, *, stats: bool = True) -> list[str]:
@@ -82,7 +87,7 @@ def _slots(folio: Folio) -> list[str]:
         np.array([folio.kind.is_hugetlb]),
         np.zeros(len(mms), np.int64),
         np.array(mms, np.int64),
-        np.array([folio.mapped_by(mm) for mm in mms], np.int64),
+        np.array([mappings_by(folio, mm) for mm in mms], np.int64),
         np.array(mms, np.uint64),
     )
     return [f"mm ids: {reason.value}" for reason, mask in violations(slots, found).items() if mask[0]]

@@ -1,4 +1,4 @@
-"""One large folio counted step by step, as mm/rmap.c does it: what the closed forms are held against.
+"""One large folio counted step by step, as mm/rmap.c does it: what the closed forms are compared with.
 
 Operations keep the stored counters and, apart from them, what is really mapped. Nothing is computed from the mappings.
 """

@@ -17,7 +17,7 @@ from inspector.model.operations import count_only
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.model.state import FREE, Folio, FolioKind
 from tests.model.__main__ import sequence
-from tests.model.agreement import rebuilt_of
+from tests.model.agreement import mappings_by, rebuilt_of
 from tests.model.sequences import CASES, Run, folio_of, names_for
 
 COUNTS = ("add", "dup", "remove", "zap", "split")
@@ -32,7 +32,7 @@ def rebuilt_folio(folio: Folio) -> RebuiltFolio:
         columns.page_mappings.astype(np.int64),
         sum(n for _, n in folio.huge),
         folio.double_map,
-        tuple((mm, folio.mapped_by(mm)) for mm in mms),
+        tuple((mm, mappings_by(folio, mm)) for mm in mms),
         folio.pmd_order,
         folio.pud_order,
     )

@@ -58,9 +58,7 @@ def test_nothing_is_read_into_a_sound_folio(scheme: Scheme, maps: list[tuple[int
 
 
 @given(scheme=st.sampled_from(list(Scheme)), maps=MAPS, huge=st.integers(0, 2), lost=st.integers(1, 12))
-def test_entries_cleared_without_telling_the_rmap(
-    scheme: Scheme, maps: list[tuple[int, int]], huge: int, lost: int
-) -> None:
+def test_entries_cleared_without_the_rmap(scheme: Scheme, maps: list[tuple[int, int]], huge: int, lost: int) -> None:
     machine = counted(scheme, maps, huge)
     before = stored(machine)
     lost = min(lost, len(maps))
@@ -72,9 +70,7 @@ def test_entries_cleared_without_telling_the_rmap(
 
 
 @given(scheme=st.sampled_from(list(Scheme)), maps=MAPS, huge=st.integers(0, 2), extra=st.integers(1, 12))
-def test_the_rmap_told_of_removals_that_were_none(
-    scheme: Scheme, maps: list[tuple[int, int]], huge: int, extra: int
-) -> None:
+def test_removals_of_entries_that_stay(scheme: Scheme, maps: list[tuple[int, int]], huge: int, extra: int) -> None:
     extra = min(extra, len(maps))
     found = read(scheme, rebuilt(counted(scheme, maps, huge)), stored(counted(scheme, maps[extra:], huge)))
     assert [r.net_calls for r in found] == [(("folio_remove_rmap_pte", extra),)]

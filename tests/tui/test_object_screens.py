@@ -153,8 +153,8 @@ async def test_rmap_shows_both_views(session: Session, size: tuple[int, int]) ->
 
 async def test_a_file_shows_who_maps_it_and_its_cache(session: Session, size: tuple[int, int]) -> None:
     s = session.snapshot
-    busiest = int(np.argmax(np.bincount(s.file_rmap.space_of_vma[s.file_rmap.space_of_vma >= 0])))
-    address = int(s.file_rmap.spaces.addr[busiest])
+    busiest = int(np.argmax(np.bincount(s.file_rmap.address_space_of_vma[s.file_rmap.address_space_of_vma >= 0])))
+    address = int(s.file_rmap.address_spaces.addr[busiest])
     async with at(session, FilePlace(address), size) as pilot:
         assert "in the tree" in text(pilot)
         assert "MISSING" not in text(pilot)

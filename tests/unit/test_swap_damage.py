@@ -18,7 +18,7 @@ GROUPS = ("swap", "swap-cache", "page-cache", "nonpresent")
 
 def _words(s: Snapshot) -> list[int]:
     """Addresses of the words of all these things."""
-    devices, spaces = s.swap.devices, s.files.spaces
+    devices, spaces = s.swap.devices, s.files.address_spaces
     own = np.flatnonzero(spaces.is_inode)
     things = [(devices.addr, "struct swap_info_struct"), (spaces.addr[own], "struct address_space")]
     things += [(spaces.host[own], "struct inode"), (devices.cluster_info, "struct swap_cluster_info")]
@@ -52,5 +52,5 @@ def test_damage_is_survived(kernel: str, seed: int) -> None:
     assert len(swap_devices(damaged)) <= 32
     if len(damaged.swap.slots):
         slot_users(damaged, 0)
-    if len(damaged.files.spaces):
+    if len(damaged.files.address_spaces):
         cache_by_order(cache_of(damaged, 0))

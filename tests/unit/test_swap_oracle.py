@@ -75,8 +75,8 @@ def test_vmstat(pair: Pair) -> None:
 
 def test_meminfo(pair: Pair) -> None:
     s, oracle = pair
-    entries, spaces = s.files.entries, s.files.spaces
-    block = (entries.kind == FOLIO) & (spaces.kind[entries.space_idx] == BLOCK)
+    entries, spaces = s.files.entries, s.files.address_spaces
+    block = (entries.kind == FOLIO) & (spaces.kind[entries.address_space_idx] == BLOCK)
     totals = cached_totals(s)
     buffers = int(entries.nr[block].sum())
     assert buffers * 4 == oracle.meminfo["Buffers"]

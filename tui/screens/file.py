@@ -13,11 +13,11 @@ from textual.widgets import Static
 from inspector.errors import UsageError
 from inspector.report.file import FileReport, OrderOfFolios, build_file
 from inspector.text import counted, grouped
-from inspector.walk.cache_view import cache_of, find_spaces
+from inspector.walk.cache_view import cache_of, find_address_spaces
 from tui.places import FilePlace
 from tui.screens.base import PlaceScreen
+from tui.views.file import cache_rows, mapper_rows
 from tui.views.rows import Rows
-from tui.views.rows_rmap import cache_rows, mapper_rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.legend import switch
 
@@ -58,7 +58,7 @@ folios, the mapped part full.
     def load(self) -> FileData:
         """Who maps it, and what is cached of it."""
         s = self.session.snapshot
-        rows = find_spaces(s.files, address=self.place.addr)
+        rows = find_address_spaces(s.files, address=self.place.addr)
         if not len(rows):
             raise UsageError("no cached or mapped file has that address_space", f"{self.place.addr:#x}")
         row = int(rows[0])

@@ -241,5 +241,5 @@ def file_of(s: Snapshot, pfn: int) -> int:
     """Address of the address_space that a folio names, 0 when it names none that is known."""
     row = s.pages.memmap.row(pfn)
     word = s.pages.mapping[row : row + 1]
-    found = rows_of(s.files.spaces.addr, word)
+    found = rows_of(s.files.address_spaces.addr, word)
     return int(word[0]) if s.pages.type_[row] == 0 and found[0] >= 0 and word[0] else 0

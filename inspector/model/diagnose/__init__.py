@@ -3,7 +3,7 @@
 One search. `evidence` takes the counters that the mappings demand from the stored ones; the differences suggest moves
 (`moves`), so that no page is tried in vain; `search` plays each through `inspector.model.operations` and keeps those
 that end in exactly what is stored; `sentences` names their calls, `partial` the single call that moved some of its
-counters only, both in the words of `names`. Explanations that the counters cannot tell apart are all given, the
+counters only, both in the words of `names`. Explanations that the counters fit equally well are all given, the
 simplest first. Each operation moves its counters together, so where no moves fit, one counter contradicts the others.
 
 An mTHP of four pages on 6.12: PTEs map pages 0 and 1, `_mapcount` is 0 0 0 -1, `_large_mapcount` 2, and

@@ -85,7 +85,7 @@ class FolioDiagnosis:
     """What may have happened to a folio.
 
     Attributes:
-        net_calls: What the differences come to: name of the operation, and how many calls too many (negative: too
+        net_calls: The differences added up: name of the operation, and how many calls too many (negative: too
             few); empty where no operations explain them.
         sentence: The same in words, or how the counters contradict each other; "" when nothing is wrong.
         references: What became of the references, "" where that is unknown.

@@ -48,7 +48,7 @@ def partial_calls(rest: Folio, off: Differences, names: OperationNames) -> Itera
 
 
 def _calls(rest: Folio, off: Differences, names: OperationNames) -> Iterator[tuple[Op, bool, bool]]:
-    """Calls worth a try: one huge entry either way, and PTEs on the pages that differ or as many as a sum says."""
+    """Calls to try: one huge entry either way, and PTEs on the pages that differ or as many as a sum is off by."""
     if rest.is_large and (rest.order in (rest.pmd_order, rest.pud_order) or rest.kind.is_hugetlb):
         for add in (True, False):
             yield Op(names.huge(add=add)), add, True

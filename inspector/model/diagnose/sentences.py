@@ -152,7 +152,7 @@ def _wrong_page(moves: Moves, names: OperationNames, stored: StoredCounters) -> 
 
 
 def _several(moves: Moves, names: OperationNames, stored: StoredCounters, depth: int) -> Candidate:
-    """Each move by itself; beyond the depth asked for, what they come to."""
+    """Each move by itself; beyond the given depth, their sum."""
     steps: list[FaultyCall] = []
     if moves.entire:
         change = "missing" if moves.entire > 0 else "too many"
@@ -191,7 +191,7 @@ def _step_text(step: FaultyCall, names: OperationNames) -> str:
 
 
 def net_effect(moves: Moves, names: OperationNames) -> tuple[tuple[tuple[str, int], ...], str]:
-    """What the moves come to: calls too many (negative: too few) by name, and the same in words."""
+    """The moves added up: calls too many (negative: too few) by name, and the same in words."""
     calls: list[tuple[str, int]] = []
     words = []
     of_ptes = (names.pte(add=False, nr=1), names.pte(add=True, nr=1))

@@ -22,10 +22,6 @@ def _able(s: Snapshot) -> Mask:
     return folios.readable & ~folios.is_hugetlb & (s.pages.type_[folios.row] == 0)
 
 
-def _slots(s: Snapshot) -> mm_ids.Slots:
-    return mm_ids.Slots(s.folios.mm_ids, s.folios.mm_id_count0, s.folios.mm_id_count1)
-
-
 def _found(s: Snapshot, bad: Mask, *, needs_tables: bool) -> Violations:
     able, folios = _able(s), s.folios
     unchecked, why = int((~folios.readable).sum()), "" if folios.readable.all() else "struct pages are missing"
@@ -33,7 +29,7 @@ def _found(s: Snapshot, bad: Mask, *, needs_tables: bool) -> Violations:
         bad = np.zeros(len(folios), np.bool_)
         unchecked, why = int(able.sum()), "page tables are missing: slots can only be too high by what was not read"
     rows = np.flatnonzero(able & bad)
-    slots = _slots(s)
+    slots = s.folios.mm_id_slots
     # Slots that are too high can be work in flight, like the counts they go with.
     return violations(
         rows,
@@ -58,12 +54,8 @@ def _found(s: Snapshot, bad: Mask, *, needs_tables: bool) -> Violations:
 
 def _mapped_by(s: Snapshot, ids: U64) -> I64:
     """Mappings of each folio by the mm of the given id; 0 when no mm has it."""
-    out = np.zeros(len(ids), np.int64)
     counts = s.counts
-    pair_id = s.mms.mm_id[counts.pair_mm].astype(np.uint64)
-    same = pair_id == ids[counts.pair_folio]
-    np.add.at(out, counts.pair_folio[same], counts.pair_count[same])
-    return out
+    return mm_ids.mapped_by(ids, counts.pair_folio, s.mms.mm_id[counts.pair_mm], counts.pair_count)
 
 
 @rule(
@@ -86,7 +78,7 @@ def mm_id_slot_invalid(s: Snapshot) -> Violations:
     Exceptions: an rmap operation holds the lock on another CPU.
     See also: folioscope folio PFN
     """
-    return _found(s, mm_ids.malformed(_slots(s)), needs_tables=False)
+    return _found(s, mm_ids.malformed(s.folios.mm_id_slots), needs_tables=False)
 
 
 @rule(
@@ -110,7 +102,7 @@ def mm_id_slot_high(s: Snapshot) -> Violations:
     Exceptions: page tables are missing from the dump.
     See also: folioscope folio PFN
     """
-    slots = _slots(s)
+    slots = s.folios.mm_id_slots
     bad = mm_ids.above_mappings(slots, _mapped_by(s, slots.id0), _mapped_by(s, slots.id1))
     return _found(s, bad, needs_tables=True)
 
@@ -136,7 +128,7 @@ def mm_id_shared_flag_missing(s: Snapshot) -> Violations:
     Exceptions: at most one process maps the folio.
     See also: folioscope folio PFN
     """
-    return _found(s, mm_ids.unshared_but_shared(_slots(s), s.counts.nr_mms), needs_tables=False)
+    return _found(s, mm_ids.unshared_but_shared(s.folios.mm_id_slots, s.counts.nr_mms), needs_tables=False)
 
 
 @rule(
@@ -158,4 +150,4 @@ def mm_id_slot_unexpected(s: Snapshot) -> Violations:
     Exceptions: page tables are missing from the dump.
     See also: folioscope folio PFN
     """
-    return _found(s, mm_ids.not_empty(_slots(s), s.folio_totals), needs_tables=True)
+    return _found(s, mm_ids.not_empty(s.folios.mm_id_slots, s.folio_totals), needs_tables=True)

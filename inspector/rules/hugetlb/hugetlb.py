@@ -1,4 +1,4 @@
-"""Rules of hugetlb, which keeps accounts of its own."""
+"""Rules of hugetlb folios and of the entries that map them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from inspector.arch.base import Kind, Level
 from inspector.columns import I64
+from inspector.model import mm_ids
 from inspector.model.scheme import Scheme
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.registry import Phase, rule
@@ -29,7 +30,7 @@ from inspector.windows.window import Effect
     was="hugetlb-counts-touched",
 )
 def hugetlb_counts_unexpected(s: Snapshot) -> Violations:
-    """A hugetlb folio carries counts that only transparent huge pages keep.
+    """A hugetlb folio has a count that only transparent huge pages keep.
 
     Invariant: hugetlb counts mappings in the entire mapcount alone: _nr_pages_mapped is 0, no page has a _mapcount, the
         large mapcount (6.10 and later) equals the entire one, and both mm-id slots (6.15 and later) are free.
@@ -42,7 +43,7 @@ def hugetlb_counts_unexpected(s: Snapshot) -> Violations:
     able = folios.is_hugetlb & folios.readable
     bad = folios.word_raw != 0
     if s.scheme in (Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT):
-        bad = bad | (folios.mm_ids != 0) | (folios.mm_id_count0 != -1) | (folios.mm_id_count1 != -1)
+        bad = bad | mm_ids.in_use(folios.mm_id_slots)
     if s.scheme in (Scheme.LARGE, Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT):
         bad = bad | (folios.large_raw != folios.entire_raw)
     rows = np.flatnonzero(able & bad)
@@ -70,7 +71,7 @@ def hugetlb_counts_unexpected(s: Snapshot) -> Violations:
     was="hugetlb-swap-entry",
 )
 def hugetlb_swap_entry_unexpected(s: Snapshot) -> Violations:
-    """A hugetlb mapping holds a swap entry.
+    """A hugetlb VMA holds a swap entry.
 
     Invariant: hugetlb pages are never swapped: their empty slots hold migration, poison or marker entries only.
     Why: mm/rmap.c, try_to_unmap_one() meets hugetlb only for poisoned pages.
@@ -109,7 +110,7 @@ def named_slots(s: Snapshot, rows: I64) -> I64:
     was="hugetlb-mapped-by-stranger",
 )
 def hugetlb_mapping_mismatch(s: Snapshot) -> Violations:
-    """A hugetlb folio is mapped outside a hugetlb VMA or by single PTEs, or a hugetlb VMA maps another folio.
+    """A hugetlb folio is mapped outside a hugetlb VMA or by PTEs, or a hugetlb VMA maps another folio.
 
     Invariant: hugetlb VMAs map hugetlb folios and nothing else does, always as a whole.
     Why: mm/hugetlb.c, hugetlb_fault() and hugetlb_no_page(); the two families never meet.

@@ -120,7 +120,7 @@ def file_index_high(s: Snapshot) -> Violations:
         are kept otherwise (devices, hugetlb) are not looked at.
     See also: folioscope file ADDRESS; folioscope rmap PFN
     """
-    links, spaces = s.links.take(np.flatnonzero(own_file_links(s))), s.files.spaces
+    links, spaces = s.links.take(np.flatnonzero(own_file_links(s))), s.files.address_spaces
     space = rows_of(spaces.addr, links.mapping)
     at = np.maximum(space, 0)
     kept = (space >= 0) & np.isin(spaces.kind[at], (FILE, SHMEM)) & spaces.is_inode[at] & spaces.readable[at]

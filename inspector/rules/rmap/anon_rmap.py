@@ -81,7 +81,7 @@ def vma_pgoff_mismatch(s: Snapshot) -> Violations:
     order = np.unique(rows, return_index=True)[1]
     rows = rows[order]
     stored, delta, folios = (np.concatenate([f[i] for f in found])[order] for i in (1, 2, 3))
-    space = s.file_rmap.space_of_vma[rows]
+    space = s.file_rmap.address_space_of_vma[rows]
     return violations(
         rows,
         observed={"pgoff": stored},

@@ -12,7 +12,7 @@ from inspector.rules.registry import Phase, rule
 from inspector.rules.rmap.anon_vmas_map import space_key
 from inspector.rules.vmas.lost_vmas import lost_mm, lost_rows
 from inspector.snapshot import Snapshot
-from inspector.subjects import ADDRESS_SPACE, I_MMAP_NODE, PAGE, VMA, space_ids, space_ids_at
+from inspector.subjects import ADDRESS_SPACE, I_MMAP_NODE, PAGE, VMA, address_space_ids, address_space_ids_at
 from inspector.tables.device_files import is_driver_file
 from inspector.tables.i_mmap import writable_shares
 from inspector.violations import Violations, one, violations
@@ -23,17 +23,21 @@ from inspector.windows.window import Effect
 def _space_of_vma(s: Snapshot) -> U64:
     """The address_space of the file behind each VMA, 0 without."""
     rmap = s.file_rmap
-    if not len(rmap.spaces):
+    if not len(rmap.address_spaces):
         return np.zeros(len(s.vmas), np.uint64)
-    return np.where(rmap.space_of_vma >= 0, rmap.spaces.addr[np.maximum(rmap.space_of_vma, 0)], 0).astype(np.uint64)
+    return np.where(
+        rmap.address_space_of_vma >= 0, rmap.address_spaces.addr[np.maximum(rmap.address_space_of_vma, 0)], 0
+    ).astype(np.uint64)
 
 
 def _host_of_vma(s: Snapshot) -> U64:
     """The inode of the file behind each VMA, 0 without."""
     rmap = s.file_rmap
-    if not len(rmap.spaces):
+    if not len(rmap.address_spaces):
         return np.zeros(len(s.vmas), np.uint64)
-    return np.where(rmap.space_of_vma >= 0, rmap.spaces.host[np.maximum(rmap.space_of_vma, 0)], 0).astype(np.uint64)
+    return np.where(
+        rmap.address_space_of_vma >= 0, rmap.address_spaces.host[np.maximum(rmap.address_space_of_vma, 0)], 0
+    ).astype(np.uint64)
 
 
 def own_file_links(s: Snapshot) -> Mask:
@@ -142,16 +146,17 @@ def i_mmap_vma_missing(s: Snapshot) -> Violations:
     See also: folioscope file ADDRESS
     """
     rmap, vmas = s.file_rmap, s.vmas
-    has = rmap.space_of_vma >= 0
-    broken = np.isin(rmap.space_of_vma, rmap.broken_trees)
+    has = rmap.address_space_of_vma >= 0
+    broken = np.isin(rmap.address_space_of_vma, rmap.broken_trees)
     rows = np.flatnonzero(has & ~rmap.in_tree & ~broken)
     return violations(
         rows,
         observed={"in_tree": rmap.in_tree[rows]},
         expected={"in_tree": np.ones(len(rows), np.bool_)},
         checked=int(has.sum()),
-        facts={"address_space": rmap.spaces.addr[rmap.space_of_vma[rows]]},
-        claims=one("vma", rows) + one("address_space", space_ids_at(rmap.spaces.addr, rmap.space_of_vma[rows])),
+        facts={"address_space": rmap.address_spaces.addr[rmap.address_space_of_vma[rows]]},
+        claims=one("vma", rows)
+        + one("address_space", address_space_ids_at(rmap.address_spaces.addr, rmap.address_space_of_vma[rows])),
         transient=s.mm_in_motion[vmas.mm_idx[rows]],
     )
 
@@ -181,7 +186,9 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
     """
     rmap, nodes = s.file_rmap, s.file_rmap.nodes
     rb = np.uint64(s.layout.struct("struct vm_area_struct").field("shared.rb").offset)
-    cached = rmap.spaces.leftmost[nodes.space_idx] if len(rmap.spaces) else np.zeros(0, np.uint64)
+    cached = (
+        rmap.address_spaces.leftmost[nodes.address_space_idx] if len(rmap.address_spaces) else np.zeros(0, np.uint64)
+    )
     bad = nodes.misordered | nodes.red_red | nodes.misparented | (nodes.subtree_last != nodes.true_subtree_last)
     bad |= nodes.is_leftmost & (cached != nodes.vma + rb)
     gone = nodes.vma_idx < 0
@@ -194,13 +201,13 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
         observed={"rb_subtree_last": nodes.subtree_last[rows], "vma_in_use": ~gone[rows]},
         expected={"rb_subtree_last": nodes.true_subtree_last[rows], "vma_in_use": np.ones(len(rows), np.bool_)},
         checked=len(nodes),
-        facts={"vma": nodes.vma[rows], "address_space": rmap.spaces.addr[nodes.space_idx[rows]]},
-        claims=one("i_mmap", nodes.space_idx[rows]),
+        facts={"vma": nodes.vma[rows], "address_space": rmap.address_spaces.addr[nodes.address_space_idx[rows]]},
+        claims=one("i_mmap", nodes.address_space_idx[rows]),
         depends=one("vma", nodes.vma_idx[rows])
-        + one("address_space", space_ids_at(rmap.spaces.addr, nodes.space_idx[rows]))
-        + one("i_mmap", nodes.space_idx[rows])
-        + one("space_word", space_key(rmap.spaces.addr[nodes.space_idx[rows]]))
-        + one("space_word", space_key(rmap.spaces.addr[nodes.space_idx[rows]]))
+        + one("address_space", address_space_ids_at(rmap.address_spaces.addr, nodes.address_space_idx[rows]))
+        + one("i_mmap", nodes.address_space_idx[rows])
+        + one("space_word", space_key(rmap.address_spaces.addr[nodes.address_space_idx[rows]]))
+        + one("space_word", space_key(rmap.address_spaces.addr[nodes.address_space_idx[rows]]))
         + one("lost_vma", lost_rows(s, nodes.vma[rows]))
         + one("mm", lost_mm(s, nodes.vma[rows])),
         transient=moving,
@@ -231,13 +238,13 @@ def i_mmap_vma_unexpected(s: Snapshot) -> Violations:
     rmap, nodes = s.file_rmap, s.file_rmap.nodes
     known = np.flatnonzero(nodes.vma_idx >= 0)
     vma = nodes.vma_idx[known].astype(np.int64)
-    bad = np.flatnonzero(rmap.space_of_vma[vma] != nodes.space_idx[known])
+    bad = np.flatnonzero(rmap.address_space_of_vma[vma] != nodes.address_space_idx[known])
     rows = vma[bad]
-    spaces = rmap.spaces.addr
+    spaces = rmap.address_spaces.addr
     return violations(
         rows,
         observed={"address_space": _space_of_vma(s)[rows]},
-        expected={"address_space": spaces[nodes.space_idx[known[bad]]]},
+        expected={"address_space": spaces[nodes.address_space_idx[known[bad]]]},
         checked=len(known),
         claims=one("vma", rows),
         transient=s.mm_in_motion[s.vmas.mm_idx[rows]],
@@ -266,17 +273,17 @@ def i_mmap_writable_low(s: Snapshot) -> Violations:
     """
     rmap, vmas = s.file_rmap, s.vmas
     wanted = writable_shares(vmas, rmap, VM_SHARED | VM_MAYWRITE)
-    rows = np.flatnonzero(rmap.spaces.readable & (np.maximum(rmap.spaces.writable, 0) < wanted))
-    moving = np.zeros(len(rmap.spaces), np.bool_)
-    inside = rmap.space_of_vma >= 0
+    rows = np.flatnonzero(rmap.address_spaces.readable & (np.maximum(rmap.address_spaces.writable, 0) < wanted))
+    moving = np.zeros(len(rmap.address_spaces), np.bool_)
+    inside = rmap.address_space_of_vma >= 0
     if len(vmas):
-        moving[rmap.space_of_vma[inside & s.mm_in_motion[vmas.mm_idx]]] = True
-    ids = space_ids(rmap.spaces.addr[rows])
+        moving[rmap.address_space_of_vma[inside & s.mm_in_motion[vmas.mm_idx]]] = True
+    ids = address_space_ids(rmap.address_spaces.addr[rows])
     return violations(
         ids,
-        observed={"i_mmap_writable": rmap.spaces.writable[rows]},
+        observed={"i_mmap_writable": rmap.address_spaces.writable[rows]},
         expected={"at_least": wanted[rows]},
-        checked=len(rmap.spaces),
+        checked=len(rmap.address_spaces),
         depends=one("address_space", ids),
         transient=moving[rows],
     )

@@ -7,7 +7,7 @@ import numpy as np
 from inspector.rules.needs import ANON_VMAS, FILES, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
-from inspector.subjects import ADDRESS_SPACE, ANON_VMA, MM, space_ids
+from inspector.subjects import ADDRESS_SPACE, ANON_VMA, MM, address_space_ids
 from inspector.violations import Violations, one, violations
 from inspector.windows.window import Effect
 
@@ -95,11 +95,11 @@ def i_mmap_tree_loop_unexpected(s: Snapshot) -> Violations:
     """
     rmap = s.file_rmap
     rows = rmap.cyclic_trees.astype(np.int64)
-    ids = space_ids(rmap.spaces.addr[rows])
+    ids = address_space_ids(rmap.address_spaces.addr[rows])
     return violations(
         ids,
         observed={"leads_back": np.ones(len(rows), np.bool_)},
         expected={"leads_back": np.zeros(len(rows), np.bool_)},
-        checked=len(rmap.spaces),
+        checked=len(rmap.address_spaces),
         claims=one("address_space", ids) + one("i_mmap", rows),
     )
