@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
+from inspector.layout.memmap import MemMap
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
@@ -25,7 +27,9 @@ from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
 from inspector.tables.mms import Mms, build_mms
 from inspector.tables.mmu_gather import Gathered, Gathers, read_gathers
+from inspector.tables.node_stats import node_stats
 from inspector.tables.open_files import OpenFiles, read_open_files
+from inspector.tables.pageblocks import BlockTypes, pageblock_types
 from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
@@ -61,6 +65,7 @@ from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
+from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
@@ -68,7 +73,7 @@ from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 class Snapshot:
     """What is read: struct pages, tasks, address spaces, VMAs, and whatever else the kernel keeps lists of.
 
-    Tables are built when first asked for and kept. What could not be read is told in ``missing``.
+    Tables are built when first asked for and kept. What could not be read is counted in ``missing``.
 
     Args:
         target: An opened target.
@@ -154,7 +159,7 @@ class Snapshot:
 
     @property
     def scheme_evidence(self) -> list[str]:
-        """What tells the scheme."""
+        """From which types and members the scheme was determined."""
         return [*self.layout.scheme.evidence, *([self._settled[1]] if self._settled[1] else [])]
 
     @cached_property
@@ -249,6 +254,16 @@ class Snapshot:
         self.missing.add("zones and free lists", buddy.unreadable)
         return buddy
 
+    @cached_property
+    def free_block_types(self) -> BlockTypes:
+        """Migration types of the page blocks that the free blocks of the buddy allocator lie in."""
+        return pageblock_types(self.layout, self.pages.memmap.pfns_of_rows(self.buddy.blocks.row))
+
+    @cached_property
+    def node_stats(self) -> dict[str, int]:
+        """Items of enum node_stat_item by name, summed over nodes and CPUs; empty where one could not be read."""
+        return node_stats(self.layout)
+
     def page_type_names(self, rows: AnyArray) -> AnyArray:
         """The name of each page's type, "none" for pages without."""
         names = np.array(["none", *PAGE_TYPES], dtype=np.str_)
@@ -327,7 +342,7 @@ class Snapshot:
 
     @cached_property
     def in_flight(self) -> InFlight:
-        """Tasks that stand in a window, where they may have left counters and page tables out of step."""
+        """Tasks that are in a window, where they may have left counters and page tables out of step."""
         return find_in_flight(self)
 
     @property
@@ -514,6 +529,16 @@ class Snapshot:
         return clusters
 
     @cached_property
+    def swap_cache(self) -> SwapCache:
+        """Folios with PG_swapcache and what the swap cache holds."""
+        return read_swap_cache(self)
+
+    @cached_property
+    def swap_totals(self) -> tuple[int | None, int | None]:
+        """total_swap_pages and nr_swap_pages; None where they could not be read."""
+        return self.layout.variable("total_swap_pages"), self.layout.variable("nr_swap_pages")
+
+    @cached_property
     def swap_refs(self) -> SwapRefs:
         """Who refers to each swap slot."""
         return rebuild_swap_refs(self)
@@ -525,7 +550,7 @@ class Snapshot:
 
     @cached_property
     def lost_tables(self) -> LostTables:
-        """Page tables that no address space reaches and nobody is said to hold."""
+        """Page tables that no address space reaches and no list or task holds."""
         return find_lost_tables(self)
 
     @cached_property
@@ -542,3 +567,36 @@ class Snapshot:
                 pages[m.level == shape.level] = 1 << (shape.shift - self.layout.arch.page_shift)
         end = m.pfn + m.nr.astype(np.int64) * pages
         return np.flatnonzero((m.pfn < pfn + nr) & (end > pfn))
+
+
+class PartialSnapshot(Snapshot):
+    """The struct pages of some stretches of the memory map, for questions about few pages.
+
+    It has what struct pages alone make: `pages`, `folios`, `folio_of_page`, `compound_wrong`, `nr_tails`, `hvo_folio`,
+    `buddy_pages` and the scheme; rows count the pages of its own stretches. Every other table of a snapshot would be
+    made from a part and be wrong without a sign: to ask for one is an error.
+
+    Args:
+        whole: A snapshot of the target.
+        memmap: The stretches to read.
+    """
+
+    def __init__(self, whole: Snapshot, memmap: MemMap) -> None:
+        super().__init__(whole.target)
+        self.layout = replace(whole.layout, memmap=memmap)
+
+    def __getattribute__(self, name: str) -> object:
+        if name in _NEED_ALL_PAGES:
+            raise AttributeError(f"a partial snapshot has no {name}", name=name, obj=self)
+        return super().__getattribute__(name)
+
+
+_OF_STRUCT_PAGES = {"layout", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
+    *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages")
+}
+_NEED_ALL_PAGES = frozenset(
+    name
+    for name, member in vars(Snapshot).items()
+    if isinstance(member, (property, cached_property)) and not name.startswith("_") and name not in _OF_STRUCT_PAGES
+)
+"""Tables of a snapshot that a part of the memory map does not make."""

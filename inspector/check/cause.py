@@ -66,7 +66,7 @@ def _own(s: Snapshot, rule: Rule, found: Violations) -> Relation:
     """The folio that each violation is about, by the page frame of its head, and what the rule lays at fault beside."""
     pages = s.pages
     heads = rule.about.heads(s, found.rows)
-    # A tail without a head stands for itself; an entry that leads to no folio for the page frame that it names.
+    # A tail without a head is known by its own page frame, an entry that leads to no folio by the one it names.
     alone = rule.about.pfns(s, found.rows)
     pfns = np.where(heads >= 0, pages.memmap.pfns_of_rows(np.maximum(heads, 0)), alone)
     at = np.flatnonzero(pfns >= 0)

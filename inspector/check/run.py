@@ -1,4 +1,4 @@
-"""Run rules over a snapshot and report what they found, what they looked at and what they could not."""
+"""Run rules over a snapshot and report what they found, what they checked and what they could not."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> Non
 
 
 def _judge(s: Snapshot, rule: Rule) -> Violations:
-    """What a rule finds, work in flight told apart; nothing from a rule that lacks what it needs whole."""
+    """What a rule finds, with what work in flight explains; nothing from a rule that lacks what it needs whole."""
     found = rule.run(s)
     gone = lacking(s, rule.needs) if len(found) else ""
     if gone:

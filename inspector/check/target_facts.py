@@ -8,7 +8,7 @@ from inspector.text import clean
 
 
 def target_facts(s: Snapshot) -> dict[str, Scalar]:
-    """Identity of the target and the road that led to it; kernel strings cleaned."""
+    """Identity of the target and how it was opened; kernel strings cleaned."""
     target, identity = s.target, s.target.identity
     scheme = s.scheme
     return {

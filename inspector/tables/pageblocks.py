@@ -44,6 +44,10 @@ class BlockTypes:
         """Which could be read."""
         return self.migratetype >= 0
 
+    def take(self, rows: I64) -> BlockTypes:
+        """Those of some of the page frames."""
+        return BlockTypes(self.block[rows], self.migratetype[rows], self.word[rows], self.shift[rows])
+
 
 def lists_follow_blocks(layout: Layout) -> bool:
     """Whether this kernel puts free blocks on the list of their page block's type and moves them when it changes.

@@ -70,7 +70,7 @@ class SwapClusters(Table):
         device_idx: int64; row of the device.
         number: int64; the cluster's first slot divided by the slots of a cluster.
         flags: int64; as stored.
-        said: int64; the `Home` that the flags name, -1 for flags that do not exist.
+        flagged_home: int64; the `Home` that the flags name, -1 for flags that do not exist.
         count: int64; slots in use or unusable as it counts them, 0 while it is free.
         order: int64; of the allocations that it is kept for, 0 where clusters have none.
         used, bad: int64; its slots that are not free, and those of them that can never be used.
@@ -84,7 +84,7 @@ class SwapClusters(Table):
     device_idx: I64
     number: I64
     flags: I64
-    said: I64
+    flagged_home: I64
     count: I64
     order: I64
     used: I64
@@ -194,7 +194,7 @@ def _clusters(layout: Layout, struct: Struct, swap: Swap, row: int) -> tuple[Swa
         device_idx=np.full(nr, row, np.int64),
         number=np.arange(nr, dtype=np.int64),
         flags=flags,
-        said=_by_flags(layout, struct, flags),
+        flagged_home=_by_flags(layout, struct, flags),
         count=count,
         order=order,
         used=np.bincount(slots.offset[taken] // per, minlength=nr).astype(np.int64),
@@ -282,7 +282,7 @@ def _chained(layout: Layout, swap: Swap, row: int, part: SwapClusters, raw: _Dev
     first_wrong = np.where(chains.broken, swap.devices.addr[row] + np.array(offsets, np.uint64), np.uint64(0))
     astray = np.flatnonzero((chains.owner >= 0) & (after > n))
     first_wrong[chains.owner[astray]] = part.addr[astray]
-    part.count[(part.said == Home.FREE) | (part.list_idx >= 0)] = 0
+    part.count[(part.flagged_home == Home.FREE) | (part.list_idx >= 0)] = 0
     return ClusterLists(
         addr=swap.devices.addr[row] + np.array(offsets, np.uint64),
         device_idx=np.full(2, row, np.int64),

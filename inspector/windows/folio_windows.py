@@ -170,7 +170,7 @@ FOLIO_WINDOWS: tuple[Window, ...] = (
     ),
     Window(
         "W10",
-        "splitting a PMD: taken back as a whole before the page table stands in its place",
+        "splitting a PMD: counted down as a whole before the page table takes its place",
         named(
             "__split_huge_pmd_locked split_huge_pmd_locked __split_huge_pmd split_huge_pmd_address"
             " split_huge_pmd_if_needed __split_huge_pud_locked __split_huge_pud __split_huge_zero_page_pmd"

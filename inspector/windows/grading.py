@@ -1,10 +1,10 @@
-"""Windows in which a stopped kernel's counts may rightly be out of step with its page tables.
+"""Which violations work in flight explains: counts may rightly be out of step with page tables in a stopped kernel.
 
-Two things tell. Locks say where work may be going on: the folio is locked (migration, split, collapse, reclaim), or an
-mm that may map it has its mmap_lock taken for writing (collapse, fork, mremap), has unmappings whose pages wait for a
-TLB flush (mmu_gather), or is being torn down. Stacks say whether anybody works there: which tasks stand in which
-window, on which mms (model/windows.py, walk/in_flight.py). Where all stacks are known they decide, and which way a
-counter may be off is the window's to say; where they are not, locks are all there is.
+Two things show it. Locks say where work may be going on: the folio is locked (migration, split, collapse, reclaim), or
+an mm that may map it has its mmap_lock taken for writing (collapse, fork, mremap), has unmappings whose pages wait for
+a TLB flush (mmu_gather), or is being torn down. Stacks say whether any task is at work there: which tasks are in which
+window, on which mms (windows/catalogue.py, windows/in_flight.py). Where all stacks are known they decide, and the
+window says which way a counter may be off; where they are not, locks are all there is.
 """
 
 from __future__ import annotations
@@ -89,14 +89,14 @@ def grade(s: Snapshot, about: SubjectKind, effect: Effect | None, found: Violati
     unknown = s.stacks.incomplete
     if unknown:
         by_lock = by_lock | _split_shown(s, about, effect, found, ways)
-        said = np.where(by_lock, f"locks are held; the stacks of {counted(unknown, 'task')} are not known", "")
-        return _graded(found, by_lock, said)
+        work = np.where(by_lock, f"locks are held; the stacks of {counted(unknown, 'task')} are not known", "")
+        return _graded(found, by_lock, work)
     witness = _witnesses(s, about, effect, found, ways, by_lock)
     if details.beyond is not None:
         witness[details.beyond] = -1
     names = {row: describe(s, row) for row in np.unique(witness[witness >= 0]).tolist()}
-    said = np.array([names.get(row, "") for row in witness.tolist()], dtype=np.str_)
-    return _graded(found, witness >= 0, said)
+    work = np.array([names.get(row, "") for row in witness.tolist()], dtype=np.str_)
+    return _graded(found, witness >= 0, work)
 
 
 def unknown_stacks(s: Snapshot) -> str:

@@ -1,4 +1,4 @@
-"""Tasks that stand in a window, and the address spaces they work on there."""
+"""Tasks that are in a window, and the address spaces they work on there."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class InFlight(Table):
-    """One row a task and a window that it stands in, by task and window.
+    """One row a task and a window that it is in, by task and window.
 
     Attributes:
         task_idx: int32; row in the tasks.
         window: int32; row in `inspector.windows.catalogue.WINDOWS`.
-        frame: int64; row in ``Stacks.frames`` of the innermost function that tells.
+        frame: int64; row in ``Stacks.frames`` of the innermost function of the window.
         mms: object; int64 array of the rows in the mms that the task may work on: its own, and those that its stack
             names by their address or by that of one of their VMAs.
         words: object; uint64 array, ascending, of the words on its stack: what else it names.
@@ -67,7 +67,7 @@ def find_in_flight(s: Snapshot) -> InFlight:
 
 
 def _let_go(s: Snapshot) -> Mask:
-    """Frames of page faults that wait for somebody else and hold nothing meanwhile."""
+    """Frames of page faults that wait for another task and hold nothing meanwhile."""
     frames, functions = s.stacks.frames, s.stacks.functions
     out = np.zeros(len(frames), np.bool_)
     waits = np.array([name in WAITS_OUTSIDE for name in functions], np.bool_)

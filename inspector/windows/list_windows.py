@@ -171,7 +171,7 @@ LIST_WINDOWS: tuple[Window, ...] = (
     ),
     Window(
         "W26",
-        "mlock or munlock of a range: VM_IO stands in until its pages are done",
+        "mlock or munlock of a range: VM_IO is set until its pages are done",
         named("mlock_vma_pages_range mlock_fixup apply_vma_lock_flags apply_mlockall_flags do_mlock __do_sys_munlock"),
         effects("", "vmas"),
         Scope.MM,

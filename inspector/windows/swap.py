@@ -27,7 +27,7 @@ def read_past_cache(s: Snapshot, slots: I64) -> Mask:
 
     From devices that answer at once (SWP_SYNCHRONOUS_IO) do_swap_page() in mm/memory.c reads what has one user left
     into a folio that only it knows: swapcache_prepare() sets the mark, before the folio is allocated (6.1) or after,
-    and swapcache_clear() takes it away when the folio is mapped and unlocked. A task stands in do_swap_page() all the
+    and swapcache_clear() takes it away when the folio is mapped and unlocked. A task is in do_swap_page() all the
     while; where a stack is not known, the mark is all there is.
     """
     table = s.swap.slots

@@ -1,10 +1,9 @@
 """Windows: stretches of kernel code in which counters, page tables and lists are rightly out of step.
 
 The kernel moves a page-table entry and the counters behind it one after the other. A stop between the two (a crash, a
-frozen guest) shows a difference that is no fault. Each window tells which functions a task stands in then, what is out
-of step, which way, and of which folios or processes. The windows
-themselves are in model/window_catalogue.py; who stands where is found in walk/in_flight.py, and rules/windows.py
-judges by it.
+frozen guest) shows a difference that is no fault. Each window names the functions that a task is in then, what is out
+of step, which way, and for which folios or processes. The windows themselves are in windows/catalogue.py; which task is
+in which window is found in windows/in_flight.py, and windows/grading.py decides what they explain.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Window:
     Attributes:
         id: In the project's catalogue of windows; rows that share one are parts of the same window.
         title: What the task is doing.
-        functions: Whoever stands in one of them stands in the window.
+        functions: A task whose stack has one of them is in the window.
         effects: What may be out of step, and which way.
         scope: Of which things.
         spinning: The task holds a spinlock all the while: only one that was on a CPU can be there (with PREEMPT_RT

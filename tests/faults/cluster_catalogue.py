@@ -17,7 +17,7 @@ from tests.faults.swap_plants import cluster_address, has_table, slot_address, s
 def _of_home(s: Snapshot, *homes: Home, order: int | None = None) -> I64:
     """Rows of the clusters whose flags tell one of the homes."""
     clusters = s.swap_clusters.clusters
-    wanted = np.isin(clusters.said, homes)
+    wanted = np.isin(clusters.flagged_home, homes)
     return np.flatnonzero(wanted if order is None else wanted & (clusters.order == order))
 
 
@@ -144,7 +144,7 @@ def cluster_taken_off_its_list_but_not_marked(s: Snapshot) -> Planted:
     if _chained(s):
         clusters = s.swap_clusters.clusters
         raw = np.array([word(s, _data(s, at), 4) & 0xFFFFFF for at in range(len(clusters))])
-        before = pick(np.flatnonzero((raw == row) & (clusters.said == Home.FREE)), "a cluster before it")
+        before = pick(np.flatnonzero((raw == row) & (clusters.flagged_home == Home.FREE)), "a cluster before it")
         flags = word(s, _data(s, before), 4) & 0xFF000000
         return Planted((put(s, _data(s, before), flags | int(raw[row]), 4),), ("swap-cluster-list-mismatch",), None)
     at = _at(s, row, "list")

@@ -24,10 +24,10 @@ def test_each_cluster_is_on_one_list(path: str) -> None:
     # Disks that turn have no clusters before there were swap tables.
     clustered = s.swap.devices.cluster_info[slots.device_idx] != 0
     assert int(clusters.used.sum()) == int((clustered & (slots.raw != 0)).sum())
-    assert ((clusters.list_idx >= 0) == (found.has_homes | (clusters.said == Home.FREE))).all()
+    assert ((clusters.list_idx >= 0) == (found.has_homes | (clusters.flagged_home == Home.FREE))).all()
     on = clusters.list_idx >= 0
-    assert (found.lists.home[clusters.list_idx[on]] == clusters.said[on]).all()
-    assert set(clusters.said.tolist()) > {Home.FREE}
+    assert (found.lists.home[clusters.list_idx[on]] == clusters.flagged_home[on]).all()
+    assert set(clusters.flagged_home.tolist()) > {Home.FREE}
 
 
 def _in_hand(s: Snapshot) -> tuple[Patch, ...]:
@@ -35,7 +35,7 @@ def _in_hand(s: Snapshot) -> tuple[Patch, ...]:
     clusters, struct = s.swap_clusters.clusters, s.layout.struct("struct swap_cluster_info")
     if not s.layout.enum("enum swap_cluster_flags"):
         pytest.skip("clusters are never taken off their lists")
-    row = int(np.flatnonzero((clusters.said == Home.FRAG) | (clusters.said == Home.NONFULL))[0])
+    row = int(np.flatnonzero((clusters.flagged_home == Home.FRAG) | (clusters.flagged_home == Home.NONFULL))[0])
     at = int(clusters.addr[row]) + struct.field("list").offset
     after, before = word(s, at), word(s, at + 8)
     flags = put(s, int(clusters.addr[row]) + struct.field("flags").offset, 0, 1)

@@ -21,13 +21,15 @@ from inspector.walk.smaps import vma_figures
 from tests.fixtures import KERNELS
 from tests.tui.driving import snapshot_of
 from tui.session import Session
+from tui.views.anon_vma import draw_interval_tree
+from tui.views.entries import vma_entries
 from tui.views.folio import PageGridView, mapping_tree, page_columns
-from tui.views.folios import folio_columns
-from tui.views.map import MODES, HeatView, Look, build_layer, make_layer
-from tui.views.mm import process_columns, vma_entries, vma_folios, vma_rows_of
-from tui.views.rmap import draw_interval_tree, side_by_side
-from tui.views.rows_folios import folio_rows
+from tui.views.folios import folio_columns, folio_rows
+from tui.views.map import MODES, HeatView, LayerStyle, build_layer, make_layer
+from tui.views.processes import process_columns
+from tui.views.rmap import side_by_side
 from tui.views.space import SpaceView, build_space
+from tui.views.vmas import vma_folios, vma_rows_of
 
 
 @pytest.fixture(params=KERNELS)
@@ -127,7 +129,7 @@ def test_a_machine_of_one_terabyte_is_resampled_at_every_zoom() -> None:
         return pattern[(rows >> 16) & 0xFFF]
 
     begin = time.perf_counter()
-    layer = make_layer(Look("kind", ("free", "anon", "file"), "·af", ("free", "anon", "file")), codes, pages)
+    layer = make_layer(LayerStyle("kind", ("free", "anon", "file"), "·af", ("free", "anon", "file")), codes, pages)
     built = time.perf_counter() - begin
     view = HeatView(layer, layer, memmap, 0)
     took = []

@@ -18,16 +18,16 @@ from inspector.subjects import (
     address_space_ids_at,
 )
 from inspector.tables.files import DAX, DAX_ENTRY, FOLIO, HUGETLB, SHMEM, SWAP, SWAP_ENTRY
-from inspector.tables.node_stats import node_stats
-from inspector.violations import NOTHING, Violations, cannot_check, one, violations
+from inspector.violations import Unread, Violations, cannot_check, holds, one, violations
 from inspector.windows.locks import pages_locked
 from inspector.windows.window import Effect
 
 
-def _unread(s: Snapshot) -> tuple[int, str]:
+def _unread(s: Snapshot) -> Unread:
+    """Page caches that could not be read whole."""
     spaces = s.files.address_spaces
     missing = int((~spaces.whole & spaces.readable & spaces.is_inode).sum())
-    return missing, "nodes of some page caches are missing" if missing else ""
+    return cannot_check(missing, "nodes of some page caches are missing")
 
 
 def _cached_pages(s: Snapshot) -> I64:
@@ -77,7 +77,7 @@ def _charged_ahead(s: Snapshot) -> I64:
     decides="116",
 )
 def cache_nrpages_mismatch(s: Snapshot) -> Violations:
-    """An address_space counts more or fewer pages than its xarray holds.
+    """Nrpages of an address_space is not the number of pages in its xarray.
 
     Invariant: nrpages is the number of indices that folios (and DAX entries) take in i_pages; a hugetlb folio takes one
         before 6.7. So it is for the swap cache's address_spaces too.
@@ -92,14 +92,13 @@ def cache_nrpages_mismatch(s: Snapshot) -> Violations:
     held = _cached_pages(s)
     rows = np.flatnonzero(able & (held != spaces.nrpages))
     excess = (spaces.nrpages - held)[rows]
-    missing, why = _unread(s)
     ids = address_space_ids(spaces.addr[rows])
     return violations(
         ids,
         observed={"nrpages": spaces.nrpages[rows]},
         expected={"nrpages": held[rows]},
         checked=int(able.sum()),
-        unread=cannot_check(missing, why),
+        unread=_unread(s),
         claims=one("address_space", ids),
         transient=spaces.in_motion[rows] | _collapsing(s)[rows] | (excess > 0) & (excess <= _charged_ahead(s)[rows]),
     )
@@ -129,14 +128,13 @@ def cache_tree_damaged(s: Snapshot) -> Violations:
     odd = (entries.kind > DAX_ENTRY) | ((entries.kind == FOLIO) & (entries.pfn < 0))
     strange = np.bincount(entries.address_space_idx[odd], minlength=len(spaces)).astype(np.int64)
     rows = np.flatnonzero(spaces.broken | (strange > 0))
-    missing, why = _unread(s)
     ids = address_space_ids(spaces.addr[rows])
     return violations(
         ids,
         observed={"nodes_sound": ~spaces.broken[rows], "strange_entries": strange[rows]},
         expected={"nodes_sound": np.ones(len(rows), np.bool_), "strange_entries": np.zeros(len(rows), np.int64)},
         checked=len(spaces),
-        unread=cannot_check(missing, why),
+        unread=_unread(s),
         claims=one("address_space", ids),
         transient=spaces.in_motion[rows] & ~spaces.broken[rows],
     )
@@ -153,7 +151,7 @@ def cache_tree_damaged(s: Snapshot) -> Violations:
     decides="114",
 )
 def cache_entry_mismatch(s: Snapshot) -> Violations:
-    """A file's page cache leads to a folio that does not belong there.
+    """The folio at an index of a page cache names another address_space or index, or has another size.
 
     Invariant: the folio at an index of i_pages names this address_space and this index, is no tail, and takes as many
         indices as it has pages (hugetlb: one before 6.7); large folios lie at a multiple of their size.
@@ -194,7 +192,7 @@ def cache_entry_mismatch(s: Snapshot) -> Violations:
     decides="115",
 )
 def cached_folio_missing(s: Snapshot) -> Violations:
-    """A folio names a file and an index, but the file's page cache does not have it there.
+    """A folio names an address_space and an index, but the page cache does not hold it there.
 
     Invariant: a folio with an address_space in its mapping is found at its index in that address_space's i_pages.
     Why: mm/filemap.c, page_cache_delete() clears folio->mapping with the entry, under the folio lock.
@@ -207,18 +205,16 @@ def cached_folio_missing(s: Snapshot) -> Violations:
     keep = spaces.kind[cache.missing_address_space] != DAX
     rows, at, index = cache.missing[keep], cache.missing_address_space[keep], cache.missing_index[keep]
     entry = cache.missing_entry[keep]
-    stands = np.where(entry >= 0, s.files.entries.value[np.maximum(entry, 0)], 0) if len(s.files.entries) else entry
+    there = np.where(entry >= 0, s.files.entries.value[np.maximum(entry, 0)], 0) if len(s.files.entries) else entry
     stray = cache.strays
     n = len(stray)
-    missing, why = _unread(s)
     return violations(
         np.concatenate([rows, stray]),
-        observed={"mapping": s.pages.mapping[np.concatenate([rows, stray])], "entry_there": _with(stands, n)},
+        observed={"mapping": s.pages.mapping[np.concatenate([rows, stray])], "entry_there": _with(there, n)},
         expected={"entry_there": np.full(len(rows) + n, "this folio")},
         checked=cache.claims,
-        unread=cannot_check(missing, why),
+        unread=_unread(s),
         facts={"index": _with(index, n)},
-        claims=NOTHING,
         depends=one("cache_entry", _with(entry, n, -1))
         + one("address_space", address_space_ids_at(spaces.addr, _with(at, n, -1))),
         transient=pages_locked(s, np.concatenate([rows, stray])) | _with(spaces.in_motion[at], n),
@@ -240,7 +236,7 @@ def _with(column: AnyArray, n: int, filler: int = 0) -> AnyArray:
     decides="127",
 )
 def shmem_swapped_mismatch(s: Snapshot) -> Violations:
-    """A shmem file counts more or fewer pages in swap than its page cache has swap entries.
+    """Swapped of a shmem file is not the number of indices that swap entries take in its page cache.
 
     Invariant: shmem_inode_info.swapped is the number of indices that swap entries take; entries of higher order take
         several.
@@ -261,14 +257,13 @@ def shmem_swapped_mismatch(s: Snapshot) -> Violations:
     c = s.page_cache.cached
     busy = np.zeros(len(spaces), np.bool_)
     busy[entries.address_space_idx[c.entry_row[c.locked]]] = True
-    missing, why = _unread(s)
     ids = address_space_ids(spaces.addr[rows])
     return violations(
         ids,
         observed={"swapped": spaces.swapped[rows]},
         expected={"swapped": held[rows]},
         checked=int(able.sum()),
-        unread=cannot_check(missing, why),
+        unread=_unread(s),
         depends=one("address_space", ids),
         transient=spaces.in_motion[rows] | busy[rows] & (spaces.swapped[rows] > held[rows]),
     )
@@ -310,7 +305,7 @@ def _locked_swap_pages(s: Snapshot) -> int:
     severity="warn",
 )
 def cache_counters_mismatch(s: Snapshot) -> Violations:
-    """The kernel's totals of cached pages are not what the caches hold.
+    """NR_FILE_PAGES, NR_SHMEM or NR_SWAPCACHE is not the number of pages in the caches.
 
     Invariant: NR_FILE_PAGES is all pages of the page cache (hugetlb's are not) and of the swap cache, NR_SHMEM those of
         shmem files, NR_SWAPCACHE those of the swap cache, once the per-CPU parts are added.
@@ -320,17 +315,12 @@ def cache_counters_mismatch(s: Snapshot) -> Violations:
         locked pages as are not counted yet (__swap_cache_alloc() charges a new folio first and counts it last).
     See also: folioscope info; folioscope swap
     """
-    totals, stored = cached_totals(s), node_stats(s.layout)
-    missing, why = _unread(s)
-    missing += s.swap.unreadable
+    totals, stored = cached_totals(s), s.node_stats
+    gone = _unread(s)
     known = [name for name in COUNTERS if name in stored]
-    if missing or not known:
-        why = (
-            why or "the counters of memory nodes are not in the dump" if not known else why or "swap slots are missing"
-        )
-        return violations(
-            np.empty(0, np.int64), observed={}, expected={}, checked=0, unread=cannot_check(max(missing, 1), why)
-        )
+    if gone.nr or s.swap.unreadable or not known:
+        also = "the counters of memory nodes are not in the dump" if not known else "swap slots are missing"
+        return holds(0, cannot_check(max(gone.nr + s.swap.unreadable, 1), gone.why or also))
     wrong = [name for name in known if stored[name] != totals[name]]
     n = len(wrong)
     spaces = s.files.address_spaces

@@ -1,4 +1,4 @@
-"""Rules of hugetlb, which keeps accounts of its own."""
+"""Rules of hugetlb folios and of the entries that map them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from inspector.windows.window import Effect
     was="hugetlb-counts-touched",
 )
 def hugetlb_counts_unexpected(s: Snapshot) -> Violations:
-    """A hugetlb folio carries counts that only transparent huge pages keep.
+    """A hugetlb folio has a count that only transparent huge pages keep.
 
     Invariant: hugetlb counts mappings in the entire mapcount alone: _nr_pages_mapped is 0, no page has a _mapcount, the
         large mapcount (6.10 and later) equals the entire one, and both mm-id slots (6.15 and later) are free.
@@ -71,7 +71,7 @@ def hugetlb_counts_unexpected(s: Snapshot) -> Violations:
     was="hugetlb-swap-entry",
 )
 def hugetlb_swap_entry_unexpected(s: Snapshot) -> Violations:
-    """A hugetlb mapping holds a swap entry.
+    """A hugetlb VMA holds a swap entry.
 
     Invariant: hugetlb pages are never swapped: their empty slots hold migration, poison or marker entries only.
     Why: mm/rmap.c, try_to_unmap_one() meets hugetlb only for poisoned pages.
@@ -110,7 +110,7 @@ def named_slots(s: Snapshot, rows: I64) -> I64:
     was="hugetlb-mapped-by-stranger",
 )
 def hugetlb_mapping_mismatch(s: Snapshot) -> Violations:
-    """A hugetlb folio is mapped outside a hugetlb VMA or by single PTEs, or a hugetlb VMA maps another folio.
+    """A hugetlb folio is mapped outside a hugetlb VMA or by PTEs, or a hugetlb VMA maps another folio.
 
     Invariant: hugetlb VMAs map hugetlb folios and nothing else does, always as a whole.
     Why: mm/hugetlb.c, hugetlb_fault() and hugetlb_no_page(); the two families never meet.

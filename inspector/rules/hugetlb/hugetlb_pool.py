@@ -31,7 +31,7 @@ _NO_POOLS = "hugetlb's pools are not in the dump"
     decides="132",
 )
 def hugetlb_pool_mismatch(s: Snapshot) -> Violations:
-    """A hugetlb pool's counters are not what its lists hold.
+    """A hugetlb pool's counters are not the numbers of folios on its lists.
 
     Invariant: nr_huge_pages is the number of folios on the list of those in use and on the lists of free ones;
         free_huge_pages that on the free lists; of each node's counters the same holds, and they add up.
@@ -111,7 +111,7 @@ def hugetlb_free_folio_state_unexpected(s: Snapshot) -> Violations:
 
     Invariant: free hugetlb folios have no reference, no mapping and no subpool, and are of the size of their pool.
     Why: mm/hugetlb.c, free_huge_folio() clears all of it before enqueue_hugetlb_folio().
-    Consequence: the folio is handed out a second time while somebody still uses it.
+    Consequence: the folio is handed out a second time while it is still in use.
     Exceptions: hugetlb_lock is held.
     See also: folioscope hugetlb; folioscope folio PFN
     """
@@ -160,7 +160,7 @@ def hugetlb_free_folio_state_unexpected(s: Snapshot) -> Violations:
     was="hugetlb-reserved-above-free",
 )
 def hugetlb_reserved_high(s: Snapshot) -> Violations:
-    """More hugetlb folios are reserved than are free.
+    """resv_huge_pages of a hugetlb pool is higher than free_huge_pages.
 
     Invariant: 0 <= resv_huge_pages <= free_huge_pages: every reservation is backed by a free folio, surplus ones
         included.
@@ -197,7 +197,7 @@ def hugetlb_reserved_high(s: Snapshot) -> Violations:
     was="hugetlb-share-count-wrong",
 )
 def hugetlb_share_count_mismatch(s: Snapshot) -> Violations:
-    """A hugetlb page table counts other sharers than reach it.
+    """The share count of a hugetlb page table is not the number of other places that it is reached from.
 
     Invariant: pt_share_count of a PMD table of hugetlb memory is the number of places it is reached from, less one.
         Kernels that keep no such count hold one reference of the table's page for each place.
@@ -229,11 +229,11 @@ def hugetlb_share_count_mismatch(s: Snapshot) -> Violations:
     )
 
 
-def _file_locked(s: Snapshot, address_space_idx: I32) -> Mask:
-    """Whether the i_mmap_rwsem of each file is held by anybody; files without a row are not."""
+def _file_locked(s: Snapshot, space_idx: I32) -> Mask:
+    """Whether the i_mmap_rwsem of each file is held; not those of files without a row."""
     if not len(s.file_rmap.address_spaces):
-        return np.zeros(len(address_space_idx), np.bool_)
-    return (address_space_idx >= 0) & s.i_mmap_locked[np.maximum(address_space_idx, 0)]
+        return np.zeros(len(space_idx), np.bool_)
+    return (space_idx >= 0) & s.i_mmap_locked[np.maximum(space_idx, 0)]
 
 
 @rule(
@@ -247,9 +247,9 @@ def _file_locked(s: Snapshot, address_space_idx: I32) -> Mask:
     was="hugetlb-table-shared-apart",
 )
 def hugetlb_shared_table_mismatch(s: Snapshot) -> Violations:
-    """A shared hugetlb page table hangs where it maps another file or another part of it.
+    """A shared hugetlb page table is reached from a VMA of another file or of another offset in it.
 
-    Invariant: all places that share a PMD table lie in shared VMAs of one file and stand for the same page offset.
+    Invariant: all places that share a PMD table lie in shared VMAs of one file and map the same page offset.
     Why: mm/hugetlb.c, huge_pmd_share() and page_table_shareable().
     Consequence: one process sees and changes memory of a file that it never mapped.
     Exceptions: an mm among the sharers is being built, changed or torn down.
@@ -260,13 +260,13 @@ def hugetlb_shared_table_mismatch(s: Snapshot) -> Violations:
     first = tables.first[owner]
     apart = (sharers.address_space_idx != sharers.address_space_idx[first]) | (sharers.index != sharers.index[first])
     private = ~s.vmas.has(VM_MAYSHARE)[sharers.vma_idx] if len(s.vmas) else np.zeros(len(sharers), np.bool_)
-    many = tables.nr_sharers[owner] > 1
-    rows = np.flatnonzero(many & (apart | private))
+    shared = tables.nr_sharers[owner] > 1
+    rows = np.flatnonzero(shared & (apart | private))
     return violations(
         sharers.table_idx[rows].astype(np.int64),
         observed={"index": sharers.index[rows], "shared_vma": ~private[rows]},
         expected={"index": sharers.index[first[rows]], "shared_vma": np.ones(len(rows), np.bool_)},
-        checked=int(many.sum()),
+        checked=int(shared.sum()),
         facts={"same_file": (sharers.address_space_idx == sharers.address_space_idx[first])[rows]},
         claims=one("table", sharers.pfn[rows]),
         depends=one("vma", sharers.vma_idx[rows]),
@@ -285,11 +285,11 @@ def hugetlb_shared_table_mismatch(s: Snapshot) -> Violations:
     severity="warn",
 )
 def hugetlb_usage_mismatch(s: Snapshot) -> Violations:
-    """A process's count of hugetlb pages is not what its page tables hold.
+    """hugetlb_usage of an mm is not the number of base pages that its hugetlb entries map.
 
     Invariant: hugetlb_usage of an mm is the number of base pages that its hugetlb entries map; migration entries count.
     Why: mm/hugetlb.c, hugetlb_no_page() and __unmap_hugepage_range(), hugetlb_count_add() and hugetlb_count_sub().
-    Consequence: /proc/PID/status tells a wrong HugetlbPages.
+    Consequence: /proc/PID/status shows a wrong HugetlbPages.
     Exceptions: the mm has, or had, memory whose page tables can be shared: such pages count in the mm that faulted
         them, whoever else sees them, and stay counted there when a table is given up (huge_pmd_unshare()), as it is
         before a VMA is split. Also when the mm is being built, changed or torn down, or tables are missing.
@@ -312,7 +312,7 @@ def hugetlb_usage_mismatch(s: Snapshot) -> Violations:
 
 
 def _usage(s: Snapshot) -> I64:
-    """Base pages that hugetlb entries of each mm map or, migrating, stand for."""
+    """Base pages that hugetlb entries of each mm map, migration entries included."""
     out = np.zeros(len(s.mms), np.float64)
     if not len(s.vmas):
         return out.astype(np.int64)

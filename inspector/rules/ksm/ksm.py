@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Bit, Level
-from inspector.columns import I64, AnyArray, Mask
+from inspector.columns import I64, AnyArray, Mask, rows_of
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.diagnosis import lost_rmap
 from inspector.rules.needs import EVERYTHING
@@ -13,19 +13,19 @@ from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import KSM, MM, PAGE, STABLE_NODE
 from inspector.tables.ksm import CHAIN, DUP
-from inspector.violations import NOTHING, Relation, Violations, cannot_check, holds, one, violations
+from inspector.violations import NOTHING, Relation, Unread, Violations, cannot_check, holds, one, violations
 from inspector.walk.counts import EntryClass
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
 
 
-def _state(s: Snapshot, nr: int) -> tuple[int, str]:
-    """How many subjects cannot be judged, and why."""
+def _unread(s: Snapshot, nr: int) -> Unread:
+    """So many subjects cannot be checked where KSM's structures could not be read whole; nothing where they were."""
     if not s.ksm.known:
-        return nr, "KSM's stable trees cannot be found" if nr else ""
+        return cannot_check(nr, "KSM's stable trees cannot be found")
     if not s.ksm.sound:
-        return nr, "some of KSM's nodes, items or lists cannot be read or followed"
-    return 0, ""
+        return cannot_check(nr, "some of KSM's nodes, items or lists cannot be read or followed")
+    return Unread()
 
 
 def _active(s: Snapshot, n: int) -> Mask:
@@ -62,14 +62,14 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
     node = entries.node_idx[first]
     pfn = pages.memmap.pfns_of_rows(rows)
     kpfn = nodes.kpfn[np.maximum(node, 0)] if len(nodes) else np.full(len(rows), -1)
-    unchecked, why = _state(s, int((node < 0).sum()))
-    bad = np.flatnonzero(((node >= 0) & (kpfn != pfn)) | ((node < 0) & (not unchecked)))
+    gone = _unread(s, int((node < 0).sum()))
+    bad = np.flatnonzero(((node >= 0) & (kpfn != pfn)) | ((node < 0) & (not gone.nr)))
     return violations(
         rows[bad],
         observed={"kpfn": np.where(node[bad] >= 0, kpfn[bad], -1), "in_trees": node[bad] >= 0},
         expected={"kpfn": pfn[bad], "in_trees": np.ones(len(bad), np.bool_)},
-        checked=len(rows) - unchecked,
-        unread=cannot_check(unchecked, why),
+        checked=len(rows) - gone.nr,
+        unread=gone,
         facts={"stable_node": pages.mapping[rows[bad]] & ~np.uint64(MAPPING_TAGS)},
         claims=one("stable_node", node[bad]),
         transient=_active(s, len(bad)) | _locked(s, rows[bad]),
@@ -91,7 +91,7 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
     was="ksm-list-length",
 )
 def ksm_list_length_mismatch(s: Snapshot) -> Violations:
-    """A stable node's list of rmap_items is not as long as it says, or cannot be followed.
+    """rmap_hlist_len of a stable node is not the length of its list of rmap_items, or the list cannot be followed.
 
     Invariant: rmap_hlist_len of a stable node is the number of rmap_items on its list.
     Why: mm/ksm.c, stable_tree_append() and remove_rmap_item_from_tree() change both together.
@@ -101,7 +101,7 @@ def ksm_list_length_mismatch(s: Snapshot) -> Violations:
     """
     nodes = s.ksm.nodes
     plain = nodes.kind != CHAIN
-    # A list that leaves the dump can be neither counted nor called broken.
+    # A list that leads to unread memory can be neither counted nor called broken.
     unread = plain & nodes.broken & (not s.ksm.items_whole)
     rows = np.flatnonzero(~unread & (nodes.broken | (plain & (nodes.hlist_len != nodes.nr_items))))
     return violations(
@@ -120,7 +120,7 @@ def ksm_list_length_mismatch(s: Snapshot) -> Violations:
 
 
 def _lost_items(s: Snapshot) -> bool:
-    """Whether items that call themselves stable are on no stable node's list."""
+    """Whether items with STABLE_FLAG are on no stable node's list."""
     items = s.ksm.items
     return bool(((items.flags & 0x200 != 0) & (items.node_idx < 0)).any())
 
@@ -135,12 +135,12 @@ def _lost_items(s: Snapshot) -> bool:
     decides="64",
 )
 def ksm_tree_damaged(s: Snapshot) -> Violations:
-    """A stable tree of KSM is damaged, or a list of all its processes or waiting nodes is.
+    """A stable tree of KSM is damaged, or its list of mm slots or of migrated nodes is.
 
     Invariant: the stable trees are sound red-black trees: each node names its parent, no red node has a red parent, no
         node is reached twice. The lists of mm slots and of nodes that wait for another tree come back to their heads.
     Why: mm/ksm.c, stable_tree_insert() and stable_tree_search(); lib/rbtree.c.
-    Consequence: ksmd loops or merges pages into a node that no rmap walk comes to.
+    Consequence: ksmd loops or merges pages into a node that no rmap walk reaches.
     Exceptions: KSM is at work (ksm_thread_mutex held).
     See also: folioscope ksm
     """
@@ -186,13 +186,13 @@ def ksm_item_mm_mismatch(s: Snapshot) -> Violations:
     able = items.slot_idx >= 0
     own = slots.mm[np.maximum(items.slot_idx, 0)] if len(slots) else items.mm
     rows = np.flatnonzero(able & (items.mm != own))
-    unchecked, why = _state(s, len(rows))
+    gone = _unread(s, len(rows))
     return violations(
         np.zeros(len(rows), np.int64),
         observed={"mm": items.mm[rows]},
         expected={"mm": own[rows]},
         checked=int(able.sum()),
-        unread=cannot_check(unchecked, why),
+        unread=gone,
         facts={"rmap_item": items.addr[rows], "va": items.va[rows]},
         claims=one("ksm", np.zeros(len(rows), np.int64)),
         transient=_active(s, len(rows)),
@@ -215,18 +215,18 @@ def ksm_item_mm_mismatch(s: Snapshot) -> Violations:
     diagnose=lost_rmap("no rmap_item of the stable node leads to the entry"),
 )
 def ksm_mapping_unreachable(s: Snapshot) -> Violations:
-    """An entry maps a KSM page where rmap does not find it.
+    """An entry maps a KSM page at an address that no rmap_item of its stable node leads to.
 
     Invariant: for each entry of a KSM page, one of the rmap_items of its stable node has that address and an anon_vma
         in whose interval tree the VMA is.
     Why: mm/ksm.c, rmap_walk_ksm(); stable_tree_append() and fork keep it so.
-    Consequence: reclaim and migration leave the entry behind: it maps a page that is somebody else's.
+    Consequence: reclaim and migration leave the entry behind: it maps a page that is used for other data then.
     Exceptions: KSM is at work (ksm_thread_mutex held), or the mm is being built, changed or torn down.
     See also: folioscope ksm; folioscope rmap PFN
     """
     entries, vmas = s.ksm_entries, s.vmas
-    unchecked, why = _state(s, int((~entries.reached).sum()))
-    rows = np.flatnonzero(~entries.reached & (not unchecked))
+    gone = _unread(s, int((~entries.reached).sum()))
+    rows = np.flatnonzero(~entries.reached & (not gone.nr))
     found = entries.take(rows)
     moving = np.zeros(len(rows), np.bool_)
     if len(vmas):
@@ -235,8 +235,8 @@ def ksm_mapping_unreachable(s: Snapshot) -> Violations:
         found.head_row.astype(np.int64),
         observed={"found_by_rmap": np.zeros(len(rows), np.bool_)},
         expected={"found_by_rmap": np.ones(len(rows), np.bool_)},
-        checked=len(entries) - unchecked,
-        unread=cannot_check(unchecked, why),
+        checked=len(entries) - gone.nr,
+        unread=gone,
         facts={"va": found.va, "mm": s.mms.addr[vmas.mm_idx[found.vma_idx]] if len(vmas) else found.va},
         depends=one("stable_node", found.node_idx) + one("vma", found.vma_idx) + _anon_vmas_of(s, found.vma_idx),
         transient=_active(s, len(rows)) | moving,
@@ -244,14 +244,10 @@ def ksm_mapping_unreachable(s: Snapshot) -> Violations:
 
 
 def _anon_vmas_of(s: Snapshot, vma_idx: AnyArray) -> Relation:
-    """The anon_vma of each VMA, as something that may be to blame."""
+    """The anon_vma of each VMA."""
     if not len(s.vmas):
         return NOTHING
-    own = s.vmas.anon_vma[vma_idx]
-    table = s.anon_rmap.anon_vmas
-    at = np.minimum(np.searchsorted(table.addr, own), max(len(table) - 1, 0))
-    known = table.addr[at] == own if len(table) else np.zeros(len(own), np.bool_)
-    return one("anon_vma", np.where(known, at, -1))
+    return one("anon_vma", rows_of(s.anon_rmap.anon_vmas.addr, s.vmas.anon_vma[vma_idx]))
 
 
 @rule(
@@ -265,19 +261,19 @@ def _anon_vmas_of(s: Snapshot, vma_idx: AnyArray) -> Relation:
     severity="warn",
 )
 def ksm_totals_mismatch(s: Snapshot) -> Violations:
-    """KSM's totals are not what its stable nodes and rmap_items add up to.
+    """KSM's totals are not the numbers of its stable nodes and rmap_items.
 
     Invariant: pages_shared is the number of stable nodes with rmap_items, pages_sharing that of all other rmap_items on
         their lists; stable_node_chains and stable_node_dups count the chains and their members.
     Why: mm/ksm.c, stable_tree_append(), remove_rmap_item_from_tree(), alloc_stable_node_chain().
-    Consequence: /sys/kernel/mm/ksm tells wrong savings.
+    Consequence: /sys/kernel/mm/ksm shows wrong savings.
     Exceptions: KSM is at work (ksm_thread_mutex held), or some of its lists cannot be read.
     See also: folioscope ksm
     """
     ksm, nodes = s.ksm, s.ksm.nodes
-    unchecked, why = _state(s, 1)
-    if unchecked or not ksm.totals:
-        return holds(0, unread=cannot_check(unchecked, why))
+    gone = _unread(s, 1)
+    if gone.nr or not ksm.totals:
+        return holds(0, gone)
     used = (nodes.kind != CHAIN) & (nodes.nr_items > 0)
     expected = {
         "pages_shared": int(used.sum()),
@@ -309,7 +305,7 @@ def ksm_totals_mismatch(s: Snapshot) -> Violations:
     exactness="bound",
 )
 def ksm_mm_counters_low(s: Snapshot) -> Violations:
-    """A process is said to have merged fewer pages than KSM's books show.
+    """An mm's count of merged pages is lower than the number of its rmap_items on stable nodes.
 
     Invariant: ksm_merging_pages is at least the number of the mm's rmap_items on stable nodes, ksm_rmap_items at least
         that of the items on its list. (More is legal: before 6.17 a child began with its parent's counts.)
@@ -319,12 +315,12 @@ def ksm_mm_counters_low(s: Snapshot) -> Violations:
     See also: folioscope ksm
     """
     ksm, mms = s.ksm, s.mms
-    unchecked, why = _state(s, len(mms))
-    if unchecked or not len(mms):
-        return holds(0, unread=cannot_check(unchecked, why))
+    gone = _unread(s, len(mms))
+    if gone.nr or not len(mms):
+        return holds(0, gone)
     merged = _per_mm(s, ksm.items.mm[ksm.items.node_idx >= 0])
     items = np.zeros(len(mms), np.int64)
-    at = _rows(s, ksm.slots.mm)
+    at = rows_of(s.mms.addr, ksm.slots.mm)
     np.add.at(items, at[at >= 0], ksm.slots.nr_items[at >= 0])
     low = (ksm.mms.merging_pages < merged) & (ksm.mms.merging_pages != -1)
     low |= (ksm.mms.rmap_items < items) & (ksm.mms.rmap_items != -1)
@@ -339,14 +335,9 @@ def ksm_mm_counters_low(s: Snapshot) -> Violations:
     )
 
 
-def _rows(s: Snapshot, mm: AnyArray) -> I64:
-    """Row of each mm; -1 for those that are not in the table."""
-    at = np.minimum(np.searchsorted(s.mms.addr, mm), len(s.mms) - 1)
-    return np.where(s.mms.addr[at] == mm, at, -1).astype(np.int64)
-
-
 def _per_mm(s: Snapshot, mm: AnyArray) -> I64:
-    at = _rows(s, mm)
+    """How many of the given addresses are those of each mm."""
+    at = rows_of(s.mms.addr, mm)
     return np.bincount(at[at >= 0], minlength=len(s.mms)).astype(np.int64)
 
 
@@ -361,12 +352,12 @@ def _per_mm(s: Snapshot, mm: AnyArray) -> I64:
     severity="warn",
 )
 def ksm_zero_pages_mismatch(s: Snapshot) -> Violations:
-    """A process's count of zero pages placed by KSM is not what its page tables hold.
+    """ksm_zero_pages of an mm is not the number of dirty entries of the zero page in its page tables.
 
     Invariant: ksm_zero_pages of an mm is the number of its entries of the shared zero page that are dirty: that is how
-        KSM marks those it placed (use_zero_pages). Kept since 6.6. The global count drifts and is not looked at.
+        KSM marks those it placed (use_zero_pages). Kept since 6.6. The global count drifts and is not checked.
     Why: include/linux/ksm.h, is_ksm_zero_pte(); mm/ksm.c, replace_page().
-    Consequence: /proc/PID/ksm_stat tells a wrong saving.
+    Consequence: /proc/PID/ksm_stat shows a wrong saving.
     Exceptions: the mm is being built, changed or torn down, KSM is at work, or page tables are missing.
     See also: folioscope vmas PID
     """

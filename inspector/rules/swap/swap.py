@@ -11,16 +11,15 @@ from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import NONPRESENT, SWAP_DEVICE, SWAP_SLOT
 from inspector.tables.swap_devices import SWP_HIBERNATION, SWP_WRITEOK
-from inspector.violations import Violations, cannot_check, connected, one, violations
+from inspector.violations import Unread, Violations, cannot_check, connected, holds, one, violations
 from inspector.windows.locks import entries_in_flight
 from inspector.windows.swap import reclaim_in_flight, slot_tables_locked, user_gone
 from inspector.windows.window import Effect
 
 
-def unread_slots(s: Snapshot) -> tuple[int, str]:
-    """How many devices have slots that are not in the dump, and a sentence about it."""
-    missing = s.swap.unreadable
-    return missing, "slots of some swap devices are not in the dump" if missing else ""
+def unread_slots(s: Snapshot) -> Unread:
+    """Devices with slots that are not in the dump."""
+    return cannot_check(s.swap.unreadable, "slots of some swap devices are not in the dump")
 
 
 def _whole(s: Snapshot, device_idx: I64) -> Mask:
@@ -52,7 +51,7 @@ def counted_slots(s: Snapshot) -> Mask:
     was="swap-entry-without-slot",
 )
 def swap_entry_slot_invalid(s: Snapshot) -> Violations:
-    """A swap entry points to no slot: no such device, beyond its end, or a bad slot.
+    """A swap entry names no slot: no such device, an offset beyond its end, or a bad slot.
 
     Invariant: every swap entry names a device in use and one of its slots, not the header or a bad one.
     Why: mm/swapfile.c, _swap_info_get() prints "Bad swap file entry" and "Bad swap offset entry".
@@ -66,13 +65,12 @@ def swap_entry_slot_invalid(s: Snapshot) -> Violations:
     bad = (slot >= 0) & slots.is_bad[np.maximum(slot, 0)] if len(slots) else np.zeros(len(mine), np.bool_)
     rows = users.nonpresent_row[mine[(slot < 0) | bad]]
     names = np.where(bad[(slot < 0) | bad], "a bad slot", "no slot of a device in use")
-    missing, why = unread_slots(s)
     return violations(
         rows,
         observed={"slot": names, "swap_type": n.swap_type[rows], "swap_offset": n.swap_offset[rows]},
         expected={"slot": np.full(len(rows), "a slot of a swap device")},
         checked=len(mine),
-        unread=cannot_check(missing, why),
+        unread=unread_slots(s),
         facts={"entry": n.entry[rows]},
         claims=one(_STRAY, np.arange(len(rows))),
         transient=entries_in_flight(s, rows) & ~bad[(slot < 0) | bad],
@@ -122,11 +120,11 @@ def exclusive_swap_entry_sharing_unexpected(s: Snapshot) -> Violations:
 
 
 _STRAY = "stray_swap_entry"
-"""What entries that lead nowhere, and slots with too few references, have in common: some entry was overwritten."""
+"""What entries that name no slot, and slots with too few references, have in common: some entry was overwritten."""
 
 
 def _strays(s: Snapshot) -> tuple[int, I64]:
-    """How many entries lead nowhere, and rows of the slots with too few references."""
+    """How many entries name no slot, and rows of the slots with too few references."""
     users, slots = s.swap_refs.users, s.swap.slots
     lost = users.slot_idx < 0
     if len(slots):
@@ -147,13 +145,12 @@ def _overwritten(s: Snapshot, rows: I64) -> I64:
 
 def _counts(s: Snapshot, rows: I64, transient: Mask) -> Violations:
     slots, refs = s.swap.slots, s.swap_refs
-    missing, why = unread_slots(s)
     return violations(
         rows,
         observed={"count": slots.count[rows]},
         expected={"count": expected_counts(s)[rows]},
         checked=int(counted_slots(s).sum()),
-        unread=cannot_check(missing, why),
+        unread=unread_slots(s),
         facts={
             "page_table_entries": refs.pte_refs[rows],
             "shmem_pages": refs.shmem_refs[rows],
@@ -178,7 +175,7 @@ def _counts(s: Snapshot, rows: I64, transient: Mask) -> Violations:
     decides="119 126",
 )
 def swap_count_low(s: Snapshot) -> Violations:
-    """A swap slot has fewer references than there are entries that refer to it.
+    """A swap slot's count is lower than the number of entries that refer to it.
 
     Invariant: a slot's count is the number of swap entries in page tables, with swap tables (6.18 and later) also of
         pages of shmem files.
@@ -204,7 +201,7 @@ def swap_count_low(s: Snapshot) -> Violations:
     decides="119 126",
 )
 def swap_count_high(s: Snapshot) -> Violations:
-    """A swap slot has more references than there are entries that refer to it.
+    """A swap slot's count is higher than the number of entries that refer to it.
 
     Invariant: a slot's count is the number of swap entries in page tables, with swap tables (6.18 and later) also of
         pages of shmem files.
@@ -212,7 +209,7 @@ def swap_count_high(s: Snapshot) -> Violations:
     Consequence: the slot is never freed: swap space leaks.
     Exceptions: a reference may be on its way: the slot's folio is locked, a process that uses the slot, or, for a slot
         without users, any process, is being forked, moved or unmapped, or shmem is being truncated. Slots that
-        hibernation took have no users. As many references too many as entries lead astray are the same cause.
+        hibernation took have no users. As many references too many as entries name no slot are the same cause.
     See also: folioscope swap ENTRY
     """
     slots = s.swap.slots
@@ -235,19 +232,18 @@ def shmem_swap_slot_mismatch(s: Snapshot) -> Violations:
 
     Invariant: SWAP_MAP_SHMEM stands for exactly one page of a shmem file and no page-table entry.
     Why: mm/shmem.c, shmem_writepage() marks the slot before it puts the entry into the file's page cache.
-    Consequence: the slot leaks, or the file's page is given to somebody else.
+    Consequence: the slot leaks, or the slot of the file's page is used for other data.
     Exceptions: the slot's folio is locked, or a shmem file is locked or being freed. Kernels with swap tables count
         shmem's references like all others (swap-count-low, swap-count-high).
     See also: folioscope swap ENTRY; folioscope file ADDRESS
     """
     slots, refs = s.swap.slots, s.swap_refs
     if s.swap.counts_shmem:
-        return violations(np.empty(0, np.int64), observed={}, expected={}, checked=0)
+        return holds(0)
     known = _whole(s, slots.device_idx) & ~slots.is_bad
     wrong = (slots.is_shmem != (refs.shmem_refs > 0)) | (refs.shmem_refs > 1)
     wrong |= slots.is_shmem & (refs.pte_refs > 0)
     rows = np.flatnonzero(known & wrong)
-    missing, why = unread_slots(s)
     return violations(
         rows,
         observed={"marked": slots.is_shmem[rows], "shmem_pages": refs.shmem_refs[rows], "entries": refs.pte_refs[rows]},
@@ -256,7 +252,7 @@ def shmem_swap_slot_mismatch(s: Snapshot) -> Violations:
             "entries": np.where(refs.shmem_refs[rows] > 0, 0, refs.pte_refs[rows]),
         },
         checked=int((known & (slots.is_shmem | (refs.shmem_refs > 0))).sum()),
-        unread=cannot_check(missing, why),
+        unread=unread_slots(s),
         claims=one("swap_slot", rows),
         depends=one("swap_slot", rows),
         transient=user_gone(s, rows),
@@ -274,7 +270,7 @@ def _used(s: Snapshot) -> I64:
 
 
 def odd_slots(s: Snapshot) -> I64:
-    """Rows of the slots whose use is in doubt: free but referred to, or in use by nobody."""
+    """Rows of the slots whose use is in doubt: free but referred to, or in use without a user."""
     slots, refs = s.swap.slots, expected_counts(s) + s.swap_refs.shmem_refs
     unused = slots.in_use & (refs == 0) & (slots.cache_pfn < 0) & ~slots.set_aside
     return np.flatnonzero((~slots.in_use & (refs > 0)) | unused)
@@ -313,7 +309,7 @@ def _miscounted_cluster(s: Snapshot, used: I64, usable: I64) -> I64:
     decides="123",
 )
 def swap_inuse_mismatch(s: Snapshot) -> Violations:
-    """A swap device counts more or fewer slots in use than it has.
+    """inuse_pages or pages of a swap device is not the number of its slots in use or usable.
 
     Invariant: inuse_pages is the number of slots that are neither free nor bad, those in per-CPU caches included; pages
         is all slots without the header and the bad ones.
@@ -327,13 +323,12 @@ def swap_inuse_mismatch(s: Snapshot) -> Violations:
     bad = np.bincount(slots.device_idx[slots.is_bad], minlength=len(devices)).astype(np.int64)
     able, usable = _devices(s), devices.max - bad
     rows = able[(devices.inuse[able] != used[able]) | (devices.pages[able] != usable[able])]
-    missing, why = unread_slots(s)
     return violations(
         rows,
         observed={"inuse_pages": devices.inuse[rows], "pages": devices.pages[rows]},
         expected={"inuse_pages": used[rows], "pages": usable[rows]},
         checked=len(able),
-        unread=cannot_check(missing, why),
+        unread=unread_slots(s),
         claims=one("swap_device", rows),
         depends=one("swap_slot", _odd_slot(s)[rows]) + one("swap_cluster", _miscounted_cluster(s, used, usable)[rows]),
         transient=devices.locked[rows],
@@ -352,7 +347,7 @@ def swap_inuse_mismatch(s: Snapshot) -> Violations:
     severity="warn",
 )
 def swap_free_mismatch(s: Snapshot) -> Violations:
-    """The free swap that the kernel reports is not what its devices have.
+    """total_swap_pages or nr_swap_pages is not what the swap devices add up to.
 
     Invariant: total_swap_pages is the sum of pages, nr_swap_pages of those not in use, over all devices that are
         written.
@@ -364,11 +359,9 @@ def swap_free_mismatch(s: Snapshot) -> Violations:
     """
     devices = s.swap.devices
     written = np.flatnonzero(devices.flags & np.uint64(SWP_WRITEOK))
-    total = s.layout.variable("total_swap_pages")
-    free = s.layout.variable("nr_swap_pages")
+    total, free = s.swap_totals
     if total is None or free is None or not len(written) or not s.swap.whole[devices.in_use].all():
-        missing, why = unread_slots(s)
-        return violations(np.empty(0, np.int64), observed={}, expected={}, checked=0, unread=cannot_check(missing, why))
+        return holds(0, unread_slots(s))
     pages, left = int(devices.pages[written].sum()), int((devices.pages - _used(s))[written].sum())
     rows: I64 = written[:1] if (total, free) != (pages, left) else written[:0]
     busy = bool(devices.locked.any()) or reclaim_in_flight(s)

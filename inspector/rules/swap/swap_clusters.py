@@ -13,14 +13,14 @@ from inspector.subjects import SWAP_CLUSTER, SWAP_CLUSTER_LIST, SWAP_SLOT
 from inspector.tables.swap_clusters import NOWHERE, Home, home_names
 from inspector.tables.swap_devices import SWP_BLKDEV
 from inspector.tables.swap_table import BAD, COUNT_MAX, has_swap_table
-from inspector.violations import Violations, cannot_check, holds, one, violations
+from inspector.violations import Unread, Violations, cannot_check, holds, one, violations
 from inspector.windows.window import Effect
 
 
-def _unread(s: Snapshot) -> tuple[int, str]:
-    missing, why = unread_slots(s)
-    gone = s.swap_clusters.unreadable
-    return missing + gone, why or ("some swap clusters are not in the dump" if gone else "")
+def _unread(s: Snapshot) -> Unread:
+    """Devices with unread slots, and unread clusters."""
+    slots, clusters = unread_slots(s), s.swap_clusters.unreadable
+    return cannot_check(slots.nr + clusters, slots.why or "some swap clusters are not in the dump")
 
 
 def _whole(s: Snapshot) -> Mask:
@@ -37,18 +37,18 @@ def _device_locked(s: Snapshot) -> Mask:
 
 
 def _discarded(s: Snapshot) -> Mask:
-    """Clusters that somebody has taken off the list to discard what they hold: all slots are marked as bad then.
+    """Clusters taken off the list to discard what they hold: all slots are marked as bad then.
 
-    Kernels with swap tables leave the slots alone and tell by a flag.
+    Kernels with swap tables leave the slots alone and set a flag.
     """
     found, clusters = s.swap_clusters, s.swap_clusters.clusters
-    alone = (clusters.said == Home.NONE) & (clusters.list_idx < 0)
+    alone = (clusters.flagged_home == Home.NONE) & (clusters.list_idx < 0)
     return alone & (clusters.bad + clusters.beyond == found.per) & (clusters.count != found.per)
 
 
 def _discarding(s: Snapshot) -> Mask:
     """Clusters that wait to be discarded, or are just being."""
-    return (s.swap_clusters.clusters.said == Home.DISCARD) | (_home(s) == Home.DISCARD) | _discarded(s)
+    return (s.swap_clusters.clusters.flagged_home == Home.DISCARD) | (_home(s) == Home.DISCARD) | _discarded(s)
 
 
 def _home(s: Snapshot) -> I64:
@@ -81,7 +81,7 @@ def _odd_slot(s: Snapshot) -> I64:
     decides="123",
 )
 def swap_cluster_count_mismatch(s: Snapshot) -> Violations:
-    """A swap cluster counts more or fewer slots in use than it has.
+    """Count of a swap cluster is not the number of its slots in use.
 
     Invariant: a cluster's count is the number of its slots that are not free: those that can never be used are among
         them, those that CPUs have set aside, and those behind the end of the device. A free cluster has none.
@@ -100,13 +100,12 @@ def swap_cluster_count_mismatch(s: Snapshot) -> Violations:
         least = np.where(files & ~np.bool_(s.swap_clusters.has_tables), clusters.used, most)
     able = _whole(s) & ~_discarding(s)
     rows = np.flatnonzero(able & ((clusters.count > most) | (clusters.count < least)))
-    missing, why = _unread(s)
     return violations(
         rows,
         observed={"count": clusters.count[rows]},
         expected={"count": most[rows]},
         checked=int(able.sum()),
-        unread=cannot_check(missing, why),
+        unread=_unread(s),
         facts={"unusable_slots": (clusters.bad + clusters.beyond)[rows], "list": _places(s)[rows]},
         claims=one("swap_cluster", rows),
         depends=one("swap_slot", _odd_slot(s)[rows]),
@@ -130,7 +129,7 @@ def _places(s: Snapshot) -> AnyArray:
     decides="123",
 )
 def swap_cluster_list_damaged(s: Snapshot) -> Violations:
-    """A list of swap clusters leads to something that is no cluster of the device, or its links do not agree.
+    """A list of swap clusters leads to something that is not a cluster of the device, or its links do not agree.
 
     Invariant: each entry of a device's free, nonfull, frag, full and discard lists is one of its clusters, and its
         neighbours name it. Before 6.12 free clusters are chained by their numbers: the chain ends at the tail.
@@ -141,9 +140,8 @@ def swap_cluster_list_damaged(s: Snapshot) -> Violations:
     """
     lists, devices = s.swap_clusters.lists, s.swap.devices
     rows = np.flatnonzero(lists.damaged)
-    missing, why = _unread(s)
-    if missing:
-        return holds(0, unread=cannot_check(missing, why))
+    if _unread(s).nr:
+        return holds(0, _unread(s))
     owner = lists.device_idx[rows]
     return violations(
         rows,
@@ -170,11 +168,11 @@ def swap_cluster_list_damaged(s: Snapshot) -> Violations:
     was="swap-cluster-misplaced",
 )
 def swap_cluster_list_mismatch(s: Snapshot) -> Violations:
-    """A swap cluster is on another list than its flags and its count say, or on none.
+    """A swap cluster is on another list than its flags and its count require, or on none.
 
     Invariant: a cluster without slots in use is on the free list (or waits for its discard), a full one on the full
-        list, any other on the nonfull or frag list of its order; the flags tell which; a free one has no swap table and
-        any other has. Before 6.12 only free clusters are on a list, and a mark tells.
+        list, any other on the nonfull or frag list of its order; its flags name the list; a free one has no swap table
+        and any other has. Before 6.12 only free clusters are on a list, and a mark says so.
     Why: mm/swapfile.c, move_cluster(), relocate_cluster(), partial_free_cluster() and __free_cluster(); alloc_cluster()
         and dec_cluster_info_page() before.
     Consequence: free space is not found, or slots in use are taken for free ones.
@@ -183,24 +181,23 @@ def swap_cluster_list_mismatch(s: Snapshot) -> Violations:
     See also: folioscope swap
     """
     found, clusters = s.swap_clusters, s.swap_clusters.clusters
-    home, said = _home(s), clusters.said
+    home, flagged = _home(s), clusters.flagged_home
     orders = np.append(found.lists.order, 0)[clusters.list_idx]
     by_order = (home == Home.NONFULL) | (home == Home.FRAG)
     discard = _discarded(s) | (_discarding(s) & (clusters.count == 0))
     # What waits to be discarded has no flag before there was one for it.
-    elsewhere = (home != said) & ~(discard & (said == Home.NONE))
+    elsewhere = (home != flagged) & ~(discard & (flagged == Home.NONE))
     elsewhere |= by_order & (orders != clusters.order)
     wanted = _wanted(s)
     unfit = (wanted != home) & ~discard & ~((wanted == Home.NONFULL) & (home == Home.FRAG))
-    odd_table = (clusters.has_table == (said == Home.FREE)) & np.bool_(found.has_tables)
-    in_hand = (home == Home.NONE) & ((said == Home.NONE) | (said == Home.DISCARD)) & np.bool_(found.has_homes)
+    odd_table = (clusters.has_table == (flagged == Home.FREE)) & np.bool_(found.has_tables)
+    in_hand = (home == Home.NONE) & ((flagged == Home.NONE) | (flagged == Home.DISCARD)) & np.bool_(found.has_homes)
     in_hand &= ~(discard & ~np.bool_(found.has_tables))
     able = _whole(s)
     rows = np.flatnonzero(able & (elsewhere | unfit | odd_table | in_hand))
-    missing, why = _unread(s)
-    if missing:
-        return holds(0, unread=cannot_check(missing, why))
-    observed = {"list": _places(s)[rows], "flags": home_names(said, clusters.order)[rows]}
+    if _unread(s).nr:
+        return holds(0, _unread(s))
+    observed = {"list": _places(s)[rows], "flags": home_names(flagged, clusters.order)[rows]}
     fit = home_names(wanted, clusters.order)[rows]
     expected: dict[str, AnyArray] = {"list": fit, "flags": fit}
     if found.has_tables:
@@ -226,7 +223,7 @@ def _wanted(s: Snapshot) -> I64:
     used = np.where(clusters.bad + clusters.beyond >= found.per, Home.NONFULL, used)
     if not found.has_homes:
         used = np.full(len(clusters), Home.NONE)
-        return np.where(clusters.said == Home.FREE, Home.FREE, used).astype(np.int64)
+        return np.where(clusters.flagged_home == Home.FREE, Home.FREE, used).astype(np.int64)
     return np.where(clusters.count == 0, Home.FREE, used).astype(np.int64)
 
 
@@ -261,13 +258,12 @@ def swap_extended_count_mismatch(s: Snapshot) -> Violations:
     full = stored == COUNT_MAX
     wrong = np.where(full, slots.extended < COUNT_MAX, slots.extended != 0)
     rows = np.flatnonzero(known & wrong)
-    missing, why = unread_slots(s)
     return violations(
         rows,
         observed={"count": stored[rows], "extended": slots.extended[rows]},
         expected={"extended": np.where(full[rows], np.maximum(slots.extended[rows], COUNT_MAX), 0)},
         checked=int(known.sum()),
-        unread=cannot_check(missing, why),
+        unread=unread_slots(s),
         facts={"users": (s.swap_refs.pte_refs + s.swap_refs.shmem_refs)[rows]},
         claims=one("swap_slot", rows),
         transient=s.swap.devices.locked[slots.device_idx[rows]],

@@ -13,23 +13,15 @@ from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import CPU_LIST, FREE_LIST, PAGE, ZONE
 from inspector.tables.buddy import Buddy
-from inspector.tables.pageblocks import lists_follow_blocks, pageblock_types
+from inspector.tables.pageblocks import lists_follow_blocks
 from inspector.violations import Violations, cannot_check, one, several, violations
 
 _ORDERS = 64
 _WHY_NOT = "zones or their lists are not in the dump"
 
 
-def zone_name(s: Snapshot, row: int) -> str:
-    """Node and kind of a zone."""
-    zones = s.buddy.zones
-    kinds = {number: name for name, number in s.layout.enum("enum zone_type").items() if not name.startswith("__")}
-    kind = kinds.get(int(zones.number[row]), "ZONE_?").removeprefix("ZONE_")
-    return f"node {int(zones.node[row])} {kind}"
-
-
 def _area(zone: AnyArray, order: AnyArray) -> I64:
-    """A zone's free_area as one number, to lay blame on."""
+    """A zone's free_area as one number, by which causes are joined; -1 for no zone."""
     return np.where(zone >= 0, zone.astype(np.int64) * _ORDERS + np.clip(order, 0, _ORDERS - 1), -1)
 
 
@@ -42,7 +34,7 @@ def _area(zone: AnyArray, order: AnyArray) -> I64:
     decides="129",
 )
 def free_list_damaged(s: Snapshot) -> Violations:
-    """A free list of the buddy allocator leads to something that is no free block, or its links do not agree.
+    """A free list of the buddy allocator leads to a page that is not a free block, or its links do not agree.
 
     Invariant: each entry of zone->free_area[order].free_list[migratetype] is the lru member of a page of type buddy;
         the next one's back link names it.
@@ -126,7 +118,7 @@ def free_block_type_mismatch(s: Snapshot) -> Violations:
     """A free block is on the list of another migration type than its page block has.
 
     Invariant: the list of a free block is that of the type in its page block's bits (pageblock_flags); isolated page
-        blocks have a list of their own. Kernels before 6.10 do not keep this and are not judged.
+        blocks have a list of their own. Kernels before 6.10 do not keep this and are not checked.
     Why: mm/page_alloc.c, __add_to_free_list() and move_to_free_list() warn where it is not so; blocks are moved before
         the type is changed (__move_freepages_block()).
     Consequence: kernel memory that cannot move settles among movable pages, or isolated memory is handed out; free
@@ -137,7 +129,7 @@ def free_block_type_mismatch(s: Snapshot) -> Violations:
     b, blocks, lists = s.buddy, s.buddy.blocks, s.buddy.lists
     at = np.flatnonzero(blocks.list_idx >= 0) if lists_follow_blocks(s.layout) else np.empty(0, np.int64)
     on = blocks.list_idx[at]
-    types = pageblock_types(s.layout, s.pages.memmap.pfns_of_rows(blocks.row[at]))
+    types = s.free_block_types.take(at)
     unread = int((~types.known).sum())
     wrong = np.flatnonzero(types.known & (types.migratetype != lists.migratetype[on]))
     names = _migratetype_names(s)
@@ -207,7 +199,7 @@ def _pages_of(b: Buddy, migratetypes: list[int], *, without: bool) -> I64:
     decides="129",
 )
 def free_area_count_mismatch(s: Snapshot) -> Violations:
-    """A zone counts more or fewer free blocks of an order than are on its lists.
+    """nr_free of a zone's free_area is not the number of blocks on its lists.
 
     Invariant: free_area[order].nr_free is the number of blocks on the lists of all migration types of that order.
     Why: mm/page_alloc.c, __add_to_free_list() and __del_page_from_free_list().
@@ -249,7 +241,7 @@ def free_area_count_mismatch(s: Snapshot) -> Violations:
     severity="warn",
 )
 def zone_free_pages_mismatch(s: Snapshot) -> Violations:
-    """A zone's count of free pages is not what its free lists hold.
+    """NR_FREE_PAGES of a zone is not the number of pages on its free lists.
 
     Invariant: NR_FREE_PAGES, its per-CPU parts added, is the number of pages in the blocks of all lists but those of
         isolated page blocks, and memory not accepted yet; NR_FREE_CMA_PAGES those of the CMA lists. Pages on per-CPU
@@ -291,7 +283,7 @@ def zone_free_pages_mismatch(s: Snapshot) -> Violations:
     decides="130",
 )
 def cpu_free_list_mismatch(s: Snapshot) -> Violations:
-    """A CPU's list of free pages is damaged, or holds more or fewer pages than it counts.
+    """A CPU's list of free pages is damaged, or its count is not the number of pages on it.
 
     Invariant: per_cpu_pages->count is the number of pages in the blocks on its lists; their links agree.
     Why: mm/page_alloc.c, free_frozen_page_commit() (free_unref_page_commit()) and free_pcppages_bulk().
@@ -325,7 +317,7 @@ def cpu_free_list_mismatch(s: Snapshot) -> Violations:
     diagnose=double_free,
 )
 def cpu_free_page_state_unexpected(s: Snapshot) -> Violations:
-    """A page on a CPU's list of free pages has a mapping, a reference, a type or a flag of a page in use.
+    """A page on a CPU's list of free pages is referenced, typed, or marked as in use.
 
     Invariant: pages are tested before they are put on these lists: no reference, no mapping pointer, no page type, none
         of the flags that say who works with the page.

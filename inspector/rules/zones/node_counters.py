@@ -16,7 +16,6 @@ from inspector.rules.needs import PAGES, VMAS
 from inspector.rules.registry import Phase, Rule, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import NODE_COUNTERS, VMSTAT
-from inspector.tables.node_stats import node_stats
 from inspector.violations import Violations, cannot_check, holds, several, violations
 from inspector.windows.catalogue import WINDOWS
 from inspector.windows.locks import mm_in_flight, tables_locked
@@ -36,7 +35,7 @@ def mapped_totals(s: Snapshot) -> dict[str, int]:
 
 
 def counted_totals(s: Snapshot) -> dict[str, int]:
-    """The same as the counters stored in pages and folios have them; empty where they do not tell it."""
+    """The same by the counters stored in pages and folios; empty where the scheme keeps too few."""
     if s.scheme is None or not s.scheme.has_page_mapcount:
         return {}
     folio, pages = s.folio_of_page, s.pages
@@ -95,7 +94,7 @@ def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
     settle=_settle,
 )
 def node_mapped_mismatch(s: Snapshot) -> Violations:
-    """The kernel's totals of mapped memory are not what the page tables map.
+    """The node counters of mapped memory are not what the page tables map.
 
     Invariant: NR_ANON_MAPPED and NR_FILE_MAPPED are the pages of anonymous and of other folios that anything maps: all
         of a folio's as long as a huge entry maps it, else those that PTEs map. NR_ANON_THPS, NR_SHMEM_PMDMAPPED and
@@ -103,17 +102,17 @@ def node_mapped_mismatch(s: Snapshot) -> Violations:
         are added. On 6.1 an anonymous THP mapped both ways without PG_double_map counts in both forms.
     Why: mm/rmap.c, __folio_mod_stat() (page_add_anon_rmap() and its kin on 6.1); mm/vmstat.c, __mod_node_page_state().
     Consequence: meminfo's AnonPages, Mapped and AnonHugePages are wrong, and a leak of mappings may be behind it.
-    Exceptions: a page table is not in the dump, or a task stands where mappings change. That explains what the counters
-        of the folios themselves add up to, and on top of it one folio for each such task.
+    Exceptions: a page table is not in the dump, or a task is changing mappings. That explains what the counters of the
+        folios themselves add up to, and on top of it one folio for each such task.
     See also: folioscope check
     """
     if not s.tables_complete or s.scheme is None:
         why = "page tables are missing" if not s.tables_complete else "the accounting scheme is not known"
-        return holds(0, unread=cannot_check(len(MAPPED), why))
-    stored, totals = node_stats(s.layout), mapped_totals(s)
+        return holds(0, cannot_check(len(MAPPED), why))
+    stored, totals = s.node_stats, mapped_totals(s)
     known = [name for name in MAPPED if name in stored]
     if not known:
-        return holds(0, unread=cannot_check(len(MAPPED), "the counters of memory nodes are not in the dump"))
+        return holds(0, cannot_check(len(MAPPED), "the counters of memory nodes are not in the dump"))
     wrong = [name for name in known if stored[name] != totals[name]]
     resized = s.folios.pfn[s.compound_wrong]
     rows: I64 = np.array([NODE_COUNTERS.index(name) for name in wrong], np.int64)
@@ -145,7 +144,7 @@ def _beyond(s: Snapshot, stored: dict[str, int]) -> Mask | None:
 
 
 def _moving(s: Snapshot) -> bool:
-    """Whether locks tell that mappings were changing: counters follow under the page table's lock, not with it."""
+    """Whether held locks show that mappings were changing: counters follow under the page table's lock, not with it."""
     if bool((mm_in_flight(s) & (s.mms.nr_tasks > 0)).any()):
         return True
     held: Mask = tables_locked(s, np.arange(len(s.tables)))
