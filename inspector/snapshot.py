@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
+from inspector.layout.memmap import MemMap
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
@@ -565,3 +567,36 @@ class Snapshot:
                 pages[m.level == shape.level] = 1 << (shape.shift - self.layout.arch.page_shift)
         end = m.pfn + m.nr.astype(np.int64) * pages
         return np.flatnonzero((m.pfn < pfn + nr) & (end > pfn))
+
+
+class PartialSnapshot(Snapshot):
+    """The struct pages of some stretches of the memory map, for questions about few pages.
+
+    It has what struct pages alone make: `pages`, `folios`, `folio_of_page`, `compound_wrong`, `nr_tails`, `hvo_folio`,
+    `buddy_pages` and the scheme; rows count the pages of its own stretches. Every other table of a snapshot would be
+    made from a part and be wrong without a sign: to ask for one is an error.
+
+    Args:
+        whole: A snapshot of the target.
+        memmap: The stretches to read.
+    """
+
+    def __init__(self, whole: Snapshot, memmap: MemMap) -> None:
+        super().__init__(whole.target)
+        self.layout = replace(whole.layout, memmap=memmap)
+
+    def __getattribute__(self, name: str) -> object:
+        if name in _NEED_ALL_PAGES:
+            raise AttributeError(f"a partial snapshot has no {name}", name=name, obj=self)
+        return super().__getattribute__(name)
+
+
+_OF_STRUCT_PAGES = {"layout", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
+    *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages")
+}
+_NEED_ALL_PAGES = frozenset(
+    name
+    for name, member in vars(Snapshot).items()
+    if isinstance(member, (property, cached_property)) and not name.startswith("_") and name not in _OF_STRUCT_PAGES
+)
+"""Tables of a snapshot that a part of the memory map does not make."""

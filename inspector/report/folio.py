@@ -60,7 +60,8 @@ def build_folio(s: Snapshot, place: FoundPage, *, progress: Progress | None, lim
         limit: Mappings listed at most; None for all.
     """
     if progress is None:
-        seen, scheme = window_on_folio(s, place.pfn), s.layout.scheme.scheme
+        seen: Snapshot = window_on_folio(s, place.pfn)
+        scheme = s.layout.scheme.scheme
     else:
         prepare(s, progress)
         seen, scheme = s, s.scheme
