@@ -42,9 +42,9 @@ def run_check(
     Args:
         snapshot: Of the target.
         rules: Slugs or groups; all when empty.
-        progress: Told about each step.
-        found: Told, after each rule that found something, all findings so far; causes come before consequences, so
-            later rules add to them.
+        progress: Called at each step.
+        found: Called after each rule that found something, with all findings so far; causes come before consequences,
+            so later rules add to them.
         max_findings: Findings to list for each rule.
 
     Returns:
@@ -56,12 +56,12 @@ def run_check(
     """
     chosen = select_rules(rules)
     steps = len(chosen) + len(_STAGES)
-    tell = progress or (lambda _what, _done, _all: None)
-    prepare(snapshot, tell, len(chosen))
+    report_step = progress or (lambda _what, _done, _all: None)
+    prepare(snapshot, report_step, len(chosen))
     results: list[tuple[Rule, Violations]] = []
     covered: list[RuleCoverage] = []
     for done, rule in enumerate(chosen, len(_STAGES)):
-        tell(rule.slug, done, steps)
+        report_step(rule.slug, done, steps)
         reason = rule.applies(snapshot.scheme)
         if reason:
             covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
@@ -71,7 +71,7 @@ def run_check(
         covered.append(_covered(rule, violations))
         if found is not None and len(violations):
             found(_findings(snapshot, gather_causes(snapshot, results), max_findings))
-    tell("findings", steps, steps)
+    report_step("findings", steps, steps)
     causes = gather_causes(snapshot, results)
     findings = _findings(snapshot, causes, max_findings)
     coverage = _coverage(snapshot, covered, results)
@@ -95,7 +95,7 @@ _STAGES: tuple[tuple[str, Callable[[Snapshot], object]], ...] = (
 
 
 def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> None:
-    """Build the tables that everything rests on, telling about each step."""
+    """Build the tables that everything rests on, reporting each step."""
     for done, (what, build) in enumerate(_STAGES):
         progress(what, done, len(_STAGES) + steps_after)
         build(snapshot)
