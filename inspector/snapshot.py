@@ -19,13 +19,15 @@ from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
+from inspector.tables.device_files import is_driver_file
 from inspector.tables.files import Files, build_files
-from inspector.tables.folios import Folios, build_folios, settle_page_mapcount
+from inspector.tables.folios import Folios, anon_pages, build_folios, file_pages, settle_page_mapcount
+from inspector.tables.huge_zero import HugeZero, read_huge_zero
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
-from inspector.tables.mms import Mms, build_mms
+from inspector.tables.mms import Mms, build_mms, static_mms
 from inspector.tables.mmu_gather import Gathered, Gathers, read_gathers
 from inspector.tables.node_stats import node_stats
 from inspector.tables.open_files import OpenFiles, read_open_files
@@ -197,6 +199,17 @@ class Snapshot:
         return mms
 
     @cached_property
+    def static_mms(self) -> U64:
+        """Addresses of the mms that are variables of the kernel: init_mm and efi_mm."""
+        return static_mms(self.layout)
+
+    @property
+    def mms_complete(self) -> bool:
+        """Whether all mms are known: every task and mm was read, and the slab cache of mm_structs was found."""
+        missing = self.read_whole(frozenset(("tasks", "mms")))
+        return self._mm_cachep != 0 and not missing & {"tasks", "mms"}
+
+    @cached_property
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
         vmas, trees = build_vmas(self.layout, self.mms)
         self.missing.add("VMA tree nodes", len(trees.unreadable))
@@ -214,12 +227,30 @@ class Snapshot:
         return self._vmas[1]
 
     @cached_property
+    def vma_tree_sound(self) -> Mask:
+        """Mms all of whose VMAs are known: their maple trees were read whole and have no invalid node."""
+        sound = np.ones(len(self.mms), np.bool_)
+        for damaged in (self.vma_trees.unreadable, self.vma_trees.broken, self.vma_trees.missing):
+            sound[damaged] = False
+        return sound
+
+    @cached_property
     def folio_of_page(self) -> I32:
         """Row in `folios` of the large folio that each page belongs to, -1 for small pages."""
         row = np.full(len(self.pages), -1, np.int32)
         row[self.folios.row] = np.arange(len(self.folios), dtype=np.int32)
         head = self.pages.head_row
         return np.where(head >= 0, row[np.maximum(head, 0)], -1).astype(np.int32)
+
+    @cached_property
+    def anon_pages(self) -> Mask:
+        """Pages of anonymous folios, hugetlb and KSM included."""
+        return anon_pages(self.pages, self.folios)
+
+    @cached_property
+    def file_pages(self) -> Mask:
+        """Pages of folios that name an address_space, hugetlb included."""
+        return file_pages(self.pages, self.folios)
 
     @cached_property
     def mm_in_motion(self) -> Mask:
@@ -297,6 +328,11 @@ class Snapshot:
         hugetlb = build_hugetlb(self.layout, self.folios, self.vmas)
         self.missing.add("hugetlb pools and files", hugetlb.unreadable)
         return hugetlb
+
+    @cached_property
+    def huge_zero(self) -> HugeZero:
+        """The variables that are kept about the huge zero folio."""
+        return read_huge_zero(self.layout)
 
     @cached_property
     def files(self) -> Files:
@@ -498,6 +534,11 @@ class Snapshot:
         rmap = build_file_rmap(self.layout, self.vmas, named)
         self.missing.add("files and address_spaces", rmap.unreadable)
         return rmap
+
+    @cached_property
+    def maps_driver_pages(self) -> Mask:
+        """address_spaces of the file rmap whose files map pages of drivers, which belong to no page cache."""
+        return is_driver_file(self.layout, self.file_rmap.address_spaces.host)
 
     @cached_property
     def ksm_entries(self) -> KsmEntries:
