@@ -73,7 +73,7 @@ from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
 
 class Snapshot:
-    """What is read: struct pages, tasks, address spaces, VMAs, and whatever else the kernel keeps lists of.
+    """What is read: struct pages, tasks, mms, VMAs, and whatever else the kernel keeps lists of.
 
     Tables are built when first asked for and kept. What could not be read is counted in ``missing``.
 
@@ -591,7 +591,7 @@ class Snapshot:
 
     @cached_property
     def lost_tables(self) -> LostTables:
-        """Page tables that no address space reaches and no list or task holds."""
+        """Page tables that no mm reaches and no list or task holds."""
         return find_lost_tables(self)
 
     @cached_property
