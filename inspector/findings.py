@@ -92,7 +92,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     count: int = 1
     """How many subjects broke the rule in the same way, when they were folded into this finding."""
     diagnosis: Diagnosis | None = None
-    """What the symptoms amount to, where that can be told."""
+    """What the symptoms amount to, where they are conclusive."""
 
 
 class RuleCoverage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,9 +100,9 @@ class RuleCoverage(msgspec.Struct, frozen=True, omit_defaults=True):
 
     rule: str
     checked: int
-    """Subjects the rule looked at."""
+    """Subjects the rule checked."""
     unchecked: int = 0
-    """Subjects it could not look at because data is missing."""
+    """Subjects it could not check because data is missing."""
     state: Literal["done", "partial", "not-applicable", "not-checked"] = "done"
     reason: str = ""
 

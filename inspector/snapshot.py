@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -12,18 +13,20 @@ from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
+from inspector.layout.memmap import MemMap
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
+from inspector.tables.device_files import is_driver_file
 from inspector.tables.files import Files, build_files
 from inspector.tables.folios import Folios, build_folios, settle_page_mapcount
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
-from inspector.tables.mms import Mms, build_mms
+from inspector.tables.mms import Mms, build_mms, static_mms
 from inspector.tables.mmu_gather import Gathered, Gathers, read_gathers
 from inspector.tables.node_stats import node_stats
 from inspector.tables.open_files import OpenFiles, read_open_files
@@ -195,6 +198,17 @@ class Snapshot:
         return mms
 
     @cached_property
+    def static_mms(self) -> U64:
+        """Addresses of the mms that are variables of the kernel: init_mm and efi_mm."""
+        return static_mms(self.layout)
+
+    @property
+    def mms_complete(self) -> bool:
+        """Whether all mms are known: every task and mm was read, and the slab cache of mm_structs was found."""
+        missing = self.read_whole(frozenset(("tasks", "mms")))
+        return self._mm_cachep != 0 and not missing & {"tasks", "mms"}
+
+    @cached_property
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
         vmas, trees = build_vmas(self.layout, self.mms)
         self.missing.add("VMA tree nodes", len(trees.unreadable))
@@ -210,6 +224,14 @@ class Snapshot:
     def vma_trees(self) -> VmaTrees:
         """What was odd in the trees of VMAs."""
         return self._vmas[1]
+
+    @cached_property
+    def vma_tree_sound(self) -> Mask:
+        """Mms all of whose VMAs are known: their maple trees were read whole and have no invalid node."""
+        sound = np.ones(len(self.mms), np.bool_)
+        for damaged in (self.vma_trees.unreadable, self.vma_trees.broken, self.vma_trees.missing):
+            sound[damaged] = False
+        return sound
 
     @cached_property
     def folio_of_page(self) -> I32:
@@ -498,6 +520,11 @@ class Snapshot:
         return rmap
 
     @cached_property
+    def maps_driver_pages(self) -> Mask:
+        """address_spaces of the file rmap whose files map pages of drivers, which belong to no page cache."""
+        return is_driver_file(self.layout, self.file_rmap.address_spaces.host)
+
+    @cached_property
     def ksm_entries(self) -> KsmEntries:
         """Every entry of a KSM page and the rmap_item that leads to it."""
         return ksm_entries(self)
@@ -565,3 +592,36 @@ class Snapshot:
                 pages[m.level == shape.level] = 1 << (shape.shift - self.layout.arch.page_shift)
         end = m.pfn + m.nr.astype(np.int64) * pages
         return np.flatnonzero((m.pfn < pfn + nr) & (end > pfn))
+
+
+class PartialSnapshot(Snapshot):
+    """The struct pages of some stretches of the memory map, for questions about few pages.
+
+    It has what struct pages alone make: `pages`, `folios`, `folio_of_page`, `compound_wrong`, `nr_tails`, `hvo_folio`,
+    `buddy_pages` and the scheme; rows count the pages of its own stretches. Every other table of a snapshot would be
+    made from a part and be wrong without a sign: to ask for one is an error.
+
+    Args:
+        whole: A snapshot of the target.
+        memmap: The stretches to read.
+    """
+
+    def __init__(self, whole: Snapshot, memmap: MemMap) -> None:
+        super().__init__(whole.target)
+        self.layout = replace(whole.layout, memmap=memmap)
+
+    def __getattribute__(self, name: str) -> object:
+        if name in _NEED_ALL_PAGES:
+            raise AttributeError(f"a partial snapshot has no {name}", name=name, obj=self)
+        return super().__getattribute__(name)
+
+
+_OF_STRUCT_PAGES = {"layout", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
+    *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages")
+}
+_NEED_ALL_PAGES = frozenset(
+    name
+    for name, member in vars(Snapshot).items()
+    if isinstance(member, (property, cached_property)) and not name.startswith("_") and name not in _OF_STRUCT_PAGES
+)
+"""Tables of a snapshot that a part of the memory map does not make."""

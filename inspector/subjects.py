@@ -76,7 +76,7 @@ class SubjectKind:
         evidence: The first mappings that prove a finding about a row, and how many there are.
         look: The command that shows more, without the options that open the target.
         of_one_mm: Each subject is part of one mm: only a task that works on that mm can have it half changed.
-        of_the_machine: A counter of the whole machine: whoever is at work anywhere may have it half changed.
+        of_the_machine: A counter of the whole machine: a task at work anywhere may have it half changed.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A snapshot that sees only part of the memory map, for questions about few pages."""
+"""Partial snapshots: of a stretch of the memory map, of one folio, of a sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from inspector.columns import I64
 from inspector.layout.memmap import MemMap
-from inspector.snapshot import Snapshot
+from inspector.snapshot import PartialSnapshot, Snapshot
 from inspector.tables.pages import HEAD_PAGES
 from inspector.walk.page_numbers import read_head_pfn
 
@@ -28,27 +28,18 @@ def _clipped(memmap: MemMap, starts: I64, ends: I64) -> MemMap:
     return replace(memmap, starts=lo[keep], ends=hi[keep])
 
 
-def _narrowed(s: Snapshot, memmap: MemMap) -> Snapshot:
-    window = Snapshot(s.target)
-    window.layout = replace(s.layout, memmap=memmap)
-    return window
-
-
-def window_on(s: Snapshot, first: int, last: int) -> Snapshot:
-    """A snapshot that reads the struct pages [first, last] and those of the compound page that ``first`` is in.
-
-    Its tables of pages and folios are right; nothing else may be asked of it.
-    """
+def window_on(s: Snapshot, first: int, last: int) -> PartialSnapshot:
+    """A partial snapshot of the struct pages [first, last] and of the compound page that ``first`` is in."""
     head = read_head_pfn(s.layout, first)
     begin = min(head, first) if head >= 0 else first
     begin -= begin % _GRAIN
     end = last + HEAD_PAGES
     end += _GRAIN - end % _GRAIN
-    return _narrowed(s, _clipped(s.layout.memmap, np.array([begin], np.int64), np.array([end], np.int64)))
+    return PartialSnapshot(s, _clipped(s.layout.memmap, np.array([begin], np.int64), np.array([end], np.int64)))
 
 
-def window_on_folio(s: Snapshot, pfn: int) -> Snapshot:
-    """A snapshot that reads all struct pages of the folio that a page belongs to."""
+def window_on_folio(s: Snapshot, pfn: int) -> PartialSnapshot:
+    """A partial snapshot of all struct pages of the folio that a page belongs to."""
     window = window_on(s, pfn, pfn)
     row = window.pages.memmap.row(pfn)
     folio = int(window.folio_of_page[row]) if row >= 0 else -1
@@ -60,7 +51,7 @@ def window_on_folio(s: Snapshot, pfn: int) -> Snapshot:
 
 
 def sample_of(s: Snapshot, max_pages: int) -> tuple[Snapshot, int]:
-    """A snapshot that reads at most about ``max_pages`` struct pages, spread evenly over the memory map.
+    """A snapshot of at most about ``max_pages`` struct pages, spread evenly over the memory map.
 
     Returns:
         The snapshot and how many struct pages it reads; the whole memory map when it is not larger.
@@ -72,4 +63,4 @@ def sample_of(s: Snapshot, max_pages: int) -> tuple[Snapshot, int]:
     at = np.linspace(0, memmap.nr_pages - each, _SAMPLES).astype(np.int64)
     starts = memmap.pfns_of_rows(at) // 512 * 512
     sampled = _clipped(memmap, starts, starts + each)
-    return _narrowed(s, sampled), sampled.nr_pages
+    return PartialSnapshot(s, sampled), sampled.nr_pages

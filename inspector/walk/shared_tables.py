@@ -73,7 +73,7 @@ def _sharers(s: Snapshot) -> Sharers:
     t, vmas = s.tables, s.vmas
     rows = np.flatnonzero((t.level == Level.PMD) & np.isin(t.state, (TABLE_OK, TABLE_TWICE_IN_MM)))
     shape = next(each for each in s.layout.arch.shapes if each.level == Level.PMD)
-    vma = _hugetlb_vma(vmas, t.mm_idx[rows], t.va[rows], shape.entries << shape.shift, s.layout.arch.page_shift)
+    vma = last_hugetlb_vma(vmas, t.mm_idx[rows], t.va[rows], shape.entries << shape.shift, s.layout.arch.page_shift)
     rows, vma = rows[vma >= 0], vma[vma >= 0]
     order = np.argsort(t.pfn[rows], kind="stable")
     rows, vma = rows[order], vma[order]
@@ -90,7 +90,7 @@ def _sharers(s: Snapshot) -> Sharers:
     )
 
 
-def _hugetlb_vma(vmas: Vmas, mm_idx: I32, va: U64, span: int, page_shift: int) -> I32:
+def last_hugetlb_vma(vmas: Vmas, mm_idx: I32, va: U64, span: int, page_shift: int) -> I32:
     """The last hugetlb VMA of each mm that reaches into [va, va + span); -1 for none."""
     huge, shift = np.flatnonzero(vmas.is_hugetlb), np.uint64(page_shift)
     last = page_key(mm_idx, (va + np.uint64(span - 1)) >> shift)

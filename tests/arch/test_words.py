@@ -44,14 +44,9 @@ ALLOWED = (
 LEFT = (
     "inspector/rules/",
     "inspector/folio/",
-    "inspector/windows/",
-    "inspector/check/",
     "inspector/snapshot.py",
-    "inspector/model/",
     "inspector/tables/",
     "inspector/walk/",
-    "inspector/findings.py",
-    "inspector/subjects.py",
     *(f"inspector/report/{name}" for name in ("rmap", "explain", "mappings", "references", "counters", "folio")),
     *("tui/screens/rmap", "tui/screens/folio", "tui/views/rmap", "tui/views/folio"),
     "README.md",  # in transcripts

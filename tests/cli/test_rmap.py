@@ -163,7 +163,7 @@ def test_a_wrong_bound_and_a_lost_vma_are_shown(any_core: str) -> None:
     s = planted(any_core, *subtree_last_of_a_leaf_wrong(whole).patches)
     wrong = np.flatnonzero(s.anon_rmap.avcs.subtree_last != s.anon_rmap.avcs.true_subtree_last)
     tree = build_anon_vma(s, int(s.anon_rmap.avcs.tree_idx[wrong[0]])).tree
-    assert any(c.subtree_last != c.true_subtree_last for c in tree)
+    assert any(c.subtree_last != c.expected_subtree_last for c in tree)
     s = planted(any_core, *file_vma_out_of_its_tree(whole).patches)
     lost = np.flatnonzero((s.file_rmap.address_space_of_vma >= 0) & ~s.file_rmap.in_tree)
     space = int(s.file_rmap.address_spaces.addr[s.file_rmap.address_space_of_vma[lost[0]]])

@@ -16,8 +16,8 @@ from tests.tui.driving import at, press, settle, snapshot_of, text
 from tui.app import FolioscopeApp
 from tui.places import MmPlace, ProcessesPlace
 from tui.session import Session
+from tui.views.processes import process_rows
 from tui.views.rows import Rows, number, words
-from tui.views.rows_mm import process_rows
 
 
 def _rows(keys: list[int], rss: list[int], names: list[str]) -> Rows:

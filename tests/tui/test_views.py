@@ -9,6 +9,7 @@ import pytest
 
 from inspector.columns import I64, U8
 from inspector.errors import UsageError
+from inspector.folio.account import account_of
 from inspector.layout.memmap import MemMap
 from inspector.report.anon_vma import build_anon_vma
 from inspector.report.mappings import mapping_rows
@@ -21,13 +22,15 @@ from inspector.walk.smaps import vma_figures
 from tests.fixtures import KERNELS
 from tests.tui.driving import snapshot_of
 from tui.session import Session
+from tui.views.anon_vma import draw_interval_tree
+from tui.views.entries import vma_entries
 from tui.views.folio import PageGridView, mapping_tree, page_columns
-from tui.views.folios import folio_columns
-from tui.views.map import MODES, HeatView, Look, build_layer, make_layer
-from tui.views.mm import process_columns, vma_entries, vma_folios, vma_rows_of
-from tui.views.rmap import draw_interval_tree, side_by_side
-from tui.views.rows_folios import folio_rows
+from tui.views.folios import folio_columns, folio_rows
+from tui.views.map import MODES, HeatView, LayerStyle, build_layer, make_layer
+from tui.views.processes import process_columns
+from tui.views.rmap import side_by_side
 from tui.views.space import SpaceView, build_space
+from tui.views.vmas import vma_folios, vma_rows_of
 
 
 @pytest.fixture(params=KERNELS)
@@ -127,7 +130,7 @@ def test_a_machine_of_one_terabyte_is_resampled_at_every_zoom() -> None:
         return pattern[(rows >> 16) & 0xFFF]
 
     begin = time.perf_counter()
-    layer = make_layer(Look("kind", ("free", "anon", "file"), "·af", ("free", "anon", "file")), codes, pages)
+    layer = make_layer(LayerStyle("kind", ("free", "anon", "file"), "·af", ("free", "anon", "file")), codes, pages)
     built = time.perf_counter() - begin
     view = HeatView(layer, layer, memmap, 0)
     took = []
@@ -145,7 +148,7 @@ def test_a_machine_of_one_terabyte_is_resampled_at_every_zoom() -> None:
 
 def test_the_grid_of_a_folio_is_the_counts(s: Snapshot) -> None:
     folio = int(np.argmax(s.counts.nr_mms))
-    pages = page_columns(s, int(s.folios.pfn[folio]) + 1)
+    pages = page_columns(account_of(s, int(s.folios.pfn[folio]) + 1))
     row, nr = int(s.folios.row[folio]), int(s.folios.nr_pages[folio])
     assert pages.pfn == s.folios.pfn[folio]
     assert (pages.mapped == s.counts.page_mappings[row : row + nr] + s.counts.entire[folio]).all()

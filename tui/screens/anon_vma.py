@@ -14,8 +14,8 @@ from inspector.report.anon_vma import AnonVmaReport, Member, build_anon_vma, fin
 from inspector.text import counted
 from tui.places import AnonVmaPlace, Place
 from tui.screens.base import PlaceScreen
+from tui.views.anon_vma import tree_rows
 from tui.views.rows import Rows
-from tui.views.rows_rmap import tree_rows
 from tui.widgets.column_table import ColumnTable
 
 _MAX_MEMBERS = 3000

@@ -16,8 +16,8 @@ from inspector.text import counted, grouped
 from inspector.walk.cache_view import cache_of, find_address_spaces
 from tui.places import FilePlace
 from tui.screens.base import PlaceScreen
+from tui.views.file import cache_rows, mapper_rows
 from tui.views.rows import Rows
-from tui.views.rows_rmap import cache_rows, mapper_rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.legend import switch
 

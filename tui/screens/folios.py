@@ -12,8 +12,8 @@ from inspector.text import counted
 from tui.places import FoliosPlace
 from tui.screens.base import PlaceScreen
 from tui.session import Session
+from tui.views.folios import folio_rows
 from tui.views.rows import Rows
-from tui.views.rows_folios import folio_rows
 from tui.widgets.column_table import ColumnTable
 
 

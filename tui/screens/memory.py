@@ -14,7 +14,7 @@ from inspector.text import size
 from tui.places import FolioPlace, MemoryPlace
 from tui.screens.base import PlaceScreen
 from tui.views.map import MODES, HeatView, Layer, build_layer
-from tui.views.rows_mm import short
+from tui.views.rows import short
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.legend import Legend, switch
 

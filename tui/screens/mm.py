@@ -14,10 +14,10 @@ from inspector.text import counted
 from inspector.walk.smaps import vma_figures
 from tui.places import FolioPlace, MmPlace, VmaPlace
 from tui.screens.base import PlaceScreen
-from tui.views.mm import pfn_at, vma_folios, vma_rows_of
+from tui.views.entries import pfn_at
 from tui.views.rows import Rows
-from tui.views.rows_mm import names_of, vma_table
 from tui.views.space import LEGEND, Space, SpaceView, build_space
+from tui.views.vmas import names_of, vma_folios, vma_rows_of, vma_table
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.legend import Legend

@@ -10,8 +10,8 @@ from textual.widgets import Static
 from inspector.text import counted
 from inspector.walk.smaps import vma_figures
 from tui.screens.base import PlaceScreen
+from tui.views.processes import process_rows
 from tui.views.rows import Rows
-from tui.views.rows_mm import process_rows
 from tui.widgets.column_table import ColumnTable
 
 

@@ -19,9 +19,8 @@ from inspector.walk.page_numbers import NumberMeaning
 from tui.places import AnonVmaPlace, FilePlace, FolioPlace, RmapPlace
 from tui.screens.base import PlaceScreen
 from tui.views.folio import file_of, require_page
-from tui.views.rmap import MARKS, SideRow, side_by_side
+from tui.views.rmap import MARKS, SideRow, rmap_rows, side_by_side
 from tui.views.rows import Rows
-from tui.views.rows_rmap import rmap_rows
 from tui.widgets.column_table import ColumnTable
 
 

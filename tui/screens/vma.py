@@ -13,10 +13,10 @@ from textual.widgets import Static
 from inspector.text import size
 from tui.places import AnonVmaPlace, FilePlace, FolioPlace, VmaPlace
 from tui.screens.base import PlaceScreen
-from tui.views.mm import first_at, pfn_at, vma_entries, vma_facts
+from tui.views.entries import entry_table, first_at, pfn_at, vma_entries
 from tui.views.rows import Rows
-from tui.views.rows_mm import entry_table, names_of
 from tui.views.space import LEGEND, Space, SpaceView, build_space
+from tui.views.vmas import names_of, vma_facts
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.legend import Legend

@@ -1,4 +1,4 @@
-"""All folios in columns."""
+"""All folios for the screen: in columns, and as a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import numpy as np
 
 from inspector.columns import I64, U8, AnyArray, Mask, Table
 from inspector.snapshot import Snapshot
-from inspector.walk.kinds import kind_codes
+from inspector.walk.kinds import KINDS, kind_codes
+from tui.places import FolioPlace
+from tui.session import Session
+from tui.views.map import finding_codes
+from tui.views.rows import Column, ColumnData, Rows, number, short
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +77,31 @@ def _pages_mapped(s: Snapshot) -> I64:
     running = np.concatenate([np.zeros(1, np.int64), np.cumsum(s.counts.page_mappings > 0)])
     end = np.minimum(s.folios.row + s.folios.nr_pages, len(s.pages))
     return (running[end] - running[s.folios.row]).astype(np.int64)
+
+
+_FOUND = ("", "i info", "! warn", "! fail")
+
+
+def folio_rows(session: Session, *, small: bool) -> Rows:
+    """All large folios by page frame, or every folio in use."""
+    s = session.snapshot
+    c = folio_columns(s, small=small)
+    found = finding_codes(s.pages.memmap, len(s.pages), session.findings)[c.row]
+    shift = s.layout.arch.page_shift
+    kinds = tuple(k.replace(" ", "-") for k in KINDS)
+    return Rows(
+        [
+            number("pfn", c.pfn, lambda n: f"{n:#x}", shade=lambda _: "heat1"),
+            ColumnData(Column("kind"), c.kind, str, kinds, lambda k: KINDS[k] if KINDS[k] != "free" else ""),
+            number("order", c.order, str),
+            number("size", np.int64(1) << c.order, lambda n: short(n << shift), drop=3),
+            number("mapped", c.mapped, blank=0),
+            number("huge", c.huge, blank=0, drop=2),
+            number("mms", c.mms, blank=-1, drop=1),
+            number("refs", c.refs),
+            ColumnData(Column("partial", drop=1), c.partial.astype(np.uint8), str, ("", "partial"), lambda _: "warn"),
+            ColumnData(Column("findings"), found, str, _FOUND, lambda n: "fail" if n > 1 else "", marked=False),
+        ],
+        lambda row: FolioPlace(int(c.pfn[row])),
+        c.pfn,
+    )

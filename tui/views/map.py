@@ -29,7 +29,7 @@ _PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Look:
+class LayerStyle:
     """What the codes of a layer mean and how they are drawn.
 
     Attributes:
@@ -58,7 +58,7 @@ class Layer:
         coarse: int32[blocks, codes]; the same in blocks of ``1 << COARSE_SHIFT`` pages.
     """
 
-    look: Look
+    look: LayerStyle
     codes: U8
     blocks: U16
     coarse: I32
@@ -109,21 +109,23 @@ def build_layer(s: Snapshot, mode: str, findings: Sequence[Finding] = (), progre
     n = len(s.pages)
     if mode == "kind":
         glyphs = "".join(_KIND_GLYPHS[k] for k in KINDS)
-        return make_layer(Look(mode, KINDS, glyphs, tuple(KINDS)), _kinds_of(s), n, progress)
+        return make_layer(LayerStyle(mode, KINDS, glyphs, tuple(KINDS)), _kinds_of(s), n, progress)
     if mode == "order":
         labels = ("free", *(f"order {i}" for i in range(_TOP_ORDER)), f"order {_TOP_ORDER}+")
         shades = ("free", *(f"heat{i * 6 // _TOP_ORDER}" for i in range(_TOP_ORDER + 1)))
-        return make_layer(Look(mode, labels, "·0123456789+", shades), _orders_of(s), n, progress)
+        return make_layer(LayerStyle(mode, labels, "·0123456789+", shades), _orders_of(s), n, progress)
     if mode == "mapcount":
         labels = tuple(f"mapped {m}" for m in _MAPCOUNTS)
         shades = ("free", *(f"heat{i}" for i in range(7)))
-        return make_layer(Look(mode, labels, "·12359#@", shades, worst=True), _mapcounts_of(s), n, progress)
+        return make_layer(LayerStyle(mode, labels, "·12359#@", shades, worst=True), _mapcounts_of(s), n, progress)
     codes = finding_codes(s.pages.memmap, n, findings)
-    look = Look(mode, _SEVERITIES, "·i!X", ("free", "info", "warn", "fail"), worst=True)
+    look = LayerStyle(mode, _SEVERITIES, "·i!X", ("free", "info", "warn", "fail"), worst=True)
     return make_layer(look, lambda rows: codes[rows], n, progress)
 
 
-def make_layer(look: Look, code_of: Callable[[I64], U8], nr_pages: int, progress: Progress | None = None) -> Layer:
+def make_layer(
+    look: LayerStyle, code_of: Callable[[I64], U8], nr_pages: int, progress: Progress | None = None
+) -> Layer:
     """A layer from a function that gives the codes of consecutive page rows; counted piece by piece."""
     codes = np.empty(nr_pages, np.uint8)
     width, per_block = len(look.labels), 1 << BLOCK_SHIFT

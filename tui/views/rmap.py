@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from inspector.report.anon_vma import AnonVmaReport, Chain
 from inspector.report.mappings import MappingRow
 from inspector.report.rmap import RmapReport, RoadPlace
+from inspector.snapshot import Snapshot
+from tui.places import VmaPlace
+from tui.views.rows import Rows, words
+from tui.views.vmas import vma_place
 
 Mark = Literal["=", "·", "≠", "<"]
 
@@ -85,52 +88,25 @@ def mapping_text(m: MappingRow | None) -> str:
     return f"{m.va:#x} {pages} {m.level}"
 
 
-@dataclass(frozen=True)
-class TreeLine:
-    """One line of a drawn tree.
-
-    Attributes:
-        branch: The lines that lead to it.
-        chain: What stands there.
-        bar: Where its offsets lie among those of the whole tree.
-    """
-
-    branch: str
-    chain: Chain
-    bar: str
+_SHADES = {"=": "ok", "·": "free", "≠": "fail", "<": "fail"}
 
 
-def draw_interval_tree(report: AnonVmaReport, width: int = 24) -> list[TreeLine]:
-    """The interval tree from its top down, every chain under the one above it, neighbours by their offsets.
+def rmap_rows(s: Snapshot, sides: list[SideRow]) -> Rows:
+    """The rmap walk on the left, page tables on the right."""
 
-    Args:
-        report: Of the anon_vma.
-        width: Columns of the bars.
-    """
-    chains = report.tree
-    if not chains:
-        return []
-    low = min(c.first for c in chains)
-    span = max(max(c.last for c in chains) - low + 1, 1)
-    known = {c.address for c in chains}
-    below: dict[int, list[Chain]] = {}
-    for chain in chains:
-        above = chain.above if chain.above in known and chain.above != chain.address else 0
-        below.setdefault(above or 0, []).append(chain)
-    out: list[TreeLine] = []
-    todo = [("", "", c) for c in reversed(below.pop(0, []))]
-    while todo:
-        lead, own, chain = todo.pop()
-        out.append(TreeLine(lead + own, chain, _bar(chain, low, span, width)))
-        lead += {"├─": "│ ", "└─": "  "}.get(own, "")
-        children = below.pop(chain.address, [])
-        for i, child in reversed(list(enumerate(children))):
-            todo.append((lead, "└─" if i == len(children) - 1 else "├─", child))
-    # What a damaged tree keeps apart from its top is shown all the same.
-    return out + [TreeLine("? ", c, _bar(c, low, span, width)) for rest in below.values() for c in rest]
+    def leads(row: int) -> VmaPlace | None:
+        side = sides[row]
+        if side.mapping is not None:
+            return vma_place(s, side.mapping.vma or 0, side.mapping.va)
+        return vma_place(s, side.place.vma, side.place.va) if side.place else None
 
-
-def _bar(chain: Chain, low: int, span: int, width: int) -> str:
-    first = min(max((chain.first - low) * width // span, 0), width - 1)
-    last = max(first, min(width - 1, (chain.last - low) * width // span))
-    return "·" * first + "█" * (last - first + 1) + "·" * (width - last - 1)
+    return Rows(
+        [
+            words("process", [r.who for r in sides]),
+            words("rmap walk checks", [place_text(r.place) for r in sides]),
+            words("", [r.mark for r in sides], shade=lambda m: _SHADES[m]),
+            words("the page tables hold", [mapping_text(r.mapping) for r in sides]),
+            words("attributes", [" ".join(r.mapping.bits) if r.mapping else r.note for r in sides], drop=1),
+        ],
+        leads,
+    )

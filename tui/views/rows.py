@@ -150,6 +150,30 @@ def words(title: str, values: Sequence[str], *, drop: int = 0, shade: Callable[[
     return ColumnData(column, codes[: len(values)], str, tuple(known.tolist()), lambda code: shades[code])
 
 
+def coded(title: str, codes: AnyArray, word: Callable[[int], str], *, drop: int = 0) -> ColumnData:
+    """A column of few distinct values, each written once."""
+    distinct, place = np.unique(codes, return_inverse=True)
+    written = tuple(word(int(code)) for code in distinct.tolist())
+    return ColumnData(Column(title, False, drop), place.astype(np.int32), str, written)
+
+
+def short(nr_bytes: int) -> str:
+    """A size in at most five columns: ``812K``, ``1.4G``."""
+    if nr_bytes < 1 << 10:
+        return str(nr_bytes) if nr_bytes else "0"
+    value, unit = nr_bytes / 1024, "K"
+    for bigger in "MGTPE":
+        if value < 1000:
+            break
+        value, unit = value / 1024, bigger
+    return f"{value:.1f}{unit}" if value < 9.95 and unit != "K" else f"{value:.0f}{unit}"
+
+
+def bang(count: int) -> str:
+    """A number of findings, marked as such."""
+    return f"! {count}"
+
+
 _TERM = re.compile(r"([a-z_ -]+?)(>=|<=|!=|=|>|<)(-?(?:0x[0-9a-f]+|\d+))")
 _COMPARE: dict[str, Callable[[AnyArray, int], Mask]] = {
     ">=": operator.ge,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import AnyArray, Mask
+from inspector.model.counters import RmapCounter, field_name
 from inspector.model.scheme import Scheme
 from inspector.rules.diagnosis import miscounted
 from inspector.rules.registry import Phase, rule
@@ -23,7 +24,7 @@ def countable(s: Snapshot) -> Mask:
     return folios.readable & ((s.pages.type_[folios.row] == 0) | folios.is_hugetlb)
 
 
-def compare_folios(s: Snapshot, name: str, stored: AnyArray, expected: AnyArray) -> Violations:
+def compare_folios(s: Snapshot, counter: RmapCounter, stored: AnyArray, expected: AnyArray) -> Violations:
     """Folios whose stored counter differs from the expected one; only too-low counts when tables are missing."""
     able = countable(s)
     wrong = able & (stored != expected)
@@ -33,6 +34,7 @@ def compare_folios(s: Snapshot, name: str, stored: AnyArray, expected: AnyArray)
         wrong &= stored < expected
         unchecked, why = int(able.sum()), "page tables are missing: a count can only be shown to be too low"
     rows = np.flatnonzero(wrong)
+    name = field_name(s.scheme, counter) if s.scheme else counter.value
     # Only a count that is too high can be work in flight: see rules/windows.py.
     return violations(
         rows,
@@ -69,7 +71,7 @@ def entire_mapcount_mismatch(s: Snapshot) -> Violations:
     See also: folioscope folio PFN
     """
     assert s.expected is not None
-    return compare_folios(s, "_entire_mapcount", s.folios.entire_raw, s.expected.entire_raw)
+    return compare_folios(s, RmapCounter.ENTIRE, s.folios.entire_raw, s.expected.entire_raw)
 
 
 @rule(
@@ -93,4 +95,4 @@ def large_mapcount_mismatch(s: Snapshot) -> Violations:
     See also: folioscope folio PFN
     """
     assert s.expected is not None
-    return compare_folios(s, "_large_mapcount", s.folios.large_raw, s.expected.large_raw)
+    return compare_folios(s, RmapCounter.LARGE, s.folios.large_raw, s.expected.large_raw)

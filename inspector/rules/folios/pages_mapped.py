@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from inspector.model.counters import RmapCounter, field_name
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.rules.diagnosis import miscounted
 from inspector.rules.folios.entire import compare_folios, countable
@@ -46,9 +47,11 @@ def nr_pages_mapped_invalid(s: Snapshot) -> Violations:
     bad = (word < 0) | (word >= 2 * ENTIRELY_MAPPED) | (low > folios.nr_pages)
     bad |= (word >= ENTIRELY_MAPPED) != entire
     rows = np.flatnonzero(able & bad)
+    assert s.scheme is not None
+    names = [field_name(s.scheme, counter) for counter in (RmapCounter.NR_PAGES_MAPPED, RmapCounter.ENTIRE)]
     return violations(
         rows,
-        observed={"_nr_pages_mapped": word[rows], "_entire_mapcount": folios.entire_raw[rows]},
+        observed={names[0]: word[rows], names[1]: folios.entire_raw[rows]},
         expected={
             "entirely_mapped_bit": entire[rows],
             "pages_at_most": np.where(folios.is_hugetlb[rows], 0, folios.nr_pages[rows]),
@@ -83,4 +86,4 @@ def nr_pages_mapped_mismatch(s: Snapshot) -> Violations:
     See also: folioscope folio PFN
     """
     assert s.expected is not None
-    return compare_folios(s, "_nr_pages_mapped", s.folios.word_raw, s.expected.word_raw)
+    return compare_folios(s, RmapCounter.NR_PAGES_MAPPED, s.folios.word_raw, s.expected.word_raw)

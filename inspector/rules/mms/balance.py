@@ -1,4 +1,4 @@
-"""rss that is off by exactly what broken folios or entries lost or gained: the same cause."""
+"""Causes that account for wrong rss counters: broken folios or entries that lost or gained exactly as many pages."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def settle_rss(s: Snapshot, rule: Rule, causes: Causes) -> None:
     """Attach findings of rss to the causes that account for them to the page.
 
     Example: a shared anonymous page lost one of its three entries in pid 7. Its mapcount is one too high (the cause),
-    and MM_ANONPAGES of pid 7 is one more than its page tables map: the sum over all processes is the excess of the
-    broken folios of that class, so that the second finding is part of the first.
+    and MM_ANONPAGES of pid 7 is one more than its page tables map: the sum over all processes equals the excess of the
+    broken folios of that class, so that the second finding becomes part of the first.
     """
     off = causes.of(rule)
     if not off or len(off) == len(causes):
@@ -52,7 +52,7 @@ def settle_rss(s: Snapshot, rule: Rule, causes: Causes) -> None:
             continue
         causes.attach(cause, root)
         root.facts[f"rss of pid {int(s.mms.pid[row])}"] = (
-            f"stored minus rebuilt is {delta.tolist()} (file, anon, swap, shmem): what is missing was mapped there"
+            f"stored minus rebuilt is {delta.tolist()} (file, anon, swap, shmem): the lost entries were in this process"
         )
 
 
@@ -93,7 +93,7 @@ def entire_excess(s: Snapshot, folio: int) -> int:
 
 
 def _bad_entries(s: Snapshot, causes: Causes) -> tuple[I64, dict[int, Cause]]:
-    """Pages by mm behind entries that are not counted, and the cause that names such an entry in each mm."""
+    """Pages by mm of entries that are not counted, and the cause that names such an entry in each mm."""
     m, n = s.mappings, s.nonpresent
     bad = np.flatnonzero(np.isin(s.counts.entry_class, np.array(_NOT_COUNTED, np.uint8)))
     pages = np.bincount(m.mm_idx[bad], weights=m.nr[bad] * entry_pages(s.layout, m.level[bad]), minlength=len(s.mms))
@@ -105,7 +105,7 @@ def _bad_entries(s: Snapshot, causes: Causes) -> tuple[I64, dict[int, Cause]]:
                 # The page was counted before the entry was marked.
                 np.add.at(pages, m.mm_idx[cause.rows], m.nr[cause.rows] * entry_pages(s.layout, m.level[cause.rows]))
         elif cause.rule is nonpresent_target_invalid:
-            # What such an entry stands for was counted by the kind of a folio that it no longer names.
+            # Such an entry was counted by the class of a folio that it no longer names.
             np.add.at(pages, n.mm_idx[cause.rows], entry_pages(s.layout, n.level[cause.rows]).astype(np.float64))
             for mm in n.mm_idx[cause.rows].tolist():
                 of_mm.setdefault(mm, cause)
@@ -113,7 +113,7 @@ def _bad_entries(s: Snapshot, causes: Causes) -> tuple[I64, dict[int, Cause]]:
 
 
 def _changed_class(s: Snapshot, causes: Causes) -> tuple[dict[int, int], dict[int, Cause]]:
-    """Pages by mm that were counted as anonymous and read as another kind now, and the cause that says so."""
+    """Pages by mm that were counted as anonymous and now look like another class, and the cause of each mm."""
     pages: dict[int, int] = {}
     of_mm: dict[int, Cause] = {}
     m = s.mappings

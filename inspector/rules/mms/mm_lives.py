@@ -1,16 +1,15 @@
-"""Rules of what keeps an mm alive: who uses it, who refers to it, and whether it is one at all."""
+"""Rules of the users and references that keep an mm alive, and of the pointers that name it."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from inspector.arch.base import Kind, Level
-from inspector.columns import AnyArray, rows_of
+from inspector.columns import AnyArray, rows_of, take_or
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import MM, TASK, VMA
 from inspector.tables.mm_holders import KINDS, PF_KTHREAD
-from inspector.tables.mms import static_mms
 from inspector.violations import Violations, cannot_check, holds, one, violations
 from inspector.windows.window import Effect
 
@@ -24,29 +23,32 @@ from inspector.windows.window import Effect
     was="mm-not-an-mm",
 )
 def task_mm_invalid(s: Snapshot) -> Violations:
-    """A task names an address space that is none.
+    """task->mm or task->active_mm does not point to an mm_struct.
 
     Invariant: mm and active_mm of every task are objects of the slab cache mm_struct, but for init_mm and efi_mm, which
         are variables of the kernel.
     Why: kernel/fork.c, mm_init() and dup_mm() take every other mm from mm_cachep.
-    Consequence: whatever lies there is taken for page tables, locks and counters; exit frees it. The address space that
-        the task really had is never torn down.
+    Consequence: other memory is used as page tables, locks and counters, and exit frees it. The mm that the task really
+        had is never torn down.
     Exceptions: struct pages are missing from the dump, or the cache cannot be found.
     See also: folioscope windows --stack PID; folioscope ps
     """
     tasks = s.tasks
     if not s.mm_slots_whole:
         return holds(0, unread=cannot_check(len(tasks), "the objects of the slab cache mm_struct are not all known"))
-    known = np.concatenate([s.mm_slots, static_mms(s.layout), np.zeros(1, np.uint64)])
+    known = np.concatenate([s.mm_slots, s.static_mms, np.zeros(1, np.uint64)])
     wrong = {"mm": ~np.isin(tasks.mm, known), "active_mm": ~np.isin(tasks.active_mm, known)}
     rows = np.flatnonzero(wrong["mm"] | wrong["active_mm"])
     shown = [name for name, bad in wrong.items() if bad.any()]
     stored: dict[str, AnyArray] = {name: getattr(tasks, name)[rows] for name in shown}
-    sound = np.full(len(rows), "an object of the slab cache mm_struct")
-    # A process names its mm twice: what the one still says tells whose accounts lack the task (before 6.2).
+    # A process names its mm twice: the pointer that is left names the mm whose counters lack the task's (before 6.2).
     left = np.maximum(rows_of(s.mms.addr, tasks.mm[rows]), rows_of(s.mms.addr, tasks.active_mm[rows]))
     return violations(
-        rows, observed=stored, expected=dict.fromkeys(shown, sound), checked=len(tasks), claims=one("mm", left)
+        rows,
+        observed=stored,
+        expected=dict.fromkeys(shown, "an object of the slab cache mm_struct"),
+        checked=len(tasks),
+        claims=one("mm", left),
     )
 
 
@@ -59,13 +61,13 @@ def task_mm_invalid(s: Snapshot) -> Violations:
     exactness="bound",
 )
 def mm_users_low(s: Snapshot) -> Violations:
-    """More tasks use an address space than its mm_users counts.
+    """mm_users is lower than the number of threads that use the mm.
 
     Invariant: mm_users is at least the number of threads whose mm it is. Others may hold it as well (mmget()): readers
-        of /proc, io_uring, a kernel thread at work for a process.
+        of /proc, io_uring, a kernel thread that works for a process.
     Why: kernel/fork.c, copy_mm() takes a count for each thread before the thread names the mm; exit_mm() gives it back
-        after. Kernel threads that borrow an mm (kthread_use_mm()) share the count of whom they work for.
-    Consequence: the address space is torn down while threads still run in it: page tables are freed under them.
+        after. Kernel threads that borrow an mm (kthread_use_mm()) share the count of the process they work for.
+    Consequence: the mm is torn down while threads still run in it: page tables are freed under them.
     Exceptions: never; no work in flight leaves fewer users than threads.
     See also: folioscope ps; folioscope vmas PID
     """
@@ -88,7 +90,7 @@ def mm_users_low(s: Snapshot) -> Violations:
     exactness="bound",
 )
 def mm_count_low(s: Snapshot) -> Violations:
-    """An mm has fewer references than those who are known to hold it.
+    """mm_count is lower than the number of known references to the mm.
 
     Invariant: mm_count is at least one for all users together (mm_users above 0), one for each CPU that runs a kernel
         thread or idles on its page tables (lazy TLB), one for each kernel thread that borrows it, and one each for
@@ -98,7 +100,7 @@ def mm_count_low(s: Snapshot) -> Violations:
         __ksm_enter(); mm/khugepaged.c, __khugepaged_enter(); fs/userfaultfd.c.
     Consequence: the mm_struct and its top page table are freed while a CPU runs on it or a scan goes through it.
     Exceptions: KSM or khugepaged has just listed the mm and not yet counted it. A CPU in the middle of a context
-        switch, where the reference is handed on, is not looked at.
+        switch, where the reference is handed on, is not counted.
     See also: folioscope ps; folioscope ksm
     """
     mms, holders = s.mms, s.mm_holders
@@ -125,19 +127,19 @@ def mm_count_low(s: Snapshot) -> Violations:
     was="vma-of-another-mm",
 )
 def vma_mm_mismatch(s: Snapshot) -> Violations:
-    """A VMA names another mm than the one in whose tree it is.
+    """A VMA's vm_mm differs from the mm in whose maple tree it is.
 
     Invariant: vm_mm of each VMA in an mm's tree is that mm.
     Why: mm/vma.c, __mmap_region() and kernel/fork.c, dup_mmap() set it before the VMA enters the tree; nothing changes
         it afterwards.
-    Consequence: rmap takes page tables and locks of the wrong process; the VMA was freed and is used anew, or
+    Consequence: rmap walks use page tables and locks of the wrong process; the VMA was freed and reused, or
         overwritten.
     Exceptions: no task has the mm yet: dup_mmap() copies the parent's tree as it is and replaces its VMAs one by one,
         with both mmap_locks held.
     See also: folioscope vmas PID
     """
     v = s.vmas
-    own = s.mms.addr[v.mm_idx] if len(v) else v.vm_mm
+    own = s.mms.addr[v.mm_idx]
     rows = np.flatnonzero(v.vm_mm != own)
     return violations(
         rows, observed={"vm_mm": v.vm_mm[rows]}, expected={"vm_mm": own[rows]}, checked=len(v), claims=one("vma", rows)
@@ -153,29 +155,28 @@ def vma_mm_mismatch(s: Snapshot) -> Violations:
     was="mm-with-swap-not-listed",
 )
 def mmlist_entry_missing(s: Snapshot) -> Violations:
-    """An address space has swap entries but is not on the list that swapoff searches.
+    """An mm with swap entries is not on the list that swapoff searches.
 
     Invariant: an mm whose page tables hold a swap entry is linked into init_mm.mmlist.
     Why: mm/rmap.c, try_to_unmap_one() and mm/memory.c, copy_nonpresent_pte() list it before they write the entry;
         mm/swapfile.c, drain_mmlist() empties the list when no slot of any device is in use. Entries of shmem are in its
         page cache and do not count.
-    Consequence: swapoff never finds the entries: it tries for ever, or the device goes while entries still name its
-        slots.
+    Consequence: swapoff never finds the entries: it tries for ever, or the device is removed while entries still name
+        its slots.
     Exceptions: the mm is being torn down (mm_users 0): __mmput() takes it off the list for good.
     See also: folioscope swap; folioscope vmas PID
     """
     mms, n = s.mms, s.nonpresent
-    # Huge entries and those of hugetlb are no swap entries that unmapping has left.
+    # Huge entries and those of hugetlb were not written by unmapping: other rules report them.
     unmapped = (n.kind == Kind.SWAP) & (n.level == Level.PTE) & (n.vma_idx >= 0)
-    if len(s.vmas):
-        unmapped &= ~s.vmas.is_hugetlb[np.maximum(n.vma_idx, 0)]
+    unmapped &= ~take_or(s.vmas.is_hugetlb, n.vma_idx, False)
     entries = np.bincount(n.mm_idx[unmapped], minlength=len(mms))
     swapped = (entries > 0) & (mms.users > 0)
     rows = np.flatnonzero(swapped & ~mms.on_mmlist)
     return violations(
         rows,
-        observed={"on_mmlist": mms.on_mmlist[rows]},
-        expected={"on_mmlist": np.ones(len(rows), np.bool_)},
-        checked=int(swapped.sum()),
+        observed={"on_mmlist": False},
+        expected={"on_mmlist": True},
+        checked=swapped,
         facts={"swap_entries": entries[rows]},
     )

@@ -30,18 +30,18 @@ COUNTERS = {"MM_FILEPAGES": RSS_FILE, "MM_ANONPAGES": RSS_ANON, "MM_SWAPENTS": R
     settle=settle_rss,
 )
 def rss_mismatch(s: Snapshot) -> Violations:
-    """An address space's rss counters are not what its page tables hold.
+    """An mm's rss counters differ from what its page tables map.
 
-    Invariant: MM_ANONPAGES, MM_FILEPAGES and MM_SHMEMPAGES are the pages that the mm's entries map, by the kind of
-        their folio; migration and device entries count like the page they stand for; MM_SWAPENTS are its swap entries.
-        Zero pages, VM_PFNMAP and hugetlb count nowhere. Per-CPU parts (and, before 6.2, parts kept in tasks) are added,
-        so that the sum is exact.
+    Invariant: MM_ANONPAGES, MM_FILEPAGES and MM_SHMEMPAGES are the pages that the mm's entries map, by the class of
+        their folio; migration and device entries count like the page they name; MM_SWAPENTS are its swap entries. Zero
+        pages, VM_PFNMAP and hugetlb count nowhere. Per-CPU parts (and, before 6.2, parts kept in tasks) are added, so
+        that the sum is exact.
     Why: include/linux/mm.h, mm_counter(); mm/memory.c, zap_present_folio_ptes() and set_pte_range(); kernel/fork.c,
         check_mm() prints "Bad rss-counter state" at exit.
-    Consequence: the OOM killer and cgroup limits act on wrong numbers; a page table entry or a page was lost.
+    Consequence: the OOM killer and cgroup limits act on wrong numbers; a page-table entry or a page was lost.
     Exceptions: the mm is being torn down (mm_users 0), or a page table or a mapped page is not in the dump. A task
-        inside execve() has the argument pages of its new address space charged to its old one as well (fs/exec.c,
-        acct_arg_size()): exactly so many anonymous pages too many are no finding.
+        inside execve() has the argument pages of its new mm charged to its old one as well (fs/exec.c,
+        acct_arg_size()): exactly so many anonymous pages too many are not reported.
     See also: folioscope vmas PID
     """
     mms = s.mms
@@ -49,14 +49,14 @@ def rss_mismatch(s: Snapshot) -> Violations:
     able = known & (mms.users > 0) & mms.rss_valid & s.mm_tables_complete
     wrong = able & (rebuilt != mms.rss).any(axis=1)
     rows = np.flatnonzero(wrong & ~_charged_for_exec(s, mms.rss - rebuilt))
-    # Where no task runs yet mm_init() may not have given the mm its counters: nothing is missing from the dump.
-    unborn = (mms.nr_tasks == 0) & ~mms.rss_valid
-    unchecked = int((~(known & mms.rss_valid & s.mm_tables_complete) & ~unborn).sum())
+    # Before an mm has a task, mm_init() may not have allocated its counters: nothing is missing from the dump.
+    being_built = (mms.nr_tasks == 0) & ~mms.rss_valid
+    unchecked = int((~(known & mms.rss_valid & s.mm_tables_complete) & ~being_built).sum())
     return violations(
         rows,
         observed={name: mms.rss[rows, i] for name, i in COUNTERS.items()},
         expected={name: rebuilt[rows, i] for name, i in COUNTERS.items()},
-        checked=int(able.sum()),
+        checked=able,
         unread=cannot_check(unchecked, "page tables, struct pages or per-CPU counters of some processes are missing"),
         depends=one("mm", rows),
         transient=mm_in_flight(s)[rows],
@@ -68,8 +68,8 @@ def _charged_for_exec(s: Snapshot, excess: I64) -> Mask:
 
     The new mm has no task yet; its only VMA is a stack marked both for sequential and random reading
     (VM_STACK_INCOMPLETE_SETUP). The mm of the task that owns it is charged. Kernels without memory cgroups keep no
-    owner: there each stack explains one mm, and when more mms are off by its size than there are stacks, nothing tells
-    the innocent ones and all are reported.
+    owner: there each stack explains one mm, and when more mms differ by its size than there are stacks, all of them are
+    reported.
     """
     mms, vmas = s.mms, s.vmas
     out = np.zeros(len(mms), np.bool_)

@@ -1,4 +1,4 @@
-"""The rule of the bytes that an mm counts for its page tables, and what lost page tables leave behind."""
+"""The rule of pgtables_bytes, and which other causes account for what it counts too many."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 
 def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
-    """Attach mms whose bytes are off to what lost their tables or the entries that tables were deposited for."""
+    """Attach mms with wrong pgtables_bytes to the cause that lost their tables or huge entries.
+
+    Example: a PMD leaf of an anonymous THP was overwritten. Its `_entire_mapcount` is one too high (the cause), the
+    page table deposited for it is still there, and pgtables_bytes is one page more than the tables that are due.
+    """
     _settle_lost_tables(s, rule, causes)
     off = causes.of(rule)
     if not off:
@@ -46,18 +50,18 @@ def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
 
 
 def _settle_lost_tables(s: Snapshot, rule: Rule, causes: Causes) -> None:
-    """Tables that hang nowhere are those that a ring of deposited tables lost, or that an mm still counts."""
+    """Join unreachable tables with the list of deposited tables that lost them, or with the mm that counts them."""
     lost = [c for c in causes.of(page_table_unreachable) if not c.fact(IN_FLIGHT)[0]]
     if not lost:
         return
     tables = sum(len(c.positions) + int(c.fact("tables_below").sum()) for c in lost)
     short, damaged = causes.of(deposited_tables_mismatch), causes.of(deposit_list_damaged)
-    rings = short + damaged
-    most = sum(_lacking(c) for c in short)
-    # Of a damaged ring it is unknown how many of its tables it still leads to.
-    if rings and most <= tables <= most + sum(int(c.fact("due").sum()) for c in damaged):
+    lists = short + damaged
+    lacking = sum(_lacking(c) for c in short)
+    # How many of its tables a damaged list still leads to is unknown.
+    if lists and lacking <= tables <= lacking + sum(int(c.fact("due").sum()) for c in damaged):
         for cause in lost:
-            causes.attach(cause, rings[0])
+            causes.attach(cause, lists[0])
         return
     if int(_excess_pages(s, causes.first_rows(rule)).sum()) == tables:
         for cause in causes.of(rule):
@@ -71,7 +75,7 @@ def _excess_pages(s: Snapshot, rows: I64) -> I64:
 
 
 def _lacking(cause: Cause) -> int:
-    """Tables that the rings of one cause should have and have not."""
+    """Tables that are missing from the lists of one cause."""
     return int((cause.expected("deposited") - cause.observed("deposited")).sum())
 
 
@@ -86,7 +90,7 @@ def _lacking(cause: Cause) -> int:
     settle=_settle,
 )
 def pgtables_bytes_mismatch(s: Snapshot) -> Violations:
-    """An mm's pgtables_bytes is not the size of its page tables.
+    """pgtables_bytes differs from the size of the mm's page tables.
 
     Invariant: pgtables_bytes is the size of the PTE, PMD and PUD tables of the mm and of the PTE tables deposited for
         its anonymous and zero huge PMDs. PGD and P4D tables do not count; a shared hugetlb table counts in each mm.
@@ -101,12 +105,12 @@ def pgtables_bytes_mismatch(s: Snapshot) -> Violations:
     expected = (tables + deposited) << s.layout.memmap.page_shift
     able = s.mm_tables_complete & (mms.users > 0)
     rows = np.flatnonzero(able & (expected != mms.pgtables_bytes))
-    # Tables are deposited for the huge zero folio as well: where it is not known for one, they look too many.
+    # Tables are deposited for the huge zero folio as well: if it is not known as such, there seem to be too many.
     return violations(
         rows,
         observed={"pgtables_bytes": mms.pgtables_bytes[rows]},
         expected={"pgtables_bytes": expected[rows]},
-        checked=int(able.sum()),
+        checked=able,
         unread=cannot_check(int((~s.mm_tables_complete).sum()), "page tables of some processes are missing"),
         facts={"tables": tables[rows], "deposited": deposited[rows]},
         claims=one("mm_tables", rows),
@@ -116,9 +120,9 @@ def pgtables_bytes_mismatch(s: Snapshot) -> Violations:
 
 
 def _table_pages(s: Snapshot) -> tuple[I64, I64]:
-    """PTE, PMD and PUD tables reached from each mm, and tables deposited for its huge PMDs."""
+    """PTE, PMD and PUD tables reached from each mm, and tables due to be deposited for its huge PMDs."""
     t, n = s.tables, len(s.mms)
     tables = np.bincount(t.mm_idx[t.level <= Level.PUD], minlength=n)
-    mapped, standing = deposits_due(s)
+    mapped, nonpresent = deposits_due(s)
     deposited = np.bincount(s.mappings.mm_idx[mapped], minlength=n)
-    return tables, deposited + np.bincount(s.nonpresent.mm_idx[standing], minlength=n)
+    return tables, deposited + np.bincount(s.nonpresent.mm_idx[nonpresent], minlength=n)

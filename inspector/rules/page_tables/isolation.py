@@ -1,4 +1,4 @@
-"""The rule of page-table isolation: what user mode runs on is what the kernel thinks it runs on."""
+"""The rule of page-table isolation: both top tables of an mm agree."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from inspector.windows.window import Effect
     was="user-page-table-differs",
 )
 def user_page_table_mismatch(s: Snapshot) -> Violations:
-    """The top page table that user mode runs on differs from the kernel's.
+    """The top page table of user mode differs from the kernel's in the user half.
 
-    Invariant: under page-table isolation each mm has two top tables. Their entries of user space are the same, but that
-        the kernel's own forbid execution.
+    Invariant: under page-table isolation each mm has two top tables. Their entries of the user half are the same, but
+        those of the kernel's have NX set.
     Why: arch/x86/mm/pti.c, __pti_set_user_pgtbl() writes both; arch/x86/mm/pgtable.c, pgd_alloc().
     Consequence: user mode reaches page tables that the mm no longer has, or faults for ever on those that it has: the
-        kernel sees the entry and finds nothing to do.
+        fault handler finds the entry present and has nothing to do.
     Exceptions: the kernel does not isolate page tables (no CPU needs it, or nopti); the mm is being built, changed or
         torn down.
     See also: folioscope va PID ADDRESS
     """
     arch, tops = s.layout.arch, s.top_tables
-    kernel, user, known = tops.kernel, tops.user, tops.mm_idx
+    kernel, user = tops.kernel, tops.user
     bad = arch.user_top_wrong(kernel.reshape(-1), user.reshape(-1)).reshape(kernel.shape) & tops.readable[:, None]
     at, slot = np.nonzero(bad)
-    rows = known[at]
+    rows = tops.mm_idx[at]
     missing = int((~tops.readable).sum())
     return violations(
         rows,
         observed={"user_entry": user[at, slot], "kernel_entry": kernel[at, slot]},
         expected={
-            "user_entry": np.full(len(rows), "the kernel's without NX"),
-            "kernel_entry": np.full(len(rows), "user mode's with NX"),
+            "user_entry": "the kernel's without NX",
+            "kernel_entry": "user mode's with NX",
         },
-        checked=len(known) - missing,
+        checked=len(tops.mm_idx) - missing,
         unread=cannot_check(missing, "top page tables of user mode are missing"),
         facts={"va": slot.astype(np.uint64) << np.uint64(arch.shapes[0].shift)},
         claims=one("mm", rows),

@@ -1,25 +1,27 @@
-"""Rules of the page tables themselves and of where entries may stand."""
+"""Rules of the page tables themselves and of where entries may be."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Kind, Level
-from inspector.columns import I32, I64, Mask
+from inspector.columns import I64, Mask, rows_of_unordered, take_or
 from inspector.rules.hugetlb.hugetlb import named_slots
 from inspector.rules.needs import VMAS
-from inspector.rules.registry import Phase, rule
-from inspector.rules.vmas.lost_vmas import lost_at, vmas_leave
+from inspector.rules.pieces import EntryPiece, Judged
+from inspector.rules.registry import Phase, entry_rule, rule
+from inspector.rules.vmas.lost_vmas import lost_vma_covering, mms_changing_vmas
 from inspector.snapshot import Snapshot
-from inspector.subjects import ENTRY, NONPRESENT, TABLE
-from inspector.violations import Violations, cannot_check, one, violations
+from inspector.subjects import NONPRESENT, TABLE
+from inspector.violations import Details, Unread, Violations, cannot_check, details, one, violations
 from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_OK, TABLE_TWICE_IN_MM, TABLE_UNREADABLE
+from inspector.walk.shared_tables import last_hugetlb_vma
 from inspector.windows.window import Effect
 
 _STATES = {
     TABLE_NO_PAGE: "no struct page",
     TABLE_NOT_A_TABLE: "free, or a page of another kind",
-    TABLE_TWICE_IN_MM: "reached twice in one address space",
+    TABLE_TWICE_IN_MM: "reached twice in one mm",
 }
 
 
@@ -33,13 +35,13 @@ _STATES = {
     was="table-page-not-a-table",
 )
 def page_table_type_mismatch(s: Snapshot) -> Violations:
-    """An upper page-table entry points to a page that is no page table.
+    """An upper page-table entry points to a page that is not a page table.
 
     Invariant: every page table in use is a page with a reference, of type table or none, reached once in its mm.
     Why: include/linux/mm.h, pagetable_pte_ctor() and its kin; mm/memory.c, free_pgtables().
-    Consequence: whatever the page now holds is taken for page-table entries: "Bad page map" in a flood.
-    Exceptions: hugetlb shares a PMD table between address spaces. What such a table would map is not followed, so that
-        one freed table gives one finding.
+    Consequence: the contents of the page are read as page-table entries: "Bad page map" in a flood.
+    Exceptions: hugetlb shares a PMD table between mms. What such a table would map is not followed, so that one freed
+        table gives one finding.
     See also: folioscope va PID ADDRESS; folioscope page PFN
     """
     tables = s.tables
@@ -53,7 +55,7 @@ def page_table_type_mismatch(s: Snapshot) -> Violations:
             "page_type": s.page_type_names(at),
             "_refcount": s.pages.refcount[at],
         },
-        expected={"table_page": np.full(len(rows), "a page table")},
+        expected={"table_page": "a page table"},
         checked=len(tables),
         unread=cannot_check(unreadable, "page tables are missing from the dump"),
     )
@@ -70,10 +72,10 @@ def page_table_type_mismatch(s: Snapshot) -> Violations:
     was="table-entry-flags-wrong",
 )
 def table_entry_flags_invalid(s: Snapshot) -> Violations:
-    """An entry that points to a page table carries other flags than the kernel writes.
+    """An entry that points to a page table has other flags than _PAGE_TABLE.
 
-    Invariant: in the user half of an address space such entries are present, writable and user-accessible, and nothing
-        else but accessed and dirty.
+    Invariant: in the user half of an address space such entries are present, writable and user-accessible; only the
+        accessed and dirty bits may be set beside.
     Why: arch/x86/include/asm/pgalloc.h, pmd_populate() and its kin write _PAGE_TABLE; mm/pgtable-generic.c,
         pmd_clear_bad() throws entries away that differ.
     Consequence: everything below is dropped at the next unmap, "bad pmd": its pages are leaked.
@@ -93,45 +95,9 @@ def table_entry_flags_invalid(s: Snapshot) -> Violations:
     return violations(
         rows,
         observed={"entry": entry[bad]},
-        expected={"entry": np.full(len(rows), "the table's address and _PAGE_TABLE")},
+        expected={"entry": "the table's address and _PAGE_TABLE"},
         checked=len(able),
         claims=one("page_table", rows),
-    )
-
-
-@rule(
-    "huge-swap-entry-unexpected",
-    NONPRESENT,
-    "page-tables",
-    Phase.WORDS,
-    effect=Effect.TABLES,
-    decides="I14",
-    was="huge-swap-entry",
-)
-def huge_swap_entry_unexpected(s: Snapshot) -> Violations:
-    """An upper table of ordinary memory holds a non-present entry that only single pages can have.
-
-    Invariant: above the last level, outside hugetlb, a non-present entry is a migration entry, or names device memory.
-    Why: include/linux/leafops.h, pmd_is_valid_softleaf() (is_pmd_migration_entry() before): huge pages are split before
-        they are swapped out entry by entry.
-    Consequence: the page-fault handler stops with a warning or takes the entry for a table.
-    Exceptions: the entry lies in a hugetlb VMA (rules of their own).
-    See also: folioscope va PID ADDRESS
-    """
-    n, vmas = s.nonpresent, s.vmas
-    fine = np.isin(n.kind, np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.BAD], np.uint8))
-    upper = (n.level != Level.PTE) & n.counted
-    hugetlb = (n.vma_idx >= 0) & vmas.is_hugetlb[np.maximum(n.vma_idx, 0)] if len(vmas) else upper & False
-    rows = np.flatnonzero(upper & ~fine & ~hugetlb)
-    return violations(
-        rows,
-        observed={
-            "entry": n.entry[rows],
-            "kind": np.array([Kind(x).name.lower() for x in n.kind[rows].tolist()], dtype=np.str_),
-        },
-        expected={"kind": np.full(len(rows), "migration")},
-        checked=int((upper & ~hugetlb).sum()),
-        claims=one("swap_slot", named_slots(s, rows)),
     )
 
 
@@ -146,52 +112,78 @@ def huge_swap_entry_unexpected(s: Snapshot) -> Violations:
     was="table-shared-wrongly",
 )
 def page_table_sharing_unexpected(s: Snapshot) -> Violations:
-    """A page table hangs under two address spaces although it is not a shared hugetlb table.
+    """Two mms share a page table that is not a shared hugetlb table.
 
     Invariant: a table has one owner; only PMD tables that hold nothing but hugetlb entries may have several.
     Why: mm/hugetlb.c, huge_pmd_share(); nothing else shares page tables between mms.
     Consequence: unmapping in one process unmaps the other's memory, and the table is freed twice.
-    Exceptions: the addresses lie in hugetlb VMAs.
+    Exceptions: the addresses are in hugetlb VMAs.
     See also: folioscope va PID ADDRESS
     """
     tables = s.tables
     again = ~tables.first & (tables.state != TABLE_TWICE_IN_MM)
-    legal = (tables.level == Level.PMD) & _in_hugetlb(s, tables.mm_idx, np.arange(len(tables), dtype=np.int64))
+    legal = (tables.level == Level.PMD) & _covers_hugetlb(s)
     rows = np.flatnonzero(again & ~legal)
-    # Everything below the table is found in both address spaces, and spoils the counters of one.
+    # Everything below the table is found in both mms: the counters of one of them look wrong.
+    first = _first_reached(s, rows)
     return violations(
         rows,
         observed={"owners": s.table_owners(rows)},
-        expected={"owners": np.ones(len(rows), np.int64)},
+        expected={"owners": 1},
         checked=len(tables),
         claims=one("page_table", rows)
-        + one("page_table", _first_of(s, rows))
+        + one("page_table", first)
         + one("mm", tables.mm_idx[rows])
-        + one("mm", tables.mm_idx[_first_of(s, rows)]),
+        + one("mm", tables.mm_idx[first]),
     )
 
 
-def _first_of(s: Snapshot, rows: I64) -> I64:
-    """The row that stands for the same table page as each of the given ones."""
+def _first_reached(s: Snapshot, rows: I64) -> I64:
+    """For each of the given tables the row from which the same page was reached first."""
     first = np.flatnonzero(s.tables.first)
-    order = np.argsort(s.tables.pfn[first], kind="stable")
-    at = np.searchsorted(s.tables.pfn[first[order]], s.tables.pfn[rows])
-    return first[order[at]]
+    return first[rows_of_unordered(s.tables.pfn[first], s.tables.pfn[rows])]
 
 
-def _in_hugetlb(s: Snapshot, mm_idx: I32, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Mask:
-    """Whether each table covers part of a hugetlb VMA of its mm."""
-    tables, vmas = s.tables, s.vmas
-    huge = vmas.take(np.flatnonzero(vmas.is_hugetlb))
-    out = np.zeros(len(rows), np.bool_)
-    if len(huge):
-        span = np.uint64(1 << 30)
-        key = (huge.mm_idx.astype(np.uint64) << np.uint64(45)) | (huge.start >> np.uint64(12))
-        want = (mm_idx.astype(np.uint64) << np.uint64(45)) | ((tables.va[rows] + span - np.uint64(1)) >> np.uint64(12))
-        at = np.searchsorted(key, want, "right") - 1
-        safe = np.maximum(at, 0)
-        out = (at >= 0) & (huge.mm_idx[safe] == mm_idx) & (huge.end[safe] > tables.va[rows])
-    return out
+def _covers_hugetlb(s: Snapshot) -> Mask:
+    """Whether the span of a PMD table at each table's address reaches into a hugetlb VMA of its mm."""
+    t, arch = s.tables, s.layout.arch
+    shape = next(each for each in arch.shapes if each.level == Level.PMD)
+    return last_hugetlb_vma(s.vmas, t.mm_idx, t.va, shape.entries << shape.shift, arch.page_shift) >= 0
+
+
+@rule(
+    "huge-swap-entry-unexpected",
+    NONPRESENT,
+    "page-tables",
+    Phase.WORDS,
+    effect=Effect.TABLES,
+    decides="I14",
+    was="huge-swap-entry",
+)
+def huge_swap_entry_unexpected(s: Snapshot) -> Violations:
+    """A PMD or PUD outside hugetlb holds a non-present entry that only PTEs can hold.
+
+    Invariant: above the last level, outside hugetlb, a non-present entry is a migration entry, or names device memory.
+    Why: include/linux/leafops.h, pmd_is_valid_softleaf() (is_pmd_migration_entry() before): huge pages are split before
+        they are swapped out entry by entry.
+    Consequence: the page-fault handler stops with a warning or takes the entry for a table.
+    Exceptions: the entry is in a hugetlb VMA (rules of their own).
+    See also: folioscope va PID ADDRESS
+    """
+    n = s.nonpresent
+    legal = np.isin(n.kind, np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.BAD], np.uint8))
+    upper = (n.level != Level.PTE) & n.counted & ~take_or(s.vmas.is_hugetlb, n.vma_idx, False)
+    rows = np.flatnonzero(upper & ~legal)
+    return violations(
+        rows,
+        observed={
+            "entry": n.entry[rows],
+            "kind": np.array([Kind(x).name.lower() for x in n.kind[rows].tolist()], dtype=np.str_),
+        },
+        expected={"kind": "migration"},
+        checked=upper,
+        claims=one("swap_slot", named_slots(s, rows)),
+    )
 
 
 @rule(
@@ -204,35 +196,45 @@ def _in_hugetlb(s: Snapshot, mm_idx: I32, rows: np.ndarray[tuple[int], np.dtype[
     was="entry-malformed",
 )
 def entry_invalid(s: Snapshot) -> Violations:
-    """A page-table entry holds a pattern that this kernel never writes.
+    """A page-table entry has a bit pattern that this kernel never writes.
 
     Invariant: an entry is empty, a table, a leaf, or a swap, migration, device, poison or marker entry.
     Why: arch/x86/include/asm/pgtable_64.h and include/linux/swapops.h give every legal pattern.
     Consequence: the table was overwritten; the kernel prints "Bad page map" or "bad pmd" when it meets the entry.
-    Exceptions: only bits are set that a processor erratum may set in an empty entry.
+    Exceptions: the only bits set are those that a processor erratum may set in an empty entry.
     See also: folioscope va PID ADDRESS
     """
-    nonpresent = s.nonpresent
-    rows = np.flatnonzero(nonpresent.kind == Kind.BAD)
+    n = s.nonpresent
+    rows = np.flatnonzero(n.kind == Kind.BAD)
     return violations(
         rows,
-        observed={"entry": nonpresent.entry[rows]},
-        expected={"entry": np.full(len(rows), "a legal pattern")},
-        checked=len(nonpresent) + int(s.mappings.nr.sum()),
+        observed={"entry": n.entry[rows]},
+        expected={"entry": "a legal pattern"},
+        checked=len(n) + int(s.mappings.nr.sum()),
     )
 
 
-def _known_trees(s: Snapshot, mm_idx: I32) -> Mask:
-    """Entries of mms that are in use and whose trees of VMAs were read whole."""
-    known = s.mms.users > 0
-    for damaged in (s.vma_trees.unreadable, s.vma_trees.broken, s.vma_trees.missing):
-        known[damaged] = False
-    return known[mm_idx]
+def _vmas_known(s: Snapshot) -> Mask:
+    """Mms that are in use and all of whose VMAs are known."""
+    return s.vma_tree_sound & (s.mms.users > 0)
 
 
-@rule(
+def _entry_vma_missing(s: Snapshot, rows: I64) -> Details:
+    m = s.mappings
+    return details(
+        rows,
+        observed={"vma": "none"},
+        expected={"vma": "one that holds the address"},
+        facts={"entries": m.nr[rows]},
+        depends=one("page_table", m.table_idx[rows])
+        + one("lost_vma", lost_vma_covering(s, m.mm_idx[rows], m.va[rows])),
+        transient=mms_changing_vmas(s)[m.mm_idx[rows]],
+    )
+
+
+@entry_rule(
     "entry-vma-missing",
-    ENTRY,
+    _entry_vma_missing,
     "page-tables",
     Phase.WORDS,
     after=(
@@ -243,10 +245,10 @@ def _known_trees(s: Snapshot, mm_idx: I32) -> Mask:
     decides="30",
     was="entry-outside-vma",
 )
-def entry_vma_missing(s: Snapshot) -> Violations:
-    """A page is mapped at an address where the process has no VMA.
+def entry_vma_missing(e: EntryPiece) -> Judged:
+    """A present entry maps a page at an address outside every VMA of the mm.
 
-    Invariant: every leaf entry in the user half of an address space lies in one of its VMAs.
+    Invariant: every leaf entry in the user half of an address space is in one of its VMAs.
     Why: mm/memory.c, unmap_page_range() clears the entries before a VMA goes; handle_mm_fault() needs one to map.
     Consequence: nothing will ever unmap the page: it is leaked at exit, "Bad rss-counter".
     Exceptions: the mm is being torn down (mm_users 0), or its tree of VMAs could not be read whole. Graded transient
@@ -254,23 +256,11 @@ def entry_vma_missing(s: Snapshot) -> Violations:
         only (mm/vma.c, vms_complete_munmap_vmas()).
     See also: folioscope vmas PID; folioscope va PID ADDRESS
     """
-    m = s.mappings
-    known = _known_trees(s, m.mm_idx)
-    rows = np.flatnonzero((m.vma_idx < 0) & known)
-    unchecked = int((~known).sum())
-    return violations(
-        rows,
-        observed={"vma": np.full(len(rows), "none")},
-        expected={"vma": np.full(len(rows), "one that holds the address")},
-        checked=int(known.sum()),
-        unread=cannot_check(
-            unchecked if s.missing.counts.get("VMAs") or s.missing.counts.get("VMA tree nodes") else 0,
-            "VMAs of some processes are missing",
-        ),
-        facts={"entries": m.nr[rows]},
-        depends=one("page_table", m.table_idx[rows]) + one("lost_vma", lost_at(s, m.mm_idx[rows], m.va[rows])),
-        transient=vmas_leave(s)[m.mm_idx[rows]],
-    )
+    trees, known = e.s.vma_trees, _vmas_known(e.s)[e.mm_idx]
+    unread = Unread()
+    if len(trees.missing) or len(trees.unreadable):
+        unread = cannot_check(int((~known).sum()), "VMAs of some processes are missing")
+    return Judged(~e.in_vma & known, known, unread)
 
 
 @rule(
@@ -287,9 +277,9 @@ def entry_vma_missing(s: Snapshot) -> Violations:
     was="nonpresent-entry-outside-vma",
 )
 def nonpresent_entry_vma_missing(s: Snapshot) -> Violations:
-    """A swap, migration or marker entry stands at an address where the process has no VMA.
+    """A swap, migration or marker entry is at an address outside every VMA of the mm.
 
-    Invariant: every non-empty entry in the user half of an address space lies in one of its VMAs.
+    Invariant: every non-empty entry in the user half of an address space is in one of its VMAs.
     Why: as for leaf entries: mm/memory.c, zap_pte_range() clears them with the VMA.
     Consequence: a swap slot is leaked, or a migration entry is never restored.
     Exceptions: the mm is being torn down, or its tree of VMAs could not be read whole. Graded transient while mmap_lock
@@ -297,13 +287,14 @@ def nonpresent_entry_vma_missing(s: Snapshot) -> Violations:
     See also: folioscope vmas PID; folioscope va PID ADDRESS
     """
     n = s.nonpresent
-    known = _known_trees(s, n.mm_idx)
+    known = _vmas_known(s)[n.mm_idx]
     rows = np.flatnonzero((n.vma_idx < 0) & known & (n.kind != Kind.BAD))
     return violations(
         rows,
-        observed={"vma": np.full(len(rows), "none")},
-        expected={"vma": np.full(len(rows), "one that holds the address")},
-        checked=int(known.sum()),
-        depends=one("page_table", n.table_idx[rows]) + one("lost_vma", lost_at(s, n.mm_idx[rows], n.va[rows])),
-        transient=vmas_leave(s)[n.mm_idx[rows]],
+        observed={"vma": "none"},
+        expected={"vma": "one that holds the address"},
+        checked=known,
+        depends=one("page_table", n.table_idx[rows])
+        + one("lost_vma", lost_vma_covering(s, n.mm_idx[rows], n.va[rows])),
+        transient=mms_changing_vmas(s)[n.mm_idx[rows]],
     )

@@ -9,7 +9,7 @@ from inspector.rules.diagnosis import lost_rmap
 from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.rules.rmap.anon_rmap import chained
-from inspector.rules.vmas.lost_vmas import lost_in_motion, lost_mm, lost_rows
+from inspector.rules.vmas.lost_vmas import entering_or_leaving_tree, lost_vma_rows, mm_of_lost_vma
 from inspector.snapshot import Snapshot
 from inspector.subjects import ANON_VMA, AVC, VMA
 from inspector.violations import Violations, holds, one, violations
@@ -96,7 +96,7 @@ def avc_link_missing(s: Snapshot) -> Violations:
         moving = (vma < 0) | s.mm_in_motion[vmas.mm_idx[np.maximum(vma, 0)]]
     moving &= _held(s)[np.maximum(avcs.anon_vma_idx[rows], 0)] | (vma >= 0) if len(s.anon_rmap.anon_vmas) else moving
     lost = np.flatnonzero(vma < 0)
-    moving[lost] |= lost_in_motion(s, avcs.vma[rows[lost]])
+    moving[lost] |= entering_or_leaving_tree(s, avcs.vma[rows[lost]])
     return violations(
         rows,
         observed={"on_list": avcs.list_vma_idx[rows] >= 0, "in_tree": avcs.tree_idx[rows] >= 0},
@@ -104,7 +104,7 @@ def avc_link_missing(s: Snapshot) -> Violations:
         checked=len(avcs),
         facts={"vma": avcs.vma[rows], "anon_vma": avcs.anon_vma[rows]},
         claims=one("avc", rows) + one("vma", vma) + one("anon_vma", avcs.anon_vma_idx[rows]),
-        depends=one("lost_vma", lost_rows(s, avcs.vma[rows])) + one("mm", lost_mm(s, avcs.vma[rows])),
+        depends=one("lost_vma", lost_vma_rows(s, avcs.vma[rows])) + one("mm", mm_of_lost_vma(s, avcs.vma[rows])),
         transient=moving,
     )
 
@@ -260,7 +260,7 @@ def anon_vma_counters_mismatch(s: Snapshot) -> Violations:
     # VMAs that are on their way into or out of a tree count, and only their chains lead to them.
     avcs = s.anon_rmap.avcs
     strays = np.flatnonzero((avcs.vma_idx < 0) & (avcs.tree_idx >= 0))
-    moving[avcs.tree_idx[strays[lost_in_motion(s, avcs.vma[strays])]]] = True
+    moving[avcs.tree_idx[strays[entering_or_leaving_tree(s, avcs.vma[strays])]]] = True
     family = np.zeros(n, np.bool_)
     family[table.root_idx[moving & (table.root_idx >= 0)]] = True
     return violations(

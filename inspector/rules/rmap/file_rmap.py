@@ -10,7 +10,7 @@ from inspector.rules.diagnosis import lost_rmap
 from inspector.rules.needs import FILES, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.rules.rmap.anon_vmas_map import space_key
-from inspector.rules.vmas.lost_vmas import lost_mm, lost_rows
+from inspector.rules.vmas.lost_vmas import lost_vma_rows, mm_of_lost_vma
 from inspector.snapshot import Snapshot
 from inspector.subjects import ADDRESS_SPACE, I_MMAP_NODE, PAGE, VMA, address_space_ids, address_space_ids_at
 from inspector.tables.device_files import is_driver_file
@@ -208,8 +208,8 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
         + one("i_mmap", nodes.address_space_idx[rows])
         + one("space_word", space_key(rmap.address_spaces.addr[nodes.address_space_idx[rows]]))
         + one("space_word", space_key(rmap.address_spaces.addr[nodes.address_space_idx[rows]]))
-        + one("lost_vma", lost_rows(s, nodes.vma[rows]))
-        + one("mm", lost_mm(s, nodes.vma[rows])),
+        + one("lost_vma", lost_vma_rows(s, nodes.vma[rows]))
+        + one("mm", mm_of_lost_vma(s, nodes.vma[rows])),
         transient=moving,
     )
 

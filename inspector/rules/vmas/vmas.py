@@ -20,7 +20,7 @@ from inspector.layout.flags import (
     VM_WRITE,
 )
 from inspector.rules.registry import Phase, rule
-from inspector.rules.vmas.lost_vmas import lost_in, vmas_leave
+from inspector.rules.vmas.lost_vmas import lost_vmas_of, mms_changing_vmas
 from inspector.snapshot import Snapshot
 from inspector.subjects import MM, VMA
 from inspector.violations import Relation, Violations, cannot_check, holds, one, several, violations
@@ -48,11 +48,11 @@ def _vma_violations(s: Snapshot, bad: Mask, observed: dict[str, AnyArray], expec
     decides="73",
 )
 def vma_range_mismatch(s: Snapshot) -> Violations:
-    """A VMA's bounds are not those of its place in the tree of VMAs.
+    """vm_start and vm_end of a VMA differ from its range in the maple tree.
 
     Invariant: the tree stores each VMA at [vm_start, vm_end); both are page-aligned, and the range is not empty.
     Why: mm/vma.c, vma_iter_store(); lib/maple_tree.c.
-    Consequence: faults at the edge find the wrong VMA; entries lie outside every VMA.
+    Consequence: faults at the edge find the wrong VMA; entries are outside every VMA.
     Exceptions: the mm is being built, changed or torn down.
     See also: folioscope vmas PID
     """
@@ -74,7 +74,7 @@ def vma_range_mismatch(s: Snapshot) -> Violations:
     was="vma-detached",
 )
 def vma_attached_mark_missing(s: Snapshot) -> Violations:
-    """A VMA in an mm's tree is marked as detached.
+    """A VMA in an mm's maple tree is marked as detached.
 
     Invariant: a VMA that can be found in its mm's tree is attached: vm_refcnt at least 1 (6.15 and later), ``detached``
         clear (6.4 to 6.14).
@@ -98,7 +98,7 @@ def vma_attached_mark_missing(s: Snapshot) -> Violations:
     was="vma-flags-impossible",
 )
 def vma_flags_invalid(s: Snapshot) -> Violations:
-    """A VMA has flags that exclude each other.
+    """A VMA has vm_flags that exclude each other.
 
     Invariant: VM_SHARED implies VM_MAYSHARE; VM_READ, VM_WRITE and VM_EXEC imply their VM_MAY* counterparts; VM_HUGETLB
         implies a file.
@@ -112,7 +112,7 @@ def vma_flags_invalid(s: Snapshot) -> Violations:
     for now, may in ((VM_READ, VM_MAYREAD), (VM_WRITE, VM_MAYWRITE), (VM_EXEC, VM_MAYEXEC)):
         bad |= v.has(now) & ~v.has(may)
     bad |= v.has(VM_HUGETLB) & (v.file == 0)
-    return _vma_violations(s, bad, {"vm_flags": v.flags}, {"vm_flags": np.full(len(v), "flags that agree")})
+    return _vma_violations(s, bad, {"vm_flags": v.flags}, {"vm_flags": np.full(len(v), "a consistent set")})
 
 
 @rule(
@@ -126,15 +126,15 @@ def vma_flags_invalid(s: Snapshot) -> Violations:
     was="vma-anon-offset-wrong",
 )
 def vma_anon_pgoff_mismatch(s: Snapshot) -> Violations:
-    """A VMA's offset for anonymous pages is not the one it must have.
+    """A VMA's page offset for anonymous folios is wrong.
 
     Invariant: a VMA without anon_vma has the anonymous offset vm_start >> PAGE_SHIFT; an anonymous VMA (no operations,
         no file) has the same offset in vm_pgoff, faulted or not.
     Why: mm/vma.c, __mmap_region(), insert_vm_struct() and copy_vma(); mm/mremap.c, dontunmap_complete() calls it an
         invariant; mm/vma.h, assert_sane_pgoff().
-    Consequence: the first page fault indexes pages by the wrong offset: neighbours cannot be merged, and an anon_vma
-        shared with them finds other pages than the VMA's.
-    Exceptions: the kernel keeps no offset for anonymous pages beside vm_pgoff (before 7.3: there MREMAP_DONTUNMAP
+    Consequence: the first page fault indexes pages by the wrong offset: neighbours cannot be merged, and rmap walks of
+        an anon_vma shared with them find other pages than the VMA's.
+    Exceptions: the kernel keeps no offset for anonymous folios beside vm_pgoff (before 7.3: there MREMAP_DONTUNMAP
         leaves a VMA without anon_vma at the offset it was moved with); the VMA is VM_WIPEONFORK, which a child inherits
         without its anon_vma; the mm is being built, changed or torn down.
     See also: folioscope vmas PID
@@ -154,10 +154,6 @@ def vma_anon_pgoff_mismatch(s: Snapshot) -> Violations:
     )
 
 
-def _stack(flags: AnyArray) -> Mask:
-    return (flags & np.uint64(VM_GROWSDOWN)) != 0
-
-
 @rule(
     "vm-counters-mismatch",
     MM,
@@ -167,7 +163,7 @@ def _stack(flags: AnyArray) -> Mask:
     decides="75 76",
 )
 def vm_counters_mismatch(s: Snapshot) -> Violations:
-    """An mm's counters of VMAs and of their pages are not what its VMAs add up to.
+    """An mm's map_count, total_vm or a like counter differs from the sum over its VMAs.
 
     Invariant: map_count is the number of VMAs; total_vm their pages; exec_vm, stack_vm and data_vm the pages of
         executable, stack and private writable ones; locked_vm the pages of VM_LOCKED ones.
@@ -183,13 +179,14 @@ def vm_counters_mismatch(s: Snapshot) -> Violations:
     def add(which: Mask) -> I64:
         return np.bincount(v.mm_idx[which], weights=pages[which], minlength=n).astype(np.int64)
 
-    execs = v.has(VM_EXEC) & ~v.has(VM_WRITE) & ~_stack(v.flags)
-    data = v.has(VM_WRITE) & ~v.has(VM_SHARED) & ~_stack(v.flags)
+    stack = v.has(VM_GROWSDOWN)
+    code = v.has(VM_EXEC) & ~v.has(VM_WRITE) & ~stack
+    data = v.has(VM_WRITE) & ~v.has(VM_SHARED) & ~stack
     expected = {
         "map_count": np.bincount(v.mm_idx, minlength=n),
         "total_vm": add(np.ones(len(v), np.bool_)),
-        "exec_vm": add(execs),
-        "stack_vm": add(_stack(v.flags)),
+        "exec_vm": add(code),
+        "stack_vm": add(stack),
         "data_vm": add(data),
         "locked_vm": add(v.has(VM_LOCKED)),
     }
@@ -204,10 +201,10 @@ def vm_counters_mismatch(s: Snapshot) -> Violations:
         rows,
         observed={name: stored[name][rows] for name in shown},
         expected={name: expected[name][rows] for name in shown},
-        checked=int(known.sum()),
+        checked=known,
         unread=cannot_check(int((~known).sum()), "VMAs of some processes are missing"),
-        depends=one("mm", rows) + _vmas_of(s, rows) + lost_in(s, rows),
-        transient=vmas_leave(s)[rows],
+        depends=one("mm", rows) + _vmas_of(s, rows) + lost_vmas_of(s, rows),
+        transient=mms_changing_vmas(s)[rows],
     )
 
 

@@ -1,0 +1,119 @@
+"""Address spaces for the screen: their sizes in columns, and the table of processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from inspector.columns import I64, Mask, Table
+from inspector.snapshot import Snapshot
+from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
+from inspector.text import clean_bytes
+from inspector.walk.smaps import VmaFigures, vma_figures
+from tui.places import MmPlace
+from tui.session import Session
+from tui.views.rows import Rows, bang, number, short, words
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessColumns(Table):
+    """One row an mm, in the order of `Mms`; sizes in pages.
+
+    Attributes:
+        pid: int64; -1 for an mm without a task.
+        users, tasks, vmas: int64.
+        rss, anon, file, shmem, swap: int64; the kernel's own counters, exact.
+        known: bool; False where they could not be read.
+        huge: int64; mapped by huge entries, hugetlb left out.
+        hugetlb: int64.
+        tables: int64; bytes of page tables.
+    """
+
+    pid: I64
+    users: I64
+    tasks: I64
+    vmas: I64
+    rss: I64
+    anon: I64
+    file: I64
+    shmem: I64
+    swap: I64
+    known: Mask
+    huge: I64
+    hugetlb: I64
+    tables: I64
+
+
+def process_columns(s: Snapshot, figures: VmaFigures | None = None) -> ProcessColumns:
+    """The columns of all mms."""
+    mms, n = s.mms, len(s.mms)
+    f = figures or vma_figures(s)
+
+    def per_mm(*columns: I64) -> I64:
+        return np.bincount(s.vmas.mm_idx, weights=sum(columns), minlength=n).astype(np.int64)
+
+    return ProcessColumns(
+        pid=mms.pid.astype(np.int64),
+        users=mms.users.astype(np.int64),
+        tasks=mms.nr_tasks.astype(np.int64),
+        vmas=np.bincount(s.vmas.mm_idx, minlength=n),
+        rss=mms.rss[:, [RSS_ANON, RSS_FILE, RSS_SHMEM]].sum(axis=1),
+        anon=mms.rss[:, RSS_ANON],
+        file=mms.rss[:, RSS_FILE],
+        shmem=mms.rss[:, RSS_SHMEM],
+        swap=mms.rss[:, RSS_SWAP],
+        known=mms.rss_valid,
+        huge=per_mm(f.anon_pmd, f.shmem_pmd, f.file_pmd),
+        hugetlb=per_mm(f.hugetlb_private, f.hugetlb_shared),
+        tables=mms.pgtables_bytes,
+    )
+
+
+def findings_by_mm(session: Session) -> Counter[int]:
+    """How many findings concern each address space, its VMAs and entries or what it maps, by its address."""
+    number_of: Counter[int] = Counter()
+    for finding in session.findings:
+        number_of.update({finding.subject.mm or 0, *(m.mm for m in finding.evidence.mappings)})
+    return number_of
+
+
+def process_rows(session: Session, figures: VmaFigures) -> Rows:
+    """One row an mm: processes by pid, then those without a task."""
+    s = session.snapshot
+    c = process_columns(s, figures)
+    order = np.lexsort((c.pid, c.pid < 0))
+    c = c.take(order)
+    number_of = findings_by_mm(session)
+    found = [number_of[a] for a in s.mms.addr[order].tolist()]
+    names = [clean_bytes(bytes(n)) if p >= 0 else "(no task)" for n, p in zip(s.mms.comm[order], c.pid, strict=True)]
+    addresses = [f"{a:#x}" for a in s.mms.addr[order].tolist()]
+
+    def pages(n: int) -> str:
+        return "?" if n < 0 else short(n << s.layout.arch.page_shift)
+
+    def known(column: I64) -> I64:
+        return np.where(c.known, column, -1)
+
+    return Rows(
+        [
+            number("pid", c.pid, str, blank=-1, shade=lambda _: "heat1"),
+            words("comm", names),
+            number("rss", known(c.rss), pages),
+            number("anon", known(c.anon), pages, blank=0, shade=lambda _: "anon"),
+            number("file", known(c.file), pages, blank=0, shade=lambda _: "file"),
+            number("shmem", known(c.shmem), pages, blank=0, shade=lambda _: "shmem"),
+            number("huge", c.huge, pages, blank=0, drop=2),
+            number("hugetlb", c.hugetlb, pages, blank=0, drop=3, shade=lambda _: "hugetlb"),
+            number("swap", known(c.swap), pages, blank=0, drop=1, shade=lambda _: "swap"),
+            number("vmas", c.vmas, drop=1),
+            number("tables", c.tables, short, drop=4),
+            number("tasks", c.tasks, drop=5),
+            number("findings", np.array(found, np.int64), bang, blank=0, shade=lambda _: "fail", marked=False),
+            words("mm", addresses, drop=9),
+        ],
+        lambda row: MmPlace(int(order[row])),
+        # Address and pid: an address may be given to another process.
+        (s.mms.addr[order] << np.uint64(22)) | (c.pid.astype(np.uint64) & np.uint64((1 << 22) - 1)),
+    )
