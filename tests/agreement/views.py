@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from inspector.check.run import violations_of
-from inspector.folio.account import account_of, stored_account
+from inspector.folio.account import stored_account
 from inspector.folio.counters import CounterLine
 from inspector.model.counters import RmapCounter, field_name
 from inspector.report.explain import Explanation, build_explanation
@@ -211,10 +211,10 @@ def _rules(checked: Checked, long: Explanation, pfn: int) -> None:
     for slot in long.mm_ids:
         if slot.verdict in ("WRONG", "in flight"):
             _same(checked, "slot, by check", f"_mm_id_mapcount[{slot.slot}]" in slots, True, f"{slot} of {pfn:#x}")
-    for x in long.sharing:
-        if x.verdict in ("WRONG", "in flight"):
-            marked = [r for r in checked.reported if r.name == "anon_exclusive"]
-            _same(checked, "exclusive, by check", bool(marked), True, f"{x} of {pfn:#x}")
+    marked = any(r.name == "anon_exclusive" for r in checked.reported)
+    for run in long.sharing:
+        if run.verdict in ("WRONG", "in flight"):
+            _same(checked, "exclusive, by check", marked, True, f"{run} of {pfn:#x}")
 
 
 def _mappings(checked: Checked, short: FolioReport, long: Explanation, pfn: int) -> None:
@@ -253,6 +253,3 @@ def members(s: Snapshot, long: Explanation) -> list[str]:
     names += [f"_mm_id_mapcount[{x.slot}]" for x in long.mm_ids]
     names += [f"_mm_id[{x.slot}]" for x in long.mm_ids]
     return [n for n in names if not any(struct.has(n) or struct.has(f"{n}.counter") for struct in known)]
-
-
-__all__ = ["Checked", "account_of", "agree", "checked", "members"]
