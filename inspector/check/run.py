@@ -66,7 +66,7 @@ def run_check(
         if reason:
             covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
             continue
-        violations = _judge(snapshot, rule)
+        violations = violations_of(snapshot, rule)
         results.append((rule, violations))
         covered.append(_covered(rule, violations))
         if found is not None and len(violations):
@@ -101,8 +101,8 @@ def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> Non
         build(snapshot)
 
 
-def _judge(s: Snapshot, rule: Rule) -> Violations:
-    """What a rule finds, with what work in flight explains; nothing from a rule that lacks what it needs whole."""
+def violations_of(s: Snapshot, rule: Rule) -> Violations:
+    """What a check takes a rule to have found, work in flight marked; nothing from a rule that lacks what it needs."""
     found = rule.run(s)
     gone = lacking(s, rule.needs) if len(found) else ""
     if gone:
@@ -230,4 +230,4 @@ def _scalar(value: object) -> Scalar:
     return str(value)
 
 
-__all__ = ["MAX_EVIDENCE", "MAX_FINDINGS", "Progress", "prepare", "run_check"]
+__all__ = ["MAX_EVIDENCE", "MAX_FINDINGS", "Progress", "prepare", "run_check", "violations_of"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I64
-from inspector.folio.numbers import OneFolio, standing_of, terms_of
+from inspector.folio.numbers import OneFolio, situation_of, terms_of
 from inspector.model import mm_ids
 from inspector.model.state import Folio, FolioKind, Slot, bump
 from inspector.snapshot import Snapshot
@@ -41,7 +41,7 @@ def capture_folio(s: Snapshot, f: OneFolio) -> Captured | None:
     """
     if s.scheme is None or f.page_type or not (f.is_anon or f.is_file) or f.order > MAX_ORDER:
         return None
-    standing = standing_of(s, f, terms_of(s, f))
+    situation = situation_of(s, f, terms_of(s, f))
     large, folios = f.is_large, s.folios
     has = s.scheme
     pages = s.pages.mapcount_raw[f.head : f.head + f.nr_pages].tolist()
@@ -58,14 +58,14 @@ def capture_folio(s: Snapshot, f: OneFolio) -> Captured | None:
         word=int(folios.word_raw[f.folio]) if large and has.has_pages_mapped_word else 0,
         double_map=large and bool(folios.double_map[f.folio]),
         slots=slots_of(s, f),
-        shared=bool(standing.maybe_shared),
+        shared=bool(situation.maybe_shared),
         exclusive=frozenset(np.flatnonzero(f.exclusive).tolist()),
         anon_mapping=f.is_anon,
-        pinned=standing.pins,
-        swapcache=standing.swap > 0,
-        mlocked=standing.mlocked,
+        pinned=situation.pins,
+        swapcache=situation.swap > 0,
+        mlocked=situation.mlocked,
         partially_mapped=large and bool(folios.partially_mapped[f.folio]),
-        refcount=standing.refcount,
+        refcount=situation.refcount,
     )
     ptes: list[tuple[int, int]] = []
     huge: list[int] = []

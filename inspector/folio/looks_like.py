@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.folio.captured import kind_of, slots_of
-from inspector.folio.ledger import is_lent
+from inspector.folio.counters import uses_mapcount_otherwise
 from inspector.folio.numbers import OneFolio
-from inspector.folio.sharing import Sharing
+from inspector.folio.sharing import SharingRun
 from inspector.model import mm_ids
 from inspector.model.diagnose.evidence import RebuiltFolio, StoredCounters
 from inspector.model.diagnose.names import OperationNames
@@ -20,9 +20,11 @@ _MOST_CANDIDATES = 3
 """Explanations shown beside what the differences come to."""
 
 
-def looks_like(s: Snapshot, f: OneFolio, terms: ReferenceTerms, shared: list[Sharing]) -> list[str]:
+def looks_like(s: Snapshot, f: OneFolio, terms: ReferenceTerms, shared: list[SharingRun]) -> list[str]:
     """Sentences, the simplest explanation first; none when nothing is wrong or too much is missing to say."""
-    if f.page_type or s.scheme is None or not s.tables_complete or is_lent(s, f) or f.nr_pages != 1 << f.order:
+    if f.page_type or s.scheme is None or not s.tables_complete or uses_mapcount_otherwise(s, f):
+        return []
+    if f.nr_pages != 1 << f.order:
         return []
     rebuilt = _rebuilt(s, s.scheme, f)
     names = OperationNames(s.scheme, rebuilt, _folio_names(s))
@@ -77,7 +79,7 @@ def _folio_names(s: Snapshot) -> bool:
     return any(s.target.symbol(name) is not None for name in known)
 
 
-def _exclusive(shared: list[Sharing], names: OperationNames) -> list[str]:
+def _exclusive(shared: list[SharingRun], names: OperationNames) -> list[str]:
     """PG_anon_exclusive against the entries."""
     out = []
     if any(x.verdict == "WRONG" and x.mark == "E" and x.mappings > 1 for x in shared):

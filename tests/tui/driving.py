@@ -17,8 +17,6 @@ from tui.app import FolioscopeApp
 from tui.places import Place
 from tui.session import Session
 
-SIZES = ((80, 24), (140, 45))
-
 
 @lru_cache(maxsize=3)
 def snapshot_of(kernel: str) -> Snapshot:

@@ -13,6 +13,7 @@ from inspector.model.stats import PagePlacement, expect_node_stats
 from inspector.rules.cause import Causes
 from inspector.rules.folios.mapcount import keeps_mapcount
 from inspector.rules.needs import PAGES, VMAS
+from inspector.rules.pieces import all_pages
 from inspector.rules.registry import Phase, Rule, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import NODE_COUNTERS, VMSTAT
@@ -40,7 +41,7 @@ def counted_totals(s: Snapshot) -> dict[str, int]:
         return {}
     folio, pages = s.folio_of_page, s.pages
     doubled = (folio >= 0) & (s.folios.double_map & s.folios.is_anon)[np.maximum(folio, 0)] if len(s.folios) else 0
-    counts = np.where(keeps_mapcount(s), pages.mapcount_raw + 1 - doubled, 0)
+    counts = np.where(keeps_mapcount(all_pages(s)), pages.mapcount_raw + 1 - doubled, 0)
     stored = replace(
         s.rebuilt,
         page_mappings=np.maximum(counts, 0).astype(np.int32),
