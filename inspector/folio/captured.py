@@ -98,7 +98,7 @@ def kind_of(s: Snapshot, f: OneFolio) -> FolioKind:
 
 
 def folio_names(s: Snapshot) -> bool | None:
-    """Whether this kernel's symbols have the names of 6.8 and later; None where neither these nor the older are known."""
+    """Whether this kernel's symbols have the names of 6.8 and later; None where they are unknown."""
     newer = ("folio_remove_rmap_ptes", "folio_remove_rmap_pmd", "folio_add_file_rmap_ptes")
     if any(s.target.symbol(name) is not None for name in newer):
         return True
