@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct
+from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct, take_or
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
@@ -73,7 +73,7 @@ from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
 
 class Snapshot:
-    """What is read: struct pages, tasks, address spaces, VMAs, and whatever else the kernel keeps lists of.
+    """What is read: struct pages, tasks, mms, VMAs, and whatever else the kernel keeps lists of.
 
     Tables are built when first asked for and kept. What could not be read is counted in ``missing``.
 
@@ -240,7 +240,7 @@ class Snapshot:
         row = np.full(len(self.pages), -1, np.int32)
         row[self.folios.row] = np.arange(len(self.folios), dtype=np.int32)
         head = self.pages.head_row
-        return np.where(head >= 0, row[np.maximum(head, 0)], -1).astype(np.int32)
+        return take_or(row, head, -1)
 
     @cached_property
     def anon_pages(self) -> Mask:
@@ -527,8 +527,7 @@ class Snapshot:
     def anon_vma_locked(self) -> Mask:
         """anon_vmas whose family is locked for writing: its trees may be half changed."""
         table = self.anon_rmap.anon_vmas
-        root = np.maximum(table.root_idx, 0)
-        return table.locked | (table.locked[root] & (table.root_idx >= 0)) if len(table) else table.locked
+        return table.locked | take_or(table.locked, table.root_idx, False)
 
     @cached_property
     def file_rmap(self) -> FileRmap:
@@ -596,7 +595,7 @@ class Snapshot:
 
     @cached_property
     def lost_tables(self) -> LostTables:
-        """Page tables that no address space reaches and no list or task holds."""
+        """Page tables that no mm reaches and no list or task holds."""
         return find_lost_tables(self)
 
     @cached_property

@@ -16,7 +16,7 @@ from inspector.report.rmap import RmapReport, build_rmap, render_rmap
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
 from inspector.walk.page_numbers import number_meanings
-from inspector.walk.rmap import ANON, FILE, KSM, candidates_of, mapped_heads
+from inspector.walk.rmap import ANON, FILE, KSM, candidates_of
 from tests.cli.conftest import Run
 from tests.faults.overlay import planted, put, sound
 from tests.faults.rmap_catalogue import (
@@ -28,6 +28,7 @@ from tests.faults.rmap_catalogue import (
     index_of_a_forked_page_shifted,
     subtree_last_of_a_leaf_wrong,
 )
+from tests.oracle.both_views import mapped_heads
 
 
 def report_of(s: Snapshot, pfn: int, limit: int | None = None) -> RmapReport:

@@ -29,11 +29,6 @@ def _named(s: Snapshot, rows: I64) -> tuple[I64, I32]:
     return page, take_or(s.pages.head_row, page, -1)
 
 
-def _pfns(s: Snapshot, head: I32) -> I64:
-    """Page frames of heads, -1 for none."""
-    return np.where(head >= 0, s.pages.memmap.pfns_of_rows(np.maximum(head, 0)), -1)
-
-
 def _misfits(n: NonPresentPiece) -> Mask:
     """Huge entries that do not name the head of a folio of their size."""
     order = np.zeros(len(n), np.int64)
@@ -56,7 +51,7 @@ def _target(s: Snapshot, rows: I64) -> Details:
         },
         expected={"target": "a page in use, the head of its folio for a huge entry"},
         facts={"entry": s.nonpresent.entry[rows]},
-        claims=one("folio", np.where(free, _pfns(s, head), -1)),
+        claims=one("folio", np.where(free, s.pages.memmap.pfns_of_rows(head), -1)),
     )
 
 
@@ -96,7 +91,7 @@ def _unlocked(s: Snapshot, rows: I64) -> Details:
         observed={"locked": False},
         expected={"locked": True},
         facts={"entry": n.entry[rows], "pfn": n.pfn[rows]},
-        claims=one("folio", _pfns(s, head)),
+        claims=one("folio", s.pages.memmap.pfns_of_rows(head)),
         transient=entries_in_flight(s, rows),
     )
 
@@ -147,7 +142,7 @@ def _exclusive(s: Snapshot, rows: I64) -> Details:
         },
         expected={"anon_exclusive": False},
         facts={"kind": np.array([Kind(x).name.lower() for x in n.kind[rows].tolist()], dtype=np.str_)},
-        claims=one("folio", _pfns(s, head)),
+        claims=one("folio", s.pages.memmap.pfns_of_rows(head)),
         transient=entries_in_flight(s, rows),
     )
 
@@ -191,7 +186,7 @@ def _not_poisoned(s: Snapshot, rows: I64) -> Details:
         observed={"hwpoison": False},
         expected={"hwpoison": True},
         facts={"entry": n.entry[rows], "pfn": n.pfn[rows]},
-        claims=one("folio", _pfns(s, head)),
+        claims=one("folio", s.pages.memmap.pfns_of_rows(head)),
     )
 
 
