@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from textual.pilot import Pilot
 
-from inspector.check import run_check
+from inspector.check.run import run_check
 from inspector.snapshot import Snapshot
 from tests.faults.overlay import sound
 from tests.fixtures import fixture_path

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from textual.pilot import Pilot
 
-from inspector.check import run_check
+from inspector.check.run import run_check
 from inspector.errors import TargetError
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
