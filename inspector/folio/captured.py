@@ -9,7 +9,6 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.columns import I64
 from inspector.folio.numbers import OneFolio, situation_of, terms_of
-from inspector.model import mm_ids
 from inspector.model.state import Folio, FolioKind, Slot, bump
 from inspector.snapshot import Snapshot
 
@@ -98,10 +97,17 @@ def kind_of(s: Snapshot, f: OneFolio) -> FolioKind:
     return FolioKind.SHMEM if swapbacked else FolioKind.FILE
 
 
+def folio_names(s: Snapshot) -> bool | None:
+    """Whether this kernel's symbols have the names of 6.8 and later; None where they are unknown."""
+    newer = ("folio_remove_rmap_ptes", "folio_remove_rmap_pmd", "folio_add_file_rmap_ptes")
+    if any(s.target.symbol(name) is not None for name in newer):
+        return True
+    return False if s.target.symbol("page_remove_rmap") is not None else None
+
+
 def slots_of(s: Snapshot, f: OneFolio) -> tuple[Slot, Slot]:
     """The mm ids of the folio with their counts; free where the kernel has none (before 6.15)."""
     if not f.is_large or s.scheme is None or not s.scheme.has_mm_ids:
         return (0, -1), (0, -1)
-    me, folios = slice(f.folio, f.folio + 1), s.folios
-    slots = mm_ids.Slots(folios.mm_ids[me], folios.mm_id_count0[me], folios.mm_id_count1[me])
+    slots = s.folios.mm_id_slots.one(f.folio)
     return (int(slots.id0[0]), int(slots.count0[0])), (int(slots.id1[0]), int(slots.count1[0]))

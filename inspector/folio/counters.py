@@ -273,7 +273,7 @@ def shared_flag_lines(s: Snapshot, f: OneFolio, scheme: Scheme | None, verdicts:
     """The flag "maybe mapped shared" of the mm ids (6.15 and later)."""
     if not has_mm_ids(f, scheme):
         return []
-    shared = bool(s.folios.mm_ids[f.folio] & mm_ids.SHARED_BIT)
+    shared = bool(s.folios.mm_id_slots.one(f.folio).shared[0])
     name = "FOLIO_MM_IDS_SHARED"
     word = "set" if shared else "clear"
     verdict: Verdict = "ok"
@@ -299,8 +299,7 @@ def mm_id_slots(s: Snapshot, f: OneFolio, scheme: Scheme | None, verdicts: Verdi
     """The two slots and the process behind each."""
     if not has_mm_ids(f, scheme):
         return []
-    folios, me = s.folios, slice(f.folio, f.folio + 1)
-    slots = mm_ids.Slots(folios.mm_ids[me], folios.mm_id_count0[me], folios.mm_id_count1[me])
+    slots = s.folios.mm_id_slots.one(f.folio)
     malformed = bool(mm_ids.malformed(slots)[0])
     pairs = (slots.id0, slots.count0), (slots.id1, slots.count1)
     return [

@@ -9,7 +9,6 @@ import numpy as np
 from inspector.arch.base import Bit, Level
 from inspector.columns import I32, I64, Mask
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
-from inspector.model import mm_ids
 from inspector.model.decisions import FolioSituation
 from inspector.model.formulas import Mapped
 from inspector.snapshot import Snapshot
@@ -191,7 +190,7 @@ def situation_of(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> FolioSituat
 
     shared = None
     if s.scheme is not None and s.scheme.has_mm_ids and f.is_large:
-        shared = bool(s.folios.mm_ids[f.folio] & mm_ids.SHARED_BIT)
+        shared = bool(s.folios.mm_id_slots.one(f.folio).shared[0])
     refcount = int(s.pages.refcount[f.head])
     others = [(word, term(name)) for name, _, word in TERMS if name in _UNEXPECTED and term(name)]
     if terms.remainder[0] > 0:

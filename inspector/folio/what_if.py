@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from inspector.errors import UsageError
-from inspector.folio.captured import Captured, capture_folio
+from inspector.folio.captured import Captured, capture_folio, folio_names
 from inspector.folio.numbers import OneFolio
 from inspector.model.counters import RmapCounter, field_name
 from inspector.model.interface import SPECS, Op, OpLevel, name_in, resolve
@@ -133,7 +133,7 @@ def _who(s: Snapshot, captured: Captured, key: int) -> str:
 
 
 def _call(s: Snapshot, captured: Captured, op: Op) -> str:
-    spec, name = SPECS[op.name], name_in(captured.state.scheme, op.name)
+    spec, name = SPECS[op.name], name_in(captured.state.scheme, op.name, folio_names=folio_names(s))
     pages = ""
     if spec.level is OpLevel.PTE and captured.state.is_large:
         pages = f"page +{op.page}" if op.nr == 1 else f"pages +{op.page}..+{op.page + op.nr - 1}"
