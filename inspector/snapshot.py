@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct
+from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct, take_or
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
@@ -240,7 +240,7 @@ class Snapshot:
         row = np.full(len(self.pages), -1, np.int32)
         row[self.folios.row] = np.arange(len(self.folios), dtype=np.int32)
         head = self.pages.head_row
-        return np.where(head >= 0, row[np.maximum(head, 0)], -1).astype(np.int32)
+        return take_or(row, head, -1)
 
     @cached_property
     def anon_pages(self) -> Mask:
@@ -522,8 +522,7 @@ class Snapshot:
     def anon_vma_locked(self) -> Mask:
         """anon_vmas whose family is locked for writing: its trees may be half changed."""
         table = self.anon_rmap.anon_vmas
-        root = np.maximum(table.root_idx, 0)
-        return table.locked | (table.locked[root] & (table.root_idx >= 0)) if len(table) else table.locked
+        return table.locked | take_or(table.locked, table.root_idx, False)
 
     @cached_property
     def file_rmap(self) -> FileRmap:

@@ -29,7 +29,7 @@ _ORDER = np.uint64(0xFF)
 
 def _head_named(s: Snapshot, rows: I64) -> Details:
     pages, head, folio = s.pages, s.pages.head_row[rows].astype(np.int64), s.folio_of_page[rows]
-    pfn = np.where(head >= 0, pages.memmap.pfns_of_rows(np.maximum(head, 0)), -1)
+    pfn = pages.memmap.pfns_of_rows(head)
     order = take_or(s.folios.order, folio, 0).astype(np.int64)
     return details(rows, observed={"head_pfn": pfn}, expected={}, facts={"head_order": order})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, Mask, rows_of
+from inspector.columns import I64, Mask, rows_of, take_or
 from inspector.rules.diagnosis import lost_rmap
 from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
@@ -190,7 +190,7 @@ def anon_vma_root_mismatch(s: Snapshot) -> Violations:
     rows = np.arange(len(table))
     root, parent = table.root_idx, table.parent_idx
     used = table.readable & (table.tree != 0)
-    no_root = used & ((root < 0) | (table.root_idx[np.maximum(root, 0)] != root))
+    no_root = used & ((root < 0) | (take_or(table.root_idx, root, -1) != root))
     odd = used & (parent >= 0) & (parent != rows) & (table.root[np.maximum(parent, 0)] != table.root)
     # The chains of one VMA vote: the anon_vma whose root differs from the others' is the wrong one.
     odd &= _outvoted(s) | ~np.isin(rows, avcs.tree_idx)
@@ -198,7 +198,7 @@ def anon_vma_root_mismatch(s: Snapshot) -> Violations:
     return violations(
         bad,
         observed={"root": table.root[bad]},
-        expected={"root": np.where(parent[bad] >= 0, table.root[np.maximum(parent[bad], 0)], 0)},
+        expected={"root": take_or(table.root, parent[bad], 0)},
         checked=int(used.sum()),
         claims=one("anon_vma", bad)
         + one("anon_vma", root[bad])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask
+from inspector.columns import I64, U64, Mask, take_or
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
 from inspector.rules.entries.entries import offending
 from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
@@ -23,7 +23,7 @@ def in_anonymous_vma(s: Snapshot) -> Mask:
         return np.zeros(len(m), np.bool_)
     driver = (vmas.flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_IO)) != 0
     plain: Mask = (vmas.file == 0) & (vmas.ops == 0) & ~driver
-    return (m.vma_idx >= 0) & plain[np.maximum(m.vma_idx, 0)]
+    return take_or(plain, m.vma_idx, False)
 
 
 def space_key(word: U64) -> I64:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import U64, Mask
+from inspector.columns import U64, Mask, take_or
 from inspector.layout.flags import VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
 from inspector.rules.diagnosis import lost_rmap
 from inspector.rules.needs import FILES, PAGES, VMAS
@@ -23,21 +23,13 @@ from inspector.windows.window import Effect
 def _space_of_vma(s: Snapshot) -> U64:
     """The address_space of the file behind each VMA, 0 without."""
     rmap = s.file_rmap
-    if not len(rmap.address_spaces):
-        return np.zeros(len(s.vmas), np.uint64)
-    return np.where(
-        rmap.address_space_of_vma >= 0, rmap.address_spaces.addr[np.maximum(rmap.address_space_of_vma, 0)], 0
-    ).astype(np.uint64)
+    return take_or(rmap.address_spaces.addr, rmap.address_space_of_vma, 0)
 
 
 def _host_of_vma(s: Snapshot) -> U64:
     """The inode of the file behind each VMA, 0 without."""
     rmap = s.file_rmap
-    if not len(rmap.address_spaces):
-        return np.zeros(len(s.vmas), np.uint64)
-    return np.where(
-        rmap.address_space_of_vma >= 0, rmap.address_spaces.host[np.maximum(rmap.address_space_of_vma, 0)], 0
-    ).astype(np.uint64)
+    return take_or(rmap.address_spaces.host, rmap.address_space_of_vma, 0)
 
 
 def own_file_links(s: Snapshot) -> Mask:
