@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inspector.check import run_check as check
+    from inspector.check.run import run_check as check
     from inspector.errors import Exit, FolioscopeError, TargetError, UsageError
     from inspector.findings import Finding, Report
     from inspector.report.api import as_text, explain

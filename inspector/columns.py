@@ -110,11 +110,6 @@ class Builder(Generic[T]):
         return self._kind(**{name: column[: self._length] for name, column in self._columns.items()})
 
 
-def as_signed32(column: U32) -> I32:
-    """A stored ``int`` read as unsigned, seen as the kernel sees it."""
-    return column.view(np.int32)
-
-
 def group_starts(sorted_keys: AnyArray) -> I64:
     """Index of the first row of each run of equal keys in a sorted key column."""
     if not len(sorted_keys):

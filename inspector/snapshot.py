@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct
+from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct, take_or
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
@@ -21,7 +21,8 @@ from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
 from inspector.tables.device_files import is_driver_file
 from inspector.tables.files import Files, build_files
-from inspector.tables.folios import Folios, build_folios, settle_page_mapcount
+from inspector.tables.folios import Folios, anon_pages, build_folios, file_pages, settle_page_mapcount
+from inspector.tables.huge_zero import HugeZero, read_huge_zero
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
@@ -72,7 +73,7 @@ from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
 
 class Snapshot:
-    """What is read: struct pages, tasks, address spaces, VMAs, and whatever else the kernel keeps lists of.
+    """What is read: struct pages, tasks, mms, VMAs, and whatever else the kernel keeps lists of.
 
     Tables are built when first asked for and kept. What could not be read is counted in ``missing``.
 
@@ -239,7 +240,17 @@ class Snapshot:
         row = np.full(len(self.pages), -1, np.int32)
         row[self.folios.row] = np.arange(len(self.folios), dtype=np.int32)
         head = self.pages.head_row
-        return np.where(head >= 0, row[np.maximum(head, 0)], -1).astype(np.int32)
+        return take_or(row, head, -1)
+
+    @cached_property
+    def anon_pages(self) -> Mask:
+        """Pages of anonymous folios, hugetlb and KSM included."""
+        return anon_pages(self.pages, self.folios)
+
+    @cached_property
+    def file_pages(self) -> Mask:
+        """Pages of folios that name an address_space, hugetlb included."""
+        return file_pages(self.pages, self.folios)
 
     @cached_property
     def mm_in_motion(self) -> Mask:
@@ -317,6 +328,11 @@ class Snapshot:
         hugetlb = build_hugetlb(self.layout, self.folios, self.vmas)
         self.missing.add("hugetlb pools and files", hugetlb.unreadable)
         return hugetlb
+
+    @cached_property
+    def huge_zero(self) -> HugeZero:
+        """The variables that are kept about the huge zero folio."""
+        return read_huge_zero(self.layout)
 
     @cached_property
     def files(self) -> Files:
@@ -506,8 +522,7 @@ class Snapshot:
     def anon_vma_locked(self) -> Mask:
         """anon_vmas whose family is locked for writing: its trees may be half changed."""
         table = self.anon_rmap.anon_vmas
-        root = np.maximum(table.root_idx, 0)
-        return table.locked | (table.locked[root] & (table.root_idx >= 0)) if len(table) else table.locked
+        return table.locked | take_or(table.locked, table.root_idx, False)
 
     @cached_property
     def file_rmap(self) -> FileRmap:
@@ -575,7 +590,7 @@ class Snapshot:
 
     @cached_property
     def lost_tables(self) -> LostTables:
-        """Page tables that no address space reaches and no list or task holds."""
+        """Page tables that no mm reaches and no list or task holds."""
         return find_lost_tables(self)
 
     @cached_property

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, U64, Mask, rows_of
+from inspector.columns import I64, U64, Mask, rows_of, take_or
 from inspector.findings import Mapping, Subject
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.tables.ksm import KINDS as NODE_KINDS
@@ -256,7 +256,7 @@ def mapped_by(s: Snapshot, heads: I64, mms: Mask) -> Mask:
 def marked_at(addrs: AnyArray, wanted: AnyArray, marked: Mask) -> Mask:
     """Which of the wanted addresses belong to a marked row of a table."""
     at = rows_of(addrs, wanted)
-    return (at >= 0) & marked[np.maximum(at, 0)] if len(addrs) else at >= 0
+    return take_or(marked, at, False)
 
 
 PAGE = SubjectKind(
@@ -410,7 +410,7 @@ def _avc(s: Snapshot, row: int) -> Subject:
 
 def _avc_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
     owner = s.anon_rmap.avcs.vma_idx[rows]
-    return (owner >= 0) & vmas_of(s, mms)[np.maximum(owner, 0)]
+    return take_or(vmas_of(s, mms), owner, False)
 
 
 def _anon_vma(s: Snapshot, row: int) -> Subject:
@@ -441,7 +441,7 @@ def address_space_ids_at(addresses: U64, rows: AnyArray) -> I64:
     """Numbers of the address_spaces at rows of a table, -1 for -1."""
     if not len(addresses):
         return np.full(len(rows), -1, np.int64)
-    return np.where(rows >= 0, address_space_ids(addresses[np.maximum(rows, 0)]), -1)
+    return take_or(address_space_ids(addresses), rows, -1)
 
 
 def _space(s: Snapshot, row: int) -> Subject:

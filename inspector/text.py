@@ -29,11 +29,6 @@ def size(nr_bytes: int) -> str:
     return f"{nr_bytes} B"
 
 
-def hex64(value: int) -> str:
-    """An address as the kernel prints it."""
-    return f"{value & ((1 << 64) - 1):#018x}"
-
-
 def cell_width(text: str) -> int:
     """Columns that ``text`` takes on a terminal; it must have been cleaned."""
     if text.isascii():

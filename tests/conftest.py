@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -11,6 +12,9 @@ import pytest
 from tests import examples
 from tests.fixtures import KERNELS, fixture_path
 from tests.opening import parsed_once
+
+SIZES = ((80, 24), (140, 45))
+"""Terminals that the interface is tested on."""
 
 examples.register()
 
@@ -42,37 +46,39 @@ def any_core(request: pytest.FixtureRequest) -> str:
     return _present(request.param)
 
 
-def _kernel_of(item: pytest.Item) -> str | None:
-    """The kernel that one of a test's parameters is: ``"7.3"``, or ``("fixture", "7.3")``."""
-    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    for value in params.values():
-        kernel = value[1] if isinstance(value, tuple) and len(value) == 2 and value[0] == "fixture" else value
-        if isinstance(kernel, str) and kernel in KERNELS:
-            return kernel
-    return None
+_NAMES = "|".join(map(re.escape, (*KERNELS, "80x24", "140x45")))
+_DRAWN = re.compile(rf"(?<=[\[-])(fixture-)?({_NAMES})(?=[\]-])")
+"""The part of a test's name that names the kernel or the size."""
+
+
+def _kernel_of(value: object) -> str | None:
+    """The captured kernel that a test's parameter is: ``"7.3"``, or ``("fixture", "7.3")``."""
+    kernel = value[1] if isinstance(value, tuple) and len(value) == 2 and value[0] == "fixture" else value
+    return kernel if isinstance(kernel, str) and kernel in KERNELS else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `long` what a test does on all captured kernels but one.
+    """Mark as `long` what a test does on all captured kernels but one, and at all sizes of the terminal but one.
 
     The one is drawn from the test's name and its other parameters: it stays the same from run to run, and each kernel
     gets its share. A test marked ``each_kernel`` is for all of them even in the quick suite: because it compares them,
     or has something to do on some kernels only. ``each_kernel(where=f)``: only where ``f(kernel, **parameters)``; the
     one is drawn from the others.
     """
-    runs: dict[str, dict[str, pytest.Item]] = defaultdict(dict)
+    runs: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        kernel, each = _kernel_of(item), item.get_closest_marker("each_kernel")
-        if kernel is None or item.get_closest_marker("guest"):
+        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec") or item.get_closest_marker("guest"):
             continue
-        assert isinstance(item, pytest.Function)
-        if each is not None and each.kwargs.get("where", lambda *_one, **_more: True)(kernel, **item.callspec.params):
+        params = item.callspec.params
+        drawn = {name for name, value in params.items() if _kernel_of(value) or (name == "size" and value in SIZES)}
+        each = item.get_closest_marker("each_kernel")
+        kernel = next(filter(None, map(_kernel_of, params.values())), None)
+        if each is not None and each.kwargs.get("where", lambda *_one, **_more: True)(kernel, **params):
             continue
-        others = item.callspec.id.replace(f"fixture-{kernel}", "").replace(kernel, "")
-        runs[f"{item.nodeid.split('[', 1)[0]}[{others}]"][kernel] = item
-    for name, of_kernel in runs.items():
-        drawn = sorted(of_kernel)[zlib.crc32(name.encode()) % len(of_kernel)]
-        for kernel, item in of_kernel.items():
-            if kernel != drawn:
-                item.add_marker("long")
+        if drawn:
+            runs[_DRAWN.sub("", item.nodeid)].append(item)
+    for name, alike in runs.items():
+        one = zlib.crc32(name.encode()) % len(alike)
+        for item in alike[:one] + alike[one + 1 :]:
+            item.add_marker("long")

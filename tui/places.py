@@ -132,8 +132,8 @@ class FolioPlace(_Place):
 
     @property
     def command(self) -> str:
-        """As ``folio``."""
-        return f"folio {self.pfn:#x}"
+        """As ``explain``, which is what the screen shows."""
+        return f"explain {self.pfn:#x}"
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ class Session:
             StoppedError: By `stop`.
             FolioscopeError: The target cannot be opened or read.
         """
-        from inspector.check import run_check  # noqa: PLC0415  (NumPy and drgn, after the first paint)
+        from inspector.check.run import run_check  # noqa: PLC0415  (NumPy and drgn, after the first paint)
 
         self._stopped, self.failed = False, None
         self.note_progress("opening", 0, 1)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
-from typing import Self
 
 import numpy as np
 
@@ -77,50 +75,6 @@ class SwapTypes:
         names += [Kind.MARKER] * self.marker
         names += [Kind.SWAPIN_ERROR] * self.swapin_error
         return np.array(names, np.uint8)
-
-    @classmethod
-    def from_max_swapfiles(
-        cls,
-        max_swapfiles: int,
-        *,
-        memory_failure: bool,
-        migration: bool,
-        swapin_error: bool,
-        exclusive_numbers_hint: int | None = None,
-    ) -> Self:
-        """Solve for what leaves no trace of its own: whether device memory and PTE markers were configured.
-
-        MAX_SWAPFILES is 32 less the numbers of every feature, so the one way to fill the gap is the answer. Markers
-        are optional only beside the number of failed swap-ins: since 6.2 both are always compiled in as markers.
-
-        Args:
-            max_swapfiles: Length of the array ``swap_info``.
-            memory_failure: Whether CONFIG_MEMORY_FAILURE is set (PG_hwpoison exists).
-            migration: Whether CONFIG_MIGRATION is set (migrate_pages() exists).
-            swapin_error: Whether failed swap-ins have a number of their own (5.19 to 6.1).
-            exclusive_numbers_hint: Numbers of device-exclusive entries where device memory is configured: 2 on 6.1 and
-                6.12, 1 on 7.x; None when it is not known.
-
-        Raises:
-            ValueError: No numbering fits, or several do: the numbering is then ambiguous.
-        """
-        exclusive = (1, 2) if exclusive_numbers_hint is None else (exclusive_numbers_hint,)
-        devices = (0, *(_NR_PRIVATE + numbers for numbers in exclusive))
-        known = (int(memory_failure), _NR_MIGRATION if migration else 0)
-        fits = [
-            (device, marker)
-            for device, marker in product(devices, (0, 1) if swapin_error else (1,))
-            if max_swapfiles + sum(known) + device + marker + swapin_error == NR_TYPES
-        ]
-        if len(fits) != 1:
-            found = f"{len(fits)} numberings fit" if fits else "no numbering fits"
-            msg = (
-                f"swap types are ambiguous: {found} MAX_SWAPFILES {max_swapfiles} with memory_failure={memory_failure},"
-                f" migration={migration}, swapin_error={swapin_error}, device-exclusive numbers {exclusive}"
-            )
-            raise ValueError(msg)
-        device, marker = fits[0]
-        return cls(max_swapfiles, *known, device, marker, int(swapin_error))
 
 
 def solve(*, hwpoison: bool, migration: bool, device: int, marker: bool, swapin_error: bool) -> SwapTypes:

@@ -1,23 +1,23 @@
 """Rules run over a snapshot; violations turned into findings, one for each cause.
 
-`inspector.check` is this package and can be called: ``inspector.check(snapshot)`` is `run_check`.
+`inspector.check` is this package and can be called: ``inspector.check(snapshot)`` is `inspector.check.run.run_check`.
 """
 
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inspector.check.run import run_check
-from inspector.findings import Report
-
-__all__ = ["run_check"]
+if TYPE_CHECKING:
+    from inspector.findings import Report
 
 
 class _CallablePackage(ModuleType):
     """Package and function of one name: importing any module of the package would replace the function."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Report:
-        """As `run_check`."""
+    def __call__(self, *args: Any, **kwargs: Any) -> "Report":
+        """As `inspector.check.run.run_check`."""
+        from inspector.check.run import run_check  # noqa: PLC0415  (every rule; some of the package need none)
+
         return run_check(*args, **kwargs)
 
 

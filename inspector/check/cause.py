@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def gather_causes(s: Snapshot, results: list[tuple[Rule, Violations]]) -> Causes:
     """Join what the rules found into causes.
 
-    Of all rules that one folio breaks, the first speaks; the same rule broken by several pages of one folio speaks
-    once. Totals that are off by exactly what other causes lost or gained are attached to them (`Rule.settle`).
+    Of all rules that one folio breaks, the first gives the finding; the same rule broken by several pages of one folio
+    gives one. Totals that are off by exactly what other causes lost or gained are attached to them (`Rule.settle`).
 
     Args:
         s: The snapshot.

@@ -42,9 +42,9 @@ def run_check(
     Args:
         snapshot: Of the target.
         rules: Slugs or groups; all when empty.
-        progress: Told about each step.
-        found: Told, after each rule that found something, all findings so far; causes come before consequences, so
-            later rules add to them.
+        progress: Called at each step.
+        found: Called after each rule that found something, with all findings so far; causes come before consequences,
+            so later rules add to them.
         max_findings: Findings to list for each rule.
 
     Returns:
@@ -56,22 +56,22 @@ def run_check(
     """
     chosen = select_rules(rules)
     steps = len(chosen) + len(_STAGES)
-    tell = progress or (lambda _what, _done, _all: None)
-    prepare(snapshot, tell, len(chosen))
+    report_step = progress or (lambda _what, _done, _all: None)
+    prepare(snapshot, report_step, len(chosen))
     results: list[tuple[Rule, Violations]] = []
     covered: list[RuleCoverage] = []
     for done, rule in enumerate(chosen, len(_STAGES)):
-        tell(rule.slug, done, steps)
+        report_step(rule.slug, done, steps)
         reason = rule.applies(snapshot.scheme)
         if reason:
             covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
             continue
-        violations = _judge(snapshot, rule)
+        violations = violations_of(snapshot, rule)
         results.append((rule, violations))
         covered.append(_covered(rule, violations))
         if found is not None and len(violations):
             found(_findings(snapshot, gather_causes(snapshot, results), max_findings))
-    tell("findings", steps, steps)
+    report_step("findings", steps, steps)
     causes = gather_causes(snapshot, results)
     findings = _findings(snapshot, causes, max_findings)
     coverage = _coverage(snapshot, covered, results)
@@ -95,14 +95,14 @@ _STAGES: tuple[tuple[str, Callable[[Snapshot], object]], ...] = (
 
 
 def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> None:
-    """Build the tables that everything rests on, telling about each step."""
+    """Build the tables that everything rests on, reporting each step."""
     for done, (what, build) in enumerate(_STAGES):
         progress(what, done, len(_STAGES) + steps_after)
         build(snapshot)
 
 
-def _judge(s: Snapshot, rule: Rule) -> Violations:
-    """What a rule finds, with what work in flight explains; nothing from a rule that lacks what it needs whole."""
+def violations_of(s: Snapshot, rule: Rule) -> Violations:
+    """What a check takes a rule to have found, work in flight marked; nothing from a rule that lacks what it needs."""
     found = rule.run(s)
     gone = lacking(s, rule.needs) if len(found) else ""
     if gone:
@@ -230,4 +230,4 @@ def _scalar(value: object) -> Scalar:
     return str(value)
 
 
-__all__ = ["MAX_EVIDENCE", "MAX_FINDINGS", "Progress", "prepare", "run_check"]
+__all__ = ["MAX_EVIDENCE", "MAX_FINDINGS", "Progress", "prepare", "run_check", "violations_of"]

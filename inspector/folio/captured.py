@@ -8,8 +8,7 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I64
-from inspector.folio.numbers import OneFolio, standing_of, terms_of
-from inspector.model import mm_ids
+from inspector.folio.numbers import OneFolio, situation_of, terms_of
 from inspector.model.state import Folio, FolioKind, Slot, bump
 from inspector.snapshot import Snapshot
 
@@ -41,7 +40,7 @@ def capture_folio(s: Snapshot, f: OneFolio) -> Captured | None:
     """
     if s.scheme is None or f.page_type or not (f.is_anon or f.is_file) or f.order > MAX_ORDER:
         return None
-    standing = standing_of(s, f, terms_of(s, f))
+    situation = situation_of(s, f, terms_of(s, f))
     large, folios = f.is_large, s.folios
     has = s.scheme
     pages = s.pages.mapcount_raw[f.head : f.head + f.nr_pages].tolist()
@@ -58,14 +57,14 @@ def capture_folio(s: Snapshot, f: OneFolio) -> Captured | None:
         word=int(folios.word_raw[f.folio]) if large and has.has_pages_mapped_word else 0,
         double_map=large and bool(folios.double_map[f.folio]),
         slots=slots_of(s, f),
-        shared=bool(standing.maybe_shared),
+        shared=bool(situation.maybe_shared),
         exclusive=frozenset(np.flatnonzero(f.exclusive).tolist()),
         anon_mapping=f.is_anon,
-        pinned=standing.pins,
-        swapcache=standing.swap > 0,
-        mlocked=standing.mlocked,
+        pinned=situation.pins,
+        swapcache=situation.swap > 0,
+        mlocked=situation.mlocked,
         partially_mapped=large and bool(folios.partially_mapped[f.folio]),
-        refcount=standing.refcount,
+        refcount=situation.refcount,
     )
     ptes: list[tuple[int, int]] = []
     huge: list[int] = []
@@ -98,10 +97,17 @@ def kind_of(s: Snapshot, f: OneFolio) -> FolioKind:
     return FolioKind.SHMEM if swapbacked else FolioKind.FILE
 
 
+def folio_names(s: Snapshot) -> bool | None:
+    """Whether this kernel's symbols have the names of 6.8 and later; None where they are unknown."""
+    newer = ("folio_remove_rmap_ptes", "folio_remove_rmap_pmd", "folio_add_file_rmap_ptes")
+    if any(s.target.symbol(name) is not None for name in newer):
+        return True
+    return False if s.target.symbol("page_remove_rmap") is not None else None
+
+
 def slots_of(s: Snapshot, f: OneFolio) -> tuple[Slot, Slot]:
     """The mm ids of the folio with their counts; free where the kernel has none (before 6.15)."""
     if not f.is_large or s.scheme is None or not s.scheme.has_mm_ids:
         return (0, -1), (0, -1)
-    me, folios = slice(f.folio, f.folio + 1), s.folios
-    slots = mm_ids.Slots(folios.mm_ids[me], folios.mm_id_count0[me], folios.mm_id_count1[me])
+    slots = s.folios.mm_id_slots.one(f.folio)
     return (int(slots.id0[0]), int(slots.count0[0])), (int(slots.id1[0]), int(slots.count1[0]))

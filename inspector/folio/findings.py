@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from inspector.check.run import run_check
-from inspector.findings import Finding
-from inspector.folio.numbers import OneFolio
-from inspector.snapshot import Snapshot
+from typing import TYPE_CHECKING
 
-_ALWAYS = (
-    "targets",
-    "compound",
-    "free",
-    "mapcount",
-    "entire",
-    "pages-mapped",
-    "mm-ids",
-    "refcount",
-    "exclusive",
-    "writable",
-    "nonpresent",
-)
-"""Groups of rules about struct pages and the entries that map them."""
+from inspector.check.run import run_check
+from inspector.rules import all_rules
+from inspector.rules.needs import ZONES
+from inspector.subjects import CACHE_ENTRY, ENTRY, FOLIO, NONPRESENT, PAGE
+from inspector.windows.window import Effect
+
+if TYPE_CHECKING:
+    from inspector.findings import Finding
+    from inspector.folio.numbers import OneFolio
+    from inspector.snapshot import Snapshot
+
+_ABOUT = (PAGE, FOLIO, ENTRY, NONPRESENT, CACHE_ENTRY)
+"""Kinds of subjects that can name a page of the folio."""
 
 
 def findings_about(s: Snapshot, f: OneFolio) -> list[Finding]:
     """Findings whose subject is a page of the folio or an entry that maps it.
 
-    Only rules that can speak of such a folio are run.
+    Only rules that such subjects of this kind of folio can break are run.
     """
-    groups = list(_ALWAYS)
-    if f.is_hugetlb:
-        groups.append("hugetlb")
-    elif f.is_ksm:
-        groups.append("ksm")
-    elif f.is_anon:
-        groups += ["anon-rmap", "swap-cache"]
-    if f.is_file:
-        groups += ["file-rmap", "page-cache"]
-    report = run_check(s, groups, max_findings=1 << 20)
+    other_kinds = {
+        Effect.TABLES: f.page_type != "table",
+        Effect.ANON_RMAP: not f.is_anon or f.is_ksm or f.is_hugetlb,
+        Effect.SWAP: not f.is_anon or f.is_ksm or f.is_hugetlb,
+        Effect.KSM: not f.is_ksm,
+        Effect.HUGETLB: not f.is_hugetlb,
+        Effect.FILE_RMAP: not f.is_file,
+        Effect.PAGE_CACHE: not f.is_file,
+    }
+    in_use = bool(s.pages.refcount[f.head] > 0)
+    rules = [
+        r.slug
+        for r in all_rules()
+        if r.about in _ABOUT and not (r.effect and other_kinds.get(r.effect)) and not (in_use and r.needs & ZONES)
+    ]
+    report = run_check(s, rules, max_findings=1 << 20)
     return [x for x in report.findings if x.subject.pfn is not None and f.pfn <= x.subject.pfn < f.pfn + f.nr_pages]

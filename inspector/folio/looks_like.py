@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.folio.captured import kind_of, slots_of
-from inspector.folio.ledger import is_lent
+from inspector.folio.captured import folio_names, kind_of, slots_of
+from inspector.folio.counters import uses_mapcount_otherwise
 from inspector.folio.numbers import OneFolio
-from inspector.folio.sharing import Sharing
-from inspector.model import mm_ids
+from inspector.folio.sharing import SharingRun
 from inspector.model.diagnose.evidence import RebuiltFolio, StoredCounters
 from inspector.model.diagnose.names import OperationNames
 from inspector.model.diagnose.search import diagnose
@@ -17,15 +16,17 @@ from inspector.snapshot import Snapshot
 from inspector.walk.references import ReferenceTerms
 
 _MOST_CANDIDATES = 3
-"""Explanations shown beside what the differences come to."""
+"""Explanations shown beside the sum of the differences."""
 
 
-def looks_like(s: Snapshot, f: OneFolio, terms: ReferenceTerms, shared: list[Sharing]) -> list[str]:
+def looks_like(s: Snapshot, f: OneFolio, terms: ReferenceTerms, shared: list[SharingRun]) -> list[str]:
     """Sentences, the simplest explanation first; none when nothing is wrong or too much is missing to say."""
-    if f.page_type or s.scheme is None or not s.tables_complete or is_lent(s, f) or f.nr_pages != 1 << f.order:
+    if f.page_type or s.scheme is None or not s.tables_complete or uses_mapcount_otherwise(s, f):
+        return []
+    if f.nr_pages != 1 << f.order:
         return []
     rebuilt = _rebuilt(s, s.scheme, f)
-    names = OperationNames(s.scheme, rebuilt, _folio_names(s))
+    names = OperationNames(s.scheme, rebuilt, folio_names(s))
     found = diagnose(s.scheme, rebuilt, _stored(s, f, terms), folio_names=names.folio_names)
     calls = [c.sentence for c in found.candidates if c.how not in ("none", "mm ids")]
     # Where candidates name the calls, the sum of the differences adds nothing.
@@ -66,18 +67,12 @@ def _stored(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> StoredCounters:
         int(folios.large_raw[f.folio]),
         int(folios.word_raw[f.folio]),
         slots_of(s, f),
-        bool(folios.mm_ids[f.folio] & mm_ids.SHARED_BIT),
+        bool(folios.mm_id_slots.one(f.folio).shared[0]),
         references,
     )
 
 
-def _folio_names(s: Snapshot) -> bool:
-    """Whether this kernel's symbols have the names of 6.8 and later."""
-    known = ("folio_remove_rmap_ptes", "folio_remove_rmap_pmd", "folio_add_file_rmap_ptes")
-    return any(s.target.symbol(name) is not None for name in known)
-
-
-def _exclusive(shared: list[Sharing], names: OperationNames) -> list[str]:
+def _exclusive(shared: list[SharingRun], names: OperationNames) -> list[str]:
     """PG_anon_exclusive against the entries."""
     out = []
     if any(x.verdict == "WRONG" and x.mark == "E" and x.mappings > 1 for x in shared):

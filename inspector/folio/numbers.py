@@ -9,7 +9,6 @@ import numpy as np
 from inspector.arch.base import Bit, Level
 from inspector.columns import I32, I64, Mask
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
-from inspector.model import mm_ids
 from inspector.model.decisions import FolioSituation
 from inspector.model.formulas import Mapped
 from inspector.snapshot import Snapshot
@@ -18,7 +17,7 @@ from inspector.walk.kinds import page_kinds
 from inspector.walk.references import PIN_BIAS, TERMS, ReferenceTerms, break_down
 
 MAX_PAGES = 1 << 20
-"""Pages of one folio looked at: a corrupt order must not ask for more."""
+"""Pages of one folio that are read: a corrupt order must not ask for more."""
 
 _UNEXPECTED = ("batch", "pipe", "gather", "pins", "owner", "isolated")
 """Terms that folio_expected_ref_count() leaves out."""
@@ -35,6 +34,8 @@ class OneFolio:
         kind: What it is used for, as `page_kinds` says.
         page_type: Name of its page type, "" for none; hugetlb folios have none in this sense.
         is_anon, is_ksm, is_hugetlb, is_file: What it holds.
+        is_counted: Its references can be compared with what holds them: its head is known, its first tail was read,
+            and it has no type that gives the counters another meaning.
         mapping_rows: int64; rows of the mappings that the rmap counts.
         pte, writable: int32[nr_pages]; PTEs that map each page, and those of them that let user space write.
         exclusive: bool[nr_pages]; PG_anon_exclusive; all False where the bit means something else.
@@ -53,6 +54,7 @@ class OneFolio:
     is_ksm: bool
     is_hugetlb: bool
     is_file: bool
+    is_counted: bool
     mapping_rows: I64
     pte: I32
     writable: I32
@@ -81,12 +83,13 @@ class OneFolio:
         )
 
 
-def one_folio(s: Snapshot, pfn: int) -> OneFolio:
+def one_folio(s: Snapshot, pfn: int, *, walked: bool = True) -> OneFolio:
     """The folio that a page belongs to.
 
     Args:
         s: A snapshot whose memory map covers the page.
         pfn: Any page of the folio, one that has a struct page.
+        walked: Whether its mappings are wanted; without them a window on the folio will do for a snapshot.
     """
     pages, folios = s.pages, s.folios
     row = pages.memmap.row(pfn)
@@ -94,8 +97,8 @@ def one_folio(s: Snapshot, pfn: int) -> OneFolio:
     head = head if head >= 0 else row
     at = np.array([head], np.int64)
     folio = int(s.folio_of_page[head])
-    if folio >= 0 and not folios.readable[folio]:
-        folio = -1
+    lost = folio >= 0 and not folios.readable[folio]
+    folio = -1 if lost else folio
     order = int(folios.order[folio]) if folio >= 0 else 0
     nr = min(1 << min(order, 40), MAX_PAGES, len(pages) - head)
     hugetlb = folio >= 0 and bool(folios.is_hugetlb[folio])
@@ -104,12 +107,16 @@ def one_folio(s: Snapshot, pfn: int) -> OneFolio:
     mapping = int(pages.mapping[head])
     anon = bool(folios.is_anon[folio]) if hugetlb else bool(pages.is_anon(at)[0])
     first = int(pages.memmap.pfns_of_rows(at)[0])
-    found = s.mappings_of(first, nr)
-    counts = (s.counts.entry_class[found] == EntryClass.NORMAL) & s.mappings.counted[found]
-    rows = found[counts]
-    level = s.mappings.level[rows]
-    pte, writable = _by_page(s, rows[level == Level.PTE], first, nr)
-    huge = rows[level != Level.PTE]
+    rows, pte, writable = np.empty(0, np.int64), np.zeros(nr, np.int32), np.zeros(nr, np.int32)
+    pmd = pud = huge_writable = 0
+    if walked:
+        found = s.mappings_of(first, nr)
+        rows = found[(s.counts.entry_class[found] == EntryClass.NORMAL) & s.mappings.counted[found]]
+        level, can_write = s.mappings.level[rows], (s.counts.bits[rows] & Bit.WRITE) != 0
+        pte = s.counts.page_mappings[head : head + nr]
+        writable = _by_page(s, rows[(level == Level.PTE) & can_write], first, nr)
+        pmd, pud = int((level == Level.PMD).sum()), int((level == Level.PUD).sum())
+        huge_writable = int((can_write & (level != Level.PTE)).sum())
     exclusive = s.layout.flags.test(pages.flags[head : head + nr], "anon_exclusive") & anon & (not typed)
     return OneFolio(
         head=head,
@@ -123,30 +130,27 @@ def one_folio(s: Snapshot, pfn: int) -> OneFolio:
         is_ksm=bool(pages.is_ksm(at)[0]),
         is_hugetlb=hugetlb,
         is_file=not typed and mapping != 0 and mapping & MAPPING_TAGS == 0,
+        is_counted=not typed and not lost and int(pages.head_row[row]) >= 0,
         mapping_rows=rows,
         pte=pte,
         writable=writable,
         exclusive=exclusive,
-        pmd=int((level == Level.PMD).sum()),
-        pud=int((level == Level.PUD).sum()),
-        huge_writable=int(((s.counts.bits[huge] & Bit.WRITE) != 0).sum()),
-        nr_mms=len(np.unique(s.mappings.mm_idx[rows])),
+        pmd=pmd,
+        pud=pud,
+        huge_writable=huge_writable,
+        nr_mms=len(np.unique(s.mappings.mm_idx[rows])) if walked else 0,
     )
 
 
-def _by_page(s: Snapshot, rows: I64, first: int, nr: int) -> tuple[I32, I32]:
-    """PTEs that map each of the pages [first, first + nr), and how many of them are writable."""
+def _by_page(s: Snapshot, rows: I64, first: int, nr: int) -> I32:
+    """How many of some runs of PTEs map each of the pages [first, first + nr)."""
     m = s.mappings
     begin = np.clip(m.pfn[rows] - first, 0, nr)
     end = np.clip(m.pfn[rows] + m.nr[rows].astype(np.int64) - first, 0, nr)
-    can_write = (s.counts.bits[rows] & Bit.WRITE) != 0
-    out = []
-    for keep in (np.ones(len(rows), np.bool_), can_write):
-        steps = np.zeros(nr + 1, np.int32)
-        np.add.at(steps, begin[keep], np.int32(1))
-        np.subtract.at(steps, end[keep], np.int32(1))
-        out.append(np.cumsum(steps[:-1], dtype=np.int32))
-    return out[0], out[1]
+    steps = np.zeros(nr + 1, np.int32)
+    np.add.at(steps, begin, np.int32(1))
+    np.subtract.at(steps, end, np.int32(1))
+    return np.cumsum(steps[:-1], dtype=np.int32)
 
 
 def stored_mapcount(s: Snapshot, f: OneFolio) -> int:
@@ -174,7 +178,7 @@ def terms_of(s: Snapshot, f: OneFolio) -> ReferenceTerms:
     return break_down(s, np.array([f.head], np.int64))
 
 
-def standing_of(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> FolioSituation:
+def situation_of(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> FolioSituation:
     """In the form that `inspector.model.decisions` takes."""
     word, flags = s.pages.flags[f.head : f.head + 1], s.layout.flags
 
@@ -186,12 +190,12 @@ def standing_of(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> FolioSituati
 
     shared = None
     if s.scheme is not None and s.scheme.has_mm_ids and f.is_large:
-        shared = bool(s.folios.mm_ids[f.folio] & mm_ids.SHARED_BIT)
+        shared = bool(s.folios.mm_id_slots.one(f.folio).shared[0])
     refcount = int(s.pages.refcount[f.head])
     others = [(word, term(name)) for name, _, word in TERMS if name in _UNEXPECTED and term(name)]
     if terms.remainder[0] > 0:
         others.append(("not explained", int(terms.remainder[0])))
-    # As folio_maybe_dma_pinned() in include/linux/mm.h tells it.
+    # As folio_maybe_dma_pinned() in include/linux/mm.h decides it.
     pinned = int(s.folios.pincount[f.folio]) > 0 if f.is_large else refcount >= PIN_BIAS
     return FolioSituation(
         scheme=s.scheme,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import numpy as np
 
-from inspector.columns import Mask
-from inspector.folio.ledger import Verdict, runs
-from inspector.folio.numbers import OneFolio, standing_of
+from inspector.folio.counters import runs
+from inspector.folio.numbers import OneFolio, situation_of
+from inspector.folio.verdicts import Verdict, Verdicts
 from inspector.layout.flags import VM_SHARED
 from inspector.model.decisions import (
     Decision,
@@ -20,46 +20,43 @@ from inspector.model.decisions import (
     on_shared_write,
     on_write_fault,
 )
-from inspector.snapshot import Snapshot
-from inspector.walk.references import ReferenceTerms
 
-Mark = Literal["E", "s", "-", "x"]
+if TYPE_CHECKING:
+    from inspector.columns import Mask
+    from inspector.snapshot import Snapshot
+    from inspector.walk.references import ReferenceTerms
+
+SharingMark = Literal["E", "s", "-", "x"]
 """E exclusive; s maybe shared; - not mapped and not marked; x marked, but not mapped: left over from a mapping."""
 
 
-@dataclass(frozen=True)
-class Sharing:
-    """Neighbouring pages of an anonymous folio that are alike.
-
-    Attributes:
-        first, pages: Which.
-        mark: `Mark`.
-        mappings: Entries that map each of them, huge ones included.
-        writable: Those that let user space write.
-        verdict: WRONG where mark and entries contradict each other.
-        note: How.
-    """
+class SharingRun(msgspec.Struct, frozen=True):
+    """Neighbouring pages of an anonymous folio that are shared alike."""
 
     first: int
     pages: int
-    mark: Mark
+    mark: SharingMark
+    """E exclusive; s maybe shared; - neither marked nor mapped; x marked, but not mapped any more."""
     mappings: int
+    """Entries that map each of them, huge ones included."""
     writable: int
+    """Those of them that let user space write."""
     verdict: Verdict
+    """WRONG where mark and entries contradict each other."""
     note: str = ""
 
 
-def sharing(s: Snapshot, f: OneFolio) -> list[Sharing]:
+def sharing(s: Snapshot, f: OneFolio, verdicts: Verdicts) -> list[SharingRun]:
     """The pages of an anonymous folio by PG_anon_exclusive; none for other folios, which have no such flag.
 
-    While a huge entry maps the folio, the head's flag speaks for all pages (include/linux/page-flags.h). KSM pages
-    are never exclusive. Rules `exclusive-page-mapcount-high` and `writable-page-exclusive-missing` say why.
+    While a huge entry maps the folio, the head's flag is that of all pages (include/linux/page-flags.h). KSM pages are
+    never exclusive. Rules `exclusive-page-mapcount-high` and `writable-page-exclusive-missing` say why.
     """
     if not f.is_anon:
         return []
     huge = f.pmd + f.pud
     if f.is_hugetlb:
-        return [_judge(0, f.nr_pages, (bool(f.exclusive[0]), huge, f.huge_writable), "")]
+        return [_judge(verdicts, 0, f.nr_pages, (bool(f.exclusive[0]), huge, f.huge_writable), "")]
     out = []
     pte, writable = f.pte.astype(np.int64), f.writable.astype(np.int64)
     marked = f.exclusive.astype(np.int64)
@@ -69,31 +66,39 @@ def sharing(s: Snapshot, f: OneFolio) -> list[Sharing]:
         own = bool(marked[at])
         entries, can_write = int(pte[at]), int(writable[at])
         if huge and at == 0:
-            out.append(_judge(at, n, (own, entries + huge, can_write + f.huge_writable), "the head speaks for all"))
+            what = (own, entries + huge, can_write + f.huge_writable)
+            out.append(_judge(verdicts, at, n, what, "the flag of the head is that of all pages"))
         elif huge and own:
             note = "marked, although a huge entry maps the folio: only the head may be"
-            out.append(Sharing(at, n, "E", entries + huge, can_write, "WRONG", note))
+            out.append(SharingRun(at, n, "E", entries + huge, can_write, verdicts.of(_FLAG, at, n), note))
         elif huge:
-            out.append(Sharing(at, n, "-" if not entries else "s", entries + huge, can_write, "ok", "see the head"))
+            out.append(SharingRun(at, n, "-" if not entries else "s", entries + huge, can_write, "ok", "see the head"))
         else:
-            out.append(_judge(at, n, (own, entries, can_write), ""))
-    return out if not f.is_ksm else [_ksm(x) for x in out]
+            out.append(_judge(verdicts, at, n, (own, entries, can_write), ""))
+    return out if not f.is_ksm else [_ksm(x, verdicts) for x in out]
 
 
-def _judge(at: int, n: int, what: tuple[bool, int, int], note: str) -> Sharing:
+_FLAG = "anon_exclusive"
+"""PG_anon_exclusive, as findings name it."""
+
+
+def _judge(verdicts: Verdicts, at: int, n: int, what: tuple[bool, int, int], note: str) -> SharingRun:
     marked, entries, writable = what
     if marked and entries > 1:
-        return Sharing(at, n, "E", entries, writable, "WRONG", f"exclusive to one, but {entries} entries map it")
+        note = f"exclusive to one, but {entries} entries map it"
+        return SharingRun(at, n, "E", entries, writable, verdicts.of(_FLAG, at, n), note)
     if writable and not marked:
-        return Sharing(at, n, "s", entries, writable, "WRONG", "user space may write, but the page may be shared")
+        note = "user space may write, but the page may be shared"
+        return SharingRun(at, n, "s", entries, writable, verdicts.of(_FLAG, at, n), note)
     if not entries:
-        return Sharing(at, n, "x" if marked else "-", 0, 0, "ok", "left over from a mapping" if marked else note)
-    return Sharing(at, n, "E" if marked else "s", entries, writable, "ok", note)
+        return SharingRun(at, n, "x" if marked else "-", 0, 0, "ok", "left over from a mapping" if marked else note)
+    return SharingRun(at, n, "E" if marked else "s", entries, writable, "ok", note)
 
 
-def _ksm(x: Sharing) -> Sharing:
+def _ksm(x: SharingRun, verdicts: Verdicts) -> SharingRun:
     if x.mark in ("E", "x"):
-        return replace(x, verdict="WRONG", note="KSM pages are never exclusive")
+        note = "KSM pages are never exclusive"
+        return msgspec.structs.replace(x, verdict=verdicts.of(_FLAG, x.first, x.pages), note=note)
     return x
 
 
@@ -101,27 +106,27 @@ def decisions(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> list[tuple[str
     """What the kernel would do now, each with the pages it is about ("" for the whole folio)."""
     if f.page_type or not (f.is_anon or f.is_file) or int(s.pages.refcount[f.head]) <= 0:
         return []
-    standing, out = standing_of(s, f, terms), []
+    situation, out = situation_of(s, f, terms), []
     huge = f.pmd + f.pud > 0
     if f.is_anon:
         if huge:
-            found = on_write_fault(standing, exclusive=bool(f.exclusive[0]), huge=True)
-            out += [("", found), ("", on_fork(standing, exclusive=bool(f.exclusive[0])))]
+            found = on_write_fault(situation, exclusive=bool(f.exclusive[0]), huge=True)
+            out += [("", found), ("", on_fork(situation, exclusive=bool(f.exclusive[0])))]
         mapped = np.where(f.pte > 0, np.where(f.exclusive, 2, 1), 0)
         for state in (2, 1):
             where = np.flatnonzero(mapped == state)
             if len(where) and not (huge and f.is_hugetlb):
-                found = on_write_fault(standing, exclusive=state == 2, huge=False)
-                out += [(_pages(f, where), found), (_pages(f, where), on_fork(standing, exclusive=state == 2))]
+                found = on_write_fault(situation, exclusive=state == 2, huge=False)
+                out += [(_pages(f, where), found), (_pages(f, where), on_fork(situation, exclusive=state == 2))]
     elif f.total:
         shared = _in_shared_vma(s, f)
         if not shared.all():
-            out.append(("", on_write_fault(standing, exclusive=False, huge=huge)))
+            out.append(("", on_write_fault(situation, exclusive=False, huge=huge)))
         if shared.any():
-            out.append(("", on_shared_write(standing)))
+            out.append(("", on_shared_write(situation)))
     if f.nr_pages > 1:
-        out.append(("", may_split(standing)))
-    out += [("", may_migrate(standing)), ("", may_reclaim(standing))]
+        out.append(("", may_split(situation)))
+    out += [("", may_migrate(situation)), ("", may_reclaim(situation))]
     return out
 
 

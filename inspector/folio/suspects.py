@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import Mask
+from inspector.columns import Mask, take_or
 from inspector.folio.numbers import OneFolio
 from inspector.layout.flags import VM_GROWSDOWN
 from inspector.snapshot import Snapshot
@@ -73,7 +73,7 @@ def _executing(s: Snapshot, f: OneFolio) -> list[str]:
     m = s.mappings
     vma = m.vma_idx[f.mapping_rows]
     young = (s.mms.nr_tasks[m.mm_idx[f.mapping_rows]] == 0) & (vma >= 0)
-    stack = young & ((s.vmas.flags[np.maximum(vma, 0)] & np.uint64(VM_GROWSDOWN)) != 0) if len(s.vmas) else young
+    stack = young & ((take_or(s.vmas.flags, vma, 0) & np.uint64(VM_GROWSDOWN)) != 0)
     if not stack.any():
         return []
     mm = int(s.mms.addr[m.mm_idx[f.mapping_rows[np.flatnonzero(stack)[0]]]])

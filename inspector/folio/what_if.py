@@ -1,15 +1,15 @@
-"""What named rmap operations would make of a folio as it stands: the model applied to the captured state."""
+"""What named rmap operations would make of a folio as it is: the model applied to the captured state."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from inspector.errors import UsageError
-from inspector.folio.captured import Captured, capture_folio
+from inspector.folio.captured import Captured, capture_folio, folio_names
 from inspector.folio.numbers import OneFolio
 from inspector.model.counters import RmapCounter, field_name
 from inspector.model.interface import SPECS, Op, OpLevel, name_in, resolve
@@ -22,24 +22,27 @@ from inspector.text import clean_bytes, parse_number
 _WORD = re.compile(r"(?P<name>\w+)(?::(?P<page>\w+)(?:\+(?P<nr>\w+))?)?(?:@(?P<pid>\w+))?")
 
 
-@dataclass(frozen=True)
-class Step:
-    """One operation.
+class Changed(msgspec.Struct, frozen=True):
+    """What an operation changes."""
 
-    Attributes:
-        operation: As this kernel calls it, with its pages and process.
-        refused: Why it cannot be done, with the assertion of the kernel; "" when it can.
-        changes: What it changes: what, before, after.
-        note: What it returned, when that was not success.
-    """
+    what: str
+    before: str
+    after: str
+
+
+class WhatIf(msgspec.Struct, frozen=True):
+    """One operation applied to the folio as it is."""
 
     operation: str
+    """As this kernel calls it, with its pages and process."""
     refused: str
-    changes: tuple[tuple[str, str, str], ...]
+    """Why it cannot be done, with the kernel's assertion; "" when it can."""
+    changes: list[Changed]
     note: str = ""
+    """What it returned when that was not success."""
 
 
-def what_if(s: Snapshot, f: OneFolio, words: Sequence[str]) -> list[Step]:
+def what_if(s: Snapshot, f: OneFolio, words: Sequence[str]) -> list[WhatIf]:
     """Apply operations one after the other; the first that is refused is the last.
 
     Args:
@@ -54,18 +57,18 @@ def what_if(s: Snapshot, f: OneFolio, words: Sequence[str]) -> list[Step]:
     captured = capture_folio(s, f)
     if captured is None:
         raise UsageError("rmap operations apply to folios of processes and files only", f"{f.pfn:#x} is {f.kind}")
-    out: list[Step] = []
+    out: list[WhatIf] = []
     state = captured.state
     for word in words:
         op = _parse(s, f, captured, state, word)
-        told = _told(s, captured, op)
+        operation = _call(s, captured, op)
         try:
             outcome = apply(state, op)
         except RefusedError as error:
             reason = re.sub(r"\bmm (\d+)", lambda m: _who(s, captured, int(m[1])), error.reason)
-            return [*out, Step(told, f"{reason} [{error.condition}]", ())]
+            return [*out, WhatIf(operation, f"{reason} [{error.condition}]", [])]
         note = "-EBUSY: the pages may be pinned, nothing changed" if outcome.busy else ""
-        out.append(Step(told, "", tuple(_changes(s, captured, state, outcome.folio)), note))
+        out.append(WhatIf(operation, "", [Changed(*c) for c in _changes(s, captured, state, outcome.folio)], note))
         state = outcome.folio
     return out
 
@@ -129,8 +132,8 @@ def _who(s: Snapshot, captured: Captured, key: int) -> str:
     return f"pid {pid} {clean_bytes(bytes(s.mms.comm[row]))}" if pid >= 0 else f"mm {int(s.mms.addr[row]):#x}"
 
 
-def _told(s: Snapshot, captured: Captured, op: Op) -> str:
-    spec, name = SPECS[op.name], name_in(captured.state.scheme, op.name)
+def _call(s: Snapshot, captured: Captured, op: Op) -> str:
+    spec, name = SPECS[op.name], name_in(captured.state.scheme, op.name, folio_names=folio_names(s))
     pages = ""
     if spec.level is OpLevel.PTE and captured.state.is_large:
         pages = f"page +{op.page}" if op.nr == 1 else f"pages +{op.page}..+{op.page + op.nr - 1}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import drgn
 import numpy as np
 
-from inspector.columns import U8, U32, Mask
+from inspector.columns import U8, U32, U64, AnyArray, Mask
 from inspector.layout.offsets import enumerators
 
 # include/linux/mm.h: these are macros, absent from debug info, and have the same value from 6.1 to 7.3.
@@ -134,6 +134,10 @@ class PageFlags:
             if not name.startswith("__") and word >> bit & 1:
                 seen.setdefault(bit, name.removeprefix("PG_"))
         return [seen[bit] for bit in sorted(seen)]
+
+    def listed(self, words: U64) -> AnyArray:
+        """The names of the bits set in each word, comma-separated."""
+        return np.array([",".join(self.names(word)) for word in words.tolist()], dtype=np.str_)
 
 
 _ALIASES = {

@@ -93,9 +93,9 @@ class MemMap:
         return np.cumsum(sizes) - sizes
 
     def pfns_of_rows(self, rows: AnyArray) -> I64:
-        """Page frame number of each row."""
+        """Page frame number of each row, -1 for -1."""
         at = np.searchsorted(self._row_starts, rows, "right") - 1
-        return rows - self._row_starts[at] + self.starts[at]
+        return np.where(rows >= 0, rows - self._row_starts[at] + self.starts[at], -1)
 
     def pfns(self, page_addrs: U64) -> I64:
         """Page frame number of each struct page address; -1 where the address is in no memory map."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import struct
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from inspector.columns import I32, U8, U64, Mask
 from inspector.memory import Memory
+
+_LINKS = struct.Struct("<QQ")
+"""``next`` and ``prev``, or ``next`` and ``pprev`` (include/linux/types.h)."""
 
 MAX_LENGTH = 1 << 20
 """Steps after which a list is given up as endless."""
@@ -63,6 +67,16 @@ def walk_lists(
         owner, node, before, mark = owner[alive], node[alive], before[alive], mark[alive]
         if not len(owner):
             break
+        if len(owner) == 1:
+            at = _Place(int(node[0]), int(before[0]), int(mark[0]))
+            alone = _walk_one(memory, at, int(heads[owner[0]]), range(step, max_length), (size, link, hash_chain))
+            if alone.addr:
+                raw_of_it = np.frombuffer(b"".join(alone.raw), np.uint8).reshape(-1, size)
+                positions = np.arange(step, step + len(alone.addr), dtype=np.int32)
+                parts.append((np.repeat(owner, len(positions)), np.array(alone.addr, np.uint64), raw_of_it, positions))
+            unreadable.append(owner[: int(alone.unreadable)])
+            broken.append(owner[: int(alone.broken)])
+            break
         raw = memory.gather(node - np.uint64(link), size)
         unreadable.append(owner[~raw.valid])
         owner, node, before, mark = owner[raw.valid], node[raw.valid], before[raw.valid], mark[raw.valid]
@@ -95,6 +109,60 @@ def walk_lists(
         np.concatenate(unreadable),
         np.unique(np.concatenate([*broken, who[:0]])),
     )
+
+
+@dataclass
+class _Place:
+    """How far one list was followed: the next entry's link, the one before it, and the one that a circle ends at."""
+
+    node: int
+    before: int
+    mark: int
+
+
+@dataclass
+class _One:
+    """Entries of one list, and whether it left readable memory or is broken."""
+
+    addr: list[int] = field(default_factory=list)
+    raw: list[bytes] = field(default_factory=list)
+    unreadable: bool = False
+    broken: bool = False
+
+
+def _walk_one(memory: Memory, at: _Place, head: int, steps: range, shape: tuple[int, int, bool]) -> _One:
+    """The same for the last list that has not ended: of thousands of entries, columns of one row cost ten times more.
+
+    Args:
+        memory: For the entries.
+        at: Where it is; moved along.
+        head: Address of the head.
+        steps: Numbers of the steps that are left.
+        shape: ``size``, ``link`` and ``hash_chain`` as for `walk_lists`.
+    """
+    size, link, hash_chain = shape
+    end, found = 0 if hash_chain else head, _One()
+    for step in steps:
+        if at.node == end:
+            return found
+        address = (at.node - link) % (1 << 64)
+        data = memory.read(address, size)
+        if data is None:
+            found.unreadable = True
+            return found
+        found.addr.append(address)
+        found.raw.append(data)
+        after, back = _LINKS.unpack_from(data, link)
+        found.broken |= back != at.before
+        at.node, at.before = after, at.node
+        circle = at.node == at.mark
+        if step & (step + 1) == 0:
+            at.mark = at.before
+            circle = at.node == at.mark and at.node != head
+        if circle:
+            break
+    found.broken = True
+    return found
 
 
 def _more(node: U64, head: U64, *, hash_chain: bool) -> Mask:

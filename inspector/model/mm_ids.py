@@ -39,6 +39,10 @@ class Slots:
     count0: AnyArray
     count1: AnyArray
 
+    def one(self, row: int) -> Slots:
+        """Those of one folio."""
+        return Slots(*(column[row : row + 1] for column in (self.ids, self.count0, self.count1)))
+
     @property
     def id0(self) -> U64:
         """Id in the first slot, 0 when it is free."""

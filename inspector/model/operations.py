@@ -78,8 +78,7 @@ def _count(folio: Folio, op: Op, spec: Spec) -> Folio:
     if spec.action == "share":
         return replace(folio, exclusive=folio.exclusive - {op.page if by_pte else 0})
     if spec.action in ("remove", "zap"):
-        removed = _remove_ptes(folio, op.mm, op.page, op.nr) if by_pte else None
-        folio = removed or _remove_huge(folio, op.mm)
+        folio = _remove_ptes(folio, op.mm, op.page, op.nr) if by_pte else _remove_huge(folio, op.mm)
         clears = op.vma_locked and (folio.scheme is not Scheme.OLD or not by_pte or not folio.is_large)
         return replace(folio, mlocked=folio.mlocked and not clears)
     if spec.action in ("split", "freeze"):
@@ -90,8 +89,7 @@ def _count(folio: Folio, op: Op, spec: Spec) -> Folio:
 
 def _add(folio: Folio, op: Op, spec: Spec) -> Folio:
     by_pte = spec.level is OpLevel.PTE
-    added = _add_ptes(folio, op.mm, op.page, op.nr) if by_pte else None
-    folio = added or _add_huge(folio, op.mm)
+    folio = _add_ptes(folio, op.mm, op.page, op.nr) if by_pte else _add_huge(folio, op.mm)
     if op.exclusive and spec.wants == "anon":
         marked = range(op.page, op.page + op.nr) if by_pte else range(1)
         folio = replace(folio, exclusive=folio.exclusive | frozenset(marked))

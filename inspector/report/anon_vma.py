@@ -50,7 +50,7 @@ class Chain(msgspec.Struct, frozen=True):
     first: int
     last: int
     subtree_last: int
-    true_subtree_last: int
+    expected_subtree_last: int
     vma: int
     start: int | None
     end: int | None
@@ -62,7 +62,7 @@ class Chain(msgspec.Struct, frozen=True):
 class AnonVmaReport(msgspec.Struct, frozen=True):
     """The object that ``anon-vma --format json`` prints."""
 
-    schema: Literal["folioscope.anon_vma/1"]
+    schema: Literal["folioscope.anon_vma/2"]
     address: int
     root: int
     locked: bool
@@ -110,7 +110,7 @@ def build_anon_vma(s: Snapshot, row: int) -> AnonVmaReport:
     table, family = s.anon_rmap.anon_vmas, family_of(s.anon_rmap, s.vmas, row)
     own = rows_of(table.addr, s.vmas.anon_vma)
     return AnonVmaReport(
-        "folioscope.anon_vma/1",
+        "folioscope.anon_vma/2",
         int(table.addr[row]),
         int(table.root[row]),
         bool(s.anon_vma_locked[row]),
@@ -157,7 +157,7 @@ def _tree(s: Snapshot, row: int) -> list[Chain]:
             first=int(avcs.first[r]),
             last=int(avcs.last[r]),
             subtree_last=int(avcs.subtree_last[r]),
-            true_subtree_last=int(avcs.true_subtree_last[r]),
+            expected_subtree_last=int(avcs.true_subtree_last[r]),
             vma=int(avcs.vma[r]),
             start=int(vmas.start[vma]) if vma >= 0 else None,
             end=int(vmas.end[vma]) if vma >= 0 else None,
@@ -220,8 +220,8 @@ def _member_cells(m: Member, asked: int) -> tuple[str, ...]:
 def _chain_cells(c: Chain) -> tuple[str, ...]:
     bounds = f"{c.start:#x}-{c.end:#x}" if c.start is not None else f"vma {c.vma:#x} of no process"
     last = f"{c.subtree_last:#x}"
-    if c.subtree_last != c.true_subtree_last:
-        last += f" (must be {c.true_subtree_last:#x})"
+    if c.subtree_last != c.expected_subtree_last:
+        last += f" (must be {c.expected_subtree_last:#x})"
     pid = "" if c.pid is None else str(c.pid)
     odd = "" if c.on_list else "not on its VMA's list"
     offsets = f"{'  ' * c.depth}{c.first:#x}-{c.last:#x}"

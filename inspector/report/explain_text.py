@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from inspector.folio.counters import CounterLine
+from inspector.folio.sharing import SharingRun
 from inspector.report import mappings as mapping_view
-from inspector.report.explain import Explanation, LedgerLine, References, SharingRun
+from inspector.report.explain import Explanation, References
 from inspector.report.pages import render_place
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.text import counted, grouped, size
@@ -88,7 +90,7 @@ def _verdict(screen: Screen, verdict: str) -> str:
     return screen.paint(_STYLES[verdict], padded)
 
 
-def _line(screen: Screen, x: LedgerLine, where: str = "") -> Iterator[str]:
+def _line(screen: Screen, x: CounterLine, where: str = "") -> Iterator[str]:
     """Verdict and formula; what it means below."""
     beside = Screen(width=(screen.width or _PLAIN) - 15)
     lines = beside.wrap(where + x.formula, hang="    ") or [""]
@@ -104,7 +106,7 @@ def _span(first: int, pages: int) -> str:
     return f"+{first}" + (f"..+{first + pages - 1}" if pages > 1 else "")
 
 
-def _pages(screen: Screen, lines: list[LedgerLine]) -> Iterator[str]:
+def _pages(screen: Screen, lines: list[CounterLine]) -> Iterator[str]:
     """Counters of single pages; many that are well are one line."""
     well = [x for x in lines if x.verdict == "ok"]
     shown = lines if len(lines) <= _MANY else [x for x in lines if x.verdict != "ok"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -10,14 +10,43 @@ import numpy as np
 
 from inspector.check.run import Progress, prepare
 from inspector.errors import Exit
+from inspector.folio.account import FolioAccount, account_of, stored_account
+from inspector.folio.counters import CounterLine, MmIdSlot, Relation
+from inspector.folio.verdicts import Verdict
 from inspector.report import mappings as mapping_view
-from inspector.report.counters import Counter, MmIdSlot, PageRun, folio_counters, mm_id_slots, page_runs
 from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.report.window import window_on_folio
 from inspector.snapshot import Snapshot
 from inspector.text import counted, grouped, size
+
+
+class CounterRow(msgspec.Struct, frozen=True):
+    """One counter of the folio."""
+
+    name: str
+    stored: int
+    relation: Relation
+    """What the stored value must be to the expected one."""
+    expected: int | None
+    verdict: Verdict
+    """"" where there is nothing to compare with."""
+    note: str = ""
+
+
+class PageRun(msgspec.Struct, frozen=True):
+    """Neighbouring pages of the folio with the same counts."""
+
+    first: int
+    """Index in the folio."""
+    pages: int
+    pfn: int
+    mapped: int | None
+    """PTEs that map each of them."""
+    mapcount_raw: int
+    expected_raw: int | None
+    verdict: Verdict
 
 
 class FolioReport(msgspec.Struct, frozen=True):
@@ -40,7 +69,7 @@ class FolioReport(msgspec.Struct, frozen=True):
     pte_mappings: int
     mms: int
     """Address spaces that map it."""
-    counters: list[Counter]
+    counters: list[CounterRow]
     mm_ids: list[MmIdSlot]
     page_counts: list[PageRun]
     mappings: list[MappingRow]
@@ -60,57 +89,66 @@ def build_folio(s: Snapshot, place: FoundPage, *, progress: Progress | None, lim
         limit: Mappings listed at most; None for all.
     """
     if progress is None:
-        seen: Snapshot = window_on_folio(s, place.pfn)
-        scheme = s.layout.scheme.scheme
+        window = window_on_folio(s, place.pfn)
+        account = stored_account(window, place.pfn, window.layout.scheme.scheme)
     else:
         prepare(s, progress)
-        seen, scheme = s, s.scheme
-    row = seen.pages.memmap.row(place.pfn)
-    head = int(seen.pages.head_row[row])
-    at = head if head >= 0 else row
-    head_row = page_rows(seen, np.array([at], np.int64))[0]
-    folio = int(seen.folio_of_page[row])
-    order = int(seen.folios.order[folio]) if folio >= 0 else 0
-    nr = 1 << min(order, 20)
-    walked = progress is not None
-    counters = folio_counters(seen, at, folio, scheme, walked=walked)
-    ids = mm_id_slots(seen, folio, scheme, walked=walked)
-    runs = page_runs(seen, at, folio, scheme, walked=walked)
-    found, total = mapping_rows(seen, head_row.pfn, nr, limit) if walked else ([], 0)
-    complete = walked and s.tables_complete
-    verdicts = [x.verdict for part in (counters, ids, runs) for x in part]
+        account = account_of(s, place.pfn, found=False)
+    seen, f, walked = account.s, account.folio, account.walked
+    head = page_rows(seen, np.array([f.head], np.int64))[0]
+    found, total = mapping_rows(seen, f.pfn, f.nr_pages, limit) if walked else ([], 0)
+    complete = walked and seen.tables_complete
     return FolioReport(
         schema="folioscope.folio/1",
         place=place,
-        head=head_row if head_row.readable else None,
-        kind=head_row.kind,
-        order=order,
-        pages=nr,
-        scheme=scheme.name if scheme else None,
+        head=head if head.readable else None,
+        kind=f.kind,
+        order=f.order,
+        pages=f.nr_pages,
+        scheme=account.scheme.name if account.scheme else None,
         mappings_walked=walked,
         tables_complete=complete,
-        entire_mappings=int(seen.counts.entire[folio]) if walked and folio >= 0 else 0,
-        pte_mappings=int(seen.counts.page_mappings[at : at + nr].sum()) if walked else 0,
-        mms=_nr_mms(seen, folio, head_row.pfn) if walked else 0,
-        counters=counters,
-        mm_ids=ids,
-        page_counts=runs,
+        entire_mappings=f.pmd + f.pud,
+        pte_mappings=int(f.pte.sum()),
+        mms=f.nr_mms,
+        counters=[_counter(x) for x in account.counters if not x.pages],
+        mm_ids=account.slots,
+        page_counts=_page_runs(account),
         mappings=found,
         mapping_rows=total,
-        exit_code=int(_exit(verdicts, readable=head_row.readable, complete=complete or not walked)),
+        exit_code=int(_exit(account, readable=head.readable, complete=complete or not walked)),
     )
 
 
-def _nr_mms(s: Snapshot, folio: int, pfn: int) -> int:
-    if folio >= 0:
-        return int(s.counts.nr_mms[folio])
-    return len(np.unique(s.mappings.mm_idx[s.mappings_of(pfn)]))
+def _counter(x: CounterLine) -> CounterRow:
+    """What the stored value is compared with, beside it; else what it means."""
+    parts = " + ".join(f"{word} {_number(n)}" for word, n in x.terms.items())
+    less_one = ", less one" if x.expected is not None and x.expected == sum(x.terms.values()) - 1 else ""
+    note = x.note if x.verdict != "ok" or not parts else parts + less_one
+    return CounterRow(x.counter, x.stored, x.relation, x.expected, x.verdict, note)
 
 
-def _exit(verdicts: Sequence[str], *, readable: bool, complete: bool) -> Exit:
-    if "WRONG" in verdicts:
+def _page_runs(account: FolioAccount) -> list[PageRun]:
+    f = account.folio
+    return [
+        PageRun(
+            x.first,
+            x.pages,
+            f.pfn + x.first,
+            int(f.pte[x.first]) if account.walked else None,
+            x.stored,
+            x.expected,
+            x.verdict,
+        )
+        for x in account.counters
+        if x.pages
+    ]
+
+
+def _exit(account: FolioAccount, *, readable: bool, complete: bool) -> Exit:
+    if account.is_wrong:
         return Exit.FINDINGS
-    return Exit.CLEAN if readable and complete and "not checked" not in verdicts else Exit.INCOMPLETE
+    return Exit.CLEAN if readable and complete and "not checked" not in account.verdicts else Exit.INCOMPLETE
 
 
 _COUNTER_COLUMNS = (
@@ -164,7 +202,7 @@ def render_folio(screen: Screen, report: FolioReport) -> Iterator[str]:
 _RELATIONS = {"equal": "=", "at least": ">=", "at most": "<=", "none": ""}
 
 
-def _counter_cells(c: Counter) -> tuple[str, ...]:
+def _counter_cells(c: CounterRow) -> tuple[str, ...]:
     if c.expected is None:
         return c.name, _number(c.stored), "", "", c.verdict, c.note
     return c.name, _number(c.stored), _RELATIONS[c.relation], _number(c.expected), c.verdict, c.note

@@ -8,18 +8,10 @@ import numpy as np
 from inspector.arch.base import Bit, Kind, Level
 from inspector.report.screen import TableColumn
 from inspector.snapshot import Snapshot
-from inspector.text import clean_bytes
 from inspector.walk.counts import EntryClass
 from inspector.walk.lookup import decode_entry
+from inspector.walk.names import owner_of
 from inspector.walk.rss import entry_pages
-
-
-def owner_of(s: Snapshot, mm_idx: int) -> tuple[int, int | None, str | None]:
-    """Address of an mm, and pid and name of its first task when it has one."""
-    mms = s.mms
-    pid = int(mms.pid[mm_idx])
-    comm = clean_bytes(bytes(mms.comm[mm_idx]))
-    return int(mms.addr[mm_idx]), pid if pid >= 0 else None, comm if pid >= 0 else None
 
 
 class MappingRow(msgspec.Struct, frozen=True):

@@ -115,7 +115,7 @@ def render_rules(screen: Screen, report: RulesReport) -> Iterator[str]:
             yield line
             yield from screen.wrap(rule.title + ("" if rule.kernels == "all" else f" ({rule.kernels})"), "    ")
     yield ""
-    yield f"{counted(len(rows), 'rule')}; folioscope rules RULE shows the page of one, --catalogue what must hold"
+    yield f"{counted(len(rows), 'rule')}; folioscope rules RULE shows the page of one, --catalogue all lines"
 
 
 def render_page(screen: Screen, report: RulesReport) -> Iterator[str]:

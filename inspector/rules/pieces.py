@@ -1,27 +1,37 @@
 """Pieces of the large tables that rules about single pages and entries are predicates over.
 
 A predicate is given a piece and says which of its rows are wrong; evidence is gathered afterwards, for these alone. So
-it does not matter how the table is cut: today a piece is a whole table, and a walk that streams can give many.
+it does not matter how the table is cut: pieces are small enough that what is computed for one stays in the cache, and a
+walk that streams can give them as it goes.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from inspector.arch.base import Bit
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask
-from inspector.violations import Details, Unread, Violations
+from inspector.arch.base import Bit, Kind, Level
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, S, count_up, take_or
+from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS
+from inspector.violations import Details, Unread, Violations, cannot_check
+from inspector.walk.counts import EntryClass
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from inspector.snapshot import Snapshot
 
 _VM_SHADOW_STACK = 1 << 37
 """VM_SHADOW_STACK of x86 (6.6 and later; the bit had another use before)."""
+
+PAGES_AT_ONCE = 1 << 18
+RUNS_AT_ONCE = 1 << 16
+"""Rows of a piece: what a predicate computes for one fits into the caches, and its memory is bounded."""
 
 
 class Judged(NamedTuple):
@@ -59,7 +69,12 @@ class _Piece:
         """Rows of the table."""
         return np.arange(self.start, self.stop)
 
-    def _cut(self, column: AnyArray) -> AnyArray:
+    @property
+    def nothing(self) -> Mask:
+        """No row at all."""
+        return np.zeros(len(self), np.bool_)
+
+    def _cut(self, column: npt.NDArray[S]) -> npt.NDArray[S]:
         return column[self.start : self.stop]
 
 
@@ -84,7 +99,7 @@ class PagePiece(_Piece):
 
     @cached_property
     def mapcount_raw(self) -> I32:
-        """_mapcount as stored, or the page type that lies in the same word."""
+        """_mapcount as stored, or the page type that is in the same word."""
         return self._cut(self.s.pages.mapcount_raw)
 
     @cached_property
@@ -94,13 +109,8 @@ class PagePiece(_Piece):
 
     @cached_property
     def type(self) -> U8:
-        """Number of the page type, 0 for none."""
+        """Number of the page type, 0 for none; heads and small pages only."""
         return self._cut(self.s.pages.type_)
-
-    @cached_property
-    def is_tail(self) -> Mask:
-        """Tails of compound pages."""
-        return self._cut(self.s.pages.is_tail)
 
     @cached_property
     def head_row(self) -> I64:
@@ -113,9 +123,40 @@ class PagePiece(_Piece):
         return self.head_row >= 0
 
     @cached_property
+    def index(self) -> I64:
+        """Number of the page within its compound page, 0 for heads and small pages."""
+        return self.rows - self.head_row
+
+    @cached_property
+    def is_tail(self) -> Mask:
+        """Tails of compound pages."""
+        return self.index != 0
+
+    @cached_property
     def folio(self) -> I32:
         """Row in the table of large folios, -1 for small pages."""
         return self._cut(self.s.folio_of_page)
+
+    @cached_property
+    def is_large(self) -> Mask:
+        """Pages of large folios."""
+        return self.folio >= 0
+
+    @cached_property
+    def is_hugetlb(self) -> Mask:
+        """Pages of hugetlb folios."""
+        return self.of_folio(self.s.folios.is_hugetlb, 0)
+
+    @cached_property
+    def is_anon(self) -> Mask:
+        """Pages of anonymous folios, hugetlb and KSM included."""
+        return self._cut(self.s.anon_pages)
+
+    @cached_property
+    def is_ksm(self) -> Mask:
+        """Pages whose head has the tags of KSM and no page type."""
+        tags = self.of_head("mapping") & np.uint64(MAPPING_TAGS)
+        return (tags == MAPPING_KSM) & (self.of_head("type_") == 0) & self.has_head
 
     @cached_property
     def mapped(self) -> I32:
@@ -123,9 +164,22 @@ class PagePiece(_Piece):
         return self._cut(self.s.counts.page_mappings)
 
     @cached_property
-    def entire(self) -> I64:
+    def entire(self) -> I32:
         """Huge entries that map the page's folio as a whole (E), 0 for small pages."""
-        return self.of_folio(self.s.counts.entire, 0).astype(np.int64)
+        return self.of_folio(self.s.counts.entire, 0)
+
+    @cached_property
+    def is_mapped(self) -> Mask:
+        """Pages that an entry maps, under a huge entry all of its folio."""
+        return ((self.mapped > 0) | (self.entire > 0)) & self.readable
+
+    @cached_property
+    def in_free_block(self) -> Mask:
+        """Pages inside free blocks of the buddy allocator."""
+        out = self.nothing
+        first, last = np.searchsorted(self.s.buddy_pages, (self.start, self.stop))
+        out[self.s.buddy_pages[first:last] - self.start] = True
+        return out
 
     @cached_property
     def expected_mapcount(self) -> I32:
@@ -146,89 +200,42 @@ class PagePiece(_Piece):
         """Pages whose head has a page flag."""
         return self.s.layout.flags.test(self.of_head("flags"), flag)
 
-    def of_folio(self, column: AnyArray, small: int) -> AnyArray:
+    def of_folio(self, column: npt.NDArray[S], small: int) -> npt.NDArray[S]:
         """A column of the table of large folios at each page's folio, ``small`` for small pages."""
-        if not len(column):
-            return np.full(len(self), small, column.dtype)
-        return np.where(self.folio >= 0, column[np.maximum(self.folio, 0)], np.array(small, column.dtype))
-
-    @cached_property
-    def is_anon(self) -> Mask:
-        """Pages of anonymous folios, hugetlb and KSM included."""
-        head_alone = ((self.of_head("mapping") & np.uint64(1)) != 0) & (self.of_head("type_") == 0)
-        large = self.of_folio(self.s.folios.is_anon, 0).astype(np.bool_)
-        return np.where(self.folio >= 0, large, head_alone) & self.has_head & self.of_head("readable")
+        return take_or(column, self.folio, small)
 
     @cached_property
     def unread(self) -> Unread:
         """Struct pages of the piece that are not in the dump."""
-        missing = int((~self.readable).sum())
-        return Unread(missing, "struct pages are missing") if missing else Unread()
+        return cannot_check(int((~self.readable).sum()), "struct pages are missing")
 
-    def judge(self, wrong: Mask, among: Mask | int) -> Judged:
-        """Rows of ``wrong``, where ``among`` were checked and unreadable struct pages could not be."""
-        return Judged(wrong, among, self.unread)
+    def judge(self, wrong: Mask, among: Mask) -> Judged:
+        """Rows of ``wrong`` that are ``among`` those that can be checked; unreadable struct pages cannot be."""
+        return Judged(wrong & among, among, self.unread)
 
 
 @dataclass(frozen=True)
-class EntryPiece(_Piece):
-    """Runs of leaf entries with the words of their VMAs and of the pages that they map: a row a run."""
+class _EntriesOfVmas(_Piece, ABC):
+    """Page-table entries with the words of their VMAs: what leaf entries and others have in common."""
 
-    @cached_property
-    def entry(self) -> U64:
-        """The first entry of each run as the page table holds it."""
-        return self._cut(self.s.mappings.entry)
-
-    @cached_property
-    def level(self) -> U8:
-        """`inspector.arch.base.Level`."""
-        return self._cut(self.s.mappings.level)
-
-    @cached_property
-    def nr(self) -> I32:
-        """Entries of each run."""
-        return self._cut(self.s.mappings.nr)
-
-    @cached_property
-    def va(self) -> U64:
-        """User address of the first entry."""
-        return self._cut(self.s.mappings.va)
-
-    @cached_property
-    def mm_idx(self) -> I32:
-        """Row of the mm."""
-        return self._cut(self.s.mappings.mm_idx)
-
-    @cached_property
+    @property
+    @abstractmethod
     def vma_idx(self) -> I32:
         """Row of the VMA, -1 for none."""
-        return self._cut(self.s.mappings.vma_idx)
+
+    @property
+    @abstractmethod
+    def head_row(self) -> I32:
+        """Row in the memory map of the head of the folio that each entry names, -1 for none."""
 
     @cached_property
     def in_vma(self) -> Mask:
         """Entries inside a VMA."""
         return self.vma_idx >= 0
 
-    @cached_property
-    def entry_class(self) -> U8:
-        """`inspector.walk.counts.EntryClass`: what each entry maps."""
-        return self._cut(self.s.counts.entry_class)
-
-    @cached_property
-    def bits(self) -> AnyArray:
-        """`inspector.arch.base.Bit` flags of each entry."""
-        return self._cut(self.s.counts.bits)
-
-    @cached_property
-    def head_row(self) -> I32:
-        """Row in the memory map of the head of the folio mapped, -1 for none."""
-        return self._cut(self.s.counts.head_row)
-
-    def of_vma(self, column: AnyArray, none: int) -> AnyArray:
+    def of_vma(self, column: npt.NDArray[S], none: int) -> npt.NDArray[S]:
         """A column of the table of VMAs at each entry's VMA, ``none`` outside of any."""
-        if not len(column):
-            return np.full(len(self), none, column.dtype)
-        return np.where(self.in_vma, column[np.maximum(self.vma_idx, 0)], np.array(none, column.dtype))
+        return take_or(column, self.vma_idx, none)
 
     @cached_property
     def vma_flags(self) -> U64:
@@ -236,90 +243,276 @@ class EntryPiece(_Piece):
         return self.of_vma(self.s.vmas.flags, 0)
 
     def vma_has(self, flag: int) -> Mask:
-        """Entries in a VMA with all bits of ``flag``."""
-        return (self.vma_flags & np.uint64(flag)) == np.uint64(flag)
+        """Entries in a VMA with any bit of ``flag``."""
+        return (self.vma_flags & np.uint64(flag)) != 0
 
     def of_head(self, column: str) -> AnyArray:
-        """A column of `inspector.tables.pages.Pages` at the head of the folio mapped; any value where there is none."""
+        """A column of `inspector.tables.pages.Pages` at the head of the folio named; any value where there is none."""
         values: AnyArray = getattr(self.s.pages, column)
         return values[np.maximum(self.head_row, 0)]
+
+    def head_has(self, flag: str) -> Mask:
+        """Entries that name a folio whose head has a page flag."""
+        return self.s.layout.flags.test(self.of_head("flags"), flag) & (self.head_row >= 0)
+
+
+@dataclass(frozen=True)
+class EntryPiece(_EntriesOfVmas):
+    """Runs of leaf entries with the words of their VMAs and of the pages that they map: a row a run."""
+
+    @cached_property
+    def level(self) -> U8:
+        """`inspector.arch.base.Level`."""
+        return self._cut(self.s.mappings.level)
+
+    @cached_property
+    def nr(self) -> AnyArray:
+        """Entries of each run."""
+        return self._cut(self.s.mappings.nr)
+
+    @property
+    def mm_idx(self) -> I32:
+        """Row of the mm."""
+        return self._cut(self.s.mappings.mm_idx)
+
+    @property
+    def vma_idx(self) -> I32:
+        """Row of the VMA, -1 for none."""
+        return self._cut(self.s.mappings.vma_idx)
+
+    @cached_property
+    def entry_class(self) -> U8:
+        """`inspector.walk.counts.EntryClass`: what each entry maps."""
+        return self._cut(self.s.counts.entry_class)
+
+    @cached_property
+    def is_normal(self) -> Mask:
+        """Entries of pages that the rmap keeps count of."""
+        return self.entry_class == EntryClass.NORMAL
+
+    @cached_property
+    def bits(self) -> AnyArray:
+        """`inspector.arch.base.Bit` flags of each entry."""
+        return self._cut(self.s.counts.bits)
+
+    @property
+    def head_row(self) -> I32:
+        """Row in the memory map of the head of the folio mapped, -1 for none."""
+        return self._cut(self.s.counts.head_row)
+
+    def has(self, bits: int) -> Mask:
+        """Entries with any of some `inspector.arch.base.Bit` flags."""
+        return (self.bits & bits) != 0
 
     @cached_property
     def writable(self) -> Mask:
         """Entries that let user space write: the RW bit, or a shadow stack's entry in a VMA for that.
 
-        The bit is not looked at in entries that are present for the mm only (PROT_NONE, NUMA hints).
+        The bit is ignored in entries that are present for the mm only (PROT_NONE, NUMA hints).
         """
-        out: Mask = (self.bits & Bit.WRITE) != 0
+        out = self.has(Bit.WRITE)
         # Only kernels that know shadow stacks keep the dirty bit of read-only entries elsewhere (bit 58).
         if getattr(self.s.layout.arch, "saved_dirty", False):
-            out |= self.vma_has(_VM_SHADOW_STACK) & ((self.bits & Bit.SHADOW_STACK) != 0)
-        return out & ((self.bits & Bit.PROT_NONE) == 0)
+            out |= self.vma_has(_VM_SHADOW_STACK) & self.has(Bit.SHADOW_STACK)
+        return out & ~self.has(Bit.PROT_NONE)
 
     def entries(self, among: Mask) -> int:
         """How many entries the runs of ``among`` are."""
         return int(self.nr[among].sum())
 
+    def pages(self, among: Mask) -> MappedPages:
+        """The pages that the runs of ``among`` map, one by one; each run must map pages with a struct page."""
+        here = np.flatnonzero(among)
+        found = mapped_pages(self.s, here + self.start)
+        return MappedPages(self.s, here[found.run], found.row)
 
-AnyPiece = TypeVar("AnyPiece", PagePiece, EntryPiece)
+    def with_any(self, pages: MappedPages) -> Mask:
+        """Runs with at least one of these pages of theirs."""
+        out = self.nothing
+        out[pages.run] = True
+        return out
+
+    @cached_property
+    def unread(self) -> Unread:
+        """Entries whose struct page is not in the dump."""
+        missing = int((self.entry_class == EntryClass.UNREADABLE).sum())
+        return cannot_check(missing, "struct pages behind some entries are missing")
 
 
-def page_pieces(s: Snapshot, most: int) -> Iterator[PagePiece]:
-    """The memory map in pieces of about ``most`` struct pages, cut between compound pages."""
+@dataclass(frozen=True)
+class MappedPages:
+    """Pages under some runs of leaf entries, one by one; under a huge entry the head stands for all.
+
+    Attributes:
+        s: The snapshot.
+        run: int64[n]; place of the run that maps each, ascending.
+        row: int64[n]; row of each in the memory map.
+    """
+
+    s: Snapshot
+    run: I64
+    row: I64
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def where(self, keep: Mask) -> MappedPages:
+        """Some of them."""
+        return MappedPages(self.s, self.run[keep], self.row[keep])
+
+    @property
+    def is_anon(self) -> Mask:
+        """Pages of anonymous folios, hugetlb and KSM included."""
+        return self.s.anon_pages[self.row]
+
+    @property
+    def is_file(self) -> Mask:
+        """Pages of folios that name an address_space, hugetlb included."""
+        return self.s.file_pages[self.row]
+
+    def has(self, flag: str) -> Mask:
+        """Pages with a page flag of their own."""
+        return self.s.layout.flags.test(self.s.pages.flags[self.row], flag)
+
+
+def mapped_pages(s: Snapshot, runs: I64) -> MappedPages:
+    """The pages that runs of leaf entries map, one by one; ``run`` gives places in ``runs``."""
+    m = s.mappings
+    nr = np.where(m.level[runs] == Level.PTE, m.nr[runs], 1).astype(np.int64)
+    first = np.repeat(np.maximum(s.pages.memmap.rows(m.pfn[runs]), 0), nr)
+    return MappedPages(s, np.repeat(np.arange(len(runs)), nr), np.minimum(first + count_up(nr), len(s.pages) - 1))
+
+
+@dataclass(frozen=True)
+class NonPresentPiece(_EntriesOfVmas):
+    """Non-present entries with the words of their VMAs and of the pages that they name: a row an entry."""
+
+    @cached_property
+    def kind(self) -> U8:
+        """`inspector.arch.base.Kind`."""
+        return self._cut(self.s.nonpresent.kind)
+
+    @cached_property
+    def level(self) -> U8:
+        """`inspector.arch.base.Level`."""
+        return self._cut(self.s.nonpresent.level)
+
+    @property
+    def vma_idx(self) -> I32:
+        """Row of the VMA, -1 for none."""
+        return self._cut(self.s.nonpresent.vma_idx)
+
+    @cached_property
+    def swap_offset(self) -> U64:
+        """The offset that each holds, for markers their bits."""
+        return self._cut(self.s.nonpresent.swap_offset)
+
+    @cached_property
+    def page_row(self) -> I64:
+        """Row in the memory map of the page that each entry names, -1 for none."""
+        return self.s.pages.memmap.rows(self._cut(self.s.nonpresent.pfn))
+
+    @property
+    def head_row(self) -> I32:
+        """Row in the memory map of the head of the folio named, -1 for none."""
+        return take_or(self.s.pages.head_row, self.page_row, -1)
+
+    @cached_property
+    def folio(self) -> I32:
+        """Row in the table of large folios, -1 for small pages and where no page is named."""
+        return take_or(self.s.folio_of_page, self.page_row, -1)
+
+    def is_one_of(self, *kinds: Kind) -> Mask:
+        """Entries of some kinds; one reached twice through a shared table counts once."""
+        return np.isin(self.kind, np.array(kinds, np.uint8)) & self._cut(self.s.nonpresent.counted)
+
+    def of_page(self, column: str) -> AnyArray:
+        """A column of `inspector.tables.pages.Pages` at the page named; any value where there is none."""
+        values: AnyArray = getattr(self.s.pages, column)
+        return values[np.maximum(self.page_row, 0)]
+
+    def of_folio(self, column: npt.NDArray[S], small: int) -> npt.NDArray[S]:
+        """A column of the table of large folios at each entry's folio, ``small`` for others."""
+        return take_or(column, self.folio, small)
+
+
+AnyPiece = TypeVar("AnyPiece", PagePiece, EntryPiece, NonPresentPiece)
+
+
+@dataclass(frozen=True)
+class Pieces(Generic[AnyPiece]):
+    """How a table is cut: ``cut(s, most)`` gives pieces of about ``most`` rows."""
+
+    cut: Callable[[Snapshot, int], Iterator[AnyPiece]]
+    most: int
+
+
+def all_pages(s: Snapshot) -> PagePiece:
+    """The whole memory map as one piece."""
+    return PagePiece(s, 0, len(s.pages))
+
+
+def _page_pieces(s: Snapshot, most: int) -> Iterator[PagePiece]:
+    """The memory map, cut between compound pages."""
     n, start = len(s.pages), 0
+    folios = s.folios
+    spans = np.where(folios.readable, np.int64(1) << np.minimum(folios.order, 40).astype(np.int64), 1)
+    # How far any compound page that begins at or before this one goes by its order, whatever its tails say.
+    reach = np.maximum.accumulate(folios.row + spans)
     while start < n:
-        stop = min(start + most, n)
-        while stop < n and s.folio_of_page[stop] >= 0 and s.pages.head_row[stop] != stop:
-            folio = int(s.folio_of_page[stop])
-            stop = min(n, max(stop + 1, int(s.folios.row[folio]) + int(s.folios.nr_pages[folio])))
-        yield PagePiece(s, start, stop)
+        stop = start + most
+        before = int(np.searchsorted(folios.row, stop)) - 1
+        while before >= 0 and reach[before] > stop:
+            stop = int(reach[before])
+            before = int(np.searchsorted(folios.row, stop)) - 1
+        yield PagePiece(s, start, min(stop, n))
         start = stop
 
 
-def entry_pieces(s: Snapshot, most: int) -> Iterator[EntryPiece]:
-    """The leaf entries in pieces of at most ``most`` runs."""
+def _entry_pieces(s: Snapshot, most: int) -> Iterator[EntryPiece]:
     for start in range(0, len(s.mappings), most):
         yield EntryPiece(s, start, min(start + most, len(s.mappings)))
 
 
-def judge_pages(
-    s: Snapshot,
-    predicate: Callable[[PagePiece], Judged],
-    evidence: Callable[[Snapshot, I64], Details],
-    most: int | None = None,
-) -> Violations:
-    """Run a predicate over the memory map and gather the evidence of its offenders.
+def _nonpresent_pieces(s: Snapshot, most: int) -> Iterator[NonPresentPiece]:
+    for start in range(0, len(s.nonpresent), most):
+        yield NonPresentPiece(s, start, min(start + most, len(s.nonpresent)))
 
-    Args:
-        s: The snapshot.
-        predicate: The rule.
-        evidence: What to show of the pages at the given rows.
-        most: Struct pages in a piece; all when None.
+
+PAGES = Pieces(_page_pieces, PAGES_AT_ONCE)
+"""The memory map, cut between compound pages."""
+ENTRIES = Pieces(_entry_pieces, RUNS_AT_ONCE)
+"""The runs of leaf entries."""
+NONPRESENT_ENTRIES = Pieces(_nonpresent_pieces, RUNS_AT_ONCE)
+"""The non-present entries."""
+
+
+@dataclass(frozen=True)
+class Predicate(Generic[AnyPiece]):
+    """A rule as a predicate over pieces of a table.
+
+    Attributes:
+        pieces: Of which table, and how it is cut.
+        judge: What is wrong with a piece.
+        evidence: What to show of offenders, given their rows.
     """
-    return _judge(s, predicate, evidence, page_pieces(s, most or max(1, len(s.pages))))
 
+    pieces: Pieces[AnyPiece]
+    judge: Callable[[AnyPiece], Judged]
+    evidence: Callable[[Snapshot, I64], Details]
 
-def judge_entries(
-    s: Snapshot,
-    predicate: Callable[[EntryPiece], Judged],
-    evidence: Callable[[Snapshot, I64], Details],
-    most: int | None = None,
-) -> Violations:
-    """The same over the leaf entries."""
-    return _judge(s, predicate, evidence, entry_pieces(s, most or max(1, len(s.mappings))))
+    def run(self, s: Snapshot, most: int = 0) -> Violations:
+        """Judge the whole table piece by piece, then gather the evidence of the offenders.
 
-
-def _judge(
-    s: Snapshot,
-    predicate: Callable[[AnyPiece], Judged],
-    evidence: Callable[[Snapshot, I64], Details],
-    pieces: Iterator[AnyPiece],
-) -> Violations:
-    wrong, checked, unread = [np.empty(0, np.int64)], 0, Unread()
-    for piece in pieces:
-        judged = predicate(piece)
-        wrong.append(np.flatnonzero(judged.wrong) + piece.start)
-        checked += judged.checked if isinstance(judged.checked, int) else int(judged.checked.sum())
-        unread = Unread(unread.nr + judged.unread.nr, judged.unread.why or unread.why)
-    rows = np.concatenate(wrong)
-    return Violations(rows, evidence(s, rows), checked, unread)
+        Args:
+            s: The snapshot.
+            most: Rows of a piece; 0 for as many as are quickest.
+        """
+        wrong, checked, unread = [np.empty(0, np.int64)], 0, Unread()
+        for piece in self.pieces.cut(s, most or self.pieces.most):
+            judged = self.judge(piece)
+            wrong.append(np.flatnonzero(judged.wrong) + piece.start)
+            checked += judged.checked if isinstance(judged.checked, int) else int(judged.checked.sum())
+            unread = Unread(unread.nr + judged.unread.nr, judged.unread.why or unread.why)
+        rows = np.concatenate(wrong)
+        return Violations(rows, self.evidence(s, rows), checked, unread)

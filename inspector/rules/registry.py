@@ -14,8 +14,17 @@ from inspector.errors import UsageError
 from inspector.findings import Diagnosis, Exactness, Finding, Severity
 from inspector.model.scheme import Scheme
 from inspector.rules.needs import NOTHING, Needs
-from inspector.rules.pieces import EntryPiece, Judged, PagePiece, judge_entries, judge_pages
-from inspector.subjects import ENTRY, PAGE, SubjectKind
+from inspector.rules.pieces import (
+    ENTRIES,
+    NONPRESENT_ENTRIES,
+    PAGES,
+    EntryPiece,
+    Judged,
+    NonPresentPiece,
+    PagePiece,
+    Predicate,
+)
+from inspector.subjects import ENTRY, NONPRESENT, PAGE, SubjectKind
 from inspector.violations import Details, Violations
 from inspector.windows.window import Effect
 
@@ -49,6 +58,8 @@ class Phase(IntEnum):
 RuleFunction = Callable[["Snapshot"], Violations]
 PagePredicate = Callable[[PagePiece], Judged]
 EntryPredicate = Callable[[EntryPiece], Judged]
+NonPresentPredicate = Callable[[NonPresentPiece], Judged]
+AnyPredicate = Predicate[PagePiece] | Predicate[EntryPiece] | Predicate[NonPresentPiece]
 Evidence = Callable[["Snapshot", "I64"], Details]
 Diagnose = Callable[["Snapshot", Finding], Diagnosis | None]
 Settle = Callable[["Snapshot", "Rule", "Causes"], None]
@@ -93,7 +104,7 @@ class Rule:
     was: str = ""
     diagnose: Diagnose | None = None
     settle: Settle | None = None
-    predicate: PagePredicate | EntryPredicate | None = None
+    predicate: AnyPredicate | None = None
 
     @property
     def title(self) -> str:
@@ -151,11 +162,8 @@ def page_rule(
         **declared: The rest.
     """
 
-    def declare(predicate: PagePredicate) -> Rule:
-        def run(s: Snapshot) -> Violations:
-            return judge_pages(s, predicate, evidence)
-
-        return _declare(slug, PAGE, group, phase, _page(predicate), run, predicate, declared)
+    def declare(judge: PagePredicate) -> Rule:
+        return _declare_predicate(slug, PAGE, group, phase, Predicate(PAGES, judge, evidence), declared)
 
     return declare
 
@@ -165,27 +173,42 @@ def entry_rule(
 ) -> Callable[[EntryPredicate], Rule]:
     """Declare a rule about single leaf entries: a predicate over runs of entries with the words of their VMAs."""
 
-    def declare(predicate: EntryPredicate) -> Rule:
-        def run(s: Snapshot) -> Violations:
-            return judge_entries(s, predicate, evidence)
-
-        return _declare(slug, ENTRY, group, phase, _page(predicate), run, predicate, declared)
+    def declare(judge: EntryPredicate) -> Rule:
+        return _declare_predicate(slug, ENTRY, group, phase, Predicate(ENTRIES, judge, evidence), declared)
 
     return declare
+
+
+def nonpresent_rule(
+    slug: str, evidence: Evidence, group: str, phase: Phase, **declared: Unpack[Declared]
+) -> Callable[[NonPresentPredicate], Rule]:
+    """Declare a rule about single non-present entries: a predicate over entries with the words of their VMAs."""
+
+    def declare(judge: NonPresentPredicate) -> Rule:
+        made = Predicate(NONPRESENT_ENTRIES, judge, evidence)
+        return _declare_predicate(slug, NONPRESENT, group, phase, made, declared)
+
+    return declare
+
+
+def _declare_predicate(  # noqa: PLR0913, PLR0917  (called by the three decorators alone)
+    slug: str, about: SubjectKind, group: str, phase: Phase, predicate: AnyPredicate, declared: Declared
+) -> Rule:
+    return _declare(slug, about, group, phase, _page(predicate.judge), predicate.run, predicate, declared)
 
 
 def _page(function: Callable[..., object]) -> str:
     return inspect.cleandoc(function.__doc__ or "")
 
 
-def _declare(  # noqa: PLR0913, PLR0917  (called by the three decorators alone)
+def _declare(  # noqa: PLR0913, PLR0917  (called by the decorators alone)
     slug: str,
     about: SubjectKind,
     group: str,
     phase: Phase,
     page: str,
     run: RuleFunction,
-    predicate: PagePredicate | EntryPredicate | None,
+    predicate: AnyPredicate | None,
     declared: Declared,
 ) -> Rule:
     schemes = declared.get("schemes")

@@ -187,3 +187,23 @@ def settle_page_mapcount(scheme: Scheme | None, folios: Folios, pages: Pages) ->
     if 2 * kept < nr and 2 * int((pages.mapcount_raw[folios.row[mapped]] == -1).sum()) > nr:
         return Scheme.NO_PAGE_MAPCOUNT, f"_nr_pages_mapped is 0 in {nr - kept} of {nr} PTE-mapped large folios"
     return scheme, f"_nr_pages_mapped is used by {kept} of {nr} PTE-mapped large folios"
+
+
+def anon_pages(pages: Pages, folios: Folios) -> Mask:
+    """By page row: pages of anonymous folios, hugetlb and KSM included."""
+    by_head: Mask = ((pages.mapping & np.uint64(MAPPING_ANON)) != 0) & (pages.type_ == 0)
+    by_head[folios.row] = folios.is_anon
+    return _of_head(pages, by_head)
+
+
+def file_pages(pages: Pages, folios: Folios) -> Mask:
+    """By page row: pages of folios that name an address_space, hugetlb included."""
+    by_head: Mask = (pages.mapping != 0) & ((pages.mapping & np.uint64(MAPPING_TAGS)) == 0)
+    typed = pages.type_ != 0
+    typed[folios.row[folios.is_hugetlb]] = False
+    return _of_head(pages, by_head & ~typed)
+
+
+def _of_head(pages: Pages, by_head: Mask) -> Mask:
+    """By page row what is known of each page's head, where it can be read."""
+    return (by_head & pages.readable)[pages.head_row] & (pages.head_row >= 0)

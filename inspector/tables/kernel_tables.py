@@ -1,4 +1,4 @@
-"""Page tables of the kernel's own address spaces."""
+"""Page tables of the kernel's own mms."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from inspector.layout.kernel import Layout
 from inspector.tables.mms import Mms
 
 _MMS = ("init_mm", "efi_mm", "tboot_mm")
-"""Address spaces that are variables: the kernel, EFI's services, Intel TXT. Those of tasks are slab objects."""
+"""Mms that are variables: the kernel, EFI's services, Intel TXT. Those of tasks are slab objects."""
 
 
 def kernel_tables(layout: Layout, mms: Mms) -> tuple[I64, int]:
-    """Page frames of all tables that the kernel's half of any address space reaches, top tables included.
+    """Page frames of all tables that the kernel's half of any mm reaches, top tables included.
 
     All share the kernel's own tables but for what page-table isolation maps for one process alone: its LDT
     (arch/x86/kernel/ldt.c).

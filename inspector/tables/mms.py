@@ -1,4 +1,4 @@
-"""All address spaces, those without a task included."""
+"""All mms, those without a task included."""
 
 from __future__ import annotations
 
@@ -111,9 +111,7 @@ def build_mms(layout: Layout, tasks: Tasks, slots: U64, *, whole: bool) -> tuple
     keep = raw.valid & (at_once | ((count > 0) & (sane | is_named)))
     missing = int((~raw.valid & is_named).sum())
     if int(keep.sum()) > MAX_MMS:
-        raise TargetError(
-            f"the target has more than {MAX_MMS:,} address spaces", "mm_struct", "So many are not supported"
-        )
+        raise TargetError(f"the target has more than {MAX_MMS:,} mms", "mm_struct", "So many are not supported")
     mms = _decode(layout, struct, tasks, addr[keep], raw.bytes[keep], np.where(sane, pfn, -1)[keep])
     return mms.take(~_mere_copies(mms)), missing
 

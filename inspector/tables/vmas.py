@@ -1,4 +1,4 @@
-"""All VMAs of all address spaces, out of their maple trees."""
+"""All VMAs of all mms, out of their maple trees."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from inspector.tables.stacks import stack_words
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
-CLASSES = ("address spaces", "deposited", "kernel", "TLB flush", "RCU", "tasks")
+CLASSES = ("mms", "deposited", "kernel", "TLB flush", "RCU", "tasks")
 """What accounts for a page table, in the order in which it is looked for; a table counts once."""
 
 
@@ -61,7 +61,7 @@ class LostTables:
 def find_lost_tables(s: Snapshot) -> LostTables:
     """Account for every page of type table.
 
-    Tables hang in address spaces or in the kernel's, are deposited until a huge page splits, wait to be freed for a
+    Tables hang in mms or in the kernel's own, are deposited until a huge page splits, wait to be freed for a
     TLB flush (mm/mmu_gather.c, tlb_remove_table()) or for RCU (tlb_remove_table_rcu(), pte_free_now()), or are in the
     hands of a task that just allocated them or took them out: its stack or its registers name them then.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from inspector.layout.kernel import Layout
 from inspector.tables.mms import Mms
 from inspector.tables.vmas import Vmas
 from inspector.text import clean_bytes
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 _MAX_DEPTH = 64
 """Directories above a file that are named; deeper ones are left out."""
@@ -185,3 +189,11 @@ def _marks(layout: Layout, mms: Mms, vmas: Vmas, rows: I64) -> list[str]:
     vdso = bare & (start == column("context.vdso")) & (start != 0)
     masks = zip(heap, stack, vdso, strict=True)
     return ["[heap]" if h else "[stack]" if s else "[vdso]" if v else "" for h, s, v in masks]
+
+
+def owner_of(s: Snapshot, mm_idx: int) -> tuple[int, int | None, str | None]:
+    """Address of an mm, and pid and name of its first task when it has one."""
+    mms = s.mms
+    pid = int(mms.pid[mm_idx])
+    comm = clean_bytes(bytes(mms.comm[mm_idx]))
+    return int(mms.addr[mm_idx]), pid if pid >= 0 else None, comm if pid >= 0 else None

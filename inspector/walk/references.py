@@ -151,6 +151,11 @@ def expected_references(s: Snapshot, rows: I64) -> ExpectedReferences:
     return ExpectedReferences(rows, dict(zip(EXPECTED, columns, strict=True)))
 
 
+def nothing_expected(rows: I64) -> ExpectedReferences:
+    """For folios of which only stored values are wanted."""
+    return ExpectedReferences(rows, {name: np.zeros(len(rows), np.int64) for name in EXPECTED})
+
+
 def spare_references(s: Snapshot, row: int) -> int | None:
     """References of a page's folio beyond those that it must have; None where that is not known.
 

@@ -100,11 +100,6 @@ def last_hugetlb_vma(vmas: Vmas, mm_idx: I32, va: U64, span: int, page_shift: in
     return np.where(inside, found, -1).astype(np.int32)
 
 
-def counts_sharers(layout: Layout) -> bool:
-    """Whether this kernel keeps a count of sharers beside the references of a table."""
-    return _share_field(layout) is not None
-
-
 def _share_field(layout: Layout) -> int | None:
     """Where pt_share_count lies: in struct ptdesc, or in struct page where that is all there is (6.1)."""
     for name in ("struct ptdesc", "struct page"):

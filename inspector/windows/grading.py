@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, U64, AnyArray, Mask, rows_of
+from inspector.columns import I64, U64, AnyArray, Mask, rows_of, take_or
 from inspector.model.counters import directions
 from inspector.subjects import FOLIO, SubjectKind, reached
 from inspector.tables.stacks import How
@@ -182,7 +182,7 @@ def _doubly_mapped(s: Snapshot, effect: Effect, heads: I64) -> Mask:
     if effect is not Effect.PAGE or not len(s.folios):
         return np.zeros(len(heads), np.bool_)
     folio = s.folio_of_page[np.maximum(heads, 0)]
-    return (heads >= 0) & (folio >= 0) & s.folios.double_map[np.maximum(folio, 0)]
+    return (heads >= 0) & take_or(s.folios.double_map, folio, False)
 
 
 def _split_shown(s: Snapshot, about: SubjectKind, effect: Effect, found: Violations, ways: AnyArray) -> Mask:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray, Mask
+from inspector.columns import AnyArray, Mask
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -29,7 +29,7 @@ def entries_in_flight(s: Snapshot, rows: AnyArray) -> Mask:
     return mm_in_flight(s)[n.mm_idx[rows]] | tables_locked(s, n.table_idx[rows])
 
 
-def pages_locked(s: Snapshot, head_rows: I64) -> Mask:
+def pages_locked(s: Snapshot, head_rows: AnyArray) -> Mask:
     """Which folios are locked; -1 for none."""
     locked: Mask = s.layout.flags.test(s.pages.flags[np.maximum(head_rows, 0)], "locked")
     return locked & (head_rows >= 0)

@@ -33,6 +33,7 @@ def pages() -> dict[str, str]:
     """Every page under docs/ that is made whole, by its path from there."""
     made = {
         "rules.md": rules_page(),
+        "catalogue.md": catalogue_page(),
         "files.md": files_page(),
         "commands.md": commands_page(),
         "json.md": json_page(),
@@ -53,30 +54,25 @@ def _groups() -> list[tuple[str, list[RuleInfo]]]:
     return [(group, list(rules)) for group, rules in itertools.groupby(listed, key=lambda r: r.group)]
 
 
-def _former_names() -> dict[str, str]:
-    from inspector.rules import all_rules
-
-    return {rule.slug: rule.was for rule in all_rules()}
-
-
 def rules_page() -> str:
     """All rules by group: title, severity, kernels, former name; each linked to its manual page."""
-    was, groups = _former_names(), _groups()
+    groups = _groups()
     lines = [
         "# Rules",
         "",
         f"The {sum(len(rules) for _, rules in groups)} rules that `folioscope check` applies, in {len(groups)} groups. "
         "`check -r NAME` takes the name of a rule or of a group.",
-        "A rule's former name selects it as well. The manual pages behind the links are those of "
-        "`folioscope rules RULE`;",
+        "A rule's former name selects it as well. What must hold, and which rules decide it: "
+        "[catalogue](catalogue.md).",
+        "The manual pages behind the links are those of `folioscope rules RULE`;",
         "how to read a finding: [findings](../inspector/manual/findings.md).",
     ]
     for group, rules in groups:
         lines += ["", f"## {group}", "", "| rule | finding | severity | kernels | former name |"]
         lines += ["| --- | --- | --- | --- | --- |"]
         for rule in rules:
-            former = f"`{was[rule.rule]}`" if was[rule.rule] else ""
-            link = f"[`{rule.rule}`]({GROUPS}/{group}.md#{rule.rule})"
+            former = f"`{rule.was}`" if rule.was else ""
+            link = _rule_link(rule.rule, group)
             lines.append(f"| {link} | {_cell(rule.title)} | {rule.severity} | {rule.kernels} | {former} |")
     return "\n".join(lines)
 
@@ -85,17 +81,46 @@ def group_page(group: str, rules: list[RuleInfo]) -> str:
     """The manual pages of a group's rules."""
     from inspector.report.rules import rule_sections
 
-    was = _former_names()
     lines = [f"# Rules of {group}", "", f"[All rules](../{GROUPS}.md)"]
     for rule in rules:
         facts = [f"severity {rule.severity}, {rule.exactness}", f"kernels: {rule.kernels}"]
-        facts += [f"formerly `{was[rule.rule]}`"] * bool(was[rule.rule])
+        facts += [f"formerly `{rule.was}`"] * bool(rule.was)
         head = " ".join(rule.page.partition("\n\n")[0].split())
         lines += ["", f"## {rule.rule}", "", _prose(head), "", f"*{'; '.join(facts)}*"]
         for name, (first, *others) in rule_sections(rule.page):
             lines += ["", _prose(first, f"**{name}**: ")]
             lines += [line for text in others for line in ("", _prose(text))]
+        if rule.catalogue:
+            lines += ["", "**Decides**, in the [catalogue](../catalogue.md):", ""]
+            lines += [f"* {line.id}: {code_marked(line.title)}" for line in rule.catalogue]
     return "\n".join(lines)
+
+
+def catalogue_page() -> str:
+    """What must hold, line by line, with the rules that decide it."""
+    from inspector.report.catalogue import build_catalogue
+    from inspector.rules import all_rules
+    from inspector.rules.catalogue import catalogue
+
+    group_of = {rule.slug: rule.group for rule in all_rules()}
+    lines = [
+        "# Catalogue",
+        "",
+        "What must hold in a kernel's memory, and the [rules](rules.md) that decide it; `folioscope rules --catalogue` "
+        "prints the same.",
+        "A line is decided, decided in part, not decided yet (later), or cannot be decided from a memory image.",
+    ]
+    for family, found in itertools.groupby(build_catalogue(catalogue()).lines, key=lambda line: line.family):
+        lines += ["", f"## {family}", "", "| id | what must hold | state | rules | remarks |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
+        for line in found:
+            rules = ", ".join(_rule_link(slug, group_of[slug]) for slug in line.rules)
+            lines.append(f"| {line.id} | {_cell(line.title)} | {line.state} | {rules} | {_cell(line.reason)} |")
+    return "\n".join(lines)
+
+
+def _rule_link(slug: str, group: str) -> str:
+    return f"[`{slug}`]({GROUPS}/{group}.md#{slug})"
 
 
 def _prose(text: str, before: str = "") -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inspector.check import run_check
+from inspector.check.run import run_check
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
 from tests.bench.guest import forks_dump, vmas_dump

@@ -25,6 +25,9 @@ COMMAND_LINES = {
     "rules": (),
 }
 
+VERSIONS = {"rules": 2}
+"""Of the JSON objects that changed since the first."""
+
 
 def schema_of(run: Run, command: str) -> Any:
     result = run(command, "--schema")
@@ -36,7 +39,7 @@ def schema_of(run: Run, command: str) -> Any:
 def test_output_fits_its_schema(command: str, run: Run, any_core: str) -> None:
     result = run("-c", any_core, command, *COMMAND_LINES[command], "--format", "json")
     assert (result.code, result.err) == (0, "")
-    assert result.object["schema"] == f"folioscope.{command}/1"
+    assert result.object["schema"] == f"folioscope.{command}/{VERSIONS.get(command, 1)}"
     jsonschema.Draft202012Validator(schema_of(run, command)).validate(result.object)
 
 
@@ -201,6 +204,27 @@ def test_rules(run: Run) -> None:
     assert kernels["mm-id-slot-unexpected"] == "6.15+"
     assert kernels["mapcount-too-low"] == "all with page counts"
     assert kernels["tail-head-invalid"] == "all"
+
+
+def test_rules_show_only_what_the_catalogue_explains(run: Run) -> None:
+    listed = run("rules", "--format", "json").object["rules"]
+    lines = run("rules", "--catalogue", "--format", "json").object["lines"]
+    titles = {line["id"]: line["title"] for line in lines}
+    assert all(titles[x["id"]] == x["title"] for rule in listed for x in rule["catalogue"])
+    assert {(x["id"], rule["rule"]) for rule in listed for x in rule["catalogue"]} == {
+        (line["id"], slug) for line in lines for slug in line["rules"]
+    }
+    page = " ".join(run("rules", "mapcount-too-low").out.split())
+    assert f"I1: {titles['I1']}" in page
+
+
+def test_a_former_name_leads_to_the_rule(run: Run) -> None:
+    renamed = [rule for rule in run("rules", "--format", "json").object["rules"] if rule["was"]]
+    assert renamed
+    for rule in renamed[:3]:
+        by_old = run("rules", rule["was"])
+        assert by_old == run("rules", rule["rule"])
+        assert f"  was        {rule['was']}, which still selects it" in by_old.out
 
 
 def test_manual(run: Run) -> None:

@@ -154,3 +154,14 @@ def test_progress_appears_on_a_terminal_for_long_work_only(monkeypatch: pytest.M
         assert on_terminal([], {"TERM": "xterm"}) == ""
     with ProgressBar(Settings(), delay=0) as progress:
         progress("nothing is shown where stderr is no terminal", 0, 1)
+
+
+def test_commands_import_what_they_need_only(core: Callable[[str], str]) -> None:
+    def imported(*words: str) -> set[str]:
+        code = "import sys\nfrom inspector.cli import main\nmain(sys.argv[1:])\nprint(*sys.modules, file=sys.stderr)"
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        return set(done.stderr.split())
+
+    assert not {"drgn", "numpy", "msgspec", "rich"} & imported("rules", "--help")
+    assert "inspector.rules.registry" not in imported("info", "-c", core("7.3"))
+    assert "inspector.rules.registry" not in imported("page", "0x1000", "-c", core("7.3"))

@@ -45,7 +45,7 @@ def test_rmap_of_an_anonymous_folio_agrees_with_the_page_tables(run: Run, any_co
     assert family["root"] == int(report["steps"]["root, whose rwsem guards the walk"], 16)
     assert all(m["num_children"] == m["children"] for m in family["family"])
     assert all(m["num_active_vmas"] == m["active_vmas"] for m in family["family"])
-    assert [c["subtree_last"] for c in family["tree"]] == [c["true_subtree_last"] for c in family["tree"]]
+    assert [c["subtree_last"] for c in family["tree"]] == [c["expected_subtree_last"] for c in family["tree"]]
     chains = {p["via"] for p in report["places"]}
     assert chains <= {c["address"] for c in family["tree"]}
     of_vma = asked(run, any_core, "anon-vma", hex(family["tree"][0]["vma"]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.snapshot import Snapshot
-from inspector.walk.shared_tables import counts_sharers
 
 
 def pool_word(s: Snapshot, *names: str) -> int:
@@ -22,7 +21,6 @@ def folio_on(s: Snapshot, where: int, at: int = 0) -> int:
 
 def share_count_word(s: Snapshot) -> tuple[int, int]:
     """Address of the count of sharers of the shared table, and its page frame."""
-    assert counts_sharers(s.layout)
     tables, _ = s.hugetlb_tables
     pfn = int(tables.pfn[np.argmax(tables.nr_sharers)])
     struct = s.layout.struct("struct ptdesc" if s.layout.has_struct("struct ptdesc") else "struct page")

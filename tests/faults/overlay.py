@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import drgn
 import numpy as np
 
 from inspector.check.run import run_check
@@ -44,9 +45,45 @@ def sound(path: str) -> Snapshot:
 
 
 def opened(path: str) -> Target:
-    """The dump opened anew, with memory of its own to plant in; only its symbols and types are not parsed again."""
+    """The dump opened anew, with memory of its own to plant in.
+
+    Its symbols and types are not parsed again, and no page of a compressed dump is unpacked twice.
+    """
     with parsed_once():
-        return open_core(path, types="btf")
+        target = open_core(path, types="btf")
+    if target.kind == "kdump":
+        target.prog.add_memory_segment(0, 1 << 46, _Unpacked.of(path).read, True)
+    return target
+
+
+class _Unpacked:
+    """Physical memory of a compressed dump, each page unpacked once.
+
+    Args:
+        prog: Reads the dump.
+    """
+
+    def __init__(self, prog: drgn.Program) -> None:
+        self._prog = prog
+        self._pages: dict[int, bytes] = {}
+
+    @classmethod
+    @lru_cache(maxsize=8)
+    def of(cls, path: str) -> _Unpacked:
+        """Of a dump in this process."""
+        with parsed_once():
+            return cls(open_core(path, types="btf").prog)
+
+    def read(self, address: int, count: int, _offset: int, _physical: bool) -> bytes:
+        """What drgn asks for (`drgn.Program.add_memory_segment`)."""
+        first, start = divmod(address, 4096)
+        pages = [self._page(number) for number in range(first, (address + count - 1) // 4096 + 1)]
+        return (pages[0] if len(pages) == 1 else b"".join(pages))[start : start + count]
+
+    def _page(self, number: int) -> bytes:
+        if number not in self._pages:
+            self._pages[number] = self._prog.read(number * 4096, 4096, physical=True)
+        return self._pages[number]
 
 
 def plant(target: Target, patch: Patch) -> None:

@@ -13,8 +13,7 @@ from inspector.check.run import run_check
 from inspector.findings import Finding
 from inspector.snapshot import Snapshot
 from inspector.target.prstatus import SIZE
-from inspector.target.target import open_core
-from tests.faults.overlay import KERNELS, Patch, add, core_path, page_word, plant, put, sound
+from tests.faults.overlay import KERNELS, Patch, add, core_path, opened, page_word, plant, put, sound
 
 SPLIT = ("split_huge_pmd_locked", "__split_huge_pmd")
 
@@ -61,7 +60,7 @@ def on_cpu(s: Snapshot, task: int, function: tuple[str, ...]) -> tuple[list[Patc
 
 
 def told(path: str, patches: list[Patch], note: bytes = b"") -> list[Finding]:
-    target = open_core(path, types="btf")
+    target = opened(path)
     for patch in patches:
         plant(target, patch)
     if note:
@@ -120,14 +119,14 @@ def test_a_task_that_runs_unseen_leaves_locks_as_the_only_evidence(path: str) ->
     row, folio = split_folio(s)
     lowered = entire_lowered(s, folio)
     patches, _ = on_cpu(s, task_of(s, int(s.mappings.mm_idx[row])), SPLIT)
-    target = open_core(path, types="btf")
+    target = opened(path)
     for patch in (*lowered, *patches):
         plant(target, patch)
     report = run_check(Snapshot(replace(target, prstatus=())))
     assert [f.severity for f in report.findings if f.rule == "entire-mapcount-mismatch"] == ["fail"]
     assert any("kernel stacks of" in note for note in report.coverage.notes)
     locked = _table_lock(s, row)
-    target = open_core(path, types="btf")
+    target = opened(path)
     for patch in (*lowered, *patches, locked):
         plant(target, patch)
     found = run_check(Snapshot(replace(target, prstatus=()))).findings

@@ -8,9 +8,10 @@ import drgn
 import numpy as np
 import pytest
 
+from inspector.folio.counters import CounterLine
 from inspector.model.counters import RmapCounter, field_name
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
-from inspector.report.explain import Explanation, LedgerLine, build_explanation
+from inspector.report.explain import Explanation, build_explanation
 from inspector.report.explain_text import render_explanation
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
@@ -47,7 +48,7 @@ def explained(kernel: str, pfn: int, *patches: Patch, check: bool = True) -> Exp
     return build_explanation(planted(core_path("fixture", kernel), *patches), pfn, check=check)
 
 
-def the_wrong(e: Explanation) -> LedgerLine:
+def the_wrong(e: Explanation) -> CounterLine:
     wrong = [x for x in e.ledger if x.verdict == "WRONG"]
     assert len(wrong) == 1, wrong
     return wrong[0]

@@ -7,8 +7,9 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from inspector.folio.counters import CounterLine
 from inspector.layout.flags import VM_SHARED
-from inspector.report.explain import Explanation, LedgerLine, build_explanation
+from inspector.report.explain import Explanation, build_explanation
 from inspector.report.explain_text import render_explanation
 from inspector.report.screen import Screen
 from inspector.walk.counts import EntryClass
@@ -23,7 +24,7 @@ def explained(kernel: str, kind: str) -> Explanation:
     return build_explanation(s, KINDS[kind](s), check=False, limit=20)
 
 
-def line(e: Explanation, counter: str) -> LedgerLine:
+def line(e: Explanation, counter: str) -> CounterLine:
     found = [x for x in e.ledger if x.counter == counter]
     assert found, f"{counter} is not in the ledger of {e.head}"
     return found[0]

@@ -8,7 +8,7 @@ import pytest
 from inspector.errors import UsageError
 from inspector.folio.captured import capture_folio
 from inspector.folio.numbers import one_folio
-from inspector.folio.what_if import Step, what_if
+from inspector.folio.what_if import WhatIf, what_if
 from inspector.model.diagnose.evidence import RebuiltFolio, StoredCounters
 from inspector.model.diagnose.search import diagnose
 from inspector.model.interface import Op
@@ -24,14 +24,14 @@ def fixture(kernel: str) -> Snapshot:
     return sound(core_path("fixture", kernel))
 
 
-def tried(kernel: str, kind: str, *words: str) -> list[Step]:
+def tried(kernel: str, kind: str, *words: str) -> list[WhatIf]:
     s = fixture(kernel)
     return what_if(s, one_folio(s, KINDS[kind](s)), words)
 
 
-def changes(step: Step) -> dict[str, tuple[str, str]]:
+def changes(step: WhatIf) -> dict[str, tuple[str, str]]:
     assert step.refused == ""
-    return {what: (before, after) for what, before, after in step.changes}
+    return {c.what: (c.before, c.after) for c in step.changes}
 
 
 def read(state: Folio) -> list[str]:

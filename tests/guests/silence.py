@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inspector.check import run_check
+from inspector.check.run import run_check
 from inspector.findings import Finding, Report
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core

@@ -107,6 +107,14 @@ def test_the_whole_bit(sign: int, words: str) -> None:
     assert words in found.sentence
 
 
+def test_a_small_page_far_off_is_damaged() -> None:
+    page = RebuiltFolio(0, FolioKind.ANON, np.ones(1, np.int64), 0)
+    found = diagnose(Scheme.LARGE, page, StoredCounters(np.array([1 << 14]), references=0))
+    assert found.net_calls == ()
+    assert found.sentence == "only _mapcount is off, by +16384: a lost update, or bit 14 flipped"
+    assert found.references == "the reference count is right: only the mapcounts went wrong"
+
+
 def test_counters_that_disagree_are_not_explained_away() -> None:
     machine = counted(Scheme.LARGE, [(0, 1), (3, 1)], 0)
     machine.page[3] += 1

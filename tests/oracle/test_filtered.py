@@ -8,7 +8,7 @@ import drgn
 import numpy as np
 import pytest
 
-from inspector.check import run_check
+from inspector.check.run import run_check
 from inspector.findings import Report
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core

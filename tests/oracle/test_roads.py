@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inspector.check import run_check
+from inspector.check.run import run_check
 from inspector.findings import Report
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core

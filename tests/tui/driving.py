@@ -9,15 +9,13 @@ from typing import Any, cast
 
 from textual.pilot import Pilot
 
-from inspector.check import run_check
+from inspector.check.run import run_check
 from inspector.snapshot import Snapshot
 from tests.faults.overlay import sound
 from tests.fixtures import fixture_path
 from tui.app import FolioscopeApp
 from tui.places import Place
 from tui.session import Session
-
-SIZES = ((80, 24), (140, 45))
 
 
 @lru_cache(maxsize=3)

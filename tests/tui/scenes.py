@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inspector.check import run_check
+from inspector.check.run import run_check
 from inspector.snapshot import Snapshot
 from tests.cli.planting import raised_mapcount
 from tui.jump import goals

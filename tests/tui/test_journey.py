@@ -6,6 +6,7 @@ import pytest
 
 from inspector.snapshot import Snapshot
 from tests.cli.planting import raised_mapcount
+from tests.conftest import SIZES
 from tests.fixtures import fixture_path
 from tests.tui.driving import press, settle, text
 from tui.app import FolioscopeApp
@@ -21,7 +22,7 @@ def opened() -> Snapshot:
     return Snapshot(raised_mapcount(PATH)(PATH))
 
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 45)])
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "140x45"])
 async def test_from_the_overview_to_the_vma_behind_a_finding_and_back(size: tuple[int, int]) -> None:
     assert len(THERE) <= 6
     assert len(BACK) <= 6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inspector.check import run_check
+from inspector.check.run import run_check
 from tests.faults.every import CATALOGUE
 from tests.faults.overlay import core_path, planted, sound
 from tui.places import AnonVmaPlace, FilePlace, FolioPlace, MmPlace, RulePlace, VmaPlace

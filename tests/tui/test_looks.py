@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from tests.tui.driving import SIZES, press, settle
+from tests.conftest import SIZES
+from tests.tui.driving import press, settle
 from tests.tui.scenes import DIALOGS, broken, places
 from tui.app import FolioscopeApp
 

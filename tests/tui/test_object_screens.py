@@ -8,8 +8,9 @@ import pytest
 from inspector.findings import Evidence, Finding, Subject
 from inspector.report.mappings import mapping_rows
 from inspector.snapshot import Snapshot
+from tests.conftest import SIZES
 from tests.fixtures import KERNELS
-from tests.tui.driving import SIZES, at, lines, place_of, press, session_of, settle, snapshot_of, text
+from tests.tui.driving import at, lines, place_of, press, session_of, settle, snapshot_of, text
 from tui.places import (
     AnonVmaPlace,
     FilePlace,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from textual.pilot import Pilot
 
-from inspector.check import run_check
+from inspector.check.run import run_check
 from inspector.errors import TargetError
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
@@ -195,7 +195,7 @@ async def test_export_writes_the_table_and_never_over_a_file(
 
 
 async def test_the_copied_command_names_the_target_and_the_thing(broken: Session) -> None:
-    assert broken.command(FolioPlace(0x33AB)) == f"folioscope -c {PATH} folio 0x33ab"
+    assert broken.command(FolioPlace(0x33AB)) == f"folioscope -c {PATH} explain 0x33ab"
     mm = int(np.flatnonzero(broken.snapshot.mms.pid == 203)[0])
     assert broken.command(MmPlace(mm)) == f"folioscope -c {PATH} vmas 203"
     async with at(broken, RulePlace("mapcount-too-high")) as pilot:

@@ -9,6 +9,7 @@ import pytest
 
 from inspector.columns import I64, U8
 from inspector.errors import UsageError
+from inspector.folio.account import account_of
 from inspector.layout.memmap import MemMap
 from inspector.report.anon_vma import build_anon_vma
 from inspector.report.mappings import mapping_rows
@@ -147,7 +148,7 @@ def test_a_machine_of_one_terabyte_is_resampled_at_every_zoom() -> None:
 
 def test_the_grid_of_a_folio_is_the_counts(s: Snapshot) -> None:
     folio = int(np.argmax(s.counts.nr_mms))
-    pages = page_columns(s, int(s.folios.pfn[folio]) + 1)
+    pages = page_columns(account_of(s, int(s.folios.pfn[folio]) + 1))
     row, nr = int(s.folios.row[folio]), int(s.folios.nr_pages[folio])
     assert pages.pfn == s.folios.pfn[folio]
     assert (pages.mapped == s.counts.page_mappings[row : row + nr] + s.counts.entire[folio]).all()

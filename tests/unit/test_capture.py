@@ -22,7 +22,7 @@ from inspector.capture.capture import capture
 from inspector.capture.kdump_writer import DumpHeader, PageSpool, write_kdump
 from inspector.capture.private_pages import PRIVATE, judge_pages
 from inspector.capture.recorder import Recorder
-from inspector.check import run_check
+from inspector.check.run import run_check
 from inspector.cli import main
 from inspector.columns import I64
 from inspector.errors import Exit, TargetError, UsageError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from inspector.capture.capture import capture
-from inspector.check import run_check
+from inspector.check.run import run_check
 from inspector.cli import main, opening
 from inspector.errors import Exit
 from inspector.snapshot import Snapshot

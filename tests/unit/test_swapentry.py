@@ -18,7 +18,7 @@ def numbers_above(types: SwapTypes) -> list[Kind]:
 
 
 @pytest.mark.parametrize(
-    ("max_swapfiles", "hint", "swapin_error", "above"),
+    ("max_swapfiles", "exclusive", "swapin_error", "above"),
     [
         # 6.12 and 7.x cloud kernels: without device memory, and with one exclusive number.
         (27, 2, False, [Kind.HWPOISON, *MIGRATION, Kind.MARKER]),
@@ -36,50 +36,28 @@ def numbers_above(types: SwapTypes) -> list[Kind]:
         (27, 2, True, [Kind.HWPOISON, *MIGRATION, Kind.SWAPIN_ERROR]),
     ],
 )
-def test_debian_and_other_kernels(max_swapfiles: int, hint: int, swapin_error: bool, above: list[Kind]) -> None:
-    types = SwapTypes.from_max_swapfiles(
-        max_swapfiles,
-        memory_failure=True,
-        migration=True,
-        swapin_error=swapin_error,
-        exclusive_numbers_hint=hint,
-    )
+def test_debian_and_other_kernels(max_swapfiles: int, exclusive: int, swapin_error: bool, above: list[Kind]) -> None:
+    device = 2 + exclusive if Kind.DEVICE_READ in above else 0
+    types = solve(hwpoison=True, migration=True, device=device, marker=Kind.MARKER in above, swapin_error=swapin_error)
+    assert types.max_swapfiles == max_swapfiles
     assert numbers_above(types) == above
     assert types.kinds[:max_swapfiles].tolist() == [Kind.SWAP] * max_swapfiles
     assert len(types.kinds) == NR_TYPES
 
 
-def test_every_configuration_is_found_from_the_sum_alone() -> None:
+def test_every_configuration_leaves_the_rest_to_devices() -> None:
     for failure, migration, exclusive, device, swapin_error in product((0, 1), (0, 1), (1, 2), (0, 1), (0, 1)):
         for marker in (0, 1) if swapin_error else (1,):
             taken = failure + 3 * migration + device * (2 + exclusive) + marker + swapin_error
-            types = SwapTypes.from_max_swapfiles(
-                32 - taken,
-                memory_failure=bool(failure),
+            types = solve(
+                hwpoison=bool(failure),
                 migration=bool(migration),
+                device=device * (2 + exclusive),
+                marker=bool(marker),
                 swapin_error=bool(swapin_error),
-                exclusive_numbers_hint=exclusive,
             )
+            assert types.max_swapfiles == 32 - taken
             assert (types.device, types.marker) == (device * (2 + exclusive), marker)
-
-
-def test_without_a_hint_the_sum_still_tells_on_kernels_that_always_have_markers() -> None:
-    for max_swapfiles, device in ((27, 0), (24, 3), (23, 4)):
-        types = SwapTypes.from_max_swapfiles(max_swapfiles, memory_failure=True, migration=True, swapin_error=False)
-        assert types.device == device
-
-
-def test_several_numberings_are_ambiguous() -> None:
-    with pytest.raises(ValueError, match="ambiguous: 2 numberings fit MAX_SWAPFILES 23"):
-        SwapTypes.from_max_swapfiles(23, memory_failure=True, migration=True, swapin_error=True)
-
-
-@pytest.mark.parametrize("max_swapfiles", [0, 21, 25, 26, 28, 32, 40])
-def test_no_numbering_fits(max_swapfiles: int) -> None:
-    with pytest.raises(ValueError, match="ambiguous: no numbering fits"):
-        SwapTypes.from_max_swapfiles(
-            max_swapfiles, memory_failure=True, migration=True, swapin_error=False, exclusive_numbers_hint=2
-        )
 
 
 def test_a_sum_other_than_32_is_refused() -> None:

@@ -6,6 +6,8 @@ from functools import cache
 
 import drgn
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inspector.layout.offsets import Struct
 from inspector.lib.list import walk_lists
@@ -72,6 +74,35 @@ def test_a_list_that_leaves_readable_memory_is_told() -> None:
     reader.words(0x1010, 0x999000)
     found = walk_lists(reader.memory(), HEADS, 32, 16)
     assert found.unreadable.tolist() == [0]
+
+
+@given(
+    st.lists(st.tuples(st.integers(-2, 8), st.booleans()), min_size=9, max_size=9),
+    st.integers(0, 8),
+    st.booleans(),
+    st.sampled_from([5, 1 << 20]),
+)
+def test_the_last_list_is_followed_as_many_are(
+    links: list[tuple[int, bool]], first: int, hash_chain: bool, most: int
+) -> None:
+    """Any tangle of nodes: alone, each list is followed word by word; beside its double, in columns."""
+    reader, head = FakeReader(), 0x100
+    # -2 leads out of memory, -1 ends the list.
+    place = {-2: 0x999000, -1: 0 if hash_chain else head, **{i: 0x1010 + 0x100 * i for i in range(9)}}
+    reader.words(head, place[first], 0)
+    for i, (after, sound) in enumerate(links):
+        before = next((place[b] for b, (to, _) in enumerate(links) if to == i), head)
+        reader.words(place[i] - 16, 1000 + i, 0, place[after], before if sound else 0xDEAD)
+    one = walk_lists(reader.memory(), np.array([head], np.uint64), 32, 16, hash_chain=hash_chain, max_length=most)
+    two = walk_lists(reader.memory(), np.array([head, head], np.uint64), 32, 16, hash_chain=hash_chain, max_length=most)
+    half = two.owner == 0
+    assert half.sum() * 2 == len(two.owner)
+    for name in ("owner", "addr", "raw", "position"):
+        mine, double = getattr(one, name), getattr(two, name)[half]
+        assert mine.dtype == double.dtype
+        assert mine.tolist() == double.tolist()
+    assert one.broken.tolist() == two.broken[two.broken == 0].tolist()
+    assert one.unreadable.tolist() == two.unreadable[two.unreadable == 0].tolist()
 
 
 def rb(reader: FakeReader, at: int, parent: int, left: int, right: int, *, key: int, black: bool = True) -> None:

@@ -13,10 +13,13 @@ from textual.widgets import Static, Tree
 
 from inspector.errors import UsageError
 from inspector.findings import Finding
+from inspector.folio.account import account_of
 from inspector.report.anon_vma import find_anon_vma_of
-from inspector.report.explain import Explanation, build_explanation
+from inspector.report.explain import Explanation, explain_account
 from inspector.report.explain_text import render_account
+from inspector.report.pages import build_place
 from inspector.text import counted, size
+from inspector.walk.page_numbers import NumberMeaning
 from tui.places import (
     AnonVmaPlace,
     FilePlace,
@@ -106,8 +109,10 @@ finding.
         """The account of the folio."""
         s, pfn = self.session.snapshot, self.place.pfn
         require_page(s, pfn)
-        explained = build_explanation(s, pfn, limit=_MAX_ENTRIES, check=False)
-        pages = page_columns(s, pfn)
+        account = account_of(s, pfn)
+        place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
+        explained = explain_account(account, place, limit=_MAX_ENTRIES, check=False)
+        pages = page_columns(account)
         try:
             anon = int(s.anon_rmap.anon_vmas.addr[find_anon_vma_of(s, pfn)])
         except UsageError:

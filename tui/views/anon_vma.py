@@ -67,8 +67,8 @@ def tree_rows(s: Snapshot, report: AnonVmaReport) -> Rows:
     chains = [line.chain for line in lines]
     odd = ["" if c.on_list else "! not on its VMA's list" for c in chains]
     for i, c in enumerate(chains):
-        if c.subtree_last != c.true_subtree_last:
-            odd[i] = f"! subtree last {c.subtree_last:#x}, must be {c.true_subtree_last:#x}"
+        if c.subtree_last != c.expected_subtree_last:
+            odd[i] = f"! subtree last {c.subtree_last:#x}, must be {c.expected_subtree_last:#x}"
     bounds = [f"{c.start:#x}-{c.end:#x}" if c.start is not None else f"{c.vma:#x}" for c in chains]
     return Rows(
         [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
-from inspector.columns import I64, U8, U64, AnyArray, Table
+from inspector.columns import I64, U8, U64, AnyArray, Table, take_or
 from inspector.report.mappings import bit_words, kind_words
 from inspector.snapshot import Snapshot
 from inspector.walk.counts import EntryClass
@@ -59,11 +59,10 @@ def vma_entries(s: Snapshot, vma_row: int) -> Entries:
     rows, away = np.flatnonzero(m.vma_idx == vma_row), np.flatnonzero(n.vma_idx == vma_row)
     head = counts.head_row[rows].astype(np.int64)
     safe = np.maximum(head, 0)
-    folio = np.where(head >= 0, s.folio_of_page[safe], -1)
+    folio = take_or(s.folio_of_page, head, -1)
     none = np.full(len(away), -1, np.int64)
-    some = np.maximum(folio, 0)
-    order = np.where(folio >= 0, s.folios.order[some], 0) if len(s.folios) else np.zeros(len(rows), np.int64)
-    total = np.where(folio >= 0, s.folio_totals[some], 0) if len(s.folios) else np.zeros(len(rows), np.int64)
+    order = take_or(s.folios.order, folio, 0)
+    total = take_or(s.folio_totals, folio, 0)
     mapped = np.where(folio >= 0, total, counts.page_mappings[safe])
     swap = n.kind[away] == Kind.SWAP
     found = Entries(
@@ -76,7 +75,7 @@ def vma_entries(s: Snapshot, vma_row: int) -> Entries:
         entry_class=np.concatenate([counts.entry_class[rows], np.zeros(len(away), np.uint8)]),
         bits=np.concatenate([counts.bits[rows], np.zeros(len(away), counts.bits.dtype)]),
         pfn=np.concatenate([m.pfn[rows], n.pfn[away]]),
-        folio_pfn=np.concatenate([np.where(head >= 0, s.pages.memmap.pfns_of_rows(safe), -1), none]),
+        folio_pfn=np.concatenate([s.pages.memmap.pfns_of_rows(head), none]),
         order=np.concatenate([np.where(head >= 0, order, -1), none]),
         mapped=np.concatenate([np.where(head >= 0, mapped, 0), np.zeros(len(away), np.int64)]),
         swap_type=np.concatenate([np.full(len(rows), -1), np.where(swap, n.swap_type[away], -1)]).astype(np.int64),

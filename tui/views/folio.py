@@ -10,6 +10,7 @@ import numpy as np
 from inspector.arch.base import Bit
 from inspector.columns import I64, Mask, expand_runs, rows_of
 from inspector.errors import UsageError
+from inspector.folio.account import FolioAccount
 from inspector.report.mappings import MappingRow
 from inspector.report.processes import perms
 from inspector.snapshot import Snapshot
@@ -30,6 +31,7 @@ class PageColumns:
         mapped: int64; entries that map each page, huge ones included.
         stored: int64; ``_mapcount`` as stored.
         expected: int64; what the model expects to be stored.
+        wrong: bool; the stored value is not the expected one, and no work in flight explains it.
         compared: Whether stored and expected can be compared: this kernel keeps a count for each page of it.
         exclusive: bool; PG_anon_exclusive.
         poisoned: bool; PG_hwpoison.
@@ -40,17 +42,13 @@ class PageColumns:
     mapped: I64
     stored: I64
     expected: I64
+    wrong: Mask
     compared: bool
     exclusive: Mask
     poisoned: Mask
     young: Mask
     dirty: Mask
     writable: Mask
-
-    @property
-    def wrong(self) -> Mask:
-        """Pages whose stored count is not the expected one."""
-        return (self.stored != self.expected) & self.compared
 
 
 def require_page(s: Snapshot, pfn: int) -> None:
@@ -63,29 +61,25 @@ def require_page(s: Snapshot, pfn: int) -> None:
         raise UsageError("this page frame has no struct page", f"{pfn:#x}", "It may be memory of a device, or none")
 
 
-def page_columns(s: Snapshot, pfn: int) -> PageColumns:
-    """The pages of the folio that a page belongs to."""
-    row = s.pages.memmap.row(pfn)
-    head = int(s.pages.head_row[row])
-    head = head if head >= 0 else row
-    folio = int(s.folio_of_page[head])
-    nr = min(int(s.folios.nr_pages[folio]) if folio >= 0 else 1, MAX_GRID, len(s.pages) - head)
-    here = slice(head, head + nr)
-    first = int(s.pages.memmap.pfns_of_rows(np.array([head]))[0])
-    flags = s.pages.flags[here]
-    hugetlb = folio >= 0 and bool(s.folios.is_hugetlb[folio])
-    typed = bool(s.pages.type_[head]) and not hugetlb
-    compared = s.expected is not None and not typed and not hugetlb
-    stored = s.pages.mapcount_raw[here].astype(np.int64)
-    expected = s.expected.page_mapcount_raw[here].astype(np.int64) if s.expected is not None else stored
-    mapped = s.counts.page_mappings[here].astype(np.int64)
-    if folio >= 0:
-        mapped = mapped + int(s.counts.entire[folio])
-    young, dirty, writable = _entry_bits(s, first, nr)
-    anon = bool(s.pages.is_anon(np.array([head]))[0])
-    exclusive = s.layout.flags.test(flags, "anon_exclusive") & anon
-    poisoned = s.layout.flags.test(flags, "hwpoison")
-    return PageColumns(first, mapped, stored, expected, compared, exclusive, poisoned, young, dirty, writable)
+def page_columns(account: FolioAccount) -> PageColumns:
+    """The pages of a folio."""
+    s, f = account.s, account.folio
+    nr = min(f.nr_pages, MAX_GRID)
+    here = slice(f.head, f.head + nr)
+    young, dirty, writable = _entry_bits(s, f.pfn, nr)
+    return PageColumns(
+        pfn=f.pfn,
+        mapped=f.pte[:nr].astype(np.int64) + f.pmd + f.pud,
+        stored=account.stored_pages[:nr],
+        expected=account.expected_pages[:nr],
+        wrong=account.wrong_pages[:nr],
+        compared=bool(account.page_lines),
+        exclusive=f.exclusive[:nr],
+        poisoned=s.layout.flags.test(s.pages.flags[here], "hwpoison"),
+        young=young,
+        dirty=dirty,
+        writable=writable,
+    )
 
 
 def _entry_bits(s: Snapshot, pfn: int, nr: int) -> tuple[Mask, Mask, Mask]:
@@ -154,7 +148,9 @@ class PageGridView:
         p = self.pages
         words = [f"mapped {int(p.mapped[cell])} times" if p.mapped[cell] != 1 else "mapped once"]
         if p.compared:
-            fits = "expected" if not p.wrong[cell] else f"WRONG, expected {int(p.expected[cell])}"
+            fits = "expected"
+            if p.stored[cell] != p.expected[cell]:
+                fits = f"{'WRONG' if p.wrong[cell] else 'in flight or not checked'}, expected {int(p.expected[cell])}"
             words.append(f"_mapcount {int(p.stored[cell])} ({fits})")
         marks = {"exclusive": p.exclusive, "hwpoison": p.poisoned, "young": p.young, "dirty": p.dirty}
         marks["writable"] = p.writable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U16, AnyArray
+from inspector.columns import I32, I64, U8, U16, AnyArray, take_or
 from inspector.findings import Finding
 from inspector.layout.memmap import MemMap
 from inspector.snapshot import Snapshot
@@ -177,7 +177,7 @@ def mappings_of_pages(s: Snapshot, rows: I64) -> I64:
     mapped = s.counts.page_mappings[rows].astype(np.int64)
     folio = s.folio_of_page[rows]
     if len(s.folios):
-        mapped += np.where(folio >= 0, s.counts.entire[np.maximum(folio, 0)], 0)
+        mapped += take_or(s.counts.entire, folio, 0)
     return mapped
 
 

@@ -104,7 +104,7 @@ def rmap_rows(s: Snapshot, sides: list[SideRow]) -> Rows:
         [
             words("process", [r.who for r in sides]),
             words("rmap walk checks", [place_text(r.place) for r in sides]),
-            words("", [r.mark for r in sides], shade=lambda m: _SHADES[m]),
+            words("", [r.mark for r in sides], shade=lambda m: _SHADES.get(m, "")),
             words("the page tables hold", [mapping_text(r.mapping) for r in sides]),
             words("attributes", [" ".join(r.mapping.bits) if r.mapping else r.note for r in sides], drop=1),
         ],

@@ -66,7 +66,7 @@ def _check_next(settings: Settings, slugs: tuple[str, ...], index: int) -> Exit:
 
 
 def _check_one(settings: Settings, slugs: tuple[str, ...], core: str | None, place: str = "") -> int:
-    from inspector.check import run_check  # noqa: PLC0415
+    from inspector.check.run import run_check  # noqa: PLC0415
     from inspector.cli.opening import open_target  # noqa: PLC0415
     from inspector.cli.progress import ProgressBar  # noqa: PLC0415
     from inspector.report.check import render_report  # noqa: PLC0415

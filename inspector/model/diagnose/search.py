@@ -72,8 +72,9 @@ def diagnose(
     if fitting:
         moves = min(fitting, key=lambda moves: (moves.dup, moves.calls))
         calls, sentence = net_effect(moves, names)
-        return FolioDiagnosis(calls, sentence, references_text(stored.references, moves), candidates)
-    return FolioDiagnosis((), contradiction(off, names, flipped, partial=bool(partial)), "", candidates)
+        return FolioDiagnosis(calls, sentence, references_text(stored.references, moves.mappings), candidates)
+    sentence = contradiction(off, names, flipped, partial=bool(partial))
+    return FolioDiagnosis((), sentence, references_text(stored.references, None), candidates)
 
 
 def _references_alone(stored: StoredCounters) -> FolioDiagnosis:

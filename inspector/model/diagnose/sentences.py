@@ -9,7 +9,7 @@ from inspector.model.diagnose.evidence import Differences, Run, StoredCounters
 from inspector.model.diagnose.moves import Candidate, FaultyCall, Moves
 from inspector.model.diagnose.names import OperationNames, listed, pages_text
 from inspector.model.interface import Op
-from inspector.model.scheme import ENTIRELY_MAPPED
+from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.model.state import FolioKind
 
 _SECOND = 0.1
@@ -237,22 +237,25 @@ def contradiction(off: Differences, names: OperationNames, flipped: int, *, part
     by = next(iter(scalars.values())) if scalars else int(off.pages.sum()) if off.pages is not None else 0
     name = names.counter(next(iter(differing)))
     damage = f"bit {flipped} flipped" if flipped >= 0 else "memory that was overwritten"
-    return f"only {name} is off, by {by:+d}, and no operation moves it alone: a lost update, or {damage}"
+    together = names.rebuilt.order > 0 and names.scheme is not Scheme.OLD
+    alone = ", and no operation moves it alone" if together else ""
+    return f"only {name} is off, by {by:+d}{alone}: a lost update, or {damage}"
 
 
-def references_text(extra: int | None, moves: Moves) -> str:
+def references_text(extra: int | None, mappings: int | None) -> str:
     """What became of the references, of which each mapping holds one.
 
     Args:
         extra: References beyond those that are explained; None when unknown.
-        moves: What the counters are off by.
+        mappings: What the mapcounts are off by; None when they contradict each other.
     """
-    mappings = moves.mappings
-    if extra is None or not mappings:
+    if extra is None or mappings == 0:
         return ""
-    if extra == mappings:
-        dropped = "they were not dropped either" if mappings > 0 else "they were dropped as well"
-        return f"the references went with the counters: {dropped}"
     if extra == 0:
         return "the reference count is right: only the mapcounts went wrong"
-    return f"references are off by {extra:+d}, mapcounts by {mappings:+d}"
+    if mappings is None:
+        return ""
+    if extra != mappings:
+        return f"references are off by {extra:+d}, mapcounts by {mappings:+d}"
+    dropped = "they were not dropped either" if mappings > 0 else "they were dropped as well"
+    return f"the references went with the counters: {dropped}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inspector.arch.base import Bit, Level
-from inspector.columns import I64, Mask
+from inspector.columns import I64, Mask, take_or
 from inspector.layout.flags import MAPPING_TAGS, VM_SHARED
 from inspector.snapshot import Snapshot
 
@@ -20,7 +20,7 @@ def vma_has(s: Snapshot, flag: int) -> Mask:
     m = s.mappings
     if not len(s.vmas):
         return np.zeros(len(m), np.bool_)
-    return (m.vma_idx >= 0) & s.vmas.has(flag)[np.maximum(m.vma_idx, 0)]
+    return take_or(s.vmas.has(flag), m.vma_idx, False)
 
 
 def in_shared_vma(s: Snapshot) -> Mask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray, Mask, expand_runs
+from inspector.columns import I64, AnyArray, Mask, expand_runs, take_or
 from inspector.rules.diagnosis import cow_break
 from inspector.rules.entries.entries import anon_pages, in_shared_vma, offending, writable
 from inspector.rules.registry import Phase, rule
@@ -64,7 +64,7 @@ def _entire(s: Snapshot, rows: I64) -> I64:
     folio = s.folio_of_page[rows]
     if not len(s.folios):
         return np.zeros(len(rows), np.int64)
-    return np.where(folio >= 0, s.counts.entire[np.maximum(folio, 0)], 0).astype(np.int64)
+    return take_or(s.counts.entire, folio, 0).astype(np.int64)
 
 
 def _unreadable(s: Snapshot) -> tuple[int, str]:

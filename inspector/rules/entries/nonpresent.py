@@ -6,7 +6,7 @@ import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Bit, Kind, Level
 from inspector.arch.swapentry import MARKER_GUARD, MARKER_UFFD_WP
-from inspector.columns import I64, Mask
+from inspector.columns import I64, Mask, take_or
 from inspector.layout.flags import VM_HUGETLB, VM_SHARED
 from inspector.rules.needs import PAGES, VMAS
 from inspector.rules.registry import Phase, rule
@@ -30,7 +30,7 @@ def _rows(s: Snapshot, *kinds: Kind) -> I64:
 def _targets(s: Snapshot, rows: I64) -> tuple[I64, I64]:
     """Rows in the page table of the page that each entry names and of its head; -1 for none."""
     page = s.pages.memmap.rows(s.nonpresent.pfn[rows])
-    head = np.where(page >= 0, s.pages.head_row[np.maximum(page, 0)], -1).astype(np.int64)
+    head = take_or(s.pages.head_row, page, -1).astype(np.int64)
     return page, head
 
 
@@ -43,7 +43,7 @@ def _in_vma(s: Snapshot, rows: I64, flag: int) -> Mask:
 
 
 def _pfn(s: Snapshot, head: I64) -> I64:
-    return np.where(head >= 0, s.pages.memmap.pfns_of_rows(np.maximum(head, 0)), -1)
+    return s.pages.memmap.pfns_of_rows(head)
 
 
 def _huge_misfit(s: Snapshot, rows: I64, page: I64, head: I64) -> Mask:
@@ -51,7 +51,7 @@ def _huge_misfit(s: Snapshot, rows: I64, page: I64, head: I64) -> Mask:
     folio = s.folio_of_page[np.maximum(head, 0)]
     shift = {shape.level: shape.shift - s.layout.memmap.page_shift for shape in s.layout.arch.shapes}
     order = np.array([shift[Level(x)] for x in s.nonpresent.level[rows].tolist()], np.int64)
-    stored = s.folios.order[np.maximum(folio, 0)].astype(np.int64) if len(s.folios) else np.zeros(len(rows), np.int64)
+    stored = take_or(s.folios.order, folio, 0).astype(np.int64)
     misfit: Mask = (page != head) | (folio < 0) | (stored < order)
     return (s.nonpresent.level[rows] != Level.PTE) & misfit
 
@@ -82,7 +82,7 @@ def nonpresent_target_invalid(s: Snapshot) -> Violations:
     safe = np.maximum(head, 0)
     readable = (page < 0) | (pages.readable[np.maximum(page, 0)] & ((head < 0) | pages.readable[safe]))
     folio = s.folio_of_page[safe]
-    hugetlb = (folio >= 0) & s.folios.is_hugetlb[np.maximum(folio, 0)] if len(s.folios) else folio >= 0
+    hugetlb = take_or(s.folios.is_hugetlb, folio, False)
     free = (pages.refcount[safe] <= 0) & ~pages_locked(s, head)
     wrong = (head < 0) | free | ((pages.type_[safe] != 0) & ~hugetlb) | _huge_misfit(s, rows, page, head)
     bad = np.flatnonzero(wrong & readable)
@@ -124,7 +124,7 @@ def migration_target_lock_missing(s: Snapshot) -> Violations:
     pages, n = s.pages, s.nonpresent
     rows = _rows(s, *MIGRATION_KINDS)
     _, head = _targets(s, rows)
-    able = (head >= 0) & pages.readable[np.maximum(head, 0)] & (pages.refcount[np.maximum(head, 0)] > 0)
+    able = take_or(pages.readable, head, False) & (take_or(pages.refcount, head, 0) > 0)
     bad = np.flatnonzero(able & ~pages_locked(s, head))
     return violations(
         rows[bad],
@@ -145,7 +145,7 @@ def _entries_of(s: Snapshot, rows: I64, page: I64) -> I64:
     nr = np.bincount(own[level], minlength=len(s.pages))
     at = np.maximum(page, 0)
     folio = s.folio_of_page[at]
-    huge = np.where(folio >= 0, s.counts.entire[np.maximum(folio, 0)], 0) if len(s.folios) else np.zeros(len(rows), int)
+    huge = take_or(s.counts.entire, folio, 0)
     return nr[at] + s.counts.page_mappings[at] + huge
 
 
@@ -175,7 +175,7 @@ def migration_exclusive_mismatch(s: Snapshot) -> Violations:
     pages, n = s.pages, s.nonpresent
     rows = _rows(s, *MIGRATION_KINDS)
     page, head = _targets(s, rows)
-    known = (head >= 0) & pages.readable[np.maximum(head, 0)]
+    known = take_or(pages.readable, head, False)
     rows, page, head = rows[known], page[known], head[known]
     anon = ((pages.mapping[head] & np.uint64(1)) != 0) & ~pages.is_ksm(head)
     marked = anon & s.layout.flags.test(pages.flags[page], "anon_exclusive")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Bit
-from inspector.columns import I64
+from inspector.columns import I64, take_or
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP, VM_WRITE
 from inspector.rules.diagnosis import wrong_kind
 from inspector.rules.entries.entries import anon_pages, file_pages, in_shared_vma, offending, vma_has, writable
@@ -25,7 +25,7 @@ def _entries(s: Snapshot, rows: I64, checked: int, expected: str, claims: Relati
     """Violations of the given mappings; an mm that is being changed explains them."""
     m = s.mappings
     vma = m.vma_idx[rows]
-    flags = np.where(vma >= 0, s.vmas.flags[np.maximum(vma, 0)], 0) if len(s.vmas) else m.entry[rows]
+    flags = take_or(s.vmas.flags, vma, 0)
     return violations(
         rows,
         observed={"entry": m.entry[rows], "vm_flags": flags},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray, Mask
+from inspector.columns import I64, AnyArray, Mask, take_or
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
@@ -205,7 +205,7 @@ def cached_folio_missing(s: Snapshot) -> Violations:
     keep = spaces.kind[cache.missing_address_space] != DAX
     rows, at, index = cache.missing[keep], cache.missing_address_space[keep], cache.missing_index[keep]
     entry = cache.missing_entry[keep]
-    there = np.where(entry >= 0, s.files.entries.value[np.maximum(entry, 0)], 0) if len(s.files.entries) else entry
+    there = take_or(s.files.entries.value, entry, 0)
     stray = cache.strays
     n = len(stray)
     return violations(
@@ -291,7 +291,7 @@ def _locked_swap_pages(s: Snapshot) -> int:
     """Pages in the swap cache whose folio is locked."""
     pfn = s.swap.slots.cache_pfn
     row = s.pages.memmap.rows(pfn[pfn >= 0])
-    return int(pages_locked(s, np.where(row >= 0, s.pages.head_row[np.maximum(row, 0)], -1).astype(np.int64)).sum())
+    return int(pages_locked(s, take_or(s.pages.head_row, row, -1).astype(np.int64)).sum())
 
 
 @rule(

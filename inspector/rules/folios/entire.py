@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import AnyArray, Mask
+from inspector.model.counters import RmapCounter, field_name
 from inspector.model.scheme import Scheme
 from inspector.rules.diagnosis import miscounted
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO
-from inspector.violations import Violations, cannot_check, violations
+from inspector.violations import Violations, cannot_check, unread_folios, violations
 from inspector.windows.grading import count_in_flight
 from inspector.windows.window import Effect
 
@@ -18,32 +19,34 @@ _LARGE = (Scheme.LARGE, Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT)
 
 
 def countable(s: Snapshot) -> Mask:
-    """Folios whose counters can be held against the page tables: readable, and of no type but hugetlb."""
+    """Folios whose counters can be compared with the page tables: readable, and of no type but hugetlb."""
     folios = s.folios
     return folios.readable & ((s.pages.type_[folios.row] == 0) | folios.is_hugetlb)
 
 
-def compare_folios(s: Snapshot, name: str, stored: AnyArray, expected: AnyArray) -> Violations:
+def compare_folios(s: Snapshot, counter: RmapCounter, stored: AnyArray, expected: AnyArray) -> Violations:
     """Folios whose stored counter differs from the expected one; only too-low counts when tables are missing."""
+    assert s.scheme is not None
+    assert s.expected is not None
     able = countable(s)
-    wrong = able & (stored != expected)
-    unchecked = int((~s.folios.readable).sum())
-    why = "struct pages are missing" if unchecked else ""
+    wrong, unread = able & (stored != expected), unread_folios(s)
     if not s.tables_complete:
         wrong &= stored < expected
-        unchecked, why = int(able.sum()), "page tables are missing: a count can only be shown to be too low"
+        why = "page tables are missing: a count can only be shown to be too low"
+        unread = cannot_check(int(able.sum()), why)
     rows = np.flatnonzero(wrong)
-    # Only a count that is too high can be work in flight: see rules/windows.py.
+    name = field_name(s.scheme, counter)
     return violations(
         rows,
         observed={name: stored[rows]},
         expected={name: expected[rows]},
-        checked=int(able.sum()),
-        unread=cannot_check(unchecked, why),
+        checked=able,
+        unread=unread,
         facts={
             "entire_mappings": s.counts.entire[rows],
-            "pte_mappings": s.expected.total[rows] - s.counts.entire[rows] if s.expected else rows * 0,
+            "pte_mappings": s.expected.total[rows] - s.counts.entire[rows],
         },
+        # Only a count that is too high can be work in flight: it is raised before an entry is written.
         transient=(stored > expected)[rows] & count_in_flight(s, s.folios.row[rows]),
     )
 
@@ -59,7 +62,7 @@ def compare_folios(s: Snapshot, name: str, stored: AnyArray, expected: AnyArray)
     diagnose=miscounted,
 )
 def entire_mapcount_mismatch(s: Snapshot) -> Violations:
-    """A folio's entire mapcount is not the number of huge entries that map it.
+    """_entire_mapcount differs from the number of huge entries that map the folio.
 
     Invariant: _entire_mapcount + 1 (compound_mapcount + 1 on 6.1) is the number of PMD and PUD leaf entries that map
         the folio as a whole (E); for hugetlb the number of its huge entries, a shared page table counted once.
@@ -69,7 +72,7 @@ def entire_mapcount_mismatch(s: Snapshot) -> Violations:
     See also: folioscope folio PFN
     """
     assert s.expected is not None
-    return compare_folios(s, "_entire_mapcount", s.folios.entire_raw, s.expected.entire_raw)
+    return compare_folios(s, RmapCounter.ENTIRE, s.folios.entire_raw, s.expected.entire_raw)
 
 
 @rule(
@@ -83,14 +86,14 @@ def entire_mapcount_mismatch(s: Snapshot) -> Violations:
     diagnose=miscounted,
 )
 def large_mapcount_mismatch(s: Snapshot) -> Violations:
-    """A folio's large mapcount is not the sum of all entries that map it.
+    """_large_mapcount differs from the number of entries that map the folio.
 
     Invariant: _large_mapcount + 1 is the number of all mappings of the folio: one for each PTE and one for each huge
         entry (M = E + S). Kept since 6.10.
     Why: mm/rmap.c, folio_add_return_large_mapcount() and folio_sub_return_large_mapcount() in every operation.
-    Consequence: folio_mapcount() lies: COW reuse, migration and reclaim decide by it. Too low frees a mapped folio.
+    Consequence: COW reuse, migration and reclaim decide by folio_mapcount(). Too low frees a mapped folio.
     Exceptions: the compound page is a slab or another typed page.
     See also: folioscope folio PFN
     """
     assert s.expected is not None
-    return compare_folios(s, "_large_mapcount", s.folios.large_raw, s.expected.large_raw)
+    return compare_folios(s, RmapCounter.LARGE, s.folios.large_raw, s.expected.large_raw)

@@ -1,4 +1,4 @@
-"""Rules of the huge zero folio and of the numbers that stand for mms in folios."""
+"""Rules of the huge zero folio and of the ids of mms."""
 
 from __future__ import annotations
 
@@ -13,16 +13,6 @@ from inspector.violations import Violations, cannot_check, holds, one, violation
 from inspector.walk.counts import EntryClass
 from inspector.windows.window import Effect
 
-_NO_FOLIO = "this kernel's huge zero folio cannot be found"
-
-
-def _stored(s: Snapshot) -> tuple[int, int]:
-    """Page frame of the huge zero folio by its pointer, and the number kept beside it; -1 for none."""
-    page = s.layout.variable("huge_zero_folio", "huge_zero_page") or 0
-    number = s.layout.variable("huge_zero_pfn")
-    pfn = int(s.layout.memmap.pfns(np.array([page], np.uint64))[0]) if page else -1
-    return pfn, -1 if number is None or number == (1 << 64) - 1 else number
-
 
 @rule(
     "huge-zero-pfn-mismatch",
@@ -32,25 +22,25 @@ def _stored(s: Snapshot) -> tuple[int, int]:
     decides="135",
 )
 def huge_zero_pfn_mismatch(s: Snapshot) -> Violations:
-    """The number that the kernel knows the huge zero folio by is not the folio's.
+    """huge_zero_pfn is not the page frame of the huge zero folio.
 
     Invariant: huge_zero_pfn is the page frame of huge_zero_folio (huge_zero_page before 6.10), and all ones without
         one.
     Why: mm/huge_memory.c, get_huge_zero_folio() and shrink_huge_zero_folio_scan(); is_huge_zero_pmd() compares with the
         number.
-    Consequence: entries of the huge zero folio are taken for those of an ordinary one: its mapcount falls below none,
-        rss by 512 pages for each.
+    Consequence: entries of the huge zero folio are taken for those of an ordinary one: unmapping one lowers its
+        mapcount below -1 and rss by 512 pages.
     Exceptions: the kernel has no such folio at the moment.
     See also: folioscope page PFN
     """
-    pfn, number = _stored(s)
-    row = s.pages.memmap.row(pfn) if pfn >= 0 else -1
-    if row < 0 or pfn == number:
-        return holds(int(pfn >= 0))
+    stored = s.huge_zero
+    row = s.pages.memmap.row(stored.pfn) if stored.pfn >= 0 else -1
+    if row < 0 or stored.pfn == stored.number:
+        return holds(int(stored.pfn >= 0))
     return violations(
         np.array([row], np.int64),
-        observed={"huge_zero_pfn": np.array([number])},
-        expected={"huge_zero_pfn": np.array([pfn])},
+        observed={"huge_zero_pfn": stored.number},
+        expected={"huge_zero_pfn": stored.pfn},
         checked=1,
         claims=one("huge_zero", np.zeros(1, np.int64)),
     )
@@ -66,27 +56,26 @@ def huge_zero_pfn_mismatch(s: Snapshot) -> Violations:
     exactness="bound",
 )
 def huge_zero_references_low(s: Snapshot) -> Violations:
-    """The huge zero folio has fewer users on record than mms that map it.
+    """huge_zero_refcount is lower than the number of mms that map the huge zero folio.
 
     Invariant: huge_zero_refcount is one for the folio itself and one for each mm that ever mapped it and still lives.
     Why: mm/huge_memory.c, mm_get_huge_zero_folio(): once an mm; shrink_huge_zero_folio_scan() frees the folio at one.
-    Consequence: memory pressure frees the folio while page tables still name it: user space reads whatever comes there
-        next.
+    Consequence: memory pressure frees the folio while entries still map it: user space reads what its next owner
+        writes.
     Exceptions: nothing maps it.
     See also: folioscope rules huge-zero-pfn-mismatch
     """
-    count = s.layout.variable("huge_zero_refcount", size=4)
+    users = s.huge_zero.users
     zero = (s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PMD)
     mms: I64 = np.unique(s.mappings.mm_idx[zero]).astype(np.int64)
     if not len(mms):
         return holds(0)
-    if count is None:
-        return holds(0, unread=cannot_check(len(mms), _NO_FOLIO))
-    rows = mms[:1] if count < len(mms) + 1 else mms[:0]
+    if users is None:
+        return holds(0, unread=cannot_check(len(mms), "this kernel's huge zero folio cannot be found"))
     return violations(
-        rows,
-        observed={"huge_zero_refcount": np.full(len(rows), count)},
-        expected={"at_least": np.full(len(rows), len(mms) + 1)},
+        mms[:1] if users < len(mms) + 1 else mms[:0],
+        observed={"huge_zero_refcount": users},
+        expected={"at_least": len(mms) + 1},
         checked=len(mms),
     )
 
@@ -101,12 +90,12 @@ def huge_zero_references_low(s: Snapshot) -> Violations:
     was="mm-id-given-twice",
 )
 def mm_id_sharing_unexpected(s: Snapshot) -> Violations:
-    """Two address spaces carry the same mm id.
+    """Two mms have the same mm_id.
 
     Invariant: mm->mm_id is unique among living mms.
     Why: kernel/fork.c, mm_alloc_id() takes it from an IDA; mm_free_id() gives it back when the mm is freed.
-    Consequence: large folios take the mappings of both for those of one: a shared folio passes for exclusive, and is
-        reused in place of a copy.
+    Consequence: large folios count the mappings of both as those of one mm: a shared folio is taken for exclusive, and
+        is reused in place of a copy.
     Exceptions: the kernel has no mm ids (before 6.15); the mm is being made or freed (no id).
     See also: folioscope ps
     """
@@ -117,7 +106,7 @@ def mm_id_sharing_unexpected(s: Snapshot) -> Violations:
     return violations(
         rows,
         observed={"mm_id": ids[rows]},
-        expected={"mm_id": np.full(len(rows), "one of its own")},
+        expected={"mm_id": "one of its own"},
         checked=len(used),
         claims=one("mm_id", ids[rows]),
     )

@@ -2,65 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from inspector.columns import I64, Mask
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS
 from inspector.model.scheme import Scheme
 from inspector.rules.diagnosis import miscounted
-from inspector.rules.registry import Phase, rule
+from inspector.rules.pieces import Judged, PagePiece
+from inspector.rules.registry import Phase, page_rule
 from inspector.snapshot import Snapshot
-from inspector.subjects import PAGE
-from inspector.violations import Violations, cannot_check, violations
+from inspector.violations import Details, cannot_check, details
 from inspector.windows.grading import count_in_flight
 from inspector.windows.window import Effect
 
 _KEPT = tuple(s for s in Scheme if s is not Scheme.NO_PAGE_MAPCOUNT)
 
 
-def keeps_mapcount(s: Snapshot) -> Mask:
-    """Pages whose word is a count: neither typed nor lent to an owner that keeps other things in it."""
-    pages = s.pages
-    head = np.maximum(pages.head_row, 0)
-    ok: Mask = pages.readable & pages.readable[head] & (pages.type_[head] == 0) & (pages.head_row >= 0)
+def keeps_mapcount(p: PagePiece) -> Mask:
+    """Pages whose word is a count: neither typed nor used by its owner for other data."""
+    ok = p.readable & p.has_head & p.of_head("readable") & (p.of_head("type_") == 0)
     # Before 6.10 zsmalloc keeps the first object's offset in this word of its movable pages (mm/zsmalloc.c,
-    # set_first_obj_offset()); they are told by the mapping tag and never mapped to user space.
-    own_word = (pages.mapping[head] & np.uint64(MAPPING_TAGS)) == MAPPING_MOVABLE
-    return ok & ~(own_word & (s.counts.page_mappings == 0))
+    # set_first_obj_offset()); they have the mapping tag and are never mapped to user space.
+    own_word = (p.of_head("mapping") & np.uint64(MAPPING_TAGS)) == MAPPING_MOVABLE
+    return ok & ~(own_word & (p.mapped == 0))
 
 
-def _compare(s: Snapshot, wrong: Mask, *, bounded: bool) -> Violations:
-    """Violations of the pages in ``wrong``; ``bounded`` rules need every page table to have been read."""
+def _too_low(s: Snapshot, rows: I64) -> Details:
     assert s.expected is not None
-    checkable = keeps_mapcount(s)
-    unchecked = int((~s.pages.readable).sum())
-    why = "struct pages are missing" if unchecked else ""
-    if bounded and not s.tables_complete:
-        return violations(
-            np.empty(0, np.int64),
-            observed={},
-            expected={},
-            checked=0,
-            unread=cannot_check(
-                int(checkable.sum()), "page tables are missing: a count can only be shown to be too low"
-            ),
-        )
-    rows: I64 = np.flatnonzero(wrong & checkable)
-    # Only a count that is too high can be work in flight: see rules/windows.py.
-    return violations(
+    return details(
         rows,
         observed={"_mapcount": s.pages.mapcount_raw[rows]},
         expected={"_mapcount": s.expected.page_mapcount_raw[rows]},
-        checked=int(checkable.sum()),
-        unread=cannot_check(unchecked, why),
         facts={"mappings": s.counts.page_mappings[rows]},
-        transient=count_in_flight(s, s.pages.head_row[rows]) if bounded else None,
     )
 
 
-@rule(
+def _too_high(s: Snapshot, rows: I64) -> Details:
+    """Only a count that is too high can be work in flight: it is raised before an entry is written."""
+    return replace(_too_low(s, rows), transient=count_in_flight(s, s.pages.head_row[rows]))
+
+
+def _high(p: PagePiece, among: Mask) -> Judged:
+    """Counts that are too high, which needs every page table to have been read."""
+    kept = keeps_mapcount(p)
+    if not p.s.tables_complete:
+        why = "page tables are missing: a count can only be shown to be too low"
+        return Judged(p.nothing, p.nothing, cannot_check(int(kept.sum()), why))
+    return Judged(kept & among & (p.mapcount_raw > p.expected_mapcount), kept, p.unread)
+
+
+@page_rule(
     "mapcount-too-low",
-    PAGE,
+    _too_low,
     "mapcount",
     Phase.PAGE_COUNTS,
     effect=Effect.PAGE,
@@ -68,8 +63,8 @@ def _compare(s: Snapshot, wrong: Mask, *, bounded: bool) -> Violations:
     schemes=_KEPT,
     diagnose=miscounted,
 )
-def mapcount_too_low(s: Snapshot) -> Violations:
-    """A page is mapped by more page-table entries than its `_mapcount` admits.
+def mapcount_too_low(p: PagePiece) -> Judged:
+    """_mapcount is lower than the number of PTEs that map the page.
 
     Invariant: page->_mapcount + 1 is the number of PTEs that map the page, counted over all page tables (P). On 6.1 the
         pages of a file THP also count each PMD mapping, and those of a doubly mapped anon THP one more.
@@ -80,13 +75,12 @@ def mapcount_too_low(s: Snapshot) -> Violations:
     Exceptions: the page has a type (slab, buddy ...), or is hugetlb.
     See also: folioscope folio PFN; every mapping behind the count is listed.
     """
-    assert s.expected is not None
-    return _compare(s, s.pages.mapcount_raw < s.expected.page_mapcount_raw, bounded=False)
+    return p.judge(p.mapcount_raw < p.expected_mapcount, keeps_mapcount(p))
 
 
-@rule(
+@page_rule(
     "mapcount-too-high",
-    PAGE,
+    _too_high,
     "mapcount",
     Phase.PAGE_COUNTS,
     effect=Effect.PAGE,
@@ -94,8 +88,8 @@ def mapcount_too_low(s: Snapshot) -> Violations:
     schemes=_KEPT,
     diagnose=miscounted,
 )
-def mapcount_too_high(s: Snapshot) -> Violations:
-    """A page's `_mapcount` counts more mappings than the page tables hold.
+def mapcount_too_high(p: PagePiece) -> Judged:
+    """_mapcount is higher than the number of PTEs that map the page.
 
     Invariant: page->_mapcount + 1 is the number of PTEs that map the page, counted over all page tables (P).
     Why: an entry vanished without folio_remove_rmap_*(), or a mapping was counted that was never made. mm/rmap.c,
@@ -105,14 +99,12 @@ def mapcount_too_high(s: Snapshot) -> Violations:
     See also: folioscope folio PFN; compare its reference count: one reference too many as well means that the whole
         mapping was leaked, otherwise only the count was.
     """
-    assert s.expected is not None
-    high = s.pages.mapcount_raw > s.expected.page_mapcount_raw
-    return _compare(s, high & (s.expected.page_mapcount_raw >= 0), bounded=True)
+    return _high(p, p.expected_mapcount >= 0)
 
 
-@rule(
+@page_rule(
     "mapcount-mapping-missing",
-    PAGE,
+    _too_high,
     "mapcount",
     Phase.PAGE_COUNTS,
     effect=Effect.PAGE,
@@ -121,8 +113,8 @@ def mapcount_too_high(s: Snapshot) -> Violations:
     was="mapcount-without-mapping",
     diagnose=miscounted,
 )
-def mapcount_mapping_missing(s: Snapshot) -> Violations:
-    """A page claims to be mapped but no page table maps it.
+def mapcount_mapping_missing(p: PagePiece) -> Judged:
+    """_mapcount counts mappings of a page that no page table maps.
 
     Invariant: a page that nothing maps has _mapcount -1.
     Why: its last entry was lost, with its page table or by a stray write, or the count was never lowered. Only a sweep
@@ -132,6 +124,4 @@ def mapcount_mapping_missing(s: Snapshot) -> Violations:
         same word. Not checked when page tables are missing from the dump.
     See also: folioscope page PFN; folioscope ps shows whose rss is off by as much.
     """
-    assert s.expected is not None
-    high = s.pages.mapcount_raw > s.expected.page_mapcount_raw
-    return _compare(s, high & (s.expected.page_mapcount_raw < 0), bounded=True)
+    return _high(p, p.expected_mapcount < 0)

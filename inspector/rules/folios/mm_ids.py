@@ -1,6 +1,8 @@
-"""Rules of the mm ids that a large folio keeps to know whether one process maps it alone."""
+"""Rules of the mm ids that a large folio keeps to know whether one mm maps it alone."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,27 +12,18 @@ from inspector.model.scheme import Scheme
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO
-from inspector.violations import Violations, cannot_check, violations
+from inspector.violations import Violations, cannot_check, unread_folios, violations
 from inspector.windows.grading import count_in_flight
 from inspector.windows.window import Effect
 
 _SCHEMES = (Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT)
 
 
-def _able(s: Snapshot) -> Mask:
+def _found(s: Snapshot, bad: Mask) -> Violations:
+    """Violations of the folios in ``bad`` that keep mm ids."""
     folios = s.folios
-    return folios.readable & ~folios.is_hugetlb & (s.pages.type_[folios.row] == 0)
-
-
-def _found(s: Snapshot, bad: Mask, *, needs_tables: bool) -> Violations:
-    able, folios = _able(s), s.folios
-    unchecked, why = int((~folios.readable).sum()), "" if folios.readable.all() else "struct pages are missing"
-    if needs_tables and not s.tables_complete:
-        bad = np.zeros(len(folios), np.bool_)
-        unchecked, why = int(able.sum()), "page tables are missing: slots can only be too high by what was not read"
-    rows = np.flatnonzero(able & bad)
-    slots = s.folios.mm_id_slots
-    # Slots that are too high can be work in flight, like the counts they go with.
+    able = folios.readable & ~folios.is_hugetlb & (s.pages.type_[folios.row] == 0)
+    rows, slots = np.flatnonzero(able & bad), s.folios.mm_id_slots
     return violations(
         rows,
         observed={
@@ -45,11 +38,20 @@ def _found(s: Snapshot, bad: Mask, *, needs_tables: bool) -> Violations:
             "_mm_id[0] mapcount at most": _mapped_by(s, slots.id0)[rows] - 1,
             "_mm_id[1] mapcount at most": _mapped_by(s, slots.id1)[rows] - 1,
         },
-        checked=int(able.sum()),
-        unread=cannot_check(unchecked, why),
+        checked=able,
+        unread=unread_folios(s),
         facts={"mms": s.counts.nr_mms[rows], "mappings": s.folio_totals[rows]},
-        transient=count_in_flight(s, s.folios.row[rows]) if needs_tables else None,
     )
+
+
+def _too_high(s: Snapshot, bad: Mask) -> Violations:
+    """The same for slots that are too high: needs all page tables, and can be work in flight as the counts can."""
+    found = _found(s, bad & s.tables_complete)
+    if not s.tables_complete:
+        why = "page tables are missing: slots can only be too high by what was not read"
+        found = replace(found, unread=cannot_check(found.checked, why))
+    transient = count_in_flight(s, s.folios.row[found.rows])
+    return replace(found, details=replace(found.details, transient=transient))
 
 
 def _mapped_by(s: Snapshot, ids: U64) -> I64:
@@ -69,7 +71,7 @@ def _mapped_by(s: Snapshot, ids: U64) -> I64:
     was="mm-id-slot-malformed",
 )
 def mm_id_slot_invalid(s: Snapshot) -> Violations:
-    """A folio's mm-id slots contradict themselves.
+    """The mm-id slots of a folio contradict one another.
 
     Invariant: a free slot has id 0 and count -1, a used one an id and a count of at least 0; the two ids differ; the
         lock bit is clear.
@@ -78,7 +80,7 @@ def mm_id_slot_invalid(s: Snapshot) -> Violations:
     Exceptions: an rmap operation holds the lock on another CPU.
     See also: folioscope folio PFN
     """
-    return _found(s, mm_ids.malformed(s.folios.mm_id_slots), needs_tables=False)
+    return _found(s, mm_ids.malformed(s.folios.mm_id_slots))
 
 
 @rule(
@@ -93,10 +95,10 @@ def mm_id_slot_invalid(s: Snapshot) -> Violations:
     was="mm-id-slot-above-mappings",
 )
 def mm_id_slot_high(s: Snapshot) -> Violations:
-    """A folio credits an mm with more mappings than that mm has.
+    """_mm_id_mapcount is higher than the number of entries by which that mm maps the folio.
 
     Invariant: a used slot's count + 1 is at most the number of entries by which the mm with that id maps the folio. It
-        may be fewer: mappings made while both slots were taken by others are never credited.
+        may be fewer: mappings made while both slots were taken by other mms are in no slot.
     Why: include/linux/rmap.h, folio_add_large_mapcount() and folio_sub_large_mapcount().
     Consequence: the folio can look exclusive to a process when it is not, or never become exclusive again.
     Exceptions: page tables are missing from the dump.
@@ -104,7 +106,7 @@ def mm_id_slot_high(s: Snapshot) -> Violations:
     """
     slots = s.folios.mm_id_slots
     bad = mm_ids.above_mappings(slots, _mapped_by(s, slots.id0), _mapped_by(s, slots.id1))
-    return _found(s, bad, needs_tables=True)
+    return _too_high(s, bad)
 
 
 @rule(
@@ -119,7 +121,7 @@ def mm_id_slot_high(s: Snapshot) -> Violations:
     was="mm-id-unshared-but-shared",
 )
 def mm_id_shared_flag_missing(s: Snapshot) -> Violations:
-    """A folio is marked as mapped by one process although several map it.
+    """The "maybe mapped shared" flag of a folio is clear although several mms map it.
 
     Invariant: while more than one mm maps a large folio its "maybe mapped shared" flag is set. The flag may stay set
         when only one is left.
@@ -128,7 +130,7 @@ def mm_id_shared_flag_missing(s: Snapshot) -> Violations:
     Exceptions: at most one process maps the folio.
     See also: folioscope folio PFN
     """
-    return _found(s, mm_ids.unshared_but_shared(s.folios.mm_id_slots, s.counts.nr_mms), needs_tables=False)
+    return _found(s, mm_ids.unshared_but_shared(s.folios.mm_id_slots, s.counts.nr_mms))
 
 
 @rule(
@@ -142,12 +144,12 @@ def mm_id_shared_flag_missing(s: Snapshot) -> Violations:
     was="mm-id-not-empty",
 )
 def mm_id_slot_unexpected(s: Snapshot) -> Violations:
-    """A folio that nothing maps still names an mm.
+    """A folio that nothing maps still holds an mm id.
 
     Invariant: when the last mapping goes, both slots are free and the flag is clear.
     Why: include/linux/rmap.h, folio_sub_large_mapcount(); mm/page_alloc.c tests it when the folio is freed.
-    Consequence: "Bad page state" when it is freed; a later mapping is credited to the wrong process.
+    Consequence: "Bad page state" when it is freed; a later mapping is counted for the wrong process.
     Exceptions: page tables are missing from the dump.
     See also: folioscope folio PFN
     """
-    return _found(s, mm_ids.not_empty(s.folios.mm_id_slots, s.folio_totals), needs_tables=True)
+    return _too_high(s, mm_ids.not_empty(s.folios.mm_id_slots, s.folio_totals))

@@ -1,9 +1,10 @@
-"""Rules of the word that counts how many pages of a large folio are mapped."""
+"""Rules of the counter of pages of a large folio that PTEs map."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from inspector.model.counters import RmapCounter, field_name
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.rules.diagnosis import miscounted
 from inspector.rules.folios.entire import compare_folios, countable
@@ -28,18 +29,18 @@ _WORD = (Scheme.SUBPAGES, Scheme.RMAP68, Scheme.LARGE, Scheme.MM_IDS)
     was="nr-pages-mapped-malformed",
 )
 def nr_pages_mapped_invalid(s: Snapshot) -> Violations:
-    """A folio's `_nr_pages_mapped` holds a value that no sequence of mappings can leave.
+    """_nr_pages_mapped holds a value that no sequence of mappings leaves.
 
     Invariant: the word is the number of pages mapped by PTEs, at most the folio's size, plus 0x800000 if and only if
         the folio is mapped as a whole; so it is never negative and always below twice 0x800000. 0 for hugetlb.
-    Why: mm/rmap.c, ENTIRELY_MAPPED (COMPOUND_MAPPED before 6.8). The rule reads the folio alone and needs no page
-        table, so it holds in a filtered dump too.
-    Consequence: NR_ANON_MAPPED and NR_FILE_MAPPED drift; folio_mapped() may say no for a mapped folio.
+    Why: mm/rmap.c, ENTIRELY_MAPPED (COMPOUND_MAPPED before 6.8). The folio alone decides: no page table is needed, so
+        that this is checked in a filtered dump too.
+    Consequence: NR_ANON_MAPPED and NR_FILE_MAPPED drift; folio_mapped() can return false for a mapped folio.
     Exceptions: an operation is under way on another CPU: the entire count moves a few instructions earlier.
     See also: folioscope folio PFN
     """
-    folios = s.folios
-    able = countable(s)
+    assert s.scheme is not None
+    folios, able = s.folios, countable(s)
     word = folios.word_raw
     low = word & (ENTIRELY_MAPPED - 1)
     entire = (folios.entire_raw >= 0) & ~folios.is_hugetlb
@@ -48,12 +49,15 @@ def nr_pages_mapped_invalid(s: Snapshot) -> Violations:
     rows = np.flatnonzero(able & bad)
     return violations(
         rows,
-        observed={"_nr_pages_mapped": word[rows], "_entire_mapcount": folios.entire_raw[rows]},
+        observed={
+            field_name(s.scheme, RmapCounter.NR_PAGES_MAPPED): word[rows],
+            field_name(s.scheme, RmapCounter.ENTIRE): folios.entire_raw[rows],
+        },
         expected={
             "entirely_mapped_bit": entire[rows],
             "pages_at_most": np.where(folios.is_hugetlb[rows], 0, folios.nr_pages[rows]),
         },
-        checked=int(able.sum()),
+        checked=able,
         unread=unread_folios(s),
     )
 
@@ -73,7 +77,7 @@ def nr_pages_mapped_invalid(s: Snapshot) -> Violations:
     diagnose=miscounted,
 )
 def nr_pages_mapped_mismatch(s: Snapshot) -> Violations:
-    """A folio's `_nr_pages_mapped` is not the number of its pages that PTEs map.
+    """_nr_pages_mapped differs from the number of pages that PTEs map.
 
     Invariant: _nr_pages_mapped is the number of pages with at least one PTE mapping (T), plus 0x800000 when at least
         one huge entry maps the folio as a whole.
@@ -83,4 +87,4 @@ def nr_pages_mapped_mismatch(s: Snapshot) -> Violations:
     See also: folioscope folio PFN
     """
     assert s.expected is not None
-    return compare_folios(s, "_nr_pages_mapped", s.folios.word_raw, s.expected.word_raw)
+    return compare_folios(s, RmapCounter.NR_PAGES_MAPPED, s.folios.word_raw, s.expected.word_raw)

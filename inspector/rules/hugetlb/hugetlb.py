@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Kind, Level
-from inspector.columns import I64
+from inspector.columns import I64, take_or
 from inspector.model import mm_ids
 from inspector.model.scheme import Scheme
 from inspector.rules.needs import EVERYTHING
@@ -80,7 +80,7 @@ def hugetlb_swap_entry_unexpected(s: Snapshot) -> Violations:
     See also: folioscope va PID ADDRESS
     """
     n, vmas = s.nonpresent, s.vmas
-    inside = (n.vma_idx >= 0) & vmas.is_hugetlb[np.maximum(n.vma_idx, 0)] if len(vmas) else np.zeros(len(n), np.bool_)
+    inside = take_or(vmas.is_hugetlb, n.vma_idx, False)
     rows = np.flatnonzero(inside & (n.kind == Kind.SWAP) & n.counted)
     # The slot that the stray entry happens to name will look used too often.
     return violations(
@@ -122,7 +122,7 @@ def hugetlb_mapping_mismatch(s: Snapshot) -> Violations:
     good = (counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0)
     is_vma = vmas.is_hugetlb[np.maximum(m.vma_idx, 0)] if len(vmas) else np.zeros(len(m), np.bool_)
     folio = s.folio_of_page[np.maximum(counts.head_row, 0)]
-    is_folio = (folio >= 0) & s.folios.is_hugetlb[np.maximum(folio, 0)] if len(s.folios) else np.zeros(len(m), np.bool_)
+    is_folio = take_or(s.folios.is_hugetlb, folio, False)
     rows = np.flatnonzero(good & ((is_vma != is_folio) | (is_folio & (m.level == Level.PTE))))
     # A folio that is no longer known as hugetlb is missing in the pool as well.
     return violations(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Level
-from inspector.columns import I32, I64, Mask, rows_of
+from inspector.columns import I32, I64, Mask, rows_of, take_or
 from inspector.layout.flags import VM_MAYSHARE, VM_SHARED
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.registry import Phase, rule
@@ -233,7 +233,7 @@ def _file_locked(s: Snapshot, space_idx: I32) -> Mask:
     """Whether the i_mmap_rwsem of each file is held; not those of files without a row."""
     if not len(s.file_rmap.address_spaces):
         return np.zeros(len(space_idx), np.bool_)
-    return (space_idx >= 0) & s.i_mmap_locked[np.maximum(space_idx, 0)]
+    return take_or(s.i_mmap_locked, space_idx, False)
 
 
 @rule(
@@ -317,9 +317,7 @@ def _usage(s: Snapshot) -> I64:
     if not len(s.vmas):
         return out.astype(np.int64)
     huge, m, n = s.vmas.is_hugetlb, s.mappings, s.nonpresent
-    rows = np.flatnonzero(
-        (m.vma_idx >= 0) & huge[np.maximum(m.vma_idx, 0)] & (s.counts.entry_class == EntryClass.NORMAL)
-    )
+    rows = np.flatnonzero(take_or(huge, m.vma_idx, False) & (s.counts.entry_class == EntryClass.NORMAL))
     out += np.bincount(m.mm_idx[rows], weights=entry_pages(s.layout, m.level[rows]) * m.nr[rows], minlength=len(out))
     moving = np.isin(n.kind, np.array(MIGRATION_KINDS, np.uint8)) & (n.vma_idx >= 0)
     rows = np.flatnonzero(moving & huge[np.maximum(n.vma_idx, 0)])
@@ -336,7 +334,7 @@ def _once_shareable(s: Snapshot) -> Mask:
         return out
     rows = np.flatnonzero(vmas.is_hugetlb & vmas.has(VM_MAYSHARE) & (rmap.address_space_of_vma >= 0))
     at = rows_of(spaces.addr, rmap.address_spaces.addr[rmap.address_space_of_vma[rows]])
-    large = (at >= 0) & (spaces.size[np.maximum(at, 0)] >= shape.entries << shape.shift)
+    large = take_or(spaces.size, at, -1) >= shape.entries << shape.shift
     out[vmas.mm_idx[rows[large]]] = True
     return out
 

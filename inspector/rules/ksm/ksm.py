@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Bit, Level
-from inspector.columns import I64, AnyArray, Mask, rows_of
+from inspector.columns import I64, AnyArray, Mask, rows_of, take_or
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.diagnosis import lost_rmap
 from inspector.rules.needs import EVERYTHING
@@ -61,7 +61,7 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
     rows, first = np.unique(entries.head_row.astype(np.int64), return_index=True)
     node = entries.node_idx[first]
     pfn = pages.memmap.pfns_of_rows(rows)
-    kpfn = nodes.kpfn[np.maximum(node, 0)] if len(nodes) else np.full(len(rows), -1)
+    kpfn = take_or(nodes.kpfn, node, -1)
     gone = _unread(s, int((node < 0).sum()))
     bad = np.flatnonzero(((node >= 0) & (kpfn != pfn)) | ((node < 0) & (not gone.nr)))
     return violations(
@@ -184,7 +184,7 @@ def ksm_item_mm_mismatch(s: Snapshot) -> Violations:
     """
     items, slots = s.ksm.items, s.ksm.slots
     able = items.slot_idx >= 0
-    own = slots.mm[np.maximum(items.slot_idx, 0)] if len(slots) else items.mm
+    own = take_or(slots.mm, items.slot_idx, 0)
     rows = np.flatnonzero(able & (items.mm != own))
     gone = _unread(s, len(rows))
     return violations(

@@ -76,7 +76,7 @@ def _mapped(s: Snapshot) -> Relation:
     leaf, swap = np.flatnonzero(kind == Kind.LEAF), np.flatnonzero(kind == Kind.SWAP)
     row = pages.memmap.rows(arch.leaf_pfn(Level.PTE, lost.entry[leaf]))
     head = take_or(pages.head_row, row, -1)
-    folio = np.where(head >= 0, pages.memmap.pfns_of_rows(np.maximum(head, 0)), -1)
+    folio = pages.memmap.pfns_of_rows(head)
     named = swap_entries(arch.swap_type(lost.entry[swap]), arch.swap_offset(lost.entry[swap]))
     slot = rows_of(s.swap.slots.entry, named)
     return _once("folio", lost.table[leaf], folio) + _once("swap_slot", lost.table[swap], slot.astype(np.int64))

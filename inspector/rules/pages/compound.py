@@ -1,32 +1,42 @@
-"""Rules of compound pages: heads, tails and sizes."""
+"""Rules of compound pages: heads, tails, sizes, and the words of tails."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64
+from inspector.columns import I64, U64, Mask, take_or
 from inspector.rules.needs import PAGES
-from inspector.rules.registry import Phase, rule
+from inspector.rules.pieces import Judged, PagePiece
+from inspector.rules.registry import Phase, page_rule, rule
 from inspector.snapshot import Snapshot
-from inspector.subjects import FOLIO, PAGE
-from inspector.violations import Violations, cannot_check, holds, violations
+from inspector.subjects import FOLIO
+from inspector.violations import Details, Violations, cannot_check, details, unread_pages, violations
 from inspector.windows.window import Effect
 
 _TAIL_MAPPING = np.uint64(0xDEAD000000000400)
 """TAIL_MAPPING (include/linux/poison.h) with the illegal pointer delta of 64-bit kernels."""
 
 _FIRST_PLAIN_TAIL = 4
-"""Tails below this index lend their fields to struct folio (include/linux/mm_types.h)."""
+"""Tails below this index share their fields with struct folio (include/linux/mm_types.h)."""
+
+_OF_PAGES = ("anon_exclusive", "hwpoison")
+"""Flags that each page of a folio has of its own (include/linux/page-flags.h, PF_ANY and PF_HEAD of each)."""
+_OF_SECOND = ("double_map", "has_hwpoisoned", "large_rmappable", "partially_mapped")
+"""Flags that the first tail keeps for its folio (PF_SECOND)."""
+_ORDER = np.uint64(0xFF)
+"""Bits of the first tail's flags that hold the folio's order since 6.6 (struct folio, _flags_1)."""
 
 
-def _why(s: Snapshot) -> tuple[int, str]:
-    unreadable = int((~s.pages.readable).sum())
-    return unreadable, "struct pages are missing" if unreadable else ""
+def _head_named(s: Snapshot, rows: I64) -> Details:
+    pages, head, folio = s.pages, s.pages.head_row[rows].astype(np.int64), s.folio_of_page[rows]
+    pfn = pages.memmap.pfns_of_rows(head)
+    order = take_or(s.folios.order, folio, 0).astype(np.int64)
+    return details(rows, observed={"head_pfn": pfn}, expected={}, facts={"head_order": order})
 
 
-@rule(
+@page_rule(
     "tail-head-invalid",
-    PAGE,
+    _head_named,
     "compound",
     Phase.STRUCTURES,
     effect=Effect.PAGES,
@@ -34,38 +44,22 @@ def _why(s: Snapshot) -> tuple[int, str]:
     decides="I9 1 3",
     was="tail-without-head",
 )
-def tail_head_invalid(s: Snapshot) -> Violations:
-    """A tail page points to something that is not the head of a compound page around it.
+def tail_head_invalid(p: PagePiece) -> Judged:
+    """compound_head of a tail page does not point to the head of a compound page around it.
 
     Invariant: compound_head (or the mask in compound_info, since 7.1) of every tail leads to a page with PG_head, at
         most the folio's size before it.
     Why: include/linux/page-flags.h, _compound_head(); mm/page_alloc.c, prep_compound_page().
-    Consequence: every operation on that page hits a foreign page's counts.
+    Consequence: every operation on that page changes the counts of another folio.
     Exceptions: the head's struct page is not in the dump. The fake heads of hugetlb vmemmap optimisation resolve.
     See also: folioscope page PFN
     """
-    pages = s.pages
-    tails: I64 = np.flatnonzero(pages.is_tail & pages.readable)
-    head = pages.head_row[tails].astype(np.int64)
-    at = np.maximum(head, 0)
-    known = pages.readable[at] | (head < 0)
-    folio = s.folio_of_page[tails]
-    order = np.zeros(len(tails), np.int64)
-    if len(s.folios):
-        order = np.where(folio >= 0, s.folios.order[np.maximum(folio, 0)], 0).astype(np.int64)
-    bad = (head < 0) | (folio < 0) | (tails < head) | (tails - head >= (np.int64(1) << np.minimum(order, 40)))
+    tails = p.is_tail & p.readable
+    size = np.int64(1) << np.minimum(p.of_folio(p.s.folios.order, 0), 40).astype(np.int64)
+    outside = ~p.has_head | ~p.is_large | (p.index < 0) | (p.index >= size)
     # When the folio's own size is what is wrong, that is one cause: compound-size-mismatch names it.
-    sized = s.compound_wrong[np.maximum(folio, 0)] & (folio >= 0) if len(s.folios) else np.zeros(len(tails), np.bool_)
-    rows = np.flatnonzero(bad & known & ~sized)
-    unreadable, why = _why(s)
-    return violations(
-        tails[rows],
-        observed={"head_pfn": np.where(head[rows] >= 0, pages.memmap.pfns_of_rows(at[rows]), -1)},
-        expected={},
-        checked=len(tails),
-        unread=cannot_check(unreadable, why),
-        facts={"head_order": order[rows]},
-    )
+    sized = p.of_folio(p.s.compound_wrong, 0)
+    return Judged(tails & outside & p.of_head("readable") & ~sized, tails, p.unread)
 
 
 @rule(
@@ -79,42 +73,49 @@ def tail_head_invalid(s: Snapshot) -> Violations:
     was="compound-size-wrong",
 )
 def compound_size_mismatch(s: Snapshot) -> Violations:
-    """A compound page's order does not agree with its cached size, its alignment or its tails.
+    """The order of a compound page differs from its cached size, its alignment or its number of tails.
 
     Invariant: the cached number of pages is 1 << order; the head's page frame is a multiple of it; as many pages as
         that, less one, are its tails.
     Why: mm/page_alloc.c, prep_compound_page() and folio_set_order().
     Consequence: mapping, splitting or freeing it touches too few or too many pages.
-    Exceptions: some of its struct pages are not in the dump; nobody has a reference to it yet or any more, and it is on
-        no list: it is being made or freed (prep_compound_page(), __free_pages_prepare()), which takes no lock.
+    Exceptions: some of its struct pages are not in the dump; it has no references, no page type and is not hugetlb: it
+        is being made or freed (prep_compound_page(), __free_pages_prepare()), which takes no lock.
     See also: folioscope folio PFN
     """
     folios, pages = s.folios, s.pages
     rows = np.flatnonzero(s.compound_wrong)
     head = folios.row[rows]
-    in_hand = (pages.refcount[head] == 0) & (pages.type_[head] == 0) & ~folios.is_hugetlb[rows]
-    unreadable, why = _why(s)
     return violations(
         rows,
         observed={"order": folios.order[rows], "nr_pages": folios.nr_stored[rows], "tails": s.nr_tails[rows]},
         expected={"nr_pages": folios.nr_pages[rows], "tails": folios.nr_pages[rows] - 1},
-        checked=int(folios.readable.sum()),
-        unread=cannot_check(unreadable, why),
-        transient=in_hand,
+        checked=folios.readable,
+        unread=unread_pages(s),
+        transient=(pages.refcount[head] == 0) & (pages.type_[head] == 0) & ~folios.is_hugetlb[rows],
     )
 
 
-@rule(
+def _tail_words(s: Snapshot, rows: I64) -> Details:
+    return details(
+        rows,
+        observed={"_refcount": s.pages.refcount[rows], "mapping": s.pages.mapping[rows]},
+        expected={"_refcount": 0, "mapping": _TAIL_MAPPING},
+        facts={"tail_index": rows - s.pages.head_row[rows]},
+    )
+
+
+@page_rule(
     "tail-page-damaged",
-    PAGE,
+    _tail_words,
     "compound",
     Phase.STRUCTURES,
     effect=Effect.PAGES,
     needs=PAGES,
     decides="I9 5 6",
 )
-def tail_page_damaged(s: Snapshot) -> Violations:
-    """A tail page carries a reference count or a mapping of its own.
+def tail_page_damaged(p: PagePiece) -> Judged:
+    """The _refcount of a tail page is not 0, or its mapping is not TAIL_MAPPING.
 
     Invariant: the reference count of a tail is 0, and from the fifth page of a folio on its mapping is TAIL_MAPPING.
     Why: mm/page_alloc.c, prep_compound_tail() sets both, free_tail_page_prepare() tests the mapping.
@@ -122,24 +123,108 @@ def tail_page_damaged(s: Snapshot) -> Violations:
     Exceptions: hugetlb's vmemmap optimisation aliases the struct page with another one.
     See also: folioscope page PFN
     """
-    pages = s.pages
-    tails: I64 = np.flatnonzero(pages.is_tail & pages.readable & (pages.head_row >= 0))
-    if not len(tails):
-        return holds(0)
-    # An alias of the head shows the head's own fields: told by PG_head, which no real tail has.
-    alias = s.layout.flags.test(pages.flags[tails], "head")
-    index = tails - pages.head_row[tails]
-    counted = (pages.refcount[tails] != 0) & ~alias
-    shared = s.hvo_folio[np.maximum(s.folio_of_page[tails], 0)] if len(s.folios) else alias
-    plain = (index >= _FIRST_PLAIN_TAIL) & ~alias & ~shared
-    mapped = plain & (pages.mapping[tails] != _TAIL_MAPPING)
-    rows = np.flatnonzero(counted | mapped)
-    unreadable, why = _why(s)
-    return violations(
-        tails[rows],
-        observed={"_refcount": pages.refcount[tails[rows]], "mapping": pages.mapping[tails[rows]]},
-        expected={"_refcount": np.zeros(len(rows), np.int64), "mapping": np.full(len(rows), _TAIL_MAPPING)},
-        checked=len(tails),
-        unread=cannot_check(unreadable, why),
-        facts={"tail_index": index[rows]},
+    tails = p.is_tail & p.readable & p.has_head
+    # An alias of the head shows the head's own fields, and PG_head, which no real tail has.
+    alias = p.has("head")
+    plain = (p.index >= _FIRST_PLAIN_TAIL) & ~alias & ~p.of_folio(p.s.hvo_folio, 0)
+    wrong = ((p.refcount != 0) & ~alias) | (plain & (p.mapping != _TAIL_MAPPING))
+    return p.judge(wrong, tails)
+
+
+def _real_tails(p: PagePiece) -> Mask:
+    """Tails of sound compound pages whose struct page is their own.
+
+    Of a hugetlb folio under vmemmap optimisation only the struct pages in the first page of its memory map are: the
+    rest are aliases of them, with the head's or the first tail's words (mm/hugetlb_vmemmap.c).
+    """
+    s = p.s
+    own = p.index < (1 << s.layout.memmap.page_shift) // s.layout.memmap.page_size
+    sound = p.of_folio(s.folios.readable & ~s.compound_wrong, 0)
+    return p.is_tail & p.readable & p.has_head & sound & (own | ~p.of_folio(s.hvo_folio, 0))
+
+
+def _odd_flags(s: Snapshot, flags: U64, index: I64) -> U64:
+    """Flags that a tail may not have, given its own and its number in the folio."""
+    known = np.uint64((1 << (max(s.layout.flags.bits.values(), default=0) + 1)) - 1)
+    everywhere = np.bitwise_or.reduce([s.layout.flags.mask(name) for name in _OF_PAGES])
+    second = np.bitwise_or.reduce([s.layout.flags.mask(name) for name in _OF_SECOND])
+    if s.layout.order_in_flags:
+        second |= _ORDER
+    return flags & known & ~np.where(index == 1, everywhere | second, everywhere)
+
+
+def _tail_flags(s: Snapshot, rows: I64) -> Details:
+    head = s.pages.head_row[rows]
+    odd = _odd_flags(s, s.pages.flags[rows], rows - head)
+    return details(
+        rows,
+        observed={"flags": s.layout.flags.listed(odd)},
+        expected={"flags": "none of these"},
+        facts={"tail_index": rows - head},
+        transient=s.pages.refcount[head] == 0,
     )
+
+
+@page_rule(
+    "tail-flags-unexpected",
+    _tail_flags,
+    "compound",
+    Phase.STRUCTURES,
+    effect=Effect.PAGES,
+    needs=PAGES,
+    decides="I9 7",
+)
+def tail_flags_unexpected(p: PagePiece) -> Judged:
+    """A tail page has a flag that only the head of a folio may have.
+
+    Invariant: of the flags a tail has but its own PG_anon_exclusive and PG_hwpoison; the first tail has those that it
+        keeps for the folio beside (PG_has_hwpoisoned, PG_large_rmappable, PG_partially_mapped, PG_double_map, and since
+        6.6 the order).
+    Why: mm/page_alloc.c, __free_pages_prepare() clears the flags of every page that is freed, so that all are given out
+        with none; include/linux/page-flags.h: nearly all flags are PF_HEAD or PF_NO_TAIL, and of those that any page
+        may carry (PF_ANY) the owners of user memory set no other on a tail.
+    Consequence: "Bad page state" when the folio is freed or split; code that tests a page instead of its folio errs.
+    Exceptions: the compound page belongs to a driver, which may flag its pages as it likes; it is a vmemmap alias of
+        hugetlb; the folio has no references (it is being split or freed).
+    See also: folioscope page PFN
+    """
+    tails = _real_tails(p) & p.of_folio(p.s.folios.is_rmappable | p.s.folios.is_hugetlb, 0)
+    return p.judge(_odd_flags(p.s, p.flags, p.index) != 0, tails)
+
+
+def _zones(s: Snapshot, rows: I64) -> Details:
+    mask, head = s.layout.zone_bits, s.pages.head_row[rows]
+    shift = np.uint64((mask & -mask).bit_length() - 1) if mask else np.uint64(0)
+    return details(
+        rows,
+        observed={"node_and_zone": (s.pages.flags[rows] & np.uint64(mask)) >> shift},
+        expected={"node_and_zone": (s.pages.flags[head] & np.uint64(mask)) >> shift},
+        facts={"tail_index": rows - head},
+    )
+
+
+@page_rule(
+    "tail-zone-mismatch",
+    _zones,
+    "compound",
+    Phase.STRUCTURES,
+    effect=Effect.PAGES,
+    needs=PAGES,
+    decides="I9 8",
+    was="tail-in-another-zone",
+)
+def tail_zone_mismatch(p: PagePiece) -> Judged:
+    """The zone or node in the flags of a tail page differs from that of the folio's head.
+
+    Invariant: the node and zone bits of all pages of a compound page are the same.
+    Why: mm/mm_init.c, set_page_links() writes them once for each page; blocks of the buddy allocator lie in one zone
+        (mm/page_alloc.c, __free_one_page()), and so do gigantic folios (zone_spans_last_pfn()).
+    Consequence: the page is freed to another zone's lists and counted there.
+    Exceptions: the widths of these bits are not known; the struct page is a vmemmap alias of hugetlb.
+    See also: folioscope page PFN
+    """
+    mask, tails = np.uint64(p.s.layout.zone_bits), _real_tails(p)
+    if not mask:
+        why = "the widths of the node and zone bits are not known"
+        return Judged(p.nothing, p.nothing, cannot_check(int(tails.sum()), why))
+    return p.judge(((p.flags ^ p.of_head("flags")) & mask) != 0, tails)

@@ -6,16 +6,21 @@ import numpy as np
 
 from inspector.columns import I64
 from inspector.rules.diagnosis import freed_in_use
-from inspector.rules.registry import Phase, rule
+from inspector.rules.pieces import Judged, PagePiece
+from inspector.rules.registry import Phase, page_rule, rule
 from inspector.snapshot import Snapshot
-from inspector.subjects import FOLIO, PAGE
-from inspector.violations import Violations, unread_folios, unread_pages, violations
+from inspector.subjects import FOLIO
+from inspector.violations import Details, Violations, details, unread_folios, violations
 from inspector.windows.window import Effect
 
 
-@rule(
+def _mapcount(s: Snapshot, rows: I64) -> Details:
+    return details(rows, observed={"_mapcount": s.pages.mapcount_raw[rows]}, expected={"_mapcount": -1})
+
+
+@page_rule(
     "free-page-mapcount-unexpected",
-    PAGE,
+    _mapcount,
     "free",
     Phase.STRUCTURES,
     effect=Effect.PAGES,
@@ -23,8 +28,8 @@ from inspector.windows.window import Effect
     was="free-page-with-count",
     diagnose=freed_in_use,
 )
-def free_page_mapcount_unexpected(s: Snapshot) -> Violations:
-    """A page without references still carries a mapcount.
+def free_page_mapcount_unexpected(p: PagePiece) -> Judged:
+    """A page without references has a _mapcount other than -1.
 
     Invariant: when the last reference of a page goes, its _mapcount is -1.
     Why: mm/page_alloc.c, free_page_is_bad() and page_expected_state() print "Bad page state" over it.
@@ -32,58 +37,8 @@ def free_page_mapcount_unexpected(s: Snapshot) -> Violations:
     Exceptions: the page has a type; it is a tail of a compound page (rules of its folio).
     See also: folioscope page PFN
     """
-    pages = s.pages
-    free = pages.readable & (pages.refcount == 0) & (pages.type_ == 0) & ~pages.is_tail
-    rows: I64 = np.flatnonzero(free & (pages.mapcount_raw != -1))
-    return violations(
-        rows,
-        observed={"_mapcount": pages.mapcount_raw[rows]},
-        expected={"_mapcount": np.full(len(rows), -1)},
-        checked=int(free.sum()),
-        unread=unread_pages(s),
-    )
-
-
-@rule(
-    "free-page-state-unexpected",
-    PAGE,
-    "free",
-    Phase.STRUCTURES,
-    effect=Effect.PAGES,
-    decides="I18 129",
-    was="free-page-in-use",
-    diagnose=freed_in_use,
-)
-def free_page_state_unexpected(s: Snapshot) -> Violations:
-    """A page inside a free block of the buddy allocator has a mapping, a reference or a flag of a page in use.
-
-    Invariant: every page of a free block has no reference, no mapping pointer, none of the flags that say who works
-        with the page (locked, lru, active, unevictable, mlocked, writeback, private, reserved) and, but for the block's
-        first page that carries the buddy type, _mapcount -1.
-    Why: mm/page_alloc.c, free_pages_prepare() tests PAGE_FLAGS_CHECK_AT_FREE and clears PAGE_FLAGS_CHECK_AT_PREP;
-        __free_one_page() joins blocks of such pages.
-    Consequence: the page was freed while in use: it will be handed out a second time.
-    Exceptions: the block's pages are not all in the dump.
-    See also: folioscope page PFN
-    """
-    pages = s.pages
-    inside: I64 = s.buddy_pages
-    marked = pages.flags[inside] & in_use_flags(s)
-    bad = (pages.refcount[inside] != 0) | (pages.mapping[inside] != 0) | (marked != 0)
-    wrong = np.flatnonzero(bad & pages.readable[inside])
-    rows, words = inside[wrong], marked[wrong]
-    flags = np.array([",".join(s.layout.flags.names(word)) for word in words.tolist()], dtype=np.str_)
-    return violations(
-        rows,
-        observed={"_refcount": pages.refcount[rows], "mapping": pages.mapping[rows], "flags": flags},
-        expected={
-            "_refcount": np.zeros(len(rows), np.int64),
-            "mapping": np.zeros(len(rows), np.int64),
-            "flags": np.full(len(rows), ""),
-        },
-        checked=len(inside),
-        unread=unread_pages(s),
-    )
+    free = p.readable & (p.refcount == 0) & (p.type == 0) & ~p.is_tail
+    return p.judge(p.mapcount_raw != -1, free)
 
 
 _IN_USE = ("locked", "lru", "active", "unevictable", "mlocked", "writeback", "private", "private_2", "reserved")
@@ -97,6 +52,45 @@ def in_use_flags(s: Snapshot) -> np.uint64:
     return mask
 
 
+def _state(s: Snapshot, rows: I64) -> Details:
+    pages = s.pages
+    return details(
+        rows,
+        observed={
+            "_refcount": pages.refcount[rows],
+            "mapping": pages.mapping[rows],
+            "flags": s.layout.flags.listed(pages.flags[rows] & in_use_flags(s)),
+        },
+        expected={"_refcount": 0, "mapping": 0, "flags": ""},
+    )
+
+
+@page_rule(
+    "free-page-state-unexpected",
+    _state,
+    "free",
+    Phase.STRUCTURES,
+    effect=Effect.PAGES,
+    decides="I18 129",
+    was="free-page-in-use",
+    diagnose=freed_in_use,
+)
+def free_page_state_unexpected(p: PagePiece) -> Judged:
+    """A page inside a free block of the buddy allocator has a mapping, a reference or a flag of a page in use.
+
+    Invariant: every page of a free block has no reference, no mapping pointer, none of the flags that say who works
+        with the page (locked, lru, active, unevictable, mlocked, writeback, private, reserved) and, but for the block's
+        first page that carries the buddy type, _mapcount -1.
+    Why: mm/page_alloc.c, free_pages_prepare() tests PAGE_FLAGS_CHECK_AT_FREE and clears PAGE_FLAGS_CHECK_AT_PREP;
+        __free_one_page() joins blocks of such pages.
+    Consequence: the page was freed while in use: it will be allocated a second time.
+    Exceptions: the block's pages are not all in the dump.
+    See also: folioscope page PFN
+    """
+    in_use = (p.refcount != 0) | (p.mapping != 0) | ((p.flags & in_use_flags(p.s)) != 0)
+    return Judged(in_use & p.in_free_block & p.readable, p.in_free_block, p.unread)
+
+
 @rule(
     "free-folio-pincount-unexpected",
     FOLIO,
@@ -108,11 +102,11 @@ def in_use_flags(s: Snapshot) -> np.uint64:
     diagnose=freed_in_use,
 )
 def free_folio_pincount_unexpected(s: Snapshot) -> Violations:
-    """A compound page without references still counts pins.
+    """A compound page without references has a _pincount other than 0.
 
     Invariant: _pincount of a compound page without references is 0.
     Why: each pin holds a reference. mm/gup.c, try_grab_folio(); mm/page_alloc.c, free_tail_page_prepare() tests it.
-    Consequence: a device may still write to a page that belongs to somebody else.
+    Consequence: a device may still write to the page after it was allocated to another owner.
     Exceptions: the compound page is a slab or another typed page.
     See also: folioscope folio PFN
     """
@@ -122,7 +116,7 @@ def free_folio_pincount_unexpected(s: Snapshot) -> Violations:
     return violations(
         rows,
         observed={"_pincount": folios.pincount[rows]},
-        expected={"_pincount": np.zeros(len(rows), np.int64)},
-        checked=int(free.sum()),
+        expected={"_pincount": 0},
+        checked=free,
         unread=unread_folios(s),
     )

@@ -4,44 +4,40 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, Mask, rows_of
-from inspector.rules.entries.entries import anon_pages
+from inspector.columns import I64, rows_of
 from inspector.rules.needs import FILES, PAGES, VMAS
-from inspector.rules.registry import Phase, rule
+from inspector.rules.pieces import Judged, PagePiece
+from inspector.rules.registry import Phase, page_rule, rule
 from inspector.rules.rmap.file_rmap import own_file_links
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, PAGE
 from inspector.tables.files import FILE, SHMEM
-from inspector.violations import Violations, cannot_check, one, violations
+from inspector.violations import Details, Violations, details, one, unread_folios, violations
 from inspector.walk.linear import linear_index
+from inspector.windows.locks import pages_locked
 from inspector.windows.window import Effect
 
-_NO_PAGES = "struct pages are missing"
+
+def _poisoned(s: Snapshot, rows: I64) -> Details:
+    return details(
+        rows,
+        observed={"hwpoison": True, "mappings": s.counts.page_mappings[rows]},
+        expected={"hwpoison": False},
+        transient=pages_locked(s, s.pages.head_row[rows]),
+    )
 
 
-def _mapped(s: Snapshot) -> Mask:
-    """Pages that a leaf maps, under a huge leaf all of them; by page row."""
-    folio = s.folio_of_page
-    entire = (s.counts.entire > 0)[np.maximum(folio, 0)] & (folio >= 0) if len(s.folios) else folio >= 0
-    return ((s.counts.page_mappings > 0) | entire) & s.pages.readable
-
-
-def _missing(s: Snapshot) -> tuple[int, str]:
-    gone = int((~s.pages.readable).sum())
-    return gone, _NO_PAGES if gone else ""
-
-
-@rule(
+@page_rule(
     "poisoned-page-mapping-unexpected",
-    PAGE,
+    _poisoned,
     "targets",
     Phase.STATES,
     decides="40",
     severity="warn",
     was="poisoned-page-mapped",
 )
-def poisoned_page_mapping_unexpected(s: Snapshot) -> Violations:
-    """A page that is marked as broken hardware is still mapped.
+def poisoned_page_mapping_unexpected(p: PagePiece) -> Judged:
+    """A page with PG_hwpoison is still mapped.
 
     Invariant: a page with PG_hwpoison is in no page table: its entries were replaced by poison entries.
     Why: mm/memory-failure.c, memory_failure() and hwpoison_user_mappings() unmap the page.
@@ -51,52 +47,71 @@ def poisoned_page_mapping_unexpected(s: Snapshot) -> Violations:
         leaves the page as it is, so that this is a warning.
     See also: folioscope page PFN
     """
-    pages = s.pages
-    poisoned = s.layout.flags.test(pages.flags, "hwpoison") & pages.readable
-    head = np.maximum(pages.head_row, 0)
-    locked = s.layout.flags.test(pages.flags[head], "locked")
-    rows: I64 = np.flatnonzero(poisoned & _mapped(s))
-    missing, why = _missing(s)
-    return violations(
-        rows,
-        observed={"hwpoison": np.ones(len(rows), np.bool_), "mappings": s.counts.page_mappings[rows]},
-        expected={"hwpoison": np.zeros(len(rows), np.bool_)},
-        checked=int(poisoned.sum()),
-        unread=cannot_check(missing, why),
-        transient=locked[rows],
-    )
+    return p.judge(p.is_mapped, p.has("hwpoison") & p.readable)
 
 
-@rule(
+def _no_uptodate(_s: Snapshot, rows: I64) -> Details:
+    return details(rows, observed={"uptodate": False}, expected={"uptodate": True})
+
+
+@page_rule(
     "anon-page-uptodate-missing",
-    PAGE,
+    _no_uptodate,
     "targets",
     Phase.STATES,
     was="anon-page-not-uptodate",
 )
-def anon_page_uptodate_missing(s: Snapshot) -> Violations:
-    """A mapped anonymous folio does not hold its data.
+def anon_page_uptodate_missing(p: PagePiece) -> Judged:
+    """A mapped anonymous folio lacks PG_uptodate.
 
-    Invariant: an anonymous folio carries PG_uptodate before its first entry is written.
+    Invariant: an anonymous folio has PG_uptodate before its first entry is written.
     Why: mm/memory.c, do_anonymous_page() and do_swap_page(), which refuses a folio whose read failed; mm/ksm.c and
         mm/migrate.c copy the flag.
     Consequence: the process reads what the page held before: another process's data, or garbage from a failed swap read
         (swapoff of a broken device did that before 5.19).
-    Exceptions: the folio is in no LRU list of the kernel's: pages that a driver allocated and mapped.
+    Exceptions: never.
     See also: folioscope folio PFN
     """
-    pages = s.pages
-    head = np.maximum(pages.head_row, 0)
-    able = anon_pages(s) & _mapped(s) & ~pages.is_tail
-    rows: I64 = np.flatnonzero(able & ~s.layout.flags.test(pages.flags[head], "uptodate"))
-    missing, why = _missing(s)
-    return violations(
+    return p.judge(~p.has("uptodate"), p.is_anon & p.is_mapped & ~p.is_tail)
+
+
+def _not_marked(s: Snapshot, rows: I64) -> Details:
+    head = s.pages.head_row[rows].astype(np.int64)
+    return details(
         rows,
-        observed={"uptodate": np.zeros(len(rows), np.bool_)},
-        expected={"uptodate": np.ones(len(rows), np.bool_)},
-        checked=int(able.sum()),
-        unread=cannot_check(missing, why),
+        observed={"has_hwpoisoned": False},
+        expected={"has_hwpoisoned": True},
+        transient=pages_locked(s, head) | (s.pages.refcount[head] == 0),
     )
+
+
+@page_rule(
+    "has-hwpoisoned-missing",
+    _not_marked,
+    "targets",
+    Phase.FOLIO_COUNTS,
+    decides="I9 15",
+    severity="warn",
+    was="poisoned-page-unsaid",
+)
+def has_hwpoisoned_missing(p: PagePiece) -> Judged:
+    """PG_hwpoison is set on a page of a large folio, PG_has_hwpoisoned is clear on the folio.
+
+    Invariant: a large folio of user memory, hugetlb aside, one of whose pages has PG_hwpoison has PG_has_hwpoisoned.
+    Why: mm/memory-failure.c, memory_failure() sets both before it splits the folio; a folio that could not be split
+        keeps them.
+    Consequence: mm/memory.c, do_set_pmd() maps the whole folio with one entry, the poisoned page too; since 6.12 the
+        readers of tmpfs (mm/shmem.c) copy across it.
+    Exceptions: the folio is locked or has no references: a split is at work. memory_failure() marks the page first, and
+        gives up before it marks the folio when it cannot take a reference to the page: a warning only.
+    See also: folioscope folio PFN
+    """
+    flags, folios = p.s.layout.flags, p.s.folios
+    if not flags.mask("hwpoison") or not flags.mask("has_hwpoisoned"):
+        return Judged(p.nothing, p.nothing)
+    of_users = folios.is_rmappable & ~folios.is_hugetlb & folios.readable
+    marked = p.of_folio(flags.test(folios.tail_flags, "has_hwpoisoned"), 0)
+    return p.judge(~marked, p.has("hwpoison") & p.readable & p.of_folio(of_users, 0))
 
 
 @rule(
@@ -110,14 +125,14 @@ def anon_page_uptodate_missing(s: Snapshot) -> Violations:
     was="mapped-beyond-file-end",
 )
 def file_index_high(s: Snapshot) -> Violations:
-    """A folio of a file is mapped although it lies wholly behind the file's end.
+    """A folio of a file is mapped although its index is beyond the end of the file.
 
     Invariant: the first page of a mapped page-cache folio is below i_size, rounded up to whole pages.
     Why: mm/filemap.c, filemap_fault() raises SIGBUS there; mm/truncate.c, truncate_pagecache() unmaps what a shorter
         file leaves behind.
     Consequence: the process writes to data that no file has; a later extension of the file shows it.
     Exceptions: the inode is locked or being freed, or the folio is locked: truncation is at work. Folios of files that
-        are kept otherwise (devices, hugetlb) are not looked at.
+        are kept otherwise (devices, hugetlb) are not checked.
     See also: folioscope file ADDRESS; folioscope rmap PFN
     """
     links, spaces = s.links.take(np.flatnonzero(own_file_links(s))), s.files.address_spaces
@@ -130,15 +145,15 @@ def file_index_high(s: Snapshot) -> Violations:
     linear = linear_index(s.vmas, links.vma_idx, links.va, np.zeros(len(links), np.bool_), shift)
     index = linear.astype(np.int64) + links.delta - links.page
     bad = np.flatnonzero((index >= end) & s.layout.flags.test(s.pages.flags[links.head_row], "lru"))
-    locked = s.layout.flags.test(s.pages.flags[links.head_row[bad]], "locked")
+    head = links.head_row[bad].astype(np.int64)
     return violations(
-        links.head_row[bad].astype(np.int64),
+        head,
         observed={"index": index[bad]},
         expected={"below": end[bad]},
         checked=len(links),
         facts={"i_size": spaces.size[space[bad]], "address_space": spaces.addr[space[bad]]},
-        claims=one("file_end", space[bad].astype(np.int64)),
-        transient=locked | spaces.in_motion[space[bad]],
+        claims=one("file_end", space[bad]),
+        transient=pages_locked(s, head) | spaces.in_motion[space[bad]],
     )
 
 
@@ -152,12 +167,12 @@ def file_index_high(s: Snapshot) -> Violations:
     was="pincount-above-references",
 )
 def pincount_high(s: Snapshot) -> Violations:
-    """A large folio counts more pins than it has references.
+    """_pincount is higher than _refcount, or negative.
 
     Invariant: 0 <= _pincount <= _refcount: each pin holds one reference of its own.
     Why: mm/gup.c, try_grab_folio() and gup_put_folio() change both.
-    Consequence: the folio can be neither migrated nor split for ever, or is freed while a device writes to it.
-    Exceptions: the folio has no references (another rule speaks then), or is too small to have a _pincount.
+    Consequence: the folio can be neither migrated nor split any more, or is freed while a device writes to it.
+    Exceptions: the folio has no references (see free-folio-pincount-unexpected), or is too small to have a _pincount.
     See also: folioscope folio PFN
     """
     folios = s.folios
@@ -168,6 +183,6 @@ def pincount_high(s: Snapshot) -> Violations:
         rows,
         observed={"_pincount": folios.pincount[rows]},
         expected={"_pincount_at_most": refs[rows]},
-        checked=int(able.sum()),
-        unread=cannot_check(int((~folios.readable).sum()), _NO_PAGES),
+        checked=able,
+        unread=unread_folios(s),
     )

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from inspector.columns import I64
 from inspector.rules.diagnosis import reference_lost
-from inspector.rules.registry import Phase, rule
+from inspector.rules.pieces import Judged, PagePiece
+from inspector.rules.registry import Phase, page_rule
 from inspector.snapshot import Snapshot
-from inspector.subjects import PAGE
-from inspector.violations import Violations, unread_pages, violations
+from inspector.violations import Details, details
 from inspector.walk.references import expected_references
 from inspector.windows.window import Effect
 
 
-@rule(
+def _terms(s: Snapshot, rows: I64) -> Details:
+    expected = expected_references(s, rows)
+    return details(
+        rows,
+        observed={"_refcount": s.pages.refcount[rows]},
+        expected={"at_least": expected.total},
+        facts={"mappings": expected.mappings, "cache": expected.cache, "private": expected.private},
+    )
+
+
+@page_rule(
     "refcount-low",
-    PAGE,
+    _terms,
     "refcount",
     Phase.SUMS,
     effect=Effect.REFCOUNT,
@@ -24,8 +33,8 @@ from inspector.windows.window import Effect
     was="refcount-below-mappings",
     diagnose=reference_lost,
 )
-def refcount_low(s: Snapshot) -> Violations:
-    """A folio has fewer references than its mappings and its cache hold.
+def refcount_low(p: PagePiece) -> Judged:
+    """_refcount is lower than the number of mappings and page-cache entries that hold a reference.
 
     Invariant: folio_ref_count >= mappings + pages in the page or swap cache + 1 for private data. Each of these holds a
         reference of its own; many other things may hold more, so this is a lower bound. A hugetlb folio in the page
@@ -36,19 +45,9 @@ def refcount_low(s: Snapshot) -> Violations:
     Exceptions: the folio is frozen (0 references while it is split or migrated under its lock).
     See also: folioscope folio PFN
     """
-    pages, folios = s.pages, s.folios
-    head = pages.readable & (pages.refcount > 0) & ~pages.is_tail
-    head[folios.row[~folios.readable]] = False
-    plain = pages.type_ == 0
-    plain[folios.row[folios.is_hugetlb]] = True
-    rows = np.flatnonzero(head & plain)
-    expected = expected_references(s, rows)
-    low = np.flatnonzero(pages.refcount[rows] < expected.total)
-    return violations(
-        rows[low],
-        observed={"_refcount": pages.refcount[rows[low]]},
-        expected={"at_least": expected.total[low]},
-        checked=len(rows),
-        unread=unread_pages(s),
-        facts={"mappings": expected.mappings[low], "cache": expected.cache[low], "private": expected.private[low]},
-    )
+    head = p.readable & (p.refcount > 0) & ~p.is_tail & p.of_folio(p.s.folios.readable, 1)
+    able = head & ((p.type == 0) | p.is_hugetlb)
+    here = able.nonzero()[0]
+    wrong = p.nothing
+    wrong[here] = p.refcount[here] < expected_references(p.s, here + p.start).total
+    return p.judge(wrong, able)

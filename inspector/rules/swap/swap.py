@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray, Mask
+from inspector.columns import I64, AnyArray, Mask, take_or
 from inspector.rules.diagnosis import cow_break
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.registry import Phase, rule
@@ -62,7 +62,7 @@ def swap_entry_slot_invalid(s: Snapshot) -> Violations:
     users, slots, n = s.swap_refs.users, s.swap.slots, s.nonpresent
     mine = np.flatnonzero(users.nonpresent_row >= 0)
     slot = users.slot_idx[mine]
-    bad = (slot >= 0) & slots.is_bad[np.maximum(slot, 0)] if len(slots) else np.zeros(len(mine), np.bool_)
+    bad = take_or(slots.is_bad, slot, False)
     rows = users.nonpresent_row[mine[(slot < 0) | bad]]
     names = np.where(bad[(slot < 0) | bad], "a bad slot", "no slot of a device in use")
     return violations(

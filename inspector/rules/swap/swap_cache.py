@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import expand_runs, rows_of
+from inspector.columns import expand_runs, rows_of, take_or
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.registry import Phase, rule
@@ -49,7 +49,7 @@ def swapcache_slot_mismatch(s: Snapshot) -> Violations:
     slots, pages = s.swap.slots, s.pages
     cached, row, first = s.swap_cache.slot, s.swap_cache.row, s.swap_cache.named
     safe = np.maximum(row, 0)
-    readable = pages.readable[safe] & (row >= 0)
+    readable = take_or(pages.readable, row, False)
     is_head = (row >= 0) & (pages.head_row[safe] == row)
     marked = is_head & is_swap_cached(s, safe)
     place = slots.entry[cached] - first
@@ -98,7 +98,7 @@ def swapcache_folio_missing(s: Snapshot) -> Violations:
     owner = np.repeat(np.arange(len(cache.head)), cache.nr)
     pfn = s.pages.memmap.pfns_of_rows(cache.head)
     slot = rows_of(slots.entry, entry)
-    there = (slot >= 0) & (slots.cache_pfn[np.maximum(slot, 0)] == pfn[owner]) if len(slots) else slot >= 0
+    there = (slot >= 0) & (take_or(slots.cache_pfn, slot, -1) == pfn[owner])
     lacking = np.bincount(owner[~there], minlength=len(cache.head)).astype(np.int64)
     bad = np.flatnonzero(lacking)
     first_lost = np.full(len(cache.head), -1, np.int64)

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.columns import I64, Mask
+from inspector.columns import I64, Mask, take_or
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.model.stats import PagePlacement, expect_node_stats
 from inspector.rules.cause import Causes
 from inspector.rules.folios.mapcount import keeps_mapcount
 from inspector.rules.needs import PAGES, VMAS
+from inspector.rules.pieces import all_pages
 from inspector.rules.registry import Phase, Rule, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import NODE_COUNTERS, VMSTAT
@@ -39,8 +40,8 @@ def counted_totals(s: Snapshot) -> dict[str, int]:
     if s.scheme is None or not s.scheme.has_page_mapcount:
         return {}
     folio, pages = s.folio_of_page, s.pages
-    doubled = (folio >= 0) & (s.folios.double_map & s.folios.is_anon)[np.maximum(folio, 0)] if len(s.folios) else 0
-    counts = np.where(keeps_mapcount(s), pages.mapcount_raw + 1 - doubled, 0)
+    doubled = take_or(s.folios.double_map & s.folios.is_anon, folio, False)
+    counts = np.where(keeps_mapcount(all_pages(s)), pages.mapcount_raw + 1 - doubled, 0)
     stored = replace(
         s.rebuilt,
         page_mappings=np.maximum(counts, 0).astype(np.int32),
@@ -74,7 +75,7 @@ def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
     if not off or not faulty:
         return
     rows = s.pages.memmap.rows(np.array(list(faulty), np.int64))
-    folio = np.where(rows >= 0, s.folio_of_page[np.maximum(rows, 0)], -1)
+    folio = take_or(s.folio_of_page, rows, -1)
     pages = sum(int(s.folios.nr_pages[large]) if large >= 0 else 1 for large in folio.tolist())
     root = next(iter(faulty.values()))
     for cause in off:

@@ -1,0 +1,326 @@
+"""The counters of one folio: each with its formula, the stored value beside it, and what a difference means.
+
+Stored and expected values are those that the rules compare: columns of `Pages` and `Folios`, and the model's
+expectation for the whole snapshot. The formulas show how one such value comes about.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import numpy as np
+
+from inspector.folio.verdicts import Verdict, Verdicts
+from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS
+from inspector.model import mm_ids
+from inspector.model.counters import Direction, RmapCounter, meaning
+from inspector.model.formulas import Formula, Mapped, folio_formulas, page_formula, word_text
+from inspector.walk.names import owner_of
+from inspector.walk.references import EXPECTED, TERMS, ExpectedReferences, ReferenceTerms
+
+if TYPE_CHECKING:
+    from inspector.columns import I64, AnyArray
+    from inspector.folio.numbers import OneFolio
+    from inspector.model.scheme import Scheme
+    from inspector.snapshot import Snapshot
+
+Relation = Literal["equal", "at least", "at most", "none"]
+
+
+class CounterLine(msgspec.Struct, frozen=True):
+    """One counter."""
+
+    counter: str
+    """Its name, as this kernel has it."""
+    stored: int
+    """As stored; many count from -1."""
+    expected: int | None
+    """What must be stored; null where nothing is compared."""
+    relation: Relation
+    """What the stored value must be to it."""
+    formula: str
+    """With the numbers in place."""
+    terms: dict[str, int]
+    """The parts of the sum."""
+    verdict: Verdict
+    """"in flight": differs, as it may while a task works on the folio; "": nothing is compared."""
+    first: int = -1
+    """Of a counter that each page keeps, the first page of the folio that the line is about; else -1."""
+    pages: int = 0
+    """And how many; 0 for a counter of the folio."""
+    note: str = ""
+
+
+class MmIdSlot(msgspec.Struct, frozen=True):
+    """One of the two slots in which a large folio names the processes that map it (6.15 and later)."""
+
+    slot: int
+    mm_id: int
+    """0 for a free slot."""
+    count_raw: int
+    """As stored: one less than the mappings it claims."""
+    at_most: int | None
+    """What the stored count may be at most: the mm's own mappings, less one."""
+    verdict: Verdict
+    mm: int | None
+    pid: int | None
+    comm: str | None
+
+
+def _line(  # noqa: PLR0913, PLR0917
+    name: str,
+    stored: int,
+    expected: int | None,
+    formula: str,
+    verdict: Verdict,
+    relation: Relation = "equal",
+    *,
+    terms: dict[str, int] | None = None,
+    at: tuple[int, int] = (-1, 0),
+    note: str = "",
+) -> CounterLine:
+    return CounterLine(name, stored, expected, relation, formula, terms or {}, verdict, *at, note)
+
+
+def mapcount_lines(s: Snapshot, f: OneFolio, scheme: Scheme | None, verdicts: Verdicts | None) -> list[CounterLine]:
+    """The mapcounts of the folio and those of its pages, equal neighbours folded.
+
+    Args:
+        s: The snapshot; a window on the folio will do without verdicts.
+        f: The folio.
+        scheme: The kernel's accounting; None where it is not known.
+        verdicts: On values that differ; None to show stored values alone.
+    """
+    if f.page_type:
+        word = int(s.pages.mapcount_raw[f.head])
+        note = f"the word is no count but the page type: {f.page_type}"
+        return [_line("_mapcount", word, None, f"_mapcount = {word & 0xFFFFFFFF:#010x}", "", "none", note=note)]
+    if scheme is None:
+        word = int(s.pages.mapcount_raw[f.head])
+        return [] if f.is_large else [_line("_mapcount", word, None, f"_mapcount = {word}", "", "none")]
+    mapped = f.mapped(s)
+    lines = _folio_lines(s, f, scheme, mapped, verdicts) if f.is_large else []
+    return lines + _page_lines(s, f, scheme, mapped, verdicts)
+
+
+_FOLIO_COLUMNS = {
+    RmapCounter.ENTIRE: "entire_raw",
+    RmapCounter.LARGE: "large_raw",
+    RmapCounter.NR_PAGES_MAPPED: "word_raw",
+}
+"""Column of a counter, in `Folios` as stored and in `Expected`."""
+
+
+def _folio_lines(
+    s: Snapshot, f: OneFolio, scheme: Scheme, mapped: Mapped, verdicts: Verdicts | None
+) -> list[CounterLine]:
+    folios, out = s.folios, []
+    for formula in folio_formulas(scheme, mapped):
+        column = _FOLIO_COLUMNS[formula.counter]
+        stored, note = int(getattr(folios, column)[f.folio]), ""
+        expected = None
+        if verdicts is not None:
+            assert s.expected is not None
+            expected = int(getattr(s.expected, column)[f.folio])
+        if formula.counter is RmapCounter.NR_PAGES_MAPPED and (stored >> 24 or expected not in (None, stored)):
+            note = word_text(stored)
+        out.append(_compared(s, formula, stored, expected, verdicts, note=note))
+    if mapped.double_map:
+        note = "one of several huge mappings was split: every page of an anonymous folio counts one more"
+        out.append(_line("PG_double_map", 1, None, "PG_double_map is set", "", "none", note=note))
+    if folios.partially_mapped[f.folio]:
+        note = "queued for a deferred split"
+        if verdicts is not None:
+            note = f"{int((f.pte > 0).sum())} of {f.nr_pages} pages are mapped by PTEs; {note}"
+        out.append(_line("PG_partially_mapped", 1, None, "PG_partially_mapped is set", "", "none", note=note))
+    return out
+
+
+def _page_lines(
+    s: Snapshot, f: OneFolio, scheme: Scheme, mapped: Mapped, verdicts: Verdicts | None
+) -> list[CounterLine]:
+    """One line a run of pages with the same stored and expected value."""
+    stored = s.pages.mapcount_raw[f.head : f.head + f.nr_pages].astype(np.int64)
+    if f.is_hugetlb and (s.pages.type_[f.head] != 0 or (stored == -1).all()):
+        return []
+    if uses_mapcount_otherwise(s, f):
+        note = "the owner of a movable page keeps something else here"
+        return [_line("_mapcount", int(stored[0]), None, "_mapcount", "", "none", note=note)]
+    expected = stored
+    if verdicts is not None:
+        assert s.expected is not None
+        expected = s.expected.page_mapcount_raw[f.head : f.head + f.nr_pages].astype(np.int64)
+    if not f.is_large:
+        formula = page_formula(scheme, mapped, int(f.pte[0]), small=True)
+        return [_compared(s, formula, int(stored[0]), int(expected[0]) if verdicts else None, verdicts)]
+    out = []
+    for at, n in runs(stored, expected, f.pte.astype(np.int64)):
+        formula = page_formula(scheme, mapped, int(f.pte[at]))
+        wanted = int(expected[at]) if verdicts else None
+        out.append(_compared(s, formula, int(stored[at]), wanted, verdicts, at=(at, n)))
+    return out
+
+
+def runs(*columns: I64) -> list[tuple[int, int]]:
+    """First place and length of each stretch in which none of the columns changes."""
+    nr = len(columns[0])
+    change = np.zeros(nr, np.bool_)
+    change[:1] = True
+    for column in columns:
+        change[1:] |= column[1:] != column[:-1]
+    starts = np.flatnonzero(change)
+    return list(zip(starts.tolist(), np.diff(starts, append=nr).tolist(), strict=True))
+
+
+def uses_mapcount_otherwise(s: Snapshot, f: OneFolio) -> bool:
+    """Whether a movable driver keeps something else in the word: zsmalloc before 6.10 (set_first_obj_offset())."""
+    return int(s.pages.mapping[f.head]) & MAPPING_TAGS == MAPPING_MOVABLE and not f.total
+
+
+def _compared(  # noqa: PLR0913
+    s: Snapshot,
+    formula: Formula,
+    stored: int,
+    expected: int | None,
+    verdicts: Verdicts | None,
+    *,
+    note: str = "",
+    at: tuple[int, int] = (-1, 0),
+) -> CounterLine:
+    """With page tables missing a value above the expected one may well be right."""
+    if expected is None or verdicts is None:
+        return _line(formula.field, stored, None, f"{formula.field} = {stored}", "", at=at, note=note)
+    verdict: Verdict = "ok" if s.tables_complete else "not checked"
+    if stored != expected:
+        verdict = verdicts.of(formula.field, at[0] if at[1] else 0, at[1])
+        if verdict != "not checked":
+            found = meaning(formula.counter, Direction.TOO_HIGH if stored > expected else Direction.TOO_LOW)
+            if found is not None:
+                note = f"{found.name}: {found.reason}" + (f" ({note})" if note else "")
+    text = formula.text(stored if verdict != "not checked" else None)
+    return _line(formula.field, stored, expected, text, verdict, terms=dict(formula.terms), at=at, note=note)
+
+
+def pincount_line(s: Snapshot, f: OneFolio, verdicts: Verdicts | None, found: int | None) -> CounterLine:
+    """Pins (FOLL_PIN) of a large folio, each of which holds a reference.
+
+    Args:
+        s: The snapshot.
+        f: The folio.
+        verdicts: On a value that is out of bounds; None to show the stored value alone.
+        found: Pins by buffers of io_uring, the only ones that can be found one by one; None when nobody asked.
+    """
+    stored, references = int(s.folios.pincount[f.folio]), int(s.pages.refcount[f.head])
+    name = "_pincount" if s.layout.struct("struct folio").has("_pincount") else "compound_pincount"
+    if verdicts is None:
+        return _line(name, stored, None, f"{name} = {stored}", "", "none")
+    verdict: Verdict = "ok" if 0 <= stored <= references else verdicts.of("_pincount")
+    terms: dict[str, int] = {}
+    note = ""
+    if found:
+        terms = {"io_uring buffers": found}
+        note = f"{found} of them by io_uring buffers" if found <= stored else f"{found} io_uring buffers pin it"
+    elif stored:
+        note = "pins (FOLL_PIN) say how many they are, not whose"
+    formula = f"{name} <= _refcount {references}" + ("" if stored <= references else f", stored {stored}")
+    if not stored and verdict == "ok":
+        formula = f"{name} = 0"
+    return _line(name, stored, references, formula, verdict, "at most", terms=terms, note=note)
+
+
+def refcount_line(
+    s: Snapshot, f: OneFolio, verdicts: Verdicts | None, expected: ExpectedReferences, found: ReferenceTerms | None
+) -> CounterLine:
+    """The references, which may be more than are expected but not fewer.
+
+    Args:
+        s: The snapshot.
+        f: The folio.
+        verdicts: On a value that is out of bounds.
+        expected: References that it must have.
+        found: All that was found; None for the short form, which shows what is expected alone.
+    """
+    stored = int(s.pages.refcount[f.head])
+    if stored == 0:
+        locked = bool(s.layout.flags.test(s.pages.flags[f.head : f.head + 1], "locked")[0])
+        frozen = locked and f.total
+        note = "frozen: it is being split or migrated" if frozen else "free, or its references are not counted"
+        wrong: Verdict = "" if not f.total or frozen or verdicts is None else verdicts.of("_refcount")
+        return _line("_refcount", 0, None, "_refcount = 0", wrong, "none", note=note)
+    shown = TERMS if found is not None else [t for t in TERMS if t[0] in EXPECTED]
+    columns: dict[str, AnyArray] = {**expected.terms, **(found.terms if found is not None else {})}
+    held = {word: int(columns[name][0]) for name, _, word in shown if columns[name][0]}
+    explained, least = sum(held.values()), int(expected.total[0])
+    parts = " + ".join(f"{word} {n}" for word, n in held.items())
+    rest, note = stored - explained, ""
+    if found is None:
+        formula = f"_refcount >= {parts} = {explained}" if held else "_refcount >= 0"
+    else:
+        formula = f"_refcount = {parts} = {explained}" if held else "_refcount = 0 holders found"
+    if rest > 0 and found is not None:
+        formula += f", stored {stored}: {rest} not explained"
+    elif rest < 0:
+        formula += f", stored {stored}: {-rest} too few"
+        note = "more hold a reference than are counted"
+    if not f.is_counted or verdicts is None:
+        return _line("_refcount", stored, None, formula, "", "none", terms=held, note=note)
+    verdict: Verdict = "ok" if stored >= least else verdicts.of("_refcount")
+    return _line("_refcount", stored, least, formula, verdict, "at least", terms=held, note=note)
+
+
+def shared_flag_lines(s: Snapshot, f: OneFolio, scheme: Scheme | None, verdicts: Verdicts | None) -> list[CounterLine]:
+    """The flag "maybe mapped shared" of the mm ids (6.15 and later)."""
+    if not has_mm_ids(f, scheme):
+        return []
+    shared = bool(s.folios.mm_id_slots.one(f.folio).shared[0])
+    name = "FOLIO_MM_IDS_SHARED"
+    word = "set" if shared else "clear"
+    verdict: Verdict = "ok"
+    if verdicts is None:
+        return [_line(name, int(shared), None, f"{name} is {word}", "", "none")]
+    if f.nr_mms > 1:
+        text = f"{name} must be set: {f.nr_mms} address spaces map the folio; it is {word}"
+        verdict = "ok" if shared else verdicts.of("shared")
+    elif f.nr_mms == 1:
+        text = f"{name} may be either: 1 address space maps the folio; it is {word}"
+    else:
+        text = f"{name} must be clear: nothing maps the folio; it is {word}"
+        verdict = verdicts.of("shared") if shared else "ok"
+    return [_line(name, int(shared), None, text, verdict, "none")]
+
+
+def has_mm_ids(f: OneFolio, scheme: Scheme | None) -> bool:
+    """Whether the folio names the processes that map it: not on older kernels, not hugetlb."""
+    return f.is_large and not f.is_hugetlb and not f.page_type and scheme is not None and scheme.has_mm_ids
+
+
+def mm_id_slots(s: Snapshot, f: OneFolio, scheme: Scheme | None, verdicts: Verdicts | None) -> list[MmIdSlot]:
+    """The two slots and the process behind each."""
+    if not has_mm_ids(f, scheme):
+        return []
+    slots = s.folios.mm_id_slots.one(f.folio)
+    malformed = bool(mm_ids.malformed(slots)[0])
+    pairs = (slots.id0, slots.count0), (slots.id1, slots.count1)
+    return [
+        _slot(s, f, (i, int(ident[0]), int(count[0])), verdicts, malformed=malformed)
+        for i, (ident, count) in enumerate(pairs)
+    ]
+
+
+def _slot(
+    s: Snapshot, f: OneFolio, slot: tuple[int, int, int], verdicts: Verdicts | None, *, malformed: bool
+) -> MmIdSlot:
+    number, ident, count = slot
+    if verdicts is None:
+        return MmIdSlot(number, ident, count, None, "", None, None, None)
+    name = f"_mm_id_mapcount[{number}]"
+    if not ident:
+        return MmIdSlot(number, ident, count, None, verdicts.of(name) if malformed else "ok", None, None, None)
+    mm = np.flatnonzero(s.mms.mm_id == ident)
+    counts = s.counts
+    mine = (counts.pair_folio == f.folio) & np.isin(counts.pair_mm, mm)
+    at_most = int(counts.pair_count[mine].sum()) - 1
+    owner = owner_of(s, int(mm[0])) if len(mm) else (None, None, None)
+    verdict: Verdict = verdicts.of(name) if malformed or count > at_most else "ok"
+    return MmIdSlot(number, ident, count, at_most, verdict, *owner)

@@ -1,0 +1,255 @@
+"""Every view of one folio, and all that must be the same in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from inspector.check.run import violations_of
+from inspector.folio.account import stored_account
+from inspector.folio.counters import CounterLine
+from inspector.model.counters import RmapCounter, field_name
+from inspector.report.explain import Explanation, build_explanation
+from inspector.report.folio import FolioReport, build_folio
+from inspector.report.pages import build_place
+from inspector.report.rmap import build_rmap
+from inspector.report.window import window_on_folio
+from inspector.rules import all_rules
+from inspector.snapshot import Snapshot
+from inspector.subjects import ENTRY, FOLIO, PAGE
+from inspector.walk.page_numbers import NumberMeaning
+from inspector.walk.references import expected_references
+from tui.places import FolioPlace, RmapPlace
+from tui.screens.folio import FolioScreen
+from tui.screens.rmap import RmapScreen
+from tui.session import Session
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One value that a rule finds wrong.
+
+    Attributes:
+        rule: Its slug.
+        head: Row of the folio's head.
+        page: Index of the page in the folio, -1 for a value of the folio.
+        name: Of the value.
+        stored, expected: As the finding has them; None where it has no number.
+        transient: Work in flight explains it.
+    """
+
+    rule: str
+    head: int
+    page: int
+    name: str
+    stored: int | None
+    expected: int | None
+    transient: bool
+
+
+@dataclass
+class Checked:
+    """What a check finds in a snapshot, value by value; and how much was compared so far."""
+
+    s: Snapshot
+    reported: list[Reported] = field(default_factory=list)
+    compared: Counter[str] = field(default_factory=Counter)
+    folios: int = 0
+
+
+def checked(s: Snapshot) -> Checked:
+    """Run the rules about pages, folios and the entries that map them, as a check does."""
+    out = Checked(s)
+    for rule in all_rules():
+        if rule.about not in (PAGE, FOLIO, ENTRY) or rule.applies(s.scheme):
+            continue
+        found = violations_of(s, rule)
+        details = found.details
+        heads = rule.about.heads(s, found.rows)
+        for i in range(len(found)):
+            page = int(found.rows[i] - heads[i]) if rule.about is PAGE else -1
+            transient = details.transient is not None and bool(details.transient[i])
+            for name, column in details.observed.items():
+                wanted = details.expected.get(name)
+                if name == "_refcount" and "at_least" in details.expected:
+                    wanted = details.expected["at_least"]
+                number = None if wanted is None or wanted.dtype.kind not in "iu" else int(wanted[i])
+                stored = int(column[i]) if column.dtype.kind in "iu" else None
+                out.reported.append(Reported(rule.slug, int(heads[i]), page, name, stored, number, transient))
+    return out
+
+
+def _same(checked: Checked, what: str, one: object, other: object, where: object) -> None:
+    checked.compared[what] += 1
+    assert one == other, f"{what} of {where}: {one} != {other}"
+
+
+def agree(checked: Checked, pfn: int) -> Explanation:
+    """Hold all views of the folio that a page belongs to together; gives the long form."""
+    s = checked.s
+    checked.folios += 1
+    place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
+    short = build_folio(s, place, progress=lambda *_: None, limit=None)
+    long = build_explanation(s, pfn, check=False)
+    session = Session(s)
+    screen = FolioScreen(session, FolioPlace(pfn)).load()
+    if long.head is None:
+        assert short.head is None
+        return long
+    _counters(checked, short, long, pfn)
+    _screen(checked, long, screen.explanation, pfn)
+    _grid(checked, long, pfn)
+    _numbers(checked, long, pfn)
+    _rules(checked, long, pfn)
+    _mappings(checked, short, long, pfn)
+    _stored(checked, long, pfn)
+    return long
+
+
+def _key(x: CounterLine) -> tuple[object, ...]:
+    return x.counter, x.stored, x.relation, x.expected, x.verdict
+
+
+def _counters(checked: Checked, short: FolioReport, long: Explanation, pfn: int) -> None:
+    ledger = [x for x in long.ledger if not x.pages]
+    told = [(x.name, x.stored, x.relation, x.expected, x.verdict) for x in short.counters]
+    _same(checked, "number of counters", len(told), len(ledger), f"{pfn:#x}")
+    for mine, theirs in zip(told, ledger, strict=True):
+        _same(checked, "folio and explain", mine, _key(theirs), f"{pfn:#x}")
+    runs = [(x.first, x.pages, x.mapcount_raw, x.expected_raw, x.verdict) for x in short.page_counts]
+    lines = [(x.first, x.pages, x.stored, x.expected, x.verdict) for x in long.ledger if x.pages]
+    _same(checked, "pages of folio and explain", runs, lines, f"{pfn:#x}")
+    _same(checked, "mm ids of folio and explain", short.mm_ids, long.mm_ids, f"{pfn:#x}")
+    wrong = any(x.verdict == "WRONG" for part in (long.ledger, long.mm_ids, long.sharing) for x in part)
+    _same(checked, "exit codes", short.exit_code == 1, wrong, f"{pfn:#x}")
+
+
+def _screen(checked: Checked, long: Explanation, shown: Explanation, pfn: int) -> None:
+    for part in ("ledger", "mm_ids", "references", "sharing", "decisions"):
+        _same(checked, f"{part} on the screen", getattr(shown, part), getattr(long, part), f"{pfn:#x}")
+
+
+def _grid(checked: Checked, long: Explanation, pfn: int) -> None:
+    pages = FolioScreen(Session(checked.s), FolioPlace(pfn)).load().pages
+    for x in (x for x in long.ledger if x.counter == "_mapcount" and x.expected is not None):
+        here = slice(x.first, x.first + x.pages) if x.pages else slice(0, 1)
+        _same(checked, "stored in the grid", set(pages.stored[here].tolist()), {x.stored}, f"{pfn:#x}")
+        _same(checked, "expected in the grid", set(pages.expected[here].tolist()), {x.expected}, f"{pfn:#x}")
+        _same(checked, "wrong in the grid", set(pages.wrong[here].tolist()), {x.verdict == "WRONG"}, f"{pfn:#x}")
+
+
+def _numbers(checked: Checked, long: Explanation, pfn: int) -> None:
+    """The values that rules compare are those that are shown; formulas come to the expected value."""
+    s = checked.s
+    head = int(s.pages.head_row[s.pages.memmap.row(pfn)])
+    head = head if head >= 0 else s.pages.memmap.row(pfn)
+    folio = int(s.folio_of_page[head])
+    columns = {}
+    if s.scheme is not None and s.expected is not None:
+        columns = {
+            field_name(s.scheme, RmapCounter.ENTIRE): "entire_raw",
+            field_name(s.scheme, RmapCounter.LARGE): "large_raw",
+            field_name(s.scheme, RmapCounter.NR_PAGES_MAPPED): "word_raw",
+        }
+    for x in long.ledger:
+        if x.expected is None:
+            continue
+        if x.counter in columns:
+            column = columns[x.counter]
+            _same(checked, "stored", x.stored, int(getattr(s.folios, column)[folio]), f"{x.counter} of {pfn:#x}")
+            _same(checked, "expected", x.expected, int(getattr(s.expected, column)[folio]), f"{x.counter} of {pfn:#x}")
+        elif x.counter == "_mapcount":
+            assert s.expected is not None
+            at = head + max(x.first, 0)
+            here = slice(at, at + max(x.pages, 1))
+            _same(checked, "stored", {x.stored}, set(s.pages.mapcount_raw[here].tolist()), f"_mapcount of {pfn:#x}")
+            wanted = set(s.expected.page_mapcount_raw[here].tolist())
+            _same(checked, "expected", {x.expected}, wanted, f"_mapcount of {pfn:#x}")
+        elif x.counter == "_refcount":
+            least = int(expected_references(s, np.array([head])).total[0])
+            _same(checked, "expected", x.expected, least, f"_refcount of {pfn:#x}")
+            _same(checked, "stored", x.stored, int(s.pages.refcount[head]), f"_refcount of {pfn:#x}")
+        if x.relation == "equal":
+            bias = 0 if columns.get(x.counter) == "word_raw" else 1
+            _same(checked, "formula", sum(x.terms.values()) - bias, x.expected, f"{x.formula} of {pfn:#x}")
+
+
+_OTHER_NAMES = {"FOLIO_MM_IDS_SHARED": "shared"}
+
+
+def _rules(checked: Checked, long: Explanation, pfn: int) -> None:
+    """What rules report is shown as wrong, with their numbers and their grade; and nothing else is."""
+    s = checked.s
+    assert long.head is not None
+    head = s.pages.memmap.row(long.head.pfn)
+    mine = [r for r in checked.reported if r.head == head]
+    for x in long.ledger:
+        name = _OTHER_NAMES.get(x.counter, x.counter)
+        inside = range(x.first, x.first + x.pages) if x.pages else range(-1, 1)
+        hits = [r for r in mine if r.name == name and (r.page in inside or r.page < 0)]
+        compared = [r for r in hits if r.expected is not None]
+        for r in compared:
+            _same(checked, "stored, by check", r.stored, x.stored, f"{r} of {pfn:#x}")
+            if x.relation in ("equal", "at least"):
+                _same(checked, "expected, by check", r.expected, x.expected, f"{r} of {pfn:#x}")
+        if x.verdict in ("ok", ""):
+            _same(checked, "verdict ok, by check", [r for r in compared if x.verdict], [], f"{x} of {pfn:#x}")
+        elif x.verdict == "not checked":
+            _same(checked, "verdict not checked, by check", hits, [], f"{x} of {pfn:#x}")
+        else:
+            grades = {r.transient for r in hits}
+            _same(checked, "verdict, by check", x.verdict == "in flight", grades == {True}, f"{x} of {pfn:#x}")
+            _same(checked, "reported by check", bool(hits), True, f"{x} of {pfn:#x}")
+    counted = {_OTHER_NAMES.get(x.counter, x.counter) for x in long.ledger}
+    shown = {_OTHER_NAMES.get(x.counter, x.counter) for x in long.ledger if x.verdict in ("WRONG", "in flight")}
+    for r in mine:
+        if r.name in counted and r.expected is not None and r.expected != r.stored:
+            _same(checked, "value of check shown", r.name in shown, True, f"{r} of {pfn:#x}")
+    slots = {r.name for r in mine if r.name.startswith("_mm_id_mapcount")}
+    for slot in long.mm_ids:
+        if slot.verdict in ("WRONG", "in flight"):
+            _same(checked, "slot, by check", f"_mm_id_mapcount[{slot.slot}]" in slots, True, f"{slot} of {pfn:#x}")
+    marked = any(r.name == "anon_exclusive" for r in checked.reported)
+    for run in long.sharing:
+        if run.verdict in ("WRONG", "in flight"):
+            _same(checked, "exclusive, by check", marked, True, f"{run} of {pfn:#x}")
+
+
+def _mappings(checked: Checked, short: FolioReport, long: Explanation, pfn: int) -> None:
+    s = checked.s
+    assert short.head is not None
+    _same(checked, "mappings of folio and explain", short.mappings, long.mappings, f"{pfn:#x}")
+    _same(checked, "huge entries", short.entire_mappings, long.pmd + long.pud, f"{pfn:#x}")
+    _same(checked, "PTEs", short.pte_mappings, long.pte, f"{pfn:#x}")
+    _same(checked, "mms", short.mms, long.mms, f"{pfn:#x}")
+    place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
+    rmap = build_rmap(s, place)
+    _same(checked, "kind by rmap", (rmap.folio.pfn, rmap.folio.kind), (short.head.pfn, short.kind), f"{pfn:#x}")
+    mapped = [m for m in long.mappings if m.present and m.sort == "normal"]
+    _same(checked, "mappings of rmap", rmap.mappings, mapped, f"{pfn:#x}")
+    entries = sum(m.entries for m in mapped if m.counted)
+    _same(checked, "counted entries", entries, short.entire_mappings + short.pte_mappings, f"{pfn:#x}")
+    screen = RmapScreen(Session(s), RmapPlace(pfn)).load()
+    _same(checked, "rmap on the screen", screen.report, rmap, f"{pfn:#x}")
+    shown = sum(row.mark in "<≠" for row in screen.sides) == 0
+    _same(checked, "rmap agrees on the screen", shown, rmap.agree, f"{pfn:#x}")
+
+
+def _stored(checked: Checked, long: Explanation, pfn: int) -> None:
+    """``folio --no-mappings`` has the same names and stored values."""
+    s = checked.s
+    window = window_on_folio(s, pfn)
+    quick = stored_account(window, pfn, s.scheme)
+    names = [(x.counter, x.stored) for x in quick.counters if not x.pages]
+    _same(checked, "stored alone", names, [(x.counter, x.stored) for x in long.ledger if not x.pages], f"{pfn:#x}")
+
+
+def members(s: Snapshot, long: Explanation) -> list[str]:
+    """Names of counters shown that are members of no struct of this kernel; empty when all are."""
+    known = [s.layout.struct(name) for name in ("struct page", "struct folio")]
+    names = [x.counter for x in long.ledger if x.counter.startswith("_")]
+    names += [f"_mm_id_mapcount[{x.slot}]" for x in long.mm_ids]
+    names += [f"_mm_id[{x.slot}]" for x in long.mm_ids]
+    return [n for n in names if not any(struct.has(n) or struct.has(f"{n}.counter") for struct in known)]
