@@ -31,10 +31,10 @@ MAX_EVIDENCE = 16
 """Mappings listed with one finding; their full number is reported beside."""
 
 Describe = Callable[["Snapshot", int], Subject]
-Heads = Callable[["Snapshot", I64], I64]
+RowsOf = Callable[["Snapshot", I64], I64]
 Addresses = Callable[["Snapshot", I64], U64]
 Owned = Callable[["Snapshot", I64, Mask], Mask]
-Evidence = Callable[["Snapshot", int], tuple[list[Mapping], int]]
+ProofOf = Callable[["Snapshot", int], tuple[list[Mapping], int]]
 Look = Callable[[Subject], str]
 
 
@@ -81,11 +81,11 @@ class SubjectKind:
 
     name: str
     describe: Describe
-    heads: Heads = _no_heads
-    pfns: Heads = _no_pfns
+    heads: RowsOf = _no_heads
+    pfns: RowsOf = _no_pfns
     addresses: Addresses = _no_addresses
     owned: Owned = _of_no_mm
-    evidence: Evidence = _no_evidence
+    evidence: ProofOf = _no_evidence
     look: Look = _look_at_processes
     of_one_mm: bool = False
     of_the_machine: bool = False
@@ -205,7 +205,7 @@ def page_addresses(s: Snapshot, heads: I64) -> U64:
     return np.where(heads >= 0, addr, np.uint64(0))
 
 
-def _addresses_of(heads: Heads) -> Addresses:
+def _addresses_of(heads: RowsOf) -> Addresses:
     """Addresses of the folios of the subjects."""
 
     def addresses(s: Snapshot, rows: I64) -> U64:
@@ -214,7 +214,7 @@ def _addresses_of(heads: Heads) -> Addresses:
     return addresses
 
 
-def _owned_by_mappers(heads: Heads) -> Owned:
+def _owned_by_mappers(heads: RowsOf) -> Owned:
     """Subjects whose folio an mm maps or may map: by its page tables, or because the reverse map leads to it."""
 
     def owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
