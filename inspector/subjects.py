@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class SubjectKind:
     """A kind of subject.
 
     Attributes:
-        name: In rules and claims.
+        name: As the findings report it; two kinds may share one (an entry is an entry, present or not).
         describe: The subject that a row is, for people and programs.
         heads: Row in the memory map of the head of the folio that each subject belongs to, -1 for none.
         pfns: The page frame that each subject is about where it has no head, -1 for none.
@@ -77,6 +77,8 @@ class SubjectKind:
         look: The command that shows more, without the options that open the target.
         of_one_mm: Each subject is part of one mm: only a task that works on that mm can have it half changed.
         of_the_machine: A counter of the whole machine: a task at work anywhere may have it half changed.
+        mapped: Its page frame is one that processes may map, so that its reverse map is worth a look.
+        opens: What its address is the address of, where there is a view of that.
     """
 
     name: str
@@ -89,6 +91,19 @@ class SubjectKind:
     look: Look = _look_at_processes
     of_one_mm: bool = False
     of_the_machine: bool = False
+    mapped: bool = False
+    opens: Literal["", "anon_vma", "address_space"] = ""
+
+    def __post_init__(self) -> None:
+        _BY_NAME.setdefault(self.name, self)
+
+
+_BY_NAME: dict[str, SubjectKind] = {}
+
+
+def kind_of(subject: Subject) -> SubjectKind:
+    """The kind of a finding's subject."""
+    return _BY_NAME[subject.kind]
 
 
 # -- mms, VMAs, tasks ------------------------------------------------------------------------------------------------
@@ -261,6 +276,7 @@ def marked_at(addrs: AnyArray, wanted: AnyArray, marked: Mask) -> Mask:
 
 PAGE = SubjectKind(
     name="page",
+    mapped=True,
     describe=_page,
     heads=_page_heads,
     pfns=_page_pfns,
@@ -271,6 +287,7 @@ PAGE = SubjectKind(
 )
 FOLIO = SubjectKind(
     name="folio",
+    mapped=True,
     describe=_folio,
     heads=_folio_heads,
     addresses=_addresses_of(_folio_heads),
@@ -367,6 +384,7 @@ def _table_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
 
 ENTRY = SubjectKind(
     name="entry",
+    mapped=True,
     describe=_leaf,
     heads=_leaf_heads,
     pfns=_leaf_pfns,
@@ -376,8 +394,8 @@ ENTRY = SubjectKind(
     look=_look_at_address,
 )
 """Present leaf entries: rows of the mappings."""
-NONPRESENT = SubjectKind(name="nonpresent_entry", describe=_nonpresent, owned=_nonpresent_owned, look=_look_at_address)
-TABLE = SubjectKind(name="page_table", describe=_table, owned=_table_owned, look=_look_at_address, of_one_mm=True)
+NONPRESENT = SubjectKind(name="entry", describe=_nonpresent, owned=_nonpresent_owned, look=_look_at_address)
+TABLE = SubjectKind(name="table", describe=_table, owned=_table_owned, look=_look_at_address, of_one_mm=True)
 
 
 # -- reverse map ------------------------------------------------------------------------------------------------------
@@ -478,6 +496,7 @@ def _look_at_file(subject: Subject) -> str:
 AVC = SubjectKind(name="anon_vma_chain", describe=_avc, owned=_avc_owned, look=_look_at_process)
 ANON_VMA = SubjectKind(
     name="anon_vma",
+    opens="anon_vma",
     describe=_anon_vma,
     addresses=_anon_vma_addresses,
     owned=_anon_vma_owned,
@@ -485,13 +504,14 @@ ANON_VMA = SubjectKind(
 )
 ADDRESS_SPACE = SubjectKind(
     name="address_space",
+    opens="address_space",
     describe=_space,
     addresses=_space_addresses,
     owned=_space_owned,
     look=_look_at_file,
 )
 """Rows are `address_space_ids`: several tables hold address_spaces, each those that it met."""
-I_MMAP_NODE = SubjectKind(name="i_mmap_node", describe=_i_mmap_node, owned=_i_mmap_owned, look=_look_at_file)
+I_MMAP_NODE = SubjectKind(name="address_space", describe=_i_mmap_node, owned=_i_mmap_owned, look=_look_at_file)
 
 
 # -- page cache and swap ----------------------------------------------------------------------------------------------
@@ -557,7 +577,11 @@ def _look_at_swap(_subject: Subject) -> str:
 
 
 CACHE_ENTRY = SubjectKind(
-    name="cache_entry", describe=_cache_entry, addresses=_cache_entry_addresses, look=_look_at_page
+    name="cache_entry",
+    describe=_cache_entry,
+    addresses=_cache_entry_addresses,
+    look=_look_at_page,
+    opens="address_space",
 )
 SWAP_SLOT = SubjectKind(name="swap_slot", describe=_swap_slot, look=_look_at_swap)
 SWAP_DEVICE = SubjectKind(
