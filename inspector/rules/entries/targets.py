@@ -9,13 +9,13 @@ from inspector.columns import I64
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
 from inspector.rules.diagnosis import early_free
 from inspector.rules.pieces import EntryPiece, Judged
-from inspector.rules.registry import Evidence, Phase, entry_rule
+from inspector.rules.registry import Gather, Phase, entry_rule
 from inspector.snapshot import Snapshot
 from inspector.violations import Details, details
 from inspector.walk.counts import EntryClass
 
 
-def _target(expected: str) -> Evidence:
+def _target(expected: str) -> Gather:
     """What entries point to, beside what they should."""
 
     def evidence(s: Snapshot, rows: I64) -> Details:

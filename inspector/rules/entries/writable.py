@@ -11,7 +11,7 @@ from inspector.columns import I64, Mask, take_or
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, VM_WRITE
 from inspector.rules.diagnosis import wrong_kind
 from inspector.rules.pieces import EntryPiece, Judged, MappedPages, mapped_pages
-from inspector.rules.registry import Evidence, Phase, entry_rule
+from inspector.rules.registry import Gather, Phase, entry_rule
 from inspector.snapshot import Snapshot
 from inspector.violations import NOTHING, Details, details, one
 from inspector.walk.counts import EntryClass
@@ -22,7 +22,7 @@ _VM_UFFD_WP = 1 << 12
 """VM_UFFD_WP, include/linux/mm.h: the same from 6.1 to 7.3."""
 
 
-def _entry(expected: str, pages: Callable[[MappedPages], Mask] | None = None, *, of_vma: bool = False) -> Evidence:
+def _entry(expected: str, pages: Callable[[MappedPages], Mask] | None = None, *, of_vma: bool = False) -> Gather:
     """Entries with the flags of their VMAs.
 
     Args:
