@@ -398,9 +398,19 @@ class NonPresentPiece(_EntriesOfVmas):
         return self._cut(self.s.nonpresent.level)
 
     @property
+    def mm_idx(self) -> I32:
+        """Row of the mm."""
+        return self._cut(self.s.nonpresent.mm_idx)
+
+    @property
     def vma_idx(self) -> I32:
         """Row of the VMA, -1 for none."""
         return self._cut(self.s.nonpresent.vma_idx)
+
+    @property
+    def counted(self) -> Mask:
+        """Entries but those that were reached before, through a shared table."""
+        return self._cut(self.s.nonpresent.counted)
 
     @cached_property
     def swap_offset(self) -> U64:
@@ -424,7 +434,7 @@ class NonPresentPiece(_EntriesOfVmas):
 
     def is_one_of(self, *kinds: Kind) -> Mask:
         """Entries of some kinds; one reached twice through a shared table counts once."""
-        return np.isin(self.kind, np.array(kinds, np.uint8)) & self._cut(self.s.nonpresent.counted)
+        return np.isin(self.kind, np.array(kinds, np.uint8)) & self.counted
 
     def of_page(self, column: str) -> AnyArray:
         """A column of `inspector.tables.pages.Pages` at the page named; any value where there is none."""

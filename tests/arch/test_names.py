@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 _CAMEL = re.compile(r"[A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*")
 
-LEFT = {"Line", "Mark", "Relation", "Verdict"}
+LEFT = {"Mark", "Verdict"}
 """Names that still mean two things; none may be added, and one that is found once must go from here."""
 
 

@@ -12,7 +12,7 @@ from inspector.rules.entries.entries import anon_pages, file_pages, in_shared_vm
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import ENTRY
-from inspector.violations import NOTHING, Relation, Violations, one, violations
+from inspector.violations import NOTHING, Things, Violations, one, violations
 from inspector.walk.counts import EntryClass
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
@@ -21,7 +21,7 @@ _VM_UFFD_WP = 1 << 12
 """VM_UFFD_WP, include/linux/mm.h: the same from 6.1 to 7.3."""
 
 
-def _entries(s: Snapshot, rows: I64, checked: int, expected: str, claims: Relation = NOTHING) -> Violations:
+def _entries(s: Snapshot, rows: I64, checked: int, expected: str, claims: Things = NOTHING) -> Violations:
     """Violations of the given mappings; an mm that is being changed explains them."""
     m = s.mappings
     vma = m.vma_idx[rows]

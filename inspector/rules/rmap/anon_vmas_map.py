@@ -24,7 +24,7 @@ def in_anonymous_vma(s: Snapshot) -> Mask:
 
 
 def mapping_ids(word: U64) -> I64:
-    """Numbers of what folio->mapping holds, or of an address_space, as things of a `Relation`; -1 for null."""
+    """Numbers of what folio->mapping holds, or of an address_space, as things of a `Things`; -1 for null."""
     return np.where(word == 0, -1, (word & np.uint64((1 << 62) - 1)).astype(np.int64))
 
 
