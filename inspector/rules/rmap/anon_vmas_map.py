@@ -6,8 +6,8 @@ import numpy as np
 
 from inspector.columns import I64, U64, Mask, take_or
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
-from inspector.rules.entries.entries import offending
 from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
+from inspector.rules.pieces import mapped_pages
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
@@ -17,14 +17,14 @@ from inspector.windows.window import Effect
 
 
 def in_anonymous_vma(s: Snapshot) -> Mask:
-    """Which mappings lie in VMAs that only ever hold anonymous pages: no file, no operations, no driver's flags."""
+    """Which mappings are in VMAs that only ever hold anonymous pages: no file, no operations, no driver's flags."""
     vmas = s.vmas
     driver = (vmas.flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_IO)) != 0
     return take_or((vmas.file == 0) & (vmas.ops == 0) & ~driver, s.mappings.vma_idx, False)
 
 
 def mapping_ids(word: U64) -> I64:
-    """Numbers of what folio->mapping holds, or of an address_space, as things of a `Things`; -1 for null."""
+    """Numbers of what folio->mapping holds, or of an address_space, as `Things`; -1 for null."""
     return np.where(word == 0, -1, (word & np.uint64((1 << 62) - 1)).astype(np.int64))
 
 
@@ -55,18 +55,19 @@ def anon_folio_mapping_invalid(s: Snapshot) -> Violations:
     """
     m, pages = s.mappings, s.pages
     able = np.flatnonzero(in_anonymous_vma(s) & (s.counts.entry_class == EntryClass.NORMAL))
-    head = np.maximum(pages.head_row, 0)
-    other = ((pages.mapping & np.uint64(1)) == 0)[head] & pages.readable[head] & (pages.type_ == 0)[head]
-    found = offending(s, able, other)
-    first = np.maximum(pages.head_row[found.first], 0)
+    found = mapped_pages(s, able)
+    head = np.maximum(pages.head_row[found.row], 0)
+    other = ((pages.mapping[head] & np.uint64(1)) == 0) & pages.readable[head] & (pages.type_[head] == 0)
+    found = found.where(other)
+    first = np.maximum(pages.head_row[found.first], 0).astype(np.int64)
     word = pages.mapping[first]
-    vma = m.vma_idx[found.rows]
+    vma = m.vma_idx[able[found.runs]]
     return violations(
         found.first,
         observed={"mapping": word},
         expected={"mapping": "an anon_vma, tagged"},
         checked=int(m.nr[able].sum()),
-        facts={"vma": s.vmas.addr[vma], "pages": found.pages},
-        claims=one("folio", found.first_head(s)) + one("mapping", mapping_ids(word)),
+        facts={"vma": s.vmas.addr[vma], "pages": found.nr},
+        claims=one("folio", pages.memmap.pfns_of_rows(first)) + one("mapping", mapping_ids(word)),
         transient=s.layout.flags.test(pages.flags[first], "locked") & (word == 0),
     )
