@@ -60,7 +60,7 @@ PagePredicate = Callable[[PagePiece], Judged]
 EntryPredicate = Callable[[EntryPiece], Judged]
 NonPresentPredicate = Callable[[NonPresentPiece], Judged]
 AnyPredicate = Predicate[PagePiece] | Predicate[EntryPiece] | Predicate[NonPresentPiece]
-Evidence = Callable[["Snapshot", "I64"], Details]
+Gather = Callable[["Snapshot", "I64"], Details]
 Diagnose = Callable[["Snapshot", Finding], Diagnosis | None]
 Settle = Callable[["Snapshot", "Rule", "Causes"], None]
 
@@ -150,7 +150,7 @@ def rule(
 
 
 def page_rule(
-    slug: str, evidence: Evidence, group: str, phase: Phase, **declared: Unpack[Declared]
+    slug: str, evidence: Gather, group: str, phase: Phase, **declared: Unpack[Declared]
 ) -> Callable[[PagePredicate], Rule]:
     """Declare a rule about single struct pages: a predicate over pieces of the memory map.
 
@@ -169,7 +169,7 @@ def page_rule(
 
 
 def entry_rule(
-    slug: str, evidence: Evidence, group: str, phase: Phase, **declared: Unpack[Declared]
+    slug: str, evidence: Gather, group: str, phase: Phase, **declared: Unpack[Declared]
 ) -> Callable[[EntryPredicate], Rule]:
     """Declare a rule about single leaf entries: a predicate over runs of entries with the words of their VMAs."""
 
@@ -180,7 +180,7 @@ def entry_rule(
 
 
 def nonpresent_rule(
-    slug: str, evidence: Evidence, group: str, phase: Phase, **declared: Unpack[Declared]
+    slug: str, evidence: Gather, group: str, phase: Phase, **declared: Unpack[Declared]
 ) -> Callable[[NonPresentPredicate], Rule]:
     """Declare a rule about single non-present entries: a predicate over entries with the words of their VMAs."""
 
