@@ -16,8 +16,8 @@ from inspector.folio.verdicts import Verdict
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
+from inspector.report.partial import partial_of_folio
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
-from inspector.report.window import window_on_folio
 from inspector.snapshot import Snapshot
 from inspector.text import counted, grouped, size
 
@@ -84,13 +84,13 @@ def build_folio(s: Snapshot, place: FoundPage, *, progress: Progress | None, lim
     Args:
         s: A snapshot of the target.
         place: Any page of the folio.
-        progress: Told about the walk of all page tables; None when stored values are all that is wanted: then only
+        progress: Called while all page tables are walked; None when stored values are all that is wanted: then only
             the folio's own struct pages are read.
         limit: Mappings listed at most; None for all.
     """
     if progress is None:
-        window = window_on_folio(s, place.pfn)
-        account = stored_account(window, place.pfn, window.layout.scheme.scheme)
+        part = partial_of_folio(s, place.pfn)
+        account = stored_account(part, place.pfn, part.layout.scheme.scheme)
     else:
         prepare(s, progress)
         account = account_of(s, place.pfn, found=False)
@@ -215,7 +215,7 @@ def _number(value: int) -> str:
 
 def _mapped(report: FolioReport) -> str:
     if not report.mappings_walked:
-        return "not looked at: the page tables were not walked"
+        return "not known: the page tables were not walked"
     total = report.entire_mappings + report.pte_mappings
     words = (
         f"{counted(total, 'mapping')} ({counted(report.entire_mappings, 'huge entry', 'huge entries')}, "

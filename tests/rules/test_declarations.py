@@ -59,8 +59,9 @@ def declared(tree: ast.Module) -> set[int]:
 
 def strings(tree: ast.Module) -> Iterator[ast.Constant]:
     """String literals but docstrings."""
+    alone = prose(tree)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
             yield node
 
 
@@ -92,9 +93,9 @@ def test_no_slug_is_written_outside_of_declarations() -> None:
     slug = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, known))})(?![\w-])")
     found = []
     for path, tree in modules().items():
-        allowed, alone = declared(tree), prose(tree)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in allowed | alone:
+        allowed = declared(tree)
+        for node in strings(tree):
+            if id(node) not in allowed:
                 found += [where(path, node.lineno, name) for name in slug.findall(node.value)]
     assert found == []
 

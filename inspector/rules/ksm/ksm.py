@@ -13,7 +13,7 @@ from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import KSM, MM, PAGE, STABLE_NODE
 from inspector.tables.ksm import CHAIN, DUP
-from inspector.violations import NOTHING, Relation, Unread, Violations, cannot_check, holds, one, violations
+from inspector.violations import NOTHING, Things, Unread, Violations, cannot_check, holds, one, violations
 from inspector.walk.counts import EntryClass
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
@@ -91,7 +91,7 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
     was="ksm-list-length",
 )
 def ksm_list_length_mismatch(s: Snapshot) -> Violations:
-    """rmap_hlist_len of a stable node is not the length of its list of rmap_items, or the list cannot be followed.
+    """rmap_hlist_len of a stable node is not the length of its list, or the list cannot be followed.
 
     Invariant: rmap_hlist_len of a stable node is the number of rmap_items on its list.
     Why: mm/ksm.c, stable_tree_append() and remove_rmap_item_from_tree() change both together.
@@ -243,7 +243,7 @@ def ksm_mapping_unreachable(s: Snapshot) -> Violations:
     )
 
 
-def _anon_vmas_of(s: Snapshot, vma_idx: AnyArray) -> Relation:
+def _anon_vmas_of(s: Snapshot, vma_idx: AnyArray) -> Things:
     """The anon_vma of each VMA."""
     if not len(s.vmas):
         return NOTHING
