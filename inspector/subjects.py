@@ -1,8 +1,8 @@
 """Kinds of things that a finding can be about: one declaration for each.
 
-A declaration says everything that differs by kind: what the rows of its violations are rows of, how one is described,
-which folio it belongs to, which mms, by which address a kernel stack would name it, which mappings prove it, and which
-command shows more. Nothing else in the inspector lists kinds.
+A declaration holds everything that differs by kind: what the rows of violations are rows of, how a subject is
+described, which folio and which mms it belongs to, the address by which a kernel stack would name it, the mappings that
+prove a finding, and the command that shows more. Nothing else in the inspector lists kinds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
 MAX_EVIDENCE = 16
-"""Mappings listed with one finding; their full number is reported beside."""
+"""Mappings listed with one finding; their full number is reported as well."""
 
 Describe = Callable[["Snapshot", int], Subject]
 RowsOf = Callable[["Snapshot", I64], I64]
@@ -38,11 +38,7 @@ ProofOf = Callable[["Snapshot", int], tuple[list[Mapping], int]]
 Look = Callable[[Subject], str]
 
 
-def _no_heads(_s: Snapshot, rows: I64) -> I64:
-    return np.full(len(rows), -1, np.int64)
-
-
-def _no_pfns(_s: Snapshot, rows: I64) -> I64:
+def _none(_s: Snapshot, rows: I64) -> I64:
     return np.full(len(rows), -1, np.int64)
 
 
@@ -77,14 +73,14 @@ class SubjectKind:
         look: The command that shows more, without the options that open the target.
         of_one_mm: Each subject is part of one mm: only a task that works on that mm can have it half changed.
         of_the_machine: A counter of the whole machine: a task at work anywhere may have it half changed.
-        mapped: Its page frame is one that processes may map, so that its reverse map is worth a look.
+        mapped: Its page frame is one that processes may map, so that its reverse map can be shown.
         opens: What its address is the address of, where there is a view of that.
     """
 
     name: str
     describe: Describe
-    heads: RowsOf = _no_heads
-    pfns: RowsOf = _no_pfns
+    heads: RowsOf = _none
+    pfns: RowsOf = _none
     addresses: Addresses = _no_addresses
     owned: Owned = _of_no_mm
     evidence: ProofOf = _no_evidence
@@ -169,7 +165,7 @@ VMA = SubjectKind(name="vma", describe=_vma, owned=_vma_owned, look=_look_at_add
 
 def vmas_of(s: Snapshot, mms: Mask) -> Mask:
     """VMAs of the marked mms."""
-    return mms[s.vmas.mm_idx] if len(s.vmas) else np.zeros(0, np.bool_)
+    return mms[s.vmas.mm_idx]
 
 
 # -- pages and folios ------------------------------------------------------------------------------------------------
@@ -239,7 +235,7 @@ def _owned_by_mappers(heads: RowsOf) -> Owned:
 
 
 def reached(s: Snapshot, head_rows: AnyArray, mms: Mask) -> Mask:
-    """Folios that one of the marked mms may map: the reverse map leads to a VMA of it.
+    """Folios that one of the marked mms may map: their anon_vma or file has a VMA of that mm.
 
     Args:
         s: The snapshot.
@@ -427,8 +423,7 @@ def _avc(s: Snapshot, row: int) -> Subject:
 
 
 def _avc_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
-    owner = s.anon_rmap.avcs.vma_idx[rows]
-    return take_or(vmas_of(s, mms), owner, False)
+    return take_or(vmas_of(s, mms), s.anon_rmap.avcs.vma_idx[rows], False)
 
 
 def _anon_vma(s: Snapshot, row: int) -> Subject:
@@ -457,8 +452,6 @@ def address_space_ids(addresses: U64) -> I64:
 
 def address_space_ids_at(addresses: U64, rows: AnyArray) -> I64:
     """Numbers of the address_spaces at rows of a table, -1 for -1."""
-    if not len(addresses):
-        return np.full(len(rows), -1, np.int64)
     return take_or(address_space_ids(addresses), rows, -1)
 
 
@@ -597,7 +590,7 @@ SWAP_CLUSTER_LIST = SubjectKind(
 
 
 def _stable_node(s: Snapshot, row: int) -> Subject:
-    """A stable node; -1 is none of them but KSM as a whole."""
+    """A stable node; -1 is KSM as a whole."""
     if row < 0:
         return _ksm(s, row)
     nodes = s.ksm.nodes
@@ -605,11 +598,7 @@ def _stable_node(s: Snapshot, row: int) -> Subject:
 
 
 def _stable_node_addresses(s: Snapshot, rows: I64) -> U64:
-    return (
-        np.where(rows >= 0, s.ksm.nodes.addr[np.maximum(rows, 0)], np.uint64(0))
-        if len(s.ksm.nodes)
-        else _no_addresses(s, rows)
-    )
+    return take_or(s.ksm.nodes.addr, rows, 0)
 
 
 def _ksm(_s: Snapshot, _row: int) -> Subject:

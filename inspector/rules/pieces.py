@@ -427,6 +427,11 @@ class NonPresentPiece(_EntriesOfVmas):
         """Row of the VMA, -1 for none."""
         return self._cut(self.s.nonpresent.vma_idx)
 
+    @property
+    def counted(self) -> Mask:
+        """Entries but those that were reached before, through a shared table."""
+        return self._cut(self.s.nonpresent.counted)
+
     @cached_property
     def swap_offset(self) -> U64:
         """The offset that each holds, for markers their bits."""
@@ -449,7 +454,7 @@ class NonPresentPiece(_EntriesOfVmas):
 
     def is_one_of(self, *kinds: Kind) -> Mask:
         """Entries of some kinds; one reached twice through a shared table counts once."""
-        return np.isin(self.kind, np.array(kinds, np.uint8)) & self._cut(self.s.nonpresent.counted)
+        return np.isin(self.kind, np.array(kinds, np.uint8)) & self.counted
 
     def page_has(self, flag: str) -> Mask:
         """Entries that name a page with a page flag of its own."""

@@ -18,7 +18,7 @@ from inspector.rules.registry import Phase, rule
 from inspector.rules.rmap.file_rmap import index_violations, own_file_links
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE, VMA
-from inspector.violations import Relation, Violations, holds, one, several, violations
+from inspector.violations import Things, Violations, holds, one, several, violations
 from inspector.walk.linear import HUGETLB, Links
 from inspector.windows.window import Effect
 
@@ -148,7 +148,7 @@ def _several_pages(links: Links, n: int) -> Mask:
     return out
 
 
-def anon_vmas_chained_to(s: Snapshot, vma_rows: I64, kind: str) -> Relation:
+def anon_vmas_chained_to(s: Snapshot, vma_rows: I64, kind: str) -> Things:
     """The anon_vmas that each VMA's chains lead to, as things of the given kind, in the order of its list."""
     avcs = s.anon_rmap.avcs
     listed = np.flatnonzero((avcs.list_vma_idx >= 0) & (avcs.anon_vma_idx >= 0))

@@ -17,14 +17,14 @@ from inspector.windows.window import Effect
 
 
 def in_anonymous_vma(s: Snapshot) -> Mask:
-    """Which mappings lie in VMAs that only ever hold anonymous pages: no file, no operations, no driver's flags."""
+    """Which mappings are in VMAs that only ever hold anonymous pages: no file, no operations, no driver's flags."""
     vmas = s.vmas
     driver = (vmas.flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_IO)) != 0
     return take_or((vmas.file == 0) & (vmas.ops == 0) & ~driver, s.mappings.vma_idx, False)
 
 
 def mapping_ids(word: U64) -> I64:
-    """Numbers of what folio->mapping holds, or of an address_space, as things of a `Relation`; -1 for null."""
+    """Numbers of what folio->mapping holds, or of an address_space, as `Things`; -1 for null."""
     return np.where(word == 0, -1, (word & np.uint64((1 << 62) - 1)).astype(np.int64))
 
 
