@@ -43,7 +43,7 @@ from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders
 from inspector.target.target import Target
 from inspector.walk.compound import compound_wrong, count_tails
-from inspector.walk.counts import MappingCounts, count_mappings
+from inspector.walk.counts import MappingCounts, count_mappings, count_migration_entries
 from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
@@ -410,6 +410,11 @@ class Snapshot:
     def nonpresent(self) -> NonPresent:
         """One row a swap, migration or other non-present entry."""
         return self._walk.nonpresent
+
+    @cached_property
+    def migration_entries(self) -> I32:
+        """Migration entries that name each page, by page row."""
+        return count_migration_entries(self.pages, self.nonpresent)
 
     @property
     def tables(self) -> PageTables:

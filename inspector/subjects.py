@@ -1,15 +1,15 @@
 """Kinds of things that a finding can be about: one declaration for each.
 
-A declaration says everything that differs by kind: what the rows of its violations are rows of, how one is described,
-which folio it belongs to, which mms, by which address a kernel stack would name it, which mappings prove it, and which
-command shows more. Nothing else in the inspector lists kinds.
+A declaration holds everything that differs by kind: what the rows of violations are rows of, how a subject is
+described, which folio and which mms it belongs to, the address by which a kernel stack would name it, the mappings that
+prove a finding, and the command that shows more. Nothing else in the inspector lists kinds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
 MAX_EVIDENCE = 16
-"""Mappings listed with one finding; their full number is reported beside."""
+"""Mappings listed with one finding; their full number is reported as well."""
 
 Describe = Callable[["Snapshot", int], Subject]
 RowsOf = Callable[["Snapshot", I64], I64]
@@ -38,11 +38,7 @@ ProofOf = Callable[["Snapshot", int], tuple[list[Mapping], int]]
 Look = Callable[[Subject], str]
 
 
-def _no_heads(_s: Snapshot, rows: I64) -> I64:
-    return np.full(len(rows), -1, np.int64)
-
-
-def _no_pfns(_s: Snapshot, rows: I64) -> I64:
+def _none(_s: Snapshot, rows: I64) -> I64:
     return np.full(len(rows), -1, np.int64)
 
 
@@ -67,7 +63,7 @@ class SubjectKind:
     """A kind of subject.
 
     Attributes:
-        name: In rules and claims.
+        name: As the findings report it; two kinds may share one (an entry is an entry, present or not).
         describe: The subject that a row is, for people and programs.
         heads: Row in the memory map of the head of the folio that each subject belongs to, -1 for none.
         pfns: The page frame that each subject is about where it has no head, -1 for none.
@@ -77,18 +73,33 @@ class SubjectKind:
         look: The command that shows more, without the options that open the target.
         of_one_mm: Each subject is part of one mm: only a task that works on that mm can have it half changed.
         of_the_machine: A counter of the whole machine: a task at work anywhere may have it half changed.
+        mapped: Its page frame is one that processes may map, so that its reverse map can be shown.
+        opens: What its address is the address of, where there is a view of that.
     """
 
     name: str
     describe: Describe
-    heads: RowsOf = _no_heads
-    pfns: RowsOf = _no_pfns
+    heads: RowsOf = _none
+    pfns: RowsOf = _none
     addresses: Addresses = _no_addresses
     owned: Owned = _of_no_mm
     evidence: ProofOf = _no_evidence
     look: Look = _look_at_processes
     of_one_mm: bool = False
     of_the_machine: bool = False
+    mapped: bool = False
+    opens: Literal["", "anon_vma", "address_space"] = ""
+
+    def __post_init__(self) -> None:
+        _BY_NAME.setdefault(self.name, self)
+
+
+_BY_NAME: dict[str, SubjectKind] = {}
+
+
+def kind_of(subject: Subject) -> SubjectKind:
+    """The kind of a finding's subject."""
+    return _BY_NAME[subject.kind]
 
 
 # -- mms, VMAs, tasks ------------------------------------------------------------------------------------------------
@@ -154,7 +165,7 @@ VMA = SubjectKind(name="vma", describe=_vma, owned=_vma_owned, look=_look_at_add
 
 def vmas_of(s: Snapshot, mms: Mask) -> Mask:
     """VMAs of the marked mms."""
-    return mms[s.vmas.mm_idx] if len(s.vmas) else np.zeros(0, np.bool_)
+    return mms[s.vmas.mm_idx]
 
 
 # -- pages and folios ------------------------------------------------------------------------------------------------
@@ -224,7 +235,7 @@ def _owned_by_mappers(heads: RowsOf) -> Owned:
 
 
 def reached(s: Snapshot, head_rows: AnyArray, mms: Mask) -> Mask:
-    """Folios that one of the marked mms may map: the reverse map leads to a VMA of it.
+    """Folios that one of the marked mms may map: their anon_vma or file has a VMA of that mm.
 
     Args:
         s: The snapshot.
@@ -261,6 +272,7 @@ def marked_at(addrs: AnyArray, wanted: AnyArray, marked: Mask) -> Mask:
 
 PAGE = SubjectKind(
     name="page",
+    mapped=True,
     describe=_page,
     heads=_page_heads,
     pfns=_page_pfns,
@@ -271,6 +283,7 @@ PAGE = SubjectKind(
 )
 FOLIO = SubjectKind(
     name="folio",
+    mapped=True,
     describe=_folio,
     heads=_folio_heads,
     addresses=_addresses_of(_folio_heads),
@@ -367,6 +380,7 @@ def _table_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
 
 ENTRY = SubjectKind(
     name="entry",
+    mapped=True,
     describe=_leaf,
     heads=_leaf_heads,
     pfns=_leaf_pfns,
@@ -376,8 +390,8 @@ ENTRY = SubjectKind(
     look=_look_at_address,
 )
 """Present leaf entries: rows of the mappings."""
-NONPRESENT = SubjectKind(name="nonpresent_entry", describe=_nonpresent, owned=_nonpresent_owned, look=_look_at_address)
-TABLE = SubjectKind(name="page_table", describe=_table, owned=_table_owned, look=_look_at_address, of_one_mm=True)
+NONPRESENT = SubjectKind(name="entry", describe=_nonpresent, owned=_nonpresent_owned, look=_look_at_address)
+TABLE = SubjectKind(name="table", describe=_table, owned=_table_owned, look=_look_at_address, of_one_mm=True)
 
 
 # -- reverse map ------------------------------------------------------------------------------------------------------
@@ -409,8 +423,7 @@ def _avc(s: Snapshot, row: int) -> Subject:
 
 
 def _avc_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
-    owner = s.anon_rmap.avcs.vma_idx[rows]
-    return take_or(vmas_of(s, mms), owner, False)
+    return take_or(vmas_of(s, mms), s.anon_rmap.avcs.vma_idx[rows], False)
 
 
 def _anon_vma(s: Snapshot, row: int) -> Subject:
@@ -439,8 +452,6 @@ def address_space_ids(addresses: U64) -> I64:
 
 def address_space_ids_at(addresses: U64, rows: AnyArray) -> I64:
     """Numbers of the address_spaces at rows of a table, -1 for -1."""
-    if not len(addresses):
-        return np.full(len(rows), -1, np.int64)
     return take_or(address_space_ids(addresses), rows, -1)
 
 
@@ -478,6 +489,7 @@ def _look_at_file(subject: Subject) -> str:
 AVC = SubjectKind(name="anon_vma_chain", describe=_avc, owned=_avc_owned, look=_look_at_process)
 ANON_VMA = SubjectKind(
     name="anon_vma",
+    opens="anon_vma",
     describe=_anon_vma,
     addresses=_anon_vma_addresses,
     owned=_anon_vma_owned,
@@ -485,13 +497,14 @@ ANON_VMA = SubjectKind(
 )
 ADDRESS_SPACE = SubjectKind(
     name="address_space",
+    opens="address_space",
     describe=_space,
     addresses=_space_addresses,
     owned=_space_owned,
     look=_look_at_file,
 )
 """Rows are `address_space_ids`: several tables hold address_spaces, each those that it met."""
-I_MMAP_NODE = SubjectKind(name="i_mmap_node", describe=_i_mmap_node, owned=_i_mmap_owned, look=_look_at_file)
+I_MMAP_NODE = SubjectKind(name="address_space", describe=_i_mmap_node, owned=_i_mmap_owned, look=_look_at_file)
 
 
 # -- page cache and swap ----------------------------------------------------------------------------------------------
@@ -557,7 +570,11 @@ def _look_at_swap(_subject: Subject) -> str:
 
 
 CACHE_ENTRY = SubjectKind(
-    name="cache_entry", describe=_cache_entry, addresses=_cache_entry_addresses, look=_look_at_page
+    name="cache_entry",
+    describe=_cache_entry,
+    addresses=_cache_entry_addresses,
+    look=_look_at_page,
+    opens="address_space",
 )
 SWAP_SLOT = SubjectKind(name="swap_slot", describe=_swap_slot, look=_look_at_swap)
 SWAP_DEVICE = SubjectKind(
@@ -573,7 +590,7 @@ SWAP_CLUSTER_LIST = SubjectKind(
 
 
 def _stable_node(s: Snapshot, row: int) -> Subject:
-    """A stable node; -1 is none of them but KSM as a whole."""
+    """A stable node; -1 is KSM as a whole."""
     if row < 0:
         return _ksm(s, row)
     nodes = s.ksm.nodes
@@ -581,11 +598,7 @@ def _stable_node(s: Snapshot, row: int) -> Subject:
 
 
 def _stable_node_addresses(s: Snapshot, rows: I64) -> U64:
-    return (
-        np.where(rows >= 0, s.ksm.nodes.addr[np.maximum(rows, 0)], np.uint64(0))
-        if len(s.ksm.nodes)
-        else _no_addresses(s, rows)
-    )
+    return take_or(s.ksm.nodes.addr, rows, 0)
 
 
 def _ksm(_s: Snapshot, _row: int) -> Subject:

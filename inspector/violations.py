@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
@@ -48,7 +48,7 @@ def unread_folios(s: Snapshot) -> Unread:
 
 
 @dataclass(frozen=True)
-class Relation:
+class Things:
     """Which things each violation is connected with: rows (violation, kind, id), any number for each violation.
 
     Attributes:
@@ -62,8 +62,8 @@ class Relation:
 
     parts: tuple[tuple[str, I64, I64], ...] = ()
 
-    def __add__(self, other: Relation) -> Relation:
-        return Relation(self.parts + other.parts)
+    def __add__(self, other: Things) -> Things:
+        return Things(self.parts + other.parts)
 
     def by_violation(self, n: int) -> list[list[tuple[str, int]]]:
         """For each of ``n`` violations its things."""
@@ -73,30 +73,20 @@ class Relation:
                 out[position].append((kind, number))
         return out
 
-    def of_kind(self, kind: str) -> tuple[I64, I64]:
-        """Positions of violations and ids of all things of one kind."""
-        mine = [(at, ids) for name, at, ids in self.parts if name == kind]
-        if not mine:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        return np.concatenate([at for at, _ in mine]), np.concatenate([ids for _, ids in mine])
 
-    def __iter__(self) -> Iterator[tuple[str, I64, I64]]:
-        return iter(self.parts)
-
-
-NOTHING = Relation()
+NOTHING = Things()
 """Violations that are connected with no thing."""
 
 
-def one(kind: str, ids: AnyArray) -> Relation:
+def one(kind: str, ids: AnyArray) -> Things:
     """A thing of that kind for each violation, -1 for none."""
     at = np.flatnonzero(ids >= 0)
-    return Relation(((kind, at, ids[at].astype(np.int64)),))
+    return Things(((kind, at, ids[at].astype(np.int64)),))
 
 
-def several(kind: str, violations: AnyArray, ids: AnyArray) -> Relation:
+def several(kind: str, violations: AnyArray, ids: AnyArray) -> Things:
     """Things of that kind, each with the position of its violation."""
-    return Relation(((kind, violations.astype(np.int64), ids.astype(np.int64)),))
+    return Things(((kind, violations.astype(np.int64), ids.astype(np.int64)),))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +106,8 @@ class Details:
     observed: Columns
     expected: Columns
     facts: Columns = field(default_factory=dict)
-    claims: Relation = NOTHING
-    depends: Relation = NOTHING
+    claims: Things = NOTHING
+    depends: Things = NOTHING
     transient: Mask | None = None
     beyond: Mask | None = None
 
@@ -147,8 +137,8 @@ class Violations:
 class Connected(TypedDict, total=False):
     """What may be given about violations beside their values; as the attributes of `Details`."""
 
-    claims: Relation
-    depends: Relation
+    claims: Things
+    depends: Things
     transient: Mask | None
     beyond: Mask | None
 
@@ -204,7 +194,7 @@ def violations(  # noqa: PLR0913  (keywords that read as a sentence)
     return Violations(rows, known, checked if isinstance(checked, int) else int(checked.sum()), unread, note)
 
 
-def connected(found: Violations, *, claims: Relation = NOTHING, depends: Relation = NOTHING) -> Violations:
+def connected(found: Violations, *, claims: Things = NOTHING, depends: Things = NOTHING) -> Violations:
     """The same violations, connected with more things."""
     more = replace(found.details, claims=found.details.claims + claims, depends=found.details.depends + depends)
     return replace(found, details=more)

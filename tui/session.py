@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from threading import Lock, RLock
@@ -196,13 +195,6 @@ class Session:
         target = self._snapshot.target
         return clean(target.path).rsplit("/", 1)[-1] if target.kind in ("core", "kdump") else clean(target.path)
 
-    @property
-    def options(self) -> str:
-        """The options of the command line that name this target."""
-        target = self.snapshot.target
-        path = shlex.quote(clean(target.path))
-        return {"core": f"-c {path}", "kdump": f"-c {path}", "qemu": f"--qemu {path}"}.get(target.kind, "-k")
-
     def toggle_seen(self, finding: Finding) -> None:
         """Mark as seen, or take the mark away."""
         self.seen ^= {key_of(finding)}
@@ -247,7 +239,7 @@ class Session:
                 words = f"va {self._pid(mm_idx)} {start if va is None else va:#x}"
             case _:
                 words = place.command
-        return f"folioscope {self.options} {words}" if words else ""
+        return f"folioscope {self.snapshot.target.options} {words}" if words else ""
 
     def _pid(self, mm_idx: int) -> str:
         mms = self.snapshot.mms

@@ -8,7 +8,7 @@ import numpy as np
 
 from inspector.rules.cause import Cause, Causes
 from inspector.rules.registry import Rule
-from inspector.violations import Relation, Violations
+from inspector.violations import Things, Violations
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -62,7 +62,7 @@ def _is_transient(found: Violations, position: int) -> bool:
     return transient is not None and bool(transient[position])
 
 
-def _own(s: Snapshot, rule: Rule, found: Violations) -> Relation:
+def _own(s: Snapshot, rule: Rule, found: Violations) -> Things:
     """The folio that each violation is about, by the page frame of its head, and what the rule lays at fault beside."""
     pages = s.pages
     heads = rule.about.heads(s, found.rows)
@@ -70,4 +70,4 @@ def _own(s: Snapshot, rule: Rule, found: Violations) -> Relation:
     alone = rule.about.pfns(s, found.rows)
     pfns = np.where(heads >= 0, pages.memmap.pfns_of_rows(np.maximum(heads, 0)), alone)
     at = np.flatnonzero(pfns >= 0)
-    return Relation((("folio", at, pfns[at].astype(np.int64)),)) + found.details.claims
+    return Things((("folio", at, pfns[at].astype(np.int64)),)) + found.details.claims

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -18,7 +17,7 @@ from inspector.rules.cause import Cause, Causes
 from inspector.rules.needs import lacking
 from inspector.snapshot import Snapshot
 from inspector.subjects import MAX_EVIDENCE, PAGE
-from inspector.text import clean, counted
+from inspector.text import counted
 from inspector.violations import Violations, cannot_check, holds
 from inspector.windows.grading import IN_FLIGHT, grade, unknown_stacks
 
@@ -204,19 +203,13 @@ def _finding(s: Snapshot, cause: Cause) -> Finding:
         observed={name: _scalar(column[first]) for name, column in details.observed.items()},
         expected={name: _scalar(column[first]) for name, column in details.expected.items()},
         evidence=Evidence(facts, mappings, total, cause.also),
-        look=f"folioscope {_opened(s)} {rule.about.look(subject)}",
+        look=f"folioscope {s.target.options} {rule.about.look(subject)}",
         count=len(cause.positions),
     )
     # Where work in flight explains it, or it is only worth knowing, there is nothing to diagnose.
     if rule.diagnose is None or finding.severity == "info":
         return finding
     return msgspec.structs.replace(finding, diagnosis=rule.diagnose(s, finding))
-
-
-def _opened(s: Snapshot) -> str:
-    """The options that open this target again."""
-    path = shlex.quote(clean(s.target.path))
-    return {"core": f"-c {path}", "kdump": f"-c {path}", "qemu": f"--qemu {path}"}.get(s.target.kind, "-k")
 
 
 def _scalar(value: object) -> Scalar:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import reduce
 
 import numpy as np
 
@@ -116,12 +117,14 @@ def folio_terms(scheme: Scheme, entire: I32, ptes: I64, mapped: I64, is_hugetlb:
         is_hugetlb: bool[folios].
     """
     huge, by_page = entire.astype(np.int64), ~is_hugetlb
+    if not by_page.all():
+        ptes, mapped = ptes * by_page, mapped * by_page
     out = {RmapCounter.ENTIRE: {CountTerm.HUGE: huge}}
     if scheme.has_large_mapcount:
-        out[RmapCounter.LARGE] = {CountTerm.PTE: ptes * by_page, CountTerm.HUGE: huge}
+        out[RmapCounter.LARGE] = {CountTerm.PTE: ptes, CountTerm.HUGE: huge}
     if scheme.has_pages_mapped_word:
         whole = ((entire > 0) & by_page) * np.int64(ENTIRELY_MAPPED)
-        out[RmapCounter.NR_PAGES_MAPPED] = {CountTerm.PAGES: mapped * by_page, CountTerm.WHOLE: whole}
+        out[RmapCounter.NR_PAGES_MAPPED] = {CountTerm.PAGES: mapped, CountTerm.WHOLE: whole}
     return out
 
 
@@ -209,14 +212,16 @@ def expect_page_mapcount(scheme: Scheme, rebuilt: Rebuilt, folio_of_page: I32, f
     if untouched.any():
         out[untouched[folio_of_page]] = -BIAS[RmapCounter.PAGE]
     if terms.of_folio:
-        extra = sum(terms.of_folio.values(), np.zeros(len(rebuilt.entire), np.int64)).astype(np.int32)
+        extra = reduce(np.add, terms.of_folio.values()).astype(np.int32)
         out += np.append(extra, np.int32(0))[folio_of_page]
     return out
 
 
 def _stored(terms: dict[RmapCounter, Terms], counter: RmapCounter, nr: int) -> I32:
     """int32[nr]; the counter as it must be stored; as in a new folio where the scheme does not keep it."""
-    total = sum(terms.get(counter, {}).values(), np.zeros(nr, np.int64))
+    if counter not in terms:
+        return np.full(nr, -BIAS[counter], np.int32)
+    total: I64 = reduce(np.add, terms[counter].values())
     return (total - BIAS[counter]).astype(np.int32)
 
 

@@ -8,18 +8,18 @@ from typing import Literal
 import msgspec
 
 from inspector.report.screen import Screen
-from inspector.rules.catalogue import Line, State
+from inspector.rules.catalogue import Decidability, Invariant
 from inspector.text import counted
 
 
 class CatalogueLine(msgspec.Struct, frozen=True):
-    """One line: an invariant of the model, or a numbered fact."""
+    """One line: an invariant of the rmap model, or a numbered one."""
 
     id: str
     """``I1`` and so on, or a number."""
     family: str
     title: str
-    state: State
+    state: Decidability
     """``decided`` by the rules, ``partly`` (the reason says what is not), ``later``: none does yet, or
     ``undecidable`` from a memory image."""
     rules: list[str]
@@ -33,7 +33,7 @@ class CatalogueReport(msgspec.Struct, frozen=True):
     lines: list[CatalogueLine]
 
 
-def build_catalogue(lines: list[Line]) -> CatalogueReport:
+def build_catalogue(lines: list[Invariant]) -> CatalogueReport:
     """Describe the lines."""
     described = [CatalogueLine(x.id, x.family, x.title, x.state, list(x.rules), x.reason) for x in lines]
     return CatalogueReport("folioscope.catalogue/1", described)

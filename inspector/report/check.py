@@ -30,9 +30,11 @@ def render_report(screen: Screen, report: Report) -> Iterator[str]:
     for finding in report.findings:
         yield from render_finding(screen, finding)
         yield ""
-    yield from render_facts(screen, _closing(report))
     verdict, style = verdict_of(report)
-    yield f"{screen.paint('dim', 'verdict  ')}  {screen.paint(style, verdict)}"
+    *facts, last = render_facts(screen, [*_closing(report), ("verdict", verdict)])
+    yield from facts
+    # In a narrow terminal it is wrapped, and keeps the terminal's own colour.
+    yield last.removesuffix(verdict) + screen.paint(style, verdict) if last.endswith(verdict) else last
 
 
 def _head(screen: Screen, report: Report) -> Iterator[str]:

@@ -16,8 +16,8 @@ from inspector.folio.verdicts import Verdict
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
+from inspector.report.partial import partial_of_folio
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
-from inspector.report.window import window_on_folio
 from inspector.snapshot import Snapshot
 from inspector.text import counted, grouped, size
 
@@ -89,8 +89,8 @@ def build_folio(s: Snapshot, place: FoundPage, *, progress: Progress | None, lim
         limit: Mappings listed at most; None for all.
     """
     if progress is None:
-        window = window_on_folio(s, place.pfn)
-        account = stored_account(window, place.pfn, window.layout.scheme.scheme)
+        part = partial_of_folio(s, place.pfn)
+        account = stored_account(part, place.pfn, part.layout.scheme.scheme)
     else:
         prepare(s, progress)
         account = account_of(s, place.pfn, found=False)

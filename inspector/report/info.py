@@ -11,8 +11,8 @@ import msgspec
 
 from inspector.check.target_facts import target_facts
 from inspector.findings import Scalar
+from inspector.report.partial import sample_of
 from inspector.report.screen import Screen, render_facts
-from inspector.report.window import sample_of
 from inspector.snapshot import Snapshot
 from inspector.text import clean, counted, duration, grouped, size
 
@@ -121,14 +121,20 @@ def render_info(screen: Screen, info: InfoReport) -> Iterator[str]:
         yield from render_facts(screen, facts, "  ")
 
 
-_KINDS = {"core": "ELF vmcore", "kdump": "kdump-compressed vmcore", "live": "running kernel", "qemu": "QEMU guest"}
+TARGET_KINDS = {
+    "core": "ELF vmcore",
+    "kdump": "kdump-compressed vmcore",
+    "live": "running kernel",
+    "qemu": "QEMU guest",
+}
+"""What a target was opened from, in words."""
 
 
 def _target(info: InfoReport) -> list[tuple[str, str]]:
     target = info.target
     return [
         ("path", str(target["path"])),
-        ("kind", _KINDS.get(str(target["kind"]), str(target["kind"]))),
+        ("kind", TARGET_KINDS.get(str(target["kind"]), str(target["kind"]))),
         ("types from", str(target["types_from"])),
         ("symbols from", str(target["symbols_from"])),
         *[("note", n) for n in info.notes],

@@ -10,8 +10,8 @@ import numpy as np
 
 from inspector.columns import I64
 from inspector.report.letters import legend, page_letters
+from inspector.report.partial import partial_of_pages
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
-from inspector.report.window import window_on
 from inspector.snapshot import Snapshot
 from inspector.text import counted
 from inspector.walk.kinds import page_kinds
@@ -91,9 +91,9 @@ def build_pages(s: Snapshot, places: list[FoundPage], ranges: list[tuple[int, in
     """Read the struct pages of some ranges [first, last] of page frames, and of no others but their heads'."""
     rows: list[PageRow] = []
     for first, last in ranges:
-        window = window_on(s, first, last)
-        pfns = window.pages.memmap.pfns_of_rows(np.arange(len(window.pages)))
-        rows += page_rows(window, np.flatnonzero((pfns >= first) & (pfns <= last)))
+        part = partial_of_pages(s, first, last)
+        pfns = part.pages.memmap.pfns_of_rows(np.arange(len(part.pages)))
+        rows += page_rows(part, np.flatnonzero((pfns >= first) & (pfns <= last)))
     return PagesReport("folioscope.page/1", places, rows, all(row.readable for row in rows))
 
 

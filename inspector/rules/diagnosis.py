@@ -1,7 +1,4 @@
-"""What findings amount to: the disease that several symptoms of one cause have in common, with the reasons.
-
-Each function here makes what a rule declares as ``diagnose``.
-"""
+"""Diagnoses: what a finding amounts to, with the reasons. Rules declare one of these as ``diagnose``."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def lost_rmap(reason: str) -> Diagnose:
-    """A mapping that exists and is counted, but that no rmap walk finds."""
+    """The diagnosis of a mapping that exists and is counted, but that no rmap walk finds."""
 
     def diagnose(_s: Snapshot, finding: Finding) -> Diagnosis | None:
         if any(find_rule(slug).diagnose is miscounted for slug in finding.evidence.also):
@@ -35,17 +32,17 @@ def lost_rmap(reason: str) -> Diagnose:
 
 
 def wrong_kind(reason: str) -> Diagnose:
-    """A page that may not be mapped in such a VMA."""
+    """The diagnosis of a page that may not be mapped in such a VMA."""
 
     def diagnose(_s: Snapshot, _finding: Finding) -> Diagnosis | None:
-        consequence = "what is written there reaches the wrong owner, or is lost when the page is taken away"
+        consequence = "data written there reaches the wrong owner, or is lost when the page is reclaimed"
         return Diagnosis("wrong kind", [reason, consequence])
 
     return diagnose
 
 
 def cow_break(reason: str) -> Diagnose:
-    """Writes that are not copied although others see them."""
+    """The diagnosis of a page that is written in place although others share it."""
 
     def diagnose(_s: Snapshot, _finding: Finding) -> Diagnosis | None:
         return Diagnosis("COW break", [reason])
@@ -60,13 +57,13 @@ def early_free(_s: Snapshot, finding: Finding) -> Diagnosis | None:
         [
             "the page has no references, as free pages do",
             _entries(max(finding.evidence.nr_mappings, finding.count)),
-            "it was freed with mappings left, or mapped after it was freed: whoever gets it next shares it with them",
+            "it was freed with mappings left, or mapped after it was freed: its next owner shares it with them",
         ],
     )
 
 
 def freed_in_use(s: Snapshot, finding: Finding) -> Diagnosis | None:
-    """A free page that is not in the state that freeing tests for."""
+    """A free page that is not in the state that free_pages_prepare() tests for."""
     at = _row(s, finding)
     if at < 0:
         return None
@@ -77,7 +74,7 @@ def freed_in_use(s: Snapshot, finding: Finding) -> Diagnosis | None:
         "freed in use",
         [
             "the page is free, but not in the state that freeing tests for",
-            "no page table maps it: whoever holds it is in the kernel, or wrote to it after it was freed",
+            "no page table maps it: its user is in the kernel, or wrote to it after it was freed",
         ],
     )
 
@@ -87,7 +84,10 @@ def double_free(s: Snapshot, finding: Finding) -> Diagnosis | None:
     if finding.evidence.facts.get("type") == "buddy":
         return Diagnosis(
             "double free",
-            ["the page is on a CPU's list of free pages", "it is the first of a free block of the buddy allocator too"],
+            [
+                "the page is on a CPU's list of free pages",
+                "it is also the first of a free block of the buddy allocator",
+            ],
         )
     return freed_in_use(s, finding)
 
@@ -102,14 +102,14 @@ def reference_lost(_s: Snapshot, finding: Finding) -> Diagnosis | None:
     return Diagnosis(
         "reference lost",
         [
-            f"{stored} references are held, but these need {finding.expected.get('at_least')}: {holders}",
+            f"_refcount is {stored}, but {finding.expected.get('at_least')} references are held: {holders}",
             "when the others are dropped the page is freed with some of these left",
         ],
     )
 
 
 def miscounted(s: Snapshot, finding: Finding) -> Diagnosis | None:
-    """A mapcount that differs: references tell a lost mapping from one that was never undone."""
+    """A mapcount that differs: the references show whether a mapping was lost or only miscounted."""
     excess = _excess(finding.observed, finding.expected)
     at = _row(s, finding)
     if not excess or at < 0:
@@ -120,19 +120,19 @@ def miscounted(s: Snapshot, finding: Finding) -> Diagnosis | None:
             [
                 f"{counted(-excess, 'mapping')} fewer than the page tables hold",
                 f"mapped by {_mms(finding)}",
-                "the count reaches zero while entries are left: the page is taken for unmapped and can be freed",
+                "the count reaches zero while entries are left: the page looks unmapped and can be freed",
             ],
         )
     spare = spare_references(s, at)
     more = f"{counted(excess, 'mapping')} more than the page tables hold"
     if spare is None:
-        return Diagnosis("overcount", [more, "whether an entry or only the count is wrong: refcount is inconclusive"])
+        return Diagnosis("overcount", [more, "whether an entry was lost or only the count is wrong: inconclusive"])
     if spare >= excess:
         return Diagnosis(
             "leaked mapping",
             [
                 more,
-                f"{counted(spare, 'reference')} beyond those of mappings and cache: enough for those that are gone",
+                f"{counted(spare, 'reference')} beyond those of mappings and cache: enough for the missing mappings",
                 "an entry was lost or overwritten without being unmapped: the page is never freed",
             ],
         )
@@ -140,8 +140,8 @@ def miscounted(s: Snapshot, finding: Finding) -> Diagnosis | None:
         "leaked count",
         [
             more,
-            f"{counted(spare, 'reference')} beyond those of mappings and cache: too few for mappings that were lost",
-            "the page will be freed with a count left: the kernel reports it as a bad page then",
+            f"{counted(spare, 'reference')} beyond those of mappings and cache: too few for the missing mappings",
+            "the page will be freed with a mapcount left: the kernel then reports a bad page",
         ],
     )
 
@@ -163,7 +163,7 @@ def _mms(finding: Finding) -> str:
         f"pid {m.pid} {m.comm}" if m.pid is not None else f"mm {m.mm:#x}" for m in finding.evidence.mappings
     )
     listed = ", ".join(list(names)[:4])
-    return f"{listed} and {len(names) - 4} more" if len(names) > 4 else listed or "no mm that still exists"  # noqa: PLR2004
+    return f"{listed} and {len(names) - 4} more" if len(names) > 4 else listed or "no mm that exists"  # noqa: PLR2004
 
 
 def _entries(nr: int) -> str:

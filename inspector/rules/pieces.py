@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, S, count_up, take_or
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, S, count_up, group_starts, take_or
 from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS
 from inspector.violations import Details, Unread, Violations, cannot_check
 from inspector.walk.counts import EntryClass
@@ -370,6 +370,21 @@ class MappedPages:
         """Pages of folios that name an address_space, hugetlb included."""
         return self.s.file_pages[self.row]
 
+    @property
+    def first(self) -> I64:
+        """Row of the first of them in each run that has any."""
+        return self.row[group_starts(self.run)]
+
+    @property
+    def runs(self) -> I64:
+        """Each run that has any of them, once."""
+        return self.run[group_starts(self.run)]
+
+    @property
+    def nr(self) -> I64:
+        """How many of them each run has that has any."""
+        return np.diff(group_starts(self.run), append=len(self.run))
+
     def has(self, flag: str) -> Mask:
         """Pages with a page flag of their own."""
         return self.s.layout.flags.test(self.s.pages.flags[self.row], flag)
@@ -398,9 +413,19 @@ class NonPresentPiece(_EntriesOfVmas):
         return self._cut(self.s.nonpresent.level)
 
     @property
+    def mm_idx(self) -> I32:
+        """Row of the mm."""
+        return self._cut(self.s.nonpresent.mm_idx)
+
+    @property
     def vma_idx(self) -> I32:
         """Row of the VMA, -1 for none."""
         return self._cut(self.s.nonpresent.vma_idx)
+
+    @property
+    def counted(self) -> Mask:
+        """Entries but those that were reached before, through a shared table."""
+        return self._cut(self.s.nonpresent.counted)
 
     @cached_property
     def swap_offset(self) -> U64:
@@ -424,7 +449,11 @@ class NonPresentPiece(_EntriesOfVmas):
 
     def is_one_of(self, *kinds: Kind) -> Mask:
         """Entries of some kinds; one reached twice through a shared table counts once."""
-        return np.isin(self.kind, np.array(kinds, np.uint8)) & self._cut(self.s.nonpresent.counted)
+        return np.isin(self.kind, np.array(kinds, np.uint8)) & self.counted
+
+    def page_has(self, flag: str) -> Mask:
+        """Entries that name a page with a page flag of its own."""
+        return self.s.layout.flags.test(self.of_page("flags"), flag) & (self.page_row >= 0)
 
     def of_page(self, column: str) -> AnyArray:
         """A column of `inspector.tables.pages.Pages` at the page named; any value where there is none."""

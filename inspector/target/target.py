@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from inspector.target.corefile import SymbolsFile, examine_core, examine_symbols
 from inspector.target.identity import Identity, identify
 from inspector.target.kallsyms import Kallsyms
 from inspector.target.qmp import qmp_socket
+from inspector.text import clean
 
 TargetKind = Literal["core", "kdump", "live", "qemu"]
 Types = Literal["auto", "dwarf", "btf"]
@@ -81,6 +83,12 @@ class Target:
     def ran_on(self) -> bool:
         """Whether the kernel ran on while what is read here was taken: it is live, or captured from a live one."""
         return self.is_live or RAN_ON in self.vmcoreinfo
+
+    @property
+    def options(self) -> str:
+        """The options of the command line that open it again, but for those about types and symbols."""
+        path = shlex.quote(clean(self.path))
+        return {"core": f"-c {path}", "kdump": f"-c {path}", "qemu": f"--qemu {path}"}.get(self.kind, "-k")
 
     def symbol(self, name: str) -> int | None:
         """Address of a kernel symbol; of a per-CPU variable, what has to be added to a CPU's offset."""

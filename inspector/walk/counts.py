@@ -7,14 +7,14 @@ from enum import IntEnum
 
 import numpy as np
 
-from inspector.arch.base import Bit, Level
+from inspector.arch.base import MIGRATION_KINDS, Bit, Level
 from inspector.columns import I32, I64, U8, AnyArray, Mask, expand_runs, group_starts, take_or
 from inspector.layout.flags import VM_HUGETLB, VM_MAYSHARE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
-from inspector.walk.mappings import Mappings
+from inspector.walk.mappings import Mappings, NonPresent
 
 
 class EntryClass(IntEnum):
@@ -269,6 +269,13 @@ def _is_special(vmas: Vmas, m: Mappings, bits: AnyArray, big: I64) -> Mask:
         pfnmap = (flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB)) == VM_PFNMAP
         special[big[pfnmap & ((flags & np.uint64(VM_SHARED | VM_MAYSHARE)) != 0)]] = True
     return special
+
+
+def count_migration_entries(pages: Pages, nonpresent: NonPresent) -> I32:
+    """int32 per page row; migration entries that name each page. Slots reached twice count once."""
+    migrating = np.isin(nonpresent.kind, np.array(MIGRATION_KINDS, np.uint8)) & nonpresent.counted
+    row = pages.memmap.rows(nonpresent.pfn[migrating])
+    return np.bincount(row[row >= 0], minlength=len(pages)).astype(np.int32)
 
 
 def _folio_rows(folios: Folios, nr_pages: int) -> I32:

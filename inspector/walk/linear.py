@@ -57,6 +57,11 @@ class Links(Table):
         return (self.kind & (ANON | KSM | UNKNOWN)) == ANON
 
     @property
+    def page_row(self) -> I64:
+        """Row in `Pages` of the first page."""
+        return self.head_row.astype(np.int64) + self.page
+
+    @property
     def is_ksm(self) -> Mask:
         """KSM pages."""
         return (self.kind & KSM) != 0

@@ -14,8 +14,8 @@ from inspector.model.counters import RmapCounter, field_name
 from inspector.report.explain import Explanation, build_explanation
 from inspector.report.folio import FolioReport, build_folio
 from inspector.report.pages import build_place
+from inspector.report.partial import partial_of_folio
 from inspector.report.rmap import build_rmap
-from inspector.report.window import window_on_folio
 from inspector.rules import all_rules
 from inspector.snapshot import Snapshot
 from inspector.subjects import ENTRY, FOLIO, PAGE
@@ -240,8 +240,8 @@ def _mappings(checked: Checked, short: FolioReport, long: Explanation, pfn: int)
 def _stored(checked: Checked, long: Explanation, pfn: int) -> None:
     """``folio --no-mappings`` has the same names and stored values."""
     s = checked.s
-    window = window_on_folio(s, pfn)
-    quick = stored_account(window, pfn, s.scheme)
+    part = partial_of_folio(s, pfn)
+    quick = stored_account(part, pfn, s.scheme)
     names = [(x.counter, x.stored) for x in quick.counters if not x.pages]
     _same(checked, "stored alone", names, [(x.counter, x.stored) for x in long.ledger if not x.pages], f"{pfn:#x}")
 

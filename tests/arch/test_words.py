@@ -83,6 +83,15 @@ def test_words_to_avoid_are_avoided() -> None:
     assert not wrong
 
 
+def test_slugs_end_in_one_of_eight_suffixes() -> None:
+    from inspector.rules import all_rules
+
+    sentence = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("ends in one of eight suffixes (")[2]
+    suffixes = tuple(re.findall(r"`(-[a-z]+)`", sentence.partition(")")[0]))
+    assert len(suffixes) == 8
+    assert [rule.slug for rule in all_rules() if not rule.slug.endswith(suffixes)] == []
+
+
 def test_glossary_lists_every_word() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     assert [word for word in INSTEAD if f"| {word}" not in text and f", {word}" not in text] == []

@@ -20,7 +20,7 @@ from tests.faults.overlay import sound
 def test_consistent(run: Run, any_core: str) -> None:
     result = run("check", any_core)
     assert (result.code, result.err) == (0, "")
-    assert result.out.splitlines()[-1] == "verdict    consistent"
+    assert result.out.splitlines()[-1] == "verdict     consistent"
     report = msgspec.json.decode(run("check", any_core, "--format", "json").out, type=Report, strict=True)
     assert (report.findings, report.exit_code, report.coverage.complete) == ([], 0, True)
 
@@ -39,7 +39,7 @@ def test_a_finding_names_stored_and_expected_and_the_mapping(run: Run, damaged: 
     lines = result.out.splitlines()
     assert "FAIL  mapcount-too-high" in lines
     assert any(line.split() == ["_mapcount", "1", "0"] for line in lines)
-    assert lines[-1] == "verdict    1 finding"
+    assert lines[-1] == "verdict     1 finding"
     report = msgspec.json.decode(run("check", damaged, "--format", "json").out, type=Report, strict=True)
     (finding,) = report.findings
     assert (finding.rule, finding.observed, finding.expected) == (
@@ -108,7 +108,7 @@ def test_incomplete(run: Run, core: Callable[[str], str], monkeypatch: pytest.Mo
     monkeypatch.setattr(inspector.cli.opening, "open_core", open_with_hole)
     result = run("check", core("7.3"))
     assert (result.code, result.err) == (4, "")
-    assert result.out.splitlines()[-1] == "verdict    nothing wrong found, but not everything could be checked"
+    assert result.out.splitlines()[-1] == "verdict      nothing wrong found, but not everything could be checked"
     assert "1 page tables" in result.out
     assert json.loads(run("check", core("7.3"), "--format", "json").out)["coverage"]["missing"]["page tables"] == 1
     assert run("check", core("6.12"), core("7.3")).code == 4

@@ -6,15 +6,24 @@ import numpy as np
 
 from inspector.arch.base import Bit, Level
 from inspector.layout.flags import VM_WRITE
-from inspector.rules.entries.entries import in_shared_vma, vma_has
-from inspector.rules.entries.exclusive import exclusive_pages
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_FILE
 from inspector.walk.counts import EntryClass
 from tests.faults.catalogue import fault
 from tests.faults.cow_plants import anon_pages, private_writable, shared_pages
 from tests.faults.overlay import RW, Patch, add, entry_xor, flags_xor, page_word, pfn_of, put
-from tests.faults.plants import MissingError, Planted, empty_slot, pick, pmd_mapped, pte_to, small_anon
+from tests.faults.plants import (
+    MissingError,
+    Planted,
+    empty_slot,
+    exclusive_rows,
+    in_shared_vma,
+    pick,
+    pmd_mapped,
+    pte_to,
+    small_anon,
+    vma_has,
+)
 
 UFFD_WP = 1 << 10
 DIRTY = 1 << 6
@@ -64,7 +73,7 @@ def ksm_page_marked_exclusive(s: Snapshot) -> Planted:
 
 @fault
 def written_page_no_longer_exclusive(s: Snapshot) -> Planted:
-    rows, _ = exclusive_pages(s)
+    rows = exclusive_rows(s)
     small = rows[(s.folio_of_page[rows] < 0) & (s.counts.page_mappings[rows] == 1)]
     first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.counts.bits & Bit.WRITE) != 0)
     fine = first & (s.counts.entry_class == EntryClass.NORMAL) & ((s.counts.bits & Bit.PROT_NONE) == 0)

@@ -7,9 +7,9 @@ import numpy as np
 from inspector.arch.base import Bit
 from inspector.columns import I64, Mask
 from inspector.layout.flags import VM_WRITE
-from inspector.rules.entries.entries import in_shared_vma, vma_has
 from inspector.snapshot import Snapshot
 from inspector.walk.counts import EntryClass
+from tests.faults.plants import in_shared_vma, vma_has
 
 
 def anon_pages(s: Snapshot) -> Mask:

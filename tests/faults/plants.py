@@ -13,9 +13,11 @@ import numpy as np
 
 from inspector.arch.base import Kind, Level
 from inspector.columns import I64, Mask
-from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
+from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, VM_SHARED, type_code
 from inspector.layout.offsets import Field
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
+from inspector.rules.entries.exclusive import exclusive_pages
+from inspector.rules.pieces import EntryPiece, all_pages
 from inspector.snapshot import Snapshot
 from inspector.walk.counts import EntryClass
 from tests.faults.overlay import Patch, add, page_word, pfn_of, put, word
@@ -52,6 +54,21 @@ def pick(rows: I64, what: str, nth: int = 0) -> int:
     if not len(rows):
         raise MissingError(what)
     return int(rows[min(nth, len(rows) - 1)])
+
+
+def vma_has(s: Snapshot, flag: int) -> Mask:
+    """Runs of leaf entries in VMAs with a flag."""
+    return EntryPiece(s, 0, len(s.mappings)).vma_has(flag)
+
+
+def in_shared_vma(s: Snapshot) -> Mask:
+    """Runs of leaf entries in VM_SHARED VMAs."""
+    return vma_has(s, VM_SHARED)
+
+
+def exclusive_rows(s: Snapshot) -> I64:
+    """Rows of the pages with PG_anon_exclusive."""
+    return np.flatnonzero(exclusive_pages(all_pages(s)))
 
 
 def swap_pte(s: Snapshot, kind: Kind, offset: int) -> bytes:

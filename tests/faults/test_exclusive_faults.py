@@ -8,8 +8,6 @@ import pytest
 from inspector.arch.base import Bit, Level
 from inspector.layout.flags import VM_SHARED, VM_WRITE
 from inspector.rules import find_rule
-from inspector.rules.entries.entries import in_shared_vma, vma_has
-from inspector.rules.entries.exclusive import exclusive_pages
 from inspector.walk.counts import EntryClass
 from tests.faults.cow_plants import anon_pages, first_mapping, private_writable, shared_pages
 from tests.faults.overlay import (
@@ -25,6 +23,7 @@ from tests.faults.overlay import (
     slugs,
 )
 from tests.faults.overlay import sound as sound_snapshot
+from tests.faults.plants import exclusive_rows, in_shared_vma, vma_has
 
 RULES = [
     "shared-vma-anon-page-unexpected",
@@ -115,7 +114,7 @@ def test_writable_entry_of_a_ksm_page(path: str) -> None:
 
 def test_exclusive_bit_lost_on_a_written_page(path: str) -> None:
     s = sound_snapshot(path)
-    rows, _ = exclusive_pages(s)
+    rows = exclusive_rows(s)
     small = rows[(s.folio_of_page[rows] < 0) & (s.counts.page_mappings[rows] == 1)]
     first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.counts.bits & Bit.WRITE) != 0)
     row = first_mapping(s, first & (s.counts.entry_class == EntryClass.NORMAL) & ((s.counts.bits & Bit.PROT_NONE) == 0))

@@ -8,20 +8,20 @@ import pytest
 
 import inspector.rules  # noqa: F401  (declares the rules)
 from inspector.cli import main
-from inspector.rules.catalogue import Line, catalogue
+from inspector.rules.catalogue import Invariant, catalogue
 from inspector.rules.registry import all_rules
 
 
 @pytest.fixture(scope="module")
-def lines() -> list[Line]:
+def lines() -> list[Invariant]:
     return catalogue()
 
 
-def test_no_line_is_missing_or_told_twice(lines: list[Line]) -> None:
+def test_no_line_is_missing_or_repeated(lines: list[Invariant]) -> None:
     assert [x.id for x in lines] == [f"I{n}" for n in range(1, 19)] + [str(n) for n in range(1, 152)]
 
 
-def test_each_line_has_rules_or_a_reason(lines: list[Line]) -> None:
+def test_each_line_has_rules_or_a_reason(lines: list[Invariant]) -> None:
     known = {rule.slug for rule in all_rules()}
     for line in lines:
         assert set(line.rules) <= known, line.id
@@ -30,7 +30,7 @@ def test_each_line_has_rules_or_a_reason(lines: list[Line]) -> None:
         assert len(set(line.rules)) == len(line.rules)
 
 
-def test_each_rule_of_a_model_invariant_stands_in_its_line(lines: list[Line]) -> None:
+def test_each_rule_is_in_the_lines_that_it_decides(lines: list[Invariant]) -> None:
     of = {line.id: set(line.rules) for line in lines}
     for rule in all_rules():
         for line in rule.decides:
@@ -42,7 +42,7 @@ def test_a_line_that_lost_its_rules_is_not_decided() -> None:
     assert [(x.state, x.reason) for x in without if x.id == "I12"] == [("later", "no rule checks it yet")]
 
 
-def test_text_and_json_say_the_same(lines: list[Line], capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_and_json_say_the_same(lines: list[Invariant], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rules", "--catalogue"]) == 0
     text = capsys.readouterr().out
     assert main(["rules", "--catalogue", "--format", "json"]) == 0

@@ -24,7 +24,7 @@ from tui.places import (
 )
 from tui.session import Session
 from tui.views.map import HeatView
-from tui.views.space import SpaceView
+from tui.views.strip import StripView
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
 
@@ -82,7 +82,7 @@ async def test_the_strip_zooms_to_single_pages_and_opens_a_folio(session: Sessio
     async with at(session, MmPlace(mm)) as pilot:
         grid = pilot.app.screen.query_one(CellGrid)
         grid.focus()
-        assert isinstance(grid.source, SpaceView)
+        assert isinstance(grid.source, StripView)
         assert grid.source.count <= grid.visible_cells()
         grid.cursor = grid.source.cell_of(mapping.va)
         await press(pilot, "z", *["plus"] * 12)

@@ -29,7 +29,7 @@ from tui.views.folios import folio_columns, folio_rows
 from tui.views.map import MODES, HeatView, LayerStyle, build_layer, make_layer
 from tui.views.processes import process_columns
 from tui.views.rmap import side_by_side
-from tui.views.space import SpaceView, build_space
+from tui.views.strip import StripView, build_strip
 from tui.views.vmas import vma_folios, vma_rows_of
 
 
@@ -67,15 +67,15 @@ def test_the_strip_counts_every_mapped_page_once_at_every_zoom(s: Snapshot) -> N
         rows = vma_rows_of(s, mm)
         if not len(rows):
             continue
-        space = build_space(s, mm, rows, ("",) * len(rows))
+        strip = build_strip(s, mm, rows, ("",) * len(rows))
         inside = (s.mappings.mm_idx == mm) & (s.mappings.vma_idx >= 0)
         want = int(vma_entries_pages(s, inside))
         want += int(((s.nonpresent.mm_idx == mm) & (s.nonpresent.vma_idx >= 0) & (s.nonpresent.level == 1)).sum())
         for shift in (0, 4, 30):
-            view = SpaceView(space, shift)
+            view = StripView(strip, shift)
             got = sum(_mapped(view, cell) for cell in range(view.count)) if view.count < 3000 else want
             assert got == want
-        assert SpaceView(space, 30).count == len(rows) + int(space.gap.sum())
+        assert StripView(strip, 30).count == len(rows) + int(strip.gap.sum())
 
 
 def vma_entries_pages(s: Snapshot, rows: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
@@ -83,7 +83,7 @@ def vma_entries_pages(s: Snapshot, rows: np.ndarray[tuple[int], np.dtype[np.bool
     return int(pages.sum())
 
 
-def _mapped(view: SpaceView, cell: int) -> int:
+def _mapped(view: StripView, cell: int) -> int:
     words = view.describe(cell)[1]
     if words == "a gap: no VMA":
         return 0
@@ -93,8 +93,8 @@ def _mapped(view: SpaceView, cell: int) -> int:
 def test_a_cell_is_found_again_by_its_address(s: Snapshot) -> None:
     mm = int(np.argmax(np.bincount(s.vmas.mm_idx)))
     rows = vma_rows_of(s, mm)
-    space = build_space(s, mm, rows, ("",) * len(rows))
-    view = SpaceView(space, SpaceView(space, 0).fitting(200))
+    strip = build_strip(s, mm, rows, ("",) * len(rows))
+    view = StripView(strip, StripView(strip, 0).fitting(200))
     assert view.count <= 200
     for cell in range(view.count):
         if view.paint(cell, 1)[0][0] != "│":

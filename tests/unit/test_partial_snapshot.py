@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.report.window import sample_of, window_on_folio
+from inspector.report.partial import partial_of_folio, sample_of
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
 from tests.faults.overlay import KERNELS, core_path
@@ -16,7 +16,7 @@ def test_a_part_has_the_pages_of_the_whole_and_no_other_table(kernel: str) -> No
     s = Snapshot(open_core(core_path("fixture", kernel), types="btf"))
     large = int(np.flatnonzero((s.folios.order > 1) & s.folios.readable)[0])
     head, nr = int(s.folios.pfn[large]), 1 << int(s.folios.order[large])
-    part = window_on_folio(s, head + nr - 1)
+    part = partial_of_folio(s, head + nr - 1)
     pfns = np.arange(head, head + nr)
     here, there = part.pages.memmap.rows(pfns), s.pages.memmap.rows(pfns)
     assert len(part.pages) < len(s.pages)

@@ -51,7 +51,7 @@ def test_a_finding_shows_everything() -> None:
         line.split() == ["7", "evil\\x1b[2J\\nname", "0x1000", "PTE", "0x1234", "+0", "0x0000000000000067"]
         for line in lines
     )
-    assert lines[-1] == "verdict    1 finding"
+    assert lines[-1] == "verdict     1 finding"
 
 
 def test_nothing_of_the_kernel_reaches_the_terminal_raw() -> None:
@@ -80,7 +80,7 @@ def test_nothing_of_the_kernel_reaches_the_terminal_raw() -> None:
     ],
 )
 def test_verdicts(findings: list[Finding], code: int, verdict: str) -> None:
-    assert text(Screen(), report(findings, code)).splitlines()[-1] == f"verdict    {verdict}"
+    assert text(Screen(), report(findings, code)).splitlines()[-1] == f"verdict     {verdict}"
 
 
 def test_colour_changes_no_text() -> None:

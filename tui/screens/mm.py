@@ -16,7 +16,7 @@ from tui.places import FolioPlace, MmPlace, VmaPlace
 from tui.screens.base import PlaceScreen
 from tui.views.entries import pfn_at
 from tui.views.rows import Rows
-from tui.views.space import LEGEND, Space, SpaceView, build_space
+from tui.views.strip import LEGEND, Strip, StripView, build_strip
 from tui.views.vmas import names_of, vma_folios, vma_rows_of, vma_table
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
@@ -28,7 +28,7 @@ class MmData:
     """What the screen shows."""
 
     rows: Rows
-    space: Space
+    strip: Strip
 
 
 class MmScreen(PlaceScreen[MmData]):
@@ -66,8 +66,8 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
         vmas = vma_rows_of(s, self.place.mm_idx)
         names = names_of(s, vmas)
         table = vma_table(self.session, vmas, names, figures, vma_folios(s, vmas))
-        space = build_space(s, self.place.mm_idx, vmas, tuple(names))
-        return MmData(table, space)
+        strip = build_strip(s, self.place.mm_idx, vmas, tuple(names))
+        return MmData(table, strip)
 
     def show(self, data: MmData) -> None:
         """Fill both; the strip begins with everything in sight."""
@@ -84,9 +84,9 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
         self._whole = True
         grid = self.query_one("#strip", CellGrid)
         if self.data is not None and len(self.data.rows):
-            if not isinstance(grid.source, SpaceView) or grid.source.space is not self.data.space:
-                grid.show(SpaceView(self.data.space, 0))
-            view = SpaceView(self.data.space, 0)
+            if not isinstance(grid.source, StripView) or grid.source.strip is not self.data.strip:
+                grid.show(StripView(self.data.strip, 0))
+            view = StripView(self.data.strip, 0)
             self._zoom_to(view.fitting(grid.visible_cells()))
 
     def on_cell_grid_sized(self, _event: CellGrid.Sized) -> None:
@@ -97,21 +97,21 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
     def action_zoom(self, steps: int) -> None:
         """Closer, or further away."""
         view = self.query_one("#strip", CellGrid).source
-        if isinstance(view, SpaceView):
+        if isinstance(view, StripView):
             self._whole = False
             self._zoom_to(view.shift + steps)
 
     def _zoom_to(self, shift: int) -> None:
         grid = self.query_one("#strip", CellGrid)
         view = grid.source
-        if isinstance(view, SpaceView):
+        if isinstance(view, StripView):
             zoomed = view.at(shift)
             grid.show(zoomed, zoomed.cell_of(view.address(grid.cursor)))
 
     def on_cell_grid_moved(self, event: CellGrid.Moved) -> None:
         """Show what the cursor is on."""
         view = event.grid.source
-        if isinstance(view, SpaceView) and view.count:
+        if isinstance(view, StripView) and view.count:
             zoom = f"  1 cell = {1 << view.shift} pages" if view.shift else "  1 cell = 1 page"
             first, *rest = view.describe(event.cell)
             self.query_one("#cell", Static).update(Text("\n".join([first + zoom, *rest])))
@@ -119,7 +119,7 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
     def on_cell_grid_chosen(self, event: CellGrid.Chosen) -> None:
         """Open the folio of a single mapped page, else the VMA."""
         view = event.grid.source
-        if not isinstance(view, SpaceView):
+        if not isinstance(view, StripView):
             return
         va = view.address(event.cell)
         mm = self.place.mm_idx
@@ -129,7 +129,7 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
     def on_column_table_moved(self, event: ColumnTable.Moved) -> None:
         """The strip follows the table while the table has the focus."""
         grid = self.query_one("#strip", CellGrid)
-        if event.table.has_focus and isinstance(grid.source, SpaceView) and event.table.rows is not None:
+        if event.table.has_focus and isinstance(grid.source, StripView) and event.table.rows is not None:
             place = event.table.rows.place(event.row) if len(event.table.rows) else None
             if isinstance(place, VmaPlace):
                 start = int(self.session.snapshot.vmas.start[place.vma_idx])

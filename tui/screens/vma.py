@@ -15,7 +15,7 @@ from tui.places import AnonVmaPlace, FilePlace, FolioPlace, VmaPlace
 from tui.screens.base import PlaceScreen
 from tui.views.entries import entry_table, first_at, pfn_at, vma_entries
 from tui.views.rows import Rows
-from tui.views.space import LEGEND, Space, SpaceView, build_space
+from tui.views.strip import LEGEND, Strip, StripView, build_strip
 from tui.views.vmas import names_of, vma_facts
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
@@ -27,7 +27,7 @@ class VmaData:
     """What the screen shows."""
 
     rows: Rows
-    space: Space
+    strip: Strip
     facts: list[tuple[str, str]]
     title: str
     cursor: int
@@ -65,10 +65,10 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
         s, vma = self.session.snapshot, self.place.vma_idx
         entries = vma_entries(s, vma)
         vmas, name = vma_facts(s, vma)
-        space = build_space(s, self.place.mm_idx, vmas, tuple(names_of(s, vmas)))
+        strip = build_strip(s, self.place.mm_idx, vmas, tuple(names_of(s, vmas)))
         start, end = int(s.vmas.start[vma]), int(s.vmas.end[vma])
         title = f"{self.session.process(self.place.mm_idx)}  {start:#x}-{end:#x}  {size(end - start)}"
-        return VmaData(entry_table(entries), space, name, title, first_at(entries, self.place.va or start))
+        return VmaData(entry_table(entries), strip, name, title, first_at(entries, self.place.va or start))
 
     def show(self, data: VmaData) -> None:
         """Fill everything; the strip begins with the whole VMA in sight."""
@@ -82,7 +82,7 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
         if self.data is None:
             return
         grid = self.query_one("#strip", CellGrid)
-        view = SpaceView(self.data.space, 0)
+        view = StripView(self.data.strip, 0)
         if grid.source is None:
             grid.show(view)
         view = view.at(view.fitting(grid.visible_cells()))
@@ -97,7 +97,7 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
         """Closer, or further away."""
         grid = self.query_one("#strip", CellGrid)
         view = grid.source
-        if isinstance(view, SpaceView):
+        if isinstance(view, StripView):
             self._whole = False
             zoomed = view.at(view.shift + steps)
             grid.show(zoomed, zoomed.cell_of(view.address(grid.cursor)))
@@ -124,13 +124,13 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
     def on_cell_grid_moved(self, event: CellGrid.Moved) -> None:
         """Show what the cursor is on."""
         view = event.grid.source
-        if isinstance(view, SpaceView) and view.count:
+        if isinstance(view, StripView) and view.count:
             self.query_one("#cell", Static).update(rich.text.Text("\n".join(view.describe(event.cell))))
 
     def on_cell_grid_chosen(self, event: CellGrid.Chosen) -> None:
         """Open the folio under the cursor."""
         view = event.grid.source
-        if isinstance(view, SpaceView):
+        if isinstance(view, StripView):
             pfn = pfn_at(self.session.snapshot, self.place.mm_idx, view.address(event.cell))
             if pfn is not None:
                 self.scope.go(FolioPlace(pfn))

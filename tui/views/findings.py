@@ -10,6 +10,7 @@ from inspector.findings import Finding, Mapping
 from inspector.report.check import show, subject_words
 from inspector.report.rules import rule_sections
 from inspector.snapshot import Snapshot
+from inspector.subjects import kind_of
 from inspector.text import clean
 from tui.places import (
     AnonVmaPlace,
@@ -29,9 +30,6 @@ from tui.views.rows import Column, ColumnData, Rows, number, words
 
 SEVERITY_MARKS = {"fail": "✗ fail", "warn": "! warn", "info": "i info"}
 """A severity as a character, a word and, beside them, a colour."""
-
-_MAPPED = ("page", "folio", "entry")
-"""Kinds of subjects whose page frame may be mapped; page tables and odd entries of a page cache are not."""
 
 _RANK = {"fail": 0, "warn": 1, "info": 2}
 
@@ -124,16 +122,16 @@ class Link:
 
 def links_of(s: Snapshot, finding: Finding) -> list[Link]:
     """What a finding is about and what proves it, as places to go to; the subject first."""
-    subject = finding.subject
+    subject, kind = finding.subject, kind_of(finding.subject)
     out: list[Link] = []
     if subject.pfn is not None and subject.pfn >= 0:
         order = f", order {subject.order}" if subject.order else ""
         out.append(Link("folio", f"pfn {subject.pfn:#x}{order}: counters, pages, references", FolioPlace(subject.pfn)))
-        if subject.kind in _MAPPED:
+        if kind.mapped:
             out.append(Link("rmap", "the rmap walk beside the page tables", RmapPlace(subject.pfn)))
-    if subject.kind == "anon_vma" and subject.address is not None:
+    if kind.opens == "anon_vma" and subject.address is not None:
         out.append(Link("anon_vma", f"{subject.address:#x}", AnonVmaPlace(subject.address)))
-    if subject.kind in ("address_space", "cache_entry") and subject.address is not None:
+    if kind.opens == "address_space" and subject.address is not None:
         out.append(Link("file", clean(subject.name or f"{subject.address:#x}"), FilePlace(subject.address)))
     if subject.mm is not None:
         mm = row_of(s.mms.addr, subject.mm)

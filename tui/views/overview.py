@@ -8,19 +8,13 @@ import numpy as np
 
 from inspector.check.target_facts import target_facts
 from inspector.columns import I64
+from inspector.report.info import TARGET_KINDS
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.text import clean, clean_bytes, duration, size
 from tui.places import MmPlace
 from tui.views.map import Layer
 from tui.views.rows import ColumnData, Rows, number, words
-
-KINDS_OF_TARGET = {
-    "core": "ELF vmcore",
-    "kdump": "kdump-compressed vmcore",
-    "live": "running kernel",
-    "qemu": "QEMU guest",
-}
 
 
 def identity_lines(s: Snapshot) -> list[tuple[str, str]]:
@@ -33,7 +27,7 @@ def identity_lines(s: Snapshot) -> list[tuple[str, str]]:
     lines = [
         ("kernel", ", ".join(w for w in kernel if w)),
         ("machine", ", ".join(w for w in host if w)),
-        ("opened", f"{KINDS_OF_TARGET.get(str(facts['kind']), facts['kind'])}, types from {facts['types_from']}"),
+        ("opened", f"{TARGET_KINDS.get(str(facts['kind']), facts['kind'])}, types from {facts['types_from']}"),
         ("counting", f"{facts['scheme'] or 'unknown'}{f': {s.scheme.value}' if s.scheme else ''}"),
     ]
     return lines + ([("panic", panic)] if panic else [])

@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray, Mask, expand_runs, take_or
+from inspector.columns import I64, Mask, expand_runs, take_or
+from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS, VM_SHARED
 from inspector.rules.diagnosis import cow_break
-from inspector.rules.entries.entries import anon_pages, in_shared_vma, offending, writable
-from inspector.rules.registry import Phase, rule
+from inspector.rules.pieces import EntryPiece, Judged, MappedPages, PagePiece, all_pages, mapped_pages
+from inspector.rules.registry import Phase, entry_rule, page_rule, rule
 from inspector.snapshot import Snapshot
-from inspector.subjects import ENTRY, PAGE
-from inspector.violations import Violations, cannot_check, one, violations
+from inspector.subjects import PAGE
+from inspector.violations import Details, Violations, details, one, unread_pages, violations
 from inspector.walk.counts import EntryClass
+from inspector.walk.references import PIN_BIAS
 from inspector.walk.rss import entry_pages
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
 
-PIN_BIAS = 1024
-"""GUP_PIN_COUNTING_BIAS, include/linux/mm.h: what one pin adds to the references of a small folio."""
 
+def exclusive_pages(p: PagePiece) -> Mask:
+    """Pages with PG_anon_exclusive.
 
-def exclusive_pages(s: Snapshot) -> tuple[I64, I64]:
-    """Rows of the pages that carry PG_anon_exclusive in earnest, and rows of their heads.
-
-    The bit means other things on other pages, so that the folio is tested first. Of a hugetlb folio only the head is
-    looked at: its tails may be aliases of it.
+    The bit means other things on other pages, so that the folio is tested first. Of a hugetlb folio only the head
+    counts: its tails may be aliases of it.
     """
-    pages, folios = s.pages, s.folios
-    rows = np.flatnonzero(s.layout.flags.test(pages.flags, "anon_exclusive") & pages.readable & (pages.head_row >= 0))
-    head = pages.head_row[rows].astype(np.int64)
-    keep = pages.is_anon(head)
-    if len(folios):
-        folio = s.folio_of_page[rows]
-        safe = np.maximum(folio, 0)
-        keep = np.where((folio >= 0) & folios.is_hugetlb[safe], folios.is_anon[safe] & (head == rows), keep)
-    return rows[keep], head[keep]
+    return p.has("anon_exclusive") & p.readable & p.is_anon & ~(p.is_hugetlb & p.is_tail)
 
 
 def page_mappers(s: Snapshot, rows: I64) -> tuple[I64, I64]:
@@ -44,6 +35,8 @@ def page_mappers(s: Snapshot, rows: I64) -> tuple[I64, I64]:
         s: The snapshot.
         rows: Rows of pages, ascending.
     """
+    if not len(rows):
+        return rows, rows
     m, n = s.mappings, len(s.pages)
     mark = np.zeros(n, np.bool_)
     mark[rows] = True
@@ -59,22 +52,23 @@ def page_mappers(s: Snapshot, rows: I64) -> tuple[I64, I64]:
     return entries, np.bincount(pairs // (len(s.mms) + 1), minlength=len(rows)).astype(np.int64)
 
 
-def _entire(s: Snapshot, rows: I64) -> I64:
-    """Huge entries of the folio that each page belongs to."""
-    folio = s.folio_of_page[rows]
-    if not len(s.folios):
-        return np.zeros(len(rows), np.int64)
-    return take_or(s.counts.entire, folio, 0).astype(np.int64)
+def _mappers(s: Snapshot, rows: I64) -> Details:
+    entries, mms = page_mappers(s, rows)
+    return details(
+        rows,
+        observed={"anon_exclusive": True, "mappings": entries},
+        expected={"anon_exclusive": False, "mappings": "1, or a clear bit"},
+        facts={
+            "mms": mms,
+            "huge_mappings": take_or(s.counts.entire, s.folio_of_page[rows], 0),
+            "page_index": rows - s.pages.head_row[rows],
+        },
+    )
 
 
-def _unreadable(s: Snapshot) -> tuple[int, str]:
-    missing = int((~s.pages.readable).sum())
-    return missing, "struct pages are missing" if missing else ""
-
-
-@rule(
+@page_rule(
     "exclusive-page-mapcount-high",
-    PAGE,
+    _mappers,
     "exclusive",
     Phase.STATES,
     effect=Effect.ENTRIES,
@@ -82,11 +76,11 @@ def _unreadable(s: Snapshot) -> tuple[int, str]:
     was="exclusive-page-mapped-twice",
     diagnose=cow_break("the page is marked as mapped once, but more entries map it: writes are not copied"),
 )
-def exclusive_page_mapcount_high(s: Snapshot) -> Violations:
-    """An anonymous page marked exclusive is mapped more than once.
+def exclusive_page_mapcount_high(p: PagePiece) -> Judged:
+    """An anonymous page with PG_anon_exclusive is mapped more than once.
 
     Invariant: PG_anon_exclusive on a page means that one entry maps it: P_i + E <= 1. While a PMD maps the folio, or
-        for hugetlb, only the head carries the bit.
+        for hugetlb, only the head has the bit.
     Why: mm/rmap.c, folio_add_anon_rmap_*() asserts it; include/linux/rmap.h, folio_try_dup_anon_rmap_*() clears the bit
         before fork maps the page a second time.
     Consequence: a write through one mapping makes no copy: parent and child see each other's data.
@@ -94,22 +88,8 @@ def exclusive_page_mapcount_high(s: Snapshot) -> Violations:
         own (ksm-page-exclusive-unexpected).
     See also: folioscope folio PFN
     """
-    rows, head = exclusive_pages(s)
-    plain = ~s.pages.is_ksm(head)
-    rows, head = rows[plain], head[plain]
-    entire = _entire(s, rows)
-    tail = (entire > 0) & (rows != head)
-    bad = np.flatnonzero((s.counts.page_mappings[rows] + entire > 1) | tail)
-    entries, mms = page_mappers(s, rows[bad])
-    missing, why = _unreadable(s)
-    return violations(
-        rows[bad],
-        observed={"anon_exclusive": np.ones(len(bad), np.bool_), "mappings": entries},
-        expected={"anon_exclusive": np.zeros(len(bad), np.bool_), "mappings": np.full(len(bad), "1, or a clear bit")},
-        checked=len(rows),
-        unread=cannot_check(missing, why),
-        facts={"mms": mms, "huge_mappings": entire[bad], "page_index": rows[bad] - head[bad]},
-    )
+    tail_under_huge_entry = (p.entire > 0) & p.is_tail
+    return p.judge((p.mapped + p.entire > 1) | tail_under_huge_entry, exclusive_pages(p) & ~p.is_ksm)
 
 
 @rule(
@@ -127,7 +107,7 @@ def exclusive_page_mapcount_high(s: Snapshot) -> Violations:
     ),
 )
 def exclusive_page_mm_count_high(s: Snapshot) -> Violations:
-    """An anonymous page marked exclusive is mapped by several processes.
+    """An anonymous page with PG_anon_exclusive is mapped by several mms.
 
     Invariant: PG_anon_exclusive means "exclusive to one process": all mappings of the page lie in one mm.
     Why: include/linux/page-flags.h, PG_anon_exclusive; mm/memory.c, copy_present_ptes() clears it at fork.
@@ -135,64 +115,78 @@ def exclusive_page_mm_count_high(s: Snapshot) -> Violations:
     Exceptions: the page is not mapped.
     See also: folioscope folio PFN
     """
-    rows, head = exclusive_pages(s)
-    checked = len(rows)
-    rows = rows[(s.counts.page_mappings[rows] + _entire(s, rows) > 1) & ~s.pages.is_ksm(head)]
+    # No predicate over pieces: which mms map a page is known from all mappings only.
+    p = all_pages(s)
+    exclusive = exclusive_pages(p)
+    rows = np.flatnonzero(exclusive & (p.mapped + p.entire > 1) & ~p.is_ksm)
     _, mms = page_mappers(s, rows)
-    bad = np.flatnonzero(mms > 1)
-    missing, why = _unreadable(s)
+    bad = mms > 1
     return violations(
-        rows[bad],
-        observed={"mms": mms[bad]},
-        expected={"mms": np.ones(len(bad), np.int64)},
-        checked=checked,
-        unread=cannot_check(missing, why),
+        rows[bad], observed={"mms": mms[bad]}, expected={"mms": 1}, checked=exclusive, unread=unread_pages(s)
     )
 
 
-@rule(
+def _ksm_state(s: Snapshot, rows: I64) -> Details:
+    return details(
+        rows,
+        observed={
+            "anon_exclusive": s.layout.flags.test(s.pages.flags[rows], "anon_exclusive"),
+            "large": s.folio_of_page[rows] >= 0,
+        },
+        expected={"anon_exclusive": False, "large": False},
+    )
+
+
+@page_rule(
     "ksm-page-exclusive-unexpected",
-    PAGE,
+    _ksm_state,
     "exclusive",
     Phase.PAGE_COUNTS,
     effect=Effect.ENTRIES,
     decides="I7 35",
     was="exclusive-ksm-page",
 )
-def ksm_page_exclusive_unexpected(s: Snapshot) -> Violations:
-    """A KSM page is marked exclusive, or is part of a large folio.
+def ksm_page_exclusive_unexpected(p: PagePiece) -> Judged:
+    """A KSM page has PG_anon_exclusive, or is part of a large folio.
 
     Invariant: KSM pages are small and shared by intention: never exclusive.
     Why: mm/ksm.c, write_protect_page() clears the bit before a page becomes a KSM page and splits large folios.
     Consequence: a write through one mapping changes the page under all processes that were merged onto it.
-    Exceptions: the page is free or on no LRU list and unmapped: other users keep something else in its mapping word.
+    Exceptions: the page is free, or on no LRU list and unmapped: other owners use its mapping word for other data.
     See also: folioscope ksm; folioscope folio PFN
     """
-    pages = s.pages
-    ksm: I64 = np.flatnonzero(((pages.mapping & np.uint64(3)) == 3) & (pages.type_ == 0) & pages.readable)
-    ksm = ksm[pages.head_row[ksm] == ksm]
-    marked = s.layout.flags.test(pages.flags[ksm], "anon_exclusive")
-    large = s.folio_of_page[ksm] >= 0
-    bad = np.flatnonzero((marked | large) & ~_unused(s, ksm))
-    missing, why = _unreadable(s)
-    return violations(
-        ksm[bad],
-        observed={"anon_exclusive": marked[bad], "large": large[bad]},
-        expected={"anon_exclusive": np.zeros(len(bad), np.bool_), "large": np.zeros(len(bad), np.bool_)},
-        checked=len(ksm),
-        unread=cannot_check(missing, why),
+    ksm = ((p.mapping & np.uint64(MAPPING_TAGS)) == MAPPING_KSM) & (p.type == 0) & p.readable & ~p.is_tail
+    of_users = (p.refcount > 0) & (p.has("lru") | (p.mapped > 0))
+    return p.judge((p.has("anon_exclusive") | p.is_large) & of_users, ksm)
+
+
+def _not_exclusive(pages: MappedPages) -> MappedPages:
+    return pages.where(pages.is_anon & ~pages.has("anon_exclusive"))
+
+
+def _shared_pages(s: Snapshot, rows: I64) -> Details:
+    m, found = s.mappings, _not_exclusive(mapped_pages(s, rows))
+    first = found.first
+    head = s.pages.head_row[first].astype(np.int64)
+    pfns = s.pages.memmap.pfns_of_rows
+    return details(
+        rows,
+        observed={"writable": True, "anon_exclusive": False},
+        expected={"anon_exclusive": "set, or the entry read-only"},
+        facts={
+            "entry": m.entry[rows],
+            "pages": found.nr,
+            "first_pfn": pfns(first),
+            "ksm": s.pages.is_ksm(head),
+        },
+        claims=one("folio", pfns(head)),
+        transient=mm_in_flight(s)[m.mm_idx[rows]],
     )
 
 
-def _unused(s: Snapshot, rows: I64) -> Mask:
-    """Free pages, and others that keep something else in ``mapping``: pages that are not on the LRU's books."""
-    lru = s.layout.flags.test(s.pages.flags[rows], "lru") | (s.counts.page_mappings[rows] > 0)
-    return (s.pages.refcount[rows] <= 0) | ~lru
-
-
-@rule(
+@entry_rule(
     "writable-page-exclusive-missing",
-    ENTRY,
+    _shared_pages,
     "exclusive",
     Phase.STATES,
     effect=Effect.ENTRIES,
@@ -200,11 +194,11 @@ def _unused(s: Snapshot, rows: I64) -> Mask:
     was="writable-entry-without-exclusive",
     diagnose=cow_break("an entry allows writing to a page that may be shared: no fault comes to copy it first"),
 )
-def writable_page_exclusive_missing(s: Snapshot) -> Violations:
-    """A writable entry maps an anonymous page that is not exclusive to the process.
+def writable_page_exclusive_missing(e: EntryPiece) -> Judged:
+    """A writable entry maps an anonymous page without PG_anon_exclusive.
 
     Invariant: an entry of an anonymous page lets user space write only if the page, the head under a PMD and for
-        hugetlb, carries PG_anon_exclusive.
+        hugetlb, has PG_anon_exclusive.
     Why: mm/memory.c, do_wp_page() and can_change_pte_writable() set the bit before the entry becomes writable; fork
         clears it and write-protects both entries.
     Consequence: the copy on write is skipped: other processes that map the page see the write.
@@ -212,32 +206,25 @@ def writable_page_exclusive_missing(s: Snapshot) -> Violations:
         VMA (shared-vma-anon-page-unexpected).
     See also: folioscope va PID ADDRESS; folioscope folio PFN
     """
-    m = s.mappings
-    anon = anon_pages(s)
-    rows = np.flatnonzero(writable(s) & (s.counts.entry_class == EntryClass.NORMAL) & ~in_shared_vma(s))
-    found = offending(s, rows, anon & ~s.layout.flags.test(s.pages.flags, "anon_exclusive"))
-    bad = found.rows
-    missing, why = _unreadable(s)
-    return violations(
-        bad,
-        observed={"writable": np.ones(len(bad), np.bool_), "anon_exclusive": np.zeros(len(bad), np.bool_)},
-        expected={"anon_exclusive": np.full(len(bad), "set, or the entry read-only")},
-        checked=int(offending(s, rows, anon).pages.sum()),
-        unread=cannot_check(missing, why),
-        facts={
-            "entry": m.entry[bad],
-            "pages": found.pages,
-            "first_pfn": found.first_pfn(s),
-            "ksm": s.pages.is_ksm(np.maximum(s.pages.head_row[found.first], 0).astype(np.int64)),
+    pages = e.pages(e.writable & e.is_normal & ~e.vma_has(VM_SHARED))
+    return Judged(e.with_any(_not_exclusive(pages)), int(pages.is_anon.sum()), e.unread)
+
+
+def _pins(s: Snapshot, rows: I64) -> Details:
+    pins = take_or(s.folios.pincount, s.folio_of_page[rows], 0)
+    return details(
+        rows,
+        observed={
+            "pins": np.where(s.folio_of_page[rows] >= 0, pins, s.pages.refcount[rows] // PIN_BIAS),
+            "exclusive_pages": 0,
         },
-        claims=one("folio", found.first_head(s)),
-        transient=mm_in_flight(s)[m.mm_idx[bad]],
+        expected={"exclusive_pages": "at least 1"},
     )
 
 
-@rule(
+@page_rule(
     "pinned-page-exclusive-missing",
-    PAGE,
+    _pins,
     "exclusive",
     Phase.STATES,
     after=("writable-page-exclusive-missing",),
@@ -247,36 +234,26 @@ def writable_page_exclusive_missing(s: Snapshot) -> Violations:
     exactness="bound",
     was="pinned-page-not-exclusive",
 )
-def pinned_page_exclusive_missing(s: Snapshot) -> Violations:
-    """A pinned anonymous folio that is mapped has no exclusive page.
+def pinned_page_exclusive_missing(p: PagePiece) -> Judged:
+    """A pinned anonymous folio that is mapped has no page with PG_anon_exclusive.
 
     Invariant: get_user_pages() with FOLL_PIN pins anonymous pages only when they are exclusive, and a pinned page stays
         so while it is mapped: fork copies it and migration leaves it alone.
     Why: mm/gup.c, gup_must_unshare(); include/linux/rmap.h, folio_try_share_anon_rmap_*() fails on pinned pages.
-    Consequence: the device and the process part ways: the next write of the process goes to a copy.
-    Exceptions: the folio is not mapped. Pins of small folios are told by their references alone (1024 each), so that
+    Consequence: the next write of the process goes to a copy: the device does not see it.
+    Exceptions: the folio is not mapped. Pins of small folios are known from their references alone (1024 each), so that
         other references may look like pins: a warning, no failure.
     See also: folioscope folio PFN
     """
-    pages, folios = s.pages, s.folios
-    mapped = (s.counts.page_mappings > 0) & pages.readable & ~pages.is_tail
-    mapped[folios.row] = False
-    small = np.flatnonzero(mapped & (pages.refcount >= PIN_BIAS))
-    excess = pages.refcount[small] - s.counts.page_mappings[small]
-    small = small[pages.is_anon(small) & ~pages.is_ksm(small) & (excess >= PIN_BIAS)]
-    pinned = folios.readable & folios.is_anon & ~folios.is_ksm & (folios.pincount > 0) & (s.folio_totals > 0)
-    big = np.flatnonzero(pinned)
-    marked = np.concatenate([[0], np.cumsum(s.layout.flags.test(pages.flags, "anon_exclusive"))])
-    rows = np.concatenate([small, folios.row[big]])
-    nr = np.concatenate([np.ones(len(small), np.int64), np.where(folios.is_hugetlb[big], 1, folios.nr_pages[big])])
-    none = marked[np.minimum(rows + nr, len(pages))] == marked[rows]
-    pins: AnyArray = np.concatenate([pages.refcount[small] // PIN_BIAS, folios.pincount[big]])
-    bad = np.flatnonzero(none)
-    missing, why = _unreadable(s)
-    return violations(
-        rows[bad],
-        observed={"pins": pins[bad], "exclusive_pages": np.zeros(len(bad), np.int64)},
-        expected={"exclusive_pages": np.full(len(bad), "at least 1")},
-        checked=len(rows),
-        unread=cannot_check(missing, why),
-    )
+    folios = p.s.folios
+    small = ~p.is_large & p.readable & ~p.is_tail & p.is_anon & ~p.is_ksm & (p.mapped > 0)
+    small &= p.refcount - p.mapped >= PIN_BIAS
+    pinned = folios.readable & folios.is_anon & ~folios.is_ksm & (folios.pincount > 0) & (p.s.folio_totals > 0)
+    able = small | (p.of_folio(pinned, 0) & ~p.is_tail)
+    here = np.flatnonzero(able)
+    # The pages of a folio are all in the piece; of hugetlb the head stands for all.
+    nr = take_or(np.where(folios.is_hugetlb, 1, folios.nr_pages), p.folio[here], 1)
+    marked = np.concatenate([[0], np.cumsum(p.has("anon_exclusive"))])
+    wrong = p.nothing
+    wrong[here] = marked[np.minimum(here + nr, len(p))] == marked[here]
+    return p.judge(wrong, able)

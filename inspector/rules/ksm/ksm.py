@@ -13,7 +13,7 @@ from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import KSM, MM, PAGE, STABLE_NODE
 from inspector.tables.ksm import CHAIN, DUP
-from inspector.violations import NOTHING, Relation, Unread, Violations, cannot_check, holds, one, violations
+from inspector.violations import NOTHING, Things, Unread, Violations, cannot_check, holds, one, violations
 from inspector.walk.counts import EntryClass
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
@@ -243,7 +243,7 @@ def ksm_mapping_unreachable(s: Snapshot) -> Violations:
     )
 
 
-def _anon_vmas_of(s: Snapshot, vma_idx: AnyArray) -> Relation:
+def _anon_vmas_of(s: Snapshot, vma_idx: AnyArray) -> Things:
     """The anon_vma of each VMA."""
     if not len(s.vmas):
         return NOTHING

@@ -11,7 +11,7 @@ from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
 from inspector.tables.swap_devices import swap_entries
 from inspector.text import counted
-from inspector.violations import Relation, Violations, cannot_check, holds, several, violations
+from inspector.violations import Things, Violations, cannot_check, holds, several, violations
 from inspector.windows.grading import IN_FLIGHT
 from inspector.windows.window import Effect
 
@@ -68,7 +68,7 @@ def page_table_unreachable(s: Snapshot) -> Violations:
     )
 
 
-def _mapped(s: Snapshot) -> Relation:
+def _mapped(s: Snapshot) -> Things:
     """The folios and swap slots in each lost table's entries: they count more users than are found without it."""
     lost, arch, pages = s.lost_tables, s.layout.arch, s.pages
     # A leaf of any level names its first page as a PTE does.
@@ -82,7 +82,7 @@ def _mapped(s: Snapshot) -> Relation:
     return _once("folio", lost.table[leaf], folio) + _once("swap_slot", lost.table[swap], slot.astype(np.int64))
 
 
-def _once(kind: str, table: I64, things: I64) -> Relation:
+def _once(kind: str, table: I64, things: I64) -> Things:
     """The things that each table refers to, each once."""
     table, thing = np.unique(np.stack([table, things])[:, things >= 0], axis=1)
     return several(kind, table, thing)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Kind, Level
-from inspector.columns import I64, Mask, rows_of_unordered, take_or
+from inspector.columns import I64, Mask, rows_of_unordered
 from inspector.rules.hugetlb.hugetlb import named_slots
 from inspector.rules.needs import VMAS
-from inspector.rules.pieces import EntryPiece, Judged
-from inspector.rules.registry import Phase, entry_rule, rule
+from inspector.rules.pieces import EntryPiece, Judged, NonPresentPiece
+from inspector.rules.registry import Phase, entry_rule, nonpresent_rule, rule
 from inspector.rules.vmas.lost_vmas import lost_vma_covering, mms_changing_vmas
 from inspector.snapshot import Snapshot
 from inspector.subjects import NONPRESENT, TABLE
@@ -151,16 +151,32 @@ def _covers_hugetlb(s: Snapshot) -> Mask:
     return last_hugetlb_vma(s.vmas, t.mm_idx, t.va, shape.entries << shape.shift, arch.page_shift) >= 0
 
 
-@rule(
+_HUGE_KINDS = (*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE)
+
+
+def _huge_entry(s: Snapshot, rows: I64) -> Details:
+    n = s.nonpresent
+    return details(
+        rows,
+        observed={
+            "entry": n.entry[rows],
+            "kind": np.array([Kind(x).name.lower() for x in n.kind[rows].tolist()], dtype=np.str_),
+        },
+        expected={"kind": "migration"},
+        claims=one("swap_slot", named_slots(s, rows)),
+    )
+
+
+@nonpresent_rule(
     "huge-swap-entry-unexpected",
-    NONPRESENT,
+    _huge_entry,
     "page-tables",
     Phase.WORDS,
     effect=Effect.TABLES,
     decides="I14",
     was="huge-swap-entry",
 )
-def huge_swap_entry_unexpected(s: Snapshot) -> Violations:
+def huge_swap_entry_unexpected(e: NonPresentPiece) -> Judged:
     """A PMD or PUD outside hugetlb holds a non-present entry that only PTEs can hold.
 
     Invariant: above the last level, outside hugetlb, a non-present entry is a migration entry, or names device memory.
@@ -170,22 +186,12 @@ def huge_swap_entry_unexpected(s: Snapshot) -> Violations:
     Exceptions: the entry is in a hugetlb VMA (rules of their own).
     See also: folioscope va PID ADDRESS
     """
-    n = s.nonpresent
-    legal = np.isin(n.kind, np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.BAD], np.uint8))
-    upper = (n.level != Level.PTE) & n.counted & ~take_or(s.vmas.is_hugetlb, n.vma_idx, False)
-    rows = np.flatnonzero(upper & ~legal)
-    return violations(
-        rows,
-        observed={
-            "entry": n.entry[rows],
-            "kind": np.array([Kind(x).name.lower() for x in n.kind[rows].tolist()], dtype=np.str_),
-        },
-        expected={"kind": "migration"},
-        checked=upper,
-        claims=one("swap_slot", named_slots(s, rows)),
-    )
+    upper = (e.level != Level.PTE) & e.counted & ~e.of_vma(e.s.vmas.is_hugetlb, False)
+    # A pattern that is no entry at all is reported as such (entry-invalid).
+    return Judged(upper & ~e.is_one_of(*_HUGE_KINDS, Kind.BAD), upper)
 
 
+# Leaf entries were checked as well when they were classified: the rule counts those of both tables.
 @rule(
     "entry-invalid",
     NONPRESENT,
@@ -263,9 +269,21 @@ def entry_vma_missing(e: EntryPiece) -> Judged:
     return Judged(~e.in_vma & known, known, unread)
 
 
-@rule(
+def _nonpresent_entry_vma_missing(s: Snapshot, rows: I64) -> Details:
+    n = s.nonpresent
+    return details(
+        rows,
+        observed={"vma": "none"},
+        expected={"vma": "one that holds the address"},
+        depends=one("page_table", n.table_idx[rows])
+        + one("lost_vma", lost_vma_covering(s, n.mm_idx[rows], n.va[rows])),
+        transient=mms_changing_vmas(s)[n.mm_idx[rows]],
+    )
+
+
+@nonpresent_rule(
     "nonpresent-entry-vma-missing",
-    NONPRESENT,
+    _nonpresent_entry_vma_missing,
     "page-tables",
     Phase.WORDS,
     after=(
@@ -276,7 +294,7 @@ def entry_vma_missing(e: EntryPiece) -> Judged:
     decides="30",
     was="nonpresent-entry-outside-vma",
 )
-def nonpresent_entry_vma_missing(s: Snapshot) -> Violations:
+def nonpresent_entry_vma_missing(e: NonPresentPiece) -> Judged:
     """A swap, migration or marker entry is at an address outside every VMA of the mm.
 
     Invariant: every non-empty entry in the user half of an address space is in one of its VMAs.
@@ -286,15 +304,5 @@ def nonpresent_entry_vma_missing(s: Snapshot) -> Violations:
         is held, as for leaf entries.
     See also: folioscope vmas PID; folioscope va PID ADDRESS
     """
-    n = s.nonpresent
-    known = _vmas_known(s)[n.mm_idx]
-    rows = np.flatnonzero((n.vma_idx < 0) & known & (n.kind != Kind.BAD))
-    return violations(
-        rows,
-        observed={"vma": "none"},
-        expected={"vma": "one that holds the address"},
-        checked=known,
-        depends=one("page_table", n.table_idx[rows])
-        + one("lost_vma", lost_vma_covering(s, n.mm_idx[rows], n.va[rows])),
-        transient=mms_changing_vmas(s)[n.mm_idx[rows]],
-    )
+    known = _vmas_known(e.s)[e.mm_idx]
+    return Judged(~e.in_vma & known & (e.kind != Kind.BAD), known)

@@ -1,46 +1,52 @@
-"""Rules that hold the anonymous reverse map (anon_vmas, chains, interval trees) against the page tables."""
+"""Rules that compare the anonymous reverse map (anon_vmas, chains, interval trees) with VMAs and page tables.
+
+Rules about mapped pages compare an entry with its VMA and with the folio that it maps: they are judged over
+`Snapshot.links`, which joins the three, and not over pieces of any one table.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, expand_runs, rows_of
+from inspector.columns import I32, I64, U64, Mask, expand_runs, rows_of, take_or
+from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.diagnosis import lost_rmap
 from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
-from inspector.rules.rmap.file_rmap import own_file_links
+from inspector.rules.rmap.file_rmap import index_violations, own_file_links
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE, VMA
-from inspector.violations import Relation, Violations, holds, one, several, violations
-from inspector.walk.linear import ANON, HUGETLB, Links, linear_index
+from inspector.violations import Things, Violations, holds, one, several, violations
+from inspector.walk.linear import HUGETLB, Links
 from inspector.windows.window import Effect
 
 
+def _anon_vma_named(links: Links) -> U64:
+    """Address of the anon_vma that each link's folio names."""
+    return links.mapping & ~np.uint64(MAPPING_TAGS)
+
+
 def _pairs(s: Snapshot) -> tuple[U64, I32]:
-    """Every distinct (anon_vma address, VMA row) that some anonymous mapping joins."""
+    """Every distinct pair of an anon_vma's address, as folios name it, and the row of a VMA that maps such folios."""
     links = s.links
     anon = np.flatnonzero(links.is_anon)
-    pointer, vma = links.mapping[anon] & ~np.uint64(3), links.vma_idx[anon]
+    pointer, vma = links.mapping[anon] & ~np.uint64(MAPPING_TAGS), links.vma_idx[anon]
     if not len(anon):
         return pointer, vma
+    # Neighbouring links mostly repeat the pair: few are left to sort.
     fresh = np.concatenate([[True], (pointer[1:] != pointer[:-1]) | (vma[1:] != vma[:-1])])
     pair = np.unique(np.stack([pointer[fresh], vma[fresh].astype(np.uint64)]), axis=1)
     return pair[0], pair[1].astype(np.int32)
 
 
 def _links_of(s: Snapshot, pointer: U64, vma: I32) -> Links:
-    """The links that the given pairs stand for."""
-    links = s.links
-    rows = np.flatnonzero(links.is_anon & np.isin(links.vma_idx, vma))
-    links = links.take(rows)
+    """The links that the given pairs were taken from."""
+    links = s.links.take(np.flatnonzero(s.links.is_anon & np.isin(s.links.vma_idx, vma)))
     wanted = set(zip(pointer.tolist(), vma.tolist(), strict=True))
-    here = zip((links.mapping & ~np.uint64(3)).tolist(), links.vma_idx.tolist(), strict=True)
+    here = zip(_anon_vma_named(links).tolist(), links.vma_idx.tolist(), strict=True)
     return links.take(np.array([pair in wanted for pair in here], np.bool_))
-
-
-def page_rows(links: Links) -> I64:
-    """Rows in the page table of the first page of each link."""
-    return links.head_row.astype(np.int64) + links.page
 
 
 @rule(
@@ -61,7 +67,7 @@ def page_rows(links: Links) -> I64:
     diagnose=lost_rmap("all indexes in the VMA are off by the same distance"),
 )
 def vma_pgoff_mismatch(s: Snapshot) -> Violations:
-    """All folios that a VMA maps have an index that is off by the same distance.
+    """The indexes of all folios that a VMA maps are off by the same distance.
 
     Invariant: a folio's index is the page offset of the address it is mapped at: vm_pgoff plus the distance from
         vm_start, or, for anonymous folios from 7.3 on, the VMA's own anonymous offset plus that distance.
@@ -77,42 +83,62 @@ def vma_pgoff_mismatch(s: Snapshot) -> Violations:
         _shifted(s, s.links.is_anon, s.vmas.anon_pgoff),
         _shifted(s, own_file_links(s), s.vmas.pgoff),
     ]
-    rows = np.concatenate([f[0] for f in found])
-    order = np.unique(rows, return_index=True)[1]
-    rows = rows[order]
-    stored, delta, folios = (np.concatenate([f[i] for f in found])[order] for i in (1, 2, 3))
-    space = s.file_rmap.address_space_of_vma[rows]
+    # A VMA whose anonymous and file folios are both off is reported once.
+    rows, order = np.unique(np.concatenate([f.rows for f in found]), return_index=True)
+    pgoff = np.concatenate([f.pgoff for f in found])[order]
+    off_by = np.concatenate([f.off_by for f in found])[order]
     return violations(
         rows,
-        observed={"pgoff": stored},
-        expected={"pgoff": stored + delta.astype(np.uint64)},
-        checked=int(sum(f[4] for f in found)),
-        facts={"folios": folios, "off_by": delta},
-        claims=one("vma", rows) + one("i_mmap", space) + chained(s, rows, "tree"),
+        observed={"pgoff": pgoff},
+        expected={"pgoff": pgoff + off_by.astype(np.uint64)},
+        checked=sum(f.checked for f in found),
+        facts={"folios": np.concatenate([f.folios for f in found])[order], "off_by": off_by},
+        claims=one("vma", rows)
+        + one("i_mmap", s.file_rmap.address_space_of_vma[rows])
+        + anon_vmas_chained_to(s, rows, "tree"),
         transient=s.mm_in_motion[s.vmas.mm_idx[rows]],
     )
 
 
-def _shifted(s: Snapshot, which: Mask, base: U64) -> tuple[I64, U64, I64, I64, int]:
-    """VMAs all of whose folios are off by one distance: rows, their offset, the distance, links; VMAs looked at."""
+class _Shifted(NamedTuple):
+    """VMAs all of whose folios are off by one distance.
+
+    Attributes:
+        rows: int64[n]; the VMAs.
+        pgoff: uint64[n]; the offset of each.
+        off_by: int64[n]; index minus page offset of its folios.
+        folios: int64[n]; links of each.
+        checked: VMAs with such folios.
+    """
+
+    rows: I64
+    pgoff: U64
+    off_by: I64
+    folios: I64
+    checked: int
+
+
+def _shifted(s: Snapshot, which: Mask, pgoff: U64) -> _Shifted:
+    """VMAs whose folios in the chosen links are all off by one distance."""
     links, n = s.links, len(s.vmas)
-    seen = np.zeros(n, np.bool_)
-    seen[links.vma_idx[which]] = True
-    none = np.empty(0, np.int64)
-    suspects = np.flatnonzero(which & (links.delta != 0))
-    if not len(suspects):
-        return none, none.astype(np.uint64), none, none, int(seen.sum())
+    checked = np.zeros(n, np.bool_)
+    checked[links.vma_idx[which]] = True
     suspect = np.zeros(n, np.bool_)
-    suspect[links.vma_idx[suspects]] = True
+    suspect[links.vma_idx[which & (links.delta != 0)]] = True
     mine = links.take(np.flatnonzero(which & suspect[links.vma_idx]))
-    low, high = np.full((2, n), np.iinfo(np.int64).max), np.full((2, n), np.iinfo(np.int64).min)
-    for i, column in enumerate((mine.delta, mine.head_row.astype(np.int64))):
-        np.minimum.at(low[i], mine.vma_idx, column)
-        np.maximum.at(high[i], mine.vma_idx, column)
-    # One folio alone accuses itself, not its VMA.
-    rows = np.flatnonzero(suspect & (low[0] == high[0]) & ((low[1] != high[1]) | _several_pages(mine, n)))
+    delta, head = (_bounds(mine.vma_idx, column, n) for column in (mine.delta, mine.head_row.astype(np.int64)))
+    # If there is a single folio, its own index is wrong and not the VMA.
+    rows = np.flatnonzero(suspect & (delta[0] == delta[1]) & ((head[0] != head[1]) | _several_pages(mine, n)))
     folios = np.bincount(mine.vma_idx, minlength=n)
-    return rows, base[rows], low[0][rows], folios[rows], int(seen.sum())
+    return _Shifted(rows, pgoff[rows], delta[0][rows], folios[rows], int(checked.sum()))
+
+
+def _bounds(vma_idx: I32, column: I64, n: int) -> tuple[I64, I64]:
+    """The least and the greatest value of each of n VMAs."""
+    low, high = np.full(n, np.iinfo(np.int64).max), np.full(n, np.iinfo(np.int64).min)
+    np.minimum.at(low, vma_idx, column)
+    np.maximum.at(high, vma_idx, column)
+    return low, high
 
 
 def _several_pages(links: Links, n: int) -> Mask:
@@ -122,7 +148,7 @@ def _several_pages(links: Links, n: int) -> Mask:
     return out
 
 
-def chained(s: Snapshot, vma_rows: I64, kind: str) -> Relation:
+def anon_vmas_chained_to(s: Snapshot, vma_rows: I64, kind: str) -> Things:
     """The anon_vmas that each VMA's chains lead to, as things of the given kind, in the order of its list."""
     avcs = s.anon_rmap.avcs
     listed = np.flatnonzero((avcs.list_vma_idx >= 0) & (avcs.anon_vma_idx >= 0))
@@ -145,7 +171,7 @@ def chained(s: Snapshot, vma_rows: I64, kind: str) -> Relation:
     diagnose=lost_rmap("the folio's index is not that of the address"),
 )
 def anon_index_mismatch(s: Snapshot) -> Violations:
-    """An anonymous folio's index is not the page offset that it is mapped at.
+    """An anonymous folio's index differs from the page offset that it is mapped at.
 
     Invariant: folio->index plus the page's place in the folio is the linear index of the address in the VMA.
     Why: mm/rmap.c, __page_check_anon_rmap() asserts it; every walk computes the address from the index.
@@ -153,25 +179,7 @@ def anon_index_mismatch(s: Snapshot) -> Violations:
     Exceptions: the folio is a KSM page, whose index means nothing; the VMA as a whole is off (vma-pgoff-mismatch).
     See also: folioscope rmap PFN
     """
-    links = s.links
-    anon = links.is_anon
-    found = links.take(np.flatnonzero(anon & (links.delta != 0)))
-    return index_violations(s, found, int(anon.sum()))
-
-
-def index_violations(s: Snapshot, found: Links, checked: int) -> Violations:
-    """Folios whose index is not where they are mapped; the VMA may be what is wrong."""
-    anon = (found.kind & ANON) != 0
-    linear = linear_index(s.vmas, found.vma_idx, found.va, anon, s.layout.memmap.page_shift)
-    return violations(
-        page_rows(found),
-        observed={"index": linear + found.delta.astype(np.uint64)},
-        expected={"index": linear},
-        checked=checked,
-        facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx]},
-        depends=one("vma", found.vma_idx),
-        transient=s.mm_in_motion[s.vmas.mm_idx[found.vma_idx]],
-    )
+    return index_violations(s, s.links.is_anon)
 
 
 @rule(
@@ -191,27 +199,27 @@ def anon_vma_unreachable(s: Snapshot) -> Violations:
     Invariant: the interval tree of the anon_vma that folio->mapping names holds a chain to every VMA that maps the
         folio.
     Why: mm/rmap.c, rmap_walk_anon() finds mappings in no other way; anon_vma_fork() and anon_vma_clone() link them.
-    Consequence: the mapping is invisible to reclaim, migration and memory failure; the anon_vma is freed while in use.
+    Consequence: reclaim, migration and memory failure do not find the mapping; the anon_vma is freed while in use.
     Exceptions: the mm is being built or torn down: chains go before page tables.
     See also: folioscope rmap PFN; folioscope anon-vma ADDRESS
     """
     pointer, vma = _pairs(s)
-    anon_idx = rows_of(s.anon_rmap.anon_vmas.addr, pointer).astype(np.int64)
+    named = rows_of(s.anon_rmap.anon_vmas.addr, pointer).astype(np.int64)
     avcs, n = s.anon_rmap.avcs, np.int64(len(s.vmas) + 1)
     linked = (avcs.tree_idx >= 0) & (avcs.vma_idx >= 0)
     have = avcs.tree_idx[linked].astype(np.int64) * n + avcs.vma_idx[linked]
-    lost = np.flatnonzero(~np.isin(anon_idx * n + vma, have))
+    lost = np.flatnonzero(~np.isin(named * n + vma, have))
     if not len(lost):
         return holds(len(pointer))
     found = _links_of(s, pointer[lost], vma[lost])
-    named = rows_of(s.anon_rmap.anon_vmas.addr, found.mapping & ~np.uint64(3))
     return violations(
-        page_rows(found),
-        observed={"anon_vma": found.mapping & ~np.uint64(3)},
+        found.page_row,
+        observed={"anon_vma": _anon_vma_named(found)},
         expected={"anon_vma": s.vmas.anon_vma[found.vma_idx]},
         checked=len(pointer),
         facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx]},
-        depends=one("vma", found.vma_idx) + one("anon_vma", named),
+        depends=one("vma", found.vma_idx)
+        + one("anon_vma", rows_of(s.anon_rmap.anon_vmas.addr, _anon_vma_named(found))),
         transient=s.mm_in_motion[s.vmas.mm_idx[found.vma_idx]],
     )
 
@@ -228,7 +236,7 @@ def anon_vma_unreachable(s: Snapshot) -> Violations:
     diagnose=lost_rmap("folio and VMA belong to different families of anon_vmas"),
 )
 def anon_root_mismatch(s: Snapshot) -> Violations:
-    """A folio and the VMA that maps it belong to different families of anon_vmas.
+    """The anon_vmas of a folio and of the VMA that maps it have different roots.
 
     Invariant: folio->mapping's anon_vma and vma->anon_vma have the same root: one lock guards both.
     Why: mm/rmap.c, __page_check_anon_rmap().
@@ -240,17 +248,16 @@ def anon_root_mismatch(s: Snapshot) -> Violations:
     table = s.anon_rmap.anon_vmas
     named, own = rows_of(table.addr, pointer), rows_of(table.addr, s.vmas.anon_vma[vma])
     both = (own >= 0) & (named >= 0)
-    differ = table.root[np.maximum(own, 0)] != table.root[np.maximum(named, 0)] if len(table) else both
-    wrong = np.flatnonzero(both & differ)
+    wrong = np.flatnonzero(both & (take_or(table.root, own, 0) != take_or(table.root, named, 0)))
     if not len(wrong):
-        return holds(int(both.sum()))
+        return holds(both)
     found = _links_of(s, pointer[wrong], vma[wrong])
-    named, own = rows_of(table.addr, found.mapping & ~np.uint64(3)), rows_of(table.addr, s.vmas.anon_vma[found.vma_idx])
+    named, own = rows_of(table.addr, _anon_vma_named(found)), rows_of(table.addr, s.vmas.anon_vma[found.vma_idx])
     return violations(
-        page_rows(found),
+        found.page_row,
         observed={"root": table.root[named]},
         expected={"root": table.root[own]},
-        checked=int(both.sum()),
+        checked=both,
         facts={"va": found.va},
         depends=one("vma", found.vma_idx) + one("anon_vma", named) + one("anon_vma", own),
     )
@@ -282,8 +289,8 @@ def vma_anon_vma_missing(s: Snapshot) -> Violations:
     return violations(
         rows,
         observed={"anon_vma": s.vmas.anon_vma[rows]},
-        expected={"anon_vma": np.full(len(rows), "an anon_vma")},
-        checked=int((nr > 0).sum()),
+        expected={"anon_vma": "an anon_vma"},
+        checked=nr > 0,
         facts={"folios": nr[rows]},
         claims=one("vma", rows),
         transient=s.mm_in_motion[s.vmas.mm_idx[rows]],

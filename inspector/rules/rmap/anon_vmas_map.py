@@ -6,8 +6,8 @@ import numpy as np
 
 from inspector.columns import I64, U64, Mask, take_or
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
-from inspector.rules.entries.entries import offending
 from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
+from inspector.rules.pieces import mapped_pages
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
@@ -17,20 +17,19 @@ from inspector.windows.window import Effect
 
 
 def in_anonymous_vma(s: Snapshot) -> Mask:
-    """Which mappings lie in VMAs that only ever hold anonymous pages: no file, no operations, no driver's flags."""
-    m, vmas = s.mappings, s.vmas
-    if not len(vmas):
-        return np.zeros(len(m), np.bool_)
+    """Which mappings are in VMAs that only ever hold anonymous pages: no file, no operations, no driver's flags."""
+    vmas = s.vmas
     driver = (vmas.flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_IO)) != 0
-    plain: Mask = (vmas.file == 0) & (vmas.ops == 0) & ~driver
-    return take_or(plain, m.vma_idx, False)
+    return take_or((vmas.file == 0) & (vmas.ops == 0) & ~driver, s.mappings.vma_idx, False)
 
 
-def space_key(word: U64) -> I64:
-    """A mapping word, or an address_space, as a number to lay blame on; -1 for none."""
+def mapping_ids(word: U64) -> I64:
+    """Numbers of what folio->mapping holds, or of an address_space, as `Things`; -1 for null."""
     return np.where(word == 0, -1, (word & np.uint64((1 << 62) - 1)).astype(np.int64))
 
 
+# Its subjects are pages, found through the entries that map them: neither a piece of the memory map nor one of the
+# entries holds what it compares.
 @rule(
     "anon-folio-mapping-invalid",
     PAGE,
@@ -42,32 +41,33 @@ def space_key(word: U64) -> I64:
     was="page-not-anonymous",
 )
 def anon_folio_mapping_invalid(s: Snapshot) -> Violations:
-    """An anonymous VMA maps a folio that is not anonymous: its mapping word is empty or names a file.
+    """An anonymous VMA maps a folio that is not anonymous: folio->mapping is null or names a file.
 
     Invariant: what a VMA without file and without operations maps is anonymous: folio->mapping names an anon_vma,
         tagged with PAGE_MAPPING_ANON.
     Why: mm/memory.c, do_anonymous_page() and wp_page_copy() call folio_add_new_anon_rmap(), which sets the word before
         the entry is written; mm/rmap.c keeps it until the page is freed.
-    Consequence: rmap does not find this mapping: reclaim, migration and the end of the process take the folio for one
-        of another kind, and uncount it where it was never counted.
+    Consequence: rmap does not find this mapping: reclaim, migration and exit treat the folio as one of a file, and
+        lower counters that never counted it.
     Exceptions: the VMA is VM_PFNMAP, VM_MIXEDMAP or VM_IO, or has operations (drivers, vDSO); the entry is special or
-        of the zero page. Graded transient while the folio is locked and nothing but the word is missing.
+        of the zero page. Graded transient while the folio is locked and folio->mapping is null.
     See also: folioscope explain PFN; folioscope va PID ADDRESS
     """
     m, pages = s.mappings, s.pages
     able = np.flatnonzero(in_anonymous_vma(s) & (s.counts.entry_class == EntryClass.NORMAL))
-    head = np.maximum(pages.head_row, 0)
-    other = ((pages.mapping & np.uint64(1)) == 0)[head] & pages.readable[head] & (pages.type_ == 0)[head]
-    found = offending(s, able, other)
-    first = np.maximum(pages.head_row[found.first], 0)
+    found = mapped_pages(s, able)
+    head = np.maximum(pages.head_row[found.row], 0)
+    other = ((pages.mapping[head] & np.uint64(1)) == 0) & pages.readable[head] & (pages.type_[head] == 0)
+    found = found.where(other)
+    first = np.maximum(pages.head_row[found.first], 0).astype(np.int64)
     word = pages.mapping[first]
-    vma = m.vma_idx[found.rows]
+    vma = m.vma_idx[able[found.runs]]
     return violations(
         found.first,
         observed={"mapping": word},
-        expected={"mapping": np.full(len(word), "an anon_vma, tagged")},
+        expected={"mapping": "an anon_vma, tagged"},
         checked=int(m.nr[able].sum()),
-        facts={"vma": s.vmas.addr[vma] if len(vma) else word, "pages": found.pages},
-        claims=one("folio", found.first_head(s)) + one("space_word", space_key(word)),
+        facts={"vma": s.vmas.addr[vma], "pages": found.nr},
+        claims=one("folio", pages.memmap.pfns_of_rows(first)) + one("mapping", mapping_ids(word)),
         transient=s.layout.flags.test(pages.flags[first], "locked") & (word == 0),
     )

@@ -1,4 +1,4 @@
-"""Rules of trees that lead back to where they came from, or into nothing that a tree could be made of."""
+"""Rules of trees that contain loops or invalid nodes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from inspector.windows.window import Effect
     was="vma-tree-broken",
 )
 def vma_tree_damaged(s: Snapshot) -> Violations:
-    """An mm's tree of VMAs holds nodes that cannot be: of no known type, too deep, or met twice.
+    """An mm's maple tree has invalid nodes: of unknown type, too deep, or reached twice.
 
-    Invariant: a maple tree's nodes have one of four types, lie deeper by one at each step, and hang in one place.
+    Invariant: a maple tree's nodes have one of four types, are deeper by one at each step, and have one parent.
     Why: lib/maple_tree.c, mas_start() and mt_validate().
-    Consequence: page faults and munmap run in a circle or into foreign memory; what lies behind the bad node is lost.
+    Consequence: page faults and munmap loop or read other memory; the VMAs below the invalid node are lost.
     Exceptions: the mm is being built, changed or torn down.
     See also: folioscope vmas PID
     """
     rows = np.unique(s.vma_trees.broken).astype(np.int64)
-    nodes = np.bincount(s.vma_trees.broken, minlength=len(s.mms))[rows] if len(rows) else rows
+    nodes = np.bincount(s.vma_trees.broken, minlength=len(s.mms))[rows]
     return violations(
         rows,
         observed={"impossible_nodes": nodes},
-        expected={"impossible_nodes": np.zeros(len(rows), np.int64)},
+        expected={"impossible_nodes": 0},
         checked=len(s.mms),
         claims=one("mm", rows),
         transient=s.mm_in_motion[rows],
@@ -54,10 +54,10 @@ def vma_tree_damaged(s: Snapshot) -> Violations:
     was="anon-vma-tree-cyclic",
 )
 def anon_vma_tree_loop_unexpected(s: Snapshot) -> Violations:
-    """The interval tree of an anon_vma leads back to one of its own nodes.
+    """The interval tree of an anon_vma contains a loop.
 
     Invariant: every node of a tree is reached once.
-    Why: lib/rbtree.c; mm/interval_tree.c, anon_vma_interval_tree_iter_first() descends without looking back.
+    Why: lib/rbtree.c; mm/interval_tree.c, anon_vma_interval_tree_iter_first() does not detect loops.
     Consequence: the next rmap walk over one of its pages never ends: soft lockup with the page locked.
     Exceptions: the root's lock is held for writing.
     See also: folioscope anon-vma ADDRESS
@@ -66,8 +66,8 @@ def anon_vma_tree_loop_unexpected(s: Snapshot) -> Violations:
     rows = rmap.cyclic_trees.astype(np.int64)
     return violations(
         rows,
-        observed={"leads_back": np.ones(len(rows), np.bool_)},
-        expected={"leads_back": np.zeros(len(rows), np.bool_)},
+        observed={"leads_back": True},
+        expected={"leads_back": False},
         checked=len(rmap.anon_vmas),
         claims=one("anon_vma", rows) + one("tree", rows),
         transient=s.anon_vma_locked[rows],
@@ -85,10 +85,10 @@ def anon_vma_tree_loop_unexpected(s: Snapshot) -> Violations:
     was="i-mmap-tree-cyclic",
 )
 def i_mmap_tree_loop_unexpected(s: Snapshot) -> Violations:
-    """A file's interval tree of VMAs leads back to one of its own nodes.
+    """A file's i_mmap tree contains a loop.
 
     Invariant: every node of a tree is reached once.
-    Why: lib/rbtree.c; mm/interval_tree.c, vma_interval_tree_iter_first() descends without looking back.
+    Why: lib/rbtree.c; mm/interval_tree.c, vma_interval_tree_iter_first() does not detect loops.
     Consequence: the next truncation or reclaim of the file never ends.
     Exceptions: never: the tree changes only under i_mmap_rwsem, and each step of a change leaves a tree.
     See also: folioscope file ADDRESS
@@ -98,8 +98,8 @@ def i_mmap_tree_loop_unexpected(s: Snapshot) -> Violations:
     ids = address_space_ids(rmap.address_spaces.addr[rows])
     return violations(
         ids,
-        observed={"leads_back": np.ones(len(rows), np.bool_)},
-        expected={"leads_back": np.zeros(len(rows), np.bool_)},
+        observed={"leads_back": True},
+        expected={"leads_back": False},
         checked=len(rmap.address_spaces),
         claims=one("address_space", ids) + one("i_mmap", rows),
     )

@@ -8,7 +8,7 @@ from inspector.columns import I64, AnyArray, Mask, rows_of, take_or
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import MM
-from inspector.violations import Relation, Violations, one, several, violations
+from inspector.violations import Things, Violations, one, several, violations
 from inspector.walk.lost_vmas import lost_vma_at
 from inspector.windows.window import Effect
 
@@ -28,7 +28,7 @@ def mm_of_lost_vma(s: Snapshot, vma: AnyArray) -> I64:
     return take_or(s.lost_vmas.mm_idx, lost_vma_rows(s, vma), -1).astype(np.int64)
 
 
-def lost_vmas_of(s: Snapshot, mms: I64) -> Relation:
+def lost_vmas_of(s: Snapshot, mms: I64) -> Things:
     """The lost VMAs of each of the given mms."""
     at, row = np.nonzero(mms[:, None] == s.lost_vmas.mm_idx[None, :])
     return several("lost_vma", at, row)

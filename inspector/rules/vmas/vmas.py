@@ -23,7 +23,7 @@ from inspector.rules.registry import Phase, rule
 from inspector.rules.vmas.lost_vmas import lost_vmas_of, mms_changing_vmas
 from inspector.snapshot import Snapshot
 from inspector.subjects import MM, VMA
-from inspector.violations import Relation, Violations, cannot_check, holds, one, several, violations
+from inspector.violations import Things, Violations, cannot_check, holds, one, several, violations
 from inspector.windows.window import Effect
 
 
@@ -208,7 +208,7 @@ def vm_counters_mismatch(s: Snapshot) -> Violations:
     )
 
 
-def _vmas_of(s: Snapshot, mms: I64) -> Relation:
+def _vmas_of(s: Snapshot, mms: I64) -> Things:
     """The VMAs of each of the given mms: one that is at fault already explains them."""
     first, end = np.searchsorted(s.vmas.mm_idx, mms, "left"), np.searchsorted(s.vmas.mm_idx, mms, "right")
     return several("vma", np.repeat(np.arange(len(mms)), end - first), expand_runs(first, end - first))

@@ -64,7 +64,7 @@ class _Stretch:
 
 
 @dataclass(frozen=True, eq=False)
-class Space:
+class Strip:
     """What the strip of one mm is made of.
 
     Attributes:
@@ -86,7 +86,7 @@ class Space:
     page_shift: int
 
 
-def build_space(s: Snapshot, mm_idx: int, vma_rows: I64, names: tuple[str, ...]) -> Space:
+def build_strip(s: Snapshot, mm_idx: int, vma_rows: I64, names: tuple[str, ...]) -> Strip:
     """The strip of an mm or of some of its VMAs (by address)."""
     vmas = s.vmas
     start, end = vmas.start[vma_rows], vmas.end[vma_rows]
@@ -106,7 +106,7 @@ def build_space(s: Snapshot, mm_idx: int, vma_rows: I64, names: tuple[str, ...])
     each = entry_pages(s.layout, m.level[rows]) * m.nr[rows].astype(np.int64)
     pages = np.concatenate([each, entry_pages(s.layout, n.level[away])])
     shift = s.layout.arch.page_shift
-    return Space(vma_rows, start, vmas.nr_pages[vma_rows], gap, _stretches(key, va, pages), names, shift)
+    return Strip(vma_rows, start, vmas.nr_pages[vma_rows], gap, _stretches(key, va, pages), names, shift)
 
 
 def _stretches(key: I64, va: U64, pages: I64) -> tuple[_Stretch, ...]:
@@ -121,15 +121,15 @@ def _stretches(key: I64, va: U64, pages: I64) -> tuple[_Stretch, ...]:
 
 
 @dataclass(frozen=True)
-class SpaceView:
+class StripView:
     """The strip at one zoom, as cells for the grid.
 
     Attributes:
-        space: What is shown.
+        strip: What is shown.
         shift: log2 of the pages of a cell; every VMA begins with a cell of its own.
     """
 
-    space: Space
+    strip: Strip
     shift: int
 
     cell_width = 1
@@ -145,21 +145,21 @@ class SpaceView:
         return int(self._first[-1])
 
     def _where(self, cells: I64) -> tuple[I64, I64, I64, Mask]:
-        """VMA (place in the space), first page in it, pages, and whether it is the mark of a gap."""
+        """VMA (place in the strip), first page in it, pages, and whether it is the mark of a gap."""
         at = np.searchsorted(self._first, cells, "right") - 1
         nth = cells - self._first[at]
-        gap = self.space.gap[at] & (nth == 0)
-        page = (nth - self.space.gap[at]) << self.shift
+        gap = self.strip.gap[at] & (nth == 0)
+        page = (nth - self.strip.gap[at]) << self.shift
         page = np.where(gap, 0, page)
-        return at, page, np.minimum(1 << self.shift, self.space.pages[at] - page), gap
+        return at, page, np.minimum(1 << self.shift, self.strip.pages[at] - page), gap
 
     def _counts(self, at: I64, page: I64, nr: I64) -> AnyArray:
         """int64[cells, stretches]: pages mapped in each way."""
-        step = np.uint64(self.space.page_shift)
-        lo = self.space.start[at] + (page.astype(np.uint64) << step)
+        step = np.uint64(self.strip.page_shift)
+        lo = self.strip.start[at] + (page.astype(np.uint64) << step)
         hi = lo + (nr.astype(np.uint64) << step)
-        shift = self.space.page_shift
-        parts = [x.covered(hi, shift) - x.covered(lo, shift) for x in self.space.stretches]
+        shift = self.strip.page_shift
+        parts = [x.covered(hi, shift) - x.covered(lo, shift) for x in self.strip.stretches]
         return np.stack(parts, axis=1) if parts else np.zeros((len(at), 0), np.int64)
 
     def paint(self, first: int, nr: int) -> list[tuple[str, str]]:
@@ -174,7 +174,7 @@ class SpaceView:
             if g or not n:
                 out.append(("│" if g else "·", "free"))
                 continue
-            stretch = self.space.stretches[i]
+            stretch = self.strip.stretches[i]
             shade = stretch.kind or _SHADES[stretch.way]
             out.append((_GLYPHS[stretch.way], f"{shade}-1" if 2 * n >= of else shade))
         return out
@@ -186,11 +186,11 @@ class SpaceView:
     def address(self, cell: int) -> int:
         """First address of a cell."""
         at, page, _, _ = self._where(np.array([cell]))
-        return int(self.space.start[at[0]]) + (int(page[0]) << self.space.page_shift)
+        return int(self.strip.start[at[0]]) + (int(page[0]) << self.strip.page_shift)
 
     def vma(self, cell: int) -> int:
         """Row of the VMA of a cell, in the VMAs."""
-        return int(self.space.vma_rows[self._where(np.array([cell]))[0][0]])
+        return int(self.strip.vma_rows[self._where(np.array([cell]))[0][0]])
 
     def pages_of(self, cell: int) -> int:
         """Pages of a cell."""
@@ -201,46 +201,46 @@ class SpaceView:
         at, page, nr, gap = self._where(np.array([cell]))
         start, i = self.address(cell), int(at[0])
         if gap[0]:
-            before = int(self.space.start[i - 1]) + (int(self.space.pages[i - 1]) << self.space.page_shift)
+            before = int(self.strip.start[i - 1]) + (int(self.strip.pages[i - 1]) << self.strip.page_shift)
             return [f"{before:#x}-{start:#x}  {size(start - before)}", "a gap: no VMA"]
-        length = int(nr[0]) << self.space.page_shift
+        length = int(nr[0]) << self.strip.page_shift
         counts = self._counts(at, page, nr)[0]
         parts = []
         for j in np.argsort(-counts, kind="stable").tolist():
             if counts[j]:
-                stretch = self.space.stretches[j]
+                stretch = self.strip.stretches[j]
                 parts.append(f"{counts[j]:,} {f'{stretch.kind} ' if stretch.kind else ''}{_WORDS[stretch.way]}")
         rest = int(nr[0]) - int(counts.sum())
         if rest > 0:
             parts.append(f"{rest:,} with nothing")
-        return [f"{start:#x}-{start + length:#x}  {size(length)}  {self.space.names[i]}", "; ".join(parts)]
+        return [f"{start:#x}-{start + length:#x}  {size(length)}  {self.strip.names[i]}", "; ".join(parts)]
 
     def cell_of(self, address: int) -> int:
         """The cell of an address; of the next VMA where there is none."""
-        at = max(0, int(np.searchsorted(self.space.start, np.uint64(address), "right")) - 1)
-        inside = (address - int(self.space.start[at])) >> self.space.page_shift
-        inside = max(0, min(inside, int(self.space.pages[at]) - 1))
-        return int(self._first[at]) + int(self.space.gap[at]) + (inside >> self.shift)
+        at = max(0, int(np.searchsorted(self.strip.start, np.uint64(address), "right")) - 1)
+        inside = (address - int(self.strip.start[at])) >> self.strip.page_shift
+        inside = max(0, min(inside, int(self.strip.pages[at]) - 1))
+        return int(self._first[at]) + int(self.strip.gap[at]) + (inside >> self.shift)
 
-    def at(self, shift: int) -> SpaceView:
+    def at(self, shift: int) -> StripView:
         """The same at another zoom."""
-        return SpaceView(self.space, max(0, min(shift, self.widest)))
+        return StripView(self.strip, max(0, min(shift, self.widest)))
 
     @property
     def widest(self) -> int:
         """The zoom beyond which every VMA is a single cell."""
-        return int(self.space.pages.max()).bit_length() if len(self.space.pages) else 0
+        return int(self.strip.pages.max()).bit_length() if len(self.strip.pages) else 0
 
     def fitting(self, cells: int) -> int:
         """The closest zoom at which everything is seen in that many cells; the widest if there is none."""
         for shift in range(self.widest + 1):
-            if SpaceView(self.space, shift).count <= cells:
+            if StripView(self.strip, shift).count <= cells:
                 return shift
         return self.widest
 
 
 @lru_cache(maxsize=64)
-def _first_cells(view: SpaceView) -> I64:
+def _first_cells(view: StripView) -> I64:
     """First cell of each VMA (its gap's mark included), and one past the last."""
-    cells = -(-view.space.pages >> view.shift) + view.space.gap
+    cells = -(-view.strip.pages >> view.shift) + view.strip.gap
     return np.concatenate([[0], np.cumsum(cells)]).astype(np.int64)

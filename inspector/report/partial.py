@@ -13,7 +13,7 @@ from inspector.tables.pages import HEAD_PAGES
 from inspector.walk.page_numbers import read_head_pfn
 
 _GRAIN = 32
-"""Windows begin and end at multiples of this, as the look-up of rows wants it."""
+"""Parts begin and end at multiples of this, as the look-up of rows wants it."""
 
 _SAMPLES = 64
 """Stretches that a sample of the memory map is made of."""
@@ -28,7 +28,7 @@ def _clipped(memmap: MemMap, starts: I64, ends: I64) -> MemMap:
     return replace(memmap, starts=lo[keep], ends=hi[keep])
 
 
-def window_on(s: Snapshot, first: int, last: int) -> PartialSnapshot:
+def partial_of_pages(s: Snapshot, first: int, last: int) -> PartialSnapshot:
     """A partial snapshot of the struct pages [first, last] and of the compound page that ``first`` is in."""
     head = read_head_pfn(s.layout, first)
     begin = min(head, first) if head >= 0 else first
@@ -38,16 +38,16 @@ def window_on(s: Snapshot, first: int, last: int) -> PartialSnapshot:
     return PartialSnapshot(s, _clipped(s.layout.memmap, np.array([begin], np.int64), np.array([end], np.int64)))
 
 
-def window_on_folio(s: Snapshot, pfn: int) -> PartialSnapshot:
+def partial_of_folio(s: Snapshot, pfn: int) -> PartialSnapshot:
     """A partial snapshot of all struct pages of the folio that a page belongs to."""
-    window = window_on(s, pfn, pfn)
-    row = window.pages.memmap.row(pfn)
-    folio = int(window.folio_of_page[row]) if row >= 0 else -1
+    part = partial_of_pages(s, pfn, pfn)
+    row = part.pages.memmap.row(pfn)
+    folio = int(part.folio_of_page[row]) if row >= 0 else -1
     if folio < 0:
-        return window
-    head = int(window.folios.pfn[folio])
-    nr = 1 << min(int(window.folios.order[folio]), 20)
-    return window_on(s, head, max(head + nr - 1, pfn))
+        return part
+    head = int(part.folios.pfn[folio])
+    nr = 1 << min(int(part.folios.order[folio]), 20)
+    return partial_of_pages(s, head, max(head + nr - 1, pfn))
 
 
 def sample_of(s: Snapshot, max_pages: int) -> tuple[Snapshot, int]:
