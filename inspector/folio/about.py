@@ -16,12 +16,12 @@ _KINDS = {
     "file": "A page of a file, found again through its address_space.",
     "shmem": "Shared memory (shmem, tmpfs, memfd): a file without a disk, swapped like anonymous memory.",
     "hugetlb": "A hugetlb folio: mapped and counted only as a whole, in a pool of its own, never swapped.",
-    "kernel": "Memory that the kernel allocated for itself; if it is mapped, a driver lends it (vm_insert_page()).",
+    "kernel": "Memory that the kernel allocated for itself; if it is mapped, a driver did that (vm_insert_page()).",
     "reserved": "Reserved: part of the kernel's image or of firmware, not from the page allocator.",
     "movable": "Memory of a driver that can move it (movable_operations), such as zsmalloc or a balloon.",
-    "zero": "The shared zero page: mapped read-only wherever nobody has written yet; its mappings count nothing.",
-    "huge zero": "The huge zero folio: mapped read-only by PMDs where nobody has written; its mappings count nothing.",
-    "free": "Free, or on its way there or from there: nobody holds a reference.",
+    "zero": "The shared zero page: mapped read-only wherever nothing was written yet; its mappings count nothing.",
+    "huge zero": "The huge zero folio: mapped read-only by PMDs where nothing was written; its mappings count nothing.",
+    "free": "Free, or on its way there or from there: it has no references.",
     "slab": "A slab of the kernel's object allocator: never mapped by user space, no mapcount.",
     "page table": "A page table: never mapped by user space, no mapcount.",
     "zsmalloc": "Compressed memory of zsmalloc: never mapped by user space, no mapcount.",
@@ -29,8 +29,8 @@ _KINDS = {
     "offline": "Offline: given away by a balloon or by hotplug.",
     "guard": "A guard page of debug_pagealloc.",
     "unaccepted": "Memory that the hypervisor has not given yet.",
-    "broken tail": "A tail page whose head cannot be found: nothing about its folio can be told.",
-    "unreadable": "The struct page is not in the dump: nothing can be told.",
+    "broken tail": "A tail page whose head cannot be found: nothing about its folio is known.",
+    "unreadable": "The struct page is not in the dump: nothing is known of the page.",
 }
 
 
@@ -52,7 +52,7 @@ def about(s: Snapshot, f: OneFolio, pfn: int) -> list[str]:
     if f.kind in ("zero", "huge zero"):
         rows = s.mappings_of(f.pfn, f.nr_pages)
         out.append(f"{counted(int(s.mappings.nr[rows].sum()), 'entry', 'entries')} show it; none is counted.")
-    out += _standing_for(s, f)
+    out += _absent_entries(s, f)
     if f.is_hugetlb:
         out.append("Of the counters of large folios it uses the entire and the large mapcount alone.")
     elif f.page_type:
@@ -60,8 +60,8 @@ def about(s: Snapshot, f: OneFolio, pfn: int) -> list[str]:
     return out
 
 
-def _standing_for(s: Snapshot, f: OneFolio) -> list[str]:
-    """Entries that are not present and stand for the folio: migration, poison, device."""
+def _absent_entries(s: Snapshot, f: OneFolio) -> list[str]:
+    """Non-present entries that name the folio: migration, poison, device."""
     n = s.nonpresent
     here = np.flatnonzero(
         (n.pfn >= 0) & (n.pfn < f.pfn + f.nr_pages) & (n.pfn + entry_pages(s.layout, n.level) > f.pfn)
@@ -72,4 +72,4 @@ def _standing_for(s: Snapshot, f: OneFolio) -> list[str]:
     ]
     if not words:
         return []
-    return [f"Entries that are not present stand for it ({', '.join(words)}): only those of devices are counted."]
+    return [f"Non-present entries name it ({', '.join(words)}): only those of devices are counted."]

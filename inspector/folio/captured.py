@@ -22,14 +22,14 @@ class Captured:
 
     Attributes:
         state: For the model.
-        mm_of_key: Row in `Mms` by the number that stands for an mm in the state: its mm id where the kernel has them.
+        mm_of_key: Row in `Mms` by the number of an mm in the state: its mm id where the kernel has them.
     """
 
     state: Folio
     mm_of_key: dict[int, int]
 
     def key_of(self, mm_idx: int) -> int:
-        """The number that stands for an mm; 0 for one that the state does not know."""
+        """The number of an mm in the state; 0 for one that the state does not know."""
         return next((key for key, row in self.mm_of_key.items() if row == mm_idx), 0)
 
 
@@ -81,7 +81,7 @@ def capture_folio(s: Snapshot, f: OneFolio) -> Captured | None:
 
 
 def mm_keys(s: Snapshot) -> I64:
-    """int64[mms]; the number that stands for each mm in a state: its mm id, or its row plus one."""
+    """int64[mms]; the number of each mm in a state: its mm id, or its row plus one."""
     if s.scheme is not None and s.scheme.has_mm_ids:
         return s.mms.mm_id.astype(np.int64)
     return np.arange(1, len(s.mms) + 1, dtype=np.int64)

@@ -16,6 +16,7 @@ from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS
 from inspector.model import mm_ids
 from inspector.model.counters import Direction, RmapCounter, meaning
 from inspector.model.formulas import Formula, Mapped, folio_formulas, page_formula, word_text
+from inspector.tables.hugetlb import ON_FREE
 from inspector.walk.names import owner_of
 from inspector.walk.references import EXPECTED, TERMS, ExpectedReferences, ReferenceTerms
 
@@ -209,7 +210,7 @@ def pincount_line(s: Snapshot, f: OneFolio, verdicts: Verdicts | None, found: in
         s: The snapshot.
         f: The folio.
         verdicts: On a value that is out of bounds; None to show the stored value alone.
-        found: Pins by buffers of io_uring, the only ones that can be found one by one; None when nobody asked.
+        found: Pins by buffers of io_uring, the only ones that can be found one by one; None when they were not sought.
     """
     stored, references = int(s.folios.pincount[f.folio]), int(s.pages.refcount[f.head])
     name = "_pincount" if s.layout.struct("struct folio").has("_pincount") else "compound_pincount"
@@ -248,6 +249,10 @@ def refcount_line(
         note = "frozen: it is being split or migrated" if frozen else "free, or its references are not counted"
         wrong: Verdict = "" if not f.total or frozen or verdicts is None else verdicts.of("_refcount")
         return _line("_refcount", 0, None, "_refcount = 0", wrong, "none", note=note)
+    free = _free_list(s, f) if verdicts is not None else ""
+    if free and verdicts is not None:
+        formula, note = f"_refcount = 0 ({free}), stored {stored}", "free pages have no references"
+        return _line("_refcount", stored, 0, formula, verdicts.of("_refcount"), note=note)
     shown = TERMS if found is not None else [t for t in TERMS if t[0] in EXPECTED]
     columns: dict[str, AnyArray] = {**expected.terms, **(found.terms if found is not None else {})}
     held = {word: int(columns[name][0]) for name, _, word in shown if columns[name][0]}
@@ -267,6 +272,21 @@ def refcount_line(
         return _line("_refcount", stored, None, formula, "", "none", terms=held, note=note)
     verdict: Verdict = "ok" if stored >= least else verdicts.of("_refcount")
     return _line("_refcount", stored, least, formula, verdict, "at least", terms=held, note=note)
+
+
+def _free_list(s: Snapshot, f: OneFolio) -> str:
+    """Which list of free memory holds the folio, in words; lists of CPUs are read only for pages that may be on one."""
+    at = int(np.searchsorted(s.buddy_pages, f.head))
+    if at < len(s.buddy_pages) and int(s.buddy_pages[at]) == f.head:
+        return "in a free block of the buddy allocator"
+    if f.is_hugetlb:
+        pool = s.hugetlb.folios
+        free = bool(((pool.folio_idx == f.folio) & (pool.where == ON_FREE)).any())
+        return "on the free list of its hugetlb pool" if free else ""
+    on_lru = bool(s.layout.flags.test(s.pages.flags[f.head : f.head + 1], "lru")[0])
+    if f.total or on_lru or f.page_type or s.pages.mapping[f.head]:
+        return ""
+    return "on a CPU's list of free pages" if (s.buddy.cpu_page_row == f.head).any() else ""
 
 
 def shared_flag_lines(s: Snapshot, f: OneFolio, scheme: Scheme | None, verdicts: Verdicts | None) -> list[CounterLine]:

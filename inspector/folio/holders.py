@@ -36,7 +36,7 @@ def holders(s: Snapshot, f: OneFolio, term: str) -> list[str]:
         case "owner":
             return [_owner(f)]
         case "isolated":
-            return ["whoever took it off its LRU list (folio_isolate_lru())"]
+            return ["the task that took it off its LRU list (folio_isolate_lru())"]
         case _:
             return []
 
@@ -108,7 +108,7 @@ def ring_pins(s: Snapshot, f: OneFolio) -> I64:
 
 
 def _pins(s: Snapshot, f: OneFolio) -> list[str]:
-    """Named where an io_uring buffer is found; neighbours of one buffer are told once."""
+    """Named where an io_uring buffer is found; neighbours of one buffer are listed once."""
     r, rows = s.ring_buffers, ring_pins(s, f)
     by_buffer: dict[tuple[int, int], int] = {}
     for i in rows.tolist():
@@ -129,7 +129,7 @@ _OWNERS = {
     "slab": "the slab allocator",
     "table": "the page table that it holds",
     "zsmalloc": "zsmalloc",
-    "large_kmalloc": "whoever called kmalloc()",
+    "large_kmalloc": "the caller of kmalloc()",
     "offline": "the balloon or hotplug driver",
 }
 

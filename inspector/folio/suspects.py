@@ -35,7 +35,7 @@ def suspects(s: Snapshot, f: OneFolio, remainder: int) -> list[str]:
     if flags.test(word, "writeback")[0]:
         out.append("writeback under way")
     if flags.test(word, "locked")[0]:
-        out.append("the folio is locked: whoever works on it (reading, migration, reclaim, collapse, split)")
+        out.append("the folio is locked: by the task that works on it (reading, migration, reclaim, collapse, split)")
     out += _gathering(s)
     if f.is_anon and not flags.test(word, "lru")[0]:
         out.append("isolated from the LRU by reclaim, migration, compaction or collapse")
@@ -69,7 +69,7 @@ def _dumping(s: Snapshot, f: OneFolio) -> list[str]:
 
 
 def _executing(s: Snapshot, f: OneFolio) -> list[str]:
-    """A stack that nobody runs on yet: fs/exec.c, copy_strings() holds the page that it copies arguments into."""
+    """The stack of a process that does not run yet: fs/exec.c, copy_strings() holds the page that it fills."""
     m = s.mappings
     vma = m.vma_idx[f.mapping_rows]
     young = (s.mms.nr_tasks[m.mm_idx[f.mapping_rows]] == 0) & (vma >= 0)

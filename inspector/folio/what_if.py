@@ -159,18 +159,18 @@ def _changes(s: Snapshot, captured: Captured, a: Folio, b: Folio) -> list[tuple[
         *((name, field_name(a.scheme, counter)) for name, counter in counters.items()),
         ("refcount", "_refcount"),
     ]
-    for name, told in numbers:
+    for name, shown in numbers:
         old, new = getattr(a, name), getattr(b, name)
         if old != new:
             form = hex if name == "word" and max(old, new) >= 1 << 20 else str
-            out.append((told, form(old), form(new)))
+            out.append((shown, form(old), form(new)))
     out += [(f"_mapcount{where}", str(old), str(new)) for where, old, new in _page_changes(a, b)]
     for i, (old_slot, new_slot) in enumerate(zip(a.slots, b.slots, strict=True)):
         if old_slot != new_slot:
             out.append((f"slot {i}", _slot(s, captured, old_slot), _slot(s, captured, new_slot)))
-    for name, told in _BOOLS.items():
+    for name, shown in _BOOLS.items():
         if getattr(a, name) != getattr(b, name):
-            out.append((told, *(("clear", "set") if getattr(b, name) else ("set", "clear"))))
+            out.append((shown, *(("clear", "set") if getattr(b, name) else ("set", "clear"))))
     for pages, before, after in (
         (b.exclusive - a.exclusive, "clear", "set"),
         (a.exclusive - b.exclusive, "set", "clear"),
@@ -187,14 +187,14 @@ def _changes(s: Snapshot, captured: Captured, a: Folio, b: Folio) -> list[tuple[
 def _bag_changes(s: Snapshot, captured: Captured, a: Folio, b: Folio) -> list[tuple[str, str, str]]:
     """Entries and rss, by process."""
     out = []
-    for told, old, new in (
+    for what, old, new in (
         ("PTEs", _by_mm(a.ptes), _by_mm(b.ptes)),
         ("huge entries", dict(a.huge), dict(b.huge)),
         ("rss", dict(a.rss), dict(b.rss)),
         ("pages behind migration entries", dict(a.migration), dict(b.migration)),
     ):
         out += [
-            (f"{told} of {_who(s, captured, key)}", str(old.get(key, 0)), str(new.get(key, 0)))
+            (f"{what} of {_who(s, captured, key)}", str(old.get(key, 0)), str(new.get(key, 0)))
             for key in sorted(old.keys() | new.keys())
             if old.get(key, 0) != new.get(key, 0)
         ]

@@ -1,4 +1,4 @@
-"""The ledger of one folio: every counter with its formula, who holds its references, and what may be done with it."""
+"""One folio accounted for: every counter with its formula, who holds its references, and what may be done with it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class Holding(msgspec.Struct, frozen=True):
-    """References of one sort."""
+    """References of one kind of holder."""
 
     term: str
     """pte, huge, page_cache, swap_cache, private, batch, pipe, gather, pins, owner or isolated."""
     meaning: str
     count: int
     basis: Literal["found", "stored", "inferred"]
-    """The holder was found; the folio says so itself; it stands to reason."""
+    """The holder was found; stored in the folio itself; inferred."""
     holders: list[str]
     """Who or what."""
 
@@ -74,7 +74,7 @@ class Explanation(msgspec.Struct, frozen=True):
     schema: Literal["folioscope.explain/1"]
     place: FoundPage
     head: PageRow | None
-    """The struct page of the head; null when it cannot be read: then nothing else is told."""
+    """The struct page of the head; null when it cannot be read: then nothing else is known."""
     about: list[str]
     """What the page is, in sentences."""
     scheme: str | None
@@ -196,7 +196,7 @@ def _nothing(s: Snapshot, place: FoundPage, f: OneFolio) -> Explanation:
         schema="folioscope.explain/1",
         place=place,
         head=None,
-        about=["The struct page, or that of the folio's head, is not in the dump: nothing can be told."],
+        about=["The struct page, or that of the folio's head, is not in the dump: nothing is known of the page."],
         scheme=s.scheme.name if s.scheme else None,
         order=0,
         pages=1,

@@ -1,4 +1,4 @@
-"""The ledger of a folio as people read it."""
+"""The account of a folio as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLAIN = 100
 """Where formulas are wrapped when there is no terminal to ask."""
 
 _MANY = 24
-"""Stretches of pages that are told apart before all those that are well become one line."""
+"""Stretches of pages that are listed before all those that are well become one line."""
 
 
 def render_explanation(screen: Screen, e: Explanation) -> Iterator[str]:
@@ -247,8 +247,8 @@ def _findings(screen: Screen, e: Explanation) -> Iterator[str]:
         yield from screen.wrap(f"looks like: {sentence}", "", "    ")
     wrong = sum(x.verdict == "WRONG" for part in (e.ledger, e.mm_ids, e.sharing) for x in part)
     if wrong or e.findings:
-        told = [counted(n, word) for n, word in ((wrong, "difference"), (len(e.findings), "finding")) if n]
-        yield f"verdict  {screen.paint('fail', ' and '.join(told))}"
+        parts = [counted(n, word) for n, word in ((wrong, "difference"), (len(e.findings), "finding")) if n]
+        yield f"verdict  {screen.paint('fail', ' and '.join(parts))}"
     elif e.exit_code:
         yield "verdict  nothing wrong found, but data is missing"
     else:

@@ -84,7 +84,7 @@ def build_folio(s: Snapshot, place: FoundPage, *, progress: Progress | None, lim
     Args:
         s: A snapshot of the target.
         place: Any page of the folio.
-        progress: Told about the walk of all page tables; None when stored values are all that is wanted: then only
+        progress: Called while all page tables are walked; None when stored values are all that is wanted: then only
             the folio's own struct pages are read.
         limit: Mappings listed at most; None for all.
     """
@@ -215,7 +215,7 @@ def _number(value: int) -> str:
 
 def _mapped(report: FolioReport) -> str:
     if not report.mappings_walked:
-        return "not looked at: the page tables were not walked"
+        return "not known: the page tables were not walked"
     total = report.entire_mappings + report.pte_mappings
     words = (
         f"{counted(total, 'mapping')} ({counted(report.entire_mappings, 'huge entry', 'huge entries')}, "

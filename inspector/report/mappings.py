@@ -14,7 +14,7 @@ from inspector.walk.names import owner_of
 from inspector.walk.rss import entry_pages
 
 
-class MappingRow(msgspec.Struct, frozen=True):
+class MappingRow(msgspec.Struct, frozen=True, rename={"entry_class": "sort"}):
     """One entry, or a run of neighbouring PTEs that map consecutive pages alike."""
 
     mm: int
@@ -30,13 +30,13 @@ class MappingRow(msgspec.Struct, frozen=True):
     entry: int
     """The first entry as stored."""
     present: bool
-    """False for migration and device entries, which stand for the page."""
+    """False for migration and device entries, which have taken the place of an entry of the page."""
     kind: str
     bits: list[str]
     vma: int | None
     counted: bool
     """False where a page table that several processes share was reached again: no mapping of its own."""
-    sort: str
+    entry_class: str
     """"normal" for what the rmap counts; else why it does not count."""
 
 
@@ -91,7 +91,7 @@ def mapping_rows(s: Snapshot, pfn: int, nr: int, limit: int | None) -> tuple[lis
     keys += [(*_key(s, int(n.mm_idx[r]), int(n.va[r])), False, r) for r in away.tolist()]
     keys.sort()
     chosen = keys if limit is None else keys[:limit]
-    made = [_present(s, k[3], pfn, nr) if k[2] else _standing(s, k[3], pfn) for k in chosen]
+    made = [_present(s, k[3], pfn, nr) if k[2] else _absent(s, k[3], pfn) for k in chosen]
     return made, len(keys)
 
 
@@ -131,12 +131,12 @@ def _present(s: Snapshot, row: int, pfn: int, nr: int) -> MappingRow:
         bits=bit_words(Bit(int(s.counts.bits[row]))),
         vma=int(s.vmas.addr[vma]) if vma >= 0 else None,
         counted=bool(m.counted[row]),
-        sort=EntryClass(int(s.counts.entry_class[row])).name.lower(),
+        entry_class=EntryClass(int(s.counts.entry_class[row])).name.lower(),
     )
 
 
-def _standing(s: Snapshot, row: int, pfn: int) -> MappingRow:
-    """A non-present entry that stands for a page."""
+def _absent(s: Snapshot, row: int, pfn: int) -> MappingRow:
+    """A non-present entry that names a page."""
     n = s.nonpresent
     level, kind = Level(int(n.level[row])), Kind(int(n.kind[row]))
     _, bits, _ = decode_entry(s.layout.arch, level, kind, n.entry[row : row + 1])
@@ -158,7 +158,7 @@ def _standing(s: Snapshot, row: int, pfn: int) -> MappingRow:
         bits=bit_words(bits),
         vma=int(s.vmas.addr[vma]) if vma >= 0 else None,
         counted=bool(n.counted[row]),
-        sort="not present",
+        entry_class="not present",
     )
 
 
@@ -167,8 +167,8 @@ def cells(row: MappingRow) -> tuple[str, ...]:
     words = [*row.bits]
     if not row.present:
         words.insert(0, row.kind)
-    elif row.sort != "normal":
-        words.insert(0, f"[{row.sort}]")
+    elif row.entry_class != "normal":
+        words.insert(0, f"[{row.entry_class}]")
     if not row.counted:
         words.append("(shared table)")
     pid = "-" if row.pid is None else str(row.pid)

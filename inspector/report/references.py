@@ -21,7 +21,7 @@ from inspector.walk.references import PIN_BIAS, TERMS, ReferenceTerms
 
 
 class TermTotal(msgspec.Struct, frozen=True):
-    """One sort of holder over all folios."""
+    """One kind of holder over all folios."""
 
     term: str
     meaning: str
@@ -153,10 +153,10 @@ def render_references(screen: Screen, r: ReferencesReport) -> Iterator[str]:
     if not r.left:
         return
     yield ""
-    told = [
+    left = [
         (f"{x.pfn:#x}", x.kind, str(x.refcount), str(x.explained), f"{x.unexplained:+d}", x.likeliest) for x in r.left
     ]
-    yield from render_table(screen, _COLUMNS, told)
+    yield from render_table(screen, _COLUMNS, left)
     more = r.left_folios - len(r.left)
     if more > 0:
         yield f"... and {grouped(more)} more; --limit 0 lists all"

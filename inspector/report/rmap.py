@@ -1,4 +1,4 @@
-"""Both views of a folio's mappings: by the kernel's own road, and by the page tables."""
+"""Both views of a folio's mappings: by an rmap walk, as the kernel does it, and by the page tables."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from inspector.walk.linear import linear_index, read_index
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of
 from inspector.walk.rmap_places import CONTENTS, contents_at, ksm_places, why_lost
 
-ROADS = {ANON: "anonymous", FILE: "file", KSM: "ksm", 0: "none"}
+WALKS = {ANON: "anonymous", FILE: "file", KSM: "ksm", 0: "none"}
 
 
-class RoadPlace(msgspec.Struct, frozen=True):
-    """One place where the kernel's road looks for the folio."""
+class SearchedPlace(msgspec.Struct, frozen=True):
+    """One place where the rmap walk searches for the folio."""
 
     mm: int
     pid: int | None
@@ -44,12 +44,12 @@ class RoadPlace(msgspec.Struct, frozen=True):
     """Entries found there that map the folio; 0 is normal: a place where it is not mapped now."""
     level: str | None
     """Of the largest of these entries."""
-    standing: dict[str, int]
+    contents: dict[str, int]
     """What the pages of the place hold, in pages: "maps it", "other page", "swap entry", "empty" and the like."""
 
 
 class Orphan(msgspec.Struct, frozen=True):
-    """A mapping that the road does not lead to."""
+    """A mapping that the rmap walk does not reach."""
 
     mapping: MappingRow
     reason: str
@@ -58,26 +58,28 @@ class Orphan(msgspec.Struct, frozen=True):
 class RmapReport(msgspec.Struct, frozen=True):
     """The object that ``rmap --format json`` prints."""
 
-    schema: Literal["folioscope.rmap/1"]
+    schema: Literal["folioscope.rmap/2"]
     place: FoundPage
     folio: PageRow
-    road: str
-    """anonymous, file, ksm or none."""
+    walk: str
+    """Of which kind it is: anonymous, file, ksm or none."""
     steps: dict[str, str]
-    """What the road goes through, in order."""
-    places: list[RoadPlace]
+    """What the walk goes through, in order."""
+    places: list[SearchedPlace]
     place_rows: int
     """How many places there are; ``places`` may hold fewer."""
     mappings: list[MappingRow]
     mapping_rows: int
     orphans: list[Orphan]
-    by_road: int
+    by_walk: int
+    """Entries found by the rmap walk."""
     by_tables: int
+    """Entries found in the page tables."""
     agree: bool
 
 
 def build_rmap(s: Snapshot, place: FoundPage, limit: int | None = None) -> RmapReport:
-    """Walk both roads for the folio that a place lies in.
+    """Search both ways for the folio that a place lies in.
 
     Args:
         s: A snapshot of the target.
@@ -95,33 +97,33 @@ def build_rmap(s: Snapshot, place: FoundPage, limit: int | None = None) -> RmapR
     nr = int(s.folios.nr_pages[folio]) if folio >= 0 else 1
     first = int(s.pages.memmap.pfns_of_rows(heads.astype(np.int64))[0])
     listed, _ = mapping_rows(s, first, nr, None)
-    mapped = [m for m in listed if m.present and m.sort == "normal"]
-    orphans = _orphans(s, mapped, places, heads, kind) if kind or _needs_road(s, head) else []
-    by_tables, by_road = sum(m.entries for m in mapped), sum(p.entries for p in places)
+    mapped = [m for m in listed if m.present and m.entry_class == "normal"]
+    orphans = _orphans(s, mapped, places, heads, kind) if kind or _needs_walk(s, head) else []
+    by_tables, by_walk = sum(m.entries for m in mapped), sum(p.entries for p in places)
     return RmapReport(
-        "folioscope.rmap/1",
+        "folioscope.rmap/2",
         place,
         page_rows(s, np.array([head], np.int64))[0],
-        ROADS[kind],
+        WALKS[kind],
         _steps(s, head, kind),
         places[:limit],
         len(places),
         mapped[:limit],
         len(mapped),
         orphans,
-        by_road,
+        by_walk,
         by_tables,
-        not orphans and (kind == 0 or by_road == by_tables),
+        not orphans and (kind == 0 or by_walk == by_tables),
     )
 
 
-def _needs_road(s: Snapshot, head: int) -> bool:
-    """Whether a page without a road must have one: memory of processes or files, not a page that a driver lends."""
+def _needs_walk(s: Snapshot, head: int) -> bool:
+    """Whether a page that no rmap walk starts from must have one: memory of processes or files, not of a driver."""
     flags = s.pages.flags[head : head + 1]
     return bool(s.pages.mapping[head] == 0 and any(s.layout.flags.test(flags, n)[0] for n in ("swapbacked", "lru")))
 
 
-def _places(s: Snapshot, c: Candidates, head: int, kind: int) -> list[RoadPlace]:
+def _places(s: Snapshot, c: Candidates, head: int, kind: int) -> list[SearchedPlace]:
     found, base = contents_at(s, c, head), s.vmas.pgoff if kind == FILE else s.vmas.anon_pgoff
     vmas, nr_pages = s.vmas, s.vmas.nr_pages
     out = []
@@ -130,7 +132,7 @@ def _places(s: Snapshot, c: Candidates, head: int, kind: int) -> list[RoadPlace]
         mm, pid, comm = owner_of(s, int(vmas.mm_idx[vma]))
         level = int(found.level[i])
         out.append(
-            RoadPlace(
+            SearchedPlace(
                 mm=mm,
                 pid=pid,
                 comm=comm,
@@ -143,16 +145,16 @@ def _places(s: Snapshot, c: Candidates, head: int, kind: int) -> list[RoadPlace]
                 via=int(c.via[i]),
                 entries=int(found.entries[i]),
                 level=Level(level).name if level else None,
-                standing={word: int(n) for word, n in zip(CONTENTS, found.pages[i], strict=True) if n},
+                contents={word: int(n) for word, n in zip(CONTENTS, found.pages[i], strict=True) if n},
             )
         )
     return sorted(out, key=lambda p: (1 << 40 if p.pid is None else p.pid, p.va))
 
 
-def _orphans(s: Snapshot, mapped: list[MappingRow], places: list[RoadPlace], heads: I32, kind: int) -> list[Orphan]:
-    """Mappings that stand at no place of the road, each with the reason."""
+def _orphans(s: Snapshot, mapped: list[MappingRow], places: list[SearchedPlace], heads: I32, kind: int) -> list[Orphan]:
+    """Mappings that are at no place that the walk searches, each with the reason."""
     shift = s.layout.arch.page_shift
-    by_vma: dict[int, list[RoadPlace]] = {}
+    by_vma: dict[int, list[SearchedPlace]] = {}
     for place in places:
         by_vma.setdefault(place.vma, []).append(place)
     lost = []
@@ -175,11 +177,11 @@ def _reason(s: Snapshot, m: MappingRow, heads: I32, kind: int) -> str:
     return why_lost(s, kind, int(heads[0]), vma, offsets)
 
 
-_TAGS = {ANON: "tagged 1: an anon_vma", FILE: "no tag: an address_space", KSM: "tagged 3: a stable node", 0: "no road"}
+_TAGS = {ANON: "tagged 1: an anon_vma", FILE: "no tag: an address_space", KSM: "tagged 3: a stable node", 0: "neither"}
 
 
 def _steps(s: Snapshot, head: int, kind: int) -> dict[str, str]:
-    """What the road goes through."""
+    """What the walk goes through."""
     mapping = int(s.pages.mapping[head])
     steps = {"folio->mapping": f"{mapping:#x}, {_TAGS[kind]}"}
     if kind in (ANON, FILE):
@@ -207,7 +209,7 @@ def _steps(s: Snapshot, head: int, kind: int) -> dict[str, str]:
         items = counted(int(s.ksm.nodes.nr_items[row]), "rmap_item") if row >= 0 else "not among KSM's"
         steps["stable node"] = f"{mapping & ~3:#x}: {items}; each names an anon_vma and an address"
     else:
-        steps["road"] = "none: the word leads to no anon_vma, file or stable node; normal for pages that drivers lend"
+        steps["rmap walk"] = "none: the word names no anon_vma, file or stable node; normal for pages of drivers"
     return steps
 
 
@@ -231,12 +233,13 @@ def render_rmap(screen: Screen, report: RmapReport) -> Iterator[str]:
     order = f", order {folio.order}" if folio.order else ""
     yield from render_facts(screen, [("folio", f"pfn {folio.pfn:#x}{order}, {folio.kind}"), *report.steps.items()])
     yield ""
-    road, tables = counted(report.by_road, "mapping"), counted(report.by_tables, "mapping")
-    yield screen.paint("bold", f"by the kernel's road: {counted(report.place_rows, 'place')}, {road}")
+    walked, tables = counted(report.by_walk, "entry", "entries"), counted(report.by_tables, "entry", "entries")
+    vmas = counted(report.place_rows, "VMA")
+    yield screen.paint("bold", f"rmap walk: {vmas} searched, {walked} found")
     yield from render_table(screen, _PLACES, [_cells(p) for p in report.places])
     yield from _more(report.place_rows - len(report.places))
     yield ""
-    yield screen.paint("bold", f"by the page tables: {tables}")
+    yield screen.paint("bold", f"page tables: {tables} found")
     yield from render_table(screen, mapping_view.COLUMNS, [mapping_view.cells(m) for m in report.mappings])
     yield from _more(report.mapping_rows - len(report.mappings))
     yield ""
@@ -244,9 +247,9 @@ def render_rmap(screen: Screen, report: RmapReport) -> Iterator[str]:
         who = f"pid {orphan.mapping.pid} {orphan.mapping.comm}" if orphan.mapping.pid is not None else "no task"
         yield screen.paint("fail", f"orphan mapping: {who} at {orphan.mapping.va:#x}: {orphan.reason}")
     if not report.agree:
-        yield screen.paint("fail", f"The views differ: {road} by the road, {tables} by the page tables.")
-    elif report.road == "none":
-        yield "There is no road to compare with."
+        yield screen.paint("fail", f"The views differ: {walked} by the rmap walk, {tables} by the page tables.")
+    elif report.walk == "none":
+        yield "No rmap walk possible: folio->mapping names nothing."
     else:
         yield f"Both views agree: {tables}."
 
@@ -256,16 +259,39 @@ def _more(more: int) -> Iterator[str]:
         yield f"... and {grouped(more)} more; --limit 0 lists all"
 
 
-def _cells(p: RoadPlace) -> tuple[str, ...]:
+def _cells(p: SearchedPlace) -> tuple[str, ...]:
     pid = "" if p.pid is None else str(p.pid)
     where = f"{p.va:#x}", str(p.pages), f"+{p.page_index}", f"{p.vma:#x}", f"{p.first:#x}-{p.last:#x}", f"{p.via:#x}"
     return pid, p.comm or "", *where, _found(p)
 
 
-def _found(p: RoadPlace) -> str:
-    """What stands there: for a page alone a word, for more of them how many pages hold what."""
-    rest = {word: n for word, n in p.standing.items() if word != "maps it"}
-    words = [f"{n} {word}" if p.pages > 1 else word for word, n in rest.items()]
-    if p.entries:
-        return ", ".join([f"{p.level} maps it" if p.pages == 1 else f"{p.entries} mapped by {p.level}", *words])
-    return f"not mapped here: {', '.join(words)}"
+_ONE = {"other page": "holds another page"}
+_MANY = {
+    "other page": "hold another page",
+    "swap entry": "hold a swap entry",
+    "migration entry": "hold a migration entry",
+    "other entry": "hold another entry",
+    "empty": "are empty",
+}
+"""What pages of a place hold that do not map the folio."""
+
+
+def contents_text(p: SearchedPlace) -> str:
+    """What a place holds beside the folio: for one page in a word, for more of them how many hold what."""
+    rest = {word: n for word, n in p.contents.items() if word != "maps it"}
+    if p.pages == 1:
+        return ", ".join(_ONE.get(word, word) for word in rest)
+    return ", ".join(f"{n} {_MANY[word]}" if n > 1 else f"1 {_single(_MANY[word])}" for word, n in rest.items())
+
+
+def _single(words: str) -> str:
+    return words.replace("hold ", "holds ").replace("are ", "is ")
+
+
+def _found(p: SearchedPlace) -> str:
+    rest = contents_text(p)
+    if not p.entries:
+        return f"not mapped here: {rest}"
+    maps = p.contents.get("maps it", 0)
+    here = f"{p.level} maps it" if p.pages == 1 else f"{counted(maps, 'page')} mapped by {p.level}"
+    return f"{here}, {rest}" if rest else here

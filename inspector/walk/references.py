@@ -40,7 +40,7 @@ TERMS: tuple[tuple[str, Basis, str], ...] = (
     ("pipe", "found", "pipe buffers"),
     ("gather", "found", "unmapped, waiting for a TLB flush"),
     ("pins", "stored", "pins"),
-    ("owner", "inferred", "whoever allocated it"),
+    ("owner", "inferred", "its allocator"),
     ("isolated", "inferred", "isolated from the LRU"),
 )
 """Name, basis and meaning of each term, in the order in which they are listed."""
@@ -174,9 +174,10 @@ def break_down(s: Snapshot, rows: I64) -> ReferenceTerms:
 
     Beyond what is expected: LRU batches hold one each (mm/swap.c, folio_add_lru(); mm/mlock.c), and so do pipe buffers
     (fs/splice.c) and unmapped pages until their TLB flush (mm/mmu_gather.c). A pin adds 1 and is counted in
-    ``_pincount``, or adds 1024 to a small folio (mm/gup.c, try_grab_folio()). What is left of the first reference is
-    the owner's of a page that is neither cached nor anonymous, or that of whoever isolated a folio from its LRU list:
-    such a holder cannot be found, so only one reference is ever ascribed to it, and only after all others.
+    ``_pincount``, or adds 1024 to a small folio (mm/gup.c, try_grab_folio()).
+
+    One reference of what is left is ascribed to the allocator of a page that is neither cached nor anonymous, or to the
+    task that isolated a folio from its LRU list. Such holders cannot be found, so they come last.
 
     Args:
         s: The snapshot.
@@ -276,7 +277,7 @@ def _in_swap_cache(s: Snapshot, rows: I64) -> Mask:
 
 
 def _is_owned(s: Snapshot, rows: I64, cache: I64) -> Mask:
-    """Pages that whoever allocated them keeps a reference of: neither anonymous, cached, hugetlb nor on the LRU.
+    """Pages that their allocator keeps a reference of: neither anonymous, cached, hugetlb nor on the LRU.
 
     Drivers' buffers, the vDSO, rings of io_uring, perf and packet sockets: vm_insert_page() takes a reference for
     each mapping, the one of alloc_pages() stays. Typed pages, and those of movable drivers, are owned likewise.

@@ -38,6 +38,7 @@ class Reported:
         name: Of the value.
         stored, expected: As the finding has them; None where it has no number.
         transient: Work in flight explains it.
+        bound: Whether it is expected to be at least that.
     """
 
     rule: str
@@ -47,6 +48,7 @@ class Reported:
     stored: int | None
     expected: int | None
     transient: bool
+    bound: bool = False
 
 
 @dataclass
@@ -72,12 +74,12 @@ def checked(s: Snapshot) -> Checked:
             page = int(found.rows[i] - heads[i]) if rule.about is PAGE else -1
             transient = details.transient is not None and bool(details.transient[i])
             for name, column in details.observed.items():
-                wanted = details.expected.get(name)
-                if name == "_refcount" and "at_least" in details.expected:
-                    wanted = details.expected["at_least"]
+                bound = name == "_refcount" and "at_least" in details.expected
+                wanted = details.expected["at_least"] if bound else details.expected.get(name)
                 number = None if wanted is None or wanted.dtype.kind not in "iu" else int(wanted[i])
                 stored = int(column[i]) if column.dtype.kind in "iu" else None
-                out.reported.append(Reported(rule.slug, int(heads[i]), page, name, stored, number, transient))
+                one = Reported(rule.slug, int(heads[i]), page, name, stored, number, transient, bound)
+                out.reported.append(one)
     return out
 
 
@@ -167,11 +169,11 @@ def _numbers(checked: Checked, long: Explanation, pfn: int) -> None:
             _same(checked, "stored", {x.stored}, set(s.pages.mapcount_raw[here].tolist()), f"_mapcount of {pfn:#x}")
             wanted = set(s.expected.page_mapcount_raw[here].tolist())
             _same(checked, "expected", {x.expected}, wanted, f"_mapcount of {pfn:#x}")
-        elif x.counter == "_refcount":
+        elif x.counter == "_refcount" and x.relation == "at least":
             least = int(expected_references(s, np.array([head])).total[0])
             _same(checked, "expected", x.expected, least, f"_refcount of {pfn:#x}")
             _same(checked, "stored", x.stored, int(s.pages.refcount[head]), f"_refcount of {pfn:#x}")
-        if x.relation == "equal":
+        if x.relation == "equal" and x.counter != "_refcount":
             bias = 0 if columns.get(x.counter) == "word_raw" else 1
             _same(checked, "formula", sum(x.terms.values()) - bias, x.expected, f"{x.formula} of {pfn:#x}")
 
@@ -192,7 +194,7 @@ def _rules(checked: Checked, long: Explanation, pfn: int) -> None:
         compared = [r for r in hits if r.expected is not None]
         for r in compared:
             _same(checked, "stored, by check", r.stored, x.stored, f"{r} of {pfn:#x}")
-            if x.relation in ("equal", "at least"):
+            if x.relation == ("at least" if r.bound else "equal"):
                 _same(checked, "expected, by check", r.expected, x.expected, f"{r} of {pfn:#x}")
         if x.verdict in ("ok", ""):
             _same(checked, "verdict ok, by check", [r for r in compared if x.verdict], [], f"{x} of {pfn:#x}")
@@ -227,7 +229,7 @@ def _mappings(checked: Checked, short: FolioReport, long: Explanation, pfn: int)
     place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
     rmap = build_rmap(s, place)
     _same(checked, "kind by rmap", (rmap.folio.pfn, rmap.folio.kind), (short.head.pfn, short.kind), f"{pfn:#x}")
-    mapped = [m for m in long.mappings if m.present and m.sort == "normal"]
+    mapped = [m for m in long.mappings if m.present and m.entry_class == "normal"]
     _same(checked, "mappings of rmap", rmap.mappings, mapped, f"{pfn:#x}")
     entries = sum(m.entries for m in mapped if m.counted)
     _same(checked, "counted entries", entries, short.entire_mappings + short.pte_mappings, f"{pfn:#x}")

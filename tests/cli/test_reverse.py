@@ -39,8 +39,8 @@ def test_rmap_of_an_anonymous_folio_agrees_with_the_page_tables(run: Run, any_co
     s = sound(any_core)
     rows = np.arange(len(s.pages))
     report = asked(run, any_core, "rmap", some_pfn(s, s.pages.is_anon(rows) & ~s.pages.is_ksm(rows)))
-    assert (report["road"], report["agree"], report["orphans"]) == ("anonymous", True, [])
-    assert report["by_road"] == report["by_tables"] > 1
+    assert (report["walk"], report["agree"], report["orphans"]) == ("anonymous", True, [])
+    assert report["by_walk"] == report["by_tables"] > 1
     family = asked(run, any_core, "anon-vma", report["steps"]["anon_vma"])
     assert family["root"] == int(report["steps"]["root, whose rwsem guards the walk"], 16)
     assert all(m["num_children"] == m["children"] for m in family["family"])
@@ -55,8 +55,8 @@ def test_rmap_of_an_anonymous_folio_agrees_with_the_page_tables(run: Run, any_co
 def test_rmap_of_a_ksm_page_finds_every_sharer(run: Run, any_core: str) -> None:
     s = sound(any_core)
     report = asked(run, any_core, "rmap", some_pfn(s, s.pages.is_ksm(np.arange(len(s.pages)))))
-    assert (report["road"], report["agree"]) == ("ksm", True)
-    assert report["by_road"] == sum(p["entries"] for p in report["places"]) == report["by_tables"]
+    assert (report["walk"], report["agree"]) == ("ksm", True)
+    assert report["by_walk"] == sum(p["entries"] for p in report["places"]) == report["by_tables"]
 
 
 def test_a_file_by_path_inode_and_address_is_the_same(run: Run, any_core: str) -> None:
@@ -68,7 +68,7 @@ def test_a_file_by_path_inode_and_address_is_the_same(run: Run, any_core: str) -
     for name in (hex(by_path["address_space"]), hex(by_path["inode"])):
         assert asked(run, any_core, "file", name) == by_path
     page = asked(run, any_core, "rmap", some_pfn(sound(any_core), _of_file(any_core, by_path["address_space"])))
-    assert (page["road"], page["agree"]) == ("file", True)
+    assert (page["walk"], page["agree"]) == ("file", True)
 
 
 def _of_file(core: str, space: int) -> Any:

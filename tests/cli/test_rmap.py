@@ -77,14 +77,14 @@ def test_every_place_says_what_stands_there(any_core: str, road: int) -> None:
     for head in heads[:40]:
         report = report_of(s, pfn_of(s, head))
         assert report.agree
-        assert all(sum(p.standing.values()) == p.pages for p in report.places)
-        assert all((p.level is not None) == ("maps it" in p.standing) for p in report.places)
+        assert all(sum(p.contents.values()) == p.pages for p in report.places)
+        assert all((p.level is not None) == ("maps it" in p.contents) for p in report.places)
 
 
 def test_places_of_ksm_are_found_without_the_page_tables(any_core: str) -> None:
     s = sound(any_core)
     reports = [report_of(s, pfn_of(s, h)) for h in heads_of(s, KSM)]
-    assert sum(r.by_road for r in reports) == len(s.ksm_entries)
+    assert sum(r.by_walk for r in reports) == len(s.ksm_entries)
     assert any(not p.entries for r in reports for p in r.places)
 
 
@@ -94,7 +94,7 @@ def test_a_folio_whose_mapping_word_was_wiped_is_an_orphan(any_core: str, road: 
     pfn = pfn_of(s, heads_of(s, road)[0])
     word = s.layout.memmap.page_addr(pfn) + s.layout.struct("struct page").field("mapping").offset
     report = report_of(planted(any_core, put(s, word, 0)), pfn)
-    assert (report.road, report.agree) == ("none", False)
+    assert (report.walk, report.agree) == ("none", False)
     assert len(report.orphans) == report.mapping_rows
     assert "no walk can begin" in report.orphans[0].reason
     assert "The views differ" in "\n".join(render_rmap(Screen(), report))
@@ -129,7 +129,7 @@ def test_limit_cuts_the_lists_and_nothing_else(run: Run, any_core: str) -> None:
     whole = run("-c", any_core, "rmap", hex(pfn), "--format", "json").object
     cut = run("-c", any_core, "rmap", hex(pfn), "--format", "json", "--limit", "1").object
     assert len(cut["places"]) == 1 < cut["place_rows"] == len(whole["places"])
-    assert (cut["by_road"], cut["agree"]) == (whole["by_road"], True)
+    assert (cut["by_walk"], cut["agree"]) == (whole["by_walk"], True)
     assert "--limit 0 lists all" in run("-c", any_core, "rmap", hex(pfn), "--limit", "1").out
 
 

@@ -79,7 +79,7 @@ class FolioScreen(PlaceScreen[FolioData]):
         Binding("n", "finding", "Finding", show=False),
     ]
     HELP: ClassVar[str] = """\
-`v` goes through three views, which stand side by side where there is room:
+`v` goes through three views, side by side where there is room:
 
 * the **ledger**: every counter with its formula, who holds the references, what the kernel would do;
 * its **pages**: how often each is mapped, **e** exclusive, **x** hwpoison, **!** a wrong count; `d` shows young, dirty;
@@ -140,7 +140,7 @@ finding.
         self.action_view(self._pane)
 
     def session_changed(self) -> None:
-        """Findings about it are told as they come."""
+        """Findings about it are shown as they come."""
         if self.data is not None:
             found = self.session.findings_about(self.data.pages.pfn, len(self.data.pages.mapped))
             if found != self.data.findings:
@@ -176,7 +176,7 @@ finding.
         tree.root.expand()
 
     def on_resize(self) -> None:
-        """Where panes stand side by side all are shown."""
+        """Where panes are side by side all are shown."""
         super().on_resize()
         self.call_after_refresh(self.action_view, self._pane)
 
@@ -200,7 +200,7 @@ finding.
         self.query_one({"ledger": "#ledger", "pages": "#grid", "mapped": "#mapped"}[self._pane]).focus()
 
     def on_cell_grid_moved(self, event: CellGrid.Moved) -> None:
-        """Tell everything about the page under the cursor."""
+        """Show everything about the page under the cursor."""
         view = event.grid.source
         if isinstance(view, PageGridView):
             self.query_one("#cell", Static).update(Text("\n".join(view.describe(event.cell))))

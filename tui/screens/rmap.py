@@ -1,4 +1,4 @@
-"""Both views of a folio's mappings: the kernel's own road beside the page tables, differences first."""
+"""Both views of a folio's mappings: the rmap walk beside the page tables, differences first."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RmapData:
 
 
 class RmapScreen(PlaceScreen[RmapData]):
-    """The steps of the road, then both views row beside row."""
+    """The steps of the rmap walk, then both views row beside row."""
 
     TAB = "folios"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -46,8 +46,8 @@ class RmapScreen(PlaceScreen[RmapData]):
     ]
     HELP: ClassVar[str] = """\
 On the left the places where the kernel's own reverse map looks for the folio, on the right what the page tables hold.
-**=** both agree; **·** the road looks there but the folio is not mapped there now, which is normal; **<** only the page
-tables know the mapping: the kernel would not find it; **≠** they count differently. Enter opens the VMA.
+**=** both agree; **·** the walk searches there but the folio is not mapped there now, which is normal; **<** only the
+page tables know the mapping: the kernel would not find it; **≠** they count differently. Enter opens the VMA.
 """
 
     place: RmapPlace
@@ -75,13 +75,13 @@ tables know the mapping: the kernel would not find it; **≠** they count differ
         """Fill the table; the verdict in words, not in colour alone."""
         r = data.report
         order = f" order {r.folio.order}" if r.folio.order else ""
-        title = rich.text.Text(f"folio {r.folio.pfn:#x}  {r.folio.kind}{order}  road: {r.road}  ", "bold")
-        if r.road == "none":
-            title.append("there is no road to compare with")
+        title = rich.text.Text(f"folio {r.folio.pfn:#x}  {r.folio.kind}{order}  rmap walk: {r.walk}  ", "bold")
+        if r.walk == "none":
+            title.append("no rmap walk possible: folio->mapping names nothing")
         elif r.agree:
-            title.append(f"✓ both views agree: {counted(r.by_tables, 'mapping')}", "#5fae5f")
+            title.append(f"✓ both views agree: {counted(r.by_tables, 'entry', 'entries')}", "#5fae5f")
         else:
-            words = f" ≠ {r.by_road} by the road, {r.by_tables} by the page tables "
+            words = f" ≠ {r.by_walk} by the rmap walk, {r.by_tables} by the page tables "
             title.append(words, "bold white on #b3262b")
         self.query_one("#title", Static).update(title)
         steps = "\n".join(f"{name}: {value}" for name, value in r.steps.items())
@@ -100,15 +100,15 @@ tables know the mapping: the kernel would not find it; **≠** they count differ
         self.scope.go(FolioPlace(self.place.pfn))
 
     def action_anon_vma(self) -> None:
-        """The anon_vma at the head of the road."""
+        """The anon_vma that the walk starts from."""
         if self.data is not None and self.data.anon_vma:
             self.scope.go(AnonVmaPlace(self.data.anon_vma))
         else:
-            self.notify("the road of this folio goes through no anon_vma")
+            self.notify("the rmap walk of this folio goes through no anon_vma")
 
     def action_file(self) -> None:
-        """The file at the head of the road."""
+        """The file that the walk starts from."""
         if self.data is not None and self.data.file:
             self.scope.go(FilePlace(self.data.file))
         else:
-            self.notify("the road of this folio goes through no file")
+            self.notify("the rmap walk of this folio goes through no file")

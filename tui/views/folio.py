@@ -106,7 +106,7 @@ class PageGridView:
 
     Attributes:
         pages: The columns.
-        mode: "counts": the mark tells exclusive, poisoned or a wrong count; "access": young and dirty.
+        mode: "counts": the mark is for exclusive, poisoned or a wrong count; "access": young and dirty.
     """
 
     pages: PageColumns
@@ -233,7 +233,7 @@ def _vma_text(s: Snapshot, vma: int, names: dict[int, str]) -> str:
 
 def _entry_text(m: MappingRow) -> str:
     pages = f"+{m.page_index}" if m.pages == 1 else f"+{m.page_index}..+{m.page_index + m.pages - 1}"
-    words = [m.kind] if not m.present else [] if m.sort == "normal" else [f"[{m.sort}]"]
+    words = [m.kind] if not m.present else [] if m.entry_class == "normal" else [f"[{m.entry_class}]"]
     return f"{m.va:#x}  {m.level}  {pages}  {' '.join([*words, *m.bits])}".rstrip()
 
 

@@ -1,4 +1,4 @@
-"""Both views of a folio's mappings, the kernel's road beside the page tables; and interval trees drawn as text."""
+"""Both views of a folio's mappings, the rmap walk beside the page tables; and interval trees drawn as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inspector.report.mappings import MappingRow
-from inspector.report.rmap import RmapReport, RoadPlace
+from inspector.report.rmap import RmapReport, SearchedPlace, contents_text
 from inspector.snapshot import Snapshot
 from tui.places import VmaPlace
 from tui.views.rows import Rows, words
@@ -16,7 +16,7 @@ Mark = Literal["=", "·", "≠", "<"]
 
 MARKS: dict[Mark, str] = {
     "=": "both views agree",
-    "·": "the road leads here, and it is not mapped here now: normal after a copy, an unmapping or a fork",
+    "·": "the rmap walk searches here, and it is not mapped here now: normal after a copy, an unmapping or a fork",
     "<": "only the page tables know it",
     "≠": "both know it, but count differently",
 }
@@ -24,18 +24,18 @@ MARKS: dict[Mark, str] = {
 
 @dataclass(frozen=True)
 class SideRow:
-    """One place of the road, one mapping, or both.
+    """One place that the rmap walk searches, one mapping, or both.
 
     Attributes:
         who: Process of either.
-        place: Where the road looks; None for a mapping that it misses, and for further mappings of one place.
+        place: Where the walk searches; None for a mapping that it misses, and for further mappings of one place.
         mapping: What the page tables hold; None where they hold nothing.
         mark: How they compare.
         note: Why, where they do not agree.
     """
 
     who: str
-    place: RoadPlace | None
+    place: SearchedPlace | None
     mapping: MappingRow | None
     mark: Mark
     note: str
@@ -55,10 +55,12 @@ def side_by_side(report: RmapReport, page_shift: int) -> list[SideRow]:
         inside = [m for m in found.get(place.vma, ()) if 0 <= m.va - place.va < place.pages << page_shift]
         who = _who(place.pid, place.comm, place.mm)
         if not inside:
-            rows.append(SideRow(who, place, None, "≠" if place.entries else "·", _standing(place)))
+            rows.append(
+                SideRow(who, place, None, "≠" if place.entries else "·", f"not mapped here: {contents_text(place)}")
+            )
             continue
         agree = sum(m.entries for m in inside) == place.entries
-        note = "" if agree else f"{place.entries} by the road, {sum(m.entries for m in inside)} by the page tables"
+        note = "" if agree else f"{place.entries} by the rmap walk, {sum(m.entries for m in inside)} by the page tables"
         for i, m in enumerate(inside):
             rows.append(SideRow(who, None if i else place, m, "=" if agree else "≠", note))
     return sorted(rows, key=lambda r: r.mark not in "<≠")
@@ -68,12 +70,8 @@ def _who(pid: int | None, comm: str | None, mm: int) -> str:
     return f"{pid} {comm}" if pid is not None else f"mm {mm:#x}"
 
 
-def _standing(place: RoadPlace) -> str:
-    return "not mapped here: " + ", ".join(f"{n} {word}" for word, n in place.standing.items())
-
-
-def place_text(p: RoadPlace | None) -> str:
-    """Where the road looks, in few words."""
+def place_text(p: SearchedPlace | None) -> str:
+    """Where the walk searches, in few words."""
     if p is None:
         return ""
     pages = f"+{p.page_index}" if p.pages == 1 else f"+{p.page_index}..+{p.page_index + p.pages - 1}"
