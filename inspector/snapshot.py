@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from inspector.arch.base import Level
 from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct, take_or
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
@@ -64,7 +63,7 @@ from inspector.walk.mappings import (
 from inspector.walk.page_cache import PageCache, compare_cache
 from inspector.walk.pagetable import walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
-from inspector.walk.rss import rebuild_rss
+from inspector.walk.rss import entry_pages, rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 from inspector.walk.swap_cache import SwapCache, read_swap_cache
@@ -349,11 +348,7 @@ class Snapshot:
     def mappings_of(self, pfn: int, nr: int = 1) -> I64:
         """Rows of the mappings that cover any of the pages [pfn, pfn + nr)."""
         m = self.mappings
-        pages = np.ones(len(m), np.int64)
-        for shape in self.layout.arch.shapes:
-            if shape.level != Level.PTE:
-                pages[m.level == shape.level] = 1 << (shape.shift - self.layout.arch.page_shift)
-        end = m.pfn + m.nr.astype(np.int64) * pages
+        end = m.pfn + m.nr.astype(np.int64) * entry_pages(self.layout, m.level)
         return np.flatnonzero((m.pfn < pfn + nr) & (end > pfn))
 
     @cached_property
