@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -24,6 +26,14 @@ def quick_opening() -> Iterator[None]:
     """Symbols and types of each dump are parsed once a worker."""
     with parsed_once():
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Commands that tests start compile the package once a worker, even where Python may not write beside it."""
+    if sys.dont_write_bytecode:
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(tmp_path_factory.mktemp("compiled"))
 
 
 def _present(kernel: str) -> str:

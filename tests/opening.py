@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import drgn
 
+from inspector.layout.offsets import Struct
 from inspector.target import target
 from inspector.target.btf import BtfTypes, Locate, open_btf
 from inspector.target.btf_parse import Btf
@@ -16,6 +17,7 @@ from inspector.target.btf_parse import Btf
 parse_symbols = target._symbol_table
 _symbols: dict[tuple[str, int, int, str], tuple[target.Symbols, str]] = {}
 _types: dict[tuple[str, int, int], Btf] = {}
+_structs: dict[tuple[str, int, int, str], Struct] = {}
 
 
 def _file(path: str) -> tuple[str, int, int]:
@@ -44,9 +46,18 @@ def _known_types(prog: drgn.Program, locate: Locate) -> BtfTypes:
     return BtfTypes(prog, _types[key], locate)
 
 
+def _known_struct(prog: drgn.Program, name: str) -> Struct:
+    if not prog.core_dump_path:
+        return Struct(prog, name)
+    key = (*_file(str(prog.core_dump_path)), name)
+    if key not in _structs:
+        _structs[key] = Struct(prog, name)
+    return _structs[key]
+
+
 @contextmanager
 def parsed_once() -> Iterator[None]:
-    """Inside, a dump that was opened before is opened with the symbols and the BTF it was found to have.
+    """Inside, a dump that was opened before is opened with the symbols, BTF and structs it was found to have.
 
     They are read before a test can plant anything, and a damaged copy is another file. The first opening of each file
     parses as ever.
@@ -54,5 +65,6 @@ def parsed_once() -> Iterator[None]:
     with (
         patch("inspector.target.target._symbol_table", _known_symbols),
         patch("inspector.target.target.open_btf", _known_types),
+        patch("inspector.layout.kernel.Struct", _known_struct),
     ):
         yield

@@ -20,6 +20,7 @@ from tests.opening import parsed_once
 
 KERNELS = ("6.1", "6.12", "7.3")
 RW = 1 << 1
+_KERNEL_HALF = 0xFFFF_8000_0000_0000
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,14 @@ def opened(path: str) -> Target:
     with parsed_once():
         target = open_core(path, types="btf")
     if target.kind == "kdump":
-        target.prog.add_memory_segment(0, 1 << 46, _Unpacked.of(path).read, True)
+        pages = _Unpacked.of(path)
+        target.prog.add_memory_segment(0, 1 << 46, pages.read, True)
+        target.prog.add_memory_segment(_KERNEL_HALF, (1 << 64) - 1 - _KERNEL_HALF, pages.read, False)
     return target
 
 
 class _Unpacked:
-    """Physical memory of a compressed dump, each page unpacked once.
+    """Memory of a compressed dump, each page found and unpacked once.
 
     Args:
         prog: Reads the dump.
@@ -65,7 +68,7 @@ class _Unpacked:
 
     def __init__(self, prog: drgn.Program) -> None:
         self._prog = prog
-        self._pages: dict[int, bytes] = {}
+        self._pages: dict[tuple[int, bool], bytes] = {}
 
     @classmethod
     @lru_cache(maxsize=8)
@@ -74,16 +77,16 @@ class _Unpacked:
         with parsed_once():
             return cls(open_core(path, types="btf").prog)
 
-    def read(self, address: int, count: int, _offset: int, _physical: bool) -> bytes:
+    def read(self, address: int, count: int, _offset: int, physical: bool) -> bytes:
         """What drgn asks for (`drgn.Program.add_memory_segment`)."""
         first, start = divmod(address, 4096)
-        pages = [self._page(number) for number in range(first, (address + count - 1) // 4096 + 1)]
+        pages = [self._page(number, physical) for number in range(first, (address + count - 1) // 4096 + 1)]
         return (pages[0] if len(pages) == 1 else b"".join(pages))[start : start + count]
 
-    def _page(self, number: int) -> bytes:
-        if number not in self._pages:
-            self._pages[number] = self._prog.read(number * 4096, 4096, physical=True)
-        return self._pages[number]
+    def _page(self, number: int, physical: bool) -> bytes:
+        if (number, physical) not in self._pages:
+            self._pages[number, physical] = self._prog.read(number * 4096, 4096, physical=physical)
+        return self._pages[number, physical]
 
 
 def plant(target: Target, patch: Patch) -> None:

@@ -14,12 +14,11 @@ from inspector.model.interface import SPECS, Op
 from inspector.model.operations import apply, count_only
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.model.state import FolioKind, Stats, diff, fresh
+from tests.examples import examples
 from tests.model.agreement import disagreements
 from tests.model.sequences import CASES, Run, folio_of, names_for, ops_for
 
-QUICK = settings(
-    max_examples=6, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
+SHORT = settings(examples(6), stateful_step_count=25, suppress_health_check=list(HealthCheck), database=None)
 
 
 def machine_of(scheme: Scheme, shape: str) -> type[RuleBasedStateMachine]:
@@ -65,7 +64,7 @@ def machine_of(scheme: Scheme, shape: str) -> type[RuleBasedStateMachine]:
 
 @pytest.mark.parametrize(("scheme", "shape"), CASES, ids=[f"{s.name}-{n}" for s, n in CASES])
 def test_operations_agree_with_the_closed_form(scheme: Scheme, shape: str) -> None:
-    run_state_machine_as_test(machine_of(scheme, shape), settings=QUICK)
+    run_state_machine_as_test(machine_of(scheme, shape), settings=SHORT)
 
 
 @pytest.mark.parametrize("scheme", list(Scheme))
