@@ -48,7 +48,7 @@ def test_pieces_hold_every_row_once_and_cut_no_folio(size: int, kernel: str) -> 
     s = sound(core_path("fixture", kernel))
     if size > 1:
         for pieces, n in ((ENTRIES, len(s.mappings)), (NONPRESENT_ENTRIES, len(s.nonpresent))):
-            assert covers([(p.start, p.stop) for p in pieces.cut(s, size)], n)  # type: ignore[attr-defined]
+            assert covers([(p.start, p.stop) for p in pieces.cut(s, size)], n)
     cut = [(p.start, p.stop) for p in PAGES.cut(s, size)]
     assert covers(cut, len(s.pages))
     starts = np.array([start for start, _ in cut])
