@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from inspector.arch.base import Level
 from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct, take_or
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
@@ -64,7 +63,7 @@ from inspector.walk.mappings import (
 from inspector.walk.page_cache import PageCache, compare_cache
 from inspector.walk.pagetable import walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
-from inspector.walk.rss import rebuild_rss
+from inspector.walk.rss import entry_pages, rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 from inspector.walk.swap_cache import SwapCache, read_swap_cache
@@ -80,6 +79,8 @@ class Snapshot:
     Args:
         target: An opened target.
     """
+
+    # -- the kernel and what is missing ------------------------------------------------------------------------------
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -122,16 +123,21 @@ class Snapshot:
         """What this kernel looks like."""
         return Layout.probe(self.target)
 
-    @cached_property
-    def _mm_cachep(self) -> int:
-        cache = self.layout.variable("mm_cachep")
-        if not cache:
-            self.missing.note("the mm_struct slab cache cannot be found: mms without a task are not seen")
-        return cache or 0
+    @property
+    def scheme(self) -> Scheme | None:
+        """The accounting scheme; None when the evidence is mixed."""
+        return self._settled[0]
+
+    @property
+    def scheme_evidence(self) -> list[str]:
+        """From which types and members the scheme was determined."""
+        return [*self.layout.scheme.evidence, *([self._settled[1]] if self._settled[1] else [])]
 
     @cached_property
-    def _rmap_item_cache(self) -> int:
-        return self.layout.variable("rmap_item_cache") or 0
+    def _settled(self) -> tuple[Scheme | None, str]:
+        return settle_page_mapcount(self.layout.scheme.scheme, self.folios, self.pages)
+
+    # -- struct pages and folios -------------------------------------------------------------------------------------
 
     @cached_property
     def _sweep(self) -> Sweep:
@@ -151,18 +157,44 @@ class Snapshot:
         return build_folios(self.layout, self.pages, self._sweep.heads)
 
     @cached_property
-    def _settled(self) -> tuple[Scheme | None, str]:
-        return settle_page_mapcount(self.layout.scheme.scheme, self.folios, self.pages)
+    def folio_of_page(self) -> I32:
+        """Row in `folios` of the large folio that each page belongs to, -1 for small pages."""
+        row = np.full(len(self.pages), -1, np.int32)
+        row[self.folios.row] = np.arange(len(self.folios), dtype=np.int32)
+        head = self.pages.head_row
+        return take_or(row, head, -1)
 
-    @property
-    def scheme(self) -> Scheme | None:
-        """The accounting scheme; None when the evidence is mixed."""
-        return self._settled[0]
+    def page_type_names(self, rows: AnyArray) -> AnyArray:
+        """The name of each page's type, "none" for pages without."""
+        names = np.array(["none", *PAGE_TYPES], dtype=np.str_)
+        return names[self.pages.type_[rows]]
 
-    @property
-    def scheme_evidence(self) -> list[str]:
-        """From which types and members the scheme was determined."""
-        return [*self.layout.scheme.evidence, *([self._settled[1]] if self._settled[1] else [])]
+    @cached_property
+    def anon_pages(self) -> Mask:
+        """Pages of anonymous folios, hugetlb and KSM included."""
+        return anon_pages(self.pages, self.folios)
+
+    @cached_property
+    def file_pages(self) -> Mask:
+        """Pages of folios that name an address_space, hugetlb included."""
+        return file_pages(self.pages, self.folios)
+
+    @cached_property
+    def nr_tails(self) -> I64:
+        """How many of the pages that each folio should span are tails, whatever head they name."""
+        return count_tails(self.pages, self.folios)
+
+    @cached_property
+    def compound_wrong(self) -> Mask:
+        """Folios whose order, cached size, alignment and tails do not agree."""
+        return compound_wrong(self.pages, self.folios, self.nr_tails)
+
+    @cached_property
+    def hvo_folio(self) -> Mask:
+        """Hugetlb folios whose tail struct pages may be aliases of shared ones (vmemmap optimisation)."""
+        return self.folios.is_hugetlb
+
+    # -- tasks, mms, VMAs --------------------------------------------------------------------------------------------
 
     @cached_property
     def tasks(self) -> Tasks:
@@ -182,6 +214,18 @@ class Snapshot:
         return build_stacks(self.layout, self.tasks)
 
     @cached_property
+    def static_mms(self) -> U64:
+        """Addresses of the mms that are variables of the kernel: init_mm and efi_mm."""
+        return static_mms(self.layout)
+
+    @cached_property
+    def _mm_cachep(self) -> int:
+        cache = self.layout.variable("mm_cachep")
+        if not cache:
+            self.missing.note("the mm_struct slab cache cannot be found: mms without a task are not seen")
+        return cache or 0
+
+    @cached_property
     def mm_slots(self) -> U64:
         """Addresses of all object slots, in use or free, of the mm_struct slab cache, ascending."""
         return np.unique(cache_objects(self.layout, self._sweep, self.folios, self._mm_cachep))
@@ -198,16 +242,18 @@ class Snapshot:
         self.missing.add("mms", missing)
         return mms
 
-    @cached_property
-    def static_mms(self) -> U64:
-        """Addresses of the mms that are variables of the kernel: init_mm and efi_mm."""
-        return static_mms(self.layout)
-
     @property
     def mms_complete(self) -> bool:
         """Whether all mms are known: every task and mm was read, and the slab cache of mm_structs was found."""
         missing = self.read_whole(frozenset(("tasks", "mms")))
         return self._mm_cachep != 0 and not missing & {"tasks", "mms"}
+
+    @cached_property
+    def mm_holders(self) -> MmHolders:
+        """Who keeps mms from being freed beside their users."""
+        holders, missing = build_mm_holders(self.layout, self.tasks, self.ksm, self.uffd)
+        self.missing.add("holders of mms", missing)
+        return holders
 
     @cached_property
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
@@ -235,146 +281,21 @@ class Snapshot:
         return sound
 
     @cached_property
-    def folio_of_page(self) -> I32:
-        """Row in `folios` of the large folio that each page belongs to, -1 for small pages."""
-        row = np.full(len(self.pages), -1, np.int32)
-        row[self.folios.row] = np.arange(len(self.folios), dtype=np.int32)
-        head = self.pages.head_row
-        return take_or(row, head, -1)
+    def vma_finds_pages(self) -> Mask:
+        """VMAs whose operations translate special entries themselves, as Xen's grant tables do."""
+        ops, which = np.unique(self.vmas.ops, return_inverse=True)
+        return read_page_finders(self.layout, ops)[which]
 
     @cached_property
-    def anon_pages(self) -> Mask:
-        """Pages of anonymous folios, hugetlb and KSM included."""
-        return anon_pages(self.pages, self.folios)
-
-    @cached_property
-    def file_pages(self) -> Mask:
-        """Pages of folios that name an address_space, hugetlb included."""
-        return file_pages(self.pages, self.folios)
+    def maps_driver_pages(self) -> Mask:
+        """address_spaces of the file rmap whose files map pages of drivers, which belong to no page cache."""
+        return is_driver_file(self.layout, self.file_rmap.address_spaces.host)
 
     @cached_property
     def mm_in_motion(self) -> Mask:
         """Mms whose VMAs may be half changed: locked for writing, without a task yet or any more, or torn down."""
         mms = self.mms
         return mms.locked | (mms.users <= 0) | (mms.nr_tasks == 0)
-
-    @cached_property
-    def nr_tails(self) -> I64:
-        """How many of the pages that each folio should span are tails, whatever head they name."""
-        return count_tails(self.pages, self.folios)
-
-    @cached_property
-    def compound_wrong(self) -> Mask:
-        """Folios whose order, cached size, alignment and tails do not agree."""
-        return compound_wrong(self.pages, self.folios, self.nr_tails)
-
-    @cached_property
-    def hvo_folio(self) -> Mask:
-        """Hugetlb folios whose tail struct pages may be aliases of shared ones (vmemmap optimisation)."""
-        return self.folios.is_hugetlb
-
-    @property
-    def buddy_pages(self) -> I64:
-        """Rows of all pages inside free blocks of the buddy allocator."""
-        return self._sweep.buddy_pages
-
-    @cached_property
-    def buddy(self) -> Buddy:
-        """Zones, free lists and the blocks on them."""
-        buddy = build_buddy(self.layout, self.pages)
-        self.missing.add("zones and free lists", buddy.unreadable)
-        return buddy
-
-    @cached_property
-    def free_block_types(self) -> BlockTypes:
-        """Migration types of the page blocks that the free blocks of the buddy allocator lie in."""
-        return pageblock_types(self.layout, self.pages.memmap.pfns_of_rows(self.buddy.blocks.row))
-
-    @cached_property
-    def node_stats(self) -> dict[str, int]:
-        """Items of enum node_stat_item by name, summed over nodes and CPUs; empty where one could not be read."""
-        return node_stats(self.layout)
-
-    def page_type_names(self, rows: AnyArray) -> AnyArray:
-        """The name of each page's type, "none" for pages without."""
-        names = np.array(["none", *PAGE_TYPES], dtype=np.str_)
-        return names[self.pages.type_[rows]]
-
-    @cached_property
-    def ksm(self) -> Ksm:
-        """KSM's stable nodes, rmap_items and mm slots."""
-        slots = cache_objects(self.layout, self._sweep, self.folios, self._rmap_item_cache)
-        ksm = build_ksm(self.layout, slots, self.mms.addr)
-        self.missing.add("KSM nodes and items", ksm.unreadable)
-        return ksm
-
-    @cached_property
-    def uffd(self) -> Uffd:
-        """Userfaultfd's contexts."""
-        uffd = build_uffd(self.layout, self.mms, self.vmas)
-        self.missing.add("userfaultfd contexts", uffd.unreadable)
-        return uffd
-
-    @cached_property
-    def mm_holders(self) -> MmHolders:
-        """Who keeps mms from being freed beside their users."""
-        holders, missing = build_mm_holders(self.layout, self.tasks, self.ksm, self.uffd)
-        self.missing.add("holders of mms", missing)
-        return holders
-
-    @cached_property
-    def hugetlb(self) -> Hugetlb:
-        """Hugetlb's pools, folios and VMAs."""
-        hugetlb = build_hugetlb(self.layout, self.folios, self.vmas)
-        self.missing.add("hugetlb pools and files", hugetlb.unreadable)
-        return hugetlb
-
-    @cached_property
-    def huge_zero(self) -> HugeZero:
-        """The variables that are kept about the huge zero folio."""
-        return read_huge_zero(self.layout)
-
-    @cached_property
-    def files(self) -> Files:
-        """address_spaces and the entries of the page cache, before 6.18 those of the swap cache too."""
-        files = build_files(self.layout, self.pages, self.vmas)
-        self.missing.add("page cache trees", files.unreadable)
-        return files
-
-    @cached_property
-    def batches(self) -> Batched:
-        """Folios in per-CPU batches."""
-        batches, missing = read_batches(self.layout)
-        self.missing.add("per-CPU batches", missing)
-        return batches
-
-    @cached_property
-    def gathers(self) -> Gathers:
-        """Unmapped pages and page tables that wait for a TLB flush."""
-        gathers = read_gathers(self.layout, self.tasks, self.mms)
-        self.missing.add("kernel stacks", gathers.unreadable)
-        return gathers
-
-    @cached_property
-    def open_files(self) -> OpenFiles:
-        """File descriptors of all processes."""
-        opened, missing = read_open_files(self.layout, self.tasks)
-        self.missing.add("open files", missing)
-        return opened
-
-    @cached_property
-    def pipes(self) -> PipeBuffers:
-        """Pages in the buffers of pipes."""
-        pipes, missing = read_pipes(self.layout, self.open_files)
-        self.missing.add("pipes", missing)
-        return pipes
-
-    @cached_property
-    def ring_buffers(self) -> RingBuffers:
-        """Pages pinned as buffers of io_uring."""
-        buffers, missing = read_ring_buffers(self.layout, self.open_files)
-        self.missing.add("io_uring buffers", missing)
-        return buffers
 
     @cached_property
     def in_flight(self) -> InFlight:
@@ -386,11 +307,28 @@ class Snapshot:
         """Rows of the tasks that are in a function that has a page table in hand, unlinked or not linked yet."""
         return table_holders(self)
 
+    # -- page tables and what they map -------------------------------------------------------------------------------
+
     @cached_property
     def _walk(self) -> Walk:
         walk = walk_page_tables(self.layout, self.pages, self.mms, self.vmas)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk
+
+    @property
+    def tables(self) -> PageTables:
+        """One row a page table."""
+        return self._walk.tables
+
+    @property
+    def nonpresent(self) -> NonPresent:
+        """One row a swap, migration or other non-present entry."""
+        return self._walk.nonpresent
+
+    @cached_property
+    def migration_entries(self) -> I32:
+        """Migration entries that name each page, by page row."""
+        return count_migration_entries(self.pages, self.nonpresent)
 
     @cached_property
     def _counted(self) -> tuple[Mappings, MappingCounts]:
@@ -407,20 +345,11 @@ class Snapshot:
         """The mappings judged and counted."""
         return self._counted[1]
 
-    @property
-    def nonpresent(self) -> NonPresent:
-        """One row a swap, migration or other non-present entry."""
-        return self._walk.nonpresent
-
-    @cached_property
-    def migration_entries(self) -> I32:
-        """Migration entries that name each page, by page row."""
-        return count_migration_entries(self.pages, self.nonpresent)
-
-    @property
-    def tables(self) -> PageTables:
-        """One row a page table."""
-        return self._walk.tables
+    def mappings_of(self, pfn: int, nr: int = 1) -> I64:
+        """Rows of the mappings that cover any of the pages [pfn, pfn + nr)."""
+        m = self.mappings
+        end = m.pfn + m.nr.astype(np.int64) * entry_pages(self.layout, m.level)
+        return np.flatnonzero((m.pfn < pfn + nr) & (end > pfn))
 
     @cached_property
     def page_tables_locked(self) -> Mask:
@@ -438,17 +367,6 @@ class Snapshot:
         return read_top_tables(self.layout, self.mms)
 
     @cached_property
-    def vma_finds_pages(self) -> Mask:
-        """VMAs whose operations translate special entries themselves, as Xen's grant tables do."""
-        ops, which = np.unique(self.vmas.ops, return_inverse=True)
-        return read_page_finders(self.layout, ops)[which]
-
-    @cached_property
-    def i_mmap_locked(self) -> Mask:
-        """address_spaces of the file rmap whose i_mmap_rwsem is held or waited for."""
-        return read_i_mmap_locks(self.layout, self.file_rmap.address_spaces.addr)
-
-    @cached_property
     def deposits(self) -> Deposits:
         """Page tables deposited for huge PMDs, and the rings that they hang in."""
         return read_deposits(self.layout, self.pages, self.tables)
@@ -459,6 +377,25 @@ class Snapshot:
         skipped = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
         whole = not np.isin(self.tables.state, skipped).any()
         return whole and not self.missing.counts.get("mms") and not self.missing.counts.get("tasks")
+
+    @cached_property
+    def mm_tables_complete(self) -> Mask:
+        """Which mms' page tables were read whole."""
+        whole = self.mms.pgd_pfn >= 0
+        whole[self.tables.mm_idx[self.tables.state != TABLE_OK]] = False
+        return whole
+
+    def table_owners(self, rows: I64) -> I64:
+        """How many mms reach each of the given tables."""
+        pfns, counts = np.unique(self.tables.pfn, return_counts=True)
+        return counts[np.searchsorted(pfns, self.tables.pfn[rows])]
+
+    @cached_property
+    def lost_tables(self) -> LostTables:
+        """Page tables that no mm reaches and no list or task holds."""
+        return find_lost_tables(self)
+
+    # -- what the model expects --------------------------------------------------------------------------------------
 
     @cached_property
     def rebuilt(self) -> Rebuilt:
@@ -491,22 +428,7 @@ class Snapshot:
         """The rss counters rebuilt: int64[mms, 4], and which mms could be rebuilt."""
         return rebuild_rss(self)
 
-    @cached_property
-    def mm_tables_complete(self) -> Mask:
-        """Which mms' page tables were read whole."""
-        whole = self.mms.pgd_pfn >= 0
-        whole[self.tables.mm_idx[self.tables.state != TABLE_OK]] = False
-        return whole
-
-    @cached_property
-    def lost_vmas(self) -> LostVmas:
-        """VMAs that a reverse map leads to and that the mm they name does not know."""
-        return find_lost_vmas(self)
-
-    def table_owners(self, rows: I64) -> I64:
-        """How many mms reach each of the given tables."""
-        pfns, counts = np.unique(self.tables.pfn, return_counts=True)
-        return counts[np.searchsorted(pfns, self.tables.pfn[rows])]
+    # -- reverse maps ------------------------------------------------------------------------------------------------
 
     @cached_property
     def links(self) -> Links:
@@ -540,9 +462,26 @@ class Snapshot:
         return rmap
 
     @cached_property
-    def maps_driver_pages(self) -> Mask:
-        """address_spaces of the file rmap whose files map pages of drivers, which belong to no page cache."""
-        return is_driver_file(self.layout, self.file_rmap.address_spaces.host)
+    def i_mmap_locked(self) -> Mask:
+        """address_spaces of the file rmap whose i_mmap_rwsem is held or waited for."""
+        return read_i_mmap_locks(self.layout, self.file_rmap.address_spaces.addr)
+
+    @cached_property
+    def lost_vmas(self) -> LostVmas:
+        """VMAs that a reverse map leads to and that the mm they name does not know."""
+        return find_lost_vmas(self)
+
+    @cached_property
+    def _rmap_item_cache(self) -> int:
+        return self.layout.variable("rmap_item_cache") or 0
+
+    @cached_property
+    def ksm(self) -> Ksm:
+        """KSM's stable nodes, rmap_items and mm slots."""
+        slots = cache_objects(self.layout, self._sweep, self.folios, self._rmap_item_cache)
+        ksm = build_ksm(self.layout, slots, self.mms.addr)
+        self.missing.add("KSM nodes and items", ksm.unreadable)
+        return ksm
 
     @cached_property
     def ksm_entries(self) -> KsmEntries:
@@ -550,13 +489,43 @@ class Snapshot:
         return ksm_entries(self)
 
     @cached_property
+    def uffd(self) -> Uffd:
+        """Userfaultfd's contexts."""
+        uffd = build_uffd(self.layout, self.mms, self.vmas)
+        self.missing.add("userfaultfd contexts", uffd.unreadable)
+        return uffd
+
+    # -- hugetlb and the huge zero folio -----------------------------------------------------------------------------
+
+    @cached_property
+    def hugetlb(self) -> Hugetlb:
+        """Hugetlb's pools, folios and VMAs."""
+        hugetlb = build_hugetlb(self.layout, self.folios, self.vmas)
+        self.missing.add("hugetlb pools and files", hugetlb.unreadable)
+        return hugetlb
+
+    @cached_property
     def hugetlb_tables(self) -> tuple[HugetlbTables, Sharers]:
         """PMD tables of hugetlb memory, and the places each is reached from."""
         return hugetlb_tables(self)
 
     @cached_property
+    def huge_zero(self) -> HugeZero:
+        """The variables that are kept about the huge zero folio."""
+        return read_huge_zero(self.layout)
+
+    # -- page cache and swap -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def files(self) -> Files:
+        """address_spaces and the entries of the page cache, before 6.18 those of the swap cache too."""
+        files = build_files(self.layout, self.pages, self.vmas)
+        self.missing.add("page cache trees", files.unreadable)
+        return files
+
+    @cached_property
     def page_cache(self) -> PageCache:
-        """Entries of the page cache and the folios they lead to, held against each other."""
+        """Entries of the page cache and the folios they lead to, compared."""
         return compare_cache(self)
 
     @cached_property
@@ -565,6 +534,11 @@ class Snapshot:
         swap = build_swap(self.layout, self.files, referred_entries(self.layout, self.nonpresent, self.files))
         self.missing.add("swap devices", swap.unreadable)
         return swap
+
+    @cached_property
+    def swap_totals(self) -> tuple[int | None, int | None]:
+        """total_swap_pages and nr_swap_pages; None where they could not be read."""
+        return self.layout.variable("total_swap_pages"), self.layout.variable("nr_swap_pages")
 
     @cached_property
     def swap_clusters(self) -> Clusters:
@@ -579,14 +553,25 @@ class Snapshot:
         return read_swap_cache(self)
 
     @cached_property
-    def swap_totals(self) -> tuple[int | None, int | None]:
-        """total_swap_pages and nr_swap_pages; None where they could not be read."""
-        return self.layout.variable("total_swap_pages"), self.layout.variable("nr_swap_pages")
-
-    @cached_property
     def swap_refs(self) -> SwapRefs:
         """Who refers to each swap slot."""
         return rebuild_swap_refs(self)
+
+    # -- who holds references ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def batches(self) -> Batched:
+        """Folios in per-CPU batches."""
+        batches, missing = read_batches(self.layout)
+        self.missing.add("per-CPU batches", missing)
+        return batches
+
+    @cached_property
+    def gathers(self) -> Gathers:
+        """Unmapped pages and page tables that wait for a TLB flush."""
+        gathers = read_gathers(self.layout, self.tasks, self.mms)
+        self.missing.add("kernel stacks", gathers.unreadable)
+        return gathers
 
     @property
     def gathered(self) -> Gathered:
@@ -594,24 +579,54 @@ class Snapshot:
         return self.gathers.pages
 
     @cached_property
-    def lost_tables(self) -> LostTables:
-        """Page tables that no mm reaches and no list or task holds."""
-        return find_lost_tables(self)
+    def open_files(self) -> OpenFiles:
+        """File descriptors of all processes."""
+        opened, missing = read_open_files(self.layout, self.tasks)
+        self.missing.add("open files", missing)
+        return opened
+
+    @cached_property
+    def pipes(self) -> PipeBuffers:
+        """Pages in the buffers of pipes."""
+        pipes, missing = read_pipes(self.layout, self.open_files)
+        self.missing.add("pipes", missing)
+        return pipes
+
+    @cached_property
+    def ring_buffers(self) -> RingBuffers:
+        """Pages pinned as buffers of io_uring."""
+        buffers, missing = read_ring_buffers(self.layout, self.open_files)
+        self.missing.add("io_uring buffers", missing)
+        return buffers
 
     @cached_property
     def reference_terms(self) -> ReferenceTerms:
         """What holds the references of every folio of user memory and of the page cache."""
         return break_down(self, user_folios(self))
 
-    def mappings_of(self, pfn: int, nr: int = 1) -> I64:
-        """Rows of the mappings that cover any of the pages [pfn, pfn + nr)."""
-        m = self.mappings
-        pages = np.ones(len(m), np.int64)
-        for shape in self.layout.arch.shapes:
-            if shape.level != Level.PTE:
-                pages[m.level == shape.level] = 1 << (shape.shift - self.layout.arch.page_shift)
-        end = m.pfn + m.nr.astype(np.int64) * pages
-        return np.flatnonzero((m.pfn < pfn + nr) & (end > pfn))
+    # -- free memory and counters ------------------------------------------------------------------------------------
+
+    @cached_property
+    def buddy(self) -> Buddy:
+        """Zones, free lists and the blocks on them."""
+        buddy = build_buddy(self.layout, self.pages)
+        self.missing.add("zones and free lists", buddy.unreadable)
+        return buddy
+
+    @property
+    def buddy_pages(self) -> I64:
+        """Rows of all pages inside free blocks of the buddy allocator."""
+        return self._sweep.buddy_pages
+
+    @cached_property
+    def free_block_types(self) -> BlockTypes:
+        """Migration types of the page blocks that the free blocks of the buddy allocator lie in."""
+        return pageblock_types(self.layout, self.pages.memmap.pfns_of_rows(self.buddy.blocks.row))
+
+    @cached_property
+    def node_stats(self) -> dict[str, int]:
+        """Items of enum node_stat_item by name, summed over nodes and CPUs; empty where one could not be read."""
+        return node_stats(self.layout)
 
 
 class PartialSnapshot(Snapshot):

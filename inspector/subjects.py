@@ -73,6 +73,7 @@ class SubjectKind:
         look: The command that shows more, without the options that open the target.
         of_one_mm: Each subject is part of one mm: only a task that works on that mm can have it half changed.
         of_the_machine: A counter of the whole machine: a task at work anywhere may have it half changed.
+        of_folios: Each subject is part of a folio, or an entry that maps or names one.
         mapped: Its page frame is one that processes may map, so that its reverse map can be shown.
         opens: What its address is the address of, where there is a view of that.
     """
@@ -87,6 +88,7 @@ class SubjectKind:
     look: Look = _look_at_processes
     of_one_mm: bool = False
     of_the_machine: bool = False
+    of_folios: bool = False
     mapped: bool = False
     opens: Literal["", "anon_vma", "address_space"] = ""
 
@@ -272,6 +274,7 @@ def marked_at(addrs: AnyArray, wanted: AnyArray, marked: Mask) -> Mask:
 
 PAGE = SubjectKind(
     name="page",
+    of_folios=True,
     mapped=True,
     describe=_page,
     heads=_page_heads,
@@ -283,6 +286,7 @@ PAGE = SubjectKind(
 )
 FOLIO = SubjectKind(
     name="folio",
+    of_folios=True,
     mapped=True,
     describe=_folio,
     heads=_folio_heads,
@@ -380,6 +384,7 @@ def _table_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
 
 ENTRY = SubjectKind(
     name="entry",
+    of_folios=True,
     mapped=True,
     describe=_leaf,
     heads=_leaf_heads,
@@ -390,7 +395,9 @@ ENTRY = SubjectKind(
     look=_look_at_address,
 )
 """Present leaf entries: rows of the mappings."""
-NONPRESENT = SubjectKind(name="entry", describe=_nonpresent, owned=_nonpresent_owned, look=_look_at_address)
+NONPRESENT = SubjectKind(
+    name="entry", of_folios=True, describe=_nonpresent, owned=_nonpresent_owned, look=_look_at_address
+)
 TABLE = SubjectKind(name="table", describe=_table, owned=_table_owned, look=_look_at_address, of_one_mm=True)
 
 
@@ -571,6 +578,7 @@ def _look_at_swap(_subject: Subject) -> str:
 
 CACHE_ENTRY = SubjectKind(
     name="cache_entry",
+    of_folios=True,
     describe=_cache_entry,
     addresses=_cache_entry_addresses,
     look=_look_at_page,

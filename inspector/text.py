@@ -1,4 +1,4 @@
-"""The only door from the kernel's bytes to a terminal: control characters never pass it."""
+"""The only way from the kernel's bytes to a terminal: control characters never pass it."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def _by_va(session: Session, s: Snapshot, who: str, where: str) -> list[Goal]:
 def _by_number(session: Session, s: Snapshot, number: int) -> list[Goal]:
     """A pid, a page frame, or the address of something."""
     out: list[Goal] = []
-    # A number with a page's low bits set is hardly the physical address of one.
+    # A number with a page's low bits set is unlikely to be the physical address of one.
     found = [r for r in number_meanings(s.layout, number) if r.form != "phys" or number % 4096 == 0]
     out += [Goal(FolioPlace(r.pfn), _FORMS[r.form], f"{number:#x}: pfn {r.pfn:#x}") for r in found]
     if number < 1 << 22:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.arch.base import Level
 from inspector.columns import I64, U8, expand_runs
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
 from inspector.snapshot import Snapshot
+from inspector.walk.rss import entry_pages
 
 PRIVATE = ("unknown", "anonymous", "page cache", "hugetlb", "compressed swap", "free", "mapped by processes")
 """Reasons, counted from 1; 0 is a page of the kernel's own."""
@@ -61,10 +61,7 @@ def _by_struct_page(s: Snapshot) -> U8:
 def _mapped_rows(s: Snapshot) -> I64:
     """Rows of all pages that a leaf entry of any kind covers."""
     m, memmap = s.mappings, s.pages.memmap
-    count = m.nr.astype(np.int64)
-    for shape in s.layout.arch.shapes:
-        if shape.level != Level.PTE:
-            count[m.level == shape.level] = 1 << (shape.shift - s.layout.arch.page_shift)
+    count = m.nr.astype(np.int64) * entry_pages(s.layout, m.level)
     first = memmap.rows(m.pfn)
     inside = first >= 0
     first, count = first[inside], count[inside]

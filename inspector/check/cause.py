@@ -8,6 +8,7 @@ import numpy as np
 
 from inspector.rules.cause import Cause, Causes
 from inspector.rules.registry import Rule
+from inspector.subjects import FOLIO
 from inspector.violations import Things, Violations
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def gather_causes(s: Snapshot, results: list[tuple[Rule, Violations]]) -> Causes
                 known.add(rule.slug)
             for key in own:
                 at_fault.setdefault(key, known)
-    of_folio = {number: cause for (kind, number), cause in at_fault.items() if kind == "folio"}
+    of_folio = {number: cause for (kind, number), cause in at_fault.items() if kind == FOLIO.name}
     made = Causes(causes, of_folio)
     for rule, _ in results:
         if rule.settle is not None:
@@ -70,4 +71,4 @@ def _own(s: Snapshot, rule: Rule, found: Violations) -> Things:
     alone = rule.about.pfns(s, found.rows)
     pfns = np.where(heads >= 0, pages.memmap.pfns_of_rows(np.maximum(heads, 0)), alone)
     at = np.flatnonzero(pfns >= 0)
-    return Things((("folio", at, pfns[at].astype(np.int64)),)) + found.details.claims
+    return Things(((FOLIO.name, at, pfns[at].astype(np.int64)),)) + found.details.claims

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from inspector.arch.base import Kind
 from inspector.folio.numbers import OneFolio
-from inspector.snapshot import Snapshot
 from inspector.text import counted
 from inspector.walk.rss import entry_pages
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 _KINDS = {
     "anon": "Anonymous memory of processes, found again through an anon_vma.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from inspector.arch.base import Level
 from inspector.columns import I64
 from inspector.folio.numbers import OneFolio, situation_of, terms_of
 from inspector.model.state import Folio, FolioKind, Slot, bump
-from inspector.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 MAX_ORDER = 12
 """Larger folios are not played with: a state has a number for each page."""

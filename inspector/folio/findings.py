@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING
 from inspector.check.run import run_check
 from inspector.rules import all_rules
 from inspector.rules.needs import ZONES
-from inspector.subjects import CACHE_ENTRY, ENTRY, FOLIO, NONPRESENT, PAGE
 from inspector.windows.window import Effect
 
 if TYPE_CHECKING:
     from inspector.findings import Finding
     from inspector.folio.numbers import OneFolio
     from inspector.snapshot import Snapshot
-
-_ABOUT = (PAGE, FOLIO, ENTRY, NONPRESENT, CACHE_ENTRY)
-"""Kinds of subjects that can name a page of the folio."""
 
 
 def findings_about(s: Snapshot, f: OneFolio) -> list[Finding]:
@@ -37,7 +33,7 @@ def findings_about(s: Snapshot, f: OneFolio) -> list[Finding]:
     rules = [
         r.slug
         for r in all_rules()
-        if r.about in _ABOUT and not (r.effect and other_kinds.get(r.effect)) and not (in_use and r.needs & ZONES)
+        if r.about.of_folios and not (r.effect and other_kinds.get(r.effect)) and not (in_use and r.needs & ZONES)
     ]
     report = run_check(s, rules, max_findings=1 << 20)
     return [x for x in report.findings if x.subject.pfn is not None and f.pfn <= x.subject.pfn < f.pfn + f.nr_pages]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from inspector.columns import I64
 from inspector.folio.numbers import OneFolio
-from inspector.snapshot import Snapshot
 from inspector.tables.batches import BATCHES
 from inspector.tables.pages import page_words
 from inspector.tables.swap_devices import entry_offsets, entry_types
 from inspector.text import clean_bytes, counted
 from inspector.walk.page_cache import address_space_name
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 def holders(s: Snapshot, f: OneFolio, term: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from inspector.folio.captured import folio_names, kind_of, slots_of
@@ -12,8 +14,10 @@ from inspector.model.diagnose.evidence import RebuiltFolio, StoredCounters
 from inspector.model.diagnose.names import OperationNames
 from inspector.model.diagnose.search import diagnose
 from inspector.model.scheme import Scheme
-from inspector.snapshot import Snapshot
 from inspector.walk.references import ReferenceTerms
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 _MOST_CANDIDATES = 3
 """Explanations shown beside the sum of the differences."""

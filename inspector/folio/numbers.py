@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,10 +12,12 @@ from inspector.columns import I32, I64, Mask
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.model.decisions import FolioSituation
 from inspector.model.formulas import Mapped
-from inspector.snapshot import Snapshot
 from inspector.walk.counts import EntryClass
 from inspector.walk.kinds import page_kinds
 from inspector.walk.references import PIN_BIAS, TERMS, ReferenceTerms, break_down
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 MAX_PAGES = 1 << 20
 """Pages of one folio that are read: a corrupt order must not ask for more."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from inspector.columns import Mask, take_or
 from inspector.folio.numbers import OneFolio
 from inspector.layout.flags import VM_GROWSDOWN
-from inspector.snapshot import Snapshot
 from inspector.text import clean_bytes
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 _HOLDERS = ("page tables", "page cache trees", "per-CPU batches", "kernel stacks", "open files", "pipes")
 """What holds references and may not have been read, as `inspector.coverage.Missing` counts it."""

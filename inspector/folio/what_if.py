@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -16,8 +17,10 @@ from inspector.model.interface import SPECS, Op, OpLevel, name_in, resolve
 from inspector.model.operations import apply
 from inspector.model.preconditions import RefusedError
 from inspector.model.state import Folio
-from inspector.snapshot import Snapshot
 from inspector.text import clean_bytes, parse_number
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 _WORD = re.compile(r"(?P<name>\w+)(?::(?P<page>\w+)(?:\+(?P<nr>\w+))?)?(?:@(?P<pid>\w+))?")
 

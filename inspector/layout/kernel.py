@@ -115,6 +115,11 @@ class Layout:
             return False
         return True
 
+    @cached_property
+    def ptdesc(self) -> Struct:
+        """The descriptor of a page table: struct ptdesc, or struct page where that is all there is (6.1)."""
+        return self.struct("struct ptdesc" if self.has_struct("struct ptdesc") else "struct page")
+
     def symbol(self, *names: str) -> int:
         """Address of the first of the symbols that exists.
 

@@ -44,6 +44,11 @@ class Field:
         cut = raw[:, self.offset : self.offset + self.size]
         return np.ascontiguousarray(cut).view(dtype)
 
+    def text(self, raw: U8) -> AnyArray:
+        """A char array of each row as bytes (``S<size>``), up to its terminator and as stored."""
+        cut = raw[:, self.offset : self.offset + self.size]
+        return np.ascontiguousarray(cut).view(f"S{self.size}")[:, 0]
+
     def element(self, index: int) -> Field:
         """One element of an array member."""
         each = self.size // self.length

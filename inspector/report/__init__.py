@@ -1,1 +1,1 @@
-"""What the doors show: versioned objects built from a snapshot, and the same objects as text for people."""
+"""What commands, screens and scripts show: versioned objects built from a snapshot, and the same objects as text."""

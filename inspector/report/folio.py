@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
@@ -18,8 +18,10 @@ from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
 from inspector.report.partial import partial_of_folio
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
-from inspector.snapshot import Snapshot
 from inspector.text import counted, grouped, size
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 class CounterRow(msgspec.Struct, frozen=True):

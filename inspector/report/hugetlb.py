@@ -90,7 +90,7 @@ class TableSharer(msgspec.Struct, frozen=True):
 
 
 class SharedTable(msgspec.Struct, frozen=True):
-    """A PMD table of hugetlb memory that several places share, or that says so."""
+    """A PMD table of hugetlb memory that several processes share, or whose share count is not 0."""
 
     pfn: int
     share_count: int | None

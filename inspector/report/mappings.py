@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
 from inspector.report.screen import TableColumn
-from inspector.snapshot import Snapshot
 from inspector.walk.counts import EntryClass
 from inspector.walk.lookup import decode_entry
 from inspector.walk.names import owner_of
 from inspector.walk.rss import entry_pages
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 class MappingRow(msgspec.Struct, frozen=True, rename={"entry_class": "sort"}):

@@ -47,7 +47,7 @@ def find_place(s: Snapshot, asked: str, form: str | None) -> FoundPage:
 
 
 def _worth_a_note(number: int, reading: NumberMeaning) -> bool:
-    """A number with low bits set is hardly the physical address of a page."""
+    """A number with low bits set is unlikely to be the physical address of a page."""
     return reading.form != "phys" or number % 4096 == 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
@@ -13,11 +13,13 @@ from inspector.errors import Exit
 from inspector.folio.numbers import one_folio
 from inspector.folio.suspects import suspects
 from inspector.report.screen import Screen, TableColumn, render_table
-from inspector.snapshot import Snapshot
 from inspector.tables.node_stats import node_stats
 from inspector.text import counted, grouped
 from inspector.walk.kinds import page_kinds
 from inspector.walk.references import PIN_BIAS, TERMS, ReferenceTerms
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 class TermTotal(msgspec.Struct, frozen=True):

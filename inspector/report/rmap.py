@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
@@ -14,12 +14,14 @@ from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows, owner_of
 from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
-from inspector.snapshot import Snapshot
 from inspector.tables.vmas import vma_rows
 from inspector.text import counted, grouped
 from inspector.walk.linear import linear_index, read_index
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of
 from inspector.walk.rmap_places import CONTENTS, contents_at, ksm_places, why_lost
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 WALKS = {ANON: "anonymous", FILE: "file", KSM: "ksm", 0: "none"}
 

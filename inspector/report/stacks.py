@@ -50,7 +50,7 @@ class WindowRow(msgspec.Struct, frozen=True):
     """Its id in the catalogue, W1 to W27."""
     title: str
     function: str
-    """The innermost function that belongs to the window, and the offset into it."""
+    """The innermost function of the window, and the offset into it."""
     known: Literal["registers", "orc", "scan"]
     """How that is known: scan found a return address that may be of an earlier call."""
     high: list[str]

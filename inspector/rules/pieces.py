@@ -300,6 +300,11 @@ class EntryPiece(_EntriesOfVmas):
         """Row in the memory map of the head of the folio mapped, -1 for none."""
         return self._cut(self.s.counts.head_row)
 
+    @cached_property
+    def in_hugetlb_folio(self) -> Mask:
+        """Runs that map a hugetlb folio."""
+        return take_or(self.s.folios.is_hugetlb, self.s.folio_of_page[np.maximum(self.head_row, 0)], False)
+
     def has(self, bits: int) -> Mask:
         """Entries with any of some `inspector.arch.base.Bit` flags."""
         return (self.bits & bits) != 0
@@ -341,7 +346,7 @@ class EntryPiece(_EntriesOfVmas):
 
 @dataclass(frozen=True)
 class MappedPages:
-    """Pages under some runs of leaf entries, one by one; under a huge entry the head stands for all.
+    """Pages under some runs of leaf entries, one by one; under a huge entry the head represents all.
 
     Attributes:
         s: The snapshot.

@@ -1,4 +1,4 @@
-"""How a rule is declared and found. A rule is known in one place: everything about it is said where it is declared."""
+"""How a rule is declared and found. A rule is known in one place: everything about it is in its declaration."""
 
 from __future__ import annotations
 
@@ -250,10 +250,11 @@ def in_order(rules: Iterable[Rule]) -> list[Rule]:
     waits: dict[str, set[str]] = {}
     for r in known.values():
         for earlier in r.after:
-            if earlier in _RULES and _RULES[earlier].phase > r.phase:
-                raise ValueError(f"{r.slug} is to come after {earlier}, which is of a later phase")
-            if earlier not in known and earlier not in _RULES:
+            named = known.get(earlier) or _RULES.get(earlier)
+            if named is None:
                 raise ValueError(f"{r.slug} is to come after {earlier}, which is no rule")
+            if named.phase > r.phase:
+                raise ValueError(f"{r.slug} is to come after {earlier}, which is of a later phase")
         waits[r.slug] = {x for x in r.after if x in known and known[x].phase == r.phase}
     ready = [(r.phase, r.slug) for r in known.values() if not waits[r.slug]]
     heapify(ready)

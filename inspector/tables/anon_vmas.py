@@ -10,6 +10,7 @@ from inspector.columns import I32, I64, U64, Mask, Table, rows_of, take_or
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
 from inspector.lib.rbtree import RbNodes, check_colours, check_order, subtree_max, walk_rbtrees
+from inspector.tables.locks import held_for_writing
 from inspector.tables.vmas import Vmas, vma_rows
 
 
@@ -151,8 +152,7 @@ def _read_anon_vmas(layout: Layout, named: U64) -> AnonVmas:
         num_active_vmas=struct.field("num_active_vmas").column(data).astype(np.int64),
         tree=struct.field("rb_root.rb_root.rb_node").column(data),
         leftmost=struct.field("rb_root.rb_leftmost").column(data),
-        # RWSEM_WRITER_LOCKED, kernel/locking/rwsem.c
-        locked=(struct.field("rwsem.count.counter").column(data) & 1) != 0,
+        locked=held_for_writing(struct, "rwsem", data),
         readable=raw.valid,
     )
 

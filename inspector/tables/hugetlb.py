@@ -236,11 +236,10 @@ def _pools(layout: Layout, addr: U64, data: AnyArray, lists: _Lists, where: _Fol
     def column(name: str) -> I64:
         return struct.field(name).column(data).astype(np.int64)
 
-    name = struct.field("name")
     hstates = Hstates(
         addr=addr,
         order=np.minimum(column("order"), 255).astype(np.uint8),
-        name=np.ascontiguousarray(data[:, name.offset : name.offset + name.size]).view(f"S{name.size}")[:, 0],
+        name=struct.field("name").text(data),
         nr=column("nr_huge_pages"),
         free=column("free_huge_pages"),
         resv=column("resv_huge_pages"),

@@ -156,6 +156,5 @@ def read_i_mmap_locks(layout: Layout, spaces: U64) -> Mask:
     Low bits: a writer holds it, waiters, a hand-off; readers count above them (kernel/locking/rwsem.c).
     """
     offset = layout.struct("struct address_space").field("i_mmap_rwsem.count.counter").offset
-    raw = layout.memory.gather(spaces + np.uint64(offset), 8)
-    held: Mask = raw.bytes.view(np.uint64).reshape(-1) != 0
-    return held
+    words, _ = layout.memory.words(spaces + np.uint64(offset))
+    return words != 0

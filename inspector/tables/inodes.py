@@ -8,6 +8,7 @@ import numpy as np
 
 from inspector.columns import I64, U32, U64, Mask, Table
 from inspector.layout.kernel import Layout
+from inspector.tables.locks import held_for_writing
 
 _GOING = ("I_WILL_FREE", "I_FREEING", "I_CLEAR")
 
@@ -59,8 +60,7 @@ def read_inodes(layout: Layout, addrs: U64) -> Inodes:
         super_block=struct.field("i_sb").column(data),
         mapping=struct.field("i_mapping").column(data),
         data=addrs + np.uint64(struct.field("i_data").offset),
-        # RWSEM_WRITER_LOCKED, kernel/locking/rwsem.c
-        locked=(struct.field("i_rwsem.count.counter").column(data) & 1) != 0,
+        locked=held_for_writing(struct, "i_rwsem", data),
         freeing=(state & np.uint64(_going(layout))) != 0,
         readable=raw.valid & (addrs != 0),
     )

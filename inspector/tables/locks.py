@@ -1,4 +1,4 @@
-"""Spinlocks seen from outside: held or not."""
+"""Spinlocks and rw_semaphores seen from outside: held or not."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ def held(struct: Struct, path: str, raw: U8) -> Mask:
         return np.zeros(len(raw), np.bool_)
     taken: Mask = field.column(raw) != 0
     return taken
+
+
+def held_for_writing(struct: Struct, path: str, raw: U8) -> Mask:
+    """Which of the structs' rw_semaphores a writer holds (RWSEM_WRITER_LOCKED, kernel/locking/rwsem.c)."""
+    return (struct.field(f"{path}.count.counter").column(raw) & 1) != 0
+
+
+def held_for_reading(struct: Struct, path: str, raw: U8) -> Mask:
+    """Which of the structs' rw_semaphores readers hold: they count above eight flags (RWSEM_READER_MASK)."""
+    return (struct.field(f"{path}.count.counter").column(raw).astype(np.int64) >> 8) > 0

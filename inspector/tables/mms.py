@@ -12,6 +12,7 @@ from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.percpu import sum_percpu_counters
 from inspector.model.stats import RssKind
+from inspector.tables.locks import held_for_reading, held_for_writing
 from inspector.tables.tasks import NR_MM_COUNTERS, Tasks
 
 RSS_FILE, RSS_ANON, RSS_SWAP, RSS_SHMEM = map(int, RssKind)
@@ -133,7 +134,6 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
     rss, rss_valid = _rss(layout, struct, tasks, addr, data)
     pid, comm, nr_tasks = _owners(tasks, addr)
     flags = struct.find("flags.__mm_flags[0]", "flags")
-    lock = column("mmap_lock.count.counter")
     following = struct.field("mmlist.next").column(data)
     return Mms(
         addr=addr,
@@ -157,9 +157,8 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
         comm=comm,
         nr_tasks=nr_tasks,
         owner=column("owner").view(np.uint64),
-        # RWSEM_WRITER_LOCKED and RWSEM_READER_MASK, kernel/locking/rwsem.c
-        locked=(lock & 1) != 0,
-        read_locked=(lock >> 8) > 0,
+        locked=held_for_writing(struct, "mmap_lock", data),
+        read_locked=held_for_reading(struct, "mmap_lock", data),
         tlb_flush_pending=column("tlb_flush_pending.counter").astype(np.int32),
         # list_empty(), or taken off for good by __mmput() (LIST_POISON1).
         on_mmlist=(following != addr + np.uint64(struct.field("mmlist").offset)) & (following >= _KERNEL_HALF),

@@ -67,12 +67,11 @@ def build_tasks(layout: Layout) -> tuple[Tasks, int]:
     data, addr = raw.bytes[raw.valid], raw.addr[raw.valid]
     cache = task.find("rss_stat.count")
     rss = cache.matrix(data).astype(np.int64) if cache is not None else np.zeros((len(data), NR_MM_COUNTERS), np.int64)
-    comm = task.field("comm")
     tasks = Tasks(
         addr=addr,
         pid=task.field("pid").column(data).astype(np.int32),
         tgid=task.field("tgid").column(data).astype(np.int32),
-        comm=np.ascontiguousarray(data[:, comm.offset : comm.offset + comm.size]).view(f"S{comm.size}")[:, 0],
+        comm=task.field("comm").text(data),
         mm=task.field("mm").column(data),
         active_mm=task.field("active_mm").column(data),
         flags=task.field("flags").column(data).astype(np.uint32),

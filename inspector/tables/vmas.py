@@ -144,6 +144,5 @@ def read_page_finders(layout: Layout, ops: U64) -> Mask:
     field = layout.struct("struct vm_operations_struct").find("find_normal_page", "find_special_page")
     if field is None or not len(ops):
         return np.zeros(len(ops), np.bool_)
-    raw = layout.memory.gather(ops + np.uint64(field.offset), 8)
-    found: Mask = (ops != 0) & raw.valid & (raw.bytes.view(np.uint64).reshape(-1) != 0)
-    return found
+    found, _ = layout.memory.words(ops + np.uint64(field.offset))
+    return (ops != 0) & (found != 0)

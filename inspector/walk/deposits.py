@@ -64,8 +64,7 @@ def read_deposits(layout: Layout, pages: Pages, tables: PageTables) -> Deposits:
     state = np.full(len(rows), SOUND, np.uint8)
     where = np.full(len(rows), -1, np.int64)
     page = layout.struct("struct page")
-    of_tables = layout.struct("struct ptdesc") if layout.has_struct("struct ptdesc") else page
-    pointer, link = of_tables.field("pmd_huge_pte"), of_tables.field("pt_list", "lru").offset
+    pointer, link = layout.ptdesc.field("pmd_huge_pte"), layout.ptdesc.field("pt_list", "lru").offset
     memmap = layout.memmap
     begin, known = layout.memory.words(memmap.page_addrs(tables.pfn[rows]) + np.uint64(pointer.offset))
     state[~known] = UNREAD

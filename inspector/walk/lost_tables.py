@@ -166,7 +166,7 @@ def _hang(s: Snapshot, pfns: I64) -> tuple[I64, I64, U64]:
 def _deposited(s: Snapshot, pfns: I64) -> Iterator[tuple[I64, I64]]:
     """Which of these tables others of them lead to as deposited with them: along the rings, and from a PMD table."""
     page = s.layout.struct("struct page")
-    of_tables = s.layout.struct("struct ptdesc") if s.layout.has_struct("struct ptdesc") else page
+    of_tables = s.layout.ptdesc
     memmap = s.layout.memmap
     raw = s.layout.memory.gather(memmap.page_addrs(pfns), page.size)
     link, pointer = of_tables.field("pt_list", "lru"), of_tables.find("pmd_huge_pte")

@@ -100,24 +100,13 @@ def last_hugetlb_vma(vmas: Vmas, mm_idx: I32, va: U64, span: int, page_shift: in
     return np.where(inside, found, -1).astype(np.int32)
 
 
-def _share_field(layout: Layout) -> int | None:
-    """Where pt_share_count lies: in struct ptdesc, or in struct page where that is all there is (6.1)."""
-    for name in ("struct ptdesc", "struct page"):
-        if name == "struct ptdesc" and not layout.has_struct(name):
-            continue
-        field = layout.struct(name).find("pt_share_count.counter")
-        if field is not None:
-            return field.offset
-    return None
-
-
 def share_counts(layout: Layout, pfn: I64) -> tuple[I64, Mask]:
-    """Sharers beyond the first that each table counts, and whether it could be read."""
-    memmap, offset = layout.memmap, _share_field(layout)
-    own = memmap.page_addrs(pfn)
-    if offset is not None:
-        raw = layout.memory.gather(own + np.uint64(offset), 4)
-        return raw.bytes.view(np.int32).reshape(-1).astype(np.int64), raw.valid
-    refs = layout.struct("struct page").field("_refcount.counter", "_refcount").offset
-    raw = layout.memory.gather(own + np.uint64(refs), 4)
-    return raw.bytes.view(np.int32).reshape(-1).astype(np.int64) - 1, raw.valid
+    """Sharers beyond the first that each table counts, and whether it could be read.
+
+    Kernels without pt_share_count count them by the references of the table's page.
+    """
+    field, first = layout.ptdesc.find("pt_share_count.counter"), 0
+    if field is None:
+        field, first = layout.struct("struct page").field("_refcount.counter", "_refcount"), 1
+    raw = layout.memory.gather(layout.memmap.page_addrs(pfn) + np.uint64(field.offset), 4)
+    return raw.bytes.view(np.int32).reshape(-1).astype(np.int64) - first, raw.valid

@@ -18,14 +18,10 @@ def read_table_locks(layout: Layout, tables: PageTables) -> Mask:
 
     All False where the lock is not inside the descriptor (debugging kernels).
     """
-    name = "struct ptdesc" if layout.has_struct("struct ptdesc") else "struct page"
-    field = spinlock_word(layout.struct(name), "ptl")
+    field = spinlock_word(layout.ptdesc, "ptl")
     if field is None or not len(tables):
         return np.zeros(len(tables), np.bool_)
-    pfns, memmap = tables.pfn.astype(np.uint64), layout.memmap
-    raw = layout.memory.gather(
-        np.uint64(memmap.vmemmap) + pfns * np.uint64(memmap.page_size) + np.uint64(field.offset), field.size
-    )
+    raw = layout.memory.gather(layout.memmap.page_addrs(tables.pfn) + np.uint64(field.offset), field.size)
     return (raw.bytes != 0).sum(axis=1) > 0
 
 
@@ -36,10 +32,8 @@ def read_upper_entries(layout: Layout, tables: PageTables) -> tuple[U64, Mask]:
     place = (tables.pfn[parent].astype(np.uint64) << np.uint64(layout.memmap.page_shift)) + tables.slot[
         below
     ] * np.uint64(8)
-    raw = layout.memory.gather(place, 8, physical=True)
     entry, known = np.zeros(len(tables), np.uint64), np.zeros(len(tables), np.bool_)
-    entry[below] = raw.bytes.reshape(-1).view(np.uint64)
-    known[below] = raw.valid
+    entry[below], known[below] = layout.memory.words(place, physical=True)
     return entry, known
 
 

@@ -8,7 +8,7 @@ import pytest
 from inspector.snapshot import Snapshot
 from inspector.walk.kinds import page_kinds
 from inspector.walk.references import expected_references
-from tests.agreement.views import Checked, agree, checked, members
+from tests.agreement.views import Checked, agree, checked, names_shown, no_members
 from tests.faults.every import ABSENT, CATALOGUE
 from tests.faults.overlay import KERNELS, core_path, pfn_of, planted, sound
 from tests.faults.plants import MissingError
@@ -58,10 +58,10 @@ def hold(kernel: str, each: int, most: int, capsys: pytest.CaptureFixture[str]) 
     assert not [r for r in c.reported if not r.transient]
     small, classes, in_all = small_classes(s, each)
     big = large(s, most)
-    lost: set[str] = set()
+    names: set[str] = set()
     for pfn in [*big, *small]:
-        lost.update(members(s, agree(c, pfn)))
-    assert not lost
+        names.update(names_shown(agree(c, pfn)))
+    assert not no_members(s, names)
     with capsys.disabled():
         print(
             f"\n  {kernel}: {len(big):,} of {len(s.folios):,} large folios, {len(small):,} of {in_all:,} small ones "
@@ -96,7 +96,8 @@ def broken(kernel: str, name: str) -> Checked | None:
     if fault.pfn is not None and s.pages.memmap.row(fault.pfn) >= 0:
         heads.add(fault.pfn)
     for pfn in sorted(heads):
-        assert not members(s, agree(c, pfn))
+        assert not no_members(s, names_shown(agree(c, pfn)))
+    assert not no_members(s, (r.name for r in c.reported))
     return c
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -207,7 +208,8 @@ def _rules(checked: Checked, long: Explanation, pfn: int) -> None:
     counted = {_OTHER_NAMES.get(x.counter, x.counter) for x in long.ledger}
     shown = {_OTHER_NAMES.get(x.counter, x.counter) for x in long.ledger if x.verdict in ("WRONG", "in flight")}
     for r in mine:
-        if r.name in counted and r.expected is not None and r.expected != r.stored:
+        of_tail = r.page > 0 and r.name != "_mapcount"
+        if r.name in counted and r.expected not in (None, r.stored) and not of_tail:
             _same(checked, "value of check shown", r.name in shown, True, f"{r} of {pfn:#x}")
     slots = {r.name for r in mine if r.name.startswith("_mm_id_mapcount")}
     for slot in long.mm_ids:
@@ -248,10 +250,16 @@ def _stored(checked: Checked, long: Explanation, pfn: int) -> None:
     _same(checked, "stored alone", names, [(x.counter, x.stored) for x in long.ledger if not x.pages], f"{pfn:#x}")
 
 
-def members(s: Snapshot, long: Explanation) -> list[str]:
-    """Names of counters shown that are members of no struct of this kernel; empty when all are."""
+def no_members(s: Snapshot, names: Iterable[str]) -> list[str]:
+    """Which names that look like the kernel's own are members of neither struct page nor struct folio."""
     known = [s.layout.struct(name) for name in ("struct page", "struct folio")]
-    names = [x.counter for x in long.ledger if x.counter.startswith("_")]
+    mine = sorted({n for n in names if n.startswith("_")})
+    return [n for n in mine if not any(struct.has(n) or struct.has(f"{n}.counter") for struct in known)]
+
+
+def names_shown(long: Explanation) -> list[str]:
+    """Names of all counters that are shown."""
+    names = [x.counter for x in long.ledger]
     names += [f"_mm_id_mapcount[{x.slot}]" for x in long.mm_ids]
     names += [f"_mm_id[{x.slot}]" for x in long.mm_ids]
-    return [n for n in names if not any(struct.has(n) or struct.has(f"{n}.counter") for struct in known)]
+    return names

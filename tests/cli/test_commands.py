@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import click
 import jsonschema
 import pytest
 
@@ -238,3 +239,12 @@ def test_manual(run: Run) -> None:
 
 def test_version(run: Run) -> None:
     assert run("--version").out.startswith("folioscope ")
+
+
+def test_as_offers_every_form_of_a_number() -> None:
+    from inspector.cli.commands.page import page
+    from inspector.report.places import FORMS
+
+    choices = next(option.type for option in page.params if option.name == "form")
+    assert isinstance(choices, click.Choice)
+    assert tuple(choices.choices) == FORMS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,10 +13,12 @@ from inspector.errors import UsageError
 from inspector.folio.account import FolioAccount
 from inspector.report.mappings import MappingRow
 from inspector.report.processes import perms
-from inspector.snapshot import Snapshot
 from inspector.tables.vmas import vma_rows
 from inspector.walk.names import vma_names
 from inspector.walk.rss import entry_pages
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 MAX_GRID = 1 << 20
 """Pages of a folio that a grid shows; no folio of today is larger than 1 << 18."""

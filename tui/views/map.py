@@ -12,6 +12,7 @@ from inspector.columns import I32, I64, U8, U16, AnyArray, take_or
 from inspector.findings import Finding
 from inspector.layout.memmap import MemMap
 from inspector.snapshot import Snapshot
+from inspector.subjects import FOLIO, kind_of
 from inspector.text import size
 from inspector.walk.kinds import KINDS, kind_codes
 
@@ -190,7 +191,7 @@ def finding_codes(memmap: MemMap, nr_pages: int, findings: Sequence[Finding]) ->
             continue
         row = memmap.row(pfn)
         if row >= 0:
-            nr = 1 << min(finding.subject.order or 0, 20) if finding.subject.kind == "folio" else 1
+            nr = 1 << min(finding.subject.order or 0, 20) if kind_of(finding.subject) is FOLIO else 1
             code = _SEVERITIES.index(finding.severity)
             codes[row : row + nr] = np.maximum(codes[row : row + nr], code)
     return codes

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from inspector.report.mappings import MappingRow
 from inspector.report.rmap import RmapReport, SearchedPlace, contents_text
-from inspector.snapshot import Snapshot
 from tui.places import VmaPlace
 from tui.views.rows import Rows, words
 from tui.views.vmas import vma_place
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 Mark = Literal["=", "·", "≠", "<"]
 

@@ -34,7 +34,7 @@ class FindingView(VerticalScroll, can_focus=False):
         yield ColumnTable(id="links")
         yield Static("Known", classes="heading")
         yield Facts(classes="known", markup=False)
-        yield Static("See also", classes="heading")
+        yield Static("Show more with", classes="heading")
         yield Static(classes="look", markup=False)
         yield Static("The rule", classes="heading")
         yield Facts(classes="rule-page", markup=False)

@@ -15,7 +15,7 @@ from inspector.errors import Exit
 @click.option("--stack", type=Number(), metavar="PID", help="Show the kernel stack of one task instead.")
 @click.pass_obj
 def windows(settings: Settings, stack: int | None) -> int:
-    """List the tasks inside functions in which counters and page tables may rightly differ for a moment.
+    """List the tasks inside functions in which counters and page tables may legitimately differ for a moment.
 
     Each task with the innermost such function on its stack and the address spaces that it works on. Stacks are unwound
     with the kernel's own tables; no debug information is needed. See folioscope manual windows.

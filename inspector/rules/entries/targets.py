@@ -92,7 +92,7 @@ def typed_page_mapping_unexpected(e: EntryPiece) -> Judged:
     was="entry-without-page",
 )
 def entry_pfn_invalid(e: EntryPiece) -> Judged:
-    """A page-table entry without the special bit maps a page frame without struct page, or a tail without head.
+    """A page-table entry without the special bit maps no struct page, or a tail without head.
 
     Invariant: a leaf entry either has the special bit or maps a page with a sound struct page.
     Why: mm/memory.c, vm_normal_page() prints "Bad page map" over such an entry.

@@ -9,11 +9,11 @@ from inspector.columns import I64, take_or
 from inspector.model import mm_ids
 from inspector.model.scheme import Scheme
 from inspector.rules.needs import EVERYTHING
-from inspector.rules.registry import Phase, rule
+from inspector.rules.pieces import EntryPiece, Judged, NonPresentPiece
+from inspector.rules.registry import Phase, entry_rule, nonpresent_rule, rule
 from inspector.snapshot import Snapshot
-from inspector.subjects import ENTRY, FOLIO, NONPRESENT
-from inspector.violations import Violations, one, violations
-from inspector.walk.counts import EntryClass
+from inspector.subjects import FOLIO
+from inspector.violations import Details, Violations, one, violations
 from inspector.walk.swap_view import find_slot
 from inspector.windows.window import Effect
 
@@ -60,9 +60,25 @@ def hugetlb_counts_unexpected(s: Snapshot) -> Violations:
     )
 
 
-@rule(
+def named_slots(s: Snapshot, rows: I64) -> I64:
+    """Row of the swap slot that each non-present entry names, -1 where there is none."""
+    n = s.nonpresent
+    named = zip(n.swap_type[rows].tolist(), n.swap_offset[rows].tolist(), strict=True)
+    return np.array([find_slot(s.swap, kind, offset) for kind, offset in named], np.int64)
+
+
+def _swap_entries(s: Snapshot, rows: I64) -> Details:
+    """The slot that such an entry happens to name will look used too often."""
+    return Details(
+        observed={"entry": s.nonpresent.entry[rows]},
+        expected={"entry": np.full(len(rows), "no swap entry")},
+        claims=one("swap_slot", named_slots(s, rows)),
+    )
+
+
+@nonpresent_rule(
     "hugetlb-swap-entry-unexpected",
-    NONPRESENT,
+    _swap_entries,
     "hugetlb",
     Phase.WORDS,
     effect=Effect.HUGETLB,
@@ -70,7 +86,7 @@ def hugetlb_counts_unexpected(s: Snapshot) -> Violations:
     decides="I8",
     was="hugetlb-swap-entry",
 )
-def hugetlb_swap_entry_unexpected(s: Snapshot) -> Violations:
+def hugetlb_swap_entry_unexpected(n: NonPresentPiece) -> Judged:
     """A hugetlb VMA holds a swap entry.
 
     Invariant: hugetlb pages are never swapped: their empty slots hold migration, poison or marker entries only.
@@ -79,29 +95,26 @@ def hugetlb_swap_entry_unexpected(s: Snapshot) -> Violations:
     Exceptions: never.
     See also: folioscope va PID ADDRESS
     """
-    n, vmas = s.nonpresent, s.vmas
-    inside = take_or(vmas.is_hugetlb, n.vma_idx, False)
-    rows = np.flatnonzero(inside & (n.kind == Kind.SWAP) & n.counted)
-    # The slot that the stray entry happens to name will look used too often.
-    return violations(
-        rows,
-        observed={"entry": n.entry[rows]},
-        expected={"entry": np.full(len(rows), "no swap entry")},
-        checked=int(inside.sum()),
-        claims=one("swap_slot", named_slots(s, rows)),
+    inside = n.of_vma(n.s.vmas.is_hugetlb, False)
+    return Judged(inside & n.is_one_of(Kind.SWAP), inside)
+
+
+def _families(s: Snapshot, rows: I64) -> Details:
+    """A folio that is no longer known as hugetlb is missing in the pool as well."""
+    m = s.mappings
+    is_vma = take_or(s.vmas.is_hugetlb, m.vma_idx[rows], False)
+    folio = s.folio_of_page[np.maximum(s.counts.head_row[rows], 0)]
+    is_folio = take_or(s.folios.is_hugetlb, folio, False)
+    return Details(
+        observed={"hugetlb_vma": is_vma, "hugetlb_folio": is_folio, "level": m.level[rows]},
+        expected={"hugetlb_vma": is_folio, "hugetlb_folio": is_vma},
+        claims=one("hugetlb_level", np.where(is_vma & ~is_folio, m.level[rows], -1)),
     )
 
 
-def named_slots(s: Snapshot, rows: I64) -> I64:
-    """Row of the swap slot that each non-present entry names, -1 where there is none."""
-    n = s.nonpresent
-    named = zip(n.swap_type[rows].tolist(), n.swap_offset[rows].tolist(), strict=True)
-    return np.array([find_slot(s.swap, kind, offset) for kind, offset in named], np.int64)
-
-
-@rule(
+@entry_rule(
     "hugetlb-mapping-mismatch",
-    ENTRY,
+    _families,
     "hugetlb",
     Phase.WORDS,
     effect=Effect.HUGETLB,
@@ -109,7 +122,7 @@ def named_slots(s: Snapshot, rows: I64) -> I64:
     decides="I8 66",
     was="hugetlb-mapped-by-stranger",
 )
-def hugetlb_mapping_mismatch(s: Snapshot) -> Violations:
+def hugetlb_mapping_mismatch(e: EntryPiece) -> Judged:
     """A hugetlb folio is mapped outside a hugetlb VMA or by PTEs, or a hugetlb VMA maps another folio.
 
     Invariant: hugetlb VMAs map hugetlb folios and nothing else does, always as a whole.
@@ -118,17 +131,6 @@ def hugetlb_mapping_mismatch(s: Snapshot) -> Violations:
     Exceptions: the entry is special or maps nothing that is counted.
     See also: folioscope va PID ADDRESS
     """
-    m, vmas, counts = s.mappings, s.vmas, s.counts
-    good = (counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0)
-    is_vma = vmas.is_hugetlb[np.maximum(m.vma_idx, 0)] if len(vmas) else np.zeros(len(m), np.bool_)
-    folio = s.folio_of_page[np.maximum(counts.head_row, 0)]
-    is_folio = take_or(s.folios.is_hugetlb, folio, False)
-    rows = np.flatnonzero(good & ((is_vma != is_folio) | (is_folio & (m.level == Level.PTE))))
-    # A folio that is no longer known as hugetlb is missing in the pool as well.
-    return violations(
-        rows,
-        observed={"hugetlb_vma": is_vma[rows], "hugetlb_folio": is_folio[rows], "level": m.level[rows]},
-        expected={"hugetlb_vma": is_folio[rows], "hugetlb_folio": is_vma[rows]},
-        checked=int(good.sum()),
-        claims=one("hugetlb_level", np.where(is_vma[rows] & ~is_folio[rows], m.level[rows], -1)),
-    )
+    normal = e.is_normal & e.in_vma
+    is_vma, is_folio = e.of_vma(e.s.vmas.is_hugetlb, False), e.in_hugetlb_folio
+    return Judged(normal & ((is_vma != is_folio) | (is_folio & (e.level == Level.PTE))), normal)

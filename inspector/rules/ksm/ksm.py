@@ -91,7 +91,7 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
     was="ksm-list-length",
 )
 def ksm_list_length_mismatch(s: Snapshot) -> Violations:
-    """rmap_hlist_len of a stable node is not the length of its list of rmap_items, or the list cannot be followed.
+    """rmap_hlist_len of a stable node is not the length of its list, or the list cannot be followed.
 
     Invariant: rmap_hlist_len of a stable node is the number of rmap_items on its list.
     Why: mm/ksm.c, stable_tree_append() and remove_rmap_item_from_tree() change both together.

@@ -110,7 +110,7 @@ def deposit_list_damaged(s: Snapshot) -> Violations:
     decides="91",
 )
 def deposited_tables_mismatch(s: Snapshot) -> Violations:
-    """The number of page tables deposited with a PMD table differs from that of its huge anonymous entries.
+    """The number of page tables deposited with a PMD table is not that of its huge anonymous entries.
 
     Invariant: each huge PMD of anonymous memory or of the huge zero folio, and each migration or device entry in the
         place of one, has one PTE table deposited with its PMD table. PMDs of files and of hugetlb have none.

@@ -76,7 +76,7 @@ def _state(s: Snapshot, rows: I64) -> Details:
     diagnose=freed_in_use,
 )
 def free_page_state_unexpected(p: PagePiece) -> Judged:
-    """A page inside a free block of the buddy allocator has a mapping, a reference or a flag of a page in use.
+    """A page in a free block of the buddy allocator has a mapping, a reference or a flag of a page in use.
 
     Invariant: every page of a free block has no reference, no mapping pointer, none of the flags that say who works
         with the page (locked, lru, active, unevictable, mlocked, writeback, private, reserved) and, but for the block's

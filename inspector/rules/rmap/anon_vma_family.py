@@ -168,7 +168,7 @@ def _deepest(s: Snapshot, rows: I64) -> I64:
     was="anon-vma-root-wrong",
 )
 def anon_vma_root_mismatch(s: Snapshot) -> Violations:
-    """An anon_vma's root is not a root, or differs from the root of its parent or of its VMA's other anon_vmas.
+    """The root of an anon_vma is no root, or not that of its parent or of the VMA's other anon_vmas.
 
     Invariant: root->root is root itself; a parent has the same root; all chains of one VMA lead to one root.
     Why: mm/rmap.c, anon_vma_fork() and anon_vma_clone(): the root's lock guards the whole family.

@@ -129,7 +129,7 @@ def _places(s: Snapshot) -> AnyArray:
     decides="123",
 )
 def swap_cluster_list_damaged(s: Snapshot) -> Violations:
-    """A list of swap clusters leads to something that is not a cluster of the device, or its links do not agree.
+    """A list of swap clusters leads to something that is no cluster of the device, or its links disagree.
 
     Invariant: each entry of a device's free, nonfull, frag, full and discard lists is one of its clusters, and its
         neighbours name it. Before 6.12 free clusters are chained by their numbers: the chain ends at the tail.
@@ -216,7 +216,7 @@ def swap_cluster_list_mismatch(s: Snapshot) -> Violations:
 
 
 def _wanted(s: Snapshot) -> I64:
-    """The home that each cluster's count asks for; nonfull stands for frag too."""
+    """The home that each cluster's count asks for; nonfull includes frag."""
     found, clusters = s.swap_clusters, s.swap_clusters.clusters
     used = np.where(clusters.count >= found.per, Home.FULL, Home.NONFULL)
     # A cluster of bad slots alone was never allocated from: it is where swapon() put it.
@@ -238,9 +238,9 @@ def _wanted(s: Snapshot) -> I64:
     was="swap-extended-count-wrong",
 )
 def swap_extended_count_mismatch(s: Snapshot) -> Violations:
-    """A slot's count is continued in its cluster's extend table without being full, or is full without being continued.
+    """A swap count is continued in the extend table without being full, or full without being continued.
 
-    Invariant: a count in the swap table that is at its maximum stands for the one in the extend table, which is then at
+    Invariant: a count in the swap table that is at its maximum refers to the one in the extend table, which is then at
         least as great; for any other slot the extend table has 0.
     Why: mm/swapfile.c, __swap_cluster_dup_entry() and __swap_cluster_put_entry().
     Consequence: the next reference more or less is taken from a wrong count: the slot is freed too early, or never;

@@ -34,7 +34,7 @@ def _area(zone: AnyArray, order: AnyArray) -> I64:
     decides="129",
 )
 def free_list_damaged(s: Snapshot) -> Violations:
-    """A free list of the buddy allocator leads to a page that is not a free block, or its links do not agree.
+    """A free list of the buddy allocator leads to a page that is no free block, or its links disagree.
 
     Invariant: each entry of zone->free_area[order].free_list[migratetype] is the lru member of a page of type buddy;
         the next one's back link names it.
