@@ -22,8 +22,8 @@ class Vmas(Table):
     Attributes:
         addr: uint64; vm_area_struct.
         mm_idx: int32; row of the mm in whose tree it was found.
-        start, end: uint64; as the VMA says.
-        slot_start, slot_end: uint64; as its tree says ([start, end)).
+        start, end: uint64; as stored in the VMA.
+        slot_start, slot_end: uint64; its range in the tree ([start, end)).
         vm_mm: uint64; the mm it names itself.
         flags: uint64; VM_ bits.
         pgoff: uint64; vm_pgoff, pages.

@@ -212,7 +212,7 @@ def cached_folio_missing(s: Snapshot) -> Violations:
         np.concatenate([rows, stray]),
         observed={"mapping": s.pages.mapping[np.concatenate([rows, stray])], "entry_there": _with(there, n)},
         expected={"entry_there": np.full(len(rows) + n, "this folio")},
-        checked=cache.claims,
+        checked=cache.named,
         unread=_unread(s),
         facts={"index": _with(index, n)},
         depends=one("cache_entry", _with(entry, n, -1))
