@@ -62,8 +62,6 @@ class Memory:
         self.partly_used: dict[int, int] = {}
         """By address of a page that holds a list of the kernel's: how many of its bytes do. What lies behind them is
         left from the page's last use; a capture blanks it."""
-        self.bytes_read = 0
-        self.reads = 0
 
     def set_direct_map(self, base: int, size: int) -> None:
         """Set where the direct map of physical memory begins and how many bytes it spans."""
@@ -88,8 +86,6 @@ class Memory:
         except OSError as error:
             reason = error.strerror or str(error)
             raise TargetError(f"the target cannot be read any more ({reason})", "", "Open it again") from None
-        self.bytes_read += size
-        self.reads += 1
         if self.on_read is not None:
             self.on_read(address, size, physical)
         return data

@@ -525,7 +525,7 @@ class Snapshot:
 
     @cached_property
     def page_cache(self) -> PageCache:
-        """Entries of the page cache and the folios they lead to, held against each other."""
+        """Entries of the page cache and the folios they lead to, compared."""
         return compare_cache(self)
 
     @cached_property

@@ -190,7 +190,7 @@ def _record(target: Target, spool: PageSpool, progress: Progress) -> _Recorded:
 
 
 def _reopened_report(part: Path, path: Path, symbols: list[str]) -> Report:
-    """What a check of the written file says."""
+    """The report of a check of the written file."""
     try:
         s = Snapshot(open_core(str(part), symbols, types="dwarf" if symbols else "btf"))
         # As in the recording: a table that is built notes what it lacks, wanted by a rule or not.

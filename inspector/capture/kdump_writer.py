@@ -36,7 +36,7 @@ _UTS_FIELD = 65
 
 @dataclass(frozen=True)
 class DumpHeader:
-    """What the headers of a dump say.
+    """What the headers of a dump hold.
 
     Attributes:
         machine, release, version: As uname prints them.
@@ -141,7 +141,7 @@ def write_kdump(
 
     Args:
         file: Empty, open for writing.
-        header: What the headers say.
+        header: What the headers hold.
         spool: Has the pages.
         pfns: Which of them to write, ascending.
         ram: Page frame ranges [start, end) that have memory, in the dump or not.

@@ -23,7 +23,7 @@ def reason_code(name: str) -> int:
 def judge_pages(s: Snapshot, pfns: I64) -> U8:
     """For each page frame why its content may be a user's: a code of `PRIVATE`, 0 when it is the kernel's.
 
-    A page is the kernel's only when its struct page says so: one whose struct page is missing is "unknown". Pages that
+    A page is the kernel's only when its struct page shows it: one whose struct page is missing is "unknown". Pages that
     were reserved at boot, which the kernel image is among, are the kernel's although every process maps the vDSO.
     """
     row = s.pages.memmap.rows(pfns)

@@ -16,7 +16,7 @@ class SchemeEvidence:
 
     Attributes:
         scheme: None when the evidence is mixed; rules that need it are then not applicable.
-        evidence: The members found and missing, for people.
+        evidence: The members found and missing, in words.
     """
 
     scheme: Scheme | None

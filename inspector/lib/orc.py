@@ -20,7 +20,7 @@ _MAX_ENTRIES = 1 << 24
 
 _MAX_MODULES = 4096
 
-# What sp_reg and bp_reg say, whatever the kernel's numbering. Registers that only a few instructions of entry code
+# Values of sp_reg and bp_reg, whatever the kernel's numbering. Registers that only a few instructions of entry code
 # and of prologues keep a stack pointer in are OTHER.
 UNDEFINED, PREV_SP, BP, SP, BP_INDIRECT, SP_INDIRECT, OTHER = range(7)
 

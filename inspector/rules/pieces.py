@@ -346,7 +346,7 @@ class EntryPiece(_EntriesOfVmas):
 
 @dataclass(frozen=True)
 class MappedPages:
-    """Pages under some runs of leaf entries, one by one; under a huge entry the head stands for all.
+    """Pages under some runs of leaf entries, one by one; under a huge entry the head represents all.
 
     Attributes:
         s: The snapshot.

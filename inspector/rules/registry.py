@@ -1,4 +1,4 @@
-"""How a rule is declared and found. A rule is known in one place: everything about it is said where it is declared."""
+"""How a rule is declared and found. A rule is known in one place: everything about it is in its declaration."""
 
 from __future__ import annotations
 

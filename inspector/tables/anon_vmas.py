@@ -50,7 +50,7 @@ class Avcs(Table):
 
     Attributes:
         addr: uint64.
-        vma, anon_vma: uint64; as it says.
+        vma, anon_vma: uint64; as stored in it.
         vma_idx, anon_vma_idx: int32; rows, -1 when there is none.
         list_vma_idx: int32; VMA on whose list it hangs, -1 when on none.
         tree_idx: int32; anon_vma in whose interval tree it is, -1 when in none.

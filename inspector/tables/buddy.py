@@ -80,7 +80,7 @@ class FreeBlocks(Table):
 
     Attributes:
         row: int64; row of the page.
-        order: int64; what ``private`` says.
+        order: int64; ``private`` as stored.
         list_idx: int32; row of the free list it is on, -1 for none.
     """
 

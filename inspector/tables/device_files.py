@@ -10,8 +10,8 @@ from inspector.tables.inodes import read_inodes
 
 _S_IFMT, _S_IFREG, _S_IFBLK = 0o170000, 0o100000, 0o060000
 _ANON_INODE_FS_MAGIC = 0x09041934
-"""include/uapi/linux/magic.h. Its one inode is that of BPF maps, io_uring, perf events and the like; since 6.16 it
-says that it is a regular file (fs/anon_inodes.c)."""
+"""include/uapi/linux/magic.h. Its one inode is that of BPF maps, io_uring, perf events and the like; since 6.16 its
+mode is that of a regular file (fs/anon_inodes.c)."""
 
 
 def is_driver_file(layout: Layout, inodes: U64) -> Mask:

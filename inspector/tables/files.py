@@ -51,7 +51,7 @@ class AddressSpaces(Table):
         size: int64; i_size, bytes.
         head: uint64; the xa_head of i_pages.
         nrpages: int64; as stored.
-        swapped: int64; pages that shmem says are in swap, -1 for other kinds.
+        swapped: int64; pages in swap as shmem counts them, -1 for other kinds.
         swap_type, first_slot: int64; device and first slot of a swapper space, -1 for other kinds.
         in_motion: bool; the inode is locked for writing or being freed, or i_pages is locked.
         is_inode: bool; the inode names the address_space as its own: what a stray pointer finds does not.

@@ -70,7 +70,6 @@ class _Head:
     """Members of struct folio and of struct page[1] taken out of the raw heads."""
 
     def __init__(self, layout: Layout, raw: U8) -> None:
-        self._layout = layout
         self._raw = raw
         self._folio = layout.struct("struct folio")
         self._page = layout.struct("struct page")

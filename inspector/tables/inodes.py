@@ -67,7 +67,7 @@ def read_inodes(layout: Layout, addrs: U64) -> Inodes:
 
 
 def _going(layout: Layout) -> int:
-    """The bits of i_state that say that an inode is being freed: neighbours of one another since they exist.
+    """The bits of i_state of an inode that is being freed: neighbours of one another since they exist.
 
     They are in an enum on newer kernels. Before, they were macros, and moved up by two when the bits that tasks wait
     for became numbers from 0 (6.12, with inode_bit_waitqueue()).

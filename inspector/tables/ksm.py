@@ -23,7 +23,6 @@ _CHAIN_LENGTH = -1024
 """STABLE_NODE_CHAIN, mm/ksm.c: rmap_hlist_len of a chain's head."""
 
 STABLE_FLAG = 0x200
-UNSTABLE_FLAG = 0x100
 _FLAGS = 0xFFF
 _MAX_NODES = 1024
 """No kernel is built for more NUMA nodes (MAX_NUMNODES)."""
@@ -76,7 +75,7 @@ class RmapItems(Table):
         addr: uint64.
         mm: uint64; mm_struct.
         va: uint64; user address it is of.
-        flags: int32; STABLE_FLAG, UNSTABLE_FLAG and the scan number.
+        flags: int32; STABLE_FLAG, a flag of the unstable tree (0x100) and the scan number.
         anon_vma: uint64; of stable items, else 0.
         linear_index: uint64; linear_page_index of stable items (7.2 and later), else all ones.
         node_idx: int32; row of the stable node on whose list it is, -1 for none.

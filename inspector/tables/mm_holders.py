@@ -70,7 +70,7 @@ def _lazy(layout: Layout, tasks: Tasks) -> tuple[U64, U64, int]:
     """What each CPU runs, where that has no mm of its own, and whose mm it is on (kernel/sched/core.c).
 
     A CPU in the middle of context_switch() is left out: there active_mm may be handed on before it is counted. It is
-    known by a second task that the CPU has not let go of, or by a current one that it has not taken up (on_cpu).
+    known by a second task that the CPU has not left yet, or by a current one that it has not taken up (on_cpu).
     """
     queue, task = layout.struct("struct rq"), layout.struct("struct task_struct")
     base = layout.per_cpu_offsets + np.uint64(layout.symbol("runqueues"))

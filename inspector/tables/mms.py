@@ -43,7 +43,7 @@ class Mms(Table):
         owner: uint64; the task it belongs to (mm->owner), 0 where the kernel keeps none.
         locked: bool; mmap_lock held for writing.
         read_locked: bool; mmap_lock held for reading.
-        tlb_flush_pending: int32; unmappings whose pages are not yet let go of (mmu_gather).
+        tlb_flush_pending: int32; unmappings whose pages are not yet freed (mmu_gather).
         on_mmlist: bool; linked into init_mm.mmlist, where swapoff looks for swap entries.
     """
 

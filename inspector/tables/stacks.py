@@ -90,7 +90,7 @@ class Stacks:
         top: uint64[tasks]; where each stack ends.
         functions: Names that ``frames.function`` counts, without what compilers append; "[module]" for code of a
             module, "" where nothing is known.
-        places: By address, function and offset, for people.
+        places: By address, function and offset in words.
         incomplete: How many tasks may be in functions that no frame shows.
     """
 

@@ -22,8 +22,8 @@ class Vmas(Table):
     Attributes:
         addr: uint64; vm_area_struct.
         mm_idx: int32; row of the mm in whose tree it was found.
-        start, end: uint64; as the VMA says.
-        slot_start, slot_end: uint64; as its tree says ([start, end)).
+        start, end: uint64; as stored in the VMA.
+        slot_start, slot_end: uint64; its range in the tree ([start, end)).
         vm_mm: uint64; the mm it names itself.
         flags: uint64; VM_ bits.
         pgoff: uint64; vm_pgoff, pages.
@@ -144,6 +144,5 @@ def read_page_finders(layout: Layout, ops: U64) -> Mask:
     field = layout.struct("struct vm_operations_struct").find("find_normal_page", "find_special_page")
     if field is None or not len(ops):
         return np.zeros(len(ops), np.bool_)
-    raw = layout.memory.gather(ops + np.uint64(field.offset), 8)
-    found: Mask = (ops != 0) & raw.valid & (raw.bytes.view(np.uint64).reshape(-1) != 0)
-    return found
+    found, _ = layout.memory.words(ops + np.uint64(field.offset))
+    return (ops != 0) & (found != 0)

@@ -117,7 +117,7 @@ def read_head(path: str, what: str, size: int = 4096) -> bytes:
 
 
 def examine_core(path: str) -> CoreFile:
-    """Say what kind of dump a file is.
+    """Find what kind of dump a file is.
 
     Raises:
         TargetError: It cannot be opened; the message says what it is instead.
@@ -307,7 +307,7 @@ class SymbolsFile:
 
 
 def examine_symbols(path: str) -> SymbolsFile:
-    """Say what a symbols file is.
+    """Find what a symbols file is.
 
     Raises:
         TargetError: It is no vmlinux and no module.

@@ -1,4 +1,4 @@
-"""Open a vmcore, the running kernel or a QEMU guest, with types and symbols; say what kernel it is."""
+"""Open a vmcore, the running kernel or a QEMU guest, with types and symbols, and identify its kernel."""
 
 from __future__ import annotations
 

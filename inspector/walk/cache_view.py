@@ -1,4 +1,4 @@
-"""What people ask of a file's page cache: its folios by order, and what lies where."""
+"""A file's page cache: its folios by order, and what is at each index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether compound pages are what their heads say: order, cached size, alignment, number of tails."""
+"""Whether compound pages agree with their heads: order, cached size, alignment, number of tails."""
 
 from __future__ import annotations
 

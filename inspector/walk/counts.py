@@ -34,17 +34,12 @@ class EntryClass(IntEnum):
     """A page in the hands of the page allocator."""
     TYPED = 6
     """A slab, a page table or another page of a type that is never mapped."""
-    RESERVED = 7
-    """A reserved page that has no business in a user mapping."""
-    BROKEN = 8
+    BROKEN = 7
     """A tail whose head cannot be found, or a huge entry that is not at the head of a folio of its size."""
 
 
 _PIECE = 1 << 17
 """Mappings judged at a time, so that temporaries stay in the cache."""
-
-GOOD = (EntryClass.NORMAL,)
-BAD_TARGETS = (EntryClass.NO_PAGE, EntryClass.FREE, EntryClass.TYPED, EntryClass.BROKEN)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ class CachedFolios(Table):
         head_row: int64; row in `Pages` of the page it points to, -1 for none.
         is_head: bool; that page can be a folio: no tail, referenced or frozen, and its struct page was read.
         readable: bool.
-        mapping: uint64; as the folio says.
-        index: uint64; as the folio says, in the unit of the xarray.
+        mapping: uint64; as stored in the folio.
+        index: uint64; as stored in the folio, in the unit of the xarray.
         nr: int64; indices that the folio takes.
         locked: bool; PG_locked.
     """
@@ -50,7 +50,7 @@ class PageCache:
 
     Attributes:
         cached: What the address_spaces lead to.
-        claims: How many folios name an address_space that was read whole.
+        named: How many folios name an address_space that was read whole.
         missing: int64; rows in `Pages` of those that it does not lead to at their index.
         missing_address_space: int32; rows of these address_spaces.
         missing_index: uint64; their index.
@@ -59,7 +59,7 @@ class PageCache:
     """
 
     cached: CachedFolios
-    claims: int
+    named: int
     missing: I64
     missing_address_space: I32
     missing_index: U64
@@ -74,7 +74,7 @@ def folio_pages(s: Snapshot, head_rows: I64) -> I64:
 
 
 def compare_cache(s: Snapshot) -> PageCache:
-    """Hold entries and folios against each other (mm/filemap.c, __filemap_add_folio() and page_cache_delete())."""
+    """Compare entries and folios (mm/filemap.c, __filemap_add_folio() and page_cache_delete())."""
     files, pages = s.files, s.pages
     entries, spaces = files.entries, files.address_spaces
     mine = (entries.kind == FOLIO) & (spaces.kind[entries.address_space_idx] != SWAP)
@@ -83,7 +83,7 @@ def compare_cache(s: Snapshot) -> PageCache:
     agreed = cached.is_head & (cached.mapping == spaces.addr[space]) & (cached.index == entries.index[cached.entry_row])
     found = np.zeros(len(pages), np.bool_)
     found[cached.head_row[agreed]] = True
-    heads = _claiming(pages)
+    heads = _naming_an_address_space(pages)
     at = rows_of(spaces.addr, pages.mapping[heads])
     known = at >= 0
     on_lru = s.layout.flags.test(pages.flags[heads], "lru")
@@ -100,7 +100,7 @@ def compare_cache(s: Snapshot) -> PageCache:
     return PageCache(cached, len(heads), missing, missing_at, index, find_entries(files, missing_at, index), stray)
 
 
-def _claiming(pages: Pages) -> I64:
+def _naming_an_address_space(pages: Pages) -> I64:
     """Heads and small pages that name an address_space."""
     own = pages.head_row == np.arange(len(pages), dtype=np.int32)
     plain = (pages.type_ == 0) | (pages.type_ == type_code("hugetlb"))

@@ -1,4 +1,4 @@
-"""Numbers that people hold in hand turned into page frames: pfn, physical, struct page or direct-map address."""
+"""Numbers that users have turned into page frames: pfn, physical, struct page or direct-map address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PMD tables of hugetlb memory: who shares each, and how many sharers it says it has."""
+"""PMD tables of hugetlb memory: who shares each, and the stored count of sharers."""
 
 from __future__ import annotations
 

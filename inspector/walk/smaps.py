@@ -58,7 +58,7 @@ class VmaFigures(Table):
 def vma_figures(s: Snapshot) -> VmaFigures:
     """The figures of all VMAs (fs/proc/task_mmu.c, smap_gather_stats()).
 
-    They say what is mapped. smaps of 6.1 says less in two places: it skips huge PMDs that are PROT_NONE or NUMA hints
+    They count what is mapped. smaps of 6.1 has less in two places: it skips huge PMDs that are PROT_NONE or NUMA hints
     (follow_trans_huge_pmd() refuses them), and the copied pages of VM_PFNMAP VMAs.
     """
     n = len(s.vmas)

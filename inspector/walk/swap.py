@@ -29,7 +29,7 @@ class SwapUsers(Table):
         nonpresent_row: int64; the page-table entry that refers to it, -1 for shmem.
         address_space_idx: int32; the shmem file that does, a row of `AddressSpaces`, -1 for page tables.
         index: uint64; page offset in that file.
-        exclusive: bool; the page-table entry says that the page belonged to one process alone.
+        exclusive: bool; the page-table entry is marked exclusive: the page belonged to one process alone.
     """
 
     entry: U64

@@ -1,4 +1,4 @@
-"""What people ask of swap: the devices at a glance, and one slot with all that refers to it."""
+"""Swap at a glance: the devices, and one slot with all that refers to it."""
 
 from __future__ import annotations
 

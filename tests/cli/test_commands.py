@@ -91,7 +91,7 @@ def test_info(run: Run, any_core: str) -> None:
     assert [level["level"] for level in found["page_tables"]] == ["PGD", "PUD", "PMD", "PTE"]
     text = run("-c", any_core, "info").out
     assert found["identity"]["release"] in text
-    assert f"scheme   {found['scheme']}: " in text
+    assert f"scheme    {found['scheme']}: " in text
 
 
 def processes(run: Run, path: str) -> dict[str, Any]:

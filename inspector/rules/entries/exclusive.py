@@ -251,7 +251,7 @@ def pinned_page_exclusive_missing(p: PagePiece) -> Judged:
     pinned = folios.readable & folios.is_anon & ~folios.is_ksm & (folios.pincount > 0) & (p.s.folio_totals > 0)
     able = small | (p.of_folio(pinned, 0) & ~p.is_tail)
     here = np.flatnonzero(able)
-    # The pages of a folio are all in the piece; of hugetlb the head stands for all.
+    # The pages of a folio are all in the piece; of hugetlb the head represents all.
     nr = take_or(np.where(folios.is_hugetlb, 1, folios.nr_pages), p.folio[here], 1)
     marked = np.concatenate([[0], np.cumsum(p.has("anon_exclusive"))])
     wrong = p.nothing

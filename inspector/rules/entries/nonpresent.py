@@ -68,7 +68,7 @@ def _target(s: Snapshot, rows: I64) -> Details:
 def nonpresent_target_invalid(n: NonPresentPiece) -> Judged:
     """A migration or device entry names a page that is free or has a page type, or no page at all.
 
-    Invariant: these entries stand for a page that the process goes on using: it has a struct page, no page type but
+    Invariant: these entries name a page that the process goes on using: it has a struct page, no page type but
         hugetlb, and references or a lock; a huge entry names the head of a folio of its size.
     Why: include/linux/swapops.h, pfn_swap_entry_to_page() asserts a locked page; mm/migrate.c, remove_migration_pte().
     Consequence: the process waits for ever, or gets another owner's page when the entry becomes a mapping again.

@@ -78,7 +78,7 @@ def hugetlb_pool_mismatch(s: Snapshot) -> Violations:
 
 
 def _levels(s: Snapshot) -> I64:
-    """The page-table level whose leaves map each pool's folios, -1 where it is none."""
+    """The page-table level whose leaves map each pool's folios, -1 where there is no such level."""
     level = {shape.shift - s.layout.memmap.page_shift: int(shape.level) for shape in s.layout.arch.shapes}
     return np.array([level.get(order, -1) for order in s.hugetlb.hstates.order.tolist()], np.int64)
 
@@ -291,8 +291,8 @@ def hugetlb_usage_mismatch(s: Snapshot) -> Violations:
     Why: mm/hugetlb.c, hugetlb_no_page() and __unmap_hugepage_range(), hugetlb_count_add() and hugetlb_count_sub().
     Consequence: /proc/PID/status shows a wrong HugetlbPages.
     Exceptions: the mm has, or had, memory whose page tables can be shared: such pages count in the mm that faulted
-        them, whoever else sees them, and stay counted there when a table is given up (huge_pmd_unshare()), as it is
-        before a VMA is split. Also when the mm is being built, changed or torn down, or tables are missing.
+        them, whichever mms map them too, and stay counted there when a table is given up (huge_pmd_unshare()), as it
+        is before a VMA is split. Also when the mm is being built, changed or torn down, or tables are missing.
     See also: folioscope hugetlb; folioscope vmas PID
     """
     mms = s.mms

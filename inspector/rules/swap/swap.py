@@ -230,7 +230,7 @@ def swap_count_high(s: Snapshot) -> Violations:
 def shmem_swap_slot_mismatch(s: Snapshot) -> Violations:
     """A swap slot is marked as shmem's without a page of a shmem file in it, or the other way round.
 
-    Invariant: SWAP_MAP_SHMEM stands for exactly one page of a shmem file and no page-table entry.
+    Invariant: SWAP_MAP_SHMEM counts exactly one page of a shmem file and no page-table entry.
     Why: mm/shmem.c, shmem_writepage() marks the slot before it puts the entry into the file's page cache.
     Consequence: the slot leaks, or the slot of the file's page is used for other data.
     Exceptions: the slot's folio is locked, or a shmem file is locked or being freed. Kernels with swap tables count

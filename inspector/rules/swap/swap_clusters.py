@@ -81,7 +81,7 @@ def _odd_slot(s: Snapshot) -> I64:
     decides="123",
 )
 def swap_cluster_count_mismatch(s: Snapshot) -> Violations:
-    """Count of a swap cluster is not the number of its slots in use.
+    """A swap cluster's count is not the number of its slots in use.
 
     Invariant: a cluster's count is the number of its slots that are not free: those that can never be used are among
         them, those that CPUs have set aside, and those behind the end of the device. A free cluster has none.
@@ -216,7 +216,7 @@ def swap_cluster_list_mismatch(s: Snapshot) -> Violations:
 
 
 def _wanted(s: Snapshot) -> I64:
-    """The home that each cluster's count asks for; nonfull stands for frag too."""
+    """The home that each cluster's count asks for; nonfull includes frag."""
     found, clusters = s.swap_clusters, s.swap_clusters.clusters
     used = np.where(clusters.count >= found.per, Home.FULL, Home.NONFULL)
     # A cluster of bad slots alone was never allocated from: it is where swapon() put it.
@@ -240,7 +240,7 @@ def _wanted(s: Snapshot) -> I64:
 def swap_extended_count_mismatch(s: Snapshot) -> Violations:
     """A swap count is continued in the extend table without being full, or full without being continued.
 
-    Invariant: a count in the swap table that is at its maximum stands for the one in the extend table, which is then at
+    Invariant: a count in the swap table that is at its maximum refers to the one in the extend table, which is then at
         least as great; for any other slot the extend table has 0.
     Why: mm/swapfile.c, __swap_cluster_dup_entry() and __swap_cluster_put_entry().
     Consequence: the next reference more or less is taken from a wrong count: the slot is freed too early, or never;
