@@ -13,6 +13,7 @@ from inspector.layout.offsets import Struct
 from inspector.target import target
 from inspector.target.btf import BtfTypes, Locate, open_btf
 from inspector.target.btf_parse import Btf
+from inspector.target.kallsyms import Kallsyms
 
 parse_symbols = target._symbol_table
 _symbols: dict[tuple[str, int, int, str], tuple[target.Symbols, str]] = {}
@@ -30,9 +31,13 @@ def _known_symbols(opening: target._Opening, info: dict[str, str], dwarf: str) -
     if opening.kind not in ("core", "kdump") or not opening.prog.core_dump_path:
         return parse_symbols(opening, info, dwarf)
     key = (*_file(opening.path), dwarf)
-    if key not in _symbols:
-        _symbols[key] = parse_symbols(opening, info, dwarf)
-    return _symbols[key]
+    if key in _symbols:
+        return _symbols[key]
+    found = parse_symbols(opening, info, dwarf)
+    if isinstance(found[0], Kallsyms):
+        # The other table is of one program, and that it was taken is in the notes of each.
+        _symbols[key] = found
+    return found
 
 
 def _known_types(prog: drgn.Program, locate: Locate) -> BtfTypes:
@@ -47,7 +52,7 @@ def _known_types(prog: drgn.Program, locate: Locate) -> BtfTypes:
 
 
 def _known_struct(prog: drgn.Program, name: str) -> Struct:
-    if not prog.core_dump_path:
+    if not prog.core_dump_path or "btf" not in prog.enabled_type_finders():
         return Struct(prog, name)
     key = (*_file(str(prog.core_dump_path)), name)
     if key not in _structs:

@@ -44,14 +44,16 @@ def pte_to_a_hugetlb_folio(s: Snapshot) -> Planted:
 
 def empty_pmd(s: Snapshot) -> int:
     """Physical address of an empty PMD that covers nothing but one anonymous VMA of an mm at rest."""
-    t, v = s.tables, s.vmas
+    t, v, size = s.tables, s.vmas, np.uint64(1 << 21)
+    large = (v.file == 0) & ~v.is_hugetlb & (v.end - v.start >= size)
     for row in np.flatnonzero((t.level == Level.PMD) & t.first & (t.state == 0) & ~s.mm_in_motion[t.mm_idx]).tolist():
-        data = s.layout.memory.read(int(t.pfn[row]) << 12, 4096, physical=True)
-        for slot in np.flatnonzero(np.frombuffer(data or b"", np.uint64) == 0).tolist():
-            va = np.uint64(int(t.va[row]) + (slot << 21))
-            inside = (v.mm_idx == t.mm_idx[row]) & (v.start <= va) & (v.end >= va + np.uint64(1 << 21))
-            if (inside & (v.file == 0) & ~v.is_hugetlb).any():
-                return (int(t.pfn[row]) << 12) + 8 * slot
+        vma = np.flatnonzero(large & (v.mm_idx == t.mm_idx[row]))
+        data = s.layout.memory.read(int(t.pfn[row]) << 12, 4096, physical=True) if len(vma) else None
+        slots = np.flatnonzero(np.frombuffer(data or b"", np.uint64) == 0)
+        va = t.va[row] + slots.astype(np.uint64) * size
+        inside = (v.start[vma][:, None] <= va) & (v.end[vma][:, None] >= va + size)
+        for slot in slots[inside.any(axis=0)].tolist():
+            return (int(t.pfn[row]) << 12) + 8 * int(slot)
     raise MissingError("an empty PMD inside an anonymous VMA")
 
 

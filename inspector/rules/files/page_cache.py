@@ -77,7 +77,7 @@ def _charged_ahead(s: Snapshot) -> I64:
     decides="116",
 )
 def cache_nrpages_mismatch(s: Snapshot) -> Violations:
-    """Nrpages of an address_space is not the number of pages in its xarray.
+    """An address_space's nrpages is not the number of pages in its xarray.
 
     Invariant: nrpages is the number of indices that folios (and DAX entries) take in i_pages; a hugetlb folio takes one
         before 6.7. So it is for the swap cache's address_spaces too.
@@ -236,7 +236,7 @@ def _with(column: AnyArray, n: int, filler: int = 0) -> AnyArray:
     decides="127",
 )
 def shmem_swapped_mismatch(s: Snapshot) -> Violations:
-    """Swapped of a shmem file is not the number of indices that swap entries take in its page cache.
+    """A shmem file's `swapped` is not the number of indices that swap entries take in its page cache.
 
     Invariant: shmem_inode_info.swapped is the number of indices that swap entries take; entries of higher order take
         several.

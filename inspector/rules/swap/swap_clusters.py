@@ -81,7 +81,7 @@ def _odd_slot(s: Snapshot) -> I64:
     decides="123",
 )
 def swap_cluster_count_mismatch(s: Snapshot) -> Violations:
-    """Count of a swap cluster is not the number of its slots in use.
+    """A swap cluster's count is not the number of its slots in use.
 
     Invariant: a cluster's count is the number of its slots that are not free: those that can never be used are among
         them, those that CPUs have set aside, and those behind the end of the device. A free cluster has none.
