@@ -1,4 +1,4 @@
-"""Array aliases and the base of every table: named columns of equal length."""
+"""Array aliases, the base of every table (named columns of equal length), and what tables are joined with."""
 
 from __future__ import annotations
 

@@ -421,7 +421,7 @@ def test_truncated_dump_opens_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.guest
-def test_kdump_road(tmp_path: Path) -> None:
+def test_kdump_is_opened(tmp_path: Path) -> None:
     """The same kernel, rewritten as a kdump-compressed file, is the same kernel."""
     elf_target = open_core(guest("6.12"))
     info = examine_core(guest("6.12")).vmcoreinfo

@@ -1,4 +1,4 @@
-"""Debug info, BTF alone and the captured fixture: three roads to the same answer."""
+"""Debug info, BTF alone and the captured fixture: three ways to the same answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_fixture_is_consistent(kernel: str) -> None:
 
 @pytest.mark.guest
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_three_roads_to_the_same_summary(kernel: str) -> None:
+def test_three_ways_to_the_same_summary(kernel: str) -> None:
     path = str(dump_path(kernel, "rest"))
     btf = checked(path, types="btf")
     dwarf = checked(path, symbols=[str(dump_path(kernel, "rest").with_name("vmlinux"))], types="dwarf")
