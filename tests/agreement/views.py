@@ -198,7 +198,13 @@ def _rules(checked: Checked, long: Explanation, pfn: int) -> None:
             if x.relation == ("at least" if r.bound else "equal"):
                 _same(checked, "expected, by check", r.expected, x.expected, f"{r} of {pfn:#x}")
         if x.verdict in ("ok", ""):
-            _same(checked, "verdict ok, by check", [r for r in compared if x.verdict], [], f"{x} of {pfn:#x}")
+            _same(
+                checked,
+                "verdict ok, by check",
+                [r for r in compared if x.verdict and r.stored != r.expected],
+                [],
+                f"{x} of {pfn:#x}",
+            )
         elif x.verdict == "not checked":
             _same(checked, "verdict not checked, by check", hits, [], f"{x} of {pfn:#x}")
         else:

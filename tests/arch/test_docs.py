@@ -134,3 +134,19 @@ def test_readme_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     exec(textwrap.dedent(code[0]), names)
     assert "folio 0x18400, order 9" in capsys.readouterr().out
     assert names["anonymous"] > 0  # type: ignore[operator]
+
+
+def test_example_of_the_manual_is_that_of_the_readme() -> None:
+    manual = (ROOT / "inspector/manual/findings.md").read_text("utf-8")
+    block = re.search(r"(?:^    .+\n)+", manual, re.MULTILINE)
+    assert block is not None
+    lines = [line for line in textwrap.dedent(block[0]).splitlines() if "look:" not in line]
+    assert len(lines) > 5
+    assert [line for line in lines if line not in README.read_text("utf-8").splitlines()] == []
+
+
+def test_manual_names_every_holder_of_references() -> None:
+    from inspector.walk.references import TERMS
+
+    manual = (ROOT / "inspector/manual/references.md").read_text("utf-8")
+    assert [label for _, _, label in TERMS if label not in manual] == []

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Kind, Level
-from inspector.columns import I64, take_or
+from inspector.columns import I64, AnyArray, take_or
 from inspector.model import mm_ids
-from inspector.model.scheme import Scheme
+from inspector.model.counters import RmapCounter, field_name
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.pieces import EntryPiece, Judged, NonPresentPiece
 from inspector.rules.registry import Phase, entry_rule, nonpresent_rule, rule
@@ -33,29 +33,30 @@ def hugetlb_counts_unexpected(s: Snapshot) -> Violations:
     """A hugetlb folio has a count that only transparent huge pages keep.
 
     Invariant: hugetlb counts mappings in the entire mapcount alone: _nr_pages_mapped is 0, no page has a _mapcount, the
-        large mapcount (6.10 and later) equals the entire one, and both mm-id slots (6.15 and later) are free.
+        large mapcount (6.10 and later) counts the huge entries too, and both mm-id slots (6.15 and later) are free.
     Why: mm/rmap.c, hugetlb_add_*_rmap() and hugetlb_remove_rmap() touch nothing else.
     Consequence: the folio went through folio_add_*_rmap_*(), the wrong family: its counts will never balance.
     Exceptions: never on a folio of type hugetlb in the dump.
     See also: folioscope folio PFN
     """
-    folios = s.folios
+    folios, scheme = s.folios, s.scheme
     able = folios.is_hugetlb & folios.readable
     bad = folios.word_raw != 0
-    if s.scheme in (Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT):
+    kept: dict[str, tuple[AnyArray, AnyArray]] = {}
+    if scheme is not None and scheme.has_pages_mapped_word:
+        kept[field_name(scheme, RmapCounter.NR_PAGES_MAPPED)] = folios.word_raw, np.zeros(len(folios), np.int64)
+    if scheme is not None and scheme.has_large_mapcount and s.expected is not None:
+        wanted = s.expected.large_raw
+        bad = bad | ((folios.large_raw != folios.entire_raw) & (folios.large_raw != wanted))
+        kept[field_name(scheme, RmapCounter.LARGE)] = folios.large_raw, wanted
+    if scheme is not None and scheme.has_mm_ids:
         bad = bad | mm_ids.in_use(folios.mm_id_slots)
-    if s.scheme in (Scheme.LARGE, Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT):
-        bad = bad | (folios.large_raw != folios.entire_raw)
+        kept["_mm_ids"] = folios.mm_ids, np.zeros(len(folios), np.int64)
     rows = np.flatnonzero(able & bad)
-    zero = np.zeros(len(rows), np.int64)
     return violations(
         rows,
-        observed={
-            "_nr_pages_mapped": folios.word_raw[rows],
-            "_large_mapcount": folios.large_raw[rows],
-            "_mm_ids": folios.mm_ids[rows],
-        },
-        expected={"_nr_pages_mapped": zero, "_large_mapcount": folios.entire_raw[rows], "_mm_ids": zero},
+        observed={name: stored[rows] for name, (stored, _) in kept.items()},
+        expected={name: expected[rows] for name, (_, expected) in kept.items()},
         checked=int(able.sum()),
     )
 
