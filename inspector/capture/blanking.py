@@ -44,8 +44,8 @@ def _live_from(s: Snapshot) -> U64:
     tasks, frames, top = s.tasks, s.stacks.frames, s.stacks.top
     out = top.copy()
     task = frames.task_idx
-    # The address that a call returns to is below the caller's frame. Of a caller whose callee ran on another stack (that
-    # of interrupts), nothing else in use is below it.
+    # The address that a call returns to is below the caller's frame. Where the callee ran on another stack (that of
+    # interrupts), nothing else in use is below it.
     low = frames.sp - np.where(frames.depth > 0, 8, 0).astype(np.uint64)
     own = (low >= tasks.stack[task]) & (frames.sp <= top[task])
     np.minimum.at(out, task[own], low[own])
