@@ -26,6 +26,7 @@ from tui.places import FolioPlace, RmapPlace
 from tui.screens.folio import FolioScreen
 from tui.screens.rmap import RmapScreen
 from tui.session import Session
+from tui.views.folio import PageColumns
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def agree(checked: Checked, pfn: int) -> Explanation:
         return long
     _counters(checked, short, long, pfn)
     _screen(checked, long, screen.explanation, pfn)
-    _grid(checked, long, pfn)
+    _grid(checked, long, screen.pages, pfn)
     _numbers(checked, long, pfn)
     _rules(checked, long, pfn)
     _mappings(checked, short, long, pfn)
@@ -134,8 +135,7 @@ def _screen(checked: Checked, long: Explanation, shown: Explanation, pfn: int) -
         _same(checked, f"{part} on the screen", getattr(shown, part), getattr(long, part), f"{pfn:#x}")
 
 
-def _grid(checked: Checked, long: Explanation, pfn: int) -> None:
-    pages = FolioScreen(Session(checked.s), FolioPlace(pfn)).load().pages
+def _grid(checked: Checked, long: Explanation, pages: PageColumns, pfn: int) -> None:
     for x in (x for x in long.ledger if x.counter == "_mapcount" and x.expected is not None):
         here = slice(x.first, x.first + x.pages) if x.pages else slice(0, 1)
         _same(checked, "stored in the grid", set(pages.stored[here].tolist()), {x.stored}, f"{pfn:#x}")
