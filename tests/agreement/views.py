@@ -108,6 +108,7 @@ def agree(checked: Checked, pfn: int) -> Explanation:
     _numbers(checked, long, pfn)
     _rules(checked, long, pfn)
     _mappings(checked, short, long, pfn)
+    _references(checked, long, pfn)
     _stored(checked, long, pfn)
     return long
 
@@ -245,6 +246,20 @@ def _mappings(checked: Checked, short: FolioReport, long: Explanation, pfn: int)
     _same(checked, "rmap on the screen", screen.report, rmap, f"{pfn:#x}")
     shown = sum(row.mark in "<≠" for row in screen.sides) == 0
     _same(checked, "rmap agrees on the screen", shown, rmap.agree, f"{pfn:#x}")
+
+
+def _references(checked: Checked, long: Explanation, pfn: int) -> None:
+    """``references``, which adds them up for all folios, has the same terms."""
+    s = checked.s
+    assert long.head is not None
+    t, head = s.reference_terms, s.pages.memmap.row(long.head.pfn)
+    at = int(np.searchsorted(t.rows, head))
+    if at >= len(t) or t.rows[at] != head:
+        return
+    assert long.references is not None
+    terms = {name: int(column[at]) for name, column in t.terms.items() if column[at]}
+    _same(checked, "terms of references", {x.term: x.count for x in long.references.terms}, terms, f"{pfn:#x}")
+    _same(checked, "references left over", long.references.unexplained, int(t.remainder[at]), f"{pfn:#x}")
 
 
 def _stored(checked: Checked, long: Explanation, pfn: int) -> None:
