@@ -69,7 +69,6 @@ def hold(kernel: str, each: int, most: int, capsys: pytest.CaptureFixture[str]) 
         )
 
 
-@pytest.mark.each_kernel
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_views_of_sound_folios_agree(kernel: str, capsys: pytest.CaptureFixture[str]) -> None:
     hold(kernel, 1, 20, capsys)
