@@ -44,8 +44,11 @@ def _live_from(s: Snapshot) -> U64:
     tasks, frames, top = s.tasks, s.stacks.frames, s.stacks.top
     out = top.copy()
     task = frames.task_idx
-    own = (frames.sp >= tasks.stack[task]) & (frames.sp <= top[task])
-    np.minimum.at(out, task[own], frames.sp[own])
+    # The address that a call returns to is below the caller's frame. Where the callee ran on another stack (that of
+    # interrupts), nothing else in use is below it.
+    low = frames.sp - np.where(frames.depth > 0, 8, 0).astype(np.uint64)
+    own = (low >= tasks.stack[task]) & (frames.sp <= top[task])
+    np.minimum.at(out, task[own], low[own])
     # Registers that the switch to another task saved are below the first frame.
     waits = ~tasks.on_cpu & np.isin(s.stacks.state, (StackState.UNWOUND, StackState.SCANNED))
     waits &= (tasks.sp >= tasks.stack) & (tasks.sp <= top)

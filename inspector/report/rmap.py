@@ -264,7 +264,7 @@ def _more(more: int) -> Iterator[str]:
 def _cells(p: SearchedPlace) -> tuple[str, ...]:
     pid = "" if p.pid is None else str(p.pid)
     where = f"{p.va:#x}", str(p.pages), f"+{p.page_index}", f"{p.vma:#x}", f"{p.first:#x}-{p.last:#x}", f"{p.via:#x}"
-    return pid, p.comm or "", *where, _found(p)
+    return pid, p.comm or "", *where, found_text(p)
 
 
 _ONE = {"other page": "holds another page"}
@@ -290,7 +290,8 @@ def _single(words: str) -> str:
     return words.replace("hold ", "holds ").replace("are ", "is ")
 
 
-def _found(p: SearchedPlace) -> str:
+def found_text(p: SearchedPlace) -> str:
+    """What was found at a place."""
     rest = contents_text(p)
     if not p.entries:
         return f"not mapped here: {rest}"

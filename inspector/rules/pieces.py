@@ -1,8 +1,8 @@
 """Pieces of the large tables that rules about single pages and entries are predicates over.
 
-A predicate is given a piece and says which of its rows are wrong; evidence is gathered afterwards, for these alone. So
-it does not matter how the table is cut: pieces are small enough that what is computed for one stays in the cache, and a
-walk that streams can give them as it goes.
+A predicate is given a piece and returns which of its rows are wrong; evidence is gathered afterwards, for these alone.
+So it does not matter how the table is cut: pieces are small enough that what is computed for one stays in the cache,
+and a walk that streams can give them as it goes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RUNS_AT_ONCE = 1 << 16
 
 
 class Judged(NamedTuple):
-    """What a predicate says about a piece.
+    """What a predicate finds in a piece.
 
     Attributes:
         wrong: bool[n]; rows that break the rule.
@@ -130,7 +130,7 @@ class PagePiece(_Piece):
     @cached_property
     def is_tail(self) -> Mask:
         """Tails of compound pages."""
-        return self.index != 0
+        return self._cut(self.s.pages.head_row) != np.arange(self.start, self.stop, dtype=np.int32)
 
     @cached_property
     def folio(self) -> I32:
@@ -491,7 +491,7 @@ def _page_pieces(s: Snapshot, most: int) -> Iterator[PagePiece]:
     n, start = len(s.pages), 0
     folios = s.folios
     spans = np.where(folios.readable, np.int64(1) << np.minimum(folios.order, 40).astype(np.int64), 1)
-    # How far any compound page that begins at or before this one goes by its order, whatever its tails say.
+    # How far any compound page that begins at or before this one reaches by its order, whether or not its tails agree.
     reach = np.maximum.accumulate(folios.row + spans)
     while start < n:
         stop = start + most

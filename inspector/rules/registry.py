@@ -46,7 +46,7 @@ class Phase(IntEnum):
     PAGE_COUNTS = 4
     """Counts of single pages."""
     STATES = 5
-    """What pages and entries say of each other: exclusive, writable, poisoned, migrated."""
+    """States that pages and entries must agree on: exclusive, writable, poisoned, migrated."""
     FOLIO_COUNTS = 6
     """Counts of folios, of page caches and of swap slots."""
     SUMS = 7
@@ -83,7 +83,7 @@ class Rule:
         severity, exactness: Of its findings; ``exact`` for an equality, ``bound`` for a one-sided rule.
         schemes: Accounting schemes it applies to; None for all, an unknown one included.
         was: Its slug before it was renamed, which selects it still; "" for none.
-        diagnose: What a finding amounts to; None where it says all there is.
+        diagnose: What a finding amounts to; None where the finding alone is all there is.
         settle: Attaches causes of this rule to other causes that account for them, after all rules ran.
         predicate: The rule as a predicate over pieces of a table; None where it needs its tables whole.
     """

@@ -12,7 +12,7 @@ from inspector.errors import UsageError
 from inspector.report.anon_vma import build_anon_vma, find_anon_vma, find_anon_vma_of
 from inspector.report.file import build_file, find_file
 from inspector.report.pages import build_place
-from inspector.report.rmap import RmapReport, build_rmap, render_rmap
+from inspector.report.rmap import RmapReport, SearchedPlace, build_rmap, found_text, render_rmap
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
 from inspector.walk.page_numbers import number_meanings
@@ -190,3 +190,24 @@ def test_a_page_that_is_not_anonymous_has_no_anon_vma(any_core: str) -> None:
         find_anon_vma_of(s, pfn_of(s, heads_of(s, KSM)[0]))
     with pytest.raises(UsageError, match="there is no anon_vma"):
         find_anon_vma(s, 8)
+
+
+@pytest.mark.parametrize(
+    ("pages", "entries", "contents", "text"),
+    [
+        (16, 13, {"maps it": 13, "other page": 3}, "13 pages mapped by PTE, 3 hold another page"),
+        (16, 15, {"maps it": 15, "empty": 1}, "15 pages mapped by PTE, 1 is empty"),
+        (
+            16,
+            1,
+            {"maps it": 1, "swap entry": 1, "migration entry": 14},
+            "1 page mapped by PTE, 1 holds a swap entry, 14 hold a migration entry",
+        ),
+        (1, 1, {"maps it": 1}, "PTE maps it"),
+        (1, 0, {"other page": 1}, "not mapped here: holds another page"),
+        (2, 0, {"empty": 2}, "not mapped here: 2 are empty"),
+    ],
+)
+def test_what_a_place_holds_in_words(pages: int, entries: int, contents: dict[str, int], text: str) -> None:
+    place = SearchedPlace(0, None, None, 0, 0, 0, 0, 0, pages, 0, entries, "PTE" if entries else None, contents)
+    assert found_text(place) == text

@@ -68,8 +68,8 @@ def _target(s: Snapshot, rows: I64) -> Details:
 def nonpresent_target_invalid(n: NonPresentPiece) -> Judged:
     """A migration or device entry names a page that is free or has a page type, or no page at all.
 
-    Invariant: these entries name a page that the process goes on using: it has a struct page, no page type but
-        hugetlb, and references or a lock; a huge entry names the head of a folio of its size.
+    Invariant: these entries name a page that the process goes on using: it has a struct page, no page type but hugetlb,
+        and references or a lock; a huge entry names the head of a folio of its size.
     Why: include/linux/swapops.h, pfn_swap_entry_to_page() asserts a locked page; mm/migrate.c, remove_migration_pte().
     Consequence: the process waits for ever, or gets another owner's page when the entry becomes a mapping again.
     Exceptions: the struct page is not in the dump. A frozen folio (no references) is locked.
@@ -166,8 +166,8 @@ def migration_exclusive_mismatch(n: NonPresentPiece) -> Judged:
     Why: mm/rmap.c, try_to_migrate_one() clears the bit (folio_try_share_anon_rmap_pte()); mm/migrate.c,
         remove_migration_pte() sets it again.
     Consequence: after the migration a shared page is written without a copy.
-    Exceptions: the page table is locked or the mm is being changed; KSM and file pages, whose entries say nothing about
-        exclusivity.
+    Exceptions: the page table is locked or the mm is being changed; KSM and file pages, whose entries hold nothing
+        about exclusivity.
     See also: folioscope va PID ADDRESS; folioscope folio PFN
     """
     able = n.is_one_of(*MIGRATION_KINDS) & (n.head_row >= 0) & n.of_head("readable")

@@ -145,8 +145,8 @@ def special_entry_unexpected(e: EntryPiece) -> Judged:
     Why: mm/memory.c, vm_normal_page() prints "Bad page map" over any other; insert_pfn() refuses other VMAs.
     Consequence: the page under it is not counted: unmapping drops neither its mapcount nor its reference, so that it is
         never freed.
-    Exceptions: the VMA's operations say which page a special entry means (find_special_page(), find_normal_page() of
-        Xen's grant tables); the entry is of DAX memory (before 6.17).
+    Exceptions: the VMA's operations give the page of a special entry (find_special_page(), find_normal_page() of Xen's
+        grant tables); the entry is of DAX memory (before 6.17).
     See also: folioscope va PID ADDRESS
     """
     special = (e.entry_class == EntryClass.SPECIAL) & ((e.bits & (Bit.SPECIAL | Bit.DEVMAP)) == Bit.SPECIAL)

@@ -33,6 +33,7 @@ def huge_zero_pfn_mismatch(s: Snapshot) -> Violations:
     Exceptions: the kernel has no such folio at the moment.
     See also: folioscope page PFN
     """
+    # No predicate over pages: it is about variables of the kernel, and names the page that one of them points to.
     stored = s.huge_zero
     row = s.pages.memmap.row(stored.pfn) if stored.pfn >= 0 else -1
     if row < 0 or stored.pfn == stored.number:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
     """Attach mms with wrong pgtables_bytes to the cause that lost their tables or huge entries.
 
-    Example: a PMD leaf of an anonymous THP was overwritten. Its `_entire_mapcount` is one too high (the cause), the
+    Example: a PMD leaf of an anonymous THP was overwritten. Its entire mapcount is one too high (the cause), the
     page table deposited for it is still there, and pgtables_bytes is one page more than the tables that are due.
     """
     _settle_lost_tables(s, rule, causes)

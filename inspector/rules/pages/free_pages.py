@@ -78,9 +78,9 @@ def _state(s: Snapshot, rows: I64) -> Details:
 def free_page_state_unexpected(p: PagePiece) -> Judged:
     """A page in a free block of the buddy allocator has a mapping, a reference or a flag of a page in use.
 
-    Invariant: every page of a free block has no reference, no mapping pointer, none of the flags that say who works
-        with the page (locked, lru, active, unevictable, mlocked, writeback, private, reserved) and, but for the block's
-        first page that carries the buddy type, _mapcount -1.
+    Invariant: every page of a free block has no reference, no mapping pointer, none of the flags of pages in use
+        (locked, lru, active, unevictable, mlocked, writeback, private, reserved) and, but for the block's first page
+        that carries the buddy type, _mapcount -1.
     Why: mm/page_alloc.c, free_pages_prepare() tests PAGE_FLAGS_CHECK_AT_FREE and clears PAGE_FLAGS_CHECK_AT_PREP;
         __free_one_page() joins blocks of such pages.
     Consequence: the page was freed while in use: it will be allocated a second time.

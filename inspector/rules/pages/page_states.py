@@ -135,6 +135,7 @@ def file_index_high(s: Snapshot) -> Violations:
         are kept otherwise (devices, hugetlb) are not checked.
     See also: folioscope file ADDRESS; folioscope rmap PFN
     """
+    # No predicate over pages: it is judged mapping by mapping, in `s.links`.
     links, spaces = s.links.take(np.flatnonzero(own_file_links(s))), s.files.address_spaces
     space = rows_of(spaces.addr, links.mapping)
     at = np.maximum(space, 0)
