@@ -26,6 +26,7 @@ from tui.places import FolioPlace, RmapPlace
 from tui.screens.folio import FolioScreen
 from tui.screens.rmap import RmapScreen
 from tui.session import Session
+from tui.views.folio import PageColumns
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,11 @@ def agree(checked: Checked, pfn: int) -> Explanation:
         return long
     _counters(checked, short, long, pfn)
     _screen(checked, long, screen.explanation, pfn)
-    _grid(checked, long, pfn)
+    _grid(checked, long, screen.pages, pfn)
     _numbers(checked, long, pfn)
     _rules(checked, long, pfn)
     _mappings(checked, short, long, pfn)
+    _references(checked, long, pfn)
     _stored(checked, long, pfn)
     return long
 
@@ -134,8 +136,7 @@ def _screen(checked: Checked, long: Explanation, shown: Explanation, pfn: int) -
         _same(checked, f"{part} on the screen", getattr(shown, part), getattr(long, part), f"{pfn:#x}")
 
 
-def _grid(checked: Checked, long: Explanation, pfn: int) -> None:
-    pages = FolioScreen(Session(checked.s), FolioPlace(pfn)).load().pages
+def _grid(checked: Checked, long: Explanation, pages: PageColumns, pfn: int) -> None:
     for x in (x for x in long.ledger if x.counter == "_mapcount" and x.expected is not None):
         here = slice(x.first, x.first + x.pages) if x.pages else slice(0, 1)
         _same(checked, "stored in the grid", set(pages.stored[here].tolist()), {x.stored}, f"{pfn:#x}")
@@ -245,6 +246,20 @@ def _mappings(checked: Checked, short: FolioReport, long: Explanation, pfn: int)
     _same(checked, "rmap on the screen", screen.report, rmap, f"{pfn:#x}")
     shown = sum(row.mark in "<≠" for row in screen.sides) == 0
     _same(checked, "rmap agrees on the screen", shown, rmap.agree, f"{pfn:#x}")
+
+
+def _references(checked: Checked, long: Explanation, pfn: int) -> None:
+    """``references``, which adds them up for all folios, has the same terms."""
+    s = checked.s
+    assert long.head is not None
+    t, head = s.reference_terms, s.pages.memmap.row(long.head.pfn)
+    at = int(np.searchsorted(t.rows, head))
+    if at >= len(t) or t.rows[at] != head:
+        return
+    assert long.references is not None
+    terms = {name: int(column[at]) for name, column in t.terms.items() if column[at]}
+    _same(checked, "terms of references", {x.term: x.count for x in long.references.terms}, terms, f"{pfn:#x}")
+    _same(checked, "references left over", long.references.unexplained, int(t.remainder[at]), f"{pfn:#x}")
 
 
 def _stored(checked: Checked, long: Explanation, pfn: int) -> None:

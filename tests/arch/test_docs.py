@@ -19,6 +19,7 @@ LINKED = [*WRITTEN, *(path for folder in (DOCS, ROOT / "inspector/manual") for p
 AGAIN = "make it anew with: make docs"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", TRANSCRIBED, ids=lambda path: path.stem)
 def test_transcripts_are_current(page: Path) -> None:
     text = page.read_text("utf-8")

@@ -93,6 +93,7 @@ def test_fixture_is_what_its_readme_says(fixture: Path) -> None:
         assert digest in readme
 
 
+@pytest.mark.long
 def test_capture_of_a_capture_is_the_same(fixture: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     report = capture(opened(fixture), first)

@@ -34,6 +34,7 @@ def test_running_guest_is_captured(tmp_path: Path) -> None:
     assert any("ran on while it was captured" in note for note in found.coverage.notes)
 
 
+@pytest.mark.long
 def test_capture_of_a_running_kernel_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
