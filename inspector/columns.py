@@ -127,7 +127,7 @@ def rows_of(ordered: AnyArray, wanted: AnyArray) -> I32:
 
 
 def rows_of_unordered(column: AnyArray, wanted: AnyArray) -> I32:
-    """Row of each wanted value in a column of distinct values in any order; -1 where it is absent."""
+    """The first row of each wanted value in a column in any order; -1 where it is absent."""
     order = np.argsort(column, kind="stable").astype(np.int32)
     return take_or(order, rows_of(column[order], wanted), -1)
 
@@ -243,9 +243,7 @@ class Seen:
         ordered = addresses[order]
         again = np.zeros(len(addresses), np.bool_)
         again[order[1:]] = ordered[1:] == ordered[:-1]
-        if len(self._known):
-            at = np.minimum(np.searchsorted(self._known, addresses), len(self._known) - 1)
-            again |= self._known[at] == addresses
+        again |= rows_of(self._known, addresses) >= 0
         self._known = np.sort(np.concatenate([self._known, addresses[~again]]), kind="stable")
         return again
 

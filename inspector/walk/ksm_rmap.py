@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table, matches, rows_of, take_or
+from inspector.columns import I32, I64, U64, Mask, Table, matches, rows_of, rows_of_unordered, take_or
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.tables.ksm import CHAIN
 
@@ -64,16 +64,13 @@ def ksm_entries(s: Snapshot) -> KsmEntries:
     at_item, at_entry = page[: len(stable)], page[len(stable) :]
     shape = (len(ksm.nodes) + 1, len(table.anon_vmas) + 1)
     key = (at_item * shape[0] + ksm.items.node_idx[stable]) * shape[1] + tree
-    order = np.argsort(key, kind="stable")
     want = (at_entry[entry] * shape[0] + np.where(node < 0, len(ksm.nodes), node)[entry]) * shape[1]
     want = want + table.avcs.tree_idx[avc]
-    if len(key):
-        at = np.minimum(np.searchsorted(key[order], want), len(key) - 1)
-        candidate = stable[order[at]]
-        index = ksm.items.linear_index[candidate]
-        near = (index == _ANY) | ((table.avcs.first[avc] <= index) & (index <= table.avcs.last[avc]))
-        hit = (key[order[at]] == want) & near
-        item[entry[hit]] = candidate[hit]
+    found = rows_of_unordered(key, want)
+    entry, avc, candidate = entry[found >= 0], avc[found >= 0], stable[found[found >= 0]]
+    index = ksm.items.linear_index[candidate]
+    near = (index == _ANY) | ((table.avcs.first[avc] <= index) & (index <= table.avcs.last[avc]))
+    item[entry[near]] = candidate[near]
     return KsmEntries(links.mapping_row, links.head_row, links.vma_idx, links.va, node, item)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from inspector.columns import I32, I64, U64, AnyArray, Mask, Table, rows_of
 from inspector.tables.stacks import stack_words
+from inspector.tables.vmas import vma_rows
 from inspector.windows.catalogue import BY_FUNCTION, FAULT, TABLE_HOLDERS, THREADS, WAITS, WAITS_OUTSIDE, WINDOWS
 
 if TYPE_CHECKING:
@@ -97,10 +98,5 @@ def _mms_of(s: Snapshot, task: int, words: U64) -> I64:
     """Rows of the mms that a task may work on."""
     own = s.tasks.mm[task : task + 1]
     named = rows_of(s.mms.addr, np.unique(np.concatenate([words, own])))
-    out = [named[named >= 0]]
-    if len(s.vmas) and len(words):
-        order = np.argsort(s.vmas.addr, kind="stable")
-        ordered = s.vmas.addr[order]
-        at = np.minimum(np.searchsorted(ordered, words), len(ordered) - 1)
-        out.append(s.vmas.mm_idx[order[at[ordered[at] == words]]].astype(np.int64))
-    return np.unique(np.concatenate(out)).astype(np.int64)
+    vmas = vma_rows(s.vmas, words)
+    return np.unique(np.concatenate([named[named >= 0], s.vmas.mm_idx[vmas[vmas >= 0]]])).astype(np.int64)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from functools import lru_cache
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -17,6 +19,21 @@ from tests.faults.overlay import KERNELS
 from tests.rules.broken import broken, same, with_holes
 
 DUMPS = {"broken": broken, "with-holes": with_holes}
+
+
+RULES = Path(__file__).resolve().parents[2] / "inspector" / "rules"
+
+
+def test_no_rule_names_the_target_its_memory_or_a_tally() -> None:
+    found = [
+        f"{path.relative_to(RULES)}:{node.lineno}: {ast.unparse(node)}"
+        for path in sorted(RULES.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("target", "memory", "variable", "prog", "missing")
+        and ast.unparse(node.value) in ("s", "s.layout", "s.target", "p.s", "p.s.layout", "e.s", "e.s.layout")
+    ]
+    assert found == []
 
 
 def results(s: Snapshot, rules: list[Rule]) -> dict[str, tuple[Violations, str]]:
