@@ -26,7 +26,7 @@ demo: $(VENV)/.runtime ## check the captured vmcore of a 7.3 kernel
 	@echo
 	@$(BIN)/folioscope -c $(DEMO) check
 	@echo
-	@echo 'Look on with: $(BIN)/folioscope -c $(DEMO) ps'
+	@echo 'Next, try: $(BIN)/folioscope -c $(DEMO) ps'
 
 test: $(VENV)/.dev ## run the quick tests: everything once; no guest, no root, no network
 	$(BIN)/python -m pytest -q -n auto -m 'not guest and not bench and not long'

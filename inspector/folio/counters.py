@@ -256,7 +256,8 @@ def refcount_line(
     shown = TERMS if found is not None else [t for t in TERMS if t[0] in EXPECTED]
     columns: dict[str, AnyArray] = {**expected.terms, **(found.terms if found is not None else {})}
     held = {word: int(columns[name][0]) for name, _, word in shown if columns[name][0]}
-    explained, least = sum(held.values()), int(expected.total[0])
+    # A negative count is wrong by itself and not compared with the holders.
+    explained, least = sum(held.values()), int(expected.total[0]) if stored > 0 else 0
     parts = " + ".join(f"{word} {n}" for word, n in held.items())
     rest, note = stored - explained, ""
     if found is None:

@@ -37,9 +37,9 @@ def find_lost_vmas(s: Snapshot) -> LostVmas:
     What does not look like a VMA of a known mm (freed and used anew) is left out.
     """
     avcs, nodes = s.anon_rmap.avcs, s.file_rmap.nodes
-    strangers = np.concatenate([avcs.vma[(avcs.vma_idx < 0) & (avcs.tree_idx >= 0)], nodes.vma[nodes.vma_idx < 0]])
+    unknown = np.concatenate([avcs.vma[(avcs.vma_idx < 0) & (avcs.tree_idx >= 0)], nodes.vma[nodes.vma_idx < 0]])
     struct = s.layout.struct("struct vm_area_struct")
-    raw = s.layout.memory.gather(np.unique(strangers[strangers != 0]), struct.size)
+    raw = s.layout.memory.gather(np.unique(unknown[unknown != 0]), struct.size)
     data, addr = raw.bytes[raw.valid], raw.addr[raw.valid]
     mm = rows_of(s.mms.addr, struct.field("vm_mm").column(data))
     start, end = struct.field("vm_start").column(data), struct.field("vm_end").column(data)

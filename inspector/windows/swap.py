@@ -1,4 +1,4 @@
-"""Windows in which swap slots, their users and the swap cache may rightly be out of step in a stopped kernel."""
+"""Windows in which swap slots, their users and the swap cache may legally differ in a stopped kernel."""
 
 from __future__ import annotations
 

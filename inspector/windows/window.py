@@ -1,4 +1,4 @@
-"""Windows: stretches of kernel code in which counters, page tables and lists are rightly out of step.
+"""Windows: stretches of kernel code in which counters, page tables and lists legally differ.
 
 The kernel moves a page-table entry and the counters behind it one after the other. A stop between the two (a crash, a
 frozen guest) shows a difference that is no fault. Each window names the functions that a task is in then, what is out

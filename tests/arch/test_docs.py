@@ -15,7 +15,8 @@ from inspector.errors import Exit
 from tests.arch.docs import DOCS, README, ROOT, TRANSCRIBED, first_sentence, pages, with_transcripts
 
 WRITTEN = [README, *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
-LINKED = [*WRITTEN, *(path for folder in (DOCS, ROOT / "inspector/manual") for path in sorted(folder.rglob("*.md")))]
+FOLDERS = (DOCS, ROOT / "inspector/manual", ROOT / "tests")
+LINKED = [*WRITTEN, *(path for folder in FOLDERS for path in sorted(folder.rglob("*.md")))]
 AGAIN = "make it anew with: make docs"
 
 

@@ -133,7 +133,7 @@ async def test_jump_takes_what_is_typed(broken: Session) -> None:
         assert [p for p, _ in app.history] == [OverviewPlace(), FindingPlace(0)]
         await press(pilot, "g", *"mapcount-too-lo", "enter")
         assert [p for p, _ in app.history[2:]] == [RulePlace("mapcount-too-low")]
-        assert "fewer" in text(pilot) or "admits" in text(pilot)
+        assert "lower than" in " ".join(text(pilot).split())
 
 
 def test_jump_understands_every_kind_of_thing() -> None:
