@@ -333,11 +333,14 @@ def cpu_free_page_state_unexpected(s: Snapshot) -> Violations:
     bad = (pages.refcount[head] != 0) | (pages.mapping[head] != 0) | (marked != 0) | (pages.type_[head] != 0)
     wrong = np.flatnonzero(bad & pages.readable[head])
     rows = head[wrong]
-    flags = np.array([",".join(s.layout.flags.names(word)) for word in marked[wrong].tolist()], dtype=np.str_)
     none = np.zeros(len(rows), np.int64)
     return violations(
         rows,
-        observed={"_refcount": pages.refcount[rows], "mapping": pages.mapping[rows], "flags": flags},
+        observed={
+            "_refcount": pages.refcount[rows],
+            "mapping": pages.mapping[rows],
+            "flags": s.layout.flags.listed(marked[wrong]),
+        },
         expected={"_refcount": none, "mapping": none, "flags": np.full(len(rows), "")},
         checked=len(at),
         unread=cannot_check(b.unreadable, _WHY_NOT),
