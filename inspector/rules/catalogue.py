@@ -247,10 +247,10 @@ _LINES: tuple[tuple[int, str, str, str], ...] = (
 
 
 def _state(rules: tuple[str, ...], reason: str) -> tuple[Decidability, str]:
-    """The state, which is the first word of the reason or follows from whether there are rules; and the rest of it."""
+    """How far the rules decide a line: wholly only where no reason is given why they do not. And the reason itself."""
     word, _, rest = reason.partition(": ")
     if rules:
-        return ("partly", rest) if word == "partly" else ("decided", "")
+        return ("partly", rest) if reason else ("decided", "")
     return "undecidable" if word == "undecidable" else "later", rest or "no rule checks it yet"
 
 

@@ -24,9 +24,18 @@ COMMAND_LINES = {
     "ps": (),
     "vmas": ("1",),
     "rules": (),
+    "rmap": ("0x5800",),
+    "ksm": (),
+    "hugetlb": (),
+    "swap": (),
+    "uffd": (),
+    "windows": (),
 }
 
-VERSIONS = {"rules": 2}
+NEED_AN_ADDRESS = {"anon-vma", "file"}
+"""Commands whose argument is found in the dump first, in tests of their own."""
+
+VERSIONS = {"rules": 2, "rmap": 2}
 """Of the JSON objects that changed since the first."""
 
 
@@ -50,6 +59,10 @@ def test_text(command: str, run: Run, any_core: str) -> None:
     assert (result.code, result.err) == (0, "")
     assert result.out.endswith("\n")
     assert all(line.isprintable() and line == line.rstrip() for line in result.out.splitlines())
+
+
+def test_every_command_is_run() -> None:
+    assert set(COMMANDS) == {*COMMAND_LINES, *NEED_AN_ADDRESS, "capture", "manual", "tui"}
 
 
 def test_schema_refuses_what_is_not_a_report(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import inspector.rules  # noqa: F401  (declares the rules)
 from inspector.cli import main
 from inspector.rules.catalogue import Invariant, catalogue
-from inspector.rules.registry import all_rules
+from inspector.rules.registry import all_rules, find_rule
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,13 @@ def test_each_rule_is_in_the_lines_that_it_decides(lines: list[Invariant]) -> No
 def test_a_line_that_lost_its_rules_is_not_decided() -> None:
     without = catalogue([rule for rule in all_rules() if "I12" not in rule.decides])
     assert [(x.state, x.reason) for x in without if x.id == "I12"] == [("later", "no rule checks it yet")]
+
+
+def test_a_line_with_a_reason_is_never_wholly_decided() -> None:
+    one = dataclasses.replace(find_rule("rss-mismatch"), decides=frozenset({"98"}))
+    assert [(x.state, x.rules, bool(x.reason)) for x in catalogue([one]) if x.id == "98"] == [
+        ("partly", ("rss-mismatch",), True)
+    ]
 
 
 def test_text_and_json_say_the_same(lines: list[Invariant], capsys: pytest.CaptureFixture[str]) -> None:
