@@ -67,9 +67,9 @@ def test_scripts_need_nothing_else(script: Path) -> None:
     ("script", "words", "shown"),
     [
         ("check", [], "consistent"),
-        ("folio", ["0x7200"], "folio 0x7200, order 9: 512 mappings\n"),
+        pytest.param("folio", ["0x7200"], "folio 0x7200, order 9: 512 mappings\n", marks=pytest.mark.long),
         ("folio", ["0xffffffff"], "no memory of this target has that"),
-        ("mapcounts", [], "\nanon         9"),
+        pytest.param("mapcounts", [], "\nanon         9", marks=pytest.mark.long),
     ],
 )
 def test_scripts_run_under_drgn(script: str, words: list[str], shown: str, core: Callable[[str], str]) -> None:

@@ -104,9 +104,9 @@ def test_a_folio_whose_mapping_word_was_wiped_is_an_orphan(any_core: str, road: 
     ("plant", "reason"),
     [
         (chain_unlinked_from_its_tree, "is not in the interval tree"),
-        (index_of_a_forked_page_shifted, "wrong index"),
+        pytest.param(index_of_a_forked_page_shifted, "wrong index", marks=pytest.mark.long),
         (index_of_a_file_page_shifted, "wrong index"),
-        (file_vma_out_of_its_tree, "not in the file's i_mmap tree"),
+        pytest.param(file_vma_out_of_its_tree, "not in the file's i_mmap tree", marks=pytest.mark.long),
         (folio_given_to_a_foreign_anon_vma, "anon_vma unreachable"),
     ],
 )

@@ -22,13 +22,18 @@ SCREENS = (
 RULES = ("mapcount",)
 """Few, so that the pictures stay the same when rules are added."""
 
+QUICK = {"overview", "findings", "folio", "rmap", "help"}
+"""Screens that are compared in `make test`; the others open there too, but are compared in `make test-all`."""
+
 
 def test_every_screen_has_a_scene() -> None:
     assert tuple(places(broken(*RULES))) == SCREENS
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-@pytest.mark.parametrize("name", [*SCREENS, *DIALOGS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.long) for n in (*SCREENS, *DIALOGS)]
+)
 def test_looks(name: str, size: tuple[int, int], snap_compare: Callable[..., bool]) -> None:
     """Nothing is cut off, columns are aligned, the cursor is seen."""
     scene, keys = DIALOGS.get(name, (name, ()))

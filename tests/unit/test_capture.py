@@ -344,6 +344,7 @@ def test_written_pages_read_back(spool: PageSpool, tmp_path: Path) -> None:
     assert out.stat().st_size < 4 * (1 << 20) / 8
 
 
+@pytest.mark.long
 def test_command_tells_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = str(fixture_path("7.3")), str(tmp_path / "out")
     assert main(["-c", source, "capture", out]) == Exit.CLEAN
