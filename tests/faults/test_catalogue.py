@@ -10,6 +10,7 @@ import pytest
 from inspector.check.run import run_check
 from inspector.findings import Report
 from inspector.rules import all_rules
+from tests.faults.conftest import FRESH
 from tests.faults.corpus import CORPUS
 from tests.faults.every import ABSENT, CATALOGUE
 from tests.faults.matrix import MATRIX, parse, render
@@ -20,7 +21,7 @@ from tests.faults.plants import MissingError, Planted
 @pytest.fixture(
     params=[
         *(pytest.param(("fixture", k), id=f"fixture-{k}") for k in KERNELS),
-        *(pytest.param(("rest", k), id=f"guest-{k}", marks=pytest.mark.guest) for k in KERNELS),
+        *(pytest.param(("rest", k), id=f"guest-{k}", marks=FRESH) for k in KERNELS),
     ]
 )
 def dump(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:

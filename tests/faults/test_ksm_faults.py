@@ -177,6 +177,7 @@ def test_totals_are_what_sysfs_said(kernel: str) -> None:
 
 
 @pytest.mark.guest
+@pytest.mark.race
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("rule", RULES)
 def test_busy_dump_fails_nothing(kernel: str, rule: str) -> None:

@@ -107,6 +107,7 @@ def test_nothing_is_gathered_at_rest(kernel: str) -> None:
 
 
 @pytest.mark.guest
+@pytest.mark.race
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_gather_is_found_on_its_stack(kernel: str) -> None:
     s = sound(core_path("busy", kernel))
