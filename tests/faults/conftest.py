@@ -6,7 +6,6 @@ import pytest
 
 from tests.faults.overlay import KERNELS, core_path
 
-
 FRESH = (pytest.mark.guest, pytest.mark.race)
 """Of dumps of guests just built: no two builds offer the same places to plant in, or are in the same states."""
 
