@@ -214,9 +214,12 @@ def pincount_line(s: Snapshot, f: OneFolio, verdicts: Verdicts | None, found: in
     """
     stored, references = int(s.folios.pincount[f.folio]), int(s.pages.refcount[f.head])
     name = "_pincount" if s.layout.struct("struct folio").has("_pincount") else "compound_pincount"
-    if verdicts is None:
+    # A negative reference count is what is wrong then, and bounds nothing.
+    if verdicts is None or references < 0:
         return _line(name, stored, None, f"{name} = {stored}", "", "none")
-    verdict: Verdict = "ok" if 0 <= stored <= references else verdicts.of("_pincount")
+    if stored < 0:
+        return _line(name, stored, 0, f"{name} is negative, stored {stored}", verdicts.of("_pincount"), "at least")
+    verdict: Verdict = "ok" if stored <= references else verdicts.of("_pincount")
     terms: dict[str, int] = {}
     note = ""
     if found:

@@ -54,7 +54,7 @@ class PageRun(msgspec.Struct, frozen=True):
 class FolioReport(msgspec.Struct, frozen=True):
     """The object that ``folio --format json`` prints."""
 
-    schema: Literal["folioscope.folio/1"]
+    schema: Literal["folioscope.folio/2"]
     place: FoundPage
     head: PageRow | None
     """The struct page of the head; null when it cannot be read."""
@@ -101,7 +101,7 @@ def build_folio(s: Snapshot, place: FoundPage, *, progress: Progress | None, lim
     found, total = mapping_rows(seen, f.pfn, f.nr_pages, limit) if walked else ([], 0)
     complete = walked and seen.tables_complete
     return FolioReport(
-        schema="folioscope.folio/1",
+        schema="folioscope.folio/2",
         place=place,
         head=head if head.readable else None,
         kind=f.kind,

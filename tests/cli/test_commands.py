@@ -35,7 +35,7 @@ COMMAND_LINES = {
 NEED_AN_ADDRESS = {"anon-vma", "file"}
 """Commands whose argument is found in the dump first, in tests of their own."""
 
-VERSIONS = {"rules": 2, "rmap": 2}
+VERSIONS = {"rules": 2, "rmap": 2, "folio": 2, "explain": 2}
 """Of the JSON objects that changed since the first."""
 
 

@@ -183,7 +183,7 @@ def pincount_high(s: Snapshot) -> Violations:
     return violations(
         rows,
         observed={"_pincount": folios.pincount[rows]},
-        expected={"_pincount_at_most": refs[rows]},
+        expected={"at_most": refs[rows]},
         checked=able,
         unread=unread_folios(s),
     )
