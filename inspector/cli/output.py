@@ -54,9 +54,12 @@ class Output:
 
     def flush(self) -> None:
         """Make sure that what was written has arrived."""
-        self._guard(sys.stdout.flush)
+        if sys.stdout is not None:
+            self._guard(sys.stdout.flush)
 
     def _write(self, text: str) -> None:
+        if sys.stdout is None:
+            raise OutputError("the output cannot be written", "stdout is closed", "")
         data = text.encode("utf-8", "backslashreplace")
         buffer = getattr(sys.stdout, "buffer", None)
         if buffer is None:
@@ -78,7 +81,7 @@ class Output:
 
 def silence() -> None:
     """Point stdout nowhere, so that the interpreter does not complain when it flushes at exit."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(AttributeError, OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures import fixture_path
+
 FOLIOSCOPE = [sys.executable, "-c", "import sys; from inspector.cli import main; sys.exit(main())"]
 
 
@@ -159,3 +161,11 @@ def test_progress_appears_on_a_terminal_for_long_work_only(monkeypatch: pytest.M
 def test_rules_are_imported_where_they_run(core: Callable[[str], str]) -> None:
     for words in (f"info -c {core('7.3')}", f"page 0x1000 -c {core('7.3')}"):
         assert loaded_after(words, "inspector.rules.registry inspector.check.run") == "LOADED []"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_closed_stdout_is_one_line_on_stderr(form: str) -> None:
+    words = [*FOLIOSCOPE, "-c", str(fixture_path("7.3")), "--format", form, "info"]
+    done = subprocess.run(["bash", "-c", '"$@" >&-', "bash", *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+    assert "stdout is closed" in done.stderr
