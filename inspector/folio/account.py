@@ -23,6 +23,7 @@ from inspector.folio.counters import (
     pincount_line,
     refcount_line,
     shared_flag_lines,
+    tail_refcount_lines,
 )
 from inspector.folio.findings import findings_about
 from inspector.folio.holders import ring_pins
@@ -87,6 +88,7 @@ class FolioAccount:
         if f.is_large and not f.page_type:
             out.append(pincount_line(s, f, verdicts, len(ring_pins(s, f)) if self.found else None))
         out.append(refcount_line(s, f, verdicts, self._expected, self.references if self.found else None))
+        out += tail_refcount_lines(s, f, verdicts)
         return out + shared_flag_lines(s, f, self.scheme, verdicts)
 
     @cached_property
@@ -129,7 +131,7 @@ class FolioAccount:
     def page_lines(self) -> list[CounterLine]:
         """Those of the counters that the pages of the folio keep each; of a small folio, which is one page, too."""
         if self.folio.is_large:
-            return [x for x in self.counters if x.pages]
+            return [x for x in self.counters if x.pages and x.counter == "_mapcount"]
         return [x for x in self.counters if x.counter == "_mapcount" and x.expected is not None]
 
     def _by_page(self, lines: list[CounterLine]) -> list[tuple[slice, CounterLine]]:

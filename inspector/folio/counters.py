@@ -278,6 +278,21 @@ def refcount_line(
     return _line("_refcount", stored, least, formula, verdict, "at least", terms=held, note=note)
 
 
+def tail_refcount_lines(s: Snapshot, f: OneFolio, verdicts: Verdicts | None) -> list[CounterLine]:
+    """References of tails, which have none (mm/page_alloc.c, prep_compound_tail()): a line for each that is not 0."""
+    if not f.is_large or verdicts is None:
+        return []
+    tails = slice(f.head + 1, f.head + f.nr_pages)
+    alias = s.layout.flags.test(s.pages.flags[tails], "head")
+    own = s.pages.is_tail[tails] & s.pages.readable[tails] & ~alias & (s.pages.head_row[tails] == f.head)
+    out = []
+    for at in np.flatnonzero(own & (s.pages.refcount[tails] != 0)).tolist():
+        stored, page = int(s.pages.refcount[tails][at]), at + 1
+        text = f"_refcount of page +{page} = 0, stored {stored}"
+        out.append(_line("_refcount", stored, 0, text, verdicts.of("_refcount", page, 1), at=(page, 1), note="a tail"))
+    return out
+
+
 def _free_list(s: Snapshot, f: OneFolio) -> str:
     """Which list of free memory holds the folio, in words; lists of CPUs are read only for pages that may be on one."""
     at = int(np.searchsorted(s.buddy_pages, f.head))

@@ -113,7 +113,7 @@ def build_folio(s: Snapshot, place: FoundPage, *, progress: Progress | None, lim
         entire_mappings=f.pmd + f.pud,
         pte_mappings=int(f.pte.sum()),
         mms=f.nr_mms,
-        counters=[_counter(x) for x in account.counters if not x.pages],
+        counters=[_counter(x) for x in account.counters if not _is_of_pages(x)],
         mm_ids=account.slots,
         page_counts=_page_runs(account),
         mappings=found,
@@ -127,6 +127,8 @@ def _counter(x: CounterLine) -> CounterRow:
     parts = " + ".join(f"{word} {_number(n)}" for word, n in x.terms.items())
     less_one = ", less one" if x.expected is not None and x.expected == sum(x.terms.values()) - 1 else ""
     note = x.note if x.verdict != "ok" or not parts else parts + less_one
+    if x.pages:
+        note = f"page +{x.first}: {note}"
     return CounterRow(x.counter, x.stored, x.relation, x.expected, x.verdict, note)
 
 
@@ -143,8 +145,13 @@ def _page_runs(account: FolioAccount) -> list[PageRun]:
             x.verdict,
         )
         for x in account.counters
-        if x.pages
+        if _is_of_pages(x)
     ]
+
+
+def _is_of_pages(x: CounterLine) -> bool:
+    """Whether a line belongs to the table of mapcounts by page."""
+    return x.pages > 0 and x.counter == "_mapcount"
 
 
 def _exit(account: FolioAccount, *, readable: bool, complete: bool) -> Exit:

@@ -215,7 +215,7 @@ def _rules(checked: Checked, long: Explanation, pfn: int) -> None:
     counted = {_OTHER_NAMES.get(x.counter, x.counter) for x in long.ledger}
     shown = {_OTHER_NAMES.get(x.counter, x.counter) for x in long.ledger if x.verdict in ("WRONG", "in flight")}
     for r in mine:
-        of_tail = r.page > 0 and r.name != "_mapcount"
+        of_tail = r.page > 0 and r.name not in ("_mapcount", "_refcount")
         if r.name in counted and r.expected not in (None, r.stored) and not of_tail:
             _same(checked, "value of check shown", r.name in shown, True, f"{r} of {pfn:#x}")
     slots = {r.name for r in mine if r.name.startswith("_mm_id_mapcount")}

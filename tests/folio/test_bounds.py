@@ -52,3 +52,7 @@ def test_a_tail_with_a_reference_lacks_no_mapping(kernel: str) -> None:
     assert (finding.observed["_refcount"], finding.expected["_refcount"]) == (1, 0)
     assert finding.expected["mapping"] == finding.observed["mapping"]
     assert int(np.uint64(finding.observed["mapping"] or 0)) != 0xDEAD000000000400
+    broken = planted(path, put(s, refcount_at(s, tail), 1, 4))
+    lines = [x for x in account_of(broken, pfn).counters if x.counter == "_refcount" and x.first == 1]
+    assert [(x.stored, x.expected, x.verdict) for x in lines] == [(1, 0, "WRONG")]
+    assert account_of(broken, pfn).is_wrong
