@@ -117,14 +117,19 @@ def _key(x: CounterLine) -> tuple[object, ...]:
     return x.counter, x.stored, x.relation, x.expected, x.verdict
 
 
+def _is_page_mapcount(x: CounterLine) -> bool:
+    """Whether a line is of the mapcount of single pages, which `folio` shows in a table of its own."""
+    return x.pages > 0 and x.counter == "_mapcount"
+
+
 def _counters(checked: Checked, short: FolioReport, long: Explanation, pfn: int) -> None:
-    ledger = [x for x in long.ledger if not x.pages]
+    ledger = [x for x in long.ledger if not _is_page_mapcount(x)]
     told = [(x.name, x.stored, x.relation, x.expected, x.verdict) for x in short.counters]
     _same(checked, "number of counters", len(told), len(ledger), f"{pfn:#x}")
     for mine, theirs in zip(told, ledger, strict=True):
         _same(checked, "folio and explain", mine, _key(theirs), f"{pfn:#x}")
     runs = [(x.first, x.pages, x.mapcount_raw, x.expected_raw, x.verdict) for x in short.page_counts]
-    lines = [(x.first, x.pages, x.stored, x.expected, x.verdict) for x in long.ledger if x.pages]
+    lines = [(x.first, x.pages, x.stored, x.expected, x.verdict) for x in long.ledger if _is_page_mapcount(x)]
     _same(checked, "pages of folio and explain", runs, lines, f"{pfn:#x}")
     _same(checked, "mm ids of folio and explain", short.mm_ids, long.mm_ids, f"{pfn:#x}")
     wrong = any(x.verdict == "WRONG" for part in (long.ledger, long.mm_ids, long.sharing) for x in part)
@@ -174,7 +179,7 @@ def _numbers(checked: Checked, long: Explanation, pfn: int) -> None:
         elif x.counter == "_refcount" and x.relation == "at least":
             least = int(expected_references(s, np.array([head])).total[0]) if x.stored > 0 else 0
             _same(checked, "expected", x.expected, least, f"_refcount of {pfn:#x}")
-            _same(checked, "stored", x.stored, int(s.pages.refcount[head]), f"_refcount of {pfn:#x}")
+            _same(checked, "stored", x.stored, int(s.pages.refcount[head + max(x.first, 0)]), f"_refcount of {pfn:#x}")
         if x.relation == "equal" and x.counter != "_refcount":
             bias = 0 if columns.get(x.counter) == "word_raw" else 1
             _same(checked, "formula", sum(x.terms.values()) - bias, x.expected, f"{x.formula} of {pfn:#x}")
