@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct, take_or
+from inspector.columns import I32, I64, U64, AnyArray, Builder, Mask, distinct, take_or
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
@@ -43,7 +44,7 @@ from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders
 from inspector.target.target import Target
 from inspector.walk.compound import compound_wrong, count_tails
-from inspector.walk.counts import MappingCounts, count_mappings, count_migration_entries
+from inspector.walk.counts import Counter, Ground, MappingCounts, count_migration_entries
 from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
@@ -58,10 +59,9 @@ from inspector.walk.mappings import (
     Mappings,
     NonPresent,
     PageTables,
-    Walk,
 )
 from inspector.walk.page_cache import PageCache, compare_cache
-from inspector.walk.pagetable import walk_page_tables
+from inspector.walk.pagetable import walk_again, walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import entry_pages, rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
@@ -310,20 +310,34 @@ class Snapshot:
     # -- page tables and what they map -------------------------------------------------------------------------------
 
     @cached_property
-    def _walk(self) -> Walk:
-        walk = walk_page_tables(self.layout, self.pages, self.mms, self.vmas)
-        self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
-        return walk
+    def _ground(self) -> Ground:
+        return Ground.of(self.layout, self.pages, self.folios, self.folio_of_page, self.vmas)
+
+    @cached_property
+    def _walk(self) -> tuple[PageTables, NonPresent, MappingCounts]:
+        return self._first_walk(lambda _: None)
+
+    def _first_walk(self, take: Callable[[Mappings], None]) -> tuple[PageTables, NonPresent, MappingCounts]:
+        """Find and count everything; ``take`` is given the leaf entries of each batch of tables."""
+        counter = Counter(self._ground)
+
+        def count(batch: Mappings) -> None:
+            counter.take(batch)
+            take(batch)
+
+        tables, nonpresent = walk_page_tables(self.layout, self._ground, self.mms, count)
+        self.missing.add("page tables", int((tables.state == TABLE_UNREADABLE).sum()))
+        return tables, nonpresent, counter.counts()
 
     @property
     def tables(self) -> PageTables:
         """One row a page table."""
-        return self._walk.tables
+        return self._walk[0]
 
     @property
     def nonpresent(self) -> NonPresent:
         """One row a swap, migration or other non-present entry."""
-        return self._walk.nonpresent
+        return self._walk[1]
 
     @cached_property
     def migration_entries(self) -> I32:
@@ -331,19 +345,24 @@ class Snapshot:
         return count_migration_entries(self.pages, self.nonpresent)
 
     @cached_property
-    def _counted(self) -> tuple[Mappings, MappingCounts]:
-        found = self._walk.mappings
-        return count_mappings(self.layout, self.pages, self.folios, self.vmas, found)
-
-    @property
     def mappings(self) -> Mappings:
-        """One row a run of leaf entries."""
-        return self._counted[0]
+        """One row a run of leaf entries: all of them at once. A check sees them a batch at a time (`entry_batches`)."""
+        every: Builder[Mappings] = Builder(Mappings)
+        if "_walk" in vars(self):
+            for batch in self.entry_batches():
+                every.add(batch)
+        else:
+            self._walk = self._first_walk(every.add)
+        return every.table() or Mappings.empty()
+
+    def entry_batches(self, tables: AnyArray | None = None) -> Iterator[Mappings]:
+        """The leaf entries of all page tables, or of those at some rows of `tables`, a batch of tables at a time."""
+        return walk_again(self.layout, self._ground, self.tables, tables)
 
     @property
     def counts(self) -> MappingCounts:
-        """The mappings judged and counted."""
-        return self._counted[1]
+        """The mappings counted."""
+        return self._walk[2]
 
     def mappings_of(self, pfn: int, nr: int = 1) -> I64:
         """Rows of the mappings that cover any of the pages [pfn, pfn + nr)."""

@@ -1,18 +1,25 @@
-"""All page tables of all mms walked together, level by level, a gather for many tables at once."""
+"""All page tables of all mms walked together, level by level, a gather for many tables at once.
+
+The first walk finds the tables. It hands on the leaf entries as runs, a batch of tables at a time, and keeps none of
+them: all or some of the tables that are known by then can be walked again.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inspector.arch.base import PFN_KINDS, Arch, Kind, Level, LevelShape
-from inspector.columns import I32, I64, U64, Builder, Mask, page_key, rows_covering, take_or
+from inspector.arch.base import PFN_KINDS, Kind, Level, LevelShape
+from inspector.columns import I32, I64, MAX_MMS, U32, U64, AnyArray, Mask, page_key, rows_covering, take_or
+from inspector.errors import TargetError
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import Mms
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
+from inspector.walk.counts import Ground, classify
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
@@ -22,28 +29,24 @@ from inspector.walk.mappings import (
     Mappings,
     NonPresent,
     PageTables,
-    Walk,
 )
 
 _BATCH = 256
 """Tables decoded together: 1 MiB of entries, so that the passes over them stay in a core's own cache."""
-
-_MIXED = -2
-"""In place of the VMA of a table: its addresses are not all in one VMA."""
 
 _NOT_A_TABLE = tuple(type_code(name) for name in ("buddy", "offline", "hugetlb", "slab", "zsmalloc", "large_kmalloc"))
 
 
 @dataclass
 class _Found:
-    attribute: _Attributor
-    mappings: Builder[Mappings]
     nonpresent: list[NonPresent]
     tables: list[PageTables]
     nr_tables: int = 0
 
 
-def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk:
+def walk_page_tables(
+    layout: Layout, ground: Ground, mms: Mms, take: Callable[[Mappings], None]
+) -> tuple[PageTables, NonPresent]:
     """Walk the user half of every mm's page tables.
 
     A table reached a second time (hugetlb's shared PMD tables) is decoded for each mm, but only the first row counts as
@@ -51,13 +54,20 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
 
     Args:
         layout: The kernel's layout.
-        pages: For the state of the table pages.
+        ground: What entries are judged by.
         mms: Whose tables to walk; an mm without a usable pgd is skipped.
-        vmas: To attribute each entry to a VMA; runs are split at their borders.
+        take: Called with the leaf entries of each batch of tables.
+
+    Raises:
+        TargetError: There are more mms or pages than rows can number.
     """
-    arch = layout.arch
-    attribute = _Attributor(arch, vmas)
-    found = _Found(attribute, Builder(Mappings), [], [])
+    arch, pages = layout.arch, ground.pages
+    if len(mms) > MAX_MMS or len(pages) > _MAX_PAGES:
+        raise TargetError(
+            "the target is larger than this version can number", f"{len(mms):,} mms, {len(pages):,} struct pages"
+        )
+    attribute = Attributor(arch.page_shift, ground.vmas)
+    found = _Found([], [])
     rows = np.flatnonzero(mms.pgd_pfn >= 0)
     tables = PageTables(
         pfn=mms.pgd_pfn[rows],
@@ -70,31 +80,61 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
         state=np.zeros(len(rows), np.uint8),
     )
     for shape in arch.shapes:
-        tables = _judge(pages, tables, found.attribute)
+        tables = _judge(pages, tables, attribute)
         start = found.nr_tables
         found.nr_tables += len(tables)
         found.tables.append(tables)
         below: list[PageTables] = []
-        usable = np.flatnonzero(tables.state == TABLE_OK)
-        # Ascending page frames, so that one batch is one stretch of the dump.
-        usable = usable[np.argsort(tables.pfn[usable], kind="stable")]
-        if shape.level == Level.PTE:
-            found.mappings.reserve(len(usable) * shape.user_entries)
-        for at in range(0, len(usable), _BATCH):
-            below.extend(_decode(layout, shape, tables, usable[at : at + _BATCH], start, found))
+        for rows in _batches(tables, np.flatnonzero(tables.state == TABLE_OK)):
+            batch = _read(layout, shape, tables, rows, start)
+            runs = leaf_runs(ground, attribute, batch)
+            if len(runs.at):
+                take(_mappings(ground, batch, runs))
+            if len(runs.other):
+                _other(attribute, layout, batch, runs.other, found.nonpresent, below)
         if not below:
             break
         tables = PageTables.concat(below)
-    mappings = found.mappings.table() or Mappings.empty()
-    nonpresent = NonPresent.concat([NonPresent.empty(), *found.nonpresent])
-    return Walk(
-        mappings,
-        replace(nonpresent, vma_idx=attribute.vma_idx(nonpresent.mm_idx, nonpresent.va)),
-        PageTables.concat(found.tables),
-    )
+    return PageTables.concat(found.tables), NonPresent.concat([NonPresent.empty(), *found.nonpresent])
 
 
-def _judge(pages: Pages, tables: PageTables, attribute: _Attributor) -> PageTables:
+_MAX_PAGES = (1 << 31) - 2
+"""Struct pages whose rows fit into int32."""
+
+
+def walk_again(layout: Layout, ground: Ground, tables: PageTables, some: AnyArray | None = None) -> Iterator[Mappings]:
+    """The leaf entries of tables that a walk has found, as it handed them on.
+
+    Args:
+        layout: The kernel's layout.
+        ground: What entries are judged by.
+        tables: All tables that the first walk found.
+        some: Rows of the tables to walk, in any order and without those below them; all when not given.
+    """
+    attribute = Attributor(layout.arch.page_shift, ground.vmas)
+    entered = tables.state == TABLE_OK
+    if some is not None:
+        chosen = np.zeros(len(tables), np.bool_)
+        chosen[some] = True
+        entered &= chosen
+    for shape in layout.arch.shapes:
+        if not shape.can_leaf:
+            continue
+        for rows in _batches(tables, np.flatnonzero(entered & (tables.level == shape.level))):
+            batch = _read(layout, shape, tables, rows, 0)
+            runs = leaf_runs(ground, attribute, batch)
+            if len(runs.at):
+                yield _mappings(ground, batch, runs)
+
+
+def _batches(tables: PageTables, rows: I64) -> Iterator[I64]:
+    """Tables of one level in ascending order of page frames, so that one batch is one stretch of the dump."""
+    rows = rows[np.argsort(tables.pfn[rows], kind="stable")]
+    for at in range(0, len(rows), _BATCH):
+        yield rows[at : at + _BATCH]
+
+
+def _judge(pages: Pages, tables: PageTables, attribute: Attributor) -> PageTables:
     """Decide which tables to enter, and which rows are repetitions.
 
     One mm may reach a PMD table twice only where hugetlb shares it: a file that is mapped at two places
@@ -113,7 +153,7 @@ def _judge(pages: Pages, tables: PageTables, attribute: _Attributor) -> PageTabl
     state[~no_page & wrong] = TABLE_NOT_A_TABLE
     first = np.zeros(len(tables), np.bool_)
     first[np.unique(tables.pfn, return_index=True)[1]] = True
-    key = (tables.pfn.astype(np.uint64) << np.uint64(20)) | tables.mm_idx.astype(np.uint64)
+    key = page_key(tables.mm_idx, tables.pfn.astype(np.uint64))
     once = np.zeros(len(tables), np.bool_)
     once[np.unique(key, return_index=True)[1]] = True
     again = (state == TABLE_OK) & ~once
@@ -122,49 +162,23 @@ def _judge(pages: Pages, tables: PageTables, attribute: _Attributor) -> PageTabl
     return replace(tables, first=first, state=state)
 
 
-def _decode(
-    layout: Layout, shape: LevelShape, tables: PageTables, rows: I64, start: int, found: _Found
-) -> list[PageTables]:
-    """Decode one batch of tables of one level; leaves and non-present entries go to ``found``, tables are returned."""
-    arch, level = layout.arch, shape.level
-    width = shape.user_entries
-    addresses = tables.pfn[rows].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
-    raw = layout.memory.gather(addresses, width * 8, physical=True)
-    if not raw.valid.all():
-        tables.state[rows[~raw.valid]] = TABLE_UNREADABLE
-    flat = raw.bytes.view(np.uint64).ravel()
-    at = np.flatnonzero(flat)
-    entry = flat[at]
-    leaf = arch.leaf_mask(level, entry)
-    batch = _Batch(tables, rows, start, shape)
-    if leaf.all():
-        found.mappings.add(_leaves(found.attribute, batch, at, entry))
-        return []
-    if leaf.any():
-        found.mappings.add(_leaves(found.attribute, batch, at[leaf], entry[leaf]))
-    rest = ~leaf
-    at, entry = at[rest], entry[rest]
-    below: list[PageTables] = []
-    if level != Level.PTE:
-        table = arch.table_mask(level, entry)
-        if table.any():
-            below.append(_children(arch, batch, at[table], entry[table], arch.shapes))
-        at, entry = at[~table], entry[~table]
-    kind = arch.classify(level, entry)
-    other = kind != Kind.NONE
-    if other.any():
-        found.nonpresent.append(_nonpresent(arch, batch, at[other], entry[other], kind[other]))
-    return below
-
-
 @dataclass(frozen=True)
-class _Batch:
-    """Turns positions in a batch's flattened entries into addresses, tables and mms."""
+class Batch:
+    """Some tables of one level and what they hold; turns positions in its entries into addresses, tables and mms.
+
+    Attributes:
+        tables: A table of tables.
+        rows: int64[n]; which of its rows these are.
+        start: Row of the first of ``tables`` among all tables.
+        shape: The level.
+        words: uint64[n * user_entries]; the entries, 0 where they could not be read.
+    """
 
     tables: PageTables
     rows: I64
     start: int
     shape: LevelShape
+    words: U64
 
     @property
     def _width(self) -> int:
@@ -176,62 +190,142 @@ class _Batch:
         return at >> self._width
 
     def table(self, at: I64) -> I64:
+        """Row of the table in ``tables``."""
         return self.rows[self.place(at)]
 
     def slot(self, at: I64) -> I64:
+        """Index in the table."""
         return at & (self.shape.user_entries - 1)
 
     def va(self, table: I64, slot: I64) -> U64:
+        """The user address that entries of some tables translate."""
         return self.tables.va[table] + (slot.astype(np.uint64) << np.uint64(self.shape.shift))
 
 
-def _leaves(attribute: _Attributor, batch: _Batch, at: I64, entry: U64) -> Mappings:
-    """Leaf entries as runs, each in its VMA."""
-    only = np.full(len(batch.rows), _MIXED, np.int32)
-    if batch.shape.level == Level.PTE:
-        # Most tables lie in one VMA whole: one look-up for all of their entries, and no run to be cut.
-        span = np.uint64((batch.shape.user_entries - 1) << batch.shape.shift)
-        only = attribute.only_vma(batch.tables.mm_idx[batch.rows], batch.tables.va[batch.rows], span)
-    return attribute.mappings(_runs(attribute.arch, batch, at, entry, only))
+def _read(layout: Layout, shape: LevelShape, tables: PageTables, rows: I64, start: int) -> Batch:
+    addresses = tables.pfn[rows].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
+    raw = layout.memory.gather(addresses, shape.user_entries * 8, physical=True)
+    if not raw.valid.all():
+        tables.state[rows[~raw.valid]] = TABLE_UNREADABLE
+    return Batch(tables, rows, start, shape, raw.bytes.view(np.uint64).ravel())
 
 
-def _runs(arch: Arch, batch: _Batch, at: I64, entry: U64, only: I32) -> Mappings:
-    """Merge neighbouring PTEs of consecutive page frames; entries of higher levels stay single."""
-    level = batch.shape.level
-    if level == Level.PTE:
-        step = arch.leaf_step(level, entry[:-1])
-        fresh = np.empty(len(at), np.bool_)
-        fresh[0] = True
-        np.not_equal(entry[1:] - entry[:-1], step, out=fresh[1:])
-        fresh[1:] |= (at[1:] - at[:-1]) != 1
-        fresh |= batch.slot(at) == 0
-        begin = np.flatnonzero(fresh)
-        nr = np.diff(begin, append=len(at)).astype(np.uint32)
-        at, entry = at[begin], entry[begin]
-    else:
-        nr = np.ones(len(at), np.uint32)
-    place, slot = batch.place(at), batch.slot(at)
-    table = batch.rows[place]
+@dataclass(frozen=True)
+class LeafRuns:
+    """The leaf entries of a batch as runs, and what else is in its tables.
+
+    Attributes:
+        at: int64[n]; position of the first entry of each run.
+        nr: uint32[n]; entries.
+        vma_idx: int32[n]; row of the VMA, -1 for none.
+        page_row: int64[n]; row of the first page, -1 for none.
+        other: int64[k]; positions of entries that are neither empty nor leaves.
+    """
+
+    at: I64
+    nr: U32
+    vma_idx: I32
+    page_row: I64
+    other: I64
+
+
+def leaf_runs(ground: Ground, attribute: Attributor, batch: Batch) -> LeafRuns:
+    """Find leaves and merge neighbouring PTEs of consecutive page frames; entries of higher levels stay single.
+
+    A run ends where a VMA begins or ends and at the borders of `Ground.codes`. Example: an mm with the VMAs A [0x1000,
+    0x3000) and B [0x5000, 0x6000), and six PTEs of consecutive pages from 0x1000 on, those outside the VMAs left by
+    mistake: [0x1000, 0x3000) in A, [0x3000, 0x5000) in none, [0x5000, 0x6000) in B, [0x6000, 0x7000) in none.
+    """
+    arch, level = ground.layout.arch, batch.shape.level
+    at = np.flatnonzero(batch.words)
+    entry = batch.words[at]
+    leaf = arch.leaf_mask(level, entry)
+    other = at[:0]
+    if not leaf.all():
+        other, at = at[~leaf], at[leaf]
+        entry = entry[leaf]
+    mm, va = batch.tables.mm_idx, batch.tables.va
+    if level != Level.PTE:
+        table = batch.table(at)
+        vma = attribute.vma_idx(mm[table], batch.va(table, batch.slot(at)))
+        row = ground.pages.memmap.rows(arch.leaf_pfn(level, entry))
+        return LeafRuns(at, np.ones(len(at), np.uint32), vma, row, other)
+    if not len(at):
+        return LeafRuns(at, np.empty(0, np.uint32), np.empty(0, np.int32), at, other)
+    fresh = np.empty(len(at), np.bool_)
+    fresh[0] = True
+    np.not_equal(entry[1:] - entry[:-1], arch.leaf_step(level, entry[:-1]), out=fresh[1:])
+    fresh[1:] |= (at[1:] - at[:-1]) != 1
+    fresh |= batch.slot(at) == 0
+    # Most tables lie in one VMA whole: one look-up for all of their entries, and no run to be cut.
+    span = np.uint64((batch.shape.user_entries - 1) << batch.shape.shift)
+    only, mixed = attribute.only_vma(mm[batch.rows], va[batch.rows], span)
+    place = batch.place(at)
+    vma = only[place]
+    here = np.flatnonzero(mixed[place])
+    if len(here):
+        table = batch.rows[place[here]]
+        vma[here] = attribute.vma_idx(mm[table], batch.va(table, batch.slot(at[here])))
+        fresh[1:] |= vma[1:] != vma[:-1]
+    joined = np.flatnonzero(~fresh)
+    fresh[joined] = ground.at_border(arch.leaf_pfn(level, entry[joined]).astype(np.int64))
+    begin = np.flatnonzero(fresh)
+    nr = np.diff(begin, append=len(at)).astype(np.uint32)
+    row = ground.pages.memmap.rows(arch.leaf_pfn(level, entry[begin]))
+    return LeafRuns(at[begin], nr, vma[begin], row, other)
+
+
+def _mappings(ground: Ground, batch: Batch, runs: LeafRuns) -> Mappings:
+    """Runs with everything that is known of them."""
+    level, arch = batch.shape.level, ground.layout.arch
+    entry = batch.words[runs.at]
+    table, slot = batch.table(runs.at), batch.slot(runs.at)
+    pfn, bits = arch.leaf_pfn(level, entry).astype(np.int64), arch.leaf_bits(level, entry)
     return Mappings(
         mm_idx=batch.tables.mm_idx[table],
-        vma_idx=only[place],
+        vma_idx=runs.vma_idx,
         va=batch.va(table, slot),
-        level=np.full(len(at), level, np.uint8),
-        nr=nr,
-        pfn=arch.leaf_pfn(level, entry).astype(np.int64),
+        level=np.full(len(slot), level, np.uint8),
+        nr=runs.nr,
+        pfn=pfn,
         entry=entry,
         table_idx=(table + batch.start).astype(np.int32),
         slot=slot.astype(np.uint16),
         counted=batch.tables.first[table],
+        entry_class=classify(ground, batch.shape, runs.page_row, runs.vma_idx, pfn, bits),
+        bits=bits,
+        page_row=runs.page_row.astype(np.int32),
+        head_row=take_or(ground.pages.head_row, runs.page_row, -1),
     )
 
 
-def _children(arch: Arch, batch: _Batch, at: I64, entry: U64, shapes: tuple[LevelShape, ...]) -> PageTables:
-    table, slot = batch.table(at), batch.slot(at)
+def _other(  # noqa: PLR0913, PLR0917  (one batch and where to put what it holds)
+    attribute: Attributor,
+    layout: Layout,
+    batch: Batch,
+    at: I64,
+    nonpresent: list[NonPresent],
+    below: list[PageTables],
+) -> None:
+    """Entries that are no leaves: tables of the next level, and non-present entries."""
+    arch, level, entry = layout.arch, batch.shape.level, batch.words[at]
+    if level != Level.PTE:
+        table = arch.table_mask(level, entry)
+        if table.any():
+            below.append(_children(layout, batch, at[table], entry[table]))
+        at, entry = at[~table], entry[~table]
+    kind = arch.classify(level, entry)
+    other = kind != Kind.NONE
+    if other.any():
+        nonpresent.append(_nonpresent(layout, attribute, batch, at[other], kind[other]))
+
+
+def _children(layout: Layout, batch: Batch, at: I64, entry: U64) -> PageTables:
+    table, slot, shapes = batch.table(at), batch.slot(at), layout.arch.shapes
     below = shapes[[s.level for s in shapes].index(batch.shape.level) + 1]
     n = len(at)
     return PageTables(
-        pfn=arch.table_pfn(entry).astype(np.int64),
+        pfn=layout.arch.table_pfn(entry).astype(np.int64),
         level=np.full(n, below.level, np.uint8),
         mm_idx=batch.tables.mm_idx[table],
         va=batch.va(table, slot),
@@ -242,13 +336,14 @@ def _children(arch: Arch, batch: _Batch, at: I64, entry: U64, shapes: tuple[Leve
     )
 
 
-def _nonpresent(arch: Arch, batch: _Batch, at: I64, entry: U64, kind: Mask) -> NonPresent:
-    table, slot = batch.table(at), batch.slot(at)
+def _nonpresent(layout: Layout, attribute: Attributor, batch: Batch, at: I64, kind: AnyArray) -> NonPresent:
+    arch, table, slot, entry = layout.arch, batch.table(at), batch.slot(at), batch.words[at]
+    mm, va = batch.tables.mm_idx[table], batch.va(table, slot)
     carries = np.isin(kind, np.array(PFN_KINDS, np.uint8))
     return NonPresent(
-        mm_idx=batch.tables.mm_idx[table],
-        vma_idx=np.full(len(at), -1, np.int32),
-        va=batch.va(table, slot),
+        mm_idx=mm,
+        vma_idx=attribute.vma_idx(mm, va),
+        va=va,
         level=np.full(len(at), batch.shape.level, np.uint8),
         kind=kind.astype(np.uint8),
         pfn=np.where(carries, arch.nonpresent_pfn(entry).astype(np.int64), -1),
@@ -261,22 +356,12 @@ def _nonpresent(arch: Arch, batch: _Batch, at: I64, entry: U64, kind: Mask) -> N
     )
 
 
-class _Attributor:
-    """Finds the VMA of each entry; VMAs are ordered by mm, then address, and do not overlap.
+class Attributor:
+    """Finds the VMA of each entry; VMAs are ordered by mm, then address, and do not overlap."""
 
-    Runs are cut where a VMA begins or ends. Example: an mm with the VMAs A [0x1000, 0x3000) and B [0x5000, 0x6000), and
-    a run of six PTEs from 0x1000 on, those outside the VMAs left by mistake:
-
-    - 0x1000 is in A, which has room for 2 pages: the run is cut into [0x1000, 0x3000) in A and a rest of 4;
-    - the rest begins at 0x3000 in no VMA; B begins 2 pages on: [0x3000, 0x5000) gets VMA -1;
-    - the rest of 2 begins in B, which has room for 1: [0x5000, 0x6000) in B;
-    - the last page is in no VMA and none follows: [0x6000, 0x7000) gets VMA -1.
-    """
-
-    def __init__(self, arch: Arch, vmas: Vmas) -> None:
-        self.arch = arch
+    def __init__(self, page_shift: int, vmas: Vmas) -> None:
         self._vmas = vmas
-        self._shift = np.uint64(arch.page_shift)
+        self._shift = np.uint64(page_shift)
         self._starts = self._key(vmas.mm_idx, vmas.start)
         self._ends = self._key(vmas.mm_idx, np.maximum(vmas.end, np.uint64(1)) - np.uint64(1)) + np.uint64(1)
 
@@ -284,14 +369,13 @@ class _Attributor:
         return page_key(mm_idx, va >> self._shift)
 
     def vma_idx(self, mm_idx: I32, va: U64) -> I32:
+        """Row of the VMA that holds each address, -1 where none does."""
         return rows_covering(self._starts, self._ends, self._key(mm_idx, va)).astype(np.int32)
 
-    def only_vma(self, mm_idx: I32, va: U64, span: np.uint64) -> I32:
-        """The VMA that all addresses from ``va`` to ``va + span`` lie in, `_MIXED` where there is no such VMA."""
+    def only_vma(self, mm_idx: I32, va: U64, span: np.uint64) -> tuple[I32, Mask]:
+        """The VMA of ``va``, and whether an address from there to ``va + span`` may be in another or in none."""
         vma = self.vma_idx(mm_idx, va)
-        if not len(self._vmas):
-            return vma
-        return np.where(va + span < take_or(self._vmas.end, vma, 0), vma, _MIXED).astype(np.int32)
+        return vma, ~(va + span < take_or(self._vmas.end, vma, 0))
 
     def in_hugetlb(self, mm_idx: I32, va: U64) -> Mask:
         """Whether the first address of each table, or the last, lies in a hugetlb VMA."""
@@ -299,46 +383,3 @@ class _Attributor:
         for distance in (0, (1 << 30) - 1):
             out |= take_or(self._vmas.is_hugetlb, self.vma_idx(mm_idx, va + np.uint64(distance)), False)
         return out
-
-    def mappings(self, mappings: Mappings) -> Mappings:
-        """Attribute the runs whose VMA is `_MIXED`, cutting those that cross the border of a VMA."""
-        done = []
-        rest = mappings
-        while len(rest):
-            vma = rest.vma_idx.copy()
-            mixed = np.flatnonzero(vma == _MIXED)
-            vma[mixed] = self.vma_idx(rest.mm_idx[mixed], rest.va[mixed])
-            rest = replace(rest, vma_idx=vma)
-            runs = mixed[rest.nr[mixed] > 1]
-            room = self._room(rest.mm_idx[runs], rest.va[runs], vma[runs])
-            over = rest.nr[runs] > room
-            long, room = runs[over], room[over]
-            if not len(long):
-                done.append(rest)
-                break
-            fit = room.astype(np.uint32)
-            nr = rest.nr.copy()
-            nr[long] = fit
-            done.append(replace(rest, nr=nr))
-            tail = rest.take(long)
-            rest = replace(
-                tail,
-                vma_idx=np.full(len(long), _MIXED, np.int32),
-                va=tail.va + (fit.astype(np.uint64) << self._shift),
-                nr=tail.nr - fit,
-                pfn=tail.pfn + fit,
-                entry=tail.entry + fit * self.arch.leaf_step(Level.PTE, tail.entry),
-                slot=(tail.slot + fit).astype(np.uint16),
-            )
-        return done[0] if len(done) == 1 else Mappings.concat(done) if done else mappings
-
-    def _room(self, mm_idx: I32, va: U64, vma: I32) -> U64:
-        """Pages from each address to the end of its VMA, or to the beginning of the next one."""
-        n = len(self._vmas)
-        if not n:
-            return np.full(len(va), 1 << 31, np.uint64)
-        nxt = np.minimum(np.searchsorted(self._starts, self._key(mm_idx, va), "right"), n - 1)
-        limit = np.where(vma >= 0, self._vmas.end[vma], self._vmas.start[nxt])
-        bounded = (vma >= 0) | ((self._vmas.mm_idx[nxt] == mm_idx) & (self._vmas.start[nxt] > va))
-        pages = np.where(bounded, (limit - va) >> self._shift, np.uint64(1 << 31))
-        return np.maximum(pages, np.uint64(1)).astype(np.uint64)
