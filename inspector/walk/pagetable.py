@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,7 +44,9 @@ class _Found:
     nr_tables: int = 0
 
 
-def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk:
+def walk_page_tables(
+    layout: Layout, pages: Callable[[I64], Pages], mms: Mms, vmas: Vmas, *, only_vmas: bool = False
+) -> Walk:
     """Walk the user half of every mm's page tables.
 
     A table reached a second time (hugetlb's shared PMD tables) is decoded for each mm, but only the first row counts as
@@ -51,9 +54,11 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
 
     Args:
         layout: The kernel's layout.
-        pages: For the state of the table pages.
+        pages: Struct pages, those of the given page frames among them: for the state of the table pages, a level at a
+            time.
         mms: Whose tables to walk; an mm without a usable pgd is skipped.
         vmas: To attribute each entry to a VMA; runs are split at their borders.
+        only_vmas: Enter only tables that cover addresses of these VMAs: entries beside them are then not all there.
     """
     arch = layout.arch
     attribute = _Attributor(arch, vmas)
@@ -70,7 +75,7 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
         state=np.zeros(len(rows), np.uint8),
     )
     for shape in arch.shapes:
-        tables = _judge(pages, tables, found.attribute)
+        tables = _judge(pages(tables.pfn), tables, found.attribute)
         start = found.nr_tables
         found.nr_tables += len(tables)
         found.tables.append(tables)
@@ -85,6 +90,8 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
         if not below:
             break
         tables = PageTables.concat(below)
+        if only_vmas:
+            tables = tables.take(attribute.overlaps(tables.mm_idx, tables.va, 1 << shape.shift))
     mappings = found.mappings.table() or Mappings.empty()
     nonpresent = NonPresent.concat([NonPresent.empty(), *found.nonpresent])
     return Walk(
@@ -292,6 +299,14 @@ class _Attributor:
         if not len(self._vmas):
             return vma
         return np.where(va + span < take_or(self._vmas.end, vma, 0), vma, _MIXED).astype(np.int32)
+
+    def overlaps(self, mm_idx: I32, va: U64, size: int) -> Mask:
+        """Whether any VMA has addresses in [va, va + size)."""
+        first = self._key(mm_idx, va)
+        at = np.searchsorted(self._ends, first, "right")
+        return take_or(self._starts, np.where(at < len(self._ends), at, -1), (1 << 64) - 1) < first + (
+            np.uint64(size) >> self._shift
+        )
 
     def in_hugetlb(self, mm_idx: I32, va: U64) -> Mask:
         """Whether the first address of each table, or the last, lies in a hugetlb VMA."""
