@@ -44,7 +44,7 @@ from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders
 from inspector.target.target import Target
 from inspector.walk.compound import compound_wrong, count_tails
-from inspector.walk.counts import Counter, Ground, MappingCounts, count_migration_entries
+from inspector.walk.counts import Counter, Ground, MappingCounts, count_migration_entries, judge
 from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
@@ -59,6 +59,7 @@ from inspector.walk.mappings import (
     Mappings,
     NonPresent,
     PageTables,
+    Walk,
 )
 from inspector.walk.page_cache import PageCache, compare_cache
 from inspector.walk.pagetable import walk_again, walk_page_tables
@@ -313,31 +314,37 @@ class Snapshot:
     def _ground(self) -> Ground:
         return Ground.of(self.layout, self.pages, self.folios, self.folio_of_page, self.vmas)
 
+    @property
+    def _walk(self) -> Walk:
+        return self._walked[0]
+
     @cached_property
-    def _walk(self) -> tuple[PageTables, NonPresent, MappingCounts]:
-        return self._first_walk(lambda _: None)
+    def _walked(self) -> tuple[Walk, MappingCounts]:
+        return self._walk_and_count(lambda _: None)
 
-    def _first_walk(self, take: Callable[[Mappings], None]) -> tuple[PageTables, NonPresent, MappingCounts]:
+    def _walk_and_count(self, take: Callable[[Mappings], None]) -> tuple[Walk, MappingCounts]:
         """Find and count everything; ``take`` is given the leaf entries of each batch of tables."""
-        counter = Counter(self._ground)
+        ground = self._ground
+        counter = Counter(ground)
 
-        def count(batch: Mappings) -> None:
+        def count(found: Mappings) -> None:
+            batch = judge(ground, found)
             counter.take(batch)
             take(batch)
 
-        tables, nonpresent = walk_page_tables(self.layout, self._ground, self.mms, count)
-        self.missing.add("page tables", int((tables.state == TABLE_UNREADABLE).sum()))
-        return tables, nonpresent, counter.counts()
+        walk = walk_page_tables(self.layout, lambda _pfns: self.pages, self.mms, self.vmas, count)
+        self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
+        return walk, counter.counts()
 
     @property
     def tables(self) -> PageTables:
         """One row a page table."""
-        return self._walk[0]
+        return self._walk.tables
 
     @property
     def nonpresent(self) -> NonPresent:
         """One row a swap, migration or other non-present entry."""
-        return self._walk[1]
+        return self._walk.nonpresent
 
     @cached_property
     def migration_entries(self) -> I32:
@@ -348,21 +355,22 @@ class Snapshot:
     def mappings(self) -> Mappings:
         """One row a run of leaf entries: all of them at once. A check sees them a batch at a time (`entry_batches`)."""
         every: Builder[Mappings] = Builder(Mappings)
-        if "_walk" in vars(self):
+        if "_walked" in vars(self):
             for batch in self.entry_batches():
                 every.add(batch)
         else:
-            self._walk = self._first_walk(every.add)
+            self._walked = self._walk_and_count(every.add)
         return every.table() or Mappings.empty()
 
     def entry_batches(self, tables: AnyArray | None = None) -> Iterator[Mappings]:
         """The leaf entries of all page tables, or of those at some rows of `tables`, a batch of tables at a time."""
-        return walk_again(self.layout, self._ground, self.tables, tables)
+        for found in walk_again(self.layout, self.vmas, self.tables, tables):
+            yield judge(self._ground, found)
 
     @property
     def counts(self) -> MappingCounts:
         """The mappings counted."""
-        return self._walk[2]
+        return self._walked[1]
 
     def mappings_of(self, pfn: int, nr: int = 1) -> I64:
         """Rows of the mappings that cover any of the pages [pfn, pfn + nr)."""

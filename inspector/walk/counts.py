@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
 
-from inspector.arch.base import MIGRATION_KINDS, Bit, Level, LevelShape
+from inspector.arch.base import MIGRATION_KINDS, Bit, Level
 from inspector.columns import I32, I64, MAX_MMS, U8, U64, AnyArray, Mask, expand_runs, group_starts, take_or
+from inspector.errors import TargetError
 from inspector.layout.flags import VM_HUGETLB, VM_MAYSHARE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
@@ -43,6 +44,9 @@ CLASS, LINK_BORDER, LINKED, BORDER = 0x07, 0x08, 0x10, 0x80
 
 _LARGE = 0x40
 
+_MAX_PAGES = (1 << 31) - 2
+"""Struct pages whose rows fit into int32."""
+
 _PIECE = 1 << 18
 """Pages worked on at a time, so that temporaries are bounded."""
 
@@ -68,9 +72,17 @@ class Ground:
     codes: U8
 
     @classmethod
-    def of(cls, layout: Layout, pages: Pages, folios: Folios, folio_of_page: I32, vmas: Vmas) -> Ground:  # noqa: PLR0913, PLR0917  (four tables)
-        """Judge all pages, a piece of the memory map at a time."""
+    def of(  # noqa: PLR0913, PLR0917  (five tables)
+        cls, layout: Layout, pages: Pages, folios: Folios, folio_of_page: I32, vmas: Vmas
+    ) -> Ground:
+        """Judge all pages, a piece of the memory map at a time.
+
+        Raises:
+            TargetError: There are more pages than rows can number.
+        """
         n = len(pages)
+        if n > _MAX_PAGES:
+            raise TargetError("the target has more memory than pages can be numbered for", f"{n:,} struct pages")
         codes = np.zeros(n, np.uint8)
         for first in range(0, n, _PIECE):
             codes[first : first + _PIECE] |= page_classes(pages, first, min(first + _PIECE, n))
@@ -87,17 +99,6 @@ class Ground:
             codes[here] |= np.where(border, np.uint8(BORDER), np.uint8(0))
         codes[pages.memmap.rows(pages.memmap.starts)] |= np.uint8(BORDER)
         return cls(layout, pages, folios, folio_of_page, vmas, codes)
-
-    def at_border(self, pfn: I64) -> Mask:
-        """Whether a run must not go on into each of some page frames from the one before."""
-        if not len(self.codes):
-            return np.zeros(len(pfn), np.bool_)
-        row = self.pages.memmap.rows(pfn)
-        out = (self.codes[row] & np.uint8(BORDER)) != 0
-        outside = np.flatnonzero(row < 0)
-        if len(outside):
-            out[outside] = self.pages.memmap.rows(pfn[outside] - 1) >= 0
-        return out
 
 
 def page_classes(pages: Pages, first: int, stop: int) -> U8:
@@ -117,41 +118,76 @@ def page_classes(pages: Pages, first: int, stop: int) -> U8:
     return entry_class
 
 
-def classify(  # noqa: PLR0913, PLR0917  (what is known of a run)
-    ground: Ground, shape: LevelShape, row: I64, vma_idx: I32, pfn: I64, bits: AnyArray
-) -> U8:
-    """The `EntryClass` of runs of entries of one level.
+def judge(ground: Ground, found: Mappings) -> Mappings:
+    """Cut runs at the borders of folios and of stretches of pages of one class, and say what each maps."""
+    m = _cut_at_borders(ground, found)
+    pages = ground.pages
+    row = pages.memmap.rows(m.pfn)
+    return replace(
+        m,
+        entry_class=_entry_classes(ground, m, row),
+        page_row=row.astype(np.int32),
+        head_row=take_or(pages.head_row, row, -1),
+    )
 
-    Args:
-        ground: What they are judged by.
-        shape: The level.
-        row: Row of the first page of each, -1 for none.
-        vma_idx: Row of the VMA, -1 for none.
-        pfn: The first page frame.
-        bits: `inspector.arch.base.Bit`.
-    """
+
+def _cut_at_borders(ground: Ground, m: Mappings) -> Mappings:
+    """Cut runs where the large folio or the class of page changes under them, the pieces in place of the whole."""
+    memmap, arch = ground.pages.memmap, ground.layout.arch
+    runs = np.flatnonzero(m.nr > 1)
+    row = memmap.rows(m.pfn[runs])
+    if (row < 0).any():
+        runs, row = runs[row >= 0], row[row >= 0]
+    owner, skip, nr = cut_runs(ground.codes, row, m.nr[runs], BORDER)
+    if len(owner) == len(runs):
+        return m
+    pieces = np.ones(len(m), np.int64)
+    pieces[runs] = np.bincount(owner, minlength=len(runs))
+    parts = m.take(np.repeat(np.arange(len(m)), pieces))
+    cut = np.zeros(len(m), np.bool_)
+    cut[runs] = True
+    here = np.repeat(cut, pieces)
+    step, length = np.zeros(len(parts), np.int64), parts.nr.copy()
+    step[here], length[here] = skip, nr
+    far = step.astype(np.uint64)
+    return replace(
+        parts,
+        va=parts.va + (far << np.uint64(memmap.page_shift)),
+        nr=length,
+        pfn=parts.pfn + step,
+        entry=parts.entry + far * arch.leaf_step(Level.PTE, parts.entry),
+        slot=(parts.slot + step).astype(np.uint16),
+    )
+
+
+def _entry_classes(ground: Ground, m: Mappings, row: I64) -> U8:
+    """The `EntryClass` of each run, given the row of its first page."""
     layout, folios = ground.layout, ground.folios
-    entry_class = np.full(len(row), EntryClass.NO_PAGE, np.uint8)
+    entry_class = np.full(len(m), EntryClass.NO_PAGE, np.uint8)
     known = row >= 0
     entry_class[known] = ground.codes[row[known]] & np.uint8(CLASS)
     # vm_normal_page() and vm_normal_page_pmd() take these for memory without a counted page.
-    special = (bits & (Bit.SPECIAL | Bit.DEVMAP)) != 0
-    if shape.level != Level.PTE:
+    special = (m.bits & (Bit.SPECIAL | Bit.DEVMAP)) != 0
+    zero = m.pfn == layout.zero_pfn
+    big = np.flatnonzero(m.level != Level.PTE)
+    if len(big):
         # A huge leaf begins at the first page of a folio at least as large as what it maps. A hugetlb folio may be
         # larger than one PMD only where the architecture joins several entries; x86 does not.
-        folio = take_or(ground.folio_of_page, row, -1)
-        small = take_or(folios.order, folio, 0) < shape.shift - layout.arch.page_shift
-        misfit = (folio < 0) | small | (take_or(ground.pages.head_row, row, -1) != row)
-        entry_class[misfit & (entry_class == EntryClass.NORMAL)] = EntryClass.BROKEN
+        folio = take_or(ground.folio_of_page, row[big], -1)
+        span = np.zeros(len(big), np.int64)
+        for shape in layout.arch.shapes:
+            span[m.level[big] == shape.level] = shape.shift - layout.arch.page_shift
+        misfit = (folio < 0) | (take_or(folios.order, folio, 0) < span)
+        misfit |= take_or(ground.pages.head_row, row[big], -1) != row[big]
+        entry_class[big[misfit & (entry_class[big] == EntryClass.NORMAL)]] = EntryClass.BROKEN
         # Huge leaves had no special bit of their own before 6.12: there the VMA decides (vm_normal_page_pmd()).
-        flags = take_or(ground.vmas.flags, vma_idx, 0)
+        flags = take_or(ground.vmas.flags, m.vma_idx[big], 0)
         pfnmap = (flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB)) == VM_PFNMAP
-        special |= pfnmap & ((flags & np.uint64(VM_SHARED | VM_MAYSHARE)) != 0)
+        special[big[pfnmap & ((flags & np.uint64(VM_SHARED | VM_MAYSHARE)) != 0)]] = True
+        huge_zero = (m.level[big] == Level.PMD) & (m.pfn[big] == layout.huge_zero_pfn)
+        zero[big] = huge_zero & (layout.huge_zero_pfn >= 0)
     entry_class[special] = EntryClass.SPECIAL
-    if shape.level == Level.PTE:
-        entry_class[pfn == layout.zero_pfn] = EntryClass.ZERO
-    elif shape.level == Level.PMD and layout.huge_zero_pfn >= 0:
-        entry_class[pfn == layout.huge_zero_pfn] = EntryClass.ZERO
+    entry_class[zero] = EntryClass.ZERO
     return entry_class
 
 

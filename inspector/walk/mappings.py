@@ -47,7 +47,7 @@ class Mappings(Table):
 
     Only PTEs are merged into runs; all bits of the entries but the page frame are equal within one. No run crosses the
     border of a VMA, of a large folio or of a stretch of pages of one class. Rows are in the order of a walk: by level,
-    then by the page frame of the table, then by slot.
+    then by the page frame of the table, then by slot. `inspector.walk.counts.judge` fills in the last three columns.
 
     Attributes:
         mm_idx: int32; row of the mm.
@@ -60,8 +60,8 @@ class Mappings(Table):
         table_idx: int32; row in `PageTables`.
         slot: uint16; index of the first entry in its table.
         counted: bool; False where a shared table was reached again: such entries are no mappings of their own.
-        entry_class: uint8; `inspector.walk.counts.EntryClass` of what it maps, the same for all pages of a run.
         bits: uint16; `inspector.arch.base.Bit`.
+        entry_class: uint8; `inspector.walk.counts.EntryClass` of what it maps, the same for all pages of a run.
         page_row: int32; row in `Pages` of the first page, -1 where it has no struct page.
         head_row: int32; row in `Pages` of the folio's head, -1 when there is none.
     """
@@ -76,8 +76,8 @@ class Mappings(Table):
     table_idx: I32
     slot: U16
     counted: Mask
-    entry_class: U8
     bits: U16
+    entry_class: U8
     page_row: I32
     head_row: I32
 
@@ -111,3 +111,17 @@ class NonPresent(Table):
     table_idx: I32
     slot: U16
     counted: Mask
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What a walk of page tables gives.
+
+    Attributes:
+        mappings: The leaf entries, not judged yet; empty where they were handed on batch by batch.
+        nonpresent, tables: The rest.
+    """
+
+    mappings: Mappings
+    nonpresent: NonPresent
+    tables: PageTables

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inspector.arch.base import PFN_KINDS, Kind, Level, LevelShape
-from inspector.columns import I32, I64, MAX_MMS, U32, U64, AnyArray, Mask, page_key, rows_covering, take_or
+from inspector.arch.base import PFN_KINDS, Arch, Kind, Level, LevelShape
+from inspector.columns import I32, I64, MAX_MMS, U32, U64, AnyArray, Builder, Mask, page_key, rows_covering, take_or
 from inspector.errors import TargetError
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import Mms
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
-from inspector.walk.counts import Ground, classify
+from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
@@ -29,6 +29,7 @@ from inspector.walk.mappings import (
     Mappings,
     NonPresent,
     PageTables,
+    Walk,
 )
 
 _BATCH = 256
@@ -44,9 +45,15 @@ class _Found:
     nr_tables: int = 0
 
 
-def walk_page_tables(
-    layout: Layout, ground: Ground, mms: Mms, take: Callable[[Mappings], None]
-) -> tuple[PageTables, NonPresent]:
+def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
+    layout: Layout,
+    pages: Callable[[I64], Pages],
+    mms: Mms,
+    vmas: Vmas,
+    take: Callable[[Mappings], None] | None = None,
+    *,
+    only_vmas: bool = False,
+) -> Walk:
     """Walk the user half of every mm's page tables.
 
     A table reached a second time (hugetlb's shared PMD tables) is decoded for each mm, but only the first row counts as
@@ -54,19 +61,22 @@ def walk_page_tables(
 
     Args:
         layout: The kernel's layout.
-        ground: What entries are judged by.
+        pages: Struct pages, those of the given page frames among them: for the state of the table pages, a level at a
+            time.
         mms: Whose tables to walk; an mm without a usable pgd is skipped.
-        take: Called with the leaf entries of each batch of tables.
+        vmas: To attribute each entry to a VMA; runs are split at their borders.
+        take: Called with the leaf entries of each batch of tables, which nothing else keeps then.
+        only_vmas: Enter only tables that cover addresses of these VMAs: entries beside them are then not all there.
 
     Raises:
-        TargetError: There are more mms or pages than rows can number.
+        TargetError: There are more mms than rows can number.
     """
-    arch, pages = layout.arch, ground.pages
-    if len(mms) > MAX_MMS or len(pages) > _MAX_PAGES:
-        raise TargetError(
-            "the target is larger than this version can number", f"{len(mms):,} mms, {len(pages):,} struct pages"
-        )
-    attribute = Attributor(arch.page_shift, ground.vmas)
+    arch = layout.arch
+    if len(mms) > MAX_MMS:
+        raise TargetError("the target has more address spaces than can be told apart", f"{len(mms):,} mms")
+    attribute = Attributor(arch.page_shift, vmas)
+    every: Builder[Mappings] = Builder(Mappings)
+    take = take or every.add
     found = _Found([], [])
     rows = np.flatnonzero(mms.pgd_pfn >= 0)
     tables = PageTables(
@@ -80,38 +90,37 @@ def walk_page_tables(
         state=np.zeros(len(rows), np.uint8),
     )
     for shape in arch.shapes:
-        tables = _judge(pages, tables, attribute)
+        tables = _judge(pages(tables.pfn), tables, attribute)
         start = found.nr_tables
         found.nr_tables += len(tables)
         found.tables.append(tables)
         below: list[PageTables] = []
         for rows in _batches(tables, np.flatnonzero(tables.state == TABLE_OK)):
             batch = _read(layout, shape, tables, rows, start)
-            runs = leaf_runs(ground, attribute, batch)
+            runs = leaf_runs(arch, attribute, batch)
             if len(runs.at):
-                take(_mappings(ground, batch, runs))
+                take(_mappings(arch, batch, runs))
             if len(runs.other):
                 _other(attribute, layout, batch, runs.other, found.nonpresent, below)
         if not below:
             break
         tables = PageTables.concat(below)
-    return PageTables.concat(found.tables), NonPresent.concat([NonPresent.empty(), *found.nonpresent])
+        if only_vmas:
+            tables = tables.take(attribute.overlaps(tables.mm_idx, tables.va, 1 << shape.shift))
+    nonpresent = NonPresent.concat([NonPresent.empty(), *found.nonpresent])
+    return Walk(every.table() or Mappings.empty(), nonpresent, PageTables.concat(found.tables))
 
 
-_MAX_PAGES = (1 << 31) - 2
-"""Struct pages whose rows fit into int32."""
-
-
-def walk_again(layout: Layout, ground: Ground, tables: PageTables, some: AnyArray | None = None) -> Iterator[Mappings]:
+def walk_again(layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | None = None) -> Iterator[Mappings]:
     """The leaf entries of tables that a walk has found, as it handed them on.
 
     Args:
         layout: The kernel's layout.
-        ground: What entries are judged by.
+        vmas: To attribute each entry to a VMA.
         tables: All tables that the first walk found.
         some: Rows of the tables to walk, in any order and without those below them; all when not given.
     """
-    attribute = Attributor(layout.arch.page_shift, ground.vmas)
+    attribute = Attributor(layout.arch.page_shift, vmas)
     entered = tables.state == TABLE_OK
     if some is not None:
         chosen = np.zeros(len(tables), np.bool_)
@@ -122,9 +131,9 @@ def walk_again(layout: Layout, ground: Ground, tables: PageTables, some: AnyArra
             continue
         for rows in _batches(tables, np.flatnonzero(entered & (tables.level == shape.level))):
             batch = _read(layout, shape, tables, rows, 0)
-            runs = leaf_runs(ground, attribute, batch)
+            runs = leaf_runs(layout.arch, attribute, batch)
             if len(runs.at):
-                yield _mappings(ground, batch, runs)
+                yield _mappings(layout.arch, batch, runs)
 
 
 def _batches(tables: PageTables, rows: I64) -> Iterator[I64]:
@@ -218,25 +227,23 @@ class LeafRuns:
         at: int64[n]; position of the first entry of each run.
         nr: uint32[n]; entries.
         vma_idx: int32[n]; row of the VMA, -1 for none.
-        page_row: int64[n]; row of the first page, -1 for none.
         other: int64[k]; positions of entries that are neither empty nor leaves.
     """
 
     at: I64
     nr: U32
     vma_idx: I32
-    page_row: I64
     other: I64
 
 
-def leaf_runs(ground: Ground, attribute: Attributor, batch: Batch) -> LeafRuns:
+def leaf_runs(arch: Arch, attribute: Attributor, batch: Batch) -> LeafRuns:
     """Find leaves and merge neighbouring PTEs of consecutive page frames; entries of higher levels stay single.
 
-    A run ends where a VMA begins or ends and at the borders of `Ground.codes`. Example: an mm with the VMAs A [0x1000,
+    A run ends where a VMA begins or ends. Example: an mm with the VMAs A [0x1000,
     0x3000) and B [0x5000, 0x6000), and six PTEs of consecutive pages from 0x1000 on, those outside the VMAs left by
     mistake: [0x1000, 0x3000) in A, [0x3000, 0x5000) in none, [0x5000, 0x6000) in B, [0x6000, 0x7000) in none.
     """
-    arch, level = ground.layout.arch, batch.shape.level
+    level = batch.shape.level
     at = np.flatnonzero(batch.words)
     entry = batch.words[at]
     leaf = arch.leaf_mask(level, entry)
@@ -248,10 +255,9 @@ def leaf_runs(ground: Ground, attribute: Attributor, batch: Batch) -> LeafRuns:
     if level != Level.PTE:
         table = batch.table(at)
         vma = attribute.vma_idx(mm[table], batch.va(table, batch.slot(at)))
-        row = ground.pages.memmap.rows(arch.leaf_pfn(level, entry))
-        return LeafRuns(at, np.ones(len(at), np.uint32), vma, row, other)
+        return LeafRuns(at, np.ones(len(at), np.uint32), vma, other)
     if not len(at):
-        return LeafRuns(at, np.empty(0, np.uint32), np.empty(0, np.int32), at, other)
+        return LeafRuns(at, np.empty(0, np.uint32), np.empty(0, np.int32), other)
     fresh = np.empty(len(at), np.bool_)
     fresh[0] = True
     np.not_equal(entry[1:] - entry[:-1], arch.leaf_step(level, entry[:-1]), out=fresh[1:])
@@ -267,35 +273,29 @@ def leaf_runs(ground: Ground, attribute: Attributor, batch: Batch) -> LeafRuns:
         table = batch.rows[place[here]]
         vma[here] = attribute.vma_idx(mm[table], batch.va(table, batch.slot(at[here])))
         fresh[1:] |= vma[1:] != vma[:-1]
-    joined = np.flatnonzero(~fresh)
-    fresh[joined] = ground.at_border(arch.leaf_pfn(level, entry[joined]).astype(np.int64))
     begin = np.flatnonzero(fresh)
-    nr = np.diff(begin, append=len(at)).astype(np.uint32)
-    row = ground.pages.memmap.rows(arch.leaf_pfn(level, entry[begin]))
-    return LeafRuns(at[begin], nr, vma[begin], row, other)
+    return LeafRuns(at[begin], np.diff(begin, append=len(at)).astype(np.uint32), vma[begin], other)
 
 
-def _mappings(ground: Ground, batch: Batch, runs: LeafRuns) -> Mappings:
-    """Runs with everything that is known of them."""
-    level, arch = batch.shape.level, ground.layout.arch
-    entry = batch.words[runs.at]
+def _mappings(arch: Arch, batch: Batch, runs: LeafRuns) -> Mappings:
+    """Runs with what their entries and tables say."""
+    level, entry, n = batch.shape.level, batch.words[runs.at], len(runs.at)
     table, slot = batch.table(runs.at), batch.slot(runs.at)
-    pfn, bits = arch.leaf_pfn(level, entry).astype(np.int64), arch.leaf_bits(level, entry)
     return Mappings(
         mm_idx=batch.tables.mm_idx[table],
         vma_idx=runs.vma_idx,
         va=batch.va(table, slot),
-        level=np.full(len(slot), level, np.uint8),
+        level=np.full(n, level, np.uint8),
         nr=runs.nr,
-        pfn=pfn,
+        pfn=arch.leaf_pfn(level, entry).astype(np.int64),
         entry=entry,
         table_idx=(table + batch.start).astype(np.int32),
         slot=slot.astype(np.uint16),
         counted=batch.tables.first[table],
-        entry_class=classify(ground, batch.shape, runs.page_row, runs.vma_idx, pfn, bits),
-        bits=bits,
-        page_row=runs.page_row.astype(np.int32),
-        head_row=take_or(ground.pages.head_row, runs.page_row, -1),
+        bits=arch.leaf_bits(level, entry),
+        entry_class=np.full(n, EntryClass.NO_PAGE, np.uint8),
+        page_row=np.full(n, -1, np.int32),
+        head_row=np.full(n, -1, np.int32),
     )
 
 
@@ -376,6 +376,14 @@ class Attributor:
         """The VMA of ``va``, and whether an address from there to ``va + span`` may be in another or in none."""
         vma = self.vma_idx(mm_idx, va)
         return vma, ~(va + span < take_or(self._vmas.end, vma, 0))
+
+    def overlaps(self, mm_idx: I32, va: U64, size: int) -> Mask:
+        """Whether any VMA has addresses in [va, va + size)."""
+        first = self._key(mm_idx, va)
+        at = np.searchsorted(self._ends, first, "right")
+        return take_or(self._starts, np.where(at < len(self._ends), at, -1), (1 << 64) - 1) < first + (
+            np.uint64(size) >> self._shift
+        )
 
     def in_hugetlb(self, mm_idx: I32, va: U64) -> Mask:
         """Whether the first address of each table, or the last, lies in a hugetlb VMA."""
