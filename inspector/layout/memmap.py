@@ -23,6 +23,8 @@ _SECTION_FLAGS = (1 << 12) - 1
 _SUBSECTION_SHIFT = 21
 _SUBSECTION_PAGES_SHIFT = 5
 """Granularity of the row look-up, in pages: fine enough for every page size up to 64 KiB."""
+_SPARSE = 8
+"""A memory map that has one page frame in so many, or fewer, is a part that one question is about."""
 _MAX_SECTIONS = 1 << 22
 
 
@@ -76,6 +78,10 @@ class MemMap:
         signed = pfns.astype(np.int64, copy=False)
         if len(self.starts) == 1 and not self.starts[0]:
             return np.where((signed >= 0) & (signed < self.ends[0]), signed, -1)
+        if self.nr_pages * _SPARSE < self.max_pfn:
+            # A table by page frame would be larger than all that it leads to.
+            which = rows_covering(self.starts, self.ends, signed)
+            return np.where(which >= 0, signed - self.starts[which] + self._row_starts[which], -1)
         table = self._row_delta
         at = signed >> _SUBSECTION_PAGES_SHIFT
         inside = (at >= 0) & (at < len(table))

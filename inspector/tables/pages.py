@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U32, U64, Mask, expand_runs
+from inspector.columns import I32, I64, U8, U32, U64, Mask, Table, expand_runs
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS, type_code
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import MemMap
@@ -16,6 +16,25 @@ _MAX_BUDDY_ORDER = 16
 
 HEAD_PAGES = 4
 """Struct pages that a struct folio may cover (include/linux/mm_types.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageStates(Table):
+    """What some pages are used for; a row for each page frame asked about.
+
+    Attributes:
+        exists: bool; whether it has a struct page.
+        readable: bool; whether that could be read; the others mean nothing where not.
+        type_: uint8; its own page type code, 0 for none.
+        refcount: int32.
+        is_tail: bool.
+    """
+
+    exists: Mask
+    readable: Mask
+    type_: U8
+    refcount: I32
+    is_tail: Mask
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,12 @@ class Pages:
     def is_ksm(self, rows: I64) -> Mask:
         """Whether the folios headed by these rows are KSM pages."""
         return ((self.mapping[rows] & np.uint64(MAPPING_TAGS)) == MAPPING_KSM) & (self.type_[rows] == 0)
+
+    def states(self, pfns: I64) -> PageStates:
+        """What the given page frames are used for."""
+        row = self.memmap.rows(pfns)
+        at = np.maximum(row, 0)
+        return PageStates(row >= 0, self.readable[at], self.type_[at], self.refcount[at], self.head_row[at] != at)
 
     @property
     def nbytes(self) -> int:
@@ -238,6 +263,49 @@ def _resolve_fake_heads(pages: Pages, rows: I64, raws: U8) -> tuple[I64, U8]:
     fake = (pointed != following) & (pointed != rows) & (pointed >= 0)
     pages.head_row[rows[fake]] = pointed[fake]
     return rows[~fake], raws[~fake]
+
+
+class PageReader:
+    """Reads the struct pages of single page frames, those asked for and no others.
+
+    Args:
+        layout: The kernel's layout.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def states(self, pfns: I64) -> PageStates:
+        """What the given page frames are used for, as `Pages.states` has it."""
+        layout, off = self._layout, _offsets(self._layout)
+        exists = layout.memmap.valid(pfns)
+        addresses = layout.memmap.page_addrs(np.where(exists, pfns, layout.memmap.starts[0]))
+        raw = layout.memory.gather(addresses, layout.memmap.page_size)
+        w8, w4 = raw.bytes.view(np.uint64), raw.bytes.view(np.uint32)
+        return PageStates(
+            exists,
+            raw.valid,
+            _types(layout, w8[:, off.flags], w4[:, off.mapcount], raw.valid),
+            w4[:, off.refcount].view(np.int32),
+            (w8[:, off.link] & np.uint64(1)) != 0,
+        )
+
+
+def read_heads(layout: Layout, pfns: I64) -> tuple[I64, Mask]:
+    """Page frame of the head of the compound page that each page belongs to, itself where it is no tail.
+
+    Args:
+        layout: The kernel's layout.
+        pfns: Page frames that have a struct page.
+
+    Returns:
+        ``(heads, known)``; where the struct page cannot be read or names no head, the page itself and False.
+    """
+    field = layout.struct("struct page").field("compound_info", "compound_head")
+    link, known = layout.memory.words(layout.memmap.page_addrs(pfns) + np.uint64(field.offset))
+    tail = (link & np.uint64(1)) != 0
+    heads = np.where(tail, heads_of_tails(layout.memmap, link, pfns), pfns)
+    return np.where(heads >= 0, heads, pfns), known & (heads >= 0)
 
 
 def page_words(layout: Layout, pages: Pages, rows: I64, *names: str) -> tuple[U64, Mask]:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from inspector.arch.base import PFN_KINDS, Arch, Kind, Level, LevelShape
-from inspector.columns import I32, I64, U64, Builder, Mask, page_key, rows_covering, take_or
+from inspector.columns import (
+    I32,
+    I64,
+    U64,
+    Builder,
+    Mask,
+    Stretches,
+    distinct,
+    expand_runs,
+    page_key,
+    rows_covering,
+    take_or,
+)
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import Mms
-from inspector.tables.pages import Pages
+from inspector.tables.pages import PageStates
 from inspector.tables.vmas import Vmas
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
@@ -40,10 +53,18 @@ class _Found:
     mappings: Builder[Mappings]
     nonpresent: list[NonPresent]
     tables: list[PageTables]
+    only: Stretches | None
     nr_tables: int = 0
 
 
-def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk:
+class StatesOfPages(Protocol):
+    """What the walk must know about pages: all struct pages, or a reader of single ones."""
+
+    def states(self, pfns: I64) -> PageStates:
+        """What the given page frames are used for."""
+
+
+def walk_page_tables(layout: Layout, pages: StatesOfPages, mms: Mms, vmas: Vmas, only: Stretches | None = None) -> Walk:
     """Walk the user half of every mm's page tables.
 
     A table reached a second time (hugetlb's shared PMD tables) is decoded for each mm, but only the first row counts as
@@ -51,13 +72,14 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
 
     Args:
         layout: The kernel's layout.
-        pages: For the state of the table pages.
+        pages: For what the pages of the tables are used for.
         mms: Whose tables to walk; an mm without a usable pgd is skipped.
         vmas: To attribute each entry to a VMA; runs are split at their borders.
+        only: Addresses, by row of the mm, whose entries are wanted: no other entry is read. None for all.
     """
     arch = layout.arch
     attribute = _Attributor(arch, vmas)
-    found = _Found(attribute, Builder(Mappings), [], [])
+    found = _Found(attribute, Builder(Mappings), [], [], only)
     rows = np.flatnonzero(mms.pgd_pfn >= 0)
     tables = PageTables(
         pfn=mms.pgd_pfn[rows],
@@ -78,7 +100,7 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
         usable = np.flatnonzero(tables.state == TABLE_OK)
         # Ascending page frames, so that one batch is one stretch of the dump.
         usable = usable[np.argsort(tables.pfn[usable], kind="stable")]
-        if shape.level == Level.PTE:
+        if shape.level == Level.PTE and only is None:
             found.mappings.reserve(len(usable) * shape.user_entries)
         for at in range(0, len(usable), _BATCH):
             below.extend(_decode(layout, shape, tables, usable[at : at + _BATCH], start, found))
@@ -94,7 +116,7 @@ def walk_page_tables(layout: Layout, pages: Pages, mms: Mms, vmas: Vmas) -> Walk
     )
 
 
-def _judge(pages: Pages, tables: PageTables, attribute: _Attributor) -> PageTables:
+def _judge(pages: StatesOfPages, tables: PageTables, attribute: _Attributor) -> PageTables:
     """Decide which tables to enter, and which rows are repetitions.
 
     One mm may reach a PMD table twice only where hugetlb shares it: a file that is mapped at two places
@@ -103,14 +125,10 @@ def _judge(pages: Pages, tables: PageTables, attribute: _Attributor) -> PageTabl
     if not len(tables):
         return tables
     state = tables.state.copy()
-    row = pages.memmap.rows(tables.pfn)
-    no_page = row < 0
-    at = np.maximum(row, 0)
-    wrong = np.isin(pages.type_[at], _NOT_A_TABLE) | (pages.refcount[at] <= 0)
-    wrong |= pages.head_row[at] != at
-    wrong &= pages.readable[at]
-    state[no_page] = TABLE_NO_PAGE
-    state[~no_page & wrong] = TABLE_NOT_A_TABLE
+    page = pages.states(tables.pfn)
+    wrong = np.isin(page.type_, _NOT_A_TABLE) | (page.refcount <= 0) | page.is_tail
+    state[~page.exists] = TABLE_NO_PAGE
+    state[page.exists & page.readable & wrong] = TABLE_NOT_A_TABLE
     first = np.zeros(len(tables), np.bool_)
     first[np.unique(tables.pfn, return_index=True)[1]] = True
     key = (tables.pfn.astype(np.uint64) << np.uint64(20)) | tables.mm_idx.astype(np.uint64)
@@ -127,14 +145,10 @@ def _decode(
 ) -> list[PageTables]:
     """Decode one batch of tables of one level; leaves and non-present entries go to ``found``, tables are returned."""
     arch, level = layout.arch, shape.level
-    width = shape.user_entries
-    addresses = tables.pfn[rows].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
-    raw = layout.memory.gather(addresses, width * 8, physical=True)
-    if not raw.valid.all():
-        tables.state[rows[~raw.valid]] = TABLE_UNREADABLE
-    flat = raw.bytes.view(np.uint64).ravel()
-    at = np.flatnonzero(flat)
-    entry = flat[at]
+    at, entry, unreadable = _read(layout, shape, tables, rows, found.only)
+    tables.state[rows[unreadable]] = TABLE_UNREADABLE
+    if not len(at):
+        return []
     leaf = arch.leaf_mask(level, entry)
     batch = _Batch(tables, rows, start, shape)
     if leaf.all():
@@ -155,6 +169,46 @@ def _decode(
     if other.any():
         found.nonpresent.append(_nonpresent(arch, batch, at[other], entry[other], kind[other]))
     return below
+
+
+def _read(
+    layout: Layout, shape: LevelShape, tables: PageTables, rows: I64, only: Stretches | None
+) -> tuple[I64, U64, I64]:
+    """The non-empty entries of some tables: their positions in the tables laid end to end, and the entries.
+
+    Returns:
+        ``(at, entry, unreadable)``, the last as places in ``rows``.
+    """
+    width = shape.user_entries
+    addresses = tables.pfn[rows].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
+    if only is None:
+        raw = layout.memory.gather(addresses, width * 8, physical=True)
+        words, at = raw.bytes.view(np.uint64).ravel(), None
+        unreadable = np.flatnonzero(~raw.valid)
+    else:
+        at = _wanted(layout, shape, tables.take(rows), only)
+        place = at // width
+        words, valid = layout.memory.words(
+            addresses[place] + (at % width).astype(np.uint64) * np.uint64(8), physical=True
+        )
+        unreadable = distinct(place[~valid])
+    some = np.flatnonzero(words)
+    return some if at is None else at[some], words[some], unreadable
+
+
+def _wanted(layout: Layout, shape: LevelShape, tables: PageTables, only: Stretches) -> I64:
+    """Positions of the entries that cover any of the wanted addresses, ascending."""
+    per_entry = np.uint64(shape.shift - layout.arch.page_shift)
+    base = tables.va >> np.uint64(layout.arch.page_shift)
+    end = base + (np.uint64(shape.user_entries) << per_entry) - np.uint64(1)
+    low, high = only.overlapping(tables.mm_idx, base, end)
+    place = np.repeat(np.arange(len(tables)), high - low)
+    stretch = expand_runs(low, high - low).astype(np.int64)
+    first = (np.maximum(only.first[stretch], base[place]) - base[place]) >> per_entry
+    last = (np.minimum(only.last[stretch], end[place]) - base[place]) >> per_entry
+    nr = (last - first).astype(np.int64) + 1
+    slots = expand_runs(first.astype(np.int64), nr).astype(np.int64)
+    return distinct(np.repeat(place, nr) * shape.user_entries + slots)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Partial snapshots: of a stretch of the memory map, of one folio, of a sample."""
+"""Parts of the memory map: some stretches, one folio, a sample; and snapshots of the struct pages there alone."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.columns import I64
+from inspector.columns import I64, distinct, expand_runs
+from inspector.layout.kernel import Layout
 from inspector.layout.memmap import MemMap
 from inspector.snapshot import PartialSnapshot, Snapshot
-from inspector.tables.pages import HEAD_PAGES
+from inspector.tables.pages import HEAD_PAGES, read_heads
 from inspector.walk.page_numbers import read_head_pfn
 
 _GRAIN = 32
@@ -26,6 +27,26 @@ def _clipped(memmap: MemMap, starts: I64, ends: I64) -> MemMap:
     keep = np.flatnonzero(lo < hi)
     keep = keep[np.argsort(lo[keep])]
     return replace(memmap, starts=lo[keep], ends=hi[keep])
+
+
+def memmap_of(memmap: MemMap, first: I64, last: I64) -> MemMap:
+    """The memory map of some stretches [first, last] of page frames, in any order, as far as it exists there."""
+    starts = first - first % _GRAIN
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], np.maximum.accumulate((last + _GRAIN - last % _GRAIN)[order])
+    fresh = np.ones(len(starts), np.bool_)
+    fresh[1:] = starts[1:] > ends[:-1]
+    begin = np.flatnonzero(fresh)
+    return _clipped(memmap, starts[begin], ends[np.append(begin[1:], len(starts)) - 1] if len(starts) else ends)
+
+
+def memmap_with_heads(layout: Layout, first: I64, nr: I64) -> MemMap:
+    """The memory map of runs of ``nr`` page frames from ``first`` on, and of the heads of the folios they are in."""
+    pfns = expand_runs(first, nr).astype(np.int64)
+    pfns = pfns[layout.memmap.valid(pfns)]
+    heads, _ = read_heads(layout, pfns)
+    heads = distinct(heads)
+    return memmap_of(layout.memmap, np.concatenate([pfns, heads]), np.concatenate([pfns, heads + HEAD_PAGES]))
 
 
 def partial_of_pages(s: Snapshot, first: int, last: int) -> PartialSnapshot:
