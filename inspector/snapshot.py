@@ -311,7 +311,7 @@ class Snapshot:
 
     @cached_property
     def _walk(self) -> Walk:
-        walk = walk_page_tables(self.layout, self.pages, self.mms, self.vmas)
+        walk = walk_page_tables(self.layout, lambda _pfns: self.pages, self.mms, self.vmas)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk
 

@@ -8,14 +8,14 @@ from functools import cached_property
 import numpy as np
 
 from inspector.aimed.pages import memmap_with_heads
-from inspector.columns import U64, Mask, Stretches, Table, rows_of
+from inspector.columns import I64, U64, Mask, Stretches, Table, rows_of
 from inspector.layout.memmap import MemMap
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
 from inspector.tables.batches import Batched
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.mms import Mms, read_mms
-from inspector.tables.pages import PageReader, Sweep, sweep_pages
+from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.stacks import Stacks
 from inspector.tables.tasks import Tasks
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
@@ -169,9 +169,14 @@ class AimedSnapshot(Snapshot):
 
     @cached_property
     def _walk(self) -> Walk:
-        walk = walk_page_tables(self.layout, PageReader(self.layout), self.mms, self.vmas, self._only)
+        walk = walk_page_tables(self.layout, self._pages_around, self.mms, self.vmas, only=self._only)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk
+
+    def _pages_around(self, pfns: I64) -> Pages:
+        """The struct pages of page tables."""
+        memmap = self.layout.memmap.around(pfns)
+        return sweep_pages(replace(self.layout, memmap=memmap), np.empty(0, np.uint64)).pages
 
     @property
     def tables_complete(self) -> bool:

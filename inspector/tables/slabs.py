@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from inspector.columns import U64, Mask, rows_of, take_or
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
-from inspector.tables.folios import Folios
-from inspector.tables.pages import PageReader, Sweep, read_heads
+from inspector.tables.folios import Folios, build_folios
+from inspector.tables.pages import Sweep, sweep_pages
 
 
 def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int) -> U64:
@@ -43,22 +45,16 @@ def are_objects(layout: Layout, cache: int, addrs: U64) -> Mask:
     Args:
         layout: The kernel's layout.
         cache: Address of the kmem_cache.
-        addrs: Any addresses.
+        addrs: Any addresses; no struct pages are read but those around their own.
     """
     base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
     inside = (addrs >= base) & (addrs - base < np.uint64(layout.memmap.max_pfn) << shift)
     pfn = np.where(inside, (addrs - base) >> shift, 0).astype(np.int64)
-    inside &= layout.memmap.valid(pfn)
-    head, known = read_heads(layout, np.where(inside, pfn, layout.memmap.starts[0]))
-    states = PageReader(layout).states(head)
-    field = layout.struct("struct slab").field("slab_cache")
-    caches, readable = layout.memory.words(layout.memmap.page_addrs(head) + np.uint64(field.offset))
-    known &= states.readable & readable
-    size, pad = _geometry(layout, cache)
-    first = base + (head.astype(np.uint64) << shift) + np.uint64(pad)
-    fits = ((addrs - first) % np.uint64(max(size, 1)) == 0) & (addrs >= first)
-    ours = (states.type_ == type_code("slab")) & (caches == np.uint64(cache)) & fits
-    return inside & (ours | ~known)
+    around = replace(layout, memmap=layout.memmap.around(pfn[inside]))
+    sweep = sweep_pages(around, np.array([cache], np.uint64))
+    row = np.where(inside, sweep.pages.memmap.rows(pfn), -1)
+    found = cache_objects(layout, sweep, build_folios(around, sweep.pages, sweep.heads), cache)
+    return np.isin(addrs, found) | ((row >= 0) & ~take_or(sweep.pages.readable, row, False))
 
 
 def _geometry(layout: Layout, cache: int) -> tuple[int, int]:

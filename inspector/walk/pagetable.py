@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from inspector.columns import (
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import Mms
-from inspector.tables.pages import PageStates
+from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
@@ -57,14 +57,15 @@ class _Found:
     nr_tables: int = 0
 
 
-class StatesOfPages(Protocol):
-    """What the walk must know about pages: all struct pages, or a reader of single ones."""
-
-    def states(self, pfns: I64) -> PageStates:
-        """What the given page frames are used for."""
-
-
-def walk_page_tables(layout: Layout, pages: StatesOfPages, mms: Mms, vmas: Vmas, only: Stretches | None = None) -> Walk:
+def walk_page_tables(  # noqa: PLR0913  (how much of it is wanted)
+    layout: Layout,
+    pages: Callable[[I64], Pages],
+    mms: Mms,
+    vmas: Vmas,
+    *,
+    only_vmas: bool = False,
+    only: Stretches | None = None,
+) -> Walk:
     """Walk the user half of every mm's page tables.
 
     A table reached a second time (hugetlb's shared PMD tables) is decoded for each mm, but only the first row counts as
@@ -72,9 +73,11 @@ def walk_page_tables(layout: Layout, pages: StatesOfPages, mms: Mms, vmas: Vmas,
 
     Args:
         layout: The kernel's layout.
-        pages: For what the pages of the tables are used for.
+        pages: Struct pages, those of the given page frames among them: for the state of the table pages, a level at a
+            time.
         mms: Whose tables to walk; an mm without a usable pgd is skipped.
         vmas: To attribute each entry to a VMA; runs are split at their borders.
+        only_vmas: Enter only tables that cover addresses of these VMAs: entries beside them are then not all there.
         only: Addresses, by row of the mm, whose entries are wanted: no other entry is read. None for all.
     """
     arch = layout.arch
@@ -92,7 +95,7 @@ def walk_page_tables(layout: Layout, pages: StatesOfPages, mms: Mms, vmas: Vmas,
         state=np.zeros(len(rows), np.uint8),
     )
     for shape in arch.shapes:
-        tables = _judge(pages, tables, found.attribute)
+        tables = _judge(pages(tables.pfn), tables, found.attribute)
         start = found.nr_tables
         found.nr_tables += len(tables)
         found.tables.append(tables)
@@ -107,6 +110,8 @@ def walk_page_tables(layout: Layout, pages: StatesOfPages, mms: Mms, vmas: Vmas,
         if not below:
             break
         tables = PageTables.concat(below)
+        if only_vmas:
+            tables = tables.take(attribute.overlaps(tables.mm_idx, tables.va, 1 << shape.shift))
     mappings = found.mappings.table() or Mappings.empty()
     nonpresent = NonPresent.concat([NonPresent.empty(), *found.nonpresent])
     return Walk(
@@ -116,7 +121,7 @@ def walk_page_tables(layout: Layout, pages: StatesOfPages, mms: Mms, vmas: Vmas,
     )
 
 
-def _judge(pages: StatesOfPages, tables: PageTables, attribute: _Attributor) -> PageTables:
+def _judge(pages: Pages, tables: PageTables, attribute: _Attributor) -> PageTables:
     """Decide which tables to enter, and which rows are repetitions.
 
     One mm may reach a PMD table twice only where hugetlb shares it: a file that is mapped at two places
@@ -125,10 +130,14 @@ def _judge(pages: StatesOfPages, tables: PageTables, attribute: _Attributor) -> 
     if not len(tables):
         return tables
     state = tables.state.copy()
-    page = pages.states(tables.pfn)
-    wrong = np.isin(page.type_, _NOT_A_TABLE) | (page.refcount <= 0) | page.is_tail
-    state[~page.exists] = TABLE_NO_PAGE
-    state[page.exists & page.readable & wrong] = TABLE_NOT_A_TABLE
+    row = pages.memmap.rows(tables.pfn)
+    no_page = row < 0
+    at = np.maximum(row, 0)
+    wrong = np.isin(pages.type_[at], _NOT_A_TABLE) | (pages.refcount[at] <= 0)
+    wrong |= pages.head_row[at] != at
+    wrong &= pages.readable[at]
+    state[no_page] = TABLE_NO_PAGE
+    state[~no_page & wrong] = TABLE_NOT_A_TABLE
     first = np.zeros(len(tables), np.bool_)
     first[np.unique(tables.pfn, return_index=True)[1]] = True
     key = (tables.pfn.astype(np.uint64) << np.uint64(20)) | tables.mm_idx.astype(np.uint64)
@@ -346,6 +355,14 @@ class _Attributor:
         if not len(self._vmas):
             return vma
         return np.where(va + span < take_or(self._vmas.end, vma, 0), vma, _MIXED).astype(np.int32)
+
+    def overlaps(self, mm_idx: I32, va: U64, size: int) -> Mask:
+        """Whether any VMA has addresses in [va, va + size)."""
+        first = self._key(mm_idx, va)
+        at = np.searchsorted(self._ends, first, "right")
+        return take_or(self._starts, np.where(at < len(self._ends), at, -1), (1 << 64) - 1) < first + (
+            np.uint64(size) >> self._shift
+        )
 
     def in_hugetlb(self, mm_idx: I32, va: U64) -> Mask:
         """Whether the first address of each table, or the last, lies in a hugetlb VMA."""

@@ -33,6 +33,12 @@ def of(s: Snapshot, rows: I64, column: np.ndarray[tuple[int], np.dtype[np.int32]
     return np.isin(column, rows)
 
 
+def classes_of(s: Snapshot) -> dict[tuple[int, int], int]:
+    """What each run of entries is taken for."""
+    entries = zip(s.mappings.pfn.tolist(), s.mappings.entry.tolist(), strict=True)
+    return dict(zip(entries, s.counts.entry_class.tolist(), strict=True))
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_some_mms_are_those_of_the_whole(kernel: str) -> None:
     s = sound(core_path("fixture", kernel))
@@ -54,9 +60,8 @@ def test_some_mms_are_those_of_the_whole(kernel: str) -> None:
     assert ((here >= 0) == (there >= 0)).all()
     known = here >= 0
     assert (part.pages.flags[here[known]] == s.pages.flags[there[known]]).all()
-    classes = dict(zip(zip(s.mappings.pfn.tolist(), s.mappings.entry.tolist()), s.counts.entry_class.tolist()))
-    for pfn, entry, entry_class in zip(m.pfn.tolist(), m.entry.tolist(), part.counts.entry_class.tolist()):
-        assert classes.get((pfn, entry), entry_class) == entry_class
+    classes = classes_of(s)
+    assert all(classes.get(entry, entry_class) == entry_class for entry, entry_class in classes_of(part).items())
     assert part.mappings_whole
     assert not part.tables_complete
 
@@ -101,7 +106,7 @@ def test_stretches_are_merged_by_owner() -> None:
     start = np.array([0x5000, 0x3000, 0x1000, 0x1000, 0x9000, 0x20000], np.uint64)
     end = np.array([0x6000, 0x4001, 0x3000, 0x1001, 0x9000, 0x21000], np.uint64)
     some = Stretches.of(owner, start, end, 12)
-    assert list(zip(some.owner.tolist(), some.first.tolist(), some.last.tolist())) == [
+    assert list(zip(some.owner.tolist(), some.first.tolist(), some.last.tolist(), strict=True)) == [
         (0, 1, 4),
         (0, 0x20, 0x20),
         (1, 1, 1),
