@@ -87,13 +87,14 @@ pictures: $(VENV)/.dev ## make tui/pictures and the pictures that tests compare 
 
 lock: $(VENV)/.dev ## take the newest versions of all dependencies into the lock files
 	$(PIP) install uv
-	printf 'hatchling>=1.27\neditables>=0.5\n' > $(VENV)/build.in
+	printf 'setuptools>=80\ncython>=3.1\n' > $(VENV)/build.in
 	$(BIN)/uv pip compile -q -U pyproject.toml $(VENV)/build.in $(LOCK) -o requirements.lock
 	$(BIN)/uv pip compile -q -U pyproject.toml $(VENV)/build.in --extra dev $(LOCK) -o requirements-dev.lock
 LOCK := --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 clean: ## remove what these targets made, but for the guests
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -f inspector/_loops.c inspector/_loops.*.so
 	find inspector tests tui -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -104,7 +105,7 @@ $(BIN)/python:
 
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
 	$(PIP) install --require-hashes -r requirements.lock
-	$(PIP) install --no-deps --no-build-isolation -e .
+	$(PIP) install --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime

@@ -311,7 +311,7 @@ class Snapshot:
 
     @cached_property
     def _walk(self) -> Walk:
-        walk = walk_page_tables(self.layout, self.pages, self.mms, self.vmas)
+        walk = walk_page_tables(self.layout, lambda _pfns: self.pages, self.mms, self.vmas)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk
 
@@ -377,6 +377,11 @@ class Snapshot:
         skipped = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
         whole = not np.isin(self.tables.state, skipped).any()
         return whole and not self.missing.counts.get("mms") and not self.missing.counts.get("tasks")
+
+    @property
+    def mappings_whole(self) -> bool:
+        """Whether all that was searched for mappings could be read; here that is every page table."""
+        return self.tables_complete
 
     @cached_property
     def mm_tables_complete(self) -> Mask:

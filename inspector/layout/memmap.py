@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import drgn
 import numpy as np
 
-from inspector.columns import I64, U64, AnyArray, Mask, rows_covering
+from inspector.columns import I64, U64, AnyArray, Mask, distinct, rows_covering, take_or
 from inspector.errors import LayoutError
 from inspector.layout.offsets import Struct
 from inspector.memory import Memory
@@ -23,6 +23,9 @@ _SECTION_FLAGS = (1 << 12) - 1
 _SUBSECTION_SHIFT = 21
 _SUBSECTION_PAGES_SHIFT = 5
 """Granularity of the row look-up, in pages: fine enough for every page size up to 64 KiB."""
+GRAIN = 1 << _SUBSECTION_PAGES_SHIFT
+"""Stretches of a memory map begin and end at multiples of this many pages."""
+
 _MAX_SECTIONS = 1 << 22
 
 
@@ -61,6 +64,18 @@ class MemMap:
         """Address of the struct page of each page frame."""
         return np.uint64(self.vmemmap) + pfns.astype(np.uint64) * np.uint64(self.page_size)
 
+    def around(self, pfns: I64) -> MemMap:
+        """The memory map of short stretches that hold the given page frames, as far as they have struct pages."""
+        starts = distinct(pfns[self.valid(pfns)] // GRAIN) * GRAIN
+        first = np.flatnonzero(np.diff(starts, prepend=-2 * GRAIN) != GRAIN)
+        last = np.flatnonzero(np.diff(starts, append=np.iinfo(np.int64).max) != GRAIN)
+        return replace(self, starts=starts[first], ends=starts[last] + GRAIN)
+
+    @cached_property
+    def _is_sparse(self) -> bool:
+        """Whether so few of the page frames have a row that a table of all of them would be larger than the rows."""
+        return self.max_pfn >> _SUBSECTION_PAGES_SHIFT > self.nr_pages
+
     @cached_property
     def _row_delta(self) -> I64:
         """What to add to a page frame number to get its row, by subsection; a huge negative number where none is."""
@@ -76,6 +91,9 @@ class MemMap:
         signed = pfns.astype(np.int64, copy=False)
         if len(self.starts) == 1 and not self.starts[0]:
             return np.where((signed >= 0) & (signed < self.ends[0]), signed, -1)
+        if self._is_sparse:
+            at = rows_covering(self.starts, self.ends, signed)
+            return np.where(at >= 0, signed + take_or(self._row_starts - self.starts, at, 0), -1)
         table = self._row_delta
         at = signed >> _SUBSECTION_PAGES_SHIFT
         inside = (at >= 0) & (at < len(table))

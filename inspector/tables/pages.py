@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,14 @@ import numpy as np
 from inspector.columns import I32, I64, U8, U32, U64, Mask, expand_runs
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS, type_code
 from inspector.layout.kernel import Layout
-from inspector.layout.memmap import MemMap
+from inspector.layout.memmap import GRAIN, MemMap
+from inspector.memory import CHUNK, HOLE
 
 _MAX_BUDDY_ORDER = 16
 """No kernel builds larger free blocks (MAX_PAGE_ORDER, arm64 with 64 KiB pages has 13)."""
+
+_SHORT = 1 << 10
+"""Pages of a stretch of the memory map below which many of them are read together."""
 
 HEAD_PAGES = 4
 """Struct pages that a struct folio may cover (include/linux/mm_types.h)."""
@@ -146,36 +151,32 @@ def sweep_pages(layout: Layout, slab_caches: U64) -> Sweep:
     buddy_rows: list[I64] = []
     buddy_orders: list[U64] = []
     buddy = type_code("buddy")
-    base = 0
-    for start, end in zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True):
-        for at, data, valid in layout.memory.chunks(memmap.page_addr(start), (end - start) * size):
-            pages = len(data) // size
-            lo, first_pfn = base + at // size, start + at // size
-            w8, w4 = data.view(np.uint64).reshape(pages, -1), data.view(np.uint32).reshape(pages, -1)
-            here = slice(lo, lo + pages)
-            flags[here], mapping[here] = w8[:, off.flags], w8[:, off.mapping]
-            word[here], refcount[here] = w4[:, off.mapcount], w4[:, off.refcount].view(np.int32)
-            if not valid.all():
-                readable[here] = np.repeat(valid, 4096 // size)[:pages]
-            link = w8[:, off.link]
-            tail = np.flatnonzero(link & np.uint64(1))
-            if len(tail):
-                head_row[lo + tail] = _heads_of_tails(memmap, link[tail], first_pfn + tail)
-            is_head = (flags[here] & head_bit) != 0
-            is_head[tail] = False
-            heads = np.flatnonzero(is_head)
-            if len(heads):
-                cover = np.minimum(heads[:, None] + np.arange(HEAD_PAGES)[None, :], pages - 1)
-                head_rows.append(lo + heads)
-                head_raws.append(data.reshape(pages, size)[cover].reshape(len(heads), -1))
-            blocks = np.flatnonzero(layout.types.decode(word[here]) == buddy)
-            buddy_rows.append(lo + blocks)
-            buddy_orders.append(w8[blocks, off.private])
-            for cache in slab_caches:
-                hit = np.flatnonzero(w8[:, off.slab_cache] == cache)
-                slab_rows.append(lo + hit)
-                slab_found.append(np.full(len(hit), cache))
-        base += end - start
+    for lo, pfn, data, valid in _struct_pages(layout):
+        pages = len(pfn)
+        w8, w4 = data.view(np.uint64).reshape(pages, -1), data.view(np.uint32).reshape(pages, -1)
+        here = slice(lo, lo + pages)
+        flags[here], mapping[here] = w8[:, off.flags], w8[:, off.mapping]
+        word[here], refcount[here] = w4[:, off.mapcount], w4[:, off.refcount].view(np.int32)
+        if not valid.all():
+            readable[here] = valid
+        link = w8[:, off.link]
+        tail = np.flatnonzero(link & np.uint64(1))
+        if len(tail):
+            head_row[lo + tail] = _heads_of_tails(memmap, link[tail], pfn[tail])
+        is_head = (flags[here] & head_bit) != 0
+        is_head[tail] = False
+        heads = np.flatnonzero(is_head)
+        if len(heads):
+            cover = np.minimum(heads[:, None] + np.arange(HEAD_PAGES)[None, :], pages - 1)
+            head_rows.append(lo + heads)
+            head_raws.append(data.reshape(pages, size)[cover].reshape(len(heads), -1))
+        blocks = np.flatnonzero(layout.types.decode(word[here]) == buddy)
+        buddy_rows.append(lo + blocks)
+        buddy_orders.append(w8[blocks, off.private])
+        for cache in slab_caches:
+            hit = np.flatnonzero(w8[:, off.slab_cache] == cache)
+            slab_rows.append(lo + hit)
+            slab_found.append(np.full(len(hit), cache))
     types = _types(layout, flags, word, readable)
     pages_table = Pages(memmap, flags, word.view(np.int32), refcount, mapping, head_row, types, readable)
     rows = np.concatenate([*head_rows, np.empty(0, np.int64)]).astype(np.int64)
@@ -189,6 +190,27 @@ def sweep_pages(layout: Layout, slab_caches: U64) -> Sweep:
         np.concatenate([*slab_found, np.empty(0, np.uint64)]),
         _block_pages(buddy_rows, buddy_orders, n),
     )
+
+
+def _struct_pages(layout: Layout) -> Iterator[tuple[int, I64, U8, Mask]]:
+    """The struct pages of the memory map, a bounded piece at a time: ``(first row, page frames, bytes, readable)``."""
+    memmap, size, row = layout.memmap, layout.memmap.page_size, 0
+    if len(memmap.starts) > 1 and memmap.nr_pages < len(memmap.starts) * _SHORT:
+        # Many short stretches: a call for each costs more than its bytes.
+        blocks = expand_runs(memmap.starts // GRAIN, (memmap.ends - memmap.starts) // GRAIN).astype(np.int64) * GRAIN
+        step = max(1, CHUNK // (GRAIN * size))
+        for at in range(0, len(blocks), step):
+            some = blocks[at : at + step]
+            raw = layout.memory.gather(memmap.page_addrs(some), GRAIN * size)
+            pfn = (some[:, None] + np.arange(GRAIN)[None, :]).ravel()
+            yield at * GRAIN, pfn, raw.bytes.ravel(), np.repeat(raw.valid, GRAIN)
+        return
+    for start, end in zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True):
+        for at, data, valid in layout.memory.chunks(memmap.page_addr(start), (end - start) * size):
+            n, first = len(data) // size, at // size
+            readable = np.ones(n, np.bool_) if valid.all() else np.repeat(valid, HOLE // size)[:n]
+            yield row + first, np.arange(start + first, start + first + n), data, readable
+        row += end - start
 
 
 def _block_pages(rows: list[I64], orders: list[U64], n: int) -> I64:
@@ -238,6 +260,23 @@ def _resolve_fake_heads(pages: Pages, rows: I64, raws: U8) -> tuple[I64, U8]:
     fake = (pointed != following) & (pointed != rows) & (pointed >= 0)
     pages.head_row[rows[fake]] = pointed[fake]
     return rows[~fake], raws[~fake]
+
+
+def read_heads(layout: Layout, pfns: I64) -> tuple[I64, Mask]:
+    """Page frame of the head of the compound page that each page belongs to, itself where it is no tail.
+
+    Args:
+        layout: The kernel's layout.
+        pfns: Page frames that have a struct page.
+
+    Returns:
+        ``(heads, known)``; where the struct page cannot be read or names no head, the page itself and False.
+    """
+    field = layout.struct("struct page").field("compound_info", "compound_head")
+    link, known = layout.memory.words(layout.memmap.page_addrs(pfns) + np.uint64(field.offset))
+    tail = (link & np.uint64(1)) != 0
+    heads = np.where(tail, heads_of_tails(layout.memmap, link, pfns), pfns)
+    return np.where(heads >= 0, heads, pfns), known & (heads >= 0)
 
 
 def page_words(layout: Layout, pages: Pages, rows: I64, *names: str) -> tuple[U64, Mask]:
