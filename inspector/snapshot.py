@@ -71,6 +71,9 @@ from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
+RUNS_AT_ONCE = 1 << 16
+"""Rows of a piece of the mappings where they are all at hand."""
+
 
 class Snapshot:
     """What is read: struct pages, tasks, mms, VMAs, and whatever else the kernel keeps lists of.
@@ -364,6 +367,12 @@ class Snapshot:
 
     def entry_batches(self, tables: AnyArray | None = None) -> Iterator[Mappings]:
         """The leaf entries of all page tables, or of those at some rows of `tables`, a batch of tables at a time."""
+        if "mappings" in vars(self):
+            m = self.mappings
+            for at in range(0, len(m), RUNS_AT_ONCE):
+                part = m.take(slice(at, at + RUNS_AT_ONCE))
+                yield part if tables is None else part.take(np.isin(part.table_idx, tables))
+            return
         for found in walk_again(self.layout, self.vmas, self.tables, tables):
             yield judge(self._ground, found)
 
@@ -404,6 +413,11 @@ class Snapshot:
         skipped = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
         whole = not np.isin(self.tables.state, skipped).any()
         return whole and not self.missing.counts.get("mms") and not self.missing.counts.get("tasks")
+
+    @property
+    def mappings_whole(self) -> bool:
+        """Whether all that was searched for mappings could be read; here that is every page table."""
+        return self.tables_complete
 
     @cached_property
     def mm_tables_complete(self) -> Mask:

@@ -12,7 +12,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from inspector.arch.base import PFN_KINDS, Arch, Kind, Level, LevelShape
-from inspector.columns import I32, I64, MAX_MMS, U32, U64, AnyArray, Builder, Mask, page_key, rows_covering, take_or
+from inspector.columns import (
+    I32,
+    I64,
+    MAX_MMS,
+    U32,
+    U64,
+    AnyArray,
+    Builder,
+    Mask,
+    Stretches,
+    distinct,
+    expand_runs,
+    page_key,
+    rows_covering,
+    take_or,
+)
 from inspector.errors import TargetError
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
@@ -53,6 +68,7 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
     take: Callable[[Mappings], None] | None = None,
     *,
     only_vmas: bool = False,
+    only: Stretches | None = None,
 ) -> Walk:
     """Walk the user half of every mm's page tables.
 
@@ -67,13 +83,14 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         vmas: To attribute each entry to a VMA; runs are split at their borders.
         take: Called with the leaf entries of each batch of tables, which nothing else keeps then.
         only_vmas: Enter only tables that cover addresses of these VMAs: entries beside them are then not all there.
+        only: Addresses, by row of the mm, whose entries are wanted: no other entry is read. None for all.
 
     Raises:
         TargetError: There are more mms than rows can number.
     """
     arch = layout.arch
     if len(mms) > MAX_MMS:
-        raise TargetError("the target has more address spaces than can be told apart", f"{len(mms):,} mms")
+        raise TargetError("the target has more address spaces than can be numbered", f"{len(mms):,} mms")
     attribute = Attributor(arch.page_shift, vmas)
     every: Builder[Mappings] = Builder(Mappings)
     take = take or every.add
@@ -96,7 +113,7 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         found.tables.append(tables)
         below: list[PageTables] = []
         for rows in _batches(tables, np.flatnonzero(tables.state == TABLE_OK)):
-            batch = _read(layout, shape, tables, rows, start)
+            batch = _read(layout, shape, tables, rows, start, only)
             runs = leaf_runs(arch, attribute, batch)
             if len(runs.at):
                 take(_mappings(arch, batch, runs))
@@ -130,7 +147,7 @@ def walk_again(layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | 
         if not shape.can_leaf:
             continue
         for rows in _batches(tables, np.flatnonzero(entered & (tables.level == shape.level))):
-            batch = _read(layout, shape, tables, rows, 0)
+            batch = _read(layout, shape, tables, rows, 0, None)
             runs = leaf_runs(layout.arch, attribute, batch)
             if len(runs.at):
                 yield _mappings(layout.arch, batch, runs)
@@ -169,6 +186,21 @@ def _judge(pages: Pages, tables: PageTables, attribute: Attributor) -> PageTable
     again[again] &= ~((tables.level[again] == Level.PMD) & attribute.in_hugetlb(tables.mm_idx[again], tables.va[again]))
     state[again] = TABLE_TWICE_IN_MM
     return replace(tables, first=first, state=state)
+
+
+def _wanted(layout: Layout, shape: LevelShape, tables: PageTables, only: Stretches) -> I64:
+    """Positions of the entries that cover any of the wanted addresses, ascending."""
+    per_entry = np.uint64(shape.shift - layout.arch.page_shift)
+    base = tables.va >> np.uint64(layout.arch.page_shift)
+    end = base + (np.uint64(shape.user_entries) << per_entry) - np.uint64(1)
+    low, high = only.overlapping(tables.mm_idx, base, end)
+    place = np.repeat(np.arange(len(tables)), high - low)
+    stretch = expand_runs(low, high - low).astype(np.int64)
+    first = (np.maximum(only.first[stretch], base[place]) - base[place]) >> per_entry
+    last = (np.minimum(only.last[stretch], end[place]) - base[place]) >> per_entry
+    nr = (last - first).astype(np.int64) + 1
+    slots = expand_runs(first.astype(np.int64), nr).astype(np.int64)
+    return distinct(np.repeat(place, nr) * shape.user_entries + slots)
 
 
 @dataclass(frozen=True)
@@ -211,12 +243,25 @@ class Batch:
         return self.tables.va[table] + (slot.astype(np.uint64) << np.uint64(self.shape.shift))
 
 
-def _read(layout: Layout, shape: LevelShape, tables: PageTables, rows: I64, start: int) -> Batch:
+def _read(  # noqa: PLR0913, PLR0917  (which tables, and what of them)
+    layout: Layout, shape: LevelShape, tables: PageTables, rows: I64, start: int, only: Stretches | None
+) -> Batch:
+    """Read some tables, whole or the entries that cover the wanted addresses; marks those that cannot be read."""
+    width = shape.user_entries
     addresses = tables.pfn[rows].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
-    raw = layout.memory.gather(addresses, shape.user_entries * 8, physical=True)
-    if not raw.valid.all():
-        tables.state[rows[~raw.valid]] = TABLE_UNREADABLE
-    return Batch(tables, rows, start, shape, raw.bytes.view(np.uint64).ravel())
+    if only is None:
+        raw = layout.memory.gather(addresses, width * 8, physical=True)
+        words, unreadable = raw.bytes.view(np.uint64).ravel(), rows[~raw.valid]
+    else:
+        at = _wanted(layout, shape, tables.take(rows), only)
+        place = at // width
+        words = np.zeros(len(rows) * width, np.uint64)
+        words[at], valid = layout.memory.words(
+            addresses[place] + (at % width).astype(np.uint64) * np.uint64(8), physical=True
+        )
+        unreadable = rows[place[~valid]]
+    tables.state[unreadable] = TABLE_UNREADABLE
+    return Batch(tables, rows, start, shape, words)
 
 
 @dataclass(frozen=True)
