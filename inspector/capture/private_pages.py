@@ -7,7 +7,7 @@ import numpy as np
 from inspector.columns import I64, U8, expand_runs
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
 from inspector.snapshot import Snapshot
-from inspector.walk.rss import entry_pages
+from inspector.walk.mappings import entry_pages
 
 PRIVATE = ("unknown", "anonymous", "page cache", "hugetlb", "compressed swap", "free", "mapped by processes")
 """Reasons, counted from 1; 0 is a page of the kernel's own."""

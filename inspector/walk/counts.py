@@ -39,7 +39,7 @@ class EntryClass(IntEnum):
     """A tail whose head cannot be found, or a huge entry that is not at the head of a folio of its size."""
 
 
-CLASS, LINK_BORDER, LINKED, BORDER = 0x07, 0x08, 0x10, 0x80
+CLASS, LINK_BORDER, LINKED, INDEX_UNKNOWN, BORDER = 0x07, 0x08, 0x10, 0x20, 0x80
 """Bits of `Ground.codes`; `_LARGE` is used while they are made."""
 
 _LARGE = 0x40
@@ -61,7 +61,8 @@ class Ground:
         codes: uint8 per page row; bits `CLASS`: the `EntryClass` of a plain PTE that maps the page; `BORDER`: a run of
             entries must not go on from the page before into this one, because the large folio or the class changes, or
             another page frame is before it; `LINKED`: head of a folio of which a normal entry in a VMA maps something,
-            set by `Counter`; `LINK_BORDER`: the index of the folio does not run on, set by `inspector.walk.linear`.
+            set by `Counter`; `LINK_BORDER`, `INDEX_UNKNOWN`: the index of folios does not run on, or could not be read,
+            set by `inspector.walk.linear.read_page_index`.
     """
 
     layout: Layout
@@ -201,6 +202,7 @@ class MappingCounts:
         pair_folio, pair_mm, pair_count: one row each (large folio, mm) with mappings: rows and entries.
         nr_mms: int32 per folio row; distinct mms that map it.
         nr_entries: Leaf entries in all, of every class.
+        codes: `Ground.codes` with `LINKED`.
     """
 
     page_mappings: I32
@@ -210,6 +212,7 @@ class MappingCounts:
     pair_count: I64
     nr_mms: I32
     nr_entries: int
+    codes: U8
 
 
 class Counter:
@@ -281,6 +284,7 @@ class Counter:
             pair_count=count,
             nr_mms=np.bincount(folio, minlength=len(self._entire)).astype(np.int32),
             nr_entries=self._nr_entries,
+            codes=self._ground.codes,
         )
 
 

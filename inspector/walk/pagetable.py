@@ -153,6 +153,15 @@ def walk_again(layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | 
                 yield _mappings(layout.arch, batch, runs)
 
 
+def tables_over(layout: Layout, vmas: Vmas, tables: PageTables) -> Mask:
+    """Which tables cover addresses of any of some VMAs, which are ordered as all are."""
+    attribute, out = Attributor(layout.arch.page_shift, vmas), np.zeros(len(tables), np.bool_)
+    for shape in layout.arch.shapes:
+        rows = np.flatnonzero(tables.level == shape.level)
+        out[rows] = attribute.overlaps(tables.mm_idx[rows], tables.va[rows], shape.user_entries << shape.shift)
+    return out
+
+
 def _batches(tables: PageTables, rows: I64) -> Iterator[I64]:
     """Tables of one level in ascending order of page frames, so that one batch is one stretch of the dump."""
     rows = rows[np.argsort(tables.pfn[rows], kind="stable")]

@@ -15,8 +15,8 @@ from inspector.lib.xarray import walk_xarrays
 from inspector.tables.mms import RSS_ANON, RSS_SHMEM
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import EntryClass
-from inspector.walk.mappings import Mappings
-from inspector.walk.rss import entry_pages, rss_class
+from inspector.walk.mappings import Mappings, entry_pages
+from inspector.walk.rss import rss_class
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
