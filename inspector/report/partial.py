@@ -9,7 +9,7 @@ import numpy as np
 from inspector.columns import I64
 from inspector.layout.memmap import MemMap
 from inspector.snapshot import PartialSnapshot, Snapshot
-from inspector.tables.pages import HEAD_PAGES
+from inspector.tables.folios import HEAD_PAGES
 from inspector.walk.page_numbers import read_head_pfn
 
 _GRAIN = 32

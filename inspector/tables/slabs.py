@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import U64, rows_of, take_or
-from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Sweep
@@ -29,7 +28,6 @@ def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int) -> U
     pad_field = struct.find("red_left_pad")
     pad = int(pad_field.column(data)[0]) if pad_field is not None else 0
     rows = sweep.slab_rows[sweep.slab_caches == np.uint64(cache)]
-    rows = rows[sweep.pages.type_[rows] == type_code("slab")]
     if not len(rows) or size <= 0:
         return np.empty(0, np.uint64)
     order = take_or(folios.order, rows_of(folios.row, rows), 0).astype(np.int64)
