@@ -36,7 +36,7 @@ def of(s: Snapshot, rows: I64, column: np.ndarray[tuple[int], np.dtype[np.int32]
 def classes_of(s: Snapshot) -> dict[tuple[int, int], int]:
     """What each run of entries is taken for."""
     entries = zip(s.mappings.pfn.tolist(), s.mappings.entry.tolist(), strict=True)
-    return dict(zip(entries, s.counts.entry_class.tolist(), strict=True))
+    return dict(zip(entries, s.mappings.entry_class.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
