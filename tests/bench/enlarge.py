@@ -232,8 +232,7 @@ class Enlarger:
         pages = self._patched.pages
         changed = np.array(sorted(pages), np.int64)
         for start, end in _readable(self._layout):
-            data = np.frombuffer(self._layout.memory.read(start * PAGE, (end - start) * PAGE, physical=True), np.uint8)
-            data = data.copy()
+            data, _ = self._layout.memory.read_range(start * PAGE, (end - start) * PAGE, physical=True)
             for pfn in changed[np.searchsorted(changed, start) : np.searchsorted(changed, end)].tolist():
                 data[(pfn - start) * PAGE : (pfn - start + 1) * PAGE] = np.frombuffer(pages.pop(pfn), np.uint8)
             writer.place(start, writer.store(data), end - start)

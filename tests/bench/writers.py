@@ -97,7 +97,7 @@ class ElfWriter:
         edges = np.flatnonzero(np.diff(used, prepend=False, append=False)).reshape(-1, 2)
         for start, end in edges.tolist():
             self._file.seek((self._first + first + start) * PAGE)
-            self._file.write(content[start:end])
+            self._file.write(content[start:end].tobytes())
         self._nr += len(content)
         return first
 
@@ -153,7 +153,8 @@ class KdumpWriter:
     def store(self, data: bytes | AnyArray) -> int:
         """As `Writer` says; all pages of zeros are stored once."""
         content, first = np.frombuffer(data, np.uint8).reshape(-1, PAGE), len(self._offsets)
-        used, parts = content.any(axis=1).tolist(), []
+        used: list[bool] = content.any(axis=1).tolist()
+        parts: list[bytes] = []
         for page, is_used in zip(content, used, strict=True):
             if not is_used and self._zero >= 0:
                 self._offsets.append(self._offsets[self._zero])
