@@ -21,7 +21,7 @@ from inspector.capture.kdump_writer import (
     encode_notes,
     sub_header_blocks,
 )
-from inspector.columns import I64, AnyArray, count_up
+from inspector.columns import I64, AnyArray, Mask, count_up
 from tests.bench.compression import Compression
 
 PAGE = 4096
@@ -153,9 +153,9 @@ class KdumpWriter:
     def store(self, data: bytes | AnyArray) -> int:
         """As `Writer` says; all pages of zeros are stored once."""
         content, first = np.frombuffer(data, np.uint8).reshape(-1, PAGE), len(self._offsets)
-        used: list[bool] = content.any(axis=1).tolist()
+        used: Mask = content.any(axis=1)
         parts: list[bytes] = []
-        for page, is_used in zip(content, used, strict=True):
+        for page, is_used in zip(content, used.tolist(), strict=True):
             if not is_used and self._zero >= 0:
                 self._offsets.append(self._offsets[self._zero])
                 self._sizes.append(self._sizes[self._zero])
