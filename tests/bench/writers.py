@@ -21,7 +21,7 @@ from inspector.capture.kdump_writer import (
     encode_notes,
     sub_header_blocks,
 )
-from inspector.columns import I64, AnyArray, Mask, count_up
+from inspector.columns import I64, AnyArray, count_up
 from tests.bench.compression import Compression
 
 PAGE = 4096
@@ -153,14 +153,15 @@ class KdumpWriter:
     def store(self, data: bytes | AnyArray) -> int:
         """As `Writer` says; all pages of zeros are stored once."""
         content, first = np.frombuffer(data, np.uint8).reshape(-1, PAGE), len(self._offsets)
-        used: Mask = content.any(axis=1)
+        is_used = np.zeros(len(content), np.bool_)
+        is_used[np.flatnonzero(content.any(axis=1))] = True
         parts: list[bytes] = []
-        for page, is_used in zip(content, used.tolist(), strict=True):
-            if not is_used and self._zero >= 0:
+        for page, has_content in zip(content, is_used.tolist(), strict=True):
+            if not has_content and self._zero >= 0:
                 self._offsets.append(self._offsets[self._zero])
                 self._sizes.append(self._sizes[self._zero])
                 continue
-            if not is_used:
+            if not has_content:
                 self._zero = len(self._offsets)
             raw = page.tobytes()
             packed = self._compression.compress(raw)
