@@ -14,7 +14,6 @@ import numpy as np
 
 from inspector.columns import I32, I64, U8, U32, U64, Mask, expand_runs
 
-
 _VERSION = 2
 """Of the extension that the functions here call: one that an older install left is not used."""
 
