@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, count_up, distinct, group_starts, rows_of
@@ -11,6 +9,7 @@ from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
 from inspector.lib.xarray import XArrayEntries, walk_xarrays
+from inspector.records import dataclass
 from inspector.tables.inodes import Inodes, read_inodes
 from inspector.tables.locks import held
 from inspector.tables.pages import Pages

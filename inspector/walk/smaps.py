@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ from inspector.columns import I64, U64, AnyArray, Mask, Table, expand_runs, take
 from inspector.layout.flags import VM_LOCKED, VM_SHARED, VM_WRITE
 from inspector.layout.kernel import Layout
 from inspector.lib.xarray import walk_xarrays
+from inspector.records import dataclass
 from inspector.tables.mms import RSS_ANON, RSS_SHMEM
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import EntryClass
