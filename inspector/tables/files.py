@@ -200,7 +200,7 @@ def _read_spaces(layout: Layout, addr: U64) -> AddressSpaces:
         size=inodes.size,
         head=struct.field("i_pages.xa_head").column(raw.bytes),
         nrpages=struct.field("nrpages").column(raw.bytes).astype(np.int64),
-        swapped=_swapped(layout, host, own & (kind == SHMEM)),
+        swapped=shmem_swapped_pages(layout, host, own & (kind == SHMEM)),
         swap_type=none,
         first_slot=none.copy(),
         in_motion=locked | (own & (inodes.locked | inodes.freeing)),
@@ -222,7 +222,7 @@ def _kinds(layout: Layout, a_ops: U64, inodes: Inodes) -> U8:
     return kind
 
 
-def _swapped(layout: Layout, host: U64, shmem: Mask) -> I64:
+def shmem_swapped_pages(layout: Layout, host: U64, shmem: Mask) -> I64:
     """``swapped`` of each shmem inode (struct shmem_inode_info around it), -1 elsewhere."""
     out = np.full(len(host), -1, np.int64)
     rows = np.flatnonzero(shmem)
