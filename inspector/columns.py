@@ -199,6 +199,65 @@ def page_key(mm_idx: AnyArray, page: U64) -> U64:
     return (mm_idx.astype(np.uint64) << _PAGE_BITS) | np.minimum(page, _LAST_PAGE)
 
 
+@dataclass(frozen=True)
+class Stretches:
+    """Stretches of user addresses of some owners, usually mms: what a question is about, and no more than that is read.
+
+    Attributes:
+        owner: int32[n]; less than `MAX_MMS`.
+        first, last: uint64[n]; page numbers, both included; ascending by owner and page, and apart.
+    """
+
+    owner: I32
+    first: U64
+    last: U64
+
+    @classmethod
+    def of(cls, owner: I32, start: U64, end: U64, page_shift: int) -> Stretches:
+        """From address ranges [start, end) in any order, which may overlap; empty ones are left out.
+
+        Args:
+            owner: Of each range.
+            start: First address.
+            end: Behind the last.
+            page_shift: log2 of the page size.
+        """
+        keep = end > start
+        owner, shift = owner[keep], np.uint64(page_shift)
+        low = page_key(owner, start[keep] >> shift)
+        high = page_key(owner, (end[keep] - np.uint64(1)) >> shift)
+        order = np.argsort(low, kind="stable")
+        low, high = low[order], np.maximum.accumulate(high[order])
+        fresh = np.ones(len(low), np.bool_)
+        fresh[1:] = low[1:] > high[:-1] + np.uint64(1)
+        fresh[1:] |= low[1:] >> _PAGE_BITS != low[:-1] >> _PAGE_BITS
+        begin = np.flatnonzero(fresh)
+        ends = high[np.append(begin[1:], len(low)) - 1] if len(low) else high
+        return cls(
+            (low[begin] >> _PAGE_BITS).astype(np.int32),
+            low[begin] & _LAST_PAGE,
+            ends & _LAST_PAGE,
+        )
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def overlapping(self, owner: I32, first: U64, last: U64) -> tuple[I64, I64]:
+        """The stretches that each range of pages touches.
+
+        Args:
+            owner: Of each range.
+            first: First page.
+            last: Last page, included.
+
+        Returns:
+            ``(low, high)``: they are the rows [low, high) of each range; none where the two are equal.
+        """
+        low = np.searchsorted(page_key(self.owner, self.last), page_key(owner, first), "left")
+        high = np.searchsorted(page_key(self.owner, self.first), page_key(owner, last), "right")
+        return low.astype(np.int64), np.maximum(low, high).astype(np.int64)
+
+
 def distinct(column: AnyArray) -> AnyArray:
     """The values of a column, ascending, each once; quick where the column is in order already (np.unique hashes)."""
     ordered = np.sort(column, kind="stable")

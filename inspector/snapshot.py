@@ -378,6 +378,11 @@ class Snapshot:
         whole = not np.isin(self.tables.state, skipped).any()
         return whole and not self.missing.counts.get("mms") and not self.missing.counts.get("tasks")
 
+    @property
+    def mappings_whole(self) -> bool:
+        """Whether all that was searched for mappings could be read; here that is every page table."""
+        return self.tables_complete
+
     @cached_property
     def mm_tables_complete(self) -> Mask:
         """Which mms' page tables were read whole."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import drgn
 import numpy as np
 
-from inspector.columns import I32, U8, U64, Mask, Seen
+from inspector.columns import I32, U8, U64, Mask, Seen, Stretches
 from inspector.layout.offsets import Struct, enumerators
 from inspector.memory import Memory
 
@@ -17,6 +17,8 @@ _MAX_DEPTH = 16
 _NODE_MASK = np.uint64(~0xFF & 0xFFFFFFFFFFFFFFFF)
 _TYPE_MASK = np.uint64(0xF)
 _TYPE_SHIFT = np.uint64(3)
+_PAGE_SHIFT = np.uint64(12)
+"""Of the page numbers of `Stretches`; trees of VMAs are indexed by address."""
 _FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -68,13 +70,14 @@ def _is_node(entry: U64) -> Mask:
     return ((entry & np.uint64(3)) == 2) & (entry > np.uint64(4096))
 
 
-def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64) -> MapleEntries:
+def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64, only: Stretches | None = None) -> MapleEntries:
     """All stored ranges of all trees.
 
     Args:
         prog: For the node layout.
         memory: For the nodes.
         roots: uint64[n]; the ``ma_root`` word of each tree.
+        only: Indices, as addresses by tree, around which ranges are wanted: no other node is read. None for all.
 
     Returns:
         The ranges ordered by tree, then by first index. Damage never raises: it is in ``unreadable`` and
@@ -109,6 +112,9 @@ def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64) -> MapleEnt
                 continue
             row, first, last, value = _decode(raw.bytes[rows], shape, low[rows], high[rows])
             entries = (tree[rows[row]], first, last, value)
+            if only is not None:
+                entries = _near(only, entries)
+                value = entries[3]
             if shape.leaf:
                 found.append(entries)
             else:
@@ -130,6 +136,14 @@ def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64) -> MapleEnt
     return MapleEntries(
         root[order], first[order], last[order], value[order], np.concatenate(unreadable), np.concatenate(broken)
     )
+
+
+def _near(only: Stretches, entries: tuple[I32, U64, U64, U64]) -> tuple[I32, U64, U64, U64]:
+    """Those of some ranges that touch the wanted ones."""
+    tree, first, last, value = entries
+    low, high = only.overlapping(tree, first >> _PAGE_SHIFT, last >> _PAGE_SHIFT)
+    keep = high > low
+    return tree[keep], first[keep], last[keep], value[keep]
 
 
 def _decode(nodes: U8, shape: _NodeShape, low: U64, high: U64) -> tuple[U64, U64, U64, U64]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
+from inspector.aimed.pages import partial_of_folio
 from inspector.check.run import Progress, prepare
 from inspector.errors import Exit
 from inspector.folio.account import FolioAccount, account_of, stored_account
@@ -16,7 +17,6 @@ from inspector.folio.verdicts import Verdict
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
-from inspector.report.partial import partial_of_folio
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.text import counted, grouped, size
 

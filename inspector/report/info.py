@@ -9,9 +9,9 @@ from typing import Literal
 
 import msgspec
 
+from inspector.aimed.pages import sample_of
 from inspector.check.target_facts import target_facts
 from inspector.findings import Scalar
-from inspector.report.partial import sample_of
 from inspector.report.screen import Screen, render_facts
 from inspector.snapshot import Snapshot
 from inspector.text import clean, counted, duration, grouped, size

@@ -8,9 +8,9 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from inspector.aimed.pages import partial_of_pages
 from inspector.columns import I64
 from inspector.report.letters import legend, page_letters
-from inspector.report.partial import partial_of_pages
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.text import counted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -117,13 +117,33 @@ def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64, freed: Mask) -> Anon
     heads = vmas.addr + np.uint64(vma_struct.field("anon_vma_chain").offset)
     lists = walk_lists(layout.memory, heads, avc_struct.size, avc_struct.field("same_vma").offset)
     listed = avc_struct.field("anon_vma").column(lists.raw)
-    anon_vmas = _read_anon_vmas(layout, np.concatenate([vmas.anon_vma, listed, extra]))
-    nodes = walk_rbtrees(layout.memory, anon_vmas.tree, avc_struct.size, avc_struct.field("rb").offset)
-    avcs = _join(layout, vmas, anon_vmas, lists.addr, lists.owner, nodes)
+    found = _with_trees(layout, vmas, np.concatenate([vmas.anon_vma, listed, extra]), (lists.addr, lists.owner))
     broken_lists = np.unique(np.concatenate([lists.broken, lists.unreadable])).astype(np.int32)
+    unreadable = int((~freed[lists.unreadable]).sum()) + found.unreadable
+    return replace(found, broken_lists=broken_lists, unreadable=unreadable)
+
+
+def read_anon_trees(layout: Layout, vmas: Vmas, named: U64) -> AnonRmap:
+    """The interval trees of some anon_vmas alone: no VMA's list of chains is followed.
+
+    Args:
+        layout: The kernel's layout.
+        vmas: Those whose rows the chains are to get.
+        named: uint64; addresses of anon_vmas.
+    """
+    return _with_trees(layout, vmas, named, (np.empty(0, np.uint64), np.empty(0, np.int32)))
+
+
+def _with_trees(layout: Layout, vmas: Vmas, named: U64, listed: tuple[U64, I32]) -> AnonRmap:
+    """The named anon_vmas, the chains in their trees, and those on lists: their addresses and the rows of the VMAs."""
+    avc = layout.struct("struct anon_vma_chain")
+    anon_vmas = _read_anon_vmas(layout, named)
+    nodes = walk_rbtrees(layout.memory, anon_vmas.tree, avc.size, avc.field("rb").offset)
+    avcs = _join(layout, vmas, anon_vmas, *listed, nodes)
     broken_trees = np.unique(np.concatenate([nodes.unreadable, nodes.cyclic])).astype(np.int32)
-    unreadable = int((~freed[lists.unreadable]).sum()) + len(nodes.unreadable) + int((~anon_vmas.readable).sum())
-    return AnonRmap(anon_vmas, avcs, broken_lists, broken_trees, np.unique(nodes.cyclic), unreadable)
+    unreadable = len(nodes.unreadable) + int((~anon_vmas.readable).sum())
+    no_lists = np.empty(0, np.int32)
+    return AnonRmap(anon_vmas, avcs, no_lists, broken_trees, np.unique(nodes.cyclic), unreadable)
 
 
 def _read_anon_vmas(layout: Layout, named: U64) -> AnonVmas:

@@ -13,6 +13,7 @@ from inspector.layout.offsets import Struct
 from inspector.lib.percpu import sum_percpu_counters
 from inspector.model.stats import RssKind
 from inspector.tables.locks import held_for_reading, held_for_writing
+from inspector.tables.slabs import are_objects
 from inspector.tables.tasks import NR_MM_COUNTERS, Tasks
 
 RSS_FILE, RSS_ANON, RSS_SWAP, RSS_SHMEM = map(int, RssKind)
@@ -92,12 +93,43 @@ def build_mms(layout: Layout, tasks: Tasks, slots: U64, *, whole: bool) -> tuple
     Returns:
         The mms, and how many of the tasks' mms could not be read.
     """
-    struct = layout.struct("struct mm_struct")
     named = np.unique(np.concatenate([tasks.mm, tasks.active_mm]))
     if whole:
         named = np.intersect1d(named, slots)
     skip = np.concatenate([np.zeros(1, np.uint64), static_mms(layout)])
     addr = np.setdiff1d(np.union1d(named, slots), skip)
+    mms, missing = _alive(layout, tasks, addr, np.isin(addr, named))
+    return mms.take(~_mere_copies(mms)), missing
+
+
+def read_mms(layout: Layout, tasks: Tasks, addrs: U64) -> tuple[Mms, int]:
+    """Those of the given mms that are alive: what VMAs name, each judged as `build_mms` does with all of them.
+
+    Args:
+        layout: The kernel's layout.
+        tasks: All of them, for the mms' names.
+        addrs: uint64; addresses of what should be mm_structs, in any order.
+
+    Returns:
+        The mms, and how many of them could not be read.
+    """
+    addr = np.setdiff1d(addrs, np.concatenate([np.zeros(1, np.uint64), static_mms(layout)]))
+    cache = layout.variable("mm_cachep")
+    if cache:
+        addr = addr[are_objects(layout, cache, addr)]
+    mms, missing = _alive(layout, tasks, addr, np.isin(addr, np.concatenate([tasks.mm, tasks.active_mm])))
+    if not (mms.nr_tasks == 0).any():
+        return mms, missing
+    # A mere copy shows beside the mm that it was copied from alone.
+    others = np.setdiff1d(tasks.mm, np.append(mms.addr, np.uint64(0)))
+    beside, _ = _alive(layout, tasks, others, np.ones(len(others), np.bool_))
+    both = Mms.concat([mms, beside])
+    return mms.take(~_mere_copies(both)[: len(mms)]), missing
+
+
+def _alive(layout: Layout, tasks: Tasks, addr: U64, is_named: Mask) -> tuple[Mms, int]:
+    """Those of some mms, ascending, that are in use; ``is_named`` says which a task names."""
+    struct = layout.struct("struct mm_struct")
     raw = layout.memory.gather(addr, struct.size)
     count = struct.field("mm_count.counter").column(raw.bytes).astype(np.int32)
     pgd = struct.field("pgd").column(raw.bytes)
@@ -106,15 +138,13 @@ def build_mms(layout: Layout, tasks: Tasks, slots: U64, *, whole: bool) -> tuple
     sane = (pgd & np.uint64((1 << layout.memmap.page_shift) - 1)) == 0
     sane &= (pgd >= base) & layout.memmap.valid(pfn)
     # A free slot of the cache keeps its last mm_count, which is 0 (kernel/fork.c, __mmdrop()).
-    is_named = np.isin(addr, named)
     # Of a kernel that ran on, a task may have been read before it exited and its mm after.
     at_once = is_named & np.bool_(not layout.target.ran_on)
     keep = raw.valid & (at_once | ((count > 0) & (sane | is_named)))
     missing = int((~raw.valid & is_named).sum())
     if int(keep.sum()) > MAX_MMS:
         raise TargetError(f"the target has more than {MAX_MMS:,} mms", "mm_struct", "So many are not supported")
-    mms = _decode(layout, struct, tasks, addr[keep], raw.bytes[keep], np.where(sane, pfn, -1)[keep])
-    return mms.take(~_mere_copies(mms)), missing
+    return _decode(layout, struct, tasks, addr[keep], raw.bytes[keep], np.where(sane, pfn, -1)[keep]), missing
 
 
 def _mere_copies(mms: Mms) -> Mask:

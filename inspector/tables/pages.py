@@ -262,6 +262,23 @@ def _resolve_fake_heads(pages: Pages, rows: I64, raws: U8) -> tuple[I64, U8]:
     return rows[~fake], raws[~fake]
 
 
+def read_heads(layout: Layout, pfns: I64) -> tuple[I64, Mask]:
+    """Page frame of the head of the compound page that each page belongs to, itself where it is no tail.
+
+    Args:
+        layout: The kernel's layout.
+        pfns: Page frames that have a struct page.
+
+    Returns:
+        ``(heads, known)``; where the struct page cannot be read or names no head, the page itself and False.
+    """
+    field = layout.struct("struct page").field("compound_info", "compound_head")
+    link, known = layout.memory.words(layout.memmap.page_addrs(pfns) + np.uint64(field.offset))
+    tail = (link & np.uint64(1)) != 0
+    heads = np.where(tail, heads_of_tails(layout.memmap, link, pfns), pfns)
+    return np.where(heads >= 0, heads, pfns), known & (heads >= 0)
+
+
 def page_words(layout: Layout, pages: Pages, rows: I64, *names: str) -> tuple[U64, Mask]:
     """One 8-byte member of the struct pages of the given rows, and which could be read."""
     field = layout.struct("struct page").field(*names)

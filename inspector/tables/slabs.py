@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from inspector.columns import U64, rows_of, take_or
+from inspector.columns import U64, Mask, rows_of, take_or
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
-from inspector.tables.folios import Folios
-from inspector.tables.pages import Sweep
+from inspector.tables.folios import Folios, build_folios
+from inspector.tables.pages import Sweep, sweep_pages
 
 
 def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int) -> U64:
@@ -20,14 +22,7 @@ def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int) -> U
         folios: For the order of each slab.
         cache: Address of the kmem_cache.
     """
-    struct = layout.struct("struct kmem_cache")
-    raw = layout.memory.read(cache, struct.size)
-    if raw is None:
-        return np.empty(0, np.uint64)
-    data = np.frombuffer(raw, np.uint8)[None, :]
-    size = int(struct.field("size").column(data)[0])
-    pad_field = struct.find("red_left_pad")
-    pad = int(pad_field.column(data)[0]) if pad_field is not None else 0
+    size, pad = _geometry(layout, cache)
     rows = sweep.slab_rows[sweep.slab_caches == np.uint64(cache)]
     rows = rows[sweep.pages.type_[rows] == type_code("slab")]
     if not len(rows) or size <= 0:
@@ -42,3 +37,32 @@ def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int) -> U
         offsets = np.arange(count, dtype=np.uint64) * np.uint64(size) + np.uint64(pad)
         parts.append((base[order == each][:, None] + offsets[None, :]).ravel())
     return np.concatenate(parts)
+
+
+def are_objects(layout: Layout, cache: int, addrs: U64) -> Mask:
+    """Whether each address is that of an object slot of a slab cache; True where its struct page cannot be read.
+
+    Args:
+        layout: The kernel's layout.
+        cache: Address of the kmem_cache.
+        addrs: Any addresses; no struct pages are read but those around their own.
+    """
+    base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
+    inside = (addrs >= base) & (addrs - base < np.uint64(layout.memmap.max_pfn) << shift)
+    pfn = np.where(inside, (addrs - base) >> shift, 0).astype(np.int64)
+    around = replace(layout, memmap=layout.memmap.around(pfn[inside]))
+    sweep = sweep_pages(around, np.array([cache], np.uint64))
+    row = np.where(inside, sweep.pages.memmap.rows(pfn), -1)
+    found = cache_objects(layout, sweep, build_folios(around, sweep.pages, sweep.heads), cache)
+    return np.isin(addrs, found) | ((row >= 0) & ~take_or(sweep.pages.readable, row, False))
+
+
+def _geometry(layout: Layout, cache: int) -> tuple[int, int]:
+    """Bytes from one object slot of a cache to the next, and those in front of the first; 0 where it cannot be read."""
+    struct = layout.struct("struct kmem_cache")
+    raw = layout.memory.read(cache, struct.size)
+    if raw is None:
+        return 0, 0
+    data = np.frombuffer(raw, np.uint8)[None, :]
+    pad = struct.find("red_left_pad")
+    return int(struct.field("size").column(data)[0]), int(pad.column(data)[0]) if pad is not None else 0

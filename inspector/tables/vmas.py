@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table, rows_of_unordered
+from inspector.columns import I32, I64, U8, U64, Mask, Stretches, Table, rows_of_unordered
 from inspector.layout.flags import VM_HUGETLB
 from inspector.layout.kernel import Layout
+from inspector.layout.offsets import Struct
 from inspector.lib.maple_tree import walk_maple_trees
 from inspector.tables.mms import Mms
 
@@ -85,15 +86,20 @@ def vma_rows(vmas: Vmas, addrs: U64) -> I32:
     return rows_of_unordered(vmas.addr, addrs)
 
 
-def build_vmas(layout: Layout, mms: Mms) -> tuple[Vmas, VmaTrees]:
+def build_vmas(layout: Layout, mms: Mms, only: Stretches | None = None) -> tuple[Vmas, VmaTrees]:
     """Read the VMAs of all mms (mm/mmap.c; the tree of each is mm->mm_mt).
 
     Entries whose ``vm_mm`` is another mm are left out where no task has the mm yet: while a fork runs, the child's tree
     begins as a copy of the parent's (kernel/fork.c, dup_mmap()). In the tree of any other mm they are VMAs all the same
     as long as they lie where the tree has them.
+
+    Args:
+        layout: The kernel's layout.
+        mms: Whose.
+        only: Addresses, by row of the mm, whose VMAs are wanted; None for all.
     """
     struct = layout.struct("struct vm_area_struct")
-    trees = walk_maple_trees(layout.prog, layout.memory, mms.ma_root)
+    trees = walk_maple_trees(layout.prog, layout.memory, mms.ma_root, only)
     pointer = (trees.value & np.uint64(3)) == 0
     root, slot_start = trees.root[pointer], trees.first[pointer]
     slot_end = trees.last[pointer] + np.uint64(1)
@@ -106,7 +112,35 @@ def build_vmas(layout: Layout, mms: Mms) -> tuple[Vmas, VmaTrees]:
     foreign = np.bincount(root[raw.valid & ~own], minlength=len(mms)) + np.bincount(
         trees.root[~pointer], minlength=len(mms)
     )
-    data = raw.bytes[own]
+    place = _Place(root[own].astype(np.int32), slot_start[own], slot_end[own])
+    vmas = _decode(struct, raw.addr[own], raw.bytes[own], place)
+    return vmas, VmaTrees(trees.unreadable, trees.broken, root[~raw.valid], foreign.astype(np.int32))
+
+
+def read_vmas(layout: Layout, addrs: U64) -> tuple[Vmas, Mask]:
+    """The VMAs at some addresses as a reverse map leads to them, whether or not an mm's tree has them.
+
+    Returns:
+        The VMAs that could be read, their ``mm_idx`` -1, and which of the addresses those are.
+    """
+    struct = layout.struct("struct vm_area_struct")
+    raw = layout.memory.gather(addrs, struct.size)
+    nr = int(raw.valid.sum())
+    nowhere = _Place(np.full(nr, -1, np.int32), np.zeros(nr, np.uint64), np.zeros(nr, np.uint64))
+    return _decode(struct, addrs[raw.valid], raw.bytes[raw.valid], nowhere), raw.valid
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the trees have VMAs: row of the mm and range."""
+
+    mm_idx: I32
+    start: U64
+    end: U64
+
+
+def _decode(struct: Struct, addr: U64, data: U8, place: _Place) -> Vmas:
+    """The members of VMAs."""
     n = len(data)
     pgoff = struct.field("vm_pgoff").column(data)
     low, high = struct.find("__vm_anon_pgoff_lo"), struct.find("__vm_anon_pgoff_hi")
@@ -119,14 +153,14 @@ def build_vmas(layout: Layout, mms: Mms) -> tuple[Vmas, VmaTrees]:
         attached = refcnt.column(data) != 0
     elif detached is not None:
         attached = detached.column(data) == 0
-    vmas = Vmas(
-        addr=raw.addr[own],
-        mm_idx=root[own].astype(np.int32),
+    return Vmas(
+        addr=addr,
+        mm_idx=place.mm_idx,
         start=struct.field("vm_start").column(data),
         end=struct.field("vm_end").column(data),
-        slot_start=slot_start[own],
-        slot_end=slot_end[own],
-        vm_mm=vm_mm[own],
+        slot_start=place.start,
+        slot_end=place.end,
+        vm_mm=struct.field("vm_mm").column(data),
         flags=struct.field("vm_flags", "flags.__vma_flags[0]", "flags").column(data).astype(np.uint64),
         pgoff=pgoff,
         anon_pgoff=anon_pgoff,
@@ -136,7 +170,6 @@ def build_vmas(layout: Layout, mms: Mms) -> tuple[Vmas, VmaTrees]:
         private=struct.field("vm_private_data").column(data),
         attached=attached,
     )
-    return vmas, VmaTrees(trees.unreadable, trees.broken, root[~raw.valid], foreign.astype(np.int32))
 
 
 def read_page_finders(layout: Layout, ops: U64) -> Mask:

@@ -55,6 +55,8 @@ class BtfTypes:
         self._btf = btf
         self._locate = locate
         self._types: dict[int, drgn.Type] = {0: prog.void_type()}
+        self._found_types: dict[tuple[str, str | None, drgn.TypeKindSet], drgn.Type | None] = {}
+        self._found_objects: dict[tuple[str, FindObjectFlags], drgn.Object | None] = {}
 
     def register(self) -> None:
         """Let drgn look types and objects up here, before its own ways."""
@@ -64,11 +66,20 @@ class BtfTypes:
     def find_type(
         self, _prog: drgn.Program, kinds: drgn.TypeKindSet, name: str, filename: str | None
     ) -> drgn.Type | None:
-        """Answer drgn's type look-ups (`drgn.Program.register_type_finder`).
+        """Answer drgn's type look-ups (`drgn.Program.register_type_finder`), each searched for once.
 
         Of several types of one name the first complete one is given; when a file is named, only an unambiguous
         one, because BTF does not name files.
         """
+        # drgn keeps no answer, and its helpers ask anew in every call, mostly for what the kernel lacks.
+        key = (name, filename, kinds)
+        try:
+            return self._found_types[key]
+        except KeyError:
+            made = self._found_types[key] = self._search_type(kinds, name, filename)
+            return made
+
+    def _search_type(self, kinds: drgn.TypeKindSet, name: str, filename: str | None) -> drgn.Type | None:
         wanted = {k for kind in kinds for k in _WANTED.get(kind, ())}
         found = [i for i in self._btf.find(name) if self._btf.kind[i] in wanted]
         complete = [i for i in found if self._btf.kind[i] != BtfKind.FWD]
@@ -81,9 +92,20 @@ class BtfTypes:
         return None
 
     def find_object(
-        self, prog: drgn.Program, name: str, flags: FindObjectFlags, filename: str | None
+        self, prog: drgn.Program, name: str, flags: FindObjectFlags, _filename: str | None
     ) -> drgn.Object | None:
-        """Answer drgn's object look-ups (`drgn.Program.register_object_finder`)."""
+        """Answer drgn's object look-ups (`drgn.Program.register_object_finder`), each searched for once.
+
+        An object is a type and an address, or an enumerator's value: neither changes, even where the kernel runs on.
+        """
+        key = (name, flags)
+        try:
+            return self._found_objects[key]
+        except KeyError:
+            made = self._found_objects[key] = self._search_object(prog, name, flags)
+            return made
+
+    def _search_object(self, prog: drgn.Program, name: str, flags: FindObjectFlags) -> drgn.Object | None:
         if flags & FindObjectFlags.VARIABLE:
             variable = self._variable(prog, name)
             if variable is not None:

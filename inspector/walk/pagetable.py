@@ -8,7 +8,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from inspector.arch.base import PFN_KINDS, Arch, Kind, Level, LevelShape
-from inspector.columns import I32, I64, U64, Builder, Mask, page_key, rows_covering, take_or
+from inspector.columns import (
+    I32,
+    I64,
+    U64,
+    Builder,
+    Mask,
+    Stretches,
+    distinct,
+    expand_runs,
+    page_key,
+    rows_covering,
+    take_or,
+)
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import Mms
@@ -41,11 +53,18 @@ class _Found:
     mappings: Builder[Mappings]
     nonpresent: list[NonPresent]
     tables: list[PageTables]
+    only: Stretches | None
     nr_tables: int = 0
 
 
-def walk_page_tables(
-    layout: Layout, pages: Callable[[I64], Pages], mms: Mms, vmas: Vmas, *, only_vmas: bool = False
+def walk_page_tables(  # noqa: PLR0913  (how much of it is wanted)
+    layout: Layout,
+    pages: Callable[[I64], Pages],
+    mms: Mms,
+    vmas: Vmas,
+    *,
+    only_vmas: bool = False,
+    only: Stretches | None = None,
 ) -> Walk:
     """Walk the user half of every mm's page tables.
 
@@ -59,10 +78,11 @@ def walk_page_tables(
         mms: Whose tables to walk; an mm without a usable pgd is skipped.
         vmas: To attribute each entry to a VMA; runs are split at their borders.
         only_vmas: Enter only tables that cover addresses of these VMAs: entries beside them are then not all there.
+        only: Addresses, by row of the mm, whose entries are wanted: no other entry is read. None for all.
     """
     arch = layout.arch
     attribute = _Attributor(arch, vmas)
-    found = _Found(attribute, Builder(Mappings), [], [])
+    found = _Found(attribute, Builder(Mappings), [], [], only)
     rows = np.flatnonzero(mms.pgd_pfn >= 0)
     tables = PageTables(
         pfn=mms.pgd_pfn[rows],
@@ -83,7 +103,7 @@ def walk_page_tables(
         usable = np.flatnonzero(tables.state == TABLE_OK)
         # Ascending page frames, so that one batch is one stretch of the dump.
         usable = usable[np.argsort(tables.pfn[usable], kind="stable")]
-        if shape.level == Level.PTE:
+        if shape.level == Level.PTE and only is None:
             found.mappings.reserve(len(usable) * shape.user_entries)
         for at in range(0, len(usable), _BATCH):
             below.extend(_decode(layout, shape, tables, usable[at : at + _BATCH], start, found))
@@ -134,14 +154,10 @@ def _decode(
 ) -> list[PageTables]:
     """Decode one batch of tables of one level; leaves and non-present entries go to ``found``, tables are returned."""
     arch, level = layout.arch, shape.level
-    width = shape.user_entries
-    addresses = tables.pfn[rows].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
-    raw = layout.memory.gather(addresses, width * 8, physical=True)
-    if not raw.valid.all():
-        tables.state[rows[~raw.valid]] = TABLE_UNREADABLE
-    flat = raw.bytes.view(np.uint64).ravel()
-    at = np.flatnonzero(flat)
-    entry = flat[at]
+    at, entry, unreadable = _read(layout, shape, tables, rows, found.only)
+    tables.state[rows[unreadable]] = TABLE_UNREADABLE
+    if not len(at):
+        return []
     leaf = arch.leaf_mask(level, entry)
     batch = _Batch(tables, rows, start, shape)
     if leaf.all():
@@ -162,6 +178,46 @@ def _decode(
     if other.any():
         found.nonpresent.append(_nonpresent(arch, batch, at[other], entry[other], kind[other]))
     return below
+
+
+def _read(
+    layout: Layout, shape: LevelShape, tables: PageTables, rows: I64, only: Stretches | None
+) -> tuple[I64, U64, I64]:
+    """The non-empty entries of some tables: their positions in the tables laid end to end, and the entries.
+
+    Returns:
+        ``(at, entry, unreadable)``, the last as places in ``rows``.
+    """
+    width = shape.user_entries
+    addresses = tables.pfn[rows].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
+    if only is None:
+        raw = layout.memory.gather(addresses, width * 8, physical=True)
+        words, at = raw.bytes.view(np.uint64).ravel(), None
+        unreadable = np.flatnonzero(~raw.valid)
+    else:
+        at = _wanted(layout, shape, tables.take(rows), only)
+        place = at // width
+        words, valid = layout.memory.words(
+            addresses[place] + (at % width).astype(np.uint64) * np.uint64(8), physical=True
+        )
+        unreadable = distinct(place[~valid])
+    some = np.flatnonzero(words)
+    return some if at is None else at[some], words[some], unreadable
+
+
+def _wanted(layout: Layout, shape: LevelShape, tables: PageTables, only: Stretches) -> I64:
+    """Positions of the entries that cover any of the wanted addresses, ascending."""
+    per_entry = np.uint64(shape.shift - layout.arch.page_shift)
+    base = tables.va >> np.uint64(layout.arch.page_shift)
+    end = base + (np.uint64(shape.user_entries) << per_entry) - np.uint64(1)
+    low, high = only.overlapping(tables.mm_idx, base, end)
+    place = np.repeat(np.arange(len(tables)), high - low)
+    stretch = expand_runs(low, high - low).astype(np.int64)
+    first = (np.maximum(only.first[stretch], base[place]) - base[place]) >> per_entry
+    last = (np.minimum(only.last[stretch], end[place]) - base[place]) >> per_entry
+    nr = (last - first).astype(np.int64) + 1
+    slots = expand_runs(first.astype(np.int64), nr).astype(np.int64)
+    return distinct(np.repeat(place, nr) * shape.user_entries + slots)
 
 
 @dataclass(frozen=True)

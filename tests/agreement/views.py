@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from inspector.aimed.pages import partial_of_folio
 from inspector.check.run import violations_of
 from inspector.folio.account import stored_account
 from inspector.folio.counters import CounterLine
@@ -15,7 +16,6 @@ from inspector.model.counters import RmapCounter, field_name
 from inspector.report.explain import Explanation, build_explanation
 from inspector.report.folio import FolioReport, build_folio
 from inspector.report.pages import build_place
-from inspector.report.partial import partial_of_folio
 from inspector.report.rmap import build_rmap
 from inspector.rules import all_rules
 from inspector.snapshot import Snapshot

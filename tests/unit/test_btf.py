@@ -11,6 +11,8 @@ from typing import Any
 import drgn
 import pytest
 from drgn import TypeKind
+from drgn.helpers.linux.mm import PageCompound, compound_head, decode_page_flags, follow_page, for_each_vma, page_size
+from drgn.helpers.linux.pid import find_task, for_each_task
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +20,7 @@ from inspector.errors import TargetError
 from inspector.target.btf import BtfTypes, open_btf
 from inspector.target.btf_parse import Btf, BtfKind
 from inspector.target.btf_variables import TYPE_OF
+from inspector.target.kallsyms import Kallsyms
 from inspector.target.target import Target, Types, open_core
 from tests.examples import examples
 
@@ -357,6 +360,46 @@ def test_blob_that_cannot_be_had(symbols: dict[str, int], what: str) -> None:
 
 
 # Real kernels.
+
+
+def helper_loop(prog: drgn.Program, rounds: int) -> int:
+    """Ask drgn's own helpers for every page of one process, for tasks by pid and for the flags of pages."""
+    asked = 0
+    for _ in range(rounds):
+        mm = find_task(prog, 1).mm
+        for vma in for_each_vma(mm):
+            try:
+                page = follow_page(mm, vma.vm_start)
+                asked += bool(PageCompound(page)) + int(page_size(compound_head(page)) > 0)
+                decode_page_flags(page)
+            except drgn.FaultError:
+                continue
+        asked += sum(1 for _ in zip(for_each_task(prog), range(20), strict=False))
+    return asked
+
+
+def test_helpers_of_drgn_search_once(any_core: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a helper asks for in a loop is searched for in BTF and kallsyms once, present or not."""
+    searched: list[str] = []
+
+    def counted(owner: type, method: str) -> None:
+        search = getattr(owner, method)
+
+        def record(self: Any, name: str) -> Any:
+            searched.append(name)
+            return search(self, name)
+
+        monkeypatch.setattr(owner, method, record)
+
+    for owner, method in ((Btf, "find"), (Btf, "find_enumerator"), (Kallsyms, "locate")):
+        counted(owner, method)
+    prog = open_core(any_core, types="btf").prog
+    assert helper_loop(prog, 1) > 20
+    first = len(searched)
+    assert first > 10
+    helper_loop(prog, 3)
+    assert searched[first:] == []
+
 
 STRUCTS = [
     "page",

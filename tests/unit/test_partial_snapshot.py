@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.report.partial import partial_of_folio, sample_of
+from inspector.aimed.pages import partial_of_folio, sample_of
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
 from tests.faults.overlay import KERNELS, core_path

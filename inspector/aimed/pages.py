@@ -1,4 +1,4 @@
-"""Partial snapshots: of a stretch of the memory map, of one folio, of a sample."""
+"""Parts of the memory map: some stretches, one folio, a sample; and snapshots of the struct pages there alone."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.columns import I64
-from inspector.layout.memmap import MemMap
+from inspector.columns import I64, distinct, expand_runs
+from inspector.layout.kernel import Layout
+from inspector.layout.memmap import GRAIN, MemMap
 from inspector.snapshot import PartialSnapshot, Snapshot
-from inspector.tables.pages import HEAD_PAGES
+from inspector.tables.pages import HEAD_PAGES, read_heads
 from inspector.walk.page_numbers import read_head_pfn
-
-_GRAIN = 32
-"""Parts begin and end at multiples of this, as the look-up of rows wants it."""
 
 _SAMPLES = 64
 """Stretches that a sample of the memory map is made of."""
@@ -28,13 +26,22 @@ def _clipped(memmap: MemMap, starts: I64, ends: I64) -> MemMap:
     return replace(memmap, starts=lo[keep], ends=hi[keep])
 
 
+def memmap_with_heads(layout: Layout, first: I64, nr: I64) -> MemMap:
+    """The memory map of runs of ``nr`` page frames from ``first`` on, and of the heads of the folios they are in."""
+    pfns = expand_runs(first, nr).astype(np.int64)
+    pfns = pfns[layout.memmap.valid(pfns)]
+    heads, _ = read_heads(layout, pfns)
+    heads = distinct(heads)
+    return layout.memmap.around(np.concatenate([pfns, heads, heads + HEAD_PAGES - 1]))
+
+
 def partial_of_pages(s: Snapshot, first: int, last: int) -> PartialSnapshot:
     """A partial snapshot of the struct pages [first, last] and of the compound page that ``first`` is in."""
     head = read_head_pfn(s.layout, first)
     begin = min(head, first) if head >= 0 else first
-    begin -= begin % _GRAIN
+    begin -= begin % GRAIN
     end = last + HEAD_PAGES
-    end += _GRAIN - end % _GRAIN
+    end += GRAIN - end % GRAIN
     return PartialSnapshot(s, _clipped(s.layout.memmap, np.array([begin], np.int64), np.array([end], np.int64)))
 
 
@@ -59,7 +66,7 @@ def sample_of(s: Snapshot, max_pages: int) -> tuple[Snapshot, int]:
     memmap = s.layout.memmap
     if memmap.nr_pages <= max_pages:
         return s, memmap.nr_pages
-    each = max_pages // _SAMPLES // _GRAIN * _GRAIN
+    each = max_pages // _SAMPLES // GRAIN * GRAIN
     at = np.linspace(0, memmap.nr_pages - each, _SAMPLES).astype(np.int64)
     starts = memmap.pfns_of_rows(at) // 512 * 512
     sampled = _clipped(memmap, starts, starts + each)

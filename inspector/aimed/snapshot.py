@@ -1,0 +1,227 @@
+"""A snapshot whose tables hold the rows that one question needs, so that it costs what it asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from inspector.aimed.pages import memmap_with_heads
+from inspector.columns import I64, U64, Mask, Stretches, Table, rows_of
+from inspector.layout.memmap import MemMap
+from inspector.snapshot import Snapshot
+from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
+from inspector.tables.batches import Batched
+from inspector.tables.i_mmap import FileRmap, build_file_rmap
+from inspector.tables.mms import Mms, read_mms
+from inspector.tables.pages import Pages, Sweep, sweep_pages
+from inspector.tables.stacks import Stacks
+from inspector.tables.tasks import Tasks
+from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
+from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_UNREADABLE, Walk
+from inspector.walk.pagetable import walk_page_tables
+from inspector.walk.rss import entry_pages
+
+
+@dataclass(frozen=True, slots=True)
+class UserPlaces(Table):
+    """Stretches of user addresses, by the mm that they belong to.
+
+    Attributes:
+        mm: uint64; address of the mm_struct.
+        start, end: uint64; [start, end).
+    """
+
+    mm: U64
+    start: U64
+    end: U64
+
+
+class NotAimedAtError(AttributeError):
+    """A table that would need all of memory was asked of a snapshot of a part: a mistake of the program."""
+
+
+class AimedSnapshot(Snapshot):
+    """The rows of a snapshot's tables that belong to some mms, or to some addresses in them.
+
+    What reads a `Snapshot` reads this one too. Its tables hold:
+
+    - ``tasks`` and what is made of them alone (``stacks``, ``being_dumped``): all, shared with the whole snapshot;
+    - ``mms``: the mms of the aim that are alive, with the same names and in the same order as among all;
+    - ``vmas``: their VMAs, where addresses are given those that overlap them;
+    - ``tables``, ``mappings``, ``nonpresent``: what their page tables hold, at the given addresses. No other entry is
+      read; page tables are judged by their own struct pages;
+    - ``pages``, ``folios``: the struct pages of the aim, else of all pages that ``mappings`` show, with their heads;
+    - ``counts``: the mappings of these mms at these addresses, and no others.
+
+    Every other table would be made from a part and be wrong without a sign: to ask for one is an error. So is what
+    compares a folio's counters (``expected`` and the like), unless the aim has every place that may map the folio, as
+    `inspector.aimed.folio` finds them.
+
+    Examples::
+
+        one = AimedSnapshot(s, np.array([mm], np.uint64))     # a process: its VMAs and page tables, its pages
+        places = UserPlaces(mm=..., start=..., end=...)
+        few = AimedSnapshot(s, places.mm, places=places)      # some addresses: the VMAs and entries there
+
+    Args:
+        whole: A snapshot of the target, whose layout and tasks are used. Nothing else of it is built.
+        mms: uint64; addresses of what should be mm_structs, in any order.
+        places: The addresses that are wanted; None for all of these mms.
+        memmap: The struct pages wanted; None for those of all pages that are mapped there.
+    """
+
+    def __init__(
+        self, whole: Snapshot, mms: U64, *, places: UserPlaces | None = None, memmap: MemMap | None = None
+    ) -> None:
+        super().__init__(whole.target)
+        self.layout = whole.layout
+        self.whole = whole
+        self._mm_addrs = mms
+        self._places = places
+        self._memmap = memmap
+
+    _HERE = frozenset(
+        {
+            *("layout", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence", "compound_wrong", "nr_tails"),
+            *("hvo_folio", "anon_pages", "file_pages", "tasks", "being_dumped", "stacks", "static_mms", "batches"),
+            *("mms", "vmas", "vma_trees", "vma_tree_sound", "vma_finds_pages", "mm_in_motion", "in_flight"),
+            *("table_holders", "tables", "nonpresent", "migration_entries", "mappings", "counts"),
+            *("page_tables_locked", "upper_entries", "tables_complete", "mappings_whole", "mm_tables_complete"),
+            *("links", "anon_rmap", "anon_vma_locked", "file_rmap", "i_mmap_locked", "maps_driver_pages", "huge_zero"),
+        }
+    )
+    """The tables that an aim makes."""
+
+    def __getattribute__(self, name: str) -> object:
+        if name in _TABLES and name not in type(self)._HERE:
+            raise NotAimedAtError(f"an aimed snapshot has no {name}", name=name, obj=self)
+        return super().__getattribute__(name)
+
+    # -- struct pages ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _sweep(self) -> Sweep:
+        memmap = self._memmap
+        if memmap is None:
+            m, n = self._walk.mappings, self._walk.nonpresent
+            away = np.flatnonzero(n.pfn >= 0)
+            memmap = memmap_with_heads(
+                self.layout,
+                np.concatenate([m.pfn, n.pfn[away]]),
+                np.concatenate(
+                    [m.nr * entry_pages(self.layout, m.level), entry_pages(self.layout, n.level[away])]
+                ).astype(np.int64),
+            )
+        sweep = sweep_pages(replace(self.layout, memmap=memmap), np.empty(0, np.uint64))
+        self.missing.add("struct pages", int((~sweep.pages.readable).sum()))
+        return sweep
+
+    # -- tasks, mms, VMAs --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        """One row a task: all of them, which name the mms."""
+        tasks = self.whole.tasks
+        self.missing.add("tasks", self.whole.missing.counts.get("tasks", 0))
+        return tasks
+
+    @property
+    def being_dumped(self) -> Mask:
+        """Tasks whose process is writing a core dump."""
+        return self.whole.being_dumped
+
+    @property
+    def stacks(self) -> Stacks:
+        """The kernel stacks of all tasks as frames."""
+        return self.whole.stacks
+
+    @property
+    def batches(self) -> Batched:
+        """Folios in per-CPU batches: all, for there are few."""
+        return self.whole.batches
+
+    @cached_property
+    def mms(self) -> Mms:
+        """The mms of the aim that are alive."""
+        mms, missing = read_mms(self.layout, self.tasks, self._mm_addrs)
+        self.missing.add("mms", missing)
+        return mms
+
+    @cached_property
+    def _only(self) -> Stretches | None:
+        """The wanted addresses by row of the mm."""
+        if self._places is None:
+            return None
+        row = rows_of(self.mms.addr, self._places.mm)
+        known = self._places.take(row >= 0)
+        return Stretches.of(row[row >= 0], known.start, known.end, self.layout.memmap.page_shift)
+
+    @cached_property
+    def _vmas(self) -> tuple[Vmas, VmaTrees]:
+        vmas, trees = build_vmas(self.layout, self.mms, self._only)
+        self.missing.add("VMA tree nodes", len(trees.unreadable))
+        self.missing.add("VMAs", len(trees.missing))
+        return vmas, trees
+
+    # -- page tables -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _walk(self) -> Walk:
+        walk = walk_page_tables(self.layout, self._pages_around, self.mms, self.vmas, only=self._only)
+        self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
+        return walk
+
+    def _pages_around(self, pfns: I64) -> Pages:
+        """The struct pages of page tables."""
+        memmap = self.layout.memmap.around(pfns)
+        return sweep_pages(replace(self.layout, memmap=memmap), np.empty(0, np.uint64)).pages
+
+    @property
+    def tables_complete(self) -> bool:
+        """Never: other page tables may hold more mappings of the same folios, and were not looked for."""
+        return False
+
+    @cached_property
+    def mappings_whole(self) -> bool:
+        """Whether all that was searched for mappings could be read: the mms, their VMAs, their page tables there."""
+        skipped = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
+        if np.isin(self.tables.state, skipped).any():
+            return False
+        lost = {"tasks", "mms", "VMA tree nodes", "VMAs", "anon_vmas and chains", "files and address_spaces"}
+        return not lost & set(self.missing.counts)
+
+    # -- reverse maps ------------------------------------------------------------------------------------------------
+
+    @property
+    def _named_anon_vmas(self) -> U64:
+        """anon_vmas whose interval trees are wanted: those that the VMAs have as their own."""
+        return self.vmas.anon_vma
+
+    @property
+    def _named_spaces(self) -> U64:
+        """address_spaces whose trees are wanted beside those of the VMAs' files."""
+        return np.empty(0, np.uint64)
+
+    @cached_property
+    def anon_rmap(self) -> AnonRmap:
+        """The anon_vmas of the aim, their families' roots and parents, and the chains in their interval trees."""
+        rmap = read_anon_trees(self.layout, self.vmas, self._named_anon_vmas)
+        self.missing.add("anon_vmas and chains", rmap.unreadable)
+        return rmap
+
+    @cached_property
+    def file_rmap(self) -> FileRmap:
+        """The address_spaces of the aim and their trees of VMAs."""
+        rmap = build_file_rmap(self.layout, self.vmas, self._named_spaces)
+        self.missing.add("files and address_spaces", rmap.unreadable)
+        return rmap
+
+
+_TABLES = frozenset(
+    name
+    for name, member in vars(Snapshot).items()
+    if isinstance(member, (property, cached_property)) and not name.startswith("_")
+)
+"""All tables of a snapshot."""

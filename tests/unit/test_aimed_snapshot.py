@@ -1,0 +1,117 @@
+"""An aimed snapshot has the rows of the whole one that belong to what it is aimed at, and refuses other tables."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from inspector.aimed.snapshot import AimedSnapshot, NotAimedAtError, UserPlaces
+from inspector.columns import I64, Mask, Stretches, Table
+from inspector.snapshot import Snapshot
+from inspector.target.target import open_core
+from tests.faults.overlay import KERNELS, core_path, sound
+
+
+def same(mine: Table, theirs: Table, *but: str) -> None:
+    assert len(mine) == len(theirs)
+    for field in fields(mine):
+        if field.name not in but:
+            assert np.array_equal(getattr(mine, field.name), getattr(theirs, field.name)), field.name
+
+
+def busiest(s: Snapshot) -> I64:
+    """Rows of the three mms with the most mappings, and of one without a task if there is one."""
+    nr = np.bincount(s.mappings.mm_idx, minlength=len(s.mms))
+    rows = np.argsort(nr, kind="stable")[-3:]
+    alone = np.flatnonzero(s.mms.nr_tasks == 0)[:1]
+    return np.unique(np.concatenate([rows, alone])).astype(np.int64)
+
+
+def of(s: Snapshot, rows: I64, column: np.ndarray[tuple[int], np.dtype[np.int32]]) -> Mask:
+    return np.isin(column, rows)
+
+
+def classes_of(s: Snapshot) -> dict[tuple[int, int], int]:
+    """What each run of entries is taken for."""
+    entries = zip(s.mappings.pfn.tolist(), s.mappings.entry.tolist(), strict=True)
+    return dict(zip(entries, s.counts.entry_class.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_some_mms_are_those_of_the_whole(kernel: str) -> None:
+    s = sound(core_path("fixture", kernel))
+    rows = busiest(s)
+    # Struct pages, tasks and rubbish are no mms.
+    odd = np.array([int(s.tasks.addr[0]), s.layout.memmap.vmemmap, 8, int(s.mms.addr[0]) + 8], np.uint64)
+    part = AimedSnapshot(Snapshot(s.target), np.concatenate([s.mms.addr[rows][::-1], odd]))
+    same(part.mms, s.mms.take(rows))
+    same(part.vmas, s.vmas.take(of(s, rows, s.vmas.mm_idx)), "mm_idx")
+    same(part.tables, s.tables.take(of(s, rows, s.tables.mm_idx)), "mm_idx", "parent", "first")
+    theirs = s._walk.mappings
+    mine = part._walk.mappings.take(np.lexsort((part._walk.mappings.va, part._walk.mappings.mm_idx)))
+    theirs = theirs.take(np.flatnonzero(of(s, rows, theirs.mm_idx)))
+    theirs = theirs.take(np.lexsort((theirs.va, theirs.mm_idx)))
+    same(mine, theirs, "mm_idx", "vma_idx", "table_idx", "counted")
+    # What they map is judged by the same struct pages.
+    m = part.mappings
+    here, there = part.pages.memmap.rows(m.pfn), s.pages.memmap.rows(m.pfn)
+    assert ((here >= 0) == (there >= 0)).all()
+    known = here >= 0
+    assert (part.pages.flags[here[known]] == s.pages.flags[there[known]]).all()
+    classes = classes_of(s)
+    assert all(classes.get(entry, entry_class) == entry_class for entry, entry_class in classes_of(part).items())
+    assert part.mappings_whole
+    assert not part.tables_complete
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_some_addresses_are_those_of_the_whole(kernel: str) -> None:
+    s = sound(core_path("fixture", kernel))
+    vma = np.flatnonzero((s.vmas.anon_vma != 0) & (s.vmas.nr_pages > 4))[::7]
+    mm = s.mms.addr[s.vmas.mm_idx[vma]]
+    start = s.vmas.start[vma] + np.uint64(4096)
+    places = UserPlaces(mm, start, start + np.uint64(2 * 4096))
+    part = AimedSnapshot(Snapshot(s.target), mm, places=places)
+    assert set(part.vmas.addr.tolist()) == set(s.vmas.addr[vma].tolist())
+    found = {
+        (int(part.mms.addr[part.mappings.mm_idx[i]]), int(part.mappings.va[i]) + 4096 * k)
+        for i in np.flatnonzero(part.mappings.level == 1)
+        for k in range(int(part.mappings.nr[i]))
+    }
+    wanted = set()
+    for i in np.flatnonzero((s.mappings.level == 1) & np.isin(s.mappings.vma_idx, vma)).tolist():
+        at = int(np.flatnonzero(vma == s.mappings.vma_idx[i])[0])
+        for k in range(int(s.mappings.nr[i])):
+            va = int(s.mappings.va[i]) + 4096 * k
+            if int(start[at]) <= va < int(start[at]) + 2 * 4096:
+                wanted.add((int(mm[at]), va))
+    assert found == wanted
+    assert len(wanted) > 10
+
+
+def test_other_tables_are_refused() -> None:
+    s = Snapshot(open_core(core_path("fixture", KERNELS[-1]), types="btf"))
+    part = AimedSnapshot(s, s.tasks.mm[s.tasks.mm != 0][:1])
+    for table in ("expected", "ksm", "buddy", "files", "rss", "lost_tables", "reference_terms"):
+        with pytest.raises(NotAimedAtError, match=f"an aimed snapshot has no {table}"):
+            getattr(part, table)
+    assert "_sweep" not in vars(s)
+    assert "mms" not in vars(s)
+
+
+def test_stretches_are_merged_by_owner() -> None:
+    owner = np.array([1, 0, 0, 1, 0, 0], np.int32)
+    start = np.array([0x5000, 0x3000, 0x1000, 0x1000, 0x9000, 0x20000], np.uint64)
+    end = np.array([0x6000, 0x4001, 0x3000, 0x1001, 0x9000, 0x21000], np.uint64)
+    some = Stretches.of(owner, start, end, 12)
+    assert list(zip(some.owner.tolist(), some.first.tolist(), some.last.tolist(), strict=True)) == [
+        (0, 1, 4),
+        (0, 0x20, 0x20),
+        (1, 1, 1),
+        (1, 5, 5),
+    ]
+    first, last = np.array([4, 5, 0, 2], np.uint64), np.array([5, 6, 0x40, 4], np.uint64)
+    low, high = some.overlapping(np.array([0, 0, 0, 1], np.int32), first, last)
+    assert (high - low).tolist() == [1, 0, 2, 0]
