@@ -57,14 +57,8 @@ class _Found:
     nr_tables: int = 0
 
 
-def walk_page_tables(  # noqa: PLR0913  (how much of it is wanted)
-    layout: Layout,
-    pages: Callable[[I64], Pages],
-    mms: Mms,
-    vmas: Vmas,
-    *,
-    only_vmas: bool = False,
-    only: Stretches | None = None,
+def walk_page_tables(
+    layout: Layout, pages: Callable[[I64], Pages], mms: Mms, vmas: Vmas, only: Stretches | None = None
 ) -> Walk:
     """Walk the user half of every mm's page tables.
 
@@ -77,7 +71,6 @@ def walk_page_tables(  # noqa: PLR0913  (how much of it is wanted)
             time.
         mms: Whose tables to walk; an mm without a usable pgd is skipped.
         vmas: To attribute each entry to a VMA; runs are split at their borders.
-        only_vmas: Enter only tables that cover addresses of these VMAs: entries beside them are then not all there.
         only: Addresses, by row of the mm, whose entries are wanted: no other entry is read. None for all.
     """
     arch = layout.arch
@@ -110,8 +103,6 @@ def walk_page_tables(  # noqa: PLR0913  (how much of it is wanted)
         if not below:
             break
         tables = PageTables.concat(below)
-        if only_vmas:
-            tables = tables.take(attribute.overlaps(tables.mm_idx, tables.va, 1 << shape.shift))
     mappings = found.mappings.table() or Mappings.empty()
     nonpresent = NonPresent.concat([NonPresent.empty(), *found.nonpresent])
     return Walk(
@@ -355,14 +346,6 @@ class _Attributor:
         if not len(self._vmas):
             return vma
         return np.where(va + span < take_or(self._vmas.end, vma, 0), vma, _MIXED).astype(np.int32)
-
-    def overlaps(self, mm_idx: I32, va: U64, size: int) -> Mask:
-        """Whether any VMA has addresses in [va, va + size)."""
-        first = self._key(mm_idx, va)
-        at = np.searchsorted(self._ends, first, "right")
-        return take_or(self._starts, np.where(at < len(self._ends), at, -1), (1 << 64) - 1) < first + (
-            np.uint64(size) >> self._shift
-        )
 
     def in_hugetlb(self, mm_idx: I32, va: U64) -> Mask:
         """Whether the first address of each table, or the last, lies in a hugetlb VMA."""
