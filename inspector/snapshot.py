@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct, take_or
+from inspector.columns import I32, I64, U64, AnyArray, Builder, Column, Mask, RowSet, distinct, take_or
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
@@ -20,7 +21,7 @@ from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
 from inspector.tables.device_files import is_driver_file
 from inspector.tables.files import Files, build_files
-from inspector.tables.folios import Folios, anon_pages, build_folios, file_pages, settle_page_mapcount
+from inspector.tables.folios import Folios, anon_pages, file_pages, settle_page_mapcount
 from inspector.tables.huge_zero import HugeZero, read_huge_zero
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
@@ -43,7 +44,7 @@ from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders
 from inspector.target.target import Target
 from inspector.walk.compound import compound_wrong, count_tails
-from inspector.walk.counts import MappingCounts, count_mappings, count_migration_entries
+from inspector.walk.counts import Counter, Ground, MappingCounts, count_migration_entries, judge
 from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
@@ -61,7 +62,7 @@ from inspector.walk.mappings import (
     Walk,
 )
 from inspector.walk.page_cache import PageCache, compare_cache
-from inspector.walk.pagetable import walk_page_tables
+from inspector.walk.pagetable import walk_again, walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import entry_pages, rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
@@ -69,6 +70,9 @@ from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
+
+RUNS_AT_ONCE = 1 << 16
+"""Rows of a piece of the mappings where they are all at hand."""
 
 
 class Snapshot:
@@ -143,7 +147,7 @@ class Snapshot:
     def _sweep(self) -> Sweep:
         caches = np.array([c for c in (self._mm_cachep, self._rmap_item_cache) if c], np.uint64)
         sweep = sweep_pages(self.layout, caches)
-        self.missing.add("struct pages", int((~sweep.pages.readable).sum()))
+        self.missing.add("struct pages", sweep.pages.nr_unreadable)
         return sweep
 
     @property
@@ -151,18 +155,15 @@ class Snapshot:
         """One row a struct page."""
         return self._sweep.pages
 
-    @cached_property
+    @property
     def folios(self) -> Folios:
         """One row a compound page."""
-        return build_folios(self.layout, self.pages, self._sweep.heads)
+        return self._sweep.folios
 
-    @cached_property
+    @property
     def folio_of_page(self) -> I32:
         """Row in `folios` of the large folio that each page belongs to, -1 for small pages."""
-        row = np.full(len(self.pages), -1, np.int32)
-        row[self.folios.row] = np.arange(len(self.folios), dtype=np.int32)
-        head = self.pages.head_row
-        return take_or(row, head, -1)
+        return self.pages.folio
 
     def page_type_names(self, rows: AnyArray) -> AnyArray:
         """The name of each page's type, "none" for pages without."""
@@ -170,12 +171,12 @@ class Snapshot:
         return names[self.pages.type_[rows]]
 
     @cached_property
-    def anon_pages(self) -> Mask:
+    def anon_pages(self) -> Column[np.bool_]:
         """Pages of anonymous folios, hugetlb and KSM included."""
         return anon_pages(self.pages, self.folios)
 
     @cached_property
-    def file_pages(self) -> Mask:
+    def file_pages(self) -> Column[np.bool_]:
         """Pages of folios that name an address_space, hugetlb included."""
         return file_pages(self.pages, self.folios)
 
@@ -233,7 +234,7 @@ class Snapshot:
     @property
     def mm_slots_whole(self) -> bool:
         """Whether those are all there are: no struct page is missing."""
-        return len(self.mm_slots) > 0 and self.pages.readable.all().item()
+        return len(self.mm_slots) > 0 and self.pages.words.readable.all().item()
 
     @cached_property
     def mms(self) -> Mms:
@@ -310,10 +311,30 @@ class Snapshot:
     # -- page tables and what they map -------------------------------------------------------------------------------
 
     @cached_property
+    def _ground(self) -> Ground:
+        return Ground.of(self.layout, self.pages, self.folios, self.folio_of_page, self.vmas)
+
+    @property
     def _walk(self) -> Walk:
-        walk = walk_page_tables(self.layout, lambda _pfns: self.pages, self.mms, self.vmas)
+        return self._walked[0]
+
+    @cached_property
+    def _walked(self) -> tuple[Walk, MappingCounts]:
+        return self._walk_and_count(lambda _: None)
+
+    def _walk_and_count(self, take: Callable[[Mappings], None]) -> tuple[Walk, MappingCounts]:
+        """Find and count everything; ``take`` is given the leaf entries of each batch of tables."""
+        ground = self._ground
+        counter = Counter(ground)
+
+        def count(found: Mappings) -> None:
+            batch = judge(ground, found)
+            counter.take(batch)
+            take(batch)
+
+        walk = walk_page_tables(self.layout, lambda _pfns: self.pages, self.mms, self.vmas, count)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
-        return walk
+        return walk, counter.counts()
 
     @property
     def tables(self) -> PageTables:
@@ -331,19 +352,31 @@ class Snapshot:
         return count_migration_entries(self.pages, self.nonpresent)
 
     @cached_property
-    def _counted(self) -> tuple[Mappings, MappingCounts]:
-        found = self._walk.mappings
-        return count_mappings(self.layout, self.pages, self.folios, self.vmas, found)
-
-    @property
     def mappings(self) -> Mappings:
-        """One row a run of leaf entries."""
-        return self._counted[0]
+        """One row a run of leaf entries: all of them at once. A check sees them a batch at a time (`entry_batches`)."""
+        every: Builder[Mappings] = Builder(Mappings)
+        if "_walked" in vars(self):
+            for batch in self.entry_batches():
+                every.add(batch)
+        else:
+            self._walked = self._walk_and_count(every.add)
+        return every.table() or Mappings.empty()
+
+    def entry_batches(self, tables: AnyArray | None = None) -> Iterator[Mappings]:
+        """The leaf entries of all page tables, or of those at some rows of `tables`, a batch of tables at a time."""
+        if "mappings" in vars(self):
+            m = self.mappings
+            for at in range(0, len(m), RUNS_AT_ONCE):
+                part = m.take(slice(at, at + RUNS_AT_ONCE))
+                yield part if tables is None else part.take(np.isin(part.table_idx, tables))
+            return
+        for found in walk_again(self.layout, self.vmas, self.tables, tables):
+            yield judge(self._ground, found)
 
     @property
     def counts(self) -> MappingCounts:
-        """The mappings judged and counted."""
-        return self._counted[1]
+        """The mappings counted."""
+        return self._walked[1]
 
     def mappings_of(self, pfn: int, nr: int = 1) -> I64:
         """Rows of the mappings that cover any of the pages [pfn, pfn + nr)."""
@@ -619,9 +652,14 @@ class Snapshot:
         return buddy
 
     @property
+    def in_free_block(self) -> RowSet:
+        """Pages inside free blocks of the buddy allocator."""
+        return self._sweep.in_free_block
+
+    @property
     def buddy_pages(self) -> I64:
         """Rows of all pages inside free blocks of the buddy allocator."""
-        return self._sweep.buddy_pages
+        return self.in_free_block.rows
 
     @cached_property
     def free_block_types(self) -> BlockTypes:
@@ -657,7 +695,7 @@ class PartialSnapshot(Snapshot):
 
 
 _OF_STRUCT_PAGES = {"layout", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
-    *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages")
+    *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")
 }
 _NEED_ALL_PAGES = frozenset(
     name

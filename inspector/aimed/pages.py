@@ -10,7 +10,8 @@ from inspector.columns import I64
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import GRAIN, MemMap
 from inspector.snapshot import PartialSnapshot, Snapshot
-from inspector.tables.pages import HEAD_PAGES, heads_beside
+from inspector.tables.folios import HEAD_PAGES
+from inspector.tables.pages import heads_beside
 from inspector.walk.page_numbers import read_head_pfn
 
 _SAMPLES = 64

@@ -104,8 +104,8 @@ def vma_figures(s: Snapshot, *, stored: bool = False) -> VmaFigures:
 
 def _present(s: Snapshot) -> tuple[I64, I64, I64, AnyArray, AnyArray]:
     """VMA, head row, pages, level and row of the table of each entry with a page behind it."""
-    m, counts, n = s.mappings, s.counts, s.nonpresent
-    rows = np.flatnonzero((counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
+    m, n = s.mappings, s.nonpresent
+    rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
     counted = np.isin(n.kind, np.array(PFN_KINDS, np.uint8))  # is_pfn_swap_entry()
     away = np.flatnonzero(counted & (n.vma_idx >= 0))
     at = s.pages.memmap.rows(n.pfn[away])
@@ -118,7 +118,7 @@ def _present(s: Snapshot) -> tuple[I64, I64, I64, AnyArray, AnyArray]:
     pages[: len(rows)] *= m.nr[rows]
     return (
         np.concatenate([m.vma_idx[rows], n.vma_idx[away]]).astype(np.int64),
-        np.concatenate([counts.head_row[rows], head]).astype(np.int64),
+        np.concatenate([m.head_row[rows], head]).astype(np.int64),
         pages,
         level,
         table,
@@ -147,10 +147,10 @@ def _mapped_twice(s: Snapshot, head: I64, *, stored: bool) -> Mask:
 
 def _locked_bytes(s: Snapshot, *, stored: bool) -> I64:
     """Each page of a locked VMA divided by its mappings, as smaps_account() does it, page by page."""
-    n, m, counts = len(s.vmas), s.mappings, s.counts
+    n, m = len(s.vmas), s.mappings
     in_locked = take_or(s.vmas.has(VM_LOCKED), m.vma_idx, False)
-    rows = np.flatnonzero((counts.entry_class == EntryClass.NORMAL) & in_locked)
-    rows = rows[~_is_hugetlb(s, counts.head_row[rows].astype(np.int64))]
+    rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & in_locked)
+    rows = rows[~_is_hugetlb(s, m.head_row[rows].astype(np.int64))]
     nr = entry_pages(s.layout, m.level[rows]) * m.nr[rows]
     page = expand_runs(s.pages.memmap.rows(m.pfn[rows]), nr).astype(np.int64)
     page = np.minimum(page, len(s.pages) - 1)
