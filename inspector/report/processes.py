@@ -209,8 +209,8 @@ class VmasReport(msgspec.Struct, frozen=True):
     pid: int | None
     comm: str | None
     vmas: list[VmaRow]
-    walked: Literal["process", "all"]
-    """Whose page tables were walked: those of this process alone, or of all. How often others map a page, which decides
+    searched: Literal["own page tables", "all page tables"]
+    """Which page tables were walked: those of this process, or of all. How often others map a page, which decides
     what hugetlb memory is shared and how locked memory is shared out, is then taken from the kernel's own counts, or
     from the page tables."""
     complete: bool
@@ -290,7 +290,7 @@ def build_vmas(s: Snapshot, mm_idx: int) -> VmasReport:
         pid if pid >= 0 else None,
         clean_bytes(bytes(s.mms.comm[mm_idx])) if pid >= 0 else None,
         [_vma_row(s, row, figures, i, names[i]) for i, row in enumerate(rows.tolist())],
-        "process" if aimed else "all",
+        "own page tables" if aimed else "all page tables",
         s.missing.complete and s.mappings_whole,
     )
 
@@ -372,7 +372,7 @@ def render_vmas(screen: Screen, report: VmasReport) -> Iterator[str]:
                 yield f"    {tail}"
     yield ""
     note = "" if report.complete else "; some page tables, VMAs or struct pages are not in the dump"
-    if report.walked == "process":
+    if report.searched == "own page tables":
         note += "; how often others map a page is the kernel's own count (--all counts in all page tables)"
     yield f"{counted(len(report.vmas), 'VMA')}; sizes in kB as in smaps{note}"
 

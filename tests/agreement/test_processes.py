@@ -14,7 +14,7 @@ from tests.faults.overlay import KERNELS, core_path, planted, sound
 from tests.faults.plants import MissingError
 
 
-def both_roads(s: Snapshot) -> Iterator[tuple[VmasReport, VmasReport]]:
+def asked_both_ways(s: Snapshot) -> Iterator[tuple[VmasReport, VmasReport]]:
     """Of every mm, asked for by pid and by address: what all page tables say, and what its own do."""
     apart = Snapshot(s.target)
     for row in range(len(s.mms)):
@@ -28,21 +28,21 @@ def both_roads(s: Snapshot) -> Iterator[tuple[VmasReport, VmasReport]]:
 def test_vmas_of_every_process(kernel: str) -> None:
     s = sound(core_path("fixture", kernel))
     shared = locked = 0
-    for whole, own in both_roads(s):
-        assert (whole.walked, own.walked) == ("all", "process")
-        assert msgspec.structs.replace(own, walked="all") == whole
+    for whole, own in asked_both_ways(s):
+        assert (whole.searched, own.searched) == ("all page tables", "own page tables")
+        assert msgspec.structs.replace(own, searched="all page tables") == whole
         shared += sum(v.hugetlb_shared_kb for v in whole.vmas)
         locked += sum(v.locked_kb for v in whole.vmas)
     assert shared and locked
 
 
 COUNTED = ("hugetlb_private_kb", "hugetlb_shared_kb", "locked_kb")
-"""What the road of one process takes from stored counts, which a fault may have made untrue."""
+"""What a look at one process takes from stored counts, which a fault may have made untrue."""
 
 
 def without_counted(report: VmasReport) -> VmasReport:
     rows = [msgspec.structs.replace(v, **dict.fromkeys(COUNTED, 0)) for v in report.vmas]
-    return msgspec.structs.replace(report, vmas=rows, walked="all", complete=True)
+    return msgspec.structs.replace(report, vmas=rows, searched="all page tables", complete=True)
 
 
 def hold(kernel: str, name: str) -> None:
@@ -52,7 +52,7 @@ def hold(kernel: str, name: str) -> None:
     except MissingError:
         assert name in ABSENT[kernel]
         return
-    for whole, own in both_roads(planted(path, *fault.patches)):
+    for whole, own in asked_both_ways(planted(path, *fault.patches)):
         assert without_counted(own) == without_counted(whole), name
         assert own.complete or not whole.complete
 
