@@ -1,5 +1,7 @@
 from inspector.columns import I32, I64, U8, U32, U64
 
+VERSION: int
+
 class Distinct:
     width: int
     length: int

@@ -125,6 +125,10 @@ def count_runs(int32_t[::1] counts, const int32_t[::1] row, const uint32_t[::1] 
                 counts[j] += 1
 
 
+VERSION = 2
+"""Of the functions' arguments; an extension of another version than `inspector.loops` asks for is not used."""
+
+
 cdef class Distinct:
     """The distinct rows of words met so far, each with a number, in the order in which they were met."""
 

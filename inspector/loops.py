@@ -14,6 +14,9 @@ import numpy as np
 
 from inspector.columns import I32, I64, U8, U32, U64, Mask, expand_runs
 
+_VERSION = 2
+"""Of the extension that the functions here call: one that an older install left is not used."""
+
 
 def _load() -> ModuleType | None:
     if os.environ.get("FOLIOSCOPE_COMPILED", "") in ("no", "0"):
@@ -22,7 +25,7 @@ def _load() -> ModuleType | None:
         from inspector import _loops  # noqa: PLC0415  (the extension may not be there)
     except ImportError:
         return None
-    return _loops
+    return _loops if getattr(_loops, "VERSION", 0) == _VERSION else None
 
 
 _COMPILED = _load()
