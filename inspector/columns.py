@@ -11,6 +11,7 @@ import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from inspector.records import dataclass
+from inspector.records import dataclass
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import drgn
 import numpy as np
 
+from inspector.records import dataclass
 from inspector.errors import TargetError
 from inspector.records import dataclass
 

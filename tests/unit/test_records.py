@@ -89,4 +89,4 @@ def test_fields_by_name_and_objects_by_identity() -> None:
     assert one != Named(first=1)
     assert one == one  # noqa: PLR0124  (itself only)
     with pytest.raises(TypeError, match="takes 1 positional argument"):
-        Named(1)  # type: ignore[misc]  (what is tested)
+        Named(1)  # type: ignore[call-arg]
