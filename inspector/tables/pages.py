@@ -138,7 +138,7 @@ class Pages:
             return np.maximum(self.compound, -1)
         return self.compound
 
-    def is_anon(self, rows: AnyArray) -> Mask:
+    def is_anon(self, rows: AnyArray | slice) -> Mask:
         """Whether the folios headed by these rows are anonymous (KSM included); typed pages never are."""
         return self.words.is_anon[self.number[rows]]
 

@@ -8,7 +8,20 @@ from enum import IntEnum
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Bit, Level
-from inspector.columns import I32, I64, MAX_MMS, U8, U64, Mask, expand_runs, group_starts, take_or
+from inspector.columns import (
+    I32,
+    I64,
+    MAX_MMS,
+    U8,
+    U64,
+    AnyArray,
+    Column,
+    Mask,
+    expand_runs,
+    group_starts,
+    rows_of,
+    take_or,
+)
 from inspector.errors import TargetError
 from inspector.layout.flags import VM_HUGETLB, VM_MAYSHARE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, type_code
 from inspector.layout.kernel import Layout
@@ -290,8 +303,14 @@ def _add_up(key: U64, count: I64) -> tuple[U64, I64]:
     return key[starts], np.add.reduceat(count[order], starts) if len(starts) else starts
 
 
-def count_migration_entries(pages: Pages, nonpresent: NonPresent) -> I32:
+def count_migration_entries(pages: Pages, nonpresent: NonPresent) -> Column[np.int32]:
     """int32 per page row; migration entries that name each page. Slots reached twice count once."""
     migrating = np.isin(nonpresent.kind, np.array(MIGRATION_KINDS, np.uint8)) & nonpresent.counted
     row = pages.memmap.rows(nonpresent.pfn[migrating])
-    return np.bincount(row[row >= 0], minlength=len(pages)).astype(np.int32)
+    named, nr = np.unique(row[row >= 0], return_counts=True)
+
+    def count(at: AnyArray | slice) -> I32:
+        rows = np.arange(*at.indices(len(pages))) if isinstance(at, slice) else at
+        return take_or(nr.astype(np.int32), rows_of(named, rows), 0)
+
+    return Column(count, len(pages))
