@@ -11,7 +11,6 @@ import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from inspector.records import dataclass
-from inspector.records import dataclass
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]

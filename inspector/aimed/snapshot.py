@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.aimed.pages import memmap_with_heads
 from inspector.columns import I64, U64, Mask, Stretches, Table, rows_of, take_or
 from inspector.layout.flags import VM_LOCKED

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.arch.base import Level
 from inspector.columns import I64
 from inspector.folio.numbers import OneFolio, situation_of, terms_of

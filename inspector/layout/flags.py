@@ -7,7 +7,6 @@ from dataclasses import field
 import drgn
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.columns import U8, U32, U64, AnyArray, Column, Mask
 from inspector.layout.offsets import enumerators
 from inspector.records import dataclass

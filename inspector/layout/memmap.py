@@ -9,7 +9,6 @@ from functools import cached_property
 import drgn
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.columns import I64, U64, AnyArray, Mask, distinct, expand_runs, rows_covering, take_or
 from inspector.errors import LayoutError
 from inspector.layout.offsets import Struct

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from inspector.records import dataclass
 from inspector.model.interface import SPECS, Op, OpLevel, Spec
 from inspector.model.preconditions import check
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme

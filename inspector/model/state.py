@@ -12,7 +12,6 @@ from dataclasses import fields, replace
 from enum import Enum
 from typing import TypeVar
 
-from inspector.records import dataclass
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.model.stats import HPAGE_PMD_ORDER
 from inspector.records import dataclass

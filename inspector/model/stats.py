@@ -11,7 +11,6 @@ from enum import IntEnum
 
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.columns import I32, I64, U8, AnyArray, Column, Mask, spans
 from inspector.model.expectation import Expected, Rebuilt
 from inspector.model.scheme import Scheme

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, expand_runs, take_or
 from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS
-from inspector.rules.pieces import Judged, Judgement, Piece, Pieces, Predicate
+from inspector.records import dataclass
+from inspector.rules.pieces import Judged, Judgement, Pieces, Predicate, TablePiece
 from inspector.violations import Unread, Violations, cannot_check
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ FIRST_PLAIN_TAIL = 4
 
 
 @dataclass(frozen=True)
-class PagePiece(Piece):
+class PagePiece(TablePiece):
     """A part of the memory map that cuts no compound page in two: a row a stretch of pages that are alike.
 
     Alike are neighbours with the same words, in the same compound page or in none, mapped by as many PTEs, all of them

@@ -49,7 +49,7 @@ class Judged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Piece:
+class TablePiece:
     """Rows ``[start, stop)`` of a table.
 
     Attributes:
@@ -87,7 +87,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class _EntriesOfVmas(Piece, ABC):
+class _EntriesOfVmas(TablePiece, ABC):
     """Page-table entries with the words of their VMAs: what leaf entries and others have in common."""
 
     @property
@@ -342,7 +342,7 @@ class NonPresentPiece(_EntriesOfVmas):
         return take_or(column, self.folio, small)
 
 
-AnyPiece = TypeVar("AnyPiece", bound=Piece)
+AnyPiece = TypeVar("AnyPiece", bound=TablePiece)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, count_up, distinct, group_starts, rows_of
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout

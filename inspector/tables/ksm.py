@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.columns import I32, I64, U8, U64, Mask, Table, rows_of
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.columns import (
     I32,
     I64,

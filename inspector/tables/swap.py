@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.columns import I64, U8, U64, Mask, Table, distinct, expand_runs, rows_of
 from inspector.layout.kernel import Layout
 from inspector.records import dataclass

@@ -9,7 +9,6 @@ from typing import Protocol, TypeVar
 import drgn
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.errors import TargetError
 from inspector.records import dataclass
 

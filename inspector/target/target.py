@@ -13,7 +13,6 @@ from typing import Literal, Protocol
 
 import drgn
 
-from inspector.records import dataclass
 from inspector.errors import TargetError
 from inspector.records import dataclass
 from inspector.target.btf import open_btf

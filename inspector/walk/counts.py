@@ -7,7 +7,6 @@ from enum import IntEnum
 
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.arch.base import MIGRATION_KINDS, Bit, Level
 from inspector.columns import (
     I32,

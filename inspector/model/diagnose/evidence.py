@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.records import dataclass
 from inspector.columns import I64
 from inspector.model.counters import RmapCounter
 from inspector.model.expectation import Rebuilt, expect
