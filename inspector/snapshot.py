@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Builder, Mask, take_or
+from inspector.columns import I32, I64, U64, AnyArray, Builder, Column, Mask, RowSet, take_or
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
@@ -21,7 +21,7 @@ from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
 from inspector.tables.device_files import is_driver_file
 from inspector.tables.files import Files, build_files
-from inspector.tables.folios import Folios, anon_pages, build_folios, file_pages, settle_page_mapcount
+from inspector.tables.folios import Folios, anon_pages, file_pages, settle_page_mapcount
 from inspector.tables.huge_zero import HugeZero, read_huge_zero
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
@@ -73,6 +73,10 @@ from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
+if TYPE_CHECKING:
+    from inspector.rules.page_pieces import PagePiece, PagesPredicate
+    from inspector.rules.pieces import Judgement
+
 C = TypeVar("C", bound=Collector)
 
 
@@ -90,6 +94,8 @@ class Snapshot:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.missing = Missing()
+        self.judged_pages: dict[PagesPredicate, Judgement[PagePiece]] = {}
+        """What rules about pages found that were judged together (`inspector.rules.page_pieces`)."""
 
     _READ_BY: ClassVar[dict[str, str]] = {
         "struct pages": "pages",
@@ -148,7 +154,7 @@ class Snapshot:
     def _sweep(self) -> Sweep:
         caches = np.array([c for c in (self._mm_cachep, self._rmap_item_cache) if c], np.uint64)
         sweep = sweep_pages(self.layout, caches)
-        self.missing.add("struct pages", int((~sweep.pages.readable).sum()))
+        self.missing.add("struct pages", sweep.pages.nr_unreadable)
         return sweep
 
     @property
@@ -156,18 +162,15 @@ class Snapshot:
         """One row a struct page."""
         return self._sweep.pages
 
-    @cached_property
+    @property
     def folios(self) -> Folios:
         """One row a compound page."""
-        return build_folios(self.layout, self.pages, self._sweep.heads)
+        return self._sweep.folios
 
-    @cached_property
+    @property
     def folio_of_page(self) -> I32:
         """Row in `folios` of the large folio that each page belongs to, -1 for small pages."""
-        row = np.full(len(self.pages), -1, np.int32)
-        row[self.folios.row] = np.arange(len(self.folios), dtype=np.int32)
-        head = self.pages.head_row
-        return take_or(row, head, -1)
+        return self.pages.folio
 
     def page_type_names(self, rows: AnyArray) -> AnyArray:
         """The name of each page's type, "none" for pages without."""
@@ -175,12 +178,12 @@ class Snapshot:
         return names[self.pages.type_[rows]]
 
     @cached_property
-    def anon_pages(self) -> Mask:
+    def anon_pages(self) -> Column[np.bool_]:
         """Pages of anonymous folios, hugetlb and KSM included."""
         return anon_pages(self.pages, self.folios)
 
     @cached_property
-    def file_pages(self) -> Mask:
+    def file_pages(self) -> Column[np.bool_]:
         """Pages of folios that name an address_space, hugetlb included."""
         return file_pages(self.pages, self.folios)
 
@@ -238,7 +241,7 @@ class Snapshot:
     @property
     def mm_slots_whole(self) -> bool:
         """Whether those are all there are: no struct page is missing."""
-        return len(self.mm_slots) > 0 and self.pages.readable.all().item()
+        return len(self.mm_slots) > 0 and self.pages.words.readable.all().item()
 
     @cached_property
     def mms(self) -> Mms:
@@ -352,7 +355,7 @@ class Snapshot:
         return self._walk.nonpresent
 
     @cached_property
-    def migration_entries(self) -> I32:
+    def migration_entries(self) -> Column[np.int32]:
         """Migration entries that name each page, by page row."""
         return count_migration_entries(self.pages, self.nonpresent)
 
@@ -696,9 +699,14 @@ class Snapshot:
         return buddy
 
     @property
+    def in_free_block(self) -> RowSet:
+        """Pages inside free blocks of the buddy allocator."""
+        return self._sweep.in_free_block
+
+    @property
     def buddy_pages(self) -> I64:
         """Rows of all pages inside free blocks of the buddy allocator."""
-        return self._sweep.buddy_pages
+        return self.in_free_block.rows
 
     @cached_property
     def free_block_types(self) -> BlockTypes:
@@ -734,7 +742,7 @@ class PartialSnapshot(Snapshot):
 
 
 _OF_STRUCT_PAGES = {"layout", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
-    *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages")
+    *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")
 }
 _NEED_ALL_PAGES = frozenset(
     name

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask
+from inspector.records import dataclass
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -39,7 +40,7 @@ def cannot_check(count: int, why: str) -> Unread:
 
 def unread_pages(s: Snapshot) -> Unread:
     """Struct pages that are not in the dump."""
-    return cannot_check(int((~s.pages.readable).sum()), "struct pages are missing")
+    return cannot_check(s.pages.nr_unreadable, "struct pages are missing")
 
 
 def unread_folios(s: Snapshot) -> Unread:

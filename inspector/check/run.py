@@ -15,6 +15,7 @@ from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Report, Rule
 from inspector.rules import Rule, select_rules
 from inspector.rules.cause import Cause, Causes
 from inspector.rules.needs import lacking
+from inspector.rules.page_pieces import PagesPredicate, judge_together
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
 from inspector.text import counted
@@ -60,6 +61,8 @@ def run_check(
     prepare(snapshot, report_step, len(chosen) + 1)
     report_step("entries", len(_STAGES), steps)
     collect_for(snapshot, chosen)
+    judging = [rule.predicate for rule in chosen if not rule.applies(snapshot.scheme)]
+    judge_together(snapshot, [p for p in judging if isinstance(p, PagesPredicate)])
     results: list[tuple[Rule, Violations]] = []
     covered: list[RuleCoverage] = []
     for done, rule in enumerate(chosen, before):

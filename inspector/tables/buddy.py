@@ -7,8 +7,6 @@ has bits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
@@ -17,6 +15,7 @@ from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.chains import owners_of_nodes
 from inspector.lib.list import walk_lists
+from inspector.records import dataclass
 from inspector.tables.locks import held
 from inspector.tables.node_stats import nodes
 from inspector.tables.pages import Pages
@@ -217,7 +216,7 @@ def _lists(layout: Layout, struct: Struct, zones: Zones, raw: AnyArray) -> FreeL
 def _blocks(layout: Layout, pages: Pages, lists: FreeLists) -> tuple[FreeBlocks, FreeLists, int]:
     page = layout.struct("struct page")
     link, private = page.field("lru"), page.field("private")
-    rows = np.flatnonzero(pages.readable & (pages.type_ == type_code("buddy")))
+    rows = pages.where(pages.words.type_ == type_code("buddy"))
     memmap = layout.memmap
     own = memmap.page_addrs(memmap.pfns_of_rows(rows))
     raw = layout.memory.gather(own, page.size)

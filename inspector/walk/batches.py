@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I64, AnyArray, Mask, count_up
+from inspector.records import dataclass
 from inspector.walk.linear import Links, links_of
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, Mappings, entry_pages
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.columns import I32, U64, Mask, Table, matches, rows_of, take_or
 from inspector.layout.flags import MAPPING_TAGS
+from inspector.records import dataclass
 from inspector.tables.ksm import CHAIN, Ksm
 from inspector.walk.linear import Links
 

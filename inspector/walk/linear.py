@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +10,13 @@ from inspector.arch.base import Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, distinct, take_or
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
 from inspector.layout.kernel import Layout
+from inspector.loops import cut_runs
 from inspector.model.scheme import Scheme
+from inspector.records import dataclass
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages, page_words
 from inspector.tables.vmas import Vmas
-from inspector.walk.counts import INDEX_UNKNOWN, LINK_BORDER, LINKED, EntryClass, cut_runs
+from inspector.walk.counts import INDEX_UNKNOWN, LINK_BORDER, LINKED, EntryClass
 from inspector.walk.mappings import Mappings, entry_pages
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def links_of(s: Snapshot, m: Mappings) -> Links:
     """
     pages, index = s.pages, s.page_index
     rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
-    owner, skip, nr = cut_runs(index.codes, m.page_row[rows], m.nr[rows], LINK_BORDER)
+    owner, skip, nr = cut_runs(index.codes, m.page_row[rows].astype(np.int64), m.nr[rows].astype(np.int64), LINK_BORDER)
     row = rows[owner]
     page_row = m.page_row[row] + skip
     huge = m.level[row] != Level.PTE

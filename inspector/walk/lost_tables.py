@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.columns import I64, U64
 from inspector.layout.flags import type_code
+from inspector.records import dataclass
 from inspector.tables.kernel_tables import kernel_tables
 from inspector.tables.mmu_gather import read_table_batches
 from inspector.tables.rcu_callbacks import RcuCallbacks, read_rcu_callbacks
@@ -76,7 +76,7 @@ def find_lost_tables(s: Snapshot) -> LostTables:
         lambda _: freed,
         lambda left: _in_hands(s, left),
     )
-    left = s.pages.memmap.pfns_of_rows(np.flatnonzero(s.pages.type_ == type_code("table")))
+    left = s.pages.memmap.pfns_of_rows(s.pages.where(s.pages.words.type_ == type_code("table")))
     counts = {}
     for name, pfns_of in zip(CLASSES, known, strict=True):
         found = np.isin(left, pfns_of(left)) if len(left) else np.zeros(0, np.bool_)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, Table
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

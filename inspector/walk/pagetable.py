@@ -31,6 +31,8 @@ from inspector.columns import (
 from inspector.errors import TargetError
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
+from inspector.loops import TablesOfVmas, is_compiled
+from inspector.loops import leaf_runs as merge_leaves
 from inspector.tables.mms import Mms
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
@@ -67,8 +69,8 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
     vmas: Vmas,
     take: Callable[[Mappings], None] | None = None,
     *,
-    only_vmas: bool = False,
     only: Stretches | None = None,
+    ptes: Callable[[U64], Mask] | None = None,
 ) -> Walk:
     """Walk the user half of every mm's page tables.
 
@@ -82,8 +84,8 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         mms: Whose tables to walk; an mm without a usable pgd is skipped.
         vmas: To attribute each entry to a VMA; runs are split at their borders.
         take: Called with the leaf entries of each batch of tables, which nothing else keeps then.
-        only_vmas: Enter only tables that cover addresses of these VMAs: entries beside them are then not all there.
         only: Addresses, by row of the mm, whose entries are wanted: no other entry is read. None for all.
+        ptes: Says which entries of the last level are wanted; None for all.
 
     Raises:
         TargetError: There are more mms than rows can number.
@@ -114,6 +116,8 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         below: list[PageTables] = []
         for rows in _batches(tables, np.flatnonzero(tables.state == TABLE_OK)):
             batch = _read(layout, shape, tables, rows, start, only)
+            if ptes is not None and shape.level == Level.PTE:
+                batch = replace(batch, words=np.where(ptes(batch.words), batch.words, np.uint64(0)))
             runs = leaf_runs(arch, attribute, batch)
             if len(runs.at):
                 take(_mappings(arch, batch, runs))
@@ -122,8 +126,6 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         if not below:
             break
         tables = PageTables.concat(below)
-        if only_vmas:
-            tables = tables.take(attribute.overlaps(tables.mm_idx, tables.va, 1 << shape.shift))
     nonpresent = NonPresent.concat([NonPresent.empty(), *found.nonpresent])
     return Walk(every.table() or Mappings.empty(), nonpresent, PageTables.concat(found.tables))
 
@@ -298,6 +300,8 @@ def leaf_runs(arch: Arch, attribute: Attributor, batch: Batch) -> LeafRuns:
     mistake: [0x1000, 0x3000) in A, [0x3000, 0x5000) in none, [0x5000, 0x6000) in B, [0x6000, 0x7000) in none.
     """
     level = batch.shape.level
+    if level == Level.PTE and is_compiled():
+        return LeafRuns(*merge_leaves(attribute.tables_of_vmas(batch), arch.leaf_words))
     at = np.flatnonzero(batch.words)
     entry = batch.words[at]
     leaf = arch.leaf_mask(level, entry)
@@ -426,6 +430,15 @@ class Attributor:
         """Row of the VMA that holds each address, -1 where none does."""
         return rows_covering(self._starts, self._ends, self._key(mm_idx, va)).astype(np.int32)
 
+    def tables_of_vmas(self, batch: Batch) -> TablesOfVmas:
+        """The tables of a batch of the lowest level, and which VMAs each can serve."""
+        tables, rows, vmas = batch.tables, batch.rows, self._vmas
+        mm, va = tables.mm_idx[rows], tables.va[rows]
+        last = va + np.uint64((batch.shape.user_entries - 1) << batch.shape.shift)
+        low = np.searchsorted(self._ends, self._key(mm, va), "right").astype(np.int32)
+        high = np.searchsorted(self._starts, self._key(mm, last), "right").astype(np.int32)
+        return TablesOfVmas(batch.words, va, low, high, vmas.start, vmas.end)
+
     def only_vma(self, mm_idx: I32, va: U64, span: np.uint64) -> tuple[I32, Mask]:
         """The VMA of ``va``, and whether an address from there to ``va + span`` may be in another or in none."""
         vma = self.vma_idx(mm_idx, va)
@@ -435,9 +448,8 @@ class Attributor:
         """Whether any VMA has addresses in [va, va + size)."""
         first = self._key(mm_idx, va)
         at = np.searchsorted(self._ends, first, "right")
-        return take_or(self._starts, np.where(at < len(self._ends), at, -1), (1 << 64) - 1) < first + (
-            np.uint64(size) >> self._shift
-        )
+        start = take_or(self._starts, np.where(at < len(self._ends), at, -1), (1 << 64) - 1)
+        return start < first + (np.uint64(size) >> self._shift)
 
     def in_hugetlb(self, mm_idx: I32, va: U64) -> Mask:
         """Whether the first address of each table, or the last, lies in a hugetlb VMA."""
