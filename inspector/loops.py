@@ -6,13 +6,13 @@ Both ways give the same, row for row; ``FOLIOSCOPE_COMPILED=no`` in the environm
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, expand_runs
+from inspector.records import dataclass
 
 _VERSION = 3
 """Of the extension that the functions here call: one that an older install left is not used."""

@@ -5,7 +5,6 @@ Follows arch/x86/include/asm/pgtable_types.h, pgtable.h, pgtable_64.h and pgtabl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +13,7 @@ from inspector.arch.base import MIGRATION_KINDS, Bit, Kind, Level, LevelShape
 from inspector.arch.swapentry import SwapTypes
 from inspector.columns import I64, U8, U16, U64, AnyArray, Mask
 from inspector.loops import LeafWords
+from inspector.records import dataclass
 
 PRESENT = np.uint64(1 << 0)
 RW = np.uint64(1 << 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import drgn
@@ -13,6 +13,7 @@ from inspector.columns import I64, U64, AnyArray, Mask, distinct, expand_runs, r
 from inspector.errors import LayoutError
 from inspector.layout.offsets import Struct
 from inspector.memory import Memory
+from inspector.records import dataclass
 
 _HAS_MEM_MAP = 1 << 1
 """SECTION_HAS_MEM_MAP, include/linux/mmzone.h."""

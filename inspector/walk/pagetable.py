@@ -70,6 +70,7 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
     take: Callable[[Mappings], None] | None = None,
     *,
     only: Stretches | None = None,
+    ptes: Callable[[U64], Mask] | None = None,
 ) -> Walk:
     """Walk the user half of every mm's page tables.
 
@@ -84,6 +85,7 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         vmas: To attribute each entry to a VMA; runs are split at their borders.
         take: Called with the leaf entries of each batch of tables, which nothing else keeps then.
         only: Addresses, by row of the mm, whose entries are wanted: no other entry is read. None for all.
+        ptes: Says which entries of the last level are wanted; None for all.
 
     Raises:
         TargetError: There are more mms than rows can number.
@@ -114,6 +116,8 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         below: list[PageTables] = []
         for rows in _batches(tables, np.flatnonzero(tables.state == TABLE_OK)):
             batch = _read(layout, shape, tables, rows, start, only)
+            if ptes is not None and shape.level == Level.PTE:
+                batch = replace(batch, words=np.where(ptes(batch.words), batch.words, np.uint64(0)))
             runs = leaf_runs(arch, attribute, batch)
             if len(runs.at):
                 take(_mappings(arch, batch, runs))
