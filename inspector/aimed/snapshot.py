@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ from inspector.aimed.pages import memmap_with_heads
 from inspector.columns import I64, U64, Mask, Stretches, Table, rows_of, take_or
 from inspector.layout.flags import VM_LOCKED
 from inspector.layout.memmap import MemMap
+from inspector.records import dataclass
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
 from inspector.tables.batches import Batched

@@ -6,7 +6,7 @@ mm_counter_file(). Everything is counted in base pages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from enum import IntEnum
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, AnyArray, Column, Mask, spans
 from inspector.model.expectation import Expected, Rebuilt
 from inspector.model.scheme import Scheme
+from inspector.records import dataclass
 
 HPAGE_PMD_ORDER = 9
 """Order of a folio that one PMD maps, with 4 KiB pages."""

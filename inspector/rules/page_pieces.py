@@ -8,7 +8,6 @@ has some thousands of rows, and all rules about pages judge it together, before 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, expand_runs, take_or
 from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS
+from inspector.records import dataclass
 from inspector.rules.pieces import Judged, Judgement, Pieces, Predicate, TablePiece
 from inspector.violations import Unread, Violations, cannot_check
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, count_up, group_starts, take_or
+from inspector.records import dataclass
 from inspector.violations import Details, Unread, Violations, cannot_check
 from inspector.walk.counts import EntryClass
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, MAX_MMS, U32, U64, AnyArray, Mask, Table, rows_of
@@ -13,6 +11,7 @@ from inspector.layout.offsets import Struct
 from inspector.lib.list import walk_lists
 from inspector.lib.percpu import sum_percpu_counters
 from inspector.model.stats import RssKind
+from inspector.records import dataclass
 from inspector.tables.locks import held_for_reading, held_for_writing
 from inspector.tables.slabs import are_objects
 from inspector.tables.tasks import NR_MM_COUNTERS, Tasks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +33,7 @@ from inspector.layout.kernel import Layout
 from inspector.layout.memmap import GRAIN, MemMap
 from inspector.loops import distinct_rows
 from inspector.memory import CHUNK, HOLE
+from inspector.records import dataclass
 from inspector.tables.folios import HEAD_PAGES, Folios, decode_heads, no_folios
 from inspector.tables.page_words import PageWords, page_type_codes, page_words_table
 

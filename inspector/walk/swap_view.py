@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of, take_or
+from inspector.records import dataclass
 from inspector.tables.swap import Swap
 from inspector.tables.swap_devices import swap_entries
 from inspector.walk.names import file_paths
