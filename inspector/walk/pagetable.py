@@ -31,7 +31,7 @@ from inspector.columns import (
 from inspector.errors import TargetError
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
-from inspector.loops import TablesOfVmas, is_compiled
+from inspector.loops import RunColumns, TableRows, TablesOfVmas, fill_runs, is_compiled
 from inspector.loops import leaf_runs as merge_leaves
 from inspector.tables.mms import Mms
 from inspector.tables.pages import Pages
@@ -337,23 +337,44 @@ def leaf_runs(arch: Arch, attribute: Attributor, batch: Batch) -> LeafRuns:
 
 def _mappings(arch: Arch, batch: Batch, runs: LeafRuns) -> Mappings:
     """Runs with what their entries and tables say."""
-    level, entry, n = batch.shape.level, batch.words[runs.at], len(runs.at)
-    table, slot = batch.table(runs.at), batch.slot(runs.at)
+    level, n = batch.shape.level, len(runs.at)
+    if level == Level.PTE and is_compiled():
+        tables = batch.tables
+        rows = TableRows(batch.rows, tables.mm_idx, tables.va, tables.first, batch.start)
+        columns = fill_runs(batch.words, runs.at, arch.leaf_words, rows)
+    else:
+        columns = _run_columns(arch, batch, runs.at)
     return Mappings(
-        mm_idx=batch.tables.mm_idx[table],
+        mm_idx=columns.mm_idx,
         vma_idx=runs.vma_idx,
-        va=batch.va(table, slot),
+        va=columns.va,
         level=np.full(n, level, np.uint8),
         nr=runs.nr,
+        pfn=columns.pfn,
+        entry=columns.entry,
+        table_idx=columns.table_idx,
+        slot=columns.slot,
+        counted=columns.counted,
+        bits=columns.bits,
+        entry_class=np.full(n, EntryClass.NO_PAGE, np.uint8),
+        page_row=np.full(n, -1, np.int32),
+        head_row=np.full(n, -1, np.int32),
+    )
+
+
+def _run_columns(arch: Arch, batch: Batch, at: I64) -> RunColumns:
+    """What the entries at some positions and their tables say."""
+    level, entry = batch.shape.level, batch.words[at]
+    table, slot = batch.table(at), batch.slot(at)
+    return RunColumns(
+        mm_idx=batch.tables.mm_idx[table],
+        va=batch.va(table, slot),
         pfn=arch.leaf_pfn(level, entry).astype(np.int64),
         entry=entry,
         table_idx=(table + batch.start).astype(np.int32),
         slot=slot.astype(np.uint16),
         counted=batch.tables.first[table],
         bits=arch.leaf_bits(level, entry),
-        entry_class=np.full(n, EntryClass.NO_PAGE, np.uint8),
-        page_row=np.full(n, -1, np.int32),
-        head_row=np.full(n, -1, np.int32),
     )
 
 
