@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -71,6 +71,10 @@ from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
+if TYPE_CHECKING:
+    from inspector.rules.page_pieces import PagePiece, PagesPredicate
+    from inspector.rules.pieces import Judgement
+
 RUNS_AT_ONCE = 1 << 16
 """Rows of a piece of the mappings where they are all at hand."""
 
@@ -89,6 +93,8 @@ class Snapshot:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.missing = Missing()
+        self.judged_pages: dict[PagesPredicate, Judgement[PagePiece]] = {}
+        """What rules about pages found that were judged together (`inspector.rules.page_pieces`)."""
 
     _READ_BY: ClassVar[dict[str, str]] = {
         "struct pages": "pages",
@@ -347,7 +353,7 @@ class Snapshot:
         return self._walk.nonpresent
 
     @cached_property
-    def migration_entries(self) -> I32:
+    def migration_entries(self) -> Column[np.int32]:
         """Migration entries that name each page, by page row."""
         return count_migration_entries(self.pages, self.nonpresent)
 

@@ -7,13 +7,13 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
 from inspector.columns import I64
+from inspector.records import dataclass
 from inspector.target.prstatus import NT_PRSTATUS, OWNER
 from inspector.workers import work_on
 

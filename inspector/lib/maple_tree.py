@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import drgn
 import numpy as np
 
 from inspector.columns import I32, U8, U64, Mask, Seen, Stretches
 from inspector.layout.offsets import Struct, enumerators
 from inspector.memory import Memory
+from inspector.records import dataclass
 
 _MAX_DEPTH = 16
 """Deeper than any maple tree can grow on 64-bit; a longer chain is a cycle."""
@@ -86,9 +85,9 @@ def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64, only: Stret
     shapes = _shapes(prog)
     node_size = Struct(prog, "struct maple_node").size
     found: list[tuple[I32, U64, U64, U64]] = []
-    unreadable: list[I32] = []
-    broken: list[I32] = []
     tree = np.arange(len(roots), dtype=np.int32)
+    unreadable: list[I32] = [tree[:0]]
+    broken: list[I32] = []
     # A root that is no node is a single entry at index 0, which no mm uses (mas_root_expand()).
     is_node = _is_node(roots)
     single = ~is_node & (roots != 0)
