@@ -321,7 +321,7 @@ def _choose(s: Snapshot, recorder: Recorder) -> tuple[I64, U8, dict[str, int]]:
 
 
 def header_of(target: Target, vmcoreinfo: bytes) -> DumpHeader:
-    """What the headers of a dump of this target hold, given VMCOREINFO as it stands in its notes."""
+    """What the headers of a dump of this target hold, given VMCOREINFO as it is in its notes."""
     identity, info = target.identity, target.vmcoreinfo
     if target.is_live:
         vmcoreinfo = vmcoreinfo.rstrip(b"\0\n") + f"\n{RAN_ON}=1\n".encode()
