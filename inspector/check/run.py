@@ -10,6 +10,7 @@ import numpy as np
 
 from inspector.check.cause import gather_causes
 from inspector.check.target_facts import target_facts
+from inspector.columns import spans
 from inspector.errors import Exit
 from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Report, RuleCoverage, Scalar
 from inspector.rules import Rule, select_rules
@@ -153,7 +154,7 @@ def _summary(s: Snapshot, findings: list[Finding], causes: int, covered: list[Ru
         "page_tables": int(s.tables.first.sum()),
         "leaf_entries": int(m.nr.sum()),
         "nonpresent_entries": len(s.nonpresent),
-        "mapped_pages": int((counts.page_mappings > 0).sum()),
+        "mapped_pages": sum(int(np.count_nonzero(counts.page_mappings[rows])) for rows in spans(len(s.pages))),
         "rules_run": sum(c.state != "not-applicable" for c in covered),
         "causes": causes,
         "fail": sum(f.severity == "fail" for f in findings),

@@ -109,7 +109,8 @@ class Ground:
             here = slice(first, min(first + _PIECE, n))
             before = slice(first - 1, here.stop - 1)
             code, last = codes[here], codes[before] & ~np.uint8(BORDER)
-            border = (pages.head_row[here] != pages.head_row[before]) & (((code | last) & np.uint8(_LARGE)) != 0)
+            head = pages.head_row[before.start : here.stop]
+            border = (head[1:] != head[:-1]) & (((code | last) & np.uint8(_LARGE)) != 0)
             border |= ((code ^ last) & np.uint8(CLASS)) != 0
             codes[here] |= np.where(border, np.uint8(BORDER), np.uint8(0))
         codes[pages.memmap.rows(pages.memmap.starts)] |= np.uint8(BORDER)
@@ -131,18 +132,17 @@ class Ground:
 
 def page_classes(pages: Pages, first: int, stop: int) -> U8:
     """For each page of rows [first, stop), the `EntryClass` of a plain PTE that maps it."""
-    here = slice(first, stop)
-    entry_class = np.full(stop - first, EntryClass.NORMAL, np.uint8)
+    here, words = slice(first, stop), pages.words
+    by_words = np.full(len(words), EntryClass.NORMAL, np.uint8)
+    by_words[words.refcount <= 0] = EntryClass.FREE
+    by_words[(words.type_ != 0) & (words.type_ != type_code("hugetlb"))] = EntryClass.TYPED
+    by_words[words.type_ == type_code("buddy")] = EntryClass.FREE
     own = pages.head_row[here]
-    head = np.maximum(own, 0)
-    type_ = pages.type_[head]
-    hugetlb = type_ == type_code("hugetlb")
-    unreferenced = pages.refcount[head] <= 0
-    entry_class[unreferenced] = EntryClass.FREE
-    entry_class[(type_ != 0) & ~hugetlb] = EntryClass.TYPED
-    entry_class[type_ == type_code("buddy")] = EntryClass.FREE
+    number = pages.number[np.maximum(own, 0)]
+    entry_class: U8 = by_words[number]
     entry_class[own < 0] = EntryClass.BROKEN
-    entry_class[~pages.readable[here] | ~pages.readable[head]] = EntryClass.UNREADABLE
+    if not words.readable.all():
+        entry_class[~words.readable[pages.number[here]] | ~words.readable[number]] = EntryClass.UNREADABLE
     return entry_class
 
 

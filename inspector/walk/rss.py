@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Kind, Level
-from inspector.columns import I64, U8, AnyArray, Mask, take_or
-from inspector.layout.flags import MAPPING_ANON
+from inspector.columns import I64, U8, AnyArray, Column, Mask, take_or
 from inspector.layout.kernel import Layout
 from inspector.model.stats import expect_rss, rss_kind, sum_by
 from inspector.tables.mms import RSS_SWAP
@@ -99,10 +98,15 @@ def _present(s: Snapshot) -> tuple[I64, Mask]:
     return table[:, :4].copy(), table[:, _UNKNOWN] == 0
 
 
-def _page_classes(s: Snapshot) -> U8:
+def _page_classes(s: Snapshot) -> Column[np.uint8]:
     """The rss counter that each page counts in when it heads a folio, `_HUGETLB` when in none."""
-    pages, folios = s.pages, s.folios
-    anon = ((pages.mapping & np.uint64(MAPPING_ANON)) != 0) & (pages.type_ == 0)
-    kinds = rss_kind(anon, s.layout.flags.test(pages.flags, "swapbacked"))
-    kinds[folios.row[folios.is_hugetlb]] = _HUGETLB
-    return kinds
+    pages, hugetlb = s.pages, s.folios.is_hugetlb
+    kinds = rss_kind(pages.words.is_anon, s.layout.flags.test(pages.words.flags, "swapbacked"))
+
+    def take(at: AnyArray | slice) -> U8:
+        out: U8 = kinds[pages.number[at]]
+        if hugetlb.any():
+            out[take_or(hugetlb, s.folio_of_page[at], False)] = _HUGETLB
+        return out
+
+    return Column(take, len(pages))

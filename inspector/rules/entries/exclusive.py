@@ -38,16 +38,14 @@ def page_mappers(s: Snapshot, rows: I64) -> tuple[I64, I64]:
     """
     if not len(rows):
         return rows, rows
-    m, n = s.mappings, len(s.pages)
-    mark = np.zeros(n, np.bool_)
-    mark[rows] = True
-    before = np.concatenate([[0], np.cumsum(mark)])
+    m = s.mappings
     normal = np.flatnonzero((s.mappings.entry_class == EntryClass.NORMAL) & m.counted)
     first = s.pages.memmap.rows(m.pfn[normal])
     span = entry_pages(s.layout, m.level[normal]) * m.nr[normal]
-    hits = before[np.minimum(first + span, n)] - before[first]
+    before = np.searchsorted(rows, first)
+    hits = np.searchsorted(rows, first + span) - before
     owner = np.repeat(normal, hits)
-    place = expand_runs(before[first[hits > 0]], hits[hits > 0]).astype(np.int64)
+    place = expand_runs(before[hits > 0], hits[hits > 0]).astype(np.int64)
     entries = np.bincount(place, minlength=len(rows)).astype(np.int64)
     pairs = np.unique(place * (len(s.mms) + 1) + m.mm_idx[owner])
     return entries, np.bincount(pairs // (len(s.mms) + 1), minlength=len(rows)).astype(np.int64)
