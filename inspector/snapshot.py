@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -70,6 +70,9 @@ from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
+Search = Literal["all page tables", "reverse map", "nothing"]
+"""Where mappings are searched for: everywhere; where the kernel's reverse map leads; nowhere, for there is none."""
+
 
 class Snapshot:
     """What is read: struct pages, tasks, mms, VMAs, and whatever else the kernel keeps lists of.
@@ -110,6 +113,13 @@ class Snapshot:
         "swap clusters": "swap_clusters",
     }
     """Which table counts each kind of missing thing when it is read."""
+
+    search: Search = "all page tables"
+    """Where mappings are searched for."""
+
+    def knows(self, table: str) -> bool:
+        """Whether there is such a table: a snapshot of a part has few."""
+        return True
 
     def read_whole(self, kinds: frozenset[str]) -> set[str]:
         """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
@@ -649,6 +659,10 @@ class PartialSnapshot(Snapshot):
     def __init__(self, whole: Snapshot, memmap: MemMap) -> None:
         super().__init__(whole.target)
         self.layout = replace(whole.layout, memmap=memmap)
+
+    def knows(self, table: str) -> bool:
+        """Whether struct pages alone make the table."""
+        return table not in _NEED_ALL_PAGES
 
     def __getattribute__(self, name: str) -> object:
         if name in _NEED_ALL_PAGES:

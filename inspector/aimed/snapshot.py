@@ -94,6 +94,10 @@ class AimedSnapshot(Snapshot):
     )
     """The tables that an aim makes."""
 
+    def knows(self, table: str) -> bool:
+        """Whether the aim makes the table."""
+        return table in type(self)._HERE
+
     def __getattribute__(self, name: str) -> object:
         if name in _TABLES and name not in type(self)._HERE:
             raise NotAimedAtError(f"an aimed snapshot has no {name}", name=name, obj=self)
