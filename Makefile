@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types format docs guests guest-packages test-guests silence bench bench-scale fixtures \
+.PHONY: help demo test test-all lint types format docs guests guest-packages test-guests silence bench bench-big bench-scale fixtures \
 	pictures lock clean
 
 help: ## list the targets
@@ -71,6 +71,9 @@ docs: $(VENV)/.dev ## make the pages under docs/ and the transcripts anew from t
 bench: $(VENV)/.dev ## measure speed and memory
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.tui
+
+bench-big: $(VENV)/.dev guest-packages ## build the big guest: 12 GB or MEGABYTES=..., 2,000 address spaces (minutes; cached)
+	$(BIN)/python -m tests.bench.guest $(if $(MEGABYTES),--megabytes $(MEGABYTES))
 
 bench-scale: $(VENV)/.dev guest-packages ## measure many processes of one parent, and many VMAs in one process
 	$(BIN)/python -m tests.bench.scale

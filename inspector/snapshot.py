@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct, take_or
+from inspector.columns import I32, I64, U64, AnyArray, Builder, Mask, distinct, take_or
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
@@ -43,7 +44,7 @@ from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders
 from inspector.target.target import Target
 from inspector.walk.compound import compound_wrong, count_tails
-from inspector.walk.counts import MappingCounts, count_mappings, count_migration_entries
+from inspector.walk.counts import Counter, Ground, MappingCounts, count_migration_entries, judge
 from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
 from inspector.walk.linear import Links, build_links
@@ -61,7 +62,7 @@ from inspector.walk.mappings import (
     Walk,
 )
 from inspector.walk.page_cache import PageCache, compare_cache
-from inspector.walk.pagetable import walk_page_tables
+from inspector.walk.pagetable import walk_again, walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import entry_pages, rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
@@ -72,6 +73,9 @@ from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
 Search = Literal["all page tables", "reverse map", "nothing"]
 """Where mappings are searched for: everywhere; where the kernel's reverse map leads; nowhere, for there is none."""
+
+RUNS_AT_ONCE = 1 << 16
+"""Rows of a piece of the mappings where they are all at hand."""
 
 
 class Snapshot:
@@ -320,10 +324,30 @@ class Snapshot:
     # -- page tables and what they map -------------------------------------------------------------------------------
 
     @cached_property
+    def _ground(self) -> Ground:
+        return Ground.of(self.layout, self.pages, self.folios, self.folio_of_page, self.vmas)
+
+    @property
     def _walk(self) -> Walk:
-        walk = walk_page_tables(self.layout, lambda _pfns: self.pages, self.mms, self.vmas)
+        return self._walked[0]
+
+    @cached_property
+    def _walked(self) -> tuple[Walk, MappingCounts]:
+        return self._walk_and_count(lambda _: None)
+
+    def _walk_and_count(self, take: Callable[[Mappings], None]) -> tuple[Walk, MappingCounts]:
+        """Find and count everything; ``take`` is given the leaf entries of each batch of tables."""
+        ground = self._ground
+        counter = Counter(ground)
+
+        def count(found: Mappings) -> None:
+            batch = judge(ground, found)
+            counter.take(batch)
+            take(batch)
+
+        walk = walk_page_tables(self.layout, lambda _pfns: self.pages, self.mms, self.vmas, count)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
-        return walk
+        return walk, counter.counts()
 
     @property
     def tables(self) -> PageTables:
@@ -341,19 +365,31 @@ class Snapshot:
         return count_migration_entries(self.pages, self.nonpresent)
 
     @cached_property
-    def _counted(self) -> tuple[Mappings, MappingCounts]:
-        found = self._walk.mappings
-        return count_mappings(self.layout, self.pages, self.folios, self.vmas, found)
-
-    @property
     def mappings(self) -> Mappings:
-        """One row a run of leaf entries."""
-        return self._counted[0]
+        """One row a run of leaf entries: all of them at once. A check sees them a batch at a time (`entry_batches`)."""
+        every: Builder[Mappings] = Builder(Mappings)
+        if "_walked" in vars(self):
+            for batch in self.entry_batches():
+                every.add(batch)
+        else:
+            self._walked = self._walk_and_count(every.add)
+        return every.table() or Mappings.empty()
+
+    def entry_batches(self, tables: AnyArray | None = None) -> Iterator[Mappings]:
+        """The leaf entries of all page tables, or of those at some rows of `tables`, a batch of tables at a time."""
+        if "mappings" in vars(self):
+            m = self.mappings
+            for at in range(0, len(m), RUNS_AT_ONCE):
+                part = m.take(slice(at, at + RUNS_AT_ONCE))
+                yield part if tables is None else part.take(np.isin(part.table_idx, tables))
+            return
+        for found in walk_again(self.layout, self.vmas, self.tables, tables):
+            yield judge(self._ground, found)
 
     @property
     def counts(self) -> MappingCounts:
-        """The mappings judged and counted."""
-        return self._counted[1]
+        """The mappings counted."""
+        return self._walked[1]
 
     def mappings_of(self, pfn: int, nr: int = 1) -> I64:
         """Rows of the mappings that cover any of the pages [pfn, pfn + nr)."""

@@ -258,9 +258,9 @@ def reached(s: Snapshot, head_rows: AnyArray, mms: Mask) -> Mask:
 
 def mapped_by(s: Snapshot, heads: I64, mms: Mask) -> Mask:
     """Folios that one of the marked mms maps, by its page tables."""
-    counts, m = s.counts, s.mappings
+    m = s.mappings
     mapped = np.zeros(len(s.pages) + 1, np.bool_)
-    mapped[counts.head_row[mms[m.mm_idx]]] = True
+    mapped[m.head_row[mms[m.mm_idx]]] = True
     # Row -1 is the last one, which is no page.
     mapped[-1] = False
     return mapped[heads]
@@ -309,7 +309,7 @@ def describe_mapping(s: Snapshot, row: int, *, pfn: int | None = None) -> Mappin
     va = int(m.va[row]) + (skip << s.layout.arch.page_shift)
     step = int(s.layout.arch.leaf_step(Level.PTE, m.entry[row : row + 1])[0]) if skip else 0
     first = int(m.pfn[row]) + skip
-    head = int(s.counts.head_row[row])
+    head = int(s.mappings.head_row[row])
     head_pfn = int(s.pages.memmap.pfns_of_rows(np.array([head]))[0]) if head >= 0 else first
     vma = int(m.vma_idx[row])
     owner = mm_of(s, int(m.mm_idx[row]))
@@ -349,7 +349,7 @@ def _leaf(s: Snapshot, row: int) -> Subject:
 
 
 def _leaf_heads(s: Snapshot, rows: I64) -> I64:
-    return s.counts.head_row[rows].astype(np.int64)
+    return s.mappings.head_row[rows].astype(np.int64)
 
 
 def _leaf_pfns(s: Snapshot, rows: I64) -> I64:

@@ -19,7 +19,15 @@ from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.stacks import Stacks
 from inspector.tables.tasks import Tasks
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
-from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_UNREADABLE, Walk
+from inspector.walk.counts import Counter, MappingCounts, judge
+from inspector.walk.mappings import (
+    TABLE_NO_PAGE,
+    TABLE_NOT_A_TABLE,
+    TABLE_TWICE_IN_MM,
+    TABLE_UNREADABLE,
+    Mappings,
+    Walk,
+)
 from inspector.walk.pagetable import walk_page_tables
 from inspector.walk.rss import entry_pages
 
@@ -176,6 +184,17 @@ class AimedSnapshot(Snapshot):
         walk = walk_page_tables(self.layout, self._pages_around, self.mms, self.vmas, only=self._only)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk
+
+    @cached_property
+    def _walked(self) -> tuple[Walk, MappingCounts]:
+        counter = Counter(self._ground)
+        counter.take(self.mappings)
+        return self._walk, counter.counts()
+
+    @cached_property
+    def mappings(self) -> Mappings:
+        """One row a run of leaf entries at the addresses of the aim."""
+        return judge(self._ground, self._walk.mappings)
 
     def _pages_around(self, pfns: I64) -> Pages:
         """The struct pages of page tables."""

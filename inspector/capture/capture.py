@@ -186,7 +186,7 @@ def _record(target: Target, spool: PageSpool, progress: Progress) -> _Recorded:
     memmap = s.layout.memmap
     ram = list(zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True))
     symbols = debug_files(s.target.prog) if s.target.types_from == "DWARF" else []
-    return _Recorded(_header(s.target, vmcoreinfo), pfns, kinds, left_out, ram, report, symbols, notes)
+    return _Recorded(header_of(s.target, vmcoreinfo), pfns, kinds, left_out, ram, report, symbols, notes)
 
 
 def _reopened_report(part: Path, path: Path, symbols: list[str]) -> Report:
@@ -291,7 +291,8 @@ def _choose(s: Snapshot, spool: PageSpool) -> tuple[I64, U8, dict[str, int]]:
     return pfns, kinds, left_out
 
 
-def _header(target: Target, vmcoreinfo: bytes) -> DumpHeader:
+def header_of(target: Target, vmcoreinfo: bytes) -> DumpHeader:
+    """What the headers of a dump of this target hold, given VMCOREINFO as it stands in its notes."""
     identity, info = target.identity, target.vmcoreinfo
     if target.is_live:
         vmcoreinfo = vmcoreinfo.rstrip(b"\0\n") + f"\n{RAN_ON}=1\n".encode()

@@ -20,7 +20,7 @@ from inspector.target.prstatus import NT_PRSTATUS, OWNER
 # struct disk_dump_header and struct kdump_sub_header of makedumpfile's diskdump_mod.h, 64-bit.
 _HEADER = struct.Struct("<8si390s6xqqIiiIIIIIIi")
 _SUB_HEADER = struct.Struct("<Qii11Q")
-_DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
+DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 _VERSION = 6
 _ZLIB = 1
 """DUMP_DH_COMPRESSED_ZLIB: of the compressions the format knows, the one that every reader has."""
@@ -151,14 +151,14 @@ def write_kdump(
     """
     block, ranges = header.page_size, list(ram)
     max_pfn = max([int(pfns[-1]) + 1 if len(pfns) else 0, *(end for _, end in ranges)])
-    sub_blocks = -(-(_SUB_HEADER.size + len(_notes(header))) // block)
+    sub_blocks = sub_header_blocks(header)
     bitmap_blocks = -(-max_pfn // (8 * block))
     at = block * (1 + sub_blocks + 2 * bitmap_blocks)
-    file.write(_headers(header, len(pfns), max_pfn, sub_blocks, 2 * bitmap_blocks))
-    file.write(_bitmap(pfns, ranges, bitmap_blocks * block))
-    file.write(_bitmap(pfns, [], bitmap_blocks * block))
+    file.write(encode_headers(header, len(pfns), max_pfn, sub_blocks, 2 * bitmap_blocks))
+    file.write(encode_bitmap(pfns, ranges, bitmap_blocks * block))
+    file.write(encode_bitmap(pfns, [], bitmap_blocks * block))
     sizes = spool.sizes(pfns)
-    table = np.zeros(len(pfns), _DESCRIPTOR)
+    table = np.zeros(len(pfns), DESCRIPTOR)
     table["offset"] = at + table.nbytes + np.cumsum(sizes) - sizes
     table["size"] = sizes
     table["flags"] = np.where(sizes < block, _ZLIB, 0)
@@ -167,7 +167,21 @@ def write_kdump(
         file.write(spool.stored(pfn))
 
 
-def _headers(header: DumpHeader, nr_pages: int, max_pfn: int, sub_blocks: int, bitmap_blocks: int) -> bytes:
+def sub_header_blocks(header: DumpHeader) -> int:
+    """Blocks that the sub-header and the notes behind it take."""
+    return -(-(_SUB_HEADER.size + len(encode_notes(header))) // header.page_size)
+
+
+def encode_headers(header: DumpHeader, nr_pages: int, max_pfn: int, sub_blocks: int, bitmap_blocks: int) -> bytes:
+    """The first blocks of a dump, up to its bitmaps.
+
+    Args:
+        header: What they hold.
+        nr_pages: Pages in the dump.
+        max_pfn: One more than the highest page frame number.
+        sub_blocks: Blocks of the sub-header (`sub_header_blocks`).
+        bitmap_blocks: Blocks of both bitmaps.
+    """
     block = header.page_size
     # The host's name is private.
     uts = ("Linux", "", header.release, header.version, header.machine, "")
@@ -176,7 +190,7 @@ def _headers(header: DumpHeader, nr_pages: int, max_pfn: int, sub_blocks: int, b
         sub_blocks, bitmap_blocks, min(max_pfn, 0xFFFFFFFF), nr_pages, 0, nr_pages, 0, header.nr_cpus,
     )  # fmt: skip
     # VMCOREINFO is pointed to twice: as it is, and as the ELF note around it, which readers of version 4 on look for.
-    note, note_at = _notes(header), block + _SUB_HEADER.size
+    note, note_at = encode_notes(header), block + _SUB_HEADER.size
     second = _SUB_HEADER.pack(
         header.phys_base, _LEFT_OUT, 0, 0, max_pfn, note_at + _NOTE_HEAD, len(header.vmcoreinfo), note_at, len(note),
         0, 0, 0, max_pfn, max_pfn,
@@ -184,7 +198,7 @@ def _headers(header: DumpHeader, nr_pages: int, max_pfn: int, sub_blocks: int, b
     return first.ljust(block, b"\0") + (second + note).ljust(sub_blocks * block, b"\0")
 
 
-def _notes(header: DumpHeader) -> bytes:
+def encode_notes(header: DumpHeader) -> bytes:
     """VMCOREINFO and the registers as ELF notes (kernel/vmcore_info.c, fs/proc/vmcore.c)."""
     found = [(b"VMCOREINFO\0", 0, header.vmcoreinfo), *((OWNER + b"\0", NT_PRSTATUS, p) for p in header.prstatus)]
     return b"".join(
@@ -201,7 +215,7 @@ def _uts_field(text: str) -> bytes:
     return text.encode("utf-8", "replace")[: _UTS_FIELD - 1].ljust(_UTS_FIELD, b"\0")
 
 
-def _bitmap(pfns: I64, ranges: list[tuple[int, int]], size: int) -> bytes:
+def encode_bitmap(pfns: I64, ranges: list[tuple[int, int]], size: int) -> bytes:
     """One bit a page frame, lowest bit first."""
     bits = np.zeros(size, np.uint8)
     for start, end in ranges:

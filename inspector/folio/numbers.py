@@ -114,8 +114,8 @@ def one_folio(s: Snapshot, pfn: int, *, walked: bool = True) -> OneFolio:
     pmd = pud = huge_writable = 0
     if walked:
         found = s.mappings_of(first, nr)
-        rows = found[(s.counts.entry_class[found] == EntryClass.NORMAL) & s.mappings.counted[found]]
-        level, can_write = s.mappings.level[rows], (s.counts.bits[rows] & Bit.WRITE) != 0
+        rows = found[(s.mappings.entry_class[found] == EntryClass.NORMAL) & s.mappings.counted[found]]
+        level, can_write = s.mappings.level[rows], (s.mappings.bits[rows] & Bit.WRITE) != 0
         pte = s.counts.page_mappings[head : head + nr]
         writable = _by_page(s, rows[(level == Level.PTE) & can_write], first, nr)
         pmd, pud = int((level == Level.PMD).sum()), int((level == Level.PUD).sum())

@@ -132,10 +132,10 @@ def _present(s: Snapshot, row: int, pfn: int, nr: int) -> MappingRow:
         entry=int(raw[0]),
         present=True,
         kind=kind_words(Kind.LEAF),
-        bits=bit_words(Bit(int(s.counts.bits[row]))),
+        bits=bit_words(Bit(int(s.mappings.bits[row]))),
         vma=int(s.vmas.addr[vma]) if vma >= 0 else None,
         counted=bool(m.counted[row]),
-        entry_class=EntryClass(int(s.counts.entry_class[row])).name.lower(),
+        entry_class=EntryClass(int(s.mappings.entry_class[row])).name.lower(),
     )
 
 

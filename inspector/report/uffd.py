@@ -90,7 +90,7 @@ def build_uffd_report(s: Snapshot) -> UffdReport:
 
 def _vmas(s: Snapshot) -> dict[int, UffdVma]:
     m, n, v = s.mappings, s.nonpresent, s.vmas
-    rows = np.flatnonzero((s.counts.bits & Bit.UFFD_WP) != 0)
+    rows = np.flatnonzero((s.mappings.bits & Bit.UFFD_WP) != 0)
     rows = rows[m.vma_idx[rows] >= 0]
     shift = {shape.level: shape.shift - s.layout.memmap.page_shift for shape in s.layout.arch.shapes}
     size = np.array([1 << shift[Level(x)] for x in m.level[rows].tolist()], np.int64) * m.nr[rows]

@@ -283,7 +283,7 @@ class EntryPiece(_EntriesOfVmas):
     @cached_property
     def entry_class(self) -> U8:
         """`inspector.walk.counts.EntryClass`: what each entry maps."""
-        return self._cut(self.s.counts.entry_class)
+        return self._cut(self.s.mappings.entry_class)
 
     @cached_property
     def is_normal(self) -> Mask:
@@ -293,12 +293,12 @@ class EntryPiece(_EntriesOfVmas):
     @cached_property
     def bits(self) -> AnyArray:
         """`inspector.arch.base.Bit` flags of each entry."""
-        return self._cut(self.s.counts.bits)
+        return self._cut(self.s.mappings.bits)
 
     @property
     def head_row(self) -> I32:
         """Row in the memory map of the head of the folio mapped, -1 for none."""
-        return self._cut(self.s.counts.head_row)
+        return self._cut(self.s.mappings.head_row)
 
     @cached_property
     def in_hugetlb_folio(self) -> Mask:

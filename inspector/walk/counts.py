@@ -8,7 +8,8 @@ from enum import IntEnum
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Bit, Level
-from inspector.columns import I32, I64, U8, AnyArray, Mask, expand_runs, group_starts, take_or
+from inspector.columns import I32, I64, MAX_MMS, U8, U64, AnyArray, Mask, expand_runs, group_starts, take_or
+from inspector.errors import TargetError
 from inspector.layout.flags import VM_HUGETLB, VM_MAYSHARE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
@@ -38,167 +39,268 @@ class EntryClass(IntEnum):
     """A tail whose head cannot be found, or a huge entry that is not at the head of a folio of its size."""
 
 
-_PIECE = 1 << 17
-"""Mappings judged at a time, so that temporaries stay in the cache."""
+CLASS, LINK_BORDER, LINKED, BORDER = 0x07, 0x08, 0x10, 0x80
+"""Bits of `Ground.codes`; `_LARGE` is used while they are made."""
+
+_LARGE = 0x40
+
+_MAX_PAGES = (1 << 31) - 2
+"""Struct pages whose rows fit into int32."""
+
+_PIECE = 1 << 18
+"""Pages worked on at a time, so that temporaries are bounded."""
 
 
 @dataclass(frozen=True)
-class MappingCounts:
-    """Counts rebuilt from the page tables.
+class Ground:
+    """What leaf entries are judged by.
 
     Attributes:
-        entry_class: uint8 per mapping; `EntryClass` (of its first page: a run with pages of several is cut before).
-        bits: uint16 per mapping; `inspector.arch.base.Bit`.
-        head_row: int32 per mapping; row of the folio's head in `Pages`, -1 when there is none.
-        page_mappings: int32 per page row; distinct PTE slots that map it (P_i).
-        entire: int32 per folio row; distinct PMD and PUD slots that map it (E).
-        pair_folio, pair_mm, pair_count: one row each (large folio, mm) with mappings: rows and entries.
-        nr_mms: int32 per folio row; distinct mms that map it.
-        unreadable_tables: whether anything may be missing from the counts.
+        layout, pages, folios, vmas: As in the snapshot.
+        folio_of_page: int32 per page row; row in ``folios``, -1 for small pages.
+        codes: uint8 per page row; bits `CLASS`: the `EntryClass` of a plain PTE that maps the page; `BORDER`: a run of
+            entries must not go on from the page before into this one, because the large folio or the class changes, or
+            another page frame is before it; `LINKED`: head of a folio of which a normal entry in a VMA maps something,
+            set by `Counter`; `LINK_BORDER`: the index of the folio does not run on, set by `inspector.walk.linear`.
     """
 
-    entry_class: U8
-    bits: AnyArray
-    head_row: I32
-    page_mappings: I32
-    entire: I32
-    pair_folio: I64
-    pair_mm: I64
-    pair_count: I64
-    nr_mms: I32
+    layout: Layout
+    pages: Pages
+    folios: Folios
+    folio_of_page: I32
+    vmas: Vmas
+    codes: U8
+
+    @classmethod
+    def of(  # noqa: PLR0913, PLR0917  (five tables)
+        cls, layout: Layout, pages: Pages, folios: Folios, folio_of_page: I32, vmas: Vmas
+    ) -> Ground:
+        """Judge all pages, a piece of the memory map at a time.
+
+        Raises:
+            TargetError: There are more pages than rows can number.
+        """
+        n = len(pages)
+        if n > _MAX_PAGES:
+            raise TargetError("the target has more memory than pages can be numbered for", f"{n:,} struct pages")
+        codes = np.zeros(n, np.uint8)
+        for first in range(0, n, _PIECE):
+            codes[first : first + _PIECE] |= page_classes(pages, first, min(first + _PIECE, n))
+            head = pages.head_row[first : first + _PIECE]
+            tails = np.flatnonzero(head != np.arange(first, first + len(head), dtype=np.int32))
+            codes[first + tails] |= np.uint8(_LARGE)
+            codes[head[tails]] |= np.uint8(_LARGE)
+        for first in range(1, n, _PIECE):
+            here = slice(first, min(first + _PIECE, n))
+            before = slice(first - 1, here.stop - 1)
+            code, last = codes[here], codes[before] & ~np.uint8(BORDER)
+            border = (pages.head_row[here] != pages.head_row[before]) & (((code | last) & np.uint8(_LARGE)) != 0)
+            border |= ((code ^ last) & np.uint8(CLASS)) != 0
+            codes[here] |= np.where(border, np.uint8(BORDER), np.uint8(0))
+        codes[pages.memmap.rows(pages.memmap.starts)] |= np.uint8(BORDER)
+        return cls(layout, pages, folios, folio_of_page, vmas, codes)
 
 
-def page_classes(pages: Pages) -> U8:
-    """For each page row, the `EntryClass` of a plain PTE that maps it."""
-    entry_class = np.full(len(pages), EntryClass.NORMAL, np.uint8)
-    head = np.maximum(pages.head_row, 0)
+def page_classes(pages: Pages, first: int, stop: int) -> U8:
+    """For each page of rows [first, stop), the `EntryClass` of a plain PTE that maps it."""
+    here = slice(first, stop)
+    entry_class = np.full(stop - first, EntryClass.NORMAL, np.uint8)
+    own = pages.head_row[here]
+    head = np.maximum(own, 0)
     type_ = pages.type_[head]
     hugetlb = type_ == type_code("hugetlb")
     unreferenced = pages.refcount[head] <= 0
     entry_class[unreferenced] = EntryClass.FREE
     entry_class[(type_ != 0) & ~hugetlb] = EntryClass.TYPED
     entry_class[type_ == type_code("buddy")] = EntryClass.FREE
-    entry_class[pages.head_row < 0] = EntryClass.BROKEN
-    entry_class[~pages.readable | ~pages.readable[head]] = EntryClass.UNREADABLE
+    entry_class[own < 0] = EntryClass.BROKEN
+    entry_class[~pages.readable[here] | ~pages.readable[head]] = EntryClass.UNREADABLE
     return entry_class
 
 
-def count_mappings(
-    layout: Layout, pages: Pages, folios: Folios, vmas: Vmas, found: Mappings
-) -> tuple[Mappings, MappingCounts]:
-    """Judge and count all mappings. Slots reached twice through a shared table count once.
-
-    Returns:
-        The mappings, runs cut so that none crosses the border of a large folio or of a stretch of pages of one
-        class, and the counts of these.
-    """
-    classes = page_classes(pages)
-    mappings = _cut_at_borders(layout, pages, classes, found)
-    n, nr_pages = len(mappings), len(pages)
-    entry_class, bits, head = np.empty(n, np.uint8), np.empty(n, np.uint16), np.empty(n, np.int32)
-    folio_rows = _folio_rows(folios, nr_pages)
-    page_mappings = np.zeros(nr_pages, np.int32)
-    steps = np.zeros(nr_pages + 1, np.int32)
-    entire = np.zeros(len(folios), np.int64)
-    of_folios = []
-    for at in range(0, n, _PIECE):
-        here = slice(at, at + _PIECE)
-        part = mappings.take(here)
-        row = pages.memmap.rows(part.pfn)
-        bits[here] = _bits(layout, part)
-        head[here] = np.where(row >= 0, pages.head_row[row], -1)
-        folio = folio_rows[head[here]]
-        entry_class[here] = _entry_classes(
-            layout, folios, vmas, part, _PiecePages(row, head[here], folio, bits[here], classes)
-        )
-        good = (entry_class[here] == EntryClass.NORMAL) & part.counted
-        pte = part.level == Level.PTE
-        _count(page_mappings, steps, row, part.nr, good & pte)
-        entire += np.bincount(folio[good & ~pte], minlength=len(folios))
-        of_folios.append(at + np.flatnonzero(good & (folio >= 0)))
-    page_mappings += np.cumsum(steps[:-1], dtype=np.int32)
-    rows = np.concatenate([*of_folios, np.empty(0, np.int64)]).astype(np.int64)
-    pair_folio, pair_mm, pair_count = _pairs(folio_rows[head[rows]], mappings.mm_idx[rows], mappings.nr[rows])
-    return mappings, MappingCounts(
-        entry_class,
-        bits,
-        head,
-        page_mappings,
-        entire.astype(np.int32),
-        pair_folio,
-        pair_mm,
-        pair_count,
-        np.bincount(pair_folio, minlength=len(folios)).astype(np.int32),
+def judge(ground: Ground, found: Mappings) -> Mappings:
+    """Cut runs at the borders of folios and of stretches of pages of one class, and say what each maps."""
+    m = _cut_at_borders(ground, found)
+    pages = ground.pages
+    row = pages.memmap.rows(m.pfn)
+    return replace(
+        m,
+        entry_class=_entry_classes(ground, m, row),
+        page_row=row.astype(np.int32),
+        head_row=take_or(pages.head_row, row, -1),
     )
 
 
-@dataclass(frozen=True)
-class _PiecePages:
-    """What lies behind some mappings: page row, its folio's head and row, the entry's bits; and all pages' classes."""
+def _cut_at_borders(ground: Ground, m: Mappings) -> Mappings:
+    """Cut runs where the large folio or the class of page changes under them, the pieces in place of the whole."""
+    memmap, arch = ground.pages.memmap, ground.layout.arch
+    runs = np.flatnonzero(m.nr > 1)
+    row = memmap.rows(m.pfn[runs])
+    if (row < 0).any():
+        runs, row = runs[row >= 0], row[row >= 0]
+    owner, skip, nr = cut_runs(ground.codes, row, m.nr[runs], BORDER)
+    if len(owner) == len(runs):
+        return m
+    pieces = np.ones(len(m), np.int64)
+    pieces[runs] = np.bincount(owner, minlength=len(runs))
+    parts = m.take(np.repeat(np.arange(len(m)), pieces))
+    cut = np.zeros(len(m), np.bool_)
+    cut[runs] = True
+    here = np.repeat(cut, pieces)
+    step, length = np.zeros(len(parts), np.int64), parts.nr.copy()
+    step[here], length[here] = skip, nr
+    far = step.astype(np.uint64)
+    return replace(
+        parts,
+        va=parts.va + (far << np.uint64(memmap.page_shift)),
+        nr=length,
+        pfn=parts.pfn + step,
+        entry=parts.entry + far * arch.leaf_step(Level.PTE, parts.entry),
+        slot=(parts.slot + step).astype(np.uint16),
+    )
 
-    row: I64
-    head: I32
-    folio: I32
-    bits: AnyArray
-    classes: U8
 
-
-def _entry_classes(layout: Layout, folios: Folios, vmas: Vmas, m: Mappings, of: _PiecePages) -> U8:
-    """The `EntryClass` of each mapping."""
-    entry_class = np.where(of.row >= 0, of.classes[of.row], np.uint8(EntryClass.NO_PAGE)).astype(np.uint8, copy=False)
+def _entry_classes(ground: Ground, m: Mappings, row: I64) -> U8:
+    """The `EntryClass` of each run, given the row of its first page."""
+    layout, folios = ground.layout, ground.folios
+    entry_class = np.full(len(m), EntryClass.NO_PAGE, np.uint8)
+    known = row >= 0
+    entry_class[known] = ground.codes[row[known]] & np.uint8(CLASS)
+    # vm_normal_page() and vm_normal_page_pmd() take these for memory without a counted page.
+    special = (m.bits & (Bit.SPECIAL | Bit.DEVMAP)) != 0
+    zero = m.pfn == layout.zero_pfn
     big = np.flatnonzero(m.level != Level.PTE)
-    misfit = _misfits(layout, folios, m.take(big), of.folio[big], of.head[big] == of.row[big])
-    entry_class[big[misfit & (entry_class[big] == EntryClass.NORMAL)]] = EntryClass.BROKEN
-    entry_class[_is_special(vmas, m, of.bits, big)] = EntryClass.SPECIAL
-    zero = (m.pfn == layout.zero_pfn) & (m.level == Level.PTE)
-    if layout.huge_zero_pfn >= 0:
-        zero |= (m.pfn == layout.huge_zero_pfn) & (m.level == Level.PMD)
+    if len(big):
+        # A huge leaf begins at the first page of a folio at least as large as what it maps. A hugetlb folio may be
+        # larger than one PMD only where the architecture joins several entries; x86 does not.
+        folio = take_or(ground.folio_of_page, row[big], -1)
+        span = np.zeros(len(big), np.int64)
+        for shape in layout.arch.shapes:
+            span[m.level[big] == shape.level] = shape.shift - layout.arch.page_shift
+        misfit = (folio < 0) | (take_or(folios.order, folio, 0) < span)
+        misfit |= take_or(ground.pages.head_row, row[big], -1) != row[big]
+        entry_class[big[misfit & (entry_class[big] == EntryClass.NORMAL)]] = EntryClass.BROKEN
+        # Huge leaves had no special bit of their own before 6.12: there the VMA decides (vm_normal_page_pmd()).
+        flags = take_or(ground.vmas.flags, m.vma_idx[big], 0)
+        pfnmap = (flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB)) == VM_PFNMAP
+        special[big[pfnmap & ((flags & np.uint64(VM_SHARED | VM_MAYSHARE)) != 0)]] = True
+        huge_zero = (m.level[big] == Level.PMD) & (m.pfn[big] == layout.huge_zero_pfn)
+        zero[big] = huge_zero & (layout.huge_zero_pfn >= 0)
+    entry_class[special] = EntryClass.SPECIAL
     entry_class[zero] = EntryClass.ZERO
     return entry_class
 
 
-def _count(single: I32, steps: I32, row: I64, nr: AnyArray, good: Mask) -> None:
-    """Count runs over page rows: single entries where they are, longer runs by where they begin and end."""
-    alone = nr == 1
-    here = row[good & alone]
-    np.add.at(single, here, np.int32(1))
-    runs = np.flatnonzero(good & ~alone)
-    np.add.at(steps, row[runs], np.int32(1))
-    np.subtract.at(steps, np.minimum(row[runs] + nr[runs].astype(np.int64), len(single)), np.int32(1))
+@dataclass(frozen=True)
+class MappingCounts:
+    """Counts rebuilt from the page tables. Slots reached twice through a shared table count once.
+
+    Attributes:
+        page_mappings: int32 per page row; distinct PTE slots that map it (P_i).
+        entire: int32 per folio row; distinct PMD and PUD slots that map it (E).
+        pair_folio, pair_mm, pair_count: one row each (large folio, mm) with mappings: rows and entries.
+        nr_mms: int32 per folio row; distinct mms that map it.
+        nr_entries: Leaf entries in all, of every class.
+    """
+
+    page_mappings: I32
+    entire: I32
+    pair_folio: I64
+    pair_mm: I64
+    pair_count: I64
+    nr_mms: I32
+    nr_entries: int
 
 
-def _cut_at_borders(layout: Layout, pages: Pages, classes: U8, m: Mappings) -> Mappings:
-    """Cut runs where the large folio or the class of page changes under them."""
-    n = len(pages)
-    border = np.zeros(n + 1, np.bool_)
-    large = np.zeros(n, np.bool_)
-    tails = np.flatnonzero(pages.is_tail)
-    large[tails] = True
-    large[pages.head_row[tails]] = True
-    border[1:n] = (pages.head_row[1:] != pages.head_row[:-1]) & (large[1:] | large[:-1])
-    border[1:n] |= classes[1:] != classes[:-1]
-    runs = np.flatnonzero(m.nr > 1)
-    first = pages.memmap.rows(m.pfn[runs])
-    runs, first = runs[first >= 0], first[first >= 0]
-    owner, skip, nr = cut_runs(border, first, m.nr[runs])
-    if len(owner) == len(runs):
-        return m
-    parts = m.take(runs[owner])
-    step = skip.astype(np.uint64)
-    parts = replace(
-        parts,
-        va=parts.va + step * np.uint64(1 << pages.memmap.page_shift),
-        nr=nr.astype(np.uint32),
-        pfn=parts.pfn + skip,
-        entry=parts.entry + step * layout.arch.leaf_step(Level.PTE, parts.entry),
-        slot=(parts.slot + skip).astype(np.uint16),
-    )
-    whole = np.ones(len(m), np.bool_)
-    whole[runs] = False
-    return Mappings.concat([m.take(whole), parts])
+class Counter:
+    """Counts leaf entries as they come: by page, by folio, by folio and mm.
+
+    Args:
+        ground: What they were judged by.
+    """
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        n = len(ground.pages)
+        self._single = np.zeros(n, np.int32)
+        self._steps = np.zeros(n + 1, np.int32)
+        self._entire = np.zeros(len(ground.folios), np.int32)
+        self._pairs = [_NO_PAIRS]
+        self._pending = 0
+        self._nr_entries = 0
+
+    def take(self, m: Mappings) -> None:
+        """Count a batch."""
+        self._nr_entries += int(m.nr.sum())
+        normal = m.entry_class == EntryClass.NORMAL
+        self._link(m, normal & (m.vma_idx >= 0))
+        good = np.flatnonzero(normal & m.counted)
+        row, nr, pte = m.page_row[good], m.nr[good], m.level[good] == Level.PTE
+        alone = pte & (nr == 1)
+        np.add.at(self._single, row[alone], np.int32(1))
+        runs = np.flatnonzero(pte & ~alone)
+        np.add.at(self._steps, row[runs], np.int32(1))
+        np.subtract.at(self._steps, np.minimum(row[runs] + nr[runs].astype(np.int64), len(self._single)), np.int32(1))
+        folio = self._ground.folio_of_page[row]
+        np.add.at(self._entire, folio[~pte], np.int32(1))
+        large = np.flatnonzero(folio >= 0)
+        if len(large):
+            self._pairs.append(_add_up(_pair_keys(folio[large], m.mm_idx[good[large]]), nr[large].astype(np.int64)))
+            self._pending += len(self._pairs[-1][0])
+            if self._pending > max(len(self._pairs[0][0]), _PIECE):
+                self._merge()
+
+    def _link(self, m: Mappings, some: Mask) -> None:
+        """Mark the heads of what is mapped in VMAs; the pages of a run of small folios are all heads."""
+        codes, mark = self._ground.codes, np.uint8(LINKED)
+        codes[m.head_row[some]] |= mark
+        runs = np.flatnonzero(some & (m.nr > 1))
+        runs = runs[self._ground.folio_of_page[m.page_row[runs]] < 0]
+        codes[expand_runs(m.page_row[runs], m.nr[runs]).astype(np.int64)] |= mark
+
+    def _merge(self) -> None:
+        keys, counts = (np.concatenate([part[i] for part in self._pairs]) for i in (0, 1))
+        self._pairs, self._pending = [_add_up(keys, counts)], 0
+
+    def counts(self) -> MappingCounts:
+        """The counts, once all batches were taken."""
+        self._merge()
+        key, count = self._pairs[0]
+        pages, single = np.int32(0), self._single
+        for first in range(0, len(single), _PIECE):
+            steps = self._steps[first : min(first + _PIECE, len(single))]
+            running = np.cumsum(steps, dtype=np.int32) + pages
+            single[first : first + len(steps)] += running
+            pages = running[-1]
+        folio = (key >> np.uint64(_MM_BITS)).astype(np.int64)
+        return MappingCounts(
+            page_mappings=single,
+            entire=self._entire,
+            pair_folio=folio,
+            pair_mm=(key & np.uint64((1 << _MM_BITS) - 1)).astype(np.int64),
+            pair_count=count,
+            nr_mms=np.bincount(folio, minlength=len(self._entire)).astype(np.int32),
+            nr_entries=self._nr_entries,
+        )
 
 
-def cut_runs(border: Mask, first: I64, nr: AnyArray) -> tuple[I64, I64, I64]:
+_MM_BITS = MAX_MMS.bit_length() - 1
+_NO_PAIRS = (np.empty(0, np.uint64), np.empty(0, np.int64))
+
+
+def _pair_keys(folio: I32, mm_idx: I32) -> U64:
+    return (folio.astype(np.uint64) << np.uint64(_MM_BITS)) | mm_idx.astype(np.uint64)
+
+
+def _add_up(key: U64, count: I64) -> tuple[U64, I64]:
+    """Each key once, ascending, with the sum of its counts."""
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    starts = group_starts(key)
+    return key[starts], np.add.reduceat(count[order], starts) if len(starts) else starts
+
+
+def cut_runs(border: AnyArray, first: AnyArray, nr: AnyArray, bit: int = 1) -> tuple[I64, I64, I64]:
     """Cut runs of page rows wherever a border lies inside.
 
     Example: six pages, of which rows 2 to 4 are one large folio, so that a run must not go on into rows 2 and 5::
@@ -208,62 +310,23 @@ def cut_runs(border: Mask, first: I64, nr: AnyArray) -> tuple[I64, I64, I64]:
         owner = [0, 0, 1]                  # the first run is cut at row 2 into two pieces, the second stays whole
         skip, nr = [0, 1, 0], [1, 3, 2]    # rows 1; 2 to 4; 3 and 4
 
-    The cumulated border gives how many cuts lie inside each run, and which borders those are: no loop over runs.
-
     Args:
-        border: bool[pages + 1]; whether a run must not go on from the row before into this one.
+        border: By row of a page, and one more for the end; whether a run must not go on from the row before into it.
         first: First row of each run.
         nr: Rows of each run, at least 1.
+        bit: Which bit of ``border`` says so.
 
     Returns:
         ``(owner, skip, nr)`` of each piece: which run, how many rows into it, and how many rows long; ordered by run.
     """
-    before = np.cumsum(border, dtype=np.int32)
-    last = np.minimum(first + nr - 1, len(border) - 2)
-    cuts = (before[last] - before[first]).astype(np.int64)
-    owner = np.repeat(np.arange(len(first)), cuts + 1)
-    place = np.cumsum(cuts + 1) - (cuts + 1)
-    begin = first[owner]
-    some = np.flatnonzero(cuts)
-    inner = np.ones(len(owner), np.bool_)
-    inner[place] = False
-    begin[inner] = np.flatnonzero(border)[expand_runs(before[first[some]], cuts[some]).astype(np.int64)]
-    end = np.empty_like(begin)
-    end[:-1] = begin[1:]
-    end[place + cuts] = first + nr
-    return owner, begin - first[owner], end - begin
-
-
-def _misfits(layout: Layout, folios: Folios, m: Mappings, folio: I32, at_head: Mask) -> Mask:
-    """Huge leaves that do not begin at the first page of a folio at least as large as what they map."""
-    span = np.zeros(len(m), np.int64)
-    for shape in layout.arch.shapes:
-        span[m.level == shape.level] = shape.shift - layout.arch.page_shift
-    order = take_or(folios.order, folio, 0)
-    # A hugetlb folio may be larger than one PMD only where the architecture joins several entries; x86 does not.
-    return (folio < 0) | (order < span) | ~at_head
-
-
-def _bits(layout: Layout, mappings: Mappings) -> AnyArray:
-    bits = np.zeros(len(mappings), np.uint16)
-    for shape in layout.arch.shapes:
-        here = mappings.level == shape.level
-        if here.all():
-            return layout.arch.leaf_bits(shape.level, mappings.entry)
-        if shape.can_leaf and here.any():
-            bits[here] = layout.arch.leaf_bits(shape.level, mappings.entry[here])
-    return bits
-
-
-def _is_special(vmas: Vmas, m: Mappings, bits: AnyArray, big: I64) -> Mask:
-    """Entries that vm_normal_page() and vm_normal_page_pmd() take for memory without a counted page."""
-    special = (bits & (Bit.SPECIAL | Bit.DEVMAP)) != 0
-    if len(big):
-        # Huge leaves had no special bit of their own before 6.12: there the VMA decides (vm_normal_page_pmd()).
-        flags = take_or(vmas.flags, m.vma_idx[big], 0)
-        pfnmap = (flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB)) == VM_PFNMAP
-        special[big[pfnmap & ((flags & np.uint64(VM_SHARED | VM_MAYSHARE)) != 0)]] = True
-    return special
+    nr = nr.astype(np.int64)
+    border_at = border[np.minimum(expand_runs(first, nr).astype(np.int64), len(border) - 1)]
+    place = np.cumsum(nr) - nr
+    begins = (border_at & bit) != 0
+    begins[place] = True
+    at = np.flatnonzero(begins)
+    owner = np.repeat(np.arange(len(first)), np.add.reduceat(begins.astype(np.int64), place) if len(place) else place)
+    return owner, at - place[owner], np.diff(at, append=len(begins))
 
 
 def count_migration_entries(pages: Pages, nonpresent: NonPresent) -> I32:
@@ -271,21 +334,3 @@ def count_migration_entries(pages: Pages, nonpresent: NonPresent) -> I32:
     migrating = np.isin(nonpresent.kind, np.array(MIGRATION_KINDS, np.uint8)) & nonpresent.counted
     row = pages.memmap.rows(nonpresent.pfn[migrating])
     return np.bincount(row[row >= 0], minlength=len(pages)).astype(np.int32)
-
-
-def _folio_rows(folios: Folios, nr_pages: int) -> I32:
-    """By head row, the row in `Folios`; -1 for small pages, and at the end for heads of -1."""
-    row = np.full(nr_pages + 1, -1, np.int32)
-    row[folios.row] = np.arange(len(folios), dtype=np.int32)
-    return row
-
-
-def _pairs(folio: I32, mm_idx: I32, nr: AnyArray) -> tuple[I64, I64, I64]:
-    """Entries by (large folio, mm)."""
-    key = (folio.astype(np.uint64) << np.uint64(24)) | mm_idx.astype(np.uint64)
-    order = np.argsort(key, kind="stable")
-    key = key[order]
-    starts = group_starts(key)
-    count = np.add.reduceat(nr[order].astype(np.int64), starts) if len(starts) else starts
-    key = key[starts]
-    return (key >> np.uint64(24)).astype(np.int64), (key & np.uint64((1 << 24) - 1)).astype(np.int64), count

@@ -118,12 +118,12 @@ def build_links(s: Snapshot) -> Links:
     Args:
         s: The snapshot.
     """
-    pages, m, counts = s.pages, s.mappings, s.counts
+    pages, m = s.pages, s.mappings
     index, known = _page_index(s)
     border = np.zeros(len(pages) + 1, np.bool_)
     mapping = pages.mapping[np.maximum(pages.head_row, 0)]
     border[1:-1] = (index[1:] != index[:-1] + np.uint64(1)) | (mapping[1:] != mapping[:-1]) | (known[1:] != known[:-1])
-    rows = np.flatnonzero((counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
+    rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
     first = pages.memmap.rows(m.pfn[rows])
     owner, skip, nr = cut_runs(border, first, m.nr[rows])
     row, page_row = rows[owner], first[owner] + skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, Table
 
 
@@ -32,6 +34,9 @@ class PageTables(Table):
     state: U8
 
 
+ENTRY_ID_SLOT_BITS = 9
+"""Bits of an entry's number that are its slot: no table has more than 512 entries."""
+
 TABLE_OK, TABLE_NO_PAGE, TABLE_UNREADABLE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM = range(5)
 """States of a table: entered; its pfn has no memory; not in the dump; its page is free or of another kind; a loop."""
 
@@ -40,7 +45,9 @@ TABLE_OK, TABLE_NO_PAGE, TABLE_UNREADABLE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM 
 class Mappings(Table):
     """One row a run of leaf entries that are neighbours in one table and map consecutive pages alike.
 
-    Only PTEs are merged into runs; all bits of the entries but the page frame are equal within one.
+    Only PTEs are merged into runs; all bits of the entries but the page frame are equal within one. No run crosses the
+    border of a VMA, of a large folio or of a stretch of pages of one class. Rows are in the order of a walk: by level,
+    then by the page frame of the table, then by slot. `inspector.walk.counts.judge` fills in the last three columns.
 
     Attributes:
         mm_idx: int32; row of the mm.
@@ -53,6 +60,10 @@ class Mappings(Table):
         table_idx: int32; row in `PageTables`.
         slot: uint16; index of the first entry in its table.
         counted: bool; False where a shared table was reached again: such entries are no mappings of their own.
+        bits: uint16; `inspector.arch.base.Bit`.
+        entry_class: uint8; `inspector.walk.counts.EntryClass` of what it maps, the same for all pages of a run.
+        page_row: int32; row in `Pages` of the first page, -1 where it has no struct page.
+        head_row: int32; row in `Pages` of the folio's head, -1 when there is none.
     """
 
     mm_idx: I32
@@ -65,6 +76,15 @@ class Mappings(Table):
     table_idx: I32
     slot: U16
     counted: Mask
+    bits: U16
+    entry_class: U8
+    page_row: I32
+    head_row: I32
+
+    @property
+    def entry_id(self) -> I64:
+        """int64; a number for the first entry of each run that no other entry has: its table and its slot."""
+        return (self.table_idx.astype(np.int64) << ENTRY_ID_SLOT_BITS) | self.slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +115,12 @@ class NonPresent(Table):
 
 @dataclass(frozen=True)
 class Walk:
-    """Everything one walk of all page tables gives."""
+    """What a walk of page tables gives.
+
+    Attributes:
+        mappings: The leaf entries, not judged yet; empty where they were handed on batch by batch.
+        nonpresent, tables: The rest.
+    """
 
     mappings: Mappings
     nonpresent: NonPresent

@@ -1,8 +1,12 @@
-"""All page tables of all mms walked together, level by level, a gather for many tables at once."""
+"""All page tables of all mms walked together, level by level, a gather for many tables at once.
+
+The first walk finds the tables. It hands on the leaf entries as runs, a batch of tables at a time, and keeps none of
+them: all or some of the tables that are known by then can be walked again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +15,10 @@ from inspector.arch.base import PFN_KINDS, Arch, Kind, Level, LevelShape
 from inspector.columns import (
     I32,
     I64,
+    MAX_MMS,
+    U32,
     U64,
+    AnyArray,
     Builder,
     Mask,
     Stretches,
@@ -21,11 +28,13 @@ from inspector.columns import (
     rows_covering,
     take_or,
 )
+from inspector.errors import TargetError
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import Mms
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
+from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
@@ -41,27 +50,22 @@ from inspector.walk.mappings import (
 _BATCH = 256
 """Tables decoded together: 1 MiB of entries, so that the passes over them stay in a core's own cache."""
 
-_MIXED = -2
-"""In place of the VMA of a table: its addresses are not all in one VMA."""
-
 _NOT_A_TABLE = tuple(type_code(name) for name in ("buddy", "offline", "hugetlb", "slab", "zsmalloc", "large_kmalloc"))
 
 
 @dataclass
 class _Found:
-    attribute: _Attributor
-    mappings: Builder[Mappings]
     nonpresent: list[NonPresent]
     tables: list[PageTables]
-    only: Stretches | None
     nr_tables: int = 0
 
 
-def walk_page_tables(  # noqa: PLR0913  (how much of it is wanted)
+def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
     layout: Layout,
     pages: Callable[[I64], Pages],
     mms: Mms,
     vmas: Vmas,
+    take: Callable[[Mappings], None] | None = None,
     *,
     only_vmas: bool = False,
     only: Stretches | None = None,
@@ -77,12 +81,20 @@ def walk_page_tables(  # noqa: PLR0913  (how much of it is wanted)
             time.
         mms: Whose tables to walk; an mm without a usable pgd is skipped.
         vmas: To attribute each entry to a VMA; runs are split at their borders.
+        take: Called with the leaf entries of each batch of tables, which nothing else keeps then.
         only_vmas: Enter only tables that cover addresses of these VMAs: entries beside them are then not all there.
         only: Addresses, by row of the mm, whose entries are wanted: no other entry is read. None for all.
+
+    Raises:
+        TargetError: There are more mms than rows can number.
     """
     arch = layout.arch
-    attribute = _Attributor(arch, vmas)
-    found = _Found(attribute, Builder(Mappings), [], [], only)
+    if len(mms) > MAX_MMS:
+        raise TargetError("the target has more address spaces than can be numbered", f"{len(mms):,} mms")
+    attribute = Attributor(arch.page_shift, vmas)
+    every: Builder[Mappings] = Builder(Mappings)
+    take = take or every.add
+    found = _Found([], [])
     rows = np.flatnonzero(mms.pgd_pfn >= 0)
     tables = PageTables(
         pfn=mms.pgd_pfn[rows],
@@ -95,33 +107,60 @@ def walk_page_tables(  # noqa: PLR0913  (how much of it is wanted)
         state=np.zeros(len(rows), np.uint8),
     )
     for shape in arch.shapes:
-        tables = _judge(pages(tables.pfn), tables, found.attribute)
+        tables = _judge(pages(tables.pfn), tables, attribute)
         start = found.nr_tables
         found.nr_tables += len(tables)
         found.tables.append(tables)
         below: list[PageTables] = []
-        usable = np.flatnonzero(tables.state == TABLE_OK)
-        # Ascending page frames, so that one batch is one stretch of the dump.
-        usable = usable[np.argsort(tables.pfn[usable], kind="stable")]
-        if shape.level == Level.PTE and only is None:
-            found.mappings.reserve(len(usable) * shape.user_entries)
-        for at in range(0, len(usable), _BATCH):
-            below.extend(_decode(layout, shape, tables, usable[at : at + _BATCH], start, found))
+        for rows in _batches(tables, np.flatnonzero(tables.state == TABLE_OK)):
+            batch = _read(layout, shape, tables, rows, start, only)
+            runs = leaf_runs(arch, attribute, batch)
+            if len(runs.at):
+                take(_mappings(arch, batch, runs))
+            if len(runs.other):
+                _other(attribute, layout, batch, runs.other, found.nonpresent, below)
         if not below:
             break
         tables = PageTables.concat(below)
         if only_vmas:
             tables = tables.take(attribute.overlaps(tables.mm_idx, tables.va, 1 << shape.shift))
-    mappings = found.mappings.table() or Mappings.empty()
     nonpresent = NonPresent.concat([NonPresent.empty(), *found.nonpresent])
-    return Walk(
-        mappings,
-        replace(nonpresent, vma_idx=attribute.vma_idx(nonpresent.mm_idx, nonpresent.va)),
-        PageTables.concat(found.tables),
-    )
+    return Walk(every.table() or Mappings.empty(), nonpresent, PageTables.concat(found.tables))
 
 
-def _judge(pages: Pages, tables: PageTables, attribute: _Attributor) -> PageTables:
+def walk_again(layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | None = None) -> Iterator[Mappings]:
+    """The leaf entries of tables that a walk has found, as it handed them on.
+
+    Args:
+        layout: The kernel's layout.
+        vmas: To attribute each entry to a VMA.
+        tables: All tables that the first walk found.
+        some: Rows of the tables to walk, in any order and without those below them; all when not given.
+    """
+    attribute = Attributor(layout.arch.page_shift, vmas)
+    entered = tables.state == TABLE_OK
+    if some is not None:
+        chosen = np.zeros(len(tables), np.bool_)
+        chosen[some] = True
+        entered &= chosen
+    for shape in layout.arch.shapes:
+        if not shape.can_leaf:
+            continue
+        for rows in _batches(tables, np.flatnonzero(entered & (tables.level == shape.level))):
+            batch = _read(layout, shape, tables, rows, 0, None)
+            runs = leaf_runs(layout.arch, attribute, batch)
+            if len(runs.at):
+                yield _mappings(layout.arch, batch, runs)
+
+
+def _batches(tables: PageTables, rows: I64) -> Iterator[I64]:
+    """Tables of one level in ascending order of page frames, so that one batch is one stretch of the dump."""
+    rows = rows[np.argsort(tables.pfn[rows], kind="stable")]
+    for at in range(0, len(rows), _BATCH):
+        yield rows[at : at + _BATCH]
+
+
+def _judge(pages: Pages, tables: PageTables, attribute: Attributor) -> PageTables:
     """Decide which tables to enter, and which rows are repetitions.
 
     One mm may reach a PMD table twice only where hugetlb shares it: a file that is mapped at two places
@@ -140,69 +179,13 @@ def _judge(pages: Pages, tables: PageTables, attribute: _Attributor) -> PageTabl
     state[~no_page & wrong] = TABLE_NOT_A_TABLE
     first = np.zeros(len(tables), np.bool_)
     first[np.unique(tables.pfn, return_index=True)[1]] = True
-    key = (tables.pfn.astype(np.uint64) << np.uint64(20)) | tables.mm_idx.astype(np.uint64)
+    key = page_key(tables.mm_idx, tables.pfn.astype(np.uint64))
     once = np.zeros(len(tables), np.bool_)
     once[np.unique(key, return_index=True)[1]] = True
     again = (state == TABLE_OK) & ~once
     again[again] &= ~((tables.level[again] == Level.PMD) & attribute.in_hugetlb(tables.mm_idx[again], tables.va[again]))
     state[again] = TABLE_TWICE_IN_MM
     return replace(tables, first=first, state=state)
-
-
-def _decode(
-    layout: Layout, shape: LevelShape, tables: PageTables, rows: I64, start: int, found: _Found
-) -> list[PageTables]:
-    """Decode one batch of tables of one level; leaves and non-present entries go to ``found``, tables are returned."""
-    arch, level = layout.arch, shape.level
-    at, entry, unreadable = _read(layout, shape, tables, rows, found.only)
-    tables.state[rows[unreadable]] = TABLE_UNREADABLE
-    if not len(at):
-        return []
-    leaf = arch.leaf_mask(level, entry)
-    batch = _Batch(tables, rows, start, shape)
-    if leaf.all():
-        found.mappings.add(_leaves(found.attribute, batch, at, entry))
-        return []
-    if leaf.any():
-        found.mappings.add(_leaves(found.attribute, batch, at[leaf], entry[leaf]))
-    rest = ~leaf
-    at, entry = at[rest], entry[rest]
-    below: list[PageTables] = []
-    if level != Level.PTE:
-        table = arch.table_mask(level, entry)
-        if table.any():
-            below.append(_children(arch, batch, at[table], entry[table], arch.shapes))
-        at, entry = at[~table], entry[~table]
-    kind = arch.classify(level, entry)
-    other = kind != Kind.NONE
-    if other.any():
-        found.nonpresent.append(_nonpresent(arch, batch, at[other], entry[other], kind[other]))
-    return below
-
-
-def _read(
-    layout: Layout, shape: LevelShape, tables: PageTables, rows: I64, only: Stretches | None
-) -> tuple[I64, U64, I64]:
-    """The non-empty entries of some tables: their positions in the tables laid end to end, and the entries.
-
-    Returns:
-        ``(at, entry, unreadable)``, the last as places in ``rows``.
-    """
-    width = shape.user_entries
-    addresses = tables.pfn[rows].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
-    if only is None:
-        raw = layout.memory.gather(addresses, width * 8, physical=True)
-        words, at = raw.bytes.view(np.uint64).ravel(), None
-        unreadable = np.flatnonzero(~raw.valid)
-    else:
-        at = _wanted(layout, shape, tables.take(rows), only)
-        place = at // width
-        words, valid = layout.memory.words(
-            addresses[place] + (at % width).astype(np.uint64) * np.uint64(8), physical=True
-        )
-        unreadable = distinct(place[~valid])
-    some = np.flatnonzero(words)
-    return some if at is None else at[some], words[some], unreadable
 
 
 def _wanted(layout: Layout, shape: LevelShape, tables: PageTables, only: Stretches) -> I64:
@@ -221,13 +204,22 @@ def _wanted(layout: Layout, shape: LevelShape, tables: PageTables, only: Stretch
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Turns positions in a batch's flattened entries into addresses, tables and mms."""
+class Batch:
+    """Some tables of one level and what they hold; turns positions in its entries into addresses, tables and mms.
+
+    Attributes:
+        tables: A table of tables.
+        rows: int64[n]; which of its rows these are.
+        start: Row of the first of ``tables`` among all tables.
+        shape: The level.
+        words: uint64[n * user_entries]; the entries, 0 where they could not be read.
+    """
 
     tables: PageTables
     rows: I64
     start: int
     shape: LevelShape
+    words: U64
 
     @property
     def _width(self) -> int:
@@ -239,62 +231,146 @@ class _Batch:
         return at >> self._width
 
     def table(self, at: I64) -> I64:
+        """Row of the table in ``tables``."""
         return self.rows[self.place(at)]
 
     def slot(self, at: I64) -> I64:
+        """Index in the table."""
         return at & (self.shape.user_entries - 1)
 
     def va(self, table: I64, slot: I64) -> U64:
+        """The user address that entries of some tables translate."""
         return self.tables.va[table] + (slot.astype(np.uint64) << np.uint64(self.shape.shift))
 
 
-def _leaves(attribute: _Attributor, batch: _Batch, at: I64, entry: U64) -> Mappings:
-    """Leaf entries as runs, each in its VMA."""
-    only = np.full(len(batch.rows), _MIXED, np.int32)
-    if batch.shape.level == Level.PTE:
-        # Most tables lie in one VMA whole: one look-up for all of their entries, and no run to be cut.
-        span = np.uint64((batch.shape.user_entries - 1) << batch.shape.shift)
-        only = attribute.only_vma(batch.tables.mm_idx[batch.rows], batch.tables.va[batch.rows], span)
-    return attribute.mappings(_runs(attribute.arch, batch, at, entry, only))
-
-
-def _runs(arch: Arch, batch: _Batch, at: I64, entry: U64, only: I32) -> Mappings:
-    """Merge neighbouring PTEs of consecutive page frames; entries of higher levels stay single."""
-    level = batch.shape.level
-    if level == Level.PTE:
-        step = arch.leaf_step(level, entry[:-1])
-        fresh = np.empty(len(at), np.bool_)
-        fresh[0] = True
-        np.not_equal(entry[1:] - entry[:-1], step, out=fresh[1:])
-        fresh[1:] |= (at[1:] - at[:-1]) != 1
-        fresh |= batch.slot(at) == 0
-        begin = np.flatnonzero(fresh)
-        nr = np.diff(begin, append=len(at)).astype(np.uint32)
-        at, entry = at[begin], entry[begin]
+def _read(  # noqa: PLR0913, PLR0917  (which tables, and what of them)
+    layout: Layout, shape: LevelShape, tables: PageTables, rows: I64, start: int, only: Stretches | None
+) -> Batch:
+    """Read some tables, whole or the entries that cover the wanted addresses; marks those that cannot be read."""
+    width = shape.user_entries
+    addresses = tables.pfn[rows].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
+    if only is None:
+        raw = layout.memory.gather(addresses, width * 8, physical=True)
+        words, unreadable = raw.bytes.view(np.uint64).ravel(), rows[~raw.valid]
     else:
-        nr = np.ones(len(at), np.uint32)
-    place, slot = batch.place(at), batch.slot(at)
-    table = batch.rows[place]
+        at = _wanted(layout, shape, tables.take(rows), only)
+        place = at // width
+        words = np.zeros(len(rows) * width, np.uint64)
+        words[at], valid = layout.memory.words(
+            addresses[place] + (at % width).astype(np.uint64) * np.uint64(8), physical=True
+        )
+        unreadable = rows[place[~valid]]
+    tables.state[unreadable] = TABLE_UNREADABLE
+    return Batch(tables, rows, start, shape, words)
+
+
+@dataclass(frozen=True)
+class LeafRuns:
+    """The leaf entries of a batch as runs, and what else is in its tables.
+
+    Attributes:
+        at: int64[n]; position of the first entry of each run.
+        nr: uint32[n]; entries.
+        vma_idx: int32[n]; row of the VMA, -1 for none.
+        other: int64[k]; positions of entries that are neither empty nor leaves.
+    """
+
+    at: I64
+    nr: U32
+    vma_idx: I32
+    other: I64
+
+
+def leaf_runs(arch: Arch, attribute: Attributor, batch: Batch) -> LeafRuns:
+    """Find leaves and merge neighbouring PTEs of consecutive page frames; entries of higher levels stay single.
+
+    A run ends where a VMA begins or ends. Example: an mm with the VMAs A [0x1000,
+    0x3000) and B [0x5000, 0x6000), and six PTEs of consecutive pages from 0x1000 on, those outside the VMAs left by
+    mistake: [0x1000, 0x3000) in A, [0x3000, 0x5000) in none, [0x5000, 0x6000) in B, [0x6000, 0x7000) in none.
+    """
+    level = batch.shape.level
+    at = np.flatnonzero(batch.words)
+    entry = batch.words[at]
+    leaf = arch.leaf_mask(level, entry)
+    other = at[:0]
+    if not leaf.all():
+        other, at = at[~leaf], at[leaf]
+        entry = entry[leaf]
+    mm, va = batch.tables.mm_idx, batch.tables.va
+    if level != Level.PTE:
+        table = batch.table(at)
+        vma = attribute.vma_idx(mm[table], batch.va(table, batch.slot(at)))
+        return LeafRuns(at, np.ones(len(at), np.uint32), vma, other)
+    if not len(at):
+        return LeafRuns(at, np.empty(0, np.uint32), np.empty(0, np.int32), other)
+    fresh = np.empty(len(at), np.bool_)
+    fresh[0] = True
+    np.not_equal(entry[1:] - entry[:-1], arch.leaf_step(level, entry[:-1]), out=fresh[1:])
+    fresh[1:] |= (at[1:] - at[:-1]) != 1
+    fresh |= batch.slot(at) == 0
+    # Most tables lie in one VMA whole: one look-up for all of their entries, and no run to be cut.
+    span = np.uint64((batch.shape.user_entries - 1) << batch.shape.shift)
+    only, mixed = attribute.only_vma(mm[batch.rows], va[batch.rows], span)
+    place = batch.place(at)
+    vma = only[place]
+    here = np.flatnonzero(mixed[place])
+    if len(here):
+        table = batch.rows[place[here]]
+        vma[here] = attribute.vma_idx(mm[table], batch.va(table, batch.slot(at[here])))
+        fresh[1:] |= vma[1:] != vma[:-1]
+    begin = np.flatnonzero(fresh)
+    return LeafRuns(at[begin], np.diff(begin, append=len(at)).astype(np.uint32), vma[begin], other)
+
+
+def _mappings(arch: Arch, batch: Batch, runs: LeafRuns) -> Mappings:
+    """Runs with what their entries and tables say."""
+    level, entry, n = batch.shape.level, batch.words[runs.at], len(runs.at)
+    table, slot = batch.table(runs.at), batch.slot(runs.at)
     return Mappings(
         mm_idx=batch.tables.mm_idx[table],
-        vma_idx=only[place],
+        vma_idx=runs.vma_idx,
         va=batch.va(table, slot),
-        level=np.full(len(at), level, np.uint8),
-        nr=nr,
+        level=np.full(n, level, np.uint8),
+        nr=runs.nr,
         pfn=arch.leaf_pfn(level, entry).astype(np.int64),
         entry=entry,
         table_idx=(table + batch.start).astype(np.int32),
         slot=slot.astype(np.uint16),
         counted=batch.tables.first[table],
+        bits=arch.leaf_bits(level, entry),
+        entry_class=np.full(n, EntryClass.NO_PAGE, np.uint8),
+        page_row=np.full(n, -1, np.int32),
+        head_row=np.full(n, -1, np.int32),
     )
 
 
-def _children(arch: Arch, batch: _Batch, at: I64, entry: U64, shapes: tuple[LevelShape, ...]) -> PageTables:
-    table, slot = batch.table(at), batch.slot(at)
+def _other(  # noqa: PLR0913, PLR0917  (one batch and where to put what it holds)
+    attribute: Attributor,
+    layout: Layout,
+    batch: Batch,
+    at: I64,
+    nonpresent: list[NonPresent],
+    below: list[PageTables],
+) -> None:
+    """Entries that are no leaves: tables of the next level, and non-present entries."""
+    arch, level, entry = layout.arch, batch.shape.level, batch.words[at]
+    if level != Level.PTE:
+        table = arch.table_mask(level, entry)
+        if table.any():
+            below.append(_children(layout, batch, at[table], entry[table]))
+        at, entry = at[~table], entry[~table]
+    kind = arch.classify(level, entry)
+    other = kind != Kind.NONE
+    if other.any():
+        nonpresent.append(_nonpresent(layout, attribute, batch, at[other], kind[other]))
+
+
+def _children(layout: Layout, batch: Batch, at: I64, entry: U64) -> PageTables:
+    table, slot, shapes = batch.table(at), batch.slot(at), layout.arch.shapes
     below = shapes[[s.level for s in shapes].index(batch.shape.level) + 1]
     n = len(at)
     return PageTables(
-        pfn=arch.table_pfn(entry).astype(np.int64),
+        pfn=layout.arch.table_pfn(entry).astype(np.int64),
         level=np.full(n, below.level, np.uint8),
         mm_idx=batch.tables.mm_idx[table],
         va=batch.va(table, slot),
@@ -305,13 +381,14 @@ def _children(arch: Arch, batch: _Batch, at: I64, entry: U64, shapes: tuple[Leve
     )
 
 
-def _nonpresent(arch: Arch, batch: _Batch, at: I64, entry: U64, kind: Mask) -> NonPresent:
-    table, slot = batch.table(at), batch.slot(at)
+def _nonpresent(layout: Layout, attribute: Attributor, batch: Batch, at: I64, kind: AnyArray) -> NonPresent:
+    arch, table, slot, entry = layout.arch, batch.table(at), batch.slot(at), batch.words[at]
+    mm, va = batch.tables.mm_idx[table], batch.va(table, slot)
     carries = np.isin(kind, np.array(PFN_KINDS, np.uint8))
     return NonPresent(
-        mm_idx=batch.tables.mm_idx[table],
-        vma_idx=np.full(len(at), -1, np.int32),
-        va=batch.va(table, slot),
+        mm_idx=mm,
+        vma_idx=attribute.vma_idx(mm, va),
+        va=va,
         level=np.full(len(at), batch.shape.level, np.uint8),
         kind=kind.astype(np.uint8),
         pfn=np.where(carries, arch.nonpresent_pfn(entry).astype(np.int64), -1),
@@ -324,22 +401,12 @@ def _nonpresent(arch: Arch, batch: _Batch, at: I64, entry: U64, kind: Mask) -> N
     )
 
 
-class _Attributor:
-    """Finds the VMA of each entry; VMAs are ordered by mm, then address, and do not overlap.
+class Attributor:
+    """Finds the VMA of each entry; VMAs are ordered by mm, then address, and do not overlap."""
 
-    Runs are cut where a VMA begins or ends. Example: an mm with the VMAs A [0x1000, 0x3000) and B [0x5000, 0x6000), and
-    a run of six PTEs from 0x1000 on, those outside the VMAs left by mistake:
-
-    - 0x1000 is in A, which has room for 2 pages: the run is cut into [0x1000, 0x3000) in A and a rest of 4;
-    - the rest begins at 0x3000 in no VMA; B begins 2 pages on: [0x3000, 0x5000) gets VMA -1;
-    - the rest of 2 begins in B, which has room for 1: [0x5000, 0x6000) in B;
-    - the last page is in no VMA and none follows: [0x6000, 0x7000) gets VMA -1.
-    """
-
-    def __init__(self, arch: Arch, vmas: Vmas) -> None:
-        self.arch = arch
+    def __init__(self, page_shift: int, vmas: Vmas) -> None:
         self._vmas = vmas
-        self._shift = np.uint64(arch.page_shift)
+        self._shift = np.uint64(page_shift)
         self._starts = self._key(vmas.mm_idx, vmas.start)
         self._ends = self._key(vmas.mm_idx, np.maximum(vmas.end, np.uint64(1)) - np.uint64(1)) + np.uint64(1)
 
@@ -347,14 +414,13 @@ class _Attributor:
         return page_key(mm_idx, va >> self._shift)
 
     def vma_idx(self, mm_idx: I32, va: U64) -> I32:
+        """Row of the VMA that holds each address, -1 where none does."""
         return rows_covering(self._starts, self._ends, self._key(mm_idx, va)).astype(np.int32)
 
-    def only_vma(self, mm_idx: I32, va: U64, span: np.uint64) -> I32:
-        """The VMA that all addresses from ``va`` to ``va + span`` lie in, `_MIXED` where there is no such VMA."""
+    def only_vma(self, mm_idx: I32, va: U64, span: np.uint64) -> tuple[I32, Mask]:
+        """The VMA of ``va``, and whether an address from there to ``va + span`` may be in another or in none."""
         vma = self.vma_idx(mm_idx, va)
-        if not len(self._vmas):
-            return vma
-        return np.where(va + span < take_or(self._vmas.end, vma, 0), vma, _MIXED).astype(np.int32)
+        return vma, ~(va + span < take_or(self._vmas.end, vma, 0))
 
     def overlaps(self, mm_idx: I32, va: U64, size: int) -> Mask:
         """Whether any VMA has addresses in [va, va + size)."""
@@ -370,46 +436,3 @@ class _Attributor:
         for distance in (0, (1 << 30) - 1):
             out |= take_or(self._vmas.is_hugetlb, self.vma_idx(mm_idx, va + np.uint64(distance)), False)
         return out
-
-    def mappings(self, mappings: Mappings) -> Mappings:
-        """Attribute the runs whose VMA is `_MIXED`, cutting those that cross the border of a VMA."""
-        done = []
-        rest = mappings
-        while len(rest):
-            vma = rest.vma_idx.copy()
-            mixed = np.flatnonzero(vma == _MIXED)
-            vma[mixed] = self.vma_idx(rest.mm_idx[mixed], rest.va[mixed])
-            rest = replace(rest, vma_idx=vma)
-            runs = mixed[rest.nr[mixed] > 1]
-            room = self._room(rest.mm_idx[runs], rest.va[runs], vma[runs])
-            over = rest.nr[runs] > room
-            long, room = runs[over], room[over]
-            if not len(long):
-                done.append(rest)
-                break
-            fit = room.astype(np.uint32)
-            nr = rest.nr.copy()
-            nr[long] = fit
-            done.append(replace(rest, nr=nr))
-            tail = rest.take(long)
-            rest = replace(
-                tail,
-                vma_idx=np.full(len(long), _MIXED, np.int32),
-                va=tail.va + (fit.astype(np.uint64) << self._shift),
-                nr=tail.nr - fit,
-                pfn=tail.pfn + fit,
-                entry=tail.entry + fit * self.arch.leaf_step(Level.PTE, tail.entry),
-                slot=(tail.slot + fit).astype(np.uint16),
-            )
-        return done[0] if len(done) == 1 else Mappings.concat(done) if done else mappings
-
-    def _room(self, mm_idx: I32, va: U64, vma: I32) -> U64:
-        """Pages from each address to the end of its VMA, or to the beginning of the next one."""
-        n = len(self._vmas)
-        if not n:
-            return np.full(len(va), 1 << 31, np.uint64)
-        nxt = np.minimum(np.searchsorted(self._starts, self._key(mm_idx, va), "right"), n - 1)
-        limit = np.where(vma >= 0, self._vmas.end[vma], self._vmas.start[nxt])
-        bounded = (vma >= 0) | ((self._vmas.mm_idx[nxt] == mm_idx) & (self._vmas.start[nxt] > va))
-        pages = np.where(bounded, (limit - va) >> self._shift, np.uint64(1 << 31))
-        return np.maximum(pages, np.uint64(1)).astype(np.uint64)

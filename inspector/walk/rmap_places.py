@@ -127,7 +127,7 @@ def _contents(s: Snapshot, c: Candidates, head: int) -> PlaceContents:
     row = rows[at[at >= 0]]
     here = at >= 0
     same = s.pages.memmap.rows(m.pfn[row] + distance[here]) == (head + c.page[who] + skip)[here]
-    same &= s.counts.entry_class[row] == EntryClass.NORMAL
+    same &= s.mappings.entry_class[row] == EntryClass.NORMAL
     what = _absent(s, mm, va >> shift)
     what[here] = np.where(same, MAPS, OTHER_PAGE)
     pages = np.bincount(who * len(CONTENTS) + what, minlength=len(c) * len(CONTENTS)).reshape(-1, len(CONTENTS))

@@ -79,14 +79,14 @@ def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
 
 def _present(s: Snapshot) -> tuple[I64, Mask]:
     """Pages of each class that leaves map in each mm, and which mms have no leaf whose page cannot be read."""
-    layout, m, mapped, n = s.layout, s.mappings, s.counts, len(s.mms)
+    layout, m, n = s.layout, s.mappings, len(s.mms)
     kinds, sums = _page_classes(s), np.zeros(n * _NR_PLACES, np.int64)
     huge_vma = s.vmas.is_hugetlb if len(s.vmas) and s.vmas.is_hugetlb.any() else None
     for at in range(0, len(m), _PIECE):
         here = slice(at, at + _PIECE)
-        what = mapped.entry_class[here]
+        what = m.entry_class[here]
         # A row of -1 finds the last page's class, but only a normal entry keeps it.
-        place = np.where(what == EntryClass.NORMAL, kinds[mapped.head_row[here]], _HUGETLB)
+        place = np.where(what == EntryClass.NORMAL, kinds[m.head_row[here]], _HUGETLB)
         if huge_vma is not None:
             # mm/hugetlb.c keeps accounts of its own, whatever its entries map.
             place[huge_vma[m.vma_idx[here]] & (m.vma_idx[here] >= 0)] = _HUGETLB

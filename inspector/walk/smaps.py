@@ -92,8 +92,8 @@ def vma_figures(s: Snapshot) -> VmaFigures:
 
 def _present(s: Snapshot) -> tuple[I64, I64, I64, AnyArray, Mask]:
     """VMA, head row, pages, level and "through a shared table" of each entry with a page behind it."""
-    m, counts, n = s.mappings, s.counts, s.nonpresent
-    rows = np.flatnonzero((counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
+    m, n = s.mappings, s.nonpresent
+    rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
     counted = np.isin(n.kind, np.array(PFN_KINDS, np.uint8))  # is_pfn_swap_entry()
     away = np.flatnonzero(counted & (n.vma_idx >= 0))
     at = s.pages.memmap.rows(n.pfn[away])
@@ -108,7 +108,7 @@ def _present(s: Snapshot) -> tuple[I64, I64, I64, AnyArray, Mask]:
     pages[: len(rows)] *= m.nr[rows]
     return (
         np.concatenate([m.vma_idx[rows], n.vma_idx[away]]).astype(np.int64),
-        np.concatenate([counts.head_row[rows], head]).astype(np.int64),
+        np.concatenate([m.head_row[rows], head]).astype(np.int64),
         pages,
         level,
         several[np.searchsorted(pfns, s.tables.pfn[table])] if len(table) else np.zeros(0, np.bool_),
@@ -127,8 +127,8 @@ def _locked_bytes(s: Snapshot) -> I64:
     """Each page of a locked VMA divided by its mappings, as smaps_account() does it, page by page."""
     n, m, counts = len(s.vmas), s.mappings, s.counts
     in_locked = take_or(s.vmas.has(VM_LOCKED), m.vma_idx, False)
-    rows = np.flatnonzero((counts.entry_class == EntryClass.NORMAL) & in_locked)
-    rows = rows[~_is_hugetlb(s, counts.head_row[rows].astype(np.int64))]
+    rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & in_locked)
+    rows = rows[~_is_hugetlb(s, m.head_row[rows].astype(np.int64))]
     nr = entry_pages(s.layout, m.level[rows]) * m.nr[rows]
     page = expand_runs(s.pages.memmap.rows(m.pfn[rows]), nr).astype(np.int64)
     page = np.minimum(page, len(s.pages) - 1)

@@ -193,5 +193,5 @@ def _split_shown(s: Snapshot, about: SubjectKind, effect: Effect, found: Violati
     m = s.mappings
     huge = np.flatnonzero((m.level != Level.PTE) & m.counted)
     held = huge[tables_locked(s, m.table_idx[huge])]
-    folios = s.folio_of_page[np.maximum(s.counts.head_row[held], 0)]
+    folios = s.folio_of_page[np.maximum(s.mappings.head_row[held], 0)]
     return (ways < 0) & np.isin(found.rows, folios)

@@ -1,56 +1,7 @@
 /* The only program of the large guest: fills most of memory with small pages, shares them by fork, and sleeps. */
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/sysinfo.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "guest.h"
 
-#define PAGE 4096UL
 #define CHILDREN 5
-
-static void say(const char *text)
-{
-	int console = open("/dev/console", O_WRONLY);
-
-	if (console >= 0)
-		dprintf(console, "%s\n", text);
-	close(console);
-}
-
-static void load(const char *path)
-{
-	int file = open(path, O_RDONLY);
-
-	if (file < 0 || syscall(SYS_finit_module, file, "", 0))
-		say("step load failed");
-	close(file);
-}
-
-static void sleep_for_ever(void)
-{
-	for (;;)
-		pause();
-}
-
-/* Touch pages in an order that jumps about, so that neighbours in the page table are none in memory. */
-static void touch_scattered(char *start, size_t pages)
-{
-	size_t at = 0, step = 7919;
-
-	for (size_t i = 0; i < pages; i++) {
-		start[at * PAGE] = 1;
-		at += step;
-		while (at >= pages)
-			at -= pages;
-	}
-}
 
 int main(void)
 {

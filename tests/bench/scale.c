@@ -1,74 +1,20 @@
 /* The only program of the guests of scale: many children of one parent, or one process with very many VMAs. */
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include "guest.h"
 
-#define PAGE 4096UL
 #define AREAS 12
 #define AREA_PAGES 4
-
-static void say(const char *text)
-{
-	int console = open("/dev/console", O_WRONLY);
-
-	if (console >= 0)
-		dprintf(console, "%s\n", text);
-	close(console);
-}
-
-static void load(const char *path)
-{
-	int file = open(path, O_RDONLY);
-
-	if (file < 0 || syscall(SYS_finit_module, file, "", 0))
-		say("step load failed");
-	close(file);
-}
-
-static void stop(const char *text)
-{
-	say(text);
-	for (;;)
-		pause();
-}
-
-static char *map(size_t pages, int protection, int flags, int file)
-{
-	char *area = mmap(NULL, pages * PAGE, protection, flags, file, 0);
-
-	if (area == MAP_FAILED)
-		stop("step mmap failed");
-	return area;
-}
-
-static void allow(const char *path, const char *value)
-{
-	int file = open(path, O_WRONLY);
-
-	if (file < 0 || write(file, value, strlen(value)) != (ssize_t)strlen(value))
-		say("step a limit could not be raised");
-	close(file);
-}
 
 /* Each child writes one page of each area: its VMAs have an anon_vma of their own and hang on the parent's as well. */
 static void fork_many(long children)
 {
-	char *areas[AREAS], *shared = map(8, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1);
+	char *areas[AREAS], *shared = map(8, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int ready[2];
 	char byte;
 
 	for (int i = 0; i < AREAS; i++) {
 		/* Read-only pages between them keep the areas apart. */
-		areas[i] = map(AREA_PAGES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-		map(1, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+		areas[i] = map(AREA_PAGES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		map(1, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		memset(areas[i], 1 + i, AREA_PAGES * PAGE);
 	}
 	memset(shared, 1, 8 * PAGE);
@@ -97,7 +43,7 @@ static void fork_many(long children)
 /* Every second page loses the right to be written: as many VMAs as pages, all on one anon_vma; a child shares all. */
 static void split_many(long vmas)
 {
-	char *area = map(vmas, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	char *area = map(vmas, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	madvise(area, vmas * PAGE, MADV_NOHUGEPAGE);
 	for (long i = 0; i < vmas; i++)
@@ -117,9 +63,9 @@ int main(int argc, char **argv)
 	mount("devtmpfs", "/dev", "devtmpfs", 0, "");
 	mount("proc", "/proc", "proc", 0, "");
 	load("/qemu_fw_cfg.ko");
-	allow("/proc/sys/vm/max_map_count", "1000000");
-	allow("/proc/sys/kernel/threads-max", "30000");
-	allow("/proc/sys/kernel/pid_max", "32768");
+	set("/proc/sys/vm/max_map_count", "1000000");
+	set("/proc/sys/kernel/threads-max", "30000");
+	set("/proc/sys/kernel/pid_max", "32768");
 	if (argc < 3)
 		stop("step no arguments");
 	if (!strcmp(argv[1], "forks"))

@@ -70,10 +70,8 @@ class Editor:
         able = f.readable & (s.folio_totals > 0) & (calm(s)[f.row] | f.is_hugetlb)
         self._large = np.flatnonzero(able)
         m = s.mappings
-        quiet = (
-            (s.counts.entry_class == EntryClass.NORMAL) & (m.level == Level.PTE) & ~s.mm_in_motion[m.mm_idx] & m.counted
-        )
-        self._entries = np.flatnonzero(quiet & ((s.counts.bits & Bit.PROT_NONE) == 0))
+        quiet = (m.entry_class == EntryClass.NORMAL) & (m.level == Level.PTE) & ~s.mm_in_motion[m.mm_idx] & m.counted
+        self._entries = np.flatnonzero(quiet & ((m.bits & Bit.PROT_NONE) == 0))
 
     def edit(self, rng: np.random.Generator) -> Edit:
         """One edit: half of them anywhere, a quarter of counters, a quarter of entries."""

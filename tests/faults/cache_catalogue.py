@@ -99,9 +99,9 @@ def mapped_file_page_truncated(s: Snapshot) -> Planted:
 def mapped_beyond_the_end_of_its_file(s: Snapshot) -> Planted:
     """The size of a mapped file lowered below a page that is mapped."""
     m, v = s.mappings, s.vmas
-    head = np.maximum(s.counts.head_row, 0)
+    head = np.maximum(s.mappings.head_row, 0)
     file = (
-        (s.counts.entry_class == EntryClass.NORMAL)
+        (s.mappings.entry_class == EntryClass.NORMAL)
         & (s.pages.mapping[head] != 0)
         & ((s.pages.mapping[head] & np.uint64(3)) == 0)
     )

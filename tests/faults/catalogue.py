@@ -376,7 +376,7 @@ def swap_entry_in_a_hugetlb_vma(s: Snapshot) -> Planted:
     """An empty slot of a private hugetlb VMA filled with a swap entry: type 0, offset 5."""
     m, v = s.mappings, s.vmas
     for row in np.flatnonzero(
-        (m.level == Level.PMD) & (s.counts.entry_class == EntryClass.NORMAL) & m.counted
+        (m.level == Level.PMD) & (s.mappings.entry_class == EntryClass.NORMAL) & m.counted
     ).tolist():
         vma = int(m.vma_idx[row])
         behind = int(m.va[row]) + (1 << 21)

@@ -75,8 +75,8 @@ def ksm_page_marked_exclusive(s: Snapshot) -> Planted:
 def written_page_no_longer_exclusive(s: Snapshot) -> Planted:
     rows = exclusive_rows(s)
     small = rows[(s.folio_of_page[rows] < 0) & (s.counts.page_mappings[rows] == 1)]
-    first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.counts.bits & Bit.WRITE) != 0)
-    fine = first & (s.counts.entry_class == EntryClass.NORMAL) & ((s.counts.bits & Bit.PROT_NONE) == 0)
+    first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.mappings.bits & Bit.WRITE) != 0)
+    fine = first & (s.mappings.entry_class == EntryClass.NORMAL) & ((s.mappings.bits & Bit.PROT_NONE) == 0)
     pfn = int(s.mappings.pfn[pick(np.flatnonzero(fine), "a written page")])
     return Planted((flags_xor(s, pfn, "anon_exclusive"),), ("writable-page-exclusive-missing",), pfn)
 
@@ -99,7 +99,7 @@ def shared_page_pinned(s: Snapshot) -> Planted:
 
 @fault
 def private_mapping_writes_the_page_cache(s: Snapshot) -> Planted:
-    head = np.maximum(s.counts.head_row, 0)
+    head = np.maximum(s.mappings.head_row, 0)
     file = (s.pages.mapping[head] != 0) & ((s.pages.mapping[head] & np.uint64(3)) == 0)
     wanted = private_writable(s) & file & (s.mappings.level == Level.PTE)
     row = pick(np.flatnonzero(wanted), "a private entry of a page-cache page")
@@ -109,16 +109,16 @@ def private_mapping_writes_the_page_cache(s: Snapshot) -> Planted:
 
 @fault
 def entry_of_a_readonly_vma_made_writable(s: Snapshot) -> Planted:
-    readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.counts.entry_class == EntryClass.NORMAL)
-    readonly &= ((s.counts.bits & Bit.PROT_NONE) == 0) & in_shared_vma(s)
+    readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.mappings.entry_class == EntryClass.NORMAL)
+    readonly &= ((s.mappings.bits & Bit.PROT_NONE) == 0) & in_shared_vma(s)
     row = pick(np.flatnonzero(readonly), "a read-only entry")
     return Planted((entry_xor(s, row, RW),), ("write-bit-unexpected",), None)
 
 
 @fault
 def write_protected_entry_made_writable(s: Snapshot) -> Planted:
-    watched = ((s.counts.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
-    watched &= ((s.counts.bits & Bit.PROT_NONE) == 0) & (s.counts.entry_class == EntryClass.NORMAL)
+    watched = ((s.mappings.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
+    watched &= ((s.mappings.bits & Bit.PROT_NONE) == 0) & (s.mappings.entry_class == EntryClass.NORMAL)
     row = pick(np.flatnonzero(watched), "a write-protected entry")
     return Planted((entry_xor(s, row, RW),), ("uffd-wp-write-bit-unexpected",), None)
 
@@ -126,22 +126,22 @@ def write_protected_entry_made_writable(s: Snapshot) -> Planted:
 @fault
 def watched_bit_in_a_vma_that_nobody_watches(s: Snapshot) -> Planted:
     m, v = s.mappings, s.vmas
-    plain = (m.vma_idx >= 0) & ((s.counts.bits & (Bit.WRITE | Bit.UFFD_WP | Bit.PROT_NONE)) == 0) & (m.nr == 1)
+    plain = (m.vma_idx >= 0) & ((s.mappings.bits & (Bit.WRITE | Bit.UFFD_WP | Bit.PROT_NONE)) == 0) & (m.nr == 1)
     plain &= (v.file[np.maximum(m.vma_idx, 0)] == 0) & v.has(VM_WRITE)[np.maximum(m.vma_idx, 0)]
-    row = pick(np.flatnonzero(plain & (s.counts.entry_class == 0) & (m.level == Level.PTE)), "a read-only entry", 3)
+    row = pick(np.flatnonzero(plain & (s.mappings.entry_class == 0) & (m.level == Level.PTE)), "a read-only entry", 3)
     return Planted((entry_xor(s, row, UFFD_WP),), ("uffd-registration-missing",), None, "info")
 
 
 @fault
 def zero_page_made_writable(s: Snapshot) -> Planted:
-    rows = np.flatnonzero((s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PTE))
+    rows = np.flatnonzero((s.mappings.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PTE))
     row = pick(rows, "an entry of the zero page")
     return Planted((entry_xor(s, row, RW),), ("zero-page-write-bit-unexpected",), None)
 
 
 @fault
 def huge_zero_page_made_writable(s: Snapshot) -> Planted:
-    rows = np.flatnonzero((s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PMD))
+    rows = np.flatnonzero((s.mappings.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PMD))
     row = pick(rows, "an entry of the huge zero page")
     return Planted((entry_xor(s, row, RW | DIRTY),), ("zero-page-write-bit-unexpected",), None)
 

@@ -31,5 +31,5 @@ def first_mapping(s: Snapshot, wanted: Mask) -> int:
 
 def private_writable(s: Snapshot) -> Mask:
     """Normal read-only entries in private VMAs that allow writing."""
-    plain = (s.counts.bits & (Bit.WRITE | Bit.PROT_NONE | Bit.UFFD_WP)) == 0
-    return plain & (s.counts.entry_class == EntryClass.NORMAL) & vma_has(s, VM_WRITE) & ~in_shared_vma(s)
+    plain = (s.mappings.bits & (Bit.WRITE | Bit.PROT_NONE | Bit.UFFD_WP)) == 0
+    return plain & (s.mappings.entry_class == EntryClass.NORMAL) & vma_has(s, VM_WRITE) & ~in_shared_vma(s)

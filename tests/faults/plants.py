@@ -160,7 +160,7 @@ def mapping_of_page(s: Snapshot, row: int) -> tuple[int, int]:
         & (m.pfn <= pfn)
         & (m.pfn + m.nr > pfn)
         & m.counted
-        & (s.counts.entry_class == EntryClass.NORMAL)
+        & (s.mappings.entry_class == EntryClass.NORMAL)
     )
     at = pick(np.flatnonzero(hit & ~s.mm_in_motion[m.mm_idx]), "a PTE of the page")
     return at, pfn - int(m.pfn[at])

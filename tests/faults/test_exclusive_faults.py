@@ -95,7 +95,7 @@ def test_writable_entry_of_a_shared_page(path: str) -> None:
 
 def test_writable_pmd_of_a_shared_folio(path: str) -> None:
     s = sound_snapshot(path)
-    folio = s.folio_of_page[np.maximum(s.counts.head_row, 0)]
+    folio = s.folio_of_page[np.maximum(s.mappings.head_row, 0)]
     able = (folio >= 0) & s.folios.is_anon[np.maximum(folio, 0)] & (s.mappings.level == Level.PMD)
     shared = s.folio_totals[np.maximum(folio, 0)] > 1
     for hugetlb in (False, True):
@@ -116,8 +116,9 @@ def test_exclusive_bit_lost_on_a_written_page(path: str) -> None:
     s = sound_snapshot(path)
     rows = exclusive_rows(s)
     small = rows[(s.folio_of_page[rows] < 0) & (s.counts.page_mappings[rows] == 1)]
-    first = np.isin(s.pages.memmap.rows(s.mappings.pfn), small) & ((s.counts.bits & Bit.WRITE) != 0)
-    row = first_mapping(s, first & (s.counts.entry_class == EntryClass.NORMAL) & ((s.counts.bits & Bit.PROT_NONE) == 0))
+    m = s.mappings
+    first = np.isin(s.pages.memmap.rows(m.pfn), small) & ((m.bits & Bit.WRITE) != 0)
+    row = first_mapping(s, first & (m.entry_class == EntryClass.NORMAL) & ((m.bits & Bit.PROT_NONE) == 0))
     also_broken(path, "writable-page-exclusive-missing", flags_xor(s, int(s.mappings.pfn[row]), "anon_exclusive"))
 
 
@@ -132,8 +133,8 @@ def test_exclusive_bit_lost_on_a_pinned_page(path: str) -> None:
 
 def test_writable_entry_in_a_readonly_vma(path: str) -> None:
     s = sound_snapshot(path)
-    readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.counts.entry_class == EntryClass.NORMAL)
-    readonly &= (s.counts.bits & Bit.PROT_NONE) == 0
+    readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.mappings.entry_class == EntryClass.NORMAL)
+    readonly &= (s.mappings.bits & Bit.PROT_NONE) == 0
     row = first_mapping(s, readonly & ~in_shared_vma(s) & (s.mappings.level == Level.PTE))
     also_broken(path, "write-bit-unexpected", entry_xor(s, row, RW))
     row = first_mapping(s, readonly & in_shared_vma(s))
@@ -142,7 +143,7 @@ def test_writable_entry_in_a_readonly_vma(path: str) -> None:
 
 def test_writable_private_file_page(path: str) -> None:
     s = sound_snapshot(path)
-    head = np.maximum(s.counts.head_row, 0)
+    head = np.maximum(s.mappings.head_row, 0)
     file = (s.pages.mapping[head] != 0) & ((s.pages.mapping[head] & np.uint64(3)) == 0)
     row = first_mapping(s, private_writable(s) & file & (s.mappings.level == Level.PTE))
     assert also_broken(path, "private-file-page-write-bit-unexpected", entry_xor(s, row, RW)) == []
@@ -150,8 +151,8 @@ def test_writable_private_file_page(path: str) -> None:
 
 def test_writable_watched_entry(path: str) -> None:
     s = sound_snapshot(path)
-    watched = ((s.counts.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
-    watched &= ((s.counts.bits & Bit.PROT_NONE) == 0) & (s.counts.entry_class == EntryClass.NORMAL)
+    watched = ((s.mappings.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
+    watched &= ((s.mappings.bits & Bit.PROT_NONE) == 0) & (s.mappings.entry_class == EntryClass.NORMAL)
     row = first_mapping(s, watched)
     also_broken(path, "uffd-wp-write-bit-unexpected", entry_xor(s, row, RW))
 
@@ -159,7 +160,7 @@ def test_writable_watched_entry(path: str) -> None:
 def test_writable_zero_page(path: str) -> None:
     s = sound_snapshot(path)
     for level in (Level.PTE, Level.PMD):
-        rows = np.flatnonzero((s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == level))
+        rows = np.flatnonzero((s.mappings.entry_class == EntryClass.ZERO) & (s.mappings.level == level))
         if level == Level.PTE:
             assert len(rows)
         for row in rows[:1]:

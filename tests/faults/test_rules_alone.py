@@ -43,9 +43,9 @@ def swap_entry_for_a_shared_file_page(s: Snapshot) -> tuple[Patch, ...]:
 
 def watched_bit_in_an_ordinary_vma(s: Snapshot) -> tuple[Patch, ...]:
     m, v = s.mappings, s.vmas
-    plain = (m.vma_idx >= 0) & ((s.counts.bits & (Bit.WRITE | Bit.UFFD_WP | Bit.PROT_NONE)) == 0) & (m.nr == 1)
+    plain = (m.vma_idx >= 0) & ((s.mappings.bits & (Bit.WRITE | Bit.UFFD_WP | Bit.PROT_NONE)) == 0) & (m.nr == 1)
     plain &= (v.file[np.maximum(m.vma_idx, 0)] == 0) & v.has(VM_WRITE)[np.maximum(m.vma_idx, 0)]
-    row = pick(np.flatnonzero(plain & (s.counts.entry_class == 0) & (m.level == Level.PTE)), "a read-only entry", 3)
+    row = pick(np.flatnonzero(plain & (s.mappings.entry_class == 0) & (m.level == Level.PTE)), "a read-only entry", 3)
     return (entry_xor(s, row, UFFD_BIT),)
 
 

@@ -26,7 +26,7 @@ def path(request: pytest.FixtureRequest) -> str:
 def split_folio(s: Snapshot) -> tuple[int, int]:
     """A row of the mappings that is a huge entry of an anonymous folio, and the folio's row."""
     m = s.mappings
-    folio = s.folio_of_page[np.maximum(s.counts.head_row, 0)]
+    folio = s.folio_of_page[np.maximum(s.mappings.head_row, 0)]
     good = (m.level == Level.PMD) & m.counted & (folio >= 0)
     good &= s.folios.is_anon[np.maximum(folio, 0)] & (s.mms.nr_tasks[m.mm_idx] > 0)
     good &= s.folios.entire_raw[np.maximum(folio, 0)] == 0
@@ -111,7 +111,7 @@ def _family(s: Snapshot, folio: int) -> list[int]:
         mask[mm] = True
         if reached(s, heads, mask)[0]:
             out.append(mm)
-    return [*out, *np.unique(s.mappings.mm_idx[s.counts.head_row == heads[0]]).tolist()]
+    return [*out, *np.unique(s.mappings.mm_idx[s.mappings.head_row == heads[0]]).tolist()]
 
 
 def test_a_task_that_runs_unseen_leaves_locks_as_the_only_evidence(path: str) -> None:

@@ -154,9 +154,9 @@ def test_a_write_to_a_file_goes_by_the_mapping(kernel: str) -> None:
     s = sound(core_path("fixture", kernel))
     m = s.mappings
     shared = (s.vmas.flags[np.maximum(m.vma_idx, 0)] & np.uint64(VM_SHARED)) != 0
-    head = np.maximum(s.counts.head_row, 0)
+    head = np.maximum(s.mappings.head_row, 0)
     file = (s.pages.mapping[head] & np.uint64(3) == 0) & (s.pages.mapping[head] != 0) & (s.pages.type_[head] == 0)
-    file &= (s.counts.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0)
+    file &= (s.mappings.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0)
     answers = []
     for wanted in (shared, ~shared):
         e = build_explanation(s, int(m.pfn[np.flatnonzero(file & wanted)[0]]), check=False)

@@ -36,7 +36,7 @@ class RmapView(Table):
 def entries_at(s: Snapshot, c: Candidates, head_rows: AnyArray) -> I64:
     """Entries that map the folio at each place (page_vma_mapped_walk(), mm/page_vma_mapped.c)."""
     m = s.mappings
-    good = np.flatnonzero(s.counts.entry_class == EntryClass.NORMAL)
+    good = np.flatnonzero(s.mappings.entry_class == EntryClass.NORMAL)
     key = page_key(m.mm_idx[good], m.va[good] >> np.uint64(s.layout.memmap.page_shift))
     order = np.argsort(key, kind="stable")
     key, good = key[order], good[order]
@@ -72,9 +72,9 @@ def compare_views(s: Snapshot, head_rows: I32) -> RmapView:
     c, kind = candidates_of(s, head_rows)
     found = entries_at(s, c, head_rows)
     n = len(head_rows)
-    m, counts = s.mappings, s.counts
-    rows = np.flatnonzero(counts.entry_class == EntryClass.NORMAL)
-    head, nr = counts.head_row[rows], m.nr[rows]
+    m = s.mappings
+    rows = np.flatnonzero(m.entry_class == EntryClass.NORMAL)
+    head, nr = m.head_row[rows], m.nr[rows]
     asked = rows_of_unordered(head_rows, head)
     single = s.folio_of_page[np.maximum(head, 0)] < 0
     # Runs of small pages cover several folios: each page is one.

@@ -196,7 +196,7 @@ def _hidden_from_smaps(s: Snapshot) -> list[str]:
 def _protnone_pmds(s: Snapshot) -> I64:
     """Huge PMDs of each VMA that the hardware does not see."""
     m = s.mappings
-    mine = (m.level == Level.PMD) & ((s.counts.bits & Bit.PROT_NONE) != 0) & (m.vma_idx >= 0)
+    mine = (m.level == Level.PMD) & ((s.mappings.bits & Bit.PROT_NONE) != 0) & (m.vma_idx >= 0)
     return np.bincount(m.vma_idx[mine], minlength=len(s.vmas))
 
 
@@ -216,7 +216,7 @@ def our_pagemap(s: Snapshot, row: int) -> tuple[U64, U64, U64]:
     mine = np.flatnonzero(m.vma_idx == row)
     first = ((m.va[mine] - s.vmas.start[row]) >> np.uint64(12)).astype(np.int64)
     each = entry_pages(s.layout, m.level[mine]) * m.nr[mine]
-    soft, uffd = (s.counts.bits[mine] & Bit.SOFT_DIRTY) != 0, (s.counts.bits[mine] & Bit.UFFD_WP) != 0
+    soft, uffd = (s.mappings.bits[mine] & Bit.SOFT_DIRTY) != 0, (s.mappings.bits[mine] & Bit.UFFD_WP) != 0
     for i in range(len(mine)):
         spots = slice(int(first[i]), int(first[i] + each[i]))
         size = spots.stop - spots.start
@@ -268,7 +268,7 @@ def _hidden_entries(s: Snapshot, row: int, out: Compared) -> Mask:
     """Pages of a VMA whose entries pagemap reports in another form."""
     hidden = np.zeros(int(s.vmas.nr_pages[row]), np.bool_)
     m = s.mappings
-    mine = np.flatnonzero((m.vma_idx == row) & (s.counts.entry_class == EntryClass.UNREADABLE))
+    mine = np.flatnonzero((m.vma_idx == row) & (s.mappings.entry_class == EntryClass.UNREADABLE))
     for i in mine.tolist():
         at = int((m.va[i] - s.vmas.start[row]) >> np.uint64(12))
         hidden[at : at + int(m.nr[i])] = True

@@ -36,7 +36,7 @@ def of(s: Snapshot, rows: I64, column: np.ndarray[tuple[int], np.dtype[np.int32]
 def classes_of(s: Snapshot) -> dict[tuple[int, int], int]:
     """What each run of entries is taken for."""
     entries = zip(s.mappings.pfn.tolist(), s.mappings.entry.tolist(), strict=True)
-    return dict(zip(entries, s.counts.entry_class.tolist(), strict=True))
+    return dict(zip(entries, s.mappings.entry_class.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -49,11 +49,11 @@ def test_some_mms_are_those_of_the_whole(kernel: str) -> None:
     same(part.mms, s.mms.take(rows))
     same(part.vmas, s.vmas.take(of(s, rows, s.vmas.mm_idx)), "mm_idx")
     same(part.tables, s.tables.take(of(s, rows, s.tables.mm_idx)), "mm_idx", "parent", "first")
-    theirs = s._walk.mappings
-    mine = part._walk.mappings.take(np.lexsort((part._walk.mappings.va, part._walk.mappings.mm_idx)))
+    theirs = s.mappings
+    mine = part.mappings.take(np.lexsort((part.mappings.va, part.mappings.mm_idx)))
     theirs = theirs.take(np.flatnonzero(of(s, rows, theirs.mm_idx)))
     theirs = theirs.take(np.lexsort((theirs.va, theirs.mm_idx)))
-    same(mine, theirs, "mm_idx", "vma_idx", "table_idx", "counted")
+    same(mine, theirs, "mm_idx", "vma_idx", "table_idx", "counted", "page_row", "head_row")
     # What they map is judged by the same struct pages.
     m = part.mappings
     here, there = part.pages.memmap.rows(m.pfn), s.pages.memmap.rows(m.pfn)

@@ -57,7 +57,7 @@ def vma_entries(s: Snapshot, vma_row: int) -> Entries:
     """Everything that the page tables hold for one VMA."""
     m, n, counts = s.mappings, s.nonpresent, s.counts
     rows, away = np.flatnonzero(m.vma_idx == vma_row), np.flatnonzero(n.vma_idx == vma_row)
-    head = counts.head_row[rows].astype(np.int64)
+    head = m.head_row[rows].astype(np.int64)
     safe = np.maximum(head, 0)
     folio = take_or(s.folio_of_page, head, -1)
     none = np.full(len(away), -1, np.int64)
@@ -72,8 +72,8 @@ def vma_entries(s: Snapshot, vma_row: int) -> Entries:
         ),
         level=np.concatenate([m.level[rows], n.level[away]]),
         kind=np.concatenate([np.full(len(rows), Kind.LEAF, np.uint8), n.kind[away]]),
-        entry_class=np.concatenate([counts.entry_class[rows], np.zeros(len(away), np.uint8)]),
-        bits=np.concatenate([counts.bits[rows], np.zeros(len(away), counts.bits.dtype)]),
+        entry_class=np.concatenate([m.entry_class[rows], np.zeros(len(away), np.uint8)]),
+        bits=np.concatenate([m.bits[rows], np.zeros(len(away), m.bits.dtype)]),
         pfn=np.concatenate([m.pfn[rows], n.pfn[away]]),
         folio_pfn=np.concatenate([s.pages.memmap.pfns_of_rows(head), none]),
         order=np.concatenate([np.where(head >= 0, order, -1), none]),

@@ -89,7 +89,7 @@ def _entry_bits(s: Snapshot, pfn: int, nr: int) -> tuple[Mask, Mask, Mask]:
     m, rows = s.mappings, s.mappings_of(pfn, nr)
     pages = entry_pages(s.layout, m.level[rows]) * m.nr[rows].astype(np.int64)
     page = expand_runs(m.pfn[rows], pages).astype(np.int64) - pfn
-    bits = np.repeat(s.counts.bits[rows], pages)
+    bits = np.repeat(s.mappings.bits[rows], pages)
     inside = (page >= 0) & (page < nr)
     out = []
     for bit in (Bit.YOUNG, Bit.DIRTY, Bit.WRITE):

@@ -94,10 +94,10 @@ def build_strip(s: Snapshot, mm_idx: int, vma_rows: I64, names: tuple[str, ...])
     gap[1:] = start[1:] != end[:-1]
     m, n = s.mappings, s.nonpresent
     rows = np.flatnonzero(m.mm_idx == mm_idx)
-    head = np.maximum(s.counts.head_row[rows], 0).astype(np.int64)
+    head = np.maximum(s.mappings.head_row[rows], 0).astype(np.int64)
     kind = kind_codes(s.layout, s.pages, s.folios, s.folio_of_page, head).astype(np.int64)
     way = np.where(m.level[rows] != Level.PTE, HUGE, np.where(s.folio_of_page[head] >= 0, LARGE, SMALL))
-    classes = s.counts.entry_class[rows]
+    classes = s.mappings.entry_class[rows]
     way = np.where(classes == EntryClass.ZERO, ZERO, np.where(classes == EntryClass.NORMAL, way, SPECIAL))
     away = np.flatnonzero(n.mm_idx == mm_idx)
     table = np.array([_OF_KIND.get(Kind(k), BAD) for k in range(len(Kind))], np.int64)

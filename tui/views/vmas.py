@@ -43,13 +43,13 @@ class VmaFolios(Table):
 
 def vma_folios(s: Snapshot, vma_rows: I64) -> VmaFolios:
     """Folios by VMA; only mappings that the rmap counts."""
-    m, counts = s.mappings, s.counts
+    m = s.mappings
     place = np.full(len(s.vmas) + 1, -1, np.int64)
     place[vma_rows] = np.arange(len(vma_rows))
     vma = place[m.vma_idx]
-    rows = np.flatnonzero((vma >= 0) & (counts.entry_class == EntryClass.NORMAL))
+    rows = np.flatnonzero((vma >= 0) & (m.entry_class == EntryClass.NORMAL))
     vma = vma[rows]
-    folio = s.folio_of_page[counts.head_row[rows]].astype(np.int64)
+    folio = s.folio_of_page[m.head_row[rows]].astype(np.int64)
     huge = m.level[rows] != Level.PTE
     pages = entry_pages(s.layout, m.level[rows]) * m.nr[rows].astype(np.int64)
     n = len(vma_rows)

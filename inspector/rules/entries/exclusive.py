@@ -41,7 +41,7 @@ def page_mappers(s: Snapshot, rows: I64) -> tuple[I64, I64]:
     mark = np.zeros(n, np.bool_)
     mark[rows] = True
     before = np.concatenate([[0], np.cumsum(mark)])
-    normal = np.flatnonzero((s.counts.entry_class == EntryClass.NORMAL) & m.counted)
+    normal = np.flatnonzero((s.mappings.entry_class == EntryClass.NORMAL) & m.counted)
     first = s.pages.memmap.rows(m.pfn[normal])
     span = entry_pages(s.layout, m.level[normal]) * m.nr[normal]
     hits = before[np.minimum(first + span, n)] - before[first]

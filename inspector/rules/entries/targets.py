@@ -19,8 +19,8 @@ def _target(expected: str) -> Gather:
     """What entries point to, beside what they should."""
 
     def evidence(s: Snapshot, rows: I64) -> Details:
-        head = np.maximum(s.counts.head_row[rows], 0)
-        names = [EntryClass(x).name.lower() for x in s.counts.entry_class[rows].tolist()]
+        head = np.maximum(s.mappings.head_row[rows], 0)
+        names = [EntryClass(x).name.lower() for x in s.mappings.entry_class[rows].tolist()]
         return details(
             rows,
             observed={

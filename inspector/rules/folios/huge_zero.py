@@ -67,7 +67,7 @@ def huge_zero_references_low(s: Snapshot) -> Violations:
     See also: folioscope rules huge-zero-pfn-mismatch
     """
     users = s.huge_zero.users
-    zero = (s.counts.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PMD)
+    zero = (s.mappings.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PMD)
     mms: I64 = np.unique(s.mappings.mm_idx[zero]).astype(np.int64)
     if not len(mms):
         return holds(0)

@@ -104,7 +104,7 @@ def _families(s: Snapshot, rows: I64) -> Details:
     """A folio that is no longer known as hugetlb is missing in the pool as well."""
     m = s.mappings
     is_vma = take_or(s.vmas.is_hugetlb, m.vma_idx[rows], False)
-    folio = s.folio_of_page[np.maximum(s.counts.head_row[rows], 0)]
+    folio = s.folio_of_page[np.maximum(s.mappings.head_row[rows], 0)]
     is_folio = take_or(s.folios.is_hugetlb, folio, False)
     return Details(
         observed={"hugetlb_vma": is_vma, "hugetlb_folio": is_folio, "level": m.level[rows]},

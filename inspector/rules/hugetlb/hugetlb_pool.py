@@ -317,7 +317,7 @@ def _usage(s: Snapshot) -> I64:
     if not len(s.vmas):
         return out.astype(np.int64)
     huge, m, n = s.vmas.is_hugetlb, s.mappings, s.nonpresent
-    rows = np.flatnonzero(take_or(huge, m.vma_idx, False) & (s.counts.entry_class == EntryClass.NORMAL))
+    rows = np.flatnonzero(take_or(huge, m.vma_idx, False) & (s.mappings.entry_class == EntryClass.NORMAL))
     out += np.bincount(m.mm_idx[rows], weights=entry_pages(s.layout, m.level[rows]) * m.nr[rows], minlength=len(out))
     moving = np.isin(n.kind, np.array(MIGRATION_KINDS, np.uint8)) & (n.vma_idx >= 0)
     rows = np.flatnonzero(moving & huge[np.maximum(n.vma_idx, 0)])

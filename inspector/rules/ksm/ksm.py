@@ -362,8 +362,8 @@ def ksm_zero_pages_mismatch(s: Snapshot) -> Violations:
     See also: folioscope vmas PID
     """
     stored, mms = s.ksm.mms, s.mms
-    m, counts = s.mappings, s.counts
-    zero = (counts.entry_class == EntryClass.ZERO) & (m.level == Level.PTE) & ((counts.bits & Bit.DIRTY) != 0)
+    m = s.mappings
+    zero = (m.entry_class == EntryClass.ZERO) & (m.level == Level.PTE) & ((m.bits & Bit.DIRTY) != 0)
     rebuilt = np.bincount(m.mm_idx[zero], weights=m.nr[zero], minlength=len(mms)).astype(np.int64)
     has = s.layout.struct("struct mm_struct").has("ksm_zero_pages")
     able = stored.readable & s.mm_tables_complete & (mms.users > 0) & has

@@ -95,7 +95,7 @@ def entire_excess(s: Snapshot, folio: int) -> int:
 def _bad_entries(s: Snapshot, causes: Causes) -> tuple[I64, dict[int, Cause]]:
     """Pages by mm of entries that are not counted, and the cause that names such an entry in each mm."""
     m, n = s.mappings, s.nonpresent
-    bad = np.flatnonzero(np.isin(s.counts.entry_class, np.array(_NOT_COUNTED, np.uint8)))
+    bad = np.flatnonzero(np.isin(s.mappings.entry_class, np.array(_NOT_COUNTED, np.uint8)))
     pages = np.bincount(m.mm_idx[bad], weights=m.nr[bad] * entry_pages(s.layout, m.level[bad]), minlength=len(s.mms))
     of_mm: dict[int, Cause] = {}
     for cause in causes:

@@ -32,10 +32,10 @@ def deposits_due(s: Snapshot) -> tuple[Mask, Mask]:
     """
     m, n, folios = s.mappings, s.nonpresent, s.folios
     huge = m.level == Level.PMD
-    folio = s.folio_of_page[np.maximum(s.counts.head_row, 0)]
-    zero = huge & (s.counts.entry_class == EntryClass.ZERO) & ~_in_file_vma(s, m.vma_idx)
+    folio = s.folio_of_page[np.maximum(s.mappings.head_row, 0)]
+    zero = huge & (s.mappings.entry_class == EntryClass.ZERO) & ~_in_file_vma(s, m.vma_idx)
     anon = take_or(folios.is_anon, folio, False) | in_anonymous_vma(s)
-    thp = huge & (s.counts.entry_class == EntryClass.NORMAL) & (folio >= 0)
+    thp = huge & (s.mappings.entry_class == EntryClass.NORMAL) & (folio >= 0)
     thp &= anon & ~take_or(folios.is_hugetlb, folio, False)
     nonpresent = (n.level == Level.PMD) & np.isin(n.kind, _OF_A_THP) & ~_in_file_vma(s, n.vma_idx)
     nonpresent &= ~take_or(s.vmas.is_hugetlb, n.vma_idx, False)

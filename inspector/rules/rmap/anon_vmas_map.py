@@ -54,7 +54,7 @@ def anon_folio_mapping_invalid(s: Snapshot) -> Violations:
     See also: folioscope explain PFN; folioscope va PID ADDRESS
     """
     m, pages = s.mappings, s.pages
-    able = np.flatnonzero(in_anonymous_vma(s) & (s.counts.entry_class == EntryClass.NORMAL))
+    able = np.flatnonzero(in_anonymous_vma(s) & (s.mappings.entry_class == EntryClass.NORMAL))
     found = mapped_pages(s, able)
     head = np.maximum(pages.head_row[found.row], 0)
     other = ((pages.mapping[head] & np.uint64(1)) == 0) & pages.readable[head] & (pages.type_[head] == 0)
