@@ -121,6 +121,16 @@ class Snapshot:
     search: Search = "all page tables"
     """Where mappings are searched for."""
 
+    @property
+    def has_walked(self) -> bool:
+        """Whether the page tables were walked already, so that nothing is saved by asking for less."""
+        return "_walked" in vars(self)
+
+    @property
+    def gaps(self) -> list[str]:
+        """Why the search for mappings does not lead to everything that it should lead to, in sentences."""
+        return [] if self.tables_complete else ["page tables are missing from the dump"]
+
     def knows(self, table: str) -> bool:
         """Whether there is such a table: a snapshot of a part has few."""
         return True
@@ -692,6 +702,8 @@ class PartialSnapshot(Snapshot):
         memmap: The stretches to read.
     """
 
+    search: Search = "nothing"
+
     def __init__(self, whole: Snapshot, memmap: MemMap) -> None:
         super().__init__(whole.target)
         self.layout = replace(whole.layout, memmap=memmap)
@@ -706,7 +718,7 @@ class PartialSnapshot(Snapshot):
         return super().__getattribute__(name)
 
 
-_OF_STRUCT_PAGES = {"layout", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
+_OF_STRUCT_PAGES = {"layout", "has_walked", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
     *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages")
 }
 _NEED_ALL_PAGES = frozenset(

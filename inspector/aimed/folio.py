@@ -132,7 +132,7 @@ class FolioSnapshot(_FromOneFolio):
     def gaps(self) -> list[str]:
         """Why the reverse map does not lead to everything that it should lead to, in sentences; none when it does."""
         if not self.kind:
-            return []
+            return ["folio->mapping leads to none"]
         out = [self._broken()]
         _, known = read_index(self.layout, self.pages, self.folios, self.heads, self.folio_of_page[self.heads])
         if self.kind != KSM and not known[0]:
@@ -142,10 +142,8 @@ class FolioSnapshot(_FromOneFolio):
             out.append(f"{counted(unread, 'VMA')} of its tree cannot be read")
         lost = int((vma_rows(self.vmas, self._wanted) < 0).sum())
         if lost:
-            out.append(f"{counted(lost, 'VMA')} of its tree are VMAs of no mm that is alive")
-        if not super().mappings_whole:
-            out.append("page tables or VMAs there cannot be read")
-        return [x for x in out if x]
+            out.append(f"{counted(lost, 'VMA')} of its tree are in no mm's tree of VMAs")
+        return [x for x in [*out, *super().gaps] if x]
 
     def _broken(self) -> str:
         """What is wrong with the anon_vma, address_space or stable node itself; "" when nothing is."""
@@ -166,11 +164,6 @@ class FolioSnapshot(_FromOneFolio):
         if not table.anon_vmas.readable[np.isin(table.anon_vmas.addr, self._named_anon_vmas)].all():
             return "its anon_vma cannot be read"
         return "the interval tree of its anon_vma cannot be followed to its end" if len(table.broken_trees) else ""
-
-    @cached_property
-    def mappings_whole(self) -> bool:
-        """Whether everything that the reverse map leads to could be read."""
-        return not self.gaps
 
     @cached_property
     def _settled(self) -> tuple[Scheme | None, str]:

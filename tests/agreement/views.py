@@ -95,7 +95,7 @@ def agree(checked: Checked, pfn: int) -> Explanation:
     s = checked.s
     checked.folios += 1
     place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
-    short = build_folio(s, place, progress=lambda *_: None, limit=None)
+    short = build_folio(s, place)
     long = build_explanation(s, pfn, check=False)
     session = Session(s)
     screen = FolioScreen(session, FolioPlace(pfn)).load()
