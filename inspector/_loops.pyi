@@ -1,4 +1,6 @@
-from inspector.columns import I32, I64, U8, U16, U64
+from inspector.columns import I32, I64, U8, U32, U64
+
+VERSION: int
 
 class Distinct:
     width: int
@@ -11,23 +13,20 @@ class Distinct:
     def codes(self, rows: U64, weights: I64, out: I32) -> None: ...
 
 def leaf_runs(
-    entries: U64,
+    words: U64,
+    width_shift: int,
     is_leaf: int,
     is_plain: int,
-    address: int,
     page_shift: int,
     vma_low: I32,
     vma_high: I32,
     va: U64,
     vma_start: U64,
     vma_end: U64,
-    row_delta: I64,
-    row_shift: int,
-    border: U8,
-    run_table: I32,
-    run_slot: U16,
-    run_nr: U16,
+    run_at: I64,
+    run_nr: U32,
     run_vma: I32,
-    run_row: I64,
-    other: I32,
+    other: I64,
 ) -> tuple[int, int]: ...
+def cut_runs(border: U8, bit: int, first: I64, nr: I64, owner: I64, skip: I64, length: I64) -> int: ...
+def count_runs(counts: I32, row: I32, nr: U32) -> None: ...

@@ -7,33 +7,35 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 def leaf_runs(
-    const uint64_t[:, ::1] entries,
+    const uint64_t[::1] words,
+    int width_shift,
     uint64_t is_leaf,
     uint64_t is_plain,
-    uint64_t address,
     int page_shift,
     const int32_t[::1] vma_low,
     const int32_t[::1] vma_high,
     const uint64_t[::1] va,
     const uint64_t[::1] vma_start,
     const uint64_t[::1] vma_end,
-    const int64_t[::1] row_delta,
-    int row_shift,
-    const uint8_t[::1] border,
-    int32_t[::1] run_table,
-    uint16_t[::1] run_slot,
-    uint16_t[::1] run_nr,
+    int64_t[::1] run_at,
+    uint32_t[::1] run_nr,
     int32_t[::1] run_vma,
-    int64_t[::1] run_row,
-    int32_t[::1] other,
+    int64_t[::1] other,
 ):
-    cdef Py_ssize_t tables = entries.shape[0], width = entries.shape[1], t, i, runs = 0, others = 0
-    cdef uint64_t entry, before, step, at, one = 1
-    cdef int64_t pfn, row, last_row, cell, nr_cells = row_delta.shape[0]
-    cdef int64_t nr_pages = border.shape[0]
+    cdef Py_ssize_t tables = vma_low.shape[0], width = (<Py_ssize_t>1) << width_shift
+    cdef Py_ssize_t t, i, place, runs = 0, others = 0
+    cdef uint64_t entry, before, step = (<uint64_t>1) << page_shift, at
     cdef int32_t vma, last_vma, v, high
     cdef bint joined
-    step = one << page_shift
+    if vma_high.shape[0] != tables or va.shape[0] != tables or words.shape[0] != tables * width:
+        raise ValueError("columns of unequal length")
+    if run_at.shape[0] < words.shape[0] or run_nr.shape[0] < words.shape[0] or run_vma.shape[0] < words.shape[0]:
+        raise ValueError("too little room for runs")
+    if other.shape[0] < words.shape[0] or vma_start.shape[0] != vma_end.shape[0]:
+        raise ValueError("too little room for other entries")
+    for t in range(tables):
+        if vma_low[t] < 0 or vma_high[t] > vma_start.shape[0]:
+            raise ValueError("VMAs out of range")
     with nogil:
         for t in range(tables):
             v = vma_low[t]
@@ -41,54 +43,90 @@ def leaf_runs(
             joined = False
             before = 0
             last_vma = -1
-            last_row = -1
             for i in range(width):
-                entry = entries[t, i]
+                place = t * width + i
+                entry = words[place]
                 if entry == 0:
                     joined = False
                     continue
                 if (entry & is_leaf) == 0:
                     joined = False
-                    other[others] = <int32_t>(t * width + i)
+                    other[others] = place
                     others += 1
                     continue
                 at = va[t] + (<uint64_t>i << page_shift)
                 while v < high and vma_end[v] <= at:
                     v += 1
                 vma = v if v < high and vma_start[v] <= at else -1
-                if entry & is_plain:
-                    pfn = <int64_t>((entry & address) >> page_shift)
-                else:
-                    # Entries that the hardware takes for not present hold their page frame inverted.
-                    pfn = <int64_t>((~entry & address) >> page_shift)
-                cell = pfn >> row_shift
-                row = -1
-                if 0 <= cell < nr_cells:
-                    row = pfn + row_delta[cell]
-                    if row < 0:
-                        row = -1
-                if joined:
-                    joined = entry - before == (step if before & is_plain else -step) and vma == last_vma
-                    # A page without struct page runs on only with others of its kind.
-                    if joined:
-                        if row >= 0:
-                            joined = row == last_row + 1 and row < nr_pages and border[row] == 0
-                        else:
-                            joined = last_row < 0
-                if joined:
+                if joined and vma == last_vma and entry - before == (step if before & is_plain else 0 - step):
                     run_nr[runs - 1] += 1
                 else:
-                    run_table[runs] = <int32_t>t
-                    run_slot[runs] = <uint16_t>i
+                    run_at[runs] = place
                     run_nr[runs] = 1
                     run_vma[runs] = vma
-                    run_row[runs] = row
                     runs += 1
                 before = entry
                 last_vma = vma
-                last_row = row
                 joined = True
     return runs, others
+
+
+def cut_runs(
+    const uint8_t[::1] border,
+    uint8_t bit,
+    const int64_t[::1] first,
+    const int64_t[::1] nr,
+    int64_t[::1] owner,
+    int64_t[::1] skip,
+    int64_t[::1] length,
+):
+    cdef Py_ssize_t n = first.shape[0], room = owner.shape[0], i, pieces = 0
+    cdef int64_t j, row, last = border.shape[0] - 1, begin
+    if nr.shape[0] != n or skip.shape[0] != room or length.shape[0] != room:
+        raise ValueError("columns of unequal length")
+    with nogil:
+        for i in range(n):
+            begin = 0
+            for j in range(1, nr[i]):
+                row = first[i] + j
+                if row > last:
+                    row = last
+                if border[row] & bit:
+                    if pieces >= room:
+                        break
+                    owner[pieces] = i
+                    skip[pieces] = begin
+                    length[pieces] = j - begin
+                    pieces += 1
+                    begin = j
+            if pieces >= room:
+                pieces = -1
+                break
+            owner[pieces] = i
+            skip[pieces] = begin
+            length[pieces] = nr[i] - begin
+            pieces += 1
+    return pieces
+
+
+def count_runs(int32_t[::1] counts, const int32_t[::1] row, const uint32_t[::1] nr):
+    cdef Py_ssize_t n = row.shape[0], i
+    cdef int64_t j, end, pages = counts.shape[0]
+    if nr.shape[0] != n:
+        raise ValueError("columns of unequal length")
+    with nogil:
+        for i in range(n):
+            if row[i] < 0:
+                continue
+            end = <int64_t>row[i] + nr[i]
+            if end > pages:
+                end = pages
+            for j in range(row[i], end):
+                counts[j] += 1
+
+
+VERSION = 2
+"""Of the functions' arguments; an extension of another version than `inspector.loops` asks for is not used."""
 
 
 cdef class Distinct:

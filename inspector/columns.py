@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Generic, Self, TypeVar, get_args, get_type_hints
+from typing import Any, Generic, Self, TypeVar, cast, get_args, get_type_hints, overload
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
@@ -65,6 +67,56 @@ class Table:
     def nbytes(self) -> int:
         """Bytes held by the columns."""
         return sum(getattr(self, f.name).nbytes for f in fields(self))
+
+
+class Column(NDArrayOperatorsMixin, Generic[S]):
+    """A column of which each value is worked out when it is asked for: ``column[rows]`` holds those rows alone.
+
+    NumPy takes it for an array, and works out all of it then: that is for tests and small targets.
+
+    Args:
+        take: The values at some rows: an array of them or a slice.
+        length: Rows of the table.
+    """
+
+    def __init__(self, take: Callable[[AnyArray | slice], npt.NDArray[S]], length: int) -> None:
+        self._take = take
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, rows: AnyArray | slice | list[int]) -> npt.NDArray[S]: ...
+    @overload
+    def __getitem__(self, rows: int | np.integer[Any]) -> S: ...
+    def __getitem__(self, rows: AnyArray | slice | list[int] | int | np.integer[Any]) -> npt.NDArray[S] | S:
+        if isinstance(rows, slice):
+            return self._take(rows)
+        if isinstance(rows, (int, np.integer)):
+            return cast("S", self._take(np.array([rows]))[0])
+        at = np.asarray(rows)
+        return self._take(np.flatnonzero(at) if at.dtype == np.bool_ else at)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
+        return self._take(slice(None)).astype(dtype or self.dtype, copy=False)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **how: Any) -> Any:  # noqa: ANN401  (NumPy)
+        whole = [np.asarray(x) if isinstance(x, Column) else x for x in inputs]
+        return getattr(ufunc, method)(*whole, **how)
+
+    @property
+    def dtype(self) -> np.dtype[S]:
+        """Type of the values."""
+        return self._take(slice(0, 0)).dtype
+
+    def astype(self, dtype: npt.DTypeLike) -> AnyArray:
+        """All of it, in another type."""
+        return np.asarray(self).astype(dtype)
+
+    def tolist(self) -> list[Any]:
+        """All of it as Python objects."""
+        return np.asarray(self).tolist()
 
 
 _MAX_RESERVE = 1 << 24
@@ -156,6 +208,93 @@ def matches(ordered: AnyArray, wanted: AnyArray) -> tuple[I64, I64]:
     return which, low[which] + count_up(count)
 
 
+AT_ONCE = 1 << 18
+"""Rows of a long table that are worked on at a time, so that temporaries stay in the cache and memory is bounded."""
+
+
+def spans(length: int, most: int = AT_ONCE) -> list[slice]:
+    """The rows of a table of that length in pieces of at most ``most``."""
+    return [slice(at, min(at + most, length)) for at in range(0, length, most)]
+
+
+def rows_where(length: int, holds: Callable[[slice], Mask]) -> I64:
+    """Rows of a long table for which something holds, which is worked out for a piece of the table at a time."""
+    found = [np.flatnonzero(holds(rows)) + rows.start for rows in spans(length)]
+    return np.concatenate([*found, np.empty(0, np.int64)]).astype(np.int64, copy=False)
+
+
+def prefix_sums(length: int, values: Callable[[slice], AnyArray], at: I64, most: int = AT_ONCE) -> I64:
+    """Sum of a long column before each of some rows, in any order; the column is worked out a piece at a time.
+
+    Args:
+        length: Of the column.
+        values: The column's numbers, or bool, at a slice of it.
+        at: int64[n]; rows, of which ``length`` is the last.
+        most: Rows of a piece.
+
+    Returns:
+        int64[n].
+    """
+    out = np.zeros(len(at), np.int64)
+    order = np.argsort(at, kind="stable")
+    places = at[order]
+    before = np.int64(0)
+    for rows in spans(length, most):
+        running = np.concatenate([np.zeros(1, np.int64), np.cumsum(values(rows), dtype=np.int64)])
+        low, high = np.searchsorted(places, [rows.start + 1, rows.stop + 1])
+        out[order[low:high]] = before + running[places[low:high] - rows.start]
+        before += running[-1]
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class RowSet:
+    """Some rows of a long table, one bit a row.
+
+    Attributes:
+        bits: uint8; eight rows a byte, the lowest bit first.
+        length: Rows of the table.
+    """
+
+    bits: U8
+    length: int
+
+    def __getitem__(self, rows: AnyArray | slice) -> Mask:
+        """Whether each of these rows is in the set."""
+        if not isinstance(rows, slice):
+            return (self.bits[rows >> 3] >> (rows & 7).astype(np.uint8) & np.uint8(1)).astype(np.bool_)
+        start, stop, _ = rows.indices(self.length)
+        first = start >> 3
+        inside = np.unpackbits(self.bits[first : -(-stop // 8)], bitorder="little")
+        return inside[start - 8 * first : stop - 8 * first].view(np.bool_)
+
+    @property
+    def rows(self) -> I64:
+        """int64; the rows, ascending."""
+        return rows_where(self.length, self.__getitem__)
+
+
+def rows_inside(starts: I32, orders: U8, length: int, max_order: int) -> RowSet:
+    """The rows of a table that lie in any of some blocks.
+
+    Args:
+        starts: int32; first row of each block, ascending; blocks may overlap and reach beyond the table.
+        orders: uint8; log2 of the rows of each.
+        length: Rows of the table.
+        max_order: No order is higher.
+    """
+    bits = np.zeros(-(-length // 8), np.uint8)
+    for rows in spans(length):
+        nr = rows.stop - rows.start
+        low, high = np.searchsorted(starts, [rows.start - (1 << max_order), rows.stop])
+        begin = starts[low:high].astype(np.int64) - rows.start
+        end = np.clip(begin + (np.int64(1) << orders[low:high].astype(np.int64)), 0, nr)
+        begin = np.maximum(begin, 0)
+        depth = np.cumsum(np.bincount(begin, minlength=nr + 1) - np.bincount(end, minlength=nr + 1))
+        bits[rows.start // 8 : -(-rows.stop // 8)] = np.packbits(depth[:nr] > 0, bitorder="little")
+    return RowSet(bits, length)
+
+
 def count_up(counts: AnyArray) -> I64:
     """``0, 1, ... counts[0] - 1, 0, 1, ... counts[1] - 1, ...`` as one array."""
     counts = counts.astype(np.int64, copy=False)
@@ -163,14 +302,15 @@ def count_up(counts: AnyArray) -> I64:
     return np.arange(int(counts.sum())) - np.repeat(before, counts)
 
 
-def take_or(column: npt.NDArray[S], rows: AnyArray, absent: float | bytes | str) -> npt.NDArray[S]:
+def take_or(column: npt.NDArray[S] | Column[S], rows: AnyArray, absent: float | bytes | str) -> npt.NDArray[S]:
     """``column[rows]`` with ``absent`` where a row is -1, in the type of the column.
 
     Example: ``take_or(folios.is_hugetlb, folio_of_page[rows], False)`` gives which pages are in hugetlb folios, also
     where there is no large folio at all.
     """
     if not len(column):
-        return np.full((len(rows), *column.shape[1:]), absent, column.dtype)
+        shape = (len(rows),) if isinstance(column, Column) else (len(rows), *column.shape[1:])
+        return np.full(shape, absent, column.dtype)
     taken = column[rows]
     taken[rows < 0] = absent
     return taken

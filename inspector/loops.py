@@ -6,12 +6,16 @@ Both ways give the same, row for row; ``FOLIOSCOPE_COMPILED=no`` in the environm
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64
+from inspector.columns import I32, I64, U8, U32, U64, Mask, expand_runs
+
+_VERSION = 2
+"""Of the extension that the functions here call: one that an older install left is not used."""
 
 
 def _load() -> ModuleType | None:
@@ -21,7 +25,7 @@ def _load() -> ModuleType | None:
         from inspector import _loops  # noqa: PLC0415  (the extension may not be there)
     except ImportError:
         return None
-    return _loops
+    return _loops if getattr(_loops, "VERSION", 0) == _VERSION else None
 
 
 _COMPILED = _load()
@@ -140,3 +144,122 @@ def _first_and_inverse(words: U64) -> tuple[I64, I64]:
     inverse[order] = np.cumsum(starts) - 1
     # lexsort is stable: the first of equals comes first.
     return order[starts], inverse
+
+
+def cut_runs(border: U8 | Mask, first: I64, nr: I64, bit: int = 1) -> tuple[I64, I64, I64]:
+    """Cut runs of rows wherever a border lies inside.
+
+    Example: six pages, of which rows 2 to 4 are one large folio, so that a run must not go on into rows 2 and 5::
+
+        border = [0, 0, 1, 0, 0, 1, 0]     # rows 0 to 5, and the end
+        first, nr = [1, 3], [4, 2]         # runs over rows 1 to 4, and over rows 3 and 4
+        owner = [0, 0, 1]                  # the first run is cut at row 2 into two pieces, the second stays whole
+        skip, nr = [0, 1, 0], [1, 3, 2]    # rows 1; 2 to 4; 3 and 4
+
+    Args:
+        border: By row of a page, and one more for the end; whether a run must not go on from the row before into it.
+        first: First row of each run.
+        nr: Rows of each run, at least 1.
+        bit: Which bit of ``border`` says so.
+
+    Returns:
+        ``(owner, skip, nr)`` of each piece: which run, how many rows into it, and how many rows long; ordered by run.
+    """
+    if _COMPILED is not None:
+        first, nr = (np.ascontiguousarray(column, np.int64) for column in (first, nr))
+        room, pieces = len(first) + len(first) // 8 + 64, -1
+        while pieces < 0:
+            owner, skip, length = (np.empty(room, np.int64) for _ in range(3))
+            pieces, room = _COMPILED.cut_runs(border.view(np.uint8), bit, first, nr, owner, skip, length), 4 * room
+        return owner[:pieces], skip[:pieces], length[:pieces]
+    border_at = border[np.minimum(expand_runs(first, nr).astype(np.int64), len(border) - 1)]
+    place = np.cumsum(nr) - nr
+    begins = (border_at & bit) != 0
+    begins[place] = True
+    at = np.flatnonzero(begins)
+    owner = np.repeat(np.arange(len(first)), np.add.reduceat(begins.astype(np.int64), place) if len(place) else place)
+    return owner, at - place[owner], np.diff(at, append=len(begins))
+
+
+def count_runs(counts: I32, row: I32, nr: U32) -> None:
+    """Add one to each row that a run covers, in place.
+
+    Args:
+        counts: int32 by row.
+        row: First row of each run; not negative.
+        nr: Rows of each run; those behind the end are left out.
+    """
+    if _COMPILED is not None:
+        _COMPILED.count_runs(counts, np.ascontiguousarray(row), np.ascontiguousarray(nr))
+        return
+    n = len(counts)
+    alone = nr == 1
+    np.add.at(counts, row[alone], np.int32(1))
+    steps = np.zeros(n + 1, np.int32)
+    first = row[~alone].astype(np.int64)
+    np.add.at(steps, first, np.int32(1))
+    np.subtract.at(steps, np.minimum(first + nr[~alone], n), np.int32(1))
+    counts += np.cumsum(steps[:-1], dtype=np.int32)
+
+
+@dataclass(frozen=True)
+class LeafWords:
+    """How a leaf PTE is told from other entries, and how neighbours differ.
+
+    Attributes:
+        is_leaf: An entry with any of these bits is a leaf.
+        is_plain: In a leaf without this bit the page frame is stored inverted, so that it counts down.
+        page_shift: log2 of the page size; page frames are in the bits from there on.
+    """
+
+    is_leaf: int
+    is_plain: int
+    page_shift: int
+
+
+@dataclass(frozen=True)
+class TablesOfVmas:
+    """Some page tables of the lowest level and the VMAs that they may serve.
+
+    Attributes:
+        words: uint64[tables * entries]; their entries.
+        va: uint64[tables]; the first address of each.
+        low, high: int32[tables]; rows [low, high) of the VMAs of its mm, or of those that it can cover.
+        start, end: uint64[vmas]; addresses of all VMAs, by mm and ascending.
+    """
+
+    words: U64
+    va: U64
+    low: I32
+    high: I32
+    start: U64
+    end: U64
+
+
+def leaf_runs(tables: TablesOfVmas, leaf: LeafWords) -> tuple[I64, U32, I32, I64]:
+    """What `inspector.walk.pagetable.leaf_runs` gives for tables of PTEs, compiled; only where `is_compiled`.
+
+    Returns:
+        ``(at, nr, vma_idx, other)`` as `inspector.walk.pagetable.LeafRuns` has them.
+    """
+    assert _COMPILED is not None
+    n = len(tables.words)
+    width = n // max(len(tables.va), 1)
+    at, nr, vma, other = np.empty(n, np.int64), np.empty(n, np.uint32), np.empty(n, np.int32), np.empty(n, np.int64)
+    runs, others = _COMPILED.leaf_runs(
+        tables.words,
+        width.bit_length() - 1,
+        leaf.is_leaf,
+        leaf.is_plain,
+        leaf.page_shift,
+        tables.low,
+        tables.high,
+        tables.va,
+        tables.start,
+        tables.end,
+        at,
+        nr,
+        vma,
+        other,
+    )
+    return at[:runs], nr[:runs], vma[:runs], other[:others]

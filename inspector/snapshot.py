@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Builder, Mask, distinct, take_or
+from inspector.columns import I32, I64, U64, AnyArray, Builder, Column, Mask, RowSet, distinct, take_or
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
@@ -21,7 +21,7 @@ from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
 from inspector.tables.device_files import is_driver_file
 from inspector.tables.files import Files, build_files
-from inspector.tables.folios import Folios, anon_pages, build_folios, file_pages, settle_page_mapcount
+from inspector.tables.folios import Folios, anon_pages, file_pages, settle_page_mapcount
 from inspector.tables.huge_zero import HugeZero, read_huge_zero
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
@@ -167,7 +167,7 @@ class Snapshot:
     def _sweep(self) -> Sweep:
         caches = np.array([c for c in (self._mm_cachep, self._rmap_item_cache) if c], np.uint64)
         sweep = sweep_pages(self.layout, caches)
-        self.missing.add("struct pages", int((~sweep.pages.readable).sum()))
+        self.missing.add("struct pages", sweep.pages.nr_unreadable)
         return sweep
 
     @property
@@ -175,18 +175,15 @@ class Snapshot:
         """One row a struct page."""
         return self._sweep.pages
 
-    @cached_property
+    @property
     def folios(self) -> Folios:
         """One row a compound page."""
-        return build_folios(self.layout, self.pages, self._sweep.heads)
+        return self._sweep.folios
 
-    @cached_property
+    @property
     def folio_of_page(self) -> I32:
         """Row in `folios` of the large folio that each page belongs to, -1 for small pages."""
-        row = np.full(len(self.pages), -1, np.int32)
-        row[self.folios.row] = np.arange(len(self.folios), dtype=np.int32)
-        head = self.pages.head_row
-        return take_or(row, head, -1)
+        return self.pages.folio
 
     def page_type_names(self, rows: AnyArray) -> AnyArray:
         """The name of each page's type, "none" for pages without."""
@@ -194,12 +191,12 @@ class Snapshot:
         return names[self.pages.type_[rows]]
 
     @cached_property
-    def anon_pages(self) -> Mask:
+    def anon_pages(self) -> Column[np.bool_]:
         """Pages of anonymous folios, hugetlb and KSM included."""
         return anon_pages(self.pages, self.folios)
 
     @cached_property
-    def file_pages(self) -> Mask:
+    def file_pages(self) -> Column[np.bool_]:
         """Pages of folios that name an address_space, hugetlb included."""
         return file_pages(self.pages, self.folios)
 
@@ -257,7 +254,7 @@ class Snapshot:
     @property
     def mm_slots_whole(self) -> bool:
         """Whether those are all there are: no struct page is missing."""
-        return len(self.mm_slots) > 0 and self.pages.readable.all().item()
+        return len(self.mm_slots) > 0 and self.pages.words.readable.all().item()
 
     @cached_property
     def mms(self) -> Mms:
@@ -675,9 +672,14 @@ class Snapshot:
         return buddy
 
     @property
+    def in_free_block(self) -> RowSet:
+        """Pages inside free blocks of the buddy allocator."""
+        return self._sweep.in_free_block
+
+    @property
     def buddy_pages(self) -> I64:
         """Rows of all pages inside free blocks of the buddy allocator."""
-        return self._sweep.buddy_pages
+        return self.in_free_block.rows
 
     @cached_property
     def free_block_types(self) -> BlockTypes:
@@ -719,7 +721,7 @@ class PartialSnapshot(Snapshot):
 
 
 _OF_STRUCT_PAGES = {"layout", "has_walked", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
-    *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages")
+    *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")
 }
 _NEED_ALL_PAGES = frozenset(
     name

@@ -39,7 +39,7 @@ def cannot_check(count: int, why: str) -> Unread:
 
 def unread_pages(s: Snapshot) -> Unread:
     """Struct pages that are not in the dump."""
-    return cannot_check(int((~s.pages.readable).sum()), "struct pages are missing")
+    return cannot_check(s.pages.nr_unreadable, "struct pages are missing")
 
 
 def unread_folios(s: Snapshot) -> Unread:

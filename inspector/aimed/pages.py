@@ -10,7 +10,8 @@ from inspector.columns import I64, distinct, expand_runs
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import GRAIN, MemMap
 from inspector.snapshot import PartialSnapshot, Snapshot
-from inspector.tables.pages import HEAD_PAGES, read_heads
+from inspector.tables.folios import HEAD_PAGES
+from inspector.tables.pages import read_heads
 from inspector.walk.page_numbers import read_head_pfn
 
 _SAMPLES = 64

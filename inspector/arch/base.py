@@ -7,6 +7,7 @@ from enum import IntEnum, IntFlag
 from typing import Protocol
 
 from inspector.columns import I64, U8, U16, U64, Mask
+from inspector.loops import LeafWords
 
 
 class Level(IntEnum):
@@ -93,6 +94,10 @@ class Arch(Protocol):
     @property
     def shapes(self) -> tuple[LevelShape, ...]:
         """The levels from the top of the tree down to the PTE level."""
+
+    @property
+    def leaf_words(self) -> LeafWords:
+        """How `leaf_mask`, `leaf_pfn` and `leaf_step` tell PTEs, for compiled loops."""
 
     def classify(self, level: Level, entries: U64) -> U8:
         """The Kind of each entry (non-present entries get their exact kind)."""

@@ -13,6 +13,7 @@ import numpy as np
 from inspector.arch.base import MIGRATION_KINDS, Bit, Kind, Level, LevelShape
 from inspector.arch.swapentry import SwapTypes
 from inspector.columns import I64, U8, U16, U64, AnyArray, Mask
+from inspector.loops import LeafWords
 
 PRESENT = np.uint64(1 << 0)
 RW = np.uint64(1 << 1)
@@ -121,6 +122,11 @@ class X86_64:  # noqa: N801  (the kernel's spelling)
     def _reserved(self) -> np.uint64:
         """Bits of the page frame field that no address has; the encryption bit is none of them."""
         return _PFN_FIELD & ~(self._address | np.uint64(self.sme_mask))
+
+    @property
+    def leaf_words(self) -> LeafWords:
+        """PTEs that are not present are inverted (pte_pfn())."""
+        return LeafWords(int(PRESENT | PROTNONE), int(PRESENT), self.page_shift)
 
     def leaf_mask(self, level: Level, entries: U64) -> Mask:
         """Which entries are leaves (pte_present(), pmd_leaf(), pud_leaf())."""

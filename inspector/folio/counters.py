@@ -300,10 +300,7 @@ def tail_refcount_lines(s: Snapshot, f: OneFolio, verdicts: Verdicts | None) -> 
 
 def _free_list(s: Snapshot, f: OneFolio) -> str:
     """Which list of free memory holds the folio, in words; lists of CPUs are read only for pages that may be on one."""
-    if not s.knows("buddy_pages"):
-        return ""
-    at = int(np.searchsorted(s.buddy_pages, f.head))
-    if at < len(s.buddy_pages) and int(s.buddy_pages[at]) == f.head:
+    if s.knows("in_free_block") and s.in_free_block[np.array([f.head])].any():
         return "in a free block of the buddy allocator"
     if f.is_hugetlb:
         if not s.knows("hugetlb"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import drgn
 import numpy as np
 
-from inspector.columns import U8, U32, U64, AnyArray, Mask
+from inspector.columns import U8, U32, U64, AnyArray, Column, Mask
 from inspector.layout.offsets import enumerators
 
 # include/linux/mm.h: these are macros, absent from debug info, and have the same value from 6.1 to 7.3.
@@ -123,7 +123,7 @@ class PageFlags:
         """Whether this kernel has ``PG_name``."""
         return "PG_" + name in self.bits
 
-    def test(self, flags: np.ndarray[tuple[int], np.dtype[np.uint64]], name: str) -> Mask:
+    def test(self, flags: U64 | Column[np.uint64], name: str) -> Mask:
         """Which flag words have ``PG_name`` set."""
         return (flags & self.mask(name)) != 0
 

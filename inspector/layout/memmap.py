@@ -195,7 +195,7 @@ def read_memmap(prog: drgn.Program, memory: Memory, symbols: dict[str, int], inf
     sections = read_sections(prog, memory, symbols["mem_section"], info)
     page_struct = Struct(prog, "struct page")
     # sparse_encode_mem_map() stores the address of the struct page of pfn 0 when the map is virtual.
-    bases = np.unique(sections.mem_map & ~np.uint64(_SECTION_FLAGS))
+    bases = distinct(sections.mem_map & ~np.uint64(_SECTION_FLAGS))
     if len(bases) != 1:
         raise LayoutError("this kernel's memory map is not a vmemmap", "mem_section", "Sparse memory only is supported")
     starts, ends = _ranges(prog, memory, sections, page_shift)

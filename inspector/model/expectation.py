@@ -17,13 +17,14 @@ on 6.12: E 1, S 3, T 3, so ::
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import reduce
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, AnyArray, Mask
+from inspector.columns import I32, I64, U8, AnyArray, Column, Mask, prefix_sums
 from inspector.model.counters import RmapCounter
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 
@@ -66,7 +67,7 @@ class Expected:
     """What must be stored, in the kernel's own -1 based form where it uses one.
 
     Attributes:
-        page_mapcount_raw: int32[pages]; ``_mapcount``.
+        page_mapcount_raw: int32[pages]; ``_mapcount``, worked out for the pages asked for.
         entire_raw: int32[folios]; entire mapcount (E - 1).
         word_raw: int32[folios]; ``_nr_pages_mapped``; 0 where it is not maintained.
         large_raw: int32[folios]; ``_large_mapcount`` (M - 1); -1 where it is not kept.
@@ -74,7 +75,7 @@ class Expected:
         total: int64[folios]; all mappings (M).
     """
 
-    page_mapcount_raw: I32
+    page_mapcount_raw: Column[np.int32] | I32
     entire_raw: I32
     word_raw: I32
     large_raw: I32
@@ -175,15 +176,13 @@ def expect(scheme: Scheme, rebuilt: Rebuilt, folio_of_page: I32) -> Expected:
     if len(folio_of_page) != len(rebuilt.page_mappings):
         msg = f"{len(rebuilt.page_mappings)} pages, but the folios of {len(folio_of_page)}"
         raise ValueError(msg)
-    mapped = sum_over_folios(rebuilt.page_mappings > 0, rebuilt)
-    ptes = sum_over_folios(rebuilt.page_mappings, rebuilt)
+    count = rebuilt.page_mappings
+    mapped = _sum_over_folios(len(count), lambda rows: count[rows] > 0, rebuilt)
+    ptes = sum_over_folios(count, rebuilt)
     terms = folio_terms(scheme, rebuilt.entire, ptes, mapped, rebuilt.is_hugetlb)
-    page_mapcount = np.empty(len(folio_of_page), np.int32)
-    for first in range(0, len(folio_of_page), _PIECE):
-        piece = folio_of_page[first : first + _PIECE]
-        page_mapcount[first : first + _PIECE] = expect_page_mapcount(scheme, rebuilt, piece, first)
+    stored = _page_mapcounts(scheme, rebuilt)
     return Expected(
-        page_mapcount_raw=page_mapcount,
+        page_mapcount_raw=Column(lambda at: stored(folio_of_page[at], count[at]), len(count)),
         entire_raw=_stored(terms, RmapCounter.ENTIRE, len(mapped)),
         word_raw=_stored(terms, RmapCounter.NR_PAGES_MAPPED, len(mapped)),
         large_raw=_stored(terms, RmapCounter.LARGE, len(mapped)),
@@ -205,16 +204,27 @@ def expect_page_mapcount(scheme: Scheme, rebuilt: Rebuilt, folio_of_page: I32, f
         int32[n]; as stored, -1 for a page that nothing maps. Pages of hugetlb folios never count, pages of any large
         folio do not on CONFIG_NO_PAGE_MAPCOUNT.
     """
-    out: I32 = rebuilt.page_mappings[first : first + len(folio_of_page)] - np.int32(BIAS[RmapCounter.PAGE])
+    return _page_mapcounts(scheme, rebuilt)(folio_of_page, rebuilt.page_mappings[first : first + len(folio_of_page)])
+
+
+def _page_mapcounts(scheme: Scheme, rebuilt: Rebuilt) -> Callable[[I32, I32], I32]:
+    """From the folios of pages and P of each to what ``_mapcount`` must be."""
     terms = page_terms(scheme, rebuilt.entire, rebuilt.is_hugetlb, rebuilt.is_anon, rebuilt.double_map)
     # Both tables end with a row for small pages, which -1 finds.
     untouched = np.append(~terms.counts_ptes, False)
-    if untouched.any():
-        out[untouched[folio_of_page]] = -BIAS[RmapCounter.PAGE]
-    if terms.of_folio:
-        extra = reduce(np.add, terms.of_folio.values()).astype(np.int32)
-        out += np.append(extra, np.int32(0))[folio_of_page]
-    return out
+    of_folio: list[I64] = list(terms.of_folio.values())
+    extra = np.append(reduce(np.add, of_folio), 0).astype(np.int32) if of_folio else None
+    bias = np.int32(BIAS[RmapCounter.PAGE])
+
+    def stored(folio: I32, mappings: I32) -> I32:
+        out: I32 = mappings - bias
+        if untouched.any():
+            out[untouched[folio]] = -bias
+        if extra is not None:
+            out += extra[folio]
+        return out
+
+    return stored
 
 
 def _stored(terms: dict[RmapCounter, Terms], counter: RmapCounter, nr: int) -> I32:
@@ -230,23 +240,11 @@ def sum_over_folios(column: AnyArray, rebuilt: Rebuilt) -> I64:
 
     The work is one pass over the column, whatever their orders: corrupt folios may overlap.
     """
-    begin = np.minimum(rebuilt.head_row, len(column))
-    end = np.minimum(rebuilt.head_row + rebuilt.nr_pages, len(column))
-    sums = _prefix_sums(column, np.concatenate([begin, end]))
+    return _sum_over_folios(len(column), column.__getitem__, rebuilt)
+
+
+def _sum_over_folios(length: int, values: Callable[[slice], AnyArray], rebuilt: Rebuilt) -> I64:
+    begin = np.minimum(rebuilt.head_row, length)
+    end = np.minimum(rebuilt.head_row + rebuilt.nr_pages, length)
+    sums = prefix_sums(length, values, np.concatenate([begin, end]), _PIECE)
     return sums[len(begin) :] - sums[: len(begin)]
-
-
-def _prefix_sums(column: AnyArray, at: I64) -> I64:
-    """Sum of the column before each of the given rows, in any order."""
-    out = np.zeros(len(at), np.int64)
-    order = np.argsort(at, kind="stable")
-    places = at[order]
-    before = np.int64(0)
-    running = np.zeros(min(_PIECE, len(column)) + 1, np.int64)
-    for first in range(0, len(column), _PIECE):
-        piece = column[first : first + _PIECE]
-        np.cumsum(piece, dtype=np.int64, out=running[1 : len(piece) + 1])
-        low, high = np.searchsorted(places, [first + 1, first + len(piece) + 1])
-        out[order[low:high]] = before + running[places[low:high] - first]
-        before += running[len(piece)]
-    return out

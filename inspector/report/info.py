@@ -96,7 +96,7 @@ def build_info(s: Snapshot) -> InfoReport:
             list(zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True)),
             memmap.nr_pages,
             read,
-            int((~sample.pages.readable).sum()),
+            sample.pages.nr_unreadable,
         ),
         missing_bytes=s.target.missing_bytes,
     )

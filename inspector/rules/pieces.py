@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, S, count_up, group_starts, take_or
+from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, count_up, group_starts, take_or
 from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS
 from inspector.violations import Details, Unread, Violations, cannot_check
 from inspector.walk.counts import EntryClass
@@ -74,7 +74,7 @@ class _Piece:
         """No row at all."""
         return np.zeros(len(self), np.bool_)
 
-    def _cut(self, column: npt.NDArray[S]) -> npt.NDArray[S]:
+    def _cut(self, column: npt.NDArray[S] | Column[S]) -> npt.NDArray[S]:
         return column[self.start : self.stop]
 
 
@@ -176,10 +176,7 @@ class PagePiece(_Piece):
     @cached_property
     def in_free_block(self) -> Mask:
         """Pages inside free blocks of the buddy allocator."""
-        out = self.nothing
-        first, last = np.searchsorted(self.s.buddy_pages, (self.start, self.stop))
-        out[self.s.buddy_pages[first:last] - self.start] = True
-        return out
+        return self.s.in_free_block[self.start : self.stop]
 
     @cached_property
     def expected_mapcount(self) -> I32:

@@ -217,7 +217,7 @@ def _lists(layout: Layout, struct: Struct, zones: Zones, raw: AnyArray) -> FreeL
 def _blocks(layout: Layout, pages: Pages, lists: FreeLists) -> tuple[FreeBlocks, FreeLists, int]:
     page = layout.struct("struct page")
     link, private = page.field("lru"), page.field("private")
-    rows = np.flatnonzero(pages.readable & (pages.type_ == type_code("buddy")))
+    rows = pages.where(pages.words.type_ == type_code("buddy"))
     memmap = layout.memmap
     own = memmap.page_addrs(memmap.pfns_of_rows(rows))
     raw = layout.memory.gather(own, page.size)

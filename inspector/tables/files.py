@@ -147,10 +147,13 @@ def build_files(layout: Layout, pages: Pages, vmas: Vmas) -> Files:
 
 def _named_by_folios(pages: Pages) -> U64:
     """The ``mapping`` words of heads and small pages that may point to an address_space; typed pages have others."""
-    own = pages.head_row == np.arange(len(pages), dtype=np.int32)
-    plain = (pages.type_ == 0) | (pages.type_ == type_code("hugetlb"))
-    word = pages.mapping[own & plain & pages.readable & (pages.refcount > 0)]
-    return distinct(word[(word != 0) & (word & np.uint64(7) == 0)])
+    words = pages.words
+    plain = (words.type_ == 0) | (words.type_ == type_code("hugetlb"))
+    pointer = (words.mapping != 0) & ((words.mapping & np.uint64(7)) == 0)
+    wanted = plain & pointer & words.readable & (words.refcount > 0)
+    # Some sets are of tails alone, whose word is no mapping.
+    owned = np.unique(pages.number[pages.heads_where(wanted)])
+    return distinct(words.mapping[owned])
 
 
 def _swapped_inodes(layout: Layout) -> tuple[U64, int]:

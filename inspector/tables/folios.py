@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I16, I32, I64, U8, U16, U32, U64, Mask, Table
+from inspector.columns import I16, I32, I64, U8, U16, U32, U64, AnyArray, Column, Mask, Table
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS, type_code
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Field
 from inspector.model.mm_ids import Slots
 from inspector.model.scheme import Scheme
-from inspector.tables.pages import HEAD_PAGES, Heads, Pages
+from inspector.tables.page_words import page_type_codes
+
+if TYPE_CHECKING:
+    from inspector.tables.pages import Pages
+
+HEAD_PAGES = 4
+"""Struct pages that a struct folio may cover (include/linux/mm_types.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class _Head:
     """Members of struct folio and of struct page[1] taken out of the raw heads."""
 
     def __init__(self, layout: Layout, raw: U8) -> None:
+        self._layout = layout
         self._raw = raw
         self._folio = layout.struct("struct folio")
         self._page = layout.struct("struct page")
@@ -85,6 +93,17 @@ class _Head:
             return None
         return field
 
+    def mapping(self) -> U64:
+        """``mapping`` words of the heads."""
+        words: U64 = self._page.field("mapping").column(self._raw)
+        return words
+
+    def type_codes(self) -> U8:
+        """Page types of the heads."""
+        flags = self._page.field("flags.f", "flags").column(self._raw)
+        word = self._page.field("_mapcount.counter", "_mapcount").column(self._raw)
+        return page_type_codes(self._layout, flags, word.view(np.uint32))
+
     def int32(self, absent: int, folio: tuple[str, ...], tail: tuple[str, ...] = ()) -> I32:
         """A counter, or ``absent`` everywhere when this kernel has none."""
         field = self.find(folio, tail)
@@ -93,28 +112,42 @@ class _Head:
         return field.column(self._raw).astype(np.int64).astype(np.uint32).view(np.int32)
 
 
-def build_folios(layout: Layout, pages: Pages, heads: Heads) -> Folios:
-    """Decode the heads that `inspector.tables.pages.sweep_pages` found.
+def no_folios() -> Folios:
+    """The table without a compound page."""
+    return Folios.empty()
+
+
+def decode_heads(layout: Layout, row: I64, pfn: I64, raw: U8) -> Folios:
+    """Decode the heads of compound pages.
 
     The places follow struct folio and, on 6.1, struct page of the first tail (include/linux/mm_types.h).
+
+    Args:
+        layout: The kernel's layout.
+        row: int64[n]; row of each in `Pages`.
+        pfn: int64[n]; page frame of each.
+        raw: uint8[n, HEAD_PAGES * sizeof(struct page)]; its first struct pages.
+
+    Returns:
+        The compound pages, all of them marked as readable.
     """
-    head = _Head(layout, heads.raw)
-    raw, n = heads.raw, len(heads.row)
+    head = _Head(layout, raw)
+    n = len(row)
     size = layout.memmap.page_size
     tail_flags = raw[:, size : size + 8].copy().view(np.uint64)[:, 0]
     order = _order(layout, head, raw, tail_flags)
     nr_field = head.find(("_nr_pages", "_folio_nr_pages"), ("compound_nr",))
     nr_stored = np.zeros(n, np.uint32) if nr_field is None else nr_field.column(raw).astype(np.uint32)
-    hugetlb, rmappable = _kinds(layout, pages, heads, head, tail_flags)
+    type_, mapping = head.type_codes(), head.mapping()
+    hugetlb, rmappable = _kinds(layout, head, raw, type_, tail_flags)
     flags = layout.flags
     old = layout.scheme.scheme is Scheme.OLD
-    mapping = pages.mapping[heads.row]
-    untyped = (pages.type_[heads.row] == 0) | hugetlb
+    untyped = (type_ == 0) | hugetlb
     ids = head.find(("_mm_ids",))
     counts = [head.find((f"_mm_id_mapcount[{i}]",)) for i in (0, 1)]
     return Folios(
-        row=heads.row,
-        pfn=pages.memmap.pfns_of_rows(heads.row),
+        row=row,
+        pfn=pfn,
         order=order,
         nr_stored=nr_stored,
         entire_raw=head.int32(
@@ -133,7 +166,7 @@ def build_folios(layout: Layout, pages: Pages, heads: Heads) -> Folios:
         double_map=flags.test(tail_flags, "double_map") if old else np.zeros(n, np.bool_),
         partially_mapped=flags.test(tail_flags, "partially_mapped"),
         tail_flags=tail_flags,
-        readable=heads.next_readable & pages.readable[heads.row],
+        readable=np.ones(n, np.bool_),
     )
 
 
@@ -152,20 +185,20 @@ def _order(layout: Layout, head: _Head, raw: U8, tail_flags: U64) -> U8:
     return (tail_flags & np.uint64(0xFF)).astype(np.uint8)
 
 
-def _kinds(layout: Layout, pages: Pages, heads: Heads, head: _Head, tail_flags: U64) -> tuple[Mask, Mask]:
+def _kinds(layout: Layout, head: _Head, raw: U8, type_: U8, tail_flags: U64) -> tuple[Mask, Mask]:
     """Which heads are hugetlb and which are kept by the rmap (transparent huge or large file folios)."""
     flags = layout.flags
     destructors = layout.enum("enum compound_dtor_id")
     dtor_field = head.find((), ("compound_dtor",)) or head.find(("_folio_dtor",))
-    hugetlb = pages.type_[heads.row] == type_code("hugetlb")
+    hugetlb = type_ == type_code("hugetlb")
     rmappable = flags.test(tail_flags, "large_rmappable")
     if destructors and dtor_field is not None:
-        dtor = dtor_field.column(heads.raw)
+        dtor = dtor_field.column(raw)
         hugetlb = hugetlb | (dtor == destructors["HUGETLB_PAGE_DTOR"])
         rmappable = rmappable | (dtor == destructors.get("TRANSHUGE_PAGE_DTOR", 255))
     elif flags.has("hugetlb"):
         hugetlb = hugetlb | flags.test(tail_flags, "hugetlb")
-    return hugetlb, rmappable & ~hugetlb & (pages.type_[heads.row] == 0)
+    return hugetlb, rmappable & ~hugetlb & (type_ == 0)
 
 
 def settle_page_mapcount(scheme: Scheme | None, folios: Folios, pages: Pages) -> tuple[Scheme | None, str]:
@@ -188,21 +221,36 @@ def settle_page_mapcount(scheme: Scheme | None, folios: Folios, pages: Pages) ->
     return scheme, f"_nr_pages_mapped is used by {kept} of {nr} PTE-mapped large folios"
 
 
-def anon_pages(pages: Pages, folios: Folios) -> Mask:
+def anon_pages(pages: Pages, folios: Folios) -> Column[np.bool_]:
     """By page row: pages of anonymous folios, hugetlb and KSM included."""
-    by_head: Mask = ((pages.mapping & np.uint64(MAPPING_ANON)) != 0) & (pages.type_ == 0)
-    by_head[folios.row] = folios.is_anon
-    return _of_head(pages, by_head)
+    return _of_head(pages, pages.words.is_anon, folios.is_anon)
 
 
-def file_pages(pages: Pages, folios: Folios) -> Mask:
+def file_pages(pages: Pages, folios: Folios) -> Column[np.bool_]:
     """By page row: pages of folios that name an address_space, hugetlb included."""
-    by_head: Mask = (pages.mapping != 0) & ((pages.mapping & np.uint64(MAPPING_TAGS)) == 0)
-    typed = pages.type_ != 0
-    typed[folios.row[folios.is_hugetlb]] = False
-    return _of_head(pages, by_head & ~typed)
+    words = pages.words
+    head = pages.number[folios.row]
+    large = words.names_file[head] & ((words.type_[head] == 0) | folios.is_hugetlb)
+    return _of_head(pages, words.names_file & (words.type_ == 0), large)
 
 
-def _of_head(pages: Pages, by_head: Mask) -> Mask:
-    """By page row what is known of each page's head, where it can be read."""
-    return (by_head & pages.readable)[pages.head_row] & (pages.head_row >= 0)
+def _of_head(pages: Pages, small: Mask, large: Mask) -> Column[np.bool_]:
+    """By page row what is known of each page's head, where it can be read.
+
+    Args:
+        pages: The pages.
+        small: bool; by row of `Pages.words`.
+        large: bool; by row of `Folios`, for those.
+    """
+    of_words = small & pages.words.readable
+    of_folios = large & pages.words.readable[pages.number[pages.heads[: len(large)]]]
+
+    def take(at: AnyArray | slice) -> Mask:
+        compound = pages.compound[at]
+        head = pages.head_row[at]
+        out = of_words[pages.number[head]] & (head >= 0)
+        of_large = np.flatnonzero(compound >= 0)
+        out[of_large] = of_folios[compound[of_large]]
+        return out
+
+    return Column(take, len(pages))

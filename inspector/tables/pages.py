@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U32, U64, Mask, expand_runs
-from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS, type_code
+from inspector.columns import (
+    I32,
+    I64,
+    U8,
+    U64,
+    AnyArray,
+    Column,
+    Mask,
+    RowSet,
+    S,
+    expand_runs,
+    group_starts,
+    rows_inside,
+    rows_of,
+    rows_where,
+    spans,
+)
+from inspector.errors import LayoutError
+from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import GRAIN, MemMap
+from inspector.loops import distinct_rows
 from inspector.memory import CHUNK, HOLE
+from inspector.tables.folios import HEAD_PAGES, Folios, decode_heads, no_folios
+from inspector.tables.page_words import PageWords, page_type_codes, page_words_table
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _MAX_BUDDY_ORDER = 16
 """No kernel builds larger free blocks (MAX_PAGE_ORDER, arm64 with 64 KiB pages has 13)."""
@@ -19,70 +44,129 @@ _MAX_BUDDY_ORDER = 16
 _SHORT = 1 << 10
 """Pages of a stretch of the memory map below which many of them are read together."""
 
-HEAD_PAGES = 4
-"""Struct pages that a struct folio may cover (include/linux/mm_types.h)."""
+MAX_PAGES = (1 << 31) - 2
+"""Struct pages that a target may have: rows are int32."""
+
+_NO_HEAD = -2
+"""While the memory map is read: the mark of tails that point to no struct page."""
 
 
 @dataclass(frozen=True)
 class Pages:
-    """One row a struct page, in the order of page frame numbers.
+    """One row a struct page, in the order of page frame numbers: 8 bytes a page, and each distinct set of words once.
+
+    The columns are worked out for the rows asked for, as in ``pages.flags[rows]``. What depends on a page's own words
+    alone is asked of `words`: ``pages.where(pages.words.type_ == code)``.
 
     Attributes:
         memmap: Turns page frame numbers into rows and back.
-        flags: uint64; the flags word as stored.
-        mapcount_raw: int32; the word shared by ``_mapcount`` and the page type, as stored.
-        refcount: int32; ``_refcount``.
-        mapping: uint64; the ``mapping`` word: an address_space, or tagged.
-        head_row: int32; row of the folio's head, the row itself if the page is no tail, -1 if a tail points nowhere.
-        type_: uint8; page type code (`inspector.layout.flags.PAGE_TYPES`), 0 for none; heads and small pages only.
-        readable: bool; False where the struct page could not be read: all other columns are then 0.
+        words: The distinct sets of words.
+        number: int32 a page; its row in ``words``.
+        compound: int32 a page; row in `inspector.tables.folios.Folios` of its compound page, -1 for small pages; lower
+            for tails whose head is no head of a compound page.
+        heads: int32; row of the head, by any value of ``compound`` but -1: ``heads[compound]`` counts from the end for
+            negative ones. -1 for a tail that points nowhere.
     """
 
     memmap: MemMap
-    flags: U64
-    mapcount_raw: I32
-    refcount: I32
-    mapping: U64
-    head_row: I32
-    type_: U8
-    readable: Mask
+    words: PageWords
+    number: I32
+    compound: I32
+    heads: I32
 
     def __len__(self) -> int:
-        return len(self.flags)
+        return len(self.number)
+
+    def _of_words(self, column: npt.NDArray[S]) -> Column[S]:
+        return Column(lambda at: column[self.number[at]], len(self))
+
+    @cached_property
+    def flags(self) -> Column[np.uint64]:
+        """uint64; the flags word as stored."""
+        return self._of_words(self.words.flags)
+
+    @cached_property
+    def mapcount_raw(self) -> Column[np.int32]:
+        """int32; the word shared by ``_mapcount`` and the page type, as stored."""
+        return self._of_words(self.words.mapcount_raw)
+
+    @cached_property
+    def refcount(self) -> Column[np.int32]:
+        """int32; ``_refcount``."""
+        return self._of_words(self.words.refcount)
+
+    @cached_property
+    def mapping(self) -> Column[np.uint64]:
+        """uint64; the ``mapping`` word: an address_space, or tagged."""
+        return self._of_words(self.words.mapping)
+
+    @cached_property
+    def type_(self) -> Column[np.uint8]:
+        """uint8; page type code (`inspector.layout.flags.PAGE_TYPES`), 0 for none; heads and small pages only."""
+        return self._of_words(self.words.type_)
+
+    @cached_property
+    def readable(self) -> Column[np.bool_]:
+        """bool; False where the struct page could not be read: all other columns are then 0."""
+        return self._of_words(self.words.readable)
+
+    @cached_property
+    def head_row(self) -> Column[np.int32]:
+        """int32; row of the folio's head, the row itself if the page is no tail, -1 if a tail points nowhere."""
+        return Column(self._head_rows, len(self))
+
+    def _head_rows(self, at: AnyArray | slice) -> I32:
+        compound = self.compound[at]
+        rows = np.arange(*at.indices(len(self)), dtype=np.int32) if isinstance(at, slice) else at
+        return np.where(compound == -1, rows, self.heads[compound]).astype(np.int32, copy=False)
+
+    @cached_property
+    def is_tail(self) -> Column[np.bool_]:
+        """bool; pages that belong to a compound page and are not its head."""
+        return Column(self._are_tails, len(self))
+
+    def _are_tails(self, at: AnyArray | slice) -> Mask:
+        compound = self.compound[at]
+        rows = np.arange(*at.indices(len(self)), dtype=np.int32) if isinstance(at, slice) else at
+        return (compound != -1) & (self.heads[compound] != rows)
+
+    @cached_property
+    def folio(self) -> I32:
+        """int32; row in `inspector.tables.folios.Folios` of the page's folio, -1 for small pages."""
+        if len(self.compound) and self.compound.min() < -1:
+            return np.maximum(self.compound, -1)
+        return self.compound
+
+    def is_anon(self, rows: AnyArray) -> Mask:
+        """Whether the folios headed by these rows are anonymous (KSM included); typed pages never are."""
+        return self.words.is_anon[self.number[rows]]
+
+    def is_ksm(self, rows: AnyArray) -> Mask:
+        """Whether the folios headed by these rows are KSM pages."""
+        return self.words.is_ksm[self.number[rows]]
+
+    def where(self, holds: Mask) -> I64:
+        """Rows of the pages whose set of words is one of some.
+
+        Args:
+            holds: bool; by row of ``words``.
+        """
+        return rows_where(len(self), lambda rows: holds[self.number[rows]]) if holds.any() else np.empty(0, np.int64)
+
+    def heads_where(self, holds: Mask) -> I64:
+        """The same, without tails."""
+        rows = self.where(holds)
+        return rows[~self.is_tail[rows]]
 
     @property
-    def is_tail(self) -> Mask:
-        """Pages that belong to a compound page and are not its head."""
-        return self.head_row != np.arange(len(self), dtype=np.int32)
-
-    def is_anon(self, rows: I64) -> Mask:
-        """Whether the folios headed by these rows are anonymous (KSM included); typed pages never are."""
-        return ((self.mapping[rows] & np.uint64(MAPPING_ANON)) != 0) & (self.type_[rows] == 0)
-
-    def is_ksm(self, rows: I64) -> Mask:
-        """Whether the folios headed by these rows are KSM pages."""
-        return ((self.mapping[rows] & np.uint64(MAPPING_TAGS)) == MAPPING_KSM) & (self.type_[rows] == 0)
+    def nr_unreadable(self) -> int:
+        """How many struct pages could not be read."""
+        return int(self.words.nr[~self.words.readable].sum())
 
     @property
     def nbytes(self) -> int:
         """Bytes held by the columns."""
-        columns = (self.flags, self.mapcount_raw, self.refcount, self.mapping, self.head_row, self.type_, self.readable)
-        return sum(c.nbytes for c in columns)
-
-
-@dataclass(frozen=True)
-class Heads:
-    """The first struct pages of each compound head, as raw bytes for the folio table.
-
-    Attributes:
-        row: int64[n]; row in `Pages`.
-        raw: uint8[n, HEAD_PAGES * sizeof(struct page)].
-        next_readable: bool[n]; whether the second struct page was read.
-    """
-
-    row: I64
-    raw: U8
-    next_readable: Mask
+        return self.number.nbytes + self.compound.nbytes + self.heads.nbytes + self.words.nbytes
 
 
 @dataclass(frozen=True)
@@ -117,17 +201,94 @@ class Sweep:
 
     Attributes:
         pages: The page table.
-        heads: Raw struct pages of compound heads, for `inspector.tables.folios`.
-        slab_rows: int64; rows whose slab_cache word is one of the caches asked for (still to be tested for type).
+        folios: The compound pages.
+        slab_rows: int64; rows of slabs whose slab_cache word is one of the caches asked for.
         slab_caches: uint64; that word for each of ``slab_rows``.
-        buddy_pages: int64; rows of all pages inside free blocks, the blocks' heads included.
+        in_free_block: Rows of all pages inside free blocks, the blocks' heads included.
     """
 
     pages: Pages
-    heads: Heads
+    folios: Folios
     slab_rows: I64
     slab_caches: U64
-    buddy_pages: I64
+    in_free_block: RowSet
+
+
+class _Found:
+    """What is met on the way through the memory map.
+
+    Args:
+        layout: The kernel's layout.
+        slab_caches: As of `sweep_pages`.
+    """
+
+    def __init__(self, layout: Layout, slab_caches: U64) -> None:
+        self._layout = layout
+        self._off = _offsets(layout)
+        self._caches = slab_caches
+        n = layout.memmap.nr_pages
+        self.words = distinct_rows(4)
+        self.number = np.zeros(n, np.int32)
+        self.head = np.full(n, -1, np.int32)
+        """Row of the head of each tail, `_NO_HEAD` for none; -1 for pages that are no tails."""
+        self.folios: list[Folios] = []
+        self.slabs: list[tuple[I64, U64]] = []
+        self.blocks: list[tuple[I32, U8]] = []
+
+    def read(self, row: int, pfn: I64, data: U8, readable: Mask) -> None:
+        """Take in neighbouring struct pages.
+
+        Args:
+            row: Of the first of them.
+            pfn: int64[n]; their page frames.
+            data: uint8[n * sizeof(struct page)].
+            readable: bool[n]; which could be read.
+        """
+        off, n = self._off, len(pfn)
+        words, halves = data.view(np.uint64).reshape(n, -1), data.view(np.uint32).reshape(n, -1)
+        flags, mapping, link = words[:, off.flags], words[:, off.mapping], words[:, off.link]
+        mapcount, refcount = halves[:, off.mapcount], halves[:, off.refcount]
+        # Most pages are alike those before them: what follows is worked out once for each stretch of alike pages.
+        fresh = np.ones(n, np.bool_)
+        fresh[1:] = (flags[1:] != flags[:-1]) | (mapping[1:] != mapping[:-1]) | (readable[1:] != readable[:-1])
+        fresh[1:] |= (mapcount[1:] != mapcount[:-1]) | (refcount[1:] != refcount[:-1])
+        first = np.flatnonzero(fresh)
+        alike = _Alike(first, np.diff(first, append=n))
+        keys = np.empty((len(first), 4), np.uint64)
+        keys[:, 0], keys[:, 1], keys[:, 3] = flags[first], mapping[first], readable[first]
+        keys[:, 2] = mapcount[first] | (refcount[first].astype(np.uint64) << np.uint64(32))
+        self.number[row : row + n] = np.repeat(self.words.codes(keys, alike.nr), alike.nr)
+        tail = np.flatnonzero(link & np.uint64(1))
+        if len(tail):
+            head = self._layout.memmap.rows(heads_of_tails(self._layout.memmap, link[tail], pfn[tail]))
+            self.head[row + tail] = np.where(head >= 0, head, _NO_HEAD)
+        heads = alike.rows((keys[:, 0] & self._layout.flags.mask("head")) != 0)
+        heads = heads[(link[heads] & np.uint64(1)) == 0]
+        if len(heads):
+            cover = np.minimum(heads[:, None] + np.arange(HEAD_PAGES)[None, :], n - 1)
+            raw = data.reshape(n, -1)[cover].reshape(len(heads), -1)
+            self.folios.append(decode_heads(self._layout, row + heads, pfn[heads], raw))
+        types = page_type_codes(self._layout, keys[:, 0], mapcount[first])
+        blocks = alike.rows(types == type_code("buddy"))
+        orders = words[blocks, off.private]
+        sane = orders <= np.uint64(_MAX_BUDDY_ORDER)
+        self.blocks.append(((row + blocks[sane]).astype(np.int32), orders[sane].astype(np.uint8)))
+        if len(self._caches):
+            slabs = alike.rows(types == type_code("slab"))
+            caches = words[slabs, off.slab_cache]
+            wanted = np.isin(caches, self._caches)
+            self.slabs.append((row + slabs[wanted], caches[wanted]))
+
+
+class _Alike(NamedTuple):
+    """Stretches of pages that are alike, by their first page and their number."""
+
+    first: I64
+    nr: I64
+
+    def rows(self, some: Mask) -> I64:
+        """The pages of some of them, one by one."""
+        return expand_runs(self.first[some], self.nr[some]).astype(np.int64) if some.any() else np.empty(0, np.int64)
 
 
 def sweep_pages(layout: Layout, slab_caches: U64) -> Sweep:
@@ -136,60 +297,74 @@ def sweep_pages(layout: Layout, slab_caches: U64) -> Sweep:
     Args:
         layout: The kernel's layout.
         slab_caches: Addresses of the slab caches whose slabs the caller wants to find.
+
+    Raises:
+        LayoutError: There are more struct pages than rows can be numbered.
     """
-    memmap = layout.memmap
-    n, size = memmap.nr_pages, memmap.page_size
-    off = _offsets(layout)
-    flags, mapping = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
-    word, refcount = np.zeros(n, np.uint32), np.zeros(n, np.int32)
-    head_row, readable = np.arange(n, dtype=np.int32), np.ones(n, np.bool_)
-    head_bit = layout.flags.mask("head")
-    head_rows: list[I64] = []
-    head_raws: list[U8] = []
-    slab_rows: list[I64] = []
-    slab_found: list[U64] = []
-    buddy_rows: list[I64] = []
-    buddy_orders: list[U64] = []
-    buddy = type_code("buddy")
-    for lo, pfn, data, valid in _struct_pages(layout):
-        pages = len(pfn)
-        w8, w4 = data.view(np.uint64).reshape(pages, -1), data.view(np.uint32).reshape(pages, -1)
-        here = slice(lo, lo + pages)
-        flags[here], mapping[here] = w8[:, off.flags], w8[:, off.mapping]
-        word[here], refcount[here] = w4[:, off.mapcount], w4[:, off.refcount].view(np.int32)
-        if not valid.all():
-            readable[here] = valid
-        link = w8[:, off.link]
-        tail = np.flatnonzero(link & np.uint64(1))
-        if len(tail):
-            head_row[lo + tail] = _heads_of_tails(memmap, link[tail], pfn[tail])
-        is_head = (flags[here] & head_bit) != 0
-        is_head[tail] = False
-        heads = np.flatnonzero(is_head)
-        if len(heads):
-            cover = np.minimum(heads[:, None] + np.arange(HEAD_PAGES)[None, :], pages - 1)
-            head_rows.append(lo + heads)
-            head_raws.append(data.reshape(pages, size)[cover].reshape(len(heads), -1))
-        blocks = np.flatnonzero(layout.types.decode(word[here]) == buddy)
-        buddy_rows.append(lo + blocks)
-        buddy_orders.append(w8[blocks, off.private])
-        for cache in slab_caches:
-            hit = np.flatnonzero(w8[:, off.slab_cache] == cache)
-            slab_rows.append(lo + hit)
-            slab_found.append(np.full(len(hit), cache))
-    types = _types(layout, flags, word, readable)
-    pages_table = Pages(memmap, flags, word.view(np.int32), refcount, mapping, head_row, types, readable)
-    rows = np.concatenate([*head_rows, np.empty(0, np.int64)]).astype(np.int64)
-    raws = np.concatenate([*head_raws, np.empty((0, HEAD_PAGES * size), np.uint8)])
-    rows, raws = _resolve_fake_heads(pages_table, rows, raws)
-    following = np.minimum(rows + 1, n - 1)
+    n = layout.memmap.nr_pages
+    if n > MAX_PAGES:
+        raise LayoutError(f"{n:,} struct pages are more than can be numbered", "memory map", "Report the kernel")
+    found = _Found(layout, slab_caches)
+    for row, pfn, data, readable in _struct_pages(layout):
+        found.read(row, pfn, data, readable)
+    words = page_words_table(layout, found.words)
+    folios = _true_heads(Folios.concat([no_folios(), *found.folios]), found.head)
+    following = np.minimum(folios.row + 1, n - 1)
+    known = words.readable
+    folios = replace(folios, readable=known[found.number[following]] & known[found.number[folios.row]])
+    heads = _number_compounds(folios, found.head)
+    slab_rows, slab_found = (np.concatenate([x[i] for x in found.slabs] or [np.empty(0, np.uint64)]) for i in (0, 1))
     return Sweep(
-        pages_table,
-        Heads(rows, raws, readable[following]),
-        np.concatenate([*slab_rows, np.empty(0, np.int64)]).astype(np.int64),
-        np.concatenate([*slab_found, np.empty(0, np.uint64)]),
-        _block_pages(buddy_rows, buddy_orders, n),
+        Pages(layout.memmap, words, found.number, found.head, heads),
+        folios,
+        slab_rows.astype(np.int64),
+        slab_found.astype(np.uint64),
+        _free_pages(found.blocks, n),
     )
+
+
+def _true_heads(folios: Folios, head: I32) -> Folios:
+    """Make tails of the struct pages that only look like heads.
+
+    Where hugetlb shares the struct pages of its tails (HVO, before 7.1), the first of each shared page is an alias of
+    the real head; page_fixed_fake_head() in include/linux/page-flags.h knows it from the page behind it.
+    """
+    following = np.minimum(folios.row + 1, len(head) - 1)
+    pointed = head[following]
+    fake = (pointed >= 0) & (pointed != following) & (pointed != folios.row)
+    head[folios.row[fake]] = pointed[fake]
+    return folios.take(~fake)
+
+
+def _number_compounds(folios: Folios, head: I32) -> I32:
+    """Turn the rows of heads, in place, into `Pages.compound`.
+
+    Returns:
+        `Pages.heads`.
+    """
+    others, nr_others = [np.empty(0, np.int64)], 0
+    for rows in spans(len(head)):
+        piece = head[rows]
+        tails = np.flatnonzero(piece != -1)
+        named = piece[tails]
+        first = group_starts(named)
+        numbers = rows_of(folios.row, named[first])
+        unknown = np.flatnonzero(numbers < 0)
+        if len(unknown):
+            values, which = np.unique(named[first[unknown]], return_inverse=True)
+            numbers[unknown] = -2 - nr_others - which
+            others.append(np.maximum(values, -1))
+            nr_others += len(values)
+        piece[tails] = np.repeat(numbers, np.diff(first, append=len(named)))
+    head[folios.row] = np.arange(len(folios), dtype=np.int32)
+    return np.concatenate([folios.row, np.concatenate(others)[::-1], np.zeros(1, np.int64)]).astype(np.int32)
+
+
+def _free_pages(blocks: list[tuple[I32, U8]], n: int) -> RowSet:
+    """Rows of the pages of free blocks, from their heads and the order each keeps in ``private``."""
+    row = np.concatenate([np.empty(0, np.int32), *(rows for rows, _ in blocks)])
+    order = np.concatenate([np.empty(0, np.uint8), *(orders for _, orders in blocks)])
+    return rows_inside(row, order, n, _MAX_BUDDY_ORDER)
 
 
 def _struct_pages(layout: Layout) -> Iterator[tuple[int, I64, U8, Mask]]:
@@ -213,21 +388,6 @@ def _struct_pages(layout: Layout) -> Iterator[tuple[int, I64, U8, Mask]]:
         row += end - start
 
 
-def _block_pages(rows: list[I64], orders: list[U64], n: int) -> I64:
-    """Rows of the pages of free blocks, from their heads and the order each keeps in ``private``."""
-    row = np.concatenate([*rows, np.empty(0, np.int64)]).astype(np.int64)
-    order = np.concatenate([*orders, np.empty(0, np.uint64)])
-    sane = order <= np.uint64(_MAX_BUDDY_ORDER)
-    count = np.int64(1) << order[sane].astype(np.int64)
-    mark = np.zeros(n, np.bool_)
-    mark[expand_runs(row[sane], np.minimum(count, n - row[sane])).astype(np.int64)] = True
-    return np.flatnonzero(mark)
-
-
-def _heads_of_tails(memmap: MemMap, link: U64, pfn: I64) -> I32:
-    return memmap.rows(heads_of_tails(memmap, link, pfn)).astype(np.int32)
-
-
 def heads_of_tails(memmap: MemMap, link: U64, pfn: I64) -> I64:
     """Page frames of the heads that tail pages name, -1 where they name no struct page.
 
@@ -238,28 +398,6 @@ def heads_of_tails(memmap: MemMap, link: U64, pfn: I64) -> I64:
     masked = (link >> np.uint64(40)) == np.uint64(0xFFFFFF)
     address = np.where(masked, own & link & ~np.uint64(1), link - np.uint64(1))
     return memmap.pfns(address)
-
-
-def _types(layout: Layout, flags: U64, word: U32, readable: Mask) -> U8:
-    types = layout.types.decode(word)
-    if layout.flags.has("slab"):
-        # Before 6.10 slab is a page flag, not a page type.
-        types[layout.flags.test(flags, "slab")] = type_code("slab")
-    types[~readable] = 0
-    return types
-
-
-def _resolve_fake_heads(pages: Pages, rows: I64, raws: U8) -> tuple[I64, U8]:
-    """Make tails of the struct pages that only look like heads.
-
-    Where hugetlb shares the struct pages of its tails (HVO, before 7.1), the first of each shared page is an alias of
-    the real head; page_fixed_fake_head() in include/linux/page-flags.h knows it from the page behind it.
-    """
-    following = np.minimum(rows + 1, len(pages) - 1)
-    pointed = pages.head_row[following]
-    fake = (pointed != following) & (pointed != rows) & (pointed >= 0)
-    pages.head_row[rows[fake]] = pointed[fake]
-    return rows[~fake], raws[~fake]
 
 
 def read_heads(layout: Layout, pfns: I64) -> tuple[I64, Mask]:

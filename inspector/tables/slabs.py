@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from inspector.columns import U64, Mask, rows_of, take_or
-from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
-from inspector.tables.folios import Folios, build_folios
+from inspector.tables.folios import Folios
 from inspector.tables.pages import Sweep, sweep_pages
 
 
@@ -24,7 +23,6 @@ def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int) -> U
     """
     size, pad = _geometry(layout, cache)
     rows = sweep.slab_rows[sweep.slab_caches == np.uint64(cache)]
-    rows = rows[sweep.pages.type_[rows] == type_code("slab")]
     if not len(rows) or size <= 0:
         return np.empty(0, np.uint64)
     order = take_or(folios.order, rows_of(folios.row, rows), 0).astype(np.int64)
@@ -53,7 +51,7 @@ def are_objects(layout: Layout, cache: int, addrs: U64) -> Mask:
     around = replace(layout, memmap=layout.memmap.around(pfn[inside]))
     sweep = sweep_pages(around, np.array([cache], np.uint64))
     row = np.where(inside, sweep.pages.memmap.rows(pfn), -1)
-    found = cache_objects(layout, sweep, build_folios(around, sweep.pages, sweep.heads), cache)
+    found = cache_objects(layout, sweep, sweep.folios, cache)
     return np.isin(addrs, found) | ((row >= 0) & ~take_or(sweep.pages.readable, row, False))
 
 

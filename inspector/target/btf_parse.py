@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from array import array
+from bisect import bisect_left
 from enum import IntEnum
 from functools import cached_property
 
@@ -222,8 +222,9 @@ def _sections(blob: bytes) -> tuple[U32, bytes, bytes]:
 def _walk(words: U32, layout: bytes) -> I32:
     """Word index of every record.
 
-    A record's length follows from its second word, so the length that a record *would* have is computed for
-    every word at once, and the walk from record to record is only a look-up a record.
+    A record's second word names its kind, which is never 0 (void), so a record can begin only where the next word's
+    kind bits hold a known kind. Hardly any other word looks so: the length of each candidate gives its successor, and
+    where that is the next candidate the two are neighbours. Only from the others the walk goes on by itself.
 
     Raises:
         TargetError: A record is of a kind whose length is not known, or the last one ends behind the section.
@@ -235,20 +236,25 @@ def _walk(words: U32, layout: bytes) -> I32:
     stated = np.frombuffer(layout[: min(len(layout) // 4, 128) * 4], np.uint8).reshape(-1, 4)
     young = slice(max(BtfKind) + 1, len(stated))
     fixed[young], each[young] = stated[young, 0] // 4, stated[young, 1] // 4
+    known = np.arange(128) < max(len(stated), max(BtfKind) + 1)
+    known[BtfKind.VOID] = False
     count = len(words)
-    unknown = np.arange(128) >= max(len(stated), max(BtfKind) + 1)
-    unknown[BtfKind.VOID] = True
-    fixed[unknown] = count + 1
     if count < 3:
         return np.empty(0, np.int32)
-    kinds = (words[1:] >> 24) & 0x7F
-    behind = fixed[kinds] + each[kinds] * (words[1:] & 0xFFFFFF) + np.arange(3, count + 2)
-    step = memoryview(np.minimum(behind, count + 1).astype(np.int32))
-    starts = array("i")
-    at = 0
-    while at < count - 1:
-        starts.append(at)
-        at = step[at]
+    kinds = ((words[1:] >> 24) & 0x7F).astype(np.uint8)
+    maybe = np.flatnonzero(known[kinds]).astype(np.int32)
+    kinds = kinds[maybe]
+    behind = fixed[kinds] + each[kinds] * (words[1:][maybe] & 0xFFFFFF) + maybe + 3
+    # A candidate whose successor is not the next candidate ends a stretch of neighbours.
+    ends = np.append(np.flatnonzero(behind[:-1] != maybe[1:]), len(maybe) - 1).tolist()
+    places = maybe.data
+    parts: list[I32] = []
+    row, at = 0, 0
+    while at < count - 1 and row < len(maybe) and places[row] == at:
+        last = ends[bisect_left(ends, row)]
+        parts.append(maybe[row : last + 1])
+        at = int(behind[last])
+        row = bisect_left(places, at)
     if at != count:
-        raise damaged(f"record {len(starts)} does not fit")
-    return np.frombuffer(starts, np.int32)
+        raise damaged(f"record {sum(map(len, parts))} does not fit")
+    return np.concatenate(parts)

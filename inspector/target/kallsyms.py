@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
 import drgn
 import numpy as np
 
-from inspector.columns import I64, U8, U32, U64
+from inspector.columns import I32, I64, U8, U32, U64
 from inspector.errors import TargetError
 
 Read = Callable[[int, int], bytes]
@@ -20,6 +20,15 @@ _MAX_SYMBOLS = 1 << 24
 
 _MAX_NAMES = 1 << 28
 """Bytes of compressed names at most, for the same reason."""
+
+_MARKED = 256
+"""Names from one marker to the next (kernel/kallsyms.c, get_symbol_offset())."""
+
+_MAX_PADDING = 16
+"""Bytes between tables at most, with one more than the longest alignment of both ends."""
+
+_PIECE = 1 << 13
+"""Names whose letters are summed at once: some hundred kilobytes."""
 
 _MAX_SPAN = 64 << 20
 """A gap this long behind a symbol is a hole in the address space, not its size."""
@@ -54,14 +63,10 @@ class Kallsyms:
         self._blob = blob
         self._tokens = tokens
         self._starts, self._ends = _bounds(blob, count)
-        sums = np.array([_letter_sum(t) for t in tokens], np.uint32)
         codes: U8 = np.frombuffer(blob, np.uint8)
         kinds: U8 = np.array([t[0] if t else 0 for t in tokens], np.uint8)[codes[self._starts]]
-        edges = np.ravel(np.column_stack((self._starts, self._ends)))
-        if count and edges[-1] == len(codes):
-            edges = edges[:-1]
-        total = np.add.reduceat(sums[codes], edges, dtype=np.uint32)[::2] if count else np.empty(0, np.uint32)
-        self._hashes: U32 = total - _VALUES[kinds]
+        sums = np.array([_letter_sum(t) for t in tokens], np.uint32)
+        self._hashes: U32 = _sums(sums, codes, self._starts, self._ends) - _VALUES[kinds]
         self._kinds = kinds
         self.addresses: U64 = np.zeros(count, np.uint64)
         """Address of each symbol, in the order of the table."""
@@ -217,6 +222,18 @@ def _letter_sum(name: bytes) -> np.uint32:
     return np.uint32(int(_VALUES[np.frombuffer(name, np.uint8)].sum()) & 0xFFFFFFFF)
 
 
+def _sums(values: U32, codes: U8, starts: I32, ends: I32) -> U32:
+    """The sum of the values of the codes in each of the ranges, which ascend and do not touch."""
+    sums = np.empty(len(starts), np.uint32)
+    for first in range(0, len(starts), _PIECE):
+        rows = slice(first, first + _PIECE)
+        begin, end = int(starts[first]), int(ends[rows][-1])
+        edges = np.column_stack((starts[rows], ends[rows])).ravel() - begin
+        # What is summed between two ranges is left out by [::2]; the last one needs no edge behind it.
+        sums[rows] = np.add.reduceat(values[codes[begin:end]], edges[:-1], dtype=np.uint32)[::2]
+    return sums
+
+
 def _symbols_of(vmcoreinfo: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     return ((k[7:-1], v) for k, v in vmcoreinfo.items() if k.startswith("SYMBOL(") and k.endswith(")"))
 
@@ -231,32 +248,83 @@ def _hex(text: str) -> int:
     return value
 
 
-def _bounds(blob: bytes, count: int) -> tuple[I64, I64]:
+def _bounds(blob: bytes, count: int) -> tuple[I32, I32]:
     """Where the tokens of each name begin and end.
+
+    Each name's length gives the next one's place. Behind the names the kernel keeps the place of every 256th
+    (``kallsyms_markers``): from there as many walks go on at once, and each must end where the next one begins.
+    Without them, or where they do not fit, one walk goes through all names.
 
     Raises:
         TargetError: The names run past the end, or one is empty.
     """
-    starts, lengths = array("q"), array("q")
+    begins, end = _bounds_by_markers(blob, count) or _bounds_one_by_one(blob, count)
+    if end > len(blob):
+        raise TargetError("the symbol table is damaged (names end too early)", "kallsyms_names", _DAMAGED)
+    # In front of each name's tokens is its length, in one byte or two.
+    firsts, ends = begins, np.append(begins[1:], np.int32(end))
+    codes: U8 = np.frombuffer(blob, np.uint8)
+    starts = firsts + 1 + (codes[firsts] >> 7)
+    if (starts >= ends).any():
+        raise TargetError("the symbol table is damaged (names end too early)", "kallsyms_names", _DAMAGED)
+    return starts, ends
+
+
+def _bounds_by_markers(blob: bytes, count: int) -> tuple[I32, int] | None:
+    """Place of each name and of the end by the markers; None where there are none that fit."""
+    groups = -(-count // _MARKED)
+    # 6.1 has kallsyms_seqs_of_names between the markers and what comes next, three bytes a symbol.
+    for behind in (0, 3 * count):
+        place = next(_marker_places(blob, groups, behind), None)
+        if place is not None:
+            break
+    else:
+        return None
+    markers = np.frombuffer(blob, "<u4", groups, place).astype(np.int32)
+    codes: U8 = np.frombuffer(blob, np.uint8)
+    places = np.empty((_MARKED, groups), np.int32)
+    at = markers
+    for row in places:
+        row[:] = at
+        length = codes[at].astype(np.int32)
+        is_long = length >= 0x80
+        if is_long.any():
+            length[is_long] = (length[is_long] & 0x7F | codes[at[is_long] + 1].astype(np.int32) << 7) + 1
+        # Behind the names there are markers: a walk that gets there stays there.
+        at = np.minimum(at + length + 1, place + 1)
+    if (at[:-1] != markers[1:]).any():
+        return None
+    begins = places.T.ravel()
+    # The last group holds fewer names; its walk went on behind them.
+    end = int(begins[count]) if count < len(begins) else int(at[-1])
+    return (begins[:count].copy(), end) if end <= place else None
+
+
+def _marker_places(blob: bytes, groups: int, behind: int) -> Iterator[int]:
+    """Where so many markers can be, with ``behind`` bytes and what alignment adds after them."""
+    for padding in range(_MAX_PADDING):
+        place = len(blob) - behind - padding - 4 * groups
+        if place > 0 and not any(blob[place : place + 4]):
+            markers = np.frombuffer(blob, "<u4", groups, place)
+            if (markers[:-1] < markers[1:]).all() and markers[-1] < place:
+                yield place
+
+
+def _bounds_one_by_one(blob: bytes, count: int) -> tuple[I32, int]:
+    """The same from name to name; an end behind the blob where it has fewer."""
+    places = array("i")
     at = 0
     try:
         for _ in range(count):
+            places.append(at)
             length = blob[at]
-            at += 1
             if length & 0x80:
                 # Long names since 6.1: seven bits, then the rest (scripts/kallsyms.c write_src()).
-                length = (length & 0x7F) | (blob[at] << 7)
-                at += 1
-            starts.append(at)
-            lengths.append(length)
-            at += length
+                length = ((length & 0x7F) | (blob[at + 1] << 7)) + 1
+            at += length + 1
     except IndexError:
         at = len(blob) + 1
-    begin: I64 = np.frombuffer(starts, np.int64)
-    size: I64 = np.frombuffer(lengths, np.int64)
-    if at > len(blob) or not size.all():
-        raise TargetError("the symbol table is damaged (names end too early)", "kallsyms_names", _DAMAGED)
-    return begin, begin + size
+    return np.frombuffer(places, np.int32), at
 
 
 def _read_tokens(read: Read, table: int, index: int) -> list[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, Mask
+from inspector.columns import I64, Mask, prefix_sums
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
 
@@ -21,9 +21,9 @@ def count_tails(pages: Pages, folios: Folios) -> I64:
     Returns:
         int64[folios]
     """
-    running = np.concatenate([[0], np.cumsum(pages.is_tail)])
     _, end = _ends(pages, folios)
-    return (running[end] - running[folios.row + 1]).astype(np.int64)
+    before = prefix_sums(len(pages), pages.is_tail.__getitem__, np.concatenate([folios.row + 1, end]))
+    return before[len(folios) :] - before[: len(folios)]
 
 
 def compound_wrong(pages: Pages, folios: Folios, nr_tails: I64) -> Mask:
@@ -38,8 +38,11 @@ def compound_wrong(pages: Pages, folios: Folios, nr_tails: I64) -> Mask:
     wrong = (folios.order == 0) | (folios.pfn % nr != 0)
     wrong |= (folios.nr_stored != 0) & (folios.nr_stored != nr)
     # Only where every page of the folio was read can its tails be counted.
-    unread = np.concatenate([[0], np.cumsum(~pages.readable)])
-    whole = unread[end] == unread[folios.row]
+    whole = np.ones(len(folios), np.bool_)
+    if not pages.words.readable.all():
+        missing = ~pages.words.readable
+        before = prefix_sums(len(pages), lambda rows: missing[pages.number[rows]], np.concatenate([folios.row, end]))
+        whole = before[: len(folios)] == before[len(folios) :]
     wrong |= whole & (nr_tails != nr - 1)
     behind = np.minimum(end, len(pages) - 1)
     wrong |= (end < len(pages)) & pages.is_tail[behind] & (pages.head_row[behind] == folios.row)

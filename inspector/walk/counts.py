@@ -8,10 +8,11 @@ from enum import IntEnum
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Bit, Level
-from inspector.columns import I32, I64, MAX_MMS, U8, U64, AnyArray, Mask, expand_runs, group_starts, take_or
+from inspector.columns import I32, I64, MAX_MMS, U8, U64, Mask, expand_runs, group_starts, take_or
 from inspector.errors import TargetError
 from inspector.layout.flags import VM_HUGETLB, VM_MAYSHARE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, type_code
 from inspector.layout.kernel import Layout
+from inspector.loops import count_runs, cut_runs
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
@@ -138,7 +139,7 @@ def _cut_at_borders(ground: Ground, m: Mappings) -> Mappings:
     row = memmap.rows(m.pfn[runs])
     if (row < 0).any():
         runs, row = runs[row >= 0], row[row >= 0]
-    owner, skip, nr = cut_runs(ground.codes, row, m.nr[runs], BORDER)
+    owner, skip, nr = cut_runs(ground.codes, row, m.nr[runs].astype(np.int64), BORDER)
     if len(owner) == len(runs):
         return m
     pieces = np.ones(len(m), np.int64)
@@ -223,7 +224,6 @@ class Counter:
         self._ground = ground
         n = len(ground.pages)
         self._single = np.zeros(n, np.int32)
-        self._steps = np.zeros(n + 1, np.int32)
         self._entire = np.zeros(len(ground.folios), np.int32)
         self._pairs = [_NO_PAIRS]
         self._pending = 0
@@ -236,11 +236,7 @@ class Counter:
         self._link(m, normal & (m.vma_idx >= 0))
         good = np.flatnonzero(normal & m.counted)
         row, nr, pte = m.page_row[good], m.nr[good], m.level[good] == Level.PTE
-        alone = pte & (nr == 1)
-        np.add.at(self._single, row[alone], np.int32(1))
-        runs = np.flatnonzero(pte & ~alone)
-        np.add.at(self._steps, row[runs], np.int32(1))
-        np.subtract.at(self._steps, np.minimum(row[runs] + nr[runs].astype(np.int64), len(self._single)), np.int32(1))
+        count_runs(self._single, row[pte], nr[pte])
         folio = self._ground.folio_of_page[row]
         np.add.at(self._entire, folio[~pte], np.int32(1))
         large = np.flatnonzero(folio >= 0)
@@ -266,15 +262,9 @@ class Counter:
         """The counts, once all batches were taken."""
         self._merge()
         key, count = self._pairs[0]
-        pages, single = np.int32(0), self._single
-        for first in range(0, len(single), _PIECE):
-            steps = self._steps[first : min(first + _PIECE, len(single))]
-            running = np.cumsum(steps, dtype=np.int32) + pages
-            single[first : first + len(steps)] += running
-            pages = running[-1]
         folio = (key >> np.uint64(_MM_BITS)).astype(np.int64)
         return MappingCounts(
-            page_mappings=single,
+            page_mappings=self._single,
             entire=self._entire,
             pair_folio=folio,
             pair_mm=(key & np.uint64((1 << _MM_BITS) - 1)).astype(np.int64),
@@ -298,35 +288,6 @@ def _add_up(key: U64, count: I64) -> tuple[U64, I64]:
     key = key[order]
     starts = group_starts(key)
     return key[starts], np.add.reduceat(count[order], starts) if len(starts) else starts
-
-
-def cut_runs(border: AnyArray, first: AnyArray, nr: AnyArray, bit: int = 1) -> tuple[I64, I64, I64]:
-    """Cut runs of page rows wherever a border lies inside.
-
-    Example: six pages, of which rows 2 to 4 are one large folio, so that a run must not go on into rows 2 and 5::
-
-        border = [0, 0, 1, 0, 0, 1, 0]     # rows 0 to 5, and the end
-        first, nr = [1, 3], [4, 2]         # runs over rows 1 to 4, and over rows 3 and 4
-        owner = [0, 0, 1]                  # the first run is cut at row 2 into two pieces, the second stays whole
-        skip, nr = [0, 1, 0], [1, 3, 2]    # rows 1; 2 to 4; 3 and 4
-
-    Args:
-        border: By row of a page, and one more for the end; whether a run must not go on from the row before into it.
-        first: First row of each run.
-        nr: Rows of each run, at least 1.
-        bit: Which bit of ``border`` says so.
-
-    Returns:
-        ``(owner, skip, nr)`` of each piece: which run, how many rows into it, and how many rows long; ordered by run.
-    """
-    nr = nr.astype(np.int64)
-    border_at = border[np.minimum(expand_runs(first, nr).astype(np.int64), len(border) - 1)]
-    place = np.cumsum(nr) - nr
-    begins = (border_at & bit) != 0
-    begins[place] = True
-    at = np.flatnonzero(begins)
-    owner = np.repeat(np.arange(len(first)), np.add.reduceat(begins.astype(np.int64), place) if len(place) else place)
-    return owner, at - place[owner], np.diff(at, append=len(begins))
 
 
 def count_migration_entries(pages: Pages, nonpresent: NonPresent) -> I32:

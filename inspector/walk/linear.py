@@ -11,11 +11,12 @@ from inspector.arch.base import Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, take_or
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
 from inspector.layout.kernel import Layout
+from inspector.loops import cut_runs
 from inspector.model.scheme import Scheme
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages, page_words
 from inspector.tables.vmas import Vmas
-from inspector.walk.counts import EntryClass, cut_runs
+from inspector.walk.counts import EntryClass
 from inspector.walk.rss import entry_pages
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def build_links(s: Snapshot) -> Links:
     border[1:-1] = (index[1:] != index[:-1] + np.uint64(1)) | (mapping[1:] != mapping[:-1]) | (known[1:] != known[:-1])
     rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
     first = pages.memmap.rows(m.pfn[rows])
-    owner, skip, nr = cut_runs(border, first, m.nr[rows])
+    owner, skip, nr = cut_runs(border, first, m.nr[rows].astype(np.int64), 1)
     row, page_row = rows[owner], first[owner] + skip
     huge = m.level[row] != Level.PTE
     nr[huge] = entry_pages(s.layout, m.level[row[huge]])

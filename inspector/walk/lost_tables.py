@@ -76,7 +76,7 @@ def find_lost_tables(s: Snapshot) -> LostTables:
         lambda _: freed,
         lambda left: _in_hands(s, left),
     )
-    left = s.pages.memmap.pfns_of_rows(np.flatnonzero(s.pages.type_ == type_code("table")))
+    left = s.pages.memmap.pfns_of_rows(s.pages.where(s.pages.words.type_ == type_code("table")))
     counts = {}
     for name, pfns_of in zip(CLASSES, known, strict=True):
         found = np.isin(left, pfns_of(left)) if len(left) else np.zeros(0, np.bool_)

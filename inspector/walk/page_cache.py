@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask, Table, rows_of, take_or
-from inspector.layout.flags import MAPPING_TAGS, type_code
+from inspector.layout.flags import type_code
 from inspector.tables.files import ADDRESS_SPACE_KINDS, FOLIO, SWAP, Files
 from inspector.tables.pages import Pages, page_words
 
@@ -102,10 +102,9 @@ def compare_cache(s: Snapshot) -> PageCache:
 
 def _naming_an_address_space(pages: Pages) -> I64:
     """Heads and small pages that name an address_space."""
-    own = pages.head_row == np.arange(len(pages), dtype=np.int32)
-    plain = (pages.type_ == 0) | (pages.type_ == type_code("hugetlb"))
-    file = (pages.mapping != 0) & ((pages.mapping & np.uint64(MAPPING_TAGS)) == 0)
-    return np.flatnonzero(own & plain & file & pages.readable & (pages.refcount > 0))
+    words = pages.words
+    plain = (words.type_ == 0) | (words.type_ == type_code("hugetlb"))
+    return pages.heads_where(plain & words.names_file & words.readable & (words.refcount > 0))
 
 
 def _cached(s: Snapshot, rows: I64) -> CachedFolios:

@@ -31,6 +31,8 @@ from inspector.columns import (
 from inspector.errors import TargetError
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
+from inspector.loops import TablesOfVmas, is_compiled
+from inspector.loops import leaf_runs as merge_leaves
 from inspector.tables.mms import Mms
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
@@ -289,6 +291,8 @@ def leaf_runs(arch: Arch, attribute: Attributor, batch: Batch) -> LeafRuns:
     mistake: [0x1000, 0x3000) in A, [0x3000, 0x5000) in none, [0x5000, 0x6000) in B, [0x6000, 0x7000) in none.
     """
     level = batch.shape.level
+    if level == Level.PTE and is_compiled():
+        return LeafRuns(*merge_leaves(attribute.tables_of_vmas(batch), arch.leaf_words))
     at = np.flatnonzero(batch.words)
     entry = batch.words[at]
     leaf = arch.leaf_mask(level, entry)
@@ -416,6 +420,15 @@ class Attributor:
     def vma_idx(self, mm_idx: I32, va: U64) -> I32:
         """Row of the VMA that holds each address, -1 where none does."""
         return rows_covering(self._starts, self._ends, self._key(mm_idx, va)).astype(np.int32)
+
+    def tables_of_vmas(self, batch: Batch) -> TablesOfVmas:
+        """The tables of a batch of the lowest level, and which VMAs each can serve."""
+        tables, rows, vmas = batch.tables, batch.rows, self._vmas
+        mm, va = tables.mm_idx[rows], tables.va[rows]
+        last = va + np.uint64((batch.shape.user_entries - 1) << batch.shape.shift)
+        low = np.searchsorted(self._ends, self._key(mm, va), "right").astype(np.int32)
+        high = np.searchsorted(self._starts, self._key(mm, last), "right").astype(np.int32)
+        return TablesOfVmas(batch.words, va, low, high, vmas.start, vmas.end)
 
     def only_vma(self, mm_idx: I32, va: U64, span: np.uint64) -> tuple[I32, Mask]:
         """The VMA of ``va``, and whether an address from there to ``va + span`` may be in another or in none."""

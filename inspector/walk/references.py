@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from inspector.columns import I32, I64, Mask
+from inspector.columns import I32, I64, Mask, rows_where
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
 
 if TYPE_CHECKING:
@@ -121,12 +121,15 @@ def user_folios(s: Snapshot) -> I64:
     Mapped, anonymous, of a file, or on an LRU list; hugetlb, but no other typed page. What the kernel allocated for
     itself alone is no folio in this sense.
     """
-    pages, folios = s.pages, s.folios
-    keep = pages.readable & (pages.refcount > 0) & ~pages.is_tail
-    wanted = (pages.mapping != 0) | (s.counts.page_mappings > 0) | s.layout.flags.test(pages.flags, "lru")
-    wanted[folios.row[s.folio_totals > 0]] = True
-    wanted &= (pages.type_ == 0) | (pages.type_ == type_code("hugetlb"))
-    return np.flatnonzero(keep & wanted)
+    pages, words = s.pages, s.pages.words
+    able = words.readable & (words.refcount > 0) & ((words.type_ == 0) | (words.type_ == type_code("hugetlb")))
+    known = able & ((words.mapping != 0) | s.layout.flags.test(words.flags, "lru"))
+    mapped = s.folios.row[s.folio_totals > 0]
+    found = rows_where(
+        len(pages), lambda at: known[pages.number[at]] | ((s.counts.page_mappings[at] > 0) & able[pages.number[at]])
+    )
+    rows = np.union1d(found, mapped[able[pages.number[mapped]]])
+    return rows[~pages.is_tail[rows]]
 
 
 def expected_references(s: Snapshot, rows: I64) -> ExpectedReferences:

@@ -39,9 +39,9 @@ class SwapCache:
 def read_swap_cache(s: Snapshot) -> SwapCache:
     """Read the swap entries of the folios of both views (folio->swap is kept in page->private)."""
     pages, slots = s.pages, s.swap.slots
-    own = pages.head_row == np.arange(len(pages), dtype=np.int32)
-    rows = np.flatnonzero(own & pages.readable & (pages.refcount > 0))
-    head = rows[is_swap_cached(s, rows)]
+    words, flags = pages.words, s.layout.flags
+    cached = flags.test(words.flags, "swapcache") & flags.test(words.flags, "swapbacked") & (words.type_ == 0)
+    head = pages.heads_where(cached & words.readable & (words.refcount > 0))
     first, _ = page_words(s.layout, pages, head, "private")
     slot = np.flatnonzero(slots.cache_pfn >= 0)
     row = pages.memmap.rows(slots.cache_pfn[slot])

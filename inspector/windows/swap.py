@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 def reclaim_in_flight(s: Snapshot) -> bool:
     """Whether any swap-backed folio is locked: being swapped out or in, perhaps not in the swap cache just now."""
-    flags, pages = s.layout.flags, s.pages
+    flags, words = s.layout.flags, s.pages.words
     word = flags.mask("locked") | flags.mask("swapbacked")
-    return bool((((pages.flags & word) == word) & (pages.type_ == 0) & (pages.refcount > 0)).any())
+    return bool((((words.flags & word) == word) & (words.type_ == 0) & (words.refcount > 0)).any())
 
 
 def read_past_cache(s: Snapshot, slots: I64) -> Mask:

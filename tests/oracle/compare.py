@@ -76,7 +76,7 @@ def our_page_kinds(s: Snapshot) -> dict[str, Mask]:
     pages, folios = s.pages, s.folios
     head = np.maximum(pages.head_row, 0).astype(np.int64)
     tail = pages.is_tail
-    compound = tail.copy()
+    compound = np.array(tail)
     compound[folios.row] = True
     folio = np.maximum(s.folio_of_page, 0)
     free = np.zeros(len(pages), np.bool_)

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.errors import TargetError
+from inspector.target import btf_parse
 from inspector.target.btf import BtfTypes, open_btf
 from inspector.target.btf_parse import Btf, BtfKind
 from inspector.target.btf_variables import TYPE_OF
@@ -324,6 +325,37 @@ def test_damaged_anywhere(data: st.DataObject) -> None:
         )
         raw[at : at + 4] = struct.pack("<I", word)
     look_at_everything(bytes(raw))
+
+
+def one_by_one(words: list[int]) -> list[int] | None:
+    """Where each record begins, found from record to record; None where one breaks the format."""
+    starts, at = [], 0
+    while at < len(words) - 1:
+        kind, vlen = words[at + 1] >> 24 & 0x7F, words[at + 1] & 0xFFFFFF
+        if not 0 < kind <= max(BtfKind):
+            return None
+        starts.append(at)
+        at += 3 + btf_parse._FIXED.get(BtfKind(kind), 0) + btf_parse._PER_ELEMENT.get(BtfKind(kind), 0) * vlen
+    return starts if at == len(words) else None
+
+
+@examples(1000)
+@given(
+    st.integers(0, 40),
+    st.lists(
+        st.tuples(st.integers(0), st.one_of(st.integers(0, 2**32 - 1), st.integers(0, 25).map(lambda k: k << 24)))
+    ),
+)
+def test_records_are_where_one_leads_to_the_next(cut: int, damage: list[tuple[int, int]]) -> None:
+    words = btf_parse._sections(every_kind().bytes())[0]
+    words = words[: len(words) - cut].copy()
+    for at, value in damage:
+        words[at % len(words)] = value
+    try:
+        starts: list[int] | None = btf_parse._walk(words, b"").tolist()
+    except TargetError:
+        starts = None
+    assert starts == one_by_one(words.tolist())
 
 
 def test_cycles(blob: Blob) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import drgn
 import numpy as np
@@ -13,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.errors import TargetError
+from inspector.target import kallsyms
 from inspector.target.kallsyms import Kallsyms
 from tests.examples import examples
 
@@ -180,6 +184,48 @@ def test_any_names_end_or_are_refused(blob: bytes, count: int, token: int) -> No
     for i in range(len(table)):
         table.name(i)
         table.kind(i)
+
+
+def marked_names(count: int, seed: int, *, align: int, seqs: bool) -> tuple[bytes, list[tuple[int, int]]]:
+    """Names with ``kallsyms_markers`` behind them, as scripts/kallsyms.c writes them, and where each name is."""
+    draw = random.Random(seed)
+    blob, markers, places = bytearray(), [], []
+    for i in range(count):
+        if i % 256 == 0:
+            markers.append(len(blob))
+        size = draw.choice([1, 2, 5, 9, 127, 128, 300]) if draw.random() < 0.2 else draw.randrange(1, 20)
+        blob += bytes([size]) if size < 0x80 else bytes([0x80 | (size & 0x7F), size >> 7])
+        places.append((len(blob), len(blob) + size))
+        blob += draw.randbytes(size)
+    blob += bytes(-len(blob) % align) + struct.pack(f"<{len(markers)}I", *markers) + bytes(len(markers) % 2 * 4)
+    return bytes(blob + (draw.randbytes(3 * count) + bytes(-3 * count % align) if seqs else b"")), places
+
+
+@examples(100)
+@given(st.integers(1, 1100), st.integers(0, 99), st.sampled_from([4, 8]), st.booleans())
+def test_markers_give_every_name_its_place(count: int, seed: int, align: int, seqs: bool) -> None:
+    blob, places = marked_names(count, seed, align=align, seqs=seqs)
+    table = Kallsyms(blob, TOKENS, count)
+    assert list(zip(table._starts.tolist(), table._ends.tolist(), strict=True)) == places
+    assert kallsyms._bounds_by_markers(blob, count) is not None
+
+
+@examples(100)
+@given(st.integers(1, 1100), st.integers(0, 99), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=3))
+def test_damaged_markers_change_no_place(count: int, seed: int, damage: list[tuple[int, int]]) -> None:
+    """With and without markers the names are the same, or both are refused."""
+    raw = bytearray(marked_names(count, seed, align=8, seqs=False)[0])
+    for at, value in damage:
+        raw[at % len(raw)] = value
+    results: list[Any] = []
+    for walk in (kallsyms._bounds_by_markers, lambda _blob, _count: None):
+        with patch.object(kallsyms, "_bounds_by_markers", walk):
+            try:
+                table = Kallsyms(bytes(raw), TOKENS, count)
+                results.append((table._starts.tolist(), table._ends.tolist(), table._hashes.tolist()))
+            except TargetError:
+                results.append(None)
+    assert results[0] == results[1]
 
 
 def elf_symbols(path: Path) -> dict[str, set[int]]:

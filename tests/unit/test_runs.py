@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.columns import AnyArray, Builder, Table, expand_runs, group_starts
+from inspector.loops import cut_runs
 from inspector.tables.vmas import Vmas
-from inspector.walk.counts import cut_runs
 from inspector.walk.linear import linear_index, vma_address
 from inspector.walk.mappings import PageTables
 

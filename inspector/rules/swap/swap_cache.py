@@ -20,7 +20,7 @@ from inspector.windows.window import Effect
 
 def _unread(s: Snapshot) -> Unread:
     """Swap slots and struct pages that are not in the dump."""
-    return cannot_check(s.swap.unreadable + int((~s.pages.readable).sum()), "swap slots or struct pages are missing")
+    return cannot_check(s.swap.unreadable + s.pages.nr_unreadable, "swap slots or struct pages are missing")
 
 
 @rule(
@@ -136,11 +136,10 @@ def lazyfree_swapcache_unexpected(s: Snapshot) -> Violations:
     Exceptions: never.
     See also: folioscope folio PFN
     """
-    pages = s.pages
-    own = pages.head_row == np.arange(len(pages), dtype=np.int32)
-    anon = (pages.mapping & np.uint64(MAPPING_TAGS)) == MAPPING_ANON
-    rows = np.flatnonzero(own & anon & pages.readable & (pages.refcount > 0) & (pages.type_ == 0))
-    rows = rows[~s.layout.flags.test(pages.flags[rows], "swapbacked")]
+    words = s.pages.words
+    anon = (words.mapping & np.uint64(MAPPING_TAGS)) == MAPPING_ANON
+    lazy = anon & words.readable & (words.refcount > 0) & (words.type_ == 0)
+    rows = s.pages.heads_where(lazy & ~s.layout.flags.test(words.flags, "swapbacked"))
     bad = rows[has_swapcache_bit(s, rows)]
     return violations(
         bad,

@@ -1,0 +1,111 @@
+"""The enlarger's dumps are consistent, and its writers put pages where they belong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import drgn
+import numpy as np
+import pytest
+
+from inspector.capture.capture import header_of
+from inspector.capture.kdump_writer import DumpHeader
+from inspector.check.run import run_check
+from inspector.snapshot import Snapshot
+from inspector.target.corefile import examine_core
+from inspector.target.target import open_core
+from tests.bench.compression import COMPRESSIONS, compression_named
+from tests.bench.enlarge import enlarge, parse_size
+from tests.bench.writers import PAGE, ElfWriter, KdumpWriter, Writer
+from tests.fixtures import fixture_path
+
+GIB_PAGES = 1 << 18
+EVERY_KERNEL = [
+    pytest.param("6.1", marks=pytest.mark.long),
+    pytest.param("6.12", marks=pytest.mark.long),
+    "7.3",
+]
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_a_check_of_an_enlarged_dump_finds_nothing(kernel: str, tmp_path: Path) -> None:
+    core = fixture_path(kernel)
+    small, out = Snapshot(open_core(str(core), types="btf")), tmp_path / "out.elf"
+    enlarge(core, out, 6 << 30)
+    s = Snapshot(open_core(str(out), types="btf"))
+    report = run_check(s)
+    assert report.findings == []
+    assert s.missing.complete, s.missing.counts
+    assert len(s.pages) == 6 * GIB_PAGES
+    added = np.flatnonzero(s.pages.memmap.pfns_of_rows(np.arange(len(s.pages))) >= 1 << 20)
+    assert len(added) == 6 * GIB_PAGES - len(small.pages)
+    # All but the added memory map is free, and no page of it was written twice.
+    free = int(s.buddy.zones.free_pages.sum()) - int(small.buddy.zones.free_pages.sum())
+    assert free > 0.98 * len(added)
+    assert len(s.mappings) == len(small.mappings)
+    assert out.stat().st_size < core.stat().st_size * 20
+
+
+@pytest.fixture(scope="module")
+def header() -> DumpHeader:
+    core = str(fixture_path("7.3"))
+    return header_of(open_core(core, types="btf"), examine_core(core).vmcoreinfo)
+
+
+def _read_back(path: Path, pfns: list[int]) -> list[int]:
+    prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64) if path.suffix == ".kdump" else None)
+    prog.set_core_dump(str(path))
+    found = [prog.read(pfn * PAGE, PAGE, physical=True) for pfn in pfns]
+    assert all(page == page[:8] * (PAGE // 8) for page in found)
+    return [int.from_bytes(page[:8], "little") for page in found]
+
+
+def _fill(writer: Writer) -> None:
+    """Each of the pages 100 to 139 holds its number and so do two others; 140 is zero, a hole follows."""
+    pages = np.repeat(np.arange(100, 141, dtype=np.uint64), PAGE // 8).reshape(-1, PAGE // 8)
+    pages[-1] = 0
+    with writer:
+        first = writer.store(pages)
+        writer.place(100, first, 41)
+        writer.place(np.arange(1000, 1040), first + np.arange(40), 1)
+        writer.place(5000, first + 10, 20)
+
+
+def test_an_elf_file_shares_content(tmp_path: Path, header: DumpHeader) -> None:
+    path = tmp_path / "dump.elf"
+    _fill(ElfWriter(path, header))
+    assert _read_back(path, [100, 139, 140, 1000, 1039, 5000, 5019]) == [100, 139, 0, 100, 139, 110, 129]
+    with pytest.raises(drgn.FaultError):
+        _read_back(path, [141])
+
+
+@pytest.mark.parametrize("compression", ["none", *COMPRESSIONS])
+def test_a_compressed_file_shares_content(compression: str, tmp_path: Path, header: DumpHeader) -> None:
+    path = tmp_path / "dump.kdump"
+    _fill(KdumpWriter(path, header, compression_named(compression), 6000, 200))
+    assert _read_back(path, [100, 139, 140, 1000, 1039, 5000, 5019]) == [100, 139, 0, 100, 139, 110, 129]
+    with pytest.raises(drgn.FaultError):
+        _read_back(path, [141])
+
+
+def test_more_segments_than_a_header_counts(tmp_path: Path, header: DumpHeader) -> None:
+    path = tmp_path / "dump.elf"
+    with ElfWriter(path, header) as writer:
+        first = writer.store(np.repeat(np.arange(2, dtype=np.uint64), PAGE // 8))
+        pfns = np.arange(100_000)
+        writer.place(pfns, first + pfns % 2, 1)
+    assert _read_back(path, [0, 1, 65_535, 99_998, 99_999]) == [0, 1, 1, 0, 1]
+    assert examine_core(str(path)).missing_bytes == 0
+
+
+@pytest.mark.parametrize("name", COMPRESSIONS)
+def test_a_compression_gives_back_what_it_took(name: str) -> None:
+    compression, rng = compression_named(name), np.random.default_rng(1)
+    for page in (bytes(PAGE), bytes(range(256)) * 16, rng.bytes(PAGE)):
+        packed = compression.compress(page)
+        assert compression.decompress(packed, PAGE) == page
+    assert len(compression.compress(bytes(PAGE))) < PAGE // 10
+
+
+def test_sizes() -> None:
+    assert [parse_size(text) for text in ("1T", "64g", "512M", "4096")] == [1 << 40, 64 << 30, 512 << 20, 4096]
