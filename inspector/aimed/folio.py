@@ -26,8 +26,10 @@ from inspector.layout.memmap import MemMap
 from inspector.model.scheme import Scheme
 from inspector.snapshot import Search, Snapshot
 from inspector.tables.anon_vmas import read_anon_trees
+from inspector.tables.files import Files, read_files
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.ksm import CHAIN, Ksm, read_stable_node
+from inspector.tables.pages import page_words
 from inspector.tables.vmas import Vmas, VmaTrees, read_vmas, vma_rows
 from inspector.text import counted
 from inspector.walk.linear import read_index
@@ -104,7 +106,8 @@ class FolioSnapshot(_FromOneFolio):
     """The rows about one folio.
 
     Beside what every `AimedSnapshot` has, it has what compares the folio's counters with its mappings: ``rebuilt``,
-    ``expected`` and ``folio_totals``, as far as the reverse map leads to the mappings.
+    ``expected`` and ``folio_totals``, as far as the reverse map leads to the mappings; and the page cache of its own
+    file at its own indices (``files``, ``page_cache``).
 
     Args:
         whole: A snapshot of the target.
@@ -115,7 +118,7 @@ class FolioSnapshot(_FromOneFolio):
         search: "reverse map", or "nothing" where the mapping word leads to none.
     """
 
-    _HERE = _FromOneFolio._HERE | {"rebuilt", "expected", "folio_totals"}
+    _HERE = _FromOneFolio._HERE | {"rebuilt", "expected", "folio_totals", "files", "page_cache"}
 
     def __init__(self, whole: Snapshot, pfn: int, mms: U64 | None = None) -> None:
         memmap = partial_of_folio(whole, pfn).pages.memmap
@@ -164,6 +167,18 @@ class FolioSnapshot(_FromOneFolio):
         if not table.anon_vmas.readable[np.isin(table.anon_vmas.addr, self._named_anon_vmas)].all():
             return "its anon_vma cannot be read"
         return "the interval tree of its anon_vma cannot be followed to its end" if len(table.broken_trees) else ""
+
+    @cached_property
+    def files(self) -> Files:
+        """The address_space that the folio names and its entries there; empty for folios of no file."""
+        index, known = page_words(self.layout, self.pages, self.heads.astype(np.int64), "__folio_index", "index")
+        folio = int(self.folio_of_page[self.heads[0]])
+        nr = int(self.folios.nr_pages[folio]) if folio >= 0 else 1
+        first = int(index[0]) if known[0] else 0
+        last = min(first + min(nr, 1 << 20) - 1, (1 << 64) - 1)
+        files = read_files(self.layout, self._named_spaces, (first, last))
+        self.missing.add("page cache trees", files.unreadable)
+        return files
 
     @cached_property
     def _settled(self) -> tuple[Scheme | None, str]:

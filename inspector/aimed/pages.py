@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.columns import I64, distinct, expand_runs
+from inspector.columns import I64
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import GRAIN, MemMap
 from inspector.snapshot import PartialSnapshot, Snapshot
 from inspector.tables.folios import HEAD_PAGES
-from inspector.tables.pages import read_heads
+from inspector.tables.pages import heads_beside
 from inspector.walk.page_numbers import read_head_pfn
 
 _SAMPLES = 64
@@ -29,11 +29,9 @@ def _clipped(memmap: MemMap, starts: I64, ends: I64) -> MemMap:
 
 def memmap_with_heads(layout: Layout, first: I64, nr: I64) -> MemMap:
     """The memory map of runs of ``nr`` page frames from ``first`` on, and of the heads of the folios they are in."""
-    pfns = expand_runs(first, nr).astype(np.int64)
-    pfns = pfns[layout.memmap.valid(pfns)]
-    heads, _ = read_heads(layout, pfns)
-    heads = distinct(heads)
-    return layout.memmap.around(np.concatenate([pfns, heads, heads + HEAD_PAGES - 1]))
+    part = layout.memmap.around(first, nr)
+    heads = heads_beside(layout, part)
+    return layout.memmap.and_around(part, np.concatenate([heads, heads + HEAD_PAGES - 1]))
 
 
 def partial_of_pages(s: Snapshot, first: int, last: int) -> PartialSnapshot:

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from inspector.aimed.pages import memmap_with_heads
-from inspector.columns import I64, U64, AnyArray, Mask, Stretches, Table, rows_of
+from inspector.columns import I64, U64, AnyArray, Mask, Stretches, Table, rows_of, take_or
+from inspector.layout.flags import VM_LOCKED
 from inspector.layout.memmap import MemMap
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
@@ -62,7 +63,8 @@ class AimedSnapshot(Snapshot):
     - ``vmas``: their VMAs, where addresses are given those that overlap them;
     - ``tables``, ``mappings``, ``nonpresent``: what their page tables hold, at the given addresses. No other entry is
       read; page tables are judged by their own struct pages;
-    - ``pages``, ``folios``: the struct pages of the aim, else of all pages that ``mappings`` show, with their heads;
+    - ``pages``, ``folios``: the struct pages of the aim, else of the pages that ``mappings`` show (the first of each
+      huge entry), with their heads;
     - ``counts``: the mappings of these mms at these addresses, and no others.
 
     Every other table would be made from a part and be wrong without a sign: to ask for one is an error. So is what
@@ -128,20 +130,22 @@ class AimedSnapshot(Snapshot):
 
     @cached_property
     def _sweep(self) -> Sweep:
-        memmap = self._memmap
-        if memmap is None:
-            m, n = self._walk.mappings, self._walk.nonpresent
-            away = np.flatnonzero(n.pfn >= 0)
-            memmap = memmap_with_heads(
-                self.layout,
-                np.concatenate([m.pfn, n.pfn[away]]),
-                np.concatenate(
-                    [m.nr * entry_pages(self.layout, m.level), entry_pages(self.layout, n.level[away])]
-                ).astype(np.int64),
-            )
+        memmap = self._memmap if self._memmap is not None else memmap_with_heads(self.layout, *self._pages_mapped())
         sweep = sweep_pages(replace(self.layout, memmap=memmap), np.empty(0, np.uint64))
         self.missing.add("struct pages", int((~sweep.pages.readable).sum()))
         return sweep
+
+    def _pages_mapped(self) -> tuple[I64, I64]:
+        """Runs of the page frames that entries name: first page and how many.
+
+        Of a huge entry the first page says what the folio is. Which PTEs map the others beside it matters where VMAs
+        are locked alone: their pages are shared out one by one.
+        """
+        m, n = self._walk.mappings, self._walk.nonpresent
+        away = np.flatnonzero(n.pfn >= 0)
+        locked = take_or(self.vmas.has(VM_LOCKED), m.vma_idx, False)
+        nr = m.nr * np.where(locked, entry_pages(self.layout, m.level), 1)
+        return np.concatenate([m.pfn, n.pfn[away]]), np.concatenate([nr, np.ones(len(away), np.int64)])
 
     # -- tasks, mms, VMAs --------------------------------------------------------------------------------------------
 

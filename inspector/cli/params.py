@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from inspector.target.target import Target
 
 
+ALL_HELP = "Walk all page tables of all processes, however long that takes."
+"""Of the option that every question about one thing has."""
+
+
 @dataclass
 class Settings:
     """What the shared options say, gathered from before and after the name of the command."""

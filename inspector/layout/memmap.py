@@ -9,7 +9,7 @@ from functools import cached_property
 import drgn
 import numpy as np
 
-from inspector.columns import I64, U64, AnyArray, Mask, distinct, rows_covering, take_or
+from inspector.columns import I64, U64, AnyArray, Mask, distinct, expand_runs, rows_covering, take_or
 from inspector.errors import LayoutError
 from inspector.layout.offsets import Struct
 from inspector.memory import Memory
@@ -64,12 +64,25 @@ class MemMap:
         """Address of the struct page of each page frame."""
         return np.uint64(self.vmemmap) + pfns.astype(np.uint64) * np.uint64(self.page_size)
 
-    def around(self, pfns: I64) -> MemMap:
-        """The memory map of short stretches that hold the given page frames, as far as they have struct pages."""
-        starts = distinct(pfns[self.valid(pfns)] // GRAIN) * GRAIN
+    def around(self, pfns: I64, nr: I64 | None = None) -> MemMap:
+        """The memory map of short stretches that hold the given page frames, as far as they have struct pages.
+
+        Args:
+            pfns: int64[n].
+            nr: int64[n]; how many page frames from each on, at least 1; None for 1.
+        """
+        blocks = pfns // GRAIN
+        if nr is not None:
+            blocks = expand_runs(blocks, (pfns + nr - 1) // GRAIN - blocks + 1).astype(np.int64)
+        starts = distinct(blocks) * GRAIN
+        starts = starts[self.valid(starts)]
         first = np.flatnonzero(np.diff(starts, prepend=-2 * GRAIN) != GRAIN)
         last = np.flatnonzero(np.diff(starts, append=np.iinfo(np.int64).max) != GRAIN)
         return replace(self, starts=starts[first], ends=starts[last] + GRAIN)
+
+    def and_around(self, part: MemMap, pfns: I64) -> MemMap:
+        """A part of this memory map, and the short stretches that hold further page frames."""
+        return self.around(np.concatenate([part.starts, pfns]), np.concatenate([part.ends - part.starts, pfns * 0 + 1]))
 
     @cached_property
     def _is_sparse(self) -> bool:

@@ -86,9 +86,9 @@ def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64, only: Stret
     shapes = _shapes(prog)
     node_size = Struct(prog, "struct maple_node").size
     found: list[tuple[I32, U64, U64, U64]] = []
-    unreadable: list[I32] = [np.empty(0, np.int32)]
-    broken: list[I32] = []
     tree = np.arange(len(roots), dtype=np.int32)
+    unreadable: list[I32] = [tree[:0]]
+    broken: list[I32] = []
     # A root that is no node is a single entry at index 0, which no mm uses (mas_root_expand()).
     is_node = _is_node(roots)
     single = ~is_node & (roots != 0)

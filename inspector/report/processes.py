@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from inspector.aimed.snapshot import AimedSnapshot
 from inspector.columns import I64, AnyArray
 from inspector.errors import UsageError
 from inspector.layout.flags import (
@@ -208,8 +209,12 @@ class VmasReport(msgspec.Struct, frozen=True):
     pid: int | None
     comm: str | None
     vmas: list[VmaRow]
+    searched: Literal["own page tables", "all page tables"]
+    """Which page tables were walked: those of this process, or of all. How often others map a page, which decides
+    what hugetlb memory is shared and how locked memory is shared out, is then taken from the kernel's own counts, or
+    from the page tables."""
     complete: bool
-    """False when VMAs, page tables or struct pages are missing."""
+    """False when VMAs, page tables or struct pages are missing; of this process where no others were walked."""
 
 
 def find_mm(s: Snapshot, number: int) -> int:
@@ -221,22 +226,52 @@ def find_mm(s: Snapshot, number: int) -> int:
     rows = np.flatnonzero(s.mms.addr == np.uint64(number))
     if len(rows):
         return int(rows[0])
-    tasks = np.flatnonzero(s.tasks.pid == number)
-    if not len(tasks):
-        raise UsageError("there is no task of that pid", str(number), "See folioscope ps")
-    # The first thread of a process may have exited while others run on.
-    group = np.concatenate([tasks, np.flatnonzero(s.tasks.tgid == number)])
-    mm = int(s.tasks.mm[group].max())
-    name = clean_bytes(bytes(s.tasks.comm[tasks[0]]))
+    mm = _mm_of_task(s, number)
     rows = np.flatnonzero(s.mms.addr == np.uint64(mm))
-    if mm and len(rows):
-        return int(rows[0])
-    if mm:
-        raise UsageError(f"the address space of {name} is not in the dump", str(number), "")
-    kernel = bool(s.tasks.flags[tasks[0]] & _PF_KTHREAD)
-    why = "is a kernel thread" if kernel else "has exited"
-    raise UsageError(f"{name} {why} and has no address space", str(number), "See folioscope ps")
+    if not len(rows):
+        raise _lacking(s, number)
+    return int(rows[0])
 
+
+def aim_at_mm(s: Snapshot, number: int) -> AimedSnapshot:
+    """A snapshot of the one mm of a task (any of its threads) or of an mm_struct's address.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if number > _MAX_PID:
+        one = AimedSnapshot(s, np.array([number], np.uint64))
+        if len(one.mms):
+            return one
+    one = AimedSnapshot(s, np.array([_mm_of_task(s, number)], np.uint64))
+    if not len(one.mms):
+        raise _lacking(s, number)
+    return one
+
+
+def _mm_of_task(s: Snapshot, pid: int) -> int:
+    """Address of the mm of a task."""
+    tasks = np.flatnonzero(s.tasks.pid == pid)
+    if not len(tasks):
+        raise UsageError("there is no task of that pid", str(pid), "See folioscope ps")
+    # The first thread of a process may have exited while others run on.
+    group = np.concatenate([tasks, np.flatnonzero(s.tasks.tgid == pid)])
+    mm = int(s.tasks.mm[group].max())
+    if not mm:
+        kernel = bool(s.tasks.flags[tasks[0]] & _PF_KTHREAD)
+        why = "is a kernel thread" if kernel else "has exited"
+        name = clean_bytes(bytes(s.tasks.comm[tasks[0]]))
+        raise UsageError(f"{name} {why} and has no address space", str(pid), "See folioscope ps")
+    return mm
+
+
+def _lacking(s: Snapshot, pid: int) -> UsageError:
+    name = clean_bytes(bytes(s.tasks.comm[s.tasks.pid == pid][0]))
+    return UsageError(f"the address space of {name} is not in the dump", str(pid), "")
+
+
+_MAX_PID = 1 << 22
+"""PID_MAX_LIMIT, include/linux/threads.h."""
 
 _PF_KTHREAD = 0x200000
 """include/linux/sched.h."""
@@ -245,7 +280,8 @@ _PF_KTHREAD = 0x200000
 def build_vmas(s: Snapshot, mm_idx: int) -> VmasReport:
     """The VMAs of one mm."""
     rows = np.flatnonzero(s.vmas.mm_idx == mm_idx).astype(np.int64)
-    figures = vma_figures(s).take(rows)
+    aimed = isinstance(s, AimedSnapshot)
+    figures = vma_figures(s, stored=aimed).take(rows)
     names = vma_names(s.layout, s.mms, s.vmas, rows)
     pid = int(s.mms.pid[mm_idx])
     return VmasReport(
@@ -254,7 +290,8 @@ def build_vmas(s: Snapshot, mm_idx: int) -> VmasReport:
         pid if pid >= 0 else None,
         clean_bytes(bytes(s.mms.comm[mm_idx])) if pid >= 0 else None,
         [_vma_row(s, row, figures, i, names[i]) for i, row in enumerate(rows.tolist())],
-        s.missing.complete and s.tables_complete,
+        "own page tables" if aimed else "all page tables",
+        s.missing.complete and s.mappings_whole,
     )
 
 
@@ -335,6 +372,8 @@ def render_vmas(screen: Screen, report: VmasReport) -> Iterator[str]:
                 yield f"    {tail}"
     yield ""
     note = "" if report.complete else "; some page tables, VMAs or struct pages are not in the dump"
+    if report.searched == "own page tables":
+        note += "; how often others map a page is the kernel's own count (--all counts in all page tables)"
     yield f"{counted(len(report.vmas), 'VMA')}; sizes in kB as in smaps{note}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -124,25 +124,45 @@ def build_files(layout: Layout, pages: Pages, vmas: Vmas) -> Files:
         pages: Struct pages.
         vmas: Whose files are wanted.
     """
-    swappers, types, slots = _swapper_spaces(layout)
-    swapped, lost = _swapped_inodes(layout)
+    swappers = swapper_spaces(layout)
+    swapped, lost = swapped_spaces(layout)
     files = np.unique(vmas.file[vmas.file != 0])
     f_mapping = layout.struct("struct file").field("f_mapping")
     of_files, known = layout.memory.words(files + np.uint64(f_mapping.offset))
-    addr = np.unique(np.concatenate([_named_by_folios(pages), of_files[known], swapped, swappers]))
+    addr = np.unique(np.concatenate([_named_by_folios(pages), of_files[known], swapped, swappers.addr]))
     addr = addr[(addr != 0) & (addr & np.uint64(7) == 0)]
+    found = _with_entries(layout, addr, swappers)
+    # Folios of drivers keep other things in their mapping word; what lies outside all memory is not missing.
+    spaces = found.address_spaces
+    missing = ~spaces.readable & (addr >= np.uint64(layout.memory.direct_map_base)) & (addr < _TOP)
+    return replace(found, unreadable=found.unreadable + lost + int((~known).sum()) + int(missing.sum()))
+
+
+def read_files(layout: Layout, addrs: U64, only: tuple[int, int] | None = None) -> Files:
+    """The given address_spaces alone, and what their xarrays hold.
+
+    Args:
+        layout: The kernel's layout.
+        addrs: uint64; of address_spaces, in any order.
+        only: First and last index whose entries are wanted; None for all.
+    """
+    addr = np.unique(addrs[(addrs != 0) & (addrs & np.uint64(7) == 0)])
+    return _with_entries(layout, addr, swapper_spaces(layout), only)
+
+
+def _with_entries(layout: Layout, addr: U64, swappers: SwapperSpaces, only: tuple[int, int] | None = None) -> Files:
+    """The address_spaces at some addresses, ascending, and the entries of their xarrays, walked together."""
     spaces = _read_spaces(layout, addr)
-    at = rows_of(addr, swappers)
-    spaces.kind[at], spaces.swap_type[at], spaces.first_slot[at] = SWAP, types, slots
+    at = rows_of(addr, swappers.addr)
+    mine = at >= 0
+    spaces.kind[at[mine]], spaces.swap_type[at[mine]] = SWAP, swappers.swap_type[mine]
+    spaces.first_slot[at[mine]] = swappers.first_slot[mine]
     # An array is only followed where the rest is what it should be: everything else is some other struct's bytes.
     heads = np.where(spaces.is_inode | (spaces.kind == SWAP), spaces.head, 0)
-    found = walk_xarrays(layout.prog, layout.memory, heads)
+    found = walk_xarrays(layout.prog, layout.memory, heads, only)
     spaces.broken[found.broken] = True
     spaces.whole[np.concatenate([found.broken, found.unreadable])] = False
-    # Folios of drivers keep other things in their mapping word; what lies outside all memory is not missing.
-    missing = ~spaces.readable & (addr >= np.uint64(layout.memory.direct_map_base)) & (addr < _TOP)
-    unreadable = lost + int((~known).sum()) + int(missing.sum()) + len(found.unreadable)
-    return Files(spaces, _read_entries(layout, spaces, found), unreadable)
+    return Files(spaces, _read_entries(layout, spaces, found), len(found.unreadable))
 
 
 def _named_by_folios(pages: Pages) -> U64:
@@ -156,7 +176,7 @@ def _named_by_folios(pages: Pages) -> U64:
     return distinct(words.mapping[owned])
 
 
-def _swapped_inodes(layout: Layout) -> tuple[U64, int]:
+def swapped_spaces(layout: Layout) -> tuple[U64, int]:
     """address_spaces of shmem inodes that have pages in swap (shmem_swaplist, mm/shmem.c)."""
     head = layout.target.symbol("shmem_swaplist")
     if head is None or not layout.has_struct("struct shmem_inode_info"):
@@ -168,12 +188,26 @@ def _swapped_inodes(layout: Layout) -> tuple[U64, int]:
     return found.addr + np.uint64(data), len(found.unreadable) + len(found.broken)
 
 
-def _swapper_spaces(layout: Layout) -> tuple[U64, I64, I64]:
-    """``(address, swap type, first slot)`` of each swapper address_space (mm/swap_state.c, swapper_spaces)."""
+@dataclass(frozen=True, slots=True)
+class SwapperSpaces(Table):
+    """One row an address_space of the swap cache (mm/swap_state.c, swapper_spaces); none from 6.18 on.
+
+    Attributes:
+        addr: uint64; ascending within a device.
+        swap_type: int64; of the device.
+        first_slot: int64; its first slot.
+    """
+
+    addr: U64
+    swap_type: I64
+    first_slot: I64
+
+
+def swapper_spaces(layout: Layout) -> SwapperSpaces:
+    """The address_spaces of the swap cache of all devices."""
     start, sizes = layout.target.symbol("swapper_spaces"), layout.target.symbol("nr_swapper_spaces")
-    none = np.empty(0, np.int64)
     if start is None or sizes is None:
-        return none.astype(np.uint64), none, none
+        return SwapperSpaces.empty()
     nr_types = max_swapfiles(layout)
     bases, _ = layout.memory.read_range(start, 8 * nr_types)
     counts, _ = layout.memory.read_range(sizes, 4 * nr_types)
@@ -182,7 +216,8 @@ def _swapper_spaces(layout: Layout) -> tuple[U64, I64, I64]:
     types = np.repeat(np.arange(nr_types), nr)
     place = count_up(nr)
     size = np.uint64(layout.struct("struct address_space").size)
-    return bases.view(np.uint64)[types] + place.astype(np.uint64) * size, types, place << _SPACE_SHIFT
+    addr = bases.view(np.uint64)[types] + place.astype(np.uint64) * size
+    return SwapperSpaces(addr, types.astype(np.int64), place << _SPACE_SHIFT)
 
 
 def _read_spaces(layout: Layout, addr: U64) -> AddressSpaces:
@@ -203,7 +238,7 @@ def _read_spaces(layout: Layout, addr: U64) -> AddressSpaces:
         size=inodes.size,
         head=struct.field("i_pages.xa_head").column(raw.bytes),
         nrpages=struct.field("nrpages").column(raw.bytes).astype(np.int64),
-        swapped=_swapped(layout, host, own & (kind == SHMEM)),
+        swapped=shmem_swapped_pages(layout, host, own & (kind == SHMEM)),
         swap_type=none,
         first_slot=none.copy(),
         in_motion=locked | (own & (inodes.locked | inodes.freeing)),
@@ -225,7 +260,7 @@ def _kinds(layout: Layout, a_ops: U64, inodes: Inodes) -> U8:
     return kind
 
 
-def _swapped(layout: Layout, host: U64, shmem: Mask) -> I64:
+def shmem_swapped_pages(layout: Layout, host: U64, shmem: Mask) -> I64:
     """``swapped`` of each shmem inode (struct shmem_inode_info around it), -1 elsewhere."""
     out = np.full(len(host), -1, np.int64)
     rows = np.flatnonzero(shmem)

@@ -19,6 +19,7 @@ from inspector.columns import (
     Mask,
     RowSet,
     S,
+    distinct,
     expand_runs,
     group_starts,
     rows_inside,
@@ -400,21 +401,15 @@ def heads_of_tails(memmap: MemMap, link: U64, pfn: I64) -> I64:
     return memmap.pfns(address)
 
 
-def read_heads(layout: Layout, pfns: I64) -> tuple[I64, Mask]:
-    """Page frame of the head of the compound page that each page belongs to, itself where it is no tail.
-
-    Args:
-        layout: The kernel's layout.
-        pfns: Page frames that have a struct page.
-
-    Returns:
-        ``(heads, known)``; where the struct page cannot be read or names no head, the page itself and False.
-    """
-    field = layout.struct("struct page").field("compound_info", "compound_head")
-    link, known = layout.memory.words(layout.memmap.page_addrs(pfns) + np.uint64(field.offset))
-    tail = (link & np.uint64(1)) != 0
-    heads = np.where(tail, heads_of_tails(layout.memmap, link, pfns), pfns)
-    return np.where(heads >= 0, heads, pfns), known & (heads >= 0)
+def heads_beside(layout: Layout, part: MemMap) -> I64:
+    """Page frames of the heads that tails in a part of the memory map name and that are not in it themselves."""
+    link, found = _offsets(layout).link, [np.empty(0, np.int64)]
+    for _, pfn, data, _ in _struct_pages(replace(layout, memmap=part)):
+        words = data.view(np.uint64).reshape(len(pfn), -1)[:, link]
+        tail = np.flatnonzero(words & np.uint64(1))
+        heads = distinct(heads_of_tails(layout.memmap, words[tail], pfn[tail]))
+        found.append(heads[(heads >= 0) & ~part.valid(heads)])
+    return distinct(np.concatenate(found))
 
 
 def page_words(layout: Layout, pages: Pages, rows: I64, *names: str) -> tuple[U64, Mask]:

@@ -9,7 +9,14 @@ import numpy as np
 from inspector.columns import I64, U8, U64, Mask, Table, distinct, expand_runs, rows_of
 from inspector.layout.kernel import Layout
 from inspector.tables.files import FOLIO, SWAP, Files
-from inspector.tables.swap_devices import SwapDevices, build_devices, entry_offsets, entry_types, swap_entries
+from inspector.tables.swap_devices import (
+    SwapDevices,
+    build_devices,
+    entry_offsets,
+    entry_types,
+    slots_per_cluster,
+    swap_entries,
+)
 from inspector.tables.swap_map import BAD, HAS_CACHE, SHMEM, read_map, slot_cache_entries
 from inspector.tables.swap_table import has_swap_table, read_tables
 
@@ -70,13 +77,14 @@ class Swap:
     unreadable: int
 
 
-def build_swap(layout: Layout, files: Files, referred: U64) -> Swap:
+def build_swap(layout: Layout, files: Files, referred: U64, one: tuple[int, int] | None = None) -> Swap:
     """Read all slots (mm/swapfile.c, mm/swap_state.c).
 
     Args:
         layout: The kernel's layout.
         files: Where kernels before 6.18 keep the swap cache.
         referred: uint64; entries that get a row although their slot is free, such as those in page tables.
+        one: Swap type and offset of the only slot that is wanted: no more than its cluster is read. None for all.
     """
     devices = build_devices(layout)
     tables = has_swap_table(layout)
@@ -84,8 +92,9 @@ def build_swap(layout: Layout, files: Files, referred: U64) -> Swap:
     aside = np.unique(slot_cache_entries(layout)[0])
     whole = devices.readable.copy()
     parts = [SwapSlots.empty()]
-    for row in range(len(devices)):
-        part, whole[row] = _device_slots(layout, devices, row, np.concatenate([cached, aside, referred]))
+    for row in np.flatnonzero(devices.type_ == one[0]).tolist() if one else range(len(devices)):
+        span = _span(layout, devices, row, one)
+        part, whole[row] = _device_slots(layout, devices, row, np.concatenate([cached, aside, referred]), span)
         parts.append(part)
     slots = SwapSlots.concat(parts)
     at = rows_of(cached, slots.entry)
@@ -113,18 +122,24 @@ def _cached(files: Files, most: int) -> tuple[U64, I64]:
     return entry, entries.pfn[owner[keep]]
 
 
-def _device_slots(layout: Layout, devices: SwapDevices, row: int, others: U64) -> tuple[SwapSlots, bool]:
-    """The slots of one device, and whether all of them were read."""
+def _span(layout: Layout, devices: SwapDevices, row: int, one: tuple[int, int] | None) -> range:
+    """The slots of a device to read: all, or the cluster of one."""
+    slots, per = range(int(devices.max[row])), slots_per_cluster(layout)
+    return slots if one is None else slots[one[1] - one[1] % per :][:per]
+
+
+def _device_slots(layout: Layout, devices: SwapDevices, row: int, others: U64, span: range) -> tuple[SwapSlots, bool]:
+    """The slots of one device that are in a span of them, and whether all of them were read."""
     mine = others[entry_types(others) == devices.type_[row]]
     largest = int(devices.max[row]) if devices.in_use[row] else 0
     offsets = [entry_offsets(mine)]
-    in_map = read_map(layout, devices, row) if devices.swap_map[row] and largest else None
+    in_map = read_map(layout, devices, row, span) if devices.swap_map[row] and largest else None
     in_table = None
     if largest and devices.cluster_info[row] and has_swap_table(layout):
-        in_table = read_tables(layout, devices, row)
+        in_table = read_tables(layout, devices, row, span)
     offsets += [part.offset for part in (in_map, in_table) if part is not None]
     offset = distinct(np.concatenate(offsets))
-    offset = offset[(offset >= 0) & (offset < largest)]
+    offset = offset[(offset >= span.start) & (offset < min(span.stop, largest))]
     slots = _blank(devices, row, offset)
     if in_table is not None:
         at = np.searchsorted(offset, in_table.offset)

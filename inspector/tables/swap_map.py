@@ -43,15 +43,15 @@ class MapSlots:
     whole: bool
 
 
-def read_map(layout: Layout, devices: SwapDevices, row: int) -> MapSlots:
-    """The slots in use of one device."""
-    start, slots = int(devices.swap_map[row]), int(devices.max[row])
+def read_map(layout: Layout, devices: SwapDevices, row: int, span: range) -> MapSlots:
+    """The slots in use of one device, among a span of them."""
+    start = int(devices.swap_map[row])
     offsets: list[I64] = [np.empty(0, np.int64)]
     found: list[U8] = [np.empty(0, np.uint8)]
     seen = 0
-    for at, raw, valid in records(layout, start, slots, 1):
+    for at, raw, valid in records(layout, start + span.start, len(span), 1):
         used = np.flatnonzero(raw[:, 0])
-        offsets.append(at + used)
+        offsets.append(span.start + at + used)
         found.append(raw[used, 0])
         seen += int(valid.sum())
     offset, byte = np.concatenate(offsets), np.concatenate(found)
@@ -61,7 +61,7 @@ def read_map(layout: Layout, devices: SwapDevices, row: int) -> MapSlots:
     more = np.flatnonzero(((byte & CONTINUED) != 0) & (plain != SHMEM))
     if len(more):
         count[more] = _with_digits(layout, np.uint64(start) + offset[more].astype(np.uint64), count[more])
-    return MapSlots(offset, byte, count, seen == slots)
+    return MapSlots(offset, byte, count, seen == len(span))
 
 
 def _with_digits(layout: Layout, addrs: U64, count: I64) -> I64:

@@ -51,20 +51,21 @@ def has_swap_table(layout: Layout) -> bool:
     return layout.has_struct("struct swap_cluster_info") and layout.struct("struct swap_cluster_info").has("table")
 
 
-def read_tables(layout: Layout, devices: SwapDevices, row: int) -> TableSlots:
-    """The slots in use of one device (mm/swap_table.h)."""
+def read_tables(layout: Layout, devices: SwapDevices, row: int, span: range) -> TableSlots:
+    """The slots in use of one device, in the clusters that a span of slots is in (mm/swap_table.h)."""
     struct, per = layout.struct("struct swap_cluster_info"), slots_per_cluster(layout)
-    nr = -(-int(devices.max[row]) // per)
+    skip = span.start // per
+    nr = -(-span.stop // per) - skip
     tables, extended = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
     extend_field = struct.find("extend_table")
     whole, seen = True, 0
-    for _, raw, valid in records(layout, int(devices.cluster_info[row]), nr, struct.size):
+    for _, raw, valid in records(layout, int(devices.cluster_info[row]) + skip * struct.size, nr, struct.size):
         tables = np.concatenate([tables, struct.field("table").column(raw)])
         more = np.zeros(len(raw), np.uint64) if extend_field is None else extend_field.column(raw)
         extended = np.concatenate([extended, more])
         whole, seen = whole and bool(valid.all()), seen + len(raw)
     offset, word, extended_count, all_read = _words(layout, tables, extended, per)
-    inside = offset < devices.max[row]
+    inside = offset + skip * per < devices.max[row]
     offset, word, extended_count = offset[inside], word[inside], extended_count[inside]
     bad = word == BAD
     flags = _flags_mask(layout)
@@ -78,7 +79,9 @@ def read_tables(layout: Layout, devices: SwapDevices, row: int) -> TableSlots:
     full = np.flatnonzero(count == COUNT_MAX)
     count[full] = np.where(extended[offset[full] // per] == 0, COUNT_MAX, extended_count[full])
     zero = ((word & _ZERO_FLAG) != 0) & ~bad & ~pointer & (flags & _ZERO_FLAG != 0)
-    return TableSlots(offset, word, count, extended_count, pfn, bad, zero, whole and all_read and seen == nr)
+    return TableSlots(
+        offset + skip * per, word, count, extended_count, pfn, bad, zero, whole and all_read and seen == nr
+    )
 
 
 def _flags_mask(layout: Layout) -> np.uint64:

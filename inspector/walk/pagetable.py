@@ -69,7 +69,6 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
     vmas: Vmas,
     take: Callable[[Mappings], None] | None = None,
     *,
-    only_vmas: bool = False,
     only: Stretches | None = None,
 ) -> Walk:
     """Walk the user half of every mm's page tables.
@@ -84,7 +83,6 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         mms: Whose tables to walk; an mm without a usable pgd is skipped.
         vmas: To attribute each entry to a VMA; runs are split at their borders.
         take: Called with the leaf entries of each batch of tables, which nothing else keeps then.
-        only_vmas: Enter only tables that cover addresses of these VMAs: entries beside them are then not all there.
         only: Addresses, by row of the mm, whose entries are wanted: no other entry is read. None for all.
 
     Raises:
@@ -124,8 +122,6 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         if not below:
             break
         tables = PageTables.concat(below)
-        if only_vmas:
-            tables = tables.take(attribute.overlaps(tables.mm_idx, tables.va, 1 << shape.shift))
     nonpresent = NonPresent.concat([NonPresent.empty(), *found.nonpresent])
     return Walk(every.table() or Mappings.empty(), nonpresent, PageTables.concat(found.tables))
 
@@ -434,14 +430,6 @@ class Attributor:
         """The VMA of ``va``, and whether an address from there to ``va + span`` may be in another or in none."""
         vma = self.vma_idx(mm_idx, va)
         return vma, ~(va + span < take_or(self._vmas.end, vma, 0))
-
-    def overlaps(self, mm_idx: I32, va: U64, size: int) -> Mask:
-        """Whether any VMA has addresses in [va, va + size)."""
-        first = self._key(mm_idx, va)
-        at = np.searchsorted(self._ends, first, "right")
-        return take_or(self._starts, np.where(at < len(self._ends), at, -1), (1 << 64) - 1) < first + (
-            np.uint64(size) >> self._shift
-        )
 
     def in_hugetlb(self, mm_idx: I32, va: U64) -> Mask:
         """Whether the first address of each table, or the last, lies in a hugetlb VMA."""

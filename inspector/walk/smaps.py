@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import PFN_KINDS, Kind, Level
-from inspector.columns import I64, U64, AnyArray, Mask, Table, expand_runs, take_or
+from inspector.columns import I64, U64, AnyArray, Mask, Table, distinct, expand_runs, take_or
 from inspector.layout.flags import VM_LOCKED, VM_SHARED, VM_WRITE
 from inspector.layout.kernel import Layout
 from inspector.lib.xarray import walk_xarrays
+from inspector.model.counters import RmapCounter
+from inspector.model.expectation import BIAS, page_terms
+from inspector.model.scheme import Scheme
+from inspector.tables.files import shmem_swapped_pages
 from inspector.tables.mms import RSS_ANON, RSS_SHMEM
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import Mappings
 from inspector.walk.rss import entry_pages, rss_class
+from inspector.walk.shared_tables import share_counts
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -55,14 +60,21 @@ class VmaFigures(Table):
     locked_bytes: I64
 
 
-def vma_figures(s: Snapshot) -> VmaFigures:
+def vma_figures(s: Snapshot, *, stored: bool = False) -> VmaFigures:
     """The figures of all VMAs (fs/proc/task_mmu.c, smap_gather_stats()).
+
+    Two of them depend on how often others map a page: ``locked_bytes``, and which hugetlb memory is shared.
 
     They count what is mapped. smaps of 6.1 has less in two places: it skips huge PMDs that are PROT_NONE or NUMA hints
     (follow_trans_huge_pmd() refuses them), and the copied pages of VM_PFNMAP VMAs.
+
+    Args:
+        s: The snapshot.
+        stored: Take those from the counts that the kernel keeps, as smaps does, because the page tables of other mms
+            were not walked; else from the mappings of all.
     """
     n = len(s.vmas)
-    vma, head, nr, level, shared_table = _present(s)
+    vma, head, nr, level, table = _present(s)
     hugetlb = _is_hugetlb(s, head)
     kind = rss_class(s.layout, s.pages, head)
     plain, pmd = ~hugetlb, ~hugetlb & (level == Level.PMD)
@@ -72,7 +84,7 @@ def vma_figures(s: Snapshot) -> VmaFigures:
 
     anon, shmem = kind == RSS_ANON, kind == RSS_SHMEM
     file = ~anon & ~shmem
-    shared = hugetlb & (shared_table | _mapped_twice(s, head))
+    shared = hugetlb & (_reached_twice(s, table, level, stored=stored) | _mapped_twice(s, head, stored=stored))
     swap = (s.nonpresent.kind == Kind.SWAP) & (s.nonpresent.vma_idx >= 0)
     return VmaFigures(
         rss=total(plain),
@@ -86,12 +98,12 @@ def vma_figures(s: Snapshot) -> VmaFigures:
         hugetlb_shared=total(shared),
         swap=np.bincount(s.nonpresent.vma_idx[swap], minlength=n).astype(np.int64),
         shmem_swap=shmem_swapped(s),
-        locked_bytes=_locked_bytes(s),
+        locked_bytes=_locked_bytes(s, stored=stored),
     )
 
 
-def _present(s: Snapshot) -> tuple[I64, I64, I64, AnyArray, Mask]:
-    """VMA, head row, pages, level and "through a shared table" of each entry with a page behind it."""
+def _present(s: Snapshot) -> tuple[I64, I64, I64, AnyArray, AnyArray]:
+    """VMA, head row, pages, level and row of the table of each entry with a page behind it."""
     m, n = s.mappings, s.nonpresent
     rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
     counted = np.isin(n.kind, np.array(PFN_KINDS, np.uint8))  # is_pfn_swap_entry()
@@ -100,8 +112,6 @@ def _present(s: Snapshot) -> tuple[I64, I64, I64, AnyArray, Mask]:
     away, at = away[at >= 0], at[at >= 0]
     head = s.pages.head_row[at]
     away, head = away[head >= 0], head[head >= 0]
-    pfns, reached = np.unique(s.tables.pfn, return_counts=True)
-    several = reached > 1
     table = np.concatenate([m.table_idx[rows], n.table_idx[away]])
     level = np.concatenate([m.level[rows], n.level[away]])
     pages = entry_pages(s.layout, level)
@@ -111,33 +121,63 @@ def _present(s: Snapshot) -> tuple[I64, I64, I64, AnyArray, Mask]:
         np.concatenate([m.head_row[rows], head]).astype(np.int64),
         pages,
         level,
-        several[np.searchsorted(pfns, s.tables.pfn[table])] if len(table) else np.zeros(0, np.bool_),
+        table,
     )
+
+
+def _reached_twice(s: Snapshot, table: AnyArray, level: AnyArray, *, stored: bool) -> Mask:
+    """Which entries lie in a table that several PUDs lead to (hugetlb_pmd_shared())."""
+    pfns, reached = np.unique(s.tables.pfn, return_counts=True)
+    several = reached > 1
+    at = np.searchsorted(pfns, s.tables.pfn[table])
+    if stored:
+        pmds = distinct(at[level == Level.PMD])
+        several[pmds] |= share_counts(s.layout, pfns[pmds])[0] > 0
+    return several[at] if len(table) else np.zeros(0, np.bool_)
 
 
 def _is_hugetlb(s: Snapshot, head: I64) -> Mask:
     return take_or(s.folios.is_hugetlb, s.folio_of_page[head], False)
 
 
-def _mapped_twice(s: Snapshot, head: I64) -> Mask:
-    return take_or(s.counts.entire, s.folio_of_page[head], 0) > 1
+def _mapped_twice(s: Snapshot, head: I64, *, stored: bool) -> Mask:
+    entire = s.folios.entire_raw + np.int32(BIAS[RmapCounter.ENTIRE]) if stored else s.counts.entire
+    return take_or(entire, s.folio_of_page[head], 0) > 1
 
 
-def _locked_bytes(s: Snapshot) -> I64:
+def _locked_bytes(s: Snapshot, *, stored: bool) -> I64:
     """Each page of a locked VMA divided by its mappings, as smaps_account() does it, page by page."""
-    n, m, counts = len(s.vmas), s.mappings, s.counts
+    n, m = len(s.vmas), s.mappings
     in_locked = take_or(s.vmas.has(VM_LOCKED), m.vma_idx, False)
     rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & in_locked)
     rows = rows[~_is_hugetlb(s, m.head_row[rows].astype(np.int64))]
     nr = entry_pages(s.layout, m.level[rows]) * m.nr[rows]
     page = expand_runs(s.pages.memmap.rows(m.pfn[rows]), nr).astype(np.int64)
     page = np.minimum(page, len(s.pages) - 1)
-    mapped = counts.page_mappings[page].astype(np.int64) + take_or(counts.entire, s.folio_of_page[page], 0)
+    mapped = _stored_mappings(s, page) if stored else _mappings(s, page)
     share = (1 << (s.layout.arch.page_shift + _PSS_SHIFT)) // np.maximum(mapped, 1)
     vma = np.repeat(m.vma_idx[rows], nr)
     out = np.zeros(n, np.int64)
     np.add.at(out, vma, share)
     return out >> _PSS_SHIFT
+
+
+def _mappings(s: Snapshot, page: I64) -> I64:
+    """Mappings of each page, rebuilt: its PTEs, and the huge entries that map its folio."""
+    return s.counts.page_mappings[page].astype(np.int64) + take_or(s.counts.entire, s.folio_of_page[page], 0)
+
+
+def _stored_mappings(s: Snapshot, page: I64) -> I64:
+    """Mappings of each page as the kernel counts them (page_mapcount(); folio_average_page_mapcount())."""
+    folios, folio, scheme = s.folios, s.folio_of_page[page], s.scheme or Scheme.LARGE
+    entire = folios.entire_raw + np.int32(BIAS[RmapCounter.ENTIRE])
+    terms = page_terms(scheme, entire, folios.is_hugetlb, folios.is_anon, folios.double_map)
+    extra: I64 = sum(terms.of_folio.values(), np.zeros(len(folios), np.int64))
+    whole = take_or(entire, folio, 0).astype(np.int64)
+    alone = s.pages.mapcount_raw[page].astype(np.int64) + BIAS[RmapCounter.PAGE] - take_or(extra, folio, 0) + whole
+    by_ptes = folios.large_raw.astype(np.int64) + BIAS[RmapCounter.LARGE] - entire
+    average = np.maximum(entire + ((by_ptes + folios.nr_pages // 2) >> folios.order.astype(np.int64)), 1)
+    return np.where(take_or(terms.counts_ptes, folio, True) | (folio < 0), alone, take_or(average, folio, 1))
 
 
 def shmem_swapped(s: Snapshot) -> I64:
@@ -167,7 +207,7 @@ def shmem_swapped(s: Snapshot) -> I64:
 
 
 def _shmem_arrays(layout: Layout, vmas: Vmas) -> tuple[I64, U64]:
-    """VMAs that map a shmem file, and the head word of that file's page cache."""
+    """VMAs that map a shmem file with pages in swap, and the head word of that file's page cache."""
     none = np.empty(0, np.int64), np.empty(0, np.uint64)
     shmem = layout.target.symbol("shmem_aops")
     rows = np.flatnonzero(vmas.file)
@@ -179,6 +219,7 @@ def _shmem_arrays(layout: Layout, vmas: Vmas) -> tuple[I64, U64]:
     mapping = file.field("f_mapping").column(raw.bytes)
     raw = layout.memory.gather(mapping, space.size)
     mine = raw.valid & (space.field("a_ops").column(raw.bytes) == np.uint64(shmem))
+    mine &= shmem_swapped_pages(layout, space.field("host").column(raw.bytes), mine) != 0
     heads = space.field("i_pages.xa_head").column(raw.bytes)
     keep = mine[which]
     return rows[keep], heads[which[keep]]

@@ -1,17 +1,14 @@
-"""Struct pages of many short stretches, and page tables of some VMAs, are what the whole has of them."""
+"""Struct pages of many short stretches are those of the whole memory map."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from inspector.layout.memmap import GRAIN, MemMap
 from inspector.tables.pages import sweep_pages
-from inspector.walk.counts import judge
-from inspector.walk.mappings import NonPresent
-from inspector.walk.pagetable import walk_page_tables
 from tests.faults.overlay import KERNELS, core_path, sound
 
 
@@ -41,19 +38,3 @@ def test_struct_pages_of_short_stretches(kernel: str) -> None:
     head = memmap.rows(s.pages.memmap.pfns_of_rows(s.pages.head_row[row]))
     assert (some.pages.head_row[head >= 0] == head[head >= 0]).all()
     assert np.isin(some.pages.head_row[head < 0], [-1, *np.flatnonzero(head < 0)]).all()
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_page_tables_of_some_vmas(kernel: str) -> None:
-    s = sound(core_path("fixture", kernel))
-    vmas = s.vmas.take(np.arange(0, len(s.vmas), 7))
-    found = walk_page_tables(s.layout, lambda _pfns: s.pages, s.mms, vmas, only_vmas=True)
-    assert len(found.tables) < len(s.tables)
-    for few, all_ in ((judge(s._ground, found.mappings), s.mappings), (found.nonpresent, s.nonpresent)):
-        inside = few.take(few.vma_idx >= 0)
-        want = all_.take((all_.vma_idx >= 0) & (all_.vma_idx % 7 == 0))
-        assert len(want) or isinstance(few, NonPresent)
-        order, other = (np.lexsort((t.va, t.mm_idx)) for t in (inside, want))
-        for field in fields(few):
-            if field.name not in ("table_idx", "vma_idx", "counted"):
-                assert (getattr(inside, field.name)[order] == getattr(want, field.name)[other]).all(), field.name

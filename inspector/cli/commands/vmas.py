@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import click
 
-from inspector.cli.params import InspectorCommand, Number, Settings
+from inspector.cli.params import ALL_HELP, InspectorCommand, Number, Settings
 from inspector.cli.show import opened, print_report
 from inspector.errors import Exit
 
 
 @click.command(cls=InspectorCommand, schemas=("inspector.report.processes:VmasReport",))
 @click.argument("pid", type=Number(), metavar="PID")
+@click.option("--all", "everything", is_flag=True, help=ALL_HELP)
 @click.pass_obj
-def vmas(settings: Settings, pid: int) -> int:
+def vmas(settings: Settings, pid: int, everything: bool) -> int:
     """List the VMAs of one process with their memory by kind, defined as in /proc/PID/smaps, in kB.
 
-    PID is a process or thread in the initial namespace, or the address of an mm_struct.
+    PID is a process or thread in the initial namespace, or the address of an mm_struct. No more is read than the
+    process has; how often others map a page is taken from the kernel's own counts, as smaps does.
     """
     from inspector.check.run import prepare  # noqa: PLC0415  (drgn and NumPy)
-    from inspector.report.processes import build_vmas, find_mm, render_vmas  # noqa: PLC0415
+    from inspector.report.processes import aim_at_mm, build_vmas, find_mm, render_vmas  # noqa: PLC0415
 
     with opened(settings) as (snapshot, progress):
-        mm = find_mm(snapshot, pid)
-        prepare(snapshot, progress)
-        report = build_vmas(snapshot, mm)
+        if everything:
+            mm = find_mm(snapshot, pid)
+            prepare(snapshot, progress)
+            report = build_vmas(snapshot, mm)
+        else:
+            report = build_vmas(aim_at_mm(snapshot, pid), 0)
     print_report(settings, report, render_vmas)
     return Exit.CLEAN if report.complete else Exit.INCOMPLETE

@@ -1,0 +1,72 @@
+"""What a question about one process reads gives the same answers as all page tables of all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from inspector.report.processes import VmasReport, aim_at_mm, build_vmas
+from inspector.snapshot import Snapshot
+from tests.faults.every import ABSENT, CATALOGUE
+from tests.faults.overlay import KERNELS, core_path, planted, sound
+from tests.faults.plants import MissingError
+
+
+def asked_both_ways(s: Snapshot) -> Iterator[tuple[VmasReport, VmasReport]]:
+    """Of every mm, asked for by pid and by address: what all page tables say, and what its own do."""
+    apart = Snapshot(s.target)
+    for row in range(len(s.mms)):
+        whole = build_vmas(s, row)
+        for number in {whole.pid, whole.mm} - {None}:
+            yield whole, build_vmas(aim_at_mm(apart, number or 0), 0)
+    assert not {"mms", "vmas", "_vmas", "_walk", "_sweep"} & set(vars(apart))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_vmas_of_every_process(kernel: str) -> None:
+    s = sound(core_path("fixture", kernel))
+    shared = locked = 0
+    for whole, own in asked_both_ways(s):
+        assert (whole.searched, own.searched) == ("all page tables", "own page tables")
+        assert msgspec.structs.replace(own, searched="all page tables") == whole
+        shared += sum(v.hugetlb_shared_kb for v in whole.vmas)
+        locked += sum(v.locked_kb for v in whole.vmas)
+    assert shared and locked
+
+
+COUNTED = ("hugetlb_private_kb", "hugetlb_shared_kb", "locked_kb")
+"""What a look at one process takes from stored counts, which a fault may have made untrue."""
+
+
+def without_counted(report: VmasReport) -> VmasReport:
+    rows = [msgspec.structs.replace(v, **dict.fromkeys(COUNTED, 0)) for v in report.vmas]
+    return msgspec.structs.replace(report, vmas=rows, searched="all page tables", complete=True)
+
+
+def hold(kernel: str, name: str) -> None:
+    path = core_path("fixture", kernel)
+    try:
+        fault = CATALOGUE[name](sound(path))
+    except MissingError:
+        assert name in ABSENT[kernel]
+        return
+    for whole, own in asked_both_ways(planted(path, *fault.patches)):
+        assert without_counted(own) == without_counted(whole), name
+        assert own.complete or not whole.complete
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["ghost-mapping", "mapcount-of-a-shared-file-page-lowered"])
+def test_vmas_of_every_process_with_a_fault(kernel: str, name: str) -> None:
+    hold(kernel, name)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("part", range(8))
+def test_vmas_of_every_process_with_all_faults(kernel: str, part: int) -> None:
+    for name in sorted(CATALOGUE)[part::8]:
+        hold(kernel, name)
