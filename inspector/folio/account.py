@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inspector.errors import Exit
 from inspector.folio.counters import (
     CounterLine,
     MmIdSlot,
@@ -24,9 +25,10 @@ from inspector.folio.counters import (
     refcount_line,
     shared_flag_lines,
     tail_refcount_lines,
+    uses_mapcount_otherwise,
 )
 from inspector.folio.holders import ring_pins
-from inspector.folio.numbers import OneFolio, one_folio
+from inspector.folio.numbers import OneFolio, one_folio, stored_mapcount
 from inspector.folio.sharing import SharingRun, sharing
 from inspector.folio.verdicts import Verdict, Verdicts
 from inspector.walk.references import (
@@ -109,6 +111,20 @@ class FolioAccount:
     def is_wrong(self) -> bool:
         """Whether anything is."""
         return "WRONG" in self.verdicts
+
+    def exit_unless_wrong(self, *, readable: bool) -> Exit:
+        """The exit code where nothing is wrong: whether all was known that was wanted.
+
+        Args:
+            readable: Whether the folio's struct pages are in the dump.
+        """
+        s, f = self.s, self.folio
+        if not self.walked:
+            # Of mappings that it counts and that nothing leads to, nothing is known; who wants stored values has them.
+            unproven = s.knows("mappings") and not uses_mapcount_otherwise(s, f) and stored_mapcount(s, f) > 0
+            return Exit.CLEAN if readable and not unproven else Exit.INCOMPLETE
+        whole = readable and s.mappings_whole
+        return Exit.CLEAN if whole and "not checked" not in self.verdicts else Exit.INCOMPLETE
 
     @cached_property
     def findings(self) -> list[Finding]:

@@ -11,7 +11,6 @@ import numpy as np
 from inspector.errors import Exit
 from inspector.folio.account import FolioAccount, account_of, stored_account
 from inspector.folio.counters import CounterLine, MmIdSlot, Relation
-from inspector.folio.numbers import stored_mapcount
 from inspector.folio.verdicts import Verdict
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows
@@ -161,12 +160,7 @@ def _is_of_pages(x: CounterLine) -> bool:
 def _exit(account: FolioAccount, *, readable: bool) -> Exit:
     if account.is_wrong:
         return Exit.FINDINGS
-    if not account.walked:
-        # Of mappings that it counts and that nothing leads to, nothing is known; who wants stored values has them.
-        unproven = account.s.knows("mappings") and stored_mapcount(account.s, account.folio) > 0
-        return Exit.CLEAN if readable and not unproven else Exit.INCOMPLETE
-    whole = readable and account.s.mappings_whole
-    return Exit.CLEAN if whole and "not checked" not in account.verdicts else Exit.INCOMPLETE
+    return account.exit_unless_wrong(readable=readable)
 
 
 _COUNTER_COLUMNS = (
