@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Generic, Self, TypeVar, cast, get_args, get_type_hints, overload
+from dataclasses import Field, fields
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast, get_args, get_type_hints, overload
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from inspector.records import dataclass
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
@@ -25,12 +27,13 @@ T = TypeVar("T", bound="Table")
 S = TypeVar("S", bound=np.generic)
 
 
-@dataclass(frozen=True, slots=True)
 class Table:
     """A frozen bundle of one-dimensional columns, all of the same length; row i is one thing.
 
-    Absent values are marked by a mask column or by -1, never by None.
+    Each table is a frozen dataclass. Absent values are marked by a mask column or by -1, never by None.
     """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def __post_init__(self) -> None:
         lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 import drgn
@@ -11,6 +10,7 @@ import numpy as np
 
 from inspector.columns import I64, U8, U64, Mask, expand_runs
 from inspector.errors import TargetError
+from inspector.records import dataclass
 
 CHUNK = 2 << 20
 """Bytes of one read of a long range: large enough that the cost of a call vanishes, small enough for the L2 cache."""

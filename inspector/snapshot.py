@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -71,6 +71,10 @@ from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 
+if TYPE_CHECKING:
+    from inspector.rules.page_pieces import PagePiece, PagesPredicate
+    from inspector.rules.pieces import Judgement
+
 Search = Literal["all page tables", "reverse map", "nothing"]
 """Where mappings are searched for: everywhere; where the kernel's reverse map leads; nowhere, for there is none."""
 
@@ -92,6 +96,8 @@ class Snapshot:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.missing = Missing()
+        self.judged_pages: dict[PagesPredicate, Judgement[PagePiece]] = {}
+        """What rules about pages found that were judged together (`inspector.rules.page_pieces`)."""
 
     _READ_BY: ClassVar[dict[str, str]] = {
         "struct pages": "pages",
@@ -367,7 +373,7 @@ class Snapshot:
         return self._walk.nonpresent
 
     @cached_property
-    def migration_entries(self) -> I32:
+    def migration_entries(self) -> Column[np.int32]:
         """Migration entries that name each page, by page row."""
         return count_migration_entries(self.pages, self.nonpresent)
 

@@ -8,7 +8,6 @@ prove a finding, and the command that shows more. Nothing else in the inspector 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from inspector.arch.base import Level
 from inspector.columns import I64, U64, Mask, rows_of, take_or
 from inspector.findings import Mapping, Subject
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
+from inspector.records import dataclass
 from inspector.tables.ksm import KINDS as NODE_KINDS
 from inspector.tables.swap_clusters import home_names
 from inspector.text import clean_bytes

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask
+from inspector.records import dataclass
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot

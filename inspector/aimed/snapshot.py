@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +12,7 @@ from inspector.aimed.pages import memmap_with_heads
 from inspector.columns import I64, U64, AnyArray, Mask, Stretches, Table, rows_of, take_or
 from inspector.layout.flags import VM_LOCKED
 from inspector.layout.memmap import MemMap
+from inspector.records import dataclass
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
 from inspector.tables.batches import Batched

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Protocol
 
 from inspector.columns import I64, U8, U16, U64, Mask
 from inspector.loops import LeafWords
+from inspector.records import dataclass
 
 
 class Level(IntEnum):

@@ -7,7 +7,6 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -26,6 +25,7 @@ from inspector.columns import I64, U8
 from inspector.errors import FolioscopeError, TargetError, UsageError
 from inspector.findings import Report
 from inspector.layout.flags import type_code
+from inspector.records import dataclass
 from inspector.snapshot import Snapshot
 from inspector.target.prstatus import stripped
 from inspector.target.target import RAN_ON, Target, open_core

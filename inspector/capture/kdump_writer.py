@@ -8,13 +8,13 @@ import tempfile
 import zlib
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from inspector.columns import I64, U8
+from inspector.records import dataclass
 from inspector.target.prstatus import NT_PRSTATUS, OWNER
 
 # struct disk_dump_header and struct kdump_sub_header of makedumpfile's diskdump_mod.h, 64-bit.

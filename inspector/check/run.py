@@ -15,6 +15,7 @@ from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Report, Rule
 from inspector.rules import Rule, select_rules
 from inspector.rules.cause import Cause, Causes
 from inspector.rules.needs import lacking
+from inspector.rules.page_pieces import PagesPredicate, judge_together
 from inspector.snapshot import Snapshot
 from inspector.subjects import MAX_EVIDENCE, PAGE
 from inspector.text import counted
@@ -57,6 +58,8 @@ def run_check(
     steps = len(chosen) + len(_STAGES)
     report_step = progress or (lambda _what, _done, _all: None)
     prepare(snapshot, report_step, len(chosen))
+    judging = [rule.predicate for rule in chosen if not rule.applies(snapshot.scheme)]
+    judge_together(snapshot, [p for p in judging if isinstance(p, PagesPredicate)])
     results: list[tuple[Rule, Violations]] = []
     covered: list[RuleCoverage] = []
     for done, rule in enumerate(chosen, len(_STAGES)):

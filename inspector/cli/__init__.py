@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see `inspector.errors.Exit`.
     """
+    # NumPy's linear algebra is not used here: no threads for it, which cost as much as opening a dump.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     settings = Settings()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

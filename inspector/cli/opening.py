@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from inspector.target.target import Target, open_core, open_live, open_qemu
 
 if TYPE_CHECKING:
     from inspector.cli.params import Settings
+
+_PLUGINS = b"[drgn.plugins]"
+"""The section of a package's entry points in which it offers plugins."""
 
 _KCORE = "/proc/kcore"
 
@@ -23,7 +27,7 @@ def open_target(settings: Settings, core: str | None) -> Target:
         TargetError: It cannot be opened.
     """
     set_log_level(settings.log_level)
-    _leave_out_commands()
+    leave_out_plugins()
     symbols, types = settings.symbols, settings.types
     if core is not None:
         settings.target_name = core
@@ -37,11 +41,33 @@ def open_target(settings: Settings, core: str | None) -> Target:
     return open_live(symbols, types=types)
 
 
-def _leave_out_commands() -> None:
-    """Keep drgn from loading the commands of its own prompt, which cannot be typed here: 0.2 s of every start."""
+def leave_out_plugins() -> None:
+    """Keep drgn from loading the commands of its own prompt, which cannot be typed here: 0.2 s of every start.
+
+    Where no package offers other plugins it need not even look for them, which takes 0.03 s.
+    """
     asked = os.environ.get("DRGN_DISABLE_PLUGINS", "")
-    if asked != "*" and "crash_commands" not in asked:
+    if asked == "*" or "crash_commands" in asked:
+        return
+    if _may_have_plugins():
         os.environ["DRGN_DISABLE_PLUGINS"] = ",".join(filter(None, (asked, "builtin_commands", "crash_commands")))
+    else:
+        os.environ["DRGN_DISABLE_PLUGINS"] = "*"
+
+
+def _may_have_plugins() -> bool:
+    """Whether an installed package, drgn itself left out, offers plugins for drgn (its entry points)."""
+    for place in map(Path, sys.path):
+        if place.is_file():
+            # A zip file; drgn can look into it.
+            return True
+        for file in place.glob("*-info/entry_points.txt"):
+            try:
+                if not file.parent.name.startswith("drgn-") and _PLUGINS in file.read_bytes():
+                    return True
+            except OSError:
+                return True
+    return False
 
 
 def _require_live() -> None:

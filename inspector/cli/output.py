@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -32,6 +31,8 @@ class Output:
 
         if not _is_terminal(sys.stdout):
             return Screen()
+        import shutil  # noqa: PLC0415  (with every packer that Python knows; not needed for files and pipes)
+
         plain = self._no_color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         return Screen(color=not plain, width=shutil.get_terminal_size().columns)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from inspector.arch.base import Level
 from inspector.columns import I64
 from inspector.folio.numbers import OneFolio, situation_of, terms_of
 from inspector.model.state import Folio, FolioKind, Slot, bump
+from inspector.records import dataclass
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ from inspector.columns import I32, I64, Mask
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.model.decisions import FolioSituation
 from inspector.model.formulas import Mapped
+from inspector.records import dataclass
 from inspector.walk.counts import EntryClass
 from inspector.walk.kinds import page_kinds
 from inspector.walk.references import PIN_BIAS, TERMS, ReferenceTerms, break_down

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import drgn
 import numpy as np
 
 from inspector.columns import U8, U32, U64, AnyArray, Column, Mask
 from inspector.layout.offsets import enumerators
+from inspector.records import dataclass
 
 # include/linux/mm.h: these are macros, absent from debug info, and have the same value from 6.1 to 7.3.
 VM_READ = 1 << 0

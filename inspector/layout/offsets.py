@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import drgn
@@ -10,6 +9,7 @@ import numpy as np
 
 from inspector.columns import U8, AnyArray
 from inspector.errors import LayoutError
+from inspector.records import dataclass
 
 _DTYPES: dict[tuple[int, bool], np.dtype[Any]] = {
     (size, signed): np.dtype(f"<{'i' if signed else 'u'}{size}") for size in (1, 2, 4, 8) for signed in (False, True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import drgn
 
 from inspector.layout.offsets import Struct, enumerators
 from inspector.model.scheme import Scheme
+from inspector.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

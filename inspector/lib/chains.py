@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask, rows_of, rows_of_unordered, take_or
+from inspector.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import drgn
 import numpy as np
 
 from inspector.columns import I32, U8, U64, Mask, Seen, Stretches
 from inspector.layout.offsets import Struct, enumerators
 from inspector.memory import Memory
+from inspector.records import dataclass
 
 _MAX_DEPTH = 16
 """Deeper than any maple tree can grow on 64-bit; a longer chain is a cycle."""

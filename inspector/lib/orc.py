@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import drgn
 import numpy as np
 
 from inspector.columns import I64, U8, U64, Mask, Table
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.text import clean_bytes
 
 SIZE = 6

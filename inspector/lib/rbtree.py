@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, U8, U64, Mask, Seen
 from inspector.memory import Memory
+from inspector.records import dataclass
 
 _MAX_DEPTH = 130
 """Twice the logarithm of the address space: no sound tree is deeper."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import drgn
 import numpy as np
 
 from inspector.columns import I32, U64, Mask
 from inspector.layout.offsets import Struct
 from inspector.memory import Memory
+from inspector.records import dataclass
 
 _MAX_DEPTH = 12
 _INTERNAL = np.uint64(2)

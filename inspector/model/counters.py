@@ -8,13 +8,13 @@ callers in mm/memory.c; mm/huge_memory.c, __split_huge_pmd_locked().
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 import numpy as np
 
 from inspector.columns import AnyArray
 from inspector.model.scheme import Scheme
+from inspector.records import dataclass
 
 
 class Direction(IntEnum):

@@ -6,9 +6,8 @@ The kernel's own arithmetic is followed with the stored values, as the kernel wo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from inspector.model.scheme import Scheme
+from inspector.records import dataclass
 
 
 @dataclass(frozen=True)

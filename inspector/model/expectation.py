@@ -18,7 +18,6 @@ on 6.12: E 1, S 3, T 3, so ::
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from functools import reduce
 
@@ -27,6 +26,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, AnyArray, Column, Mask, prefix_sums
 from inspector.model.counters import RmapCounter
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
+from inspector.records import dataclass
 
 _PIECE = 1 << 20
 """Pages worked on at a time: temporaries stay at some MiB however large the machine is."""

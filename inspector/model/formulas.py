@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from inspector.model.counters import RmapCounter, field_name
 from inspector.model.expectation import BIAS, CountTerm, Terms, folio_terms, page_terms
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
+from inspector.records import dataclass
 
 
 @dataclass(frozen=True)

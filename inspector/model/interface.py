@@ -6,10 +6,10 @@ folio_*_{pte,ptes,pmd}() do since, and hugetlb had no family of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from inspector.model.scheme import Scheme
+from inspector.records import dataclass
 
 
 class OpLevel(Enum):

@@ -15,11 +15,10 @@ Three mms map pages of an mTHP by PTEs; counts are stored less one, -1 in a free
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I64, U64, AnyArray, Mask
+from inspector.records import dataclass
 
 ID_MASK = np.uint64(0x7FFFFFFF)
 LOCK_BIT = np.uint64(1 << 31)

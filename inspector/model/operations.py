@@ -12,12 +12,13 @@ counter is already damaged: "first" means that a count became 0, "last" that it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from inspector.model.interface import SPECS, Op, OpLevel, Spec
 from inspector.model.preconditions import check
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.model.state import FREE, Folio, Slot, bump, with_stats
+from inspector.records import dataclass
 
 _MIDDLE = (Scheme.SUBPAGES, Scheme.RMAP68)
 """Schemes that put a folio on the deferred split queue with the last of its pages too."""

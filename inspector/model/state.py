@@ -8,12 +8,13 @@ other.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from enum import Enum
 from typing import TypeVar
 
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.model.stats import HPAGE_PMD_ORDER
+from inspector.records import dataclass
 
 HPAGE_PUD_ORDER = 18
 """Order of a folio that one PUD maps, with 4 KiB pages."""

@@ -6,14 +6,15 @@ mm_counter_file(). Everything is counted in base pages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from enum import IntEnum
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, AnyArray, Mask
+from inspector.columns import I32, I64, U8, AnyArray, Column, Mask, spans
 from inspector.model.expectation import Expected, Rebuilt
 from inspector.model.scheme import Scheme
+from inspector.records import dataclass
 
 HPAGE_PMD_ORDER = 9
 """Order of a folio that one PMD maps, with 4 KiB pages."""
@@ -41,8 +42,8 @@ class PagePlacement:
     """
 
     folio_of_page: I32
-    page_node: AnyArray
-    page_is_anon: Mask
+    page_node: AnyArray | Column[np.uint8]
+    page_is_anon: Mask | Column[np.bool_]
     folio_node: AnyArray
     folio_is_swapbacked: Mask
 
@@ -116,20 +117,22 @@ def expect_node_stats(
         nr_nodes: How many nodes there are.
         pmd_order: Order of the folio that one PMD maps.
     """
-    small = np.flatnonzero((places.folio_of_page < 0) & (rebuilt.page_mappings > 0))
-    node, anon = places.page_node[small], places.page_is_anon[small]
+    small = {True: np.zeros(nr_nodes, np.int64), False: np.zeros(nr_nodes, np.int64)}
+    for rows in spans(len(rebuilt.page_mappings)):
+        mapped = (places.folio_of_page[rows] < 0) & (rebuilt.page_mappings[rows] > 0)
+        at = np.flatnonzero(mapped) + rows.start
+        node, anon = places.page_node[at], places.page_is_anon[at]
+        for kind, total in small.items():
+            total += np.bincount(node[anon == kind], minlength=nr_nodes)
     share, huge = mapped_pages(scheme, rebuilt, expected), pmd_mapped_pages(rebuilt, pmd_order)
 
     def large(pages: I64, rows: Mask) -> I64:
         return sum_by(places.folio_node[rows], pages[rows], nr_nodes)
 
-    def one(rows: Mask) -> I64:
-        return np.bincount(node[rows], minlength=nr_nodes).astype(np.int64)
-
     is_anon, swapbacked = rebuilt.is_anon, places.folio_is_swapbacked
     return NodeStats(
-        nr_anon_mapped=large(share, is_anon) + one(anon),
-        nr_file_mapped=large(share, ~is_anon) + one(~anon),
+        nr_anon_mapped=large(share, is_anon) + small[True],
+        nr_file_mapped=large(share, ~is_anon) + small[False],
         nr_anon_thps=large(huge, is_anon),
         nr_shmem_pmdmapped=large(huge, ~is_anon & swapbacked),
         nr_file_pmdmapped=large(huge, ~is_anon & ~swapbacked),

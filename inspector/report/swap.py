@@ -7,10 +7,11 @@ from typing import Literal
 
 import msgspec
 
+from inspector.aimed.slot import SlotSnapshot
 from inspector.errors import UsageError
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
-from inspector.text import clean_bytes, parse_number
+from inspector.text import clean_bytes, counted, parse_number
 from inspector.walk.swap_view import find_slot, slot_exists, slot_users, swap_devices
 
 _OFFSET_BITS = 58
@@ -64,12 +65,29 @@ class SwapSlot(msgspec.Struct, frozen=True):
     users: list[SlotUser]
 
 
+class SlotSearch(msgspec.Struct, frozen=True):
+    """Where the references to a slot were searched for."""
+
+    searched: Literal["all page tables", "as swapoff does"]
+    """The second: the mms on the kernel's list of those that may have swap entries, and the shmem files on its list."""
+    mms: int
+    """Address spaces whose page tables were searched."""
+    of_mms: int
+    """Address spaces that were to be searched."""
+    files: int
+    """shmem files searched."""
+    ended_at_count: bool
+    """Whether the search ended because it had found as many as the slot counts."""
+
+
 class SwapReport(msgspec.Struct, frozen=True):
     """The object that ``swap --format json`` prints."""
 
     schema: Literal["folioscope.swap/1"]
     devices: list[SwapDevice]
+    """Empty where one slot was asked for and not all page tables were searched."""
     slot: SwapSlot | None
+    search: SlotSearch | None
 
 
 def build_swap(s: Snapshot, asked: str | None) -> SwapReport:
@@ -78,8 +96,33 @@ def build_swap(s: Snapshot, asked: str | None) -> SwapReport:
     Raises:
         UsageError: The slot cannot be understood, or no device in use has it.
     """
+    if asked is None:
+        return SwapReport("folioscope.swap/1", _devices(s), None, None)
+    search = SlotSearch("all page tables", len(s.mms), len(s.mms), len(s.files.address_spaces), ended_at_count=False)
+    return SwapReport("folioscope.swap/1", _devices(s), _slot(s, *_parsed(asked), asked), search)
+
+
+def build_slot(s: Snapshot, asked: str) -> tuple[SwapReport, bool]:
+    """One slot and what refers to it, searched for where swapoff would.
+
+    Returns:
+        The report, and whether all that was searched could be read.
+
+    Raises:
+        UsageError: The slot cannot be understood, or no device in use has it.
+    """
+    type_, at = _parsed(asked)
+    one = SlotSnapshot(s, type_, at)
+    slot = _slot(one, type_, at, asked)
+    search = SlotSearch(
+        "as swapoff does", one.mms_searched, len(one.mms_listed), one.files_searched, ended_at_count=one.all_found
+    )
+    return SwapReport("folioscope.swap/1", [], slot, search), one.missing.complete
+
+
+def _devices(s: Snapshot) -> list[SwapDevice]:
     d = swap_devices(s)
-    devices = [
+    return [
         SwapDevice(
             type=int(d.type_[i]),
             path=str(d.path[i]),
@@ -98,17 +141,20 @@ def build_swap(s: Snapshot, asked: str | None) -> SwapReport:
         )
         for i in range(len(d))
     ]
-    return SwapReport("folioscope.swap/1", devices, None if asked is None else _slot(s, asked))
 
 
-def _slot(s: Snapshot, asked: str) -> SwapSlot:
+def _parsed(asked: str) -> tuple[int, int]:
+    """Swap type and offset."""
     kind, colon, offset = asked.partition(":")
     numbers = [parse_number(word) for word in ((kind, offset) if colon else (asked,))]
     if any(n is None for n in numbers):
         raise UsageError("this is no swap entry", asked, "Give TYPE:OFFSET, or the entry as one number")
     values = [n or 0 for n in numbers]
-    type_, at = (values[0], values[1]) if colon else (values[0] >> _OFFSET_BITS, values[0] & ((1 << _OFFSET_BITS) - 1))
-    if at >= 1 << 50 or not slot_exists(s.swap, type_, at):
+    return (values[0], values[1]) if colon else (values[0] >> _OFFSET_BITS, values[0] & ((1 << _OFFSET_BITS) - 1))
+
+
+def _slot(s: Snapshot, type_: int, at: int, asked: str) -> SwapSlot:
+    if type_ >= 1 << 6 or at >= 1 << 50 or not slot_exists(s.swap, type_, at):
         raise UsageError("no swap device in use has that slot", asked, "folioscope swap lists the devices")
     row = find_slot(s.swap, type_, at)
     if row < 0:
@@ -166,9 +212,21 @@ def render_swap(screen: Screen, report: SwapReport) -> Iterator[str]:
         ("count", f"{slot.count} (raw {slot.raw:#x})"),
         ("in the swap cache", cache),
     ]
+    if report.search is not None:
+        facts.append(("searched", _where(report.search, len(slot.users))))
     yield from render_facts(screen, facts)
     yield ""
     yield from render_table(screen, _USERS, [_user_cells(u) for u in slot.users])
+
+
+def _where(search: SlotSearch, found: int) -> str:
+    if search.searched == "all page tables":
+        return "all page tables and shmem files"
+    words = f"page tables of {counted(search.mms, 'address space')} of the {search.of_mms} that may have swap entries"
+    if search.files:
+        words += f", {counted(search.files, 'shmem file')}"
+    ended = f"; ended with the {counted(found, 'reference')} that the slot counts" if search.ended_at_count else ""
+    return f"{words}{ended} (--all searches all page tables)"
 
 
 def _device_cells(d: SwapDevice) -> tuple[str, ...]:

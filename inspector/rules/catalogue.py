@@ -6,9 +6,9 @@ cache, swap and free memory. Each names its rules, or the reason why it has none
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from inspector.records import dataclass
 from inspector.rules.registry import Rule, all_rules
 
 Decidability = Literal["decided", "partly", "later", "undecidable"]

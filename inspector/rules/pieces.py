@@ -1,4 +1,6 @@
-"""Pieces of the large tables that rules about single pages and entries are predicates over.
+"""Pieces of the large tables that rules about single entries are predicates over.
+
+Those of pages are in `inspector.rules.page_pieces`.
 
 A predicate is given a piece and returns which of its rows are wrong; evidence is gathered afterwards, for these alone.
 So it does not matter how the table is cut: pieces are small enough that what is computed for one stays in the cache,
@@ -9,7 +11,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, count_up, group_starts, take_or
-from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS
+from inspector.records import dataclass
 from inspector.violations import Details, Unread, Violations, cannot_check
 from inspector.walk.counts import EntryClass
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 _VM_SHADOW_STACK = 1 << 37
 """VM_SHADOW_STACK of x86 (6.6 and later; the bit had another use before)."""
 
-PAGES_AT_ONCE = 1 << 18
 RUNS_AT_ONCE = 1 << 16
 """Rows of a piece: what a predicate computes for one fits into the caches, and its memory is bounded."""
 
@@ -49,7 +49,7 @@ class Judged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Piece:
+class TablePiece:
     """Rows ``[start, stop)`` of a table.
 
     Attributes:
@@ -74,145 +74,20 @@ class _Piece:
         """No row at all."""
         return np.zeros(len(self), np.bool_)
 
+    def subjects(self, wrong: Mask) -> I64:
+        """The numbers by which violations name some of the rows."""
+        return np.flatnonzero(wrong) + self.start
+
+    def count(self, some: Mask) -> int:
+        """How many subjects some of the rows are."""
+        return int(some.sum())
+
     def _cut(self, column: npt.NDArray[S] | Column[S]) -> npt.NDArray[S]:
         return column[self.start : self.stop]
 
 
 @dataclass(frozen=True)
-class PagePiece(_Piece):
-    """A stretch of the memory map that cuts no compound page in two: a row a struct page."""
-
-    @cached_property
-    def readable(self) -> Mask:
-        """Struct pages that are in the dump."""
-        return self._cut(self.s.pages.readable)
-
-    @cached_property
-    def flags(self) -> U64:
-        """page->flags."""
-        return self._cut(self.s.pages.flags)
-
-    @cached_property
-    def refcount(self) -> I32:
-        """_refcount."""
-        return self._cut(self.s.pages.refcount)
-
-    @cached_property
-    def mapcount_raw(self) -> I32:
-        """_mapcount as stored, or the page type that is in the same word."""
-        return self._cut(self.s.pages.mapcount_raw)
-
-    @cached_property
-    def mapping(self) -> U64:
-        """page->mapping with its tags."""
-        return self._cut(self.s.pages.mapping)
-
-    @cached_property
-    def type(self) -> U8:
-        """Number of the page type, 0 for none; heads and small pages only."""
-        return self._cut(self.s.pages.type_)
-
-    @cached_property
-    def head_row(self) -> I64:
-        """Row of the head in the memory map, the page's own for small pages, -1 for a tail without one."""
-        return self._cut(self.s.pages.head_row).astype(np.int64)
-
-    @cached_property
-    def has_head(self) -> Mask:
-        """Pages whose head is known."""
-        return self.head_row >= 0
-
-    @cached_property
-    def index(self) -> I64:
-        """Number of the page within its compound page, 0 for heads and small pages."""
-        return self.rows - self.head_row
-
-    @cached_property
-    def is_tail(self) -> Mask:
-        """Tails of compound pages."""
-        return self._cut(self.s.pages.head_row) != np.arange(self.start, self.stop, dtype=np.int32)
-
-    @cached_property
-    def folio(self) -> I32:
-        """Row in the table of large folios, -1 for small pages."""
-        return self._cut(self.s.folio_of_page)
-
-    @cached_property
-    def is_large(self) -> Mask:
-        """Pages of large folios."""
-        return self.folio >= 0
-
-    @cached_property
-    def is_hugetlb(self) -> Mask:
-        """Pages of hugetlb folios."""
-        return self.of_folio(self.s.folios.is_hugetlb, 0)
-
-    @cached_property
-    def is_anon(self) -> Mask:
-        """Pages of anonymous folios, hugetlb and KSM included."""
-        return self._cut(self.s.anon_pages)
-
-    @cached_property
-    def is_ksm(self) -> Mask:
-        """Pages whose head has the tags of KSM and no page type."""
-        tags = self.of_head("mapping") & np.uint64(MAPPING_TAGS)
-        return (tags == MAPPING_KSM) & (self.of_head("type_") == 0) & self.has_head
-
-    @cached_property
-    def mapped(self) -> I32:
-        """PTEs that map each page (P)."""
-        return self._cut(self.s.counts.page_mappings)
-
-    @cached_property
-    def entire(self) -> I32:
-        """Huge entries that map the page's folio as a whole (E), 0 for small pages."""
-        return self.of_folio(self.s.counts.entire, 0)
-
-    @cached_property
-    def is_mapped(self) -> Mask:
-        """Pages that an entry maps, under a huge entry all of its folio."""
-        return ((self.mapped > 0) | (self.entire > 0)) & self.readable
-
-    @cached_property
-    def in_free_block(self) -> Mask:
-        """Pages inside free blocks of the buddy allocator."""
-        return self.s.in_free_block[self.start : self.stop]
-
-    @cached_property
-    def expected_mapcount(self) -> I32:
-        """_mapcount that the model expects; the accounting scheme must be known."""
-        assert self.s.expected is not None
-        return self._cut(self.s.expected.page_mapcount_raw)
-
-    def has(self, flag: str) -> Mask:
-        """Pages with a page flag."""
-        return self.s.layout.flags.test(self.flags, flag)
-
-    def of_head(self, column: str) -> AnyArray:
-        """A column of `inspector.tables.pages.Pages` at each page's head; the page's own where it has none."""
-        values: AnyArray = getattr(self.s.pages, column)
-        return values[np.where(self.has_head, self.head_row, self.rows)]
-
-    def head_has(self, flag: str) -> Mask:
-        """Pages whose head has a page flag."""
-        return self.s.layout.flags.test(self.of_head("flags"), flag)
-
-    def of_folio(self, column: npt.NDArray[S], small: int) -> npt.NDArray[S]:
-        """A column of the table of large folios at each page's folio, ``small`` for small pages."""
-        return take_or(column, self.folio, small)
-
-    @cached_property
-    def unread(self) -> Unread:
-        """Struct pages of the piece that are not in the dump."""
-        return cannot_check(int((~self.readable).sum()), "struct pages are missing")
-
-    def judge(self, wrong: Mask, among: Mask) -> Judged:
-        """Rows of ``wrong`` that are ``among`` those that can be checked; unreadable struct pages cannot be."""
-        return Judged(wrong & among, among, self.unread)
-
-
-@dataclass(frozen=True)
-class _EntriesOfVmas(_Piece, ABC):
+class _EntriesOfVmas(TablePiece, ABC):
     """Page-table entries with the words of their VMAs: what leaf entries and others have in common."""
 
     @property
@@ -467,7 +342,7 @@ class NonPresentPiece(_EntriesOfVmas):
         return take_or(column, self.folio, small)
 
 
-AnyPiece = TypeVar("AnyPiece", PagePiece, EntryPiece, NonPresentPiece)
+AnyPiece = TypeVar("AnyPiece", bound=TablePiece)
 
 
 @dataclass(frozen=True)
@@ -476,28 +351,6 @@ class Pieces(Generic[AnyPiece]):
 
     cut: Callable[[Snapshot, int], Iterator[AnyPiece]]
     most: int
-
-
-def all_pages(s: Snapshot) -> PagePiece:
-    """The whole memory map as one piece."""
-    return PagePiece(s, 0, len(s.pages))
-
-
-def _page_pieces(s: Snapshot, most: int) -> Iterator[PagePiece]:
-    """The memory map, cut between compound pages."""
-    n, start = len(s.pages), 0
-    folios = s.folios
-    spans = np.where(folios.readable, np.int64(1) << np.minimum(folios.order, 40).astype(np.int64), 1)
-    # How far any compound page that begins at or before this one reaches by its order, whether or not its tails agree.
-    reach = np.maximum.accumulate(folios.row + spans)
-    while start < n:
-        stop = start + most
-        before = int(np.searchsorted(folios.row, stop)) - 1
-        while before >= 0 and reach[before] > stop:
-            stop = int(reach[before])
-            before = int(np.searchsorted(folios.row, stop)) - 1
-        yield PagePiece(s, start, min(stop, n))
-        start = stop
 
 
 def _entry_pieces(s: Snapshot, most: int) -> Iterator[EntryPiece]:
@@ -510,8 +363,6 @@ def _nonpresent_pieces(s: Snapshot, most: int) -> Iterator[NonPresentPiece]:
         yield NonPresentPiece(s, start, min(start + most, len(s.nonpresent)))
 
 
-PAGES = Pieces(_page_pieces, PAGES_AT_ONCE)
-"""The memory map, cut between compound pages."""
 ENTRIES = Pieces(_entry_pieces, RUNS_AT_ONCE)
 """The runs of leaf entries."""
 NONPRESENT_ENTRIES = Pieces(_nonpresent_pieces, RUNS_AT_ONCE)
@@ -539,11 +390,41 @@ class Predicate(Generic[AnyPiece]):
             s: The snapshot.
             most: Rows of a piece; 0 for as many as are quickest.
         """
-        wrong, checked, unread = [np.empty(0, np.int64)], 0, Unread()
+        judgement = Judgement(self.judge)
         for piece in self.pieces.cut(s, most or self.pieces.most):
-            judged = self.judge(piece)
-            wrong.append(np.flatnonzero(judged.wrong) + piece.start)
-            checked += judged.checked if isinstance(judged.checked, int) else int(judged.checked.sum())
-            unread = Unread(unread.nr + judged.unread.nr, judged.unread.why or unread.why)
-        rows = np.concatenate(wrong)
-        return Violations(rows, self.evidence(s, rows), checked, unread)
+            judgement.add(piece)
+        return self.violations(s, judgement)
+
+    def violations(self, s: Snapshot, found: Judgement[AnyPiece]) -> Violations:
+        """What was found in all pieces, with its evidence."""
+        return Violations(found.rows, self.evidence(s, found.rows), found.checked, found.unread)
+
+
+class Judgement(Generic[AnyPiece]):
+    """What a predicate finds in all pieces.
+
+    Args:
+        judge: The predicate.
+
+    Attributes:
+        checked, unread: As in `Judged`, over all pieces.
+    """
+
+    def __init__(self, judge: Callable[[AnyPiece], Judged]) -> None:
+        self._judge = judge
+        self._wrong = [np.empty(0, np.int64)]
+        self.checked = 0
+        self.unread = Unread()
+
+    @property
+    def rows(self) -> I64:
+        """int64; the subjects that break the rule."""
+        return np.concatenate(self._wrong)
+
+    def add(self, piece: AnyPiece) -> Mask:
+        """Judge a piece; gives which of its rows are wrong."""
+        judged = self._judge(piece)
+        self._wrong.append(piece.subjects(judged.wrong))
+        self.checked += judged.checked if isinstance(judged.checked, int) else piece.count(judged.checked)
+        self.unread = Unread(self.unread.nr + judged.unread.nr, judged.unread.why or self.unread.why)
+        return judged.wrong

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -13,15 +12,15 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from inspector.errors import UsageError
 from inspector.findings import Diagnosis, Exactness, Finding, Severity
 from inspector.model.scheme import Scheme
+from inspector.records import dataclass
 from inspector.rules.needs import NOTHING, Needs
+from inspector.rules.page_pieces import PAGE_PIECES, PagePiece, PagesPredicate
 from inspector.rules.pieces import (
     ENTRIES,
     NONPRESENT_ENTRIES,
-    PAGES,
     EntryPiece,
     Judged,
     NonPresentPiece,
-    PagePiece,
     Predicate,
 )
 from inspector.subjects import ENTRY, NONPRESENT, PAGE, SubjectKind
@@ -163,7 +162,7 @@ def page_rule(
     """
 
     def declare(judge: PagePredicate) -> Rule:
-        return _declare_predicate(slug, PAGE, group, phase, Predicate(PAGES, judge, evidence), declared)
+        return _declare_predicate(slug, PAGE, group, phase, PagesPredicate(PAGE_PIECES, judge, evidence), declared)
 
     return declare
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from inspector.columns import I32, I64, U64, Mask, Table, rows_of, take_or
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
 from inspector.lib.rbtree import RbNodes, check_colours, check_order, subtree_max, walk_rbtrees
+from inspector.records import dataclass
 from inspector.tables.locks import held_for_writing
 from inspector.tables.vmas import Vmas, vma_rows
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I64, U8, Mask, Table
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 
 BATCHES = ("lru_add", "lru_deactivate_file", "lru_deactivate", "lru_lazyfree", "lru_activate", "lru_move_tail", "mlock")
 """Codes of `Batched.batch`: what the folio waits for."""

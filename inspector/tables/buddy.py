@@ -7,8 +7,6 @@ has bits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
@@ -17,6 +15,7 @@ from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.chains import owners_of_nodes
 from inspector.lib.list import walk_lists
+from inspector.records import dataclass
 from inspector.tables.locks import held
 from inspector.tables.node_stats import nodes
 from inspector.tables.pages import Pages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
 from inspector.lib.xarray import XArrayEntries, walk_xarrays
+from inspector.records import dataclass
 from inspector.tables.inodes import Inodes, read_inodes
 from inspector.tables.locks import held
 from inspector.tables.pages import Pages

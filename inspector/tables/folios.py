@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Field
 from inspector.model.mm_ids import Slots
 from inspector.model.scheme import Scheme
+from inspector.records import dataclass
 from inspector.tables.page_words import page_type_codes
 
 if TYPE_CHECKING:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of, take_or
 from inspector.layout.flags import VM_MAYSHARE
 from inspector.layout.kernel import Layout
 from inspector.lib.chains import follow_chains
+from inspector.records import dataclass
 from inspector.tables.folios import Folios
 from inspector.tables.vmas import Vmas
 

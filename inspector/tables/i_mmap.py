@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask, Table, rows_of
 from inspector.layout.kernel import Layout
 from inspector.lib.rbtree import check_colours, check_order, subtree_max, walk_rbtrees
+from inspector.records import dataclass
 from inspector.tables.vmas import Vmas, vma_rows
 
 

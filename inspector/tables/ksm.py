@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from inspector.lib.chains import follow_chains
 from inspector.lib.list import walk_lists
 from inspector.lib.rbtree import check_colours, walk_rbtrees
 from inspector.memory import Raw
+from inspector.records import dataclass
 
 TREE, CHAIN, DUP, MIGRATE = range(4)
 """Kinds of a stable node: alone in a tree; head of a chain of copies; one of them; waiting for another node's tree."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import U8, U64, AnyArray, Mask, Table
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
+from inspector.records import dataclass
 from inspector.tables.ksm import Ksm
 from inspector.tables.tasks import Tasks
 from inspector.tables.uffd import Uffd

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, MAX_MMS, U32, U64, AnyArray, Mask, Table, rows_of
 from inspector.errors import TargetError
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
+from inspector.lib.list import walk_lists
 from inspector.lib.percpu import sum_percpu_counters
 from inspector.model.stats import RssKind
+from inspector.records import dataclass
 from inspector.tables.locks import held_for_reading, held_for_writing
 from inspector.tables.slabs import are_objects
 from inspector.tables.tasks import NR_MM_COUNTERS, Tasks
@@ -79,6 +79,20 @@ def static_mms(layout: Layout) -> U64:
     """init_mm and efi_mm: the mms that are variables and no objects of the slab cache, and have no user memory."""
     found = [layout.target.symbol(name) for name in ("init_mm", "efi_mm")]
     return np.array([address for address in found if address is not None], np.uint64)
+
+
+def mms_swapped_out(layout: Layout) -> tuple[U64, int]:
+    """Addresses of the mms that swapoff searches: those on init_mm.mmlist (mm/swapfile.c, try_to_unuse()).
+
+    Returns:
+        The addresses, and how many breaks there are in the list.
+    """
+    struct, head = layout.struct("struct mm_struct"), layout.target.symbol("init_mm")
+    link = struct.field("mmlist").offset
+    if head is None:
+        return np.empty(0, np.uint64), 1
+    found = walk_lists(layout.memory, np.array([head + link], np.uint64), link + 16, link)
+    return found.addr, len(found.unreadable) + len(found.broken)
 
 
 def build_mms(layout: Layout, tasks: Tasks, slots: U64, *, whole: bool) -> tuple[Mms, int]:

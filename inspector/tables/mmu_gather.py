@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I64, U64, Mask, Table
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.mms import Mms
 from inspector.tables.tasks import Tasks
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I64, U64, Table, count_up
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.tasks import Tasks
 
 _MAX_FDS = 1 << 20

@@ -5,14 +5,13 @@ A page then needs the number of its set alone, and what depends on a page's own 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U32, U64, Mask, Table
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS, type_code
 from inspector.layout.kernel import Layout
 from inspector.loops import Distinct
+from inspector.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I64, U64, Mask, rows_of, take_or
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import read_sections
+from inspector.records import dataclass
 
 _WORD = 8
 _OLD_MIGRATETYPE = 0x7

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +33,7 @@ from inspector.layout.kernel import Layout
 from inspector.layout.memmap import GRAIN, MemMap
 from inspector.loops import distinct_rows
 from inspector.memory import CHUNK, HOLE
+from inspector.records import dataclass
 from inspector.tables.folios import HEAD_PAGES, Folios, decode_heads, no_folios
 from inspector.tables.page_words import PageWords, page_type_codes, page_words_table
 
@@ -138,7 +139,7 @@ class Pages:
             return np.maximum(self.compound, -1)
         return self.compound
 
-    def is_anon(self, rows: AnyArray) -> Mask:
+    def is_anon(self, rows: AnyArray | slice) -> Mask:
         """Whether the folios headed by these rows are anonymous (KSM included); typed pages never are."""
         return self.words.is_anon[self.number[rows]]
 

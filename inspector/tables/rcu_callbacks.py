@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I64, U64, Table
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 
 _MAX_CALLBACKS = 1 << 20
 """Steps after which one CPU's list is given up as endless."""

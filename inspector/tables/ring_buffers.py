@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I64, Table, count_up
 from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.open_files import OpenFiles
 
 _MAX_BUFFERS = 1 << 14

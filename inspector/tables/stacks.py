@@ -7,7 +7,6 @@ calls.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -17,6 +16,7 @@ from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
 from inspector.lib.orc import OrcTables, RegisterPlaces, UnwindState, step
 from inspector.memory import HOLE, Memory
+from inspector.records import dataclass
 from inspector.tables.tasks import Tasks
 from inspector.target.prstatus import Registers, decode
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from inspector.columns import I64, U8, U64, Mask, Table, distinct, expand_runs, rows_of
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.files import FOLIO, SWAP, Files
 from inspector.tables.swap_devices import (
     SwapDevices,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -11,6 +10,7 @@ from inspector.columns import I64, U8, U64, AnyArray, Mask, Table
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.chains import follow_chains, owners_of_nodes
+from inspector.records import dataclass
 from inspector.tables.locks import held
 from inspector.tables.swap import Swap
 from inspector.tables.swap_devices import records, slots_per_cluster

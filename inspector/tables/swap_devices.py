@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U64, Mask, Table
 from inspector.layout.kernel import Layout
 from inspector.memory import CHUNK, HOLE
+from inspector.records import dataclass
 from inspector.tables.locks import held
 
 SWP_USED, SWP_WRITEOK, SWP_BLKDEV, SWP_SYNCHRONOUS_IO, SWP_HIBERNATION = 1 << 0, 1 << 1, 1 << 6, 1 << 12, 1 << 13

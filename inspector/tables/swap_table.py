@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I64, U64, Mask
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.swap_devices import SwapDevices, records, slots_per_cluster
 
 BAD = np.uint64(0xFFFFFFFFFFFFFFF8)

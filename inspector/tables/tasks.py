@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, U32, U64, AnyArray, Mask, Table
 from inspector.layout.kernel import Layout
 from inspector.lib.xarray import walk_xarrays
+from inspector.records import dataclass
 
 NR_MM_COUNTERS = 4
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask, Table, rows_of
 from inspector.layout.flags import UFFD_KNOWN_TO, uffd_modes
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.mms import Mms
 from inspector.tables.vmas import Vmas
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U64, Mask, Stretches, Table, rows_of_unordered
@@ -11,6 +9,7 @@ from inspector.layout.flags import VM_HUGETLB
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.maple_tree import walk_maple_trees
+from inspector.records import dataclass
 from inspector.tables.mms import Mms
 
 _ANON_HI_SHIFT = np.uint64(32)

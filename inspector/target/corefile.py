@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
 
 from inspector.errors import TargetError
+from inspector.records import dataclass
 from inspector.target.prstatus import NT_PRSTATUS, OWNER
 
 DumpFormat = Literal["core", "kdump"]

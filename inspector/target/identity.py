@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol, TypeVar
 
 import drgn
 import numpy as np
 
 from inspector.errors import TargetError
+from inspector.records import dataclass
 
 _T = TypeVar("_T")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from inspector.records import dataclass
 
 NT_PRSTATUS = 1
 OWNER = b"CORE"

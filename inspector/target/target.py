@@ -6,7 +6,7 @@ import mmap
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,11 +14,11 @@ from typing import Literal, Protocol
 import drgn
 
 from inspector.errors import TargetError
+from inspector.records import dataclass
 from inspector.target.btf import open_btf
 from inspector.target.corefile import SymbolsFile, examine_core, examine_symbols
 from inspector.target.identity import Identity, identify
 from inspector.target.kallsyms import Kallsyms
-from inspector.target.qmp import qmp_socket
 from inspector.text import clean
 
 TargetKind = Literal["core", "kdump", "live", "qemu"]
@@ -201,6 +201,8 @@ def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto
     Raises:
         TargetError: There is no QMP at that address, or types or symbols cannot be had.
     """
+    from inspector.target.qmp import qmp_socket  # noqa: PLC0415  (sockets, for guests only)
+
     prog = drgn.Program()
     with qmp_socket(address) as connection:
         try:

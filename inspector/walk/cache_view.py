@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.columns import I64, U8, U64, AnyArray, Mask, Table
+from inspector.records import dataclass
 from inspector.tables.files import FOLIO, Files
 from inspector.walk.page_cache import folio_pages
 

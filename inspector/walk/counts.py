@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Bit, Level
-from inspector.columns import I32, I64, MAX_MMS, U8, U64, Mask, expand_runs, group_starts, take_or
+from inspector.columns import (
+    I32,
+    I64,
+    MAX_MMS,
+    U8,
+    U64,
+    AnyArray,
+    Column,
+    Mask,
+    expand_runs,
+    group_starts,
+    rows_of,
+    take_or,
+)
 from inspector.errors import TargetError
 from inspector.layout.flags import VM_HUGETLB, VM_MAYSHARE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, type_code
 from inspector.layout.kernel import Layout
-from inspector.loops import count_runs, cut_runs
+from inspector.loops import OddClasses, PageRows, count_runs, cut_runs, is_compiled, judge_runs
+from inspector.records import dataclass
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
@@ -101,6 +115,19 @@ class Ground:
         codes[pages.memmap.rows(pages.memmap.starts)] |= np.uint8(BORDER)
         return cls(layout, pages, folios, folio_of_page, vmas, codes)
 
+    @property
+    def page_rows(self) -> PageRows:
+        """How compiled loops find pages."""
+        memmap, pages = self.pages.memmap, self.pages
+        return PageRows(memmap.row_delta, memmap.row_shift, self.codes, CLASS, pages.compound, pages.heads)
+
+    @property
+    def odd_classes(self) -> OddClasses:
+        """What overrides the class of the page that a PTE maps (vm_normal_page())."""
+        return OddClasses(
+            EntryClass.NO_PAGE, EntryClass.SPECIAL, EntryClass.ZERO, Bit.SPECIAL | Bit.DEVMAP, self.layout.zero_pfn
+        )
+
 
 def page_classes(pages: Pages, first: int, stop: int) -> U8:
     """For each page of rows [first, stop), the `EntryClass` of a plain PTE that maps it."""
@@ -123,6 +150,9 @@ def judge(ground: Ground, found: Mappings) -> Mappings:
     """Cut runs at the borders of folios and of stretches of pages of one class, and say what each maps."""
     m = _cut_at_borders(ground, found)
     pages = ground.pages
+    if is_compiled() and not pages.memmap.is_sparse and (m.level == Level.PTE).all():
+        entry_class, page_row, head_row = judge_runs(m.pfn, m.bits, ground.page_rows, ground.odd_classes)
+        return replace(m, entry_class=entry_class, page_row=page_row, head_row=head_row)
     row = pages.memmap.rows(m.pfn)
     return replace(
         m,
@@ -290,8 +320,14 @@ def _add_up(key: U64, count: I64) -> tuple[U64, I64]:
     return key[starts], np.add.reduceat(count[order], starts) if len(starts) else starts
 
 
-def count_migration_entries(pages: Pages, nonpresent: NonPresent) -> I32:
+def count_migration_entries(pages: Pages, nonpresent: NonPresent) -> Column[np.int32]:
     """int32 per page row; migration entries that name each page. Slots reached twice count once."""
     migrating = np.isin(nonpresent.kind, np.array(MIGRATION_KINDS, np.uint8)) & nonpresent.counted
     row = pages.memmap.rows(nonpresent.pfn[migrating])
-    return np.bincount(row[row >= 0], minlength=len(pages)).astype(np.int32)
+    named, nr = np.unique(row[row >= 0], return_counts=True)
+
+    def count(at: AnyArray | slice) -> I32:
+        rows = np.arange(*at.indices(len(pages))) if isinstance(at, slice) else at
+        return take_or(nr.astype(np.int32), rows_of(named, rows), 0)
+
+    return Column(count, len(pages))

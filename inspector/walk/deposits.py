@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.arch.base import Level
@@ -11,6 +9,7 @@ from inspector.columns import I64, U8, U64, AnyArray, take_or
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.lib.list import ListEntries, walk_lists
+from inspector.records import dataclass
 from inspector.tables.pages import Pages
 from inspector.walk.mappings import TABLE_OK, PageTables
 

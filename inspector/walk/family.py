@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I64, Mask, Table, rows_of
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.anon_vmas import AnonRmap
 from inspector.tables.vmas import Vmas
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask, Table, matches, rows_of, rows_of_unordered, take_or
 from inspector.layout.flags import MAPPING_TAGS
+from inspector.records import dataclass
 from inspector.tables.ksm import CHAIN
 
 if TYPE_CHECKING:

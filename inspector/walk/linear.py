@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
 from inspector.layout.kernel import Layout
 from inspector.loops import cut_runs
 from inspector.model.scheme import Scheme
+from inspector.records import dataclass
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages, page_words
 from inspector.tables.vmas import Vmas

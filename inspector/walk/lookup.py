@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ from inspector.arch.base import PFN_KINDS, Arch, Bit, Kind, Level, LevelShape
 from inspector.arch.swapentry import MARKER_GUARD, MARKER_POISONED, MARKER_UFFD_WP
 from inspector.columns import U64
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.vmas import Vmas
 
 LookupEnd = Literal["leaf", "empty", "not present", "unreadable", "bad"]

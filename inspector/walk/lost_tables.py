@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.columns import I64, U64
 from inspector.layout.flags import type_code
+from inspector.records import dataclass
 from inspector.tables.kernel_tables import kernel_tables
 from inspector.tables.mmu_gather import read_table_batches
 from inspector.tables.rcu_callbacks import RcuCallbacks, read_rcu_callbacks

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.columns import I32, I64, U64, AnyArray, Table, rows_of
+from inspector.records import dataclass
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot

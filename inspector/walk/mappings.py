@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, Table
+from inspector.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.columns import I64, U64, Mask
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.mms import Mms
 from inspector.tables.vmas import Vmas
 from inspector.text import clean_bytes

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask, Table, rows_of, take_or
 from inspector.layout.flags import type_code
+from inspector.records import dataclass
 from inspector.tables.files import ADDRESS_SPACE_KINDS, FOLIO, SWAP, Files
 from inspector.tables.pages import Pages, page_words
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from inspector.columns import U64
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.pages import heads_of_tails
 
 NumberForm = Literal["pfn", "phys", "page", "virt"]

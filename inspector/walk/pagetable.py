@@ -31,7 +31,7 @@ from inspector.columns import (
 from inspector.errors import TargetError
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
-from inspector.loops import TablesOfVmas, is_compiled
+from inspector.loops import RunColumns, TableRows, TablesOfVmas, fill_runs, is_compiled
 from inspector.loops import leaf_runs as merge_leaves
 from inspector.tables.mms import Mms
 from inspector.tables.pages import Pages
@@ -70,6 +70,7 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
     take: Callable[[Mappings], None] | None = None,
     *,
     only: Stretches | None = None,
+    ptes: Callable[[U64], Mask] | None = None,
 ) -> Walk:
     """Walk the user half of every mm's page tables.
 
@@ -84,6 +85,7 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         vmas: To attribute each entry to a VMA; runs are split at their borders.
         take: Called with the leaf entries of each batch of tables, which nothing else keeps then.
         only: Addresses, by row of the mm, whose entries are wanted: no other entry is read. None for all.
+        ptes: Says which entries of the last level are wanted; None for all.
 
     Raises:
         TargetError: There are more mms than rows can number.
@@ -114,6 +116,8 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         below: list[PageTables] = []
         for rows in _batches(tables, np.flatnonzero(tables.state == TABLE_OK)):
             batch = _read(layout, shape, tables, rows, start, only)
+            if ptes is not None and shape.level == Level.PTE:
+                batch = replace(batch, words=np.where(ptes(batch.words), batch.words, np.uint64(0)))
             runs = leaf_runs(arch, attribute, batch)
             if len(runs.at):
                 take(_mappings(arch, batch, runs))
@@ -324,23 +328,44 @@ def leaf_runs(arch: Arch, attribute: Attributor, batch: Batch) -> LeafRuns:
 
 def _mappings(arch: Arch, batch: Batch, runs: LeafRuns) -> Mappings:
     """Runs with what their entries and tables say."""
-    level, entry, n = batch.shape.level, batch.words[runs.at], len(runs.at)
-    table, slot = batch.table(runs.at), batch.slot(runs.at)
+    level, n = batch.shape.level, len(runs.at)
+    if level == Level.PTE and is_compiled():
+        tables = batch.tables
+        rows = TableRows(batch.rows, tables.mm_idx, tables.va, tables.first, batch.start)
+        columns = fill_runs(batch.words, runs.at, arch.leaf_words, rows)
+    else:
+        columns = _run_columns(arch, batch, runs.at)
     return Mappings(
-        mm_idx=batch.tables.mm_idx[table],
+        mm_idx=columns.mm_idx,
         vma_idx=runs.vma_idx,
-        va=batch.va(table, slot),
+        va=columns.va,
         level=np.full(n, level, np.uint8),
         nr=runs.nr,
+        pfn=columns.pfn,
+        entry=columns.entry,
+        table_idx=columns.table_idx,
+        slot=columns.slot,
+        counted=columns.counted,
+        bits=columns.bits,
+        entry_class=np.full(n, EntryClass.NO_PAGE, np.uint8),
+        page_row=np.full(n, -1, np.int32),
+        head_row=np.full(n, -1, np.int32),
+    )
+
+
+def _run_columns(arch: Arch, batch: Batch, at: I64) -> RunColumns:
+    """What the entries at some positions and their tables say."""
+    level, entry = batch.shape.level, batch.words[at]
+    table, slot = batch.table(at), batch.slot(at)
+    return RunColumns(
+        mm_idx=batch.tables.mm_idx[table],
+        va=batch.va(table, slot),
         pfn=arch.leaf_pfn(level, entry).astype(np.int64),
         entry=entry,
         table_idx=(table + batch.start).astype(np.int32),
         slot=slot.astype(np.uint16),
         counted=batch.tables.first[table],
         bits=arch.leaf_bits(level, entry),
-        entry_class=np.full(n, EntryClass.NO_PAGE, np.uint8),
-        page_row=np.full(n, -1, np.int32),
-        head_row=np.full(n, -1, np.int32),
     )
 
 

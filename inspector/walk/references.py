@@ -13,13 +13,13 @@ that can be found. A shared page of libc, ``_refcount`` 7:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from inspector.columns import I32, I64, Mask, rows_where
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
+from inspector.records import dataclass
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot

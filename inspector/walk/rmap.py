@@ -14,7 +14,6 @@ Example: an anonymous folio of 4 pages with index 0x10, mapped by parent and chi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +30,7 @@ from inspector.columns import (
     take_or,
 )
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
+from inspector.records import dataclass
 from inspector.walk.linear import read_index, vma_address
 
 if TYPE_CHECKING:

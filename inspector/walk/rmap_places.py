@@ -11,7 +11,6 @@ have a run of two PTEs of its pages 0 and 1, then a migration entry, then nothin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +32,7 @@ from inspector.columns import (
     take_or,
 )
 from inspector.layout.flags import MAPPING_TAGS
+from inspector.records import dataclass
 from inspector.tables.ksm import CHAIN
 from inspector.walk.counts import EntryClass
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from inspector.arch.base import Level
 from inspector.columns import I32, I64, U64, Mask, Table, page_key, take_or
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.vmas import Vmas
 from inspector.walk.mappings import TABLE_OK, TABLE_TWICE_IN_MM
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +14,7 @@ from inspector.lib.xarray import walk_xarrays
 from inspector.model.counters import RmapCounter
 from inspector.model.expectation import BIAS, page_terms
 from inspector.model.scheme import Scheme
+from inspector.records import dataclass
 from inspector.tables.files import shmem_swapped_pages
 from inspector.tables.mms import RSS_ANON, RSS_SHMEM
 from inspector.tables.vmas import Vmas

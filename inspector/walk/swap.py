@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from inspector.arch.base import Bit, Kind
 from inspector.columns import I64, U64, AnyArray, Mask, Table, count_up, distinct, rows_of
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.files import SWAP_ENTRY, Files
 from inspector.tables.swap import SwapSlots
 from inspector.tables.swap_devices import TYPE_SHIFT, max_swapfiles, swap_entries

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.columns import I64, U64, Mask
+from inspector.records import dataclass
 from inspector.tables.pages import page_words
 from inspector.walk.page_cache import folio_pages
 

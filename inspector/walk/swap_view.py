@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, rows_of, take_or
+from inspector.records import dataclass
 from inspector.tables.swap import Swap
 from inspector.tables.swap_devices import swap_entries
 from inspector.walk.names import file_paths
@@ -126,11 +126,13 @@ def slot_exists(swap: Swap, type_: int, offset: int) -> bool:
 
 
 def slot_users(s: Snapshot, slot_row: int) -> SlotUsersView:
-    """All references to a slot, page tables first, each in the order of its table."""
-    users = s.swap_refs.users
+    """All references to a slot: page tables by mm and address, then shmem files by address_space and index."""
+    users, n, spaces, mms = s.swap_refs.users, s.nonpresent, s.files.address_spaces, s.mms
     mine = np.flatnonzero(users.slot_idx == slot_row)
     row, space = users.nonpresent_row[mine], users.address_space_idx[mine]
-    n, spaces, mms = s.nonpresent, s.files.address_spaces, s.mms
+    places = take_or(n.va, row, 0), take_or(mms.addr, take_or(n.mm_idx, row, -1), 0)
+    order = np.lexsort((users.index[mine], take_or(spaces.addr, space, 0), *places, row < 0))
+    mine, row, space = mine[order], row[order], space[order]
     mm_idx = take_or(n.mm_idx, row, -1)
     return SlotUsersView(
         is_shmem=row < 0,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from inspector.columns import I64, U64, Mask
 from inspector.layout.kernel import Layout
+from inspector.records import dataclass
 from inspector.tables.locks import spinlock_word
 from inspector.tables.mms import Mms
 from inspector.walk.mappings import PageTables

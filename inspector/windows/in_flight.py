@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from inspector.columns import I32, I64, U64, AnyArray, Mask, Table, rows_of
+from inspector.records import dataclass
 from inspector.tables.stacks import stack_words
 from inspector.tables.vmas import vma_rows
 from inspector.windows.catalogue import BY_FUNCTION, FAULT, TABLE_HOLDERS, THREADS, WAITS, WAITS_OUTSIDE, WINDOWS

@@ -8,8 +8,9 @@ in which window is found in windows/in_flight.py, and windows/grading.py decides
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from inspector.records import dataclass
 
 
 class Effect(Enum):

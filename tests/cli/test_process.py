@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from inspector.cli.opening import leave_out_plugins
 from tests.fixtures import fixture_path
 
 FOLIOSCOPE = [sys.executable, "-c", "import sys; from inspector.cli import main; sys.exit(main())"]
@@ -39,6 +40,33 @@ def test_help_is_cheap(words: str) -> None:
 def test_rich_is_for_terminals(core: Callable[[str], str]) -> None:
     assert loaded_after(f"check {core('6.12')}", "rich") == "LOADED []"
     assert loaded_after(f"folio 0x1000 -c {core('6.12')}", "rich") == "LOADED []"
+
+
+@pytest.mark.parametrize("words", ["info", "page 0x1000", "folio 0x1000"])
+def test_a_question_imports_what_it_needs(words: str, core: Callable[[str], str]) -> None:
+    """Each of these would cost as much as opening the dump: plug-ins of drgn, sockets, masked arrays, screens."""
+    dear = "importlib.metadata socket rich textual tui pandas inspector.capture numpy.testing"
+    assert loaded_after(f"{words} -q -c {core('7.3')}", dear) == "LOADED []"
+
+
+def test_plugins_of_drgn_are_looked_for_where_a_package_has_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "missing")])
+    offers = {"drgn-0.3.0.dist-info": "drgn.plugins", "other-1.dist-info": "console_scripts"}
+    for name, section in offers.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "entry_points.txt").write_text(f"[{section}]\na = b\n")
+    for asked, left_out in {"": "*", "*": "*", "mine": "*", "crash_commands": "crash_commands"}.items():
+        monkeypatch.setenv("DRGN_DISABLE_PLUGINS", asked)
+        leave_out_plugins()
+        assert os.environ["DRGN_DISABLE_PLUGINS"] == left_out
+    (tmp_path / "more-1.dist-info").mkdir()
+    (tmp_path / "more-1.dist-info/entry_points.txt").write_text("[drgn.plugins]\nmine = b\n")
+    for asked, left_out in {"": "builtin_commands,crash_commands", "x": "x,builtin_commands,crash_commands"}.items():
+        monkeypatch.setenv("DRGN_DISABLE_PLUGINS", asked)
+        leave_out_plugins()
+        assert os.environ["DRGN_DISABLE_PLUGINS"] == left_out
 
 
 def test_exit_code_of_the_process() -> None:

@@ -17,7 +17,8 @@ from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, VM_SHARED, typ
 from inspector.layout.offsets import Field
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.rules.entries.exclusive import exclusive_pages
-from inspector.rules.pieces import EntryPiece, all_pages
+from inspector.rules.page_pieces import PAGE_PIECES
+from inspector.rules.pieces import EntryPiece
 from inspector.snapshot import Snapshot
 from inspector.walk.counts import EntryClass
 from tests.faults.overlay import Patch, add, page_word, pfn_of, put, word
@@ -68,7 +69,7 @@ def in_shared_vma(s: Snapshot) -> Mask:
 
 def exclusive_rows(s: Snapshot) -> I64:
     """Rows of the pages with PG_anon_exclusive."""
-    return np.flatnonzero(exclusive_pages(all_pages(s)))
+    return np.concatenate([p.subjects(exclusive_pages(p)) for p in PAGE_PIECES.cut(s, PAGE_PIECES.most)])
 
 
 def swap_pte(s: Snapshot, kind: Kind, offset: int) -> bytes:

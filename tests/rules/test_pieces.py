@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from inspector.rules import all_rules
-from inspector.rules.pieces import ENTRIES, NONPRESENT_ENTRIES, PAGES
+from inspector.rules import all_rules, find_rule
+from inspector.rules.page_pieces import PAGE_PIECES, PagePiece, PagesPredicate, judge_together
+from inspector.rules.pieces import ENTRIES, NONPRESENT_ENTRIES, Judgement
 from inspector.snapshot import Snapshot
 from tests.faults.overlay import KERNELS, core_path, sound
 from tests.rules.broken import broken, same, with_holes
@@ -43,13 +44,34 @@ def test_pieces_of_any_size_give_what_the_whole_table_gives(dump: str, kernel: s
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("dump", DUMPS)
+def test_pages_alike_give_what_each_page_gives(dump: str, kernel: str) -> None:
+    s = DUMPS[dump](kernel)
+    n = len(s.pages)
+    predicates = {r.slug: r.predicate for r in all_rules() if isinstance(r.predicate, PagesPredicate)}
+    predicates = {slug: p for slug, p in predicates.items() if not find_rule(slug).applies(s.scheme)}
+    assert len(predicates) > 10
+    each = PagePiece(s, 0, n, np.arange(n), np.ones(n, np.int64))
+    assert sum(len(p) for p in PAGE_PIECES.cut(s, PAGE_PIECES.most)) < n / 4
+    apart = {}
+    for slug, predicate in predicates.items():
+        judgement = Judgement(predicate.judge)
+        judgement.add(each)
+        apart[slug] = predicate.run(s)
+        assert same(apart[slug], predicate.violations(s, judgement)), slug
+    judge_together(s, predicates.values())
+    for slug, predicate in predicates.items():
+        assert same(predicate.run(s), apart[slug]), slug
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("size", [*SIZES, 1])
 def test_pieces_hold_every_row_once_and_cut_no_folio(size: int, kernel: str) -> None:
     s = sound(core_path("fixture", kernel))
     if size > 1:
         for pieces, n in ((ENTRIES, len(s.mappings)), (NONPRESENT_ENTRIES, len(s.nonpresent))):
             assert covers([(p.start, p.stop) for p in pieces.cut(s, size)], n)
-    cut = [(p.start, p.stop) for p in PAGES.cut(s, size)]
+    cut = [(p.start, p.stop) for p in PAGE_PIECES.cut(s, size)]
     assert covers(cut, len(s.pages))
     starts = np.array([start for start, _ in cut])
     assert not s.pages.is_tail[starts].any()

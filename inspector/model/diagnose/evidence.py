@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from inspector.model.expectation import Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.model.state import HPAGE_PUD_ORDER, Bag, Folio, FolioKind, Slot
 from inspector.model.stats import HPAGE_PMD_ORDER
+from inspector.records import dataclass
 
 
 @dataclass(frozen=True)

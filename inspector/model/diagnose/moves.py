@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from inspector.model.diagnose.evidence import Run
 from inspector.model.interface import Op
+from inspector.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from inspector.model.counters import RmapCounter, field_name
 from inspector.model.diagnose.evidence import Differences, RebuiltFolio, Run
 from inspector.model.interface import Op, has_folio_names, name_in
 from inspector.model.scheme import Scheme
+from inspector.records import dataclass
 
 
 @dataclass(frozen=True)

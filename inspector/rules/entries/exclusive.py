@@ -7,7 +7,8 @@ import numpy as np
 from inspector.columns import I64, Mask, expand_runs, take_or
 from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS, VM_SHARED
 from inspector.rules.diagnosis import cow_break
-from inspector.rules.pieces import EntryPiece, Judged, MappedPages, PagePiece, all_pages, mapped_pages
+from inspector.rules.page_pieces import PAGE_PIECES, PagePiece
+from inspector.rules.pieces import EntryPiece, Judged, MappedPages, mapped_pages
 from inspector.rules.registry import Phase, entry_rule, page_rule, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
@@ -116,13 +117,16 @@ def exclusive_page_mm_count_high(s: Snapshot) -> Violations:
     See also: folioscope folio PFN
     """
     # No predicate over pieces: which mms map a page is known from all mappings only.
-    p = all_pages(s)
-    exclusive = exclusive_pages(p)
-    rows = np.flatnonzero(exclusive & (p.mapped + p.entire > 1) & ~p.is_ksm)
+    found, checked = [np.empty(0, np.int64)], 0
+    for p in PAGE_PIECES.cut(s, PAGE_PIECES.most):
+        exclusive = exclusive_pages(p)
+        checked += p.count(exclusive)
+        found.append(p.subjects(exclusive & (p.mapped + p.entire > 1) & ~p.is_ksm))
+    rows = np.concatenate(found)
     _, mms = page_mappers(s, rows)
     bad = mms > 1
     return violations(
-        rows[bad], observed={"mms": mms[bad]}, expected={"mms": 1}, checked=exclusive, unread=unread_pages(s)
+        rows[bad], observed={"mms": mms[bad]}, expected={"mms": 1}, checked=checked, unread=unread_pages(s)
     )
 
 
@@ -255,5 +259,5 @@ def pinned_page_exclusive_missing(p: PagePiece) -> Judged:
     nr = take_or(np.where(folios.is_hugetlb, 1, folios.nr_pages), p.folio[here], 1)
     marked = np.concatenate([[0], np.cumsum(p.has("anon_exclusive"))])
     wrong = p.nothing
-    wrong[here] = marked[np.minimum(here + nr, len(p))] == marked[here]
+    wrong[here] = marked[np.searchsorted(p.rows, p.rows[here] + nr)] == marked[here]
     return p.judge(wrong, able)

@@ -10,7 +10,8 @@ from inspector.columns import I64, Mask
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS
 from inspector.model.scheme import Scheme
 from inspector.rules.diagnosis import miscounted
-from inspector.rules.pieces import Judged, PagePiece
+from inspector.rules.page_pieces import PagePiece
+from inspector.rules.pieces import Judged
 from inspector.rules.registry import Phase, page_rule
 from inspector.snapshot import Snapshot
 from inspector.violations import Details, cannot_check, details
@@ -49,7 +50,7 @@ def _high(p: PagePiece, among: Mask) -> Judged:
     kept = keeps_mapcount(p)
     if not p.s.tables_complete:
         why = "page tables are missing: a count can only be shown to be too low"
-        return Judged(p.nothing, p.nothing, cannot_check(int(kept.sum()), why))
+        return Judged(p.nothing, p.nothing, cannot_check(p.count(kept), why))
     return Judged(kept & among & (p.mapcount_raw > p.expected_mapcount), kept, p.unread)
 
 

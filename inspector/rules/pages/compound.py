@@ -6,7 +6,8 @@ import numpy as np
 
 from inspector.columns import I64, U64, Mask, take_or
 from inspector.rules.needs import PAGES
-from inspector.rules.pieces import Judged, PagePiece
+from inspector.rules.page_pieces import FIRST_PLAIN_TAIL, PagePiece
+from inspector.rules.pieces import Judged
 from inspector.rules.registry import Phase, page_rule, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO
@@ -15,9 +16,6 @@ from inspector.windows.window import Effect
 
 _TAIL_MAPPING = np.uint64(0xDEAD000000000400)
 """TAIL_MAPPING (include/linux/poison.h) with the illegal pointer delta of 64-bit kernels."""
-
-_FIRST_PLAIN_TAIL = 4
-"""Tails below this index share their fields with struct folio (include/linux/mm_types.h)."""
 
 _OF_PAGES = ("anon_exclusive", "hwpoison")
 """Flags that each page of a folio has of its own (include/linux/page-flags.h, PF_ANY and PF_HEAD of each)."""
@@ -99,7 +97,7 @@ def compound_size_mismatch(s: Snapshot) -> Violations:
 def _tail_words(s: Snapshot, rows: I64) -> Details:
     """The words of some tails; of those whose mapping holds other fields of the folio any mapping is right."""
     index, mapping = rows - s.pages.head_row[rows], s.pages.mapping[rows]
-    other = (index < _FIRST_PLAIN_TAIL) | take_or(s.hvo_folio, s.folio_of_page[rows], False)
+    other = (index < FIRST_PLAIN_TAIL) | take_or(s.hvo_folio, s.folio_of_page[rows], False)
     return details(
         rows,
         observed={"_refcount": s.pages.refcount[rows], "mapping": mapping},
@@ -129,7 +127,7 @@ def tail_page_damaged(p: PagePiece) -> Judged:
     tails = p.is_tail & p.readable & p.has_head
     # An alias of the head shows the head's own fields, and PG_head, which no real tail has.
     alias = p.has("head")
-    plain = (p.index >= _FIRST_PLAIN_TAIL) & ~alias & ~p.of_folio(p.s.hvo_folio, 0)
+    plain = (p.index >= FIRST_PLAIN_TAIL) & ~alias & ~p.of_folio(p.s.hvo_folio, 0)
     wrong = ((p.refcount != 0) & ~alias) | (plain & (p.mapping != _TAIL_MAPPING))
     return p.judge(wrong, tails)
 
@@ -229,5 +227,5 @@ def tail_zone_mismatch(p: PagePiece) -> Judged:
     mask, tails = np.uint64(p.s.layout.zone_bits), _real_tails(p)
     if not mask:
         why = "the widths of the node and zone bits are not known"
-        return Judged(p.nothing, p.nothing, cannot_check(int(tails.sum()), why))
+        return Judged(p.nothing, p.nothing, cannot_check(p.count(tails), why))
     return p.judge(((p.flags ^ p.of_head("flags")) & mask) != 0, tails)

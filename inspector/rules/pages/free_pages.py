@@ -6,7 +6,8 @@ import numpy as np
 
 from inspector.columns import I64
 from inspector.rules.diagnosis import freed_in_use
-from inspector.rules.pieces import Judged, PagePiece
+from inspector.rules.page_pieces import PagePiece
+from inspector.rules.pieces import Judged
 from inspector.rules.registry import Phase, page_rule, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO

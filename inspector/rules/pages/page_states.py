@@ -6,7 +6,8 @@ import numpy as np
 
 from inspector.columns import I64, rows_of
 from inspector.rules.needs import FILES, PAGES, VMAS
-from inspector.rules.pieces import Judged, PagePiece
+from inspector.rules.page_pieces import PagePiece
+from inspector.rules.pieces import Judged
 from inspector.rules.registry import Phase, page_rule, rule
 from inspector.rules.rmap.file_rmap import own_file_links
 from inspector.snapshot import Snapshot

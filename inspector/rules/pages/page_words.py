@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64
-from inspector.rules.pieces import Judged, PagePiece
+from inspector.rules.page_pieces import PagePiece
+from inspector.rules.pieces import Judged
 from inspector.rules.registry import Phase, page_rule
 from inspector.snapshot import Snapshot
 from inspector.violations import Details, details

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from inspector.columns import I64
 from inspector.rules.diagnosis import reference_lost
-from inspector.rules.pieces import Judged, PagePiece
+from inspector.rules.page_pieces import PagePiece
+from inspector.rules.pieces import Judged
 from inspector.rules.registry import Phase, page_rule
 from inspector.snapshot import Snapshot
 from inspector.violations import Details, details
@@ -49,5 +50,5 @@ def refcount_low(p: PagePiece) -> Judged:
     able = head & ((p.type == 0) | p.is_hugetlb)
     here = able.nonzero()[0]
     wrong = p.nothing
-    wrong[here] = p.refcount[here] < expected_references(p.s, here + p.start).total
+    wrong[here] = p.refcount[here] < expected_references(p.s, p.rows[here]).total
     return p.judge(wrong, able)

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.columns import I64, Mask, take_or
+from inspector.columns import I32, I64, Column, Mask, take_or
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.model.stats import PagePlacement, expect_node_stats
 from inspector.rules.cause import Causes
 from inspector.rules.folios.mapcount import keeps_mapcount
 from inspector.rules.needs import PAGES, VMAS
-from inspector.rules.pieces import all_pages
+from inspector.rules.page_pieces import PAGE_PIECES
 from inspector.rules.registry import Phase, Rule, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import NODE_COUNTERS, VMSTAT
@@ -39,15 +39,22 @@ def counted_totals(s: Snapshot) -> dict[str, int]:
     """The same by the counters stored in pages and folios; empty where the scheme keeps too few."""
     if s.scheme is None or not s.scheme.has_page_mapcount:
         return {}
-    folio, pages = s.folio_of_page, s.pages
-    doubled = take_or(s.folios.double_map & s.folios.is_anon, folio, False)
-    counts = np.where(keeps_mapcount(all_pages(s)), pages.mapcount_raw + 1 - doubled, 0)
     stored = replace(
         s.rebuilt,
-        page_mappings=np.maximum(counts, 0).astype(np.int32),
+        page_mappings=_stored_counts(s),
         entire=np.maximum(s.folios.entire_raw + 1, 0).astype(np.int32),
     )
-    return _totals(s, stored, expect(s.scheme, stored, folio))
+    return _totals(s, stored, expect(s.scheme, stored, s.folio_of_page))
+
+
+def _stored_counts(s: Snapshot) -> I32:
+    """int32[pages]; PTEs that map each page, by its own count."""
+    counts = np.zeros(len(s.pages), np.int32)
+    doubled = s.folios.double_map & s.folios.is_anon
+    for p in PAGE_PIECES.cut(s, PAGE_PIECES.most):
+        stored = np.where(keeps_mapcount(p), p.mapcount_raw + 1 - p.of_folio(doubled, 0), 0)
+        counts[p.start : p.stop] = np.repeat(np.maximum(stored, 0), p.nr)
+    return counts
 
 
 def _totals(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, int]:
@@ -55,8 +62,8 @@ def _totals(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, int]
     folios = s.folios
     places = PagePlacement(
         folio_of_page=s.folio_of_page,
-        page_node=np.zeros(len(s.pages), np.uint8),
-        page_is_anon=s.pages.is_anon(np.arange(len(s.pages))),
+        page_node=Column(lambda at: np.zeros(len(s.folio_of_page[at]), np.uint8), len(s.pages)),
+        page_is_anon=Column(s.pages.is_anon, len(s.pages)),
         folio_node=np.zeros(len(folios), np.uint8),
         folio_is_swapbacked=s.layout.flags.test(s.pages.flags[folios.row], "swapbacked"),
     )

@@ -1,0 +1,276 @@
+"""Pieces of the memory map, in stretches of pages that are alike: what rules about single pages are predicates over.
+
+Most pages of a machine are like their neighbours: free, or of one file or process and mapped alike. A predicate is
+given the first page of each stretch, and what it says holds for all of it. So a piece of a quarter of a million pages
+has some thousands of rows, and all rules about pages judge it together, before the next one is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, expand_runs, take_or
+from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS
+from inspector.records import dataclass
+from inspector.rules.pieces import Judged, Judgement, Pieces, Predicate, TablePiece
+from inspector.violations import Unread, Violations, cannot_check
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from inspector.snapshot import Snapshot
+
+PAGES_AT_ONCE = 1 << 18
+"""Pages of a piece: what is worked out to cut one fits into the caches, and its memory is bounded."""
+
+FIRST_PLAIN_TAIL = 4
+"""Tails below this index share their fields with struct folio (include/linux/mm_types.h)."""
+
+
+@dataclass(frozen=True)
+class PagePiece(TablePiece):
+    """A part of the memory map that cuts no compound page in two: a row a stretch of pages that are alike.
+
+    Alike are neighbours with the same words, in the same compound page or in none, mapped by as many PTEs, all of them
+    in free blocks or none. Of a compound page the head is alone, and tails below and above the places at which
+    something begins for tails are in stretches of their own (`_places_in`), so that the number of the first page within
+    it may stand for all of them. What depends on the very page, as what is found about it in a tree, is asked only of
+    pages that are alone: `_are_alone`.
+
+    Attributes:
+        first: int64; row in the memory map of the first page of each stretch.
+        nr: int64; pages of each.
+    """
+
+    first: I64
+    nr: I64
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def rows(self) -> I64:
+        """Row in the memory map of the first page of each stretch."""
+        return self.first
+
+    def subjects(self, wrong: Mask) -> I64:
+        """Rows in the memory map of the pages of some stretches."""
+        return expand_runs(self.first[wrong], self.nr[wrong]).astype(np.int64)
+
+    def count(self, some: Mask) -> int:
+        """How many pages some stretches are."""
+        return int(self.nr[some].sum())
+
+    def _cut(self, column: npt.NDArray[S] | Column[S]) -> npt.NDArray[S]:
+        return column[self.first]
+
+    @cached_property
+    def readable(self) -> Mask:
+        """Struct pages that are in the dump."""
+        return self._cut(self.s.pages.readable)
+
+    @cached_property
+    def flags(self) -> U64:
+        """page->flags."""
+        return self._cut(self.s.pages.flags)
+
+    @cached_property
+    def refcount(self) -> I32:
+        """_refcount."""
+        return self._cut(self.s.pages.refcount)
+
+    @cached_property
+    def mapcount_raw(self) -> I32:
+        """_mapcount as stored, or the page type that is in the same word."""
+        return self._cut(self.s.pages.mapcount_raw)
+
+    @cached_property
+    def mapping(self) -> U64:
+        """page->mapping with its tags."""
+        return self._cut(self.s.pages.mapping)
+
+    @cached_property
+    def type(self) -> U8:
+        """Number of the page type, 0 for none; heads and small pages only."""
+        return self._cut(self.s.pages.type_)
+
+    @cached_property
+    def head_row(self) -> I64:
+        """Row of the head in the memory map, the page's own for small pages, -1 for a tail without one."""
+        return self._cut(self.s.pages.head_row).astype(np.int64)
+
+    @cached_property
+    def has_head(self) -> Mask:
+        """Pages whose head is known."""
+        return self.head_row >= 0
+
+    @cached_property
+    def index(self) -> I64:
+        """Number of the page within its compound page, 0 for heads and small pages."""
+        return self.rows - self.head_row
+
+    @cached_property
+    def is_tail(self) -> Mask:
+        """Tails of compound pages."""
+        return self._cut(self.s.pages.is_tail)
+
+    @cached_property
+    def folio(self) -> I32:
+        """Row in the table of large folios, -1 for small pages."""
+        return self._cut(self.s.folio_of_page)
+
+    @cached_property
+    def is_large(self) -> Mask:
+        """Pages of large folios."""
+        return self.folio >= 0
+
+    @cached_property
+    def is_hugetlb(self) -> Mask:
+        """Pages of hugetlb folios."""
+        return self.of_folio(self.s.folios.is_hugetlb, 0)
+
+    @cached_property
+    def is_anon(self) -> Mask:
+        """Pages of anonymous folios, hugetlb and KSM included."""
+        return self._cut(self.s.anon_pages)
+
+    @cached_property
+    def is_ksm(self) -> Mask:
+        """Pages whose head has the tags of KSM and no page type."""
+        tags = self.of_head("mapping") & np.uint64(MAPPING_TAGS)
+        return (tags == MAPPING_KSM) & (self.of_head("type_") == 0) & self.has_head
+
+    @cached_property
+    def mapped(self) -> I32:
+        """PTEs that map each page (P)."""
+        return self._cut(self.s.counts.page_mappings)
+
+    @cached_property
+    def entire(self) -> I32:
+        """Huge entries that map the page's folio as a whole (E), 0 for small pages."""
+        return self.of_folio(self.s.counts.entire, 0)
+
+    @cached_property
+    def is_mapped(self) -> Mask:
+        """Pages that an entry maps, under a huge entry all of its folio."""
+        return ((self.mapped > 0) | (self.entire > 0)) & self.readable
+
+    @cached_property
+    def in_free_block(self) -> Mask:
+        """Pages inside free blocks of the buddy allocator."""
+        return self.s.in_free_block[self.first]
+
+    @cached_property
+    def expected_mapcount(self) -> I32:
+        """_mapcount that the model expects; the accounting scheme must be known."""
+        assert self.s.expected is not None
+        return self._cut(self.s.expected.page_mapcount_raw)
+
+    def has(self, flag: str) -> Mask:
+        """Pages with a page flag."""
+        return self.s.layout.flags.test(self.flags, flag)
+
+    def of_head(self, column: str) -> AnyArray:
+        """A column of `inspector.tables.pages.Pages` at each page's head; the page's own where it has none."""
+        values: AnyArray = getattr(self.s.pages, column)
+        return values[np.where(self.has_head, self.head_row, self.rows)]
+
+    def head_has(self, flag: str) -> Mask:
+        """Pages whose head has a page flag."""
+        return self.s.layout.flags.test(self.of_head("flags"), flag)
+
+    def of_folio(self, column: npt.NDArray[S], small: int) -> npt.NDArray[S]:
+        """A column of the table of large folios at each page's folio, ``small`` for small pages."""
+        return take_or(column, self.folio, small)
+
+    @cached_property
+    def unread(self) -> Unread:
+        """Struct pages of the piece that are not in the dump."""
+        return cannot_check(self.count(~self.readable), "struct pages are missing")
+
+    def judge(self, wrong: Mask, among: Mask) -> Judged:
+        """Rows of ``wrong`` that are ``among`` those that can be checked; unreadable struct pages cannot be."""
+        return Judged(wrong & among, among, self.unread)
+
+
+def _are_alone(s: Snapshot) -> Mask:
+    """By row of `Pages.words`: pages that are never taken for alike, because more than their words is asked of them.
+
+    Of pages of a file that are on no LRU list the page cache's tree is asked (`inspector.walk.references`).
+    """
+    words, flags = s.pages.words, s.layout.flags
+    return words.names_file & ~flags.test(words.flags, "lru") & ~flags.test(words.flags, "unevictable")
+
+
+def _places_in(s: Snapshot, start: int, stop: int) -> I64:
+    """Rows at which something begins in compound pages with heads in [start, stop)."""
+    folios, memmap = s.folios, s.layout.memmap
+    low, high = np.searchsorted(folios.row, (start, stop))
+    row = folios.row[low:high]
+    # The head, the first tails, the first one that may have no struct page of its own, and the end.
+    places = [row + k for k in (0, 1, 2, FIRST_PLAIN_TAIL, (1 << memmap.page_shift) // memmap.page_size)]
+    places.append(row + (np.int64(1) << np.minimum(folios.order[low:high], 40).astype(np.int64)))
+    return np.concatenate(places)
+
+
+def _stretches(s: Snapshot, start: int, stop: int, alone: Mask) -> PagePiece:
+    """The pages of rows [start, stop)."""
+    pages, here = s.pages, slice(start, stop)
+    number, compound = pages.number[here], pages.compound[here]
+    fresh = np.ones(stop - start, np.bool_)
+    fresh[1:] = (number[1:] != number[:-1]) | (compound[1:] != compound[:-1])
+    for column in (s.counts.page_mappings[here], s.in_free_block[here]):
+        fresh[1:] |= column[1:] != column[:-1]
+    odd = alone[number] if alone.any() else np.zeros(len(number), np.bool_)
+    # Tails that name no head of a compound page.
+    odd |= compound < -1
+    fresh |= odd
+    fresh[1:] |= odd[:-1]
+    places = _places_in(s, start, stop)
+    fresh[places[places < stop] - start] = True
+    first = np.flatnonzero(fresh)
+    return PagePiece(s, start, stop, first + start, np.diff(first, append=len(fresh)))
+
+
+def _page_pieces(s: Snapshot, most: int) -> Iterator[PagePiece]:
+    """The memory map, cut between compound pages."""
+    n, start = len(s.pages), 0
+    folios, alone = s.folios, _are_alone(s)
+    spans = np.where(folios.readable, np.int64(1) << np.minimum(folios.order, 40).astype(np.int64), 1)
+    # How far any compound page that begins at or before this one reaches by its order, whether or not its tails agree.
+    reach = np.maximum.accumulate(folios.row + spans)
+    while start < n:
+        stop = start + most
+        before = int(np.searchsorted(folios.row, stop)) - 1
+        while before >= 0 and reach[before] > stop:
+            stop = int(reach[before])
+            before = int(np.searchsorted(folios.row, stop)) - 1
+        yield _stretches(s, start, min(stop, n), alone)
+        start = stop
+
+
+PAGE_PIECES = Pieces(_page_pieces, PAGES_AT_ONCE)
+"""The memory map, cut between compound pages."""
+
+
+class PagesPredicate(Predicate[PagePiece]):
+    """A rule as a predicate over pages, which others may judge in the same pass over the memory map."""
+
+    def run(self, s: Snapshot, most: int = 0) -> Violations:
+        """As `Predicate.run`; what `judge_together` has found is not looked for again."""
+        known = s.judged_pages.get(self)
+        return super().run(s, most) if known is None or most else self.violations(s, known)
+
+
+def judge_together(s: Snapshot, predicates: Iterable[PagesPredicate]) -> None:
+    """Let some rules judge all pages in one pass, and keep what they find in the snapshot for `PagesPredicate.run`."""
+    todo = {p: Judgement(p.judge) for p in predicates if p not in s.judged_pages}
+    if todo:
+        for piece in PAGE_PIECES.cut(s, PAGE_PIECES.most):
+            for judgement in todo.values():
+                judgement.add(piece)
+    s.judged_pages.update(todo)
