@@ -1,6 +1,6 @@
 """A snapshot of one folio: its struct pages, and every place that the kernel's reverse map leads to from it.
 
-The road of the rmap walk (mm/rmap.c, rmap_walk(); mm/ksm.c, rmap_walk_ksm()), each step a gather:
+The way of the rmap walk (mm/rmap.c, rmap_walk(); mm/ksm.c, rmap_walk_ksm()), each step a gather:
 
 - the folio's struct pages; ``folio->mapping`` names an anon_vma, an address_space or a stable node of KSM;
 - its interval tree names VMAs; those that overlap the folio's page offsets give addresses in the mms that they name;
@@ -37,7 +37,7 @@ from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of, rmap
 from inspector.walk.rmap_places import ksm_places
 
 _SAMPLE = 1 << 15
-"""Struct pages read to tell whether page mapcounts are kept, which no type shows."""
+"""Struct pages read to find out whether page mapcounts are kept, which no type shows."""
 
 
 class _FromOneFolio(AimedSnapshot):
@@ -82,7 +82,7 @@ class _FromOneFolio(AimedSnapshot):
 
 
 class _LedTo(_FromOneFolio):
-    """The first half of the road: its VMAs are those that the trees name, in whatever mm they say they are."""
+    """The first half of the way: its VMAs are those that the trees name, in whatever mm they say they are."""
 
     @cached_property
     def _vmas(self) -> tuple[Vmas, VmaTrees]:

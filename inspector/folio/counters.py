@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from inspector.model.scheme import Scheme
     from inspector.snapshot import Snapshot
 
-UNPROVEN = "the reverse map leads to fewer: it misses a mapping, or the count is too high; --all tells which"
+UNPROVEN = "the reverse map leads to fewer: it misses a mapping, or the count is too high; --all decides"
 """Of a counter that is higher than what following the reverse map found."""
 
 Relation = Literal["equal", "at least", "at most", "none"]

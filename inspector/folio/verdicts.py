@@ -3,7 +3,7 @@
 A value that is as expected needs no rule. Only where one differs are the rules about struct pages run and graded, in
 the very way that a check does it, and the value's verdict is what they found about this folio: WRONG where a rule
 reports it, "in flight" where work of a task explains every report, "not checked" where no rule can decide. Rules that
-need more than was read of one folio do not speak of it.
+need more than was read of one folio are left out.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def build_explanation(  # noqa: PLR0913  (all but two are options)
     """Account for the folio that a page belongs to.
 
     Args:
-        s: A snapshot of the target, or one that is aimed at the folio (`inspector.folio.road.look_at`).
+        s: A snapshot of the target, or one that is aimed at the folio (`inspector.folio.look.look_at`).
         pfn: Any page of the folio; it must have a struct page.
         place: What was asked for, when it was not simply a page frame number.
         limit: Mappings listed at most; None for all.

@@ -89,7 +89,7 @@ def build_folio(s: Snapshot, place: FoundPage, *, limit: int | None = None) -> F
     """Gather everything about the folio that a page belongs to.
 
     Args:
-        s: A snapshot of the target, or one that is aimed at the folio (`inspector.folio.road.look_at`). One of its
+        s: A snapshot of the target, or one that is aimed at the folio (`inspector.folio.look.look_at`). One of its
             struct pages alone, when stored values are all that is wanted (`inspector.aimed.pages.partial_of_folio`).
         place: Any page of the folio.
         limit: Mappings listed at most; None for all.

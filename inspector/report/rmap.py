@@ -96,7 +96,7 @@ def build_rmap(s: Snapshot, place: FoundPage, limit: int | None = None) -> RmapR
     """Search both ways for the folio that a place lies in.
 
     Args:
-        s: A snapshot of the target, or one that is aimed at the folio (`inspector.folio.road.look_at`): then the page
+        s: A snapshot of the target, or one that is aimed at the folio (`inspector.folio.look.look_at`): then the page
             tables are those that the walk leads to, and what it found is compared with what the folio counts.
         place: Any page of the folio.
         limit: Places and mappings listed at most; None for all. All are compared.

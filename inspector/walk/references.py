@@ -192,9 +192,9 @@ def break_down(s: Snapshot, rows: I64) -> ReferenceTerms:
     expected = expected_references(s, rows)
     cache = expected.terms["page_cache"]
     batch = _places(s, rows, s.batches.pfn)
-    nobody = np.zeros(len(rows), np.int64)
-    pipe = _places(s, rows, s.pipes.pfn) if s.knows("pipes") else nobody
-    gather = _places(s, rows, np.repeat(s.gathered.pfn, s.gathered.nr)) if s.knows("gathers") else nobody
+    none = np.zeros(len(rows), np.int64)
+    pipe = _places(s, rows, s.pipes.pfn) if s.knows("pipes") else none
+    gather = _places(s, rows, np.repeat(s.gathered.pfn, s.gathered.nr)) if s.knows("gathers") else none
     stored = pages.refcount[rows]
     rest = stored - (expected.total + batch + pipe + gather)
     pins = _of_folio(s, rows, folios.pincount.astype(np.int64), np.maximum(rest, 0) // PIN_BIAS * PIN_BIAS)

@@ -12,7 +12,7 @@ from inspector.aimed.pages import partial_of_folio
 from inspector.check.run import violations_of
 from inspector.folio.account import stored_account
 from inspector.folio.counters import CounterLine
-from inspector.folio.road import look_at
+from inspector.folio.look import look_at
 from inspector.model.counters import RmapCounter, field_name
 from inspector.report.explain import Explanation, Holding, build_explanation
 from inspector.report.folio import FolioReport, build_folio

@@ -46,7 +46,7 @@ def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
     leaves open: rules are not run, and holders of references that all processes would have to be searched for are not
     looked for. --all does both, and walks all page tables.
     """
-    from inspector.folio.road import look_at  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.folio.look import look_at  # noqa: PLC0415  (drgn and NumPy)
     from inspector.folio.what_if import named_mms  # noqa: PLC0415
     from inspector.report.explain import build_explanation  # noqa: PLC0415
     from inspector.report.explain_text import render_explanation  # noqa: PLC0415

@@ -32,7 +32,7 @@ def folio(  # noqa: PLR0913, PLR0917  (one parameter an option)
     and settles it.
     """
     from inspector.aimed.pages import partial_of_folio  # noqa: PLC0415  (drgn and NumPy)
-    from inspector.folio.road import look_at  # noqa: PLC0415
+    from inspector.folio.look import look_at  # noqa: PLC0415
     from inspector.report.folio import build_folio, render_folio  # noqa: PLC0415
     from inspector.report.places import find_place  # noqa: PLC0415
 

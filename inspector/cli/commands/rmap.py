@@ -21,7 +21,7 @@ def rmap(settings: Settings, place: str, form: str | None, everything: bool, lim
     neither swapped out nor migrated, and survives truncation. Exit code 1 when the two differ, or when the walk finds
     more mappings than the folio counts; 4 when it finds fewer and not all page tables were searched.
     """
-    from inspector.folio.road import look_at  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.folio.look import look_at  # noqa: PLC0415  (drgn and NumPy)
     from inspector.report.places import find_place  # noqa: PLC0415
     from inspector.report.rmap import build_rmap, render_rmap  # noqa: PLC0415
 
