@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from inspector.aimed.pages import memmap_with_heads
-from inspector.columns import I64, U64, AnyArray, Mask, Stretches, Table, rows_of, take_or
+from inspector.columns import I64, U64, Mask, Stretches, Table, rows_of, take_or
 from inspector.layout.flags import VM_LOCKED
 from inspector.layout.memmap import MemMap
 from inspector.records import dataclass
@@ -23,6 +22,7 @@ from inspector.tables.stacks import Stacks
 from inspector.tables.tasks import Tasks
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
 from inspector.text import counted
+from inspector.walk.batches import KeptMappings
 from inspector.walk.counts import Counter, MappingCounts, judge
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
@@ -31,9 +31,9 @@ from inspector.walk.mappings import (
     TABLE_UNREADABLE,
     Mappings,
     Walk,
+    entry_pages,
 )
 from inspector.walk.pagetable import walk_page_tables
-from inspector.walk.rss import entry_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,17 @@ class AimedSnapshot(Snapshot):
             *("mms", "vmas", "vma_trees", "vma_tree_sound", "vma_finds_pages", "mm_in_motion", "in_flight"),
             *("table_holders", "tables", "nonpresent", "migration_entries", "mappings", "counts"),
             *("page_tables_locked", "upper_entries", "tables_complete", "mappings_whole", "mm_tables_complete"),
-            *("links", "anon_rmap", "anon_vma_locked", "file_rmap", "i_mmap_locked", "maps_driver_pages", "huge_zero"),
+            *(
+                "page_index",
+                "known_entries",
+                "links",
+                "anon_rmap",
+                "anon_vma_locked",
+                "file_rmap",
+                "i_mmap_locked",
+                "maps_driver_pages",
+                "huge_zero",
+            ),
         }
     )
     """The tables that an aim makes."""
@@ -204,20 +214,15 @@ class AimedSnapshot(Snapshot):
         return walk
 
     @cached_property
-    def _walked(self) -> tuple[Walk, MappingCounts]:
+    def _walked(self) -> tuple[Walk, MappingCounts, KeptMappings]:
         counter = Counter(self._ground)
         counter.take(self.mappings)
-        return self._walk, counter.counts()
+        return self._walk, counter.counts(), KeptMappings.of(self.mappings)
 
     @cached_property
     def mappings(self) -> Mappings:
         """One row a run of leaf entries at the addresses of the aim."""
         return judge(self._ground, self._walk.mappings)
-
-    def entry_batches(self, tables: AnyArray | None = None) -> Iterator[Mappings]:
-        """The same in one batch."""
-        m = self.mappings
-        yield m if tables is None else m.take(np.isin(m.table_idx, tables))
 
     def _pages_around(self, pfns: I64) -> Pages:
         """The struct pages of page tables."""

@@ -40,21 +40,22 @@ class Verdicts:
     @cached_property
     def _reports(self) -> list[tuple[frozenset[str], I64, Mask]]:
         """For each rule that found something here: names of values, page indexes (-1: the folio), work in flight."""
-        from inspector.check.run import violations_of  # noqa: PLC0415  (only where a value is not as expected)
+        from inspector.check.run import collect_for, violations_of  # noqa: PLC0415  (only where a value is not as expected)
         from inspector.rules import all_rules  # noqa: PLC0415
 
         s, f = self._s, self._f
         out = []
-        for rule in all_rules():
-            if rule.about not in (PAGE, FOLIO, ENTRY) or rule.applies(s.scheme):
-                continue
+        rules = [r for r in all_rules() if r.about in (PAGE, FOLIO, ENTRY) and not r.applies(s.scheme)]
+        if s.search == "all page tables":
+            collect_for(s, rules)
+        for rule in rules:
             try:
                 found = violations_of(s, rule)
             except NotAimedAtError:
                 # It takes all of memory to decide: what is seen of one folio says nothing.
                 continue
             if rule.about is ENTRY:
-                mine = np.flatnonzero(np.isin(found.rows, f.mapping_rows))
+                mine = np.flatnonzero(np.isin(found.rows, s.mappings.entry_id[f.mapping_rows]))
             else:
                 mine = np.flatnonzero(rule.about.heads(s, found.rows) == f.head)
             if not len(mine):
