@@ -118,7 +118,7 @@ class FolioSnapshot(_FromOneFolio):
         search: "reverse map", or "nothing" where the mapping word leads to none.
     """
 
-    _HERE = _FromOneFolio._HERE | {"rebuilt", "expected", "folio_totals", "files", "page_cache"}
+    _HERE = _FromOneFolio._HERE | {"rebuilt", "expected", "folio_totals", "files", "page_cache", "in_free_block"}
 
     def __init__(self, whole: Snapshot, pfn: int, mms: U64 | None = None) -> None:
         memmap = partial_of_folio(whole, pfn).pages.memmap
