@@ -54,7 +54,7 @@ class EntryClass(IntEnum):
     """A tail whose head cannot be found, or a huge entry that is not at the head of a folio of its size."""
 
 
-CLASS, LINK_BORDER, LINKED, BORDER = 0x07, 0x08, 0x10, 0x80
+CLASS, LINK_BORDER, LINKED, INDEX_UNKNOWN, BORDER = 0x07, 0x08, 0x10, 0x20, 0x80
 """Bits of `Ground.codes`; `_LARGE` is used while they are made."""
 
 _LARGE = 0x40
@@ -76,7 +76,8 @@ class Ground:
         codes: uint8 per page row; bits `CLASS`: the `EntryClass` of a plain PTE that maps the page; `BORDER`: a run of
             entries must not go on from the page before into this one, because the large folio or the class changes, or
             another page frame is before it; `LINKED`: head of a folio of which a normal entry in a VMA maps something,
-            set by `Counter`; `LINK_BORDER`: the index of the folio does not run on, set by `inspector.walk.linear`.
+            set by `Counter`; `LINK_BORDER`, `INDEX_UNKNOWN`: the index of folios does not run on, or could not be read,
+            set by `inspector.walk.linear.read_page_index`.
     """
 
     layout: Layout
@@ -109,7 +110,8 @@ class Ground:
             here = slice(first, min(first + _PIECE, n))
             before = slice(first - 1, here.stop - 1)
             code, last = codes[here], codes[before] & ~np.uint8(BORDER)
-            border = (pages.head_row[here] != pages.head_row[before]) & (((code | last) & np.uint8(_LARGE)) != 0)
+            head = pages.head_row[before.start : here.stop]
+            border = (head[1:] != head[:-1]) & (((code | last) & np.uint8(_LARGE)) != 0)
             border |= ((code ^ last) & np.uint8(CLASS)) != 0
             codes[here] |= np.where(border, np.uint8(BORDER), np.uint8(0))
         codes[pages.memmap.rows(pages.memmap.starts)] |= np.uint8(BORDER)
@@ -131,18 +133,17 @@ class Ground:
 
 def page_classes(pages: Pages, first: int, stop: int) -> U8:
     """For each page of rows [first, stop), the `EntryClass` of a plain PTE that maps it."""
-    here = slice(first, stop)
-    entry_class = np.full(stop - first, EntryClass.NORMAL, np.uint8)
+    here, words = slice(first, stop), pages.words
+    by_words = np.full(len(words), EntryClass.NORMAL, np.uint8)
+    by_words[words.refcount <= 0] = EntryClass.FREE
+    by_words[(words.type_ != 0) & (words.type_ != type_code("hugetlb"))] = EntryClass.TYPED
+    by_words[words.type_ == type_code("buddy")] = EntryClass.FREE
     own = pages.head_row[here]
-    head = np.maximum(own, 0)
-    type_ = pages.type_[head]
-    hugetlb = type_ == type_code("hugetlb")
-    unreferenced = pages.refcount[head] <= 0
-    entry_class[unreferenced] = EntryClass.FREE
-    entry_class[(type_ != 0) & ~hugetlb] = EntryClass.TYPED
-    entry_class[type_ == type_code("buddy")] = EntryClass.FREE
+    number = pages.number[np.maximum(own, 0)]
+    entry_class: U8 = by_words[number]
     entry_class[own < 0] = EntryClass.BROKEN
-    entry_class[~pages.readable[here] | ~pages.readable[head]] = EntryClass.UNREADABLE
+    if not words.readable.all():
+        entry_class[~words.readable[pages.number[here]] | ~words.readable[number]] = EntryClass.UNREADABLE
     return entry_class
 
 
@@ -232,6 +233,7 @@ class MappingCounts:
         pair_folio, pair_mm, pair_count: one row each (large folio, mm) with mappings: rows and entries.
         nr_mms: int32 per folio row; distinct mms that map it.
         nr_entries: Leaf entries in all, of every class.
+        codes: `Ground.codes` with `LINKED`.
     """
 
     page_mappings: I32
@@ -241,6 +243,7 @@ class MappingCounts:
     pair_count: I64
     nr_mms: I32
     nr_entries: int
+    codes: U8
 
 
 class Counter:
@@ -301,6 +304,7 @@ class Counter:
             pair_count=count,
             nr_mms=np.bincount(folio, minlength=len(self._entire)).astype(np.int32),
             nr_entries=self._nr_entries,
+            codes=self._ground.codes,
         )
 
 

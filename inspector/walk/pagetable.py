@@ -155,6 +155,15 @@ def walk_again(layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | 
                 yield _mappings(layout.arch, batch, runs)
 
 
+def tables_over(layout: Layout, vmas: Vmas, tables: PageTables) -> Mask:
+    """Which tables cover addresses of any of some VMAs, which are ordered as all are."""
+    attribute, out = Attributor(layout.arch.page_shift, vmas), np.zeros(len(tables), np.bool_)
+    for shape in layout.arch.shapes:
+        rows = np.flatnonzero(tables.level == shape.level)
+        out[rows] = attribute.overlaps(tables.mm_idx[rows], tables.va[rows], shape.user_entries << shape.shift)
+    return out
+
+
 def _batches(tables: PageTables, rows: I64) -> Iterator[I64]:
     """Tables of one level in ascending order of page frames, so that one batch is one stretch of the dump."""
     rows = rows[np.argsort(tables.pfn[rows], kind="stable")]
@@ -455,6 +464,13 @@ class Attributor:
         """The VMA of ``va``, and whether an address from there to ``va + span`` may be in another or in none."""
         vma = self.vma_idx(mm_idx, va)
         return vma, ~(va + span < take_or(self._vmas.end, vma, 0))
+
+    def overlaps(self, mm_idx: I32, va: U64, size: int) -> Mask:
+        """Whether any VMA has addresses in [va, va + size)."""
+        first = self._key(mm_idx, va)
+        at = np.searchsorted(self._ends, first, "right")
+        start = take_or(self._starts, np.where(at < len(self._ends), at, -1), (1 << 64) - 1)
+        return start < first + (np.uint64(size) >> self._shift)
 
     def in_hugetlb(self, mm_idx: I32, va: U64) -> Mask:
         """Whether the first address of each table, or the last, lies in a hugetlb VMA."""

@@ -19,8 +19,9 @@ def _target(expected: str) -> Gather:
     """What entries point to, beside what they should."""
 
     def evidence(s: Snapshot, rows: I64) -> Details:
-        head = np.maximum(s.mappings.head_row[rows], 0)
-        names = [EntryClass(x).name.lower() for x in s.mappings.entry_class[rows].tolist()]
+        m = s.entries(rows)
+        head = np.maximum(m.head_row, 0)
+        names = [EntryClass(x).name.lower() for x in m.entry_class.tolist()]
         return details(
             rows,
             observed={
@@ -29,7 +30,7 @@ def _target(expected: str) -> Gather:
                 "_refcount": s.pages.refcount[head],
             },
             expected={"target": expected},
-            facts={"entries": s.mappings.nr[rows]},
+            facts={"entries": m.nr},
         )
 
     return evidence
