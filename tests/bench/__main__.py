@@ -4,6 +4,7 @@ Each figure is of a process of its own, from its start to its end: CPU time (use
 time, and the most memory that was resident. Beside ours are:
 
 * the floor: a process that reads the same pages, each once, and does nothing else;
+* of a compressed dump, the decompressor alone on the same pages: what `tests/bench/convert.py` makes of any dump;
 * the plain NumPy recipe (`tests/bench/recipe.py`), for a whole check;
 * drgn's helpers and objects, with DWARF; for a whole check extrapolated from samples in which every address is mapped;
 * drgn's commands after crash's (`crash kmem`, `crash vtop`, ...), and crash itself where it is installed and opens the
@@ -28,9 +29,10 @@ from tests.bench.peers import Asked, crash_code, crash_command, drgn_command, qu
 from tests.bench.results import REGRESSION, compare, keep, latest_before
 
 ROUNDS = 2
-OURS, FLOOR, RECIPE, OBJECTS, COMMANDS, CRASH = (
+OURS, FLOOR, DECOMPRESSOR, RECIPE, OBJECTS, COMMANDS, CRASH = (
     "folioscope",
     "the bytes, read",
+    "decompressor alone",
     "NumPy recipe",
     "drgn objects",
     "drgn's crash commands",
@@ -55,6 +57,8 @@ class Bench:
         self._core, self._rounds, self._options, self._folder = str(core), rounds, tuple(options), folder
         self.places: dict[str, Any] = json.loads(self._module("places", self._core)[1])
         (folder / "places.json").write_text(json.dumps(self.places))
+        with core.open("rb") as file:
+            self._is_compressed = file.read(5) == b"KDUMP"
         self._vmlinux = vmlinux_of(self.places["release"])
         self._asked = questions(self.places, folder / "capture")
 
@@ -71,19 +75,22 @@ class Bench:
         asked, out = self._asked[name], {}
         command = [sys.executable, "-m", "inspector", *self._words(asked.ours)]
         out[OURS] = best(command, self._rounds, codes=(0, 4))[0].row()
-        out[FLOOR] = self._floor(asked if name != "capture" else self._asked["check"])
+        out |= self._floor(asked if name != "capture" else self._asked["check"])
         if name == "check":
             out |= self._whole()
         out |= self._peers(asked)
         return out
 
-    def _floor(self, asked: Asked) -> Row:
+    def _floor(self, asked: Asked) -> dict[str, Row]:
         reads = self._folder / "reads.npy"
         words = ["record", str(reads), *self._words(asked.ours)]
         measure([sys.executable, "-m", "tests.bench.replay", *words], codes=(0, 4))
         command = [sys.executable, "-m", "tests.bench.replay", "read", self._core, str(reads)]
         cost, text = best(command, self._rounds)
-        return {**cost.row(), "mib": int(text) / (1 << 20)}
+        out = {FLOOR: {**cost.row(), "mib": int(text) / (1 << 20)}}
+        if self._is_compressed:
+            out[DECOMPRESSOR] = json.loads(self._module("decompress", self._core, str(reads))[1])
+        return out
 
     def _whole(self) -> dict[str, Row]:
         """What a whole check is measured against."""
