@@ -694,7 +694,7 @@ class Snapshot:
     @cached_property
     def buddy(self) -> Buddy:
         """Zones, free lists and the blocks on them."""
-        buddy = build_buddy(self.layout, self.pages)
+        buddy = build_buddy(self.layout, self.pages, self._sweep.buddy_pages)
         self.missing.add("zones and free lists", buddy.unreadable)
         return buddy
 
