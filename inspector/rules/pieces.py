@@ -18,10 +18,12 @@ import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, count_up, group_starts, take_or
+from inspector.loops import is_compiled
 from inspector.records import dataclass
 from inspector.violations import Details, Unread, Violations, cannot_check
 from inspector.walk.batches import Collector, EntryBatch
 from inspector.walk.counts import EntryClass
+from inspector.walk.entry_kinds import EntryKinds, entry_kinds
 from inspector.walk.mappings import Mappings
 
 if TYPE_CHECKING:
@@ -142,8 +144,16 @@ class EntryPiece(_EntriesOfVmas):
 
     @classmethod
     def of(cls, batch: EntryBatch) -> EntryPiece:
-        """A batch as one piece."""
-        return cls(batch.s, batch.start, batch.start + len(batch.m), batch.m)
+        """A batch as one piece: where loops are compiled, a row a kind of entry (`inspector.walk.entry_kinds`)."""
+        m, s = batch.m, batch.s
+        if not is_compiled() or not len(m) or (m.level != m.level[0]).any():
+            return cls(s, batch.start, batch.start + len(m), m)
+        kinds = entry_kinds(s.pages, s.folios, m)
+        return KindPiece(s, 0, len(kinds.examples), kinds.examples, m, kinds)
+
+    def offenders(self, wrong: Mask) -> Mappings:
+        """The runs that some of the rows are or are part of."""
+        return self.m.take(wrong)
 
     def subjects(self, wrong: Mask) -> I64:
         """The numbers of some of the entries."""
@@ -210,9 +220,18 @@ class EntryPiece(_EntriesOfVmas):
             out |= self.vma_has(_VM_SHADOW_STACK) & self.has(Bit.SHADOW_STACK)
         return out & ~self.has(Bit.PROT_NONE)
 
+    @property
+    def everything(self) -> Mask:
+        """All rows."""
+        return np.ones(len(self), np.bool_)
+
     def entries(self, among: Mask) -> int:
         """How many entries the runs of ``among`` are."""
         return int(self.nr[among].sum())
+
+    def count_pages(self, pages: MappedPages) -> int:
+        """How many times some pages are mapped; a huge entry counts once."""
+        return len(pages)
 
     def pages(self, among: Mask) -> MappedPages:
         """The pages that the runs of ``among`` map, one by one; each run must map pages with a struct page."""
@@ -229,8 +248,46 @@ class EntryPiece(_EntriesOfVmas):
     @cached_property
     def unread(self) -> Unread:
         """Entries whose struct page is not in the dump."""
-        missing = int((self.entry_class == EntryClass.UNREADABLE).sum())
+        missing = self.count(self.entry_class == EntryClass.UNREADABLE)
         return cannot_check(missing, "struct pages behind some entries are missing")
+
+
+@dataclass(frozen=True)
+class KindPiece(EntryPiece):
+    """Kinds of leaf entries instead of the entries themselves: a row a kind, an entry of it standing for all.
+
+    Attributes:
+        runs: The runs that they are the kinds of.
+        kinds: Which entry is of which kind.
+    """
+
+    runs: Mappings
+    kinds: EntryKinds
+
+    def _wrong_runs(self, wrong: Mask) -> Mask:
+        if not wrong.any():
+            return np.zeros(len(self.runs), np.bool_)
+        return np.logical_or.reduceat(wrong[self.kinds.of_entry], self.kinds.first)
+
+    def subjects(self, wrong: Mask) -> I64:
+        """The numbers of the runs with an entry of some of the kinds."""
+        return self.runs.entry_id[self._wrong_runs(wrong)]
+
+    def offenders(self, wrong: Mask) -> Mappings:
+        """The runs with an entry of some of the kinds."""
+        return self.runs.take(self._wrong_runs(wrong))
+
+    def count(self, some: Mask) -> int:
+        """How many runs begin with an entry of some of the kinds."""
+        return int(self.kinds.nr_runs[some].sum())
+
+    def entries(self, among: Mask) -> int:
+        """How many entries are of some of the kinds."""
+        return int(self.kinds.nr_entries[among].sum())
+
+    def count_pages(self, pages: MappedPages) -> int:
+        """How many times pages like these are mapped; a huge entry counts once."""
+        return int(self.kinds.nr_entries[pages.run].sum())
 
 
 @dataclass(frozen=True)
@@ -278,6 +335,11 @@ class MappedPages:
     def nr(self) -> I64:
         """How many of them each run has that has any."""
         return np.diff(group_starts(self.run), append=len(self.run))
+
+    def head_has(self, flag: str) -> Mask:
+        """Pages whose folio's head has a page flag; each must have one."""
+        pages = self.s.pages
+        return self.s.layout.flags.test(pages.flags[pages.head_row[self.row]], flag)
 
     def has(self, flag: str) -> Mask:
         """Pages with a page flag of their own."""
@@ -459,9 +521,10 @@ class EntryJudgement(Collector):
 
     def take(self, batch: EntryBatch) -> None:
         """Judge a batch."""
-        wrong = self.found.add(batch.view(EntryPiece.of))
+        piece = batch.view(EntryPiece.of)
+        wrong = self.found.add(piece)
         if wrong.any():
-            self.s.known_entries.add(batch.m.take(wrong))
+            self.s.known_entries.add(piece.offenders(wrong))
 
 
 @dataclass(frozen=True)
