@@ -100,6 +100,26 @@ class Snapshot:
         self.judged_pages: dict[PagesPredicate, Judgement[PagePiece]] = {}
         """What rules about pages found that were judged together (`inspector.rules.page_pieces`)."""
 
+    _OWN: ClassVar[frozenset[str]] = frozenset(("target", "missing", "judged_pages", "_collected", "known_entries"))
+    """What each snapshot has of its own: no table, or one that grows."""
+
+    def has_basics(self) -> bool:
+        """Whether struct pages, folios, mms and VMAs are read, which nearly every question needs."""
+        return {"_sweep", "_vmas"} <= vars(self).keys()
+
+    def has_counts(self) -> bool:
+        """Whether all page tables were walked and their mappings counted."""
+        return "_walked" in vars(self)
+
+    def share_with(self, other: Snapshot) -> None:
+        """Give another snapshot of the same target each table that it lacks and this one has by now.
+
+        For questions that come while tables are being built here: the other builds what else it needs by itself.
+        """
+        for name, table in dict(vars(self)).items():
+            if name not in self._OWN:
+                vars(other).setdefault(name, table)
+
     _READ_BY: ClassVar[dict[str, str]] = {
         "struct pages": "pages",
         "tasks": "tasks",

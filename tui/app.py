@@ -115,6 +115,7 @@ class FolioscopeApp(App[Exception]):
 
     def on_mount(self) -> None:
         """Go to the first place, then begin to check."""
+        self.session.closed, self.session.awaits_check = False, self.session.report is None
         if self.session.opened is None:
             self.run_worker(self._prepare, name="check", thread=True, group="prepare", exit_on_error=False)
         else:
@@ -149,6 +150,10 @@ class FolioscopeApp(App[Exception]):
             self.exit(error)
         else:
             self.complain(error)
+
+    def on_unmount(self) -> None:
+        """Nothing is read any more once the interface is gone."""
+        self.session.closed = True
 
     def complain(self, error: BaseException | None) -> None:
         """Report an error without losing the screen."""

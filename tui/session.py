@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from threading import Lock, RLock
+from threading import Lock, RLock, get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
 T = TypeVar("T")
+
+_MOMENT = 0.02
+"""Seconds between two looks at what another thread does."""
 
 
 class StoppedError(FolioscopeError):
@@ -72,6 +75,8 @@ class Session:
         generation: Grows with every change.
         refreshes: How often the target was read again.
         lock: Held while tables are built: a snapshot is not made for two threads.
+        awaits_check: Whether a check is about to begin; workers leave it to read what they need, too.
+        closed: Whether the interface is gone, so that nothing need be read any more.
     """
 
     def __init__(
@@ -92,12 +97,30 @@ class Session:
         self.failed: Exception | None = None
         self.generation = 0
         self.lock = Turns()
+        self.awaits_check = False
+        self.closed = False
         self._stopped = False
+        self._checker: int | None = None
+        self._next_turn = 0.0
+        self._aside: Snapshot | None = None
         self._kept: dict[object, object] = {}
 
     @property
     def snapshot(self) -> Snapshot:
-        """The snapshot; opens the target when that was not done yet, so for workers first."""
+        """The snapshot; opens the target when that was not done yet, so for workers first.
+
+        While the check builds tables, others get a snapshot beside it, which has what is built by then: they neither
+        wait for the check nor find a table half built.
+        """
+        whole = self._open()
+        if self._checker in (None, get_ident()):
+            return whole
+        if self._aside is None:
+            self._aside = type(whole)(whole.target)
+        whole.share_with(self._aside)
+        return self._aside
+
+    def _open(self) -> Snapshot:
         if self._snapshot is None:
             if self._opener is None:
                 raise StoppedError
@@ -118,6 +141,33 @@ class Session:
                 self._kept[key] = build()
             return self._kept[key]  # type: ignore[return-value]
 
+    @property
+    def is_checking(self) -> bool:
+        """Whether a check is under way."""
+        return self._checker is not None
+
+    @property
+    def is_early(self) -> bool:
+        """Whether a check has yet to read what every screen is made of: struct pages, mms and VMAs."""
+        if self._checker is None:
+            return self.awaits_check
+        return self._snapshot is None or not self._snapshot.has_basics()
+
+    def wait_for_tables(self, is_cancelled: Callable[[], bool], *, counts: bool = False) -> None:
+        """Let the check read those first, so that they are not read twice; for workers that hold no lock.
+
+        Args:
+            is_cancelled: Whether they are not wanted any more.
+            counts: Whether the counts of all mappings are waited for, too.
+
+        Raises:
+            StoppedError: They are not wanted any more, or the interface is closed.
+        """
+        while self.is_early or (counts and self.is_checking and not (self._snapshot and self._snapshot.has_counts())):
+            if self.closed or is_cancelled():
+                raise StoppedError
+            time.sleep(_MOMENT)
+
     def check(self) -> Report:
         """Open the target and run every rule; findings appear rule by rule. Others may use the snapshot meanwhile.
 
@@ -129,17 +179,42 @@ class Session:
 
         self._stopped, self.failed = False, None
         self.note_progress("opening", 0, 1)
+        self._checker = get_ident()
+        self.awaits_check = False
         try:
             with self.lock:
-                report = run_check(self.snapshot, progress=self.note_progress, found=self._found)
+                whole = self._open()
+                memory = whole.layout.memory
+                memory.on_read = self._between_reads
+                try:
+                    report = run_check(whole, progress=self.note_progress, found=self._found)
+                finally:
+                    memory.on_read = None
                 self.report, self.findings = report, list(report.findings)
         except Exception as error:
             self.failed = error
             raise
         finally:
+            self._checker = self._aside = None
             self.doing = None
             self.generation += 1
         return report
+
+    def _between_reads(self, *_read: object) -> None:
+        """Let others have a turn inside a long step of the check, once the tables are there that all need.
+
+        Raises:
+            StoppedError: The interface is closed.
+        """
+        if self.closed:
+            raise StoppedError
+        if self._checker != get_ident() or time.monotonic() < self._next_turn or self.is_early:
+            return
+        began = time.monotonic()
+        self.lock.give_way()
+        now = time.monotonic()
+        # As long as the others took, the check goes on alone: it comes to its end whatever is asked meanwhile.
+        self._next_turn = now + max(now - began, _MOMENT)
 
     def _found(self, findings: list[Finding]) -> None:
         self.findings = findings
@@ -149,9 +224,9 @@ class Session:
         """Progress of the check; lets others have a turn.
 
         Raises:
-            StoppedError: By `stop`.
+            StoppedError: By `stop`, or the interface is closed.
         """
-        if self._stopped:
+        if self._stopped or self.closed:
             raise StoppedError
         self.doing = (what, done, steps)
         if self._snapshot is not None:
@@ -173,7 +248,7 @@ class Session:
         from inspector.snapshot import Snapshot  # noqa: PLC0415
 
         with self.lock:
-            old = self.snapshot
+            old = self._open()
             self._snapshot = Snapshot(old.target)
             self._kept.clear()
             self.before, self.report = self.report or self.before, None

@@ -22,6 +22,7 @@ KEYS = {
     "home": b"\x1b[H",
     "end": b"\x1b[F",
     "enter": b"\r",
+    "backspace": b"\x7f",
 }
 """What a terminal sends for keys that are no letters."""
 

@@ -11,6 +11,7 @@ import json
 import re
 import resource
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,47 @@ def first_paint(core: Path) -> dict[str, float]:
         found.append({"wall": wall, **terminal.used()})
         terminal.close()
     return min(found, key=lambda used: used["wall"])
+
+
+JOURNEY = (
+    *("3", "down", "pagedown", "down", "enter", "down", "down", "backspace"),
+    *("4", "down", "pagedown", "5", "down", "2", "down", "1", "down"),
+)
+"""Keys pressed over and over while a check runs: lists, a process, the folios, the memory map."""
+
+CHECKED = (b"consistent", b"nothing wrong found")
+"""What the status says after a check; no sign of it ends the measurement of a dump that has findings."""
+
+
+def while_checking(core: Path, seconds: float) -> tuple[list[Answer], list[Answer], float]:
+    """The answers to keys while the check of a dump runs, to the same keys after it, and how long it ran.
+
+    Args:
+        core: The dump.
+        seconds: How long to press keys at most.
+    """
+    terminal = Terminal([sys.executable, "-m", "inspector", "tui", "-c", str(core)])
+    terminal.wait_for(b"Overview")
+    during: list[Answer] = []
+    start, seen = time.perf_counter(), len(terminal.seen)
+    while not any(words in terminal.seen[seen:] for words in CHECKED) and time.perf_counter() - start < seconds:
+        during.append(terminal.press(JOURNEY[len(during) % len(JOURNEY)]))
+    ran = time.perf_counter() - start
+    terminal.settle(1.0)
+    after = [terminal.press(key) for key in JOURNEY]
+    terminal.close()
+    return during, after, ran
+
+
+def answered(answers: list[Answer]) -> str:
+    """How soon keys that changed the screen did so."""
+    first = sorted(a.first * 1000 for a in answers if a.first)
+    if not first:
+        return "no key changed anything"
+    return (
+        f"{len(first):3} keys answered: half within {first[len(first) // 2]:.0f} ms, nine of ten within "
+        f"{first[len(first) * 9 // 10]:.0f}, all within {first[-1]:.0f}"
+    )
 
 
 def million(nr: int) -> Rows:
@@ -144,6 +186,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--core", type=Path, help="a dump whose busiest process is shown [default: 60,000 VMAs]")
+    parser.add_argument("--checked", type=Path, nargs="+", default=[], help="press keys while these dumps are checked")
+    parser.add_argument("--seconds", type=float, default=120, help="for so long at most")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--show", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--first-paint", type=Path, metavar="CORE", help="only that, of a dump, as JSON")
@@ -153,6 +197,15 @@ def main() -> None:
         return
     if asked.show:
         show(str(asked.core), asked.rows)
+        return
+    for core in asked.checked:
+        print(f"{core.parent.name}/{core.name}")
+        paint = first_paint(core)
+        print(f"  first paint {paint['wall']:.2f} s after start, {paint['cpu']:.2f} s of processors")
+        during, after, ran = while_checking(core, asked.seconds)
+        print(f"  while the check ran, {ran:.1f} s: {answered(during)}")
+        print(f"  after it, the same keys:  {answered(after)}", flush=True)
+    if asked.checked:
         return
     fixture = fixture_path("7.3")
     print(f"first paint  {first_paint(fixture)['wall']:.2f} s after start, of a captured vmcore")

@@ -30,7 +30,7 @@ from tui.views.map import MODES, HeatView, LayerStyle, build_layer, make_layer
 from tui.views.processes import process_columns
 from tui.views.rmap import side_by_side
 from tui.views.strip import StripView, build_strip
-from tui.views.vmas import vma_folios, vma_rows_of
+from tui.views.vmas import mm_alone, vma_folios, vma_rows_of
 
 
 @pytest.fixture(params=KERNELS)
@@ -49,7 +49,7 @@ def test_pages_of_each_vma_add_up_to_smaps(s: Snapshot) -> None:
 
 
 def test_process_columns_are_the_kernels_counters(s: Snapshot) -> None:
-    columns = process_columns(s)
+    columns = process_columns(s, vma_figures(s))
     assert (columns.rss == columns.anon + columns.file + columns.shmem).all()
     assert columns.vmas.sum() == len(s.vmas)
     assert (columns.pid == -1).any() == (s.mms.nr_tasks == 0).any()
@@ -57,9 +57,29 @@ def test_process_columns_are_the_kernels_counters(s: Snapshot) -> None:
 
 def test_entries_of_a_vma_are_all_there(s: Snapshot) -> None:
     for vma in range(0, len(s.vmas), 97):
-        entries = vma_entries(s, vma)
+        entries = vma_entries(s, vma, s)
         assert len(entries) == (s.mappings.vma_idx == vma).sum() + (s.nonpresent.vma_idx == vma).sum()
         assert (np.diff(entries.va.astype(np.int64)) >= 0).all()
+
+
+def test_one_address_space_alone_gives_what_all_together_give(s: Snapshot) -> None:
+    figures = vma_figures(s)
+    for mm in range(0, len(s.mms), 23):
+        rows = vma_rows_of(s, mm)
+        one, row, own = mm_alone(s, mm, rows)
+        assert one is not s
+        mine, all_ = vma_figures(one, stored=True).take(own), figures.take(rows)
+        for name in ("rss", "anon", "file", "shmem", "swap", "shmem_swap", "anon_pmd"):
+            assert np.array_equal(getattr(mine, name), getattr(all_, name)), name
+        folios, wanted = vma_folios(one, own), vma_folios(s, rows)
+        assert np.array_equal(folios.order_bits, wanted.order_bits)
+        assert np.array_equal(folios.partial, wanted.partial)
+        view, want = (StripView(build_strip(*args, ("",) * len(rows)), 4) for args in ((one, row, own), (s, mm, rows)))
+        assert [view.describe(cell) for cell in range(view.count)] == [want.describe(c) for c in range(want.count)]
+        for i in range(0, len(rows), 5):
+            entries, every = vma_entries(one, int(own[i]), s), vma_entries(s, int(rows[i]), s)
+            assert np.array_equal(np.repeat(entries.mapped, entries.pages), np.repeat(every.mapped, every.pages))
+            assert (vma_entries(one, int(own[i]), None).mapped <= 0).all()
 
 
 def test_the_strip_counts_every_mapped_page_once_at_every_zoom(s: Snapshot) -> None:

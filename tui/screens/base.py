@@ -45,6 +45,10 @@ class PlaceScreen(Screen[None], Generic[D]):
     """What the screen shows and how to read it, in Markdown; the keys are listed by themselves."""
     TAB: ClassVar[str] = ""
     """Which tab it belongs to."""
+    EARLY: ClassVar[bool] = False
+    """Whether it can be loaded before struct pages, mms and VMAs are read."""
+    COUNTS: ClassVar[bool] = False
+    """Whether it shows counts of all mappings, for which it waits while the check makes them."""
     AUTO_FOCUS = None
 
     def __init__(self, session: Session, place: Place) -> None:
@@ -142,6 +146,8 @@ class PlaceScreen(Screen[None], Generic[D]):
 
     def _load(self) -> D:
         worker = get_current_worker()
+        if not self.EARLY:
+            self.session.wait_for_tables(lambda: worker.is_cancelled, counts=self.COUNTS)
         with self.session.lock:
             if worker.is_cancelled:
                 raise StoppedError

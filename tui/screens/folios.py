@@ -21,6 +21,7 @@ class FoliosScreen(PlaceScreen[Rows]):
     """The table; the filter of the place is already in the filter line."""
 
     TAB = "folios"
+    COUNTS = True
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "small", "Small too"),
     ]

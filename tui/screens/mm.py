@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from rich.text import Text
@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
+from inspector.snapshot import Snapshot
 from inspector.text import counted
 from inspector.walk.smaps import vma_figures
 from tui.places import FolioPlace, MmPlace, VmaPlace
@@ -17,7 +18,7 @@ from tui.screens.base import PlaceScreen
 from tui.views.entries import pfn_at
 from tui.views.rows import Rows
 from tui.views.strip import LEGEND, Strip, StripView, build_strip
-from tui.views.vmas import names_of, vma_folios, vma_rows_of, vma_table
+from tui.views.vmas import mm_alone, names_of, vma_folios, vma_rows_of, vma_table
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.legend import Legend
@@ -29,6 +30,9 @@ class MmData:
 
     rows: Rows
     strip: Strip
+    alone: Snapshot
+    mm_idx: int
+    """Row of the mm in ``alone``."""
 
 
 class MmScreen(PlaceScreen[MmData]):
@@ -62,12 +66,13 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
     def load(self) -> MmData:
         """The VMAs, and how each is mapped."""
         s = self.session.snapshot
-        figures = self.session.keep("vma_figures", lambda: vma_figures(s))
         vmas = vma_rows_of(s, self.place.mm_idx)
         names = names_of(s, vmas)
-        table = vma_table(self.session, vmas, names, figures, vma_folios(s, vmas))
-        strip = build_strip(s, self.place.mm_idx, vmas, tuple(names))
-        return MmData(table, strip)
+        one, mm_idx, rows = mm_alone(s, self.place.mm_idx, vmas)
+        figures = vma_figures(one, stored=one is not s).take(rows)
+        table = vma_table(self.session, vmas, names, figures, vma_folios(one, rows))
+        strip = build_strip(one, mm_idx, rows, tuple(names))
+        return MmData(table, replace(strip, vma_rows=vmas), one, mm_idx)
 
     def show(self, data: MmData) -> None:
         """Fill both; the strip begins with everything in sight."""
@@ -119,11 +124,11 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
     def on_cell_grid_chosen(self, event: CellGrid.Chosen) -> None:
         """Open the folio of a single mapped page, else the VMA."""
         view = event.grid.source
-        if not isinstance(view, StripView):
+        if not isinstance(view, StripView) or self.data is None:
             return
         va = view.address(event.cell)
         mm = self.place.mm_idx
-        pfn = pfn_at(self.session.snapshot, mm, va) if view.pages_of(event.cell) == 1 else None
+        pfn = pfn_at(self.data.alone, self.data.mm_idx, va) if view.pages_of(event.cell) == 1 else None
         self.scope.go(FolioPlace(pfn) if pfn is not None else VmaPlace(mm, view.vma(event.cell), va))
 
     def on_column_table_moved(self, event: ColumnTable.Moved) -> None:

@@ -35,6 +35,7 @@ class OverviewScreen(PlaceScreen[list[tuple[str, str]]]):
     """Identity, verdict, findings by rule, memory by kind and order, the largest processes, what to press next."""
 
     TAB = "overview"
+    EARLY = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
     HELP = """
 The whole target on one page; it fills in while the check runs.
@@ -65,7 +66,7 @@ The whole target on one page; it fills in while the check runs.
 
     def load(self) -> list[tuple[str, str]]:
         """What is known as soon as the target is open."""
-        return identity_lines(self.session.snapshot)
+        return identity_lines(self.session.snapshot, is_early=True)
 
     def show(self, data: list[tuple[str, str]]) -> None:
         """Show it, and go on with what takes longer."""
@@ -75,7 +76,11 @@ The whole target on one page; it fills in while the check runs.
 
     def _load_parts(self) -> None:
         session, worker = self.session, get_current_worker()
-        s = session.snapshot
+        session.wait_for_tables(lambda: worker.is_cancelled)
+        with session.lock:
+            s = session.snapshot
+            identity = identity_lines(s)
+        self.app.call_from_thread(self.query_one("#identity", Facts).show, identity)
         with session.lock:
             kinds = session.keep(("layer", "kind"), lambda: build_layer(s, "kind"))
         page = 1 << s.layout.arch.page_shift

@@ -26,6 +26,9 @@ huge entries. **!** counts findings that concern the process.
 Filter: `/` then words of the name, or comparisons: `rss>=1000` (pages), `swap>0`, `findings>0`.
 """
 
+    _is_partial = False
+    """Whether figures are left open that take all page tables."""
+
     def body(self) -> ComposeResult:
         """A line of sums, and the table."""
         yield Static(id="title", classes="title", markup=False)
@@ -34,7 +37,9 @@ Filter: `/` then words of the name, or comparisons: `rss>=1000` (pages), `swap>0
     def load(self) -> Rows:
         """The counters of all mms."""
         s = self.session.snapshot
-        figures = self.session.keep("vma_figures", lambda: vma_figures(s))
+        # What takes all page tables is not looked for while the check reads them.
+        self._is_partial = self.session.is_checking
+        figures = None if self._is_partial else self.session.keep("vma_figures", lambda: vma_figures(s))
         return process_rows(self.session, figures)
 
     def show(self, data: Rows) -> None:
@@ -48,6 +53,7 @@ Filter: `/` then words of the name, or comparisons: `rss>=1000` (pages), `swap>0
         self.fill(self.query_one(ColumnTable), data)
 
     def session_changed(self) -> None:
-        """Findings are counted anew when the check is through."""
-        if self.session.report is not None and self.session.findings and self.data is not None:
+        """Findings are counted anew when the check is through, and what was left open is filled in."""
+        changed = (self.session.report is not None and self.session.findings) or self._is_partial
+        if changed and not self.session.is_checking and self.data is not None:
             self.reload()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import rich.text
@@ -10,13 +10,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
+from inspector.snapshot import Snapshot
 from inspector.text import size
 from tui.places import AnonVmaPlace, FilePlace, FolioPlace, VmaPlace
 from tui.screens.base import PlaceScreen
 from tui.views.entries import entry_table, first_at, pfn_at, vma_entries
 from tui.views.rows import Rows
 from tui.views.strip import LEGEND, Strip, StripView, build_strip
-from tui.views.vmas import names_of, vma_facts
+from tui.views.vmas import mm_alone, names_of, vma_facts, vma_rows_of
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.legend import Legend
@@ -31,6 +32,9 @@ class VmaData:
     facts: list[tuple[str, str]]
     title: str
     cursor: int
+    alone: Snapshot
+    mm_idx: int
+    """Row of the mm in ``alone``."""
 
 
 class VmaScreen(PlaceScreen[VmaData]):
@@ -50,6 +54,8 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
 
     place: VmaPlace
     _whole = True
+    _is_partial = False
+    """Whether mappings of other processes are not counted yet."""
 
     def body(self) -> ComposeResult:
         """Facts, strip, what its cursor is on, table."""
@@ -63,12 +69,16 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
     def load(self) -> VmaData:
         """Entries and strip of the VMA."""
         s, vma = self.session.snapshot, self.place.vma_idx
-        entries = vma_entries(s, vma)
+        every = vma_rows_of(s, self.place.mm_idx)
+        one, mm_idx, rows = mm_alone(s, self.place.mm_idx, every)
+        row = rows[every == vma]
+        self._is_partial = self.session.is_checking
+        entries = vma_entries(one, int(row[0]), None if self._is_partial else s)
         vmas, name = vma_facts(s, vma)
-        strip = build_strip(s, self.place.mm_idx, vmas, tuple(names_of(s, vmas)))
+        strip = replace(build_strip(one, mm_idx, row, tuple(names_of(s, vmas))), vma_rows=vmas)
         start, end = int(s.vmas.start[vma]), int(s.vmas.end[vma])
         title = f"{self.session.process(self.place.mm_idx)}  {start:#x}-{end:#x}  {size(end - start)}"
-        return VmaData(entry_table(entries), strip, name, title, first_at(entries, self.place.va or start))
+        return VmaData(entry_table(entries), strip, name, title, first_at(entries, self.place.va or start), one, mm_idx)
 
     def show(self, data: VmaData) -> None:
         """Fill everything; the strip begins with the whole VMA in sight."""
@@ -77,6 +87,11 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
         self.query_one(Legend).show(LEGEND)
         self.query_one("#entries", ColumnTable).show(data.rows, data.cursor)
         self._show_strip()
+
+    def session_changed(self) -> None:
+        """When the check is through, what it counted is filled in."""
+        if self._is_partial and not self.session.is_checking and self.data is not None:
+            self.reload()
 
     def _show_strip(self) -> None:
         if self.data is None:
@@ -112,14 +127,16 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
 
     def action_file(self) -> None:
         """To the file that it maps."""
-        s = self.session.snapshot
+        self.run_worker(self._find_file, name="file", thread=True, exclusive=True, group="file", exit_on_error=False)
+
+    def _find_file(self) -> None:
         with self.session.lock:
-            row = int(s.file_rmap.address_space_of_vma[self.place.vma_idx])
-            address = int(s.file_rmap.address_spaces.addr[row]) if row >= 0 else 0
-        if address:
-            self.scope.go(FilePlace(address))
+            rmap = self.session.snapshot.file_rmap
+        row = int(rmap.address_space_of_vma[self.place.vma_idx])
+        if row >= 0:
+            self.app.call_from_thread(self.scope.go, FilePlace(int(rmap.address_spaces.addr[row])))
         else:
-            self.notify("this VMA maps no file")
+            self.app.call_from_thread(self.notify, "this VMA maps no file")
 
     def on_cell_grid_moved(self, event: CellGrid.Moved) -> None:
         """Show what the cursor is on."""
@@ -130,8 +147,8 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
     def on_cell_grid_chosen(self, event: CellGrid.Chosen) -> None:
         """Open the folio under the cursor."""
         view = event.grid.source
-        if isinstance(view, StripView):
-            pfn = pfn_at(self.session.snapshot, self.place.mm_idx, view.address(event.cell))
+        if isinstance(view, StripView) and self.data is not None:
+            pfn = pfn_at(self.data.alone, self.data.mm_idx, view.address(event.cell))
             if pfn is not None:
                 self.scope.go(FolioPlace(pfn))
             else:

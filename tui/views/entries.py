@@ -35,7 +35,7 @@ class Entries(Table):
         pfn: int64; first page frame, -1 when the entry names none.
         folio_pfn: int64; head of its folio, -1 when it has none.
         order: int64; of the folio, -1 when it has none.
-        mapped: int64; mappings of the folio (small: of the page) over all processes.
+        mapped: int64; mappings of the folio (small: of the page) over all processes, -1 where they are not counted.
         swap_type, swap_offset: int64; of swap entries, else -1.
     """
 
@@ -53,17 +53,22 @@ class Entries(Table):
     swap_offset: I64
 
 
-def vma_entries(s: Snapshot, vma_row: int) -> Entries:
-    """Everything that the page tables hold for one VMA."""
-    m, n, counts = s.mappings, s.nonpresent, s.counts
+def vma_entries(s: Snapshot, vma_row: int, whole: Snapshot | None) -> Entries:
+    """Everything that the page tables hold for one VMA.
+
+    Args:
+        s: Has the VMA and what its page tables hold.
+        vma_row: Row of the VMA there.
+        whole: Has counted the mappings of all processes; None while that is not done.
+    """
+    m, n = s.mappings, s.nonpresent
     rows, away = np.flatnonzero(m.vma_idx == vma_row), np.flatnonzero(n.vma_idx == vma_row)
     head = m.head_row[rows].astype(np.int64)
-    safe = np.maximum(head, 0)
     folio = take_or(s.folio_of_page, head, -1)
     none = np.full(len(away), -1, np.int64)
     order = take_or(s.folios.order, folio, 0)
-    total = take_or(s.folio_totals, folio, 0)
-    mapped = np.where(folio >= 0, total, counts.page_mappings[safe])
+    head_pfn = s.pages.memmap.pfns_of_rows(head)
+    mapped = np.full(len(rows), -1, np.int64) if whole is None else _mapped(whole, head_pfn)
     swap = n.kind[away] == Kind.SWAP
     found = Entries(
         va=np.concatenate([m.va[rows], n.va[away]]),
@@ -75,13 +80,20 @@ def vma_entries(s: Snapshot, vma_row: int) -> Entries:
         entry_class=np.concatenate([m.entry_class[rows], np.zeros(len(away), np.uint8)]),
         bits=np.concatenate([m.bits[rows], np.zeros(len(away), m.bits.dtype)]),
         pfn=np.concatenate([m.pfn[rows], n.pfn[away]]),
-        folio_pfn=np.concatenate([s.pages.memmap.pfns_of_rows(head), none]),
+        folio_pfn=np.concatenate([head_pfn, none]),
         order=np.concatenate([np.where(head >= 0, order, -1), none]),
         mapped=np.concatenate([np.where(head >= 0, mapped, 0), np.zeros(len(away), np.int64)]),
         swap_type=np.concatenate([np.full(len(rows), -1), np.where(swap, n.swap_type[away], -1)]).astype(np.int64),
         swap_offset=np.concatenate([np.full(len(rows), -1), np.where(swap, n.swap_offset[away].astype(np.int64), -1)]),
     )
     return found.take(np.argsort(found.va, kind="stable"))
+
+
+def _mapped(s: Snapshot, head_pfn: I64) -> I64:
+    """Mappings of the folios headed by some page frames, small ones too, over all processes."""
+    head = s.pages.memmap.rows(head_pfn)
+    folio = take_or(s.folio_of_page, head, -1)
+    return np.where(folio >= 0, take_or(s.folio_totals, folio, 0), s.counts.page_mappings[np.maximum(head, 0)])
 
 
 def pfn_at(s: Snapshot, mm_idx: int, va: int) -> int | None:
@@ -122,12 +134,16 @@ def entry_table(entries: Entries) -> Rows:
             number("folio", np.where(large, entries.folio_pfn, -1), lambda n: f"{n:#x}", blank=-1, drop=1),
             number("page", np.where(large, entries.pfn - entries.folio_pfn, -1), lambda n: f"+{n}", blank=-1, drop=4),
             number("order", entries.order, str, blank=-1),
-            number("mapped", entries.mapped, blank=0, drop=3),
+            number("mapped", entries.mapped, _count, blank=0, drop=3),
             number("slot", slot, _slot, blank=-1, drop=3, shade=lambda _: "swap"),
             coded("attributes", entries.bits, lambda b: " ".join(bit_words(Bit(b))), drop=2),
         ],
         leads,
     )
+
+
+def _count(value: int) -> str:
+    return "?" if value < 0 else f"{value:,}"
 
 
 def _slot(value: int) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inspector.check.target_facts import target_facts
 from inspector.columns import I64
 from inspector.report.info import TARGET_KINDS
 from inspector.snapshot import Snapshot
@@ -17,18 +16,24 @@ from tui.views.map import Layer
 from tui.views.rows import ColumnData, Rows, number, words
 
 
-def identity_lines(s: Snapshot) -> list[tuple[str, str]]:
-    """Names and values of the target that is shown."""
-    facts, who = target_facts(s), s.target.identity
-    kernel = [f"Linux {facts['release'] or 'of unknown release'}", str(facts["architecture"] or "")]
+def identity_lines(s: Snapshot, *, is_early: bool = False) -> list[tuple[str, str]]:
+    """Names and values of the target that is shown.
+
+    Args:
+        s: A snapshot of it.
+        is_early: Whether the memory map is not read yet, and need not be for this.
+    """
+    target, who = s.target, s.target.identity
+    scheme = s.layout.scheme.scheme if is_early else s.scheme
+    kernel = [f"Linux {clean(who.release) if who.release else 'of unknown release'}", who.architecture or ""]
     host = [clean(who.hostname) if who.hostname else "", f"{who.nr_cpus} CPUs" if who.nr_cpus else ""]
     host += [size(who.memory_bytes) if who.memory_bytes else "", f"up {duration(who.uptime)}" if who.uptime else ""]
     panic = clean(who.panic_message) if who.panic_message else ""
     lines = [
         ("kernel", ", ".join(w for w in kernel if w)),
         ("machine", ", ".join(w for w in host if w)),
-        ("opened", f"{TARGET_KINDS.get(str(facts['kind']), facts['kind'])}, types from {facts['types_from']}"),
-        ("counting", f"{facts['scheme'] or 'unknown'}{f': {s.scheme.value}' if s.scheme else ''}"),
+        ("opened", f"{TARGET_KINDS.get(target.kind, target.kind)}, types from {target.types_from}"),
+        ("counting", f"{scheme.name}: {scheme.value}" if scheme else "to be read" if is_early else "unknown"),
     ]
     return lines + ([("panic", panic)] if panic else [])
 

@@ -11,7 +11,7 @@ from inspector.columns import I64, Mask, Table
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.text import clean_bytes
-from inspector.walk.smaps import VmaFigures, vma_figures
+from inspector.walk.smaps import VmaFigures
 from tui.places import MmPlace
 from tui.session import Session
 from tui.views.rows import Rows, bang, number, short, words
@@ -26,8 +26,8 @@ class ProcessColumns(Table):
         users, tasks, vmas: int64.
         rss, anon, file, shmem, swap: int64; the kernel's own counters, exact.
         known: bool; False where they could not be read.
-        huge: int64; mapped by huge entries, hugetlb left out.
-        hugetlb: int64.
+        huge: int64; mapped by huge entries, hugetlb left out; -1 where not known.
+        hugetlb: int64; -1 where not known.
         tables: int64; bytes of page tables.
     """
 
@@ -46,12 +46,19 @@ class ProcessColumns(Table):
     tables: I64
 
 
-def process_columns(s: Snapshot, figures: VmaFigures | None = None) -> ProcessColumns:
-    """The columns of all mms."""
-    mms, n = s.mms, len(s.mms)
-    f = figures or vma_figures(s)
+def process_columns(s: Snapshot, f: VmaFigures | None) -> ProcessColumns:
+    """The columns of all mms.
 
-    def per_mm(*columns: I64) -> I64:
+    Args:
+        s: A snapshot of the target.
+        f: Of all VMAs; None where they are not known yet.
+    """
+    mms, n = s.mms, len(s.mms)
+
+    def per_mm(*names: str) -> I64:
+        if f is None:
+            return np.full(n, -1, np.int64)
+        columns = [getattr(f, name) for name in names]
         return np.bincount(s.vmas.mm_idx, weights=sum(columns), minlength=n).astype(np.int64)
 
     return ProcessColumns(
@@ -65,8 +72,8 @@ def process_columns(s: Snapshot, figures: VmaFigures | None = None) -> ProcessCo
         shmem=mms.rss[:, RSS_SHMEM],
         swap=mms.rss[:, RSS_SWAP],
         known=mms.rss_valid,
-        huge=per_mm(f.anon_pmd, f.shmem_pmd, f.file_pmd),
-        hugetlb=per_mm(f.hugetlb_private, f.hugetlb_shared),
+        huge=per_mm("anon_pmd", "shmem_pmd", "file_pmd"),
+        hugetlb=per_mm("hugetlb_private", "hugetlb_shared"),
         tables=mms.pgtables_bytes,
     )
 
@@ -79,7 +86,7 @@ def findings_by_mm(session: Session) -> Counter[int]:
     return number_of
 
 
-def process_rows(session: Session, figures: VmaFigures) -> Rows:
+def process_rows(session: Session, figures: VmaFigures | None) -> Rows:
     """One row an mm: processes by pid, then those without a task."""
     s = session.snapshot
     c = process_columns(s, figures)

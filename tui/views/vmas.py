@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inspector.aimed.snapshot import AimedSnapshot
 from inspector.arch.base import Level
 from inspector.columns import I64, U64, AnyArray, Mask, Table
 from inspector.report.processes import perms
@@ -89,6 +90,24 @@ def vma_rows_of(s: Snapshot, mm_idx: int) -> I64:
     return np.arange(first, last)
 
 
+def mm_alone(s: Snapshot, mm_idx: int, vma_rows: I64) -> tuple[Snapshot, int, I64]:
+    """What one address space holds, without reading the page tables of others.
+
+    Args:
+        s: A snapshot of the target.
+        mm_idx: Row of the mm.
+        vma_rows: int64[n]; rows of its VMAs.
+
+    Returns:
+        A snapshot that has its VMAs and page tables, and the rows of the mm and of the same VMAs there; ``s`` itself
+        where the mm cannot be read alone.
+    """
+    one = AimedSnapshot(s, s.mms.addr[mm_idx : mm_idx + 1])
+    if len(one.mms) == 1 and np.array_equal(one.vmas.addr, s.vmas.addr[vma_rows]):
+        return one, 0, np.arange(len(vma_rows))
+    return s, mm_idx, vma_rows
+
+
 def names_of(s: Snapshot, vma_rows: I64) -> list[str]:
     """Permissions and name of each VMA."""
     flags = s.vmas.flags[vma_rows].tolist()
@@ -127,10 +146,18 @@ def findings_by_vma(session: Session) -> Counter[int]:
     return number_of
 
 
-def vma_table(session: Session, vma_rows: I64, names: Sequence[str], figures: VmaFigures, folios: VmaFolios) -> Rows:
-    """The VMAs of one mm, by address; sizes as in smaps."""
+def vma_table(session: Session, vma_rows: I64, names: Sequence[str], f: VmaFigures, folios: VmaFolios) -> Rows:
+    """The VMAs of one mm, by address; sizes as in smaps.
+
+    Args:
+        session: Whose findings are counted.
+        vma_rows: int64[n]; rows of the VMAs.
+        names: Permissions and name of each.
+        f: Figures of each.
+        folios: Folios of each.
+    """
     s = session.snapshot
-    f, shift = figures.take(vma_rows), s.layout.arch.page_shift
+    shift = s.layout.arch.page_shift
     number_of = findings_by_vma(session)
     found = np.array([number_of[a] for a in s.vmas.addr[vma_rows].tolist()], np.int64)
     mm = int(s.vmas.mm_idx[vma_rows[0]]) if len(vma_rows) else -1
