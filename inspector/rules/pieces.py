@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -20,7 +21,7 @@ from inspector.arch.base import Bit, Kind, Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, count_up, group_starts, take_or
 from inspector.records import dataclass
 from inspector.violations import Details, Unread, Violations, cannot_check
-from inspector.walk.batches import Collector, EntryBatch
+from inspector.walk.batches import Collector, EntryBatch, Kinds
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import Mappings
 
@@ -132,32 +133,46 @@ class _EntriesOfVmas(TablePiece, ABC):
 
 @dataclass(frozen=True)
 class EntryPiece(_EntriesOfVmas):
-    """Runs of leaf entries with the words of their VMAs and of the pages that they map: a row a run.
+    """Runs of leaf entries with the words of their VMAs and of the pages that they map: a row a kind of runs.
 
     Attributes:
-        m: The runs.
+        found: The runs.
+        kinds: Their kinds.
     """
 
-    m: Mappings
+    found: Mappings
+    kinds: Kinds
 
     @classmethod
     def of(cls, batch: EntryBatch) -> EntryPiece:
         """A batch as one piece."""
-        return cls(batch.s, batch.start, batch.start + len(batch.m), batch.m)
+        return cls(batch.s, batch.start, batch.start + len(batch.m), batch.m, batch.kinds)
+
+    def __len__(self) -> int:
+        return len(self.kinds.m)
 
     def subjects(self, wrong: Mask) -> I64:
-        """The numbers of some of the entries."""
-        return self.m.entry_id[wrong]
+        """The numbers of the entries of some kinds."""
+        return self.found.entry_id[wrong[self.kinds.kind]] if wrong.any() else np.empty(0, np.int64)
+
+    def count(self, some: Mask) -> int:
+        """How many runs are of some kinds."""
+        return int(self.kinds.runs[some].sum())
+
+    @property
+    def nr_runs(self) -> int:
+        """How many runs there are."""
+        return len(self.found)
+
+    @property
+    def m(self) -> Mappings:
+        """The first run of each kind."""
+        return self.kinds.m
 
     @property
     def level(self) -> U8:
         """`inspector.arch.base.Level`."""
         return self.m.level
-
-    @property
-    def nr(self) -> AnyArray:
-        """Entries of each run."""
-        return self.m.nr
 
     @property
     def mm_idx(self) -> I32:
@@ -211,14 +226,17 @@ class EntryPiece(_EntriesOfVmas):
         return out & ~self.has(Bit.PROT_NONE)
 
     def entries(self, among: Mask) -> int:
-        """How many entries the runs of ``among`` are."""
-        return int(self.nr[among].sum())
+        """How many entries are of some kinds."""
+        return int(self.kinds.entries[among].sum())
 
     def pages(self, among: Mask) -> MappedPages:
-        """The pages that the runs of ``among`` map, one by one; each run must map pages with a struct page."""
+        """The pages that runs of some kinds map, pages that are alike once; each must have a struct page."""
         here = np.flatnonzero(among)
-        found = mapped_pages(self.s, self.m.take(here))
-        return MappedPages(self.s, here[found.run], found.row)
+        alike = self.kinds.alike[here]
+        m = self.m.take(here)
+        found = mapped_pages(self.s, replace(m, nr=np.where(alike, np.uint32(1), m.nr)))
+        weight = np.where(alike, self.kinds.entries[here], 1)[found.run]
+        return MappedPages(self.s, here[found.run], found.row, weight)
 
     def with_any(self, pages: MappedPages) -> Mask:
         """Runs with at least one of these pages of theirs."""
@@ -229,7 +247,7 @@ class EntryPiece(_EntriesOfVmas):
     @cached_property
     def unread(self) -> Unread:
         """Entries whose struct page is not in the dump."""
-        missing = int((self.entry_class == EntryClass.UNREADABLE).sum())
+        missing = self.count(self.entry_class == EntryClass.UNREADABLE)
         return cannot_check(missing, "struct pages behind some entries are missing")
 
 
@@ -241,18 +259,24 @@ class MappedPages:
         s: The snapshot.
         run: int64[n]; place of the run that maps each, ascending.
         row: int64[n]; row of each in the memory map.
+        weight: int64[n]; how many pages each represents.
     """
 
     s: Snapshot
     run: I64
     row: I64
+    weight: I64
 
     def __len__(self) -> int:
         return len(self.row)
 
     def where(self, keep: Mask) -> MappedPages:
         """Some of them."""
-        return MappedPages(self.s, self.run[keep], self.row[keep])
+        return MappedPages(self.s, self.run[keep], self.row[keep], self.weight[keep])
+
+    def count(self, some: Mask) -> int:
+        """How many pages some of them represent."""
+        return int(self.weight[some].sum())
 
     @property
     def is_anon(self) -> Mask:
@@ -288,7 +312,8 @@ def mapped_pages(s: Snapshot, m: Mappings) -> MappedPages:
     """The pages that runs of leaf entries map, one by one; ``run`` gives places in ``m``."""
     nr = np.where(m.level == Level.PTE, m.nr, 1).astype(np.int64)
     first = np.repeat(np.maximum(m.page_row, 0).astype(np.int64), nr)
-    return MappedPages(s, np.repeat(np.arange(len(m)), nr), np.minimum(first + count_up(nr), len(s.pages) - 1))
+    row = np.minimum(first + count_up(nr), len(s.pages) - 1)
+    return MappedPages(s, np.repeat(np.arange(len(m)), nr), row, np.ones(len(row), np.int64))
 
 
 @dataclass(frozen=True)
@@ -373,9 +398,9 @@ def _entry_pieces(s: Snapshot, most: int) -> Iterator[EntryPiece]:
     start = 0
     for m in s.entry_batches():
         for at in range(0, len(m), most):
-            part = m.take(slice(at, at + most))
-            yield EntryPiece(s, start, start + len(part), part)
-            start += len(part)
+            part = EntryBatch(s, m.take(slice(at, at + most)), start)
+            yield EntryPiece.of(part)
+            start += len(part.m)
 
 
 def _nonpresent_pieces(s: Snapshot, most: int) -> Iterator[NonPresentPiece]:
@@ -461,7 +486,7 @@ class EntryJudgement(Collector):
         """Judge a batch."""
         wrong = self.found.add(batch.view(EntryPiece.of))
         if wrong.any():
-            self.s.known_entries.add(batch.m.take(wrong))
+            self.s.known_entries.add(batch.m.take(wrong[batch.kinds.kind]))
 
 
 @dataclass(frozen=True)

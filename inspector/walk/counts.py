@@ -54,10 +54,11 @@ class EntryClass(IntEnum):
     """A tail whose head cannot be found, or a huge entry that is not at the head of a folio of its size."""
 
 
-CLASS, LINK_BORDER, LINKED, INDEX_UNKNOWN, BORDER = 0x07, 0x08, 0x10, 0x20, 0x80
-"""Bits of `Ground.codes`; `_LARGE` is used while they are made."""
+CLASS, LINK_BORDER, LINKED, INDEX_UNKNOWN, UNLIKE, BORDER = 0x07, 0x08, 0x10, 0x20, 0x40, 0x80
+"""Bits of `Ground.codes`."""
 
-_LARGE = 0x40
+_LARGE = UNLIKE
+"""Pages of large folios, while the codes are made."""
 
 _MAX_PAGES = (1 << 31) - 2
 """Struct pages whose rows fit into int32."""
@@ -75,7 +76,8 @@ class Ground:
         folio_of_page: int32 per page row; row in ``folios``, -1 for small pages.
         codes: uint8 per page row; bits `CLASS`: the `EntryClass` of a plain PTE that maps the page; `BORDER`: a run of
             entries must not go on from the page before into this one, because the large folio or the class changes, or
-            another page frame is before it; `LINKED`: head of a folio of which a normal entry in a VMA maps something,
+            another page frame is before it; `UNLIKE`: it has other words than that page, or is of another compound
+            page; `LINKED`: head of a folio of which a normal entry in a VMA maps something,
             set by `Counter`; `LINK_BORDER`, `INDEX_UNKNOWN`: the index of folios does not run on, or could not be read,
             set by `inspector.walk.linear.read_page_index`.
     """
@@ -114,6 +116,13 @@ class Ground:
             border = (head[1:] != head[:-1]) & (((code | last) & np.uint8(_LARGE)) != 0)
             border |= ((code ^ last) & np.uint8(CLASS)) != 0
             codes[here] |= np.where(border, np.uint8(BORDER), np.uint8(0))
+        for first in range(0, n, _PIECE):
+            begin, stop = max(first - 1, 0), min(first + _PIECE, n)
+            number, compound = pages.number[begin:stop], pages.compound[begin:stop]
+            unlike = np.full(stop - first, UNLIKE, np.uint8)
+            same = (number[1:] == number[:-1]) & (compound[1:] == compound[:-1])
+            unlike[begin + 1 - first :][same] = 0
+            codes[first:stop] = (codes[first:stop] & ~np.uint8(_LARGE)) | unlike
         codes[pages.memmap.rows(pages.memmap.starts)] |= np.uint8(BORDER)
         return cls(layout, pages, folios, folio_of_page, vmas, codes)
 
