@@ -98,25 +98,27 @@ class Kinds:
         owner, _, _ = cut_runs(s.counts.codes, m.page_row[long].astype(np.int64), m.nr[long].astype(np.int64), UNLIKE)
         alike = np.ones(n, np.bool_)
         alike[long[np.bincount(owner, minlength=len(long)) > 1]] = False
-        words = np.empty((n, 2), np.uint64)
-        place = np.where(m.vma_idx >= 0, m.vma_idx, -2 - m.mm_idx).astype(np.int64)
-        low = m.bits.astype(np.int64) << 16 | m.entry_class.astype(np.int64) << 8 | m.level
+        low = m.bits.astype(np.int32) << 16 | m.entry_class.astype(np.int32) << 8 | m.level
         if s.folios.is_hugetlb.any():
-            low |= take_or(s.folios.is_hugetlb, take_or(s.folio_of_page, m.page_row, -1), False).astype(np.int64) << 7
-        words[:, 0] = (place << 32 | low).view(np.uint64)
-        head, page = (take_or(pages.number, row, -1).astype(np.int64) for row in (m.head_row, m.page_row))
-        words[:, 1] = (head << 32 | page & 0xFFFFFFFF).view(np.uint64)
-        kinds, kind = distinct_rows(2), np.empty(n, np.int32)
-        kind[alike] = kinds.codes(words[alike], m.nr[alike].astype(np.int64))
-        other = np.flatnonzero(~alike)
-        kind[other] = np.arange(len(kinds), len(kinds) + len(other))
+            low |= take_or(s.folios.is_hugetlb, take_or(s.folio_of_page, m.page_row, -1), False).astype(np.int32) << 7
+        words = np.empty((n, 4), np.int32)
+        words[:, 0] = low
+        words[:, 1] = np.where(m.vma_idx >= 0, m.vma_idx, -2 - m.mm_idx)
+        words[:, 2], words[:, 3] = take_or(pages.number, m.head_row, -1), take_or(pages.number, m.page_row, -1)
+        kinds, kind, other = distinct_rows(2), np.empty(n, np.int32), np.flatnonzero(~alike)
+        nr = m.nr.astype(np.int64)
+        if len(other):
+            kind[alike] = kinds.codes(words.view(np.uint64)[alike], nr[alike])
+            kind[other] = np.arange(len(kinds), len(kinds) + len(other))
+        else:
+            kind = kinds.codes(words.view(np.uint64), nr)
         first = np.empty(len(kinds) + len(other), np.int64)
         first[kind[::-1]] = np.arange(n - 1, -1, -1)
         return cls(
             m.take(first),
             kind,
             np.bincount(kind, minlength=len(first)),
-            np.concatenate([kinds.weights, m.nr[other].astype(np.int64)]),
+            np.concatenate([kinds.weights, nr[other]]),
             alike[first],
         )
 
