@@ -125,7 +125,7 @@ def count_runs(int32_t[::1] counts, const int32_t[::1] row, const uint32_t[::1] 
                 counts[j] += 1
 
 
-VERSION = 3
+VERSION = 4
 """Of the functions' arguments; an extension of another version than `inspector.loops` asks for is not used."""
 
 

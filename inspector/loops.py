@@ -14,7 +14,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, expand_runs
 from inspector.records import dataclass
 
-_VERSION = 3
+_VERSION = 4
 """Of the extension that the functions here call: one that an older install left is not used."""
 
 

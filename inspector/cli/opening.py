@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspector.errors import TargetError
+from inspector.scratch import use_at_most
 from inspector.target.target import Target, open_core, open_live, open_qemu
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ def open_target(settings: Settings, core: str | None) -> Target:
     """
     set_log_level(settings.log_level)
     leave_out_plugins()
+    use_at_most(settings.memory)
     symbols, types = settings.symbols, settings.types
     if core is not None:
         settings.target_name = core
-        return open_core(core, symbols, types=types)
+        return open_core(core, symbols, types=types, cache=not settings.no_cache)
     if settings.qemu:
         settings.target_name = settings.qemu
         return open_qemu(settings.qemu, symbols, types=types)

@@ -160,11 +160,6 @@ class EntryPiece(_EntriesOfVmas):
         return int(self.kinds.runs[some].sum())
 
     @property
-    def nr_runs(self) -> int:
-        """How many runs there are."""
-        return len(self.found)
-
-    @property
     def m(self) -> Mappings:
         """The first run of each kind."""
         return self.kinds.m
@@ -224,6 +219,11 @@ class EntryPiece(_EntriesOfVmas):
         if getattr(self.s.layout.arch, "saved_dirty", False):
             out |= self.vma_has(_VM_SHADOW_STACK) & self.has(Bit.SHADOW_STACK)
         return out & ~self.has(Bit.PROT_NONE)
+
+    @property
+    def everything(self) -> Mask:
+        """All rows."""
+        return np.ones(len(self), np.bool_)
 
     def entries(self, among: Mask) -> int:
         """How many entries are of some kinds."""
@@ -302,6 +302,11 @@ class MappedPages:
     def nr(self) -> I64:
         """How many of them each run has that has any."""
         return np.diff(group_starts(self.run), append=len(self.run))
+
+    def head_has(self, flag: str) -> Mask:
+        """Pages whose folio's head has a page flag; each must have one."""
+        pages = self.s.pages
+        return self.s.layout.flags.test(pages.flags[pages.head_row[self.row]], flag)
 
     def has(self, flag: str) -> Mask:
         """Pages with a page flag of their own."""
@@ -484,7 +489,8 @@ class EntryJudgement(Collector):
 
     def take(self, batch: EntryBatch) -> None:
         """Judge a batch."""
-        wrong = self.found.add(batch.view(EntryPiece.of))
+        piece = batch.view(EntryPiece.of)
+        wrong = self.found.add(piece)
         if wrong.any():
             self.s.known_entries.add(batch.m.take(wrong[batch.kinds.kind]))
 

@@ -58,7 +58,7 @@ def free_page_mapping_unexpected(e: EntryPiece) -> Judged:
     Exceptions: the entry is special (VM_PFNMAP, DAX) or maps the zero page.
     See also: folioscope page PFN; folioscope va PID ADDRESS
     """
-    return Judged(e.entry_class == EntryClass.FREE, e.nr_runs, e.unread)
+    return Judged(e.entry_class == EntryClass.FREE, e.everything, e.unread)
 
 
 @entry_rule(
@@ -80,7 +80,7 @@ def typed_page_mapping_unexpected(e: EntryPiece) -> Judged:
     Exceptions: the entry is special (VM_PFNMAP, DAX).
     See also: folioscope page PFN; folioscope va PID ADDRESS
     """
-    return Judged(e.entry_class == EntryClass.TYPED, e.nr_runs, e.unread)
+    return Judged(e.entry_class == EntryClass.TYPED, e.everything, e.unread)
 
 
 @entry_rule(
@@ -102,7 +102,7 @@ def entry_pfn_invalid(e: EntryPiece) -> Judged:
     See also: folioscope va PID ADDRESS
     """
     broken = (e.entry_class == EntryClass.BROKEN) & (e.level == Level.PTE)
-    return Judged((e.entry_class == EntryClass.NO_PAGE) | broken, e.nr_runs, e.unread)
+    return Judged((e.entry_class == EntryClass.NO_PAGE) | broken, e.everything, e.unread)
 
 
 @entry_rule(
@@ -123,7 +123,7 @@ def huge_entry_folio_mismatch(e: EntryPiece) -> Judged:
     Exceptions: the entry is special, or maps the huge zero folio.
     See also: folioscope folio PFN; folioscope va PID ADDRESS
     """
-    return Judged((e.entry_class == EntryClass.BROKEN) & (e.level != Level.PTE), e.nr_runs, e.unread)
+    return Judged((e.entry_class == EntryClass.BROKEN) & (e.level != Level.PTE), e.everything, e.unread)
 
 
 @entry_rule(
@@ -152,7 +152,7 @@ def special_entry_unexpected(e: EntryPiece) -> Judged:
     """
     special = (e.entry_class == EntryClass.SPECIAL) & ((e.bits & (Bit.SPECIAL | Bit.DEVMAP)) == Bit.SPECIAL)
     device = e.vma_has(VM_PFNMAP | VM_MIXEDMAP) | e.of_vma(e.s.vma_finds_pages, 0)
-    return Judged(special & e.in_vma & ~device, e.nr_runs, e.unread)
+    return Judged(special & e.in_vma & ~device, e.everything, e.unread)
 
 
 @entry_rule(
@@ -174,4 +174,5 @@ def reserved_page_mapping_unexpected(e: EntryPiece) -> Judged:
     See also: folioscope va PID ADDRESS
     """
     ordinary = e.in_vma & (e.of_vma(e.s.vmas.ops, 0) == 0) & ~e.vma_has(VM_PFNMAP | VM_MIXEDMAP | VM_IO)
-    return Judged(e.is_normal & ordinary & e.head_has("reserved"), e.nr_runs, e.unread)
+    pages = e.pages(e.is_normal & ordinary)
+    return Judged(e.with_any(pages.where(pages.head_has("reserved"))), e.everything, e.unread)

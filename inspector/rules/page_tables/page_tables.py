@@ -264,7 +264,7 @@ def entry_vma_missing(e: EntryPiece) -> Judged:
     trees, known = e.s.vma_trees, _vmas_known(e.s)[e.mm_idx]
     unread = Unread()
     if len(trees.missing) or len(trees.unreadable):
-        unread = cannot_check(int((~known).sum()), "VMAs of some processes are missing")
+        unread = cannot_check(e.count(~known), "VMAs of some processes are missing")
     return Judged(~e.in_vma & known, known, unread)
 
 
