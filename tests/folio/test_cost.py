@@ -74,7 +74,7 @@ def test_a_folio_costs_what_the_folio_costs(kernel: str, kind: str) -> None:
     most += OF_ALL_TASKS if "tasks" in vars(s) else 0
     assert "tasks" not in vars(s) or len(f.mms) > 4 or kind == "kernel"
     assert reads.nbytes < most
-    assert reads.calls < 400 + 16 * in_trees
+    assert reads.calls < 600 + 16 * in_trees
     assert not ALL & set(vars(s))
     assert not s.has_walked
 
