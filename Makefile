@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types format docs guests guest-packages test-guests silence bench bench-big bench-scale fixtures \
+.PHONY: help demo test test-all lint types format docs guests guest-packages test-guests silence bench bench-quick bench-big bench-scale fixtures \
 	pictures lock clean
 
 help: ## list the targets
@@ -68,9 +68,13 @@ silence: $(VENV)/.dev guest-packages ## check racing guests at 20 random moments
 docs: $(VENV)/.dev ## make the pages under docs/ and the transcripts anew from the code
 	$(BIN)/python -m tests.arch.docs
 
-bench: $(VENV)/.dev ## measure speed and memory
-	$(BIN)/python -m tests.bench
+bench: $(VENV)/.dev ## measure each question beside its floor and its peers: on the large guest or CORE=...
+	$(BIN)/python -m tests.bench $(if $(CORE),--core $(CORE))
 	$(BIN)/python -m tests.bench.tui
+
+bench-quick: $(VENV)/.dev ## the same on a guest of make guests, compared with tests/bench/baseline.json
+	$(BIN)/python -m tests.bench --core $$($(BIN)/python -m tests.guests path 7.3)/rest.elf --baseline tests/bench/baseline.json \
+	  --questions info,page,folio,rmap,va,vmas,check
 
 bench-big: $(VENV)/.dev guest-packages ## build the big guest: 12 GB or MEGABYTES=..., 2,000 address spaces (minutes; cached)
 	$(BIN)/python -m tests.bench.guest $(if $(MEGABYTES),--megabytes $(MEGABYTES))

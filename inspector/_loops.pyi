@@ -1,4 +1,4 @@
-from inspector.columns import I32, I64, U8, U32, U64
+from inspector.columns import I32, I64, U8, U16, U32, U64, Mask
 
 VERSION: int
 
@@ -30,3 +30,57 @@ def leaf_runs(
 ) -> tuple[int, int]: ...
 def cut_runs(border: U8, bit: int, first: I64, nr: I64, owner: I64, skip: I64, length: I64) -> int: ...
 def count_runs(counts: I32, row: I32, nr: U32) -> None: ...
+def fill_runs(
+    words: U64,
+    width_shift: int,
+    run_at: I64,
+    is_plain: int,
+    address: int,
+    page_shift: int,
+    low_bits: U16,
+    high_bits: U16,
+    table: I64,
+    table_mm: I32,
+    table_va: U64,
+    table_first: U8 | Mask,
+    start: int,
+    mm_idx: I32,
+    va: U64,
+    pfn: I64,
+    entry: U64,
+    table_idx: I32,
+    slot: U16,
+    counted: U8 | Mask,
+    bits: U16,
+) -> None: ...
+def judge_runs(
+    pfn: I64,
+    bits: U16,
+    row_delta: I64,
+    row_shift: int,
+    codes: U8,
+    class_mask: int,
+    compound: I32,
+    heads: I32,
+    special_bits: int,
+    zero_pfn: int,
+    classes: U8,
+    entry_class: U8,
+    page_row: I32,
+    head_row: I32,
+) -> None: ...
+def entry_words(
+    bits: U16,
+    entry_class: U8,
+    level: int,
+    vma_idx: I32,
+    mm_idx: I32,
+    page_row: I32,
+    head_row: I32,
+    nr: U32,
+    number: I32,
+    compound: I32,
+    is_hugetlb: U8 | Mask,
+    out: U64,
+    first: I64,
+) -> int: ...

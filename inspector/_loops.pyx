@@ -125,8 +125,174 @@ def count_runs(int32_t[::1] counts, const int32_t[::1] row, const uint32_t[::1] 
                 counts[j] += 1
 
 
-VERSION = 2
+VERSION = 4
 """Of the functions' arguments; an extension of another version than `inspector.loops` asks for is not used."""
+
+
+def fill_runs(
+    const uint64_t[::1] words,
+    int width_shift,
+    const int64_t[::1] run_at,
+    uint64_t is_plain,
+    uint64_t address,
+    int page_shift,
+    const uint16_t[::1] low_bits,
+    const uint16_t[::1] high_bits,
+    const int64_t[::1] table,
+    const int32_t[::1] table_mm,
+    const uint64_t[::1] table_va,
+    const uint8_t[::1] table_first,
+    int64_t start,
+    int32_t[::1] mm_idx,
+    uint64_t[::1] va,
+    int64_t[::1] pfn,
+    uint64_t[::1] entry,
+    int32_t[::1] table_idx,
+    uint16_t[::1] slot,
+    uint8_t[::1] counted,
+    uint16_t[::1] bits,
+):
+    cdef Py_ssize_t n = run_at.shape[0], i, place, tables = table.shape[0], inside = table_mm.shape[0]
+    cdef uint64_t word, low_mask = low_bits.shape[0] - 1, width_mask = ((<uint64_t>1) << width_shift) - 1
+    cdef int high_shift = 64
+    cdef int64_t row
+    cdef uint64_t highs = high_bits.shape[0]
+    while highs > 1:
+        highs >>= 1
+        high_shift -= 1
+    if mm_idx.shape[0] != n or va.shape[0] != n or pfn.shape[0] != n or entry.shape[0] != n:
+        raise ValueError("columns of unequal length")
+    if table_idx.shape[0] != n or slot.shape[0] != n or counted.shape[0] != n or bits.shape[0] != n:
+        raise ValueError("columns of unequal length")
+    if words.shape[0] != tables << width_shift or table_va.shape[0] != inside or table_first.shape[0] != inside:
+        raise ValueError("columns of unequal length")
+    for i in range(tables):
+        if not 0 <= table[i] < inside:
+            raise ValueError("rows of tables out of range")
+    for i in range(n):
+        if not 0 <= run_at[i] < words.shape[0]:
+            raise ValueError("positions of entries out of range")
+    with nogil:
+        for i in range(n):
+            word = words[run_at[i]]
+            place = run_at[i] >> width_shift
+            row = table[place]
+            mm_idx[i] = table_mm[row]
+            slot[i] = <uint16_t>(<uint64_t>run_at[i] & width_mask)
+            va[i] = table_va[row] + (<uint64_t>slot[i] << page_shift)
+            entry[i] = word
+            # Entries that the hardware takes for not present hold their page frame inverted.
+            pfn[i] = <int64_t>(((word if word & is_plain else ~word) & address) >> page_shift)
+            table_idx[i] = <int32_t>(row + start)
+            counted[i] = table_first[row]
+            bits[i] = low_bits[word & low_mask] | high_bits[word >> high_shift]
+
+
+def judge_runs(
+    const int64_t[::1] pfn,
+    const uint16_t[::1] bits,
+    const int64_t[::1] row_delta,
+    int row_shift,
+    const uint8_t[::1] codes,
+    uint8_t class_mask,
+    const int32_t[::1] compound,
+    const int32_t[::1] heads,
+    uint16_t special_bits,
+    int64_t zero_pfn,
+    const uint8_t[::1] classes,
+    uint8_t[::1] entry_class,
+    int32_t[::1] page_row,
+    int32_t[::1] head_row,
+):
+    """``classes``: what to give for no page, special and zero."""
+    cdef Py_ssize_t n = pfn.shape[0], i
+    cdef int64_t cell, cells = row_delta.shape[0], row, pages = codes.shape[0], head_count = heads.shape[0], at
+    cdef uint8_t no_page = classes[0], special = classes[1], zero = classes[2], found
+    if bits.shape[0] != n or entry_class.shape[0] != n or page_row.shape[0] != n or head_row.shape[0] != n:
+        raise ValueError("columns of unequal length")
+    if compound.shape[0] != pages:
+        raise ValueError("columns of unequal length")
+    with nogil:
+        for i in range(n):
+            cell = pfn[i] >> row_shift
+            row = -1
+            if 0 <= cell < cells:
+                row = pfn[i] + row_delta[cell]
+                if row < 0 or row >= pages:
+                    row = -1
+            found = no_page
+            page_row[i] = <int32_t>row
+            head_row[i] = -1
+            if row >= 0:
+                found = codes[row] & class_mask
+                at = compound[row]
+                if at == -1:
+                    head_row[i] = <int32_t>row
+                else:
+                    # Counted from the end, as NumPy does.
+                    if at < 0:
+                        at += head_count
+                    if 0 <= at < head_count:
+                        head_row[i] = heads[at]
+            if bits[i] & special_bits:
+                found = special
+            if pfn[i] == zero_pfn:
+                found = zero
+            entry_class[i] = found
+
+
+def entry_words(
+    const uint16_t[::1] bits,
+    const uint8_t[::1] entry_class,
+    int level,
+    const int32_t[::1] vma_idx,
+    const int32_t[::1] mm_idx,
+    const int32_t[::1] page_row,
+    const int32_t[::1] head_row,
+    const uint32_t[::1] nr,
+    const int32_t[::1] number,
+    const int32_t[::1] compound,
+    const uint8_t[::1] is_hugetlb,
+    uint64_t[:, ::1] out,
+    int64_t[::1] first,
+):
+    cdef Py_ssize_t n = nr.shape[0], room = out.shape[0], i, at = 0
+    cdef uint64_t word, of_page, of_head, none = 0x7FFFFFFF
+    cdef int64_t row, pages = number.shape[0], folios = is_hugetlb.shape[0], folio
+    cdef uint32_t j
+    if bits.shape[0] != n or entry_class.shape[0] != n or vma_idx.shape[0] != n or mm_idx.shape[0] != n:
+        raise ValueError("columns of unequal length")
+    if page_row.shape[0] != n or head_row.shape[0] != n or first.shape[0] != n or compound.shape[0] != pages:
+        raise ValueError("columns of unequal length")
+    if out.shape[1] != 3:
+        raise ValueError("three words a row are wanted")
+    with nogil:
+        for i in range(n):
+            first[i] = at
+            word = bits[i] | <uint64_t>entry_class[i] << 16 | <uint64_t>level << 24
+            # What is in no VMA is told apart by its mm.
+            word |= <uint64_t><uint32_t>(vma_idx[i] if vma_idx[i] >= 0 else mm_idx[i]) << 32
+            of_head = none
+            if 0 <= head_row[i] < pages:
+                of_head = <uint64_t>number[head_row[i]]
+            for j in range(nr[i]):
+                if at >= room:
+                    break
+                row = <int64_t>page_row[i] + j
+                of_page = none
+                folio = -1
+                if page_row[i] >= 0 and row < pages:
+                    of_page = <uint64_t>number[row]
+                    folio = compound[row]
+                    if folio == -1:
+                        of_head = of_page
+                out[at, 0] = word
+                out[at, 1] = of_page | of_head << 32
+                out[at, 2] = (<uint64_t>(vma_idx[i] < 0)) | (<uint64_t>(folio != -1)) << 1
+                if 0 <= folio < folios:
+                    out[at, 2] |= <uint64_t>is_hugetlb[folio] << 2
+                at += 1
+    return at
 
 
 cdef class Distinct:

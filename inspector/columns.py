@@ -290,6 +290,8 @@ def rows_inside(starts: I32, orders: U8, length: int, max_order: int) -> RowSet:
     for rows in spans(length):
         nr = rows.stop - rows.start
         low, high = np.searchsorted(starts, [rows.start - (1 << max_order), rows.stop])
+        if low == high:
+            continue
         begin = starts[low:high].astype(np.int64) - rows.start
         end = np.clip(begin + (np.int64(1) << orders[low:high].astype(np.int64)), 0, nr)
         begin = np.maximum(begin, 0)

@@ -11,10 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U32, U64, Mask, expand_runs
+from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, expand_runs
 from inspector.records import dataclass
 
-_VERSION = 2
+_VERSION = 4
 """Of the extension that the functions here call: one that an older install left is not used."""
 
 
@@ -210,11 +210,17 @@ class LeafWords:
         is_leaf: An entry with any of these bits is a leaf.
         is_plain: In a leaf without this bit the page frame is stored inverted, so that it counts down.
         page_shift: log2 of the page size; page frames are in the bits from there on.
+        address: The bits of the page frame.
+        low, high: uint16; `inspector.arch.base.Bit` by the lowest and by the highest bits of a leaf, both powers of two
+            long.
     """
 
     is_leaf: int
     is_plain: int
     page_shift: int
+    address: int
+    low: U16
+    high: U16
 
 
 @dataclass(frozen=True)
@@ -263,3 +269,189 @@ def leaf_runs(tables: TablesOfVmas, leaf: LeafWords) -> tuple[I64, U32, I32, I64
         other,
     )
     return at[:runs], nr[:runs], vma[:runs], other[:others]
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Where the page tables of a batch are among all.
+
+    Attributes:
+        row: int64; row of each in the columns that follow.
+        mm_idx: int32; row of the mm.
+        va: uint64; first address.
+        first: bool; whether it is met for the first time.
+        start: What to add to a row to number it among all tables.
+    """
+
+    row: I64
+    mm_idx: I32
+    va: U64
+    first: Mask
+    start: int
+
+
+@dataclass(frozen=True)
+class RunColumns:
+    """What entries and their tables say of runs of leaves; columns as in `inspector.walk.mappings.Mappings`."""
+
+    mm_idx: I32
+    va: U64
+    pfn: I64
+    entry: U64
+    table_idx: I32
+    slot: U16
+    counted: Mask
+    bits: U16
+
+
+def fill_runs(words: U64, at: I64, leaf: LeafWords, tables: TableRows) -> RunColumns:
+    """The columns of runs of PTEs that begin at some positions, compiled; only where `is_compiled`."""
+    assert _COMPILED is not None
+    n, width = len(at), len(words) // max(len(tables.row), 1)
+    out = RunColumns(
+        np.empty(n, np.int32),
+        np.empty(n, np.uint64),
+        np.empty(n, np.int64),
+        np.empty(n, np.uint64),
+        np.empty(n, np.int32),
+        np.empty(n, np.uint16),
+        np.empty(n, np.bool_),
+        np.empty(n, np.uint16),
+    )
+    _COMPILED.fill_runs(
+        words,
+        width.bit_length() - 1,
+        at,
+        leaf.is_plain,
+        leaf.address,
+        leaf.page_shift,
+        leaf.low,
+        leaf.high,
+        tables.row,
+        tables.mm_idx,
+        tables.va,
+        tables.first.view(np.uint8),
+        tables.start,
+        out.mm_idx,
+        out.va,
+        out.pfn,
+        out.entry,
+        out.table_idx,
+        out.slot,
+        out.counted.view(np.uint8),
+        out.bits,
+    )
+    return out
+
+
+@dataclass(frozen=True)
+class PageRows:
+    """How page frames and what is known of their pages are looked up.
+
+    Attributes:
+        delta: int64; what to add to a page frame to get its row, by ``page frame >> shift``; very low where none is.
+        shift: See there.
+        codes: uint8 by row; in the bits of ``mask`` the class of a page.
+        mask: See there.
+        compound, heads: As in `inspector.tables.pages.Pages`.
+    """
+
+    delta: I64
+    shift: int
+    codes: U8
+    mask: int
+    compound: I32
+    heads: I32
+
+
+@dataclass(frozen=True)
+class OddClasses:
+    """What overrides the class of an entry's page.
+
+    Attributes:
+        no_page, special, zero: The classes.
+        special_bits: `inspector.arch.base.Bit` flags of special entries.
+        zero_pfn: Page frame of the zero page.
+    """
+
+    no_page: int
+    special: int
+    zero: int
+    special_bits: int
+    zero_pfn: int
+
+
+def judge_runs(pfn: I64, bits: U16, pages: PageRows, odd: OddClasses) -> tuple[U8, I32, I32]:
+    """What runs of PTEs map, compiled; only where `is_compiled`.
+
+    Returns:
+        ``(entry_class, page_row, head_row)`` as in `inspector.walk.mappings.Mappings`.
+    """
+    assert _COMPILED is not None
+    n = len(pfn)
+    entry_class, page_row, head_row = np.empty(n, np.uint8), np.empty(n, np.int32), np.empty(n, np.int32)
+    _COMPILED.judge_runs(
+        np.ascontiguousarray(pfn),
+        np.ascontiguousarray(bits),
+        pages.delta,
+        pages.shift,
+        pages.codes,
+        pages.mask,
+        pages.compound,
+        pages.heads,
+        odd.special_bits,
+        odd.zero_pfn,
+        np.array([odd.no_page, odd.special, odd.zero], np.uint8),
+        entry_class,
+        page_row,
+        head_row,
+    )
+    return entry_class, page_row, head_row
+
+
+@dataclass(frozen=True)
+class EntryColumns:
+    """Columns of runs of leaf entries of one level, as in `inspector.walk.mappings.Mappings`."""
+
+    bits: U16
+    entry_class: U8
+    vma_idx: I32
+    mm_idx: I32
+    page_row: I32
+    head_row: I32
+    nr: U32
+
+
+def entry_words(  # noqa: PLR0913, PLR0917  (columns of two tables)
+    m: EntryColumns, level: int, number: I32, compound: I32, is_hugetlb: Mask
+) -> tuple[U64, I64]:
+    """Words that are equal for entries of one kind (`inspector.walk.entry_kinds`), compiled; only where `is_compiled`.
+
+    Args:
+        m: The runs.
+        level: Of all of them.
+        number: As in `inspector.tables.pages.Pages`.
+        compound: As in `inspector.tables.pages.Pages`.
+        is_hugetlb: As in `inspector.tables.folios.Folios`.
+
+    Returns:
+        ``(words, first)``: uint64[entries, 3], run after run, and int64[runs], where each run begins there.
+    """
+    assert _COMPILED is not None
+    words, first = np.empty((int(m.nr.sum()), 3), np.uint64), np.empty(len(m.nr), np.int64)
+    _COMPILED.entry_words(
+        m.bits,
+        m.entry_class,
+        level,
+        m.vma_idx,
+        m.mm_idx,
+        m.page_row,
+        m.head_row,
+        m.nr,
+        number,
+        compound,
+        is_hugetlb.view(np.uint8),
+        words,
+        first,
+    )
+    return words, first

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Builder, Column, Mask, RowSet, distinct, take_or
+from inspector.columns import I32, I64, U64, AnyArray, Builder, Column, Mask, RowSet, take_or
 from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
@@ -43,11 +43,12 @@ from inspector.tables.tasks import Tasks, build_tasks, tasks_being_dumped
 from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders
 from inspector.target.target import Target
+from inspector.walk.batches import Collector, KeptMappings, KnownEntries, MakeCollector, run_collectors
 from inspector.walk.compound import compound_wrong, count_tails
 from inspector.walk.counts import Counter, Ground, MappingCounts, count_migration_entries, judge
 from inspector.walk.deposits import Deposits, read_deposits
-from inspector.walk.ksm_rmap import KsmEntries, ksm_entries
-from inspector.walk.linear import Links, build_links
+from inspector.walk.ksm_rmap import KsmEntries, KsmRmap
+from inspector.walk.linear import Links, Named, PageIndex, links_of, named_by_folios, read_page_index
 from inspector.walk.lost_tables import LostTables, find_lost_tables
 from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
 from inspector.walk.mappings import (
@@ -60,11 +61,12 @@ from inspector.walk.mappings import (
     NonPresent,
     PageTables,
     Walk,
+    entry_pages,
 )
 from inspector.walk.page_cache import PageCache, compare_cache
-from inspector.walk.pagetable import walk_again, walk_page_tables
+from inspector.walk.pagetable import tables_over, walk_again, walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
-from inspector.walk.rss import entry_pages, rebuild_rss
+from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 from inspector.walk.swap_cache import SwapCache, read_swap_cache
@@ -75,8 +77,7 @@ if TYPE_CHECKING:
     from inspector.rules.page_pieces import PagePiece, PagesPredicate
     from inspector.rules.pieces import Judgement
 
-RUNS_AT_ONCE = 1 << 16
-"""Rows of a piece of the mappings where they are all at hand."""
+C = TypeVar("C", bound=Collector)
 
 
 class Snapshot:
@@ -325,22 +326,23 @@ class Snapshot:
         return self._walked[0]
 
     @cached_property
-    def _walked(self) -> tuple[Walk, MappingCounts]:
+    def _walked(self) -> tuple[Walk, MappingCounts, KeptMappings]:
         return self._walk_and_count(lambda _: None)
 
-    def _walk_and_count(self, take: Callable[[Mappings], None]) -> tuple[Walk, MappingCounts]:
+    def _walk_and_count(self, take: Callable[[Mappings], None]) -> tuple[Walk, MappingCounts, KeptMappings]:
         """Find and count everything; ``take`` is given the leaf entries of each batch of tables."""
         ground = self._ground
-        counter = Counter(ground)
+        counter, kept = Counter(ground), KeptMappings()
 
         def count(found: Mappings) -> None:
             batch = judge(ground, found)
             counter.take(batch)
+            kept.add(batch)
             take(batch)
 
         walk = walk_page_tables(self.layout, lambda _pfns: self.pages, self.mms, self.vmas, count)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
-        return walk, counter.counts()
+        return walk, counter.counts(), kept
 
     @property
     def tables(self) -> PageTables:
@@ -370,11 +372,9 @@ class Snapshot:
 
     def entry_batches(self, tables: AnyArray | None = None) -> Iterator[Mappings]:
         """The leaf entries of all page tables, or of those at some rows of `tables`, a batch of tables at a time."""
-        if "mappings" in vars(self):
-            m = self.mappings
-            for at in range(0, len(m), RUNS_AT_ONCE):
-                part = m.take(slice(at, at + RUNS_AT_ONCE))
-                yield part if tables is None else part.take(np.isin(part.table_idx, tables))
+        kept = KeptMappings.of(self.mappings) if "mappings" in vars(self) else self._walked[2]
+        if kept.whole:
+            yield from kept.batches(tables)
             return
         for found in walk_again(self.layout, self.vmas, self.tables, tables):
             yield judge(self._ground, found)
@@ -389,6 +389,34 @@ class Snapshot:
         m = self.mappings
         end = m.pfn + m.nr.astype(np.int64) * entry_pages(self.layout, m.level)
         return np.flatnonzero((m.pfn < pfn + nr) & (end > pfn))
+
+    @cached_property
+    def _collected(self) -> dict[MakeCollector, Collector]:
+        return {}
+
+    def collect(self, makers: Iterable[MakeCollector]) -> None:
+        """Let these collectors, but for those that have, see all leaf entries in one walk."""
+        made = {make: make(self) for make in dict.fromkeys(makers) if make not in self._collected}
+        run_collectors(self, list(made.values()))
+        self._collected.update(made)
+
+    def collected(self, make: Callable[[Snapshot], C]) -> C:
+        """The collector that ``make`` makes, once it has seen all leaf entries; in a walk of its own if need be."""
+        self.collect([make])
+        return cast("C", self._collected[make])
+
+    @cached_property
+    def known_entries(self) -> KnownEntries:
+        """Leaf entries by number, the few that were asked for."""
+        return KnownEntries(self)
+
+    def entries(self, ids: I64) -> Mappings:
+        """The runs of leaf entries of some numbers (`Mappings.entry_id`), in that order."""
+        return self.known_entries.get(ids)
+
+    def tables_over(self, vma_rows: I64) -> I64:
+        """Rows of the page tables that may hold entries of some VMAs."""
+        return np.flatnonzero(tables_over(self.layout, self.vmas.take(np.unique(vma_rows)), self.tables))
 
     @cached_property
     def page_tables_locked(self) -> Mask:
@@ -475,15 +503,24 @@ class Snapshot:
     # -- reverse maps ------------------------------------------------------------------------------------------------
 
     @cached_property
+    def page_index(self) -> PageIndex:
+        """The index of every folio that is mapped in a VMA."""
+        return read_page_index(self, self.counts.codes)
+
+    @cached_property
     def links(self) -> Links:
-        """Every mapped folio's own index beside its place."""
-        return build_links(self)
+        """Every mapped folio's own index beside its place: all at once. A check sees them a batch at a time."""
+        return links_of(self, self.mappings)
+
+    @cached_property
+    def named(self) -> Named:
+        """What the folios that are mapped in VMAs name."""
+        return named_by_folios(self)
 
     @cached_property
     def anon_rmap(self) -> AnonRmap:
         """anon_vmas, their chains and interval trees."""
-        links = self.links
-        named = distinct(links.mapping[links.is_anon]) & ~np.uint64(MAPPING_TAGS)
+        named = self.named.anon & ~np.uint64(MAPPING_TAGS)
         freed = self.mms.users[self.vmas.mm_idx] <= 0
         rmap = build_anon_rmap(self.layout, self.vmas, named, freed)
         self.missing.add("anon_vmas and chains", rmap.unreadable)
@@ -498,12 +535,16 @@ class Snapshot:
     @cached_property
     def file_rmap(self) -> FileRmap:
         """address_spaces and their trees of VMAs."""
-        links = self.links
-        named = distinct(links.mapping[links.is_file])
+        named = self.named.file
         named = named[(named & np.uint64(MAPPING_TAGS)) == 0]
         rmap = build_file_rmap(self.layout, self.vmas, named)
         self.missing.add("files and address_spaces", rmap.unreadable)
         return rmap
+
+    @cached_property
+    def mapping_of_vma(self) -> U64:
+        """Address of the address_space that each VMA maps, 0 for VMAs without a file."""
+        return take_or(self.file_rmap.address_spaces.addr, self.file_rmap.address_space_of_vma, 0)
 
     @cached_property
     def i_mmap_locked(self) -> Mask:
@@ -530,7 +571,7 @@ class Snapshot:
     @cached_property
     def ksm_entries(self) -> KsmEntries:
         """Every entry of a KSM page and the rmap_item that leads to it."""
-        return ksm_entries(self)
+        return KsmRmap(self).entries(self.links)
 
     @cached_property
     def uffd(self) -> Uffd:
@@ -653,7 +694,7 @@ class Snapshot:
     @cached_property
     def buddy(self) -> Buddy:
         """Zones, free lists and the blocks on them."""
-        buddy = build_buddy(self.layout, self.pages)
+        buddy = build_buddy(self.layout, self.pages, self._sweep.buddy_pages)
         self.missing.add("zones and free lists", buddy.unreadable)
         return buddy
 

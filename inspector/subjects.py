@@ -20,15 +20,13 @@ from inspector.records import dataclass
 from inspector.tables.ksm import KINDS as NODE_KINDS
 from inspector.tables.swap_clusters import home_names
 from inspector.text import clean_bytes
+from inspector.walk.mappings import Mappings
 from inspector.walk.names import file_paths
 from inspector.walk.page_cache import address_space_name
 
 if TYPE_CHECKING:
     from inspector.columns import AnyArray
     from inspector.snapshot import Snapshot
-
-MAX_EVIDENCE = 16
-"""Mappings listed with one finding; their full number is reported as well."""
 
 Describe = Callable[["Snapshot", int], Subject]
 RowsOf = Callable[["Snapshot", I64], I64]
@@ -69,6 +67,7 @@ class SubjectKind:
         pfns: The page frame that each subject is about where it has no head, -1 for none.
         addresses: Kernel address of each subject, by which a stack would name it; 0 where it could not.
         owned: Which subjects are something of one of the marked mms.
+        stretch: The page frames, first and number, whose mappings the evidence is; None where it is something else.
         evidence: The first mappings that prove a finding about a row, and how many there are.
         look: The command that shows more, without the options that open the target.
         of_one_mm: Each subject is part of one mm: only a task that works on that mm can have it half changed.
@@ -84,6 +83,7 @@ class SubjectKind:
     pfns: RowsOf = _none
     addresses: Addresses = _no_addresses
     owned: Owned = _of_no_mm
+    stretch: Callable[[Snapshot, int], tuple[int, int]] | None = None
     evidence: ProofOf = _no_evidence
     look: Look = _look_at_processes
     of_one_mm: bool = False
@@ -189,8 +189,12 @@ def _page_pfns(s: Snapshot, rows: I64) -> I64:
     return s.pages.memmap.pfns_of_rows(rows)
 
 
+def _page_stretch(s: Snapshot, row: int) -> tuple[int, int]:
+    return int(s.pages.memmap.pfns_of_rows(np.array([row]))[0]), 1
+
+
 def _page_evidence(s: Snapshot, row: int) -> tuple[list[Mapping], int]:
-    return describe_mappings(s, int(s.pages.memmap.pfns_of_rows(np.array([row]))[0]), 1)
+    return _mappings_of_pages(s, *_page_stretch(s, row))
 
 
 def _folio(s: Snapshot, row: int) -> Subject:
@@ -202,9 +206,12 @@ def _folio_heads(s: Snapshot, rows: I64) -> I64:
     return s.folios.row[rows].astype(np.int64)
 
 
+def _folio_stretch(s: Snapshot, row: int) -> tuple[int, int]:
+    return int(s.folios.pfn[row]), min(int(s.folios.nr_pages[row]), 1 << 20)
+
+
 def _folio_evidence(s: Snapshot, row: int) -> tuple[list[Mapping], int]:
-    nr = min(int(s.folios.nr_pages[row]), 1 << 20)
-    return describe_mappings(s, int(s.folios.pfn[row]), nr)
+    return _mappings_of_pages(s, *_folio_stretch(s, row))
 
 
 def _look_at_folio(subject: Subject) -> str:
@@ -258,12 +265,11 @@ def reached(s: Snapshot, head_rows: AnyArray, mms: Mask) -> Mask:
 
 def mapped_by(s: Snapshot, heads: I64, mms: Mask) -> Mask:
     """Folios that one of the marked mms maps, by its page tables."""
-    m = s.mappings
-    mapped = np.zeros(len(s.pages) + 1, np.bool_)
-    mapped[m.head_row[mms[m.mm_idx]]] = True
-    # Row -1 is the last one, which is no page.
-    mapped[-1] = False
-    return mapped[heads]
+    out = np.zeros(len(heads), np.bool_)
+    if len(heads) and mms.any():
+        for m in s.entry_batches(np.flatnonzero(mms[s.tables.mm_idx])):
+            out |= np.isin(heads, m.head_row)
+    return out & (heads >= 0)
 
 
 def marked_at(addrs: AnyArray, wanted: AnyArray, marked: Mask) -> Mask:
@@ -281,6 +287,7 @@ PAGE = SubjectKind(
     pfns=_page_pfns,
     addresses=_addresses_of(_page_heads),
     owned=_owned_by_mappers(_page_heads),
+    stretch=_page_stretch,
     evidence=_page_evidence,
     look=_look_at_folio,
 )
@@ -292,6 +299,7 @@ FOLIO = SubjectKind(
     heads=_folio_heads,
     addresses=_addresses_of(_folio_heads),
     owned=_owned_by_mappers(_folio_heads),
+    stretch=_folio_stretch,
     evidence=_folio_evidence,
     look=_look_at_folio,
 )
@@ -300,25 +308,24 @@ FOLIO = SubjectKind(
 # -- page-table entries and page tables -------------------------------------------------------------------------------
 
 
-def describe_mapping(s: Snapshot, row: int, *, pfn: int | None = None) -> Mapping:
-    """One row of the mappings; with ``pfn`` the entry of the run that maps that page."""
-    m = s.mappings
+def describe_mapping(s: Snapshot, m: Mappings, at: int, *, pfn: int | None = None) -> Mapping:
+    """One of some runs of leaf entries; with ``pfn`` the entry of the run that maps that page."""
     skip = 0
-    if pfn is not None and m.level[row] == Level.PTE:
-        skip = max(0, pfn - int(m.pfn[row]))
-    va = int(m.va[row]) + (skip << s.layout.arch.page_shift)
-    step = int(s.layout.arch.leaf_step(Level.PTE, m.entry[row : row + 1])[0]) if skip else 0
-    first = int(m.pfn[row]) + skip
-    head = int(s.mappings.head_row[row])
+    if pfn is not None and m.level[at] == Level.PTE:
+        skip = max(0, pfn - int(m.pfn[at]))
+    va = int(m.va[at]) + (skip << s.layout.arch.page_shift)
+    step = int(s.layout.arch.leaf_step(Level.PTE, m.entry[at : at + 1])[0]) if skip else 0
+    first = int(m.pfn[at]) + skip
+    head = int(m.head_row[at])
     head_pfn = int(s.pages.memmap.pfns_of_rows(np.array([head]))[0]) if head >= 0 else first
-    vma = int(m.vma_idx[row])
-    owner = mm_of(s, int(m.mm_idx[row]))
+    vma = int(m.vma_idx[at])
+    owner = mm_of(s, int(m.mm_idx[at]))
     return Mapping(
         mm=int(owner["mm"] or 0),
         va=va,
-        level=Level(int(m.level[row])).name,
+        level=Level(int(m.level[at])).name,
         pfn=first,
-        entry=(int(m.entry[row]) + skip * step) & ((1 << 64) - 1),
+        entry=(int(m.entry[at]) + skip * step) & ((1 << 64) - 1),
         pid=owner["pid"],  # type: ignore[arg-type]
         comm=owner["comm"],  # type: ignore[arg-type]
         vma=int(s.vmas.addr[vma]) if vma >= 0 else None,
@@ -326,16 +333,10 @@ def describe_mapping(s: Snapshot, row: int, *, pfn: int | None = None) -> Mappin
     )
 
 
-def describe_mappings(s: Snapshot, pfn: int, nr: int) -> tuple[list[Mapping], int]:
+def _mappings_of_pages(s: Snapshot, pfn: int, nr: int) -> tuple[list[Mapping], int]:
     """The first mappings of the pages [pfn, pfn + nr), and how many entries there are in all."""
-    rows = s.mappings_of(pfn, nr)
-    m = s.mappings
-    counted = rows[m.counted[rows]]
-    begin = np.maximum(m.pfn[counted], pfn)
-    pte = m.level[counted] == Level.PTE
-    entries = np.where(pte, np.minimum(m.pfn[counted] + m.nr[counted], pfn + nr) - begin, 1)
-    listed = [describe_mapping(s, int(r), pfn=max(pfn, int(m.pfn[r]))) for r in counted[:MAX_EVIDENCE]]
-    return listed, int(entries.sum())
+    m, total = s.known_entries.of_pages([(pfn, nr)])[0]
+    return [describe_mapping(s, m, at, pfn=max(pfn, int(m.pfn[at]))) for at in range(len(m))], total
 
 
 def _entry_at(s: Snapshot, mm_idx: int, va: int, vma_idx: int, pfn: int | None = None) -> Subject:
@@ -344,24 +345,25 @@ def _entry_at(s: Snapshot, mm_idx: int, va: int, vma_idx: int, pfn: int | None =
 
 
 def _leaf(s: Snapshot, row: int) -> Subject:
-    m = s.mappings
-    return _entry_at(s, int(m.mm_idx[row]), int(m.va[row]), int(m.vma_idx[row]), int(m.pfn[row]))
+    m = s.entries(np.array([row]))
+    return _entry_at(s, int(m.mm_idx[0]), int(m.va[0]), int(m.vma_idx[0]), int(m.pfn[0]))
 
 
 def _leaf_heads(s: Snapshot, rows: I64) -> I64:
-    return s.mappings.head_row[rows].astype(np.int64)
+    return s.entries(rows).head_row.astype(np.int64)
 
 
 def _leaf_pfns(s: Snapshot, rows: I64) -> I64:
-    return s.mappings.pfn[rows]
+    return s.entries(rows).pfn
 
 
 def _leaf_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
-    return mms[s.mappings.mm_idx[rows]]
+    return mms[s.entries(rows).mm_idx]
 
 
 def _leaf_evidence(s: Snapshot, row: int) -> tuple[list[Mapping], int]:
-    return [describe_mapping(s, row)], int(s.mappings.nr[row])
+    m = s.entries(np.array([row]))
+    return [describe_mapping(s, m, 0)], int(m.nr[0])
 
 
 def _nonpresent(s: Snapshot, row: int) -> Subject:
@@ -394,7 +396,7 @@ ENTRY = SubjectKind(
     evidence=_leaf_evidence,
     look=_look_at_address,
 )
-"""Present leaf entries: rows of the mappings."""
+"""Present leaf entries; rows are their numbers, `inspector.walk.mappings.Mappings.entry_id`."""
 NONPRESENT = SubjectKind(
     name="entry", of_folios=True, describe=_nonpresent, owned=_nonpresent_owned, look=_look_at_address
 )

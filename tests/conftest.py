@@ -29,6 +29,12 @@ def quick_opening() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def nothing_kept() -> None:
+    """Nothing of the tests is kept in the user's cache directory, and nothing in there decides a test."""
+    os.environ["FOLIOSCOPE_CACHE"] = "no"
+
+
+@pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Commands that tests start compile the package once a worker, even where Python may not write beside it."""
     if sys.dont_write_bytecode:

@@ -85,7 +85,7 @@ class FamilySnapshot(AimedSnapshot):
 
     @cached_property
     def file_rmap(self) -> FileRmap:
-        """Nothing: no file is looked at."""
+        """Nothing: no file is read."""
         return build_file_rmap(self.layout, self.vmas.take(np.empty(0, np.int64)), np.empty(0, np.uint64))
 
     @property

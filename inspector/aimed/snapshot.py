@@ -21,6 +21,7 @@ from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.stacks import Stacks
 from inspector.tables.tasks import Tasks
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
+from inspector.walk.batches import KeptMappings
 from inspector.walk.counts import Counter, MappingCounts, judge
 from inspector.walk.mappings import (
     TABLE_NO_PAGE,
@@ -29,9 +30,9 @@ from inspector.walk.mappings import (
     TABLE_UNREADABLE,
     Mappings,
     Walk,
+    entry_pages,
 )
 from inspector.walk.pagetable import walk_page_tables
-from inspector.walk.rss import entry_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,17 @@ class AimedSnapshot(Snapshot):
             *("mms", "vmas", "vma_trees", "vma_tree_sound", "vma_finds_pages", "mm_in_motion", "in_flight"),
             *("table_holders", "tables", "nonpresent", "migration_entries", "mappings", "counts"),
             *("page_tables_locked", "upper_entries", "tables_complete", "mappings_whole", "mm_tables_complete"),
-            *("links", "anon_rmap", "anon_vma_locked", "file_rmap", "i_mmap_locked", "maps_driver_pages", "huge_zero"),
+            *(
+                "page_index",
+                "known_entries",
+                "links",
+                "anon_rmap",
+                "anon_vma_locked",
+                "file_rmap",
+                "i_mmap_locked",
+                "maps_driver_pages",
+                "huge_zero",
+            ),
         }
     )
     """The tables that an aim makes."""
@@ -187,10 +198,10 @@ class AimedSnapshot(Snapshot):
         return walk
 
     @cached_property
-    def _walked(self) -> tuple[Walk, MappingCounts]:
+    def _walked(self) -> tuple[Walk, MappingCounts, KeptMappings]:
         counter = Counter(self._ground)
         counter.take(self.mappings)
-        return self._walk, counter.counts()
+        return self._walk, counter.counts(), KeptMappings.of(self.mappings)
 
     @cached_property
     def mappings(self) -> Mappings:

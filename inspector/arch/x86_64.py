@@ -123,10 +123,10 @@ class X86_64:  # noqa: N801  (the kernel's spelling)
         """Bits of the page frame field that no address has; the encryption bit is none of them."""
         return _PFN_FIELD & ~(self._address | np.uint64(self.sme_mask))
 
-    @property
+    @cached_property
     def leaf_words(self) -> LeafWords:
         """PTEs that are not present are inverted (pte_pfn())."""
-        return LeafWords(int(PRESENT | PROTNONE), int(PRESENT), self.page_shift)
+        return LeafWords(int(PRESENT | PROTNONE), int(PRESENT), self.page_shift, int(self._address), *self._leaf_bits)
 
     def leaf_mask(self, level: Level, entries: U64) -> Mask:
         """Which entries are leaves (pte_present(), pmd_leaf(), pud_leaf())."""

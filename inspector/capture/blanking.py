@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.capture.kdump_writer import PageSpool
+from inspector.capture.recorder import Recorder
 from inspector.columns import I64, U64
 from inspector.snapshot import Snapshot
 from inspector.tables.stacks import StackState, thread_size
 from inspector.tables.vmalloc import vmalloc_pfns
 
 
-def blank_dead_stacks(s: Snapshot, spool: PageSpool) -> None:
-    """Overwrite with zeros what is not live of all stacks in the spool: buffers of system calls may lie there."""
+def blank_dead_stacks(s: Snapshot, recorder: Recorder) -> None:
+    """Overwrite with zeros what is not live of all stacks that were read: buffers of system calls may lie there."""
     page = 1 << s.layout.memmap.page_shift
     rows = np.flatnonzero(s.tasks.stack != 0)
     live = _live_from(s)[rows].astype(np.int64)
@@ -24,19 +24,19 @@ def blank_dead_stacks(s: Snapshot, spool: PageSpool) -> None:
         low = np.clip((live - start.astype(np.int64)), 0, page)
         high = np.clip(s.stacks.top[rows].astype(np.int64) - start.astype(np.int64), 0, page)
         for pfn, first, last in zip(pfns.tolist(), low.tolist(), high.tolist(), strict=True):
-            if pfn in spool and (first or last < page):
+            if pfn in recorder and (first or last < page):
                 data = bytearray(page)
-                data[first:last] = spool.page(pfn)[first:last]
-                spool.replace(pfn, bytes(data))
+                data[first:last] = recorder.page(pfn)[first:last]
+                recorder.replace(pfn, bytes(data))
 
 
-def blank_leftovers(s: Snapshot, spool: PageSpool) -> None:
+def blank_leftovers(s: Snapshot, recorder: Recorder) -> None:
     """Overwrite with zeros what lies behind the lists of the kernel's that do not fill their pages."""
     memory, page = s.layout.memory, 1 << s.layout.memmap.page_shift
     for address, used in memory.partly_used.items():
         pfn, within = divmod(address - memory.direct_map_base, page)
-        if pfn in spool and not within:
-            spool.replace(pfn, spool.page(pfn)[:used] + bytes(page - used))
+        if pfn in recorder and not within:
+            recorder.replace(pfn, recorder.page(pfn)[:used] + bytes(page - used))
 
 
 def _live_from(s: Snapshot) -> U64:

@@ -17,8 +17,9 @@ import numpy as np
 from drgn.helpers.linux.pid import for_each_task
 
 from inspector.capture.blanking import blank_dead_stacks, blank_leftovers
-from inspector.capture.kdump_writer import DumpHeader, PageSpool, write_kdump
+from inspector.capture.kdump_writer import LEVEL, DumpHeader, Effort, PageSpool, write_kdump
 from inspector.capture.private_pages import PRIVATE, judge_pages
+from inspector.capture.proof import VirtualReads, same_reads
 from inspector.capture.recorder import Recorder, debug_files, open_recording, recording_program
 from inspector.check.run import Progress, run_check
 from inspector.columns import I64, U8
@@ -30,8 +31,9 @@ from inspector.snapshot import Snapshot
 from inspector.target.prstatus import stripped
 from inspector.target.target import RAN_ON, Target, open_core
 from inspector.walk.names import vma_names
-from inspector.walk.smaps import vma_figures
+from inspector.walk.smaps import shmem_swapped
 from inspector.walk.swap_view import swap_devices
+from inspector.workers import default_workers
 
 KINDS = ("BTF", "kallsyms", "memory map", "processes", "page tables", "other")
 """What captured pages are counted by: what they were first read for."""
@@ -41,6 +43,8 @@ _MAX_MODULES = 10_000
 _UNREADABLE = (FolioscopeError, drgn.FaultError, LookupError, ValueError, AttributeError, TypeError)
 """What reading a damaged or filtered target may raise."""
 
+
+Proof = Literal["reads", "report"]
 
 CAPTURE_SCHEMA: Literal["folioscope.capture/1"] = "folioscope.capture/1"
 
@@ -61,10 +65,14 @@ class CaptureReport(msgspec.Struct, frozen=True):
     """Whether the kernel ran on while it was captured: its pages are of different moments. A capture of such
     a capture is one, too."""
     same_answers: bool | None
-    """Whether the capture, opened again, gave the same report of a check as its source. None of a running
+    """Whether the capture, opened again, gives the same report of a check as its source. None of a running
     source: no two reads of it are the same, so the capture was opened and checked but not compared."""
     notes: list[str]
     """What could not be done, in sentences."""
+    proof: Proof | None
+    """How that is known. ``reads``: the capture answers every read of its source's check with the same bytes, and
+    what a check makes of kernel stacks, which are in it in part, is the same. ``report``: that was not so, as where
+    pages were left out, and the capture was checked and the reports compared. None where nothing was compared."""
 
     @property
     def nr_pages(self) -> int:
@@ -74,13 +82,15 @@ class CaptureReport(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class _Recorded:
-    """What is left of a recording when its tables are gone."""
+    """What a recording gives."""
 
     header: DumpHeader
+    recorder: Recorder
+    snapshot: Snapshot
+    virtual: VirtualReads
     pfns: I64
     kinds: U8
     left_out: dict[str, int]
-    ram: list[tuple[int, int]]
     report: Report
     symbols: list[str]
     notes: list[str]
@@ -90,9 +100,10 @@ def capture(
     target: Target,
     out: str | os.PathLike[str],
     *,
-    compression: int = 6,
+    compression: int = LEVEL,
     is_forced: bool = False,
     progress: Progress | None = None,
+    nr_workers: int | None = None,
 ) -> CaptureReport:
     """Write everything that the inspector reads of a target to a new kdump-compressed vmcore.
 
@@ -102,6 +113,8 @@ def capture(
         compression: Of zlib, 1 (quick) to 9 (small).
         is_forced: Whether an existing file may be replaced.
         progress: Called at each step.
+        nr_workers: Processes that compress and compare at most; None for as many as there are processors. What is
+            written does not depend on it.
 
     Raises:
         UsageError: ``out`` exists, or is what is being captured.
@@ -112,8 +125,10 @@ def capture(
     progress = progress or (lambda _what, _done, _all: None)
     page_size = target.identity.page_size or 4096
     try:
-        with closing(PageSpool(path.parent, page_size, compression)) as spool:
-            return _capture(target, path, spool, progress)
+        with closing(PageSpool(path.parent, page_size)) as spool:
+            recorder = Recorder(target.prog, spool, page_size, is_live=target.is_live, nr_pfns=_nr_pfns(target))
+            effort = Effort(compression, default_workers() if nr_workers is None else nr_workers)
+            return _capture(target, path, recorder, effort, progress)
     except OSError as error:
         todo = "Free some space or name another place" if error.errno in (28, 122) else "Name another place"
         raise TargetError(f"the capture cannot be written ({error.strerror or error})", str(path), todo) from error
@@ -132,17 +147,31 @@ def _require_free(path: Path, target: Target, *, is_forced: bool) -> None:
         raise UsageError("the file exists already", str(path), "Add --force to replace it")
 
 
-def _capture(target: Target, path: Path, spool: PageSpool, progress: Progress) -> CaptureReport:
-    found = _record(target, spool, progress)
+def _nr_pfns(target: Target) -> int:
+    """One more than the last page frame of RAM, as the kernel has it (max_pfn, mm/mm_init.c); 0 if unknown."""
+    address = target.symbol("max_pfn")
+    try:
+        return int.from_bytes(target.prog.read(address, 8), "little") if address is not None else 0
+    except drgn.FaultError:
+        return 0
+
+
+def _capture(target: Target, path: Path, recorder: Recorder, effort: Effort, progress: Progress) -> CaptureReport:
+    found = _record(target, recorder, progress)
+    memmap = found.snapshot.layout.memmap
+    ram = list(zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True))
     progress("writing", _STEPS - 2, _STEPS)
     with _new_file(path) as (file, part):
-        write_kdump(file, found.header, spool, found.pfns, found.ram)
+        write_kdump(file, found.header, recorder, found.pfns, ram, effort)
         file.flush()
         os.fsync(file.fileno())
         size = file.tell()
         progress("opening it again", _STEPS - 1, _STEPS)
-        again = _reopened_report(part, path, found.symbols)
-        is_same = None if target.is_live else _answers(again) == _answers(found.report)
+        try:
+            is_same, proof = _prove(found, part, is_live=target.is_live, nr_workers=effort.nr_workers)
+        except TargetError as error:
+            what = f"the capture cannot be used ({error.what})"
+            raise TargetError(what, str(path), "Please report this") from error
     progress("done", _STEPS, _STEPS)
     counts = np.bincount(found.kinds, minlength=len(KINDS)).tolist()
     pages = dict(zip(KINDS, counts, strict=True))
@@ -156,48 +185,53 @@ def _capture(target: Target, path: Path, spool: PageSpool, progress: Progress) -
         target.ran_on,
         is_same,
         found.notes,
+        proof,
     )
 
 
-def _record(target: Target, spool: PageSpool, progress: Progress) -> _Recorded:
-    """Read everything once, through a recorder that fills the spool."""
-    recorder = Recorder(target.prog, spool, target.identity.page_size or 4096, is_live=target.is_live)
+def _prove(found: _Recorded, part: Path, *, is_live: bool, nr_workers: int) -> tuple[bool | None, Proof | None]:
+    """Whether the written file gives the same report as its source, and how that is known."""
+    symbols = found.symbols
+    s = Snapshot(open_core(str(part), symbols, types="dwarf" if symbols else "btf"))
+    if not is_live and same_reads(found.recorder, found.snapshot, s, found.pfns, found.virtual, nr_workers):
+        return True, "reads"
+    # As in the recording: a table that is built notes what it lacks, wanted by a rule or not.
+    report = run_check(s)
+    _read_all(s)
+    return (None, None) if is_live else (_answers(report) == _answers(found.report), "report")
+
+
+def _record(target: Target, recorder: Recorder, progress: Progress) -> _Recorded:
+    """Read everything once, through a recorder."""
     vmcoreinfo = target.prog["VMCOREINFO"].string_()
     notes: list[str] = []
     progress("types and symbols", 0, _STEPS)
     _read_btf(target, recorder, vmcoreinfo)
     recorder.kind = KINDS.index("kallsyms")
     s = Snapshot(open_recording(target, recorder, vmcoreinfo))
-    for done, (what, kind, read) in enumerate(_STAGES, 1):
+    virtual = VirtualReads(s)
+    s.layout.memory.on_read = virtual.note
+
+    def checking(what: str, done: int, steps: int) -> None:
+        recorder.kind = KINDS.index(what if what in KINDS else "other")
+        progress(what, done, steps)
+
+    report = run_check(s, progress=checking)
+    for done, (what, read) in enumerate(_STAGES, _STEPS - 2 - len(_STAGES)):
         progress(what, done, _STEPS)
-        recorder.kind = KINDS.index(kind)
         try:
             read(s)
         except _UNREADABLE as error:
             notes.append(f"{what}: {str(error).rstrip('.')}.")
-    progress("check", _STEPS - 3, _STEPS)
-    report = run_check(s)
     with suppress(*_UNREADABLE):
-        blank_dead_stacks(s, spool)
-        blank_leftovers(s, spool)
+        blank_dead_stacks(s, recorder)
+        blank_leftovers(s, recorder)
     recorder.kind = KINDS.index("page tables")
-    _read_direct_map(s, spool)
-    pfns, kinds, left_out = _choose(s, spool)
-    memmap = s.layout.memmap
-    ram = list(zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True))
+    _read_direct_map(s, recorder)
+    pfns, kinds, left_out = _choose(s, recorder)
+    header = header_of(s.target, vmcoreinfo)
     symbols = debug_files(s.target.prog) if s.target.types_from == "DWARF" else []
-    return _Recorded(header_of(s.target, vmcoreinfo), pfns, kinds, left_out, ram, report, symbols, notes)
-
-
-def _reopened_report(part: Path, path: Path, symbols: list[str]) -> Report:
-    """The report of a check of the written file."""
-    try:
-        s = Snapshot(open_core(str(part), symbols, types="dwarf" if symbols else "btf"))
-        # As in the recording: a table that is built notes what it lacks, wanted by a rule or not.
-        _read_all(s)
-        return run_check(s)
-    except TargetError as error:
-        raise TargetError(f"the capture cannot be used ({error.what})", str(path), "Please report this") from error
+    return _Recorded(header, recorder, s, virtual, pfns, kinds, left_out, report, symbols, notes)
 
 
 def _read_btf(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> None:
@@ -228,7 +262,7 @@ def _read_all(s: Snapshot) -> None:
 
 def _read_vmas(s: Snapshot) -> None:
     """Read what listings show of VMAs: files' paths and other names, swapped shmem."""
-    vma_figures(s)
+    shmem_swapped(s)
     vma_names(s.layout, s.mms, s.vmas, np.arange(len(s.vmas)))
 
 
@@ -242,22 +276,19 @@ def _read_as_drgn(s: Snapshot) -> None:
         pass
 
 
-_STAGES: tuple[tuple[str, str, Callable[[Snapshot], object]], ...] = (
-    ("memory map", "memory map", lambda s: s.folios),
-    ("processes", "processes", lambda s: s.vmas),
-    ("page tables", "page tables", lambda s: s.tables),
-    ("reverse maps and other tables", "other", _read_all),
-    ("names and sizes of VMAs", "other", _read_vmas),
-    ("names of swap devices", "other", swap_devices),
-    ("tasks and modules as drgn reads them", "other", _read_as_drgn),
+_STAGES: tuple[tuple[str, Callable[[Snapshot], object]], ...] = (
+    ("reverse maps and other tables", _read_all),
+    ("names and sizes of VMAs", _read_vmas),
+    ("names of swap devices", swap_devices),
+    ("tasks and modules as drgn reads them", _read_as_drgn),
 )
-"""What is read, as what it is counted, and how. The snapshot's tables are in by themselves; what reads the target
+"""What is read beside what a check reads, and how. The snapshot's tables are in by themselves; what reads the target
 without the snapshot keeping it needs a line here."""
 
-_STEPS = len(_STAGES) + 4
+_STEPS = len(_STAGES) + 3
 
 
-def _read_direct_map(s: Snapshot, spool: PageSpool) -> None:
+def _read_direct_map(s: Snapshot, recorder: Recorder) -> None:
     """Read the kernel's page tables over every kept page, which the inspector reads by physical address.
 
     drgn has libkdumpfile translate addresses of the direct map, too, and that takes the tables.
@@ -267,7 +298,7 @@ def _read_direct_map(s: Snapshot, spool: PageSpool) -> None:
     done = np.empty(0, np.int64)
     while True:
         # One kept page in what a lowest table covers; its tables may lie where nothing was kept before.
-        kept = spool.pfns()
+        kept = recorder.pfns()
         regions, first = np.unique(kept // per_table, return_index=True)
         new = ~np.isin(regions, done)
         if not new.any():
@@ -278,11 +309,9 @@ def _read_direct_map(s: Snapshot, spool: PageSpool) -> None:
         done = regions
 
 
-def _choose(s: Snapshot, spool: PageSpool) -> tuple[I64, U8, dict[str, int]]:
+def _choose(s: Snapshot, recorder: Recorder) -> tuple[I64, U8, dict[str, int]]:
     """The pages to write, ascending, their kinds, and how many were left out for which reason."""
-    pfns, kinds = spool.pfns(), spool.kinds()
-    order = np.argsort(pfns)
-    pfns, kinds = pfns[order], kinds[order]
+    pfns, kinds = recorder.pfns(), recorder.kinds()
     reasons = judge_pages(s, pfns)
     left_out = {name: int((reasons == i).sum()) for i, name in enumerate(PRIVATE, 1) if (reasons == i).any()}
     keep = reasons == 0
@@ -292,7 +321,7 @@ def _choose(s: Snapshot, spool: PageSpool) -> tuple[I64, U8, dict[str, int]]:
 
 
 def header_of(target: Target, vmcoreinfo: bytes) -> DumpHeader:
-    """What the headers of a dump of this target hold, given VMCOREINFO as it stands in its notes."""
+    """What the headers of a dump of this target hold, given VMCOREINFO as it is in its notes."""
     identity, info = target.identity, target.vmcoreinfo
     if target.is_live:
         vmcoreinfo = vmcoreinfo.rstrip(b"\0\n") + f"\n{RAN_ON}=1\n".encode()

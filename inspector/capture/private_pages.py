@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, U8, expand_runs
+from inspector.columns import I64, U8, Mask, expand_runs
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
 from inspector.snapshot import Snapshot
-from inspector.walk.rss import entry_pages
+from inspector.walk.mappings import entry_pages
 
 PRIVATE = ("unknown", "anonymous", "page cache", "hugetlb", "compressed swap", "free", "mapped by processes")
 """Reasons, counted from 1; 0 is a page of the kernel's own."""
@@ -27,24 +27,24 @@ def judge_pages(s: Snapshot, pfns: I64) -> U8:
     were reserved at boot, which the kernel image is among, are the kernel's although every process maps the vDSO.
     """
     row = s.pages.memmap.rows(pfns)
-    out = _by_struct_page(s)[np.maximum(row, 0)]
+    out = _by_struct_page(s, pfns, np.maximum(row, 0))
     out[row < 0] = reason_code("unknown")
     return out
 
 
-def _by_struct_page(s: Snapshot) -> U8:
+def _by_struct_page(s: Snapshot, pfns: I64, row: I64) -> U8:
     pages, flags = s.pages, s.layout.flags
-    n = len(pages)
-    head = np.maximum(pages.head_row, 0)
+    head_row = pages.head_row[row].astype(np.int64)
+    head = np.maximum(head_row, 0)
     type_ = pages.type_[head]
     untyped = type_ == 0
     mapping = pages.mapping[head]
     tags = mapping & np.uint64(MAPPING_TAGS)
-    out = np.zeros(n, np.uint8)
-    out[_mapped_rows(s)] = reason_code("mapped by processes")
+    out = np.zeros(len(row), np.uint8)
+    out[_is_mapped(s, pfns)] = reason_code("mapped by processes")
     # Slabs and other typed pages may have no reference since 6.18; an untyped page without one is on its way to free.
     out[untyped & (pages.refcount[head] <= 0)] = reason_code("free")
-    out[s.buddy_pages] = reason_code("free")
+    out[np.isin(row, s.buddy_pages)] = reason_code("free")
     for name, reason in _TYPES.items():
         out[type_ == type_code(name)] = reason_code(reason)
     # zsmalloc before 6.12 has no type; it and balloons are all that is movable without being on a list of pages.
@@ -53,16 +53,20 @@ def _by_struct_page(s: Snapshot) -> U8:
     listed = flags.test(pages.flags[head], "lru") | flags.test(pages.flags[head], "swapbacked")
     out[untyped & (((mapping != 0) & (tags == 0)) | listed)] = reason_code("page cache")
     out[pages.is_anon(head)] = reason_code("anonymous")
-    out[flags.test(pages.flags, "reserved")] = 0
-    out[~pages.readable | ~pages.readable[head] | (pages.head_row < 0)] = reason_code("unknown")
+    out[flags.test(pages.flags[row], "reserved")] = 0
+    out[~pages.readable[row] | ~pages.readable[head] | (head_row < 0)] = reason_code("unknown")
     return out
 
 
-def _mapped_rows(s: Snapshot) -> I64:
-    """Rows of all pages that a leaf entry of any kind covers."""
-    m, memmap = s.mappings, s.pages.memmap
-    count = m.nr.astype(np.int64) * entry_pages(s.layout, m.level)
-    first = memmap.rows(m.pfn)
-    inside = first >= 0
-    first, count = first[inside], count[inside]
-    return expand_runs(first, np.minimum(count, len(s.pages) - first)).astype(np.int64)
+def _is_mapped(s: Snapshot, pfns: I64) -> Mask:
+    """Which page frames a leaf entry of any kind covers."""
+    m = s.mappings
+    order = np.argsort(pfns)
+    ordered = pfns[order]
+    # Most runs cover none of the pages: they begin and end between the same two.
+    first = np.searchsorted(ordered, m.pfn)
+    nr = np.searchsorted(ordered, m.pfn + m.nr.astype(np.int64) * entry_pages(s.layout, m.level)) - first
+    covers = np.flatnonzero(nr > 0)
+    out = np.zeros(len(pfns), np.bool_)
+    out[order[expand_runs(first[covers], nr[covers]).astype(np.int64)]] = True
+    return out

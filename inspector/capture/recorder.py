@@ -1,15 +1,19 @@
-"""A target opened a second time through a reader that keeps every page that is read."""
+"""A target opened a second time through a reader that notes every page that is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import drgn
+import numpy as np
 
 from inspector.capture.kdump_writer import PageSpool
+from inspector.columns import I64, U8
 from inspector.errors import TargetError
 from inspector.target.target import Target, from_program
+from inspector.workers import shared_zeros
 
 _PIECE = 256
 """Where a page cannot be read whole, pieces of this size are tried: the RAM may end inside it."""
@@ -17,53 +21,114 @@ _PIECE = 256
 _PHYSICAL = 1 << 52
 """No machine has physical addresses beyond."""
 
+_MAX_PFN = 1 << 32
+"""Page frames of 16 TiB: a target that claims more is not believed, and what is read there is noted one by one."""
+
+_RUN = 512
+"""Pages read together at most."""
+
+
+class PhysicalReader(Protocol):
+    """What a `Recorder` needs of a program: raw bytes by physical address."""
+
+    def read(self, address: int, size: int, physical: bool, /) -> bytes:
+        """Read ``size`` bytes; raises drgn.FaultError if any of them cannot be read."""
+
 
 class Recorder:
-    """Memory of a program for another one, kept page by page as it is first read.
+    """Memory of a program for another one; it notes every page that is read and what it was first read for.
 
-    A live kernel changes while it is read: there a page that was read once keeps its content, so that what is kept is
-    what was seen, and every pointer in it that was followed leads to something kept.
+    A stopped kernel does not change: its pages are only noted, in memory that forked processes share, and read again
+    when they are written. A live kernel changes while it is read: there a page that was read once keeps its content, so
+    that what is kept is what was seen, and every pointer in it that was followed leads to something kept.
 
     Args:
         prog: The program to read.
-        spool: Where pages are kept.
+        spool: Where pages of a live kernel are kept, and those that were replaced by other content.
         page_size: Bytes of a page.
         is_live: Whether the kernel runs on.
+        nr_pfns: Page frames that there are; a page frame beyond is noted all the same.
     """
 
-    def __init__(self, prog: drgn.Program, spool: PageSpool, page_size: int, *, is_live: bool) -> None:
+    def __init__(
+        self, prog: PhysicalReader, spool: PageSpool, page_size: int, *, is_live: bool, nr_pfns: int = 0
+    ) -> None:
         self._prog = prog
         self._spool = spool
         self._page_size = page_size
         self._is_live = is_live
+        self._noted = shared_zeros(nr_pfns if 0 < nr_pfns <= _MAX_PFN else 0, np.uint8)
+        self._beyond: dict[int, int] = {}
         self.kind = 0
-        """The mark that pages kept from now on get."""
+        """The mark that pages read from now on get."""
+
+    def __contains__(self, pfn: int) -> bool:
+        return bool(self._noted[pfn]) if 0 <= pfn < len(self._noted) else pfn in self._beyond
+
+    def pfns(self) -> I64:
+        """Page frame numbers of all pages that were read, ascending."""
+        beyond = np.array(sorted(self._beyond), np.int64)
+        return np.concatenate([np.flatnonzero(self._noted), beyond])
+
+    def kinds(self) -> U8:
+        """Their marks, in the order of `pfns`."""
+        beyond = np.array([self._beyond[pfn] for pfn in sorted(self._beyond)], np.uint8)
+        return np.concatenate([self._noted[self._noted != 0], beyond]) - np.uint8(1)
 
     def read(self, address: int, count: int, _offset: int, _physical: bool) -> bytes:
         """Answer drgn (`drgn.Program.add_memory_segment`)."""
         size = self._page_size
         first, last = address // size, (address + count - 1) // size
-        for start, end in self._unkept(first, last + 1):
-            self._keep(start, end)
-        if not self._is_live:
-            return bytes(self._prog.read(address, count, True))
-        if any(pfn not in self._spool for pfn in range(first, last + 1)):
-            raise drgn.FaultError("page cannot be read", address)
-        whole = b"".join([self._spool.page(pfn) for pfn in range(first, last + 1)])
-        return whole[address - first * size :][:count]
+        if self._is_live:
+            return self._seen_first(first, last)[address - first * size :][:count]
+        try:
+            data = bytes(self._prog.read(address, count, True))
+        except drgn.FaultError:
+            for pfn in range(first, last + 1):
+                if pfn not in self and self._source_page(pfn):
+                    self._note(pfn, pfn + 1)
+            raise
+        self._note(first, last + 1)
+        return data
 
-    def _unkept(self, first: int, end: int) -> Iterator[tuple[int, int]]:
-        """The runs of page frames in [first, end) that are not kept yet."""
-        start = None
-        for pfn in range(first, end):
-            if pfn in self._spool:
-                if start is not None:
-                    yield start, pfn
-                start = None
-            elif start is None:
-                start = pfn
-        if start is not None:
-            yield start, end
+    def pages(self, pfns: Sequence[int]) -> list[bytes]:
+        """The content of pages that were read, as it is to be written.
+
+        Raises:
+            TargetError: One cannot be read any more.
+        """
+        out: dict[int, bytes] = {}
+        for start, end in runs([pfn for pfn in pfns if pfn not in self._spool]):
+            out.update(zip(range(start, end), self._source_run(start, end), strict=True))
+        return [out[pfn] if pfn in out else self._spool.page(pfn) for pfn in pfns]
+
+    def page(self, pfn: int) -> bytes:
+        """The content of one page that was read."""
+        return self.pages([pfn])[0]
+
+    def replace(self, pfn: int, page: bytes) -> None:
+        """Have other content written in the place of a page that was read."""
+        self._spool.add(pfn, page)
+
+    def _note(self, first: int, end: int) -> None:
+        mark = self.kind + 1
+        inside = min(end, len(self._noted))
+        if end - first == 1 and inside == end:
+            if not self._noted[first]:
+                self._noted[first] = mark
+        elif first < inside:
+            noted = self._noted[first:inside]
+            noted[noted == 0] = mark
+        for pfn in range(max(first, inside), end):
+            self._beyond.setdefault(pfn, mark)
+
+    def _seen_first(self, first: int, last: int) -> bytes:
+        """Pages [first, last] of a live kernel as they were when they were first read."""
+        for start, end in runs([pfn for pfn in range(first, last + 1) if pfn not in self._spool]):
+            self._keep(start, end)
+        if any(pfn not in self._spool for pfn in range(first, last + 1)):
+            raise drgn.FaultError("page cannot be read", first * self._page_size)
+        return b"".join([self._spool.page(pfn) for pfn in range(first, last + 1)])
 
     def _keep(self, first: int, end: int) -> None:
         size = self._page_size
@@ -78,7 +143,30 @@ class Recorder:
             if not data:
                 return
         for i in range(end - first):
-            self._spool.add(first + i, data[i * size : (i + 1) * size], self.kind)
+            self._spool.add(first + i, data[i * size : (i + 1) * size])
+        self._note(first, end)
+
+    def _source_run(self, first: int, end: int) -> Iterator[bytes]:
+        """Pages [first, end) of a stopped kernel."""
+        size = self._page_size
+        try:
+            data = self._prog.read(first * size, (end - first) * size, True)
+        except drgn.FaultError:
+            for pfn in range(first, end):
+                page = self._source_page(pfn)
+                if not page:
+                    raise TargetError("a page cannot be read any more", hex(pfn), "Open the target again") from None
+                yield page
+            return
+        for at in range(0, len(data), size):
+            yield data[at : at + size]
+
+    def _source_page(self, pfn: int) -> bytes:
+        """One page of a stopped kernel; empty when nothing of it can be read."""
+        try:
+            return bytes(self._prog.read(pfn * self._page_size, self._page_size, True))
+        except drgn.FaultError:
+            return self._pieces(pfn * self._page_size)
 
     def _pieces(self, address: int) -> bytes:
         """A page of which only some can be read, the rest as zeros; empty when nothing can."""
@@ -90,6 +178,20 @@ class Recorder:
             except drgn.FaultError:
                 continue
         return bytes(page) if is_any else b""
+
+
+def runs(pfns: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Page frames, ascending, as runs [start, end) of neighbours, none longer than is read at once."""
+    start = end = -1
+    for pfn in pfns:
+        if pfn == end and end - start < _RUN:
+            end += 1
+            continue
+        if start >= 0:
+            yield start, end
+        start, end = pfn, pfn + 1
+    if start >= 0:
+        yield start, end
 
 
 def open_recording(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> Target:

@@ -10,6 +10,7 @@ import numpy as np
 
 from inspector.check.cause import gather_causes
 from inspector.check.target_facts import target_facts
+from inspector.columns import spans
 from inspector.errors import Exit
 from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Report, RuleCoverage, Scalar
 from inspector.rules import Rule, select_rules
@@ -17,7 +18,7 @@ from inspector.rules.cause import Cause, Causes
 from inspector.rules.needs import lacking
 from inspector.rules.page_pieces import PagesPredicate, judge_together
 from inspector.snapshot import Snapshot
-from inspector.subjects import MAX_EVIDENCE, PAGE
+from inspector.subjects import PAGE
 from inspector.text import counted
 from inspector.violations import Violations, cannot_check, holds
 from inspector.windows.grading import IN_FLIGHT, grade, unknown_stacks
@@ -55,14 +56,17 @@ def run_check(
         TargetError: The target cannot be read far enough to check anything.
     """
     chosen = select_rules(rules)
-    steps = len(chosen) + len(_STAGES)
+    before = len(_STAGES) + 1
+    steps = len(chosen) + before
     report_step = progress or (lambda _what, _done, _all: None)
-    prepare(snapshot, report_step, len(chosen))
+    prepare(snapshot, report_step, len(chosen) + 1)
+    report_step("entries", len(_STAGES), steps)
+    collect_for(snapshot, chosen)
     judging = [rule.predicate for rule in chosen if not rule.applies(snapshot.scheme)]
     judge_together(snapshot, [p for p in judging if isinstance(p, PagesPredicate)])
     results: list[tuple[Rule, Violations]] = []
     covered: list[RuleCoverage] = []
-    for done, rule in enumerate(chosen, len(_STAGES)):
+    for done, rule in enumerate(chosen, before):
         report_step(rule.slug, done, steps)
         reason = rule.applies(snapshot.scheme)
         if reason:
@@ -101,6 +105,11 @@ def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> Non
     for done, (what, build) in enumerate(_STAGES):
         progress(what, done, len(_STAGES) + steps_after)
         build(snapshot)
+
+
+def collect_for(s: Snapshot, rules: Iterable[Rule]) -> None:
+    """Let everything that some rules want to know of leaf entries be gathered in one walk."""
+    s.collect(make for rule in rules if not rule.applies(s.scheme) for make in rule.collects)
 
 
 def violations_of(s: Snapshot, rule: Rule) -> Violations:
@@ -144,16 +153,16 @@ def _exit_code(findings: list[Finding], coverage: Coverage) -> Exit:
 
 
 def _summary(s: Snapshot, findings: list[Finding], causes: int, covered: list[RuleCoverage]) -> dict[str, Scalar]:
-    m, counts = s.mappings, s.counts
+    counts = s.counts
     return {
         "struct_pages": len(s.pages),
         "compound_pages": len(s.folios),
         "mms": len(s.mms),
         "vmas": len(s.vmas),
         "page_tables": int(s.tables.first.sum()),
-        "leaf_entries": int(m.nr.sum()),
+        "leaf_entries": counts.nr_entries,
         "nonpresent_entries": len(s.nonpresent),
-        "mapped_pages": int((counts.page_mappings > 0).sum()),
+        "mapped_pages": sum(int(np.count_nonzero(counts.page_mappings[rows])) for rows in spans(len(s.pages))),
         "rules_run": sum(c.state != "not-applicable" for c in covered),
         "causes": causes,
         "fail": sum(f.severity == "fail" for f in findings),
@@ -163,7 +172,7 @@ def _summary(s: Snapshot, findings: list[Finding], causes: int, covered: list[Ru
 
 
 def _findings(s: Snapshot, causes: Causes, limit: int) -> list[Finding]:
-    out: list[Finding] = []
+    chosen: list[Cause] = []
     listed: dict[str, int] = {}
     surplus: dict[str, int] = {}
     for cause in causes:
@@ -172,7 +181,10 @@ def _findings(s: Snapshot, causes: Causes, limit: int) -> list[Finding]:
             surplus[slug] = surplus.get(slug, 0) + len(cause.positions)
             continue
         listed[slug] = listed.get(slug, 0) + 1
-        out.append(_finding(s, cause))
+        chosen.append(cause)
+    # The mappings that prove them are looked for together.
+    s.known_entries.of_pages(c.rule.about.stretch(s, c.first_row) for c in chosen if c.rule.about.stretch is not None)
+    out = [_finding(s, cause) for cause in chosen]
     if not surplus:
         return out
     last = {f.rule: i for i, f in enumerate(out)}
@@ -226,4 +238,4 @@ def _scalar(value: object) -> Scalar:
     return str(value)
 
 
-__all__ = ["MAX_EVIDENCE", "MAX_FINDINGS", "Progress", "prepare", "run_check", "violations_of"]
+__all__ = ["MAX_FINDINGS", "Progress", "collect_for", "prepare", "run_check", "violations_of"]

@@ -34,6 +34,7 @@ COMMANDS = {
     "rules": "The rules that check applies, or the manual page of one.",
     "capture": "Write a small vmcore of just what the inspector reads.",
     "tui": "Browse it all in the terminal, or in a browser on this machine.",
+    "cache": "What is kept of dumps between starts, and where; --clear removes it.",
     "manual": "Pages about concepts: findings, schemes, targets.",
 }
 """Each command with its line in the list of commands; the file of each is `inspector.cli.commands`' of its name."""

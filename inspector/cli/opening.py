@@ -31,7 +31,7 @@ def open_target(settings: Settings, core: str | None) -> Target:
     symbols, types = settings.symbols, settings.types
     if core is not None:
         settings.target_name = core
-        return open_core(core, symbols, types=types)
+        return open_core(core, symbols, types=types, cache=not settings.no_cache)
     if settings.qemu:
         settings.target_name = settings.qemu
         return open_qemu(settings.qemu, symbols, types=types)

@@ -37,6 +37,7 @@ class Settings:
     quiet: bool = False
     log_level: str = "warning"
     no_color: bool = False
+    no_cache: bool = False
     format: Literal["text", "json"] = "text"
     target_name: str = ""
     """What is being opened, for error objects."""
@@ -108,6 +109,11 @@ def shared_options() -> list[click.Parameter]:
         ),
         click.Option(["--format"], type=click.Choice(["text", "json"]), help="For people (default) or for programs."),
         click.Option(["--no-color"], is_flag=True, help="No colours; NO_COLOR does the same."),
+        click.Option(
+            ["--no-cache"],
+            is_flag=True,
+            help="Neither use the cache directory nor keep anything there.",
+        ),
         click.Option(["-q", "--quiet"], is_flag=True, help="No progress bar and no notes on stderr."),
         click.Option(["--log-level"], type=level, help="How much drgn says on stderr; debug shows tracebacks."),
     ]

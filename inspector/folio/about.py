@@ -9,7 +9,7 @@ import numpy as np
 from inspector.arch.base import Kind
 from inspector.folio.numbers import OneFolio
 from inspector.text import counted
-from inspector.walk.rss import entry_pages
+from inspector.walk.mappings import entry_pages
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot

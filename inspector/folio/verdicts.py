@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from inspector.check.run import violations_of
+from inspector.check.run import collect_for, violations_of
 from inspector.rules import all_rules
 from inspector.subjects import ENTRY, FOLIO, PAGE
 
@@ -42,12 +42,12 @@ class Verdicts:
         """For each rule that found something here: names of values, page indexes (-1: the folio), work in flight."""
         s, f = self._s, self._f
         out = []
-        for rule in all_rules():
-            if rule.about not in (PAGE, FOLIO, ENTRY) or rule.applies(s.scheme):
-                continue
+        rules = [r for r in all_rules() if r.about in (PAGE, FOLIO, ENTRY) and not r.applies(s.scheme)]
+        collect_for(s, rules)
+        for rule in rules:
             found = violations_of(s, rule)
             if rule.about is ENTRY:
-                mine = np.flatnonzero(np.isin(found.rows, f.mapping_rows))
+                mine = np.flatnonzero(np.isin(found.rows, s.mappings.entry_id[f.mapping_rows]))
             else:
                 mine = np.flatnonzero(rule.about.heads(s, found.rows) == f.head)
             if not len(mine):

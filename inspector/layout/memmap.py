@@ -86,17 +86,23 @@ class MemMap:
         return self.around(np.concatenate([part.starts, pfns]), np.concatenate([part.ends - part.starts, pfns * 0 + 1]))
 
     @cached_property
-    def _is_sparse(self) -> bool:
+    def is_sparse(self) -> bool:
         """Whether so few of the page frames have a row that a table of all of them would be larger than the rows."""
-        return self.max_pfn >> _SUBSECTION_PAGES_SHIFT > self.nr_pages
+        return self.max_pfn >> self.row_shift > self.nr_pages
 
     @cached_property
-    def _row_delta(self) -> I64:
+    def row_shift(self) -> int:
+        """log2 of the pages that `row_delta` has one number for: as many as every range is a multiple of."""
+        borders = int(np.bitwise_or.reduce(np.concatenate([self.starts, self.ends]))) if len(self.starts) else 0
+        return max((borders & -borders).bit_length() - 1, _SUBSECTION_PAGES_SHIFT)
+
+    @cached_property
+    def row_delta(self) -> I64:
         """What to add to a page frame number to get its row, by subsection; a huge negative number where none is."""
-        table = np.full((self.max_pfn >> _SUBSECTION_PAGES_SHIFT) + 2, np.iinfo(np.int64).min // 2, np.int64)
+        table = np.full((self.max_pfn >> self.row_shift) + 2, np.iinfo(np.int64).min // 2, np.int64)
         row = 0
         for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True):
-            table[start >> _SUBSECTION_PAGES_SHIFT : end >> _SUBSECTION_PAGES_SHIFT] = row - start
+            table[start >> self.row_shift : end >> self.row_shift] = row - start
             row += end - start
         return table
 
@@ -105,11 +111,11 @@ class MemMap:
         signed = pfns.astype(np.int64, copy=False)
         if len(self.starts) == 1 and not self.starts[0]:
             return np.where((signed >= 0) & (signed < self.ends[0]), signed, -1)
-        if self._is_sparse:
+        if self.is_sparse:
             at = rows_covering(self.starts, self.ends, signed)
             return np.where(at >= 0, signed + take_or(self._row_starts - self.starts, at, 0), -1)
-        table = self._row_delta
-        at = signed >> _SUBSECTION_PAGES_SHIFT
+        table = self.row_delta
+        at = signed >> self.row_shift
         inside = (at >= 0) & (at < len(table))
         if not inside.all():
             at = np.where(inside, at, len(table) - 1)

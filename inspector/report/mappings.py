@@ -11,8 +11,8 @@ from inspector.arch.base import Bit, Kind, Level
 from inspector.report.screen import TableColumn
 from inspector.walk.counts import EntryClass
 from inspector.walk.lookup import decode_entry
+from inspector.walk.mappings import entry_pages
 from inspector.walk.names import owner_of
-from inspector.walk.rss import entry_pages
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot

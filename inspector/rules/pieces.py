@@ -18,9 +18,13 @@ import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, count_up, group_starts, take_or
+from inspector.loops import is_compiled
 from inspector.records import dataclass
 from inspector.violations import Details, Unread, Violations, cannot_check
+from inspector.walk.batches import Collector, EntryBatch
 from inspector.walk.counts import EntryClass
+from inspector.walk.entry_kinds import EntryKinds, entry_kinds
+from inspector.walk.mappings import Mappings
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -130,47 +134,70 @@ class _EntriesOfVmas(TablePiece, ABC):
 
 @dataclass(frozen=True)
 class EntryPiece(_EntriesOfVmas):
-    """Runs of leaf entries with the words of their VMAs and of the pages that they map: a row a run."""
+    """Runs of leaf entries with the words of their VMAs and of the pages that they map: a row a run.
 
-    @cached_property
+    Attributes:
+        m: The runs.
+    """
+
+    m: Mappings
+
+    @classmethod
+    def of(cls, batch: EntryBatch) -> EntryPiece:
+        """A batch as one piece: where loops are compiled, a row a kind of entry (`inspector.walk.entry_kinds`)."""
+        m, s = batch.m, batch.s
+        if not is_compiled() or not len(m) or (m.level != m.level[0]).any():
+            return cls(s, batch.start, batch.start + len(m), m)
+        kinds = entry_kinds(s.pages, s.folios, m)
+        return KindPiece(s, 0, len(kinds.examples), kinds.examples, m, kinds)
+
+    def offenders(self, wrong: Mask) -> Mappings:
+        """The runs that some of the rows are or are part of."""
+        return self.m.take(wrong)
+
+    def subjects(self, wrong: Mask) -> I64:
+        """The numbers of some of the entries."""
+        return self.m.entry_id[wrong]
+
+    @property
     def level(self) -> U8:
         """`inspector.arch.base.Level`."""
-        return self._cut(self.s.mappings.level)
+        return self.m.level
 
-    @cached_property
+    @property
     def nr(self) -> AnyArray:
         """Entries of each run."""
-        return self._cut(self.s.mappings.nr)
+        return self.m.nr
 
     @property
     def mm_idx(self) -> I32:
         """Row of the mm."""
-        return self._cut(self.s.mappings.mm_idx)
+        return self.m.mm_idx
 
     @property
     def vma_idx(self) -> I32:
         """Row of the VMA, -1 for none."""
-        return self._cut(self.s.mappings.vma_idx)
+        return self.m.vma_idx
 
-    @cached_property
+    @property
     def entry_class(self) -> U8:
         """`inspector.walk.counts.EntryClass`: what each entry maps."""
-        return self._cut(self.s.mappings.entry_class)
+        return self.m.entry_class
 
     @cached_property
     def is_normal(self) -> Mask:
         """Entries of pages that the rmap keeps count of."""
         return self.entry_class == EntryClass.NORMAL
 
-    @cached_property
+    @property
     def bits(self) -> AnyArray:
         """`inspector.arch.base.Bit` flags of each entry."""
-        return self._cut(self.s.mappings.bits)
+        return self.m.bits
 
     @property
     def head_row(self) -> I32:
         """Row in the memory map of the head of the folio mapped, -1 for none."""
-        return self._cut(self.s.mappings.head_row)
+        return self.m.head_row
 
     @cached_property
     def in_hugetlb_folio(self) -> Mask:
@@ -193,14 +220,23 @@ class EntryPiece(_EntriesOfVmas):
             out |= self.vma_has(_VM_SHADOW_STACK) & self.has(Bit.SHADOW_STACK)
         return out & ~self.has(Bit.PROT_NONE)
 
+    @property
+    def everything(self) -> Mask:
+        """All rows."""
+        return np.ones(len(self), np.bool_)
+
     def entries(self, among: Mask) -> int:
         """How many entries the runs of ``among`` are."""
         return int(self.nr[among].sum())
 
+    def count_pages(self, pages: MappedPages) -> int:
+        """How many times some pages are mapped; a huge entry counts once."""
+        return len(pages)
+
     def pages(self, among: Mask) -> MappedPages:
         """The pages that the runs of ``among`` map, one by one; each run must map pages with a struct page."""
         here = np.flatnonzero(among)
-        found = mapped_pages(self.s, here + self.start)
+        found = mapped_pages(self.s, self.m.take(here))
         return MappedPages(self.s, here[found.run], found.row)
 
     def with_any(self, pages: MappedPages) -> Mask:
@@ -212,8 +248,46 @@ class EntryPiece(_EntriesOfVmas):
     @cached_property
     def unread(self) -> Unread:
         """Entries whose struct page is not in the dump."""
-        missing = int((self.entry_class == EntryClass.UNREADABLE).sum())
+        missing = self.count(self.entry_class == EntryClass.UNREADABLE)
         return cannot_check(missing, "struct pages behind some entries are missing")
+
+
+@dataclass(frozen=True)
+class KindPiece(EntryPiece):
+    """Kinds of leaf entries instead of the entries themselves: a row a kind, an entry of it standing for all.
+
+    Attributes:
+        runs: The runs that they are the kinds of.
+        kinds: Which entry is of which kind.
+    """
+
+    runs: Mappings
+    kinds: EntryKinds
+
+    def _wrong_runs(self, wrong: Mask) -> Mask:
+        if not wrong.any():
+            return np.zeros(len(self.runs), np.bool_)
+        return np.logical_or.reduceat(wrong[self.kinds.of_entry], self.kinds.first)
+
+    def subjects(self, wrong: Mask) -> I64:
+        """The numbers of the runs with an entry of some of the kinds."""
+        return self.runs.entry_id[self._wrong_runs(wrong)]
+
+    def offenders(self, wrong: Mask) -> Mappings:
+        """The runs with an entry of some of the kinds."""
+        return self.runs.take(self._wrong_runs(wrong))
+
+    def count(self, some: Mask) -> int:
+        """How many runs begin with an entry of some of the kinds."""
+        return int(self.kinds.nr_runs[some].sum())
+
+    def entries(self, among: Mask) -> int:
+        """How many entries are of some of the kinds."""
+        return int(self.kinds.nr_entries[among].sum())
+
+    def count_pages(self, pages: MappedPages) -> int:
+        """How many times pages like these are mapped; a huge entry counts once."""
+        return int(self.kinds.nr_entries[pages.run].sum())
 
 
 @dataclass(frozen=True)
@@ -262,17 +336,21 @@ class MappedPages:
         """How many of them each run has that has any."""
         return np.diff(group_starts(self.run), append=len(self.run))
 
+    def head_has(self, flag: str) -> Mask:
+        """Pages whose folio's head has a page flag; each must have one."""
+        pages = self.s.pages
+        return self.s.layout.flags.test(pages.flags[pages.head_row[self.row]], flag)
+
     def has(self, flag: str) -> Mask:
         """Pages with a page flag of their own."""
         return self.s.layout.flags.test(self.s.pages.flags[self.row], flag)
 
 
-def mapped_pages(s: Snapshot, runs: I64) -> MappedPages:
-    """The pages that runs of leaf entries map, one by one; ``run`` gives places in ``runs``."""
-    m = s.mappings
-    nr = np.where(m.level[runs] == Level.PTE, m.nr[runs], 1).astype(np.int64)
-    first = np.repeat(np.maximum(s.pages.memmap.rows(m.pfn[runs]), 0), nr)
-    return MappedPages(s, np.repeat(np.arange(len(runs)), nr), np.minimum(first + count_up(nr), len(s.pages) - 1))
+def mapped_pages(s: Snapshot, m: Mappings) -> MappedPages:
+    """The pages that runs of leaf entries map, one by one; ``run`` gives places in ``m``."""
+    nr = np.where(m.level == Level.PTE, m.nr, 1).astype(np.int64)
+    first = np.repeat(np.maximum(m.page_row, 0).astype(np.int64), nr)
+    return MappedPages(s, np.repeat(np.arange(len(m)), nr), np.minimum(first + count_up(nr), len(s.pages) - 1))
 
 
 @dataclass(frozen=True)
@@ -354,8 +432,12 @@ class Pieces(Generic[AnyPiece]):
 
 
 def _entry_pieces(s: Snapshot, most: int) -> Iterator[EntryPiece]:
-    for start in range(0, len(s.mappings), most):
-        yield EntryPiece(s, start, min(start + most, len(s.mappings)))
+    start = 0
+    for m in s.entry_batches():
+        for at in range(0, len(m), most):
+            part = m.take(slice(at, at + most))
+            yield EntryPiece(s, start, start + len(part), part)
+            start += len(part)
 
 
 def _nonpresent_pieces(s: Snapshot, most: int) -> Iterator[NonPresentPiece]:
@@ -411,7 +493,7 @@ class Judgement(Generic[AnyPiece]):
     """
 
     def __init__(self, judge: Callable[[AnyPiece], Judged]) -> None:
-        self._judge = judge
+        self._judge: Callable[[AnyPiece], Judged] = judge
         self._wrong = [np.empty(0, np.int64)]
         self.checked = 0
         self.unread = Unread()
@@ -428,3 +510,31 @@ class Judgement(Generic[AnyPiece]):
         self.checked += judged.checked if isinstance(judged.checked, int) else piece.count(judged.checked)
         self.unread = Unread(self.unread.nr + judged.unread.nr, judged.unread.why or self.unread.why)
         return judged.wrong
+
+
+class EntryJudgement(Collector):
+    """What a predicate over leaf entries finds; offenders are kept, so that their evidence needs no other walk."""
+
+    def __init__(self, s: Snapshot, judge: Callable[[EntryPiece], Judged]) -> None:
+        super().__init__(s)
+        self.found = Judgement(judge)
+
+    def take(self, batch: EntryBatch) -> None:
+        """Judge a batch."""
+        piece = batch.view(EntryPiece.of)
+        wrong = self.found.add(piece)
+        if wrong.any():
+            self.s.known_entries.add(piece.offenders(wrong))
+
+
+@dataclass(frozen=True)
+class CollectedPredicate(Predicate[EntryPiece]):
+    """A rule as a predicate over leaf entries, which several rules may judge in one walk."""
+
+    def collect(self, s: Snapshot) -> EntryJudgement:
+        """A collector that judges the entries as they come."""
+        return EntryJudgement(s, self.judge)
+
+    def run(self, s: Snapshot, most: int = 0) -> Violations:
+        """As `Predicate.run`; entries that `inspector.snapshot.Snapshot.collect` has shown are not seen again."""
+        return super().run(s, most) if most else self.violations(s, s.collected(self.collect).found)

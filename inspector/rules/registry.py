@@ -18,6 +18,7 @@ from inspector.rules.page_pieces import PAGE_PIECES, PagePiece, PagesPredicate
 from inspector.rules.pieces import (
     ENTRIES,
     NONPRESENT_ENTRIES,
+    CollectedPredicate,
     EntryPiece,
     Judged,
     NonPresentPiece,
@@ -25,6 +26,7 @@ from inspector.rules.pieces import (
 )
 from inspector.subjects import ENTRY, NONPRESENT, PAGE, SubjectKind
 from inspector.violations import Details, Violations
+from inspector.walk.batches import MakeCollector
 from inspector.windows.window import Effect
 
 if TYPE_CHECKING:
@@ -85,6 +87,8 @@ class Rule:
         diagnose: What a finding amounts to; None where the finding alone is all there is.
         settle: Attaches causes of this rule to other causes that account for them, after all rules ran.
         predicate: The rule as a predicate over pieces of a table; None where it needs its tables whole.
+        collects: What it asks `inspector.snapshot.Snapshot.collected` for: a check lets all of these see the leaf
+            entries in one walk.
     """
 
     slug: str
@@ -104,6 +108,7 @@ class Rule:
     diagnose: Diagnose | None = None
     settle: Settle | None = None
     predicate: AnyPredicate | None = None
+    collects: tuple[MakeCollector, ...] = ()
 
     @property
     def title(self) -> str:
@@ -135,6 +140,7 @@ class Declared(TypedDict, total=False):
     was: str
     diagnose: Diagnose
     settle: Settle
+    collects: tuple[MakeCollector, ...]
 
 
 def rule(
@@ -173,7 +179,9 @@ def entry_rule(
     """Declare a rule about single leaf entries: a predicate over runs of entries with the words of their VMAs."""
 
     def declare(judge: EntryPredicate) -> Rule:
-        return _declare_predicate(slug, ENTRY, group, phase, Predicate(ENTRIES, judge, evidence), declared)
+        predicate = CollectedPredicate(ENTRIES, judge, evidence)
+        declared["collects"] = (predicate.collect,)
+        return _declare_predicate(slug, ENTRY, group, phase, predicate, declared)
 
     return declare
 
@@ -229,6 +237,7 @@ def _declare(  # noqa: PLR0913, PLR0917  (called by the decorators alone)
         was=declared.get("was", ""),
         diagnose=declared.get("diagnose"),
         settle=declared.get("settle"),
+        collects=declared.get("collects", ()),
     )
     _RULES[slug] = made
     return made

@@ -14,7 +14,6 @@ from inspector.records import dataclass
 from inspector.tables.locks import held_for_writing
 from inspector.tables.vmas import Vmas, vma_rows
 
-
 _MAX_GENERATIONS = 64
 """Steps from an anon_vma to its root and parents; what goes on longer is other data."""
 

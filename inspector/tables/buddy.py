@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
-from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.chains import owners_of_nodes
@@ -18,7 +17,7 @@ from inspector.lib.list import walk_lists
 from inspector.records import dataclass
 from inspector.tables.locks import held
 from inspector.tables.node_stats import nodes
-from inspector.tables.pages import Pages
+from inspector.tables.pages import BuddyPages, Pages
 
 _LOW_ORDERS = 4
 """Orders that have per-CPU lists of their own: up to PAGE_ALLOC_COSTLY_ORDER (include/linux/mmzone.h)."""
@@ -131,17 +130,18 @@ class Buddy:
     unreadable: int
 
 
-def build_buddy(layout: Layout, pages: Pages) -> Buddy:
+def build_buddy(layout: Layout, pages: Pages, found: BuddyPages) -> Buddy:
     """Read zones and lists (include/linux/mmzone.h; mm/page_alloc.c, __add_to_free_list()).
 
     Args:
         layout: The kernel's layout.
         pages: The memory map.
+        found: The first pages of free blocks.
     """
     struct = layout.struct("struct zone")
     zones, raw, missing = _zones(layout, struct)
     lists = _lists(layout, struct, zones, raw)
-    blocks, lists, unread = _blocks(layout, pages, lists)
+    blocks, lists, unread = _blocks(layout, found, lists)
     cpu_lists, rows, owner, gone = _cpu_lists(layout, pages, zones, raw)
     return Buddy(zones, lists, blocks, cpu_lists, rows, owner, missing + unread + gone)
 
@@ -213,30 +213,23 @@ def _lists(layout: Layout, struct: Struct, zones: Zones, raw: AnyArray) -> FreeL
     )
 
 
-def _blocks(layout: Layout, pages: Pages, lists: FreeLists) -> tuple[FreeBlocks, FreeLists, int]:
-    page = layout.struct("struct page")
-    link, private = page.field("lru"), page.field("private")
-    rows = pages.where(pages.words.type_ == type_code("buddy"))
-    memmap = layout.memmap
-    own = memmap.page_addrs(memmap.pfns_of_rows(rows))
-    raw = layout.memory.gather(own, page.size)
+def _blocks(layout: Layout, found: BuddyPages, lists: FreeLists) -> tuple[FreeBlocks, FreeLists, int]:
+    link, memmap = layout.struct("struct page").field("lru"), layout.memmap
+    own = memmap.page_addrs(memmap.pfns_of_rows(found.row))
     heads = layout.memory.gather(lists.addr, 16)
-    words = np.concatenate(
-        [
-            heads.bytes.view(np.uint64),
-            np.ascontiguousarray(raw.bytes[:, link.offset : link.offset + 16]).view(np.uint64),
-        ]
-    )
+    of_lists = heads.bytes.view(np.uint64)
     node = np.concatenate([lists.addr, own + np.uint64(link.offset)])
-    owner, wrong = owners_of_nodes(node, words[:, 0], words[:, 1], len(lists))
+    following = np.concatenate([of_lists[:, 0], found.following])
+    before = np.concatenate([of_lists[:, 1], found.before])
+    owner, wrong = owners_of_nodes(node, following, before, len(lists))
     damaged, first = np.zeros(len(lists), np.bool_), np.zeros(len(lists), np.uint64)
     bad = np.flatnonzero(wrong)
     mine = bad[owner[bad] >= 0]
     damaged[owner[mine]] = True
     first[owner[mine][::-1]] = node[mine][::-1]
-    blocks = FreeBlocks(rows, private.column(raw.bytes).astype(np.int64), owner[len(lists) :])
+    blocks = FreeBlocks(found.row.astype(np.int64), found.private.astype(np.int64), owner[len(lists) :])
     checked = FreeLists(lists.addr, lists.zone_idx, lists.order, lists.migratetype, lists.nr_free, damaged, first)
-    return blocks, checked, int((~raw.valid).sum()) + int((~heads.valid).sum())
+    return blocks, checked, int((~heads.valid).sum())
 
 
 def _cpu_lists(layout: Layout, pages: Pages, zones: Zones, raw: AnyArray) -> tuple[CpuLists, I64, I32, int]:

@@ -19,6 +19,7 @@ from inspector.columns import (
     Mask,
     RowSet,
     S,
+    Table,
     distinct,
     expand_runs,
     group_starts,
@@ -182,6 +183,7 @@ class _Offsets:
     refcount: int
     slab_cache: int
     private: int
+    lru: int
 
 
 def _offsets(layout: Layout) -> _Offsets:
@@ -194,7 +196,24 @@ def _offsets(layout: Layout) -> _Offsets:
         page.field("_refcount.counter", "_refcount").offset // 4,
         layout.struct("struct slab").field("slab_cache").offset // 8,
         page.field("private").offset // 8,
+        page.field("lru").offset // 8,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BuddyPages(Table):
+    """One row a page of type buddy: the first of a free block.
+
+    Attributes:
+        row: int32; row in `Pages`, ascending.
+        private: uint64; the order of the block, as stored.
+        following, before: uint64; the pointers of its list node (``lru``).
+    """
+
+    row: I32
+    private: U64
+    following: U64
+    before: U64
 
 
 @dataclass(frozen=True)
@@ -206,6 +225,7 @@ class Sweep:
         folios: The compound pages.
         slab_rows: int64; rows of slabs whose slab_cache word is one of the caches asked for.
         slab_caches: uint64; that word for each of ``slab_rows``.
+        buddy_pages: The first pages of free blocks.
         in_free_block: Rows of all pages inside free blocks, the blocks' heads included.
     """
 
@@ -213,6 +233,7 @@ class Sweep:
     folios: Folios
     slab_rows: I64
     slab_caches: U64
+    buddy_pages: BuddyPages
     in_free_block: RowSet
 
 
@@ -235,7 +256,7 @@ class _Found:
         """Row of the head of each tail, `_NO_HEAD` for none; -1 for pages that are no tails."""
         self.folios: list[Folios] = []
         self.slabs: list[tuple[I64, U64]] = []
-        self.blocks: list[tuple[I32, U8]] = []
+        self.buddy_pages: list[BuddyPages] = []
 
     def read(self, row: int, pfn: I64, data: U8, readable: Mask) -> None:
         """Take in neighbouring struct pages.
@@ -272,9 +293,10 @@ class _Found:
             self.folios.append(decode_heads(self._layout, row + heads, pfn[heads], raw))
         types = page_type_codes(self._layout, keys[:, 0], mapcount[first])
         blocks = alike.rows(types == type_code("buddy"))
-        orders = words[blocks, off.private]
-        sane = orders <= np.uint64(_MAX_BUDDY_ORDER)
-        self.blocks.append(((row + blocks[sane]).astype(np.int32), orders[sane].astype(np.uint8)))
+        if len(blocks):
+            node = words[blocks, off.lru : off.lru + 2]
+            rows = (row + blocks).astype(np.int32)
+            self.buddy_pages.append(BuddyPages(rows, words[blocks, off.private], node[:, 0].copy(), node[:, 1].copy()))
         if len(self._caches):
             slabs = alike.rows(types == type_code("slab"))
             caches = words[slabs, off.slab_cache]
@@ -315,13 +337,15 @@ def sweep_pages(layout: Layout, slab_caches: U64) -> Sweep:
     known = words.readable
     folios = replace(folios, readable=known[found.number[following]] & known[found.number[folios.row]])
     heads = _number_compounds(folios, found.head)
+    blocks = BuddyPages.concat([BuddyPages.empty(), *found.buddy_pages])
     slab_rows, slab_found = (np.concatenate([x[i] for x in found.slabs] or [np.empty(0, np.uint64)]) for i in (0, 1))
     return Sweep(
         Pages(layout.memmap, words, found.number, found.head, heads),
         folios,
         slab_rows.astype(np.int64),
         slab_found.astype(np.uint64),
-        _free_pages(found.blocks, n),
+        blocks,
+        _free_pages(blocks, n),
     )
 
 
@@ -362,11 +386,10 @@ def _number_compounds(folios: Folios, head: I32) -> I32:
     return np.concatenate([folios.row, np.concatenate(others)[::-1], np.zeros(1, np.int64)]).astype(np.int32)
 
 
-def _free_pages(blocks: list[tuple[I32, U8]], n: int) -> RowSet:
+def _free_pages(blocks: BuddyPages, n: int) -> RowSet:
     """Rows of the pages of free blocks, from their heads and the order each keeps in ``private``."""
-    row = np.concatenate([np.empty(0, np.int32), *(rows for rows, _ in blocks)])
-    order = np.concatenate([np.empty(0, np.uint8), *(orders for _, orders in blocks)])
-    return rows_inside(row, order, n, _MAX_BUDDY_ORDER)
+    sane = blocks.private <= np.uint64(_MAX_BUDDY_ORDER)
+    return rows_inside(blocks.row[sane], blocks.private[sane].astype(np.uint8), n, _MAX_BUDDY_ORDER)
 
 
 def _struct_pages(layout: Layout) -> Iterator[tuple[int, I64, U8, Mask]]:

@@ -285,7 +285,9 @@ class BtfTypes:
         return self._prog.enum_type(name or None, compatible, enumerators)
 
 
-def open_btf(prog: drgn.Program, locate: Locate, size_limit: int = 1 << 28) -> BtfTypes:
+def open_btf(
+    prog: drgn.Program, locate: Locate, size_limit: int = 1 << 28, parse: Callable[[bytes], Btf] = Btf
+) -> BtfTypes:
     """Find, read and parse the BTF of the kernel that ``prog`` reads.
 
     The kernel's linker script keeps it between two symbols (include/asm-generic/vmlinux.lds.h, BTF).
@@ -305,4 +307,4 @@ def open_btf(prog: drgn.Program, locate: Locate, size_limit: int = 1 << 28) -> B
         raise TargetError(
             "the kernel's type information (BTF) is not in the dump", f"{error.address:#x}", "Give its vmlinux with -s"
         ) from error
-    return BtfTypes(prog, Btf(blob), locate)
+    return BtfTypes(prog, parse(blob), locate)

@@ -71,14 +71,18 @@ class Btf:
 
     Args:
         blob: Everything between ``__start_BTF`` and ``__stop_BTF``.
+        starts: Where its records begin, where that is known.
 
     Raises:
         TargetError: The blob breaks the format. What the records refer to is checked when they are used.
     """
 
-    def __init__(self, blob: bytes) -> None:
+    def __init__(self, blob: bytes, starts: I32 | None = None) -> None:
         self._words, self._strings, layout = _sections(blob)
-        starts = _walk(self._words, layout)
+        if starts is None:
+            starts = _walk(self._words, layout)
+        self.starts = starts
+        """Word index of each record."""
         if not len(starts):
             raise damaged("no types")
         info = self._words[starts + 1]

@@ -116,8 +116,12 @@ def read_head(path: str, what: str, size: int = 4096) -> bytes:
     return head
 
 
-def examine_core(path: str) -> CoreFile:
+def examine_core(path: str, *, is_whole: bool = False) -> CoreFile:
     """Find what kind of dump a file is.
+
+    Args:
+        path: The file.
+        is_whole: Whether it is known already that all pages lie inside it.
 
     Raises:
         TargetError: It cannot be opened; the message says what it is instead.
@@ -127,7 +131,7 @@ def examine_core(path: str) -> CoreFile:
         if head.startswith(_ELF):
             return _examine_elf(path, head)
         if head.startswith(b"KDUMP   "):
-            return _examine_kdump(path, head)
+            return _examine_kdump(path, head, is_whole=is_whole)
     except OSError as error:
         raise TargetError(f"the dump cannot be read ({error.strerror})", path, "Check the disk it is on") from error
     if head.startswith(b"makedumpfile\0"):
@@ -241,7 +245,7 @@ def _vmcoreinfo_note(path: str, notes: bytes) -> bytes:
     raise TargetError("the dump has no VMCOREINFO", path, "Dump again with a kernel that has CONFIG_VMCORE_INFO")
 
 
-def _examine_kdump(path: str, head: bytes) -> CoreFile:
+def _examine_kdump(path: str, head: bytes, *, is_whole: bool) -> CoreFile:
     """Read the headers of a kdump-compressed file (makedumpfile's diskdump_mod.h, struct disk_dump_header).
 
     That every page lies inside the file is checked here, because libkdumpfile maps the file into memory: a page
@@ -268,7 +272,7 @@ def _examine_kdump(path: str, head: bytes) -> CoreFile:
             raise TargetError("this is one part of a split dump", path, "Join the parts: makedumpfile --reassemble")
         vmcoreinfo = _at(file, info_at, info_size)
         notes = _at(file, notes_at, notes_size) if fields[1] >= _KDUMP_WITH_NOTES else b""
-        outside = _pages_outside(file, bitmap, table, end)
+        outside = 0 if is_whole else _pages_outside(file, bitmap, table, end)
     if outside:
         raise TargetError(f"the dump is truncated ({outside} pages are missing)", path, "Copy it again")
     return CoreFile("kdump", vmcoreinfo, prstatus=_prstatus_notes(notes))

@@ -11,6 +11,7 @@ import numpy as np
 
 from inspector.columns import I32, I64, U8, U32, U64
 from inspector.errors import TargetError
+from inspector.records import dataclass
 
 Read = Callable[[int, int], bytes]
 """Bytes at a kernel virtual address; raises TargetError when they cannot be read."""
@@ -41,6 +42,39 @@ _NEEDED = ("kallsyms_names", "kallsyms_num_syms", "kallsyms_token_table", "kalls
 _DAMAGED = "Give the kernel's vmlinux with -s"
 
 
+@dataclass(frozen=True)
+class NameIndex:
+    """Where each name is among the compressed ones, and by what it is found; one row a symbol.
+
+    Attributes:
+        starts, ends: int32; where its tokens begin and end.
+        hashes: uint32; the sum of the values of its letters, without the type.
+        kinds: uint8; its nm(1) type.
+    """
+
+    starts: I32
+    ends: I32
+    hashes: U32
+    kinds: U8
+
+
+Indexer = Callable[[bytes, list[bytes], int], NameIndex]
+"""What `index_names` is."""
+
+
+def index_names(blob: bytes, tokens: list[bytes], count: int) -> NameIndex:
+    """The index of compressed names; arguments as for `Kallsyms`.
+
+    Raises:
+        TargetError: The names end before the last symbol.
+    """
+    starts, ends = _bounds(blob, count)
+    codes: U8 = np.frombuffer(blob, np.uint8)
+    kinds: U8 = np.array([t[0] if t else 0 for t in tokens], np.uint8)[codes[starts]]
+    sums = np.array([_letter_sum(t) for t in tokens], np.uint32)
+    return NameIndex(starts, ends, _sums(sums, codes, starts, ends) - _VALUES[kinds], kinds)
+
+
 class Kallsyms:
     """Every symbol of the kernel image, names still compressed.
 
@@ -54,20 +88,18 @@ class Kallsyms:
             that many token numbers.
         tokens: The 256 tokens; the first letter of an expanded name is the symbol's nm(1) type.
         count: How many symbols there are.
+        index: What `index_names` gives for them, where that is known.
 
     Raises:
         TargetError: The names end before the last symbol.
     """
 
-    def __init__(self, blob: bytes, tokens: list[bytes], count: int) -> None:
+    def __init__(self, blob: bytes, tokens: list[bytes], count: int, index: NameIndex | None = None) -> None:
         self._blob = blob
         self._tokens = tokens
-        self._starts, self._ends = _bounds(blob, count)
-        codes: U8 = np.frombuffer(blob, np.uint8)
-        kinds: U8 = np.array([t[0] if t else 0 for t in tokens], np.uint8)[codes[self._starts]]
-        sums = np.array([_letter_sum(t) for t in tokens], np.uint32)
-        self._hashes: U32 = _sums(sums, codes, self._starts, self._ends) - _VALUES[kinds]
-        self._kinds = kinds
+        self.index = index or index_names(blob, tokens, count)
+        self._starts, self._ends = self.index.starts, self.index.ends
+        self._hashes, self._kinds = self.index.hashes, self.index.kinds
         self.addresses: U64 = np.zeros(count, np.uint64)
         """Address of each symbol, in the order of the table."""
 
@@ -75,13 +107,14 @@ class Kallsyms:
         return len(self._starts)
 
     @classmethod
-    def read(cls, read: Read, vmcoreinfo: Mapping[str, str]) -> Kallsyms:
+    def read(cls, read: Read, vmcoreinfo: Mapping[str, str], index: Indexer | None = None) -> Kallsyms:
         """The table of the kernel that ``read`` reads, found with the addresses in VMCOREINFO.
 
         Args:
             read: Reads kernel memory.
             vmcoreinfo: The parsed VMCOREINFO; from 6.0 on it has the table's address
                 (kernel/vmcore_info.c, crash_save_vmcoreinfo_init()).
+            index: Gives what `index_names` does.
 
         Raises:
             TargetError: VMCOREINFO lacks it, or the table cannot be read or is damaged.
@@ -93,7 +126,8 @@ class Kallsyms:
         if not 0 < count <= _MAX_SYMBOLS:
             raise TargetError(f"the symbol table is damaged ({count} symbols)", "kallsyms_num_syms", _DAMAGED)
         tokens = _read_tokens(read, known["kallsyms_token_table"], known["kallsyms_token_index"])
-        table = cls(_read_names(read, known, count), tokens, count)
+        names = _read_names(read, known, count)
+        table = cls(names, tokens, count, (index or index_names)(names, tokens, count))
         table._locate(read, known, count)
         return table
 

@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import drgn
 
 from inspector.errors import TargetError
 from inspector.records import dataclass
-from inspector.target.btf import open_btf
+from inspector.target.btf import BtfTypes, open_btf
 from inspector.target.corefile import SymbolsFile, examine_core, examine_symbols
 from inspector.target.identity import Identity, identify
-from inspector.target.kallsyms import Kallsyms
+from inspector.target.kallsyms import Kallsyms, index_names
 from inspector.text import clean
+
+if TYPE_CHECKING:
+    from inspector.target.earlier import Earlier
 
 TargetKind = Literal["core", "kdump", "live", "qemu"]
 Types = Literal["auto", "dwarf", "btf"]
@@ -135,6 +138,7 @@ class _Opening:
     missing_bytes: int = 0
     notes: list[str] = field(default_factory=list)
     prstatus: tuple[bytes, ...] = ()
+    earlier: Earlier | None = None
 
     @property
     def what(self) -> str:
@@ -142,7 +146,7 @@ class _Opening:
         return "dump" if self.kind in ("core", "kdump") else "kernel"
 
 
-def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto") -> Target:
+def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto", cache: bool = False) -> Target:
     """Open a vmcore: an ELF core or a kdump-compressed file.
 
     Args:
@@ -150,12 +154,15 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto") 
         symbols: A vmlinux and modules with DWARF; they must be those of the dump.
         types: Where types are to come from: "auto" takes DWARF that is given or found on this machine,
             else the BTF inside the dump.
+        cache: Whether what takes time to find out about symbols and types is taken from the user's cache directory
+            and kept there (`inspector.disk_cache`).
 
     Raises:
         TargetError: The dump cannot be opened, or types or symbols cannot be had.
     """
     path = os.fspath(path)
-    core = examine_core(path)
+    earlier = _earlier(path) if cache else None
+    core = examine_core(path, is_whole=earlier is not None and earlier.is_known)
     # libkdumpfile does not know the machine of QEMU's kdump files; any other than x86-64 was refused already.
     prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64) if core.format == "kdump" else None)
     try:
@@ -163,7 +170,9 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto") 
     except Exception as error:  # drgn passes libelf's and libkdumpfile's errors on as bare Exception
         todo = "It may be truncated or damaged: copy it again"
         raise TargetError(f"the dump cannot be opened ({_reason(error)})", path, todo) from error
-    opening = _Opening(prog, core.format, path, core.vmcoreinfo, core.missing_bytes, prstatus=core.prstatus)
+    opening = _Opening(
+        prog, core.format, path, core.vmcoreinfo, core.missing_bytes, prstatus=core.prstatus, earlier=earlier
+    )
     if core.missing_bytes:
         opening.notes.append(f"The dump is truncated: {core.missing_bytes} bytes of memory are missing at its end.")
     return _complete(opening, symbols, types)
@@ -254,11 +263,32 @@ def _complete(opening: _Opening, symbols: Sequence[str], types: Types) -> Target
     table, symbols_from = _symbol_table(opening, info, dwarf)
     if isinstance(table, Kallsyms) and not dwarf:
         if "btf" not in prog.registered_type_finders():
-            open_btf(prog, table.locate).register()
+            _btf(opening, table).register()
             prog.register_symbol_finder("kallsyms", table.finder, enable_index=0)
         opening.notes.append("Types are from the BTF inside the kernel.")
+    if opening.earlier is not None and isinstance(table, Kallsyms):
+        opening.earlier.keep(table)
     rest = (opening.notes, opening.missing_bytes, opening.prstatus)
     return Target(prog, opening.kind, path, types_from, symbols_from, info, table, *rest)
+
+
+def _earlier(path: str) -> Earlier | None:
+    """What earlier openings found about a dump; None where nothing can be kept."""
+    from inspector.target.earlier import Earlier, open_cache  # noqa: PLC0415  (only where a cache is wanted)
+
+    cache = open_cache()
+    return None if cache is None else Earlier(cache, path)
+
+
+def _btf(opening: _Opening, table: Kallsyms) -> BtfTypes:
+    """The types from the kernel's BTF."""
+    earlier = opening.earlier
+    if earlier is None:
+        return open_btf(opening.prog, table.locate)
+    known = earlier.types()
+    if known is not None:
+        return BtfTypes(opening.prog, known, table.locate)
+    return open_btf(opening.prog, table.locate, parse=earlier.parse_types)
 
 
 def _require_kernel(opening: _Opening) -> None:
@@ -378,8 +408,12 @@ def _symbol_table(opening: _Opening, info: dict[str, str], dwarf: str) -> tuple[
                 raise TargetError(what, opening.path, "Copy it again") from error
             raise TargetError("the symbol table cannot be read", f"{error.address:#x}", _GIVE_SYMBOLS) from error
 
+    earlier = opening.earlier
     try:
-        return Kallsyms.read(read, info), f"kallsyms in the {opening.what}"
+        table = earlier.symbols() if earlier is not None else None
+        if table is None:
+            table = Kallsyms.read(read, info, earlier.index_names if earlier is not None else index_names)
+        return table, f"kallsyms in the {opening.what}"
     except TargetError as error:
         if not dwarf:
             raise

@@ -25,7 +25,7 @@ from inspector.columns import (
 from inspector.errors import TargetError
 from inspector.layout.flags import VM_HUGETLB, VM_MAYSHARE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, type_code
 from inspector.layout.kernel import Layout
-from inspector.loops import count_runs, cut_runs
+from inspector.loops import OddClasses, PageRows, count_runs, cut_runs, is_compiled, judge_runs
 from inspector.records import dataclass
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
@@ -54,7 +54,7 @@ class EntryClass(IntEnum):
     """A tail whose head cannot be found, or a huge entry that is not at the head of a folio of its size."""
 
 
-CLASS, LINK_BORDER, LINKED, BORDER = 0x07, 0x08, 0x10, 0x80
+CLASS, LINK_BORDER, LINKED, INDEX_UNKNOWN, BORDER = 0x07, 0x08, 0x10, 0x20, 0x80
 """Bits of `Ground.codes`; `_LARGE` is used while they are made."""
 
 _LARGE = 0x40
@@ -76,7 +76,8 @@ class Ground:
         codes: uint8 per page row; bits `CLASS`: the `EntryClass` of a plain PTE that maps the page; `BORDER`: a run of
             entries must not go on from the page before into this one, because the large folio or the class changes, or
             another page frame is before it; `LINKED`: head of a folio of which a normal entry in a VMA maps something,
-            set by `Counter`; `LINK_BORDER`: the index of the folio does not run on, set by `inspector.walk.linear`.
+            set by `Counter`; `LINK_BORDER`, `INDEX_UNKNOWN`: the index of folios does not run on, or could not be read,
+            set by `inspector.walk.linear.read_page_index`.
     """
 
     layout: Layout
@@ -109,27 +110,40 @@ class Ground:
             here = slice(first, min(first + _PIECE, n))
             before = slice(first - 1, here.stop - 1)
             code, last = codes[here], codes[before] & ~np.uint8(BORDER)
-            border = (pages.head_row[here] != pages.head_row[before]) & (((code | last) & np.uint8(_LARGE)) != 0)
+            head = pages.head_row[before.start : here.stop]
+            border = (head[1:] != head[:-1]) & (((code | last) & np.uint8(_LARGE)) != 0)
             border |= ((code ^ last) & np.uint8(CLASS)) != 0
             codes[here] |= np.where(border, np.uint8(BORDER), np.uint8(0))
         codes[pages.memmap.rows(pages.memmap.starts)] |= np.uint8(BORDER)
         return cls(layout, pages, folios, folio_of_page, vmas, codes)
 
+    @property
+    def page_rows(self) -> PageRows:
+        """How compiled loops find pages."""
+        memmap, pages = self.pages.memmap, self.pages
+        return PageRows(memmap.row_delta, memmap.row_shift, self.codes, CLASS, pages.compound, pages.heads)
+
+    @property
+    def odd_classes(self) -> OddClasses:
+        """What overrides the class of the page that a PTE maps (vm_normal_page())."""
+        return OddClasses(
+            EntryClass.NO_PAGE, EntryClass.SPECIAL, EntryClass.ZERO, Bit.SPECIAL | Bit.DEVMAP, self.layout.zero_pfn
+        )
+
 
 def page_classes(pages: Pages, first: int, stop: int) -> U8:
     """For each page of rows [first, stop), the `EntryClass` of a plain PTE that maps it."""
-    here = slice(first, stop)
-    entry_class = np.full(stop - first, EntryClass.NORMAL, np.uint8)
+    here, words = slice(first, stop), pages.words
+    by_words = np.full(len(words), EntryClass.NORMAL, np.uint8)
+    by_words[words.refcount <= 0] = EntryClass.FREE
+    by_words[(words.type_ != 0) & (words.type_ != type_code("hugetlb"))] = EntryClass.TYPED
+    by_words[words.type_ == type_code("buddy")] = EntryClass.FREE
     own = pages.head_row[here]
-    head = np.maximum(own, 0)
-    type_ = pages.type_[head]
-    hugetlb = type_ == type_code("hugetlb")
-    unreferenced = pages.refcount[head] <= 0
-    entry_class[unreferenced] = EntryClass.FREE
-    entry_class[(type_ != 0) & ~hugetlb] = EntryClass.TYPED
-    entry_class[type_ == type_code("buddy")] = EntryClass.FREE
+    number = pages.number[np.maximum(own, 0)]
+    entry_class: U8 = by_words[number]
     entry_class[own < 0] = EntryClass.BROKEN
-    entry_class[~pages.readable[here] | ~pages.readable[head]] = EntryClass.UNREADABLE
+    if not words.readable.all():
+        entry_class[~words.readable[pages.number[here]] | ~words.readable[number]] = EntryClass.UNREADABLE
     return entry_class
 
 
@@ -137,6 +151,9 @@ def judge(ground: Ground, found: Mappings) -> Mappings:
     """Cut runs at the borders of folios and of stretches of pages of one class, and say what each maps."""
     m = _cut_at_borders(ground, found)
     pages = ground.pages
+    if is_compiled() and not pages.memmap.is_sparse and (m.level == Level.PTE).all():
+        entry_class, page_row, head_row = judge_runs(m.pfn, m.bits, ground.page_rows, ground.odd_classes)
+        return replace(m, entry_class=entry_class, page_row=page_row, head_row=head_row)
     row = pages.memmap.rows(m.pfn)
     return replace(
         m,
@@ -216,6 +233,7 @@ class MappingCounts:
         pair_folio, pair_mm, pair_count: one row each (large folio, mm) with mappings: rows and entries.
         nr_mms: int32 per folio row; distinct mms that map it.
         nr_entries: Leaf entries in all, of every class.
+        codes: `Ground.codes` with `LINKED`.
     """
 
     page_mappings: I32
@@ -225,6 +243,7 @@ class MappingCounts:
     pair_count: I64
     nr_mms: I32
     nr_entries: int
+    codes: U8
 
 
 class Counter:
@@ -285,6 +304,7 @@ class Counter:
             pair_count=count,
             nr_mms=np.bincount(folio, minlength=len(self._entire)).astype(np.int32),
             nr_entries=self._nr_entries,
+            codes=self._ground.codes,
         )
 
 

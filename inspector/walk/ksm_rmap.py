@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table, matches, rows_of, rows_of_unordered, take_or
+from inspector.columns import I32, U64, Mask, Table, matches, rows_of, take_or
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.records import dataclass
-from inspector.tables.ksm import CHAIN
+from inspector.tables.ksm import CHAIN, Ksm
+from inspector.walk.linear import Links
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -22,7 +23,7 @@ class KsmEntries(Table):
     """One row an entry that maps a KSM page.
 
     Attributes:
-        mapping_row: int32; row in `Mappings`.
+        mapping_row: int32; row in the `Mappings` that they were made of.
         head_row: int32; row of the page.
         vma_idx: int32; row of the VMA.
         va: uint64; where.
@@ -43,41 +44,52 @@ class KsmEntries(Table):
         return self.item_idx >= 0
 
 
-def ksm_entries(s: Snapshot) -> KsmEntries:
-    """All entries of KSM pages, each with the rmap_item by which rmap_walk_ksm() (mm/ksm.c) comes to it.
+def nodes_of(ksm: Ksm, mapping: U64) -> I32:
+    """Row of the stable node that each KSM page's ``mapping`` word names, -1 when it is not among KSM's."""
+    node = rows_of(ksm.nodes.addr, mapping & ~np.uint64(MAPPING_TAGS))
+    return np.where(take_or(ksm.nodes.kind, node, CHAIN) == CHAIN, -1, node).astype(np.int32)
+
+
+class KsmRmap:
+    """Finds the rmap_item by which rmap_walk_ksm() (mm/ksm.c) comes to an entry.
 
     The walk goes through the items of the page's stable node; for each through the interval tree of its anon_vma (from
     7.2 on only through the part around the item's page offset), and checks the item's address in every VMA there.
     An entry is reached when one of the anon_vmas that its VMA hangs in has an item of that node for that address.
+
+    Args:
+        s: The snapshot.
     """
-    ksm, rows = s.ksm, np.flatnonzero(s.links.is_ksm)
-    links = s.links.take(rows)
-    node = rows_of(ksm.nodes.addr, links.mapping & ~np.uint64(MAPPING_TAGS))
-    node = np.where(take_or(ksm.nodes.kind, node, CHAIN) == CHAIN, -1, node).astype(np.int32)
-    item = np.full(len(links), -1, np.int32)
-    entry, avc = _chains_of(s, links.vma_idx)
-    table = s.anon_rmap
-    stable = np.flatnonzero(ksm.items.node_idx >= 0)
-    tree = rows_of(table.anon_vmas.addr, ksm.items.anon_vma[stable])
-    stable, tree = stable[tree >= 0], tree[tree >= 0]
-    pages, page = np.unique(np.concatenate([ksm.items.va[stable], links.va]), return_inverse=True)
-    at_item, at_entry = page[: len(stable)], page[len(stable) :]
-    shape = (len(ksm.nodes) + 1, len(table.anon_vmas) + 1)
-    key = (at_item * shape[0] + ksm.items.node_idx[stable]) * shape[1] + tree
-    want = (at_entry[entry] * shape[0] + np.where(node < 0, len(ksm.nodes), node)[entry]) * shape[1]
-    want = want + table.avcs.tree_idx[avc]
-    found = rows_of_unordered(key, want)
-    entry, avc, candidate = entry[found >= 0], avc[found >= 0], stable[found[found >= 0]]
-    index = ksm.items.linear_index[candidate]
-    near = (index == _ANY) | ((table.avcs.first[avc] <= index) & (index <= table.avcs.last[avc]))
-    item[entry[near]] = candidate[near]
-    return KsmEntries(links.mapping_row, links.head_row, links.vma_idx, links.va, node, item)
 
+    def __init__(self, s: Snapshot) -> None:
+        ksm, table = s.ksm, s.anon_rmap
+        stable = np.flatnonzero(ksm.items.node_idx >= 0)
+        tree = rows_of(table.anon_vmas.addr, ksm.items.anon_vma[stable])
+        stable, tree = stable[tree >= 0], tree[tree >= 0]
+        self._s = s
+        self._places, place = np.unique(ksm.items.va[stable], return_inverse=True)
+        self._shape = len(ksm.nodes) + 1, len(table.anon_vmas) + 1
+        key = (place * self._shape[0] + ksm.items.node_idx[stable]) * self._shape[1] + tree
+        order = np.argsort(key, kind="stable")
+        self._key, self._item = key[order], stable[order]
+        avcs = table.avcs
+        inside = np.flatnonzero((avcs.tree_idx >= 0) & (avcs.vma_idx >= 0))
+        self._chains = inside[np.argsort(avcs.vma_idx[inside], kind="stable")]
+        self._chain_vma = avcs.vma_idx[self._chains]
 
-def _chains_of(s: Snapshot, vma_idx: I32) -> tuple[I64, I64]:
-    """Every (position in ``vma_idx``, row of a chain of that VMA that is in an interval tree)."""
-    avcs = s.anon_rmap.avcs
-    inside = np.flatnonzero((avcs.tree_idx >= 0) & (avcs.vma_idx >= 0))
-    inside = inside[np.argsort(avcs.vma_idx[inside], kind="stable")]
-    who, at = matches(avcs.vma_idx[inside], vma_idx)
-    return who, inside[at]
+    def entries(self, links: Links) -> KsmEntries:
+        """The entries of KSM pages among some links, each with its item."""
+        ksm, avcs = self._s.ksm, self._s.anon_rmap.avcs
+        links = links.take(np.flatnonzero(links.is_ksm))
+        node = nodes_of(ksm, links.mapping)
+        item = np.full(len(links), -1, np.int32)
+        entry, at = matches(self._chain_vma, links.vma_idx)
+        avc = self._chains[at]
+        place = rows_of(self._places, links.va).astype(np.int64)
+        want = (place[entry] * self._shape[0] + np.where(node < 0, len(ksm.nodes), node)[entry]) * self._shape[1]
+        found = rows_of(self._key, np.where(place[entry] >= 0, want + avcs.tree_idx[avc], -1))
+        entry, avc, candidate = entry[found >= 0], avc[found >= 0], self._item[found[found >= 0]]
+        index = ksm.items.linear_index[candidate]
+        near = (index == _ANY) | ((avcs.first[avc] <= index) & (index <= avcs.last[avc]))
+        item[entry[near]] = candidate[near]
+        return KsmEntries(links.mapping_row, links.head_row, links.vma_idx, links.va, node, item)

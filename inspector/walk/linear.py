@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, take_or
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, distinct, take_or
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
 from inspector.layout.kernel import Layout
 from inspector.loops import cut_runs
@@ -16,8 +16,8 @@ from inspector.records import dataclass
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages, page_words
 from inspector.tables.vmas import Vmas
-from inspector.walk.counts import EntryClass
-from inspector.walk.rss import entry_pages
+from inspector.walk.counts import INDEX_UNKNOWN, LINK_BORDER, LINKED, EntryClass
+from inspector.walk.mappings import Mappings, entry_pages
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -26,12 +26,16 @@ ANON, KSM, HUGETLB, UNKNOWN = 1, 2, 4, 8
 """Bits of `Links.kind`; none of the first two means a file's folio or a driver's page."""
 
 
+_PIECE = 1 << 18
+"""Pages worked on at a time, so that temporaries are bounded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Links(Table):
     """One row a stretch of pages that one VMA maps and whose index runs on with the address.
 
     Attributes:
-        mapping_row: int32; row in `Mappings`.
+        mapping_row: int32; row in the `Mappings` that they were made of.
         vma_idx: int32; row of the VMA.
         head_row: int32; row in `Pages` of the first page's folio's head.
         va: uint64; address of the first page.
@@ -55,7 +59,7 @@ class Links(Table):
     @property
     def is_anon(self) -> Mask:
         """Anonymous folios whose index means something: neither KSM pages nor unreadable ones."""
-        return (self.kind & (ANON | KSM | UNKNOWN)) == ANON
+        return _is_anon(self.kind)
 
     @property
     def page_row(self) -> I64:
@@ -70,7 +74,15 @@ class Links(Table):
     @property
     def is_file(self) -> Mask:
         """Folios of files, and pages of drivers."""
-        return (self.kind & (ANON | KSM | UNKNOWN)) == 0
+        return _is_file(self.kind)
+
+
+def _is_anon(kind: U8) -> Mask:
+    return (kind & (ANON | KSM | UNKNOWN)) == ANON
+
+
+def _is_file(kind: U8) -> Mask:
+    return (kind & (ANON | KSM | UNKNOWN)) == 0
 
 
 def linear_index(vmas: Vmas, vma_idx: AnyArray, va: U64, anon: Mask, page_shift: int) -> U64:
@@ -113,61 +125,115 @@ def vma_address(vmas: Vmas, vma_idx: AnyArray, pgoff: U64, nr: U64, anon: Mask, 
     return va, inside | before
 
 
-def build_links(s: Snapshot) -> Links:
-    """Every normal mapping beside the index of its folio.
+def links_of(s: Snapshot, m: Mappings) -> Links:
+    """Every normal entry among some, in a VMA, beside the index of its folio.
 
     Args:
         s: The snapshot.
+        m: Judged entries.
     """
-    pages, m = s.pages, s.mappings
-    index, known = _page_index(s)
-    border = np.zeros(len(pages) + 1, np.bool_)
-    mapping = pages.mapping[np.maximum(pages.head_row, 0)]
-    border[1:-1] = (index[1:] != index[:-1] + np.uint64(1)) | (mapping[1:] != mapping[:-1]) | (known[1:] != known[:-1])
+    pages, index = s.pages, s.page_index
     rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
-    first = pages.memmap.rows(m.pfn[rows])
-    owner, skip, nr = cut_runs(border, first, m.nr[rows].astype(np.int64), 1)
-    row, page_row = rows[owner], first[owner] + skip
+    owner, skip, nr = cut_runs(index.codes, m.page_row[rows].astype(np.int64), m.nr[rows].astype(np.int64), LINK_BORDER)
+    row = rows[owner]
+    page_row = m.page_row[row] + skip
     huge = m.level[row] != Level.PTE
     nr[huge] = entry_pages(s.layout, m.level[row[huge]])
     head = pages.head_row[page_row]
     va = m.va[row] + (skip.astype(np.uint64) << np.uint64(s.layout.memmap.page_shift))
-    kind = _kinds(s, head, known[page_row])
+    mapping = pages.mapping[head]
+    kind = _kinds(s, head, mapping, (index.codes[head] & np.uint8(INDEX_UNKNOWN)) == 0)
     vma = m.vma_idx[row]
-    anon = (kind & ANON) != 0
-    linear = linear_index(s.vmas, vma, va, anon, s.layout.memmap.page_shift)
+    place = page_row - head
+    linear = linear_index(s.vmas, vma, va, (kind & ANON) != 0, s.layout.memmap.page_shift)
     return Links(
         mapping_row=row.astype(np.int32),
         vma_idx=vma,
         head_row=head,
         va=va,
-        page=(page_row - head).astype(np.int32),
+        page=place.astype(np.int32),
         nr=nr.astype(np.int32),
-        mapping=mapping[page_row],
-        delta=(index[page_row] - linear).astype(np.int64),
+        mapping=mapping,
+        delta=(index.of_head[head] + place.astype(np.uint64) - linear).astype(np.int64),
         kind=kind,
     )
 
 
-def _page_index(s: Snapshot) -> tuple[U64, Mask]:
-    """The index of every mapped page, and whether it could be read; meaningless for pages that nothing maps."""
+@dataclass(frozen=True)
+class PageIndex:
+    """The index of every folio of which something is mapped in a VMA.
+
+    Attributes:
+        of_head: uint64 by page row; index of the folio that each page heads, 0 for all other pages.
+        codes: `inspector.walk.counts.Ground.codes`, with `LINK_BORDER` and `INDEX_UNKNOWN`.
+    """
+
+    of_head: U64
+    codes: U8
+
+
+def read_page_index(s: Snapshot, codes: U8) -> PageIndex:
+    """Read the index of all folios marked as `LINKED`, and mark where it does not run on with the page frame."""
     pages, n = s.pages, len(s.pages)
-    mapped = np.zeros(n, np.bool_)
-    mapped[pages.head_row[s.counts.page_mappings > 0]] = True
-    mapped[s.folios.row[s.counts.entire > 0]] = True
-    heads = np.flatnonzero(mapped)
-    index, known = np.zeros(n, np.uint64), np.zeros(n, np.bool_)
-    found, readable = read_index(s.layout, pages, s.folios, heads, s.folio_of_page[heads])
-    index[heads], known[heads] = found, readable
-    head = np.maximum(pages.head_row, 0)
-    return index[head] + (np.arange(n, dtype=np.int32) - head).astype(np.uint64), known[head]
+    index = np.zeros(n, np.uint64)
+    for first in range(0, n, _PIECE):
+        heads = first + np.flatnonzero(codes[first : first + _PIECE] & np.uint8(LINKED))
+        if len(heads):
+            index[heads], known = read_index(s.layout, pages, s.folios, heads, s.folio_of_page[heads])
+            codes[heads[~known]] |= np.uint8(INDEX_UNKNOWN)
+    step = np.uint64(1)
+    for first in range(1, n, _PIECE):
+        stop = min(first + _PIECE, n)
+        head = np.maximum(pages.head_row[first - 1 : stop], 0)
+        linked = (codes[head] & np.uint8(LINKED)) != 0
+        rows = first + np.flatnonzero(linked[1:] & linked[:-1])
+        head, before = head[rows - first + 1], head[rows - first]
+        # Pages of one folio run on; those of two do when nothing but the index differs.
+        other = np.flatnonzero(head != before)
+        rows, head, before = rows[other], head[other], before[other]
+        runs_on = (
+            index[head] + (rows - head).astype(np.uint64)
+            == index[before] + (rows - 1 - before).astype(np.uint64) + step
+        )
+        runs_on &= pages.mapping[head] == pages.mapping[before]
+        runs_on &= ((codes[head] ^ codes[before]) & np.uint8(INDEX_UNKNOWN)) == 0
+        codes[rows[~runs_on]] |= np.uint8(LINK_BORDER)
+    return PageIndex(index, codes)
 
 
-def _kinds(s: Snapshot, head: I32, known: Mask) -> U8:
-    """The bits of `Links.kind` for folios of the given heads."""
+@dataclass(frozen=True)
+class Named:
+    """What the folios that are mapped in VMAs name.
+
+    Attributes:
+        anon, file: uint64; the ``mapping`` words of anonymous ones and of files, each once, ascending.
+        ksm_heads: int64; rows of the KSM pages.
+    """
+
+    anon: U64
+    file: U64
+    ksm_heads: I64
+
+
+def named_by_folios(s: Snapshot) -> Named:
+    """The ``mapping`` words of all folios with links, a piece of the memory map at a time."""
+    codes = s.page_index.codes
+    anon, file, ksm = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    for first in range(0, len(codes), _PIECE):
+        heads = first + np.flatnonzero(codes[first : first + _PIECE] & np.uint8(LINKED))
+        word = s.pages.mapping[heads]
+        kind = _kinds(s, heads.astype(np.int32), word, (codes[heads] & np.uint8(INDEX_UNKNOWN)) == 0)
+        anon.append(distinct(word[_is_anon(kind)]))
+        file.append(distinct(word[_is_file(kind)]))
+        ksm.append(heads[(kind & KSM) != 0])
+    return Named(distinct(np.concatenate(anon)), distinct(np.concatenate(file)), np.concatenate(ksm))
+
+
+def _kinds(s: Snapshot, head: I32, mapping: U64, known: Mask) -> U8:
+    """The bits of `Links.kind` for folios of the given heads and ``mapping`` words."""
     pages = s.pages
     hugetlb = take_or(s.folios.is_hugetlb, s.folio_of_page[head], False)
-    tag = pages.mapping[head] & np.uint64(MAPPING_TAGS)
+    tag = mapping & np.uint64(MAPPING_TAGS)
     owned = (pages.type_[head] == 0) | hugetlb
     kind = np.where(owned & ((tag & np.uint64(MAPPING_ANON)) != 0), ANON, 0)
     kind |= np.where(owned & (tag == MAPPING_KSM), KSM, 0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from inspector.arch.base import Level
 from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, Table
+from inspector.layout.kernel import Layout
 from inspector.records import dataclass
 
 
@@ -35,6 +37,16 @@ class PageTables(Table):
 
 ENTRY_ID_SLOT_BITS = 9
 """Bits of an entry's number that are its slot: no table has more than 512 entries."""
+
+
+def entry_pages(layout: Layout, levels: U8) -> I64:
+    """Base pages that one entry of each level maps."""
+    out = np.ones(len(levels), np.int64)
+    for shape in layout.arch.shapes:
+        if shape.level != Level.PTE:
+            out[levels == shape.level] = 1 << (shape.shift - layout.arch.page_shift)
+    return out
+
 
 TABLE_OK, TABLE_NO_PAGE, TABLE_UNREADABLE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM = range(5)
 """States of a table: entered; its pfn has no memory; not in the dump; its page is free or of another kind; a loop."""

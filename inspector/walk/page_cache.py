@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table, rows_of, take_or
+from inspector.columns import I32, I64, U64, Mask, Table, distinct, rows_of, take_or
 from inspector.layout.flags import type_code
 from inspector.records import dataclass
 from inspector.tables.files import ADDRESS_SPACE_KINDS, FOLIO, SWAP, Files
@@ -81,8 +81,7 @@ def compare_cache(s: Snapshot) -> PageCache:
     cached = _cached(s, np.flatnonzero(mine))
     space = entries.address_space_idx[cached.entry_row]
     agreed = cached.is_head & (cached.mapping == spaces.addr[space]) & (cached.index == entries.index[cached.entry_row])
-    found = np.zeros(len(pages), np.bool_)
-    found[cached.head_row[agreed]] = True
+    found = distinct(cached.head_row[agreed])
     heads = _naming_an_address_space(pages)
     at = rows_of(spaces.addr, pages.mapping[heads])
     known = at >= 0
@@ -94,7 +93,7 @@ def compare_cache(s: Snapshot) -> PageCache:
     filled = np.bincount(entries.address_space_idx[mine], minlength=len(spaces)) > 0
     judged = sound[at] & (filled | (spaces.nrpages > 0))[at]
     heads, at = heads[judged], at[judged]
-    lost = ~found[heads]
+    lost = rows_of(found, heads) < 0
     missing, missing_at = heads[lost], at[lost]
     index, _ = page_words(s.layout, pages, missing, "__folio_index", "index")
     return PageCache(cached, len(heads), missing, missing_at, index, find_entries(files, missing_at, index), stray)

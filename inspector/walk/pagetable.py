@@ -31,7 +31,7 @@ from inspector.columns import (
 from inspector.errors import TargetError
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
-from inspector.loops import TablesOfVmas, is_compiled
+from inspector.loops import RunColumns, TableRows, TablesOfVmas, fill_runs, is_compiled
 from inspector.loops import leaf_runs as merge_leaves
 from inspector.tables.mms import Mms
 from inspector.tables.pages import Pages
@@ -153,6 +153,15 @@ def walk_again(layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | 
             runs = leaf_runs(layout.arch, attribute, batch)
             if len(runs.at):
                 yield _mappings(layout.arch, batch, runs)
+
+
+def tables_over(layout: Layout, vmas: Vmas, tables: PageTables) -> Mask:
+    """Which tables cover addresses of any of some VMAs, which are ordered as all are."""
+    attribute, out = Attributor(layout.arch.page_shift, vmas), np.zeros(len(tables), np.bool_)
+    for shape in layout.arch.shapes:
+        rows = np.flatnonzero(tables.level == shape.level)
+        out[rows] = attribute.overlaps(tables.mm_idx[rows], tables.va[rows], shape.user_entries << shape.shift)
+    return out
 
 
 def _batches(tables: PageTables, rows: I64) -> Iterator[I64]:
@@ -328,23 +337,44 @@ def leaf_runs(arch: Arch, attribute: Attributor, batch: Batch) -> LeafRuns:
 
 def _mappings(arch: Arch, batch: Batch, runs: LeafRuns) -> Mappings:
     """Runs with what their entries and tables say."""
-    level, entry, n = batch.shape.level, batch.words[runs.at], len(runs.at)
-    table, slot = batch.table(runs.at), batch.slot(runs.at)
+    level, n = batch.shape.level, len(runs.at)
+    if level == Level.PTE and is_compiled():
+        tables = batch.tables
+        rows = TableRows(batch.rows, tables.mm_idx, tables.va, tables.first, batch.start)
+        columns = fill_runs(batch.words, runs.at, arch.leaf_words, rows)
+    else:
+        columns = _run_columns(arch, batch, runs.at)
     return Mappings(
-        mm_idx=batch.tables.mm_idx[table],
+        mm_idx=columns.mm_idx,
         vma_idx=runs.vma_idx,
-        va=batch.va(table, slot),
+        va=columns.va,
         level=np.full(n, level, np.uint8),
         nr=runs.nr,
+        pfn=columns.pfn,
+        entry=columns.entry,
+        table_idx=columns.table_idx,
+        slot=columns.slot,
+        counted=columns.counted,
+        bits=columns.bits,
+        entry_class=np.full(n, EntryClass.NO_PAGE, np.uint8),
+        page_row=np.full(n, -1, np.int32),
+        head_row=np.full(n, -1, np.int32),
+    )
+
+
+def _run_columns(arch: Arch, batch: Batch, at: I64) -> RunColumns:
+    """What the entries at some positions and their tables say."""
+    level, entry = batch.shape.level, batch.words[at]
+    table, slot = batch.table(at), batch.slot(at)
+    return RunColumns(
+        mm_idx=batch.tables.mm_idx[table],
+        va=batch.va(table, slot),
         pfn=arch.leaf_pfn(level, entry).astype(np.int64),
         entry=entry,
         table_idx=(table + batch.start).astype(np.int32),
         slot=slot.astype(np.uint16),
         counted=batch.tables.first[table],
         bits=arch.leaf_bits(level, entry),
-        entry_class=np.full(n, EntryClass.NO_PAGE, np.uint8),
-        page_row=np.full(n, -1, np.int32),
-        head_row=np.full(n, -1, np.int32),
     )
 
 
@@ -434,6 +464,13 @@ class Attributor:
         """The VMA of ``va``, and whether an address from there to ``va + span`` may be in another or in none."""
         vma = self.vma_idx(mm_idx, va)
         return vma, ~(va + span < take_or(self._vmas.end, vma, 0))
+
+    def overlaps(self, mm_idx: I32, va: U64, size: int) -> Mask:
+        """Whether any VMA has addresses in [va, va + size)."""
+        first = self._key(mm_idx, va)
+        at = np.searchsorted(self._ends, first, "right")
+        start = take_or(self._starts, np.where(at < len(self._ends), at, -1), (1 << 64) - 1)
+        return start < first + (np.uint64(size) >> self._shift)
 
     def in_hugetlb(self, mm_idx: I32, va: U64) -> Mask:
         """Whether the first address of each table, or the last, lies in a hugetlb VMA."""

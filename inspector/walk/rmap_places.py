@@ -35,8 +35,8 @@ from inspector.layout.flags import MAPPING_TAGS
 from inspector.records import dataclass
 from inspector.tables.ksm import CHAIN
 from inspector.walk.counts import EntryClass
+from inspector.walk.mappings import entry_pages
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates
-from inspector.walk.rss import entry_pages
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Kind, Level
-from inspector.columns import I64, U8, AnyArray, Mask, take_or
-from inspector.layout.flags import MAPPING_ANON
+from inspector.columns import I64, U8, AnyArray, Column, Mask, take_or
 from inspector.layout.kernel import Layout
 from inspector.model.stats import expect_rss, rss_kind, sum_by
 from inspector.tables.mms import RSS_SWAP
 from inspector.tables.pages import Pages
+from inspector.walk.batches import Collector, EntryBatch
 from inspector.walk.counts import EntryClass
+from inspector.walk.mappings import entry_pages
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -21,18 +22,6 @@ if TYPE_CHECKING:
 _NR_PLACES = 8
 _HUGETLB, _UNKNOWN = 4, 5
 """Beside the four counters: pages that count in none, and entries whose page cannot be read."""
-
-_PIECE = 1 << 18
-"""Mappings worked on at a time, so that temporaries stay in the cache."""
-
-
-def entry_pages(layout: Layout, levels: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> I64:
-    """Base pages that one entry of each level maps."""
-    out = np.ones(len(levels), np.int64)
-    for shape in layout.arch.shapes:
-        if shape.level != Level.PTE:
-            out[levels == shape.level] = 1 << (shape.shift - layout.arch.page_shift)
-    return out
 
 
 def rss_class(layout: Layout, pages: Pages, head_row: I64) -> I64:
@@ -55,7 +44,7 @@ def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
     """
     layout, pages, vmas, mms, nonpresent = s.layout, s.pages, s.vmas, s.mms, s.nonpresent
     n = len(mms)
-    rss, known = _present(s)
+    rss, known = s.collected(PresentPages).by_class()
     counted = np.isin(
         nonpresent.kind, np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.DEVICE_EXCLUSIVE])
     )
@@ -77,32 +66,44 @@ def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
     return rss, known
 
 
-def _present(s: Snapshot) -> tuple[I64, Mask]:
-    """Pages of each class that leaves map in each mm, and which mms have no leaf whose page cannot be read."""
-    layout, m, n = s.layout, s.mappings, len(s.mms)
-    kinds, sums = _page_classes(s), np.zeros(n * _NR_PLACES, np.int64)
-    huge_vma = s.vmas.is_hugetlb if len(s.vmas) and s.vmas.is_hugetlb.any() else None
-    for at in range(0, len(m), _PIECE):
-        here = slice(at, at + _PIECE)
-        what = m.entry_class[here]
+class PresentPages(Collector):
+    """Adds up the pages that leaves map, by mm and rss counter."""
+
+    def __init__(self, s: Snapshot) -> None:
+        super().__init__(s)
+        self._kinds = _page_classes(s)
+        self._sums = np.zeros(len(s.mms) * _NR_PLACES, np.int64)
+        self._huge_vma = s.vmas.is_hugetlb if len(s.vmas) and s.vmas.is_hugetlb.any() else None
+
+    def take(self, batch: EntryBatch) -> None:
+        """Look through a batch."""
+        m = batch.m
         # A row of -1 finds the last page's class, but only a normal entry keeps it.
-        place = np.where(what == EntryClass.NORMAL, kinds[m.head_row[here]], _HUGETLB)
-        if huge_vma is not None:
+        place = np.where(m.entry_class == EntryClass.NORMAL, self._kinds[m.head_row], _HUGETLB)
+        if self._huge_vma is not None:
             # mm/hugetlb.c keeps accounts of its own, whatever its entries map.
-            place[huge_vma[m.vma_idx[here]] & (m.vma_idx[here] >= 0)] = _HUGETLB
-        place[what == EntryClass.UNREADABLE] = _UNKNOWN
-        nr: AnyArray = m.nr[here]
-        if (m.level[here] != Level.PTE).any():
-            nr = nr * entry_pages(layout, m.level[here])
-        sums += sum_by(m.mm_idx[here].astype(np.int64) * _NR_PLACES + place, nr, len(sums))
-    table = sums.reshape(n, _NR_PLACES)
-    return table[:, :4].copy(), table[:, _UNKNOWN] == 0
+            place[self._huge_vma[m.vma_idx] & (m.vma_idx >= 0)] = _HUGETLB
+        place[m.entry_class == EntryClass.UNREADABLE] = _UNKNOWN
+        nr: AnyArray = m.nr
+        if (m.level != Level.PTE).any():
+            nr = nr * entry_pages(self.s.layout, m.level)
+        self._sums += sum_by(m.mm_idx.astype(np.int64) * _NR_PLACES + place, nr, len(self._sums))
+
+    def by_class(self) -> tuple[I64, Mask]:
+        """int64[mms, 4] pages of each class, and which mms have no leaf whose page cannot be read."""
+        table = self._sums.reshape(-1, _NR_PLACES)
+        return table[:, :4].copy(), table[:, _UNKNOWN] == 0
 
 
-def _page_classes(s: Snapshot) -> U8:
+def _page_classes(s: Snapshot) -> Column[np.uint8]:
     """The rss counter that each page counts in when it heads a folio, `_HUGETLB` when in none."""
-    pages, folios = s.pages, s.folios
-    anon = ((pages.mapping & np.uint64(MAPPING_ANON)) != 0) & (pages.type_ == 0)
-    kinds = rss_kind(anon, s.layout.flags.test(pages.flags, "swapbacked"))
-    kinds[folios.row[folios.is_hugetlb]] = _HUGETLB
-    return kinds
+    pages, hugetlb = s.pages, s.folios.is_hugetlb
+    kinds = rss_kind(pages.words.is_anon, s.layout.flags.test(pages.words.flags, "swapbacked"))
+
+    def take(at: AnyArray | slice) -> U8:
+        out: U8 = kinds[pages.number[at]]
+        if hugetlb.any():
+            out[take_or(hugetlb, s.folio_of_page[at], False)] = _HUGETLB
+        return out
+
+    return Column(take, len(pages))

@@ -19,8 +19,8 @@ from inspector.tables.files import shmem_swapped_pages
 from inspector.tables.mms import RSS_ANON, RSS_SHMEM
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import EntryClass
-from inspector.walk.mappings import Mappings
-from inspector.walk.rss import entry_pages, rss_class
+from inspector.walk.mappings import Mappings, entry_pages
+from inspector.walk.rss import rss_class
 from inspector.walk.shared_tables import share_counts
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from inspector.tables.stacks import How
 from inspector.text import clean_bytes, counted
 from inspector.violations import Violations
 from inspector.windows.catalogue import WINDOWS
-from inspector.windows.locks import mm_in_flight, tables_locked
+from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect, Scope, Way
 
 if TYPE_CHECKING:
@@ -190,8 +190,7 @@ def _split_shown(s: Snapshot, about: SubjectKind, effect: Effect, found: Violati
     out = np.zeros(len(found), np.bool_)
     if about is not FOLIO or effect not in (Effect.ENTIRE, Effect.LARGE, Effect.PAGES_MAPPED):
         return out
-    m = s.mappings
-    huge = np.flatnonzero((m.level != Level.PTE) & m.counted)
-    held = huge[tables_locked(s, m.table_idx[huge])]
-    folios = s.folio_of_page[np.maximum(s.mappings.head_row[held], 0)]
-    return (ways < 0) & np.isin(found.rows, folios)
+    held = np.flatnonzero((s.tables.level != Level.PTE) & s.page_tables_locked)
+    for m in s.entry_batches(held) if len(held) else ():
+        out |= np.isin(found.rows, s.folio_of_page[np.maximum(m.head_row[m.counted], 0)])
+    return (ways < 0) & out

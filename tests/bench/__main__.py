@@ -1,155 +1,188 @@
-"""`make bench`: what the sweeps and a whole check cost, against the plain ways, in one run on one dump."""
+"""`make bench`: what each question costs on one dump, beside its floor and its peers.
+
+Each figure is of a process of its own, from its start to its end: CPU time (user and system, children included), wall
+time, and the most memory that was resident. Beside ours are:
+
+* the floor: a process that reads the same pages, each once, and does nothing else;
+* of a compressed dump, the decompressor alone on the same pages: what `tests/bench/convert.py` makes of any dump;
+* the plain NumPy recipe (`tests/bench/recipe.py`), for a whole check;
+* drgn's helpers and objects, with DWARF; for a whole check extrapolated from samples in which every address is mapped;
+* drgn's commands after crash's (`crash kmem`, `crash vtop`, ...), and crash itself where it is installed and opens the
+  dump.
+
+The dump is in the page cache. Results are kept as JSON by commit and compared, as ratios, with the commit before; what
+has grown by 10% is shown. No time is asserted.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
-import time
-from collections.abc import Callable
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from tests.bench.cost import Cost, FailedError, best, measure
+from tests.bench.peers import Asked, crash_code, crash_command, drgn_command, questions, vmlinux_of
+from tests.bench.results import REGRESSION, compare, keep, latest_before
 
-from inspector.check.run import run_check
-from inspector.snapshot import Snapshot
-from inspector.target.target import open_core
-from tests.bench import recipe
-from tests.bench.guest import large_dump
-from tests.bench.recipe import Rate
-from tests.fixtures import fixture_path
-
-ROUNDS = 3
-
-
-def opened(core: Path) -> Snapshot:
-    """A fresh snapshot, with nothing built but the layout."""
-    snapshot = Snapshot(open_core(str(core), types="btf"))
-    assert snapshot.layout is not None
-    return snapshot
-
-
-def best(measure: Callable[[], Rate]) -> Rate:
-    """The fastest of some rounds: what the machine can do when nobody disturbs it."""
-    return max((measure() for _ in range(ROUNDS)), key=lambda rate: rate.per_second)
+ROUNDS = 2
+OURS, FLOOR, DECOMPRESSOR, RECIPE, OBJECTS, COMMANDS, CRASH = (
+    "folioscope",
+    "the bytes, read",
+    "decompressor alone",
+    "NumPy recipe",
+    "drgn objects",
+    "drgn's crash commands",
+    "crash",
+)
+NAMES = ("info", "page", "folio", "explain", "rmap", "va", "vmas", "check", "capture", "tui")
+Row = dict[str, float]
+Rows = dict[str, dict[str, Row]]
 
 
-def our_sweep(core: Path) -> Rate:
-    snapshot = opened(core)
-    start = time.perf_counter()
-    nr = len(snapshot.pages)
-    return Rate(nr, time.perf_counter() - start)
+class Bench:
+    """Measures one dump.
+
+    Args:
+        core: The dump.
+        rounds: How often each is run; the one that took least CPU time counts.
+        options: Of our command line, before the command.
+        folder: For files in between.
+    """
+
+    def __init__(self, core: Path, rounds: int, options: Sequence[str], folder: Path) -> None:
+        self._core, self._rounds, self._options, self._folder = str(core), rounds, tuple(options), folder
+        self.places: dict[str, Any] = json.loads(self._module("places", self._core)[1])
+        (folder / "places.json").write_text(json.dumps(self.places))
+        with core.open("rb") as file:
+            self._is_compressed = file.read(5) == b"KDUMP"
+        self._vmlinux = vmlinux_of(self.places["release"])
+        self._asked = questions(self.places, folder / "capture")
+
+    def _module(self, name: str, *words: str) -> tuple[Cost, str]:
+        return measure([sys.executable, "-m", f"tests.bench.{name}", *words])
+
+    def _words(self, words: Sequence[str]) -> list[str]:
+        return ["-c", self._core, "--types", "btf", "-q", *self._options, *words]
+
+    def rows(self, name: str) -> dict[str, Row]:
+        """Everybody's costs of one question, by who answered it."""
+        if name == "tui":
+            return {OURS: json.loads(self._module("tui", "--first-paint", self._core)[1])}
+        asked, out = self._asked[name], {}
+        command = [sys.executable, "-m", "inspector", *self._words(asked.ours)]
+        out[OURS] = best(command, self._rounds, codes=(0, 4))[0].row()
+        out |= self._floor(asked if name != "capture" else self._asked["check"])
+        if name == "check":
+            out |= self._whole()
+        out |= self._peers(asked)
+        return out
+
+    def _floor(self, asked: Asked) -> dict[str, Row]:
+        reads = self._folder / "reads.npy"
+        words = ["record", str(reads), *self._words(asked.ours)]
+        measure([sys.executable, "-m", "tests.bench.replay", *words], codes=(0, 4))
+        command = [sys.executable, "-m", "tests.bench.replay", "read", self._core, str(reads)]
+        cost, text = best(command, self._rounds)
+        out = {FLOOR: {**cost.row(), "mib": int(text) / (1 << 20)}}
+        if self._is_compressed:
+            out[DECOMPRESSOR] = json.loads(self._module("decompress", self._core, str(reads))[1])
+        return out
+
+    def _whole(self) -> dict[str, Row]:
+        """What a whole check is measured against."""
+        out: dict[str, Row] = {}
+        cost, text = best([sys.executable, "-m", "tests.bench.recipe", self._core], self._rounds)
+        counted = json.loads(text)
+        out[RECIPE] = {**cost.row(), **counted}
+        if self._vmlinux is not None:
+            words = ("objects", self._core, str(self._vmlinux), str(self._folder / "places.json"))
+            sample = json.loads(self._module("peers", *words)[1])
+            if sample["hits"] != sample["addresses"]:
+                raise FailedError(f"of {sample['addresses']} sampled addresses only {sample['hits']} are mapped")
+            cpu = sample["open"] + counted["pages"] * sample["page"] + counted["leaves"] * sample["address"]
+            out[OBJECTS] = {**sample, "cpu": cpu, "extrapolated": 1}
+        return out
+
+    def _peers(self, asked: Asked) -> dict[str, Row]:
+        out: dict[str, Row] = {}
+        if self._vmlinux is None:
+            return out
+        for who, command in (
+            (OBJECTS, asked.objects and drgn_command(self._core, self._vmlinux, asked.objects)),
+            (COMMANDS, asked.commands and drgn_command(self._core, self._vmlinux, crash_code(asked.commands))),
+        ):
+            if command:
+                cost, text = best(command, self._rounds)
+                if not asked.is_answer(text):
+                    raise FailedError(f"{who} answered {asked.ours} with {text[:200]!r}")
+                out[who] = cost.row()
+        if asked.crash and (crash := crash_command(self._core, self._vmlinux)):
+            try:
+                out[CRASH] = measure(crash, words=f"{asked.crash}\nquit\n")[0].row()
+            except FailedError as error:
+                print(f"crash does not open this dump: {error}"[:120], file=sys.stderr)
+        return out
 
 
-def our_walk(core: Path) -> Rate:
-    snapshot = opened(core)
-    snapshot.vmas  # noqa: B018  (built outside the measurement)
-    start = time.perf_counter()
-    nr = len(snapshot.tables)
-    seconds = time.perf_counter() - start
-    assert nr
-    return Rate(int(snapshot.mappings.nr.sum()), seconds)
-
-
-def one_check(core: str, rules: str) -> None:
-    """In a process of its own: one whole check, its seconds and its peak memory, as JSON."""
-    start = time.perf_counter()
-    report = run_check(Snapshot(open_core(core, types="btf")), rules.split(",") if rules else ())
-    facts = {
-        "seconds": time.perf_counter() - start,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "findings": len(report.findings),
-        "leaf_entries": report.summary["leaf_entries"],
-        "struct_pages": report.summary["struct_pages"],
-    }
-    print(json.dumps(facts))
-
-
-def subprocess_check(core: Path, rules: str = "") -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.bench", "--one-check", str(core), "--rules", rules]
-    done = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(ROUNDS)]
-    found: list[dict[str, float]] = [json.loads(d.stdout) for d in done]
-    return min(found, key=lambda facts: facts["seconds"])
-
-
-def start_up(core: Path, pfn: int) -> float:
-    """Seconds of the whole process that answers ``folioscope folio PFN`` without debug info."""
-    command = [sys.executable, "-c", "from inspector.cli import main; raise SystemExit(main())"]
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        subprocess.run(
-            [*command, "-c", str(core), "--types", "btf", "folio", hex(pfn)], check=True, stdout=subprocess.DEVNULL
+def show(name: str, rows: dict[str, Row]) -> None:
+    """Print one question."""
+    ours = rows[OURS]
+    for who, row in rows.items():
+        beside = (
+            [] if who == OURS else [f"ours takes {ours['cpu'] / row['cpu']:.2f} x its CPU time"] if row["cpu"] else []
         )
-        times.append(time.perf_counter() - start)
-    return min(times)
+        beside += [f"reads {row['mib']:.1f} MiB"] if "mib" in row else []
+        beside += [f"extrapolated; {row['hits']:.0f} of {row['addresses']:.0f} hits"] if "extrapolated" in row else []
+        wall, peak = (f"{row[key]:{width}.{digits}f}" if key in row else " " * width for key, width, digits in _WALL)
+        label = name if who == OURS else ""
+        print(f"{label:<8} {who:<22} {row['cpu']:9.2f} {wall} {peak}   {'; '.join(beside)}".rstrip(), flush=True)
 
 
-def line(what: str, value: str, beside: str = "") -> None:
-    print(f"{what:<58} {value:>16}  {beside}".rstrip(), flush=True)
+_WALL = (("wall", 9, 2), ("peak_mib", 9, 0))
 
 
-def rate(found: Rate, unit: str) -> str:
-    return f"{found.per_second / 1e6:.2f} M {unit}/s"
-
-
-def bench(core: Path) -> None:
-    """Measure and print everything."""
-    snapshot = opened(core)
-    gib = snapshot.layout.memmap.nr_pages * 4096 / (1 << 30)
-    print(f"{core}: {snapshot.layout.memmap.nr_pages:,} struct pages, {gib:.1f} GiB; best of {ROUNDS} rounds\n")
-    read = best(lambda: recipe.timed_read_memmap(snapshot))
-    plain = best(lambda: recipe.timed_recipe_sweep(snapshot))
-    ours = best(lambda: our_sweep(core))
-    line("memory map: only read the bytes", rate(read, "pages"))
-    line("memory map: plain NumPy recipe, with fields", rate(plain, "pages"))
-    line("memory map: folioscope", rate(ours, "pages"), f"{ours.per_second / plain.per_second:.1f} x the recipe")
-
-    tables = snapshot.tables
-    leaves = int(snapshot.mappings.nr.sum())
-    pte = best(lambda: recipe.timed_read_tables(snapshot, tables.pfn.astype(np.uint64)))
-    walk_plain = best(lambda: recipe.timed_recipe_walk(snapshot))
-    walk = best(lambda: our_walk(core))
-    line("page tables: only read the bytes", f"{leaves / pte.seconds / 1e6:.2f} M entries/s")
-    line("page tables: plain NumPy recipe, a row an entry", rate(walk_plain, "entries"))
-    beside = f"{walk.per_second / walk_plain.per_second:.1f} x the recipe; attributed to VMAs, merged into runs"
-    line("page tables: folioscope", rate(walk, "entries"), beside)
-
-    pages = recipe.timed_drgn_pages(snapshot)
-    entries = recipe.timed_drgn_entries(snapshot)
-    addresses = recipe.timed_drgn_addresses(snapshot)
-    slots = 512 * int((tables.level == 1).sum())
-    page_seconds = snapshot.layout.memmap.nr_pages / pages.per_second
-    bare_seconds = page_seconds + slots / entries.per_second
-    drgn_seconds = page_seconds + leaves / addresses.per_second
-    sampled = f"a sample of {pages.count:,} pages and {addresses.count:,} addresses, extrapolated"
-    line("the same with drgn: for_each_page(), follow_page()", f"{drgn_seconds:.0f} s", sampled)
-    sampled = f"a sample of {pages.count:,} pages and {entries.count:,} slots, extrapolated"
-    line("the same with bare drgn objects, tables known", f"{bare_seconds:.0f} s", sampled)
-    counts = subprocess_check(core, "mapcount,entire,pages-mapped,mm-ids,refcount,rss,targets")
-    every = subprocess_check(core)
-    for what, facts in (("check: mapping counts (the same questions)", counts), ("check: all rules", every)):
-        beside = f"{drgn_seconds / facts['seconds']:.0f} x the drgn loop; {facts['peak_mib'] / gib:.0f} MiB per GiB"
-        line(what, f"{facts['seconds']:.2f} s", f"{beside}, peak {facts['peak_mib']:.0f} MiB")
-    small = fixture_path("7.3")
-    mapped = opened(small)
-    pfn = int(mapped.folios.pfn[np.flatnonzero(mapped.folio_totals > 1)[0]])
-    line("folio PFN on a captured dump, process start to answer", f"{start_up(small, pfn):.2f} s", "without debug info")
-    line("folio PFN on this dump, process start to answer", f"{start_up(core, 0x1000):.2f} s", "without debug info")
+def show_changes(before: dict[str, Any] | None, rows: Rows) -> None:
+    """Print what has become worse since earlier results."""
+    if before is None:
+        print("\nno results of another commit to compare with")
+        return
+    changes = compare(before["rows"], rows)
+    worse = [change for change in changes if change.is_worse]
+    print(f"\n{len(changes)} ratios compared with {before['commit']} of {before['date'][:10]}:")
+    for change in worse:
+        print(f"  REGRESSION {change.question}: {change.what} was {change.before:.2f}, is {change.after:.2f}")
+    if not worse:
+        print(f"  none has grown by {REGRESSION:.0%}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    """Measure, print, keep and compare."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--core", type=Path, help="measure on this dump instead of the large guest")
-    parser.add_argument("--one-check", help=argparse.SUPPRESS)
-    parser.add_argument("--rules", default="", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.one_check:
-        one_check(options.one_check, options.rules)
-        return
-    bench(options.core or large_dump())
+    parser.add_argument("--questions", default=",".join(NAMES), help="which, with commas between [default: all]")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--options", default="", help="of folioscope, such as --no-cache")
+    parser.add_argument("--baseline", type=Path, help="compare with these results [default: of the commit before]")
+    parser.add_argument("--keep-as", type=Path, help="keep the results here [default: by commit, in the user's cache]")
+    asked = parser.parse_args()
+    core: Path = asked.core or Path(measure([sys.executable, "-m", "tests.bench.guest", "--large"])[1].strip())
+    with tempfile.TemporaryDirectory(prefix="folioscope-bench-") as folder:
+        bench = Bench(core, asked.rounds, asked.options.split(), Path(folder))
+        facts = {"release": bench.places["release"], "struct_pages": bench.places["nr_pages"]}
+        print(f"{core}: Linux {facts['release']}, {facts['struct_pages']:,} struct pages; best of {asked.rounds}\n")
+        print(f"{'':<8} {'':<22} {'CPU s':>9} {'wall s':>9} {'peak MiB':>9}")
+        rows: Rows = {}
+        for name in asked.questions.split(","):
+            rows[name] = bench.rows(name)
+            show(name, rows[name])
+    show_changes(json.loads(asked.baseline.read_text()) if asked.baseline else latest_before(core), rows)
+    print(f"kept in {keep(core, rows, facts, asked.keep_as)}")
 
 
 if __name__ == "__main__":

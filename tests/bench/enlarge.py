@@ -22,13 +22,12 @@ from inspector.capture.capture import header_of
 from inspector.capture.kdump_writer import DumpHeader
 from inspector.columns import I64, U8
 from inspector.layout.flags import type_code
-from inspector.layout.kernel import Layout
-from inspector.memory import CHUNK
 from inspector.snapshot import Snapshot
 from inspector.tables.node_stats import nodes
 from inspector.target.corefile import examine_core
 from inspector.target.target import open_core
 from tests.bench.compression import COMPRESSIONS, compression_named
+from tests.bench.convert import pieces_of
 from tests.bench.patching import PAGE, Patched, put
 from tests.bench.writers import ElfWriter, KdumpWriter, Writer
 
@@ -231,25 +230,13 @@ class Enlarger:
         """What the dump has, with what has been changed, and the tables that have been added."""
         pages = self._patched.pages
         changed = np.array(sorted(pages), np.int64)
-        for start, end in _readable(self._layout):
+        for start, end in pieces_of(self._layout):
             data, _ = self._layout.memory.read_range(start * PAGE, (end - start) * PAGE, physical=True)
             for pfn in changed[np.searchsorted(changed, start) : np.searchsorted(changed, end)].tolist():
                 data[(pfn - start) * PAGE : (pfn - start + 1) * PAGE] = np.frombuffer(pages.pop(pfn), np.uint8)
             writer.place(start, writer.store(data), end - start)
         for pfn in sorted(pages):
             writer.place(pfn, writer.store(bytes(pages[pfn])), 1)
-
-
-def _readable(layout: Layout) -> list[tuple[int, int]]:
-    """Page frame ranges that the dump holds, none longer than what is read at once."""
-    memory, out, step = layout.memory, list[tuple[int, int]](), CHUNK // PAGE
-    for first, end in zip(layout.memmap.starts.tolist(), layout.memmap.ends.tolist(), strict=True):
-        for start in range(first, end, step):
-            stop = min(start + step, end)
-            _, valid = memory.read_range(start * PAGE, (stop - start) * PAGE, physical=True)
-            edges = np.flatnonzero(np.diff(valid, prepend=False, append=False)).reshape(-1, 2)
-            out += [(start + a, start + b) for a, b in edges.tolist()]
-    return out
 
 
 def enlarge(core: Path, out: Path, size: int, compression: str = "") -> None:

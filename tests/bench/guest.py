@@ -131,7 +131,9 @@ def main() -> None:
     """`make bench-big`: build the big guest and say where its dump is."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.guest", description=main.__doc__)
     parser.add_argument("--megabytes", type=int, default=BIG_MB, help=f"memory of the guest [default: {BIG_MB}]")
-    print(big_dump(parser.parse_args().megabytes))
+    parser.add_argument("--large", action="store_true", help="the large guest of 6 GB instead")
+    asked = parser.parse_args()
+    print(large_dump() if asked.large else big_dump(asked.megabytes))
 
 
 if __name__ == "__main__":

@@ -59,15 +59,28 @@ class Patched:
         """
         if va >= _START_KERNEL_MAP:
             return self.physical_of_image(va)
-        if 0 <= va - self._base < 1 << 46:
+        if self._is_direct(va):
             return va - self._base
+        entry, shift = self._leaf(va)
+        return (entry & _PHYSICAL & ~((1 << shift) - 1)) + (va & (1 << shift) - 1)
+
+    def _is_direct(self, va: int) -> bool:
+        # Behind the direct map other regions begin, nearer than its full size under KASLR.
+        return 0 <= va - self._base < max(self.next_free, self.layout.memmap.max_pfn) * PAGE
+
+    def is_large(self, va: int) -> bool:
+        """Whether 2 MiB or more around a kernel virtual address lie together in physical memory."""
+        return va >= _START_KERNEL_MAP or self._is_direct(va) or self._leaf(va)[1] > 12
+
+    def _leaf(self, va: int) -> tuple[int, int]:
+        """The entry that maps an address, and log2 of what it maps."""
         table = self.pgd
         for shift in _SHIFTS:
             entry = int.from_bytes(self.read(table + 8 * (va >> shift & 511), 8), "little")
             if not entry & _PRESENT:
                 raise SystemExit(f"{va:#x} is not mapped in the dump")
             if shift == 12 or entry & _LARGE:
-                return (entry & _PHYSICAL & ~((1 << shift) - 1)) + (va & (1 << shift) - 1)
+                return entry, shift
             table = entry & _PHYSICAL
         raise AssertionError
 

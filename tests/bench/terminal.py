@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import termios
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 KEYS = {
     "down": b"\x1b[B",
@@ -22,6 +24,9 @@ KEYS = {
     "enter": b"\r",
 }
 """What a terminal sends for keys that are no letters."""
+
+_CPU_FIELDS = range(11, 15)
+"""Behind the name in /proc/PID/stat: user and system time, its own and that of children it waited for."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,14 @@ class Terminal:
                 last = time.perf_counter() - start
                 first = first or last
         return Answer(first, last)
+
+    def used(self) -> dict[str, float]:
+        """CPU seconds that the program has used so far, and the most memory of it that was resident, in MiB."""
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rsplit(")", 1)[1].split()
+        status = Path(f"/proc/{self._pid}/status").read_text()
+        peak = re.search(r"VmHWM:\s+(\d+)", status)
+        ticks = sum(int(fields[at]) for at in _CPU_FIELDS)
+        return {"cpu": ticks / os.sysconf("SC_CLK_TCK"), "peak_mib": int(peak[1]) / 1024 if peak else 0.0}
 
     def close(self) -> None:
         """Ask it to quit, and wait until it has."""

@@ -37,7 +37,7 @@ def plant_virtual(target: Target, address: int, data: bytes) -> None:
 def raised_mapcount(path: str) -> Callable[..., Target]:
     """An ``open_core`` that opens dumps with the _mapcount of one anonymous page of one mapping raised by one."""
 
-    def open_planted(core: str, symbols: object = (), *, types: object = "auto") -> Target:
+    def open_planted(core: str, symbols: object = (), *, types: object = "auto", cache: bool = False) -> Target:
         target = open_core(core, types="btf")
         if core == path:
             s = sound(core)

@@ -94,7 +94,7 @@ def test_incomplete(run: Run, core: Callable[[str], str], monkeypatch: pytest.Mo
 
     from inspector.target.target import Target, open_core
 
-    def open_with_hole(path: str, symbols: object = (), *, types: object = "auto") -> Target:
+    def open_with_hole(path: str, symbols: object = (), *, types: object = "auto", cache: bool = False) -> Target:
         target = open_core(path, types="btf")
         tables = sound(path).tables
         lowest = int(tables.pfn[np.flatnonzero(tables.level == 1)[0]])

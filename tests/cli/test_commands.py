@@ -30,6 +30,7 @@ COMMAND_LINES = {
     "swap": (),
     "uffd": (),
     "windows": (),
+    "cache": (),
 }
 
 NEED_AN_ADDRESS = {"anon-vma", "file"}

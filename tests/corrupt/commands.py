@@ -65,7 +65,7 @@ class Commands:
 def _damaged(patches: tuple[Patch, ...]) -> Iterator[None]:
     """Have the command line open damaged dumps, and keep no exception from its caller but those it is made for."""
 
-    def open_damaged(core: str, symbols: object = (), *, types: object = "auto") -> Target:
+    def open_damaged(core: str, symbols: object = (), *, types: object = "auto", cache: bool = False) -> Target:
         target = opened(core)
         for edit in patches:
             plant(target, edit)

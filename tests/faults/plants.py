@@ -59,7 +59,7 @@ def pick(rows: I64, what: str, nth: int = 0) -> int:
 
 def vma_has(s: Snapshot, flag: int) -> Mask:
     """Runs of leaf entries in VMAs with a flag."""
-    return EntryPiece(s, 0, len(s.mappings)).vma_has(flag)
+    return EntryPiece(s, 0, len(s.mappings), s.mappings).vma_has(flag)
 
 
 def in_shared_vma(s: Snapshot) -> Mask:

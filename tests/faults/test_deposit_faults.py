@@ -7,7 +7,7 @@ import pytest
 
 from inspector.arch.base import Level
 from inspector.findings import Finding
-from inspector.rules.page_tables.deposits import deposits_due
+from inspector.rules.page_tables.deposits import DepositsDue
 from inspector.walk.deposits import SOUND
 from tests.faults.overlay import KERNELS, core_path, put, sound
 from tests.faults.table_catalogue import pointer_of
@@ -21,7 +21,7 @@ def path(request: pytest.FixtureRequest) -> str:
 
 def test_huge_pages_of_files_have_no_table_deposited(path: str) -> None:
     s = sound(path)
-    due, _ = deposits_due(s)
+    due = DepositsDue(s).due(s.mappings)
     huge = (s.mappings.level == Level.PMD) & s.mappings.counted
     files = huge & (s.vmas.ops != 0)[np.maximum(s.mappings.vma_idx, 0)]
     assert (huge & due).any()

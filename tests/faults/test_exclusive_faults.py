@@ -176,7 +176,7 @@ def test_anonymous_page_in_a_shared_vma(path: str) -> None:
     other = planted(path, put(s, address, int(s.vmas.flags[vma]) | VM_SHARED))
     found = find_rule("shared-vma-anon-page-unexpected").run(other)
     assert len(found) > 0
-    assert set(other.mappings.vma_idx[found.rows].tolist()) == {vma}
+    assert set(other.entries(found.rows).vma_idx.tolist()) == {vma}
 
 
 @pytest.mark.guest

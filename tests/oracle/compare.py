@@ -13,7 +13,7 @@ from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, VM_PFNMAP, typ
 from inspector.model.scheme import Scheme
 from inspector.snapshot import Snapshot
 from inspector.walk.counts import EntryClass
-from inspector.walk.rss import entry_pages
+from inspector.walk.mappings import entry_pages
 from inspector.walk.smaps import VmaFigures, vma_figures
 from tests.guests.oracle import Oracle, OracleProcess, OracleVma
 

@@ -8,6 +8,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ import pytest
 from inspector.arch.base import Level
 from inspector.capture import capture as capture_module
 from inspector.capture.capture import capture
-from inspector.capture.kdump_writer import DumpHeader, PageSpool, write_kdump
+from inspector.capture.kdump_writer import DumpHeader, PageSource, PageSpool, write_kdump
 from inspector.capture.private_pages import PRIVATE, judge_pages
 from inspector.capture.recorder import Recorder
 from inspector.check.run import run_check
@@ -27,6 +30,8 @@ from inspector.cli import main
 from inspector.columns import I64
 from inspector.errors import Exit, TargetError, UsageError
 from inspector.snapshot import Snapshot
+from inspector.tables.stacks import thread_size
+from inspector.tables.vmalloc import vmalloc_pfns
 from inspector.target.target import Target, from_program, open_core
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import vma_figures
@@ -98,12 +103,13 @@ def test_capture_of_a_capture_is_the_same(fixture: Path, tmp_path: Path) -> None
     first, second = tmp_path / "first", tmp_path / "second"
     report = capture(opened(fixture), first)
     assert report.same_answers
+    assert report.proof == "reads"
     assert not report.left_out
     assert not report.notes
     assert captured_pfns(first).tolist() == captured_pfns(fixture).tolist(), "run make fixtures"
     assert report.nr_pages == len(captured_pfns(first))
     assert answers(Snapshot(opened(first))) == answers(Snapshot(opened(fixture)))
-    capture(opened(first), second)
+    capture(opened(first), second, nr_workers=1)
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -243,6 +249,65 @@ def test_disk_that_fills_up_for_real(small: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+class Changed:
+    """The pages of a recording but for one bit of one of them."""
+
+    def __init__(self, source: PageSource, pfn: int, at: int, bit: int) -> None:
+        self.source, self.pfn, self.at, self.bit = source, pfn, at, bit
+
+    def pages(self, pfns: Sequence[int]) -> list[bytes]:
+        out = self.source.pages(pfns)
+        for i, pfn in enumerate(pfns):
+            if pfn == self.pfn:
+                page = bytearray(out[i])
+                page[self.at] ^= self.bit
+                out[i] = bytes(page)
+        return out
+
+
+@pytest.mark.parametrize("place", ["page table", "memory map", "unused"])
+def test_one_changed_bit_is_noticed(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A capture that answers one read otherwise is not taken on trust: it is checked, and the reports compared."""
+    fixture = fixture_path("7.3")
+    s = Snapshot(opened(fixture))
+    folio = int(np.flatnonzero(s.folios.is_anon & (s.counts.entire > 0))[0])
+    struct_page = s.layout.memmap.page_addr(int(s.folios.pfn[folio]))
+    pfn, at = {
+        "page table": (int(s.tables.pfn[np.flatnonzero(s.tables.level == Level.PTE)[0]]), 0),
+        "memory map": (int(vmalloc_pfns(s.layout, np.array([struct_page], np.uint64))[0]), struct_page % PAGE + 0x30),
+        "unused": (int(captured_pfns(fixture)[0]), PAGE - 1),
+    }[place]
+
+    def write(file: Any, header: DumpHeader, source: PageSource, *rest: Any) -> None:
+        write_kdump(file, header, Changed(source, pfn, at, 2), *rest)
+
+    monkeypatch.setattr(capture_module, "write_kdump", write)
+    report = capture(opened(fixture), tmp_path / "out")
+    assert report.proof == "report"
+    assert report.same_answers == (place == "unused")
+
+
+def test_only_known_tables_are_made_of_kernel_stacks(fixture: Path) -> None:
+    """A capture has the live parts of stacks only: what is made of them is compared when it is opened again."""
+    s = Snapshot(opened(fixture))
+    own = s.tasks.stack[s.tasks.stack != 0]
+    readers: set[str] = set()
+    now = ""
+
+    def note(address: int, size: int, physical: bool) -> None:
+        low, high = own < np.uint64(address + size), own + np.uint64(thread_size(s.layout)) > np.uint64(address)
+        if not physical and (low & high).any():
+            readers.add(now)
+
+    s.layout.memory.on_read = note
+    properties = [n for n in dir(Snapshot) if isinstance(getattr(Snapshot, n), (property, cached_property))]
+    for now in ("stacks", "gathers", *properties):
+        with suppress(AttributeError):
+            getattr(s, now)
+    # In flight and lost tables: the words of `stack_words`, which are compared as well.
+    assert {"stacks"} <= readers <= {"stacks", "gathers", "in_flight", "lost_tables"}
+
+
 def overlaid(source: drgn.Program, words: dict[int, bytes]) -> Target:
     """The same kernel with some of its physical memory replaced."""
     prog = drgn.Program(source.platform)
@@ -277,6 +342,7 @@ def test_user_page_that_damage_leads_to_is_left_out(fixture: Path, tmp_path: Pat
     report = capture(damaged, out)
     assert report.left_out == {"anonymous": 1}
     assert not report.same_answers
+    assert report.proof == "report"
     assert pfn not in captured_pfns(out)
     with pytest.raises(drgn.FaultError):
         opened(out).prog.read(pfn << 12, PAGE, True)
@@ -298,7 +364,7 @@ class Changing:
 
 @pytest.fixture
 def spool(tmp_path: Path) -> PageSpool:
-    return PageSpool(tmp_path, PAGE, 6)
+    return PageSpool(tmp_path, PAGE)
 
 
 def test_live_page_keeps_what_was_seen_first(spool: PageSpool) -> None:
@@ -314,23 +380,23 @@ def test_live_page_keeps_what_was_seen_first(spool: PageSpool) -> None:
 def test_page_that_can_be_read_in_part_is_kept_in_part(spool: PageSpool) -> None:
     recorder = Recorder(Changing(), spool, PAGE, is_live=False)
     recorder.read(2 * PAGE, 16, 0, True)
-    assert all(spool.page(2)[:2048])
-    assert not any(spool.page(2)[2048:])
+    assert all(recorder.page(2)[:2048])
+    assert not any(recorder.page(2)[2048:])
     with pytest.raises(drgn.FaultError):
         recorder.read(2 * PAGE, PAGE, 0, True)
     with pytest.raises(drgn.FaultError):
         recorder.read(3 * PAGE, 8, 0, True)
-    assert 3 not in spool
-    assert spool.pfns().tolist() == [2]
+    assert 3 not in recorder
+    assert recorder.pfns().tolist() == [2]
 
 
 def test_written_pages_read_back(spool: PageSpool, tmp_path: Path) -> None:
     """Zero, compressible and incompressible pages, far apart, beside memory that is not in the file."""
     info = opened(fixture_path("7.3")).prog["VMCOREINFO"].string_()
     noise = np.random.default_rng(1).integers(0, 256, PAGE, np.uint8).tobytes()
-    pages = {3: bytes(PAGE), 70_001: noise, 1_000_000: b"folio" * 819 + b"!"}
+    pages = {3: bytes(PAGE), 70_001: noise, 70_002: noise, 1_000_000: b"folio" * 819 + b"!"}
     for pfn, content in reversed(pages.items()):
-        spool.add(pfn, content, 0)
+        spool.add(pfn, content)
     header = DumpHeader("x86_64", "7.3", "#1", PAGE, 0, 0, info)
     out = tmp_path / "out"
     with out.open("wb") as file:
@@ -342,6 +408,7 @@ def test_written_pages_read_back(spool: PageSpool, tmp_path: Path) -> None:
     with pytest.raises(drgn.FaultError):
         prog.read(4 * PAGE, 8, True)
     assert out.stat().st_size < 4 * (1 << 20) / 8
+    assert out.read_bytes().count(noise) == 1, "equal pages are stored once"
 
 
 @pytest.mark.long

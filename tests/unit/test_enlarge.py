@@ -15,6 +15,8 @@ from inspector.snapshot import Snapshot
 from inspector.target.corefile import examine_core
 from inspector.target.target import open_core
 from tests.bench.compression import COMPRESSIONS, compression_named
+from tests.bench.convert import converted, pieces_of
+from tests.bench.decompress import StoredPages, physical_pages, unpack
 from tests.bench.enlarge import enlarge, parse_size
 from tests.bench.writers import PAGE, ElfWriter, KdumpWriter, Writer
 from tests.fixtures import fixture_path
@@ -105,6 +107,38 @@ def test_a_compression_gives_back_what_it_took(name: str) -> None:
         packed = compression.compress(page)
         assert compression.decompress(packed, PAGE) == page
     assert len(compression.compress(bytes(PAGE))) < PAGE // 10
+
+
+@pytest.mark.parametrize("compression", ["zlib", "zstd"])
+def test_a_converted_dump_holds_the_same(compression: str, tmp_path: Path) -> None:
+    core = tmp_path / "copy.kdump"
+    core.symlink_to(fixture_path("7.3"))
+    out = converted(core, compression)
+    assert out == tmp_path / f"copy.{compression}.kdump"
+    layout = Snapshot(open_core(str(core), types="btf")).layout
+    prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+    prog.set_core_dump(str(out))
+    pieces = pieces_of(layout)
+    assert sum(end - start for start, end in pieces) > 1000
+    for start, end in pieces[:40]:
+        mine = layout.memory.read(start * PAGE, (end - start) * PAGE, physical=True)
+        assert prog.read(start * PAGE, (end - start) * PAGE, physical=True) == mine
+    # The decompressor alone gives as many bytes as there are pages, and made once the dump is not made again.
+    pfns = np.concatenate([np.arange(start, end) for start, end in pieces])
+    assert unpack(StoredPages(out).of(np.append(pfns, 1 << 40))) == len(pfns) * PAGE
+    before = out.stat().st_mtime_ns
+    assert converted(core, compression).stat().st_mtime_ns == before
+
+
+def test_pages_read_by_virtual_address_are_found() -> None:
+    s = Snapshot(open_core(str(fixture_path("7.3")), types="btf"))
+    memmap, base = s.layout.memmap, s.layout.memory.direct_map_base
+    reads = np.array([(memmap.page_addr(0), 3, 0), (base + 5 * PAGE, 2, 0), (6 * PAGE, 2, 1)], np.uint64)
+    pfns = physical_pages(s.layout, reads)
+    of_map = np.setdiff1d(pfns, [5, 6, 7])
+    assert len(pfns) == 6
+    raw = s.layout.memory.read(int(of_map[0]) * PAGE, 3 * PAGE, physical=True)
+    assert raw == s.layout.memory.read(memmap.page_addr(0), 3 * PAGE)
 
 
 def test_sizes() -> None:

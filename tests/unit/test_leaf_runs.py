@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,8 +15,11 @@ from inspector.arch.swapentry import SwapTypes
 from inspector.arch.x86_64 import X86_64
 from inspector.columns import AnyArray
 from inspector.loops import count_runs, cut_runs
-from inspector.walk.mappings import PageTables
+from inspector.snapshot import Snapshot
+from inspector.target.target import open_core
+from inspector.walk.mappings import Mappings, PageTables
 from inspector.walk.pagetable import Attributor, Batch, LeafRuns, leaf_runs
+from tests.fixtures import fixture_path
 from tests.unit.fake_tables import vmas_at
 
 ARCH = X86_64(4, SwapTypes(27, 1, 3, 0, 1, 0))
@@ -101,3 +106,14 @@ def test_cuts_and_counts_are_the_same_both_ways(borders: list[bool], runs: list[
             found.append([*as_lists(cut_runs(border, first, inside)), counts.tolist()])
     assert found[0] == found[1]
     assert sum(found[0][-1]) == inside.sum()
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "6.12", "7.3"])
+def test_all_entries_of_a_captured_kernel_are_the_same_both_ways(kernel: str) -> None:
+    found = []
+    for compiled in (loops._COMPILED, None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loops, "_COMPILED", compiled)
+            found.append(Snapshot(open_core(str(fixture_path(kernel)), types="btf")).mappings)
+    for field in fields(Mappings):
+        assert np.array_equal(getattr(found[0], field.name), getattr(found[1], field.name)), field.name

@@ -160,8 +160,8 @@ def test_registers_come_from_the_note_and_nothing_else_stays_in_a_capture() -> N
 
 
 def test_a_written_dump_has_the_registers(tmp_path: Path) -> None:
-    spool = PageSpool(tmp_path, 4096, 1)
-    spool.add(0, bytes(4096), 0)
+    spool = PageSpool(tmp_path, 4096)
+    spool.add(0, bytes(4096))
     notes = (note(TEXT, STACK, 0x10), note(TEXT + 1, STACK + 0x4000, 0x10))
     header = DumpHeader("x86_64", "1", "1", 4096, 0, 0, b"OSRELEASE=1\n", 2, notes)
     with (tmp_path / "core").open("wb") as file:

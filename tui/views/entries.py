@@ -11,7 +11,7 @@ from inspector.columns import I64, U8, U64, AnyArray, Table, take_or
 from inspector.report.mappings import bit_words, kind_words
 from inspector.snapshot import Snapshot
 from inspector.walk.counts import EntryClass
-from inspector.walk.rss import entry_pages
+from inspector.walk.mappings import entry_pages
 from tui.places import FolioPlace
 from tui.views.rows import Rows, coded, number
 

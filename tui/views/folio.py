@@ -14,8 +14,8 @@ from inspector.folio.account import FolioAccount
 from inspector.report.mappings import MappingRow
 from inspector.report.processes import perms
 from inspector.tables.vmas import vma_rows
+from inspector.walk.mappings import entry_pages
 from inspector.walk.names import vma_names
-from inspector.walk.rss import entry_pages
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot

@@ -13,7 +13,7 @@ from inspector.snapshot import Snapshot
 from inspector.text import size
 from inspector.walk.counts import EntryClass
 from inspector.walk.kinds import KINDS, kind_codes
-from inspector.walk.rss import entry_pages
+from inspector.walk.mappings import entry_pages
 
 SMALL, LARGE, HUGE, SWAP, ZERO, SPECIAL, AWAY, POISON, MARKER, BAD = range(10)
 """How a page of the address space is mapped."""

@@ -14,8 +14,8 @@ from inspector.report.processes import perms
 from inspector.snapshot import Snapshot
 from inspector.tables.vmas import vma_rows
 from inspector.walk.counts import EntryClass
+from inspector.walk.mappings import entry_pages
 from inspector.walk.names import vma_names
-from inspector.walk.rss import entry_pages
 from inspector.walk.smaps import VmaFigures
 from tui.places import VmaPlace
 from tui.session import Session

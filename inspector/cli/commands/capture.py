@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("out", type=click.Path())
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.option(
-    "--compression", type=click.IntRange(1, 9), default=6, show_default=True, help="1 is quickest, 9 smallest."
+    "--compression", type=click.IntRange(1, 9), default=3, show_default=True, help="1 is quickest, 9 smallest."
 )
 @click.pass_obj
 def capture(settings: Settings, out: str, force: bool, compression: int) -> int:
@@ -30,8 +30,9 @@ def capture(settings: Settings, out: str, force: bool, compression: int) -> int:
     the kernel keeps of processes and their memory, type information and symbols. Nothing that belongs to users is in
     it: no page of a process, no content of a file, no swapped or free page. Names of processes and of the files that
     they map are, and so is the kernel's log.
-    Before it gets its name it is opened again and checked: it gives the same answers as its source. A kernel that runs
-    on while it is captured has no single state to compare with: the capture says so whenever it is checked.
+    Before it gets its name it is opened again, and every read of its source's check is made again: the same bytes make
+    the same report. Where they are not the same, it is checked and the reports are compared. A kernel that runs on
+    while it is captured has no single state to compare with: the capture says so whenever it is checked.
 
     Exit codes: 0 written; 4 written, but its answers differ from those of its source, or the source ran on and pages
     had to be left out.
@@ -63,7 +64,11 @@ def _lines(screen: Screen, report: CaptureReport) -> Iterator[str]:
             "single state to compare with. Opened again and checked: it can be read to its end."
         )
     elif report.same_answers:
-        yield "Opened again and checked: it gives the same report as its source."
+        if report.proof == "reads":
+            yield "Opened again: it answers every read of its source's check with the same bytes,"
+            yield "so a check gives the same report as its source."
+        else:
+            yield "Opened again and checked: it gives the same report as its source."
     else:
         yield screen.paint("yellow", "Opened again and checked: its report differs from that of its source.")
     for reason, n in report.left_out.items():

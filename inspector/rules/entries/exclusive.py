@@ -13,9 +13,10 @@ from inspector.rules.registry import Phase, entry_rule, page_rule, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
 from inspector.violations import Details, Violations, details, one, unread_pages, violations
+from inspector.walk.batches import Collector, EntryBatch, run_collectors
 from inspector.walk.counts import EntryClass
+from inspector.walk.mappings import entry_pages
 from inspector.walk.references import PIN_BIAS
-from inspector.walk.rss import entry_pages
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
 
@@ -38,19 +39,46 @@ def page_mappers(s: Snapshot, rows: I64) -> tuple[I64, I64]:
     """
     if not len(rows):
         return rows, rows
-    m, n = s.mappings, len(s.pages)
-    mark = np.zeros(n, np.bool_)
-    mark[rows] = True
-    before = np.concatenate([[0], np.cumsum(mark)])
-    normal = np.flatnonzero((s.mappings.entry_class == EntryClass.NORMAL) & m.counted)
-    first = s.pages.memmap.rows(m.pfn[normal])
-    span = entry_pages(s.layout, m.level[normal]) * m.nr[normal]
-    hits = before[np.minimum(first + span, n)] - before[first]
-    owner = np.repeat(normal, hits)
-    place = expand_runs(before[first[hits > 0]], hits[hits > 0]).astype(np.int64)
-    entries = np.bincount(place, minlength=len(rows)).astype(np.int64)
-    pairs = np.unique(place * (len(s.mms) + 1) + m.mm_idx[owner])
-    return entries, np.bincount(pairs // (len(s.mms) + 1), minlength=len(rows)).astype(np.int64)
+    found = MappersOfPages(s, rows)
+    run_collectors(s, [found])
+    return found.entries, found.mms()
+
+
+class MappersOfPages(Collector):
+    """Counts the entries and the mms that map each of some pages.
+
+    Args:
+        s: The snapshot.
+        rows: Rows of pages, ascending.
+
+    Attributes:
+        entries: int64[n]; entries that map each.
+    """
+
+    def __init__(self, s: Snapshot, rows: I64) -> None:
+        super().__init__(s)
+        self._rows = rows
+        self._pairs = np.empty(0, np.int64)
+        self.entries = np.zeros(len(rows), np.int64)
+
+    def take(self, batch: EntryBatch) -> None:
+        """Look through a batch."""
+        m = batch.m
+        first = m.page_row.astype(np.int64)
+        low = np.searchsorted(self._rows, first)
+        hits = np.searchsorted(self._rows, first + entry_pages(self.s.layout, m.level) * m.nr) - low
+        hits[(m.entry_class != EntryClass.NORMAL) | ~m.counted] = 0
+        owner = np.flatnonzero(hits)
+        if len(owner):
+            place = expand_runs(low[owner], hits[owner]).astype(np.int64)
+            np.add.at(self.entries, place, 1)
+            pairs = place * (len(self.s.mms) + 1) + np.repeat(m.mm_idx[owner], hits[owner])
+            self._pairs = np.unique(np.concatenate([self._pairs, pairs]))
+
+    def mms(self) -> I64:
+        """int64[n]; mms that map each."""
+        owner = self._pairs // (len(self.s.mms) + 1)
+        return np.bincount(owner, minlength=len(self._rows)).astype(np.int64)
 
 
 def _mappers(s: Snapshot, rows: I64) -> Details:
@@ -169,7 +197,8 @@ def _not_exclusive(pages: MappedPages) -> MappedPages:
 
 
 def _shared_pages(s: Snapshot, rows: I64) -> Details:
-    m, found = s.mappings, _not_exclusive(mapped_pages(s, rows))
+    m = s.entries(rows)
+    found = _not_exclusive(mapped_pages(s, m))
     first = found.first
     head = s.pages.head_row[first].astype(np.int64)
     pfns = s.pages.memmap.pfns_of_rows
@@ -178,13 +207,13 @@ def _shared_pages(s: Snapshot, rows: I64) -> Details:
         observed={"writable": True, "anon_exclusive": False},
         expected={"anon_exclusive": "set, or the entry read-only"},
         facts={
-            "entry": m.entry[rows],
+            "entry": m.entry,
             "pages": found.nr,
             "first_pfn": pfns(first),
             "ksm": s.pages.is_ksm(head),
         },
         claims=one("folio", pfns(head)),
-        transient=mm_in_flight(s)[m.mm_idx[rows]],
+        transient=mm_in_flight(s)[m.mm_idx],
     )
 
 
@@ -211,7 +240,7 @@ def writable_page_exclusive_missing(e: EntryPiece) -> Judged:
     See also: folioscope va PID ADDRESS; folioscope folio PFN
     """
     pages = e.pages(e.writable & e.is_normal & ~e.vma_has(VM_SHARED))
-    return Judged(e.with_any(_not_exclusive(pages)), int(pages.is_anon.sum()), e.unread)
+    return Judged(e.with_any(_not_exclusive(pages)), e.count_pages(pages.where(pages.is_anon)), e.unread)
 
 
 def _pins(s: Snapshot, rows: I64) -> Details:

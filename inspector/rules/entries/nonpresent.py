@@ -267,14 +267,14 @@ def marker_unexpected(n: NonPresentPiece) -> Judged:
 
 
 def _watched(s: Snapshot, rows: I64) -> Details:
-    m = s.mappings
+    m = s.entries(rows)
     return details(
         rows,
-        observed={"entry": m.entry[rows], "vm_flags": take_or(s.vmas.flags, m.vma_idx[rows], 0)},
+        observed={"entry": m.entry, "vm_flags": take_or(s.vmas.flags, m.vma_idx, 0)},
         expected={"vm_flags": "VM_UFFD_WP"},
-        facts={"entries": m.nr[rows]},
-        depends=one("vma", m.vma_idx[rows]),
-        transient=mm_in_flight(s)[m.mm_idx[rows]],
+        facts={"entries": m.nr},
+        depends=one("vma", m.vma_idx),
+        transient=mm_in_flight(s)[m.mm_idx],
     )
 
 

@@ -19,8 +19,9 @@ def _target(expected: str) -> Gather:
     """What entries point to, beside what they should."""
 
     def evidence(s: Snapshot, rows: I64) -> Details:
-        head = np.maximum(s.mappings.head_row[rows], 0)
-        names = [EntryClass(x).name.lower() for x in s.mappings.entry_class[rows].tolist()]
+        m = s.entries(rows)
+        head = np.maximum(m.head_row, 0)
+        names = [EntryClass(x).name.lower() for x in m.entry_class.tolist()]
         return details(
             rows,
             observed={
@@ -29,7 +30,7 @@ def _target(expected: str) -> Gather:
                 "_refcount": s.pages.refcount[head],
             },
             expected={"target": expected},
-            facts={"entries": s.mappings.nr[rows]},
+            facts={"entries": m.nr},
         )
 
     return evidence
@@ -57,7 +58,7 @@ def free_page_mapping_unexpected(e: EntryPiece) -> Judged:
     Exceptions: the entry is special (VM_PFNMAP, DAX) or maps the zero page.
     See also: folioscope page PFN; folioscope va PID ADDRESS
     """
-    return Judged(e.entry_class == EntryClass.FREE, len(e), e.unread)
+    return Judged(e.entry_class == EntryClass.FREE, e.everything, e.unread)
 
 
 @entry_rule(
@@ -79,7 +80,7 @@ def typed_page_mapping_unexpected(e: EntryPiece) -> Judged:
     Exceptions: the entry is special (VM_PFNMAP, DAX).
     See also: folioscope page PFN; folioscope va PID ADDRESS
     """
-    return Judged(e.entry_class == EntryClass.TYPED, len(e), e.unread)
+    return Judged(e.entry_class == EntryClass.TYPED, e.everything, e.unread)
 
 
 @entry_rule(
@@ -101,7 +102,7 @@ def entry_pfn_invalid(e: EntryPiece) -> Judged:
     See also: folioscope va PID ADDRESS
     """
     broken = (e.entry_class == EntryClass.BROKEN) & (e.level == Level.PTE)
-    return Judged((e.entry_class == EntryClass.NO_PAGE) | broken, len(e), e.unread)
+    return Judged((e.entry_class == EntryClass.NO_PAGE) | broken, e.everything, e.unread)
 
 
 @entry_rule(
@@ -122,7 +123,7 @@ def huge_entry_folio_mismatch(e: EntryPiece) -> Judged:
     Exceptions: the entry is special, or maps the huge zero folio.
     See also: folioscope folio PFN; folioscope va PID ADDRESS
     """
-    return Judged((e.entry_class == EntryClass.BROKEN) & (e.level != Level.PTE), len(e), e.unread)
+    return Judged((e.entry_class == EntryClass.BROKEN) & (e.level != Level.PTE), e.everything, e.unread)
 
 
 @entry_rule(
@@ -151,7 +152,7 @@ def special_entry_unexpected(e: EntryPiece) -> Judged:
     """
     special = (e.entry_class == EntryClass.SPECIAL) & ((e.bits & (Bit.SPECIAL | Bit.DEVMAP)) == Bit.SPECIAL)
     device = e.vma_has(VM_PFNMAP | VM_MIXEDMAP) | e.of_vma(e.s.vma_finds_pages, 0)
-    return Judged(special & e.in_vma & ~device, len(e), e.unread)
+    return Judged(special & e.in_vma & ~device, e.everything, e.unread)
 
 
 @entry_rule(
@@ -173,4 +174,5 @@ def reserved_page_mapping_unexpected(e: EntryPiece) -> Judged:
     See also: folioscope va PID ADDRESS
     """
     ordinary = e.in_vma & (e.of_vma(e.s.vmas.ops, 0) == 0) & ~e.vma_has(VM_PFNMAP | VM_MIXEDMAP | VM_IO)
-    return Judged(e.is_normal & ordinary & e.head_has("reserved"), len(e), e.unread)
+    pages = e.pages(e.is_normal & ordinary)
+    return Judged(e.with_any(pages.where(pages.head_has("reserved"))), e.everything, e.unread)

@@ -32,20 +32,20 @@ def _entry(expected: str, pages: Callable[[MappedPages], Mask] | None = None, *,
     """
 
     def evidence(s: Snapshot, rows: I64) -> Details:
-        m, vma = s.mappings, s.mappings.vma_idx[rows]
-        claims = one("vma", vma) if of_vma else NOTHING
+        m = s.entries(rows)
+        claims = one("vma", m.vma_idx) if of_vma else NOTHING
         if pages is not None:
-            found = mapped_pages(s, rows)
+            found = mapped_pages(s, m)
             head = s.pages.head_row[found.where(pages(found)).first]
             claims = one("folio", s.pages.memmap.pfns_of_rows(head.astype(np.int64))) + claims
         return details(
             rows,
-            observed={"entry": m.entry[rows], "vm_flags": take_or(s.vmas.flags, vma, 0)},
+            observed={"entry": m.entry, "vm_flags": take_or(s.vmas.flags, m.vma_idx, 0)},
             expected={"entry": expected},
-            facts={"entries": m.nr[rows]},
+            facts={"entries": m.nr},
             claims=claims,
-            depends=one("vma", vma),
-            transient=mm_in_flight(s)[m.mm_idx[rows]],
+            depends=one("vma", m.vma_idx),
+            transient=mm_in_flight(s)[m.mm_idx],
         )
 
     return evidence
@@ -123,7 +123,7 @@ def private_file_page_write_bit_unexpected(e: EntryPiece) -> Judged:
     private = e.is_normal & e.in_vma & ~e.vma_has(VM_SHARED | VM_MIXEDMAP | VM_PFNMAP | VM_IO)
     pages = e.pages(private)
     file = pages.where(pages.is_file)
-    return Judged(e.writable & e.with_any(file), len(file))
+    return Judged(e.writable & e.with_any(file), e.count_pages(file))
 
 
 @entry_rule(

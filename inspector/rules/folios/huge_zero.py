@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64
+from inspector.columns import Mask
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import MM, PAGE
 from inspector.violations import Violations, cannot_check, holds, one, violations
+from inspector.walk.batches import PagesByMm
 from inspector.walk.counts import EntryClass
+from inspector.walk.mappings import Mappings
 from inspector.windows.window import Effect
 
 
@@ -47,6 +49,14 @@ def huge_zero_pfn_mismatch(s: Snapshot) -> Violations:
     )
 
 
+class _HugeZeroPages(PagesByMm):
+    """Entries of the huge zero folio."""
+
+    def some(self, m: Mappings) -> Mask:
+        """Which entries count."""
+        return (m.entry_class == EntryClass.ZERO) & (m.level == Level.PMD)
+
+
 @rule(
     "huge-zero-references-low",
     MM,
@@ -55,6 +65,7 @@ def huge_zero_pfn_mismatch(s: Snapshot) -> Violations:
     effect=Effect.REFCOUNT,
     decides="135",
     exactness="bound",
+    collects=(_HugeZeroPages,),
 )
 def huge_zero_references_low(s: Snapshot) -> Violations:
     """huge_zero_refcount is lower than the number of mms that map the huge zero folio.
@@ -67,8 +78,7 @@ def huge_zero_references_low(s: Snapshot) -> Violations:
     See also: folioscope rules huge-zero-pfn-mismatch
     """
     users = s.huge_zero.users
-    zero = (s.mappings.entry_class == EntryClass.ZERO) & (s.mappings.level == Level.PMD)
-    mms: I64 = np.unique(s.mappings.mm_idx[zero]).astype(np.int64)
+    mms = np.flatnonzero(s.collected(_HugeZeroPages).pages)
     if not len(mms):
         return holds(0)
     if users is None:

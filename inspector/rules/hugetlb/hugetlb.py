@@ -102,14 +102,14 @@ def hugetlb_swap_entry_unexpected(n: NonPresentPiece) -> Judged:
 
 def _families(s: Snapshot, rows: I64) -> Details:
     """A folio that is no longer known as hugetlb is missing in the pool as well."""
-    m = s.mappings
-    is_vma = take_or(s.vmas.is_hugetlb, m.vma_idx[rows], False)
-    folio = s.folio_of_page[np.maximum(s.mappings.head_row[rows], 0)]
+    m = s.entries(rows)
+    is_vma = take_or(s.vmas.is_hugetlb, m.vma_idx, False)
+    folio = s.folio_of_page[np.maximum(m.head_row, 0)]
     is_folio = take_or(s.folios.is_hugetlb, folio, False)
     return Details(
-        observed={"hugetlb_vma": is_vma, "hugetlb_folio": is_folio, "level": m.level[rows]},
+        observed={"hugetlb_vma": is_vma, "hugetlb_folio": is_folio, "level": m.level},
         expected={"hugetlb_vma": is_folio, "hugetlb_folio": is_vma},
-        claims=one("hugetlb_level", np.where(is_vma & ~is_folio, m.level[rows], -1)),
+        claims=one("hugetlb_level", np.where(is_vma & ~is_folio, m.level, -1)),
     )
 
 

@@ -13,8 +13,9 @@ from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, HSTATE, MM, TABLE
 from inspector.tables.hugetlb import OFF_LIST, ON_FREE
 from inspector.violations import Violations, cannot_check, one, violations
+from inspector.walk.batches import PagesByMm
 from inspector.walk.counts import EntryClass
-from inspector.walk.rss import entry_pages
+from inspector.walk.mappings import Mappings, entry_pages
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
 
@@ -274,6 +275,14 @@ def hugetlb_shared_table_mismatch(s: Snapshot) -> Violations:
     )
 
 
+class _HugetlbPages(PagesByMm):
+    """Pages of normal entries in hugetlb VMAs."""
+
+    def some(self, m: Mappings) -> Mask:
+        """Which entries count."""
+        return take_or(self.s.vmas.is_hugetlb, m.vma_idx, False) & (m.entry_class == EntryClass.NORMAL)
+
+
 @rule(
     "hugetlb-usage-mismatch",
     MM,
@@ -283,6 +292,7 @@ def hugetlb_shared_table_mismatch(s: Snapshot) -> Violations:
     needs=EVERYTHING,
     decides="86",
     severity="warn",
+    collects=(_HugetlbPages,),
 )
 def hugetlb_usage_mismatch(s: Snapshot) -> Violations:
     """hugetlb_usage of an mm is not the number of base pages that its hugetlb entries map.
@@ -313,16 +323,10 @@ def hugetlb_usage_mismatch(s: Snapshot) -> Violations:
 
 def _usage(s: Snapshot) -> I64:
     """Base pages that hugetlb entries of each mm map, migration entries included."""
-    out = np.zeros(len(s.mms), np.float64)
-    if not len(s.vmas):
-        return out.astype(np.int64)
-    huge, m, n = s.vmas.is_hugetlb, s.mappings, s.nonpresent
-    rows = np.flatnonzero(take_or(huge, m.vma_idx, False) & (s.mappings.entry_class == EntryClass.NORMAL))
-    out += np.bincount(m.mm_idx[rows], weights=entry_pages(s.layout, m.level[rows]) * m.nr[rows], minlength=len(out))
-    moving = np.isin(n.kind, np.array(MIGRATION_KINDS, np.uint8)) & (n.vma_idx >= 0)
-    rows = np.flatnonzero(moving & huge[np.maximum(n.vma_idx, 0)])
-    out += np.bincount(n.mm_idx[rows], weights=entry_pages(s.layout, n.level[rows]), minlength=len(out))
-    return out.astype(np.int64)
+    out, huge, n = s.collected(_HugetlbPages).pages.copy(), s.vmas.is_hugetlb, s.nonpresent
+    moving = np.isin(n.kind, np.array(MIGRATION_KINDS, np.uint8)) & take_or(huge, n.vma_idx, False)
+    np.add.at(out, n.mm_idx[moving], entry_pages(s.layout, n.level[moving]))
+    return out
 
 
 def _once_shareable(s: Snapshot) -> Mask:

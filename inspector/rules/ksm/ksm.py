@@ -14,7 +14,10 @@ from inspector.snapshot import Snapshot
 from inspector.subjects import KSM, MM, PAGE, STABLE_NODE
 from inspector.tables.ksm import CHAIN, DUP
 from inspector.violations import NOTHING, Things, Unread, Violations, cannot_check, holds, one, violations
+from inspector.walk.batches import Collector, EntryBatch, PagesByMm
 from inspector.walk.counts import EntryClass
+from inspector.walk.ksm_rmap import KsmEntries, KsmRmap, nodes_of
+from inspector.walk.mappings import Mappings
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
 
@@ -57,9 +60,8 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
     See also: folioscope ksm; folioscope folio PFN
     """
     pages, nodes = s.pages, s.ksm.nodes
-    entries = s.ksm_entries
-    rows, first = np.unique(entries.head_row.astype(np.int64), return_index=True)
-    node = entries.node_idx[first]
+    rows = s.named.ksm_heads
+    node = nodes_of(s.ksm, pages.mapping[rows])
     pfn = pages.memmap.pfns_of_rows(rows)
     kpfn = take_or(nodes.kpfn, node, -1)
     gone = _unread(s, int((node < 0).sum()))
@@ -199,6 +201,32 @@ def ksm_item_mm_mismatch(s: Snapshot) -> Violations:
     )
 
 
+class _KsmMappings(Collector):
+    """Entries of KSM pages, and those of them that no rmap_item leads to.
+
+    Attributes:
+        nr: How many there are.
+    """
+
+    def __init__(self, s: Snapshot) -> None:
+        super().__init__(s)
+        self._rmap = KsmRmap(s) if len(s.named.ksm_heads) else None
+        self._lost = [KsmEntries.empty()]
+        self.nr = 0
+
+    def take(self, batch: EntryBatch) -> None:
+        """Look through a batch."""
+        if self._rmap is not None and batch.links.is_ksm.any():
+            entries = self._rmap.entries(batch.links)
+            self.nr += len(entries)
+            self._lost.append(entries.take(~entries.reached))
+
+    @property
+    def lost(self) -> KsmEntries:
+        """The entries that none leads to."""
+        return KsmEntries.concat(self._lost)
+
+
 @rule(
     "ksm-mapping-unreachable",
     PAGE,
@@ -213,6 +241,7 @@ def ksm_item_mm_mismatch(s: Snapshot) -> Violations:
     needs=EVERYTHING,
     decides="64",
     diagnose=lost_rmap("no rmap_item of the stable node leads to the entry"),
+    collects=(_KsmMappings,),
 )
 def ksm_mapping_unreachable(s: Snapshot) -> Violations:
     """An entry maps a KSM page at an address that no rmap_item of its stable node leads to.
@@ -224,22 +253,22 @@ def ksm_mapping_unreachable(s: Snapshot) -> Violations:
     Exceptions: KSM is at work (ksm_thread_mutex held), or the mm is being built, changed or torn down.
     See also: folioscope ksm; folioscope rmap PFN
     """
-    entries, vmas = s.ksm_entries, s.vmas
-    gone = _unread(s, int((~entries.reached).sum()))
-    rows = np.flatnonzero(~entries.reached & (not gone.nr))
-    found = entries.take(rows)
-    moving = np.zeros(len(rows), np.bool_)
+    seen, vmas = s.collected(_KsmMappings), s.vmas
+    gone = _unread(s, len(seen.lost))
+    found = seen.lost.take(slice(0, 0) if gone.nr else slice(None))
+    n = len(found)
+    moving = np.zeros(n, np.bool_)
     if len(vmas):
         moving = (mm_in_flight(s) | s.mm_in_motion)[vmas.mm_idx[found.vma_idx]]
     return violations(
         found.head_row.astype(np.int64),
-        observed={"found_by_rmap": np.zeros(len(rows), np.bool_)},
-        expected={"found_by_rmap": np.ones(len(rows), np.bool_)},
-        checked=len(entries) - gone.nr,
+        observed={"found_by_rmap": np.zeros(n, np.bool_)},
+        expected={"found_by_rmap": np.ones(n, np.bool_)},
+        checked=seen.nr - gone.nr,
         unread=gone,
         facts={"va": found.va, "mm": s.mms.addr[vmas.mm_idx[found.vma_idx]] if len(vmas) else found.va},
         depends=one("stable_node", found.node_idx) + one("vma", found.vma_idx) + _anon_vmas_of(s, found.vma_idx),
-        transient=_active(s, len(rows)) | moving,
+        transient=_active(s, n) | moving,
     )
 
 
@@ -341,6 +370,14 @@ def _per_mm(s: Snapshot, mm: AnyArray) -> I64:
     return np.bincount(at[at >= 0], minlength=len(s.mms)).astype(np.int64)
 
 
+class _KsmZeroPages(PagesByMm):
+    """Dirty entries of the shared zero page."""
+
+    def some(self, m: Mappings) -> Mask:
+        """Which entries count."""
+        return (m.entry_class == EntryClass.ZERO) & (m.level == Level.PTE) & ((m.bits & Bit.DIRTY) != 0)
+
+
 @rule(
     "ksm-zero-pages-mismatch",
     MM,
@@ -350,6 +387,7 @@ def _per_mm(s: Snapshot, mm: AnyArray) -> I64:
     needs=EVERYTHING,
     decides="136",
     severity="warn",
+    collects=(_KsmZeroPages,),
 )
 def ksm_zero_pages_mismatch(s: Snapshot) -> Violations:
     """ksm_zero_pages of an mm is not the number of dirty entries of the zero page in its page tables.
@@ -362,9 +400,7 @@ def ksm_zero_pages_mismatch(s: Snapshot) -> Violations:
     See also: folioscope vmas PID
     """
     stored, mms = s.ksm.mms, s.mms
-    m = s.mappings
-    zero = (m.entry_class == EntryClass.ZERO) & (m.level == Level.PTE) & ((m.bits & Bit.DIRTY) != 0)
-    rebuilt = np.bincount(m.mm_idx[zero], weights=m.nr[zero], minlength=len(mms)).astype(np.int64)
+    rebuilt = s.collected(_KsmZeroPages).pages
     has = s.layout.struct("struct mm_struct").has("ksm_zero_pages")
     able = stored.readable & s.mm_tables_complete & (mms.users > 0) & has
     rows = np.flatnonzero(able & (stored.zero_pages != rebuilt))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I64
+from inspector.columns import I64, Mask
 from inspector.rules.cause import Cause, Causes
 from inspector.rules.entries.nonpresent import nonpresent_target_invalid
 from inspector.rules.entries.targets import special_entry_unexpected
@@ -14,8 +14,10 @@ from inspector.rules.registry import Rule
 from inspector.rules.rmap.anon_vmas_map import anon_folio_mapping_invalid
 from inspector.subjects import ENTRY
 from inspector.tables.mms import RSS_SWAP
+from inspector.walk.batches import MappingsOfPages, PagesByMm, run_collectors
 from inspector.walk.counts import EntryClass
-from inspector.walk.rss import entry_pages, rss_class
+from inspector.walk.mappings import Mappings, entry_pages
+from inspector.walk.rss import rss_class
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -92,36 +94,50 @@ def entire_excess(s: Snapshot, folio: int) -> int:
     return int(s.folios.entire_raw[folio]) + 1 - int(s.counts.entire[folio])
 
 
+class UncountedPages(PagesByMm):
+    """Pages under entries that no rss counter counts."""
+
+    def some(self, m: Mappings) -> Mask:
+        """Which entries count."""
+        return np.isin(m.entry_class, np.array(_NOT_COUNTED, np.uint8))
+
+
 def _bad_entries(s: Snapshot, causes: Causes) -> tuple[I64, dict[int, Cause]]:
     """Pages by mm of entries that are not counted, and the cause that names such an entry in each mm."""
-    m, n = s.mappings, s.nonpresent
-    bad = np.flatnonzero(np.isin(s.mappings.entry_class, np.array(_NOT_COUNTED, np.uint8)))
-    pages = np.bincount(m.mm_idx[bad], weights=m.nr[bad] * entry_pages(s.layout, m.level[bad]), minlength=len(s.mms))
+    n = s.nonpresent
+    pages = s.collected(UncountedPages).pages.copy()
     of_mm: dict[int, Cause] = {}
     for cause in causes:
         if cause.rule.about is ENTRY:
-            of_mm.setdefault(int(m.mm_idx[cause.first_row]), cause)
+            m = s.entries(cause.rows)
+            of_mm.setdefault(int(m.mm_idx[0]), cause)
             if cause.rule is special_entry_unexpected:
                 # The page was counted before the entry was marked.
-                np.add.at(pages, m.mm_idx[cause.rows], m.nr[cause.rows] * entry_pages(s.layout, m.level[cause.rows]))
+                np.add.at(pages, m.mm_idx, m.nr * entry_pages(s.layout, m.level))
         elif cause.rule is nonpresent_target_invalid:
             # Such an entry was counted by the class of a folio that it no longer names.
-            np.add.at(pages, n.mm_idx[cause.rows], entry_pages(s.layout, n.level[cause.rows]).astype(np.float64))
+            np.add.at(pages, n.mm_idx[cause.rows], entry_pages(s.layout, n.level[cause.rows]))
             for mm in n.mm_idx[cause.rows].tolist():
                 of_mm.setdefault(mm, cause)
-    return pages.astype(np.int64), of_mm
+    return pages, of_mm
 
 
 def _changed_class(s: Snapshot, causes: Causes) -> tuple[dict[int, int], dict[int, Cause]]:
     """Pages by mm that were counted as anonymous and now look like another class, and the cause of each mm."""
     pages: dict[int, int] = {}
     of_mm: dict[int, Cause] = {}
-    m = s.mappings
-    for cause in causes.of(anon_folio_mapping_invalid):
-        for row, nr in dict(zip(cause.rows.tolist(), cause.fact("pages").tolist(), strict=True)).items():
-            at = s.mappings_of(int(s.pages.memmap.pfns_of_rows(np.array([row]))[0]))
-            sizes = entry_pages(s.layout, m.level[at]).tolist()
-            for mm, size in zip(m.mm_idx[at].tolist(), sizes, strict=True):
-                pages[mm] = pages.get(mm, 0) + nr * size
-                of_mm.setdefault(mm, cause)
+    changed = [
+        (cause, row, nr)
+        for cause in causes.of(anon_folio_mapping_invalid)
+        for row, nr in dict(zip(cause.rows.tolist(), cause.fact("pages").tolist(), strict=True)).items()
+    ]
+    if not changed:
+        return pages, of_mm
+    pfns = s.pages.memmap.pfns_of_rows(np.array([row for _, row, _ in changed], np.int64))
+    found = MappingsOfPages(s, pfns, np.ones_like(pfns), shared=True)
+    run_collectors(s, [found])
+    for (cause, _, nr), m in zip(changed, found.runs(), strict=True):
+        for mm, size in zip(m.mm_idx.tolist(), entry_pages(s.layout, m.level).tolist(), strict=True):
+            pages[mm] = pages.get(mm, 0) + nr * size
+            of_mm.setdefault(mm, cause)
     return pages, of_mm

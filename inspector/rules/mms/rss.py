@@ -6,13 +6,14 @@ import numpy as np
 
 from inspector.columns import I64, Mask
 from inspector.layout.flags import VM_RAND_READ, VM_SEQ_READ
-from inspector.rules.mms.balance import settle_rss
+from inspector.rules.mms.balance import UncountedPages, settle_rss
 from inspector.rules.needs import VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import MM
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.violations import Violations, cannot_check, one, violations
+from inspector.walk.rss import PresentPages
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
 
@@ -28,6 +29,7 @@ COUNTERS = {"MM_FILEPAGES": RSS_FILE, "MM_ANONPAGES": RSS_ANON, "MM_SWAPENTS": R
     needs=VMAS,
     decides="I12 28 85",
     settle=settle_rss,
+    collects=(PresentPages, UncountedPages),
 )
 def rss_mismatch(s: Snapshot) -> Violations:
     """An mm's rss counters differ from what its page tables map.

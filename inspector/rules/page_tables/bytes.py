@@ -11,7 +11,12 @@ from inspector.columns import I64
 from inspector.rules.cause import Cause, Causes
 from inspector.rules.mms.balance import entire_excess
 from inspector.rules.needs import PAGES, VMAS
-from inspector.rules.page_tables.deposits import deposit_list_damaged, deposited_tables_mismatch, deposits_due
+from inspector.rules.page_tables.deposits import (
+    DepositsDue,
+    deposit_list_damaged,
+    deposited_tables_mismatch,
+    nonpresent_due,
+)
 from inspector.rules.page_tables.lost_tables import page_table_unreachable
 from inspector.rules.registry import Phase, Rule, rule
 from inspector.subjects import MM
@@ -88,6 +93,7 @@ def _lacking(cause: Cause) -> int:
     needs=VMAS | PAGES,
     decides="87 137",
     settle=_settle,
+    collects=(DepositsDue,),
 )
 def pgtables_bytes_mismatch(s: Snapshot) -> Violations:
     """pgtables_bytes differs from the size of the mm's page tables.
@@ -123,6 +129,5 @@ def _table_pages(s: Snapshot) -> tuple[I64, I64]:
     """PTE, PMD and PUD tables reached from each mm, and tables due to be deposited for its huge PMDs."""
     t, n = s.tables, len(s.mms)
     tables = np.bincount(t.mm_idx[t.level <= Level.PUD], minlength=n)
-    mapped, nonpresent = deposits_due(s)
-    deposited = np.bincount(s.mappings.mm_idx[mapped], minlength=n)
-    return tables, deposited + np.bincount(s.nonpresent.mm_idx[nonpresent], minlength=n)
+    more = s.nonpresent.mm_idx[nonpresent_due(s)]
+    return tables, s.collected(DepositsDue).of_mm + np.bincount(more, minlength=n)

@@ -8,12 +8,14 @@ from inspector.arch.base import MIGRATION_KINDS, Kind, Level
 from inspector.columns import I32, I64, Mask, take_or
 from inspector.rules.needs import PAGES, VMAS
 from inspector.rules.registry import Phase, rule
-from inspector.rules.rmap.anon_vmas_map import in_anonymous_vma
+from inspector.rules.rmap.anon_vmas_map import anonymous_vmas
 from inspector.snapshot import Snapshot
 from inspector.subjects import TABLE
 from inspector.violations import Violations, cannot_check, holds, one, violations
+from inspector.walk.batches import Collector, EntryBatch
 from inspector.walk.counts import EntryClass
 from inspector.walk.deposits import SOUND, STATES, UNREAD, keeps_rings
+from inspector.walk.mappings import Mappings
 from inspector.windows.locks import mm_in_flight, tables_locked
 from inspector.windows.window import Effect
 
@@ -23,31 +25,55 @@ _OF_A_THP = np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE], np
 _BY_MM = "this kernel keeps one list of deposited tables for each mm, which is not read"
 
 
-def deposits_due(s: Snapshot) -> tuple[Mask, Mask]:
-    """Which mappings and which non-present entries a page table is deposited for.
+class DepositsDue(Collector):
+    """Counts the leaf entries that a page table is deposited for.
 
     On x86 those are the huge PMDs of anonymous memory: of THPs, of the huge zero folio outside of files, and the
     migration and device entries that replace the leaf of a THP for a while (mm/huge_memory.c, has_deposited_pgtable()
     and copy_huge_non_present_pmd()). Those of files and of hugetlb have none.
+
+    Attributes:
+        of_table: int64[tables]; of each table, entries of shared tables counted once.
+        of_mm: int64[mms]; of each mm.
     """
-    m, n, folios = s.mappings, s.nonpresent, s.folios
-    huge = m.level == Level.PMD
-    folio = s.folio_of_page[np.maximum(s.mappings.head_row, 0)]
-    zero = huge & (s.mappings.entry_class == EntryClass.ZERO) & ~_in_file_vma(s, m.vma_idx)
-    anon = take_or(folios.is_anon, folio, False) | in_anonymous_vma(s)
-    thp = huge & (s.mappings.entry_class == EntryClass.NORMAL) & (folio >= 0)
-    thp &= anon & ~take_or(folios.is_hugetlb, folio, False)
-    nonpresent = (n.level == Level.PMD) & np.isin(n.kind, _OF_A_THP) & ~_in_file_vma(s, n.vma_idx)
-    nonpresent &= ~take_or(s.vmas.is_hugetlb, n.vma_idx, False)
-    return zero | thp, nonpresent
+
+    def __init__(self, s: Snapshot) -> None:
+        super().__init__(s)
+        self._anonymous = anonymous_vmas(s)
+        self.of_table, self.of_mm = np.zeros(len(s.tables), np.int64), np.zeros(len(s.mms), np.int64)
+
+    def due(self, m: Mappings) -> Mask:
+        """Which of some entries."""
+        s, folios = self.s, self.s.folios
+        huge = m.level == Level.PMD
+        if not huge.any():
+            return huge
+        folio = s.folio_of_page[np.maximum(m.head_row, 0)]
+        zero = huge & (m.entry_class == EntryClass.ZERO) & ~_in_file_vma(s, m.vma_idx)
+        anon = take_or(folios.is_anon, folio, False) | take_or(self._anonymous, m.vma_idx, False)
+        thp = huge & (m.entry_class == EntryClass.NORMAL) & (folio >= 0)
+        thp &= anon & ~take_or(folios.is_hugetlb, folio, False)
+        return zero | thp
+
+    def take(self, batch: EntryBatch) -> None:
+        """Look through a batch."""
+        m = batch.m.take(np.flatnonzero(self.due(batch.m)))
+        np.add.at(self.of_mm, m.mm_idx, 1)
+        np.add.at(self.of_table, m.table_idx[m.counted], 1)
+
+
+def nonpresent_due(s: Snapshot) -> Mask:
+    """Which non-present entries a page table is deposited for."""
+    n = s.nonpresent
+    due = (n.level == Level.PMD) & np.isin(n.kind, _OF_A_THP) & ~_in_file_vma(s, n.vma_idx)
+    return due & ~take_or(s.vmas.is_hugetlb, n.vma_idx, False)
 
 
 def tables_due(s: Snapshot) -> I64:
     """int64[tables]; how many tables must be deposited with each."""
-    m, n, size = s.mappings, s.nonpresent, len(s.tables)
-    mapped, nonpresent = deposits_due(s)
-    due: I64 = np.bincount(m.table_idx[mapped & m.counted], minlength=size)
-    return due + np.bincount(n.table_idx[nonpresent & n.counted], minlength=size)
+    n = s.nonpresent
+    more = n.table_idx[nonpresent_due(s) & n.counted]
+    return s.collected(DepositsDue).of_table + np.bincount(more, minlength=len(s.tables))
 
 
 def _in_file_vma(s: Snapshot, vma_idx: I32) -> Mask:
@@ -67,6 +93,7 @@ def _in_motion(s: Snapshot, rows: I64) -> Mask:
     Phase.TOTALS,
     effect=Effect.TABLES,
     decides="91",
+    collects=(DepositsDue,),
 )
 def deposit_list_damaged(s: Snapshot) -> Violations:
     """The list of page tables deposited with a PMD table is damaged.
@@ -108,6 +135,7 @@ def deposit_list_damaged(s: Snapshot) -> Violations:
     effect=Effect.TABLES,
     needs=VMAS | PAGES,
     decides="91",
+    collects=(DepositsDue,),
 )
 def deposited_tables_mismatch(s: Snapshot) -> Violations:
     """The number of page tables deposited with a PMD table is not that of its huge anonymous entries.

@@ -216,7 +216,7 @@ def entry_invalid(s: Snapshot) -> Violations:
         rows,
         observed={"entry": n.entry[rows]},
         expected={"entry": "a legal pattern"},
-        checked=len(n) + int(s.mappings.nr.sum()),
+        checked=len(n) + s.counts.nr_entries,
     )
 
 
@@ -226,15 +226,14 @@ def _vmas_known(s: Snapshot) -> Mask:
 
 
 def _entry_vma_missing(s: Snapshot, rows: I64) -> Details:
-    m = s.mappings
+    m = s.entries(rows)
     return details(
         rows,
         observed={"vma": "none"},
         expected={"vma": "one that holds the address"},
-        facts={"entries": m.nr[rows]},
-        depends=one("page_table", m.table_idx[rows])
-        + one("lost_vma", lost_vma_covering(s, m.mm_idx[rows], m.va[rows])),
-        transient=mms_changing_vmas(s)[m.mm_idx[rows]],
+        facts={"entries": m.nr},
+        depends=one("page_table", m.table_idx) + one("lost_vma", lost_vma_covering(s, m.mm_idx, m.va)),
+        transient=mms_changing_vmas(s)[m.mm_idx],
     )
 
 
@@ -265,7 +264,7 @@ def entry_vma_missing(e: EntryPiece) -> Judged:
     trees, known = e.s.vma_trees, _vmas_known(e.s)[e.mm_idx]
     unread = Unread()
     if len(trees.missing) or len(trees.unreadable):
-        unread = cannot_check(int((~known).sum()), "VMAs of some processes are missing")
+        unread = cannot_check(e.count(~known), "VMAs of some processes are missing")
     return Judged(~e.in_vma & known, known, unread)
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, rows_of
+from inspector.columns import I32, I64, Mask, rows_of, take_or
 from inspector.rules.needs import FILES, PAGES, VMAS
 from inspector.rules.page_pieces import PagePiece
 from inspector.rules.pieces import Judged
 from inspector.rules.registry import Phase, page_rule, rule
-from inspector.rules.rmap.file_rmap import own_file_links
+from inspector.rules.rmap.links import LinkCheck, own_file_links
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, PAGE
 from inspector.tables.files import FILE, SHMEM
 from inspector.violations import Details, Violations, details, one, unread_folios, violations
-from inspector.walk.linear import linear_index
+from inspector.walk.batches import EntryBatch
+from inspector.walk.linear import Links, linear_index
 from inspector.windows.locks import pages_locked
 from inspector.windows.window import Effect
 
@@ -115,6 +116,35 @@ def has_hwpoisoned_missing(p: PagePiece) -> Judged:
     return p.judge(~marked, p.has("hwpoison") & p.readable & p.of_folio(of_users, 0))
 
 
+class _BeyondEnd(LinkCheck):
+    """Links of the VMA's own file whose folio begins behind the end of the file."""
+
+    def __init__(self, s: Snapshot) -> None:
+        super().__init__(s)
+        spaces = s.files.address_spaces
+        self._kept = np.isin(spaces.kind, (FILE, SHMEM)) & spaces.is_inode & spaces.readable
+
+    def judge(self, batch: EntryBatch) -> tuple[Mask, Mask]:
+        """As `LinkCheck.judge`."""
+        links, s = batch.links, self.s
+        rows = np.flatnonzero(batch.view(own_file_links))
+        own = links.take(rows)
+        index, end, space = self.index_and_end(own)
+        kept = take_or(self._kept, space, False)
+        among, wrong = np.zeros(len(links), np.bool_), np.zeros(len(links), np.bool_)
+        among[rows] = kept
+        wrong[rows] = (index >= end) & s.layout.flags.test(s.pages.flags[own.head_row], "lru")
+        return wrong, among
+
+    def index_and_end(self, links: Links) -> tuple[I64, I64, I32]:
+        """Index of each link's folio, pages of its file, and the row of the file's address_space, -1 for none."""
+        s, shift = self.s, self.s.layout.memmap.page_shift
+        space = rows_of(s.files.address_spaces.addr, links.mapping)
+        end = (take_or(s.files.address_spaces.size, space, 0) + (1 << shift) - 1) >> shift
+        linear = linear_index(s.vmas, links.vma_idx, links.va, np.zeros(len(links), np.bool_), shift)
+        return linear.astype(np.int64) + links.delta - links.page, end, space
+
+
 @rule(
     "file-index-high",
     PAGE,
@@ -124,6 +154,7 @@ def has_hwpoisoned_missing(p: PagePiece) -> Judged:
     needs=VMAS | PAGES | FILES,
     severity="warn",
     was="mapped-beyond-file-end",
+    collects=(_BeyondEnd,),
 )
 def file_index_high(s: Snapshot) -> Violations:
     """A folio of a file is mapped although its index is beyond the end of the file.
@@ -136,26 +167,19 @@ def file_index_high(s: Snapshot) -> Violations:
         are kept otherwise (devices, hugetlb) are not checked.
     See also: folioscope file ADDRESS; folioscope rmap PFN
     """
-    # No predicate over pages: it is judged mapping by mapping, in `s.links`.
-    links, spaces = s.links.take(np.flatnonzero(own_file_links(s))), s.files.address_spaces
-    space = rows_of(spaces.addr, links.mapping)
-    at = np.maximum(space, 0)
-    kept = (space >= 0) & np.isin(spaces.kind[at], (FILE, SHMEM)) & spaces.is_inode[at] & spaces.readable[at]
-    links, space = links.take(np.flatnonzero(kept)), space[kept]
-    shift = s.layout.memmap.page_shift
-    end = (spaces.size[space] + (1 << shift) - 1) >> shift
-    linear = linear_index(s.vmas, links.vma_idx, links.va, np.zeros(len(links), np.bool_), shift)
-    index = linear.astype(np.int64) + links.delta - links.page
-    bad = np.flatnonzero((index >= end) & s.layout.flags.test(s.pages.flags[links.head_row], "lru"))
-    head = links.head_row[bad].astype(np.int64)
+    # No predicate over pages: it is judged mapping by mapping, over links.
+    seen = s.collected(_BeyondEnd)
+    found = seen.found
+    index, end, space = seen.index_and_end(found)
+    spaces, head = s.files.address_spaces, found.head_row.astype(np.int64)
     return violations(
         head,
-        observed={"index": index[bad]},
-        expected={"below": end[bad]},
-        checked=len(links),
-        facts={"i_size": spaces.size[space[bad]], "address_space": spaces.addr[space[bad]]},
-        claims=one("file_end", space[bad]),
-        transient=pages_locked(s, head) | spaces.in_motion[space[bad]],
+        observed={"index": index},
+        expected={"below": end},
+        checked=seen.checked,
+        facts={"i_size": spaces.size[space], "address_space": spaces.addr[space]},
+        claims=one("file_end", space),
+        transient=pages_locked(s, head) | spaces.in_motion[space],
     )
 
 

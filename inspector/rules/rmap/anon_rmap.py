@@ -1,7 +1,7 @@
 """Rules that compare the anonymous reverse map (anon_vmas, chains, interval trees) with VMAs and page tables.
 
 Rules about mapped pages compare an entry with its VMA and with the folio that it maps: they are judged over
-`Snapshot.links`, which joins the three, and not over pieces of any one table.
+links (`inspector.rules.rmap.links`), which join the three, and not over pieces of any one table.
 """
 
 from __future__ import annotations
@@ -11,42 +11,23 @@ from typing import NamedTuple
 import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask, expand_runs, rows_of, take_or
-from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.diagnosis import lost_rmap
 from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
-from inspector.rules.rmap.file_rmap import index_violations, own_file_links
+from inspector.rules.rmap.file_rmap import index_violations
+from inspector.rules.rmap.links import (
+    AnonIndexCheck,
+    AnonVmaPairs,
+    FileIndexCheck,
+    IndexCheck,
+    anon_vma_named,
+    links_of_pairs,
+)
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE, VMA
 from inspector.violations import Things, Violations, holds, one, several, violations
 from inspector.walk.linear import HUGETLB, Links
 from inspector.windows.window import Effect
-
-
-def _anon_vma_named(links: Links) -> U64:
-    """Address of the anon_vma that each link's folio names."""
-    return links.mapping & ~np.uint64(MAPPING_TAGS)
-
-
-def _pairs(s: Snapshot) -> tuple[U64, I32]:
-    """Every distinct pair of an anon_vma's address, as folios name it, and the row of a VMA that maps such folios."""
-    links = s.links
-    anon = np.flatnonzero(links.is_anon)
-    pointer, vma = links.mapping[anon] & ~np.uint64(MAPPING_TAGS), links.vma_idx[anon]
-    if not len(anon):
-        return pointer, vma
-    # Neighbouring links mostly repeat the pair: few are left to sort.
-    fresh = np.concatenate([[True], (pointer[1:] != pointer[:-1]) | (vma[1:] != vma[:-1])])
-    pair = np.unique(np.stack([pointer[fresh], vma[fresh].astype(np.uint64)]), axis=1)
-    return pair[0], pair[1].astype(np.int32)
-
-
-def _links_of(s: Snapshot, pointer: U64, vma: I32) -> Links:
-    """The links that the given pairs were taken from."""
-    links = s.links.take(np.flatnonzero(s.links.is_anon & np.isin(s.links.vma_idx, vma)))
-    wanted = set(zip(pointer.tolist(), vma.tolist(), strict=True))
-    here = zip(_anon_vma_named(links).tolist(), links.vma_idx.tolist(), strict=True)
-    return links.take(np.array([pair in wanted for pair in here], np.bool_))
 
 
 @rule(
@@ -65,6 +46,7 @@ def _links_of(s: Snapshot, pointer: U64, vma: I32) -> Links:
     decides="I6 43 56 80",
     was="vma-offset-shifted",
     diagnose=lost_rmap("all indexes in the VMA are off by the same distance"),
+    collects=(AnonIndexCheck, FileIndexCheck),
 )
 def vma_pgoff_mismatch(s: Snapshot) -> Violations:
     """The indexes of all folios that a VMA maps are off by the same distance.
@@ -80,8 +62,8 @@ def vma_pgoff_mismatch(s: Snapshot) -> Violations:
     See also: folioscope vmas PID
     """
     found = [
-        _shifted(s, s.links.is_anon, s.vmas.anon_pgoff),
-        _shifted(s, own_file_links(s), s.vmas.pgoff),
+        _shifted(s, s.collected(AnonIndexCheck), s.vmas.anon_pgoff),
+        _shifted(s, s.collected(FileIndexCheck), s.vmas.pgoff),
     ]
     # A VMA whose anonymous and file folios are both off is reported once.
     rows, order = np.unique(np.concatenate([f.rows for f in found]), return_index=True)
@@ -118,19 +100,16 @@ class _Shifted(NamedTuple):
     checked: int
 
 
-def _shifted(s: Snapshot, which: Mask, pgoff: U64) -> _Shifted:
+def _shifted(s: Snapshot, seen: IndexCheck, pgoff: U64) -> _Shifted:
     """VMAs whose folios in the chosen links are all off by one distance."""
-    links, n = s.links, len(s.vmas)
-    checked = np.zeros(n, np.bool_)
-    checked[links.vma_idx[which]] = True
+    mine, n = seen.found, len(s.vmas)
+    mine = mine.take(np.flatnonzero(~seen.straight[mine.vma_idx]))
     suspect = np.zeros(n, np.bool_)
-    suspect[links.vma_idx[which & (links.delta != 0)]] = True
-    mine = links.take(np.flatnonzero(which & suspect[links.vma_idx]))
+    suspect[mine.vma_idx] = True
     delta, head = (_bounds(mine.vma_idx, column, n) for column in (mine.delta, mine.head_row.astype(np.int64)))
     # If there is a single folio, its own index is wrong and not the VMA.
     rows = np.flatnonzero(suspect & (delta[0] == delta[1]) & ((head[0] != head[1]) | _several_pages(mine, n)))
-    folios = np.bincount(mine.vma_idx, minlength=n)
-    return _Shifted(rows, pgoff[rows], delta[0][rows], folios[rows], int(checked.sum()))
+    return _Shifted(rows, pgoff[rows], delta[0][rows], seen.nr[rows].astype(np.int64), int((seen.nr > 0).sum()))
 
 
 def _bounds(vma_idx: I32, column: I64, n: int) -> tuple[I64, I64]:
@@ -169,6 +148,7 @@ def anon_vmas_chained_to(s: Snapshot, vma_rows: I64, kind: str) -> Things:
     needs=VMAS | PAGES | ANON_VMAS,
     decides="I6 43 66 148",
     diagnose=lost_rmap("the folio's index is not that of the address"),
+    collects=(AnonIndexCheck,),
 )
 def anon_index_mismatch(s: Snapshot) -> Violations:
     """An anonymous folio's index differs from the page offset that it is mapped at.
@@ -179,7 +159,7 @@ def anon_index_mismatch(s: Snapshot) -> Violations:
     Exceptions: the folio is a KSM page, whose index means nothing; the VMA as a whole is off (vma-pgoff-mismatch).
     See also: folioscope rmap PFN
     """
-    return index_violations(s, s.links.is_anon)
+    return index_violations(s, s.collected(AnonIndexCheck))
 
 
 @rule(
@@ -192,6 +172,7 @@ def anon_index_mismatch(s: Snapshot) -> Violations:
     needs=VMAS | PAGES | ANON_VMAS,
     decides="I4 44 54 66 148",
     diagnose=lost_rmap("the anon_vma that the folio names does not lead to the VMA"),
+    collects=(AnonVmaPairs,),
 )
 def anon_vma_unreachable(s: Snapshot) -> Violations:
     """An anonymous folio's anon_vma does not lead to a VMA that maps the folio.
@@ -203,7 +184,7 @@ def anon_vma_unreachable(s: Snapshot) -> Violations:
     Exceptions: the mm is being built or torn down: chains go before page tables.
     See also: folioscope rmap PFN; folioscope anon-vma ADDRESS
     """
-    pointer, vma = _pairs(s)
+    pointer, vma = s.collected(AnonVmaPairs).pairs()
     named = rows_of(s.anon_rmap.anon_vmas.addr, pointer).astype(np.int64)
     avcs, n = s.anon_rmap.avcs, np.int64(len(s.vmas) + 1)
     linked = (avcs.tree_idx >= 0) & (avcs.vma_idx >= 0)
@@ -211,15 +192,14 @@ def anon_vma_unreachable(s: Snapshot) -> Violations:
     lost = np.flatnonzero(~np.isin(named * n + vma, have))
     if not len(lost):
         return holds(len(pointer))
-    found = _links_of(s, pointer[lost], vma[lost])
+    found = links_of_pairs(s, pointer[lost], vma[lost])
     return violations(
         found.page_row,
-        observed={"anon_vma": _anon_vma_named(found)},
+        observed={"anon_vma": anon_vma_named(found)},
         expected={"anon_vma": s.vmas.anon_vma[found.vma_idx]},
         checked=len(pointer),
         facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx]},
-        depends=one("vma", found.vma_idx)
-        + one("anon_vma", rows_of(s.anon_rmap.anon_vmas.addr, _anon_vma_named(found))),
+        depends=one("vma", found.vma_idx) + one("anon_vma", rows_of(s.anon_rmap.anon_vmas.addr, anon_vma_named(found))),
         transient=s.mm_in_motion[s.vmas.mm_idx[found.vma_idx]],
     )
 
@@ -234,6 +214,7 @@ def anon_vma_unreachable(s: Snapshot) -> Violations:
     needs=VMAS | PAGES | ANON_VMAS,
     decides="I6 45",
     diagnose=lost_rmap("folio and VMA belong to different families of anon_vmas"),
+    collects=(AnonVmaPairs,),
 )
 def anon_root_mismatch(s: Snapshot) -> Violations:
     """The anon_vmas of a folio and of the VMA that maps it have different roots.
@@ -244,15 +225,15 @@ def anon_root_mismatch(s: Snapshot) -> Violations:
     Exceptions: the VMA has no anon_vma (vma-anon-vma-missing).
     See also: folioscope anon-vma ADDRESS
     """
-    pointer, vma = _pairs(s)
+    pointer, vma = s.collected(AnonVmaPairs).pairs()
     table = s.anon_rmap.anon_vmas
     named, own = rows_of(table.addr, pointer), rows_of(table.addr, s.vmas.anon_vma[vma])
     both = (own >= 0) & (named >= 0)
     wrong = np.flatnonzero(both & (take_or(table.root, own, 0) != take_or(table.root, named, 0)))
     if not len(wrong):
         return holds(both)
-    found = _links_of(s, pointer[wrong], vma[wrong])
-    named, own = rows_of(table.addr, _anon_vma_named(found)), rows_of(table.addr, s.vmas.anon_vma[found.vma_idx])
+    found = links_of_pairs(s, pointer[wrong], vma[wrong])
+    named, own = rows_of(table.addr, anon_vma_named(found)), rows_of(table.addr, s.vmas.anon_vma[found.vma_idx])
     return violations(
         found.page_row,
         observed={"root": table.root[named]},
@@ -274,6 +255,7 @@ def anon_root_mismatch(s: Snapshot) -> Violations:
     decides="I6 46",
     was="vma-without-anon-vma",
     diagnose=lost_rmap("the VMA has no anon_vma"),
+    collects=(AnonIndexCheck,),
 )
 def vma_anon_vma_missing(s: Snapshot) -> Violations:
     """A VMA maps anonymous folios but has no anon_vma.
@@ -284,7 +266,7 @@ def vma_anon_vma_missing(s: Snapshot) -> Violations:
     Exceptions: the only such folios are KSM pages.
     See also: folioscope vmas PID
     """
-    nr = np.bincount(s.links.vma_idx[s.links.is_anon], minlength=len(s.vmas))
+    nr = s.collected(AnonIndexCheck).nr.astype(np.int64)
     rows = np.flatnonzero((nr > 0) & (s.vmas.anon_vma == 0))
     return violations(
         rows,

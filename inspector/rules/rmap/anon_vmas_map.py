@@ -12,15 +12,48 @@ from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
 from inspector.violations import Violations, one, violations
+from inspector.walk.batches import Collector, EntryBatch
 from inspector.walk.counts import EntryClass
 from inspector.windows.window import Effect
 
 
-def in_anonymous_vma(s: Snapshot) -> Mask:
-    """Which mappings are in VMAs that only ever hold anonymous pages: no file, no operations, no driver's flags."""
+def anonymous_vmas(s: Snapshot) -> Mask:
+    """VMAs that only ever hold anonymous pages: no file, no operations, no driver's flags."""
     vmas = s.vmas
     driver = (vmas.flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP | VM_IO)) != 0
-    return take_or((vmas.file == 0) & (vmas.ops == 0) & ~driver, s.mappings.vma_idx, False)
+    return (vmas.file == 0) & (vmas.ops == 0) & ~driver
+
+
+class _NotAnonymous(Collector):
+    """Entries in anonymous VMAs that map folios which are not anonymous.
+
+    Attributes:
+        checked: Entries in such VMAs.
+    """
+
+    def __init__(self, s: Snapshot) -> None:
+        super().__init__(s)
+        self._vmas = anonymous_vmas(s)
+        self._found = [np.empty((3, 0), np.int64)]
+        self.checked = 0
+
+    def take(self, batch: EntryBatch) -> None:
+        """Look through a batch."""
+        m, pages = batch.m, self.s.pages
+        able = m.take((m.entry_class == EntryClass.NORMAL) & take_or(self._vmas, m.vma_idx, False))
+        self.checked += int(able.nr.sum())
+        found = mapped_pages(self.s, able)
+        head = np.maximum(pages.head_row[found.row], 0)
+        found = found.where(
+            ((pages.mapping[head] & np.uint64(1)) == 0) & pages.readable[head] & (pages.type_[head] == 0)
+        )
+        if len(found):
+            self._found.append(np.stack([found.first, able.vma_idx[found.runs], found.nr]).astype(np.int64))
+
+    def found(self) -> tuple[I64, I64, I64]:
+        """Of each run: row of the first such page, row of the VMA, how many pages."""
+        first, vma, nr = np.concatenate(self._found, axis=1)
+        return first, vma, nr
 
 
 def mapping_ids(word: U64) -> I64:
@@ -39,6 +72,7 @@ def mapping_ids(word: U64) -> I64:
     needs=VMAS | PAGES | ANON_VMAS,
     decides="I6 43",
     was="page-not-anonymous",
+    collects=(_NotAnonymous,),
 )
 def anon_folio_mapping_invalid(s: Snapshot) -> Violations:
     """An anonymous VMA maps a folio that is not anonymous: folio->mapping is null or names a file.
@@ -53,21 +87,16 @@ def anon_folio_mapping_invalid(s: Snapshot) -> Violations:
         of the zero page. Graded transient while the folio is locked and folio->mapping is null.
     See also: folioscope explain PFN; folioscope va PID ADDRESS
     """
-    m, pages = s.mappings, s.pages
-    able = np.flatnonzero(in_anonymous_vma(s) & (s.mappings.entry_class == EntryClass.NORMAL))
-    found = mapped_pages(s, able)
-    head = np.maximum(pages.head_row[found.row], 0)
-    other = ((pages.mapping[head] & np.uint64(1)) == 0) & pages.readable[head] & (pages.type_[head] == 0)
-    found = found.where(other)
-    first = np.maximum(pages.head_row[found.first], 0).astype(np.int64)
+    seen, pages = s.collected(_NotAnonymous), s.pages
+    rows, vma, nr = seen.found()
+    first = np.maximum(pages.head_row[rows], 0).astype(np.int64)
     word = pages.mapping[first]
-    vma = m.vma_idx[able[found.runs]]
     return violations(
-        found.first,
+        rows,
         observed={"mapping": word},
         expected={"mapping": "an anon_vma, tagged"},
-        checked=int(m.nr[able].sum()),
-        facts={"vma": s.vmas.addr[vma], "pages": found.nr},
+        checked=seen.checked,
+        facts={"vma": s.vmas.addr[vma], "pages": nr},
         claims=one("folio", pages.memmap.pfns_of_rows(first)) + one("mapping", mapping_ids(word)),
         transient=s.layout.flags.test(pages.flags[first], "locked") & (word == 0),
     )

@@ -1,39 +1,44 @@
 """Rules that compare the reverse map of files (address_space and its i_mmap tree) with VMAs and page tables.
 
 Rules about mapped pages compare an entry with its VMA and with the folio that it maps: they are judged over
-`Snapshot.links`, which joins the three, and not over pieces of any one table.
+links (`inspector.rules.rmap.links`), which join the three, and not over pieces of any one table.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import U64, Mask, rows_of, take_or
+from inspector.columns import Mask, rows_of, take_or
 from inspector.layout.flags import VM_MAYWRITE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
 from inspector.rules.diagnosis import lost_rmap
 from inspector.rules.needs import FILES, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.rules.rmap.anon_vmas_map import mapping_ids
+from inspector.rules.rmap.links import FileIndexCheck, IndexCheck, LinkCheck
 from inspector.rules.vmas.lost_vmas import lost_vma_rows, mm_of_lost_vma
 from inspector.snapshot import Snapshot
 from inspector.subjects import ADDRESS_SPACE, I_MMAP_NODE, PAGE, VMA, address_space_ids, address_space_ids_at
 from inspector.tables.i_mmap import writable_shares
 from inspector.violations import Violations, one, violations
+from inspector.walk.batches import EntryBatch
 from inspector.walk.linear import linear_index
 from inspector.windows.window import Effect
 
 
-def _address_space_of_vma(s: Snapshot) -> U64:
-    """Address of the address_space that each VMA maps, 0 for VMAs without a file."""
-    return take_or(s.file_rmap.address_spaces.addr, s.file_rmap.address_space_of_vma, 0)
+class _ForeignMappings(LinkCheck):
+    """Links of files' folios that name another file than the VMA, or none where one is needed."""
 
+    def __init__(self, s: Snapshot) -> None:
+        super().__init__(s)
+        vmas = s.vmas
+        driver = (vmas.flags & np.uint64(VM_MIXEDMAP | VM_PFNMAP)) != 0
+        self._driver = driver | take_or(s.maps_driver_pages, s.file_rmap.address_space_of_vma, False)
 
-def own_file_links(s: Snapshot) -> Mask:
-    """Which of `Snapshot.links` map folios of the VMA's own file."""
-    links, out = s.links, s.links.is_file
-    rows = np.flatnonzero(out)
-    out[rows] = (links.mapping[rows] != 0) & (links.mapping[rows] == _address_space_of_vma(s)[links.vma_idx[rows]])
-    return out
+    def judge(self, batch: EntryBatch) -> tuple[Mask, Mask]:
+        """As `LinkCheck.judge`."""
+        links = batch.links
+        wrong = links.mapping != batch.s.mapping_of_vma[links.vma_idx]
+        return wrong & ((links.mapping != 0) | ~self._driver[links.vma_idx]), links.is_file
 
 
 @rule(
@@ -46,6 +51,7 @@ def own_file_links(s: Snapshot) -> Mask:
     needs=VMAS | PAGES | FILES,
     decides="I6 55 148",
     diagnose=lost_rmap("the folio names another file than the VMA, or none"),
+    collects=(_ForeignMappings,),
 )
 def file_mapping_mismatch(s: Snapshot) -> Violations:
     """A file VMA maps a folio whose mapping is not the file's address_space.
@@ -58,20 +64,15 @@ def file_mapping_mismatch(s: Snapshot) -> Violations:
         is locked may be under truncation.
     See also: folioscope rmap PFN; folioscope file ADDRESS
     """
-    vmas = s.vmas
-    driver = (vmas.flags & np.uint64(VM_MIXEDMAP | VM_PFNMAP)) != 0
-    driver |= take_or(s.maps_driver_pages, s.file_rmap.address_space_of_vma, False)
-    links = s.links.take(np.flatnonzero(s.links.is_file))
-    expected = _address_space_of_vma(s)[links.vma_idx]
-    rows = np.flatnonzero((links.mapping != expected) & ((links.mapping != 0) | ~driver[links.vma_idx]))
-    found = links.take(rows)
+    seen = s.collected(_ForeignMappings)
+    found = seen.found
     locked = s.layout.flags.test(s.pages.flags[found.head_row], "locked")
     return violations(
         found.page_row,
         observed={"mapping": found.mapping},
-        expected={"mapping": expected[rows]},
-        checked=len(links),
-        facts={"va": found.va, "vma": vmas.addr[found.vma_idx]},
+        expected={"mapping": s.mapping_of_vma[found.vma_idx]},
+        checked=seen.checked,
+        facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx]},
         depends=one("vma", found.vma_idx),
         transient=locked & (found.mapping == 0),
     )
@@ -87,6 +88,7 @@ def file_mapping_mismatch(s: Snapshot) -> Violations:
     needs=VMAS | PAGES | FILES,
     decides="I6 56 148",
     diagnose=lost_rmap("the folio's index is not that of the place in the VMA"),
+    collects=(FileIndexCheck,),
 )
 def file_index_mismatch(s: Snapshot) -> Violations:
     """A file folio's index differs from the page offset that it is mapped at.
@@ -97,23 +99,23 @@ def file_index_mismatch(s: Snapshot) -> Violations:
     Exceptions: the folio belongs to no file (pages of drivers); the VMA's mm is being changed.
     See also: folioscope rmap PFN
     """
-    return index_violations(s, own_file_links(s))
+    return index_violations(s, s.collected(FileIndexCheck))
 
 
-def index_violations(s: Snapshot, among: Mask) -> Violations:
+def index_violations(s: Snapshot, seen: IndexCheck) -> Violations:
     """Pages whose index differs from the page offset that they are mapped at; the VMA may be the cause.
 
     Args:
         s: The snapshot.
-        among: Which of `Snapshot.links` to check.
+        seen: The links that were compared.
     """
-    found = s.links.take(np.flatnonzero(among & (s.links.delta != 0)))
+    found = seen.found
     linear = linear_index(s.vmas, found.vma_idx, found.va, found.is_anon, s.layout.memmap.page_shift)
     return violations(
         found.page_row,
         observed={"index": linear + found.delta.astype(np.uint64)},
         expected={"index": linear},
-        checked=among,
+        checked=seen.checked,
         facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx]},
         depends=one("vma", found.vma_idx),
         transient=s.mm_in_motion[s.vmas.mm_idx[found.vma_idx]],
@@ -234,7 +236,7 @@ def i_mmap_vma_unexpected(s: Snapshot) -> Violations:
     rows = vma[bad]
     return violations(
         rows,
-        observed={"address_space": _address_space_of_vma(s)[rows]},
+        observed={"address_space": s.mapping_of_vma[rows]},
         expected={"address_space": rmap.address_spaces.addr[nodes.address_space_idx[known[bad]]]},
         checked=len(known),
         claims=one("vma", rows),

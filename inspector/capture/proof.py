@@ -1,0 +1,139 @@
+"""Whether a written capture gives its source's report: every read of the source's check, made again.
+
+A check is a function of what it reads. Where a capture, opened like any dump, answers each of those reads with the same
+bytes, its report is the same, and running every rule a second time would add nothing. The parts of kernel stacks and
+of half-filled pages that a capture blanks are the exception: what the check made of these is made again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+
+import drgn
+import numpy as np
+
+from inspector.capture.kdump_writer import PIECE
+from inspector.capture.recorder import Recorder
+from inspector.columns import I64, U64
+from inspector.snapshot import Snapshot
+from inspector.tables.mmu_gather import read_gathers
+from inspector.tables.stacks import build_stacks, stack_words
+from inspector.tables.vmalloc import vmalloc_pfns
+from inspector.workers import work_on
+
+
+class VirtualReads:
+    """Which pages the check reads by an address that the kernel's page tables translate.
+
+    Those of the memory map are left out: they are known, and many.
+
+    Args:
+        s: Of the source; its layout is at hand.
+    """
+
+    def __init__(self, s: Snapshot) -> None:
+        memmap = s.layout.memmap
+        self._shift = memmap.page_shift
+        self._memmap = range(memmap.page_addr(0), memmap.page_addr(memmap.max_pfn))
+        self._seen: set[int] = set()
+
+    def note(self, address: int, size: int, physical: bool) -> None:
+        """One read (`Memory.on_read`)."""
+        if not physical and address not in self._memmap:
+            self._seen.update(range(address >> self._shift, ((address + size - 1) >> self._shift) + 1))
+
+    def pages(self, s: Snapshot) -> U64:
+        """Virtual addresses of all these pages, and of those of the memory map."""
+        memmap = s.layout.memmap
+        ranges = zip(memmap.page_addrs(memmap.starts).tolist(), memmap.page_addrs(memmap.ends).tolist(), strict=True)
+        parts = [np.arange(start >> self._shift, -(-end >> self._shift), dtype=np.uint64) for start, end in ranges]
+        seen = np.array(sorted(self._seen), np.uint64)
+        return np.unique(np.concatenate([*parts, seen])) << np.uint64(self._shift)
+
+
+def same_reads(
+    recorder: Recorder, s: Snapshot, again: Snapshot, pfns: I64, virtual: VirtualReads, nr_workers: int
+) -> bool:
+    """Whether a capture answers all reads that the check of its source made as the source did.
+
+    Args:
+        recorder: Noted what was read of the source, and has it.
+        s: Of the source, checked.
+        again: Of the capture.
+        pfns: The pages in the capture, ascending.
+        virtual: What was read by virtual address.
+        nr_workers: Processes that read at most.
+    """
+    if len(pfns) != len(recorder.pfns()) or not _same_kernel(s, again):
+        return False
+    address, physical = _addresses(s, pfns, virtual)
+
+    def same(at: int) -> bool:
+        end = min(at + PIECE, len(pfns))
+        wanted = recorder.pages(pfns[at:end].tolist())
+        return wanted == _read(again, address[at:end], physical[at:end].tolist(), len(wanted[0]))
+
+    # Whatever differs in one piece, the others need not be read.
+    if not all(work_on(range(0, len(pfns), PIECE), same, nr_workers)):
+        return False
+    return _same_stacks(s, again)
+
+
+def _addresses(s: Snapshot, pfns: I64, virtual: VirtualReads) -> tuple[U64, I64]:
+    """By which address the check read each page: a virtual one, or the physical (the second is 1)."""
+    shift = np.uint64(s.layout.memmap.page_shift)
+    address = pfns.astype(np.uint64) << shift
+    physical = np.ones(len(pfns), np.int64)
+    found = virtual.pages(s)
+    pfn = vmalloc_pfns(s.layout, found)
+    at = np.minimum(np.searchsorted(pfns, pfn), max(len(pfns) - 1, 0))
+    if len(pfns):
+        known = pfns[at] == pfn
+        address[at[known]], physical[at[known]] = found[known], 0
+    return address, physical
+
+
+def _read(s: Snapshot, address: U64, physical: list[int], size: int) -> list[bytes] | None:
+    """Pages at addresses, neighbours with one read; None where one cannot be read."""
+    out: list[bytes] = []
+    edges = np.flatnonzero((np.diff(address) != np.uint64(size)) | (np.diff(physical) != 0)) + 1
+    for first, end in zip([0, *edges.tolist()], [*edges.tolist(), len(address)], strict=True):
+        try:
+            data = s.target.prog.read(int(address[first]), (end - first) * size, bool(physical[first]))
+        except drgn.FaultError:
+            return None
+        out += [data[at : at + size] for at in range(0, len(data), size)]
+    return out
+
+
+def _same_kernel(s: Snapshot, again: Snapshot) -> bool:
+    """Whether what is known of the target beside its memory is the same."""
+    if s.target.prstatus != again.target.prstatus and s.tasks.on_cpu[s.table_holders].any():
+        return False  # registers are searched for page tables, and a capture has few of them
+    return (
+        s.target.identity == again.target.identity
+        and s.layout.scheme == again.layout.scheme
+        and s.target.missing_bytes == again.target.missing_bytes
+    )
+
+
+def _same_stacks(s: Snapshot, again: Snapshot) -> bool:
+    """Whether kernel stacks, of which a capture has the live parts only, give the same frames, words and gathers."""
+    stacks = build_stacks(again.layout, s.tasks)
+    if not _equal(stacks, s.stacks) or not _equal(read_gathers(again.layout, s.tasks, s.mms), s.gathers):
+        return False
+    return all(
+        _equal(stack_words(again.layout, s.tasks, stacks, task), stack_words(s.layout, s.tasks, stacks, task))
+        for task in np.unique(stacks.frames.task_idx).tolist()
+    )
+
+
+def _equal(a: object, b: object) -> bool:
+    """Whether two tables, or what tables are made of, hold the same."""
+    if is_dataclass(a):
+        return type(a) is type(b) and all(_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    if isinstance(a, tuple):
+        return isinstance(b, tuple) and len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and np.array_equal(a, b)
+    return a == b

@@ -1,0 +1,262 @@
+"""Leaf entries seen a batch at a time: what is gathered from all of them without keeping any."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import field
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import numpy as np
+
+from inspector.arch.base import Level
+from inspector.columns import I64, AnyArray, Mask, count_up
+from inspector.records import dataclass
+from inspector.walk.linear import Links, links_of
+from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, Mappings, entry_pages
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
+
+
+V = TypeVar("V")
+
+MAX_LISTED = 16
+"""Runs of entries kept for each stretch of pages that is asked about; their full number is known as well."""
+
+RUNS_AT_ONCE = 1 << 16
+"""Rows of a piece of mappings that are all at hand."""
+
+RUNS_KEPT = 1 << 18
+"""Rows that a walk keeps, so that small targets need be walked only once: at most 16 MiB."""
+
+
+class KeptMappings:
+    """Leaf entries kept as they come, as long as they are few; else none of them.
+
+    Attributes:
+        whole: Whether all that came are kept.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Mappings] = []
+        self._nr = 0
+        self.whole = True
+
+    @classmethod
+    def of(cls, m: Mappings) -> KeptMappings:
+        """Mappings that are all at hand."""
+        kept = cls()
+        kept._parts = [m.take(slice(at, at + RUNS_AT_ONCE)) for at in range(0, len(m), RUNS_AT_ONCE)]
+        return kept
+
+    def add(self, batch: Mappings) -> None:
+        """Keep a batch, if there are not too many."""
+        self._nr += len(batch)
+        self.whole &= self._nr <= RUNS_KEPT
+        if self.whole:
+            self._parts.append(batch)
+        else:
+            self._parts.clear()
+
+    def batches(self, tables: AnyArray | None) -> Iterator[Mappings]:
+        """What is kept; of some tables alone where these are given."""
+        for part in self._parts:
+            yield part if tables is None else part.take(np.isin(part.table_idx, tables))
+
+
+@dataclass(frozen=True)
+class EntryBatch:
+    """Some leaf entries, judged, and what is worked out about them once for all that see the batch.
+
+    Attributes:
+        s: The snapshot.
+        m: The entries.
+        start: How many rows all batches before this one have.
+    """
+
+    s: Snapshot
+    m: Mappings
+    start: int
+    _views: dict[object, object] = field(default_factory=dict)
+
+    @cached_property
+    def links(self) -> Links:
+        """Those of folios in VMAs beside the index of the folio."""
+        return links_of(self.s, self.m)
+
+    def view(self, make: Callable[[EntryBatch], V]) -> V:
+        """What ``make`` makes of the batch, made once."""
+        if make not in self._views:
+            self._views[make] = make(self)
+        return cast("V", self._views[make])
+
+
+class Collector(ABC):
+    """Sees all batches and keeps sums, distinct values or a few rows, never something for each entry.
+
+    Args:
+        s: The snapshot.
+    """
+
+    def __init__(self, s: Snapshot) -> None:
+        self.s = s
+
+    @abstractmethod
+    def take(self, batch: EntryBatch) -> None:
+        """Look through a batch."""
+
+
+MakeCollector = Callable[["Snapshot"], Collector]
+"""A class of collectors, or another way to make one: what `inspector.snapshot.Snapshot.collected` is asked for."""
+
+
+def run_collectors(s: Snapshot, collectors: list[Collector], tables: I64 | None = None) -> None:
+    """Let collectors see all leaf entries, or those of some tables, in one walk."""
+    start = 0
+    for m in s.entry_batches(tables) if collectors else ():
+        batch = EntryBatch(s, m, start)
+        for collector in collectors:
+            collector.take(batch)
+        start += len(m)
+
+
+class PagesByMm(Collector):
+    """Adds up the pages of some entries by mm.
+
+    Attributes:
+        pages: int64[mms].
+    """
+
+    def __init__(self, s: Snapshot) -> None:
+        super().__init__(s)
+        self.pages = np.zeros(len(s.mms), np.int64)
+
+    @abstractmethod
+    def some(self, m: Mappings) -> Mask:
+        """Which entries count."""
+
+    def take(self, batch: EntryBatch) -> None:
+        """Look through a batch."""
+        m = batch.m.take(np.flatnonzero(self.some(batch.m)))
+        np.add.at(self.pages, m.mm_idx, m.nr * entry_pages(self.s.layout, m.level))
+
+
+class MappingsOfPages(Collector):
+    """The runs that map any page of some stretches of page frames.
+
+    Args:
+        s: The snapshot.
+        first, nr: int64[n]; the stretches.
+        limit: Runs to keep for each stretch, the first ones; all when not given.
+        shared: Whether entries of a shared table count for each mm that reaches it.
+
+    Attributes:
+        nr_entries: int64[n]; entries that map something in each stretch, shared ones counted once.
+    """
+
+    def __init__(self, s: Snapshot, first: I64, nr: I64, *, limit: int | None = None, shared: bool = False) -> None:
+        super().__init__(s)
+        self._shared = shared
+        self._first, self._end, self._limit = first, first + nr, limit
+        self.nr_entries = np.zeros(len(first), np.int64)
+        self._kept = np.zeros(len(first), np.int64)
+        self._found: list[tuple[I64, Mappings]] = []
+        # Stretches that overlap one another are looked up as one.
+        order = np.argsort(first, kind="stable")
+        reach = np.maximum.accumulate(self._end[order]) if len(order) else order
+        begin = np.ones(len(order), np.bool_)
+        begin[1:] = first[order[1:]] >= reach[:-1]
+        self._order, self._groups = order, np.flatnonzero(begin)
+        self._group_first = first[order[self._groups]]
+        self._group_end = reach[np.append(self._groups[1:], len(order)) - 1] if len(order) else reach
+        self._group_nr = np.diff(self._groups, append=len(order))
+
+    def take(self, batch: EntryBatch) -> None:
+        """Look through a batch."""
+        m = batch.m
+        end = m.pfn + m.nr * entry_pages(self.s.layout, m.level)
+        low = np.searchsorted(self._group_end, m.pfn, "right")
+        high = np.searchsorted(self._group_first, end, "left")
+        rows = np.flatnonzero((m.counted | self._shared) & (low < high))
+        if not len(rows):
+            return
+        row = np.repeat(rows, high[rows] - low[rows])
+        group = low[row] + count_up(high[rows] - low[rows])
+        owner = np.repeat(row, self._group_nr[group])
+        which = self._order[np.repeat(self._groups[group], self._group_nr[group]) + count_up(self._group_nr[group])]
+        hit = (m.pfn[owner] < self._end[which]) & (end[owner] > self._first[which])
+        owner, which = owner[hit], which[hit]
+        pages = np.minimum(end[owner], self._end[which]) - np.maximum(m.pfn[owner], self._first[which])
+        np.add.at(self.nr_entries, which, np.where(m.level[owner] == Level.PTE, pages, 1))
+        order = np.argsort(which, kind="stable")
+        owner, which = owner[order], which[order]
+        if self._limit is not None:
+            wanted = self._wanted(which)
+            owner, which = owner[wanted], which[wanted]
+        if len(which):
+            self._found.append((which, m.take(owner)))
+
+    def _wanted(self, which: I64) -> Mask:
+        """Which of these are among the first of their stretch."""
+        nr = np.bincount(which, minlength=len(self._kept))
+        place = count_up(nr[nr > 0]) + self._kept[which]
+        self._kept += nr
+        out: Mask = place < (self._limit or 0)
+        return out
+
+    def runs(self) -> list[Mappings]:
+        """The runs of each stretch."""
+        if not self._found:
+            return [Mappings.empty()] * len(self._first)
+        which = np.concatenate([w for w, _ in self._found])
+        order = np.argsort(which, kind="stable")
+        found = Mappings.concat([m for _, m in self._found]).take(order)
+        borders = np.searchsorted(which[order], np.arange(len(self._first) + 1))
+        return [found.take(slice(int(a), int(b))) for a, b in zip(borders[:-1], borders[1:], strict=True)]
+
+
+class KnownEntries:
+    """Leaf entries that were asked for by number, kept so that each is read once.
+
+    Args:
+        s: The snapshot.
+    """
+
+    def __init__(self, s: Snapshot) -> None:
+        self._s = s
+        self._known = Mappings.empty()
+        self._ids = np.empty(0, np.int64)
+        self._of_pages: dict[tuple[int, int], tuple[Mappings, int]] = {}
+
+    def add(self, m: Mappings) -> None:
+        """Remember entries that are at hand."""
+        ids = np.concatenate([self._ids, m.entry_id])
+        self._ids, first = np.unique(ids, return_index=True)
+        self._known = Mappings.concat([self._known, m]).take(first)
+
+    def get(self, ids: I64) -> Mappings:
+        """The runs that begin with the entries of some numbers (`Mappings.entry_id`), in that order.
+
+        Those that are not known are looked up in their page tables.
+        """
+        missing = np.setdiff1d(ids, self._ids)
+        if len(missing):
+            for m in self._s.entry_batches(np.unique(missing >> ENTRY_ID_SLOT_BITS)):
+                self.add(m.take(np.isin(m.entry_id, missing)))
+        return self._known.take(np.searchsorted(self._ids, ids))
+
+    def of_pages(self, stretches: Iterable[tuple[int, int]]) -> list[tuple[Mappings, int]]:
+        """For stretches of page frames, first and number, the first runs that map any of them and all such entries.
+
+        Those that are not known are looked for together in one walk of all page tables.
+        """
+        wanted = list(stretches)
+        new = [each for each in dict.fromkeys(wanted) if each not in self._of_pages]
+        if new:
+            first, nr = (np.array([each[i] for each in new], np.int64) for i in (0, 1))
+            found = MappingsOfPages(self._s, first, nr, limit=MAX_LISTED)
+            run_collectors(self._s, [found])
+            self._of_pages.update(zip(new, zip(found.runs(), found.nr_entries.tolist(), strict=True), strict=True))
+        return [self._of_pages[each] for each in wanted]

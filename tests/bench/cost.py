@@ -1,0 +1,142 @@
+"""What a command costs: CPU time, wall time and peak memory of that process and its own, and of nothing else.
+
+This process may be large, and a child that begins as a copy of it would inherit its peak. So that a small process of
+its own starts the command, waits for it, and reports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_RUNNER = r"""
+import json, os, sys, time
+
+def below(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            children = file.read().split()
+    except OSError:
+        return []
+    return [p for child in children for p in (child, *below(child))]
+
+def proportional(pids):
+    total = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/smaps_rollup") as file:
+                total += next((int(line.split()[1]) for line in file if line.startswith("Pss:")), 0)
+        except OSError:
+            pass
+    return total
+
+report, command = sys.argv[1], sys.argv[2:]
+start = time.perf_counter()
+pid = os.posix_spawnp(command[0], command, os.environ)
+peak, pause = 0, 0.002
+while True:
+    done, status, usage = os.wait4(pid, os.WNOHANG)
+    if done:
+        break
+    workers = below(pid)
+    if workers:
+        peak = max(peak, proportional([pid, *workers]))
+    time.sleep(pause)
+    pause = min(pause * 1.5, 0.1)
+wall = time.perf_counter() - start
+with open(report, "w") as file:
+    json.dump({
+        "status": os.waitstatus_to_exitcode(status), "user": usage.ru_utime, "system": usage.ru_stime, "wall": wall,
+        "peak_mib": max(peak, usage.ru_maxrss) / 1024,
+    }, file)
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run cost.
+
+    Attributes:
+        status: Exit code; negative for a signal.
+        user, system: CPU seconds, those of children it waited for included.
+        wall: Seconds from start to end.
+        peak_mib: The most memory that was resident at once (VmHWM), in MiB; with workers, that of all of them, shared
+            memory counted once.
+    """
+
+    status: int
+    user: float
+    system: float
+    wall: float
+    peak_mib: float
+
+    @property
+    def cpu(self) -> float:
+        """User and system together."""
+        return self.user + self.system
+
+    def row(self) -> dict[str, float]:
+        """For a file of results."""
+        return {**asdict(self), "cpu": self.cpu}
+
+
+class FailedError(Exception):
+    """A command that is measured did not do what it is for."""
+
+
+def measure(
+    command: Sequence[str],
+    *,
+    codes: Sequence[int] = (0,),
+    environment: Mapping[str, str] | None = None,
+    words: str = "",
+) -> tuple[Cost, str]:
+    """Run a command and measure it.
+
+    Args:
+        command: Its words.
+        codes: Exit codes that it may end with.
+        environment: Variables to set beside those there are.
+        words: What it reads from its input.
+
+    Returns:
+        What it cost, and what it wrote to its output.
+
+    Raises:
+        FailedError: It ended with another code.
+    """
+    with tempfile.NamedTemporaryFile(prefix="folioscope-cost-") as report:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _RUNNER, report.name, *command],
+            input=words,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **(environment or {})},
+        )
+        text = Path(report.name).read_text()
+    if done.returncode or not text:
+        raise FailedError(f"{command[0]}: {done.stderr.strip()[-400:]}")
+    cost = Cost(**json.loads(text))
+    if cost.status not in codes:
+        raise FailedError(f"{' '.join(command)[:200]} ended with {cost.status}: {done.stderr.strip()[-400:]}")
+    return cost, done.stdout
+
+
+def best(
+    command: Sequence[str],
+    rounds: int,
+    *,
+    codes: Sequence[int] = (0,),
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Cost, str]:
+    """The round that took least CPU time: what the command costs when it is disturbed least."""
+    return min(
+        (measure(command, codes=codes, environment=environment) for _ in range(rounds)), key=lambda found: found[0].cpu
+    )
