@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
 
@@ -79,6 +79,9 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Collector)
 
+Search = Literal["all page tables", "reverse map", "nothing"]
+"""Where mappings are searched for: everywhere; where the reverse map leads; nowhere, for there is none."""
+
 
 class Snapshot:
     """What is read: struct pages, tasks, mms, VMAs, and whatever else the kernel keeps lists of.
@@ -121,6 +124,23 @@ class Snapshot:
         "swap clusters": "swap_clusters",
     }
     """Which table counts each kind of missing thing when it is read."""
+
+    search: Search = "all page tables"
+    """Where mappings are searched for."""
+
+    @property
+    def has_walked(self) -> bool:
+        """Whether the page tables were walked already, so that nothing is saved by asking for less."""
+        return "_walked" in vars(self)
+
+    @property
+    def gaps(self) -> list[str]:
+        """Why the search for mappings does not lead to everything that it should lead to, in sentences."""
+        return [] if self.tables_complete else ["page tables are missing from the dump"]
+
+    def knows(self, table: str) -> bool:
+        """Whether there is such a table: a snapshot of a part has few."""
+        return True
 
     def read_whole(self, kinds: frozenset[str]) -> set[str]:
         """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
@@ -731,9 +751,15 @@ class PartialSnapshot(Snapshot):
         memmap: The stretches to read.
     """
 
+    search: Search = "nothing"
+
     def __init__(self, whole: Snapshot, memmap: MemMap) -> None:
         super().__init__(whole.target)
         self.layout = replace(whole.layout, memmap=memmap)
+
+    def knows(self, table: str) -> bool:
+        """Whether struct pages alone make the table."""
+        return table not in _NEED_ALL_PAGES
 
     def __getattribute__(self, name: str) -> object:
         if name in _NEED_ALL_PAGES:
@@ -741,7 +767,7 @@ class PartialSnapshot(Snapshot):
         return super().__getattribute__(name)
 
 
-_OF_STRUCT_PAGES = {"layout", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
+_OF_STRUCT_PAGES = {"layout", "has_walked", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
     *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")
 }
 _NEED_ALL_PAGES = frozenset(

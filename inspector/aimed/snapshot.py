@@ -21,6 +21,7 @@ from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.stacks import Stacks
 from inspector.tables.tasks import Tasks
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
+from inspector.text import counted
 from inspector.walk.batches import KeptMappings
 from inspector.walk.counts import Counter, MappingCounts, judge
 from inspector.walk.mappings import (
@@ -96,7 +97,18 @@ class AimedSnapshot(Snapshot):
 
     _HERE = frozenset(
         {
-            *("layout", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence", "compound_wrong", "nr_tails"),
+            *(
+                "has_walked",
+                "gaps",
+                "layout",
+                "pages",
+                "folios",
+                "folio_of_page",
+                "scheme",
+                "scheme_evidence",
+                "compound_wrong",
+                "nr_tails",
+            ),
             *("hvo_folio", "anon_pages", "file_pages", "tasks", "being_dumped", "stacks", "static_mms", "batches"),
             *("mms", "vmas", "vma_trees", "vma_tree_sound", "vma_finds_pages", "mm_in_motion", "in_flight"),
             *("table_holders", "tables", "nonpresent", "migration_entries", "mappings", "counts"),
@@ -115,6 +127,10 @@ class AimedSnapshot(Snapshot):
         }
     )
     """The tables that an aim makes."""
+
+    def knows(self, table: str) -> bool:
+        """Whether the aim makes the table."""
+        return table in type(self)._HERE
 
     def __getattribute__(self, name: str) -> object:
         if name in _TABLES and name not in type(self)._HERE:
@@ -218,14 +234,19 @@ class AimedSnapshot(Snapshot):
         """Never: other page tables may hold more mappings of the same folios, and were not looked for."""
         return False
 
-    @cached_property
+    @property
+    def gaps(self) -> list[str]:
+        """Why the search does not lead to everything that it should lead to, in sentences: what cannot be read."""
+        skipped = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
+        nr = int(np.isin(self.tables.state, skipped).sum())
+        lost = sorted({"tasks", "mms", "VMA tree nodes", "VMAs"} & set(self.missing.counts))
+        out = [f"{counted(nr, 'page table')} there cannot be followed"] if nr else []
+        return out + ([f"some {' and '.join(lost)} cannot be read"] if lost else [])
+
+    @property
     def mappings_whole(self) -> bool:
         """Whether all that was searched for mappings could be read: the mms, their VMAs, their page tables there."""
-        skipped = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
-        if np.isin(self.tables.state, skipped).any():
-            return False
-        lost = {"tasks", "mms", "VMA tree nodes", "VMAs", "anon_vmas and chains", "files and address_spaces"}
-        return not lost & set(self.missing.counts)
+        return not self.gaps
 
     # -- reverse maps ------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ def about(s: Snapshot, f: OneFolio, pfn: int) -> list[str]:
             f"Page +{pfn - f.pfn} of the folio at {f.pfn:#x}, a tail page: only _mapcount and PG_anon_exclusive are "
             "its own, all other counters are kept in the head.",
         )
-    if f.kind in ("zero", "huge zero"):
+    if f.kind in ("zero", "huge zero") and s.search == "all page tables":
         rows = s.mappings_of(f.pfn, f.nr_pages)
         out.append(f"{counted(int(s.mappings.nr[rows].sum()), 'entry', 'entries')} show it; none is counted.")
     out += _absent_entries(s, f)

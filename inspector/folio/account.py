@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inspector.errors import Exit
 from inspector.folio.counters import (
     CounterLine,
     MmIdSlot,
@@ -23,11 +24,10 @@ from inspector.folio.counters import (
     refcount_line,
     shared_flag_lines,
     tail_refcount_lines,
+    uses_mapcount_otherwise,
 )
-from inspector.folio.findings import findings_about
 from inspector.folio.holders import ring_pins
-from inspector.folio.looks_like import looks_like
-from inspector.folio.numbers import OneFolio, one_folio
+from inspector.folio.numbers import OneFolio, one_folio, stored_mapcount
 from inspector.folio.sharing import SharingRun, sharing
 from inspector.folio.verdicts import Verdict, Verdicts
 from inspector.records import dataclass
@@ -54,7 +54,7 @@ class FolioAccount:
         s: The snapshot, or a window on the folio.
         folio: What it is and what maps it.
         scheme: The kernel's accounting; None where it is not known.
-        walked: Whether page tables were walked, so that stored values are compared.
+        walked: Whether its mappings were searched for, so that stored values are compared.
         found: Whether all holders of references are sought, not just those that the folio must have.
     """
 
@@ -86,7 +86,8 @@ class FolioAccount:
         s, f, verdicts = self.s, self.folio, self._verdicts
         out = mapcount_lines(s, f, self.scheme, verdicts)
         if f.is_large and not f.page_type:
-            out.append(pincount_line(s, f, verdicts, len(ring_pins(s, f)) if self.found else None))
+            pins = len(ring_pins(s, f)) if self.found and s.knows("ring_buffers") else None
+            out.append(pincount_line(s, f, verdicts, pins))
         out.append(refcount_line(s, f, verdicts, self._expected, self.references if self.found else None))
         out += tail_refcount_lines(s, f, verdicts)
         return out + shared_flag_lines(s, f, self.scheme, verdicts)
@@ -111,15 +112,35 @@ class FolioAccount:
         """Whether anything is."""
         return "WRONG" in self.verdicts
 
+    def exit_unless_wrong(self, *, readable: bool) -> Exit:
+        """The exit code where nothing is wrong: whether all was known that was wanted.
+
+        Args:
+            readable: Whether the folio's struct pages are in the dump.
+        """
+        s, f = self.s, self.folio
+        if not self.walked:
+            # Of mappings that it counts and that nothing leads to, nothing is known; who wants stored values has them.
+            unproven = s.knows("mappings") and not uses_mapcount_otherwise(s, f) and stored_mapcount(s, f) > 0
+            return Exit.CLEAN if readable and not unproven else Exit.INCOMPLETE
+        whole = readable and s.mappings_whole
+        return Exit.CLEAN if whole and "not checked" not in self.verdicts else Exit.INCOMPLETE
+
     @cached_property
     def findings(self) -> list[Finding]:
         """What a check reports about it."""
+        from inspector.folio.findings import findings_about  # noqa: PLC0415  (all rules, which few questions need)
+
         return findings_about(self.s, self.folio)
 
     @cached_property
     def looks_like(self) -> list[str]:
         """What would have to happen to a sound folio to leave what this one holds; empty when nothing is wrong."""
-        return looks_like(self.s, self.folio, self.references, self.sharing) if self.is_wrong else []
+        if not self.is_wrong:
+            return []
+        from inspector.folio.looks_like import looks_like  # noqa: PLC0415  (only where something is wrong)
+
+        return looks_like(self.s, self.folio, self.references, self.sharing)
 
     @property
     def stored_pages(self) -> I64:
@@ -159,11 +180,11 @@ def account_of(s: Snapshot, pfn: int, *, found: bool = True) -> FolioAccount:
     """The account of the folio that a page belongs to.
 
     Args:
-        s: The snapshot.
+        s: The snapshot, or one that is aimed at the folio: where no reverse map leads on from it nothing is compared.
         pfn: Any page of the folio, one that has a struct page.
         found: Whether all holders of its references are to be sought.
     """
-    return FolioAccount(s, one_folio(s, pfn), s.scheme, walked=True, found=found)
+    return FolioAccount(s, one_folio(s, pfn), s.scheme, walked=s.search != "nothing", found=found)
 
 
 def stored_account(window: Snapshot, pfn: int, scheme: Scheme | None) -> FolioAccount:

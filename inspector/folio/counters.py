@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from inspector.model.scheme import Scheme
     from inspector.snapshot import Snapshot
 
+UNPROVEN = "the reverse map leads to fewer: it misses a mapping, or the count is too high; --all decides"
+"""Of a counter that is higher than what following the reverse map found."""
+
 Relation = Literal["equal", "at least", "at most", "none"]
 
 
@@ -192,13 +195,15 @@ def _compared(  # noqa: PLR0913
     """With page tables missing a value above the expected one may well be right."""
     if expected is None or verdicts is None:
         return _line(formula.field, stored, None, f"{formula.field} = {stored}", "", at=at, note=note)
-    verdict: Verdict = "ok" if s.tables_complete else "not checked"
+    verdict: Verdict = "ok" if s.mappings_whole else "not checked"
     if stored != expected:
         verdict = verdicts.of(formula.field, at[0] if at[1] else 0, at[1])
         if verdict != "not checked":
             found = meaning(formula.counter, Direction.TOO_HIGH if stored > expected else Direction.TOO_LOW)
             if found is not None:
                 note = f"{found.name}: {found.reason}" + (f" ({note})" if note else "")
+        elif s.search == "reverse map" and stored > expected:
+            note = UNPROVEN + (f" ({note})" if note else "")
     text = formula.text(stored if verdict != "not checked" else None)
     return _line(formula.field, stored, expected, text, verdict, terms=dict(formula.terms), at=at, note=note)
 
@@ -295,14 +300,16 @@ def tail_refcount_lines(s: Snapshot, f: OneFolio, verdicts: Verdicts | None) -> 
 
 def _free_list(s: Snapshot, f: OneFolio) -> str:
     """Which list of free memory holds the folio, in words; lists of CPUs are read only for pages that may be on one."""
-    if s.in_free_block[np.array([f.head])].any():
+    if s.knows("in_free_block") and s.in_free_block[np.array([f.head])].any():
         return "in a free block of the buddy allocator"
     if f.is_hugetlb:
+        if not s.knows("hugetlb"):
+            return ""
         pool = s.hugetlb.folios
         free = bool(((pool.folio_idx == f.folio) & (pool.where == ON_FREE)).any())
         return "on the free list of its hugetlb pool" if free else ""
     on_lru = bool(s.layout.flags.test(s.pages.flags[f.head : f.head + 1], "lru")[0])
-    if f.total or on_lru or f.page_type or s.pages.mapping[f.head]:
+    if f.total or on_lru or f.page_type or s.pages.mapping[f.head] or not s.knows("buddy"):
         return ""
     return "on a CPU's list of free pages" if (s.buddy.cpu_page_row == f.head).any() else ""
 

@@ -45,6 +45,19 @@ def holders(s: Snapshot, f: OneFolio, term: str) -> list[str]:
             return []
 
 
+_SOUGHT_EVERYWHERE = {
+    "pipes": "pipe buffers",
+    "ring_buffers": "buffers of io_uring",
+    "gathers": "pages that wait for a TLB flush",
+}
+"""Tables of holders that take the open files or the stacks of all tasks, and what they hold."""
+
+
+def not_sought(s: Snapshot) -> list[str]:
+    """Kinds of holders of references that were not looked for; none where all of memory is."""
+    return [what for table, what in _SOUGHT_EVERYWHERE.items() if not s.knows(table)]
+
+
 def inside(f: OneFolio, pfn: I64) -> I64:
     """Positions of the page frames that belong to the folio."""
     return np.flatnonzero((pfn >= f.pfn) & (pfn < f.pfn + f.nr_pages))
@@ -113,11 +126,12 @@ def ring_pins(s: Snapshot, f: OneFolio) -> I64:
 
 def _pins(s: Snapshot, f: OneFolio) -> list[str]:
     """Named where an io_uring buffer is found; neighbours of one buffer are listed once."""
-    r, rows = s.ring_buffers, ring_pins(s, f)
     by_buffer: dict[tuple[int, int], int] = {}
-    for i in rows.tolist():
-        key = int(r.open_idx[i]), int(r.buffer[i])
-        by_buffer[key] = by_buffer.get(key, 0) + 1
+    if s.knows("ring_buffers"):
+        r = s.ring_buffers
+        for i in ring_pins(s, f).tolist():
+            key = int(r.open_idx[i]), int(r.buffer[i])
+            by_buffer[key] = by_buffer.get(key, 0) + 1
     out = [
         f"io_uring buffer {number} (open: {opener(s, at)}), {counted(n, 'pin')}"
         for (at, number), n in by_buffer.items()

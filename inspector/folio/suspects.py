@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.columns import Mask, take_or
+from inspector.folio.holders import not_sought
 from inspector.folio.numbers import OneFolio
 from inspector.layout.flags import VM_GROWSDOWN
 from inspector.text import clean_bytes
@@ -32,6 +33,8 @@ def suspects(s: Snapshot, f: OneFolio, remainder: int) -> list[str]:
             "the reference count was lowered once too often: the folio may be freed while it is in use",
         ]
     out = [*_dumping(s, f), *_executing(s, f)]
+    if not_sought(s):
+        out.append(f"{', '.join(not_sought(s))}: not looked for; --all does")
     unread = [what for what in _HOLDERS if s.missing.counts.get(what)]
     if unread:
         out.append(f"{' or '.join(unread)}: some are not in the dump")

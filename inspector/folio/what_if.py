@@ -20,6 +20,7 @@ from inspector.model.state import Folio
 from inspector.text import clean_bytes, parse_number
 
 if TYPE_CHECKING:
+    from inspector.columns import U64
     from inspector.snapshot import Snapshot
 
 _WORD = re.compile(r"(?P<name>\w+)(?::(?P<page>\w+)(?:\+(?P<nr>\w+))?)?(?:@(?P<pid>\w+))?")
@@ -43,6 +44,15 @@ class WhatIf(msgspec.Struct, frozen=True):
     changes: list[Changed]
     note: str = ""
     """What it returned when that was not success."""
+
+
+def named_mms(s: Snapshot, words: Sequence[str]) -> U64:
+    """Addresses of the mms of the processes that operations name with @PID; nothing but the tasks is read."""
+    found = [_WORD.fullmatch(word.strip()) for word in words]
+    pids = [parse_number(x["pid"]) for x in found if x is not None and x["pid"]]
+    if not pids:
+        return np.empty(0, np.uint64)
+    return s.tasks.mm[np.isin(s.tasks.pid, [pid for pid in pids if pid is not None])]
 
 
 def what_if(s: Snapshot, f: OneFolio, words: Sequence[str]) -> list[WhatIf]:

@@ -42,7 +42,7 @@ def _is_node(entry: U64) -> Mask:
     return ((entry & np.uint64(3)) == _INTERNAL) & (entry > np.uint64(4096))
 
 
-def walk_xarrays(prog: drgn.Program, memory: Memory, heads: U64) -> XArrayEntries:
+def walk_xarrays(prog: drgn.Program, memory: Memory, heads: U64, only: tuple[int, int] | None = None) -> XArrayEntries:
     """All entries of all arrays, ordered by array, then index.
 
     Sibling entries are folded into the entry they belong to. Reserved internal entries (retry, zero) are left out.
@@ -51,6 +51,7 @@ def walk_xarrays(prog: drgn.Program, memory: Memory, heads: U64) -> XArrayEntrie
         prog: For struct xa_node.
         memory: For the nodes.
         heads: uint64[n]; the ``xa_head`` word of each array.
+        only: First and last index that are wanted: no node beside them is read. None for all.
     """
     struct = Struct(prog, "struct xa_node")
     shift_field, slots_field = struct.field("shift"), struct.field("slots")
@@ -82,13 +83,16 @@ def walk_xarrays(prog: drgn.Program, memory: Memory, heads: U64) -> XArrayEntrie
         row, col = np.nonzero((slots != 0) & ~sibling)
         value = slots[row, col]
         index = base[row] + (col.astype(np.uint64) << shift[row].astype(np.uint64))
-        child = _is_node(value) & (shift[row] > 0)
-        leaf = ~child & (value != _RETRY) & (value != _ZERO)
         # An entry of higher order repeats itself as siblings in the slots that follow.
         following = np.zeros((len(slots), width + 1), np.int64)
         for at in range(width - 1, -1, -1):
             following[:, at] = np.where(sibling[:, at], following[:, at + 1] + 1, 0)
         span = (following[row, col + 1] + 1).astype(np.uint64) << shift[row].astype(np.uint64)
+        if only is not None:
+            near = (index <= np.uint64(only[1])) & (index + span > np.uint64(only[0]))
+            row, value, index, span = row[near], value[near], index[near], span[near]
+        child = _is_node(value) & (shift[row] > 0)
+        leaf = ~child & (value != _RETRY) & (value != _ZERO)
         found.append((tree[row[leaf]], index[leaf], span[leaf], value[leaf]))
         above = shift[row[child]]
         tree, base, node = tree[row[child]], index[child], value[child]

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
-from inspector.check.run import Progress, prepare
 from inspector.errors import Exit
 from inspector.findings import Finding
 from inspector.folio.about import about
 from inspector.folio.account import FolioAccount, account_of
 from inspector.folio.counters import CounterLine, MmIdSlot
-from inspector.folio.holders import holders
+from inspector.folio.holders import holders, not_sought
 from inspector.folio.numbers import OneFolio
 from inspector.folio.sharing import SharingRun, decisions
 from inspector.folio.suspects import suspects
 from inspector.folio.what_if import WhatIf, what_if
 from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import FoundPage, PageRow, build_place, page_rows
+from inspector.snapshot import Search
 from inspector.walk.page_numbers import NumberMeaning
 from inspector.walk.references import TERMS, ReferenceTerms
 
@@ -102,8 +102,16 @@ class Explanation(msgspec.Struct, frozen=True):
     """What would have to happen to a sound folio to leave these counters behind, the simplest first."""
     what_if: list[WhatIf]
     """The operations asked for, one after the other up to the first that is refused."""
+    searched: Search
+    """Where its mappings were searched for; "nothing" where no reverse map leads on from it."""
+    gaps: list[str]
+    """Why the search does not lead to everything that it should lead to, in sentences."""
+    not_sought: list[str]
+    """Kinds of holders of references that were not looked for."""
+    rules_run: bool
+    """Whether the rules were run; they need all page tables."""
     tables_complete: bool
-    """False when page tables are missing: a count can then only be shown to be too low."""
+    """False unless all page tables were walked and none is missing: a count can then only be shown to be too low."""
     exit_code: int
 
 
@@ -112,7 +120,6 @@ def build_explanation(  # noqa: PLR0913  (all but two are options)
     pfn: int,
     *,
     place: FoundPage | None = None,
-    progress: Progress | None = None,
     limit: int | None = None,
     check: bool = True,
     operations: Sequence[str] = (),
@@ -120,19 +127,16 @@ def build_explanation(  # noqa: PLR0913  (all but two are options)
     """Account for the folio that a page belongs to.
 
     Args:
-        s: A snapshot of the target.
+        s: A snapshot of the target, or one that is aimed at the folio (`inspector.folio.look.look_at`).
         pfn: Any page of the folio; it must have a struct page.
         place: What was asked for, when it was not simply a page frame number.
-        progress: Called while all page tables are walked.
         limit: Mappings listed at most; None for all.
-        check: Whether rules are run to report what they find about the folio.
+        check: Whether rules are run to report what they find about the folio; not where it is aimed at.
         operations: rmap operations to try on the folio as it is, as `inspector.folio.what_if` takes them.
 
     Raises:
         UsageError: An operation cannot be understood, or the folio is not one that the rmap counts.
     """
-    if progress is not None:
-        prepare(s, progress)
     place = place or build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
     return explain_account(account_of(s, pfn), place, limit=limit, check=check, operations=operations)
 
@@ -158,6 +162,7 @@ def explain_account(
     head = page_rows(s, np.array([f.head], np.int64))[0]
     if not head.readable or not s.pages.readable[s.pages.memmap.row(place.pfn)]:
         return _nothing(s, place, f)
+    check = check and s.search == "all page tables"
     found = account.findings if check else []
     rows, total = mapping_rows(s, f.pfn, f.nr_pages, limit)
     return Explanation(
@@ -185,6 +190,10 @@ def explain_account(
         findings=found,
         looks_like=account.looks_like,
         what_if=what_if(s, f, operations) if operations else [],
+        searched=s.search,
+        gaps=s.gaps,
+        not_sought=not_sought(s),
+        rules_run=check,
         tables_complete=s.tables_complete,
         exit_code=int(_exit(account, found)),
     )
@@ -215,6 +224,10 @@ def _nothing(s: Snapshot, place: FoundPage, f: OneFolio) -> Explanation:
         findings=[],
         looks_like=[],
         what_if=[],
+        searched=s.search,
+        gaps=[],
+        not_sought=not_sought(s),
+        rules_run=False,
         tables_complete=s.tables_complete,
         exit_code=int(Exit.INCOMPLETE),
     )
@@ -237,4 +250,4 @@ def _references(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> References |
 def _exit(account: FolioAccount, found: list[Finding]) -> Exit:
     if account.is_wrong or any(x.severity in ("fail", "warn") for x in found):
         return Exit.FINDINGS
-    return Exit.CLEAN if account.s.tables_complete and "not checked" not in account.verdicts else Exit.INCOMPLETE
+    return account.exit_unless_wrong(readable=True)

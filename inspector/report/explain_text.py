@@ -10,6 +10,7 @@ from inspector.report import mappings as mapping_view
 from inspector.report.explain import Explanation, References
 from inspector.report.pages import render_place
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
+from inspector.report.searched import where_searched
 from inspector.text import counted, grouped, size
 
 _PLAIN = 100
@@ -66,17 +67,18 @@ def _identity(screen: Screen, e: Explanation) -> Iterator[str]:
     total = e.pmd + e.pud + e.pte
     huge = f"{counted(e.pmd, 'PMD')}, " + (f"{counted(e.pud, 'PUD')}, " if e.pud else "")
     words = (
-        f"{counted(total, 'entry', 'entries')} ({huge}{counted(e.pte, 'PTE')}) in {counted(e.mms, 'address space')}, "
-        "counted over all page tables"
+        f"{counted(total, 'entry', 'entries')} ({huge}{counted(e.pte, 'PTE')}) in {counted(e.mms, 'address space')}"
+        if total
+        else "nothing"
     )
-    if not e.tables_complete:
-        words += ", of which some are not in the dump"
+    searched = where_searched(e.searched, e.gaps)
+    words = searched if e.searched == "nothing" else words + searched
     yield from render_facts(
         screen,
         [
             ("flags", " ".join(e.head.flags) or "none"),
             ("mapping", f"{e.head.mapping:#x}"),
-            ("mapped by", words if total else "nothing"),
+            ("mapped by", words),
         ],
         "  ",
     )
@@ -213,7 +215,7 @@ def _mappings(screen: Screen, e: Explanation) -> Iterator[str]:
     yield from render_table(screen, mapping_view.COLUMNS, [mapping_view.cells(m) for m in e.mappings], "  ")
     more = e.mapping_rows - len(e.mappings)
     if more > 0:
-        yield f"  ... and {grouped(more)} more; --all lists them"
+        yield f"  ... and {grouped(more)} more; --limit 0 lists all"
 
 
 def _what_if(screen: Screen, e: Explanation) -> Iterator[str]:
@@ -251,5 +253,9 @@ def _findings(screen: Screen, e: Explanation) -> Iterator[str]:
         yield f"verdict  {screen.paint('fail', ' and '.join(parts))}"
     elif e.exit_code:
         yield "verdict  nothing wrong found, but data is missing"
+    elif e.searched == "nothing":
+        yield "verdict  none: its mappings were not searched for, so that stored values were compared with nothing"
     else:
         yield "verdict  consistent"
+    if not e.rules_run and e.searched != "all page tables":
+        yield from screen.wrap("The rules were not run: they need all page tables; --all runs them.")

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
-from inspector.aimed.pages import partial_of_folio
-from inspector.check.run import Progress, prepare
 from inspector.errors import Exit
 from inspector.folio.account import FolioAccount, account_of, stored_account
 from inspector.folio.counters import CounterLine, MmIdSlot, Relation
@@ -18,6 +16,8 @@ from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
+from inspector.report.searched import where_searched
+from inspector.snapshot import Search
 from inspector.text import counted, grouped, size
 
 if TYPE_CHECKING:
@@ -63,9 +63,14 @@ class FolioReport(msgspec.Struct, frozen=True):
     pages: int
     scheme: str | None
     mappings_walked: bool
-    """False when only stored values were wanted: nothing is then compared."""
+    """False when its mappings were not searched for: nothing is then compared."""
+    searched: Search
+    """Where its mappings were searched for; "nothing" where no reverse map leads on from it, or only stored values were
+    wanted."""
+    gaps: list[str]
+    """Why the search does not lead to everything that it should lead to, in sentences."""
     tables_complete: bool
-    """False when page tables are missing: a count can then only be shown to be too low."""
+    """False unless all page tables were walked and none is missing: a count can then only be shown to be too low."""
     entire_mappings: int
     """Huge entries that map the folio as a whole."""
     pte_mappings: int
@@ -80,26 +85,22 @@ class FolioReport(msgspec.Struct, frozen=True):
     exit_code: int
 
 
-def build_folio(s: Snapshot, place: FoundPage, *, progress: Progress | None, limit: int | None) -> FolioReport:
+def build_folio(s: Snapshot, place: FoundPage, *, limit: int | None = None) -> FolioReport:
     """Gather everything about the folio that a page belongs to.
 
     Args:
-        s: A snapshot of the target.
+        s: A snapshot of the target, or one that is aimed at the folio (`inspector.folio.look.look_at`). One of its
+            struct pages alone, when stored values are all that is wanted (`inspector.aimed.pages.partial_of_folio`).
         place: Any page of the folio.
-        progress: Called while all page tables are walked; None when stored values are all that is wanted: then only
-            the folio's own struct pages are read.
         limit: Mappings listed at most; None for all.
     """
-    if progress is None:
-        part = partial_of_folio(s, place.pfn)
-        account = stored_account(part, place.pfn, part.layout.scheme.scheme)
-    else:
-        prepare(s, progress)
+    if s.knows("mappings"):
         account = account_of(s, place.pfn, found=False)
-    seen, f, walked = account.s, account.folio, account.walked
-    head = page_rows(seen, np.array([f.head], np.int64))[0]
-    found, total = mapping_rows(seen, f.pfn, f.nr_pages, limit) if walked else ([], 0)
-    complete = walked and seen.tables_complete
+    else:
+        account = stored_account(s, place.pfn, s.layout.scheme.scheme)
+    f, walked = account.folio, account.walked
+    head = page_rows(s, np.array([f.head], np.int64))[0]
+    found, total = mapping_rows(s, f.pfn, f.nr_pages, limit) if walked else ([], 0)
     return FolioReport(
         schema="folioscope.folio/2",
         place=place,
@@ -109,7 +110,9 @@ def build_folio(s: Snapshot, place: FoundPage, *, progress: Progress | None, lim
         pages=f.nr_pages,
         scheme=account.scheme.name if account.scheme else None,
         mappings_walked=walked,
-        tables_complete=complete,
+        searched=s.search,
+        gaps=s.gaps if s.knows("gaps") else [],
+        tables_complete=walked and s.tables_complete,
         entire_mappings=f.pmd + f.pud,
         pte_mappings=int(f.pte.sum()),
         mms=f.nr_mms,
@@ -118,7 +121,7 @@ def build_folio(s: Snapshot, place: FoundPage, *, progress: Progress | None, lim
         page_counts=_page_runs(account),
         mappings=found,
         mapping_rows=total,
-        exit_code=int(_exit(account, readable=head.readable, complete=complete or not walked)),
+        exit_code=int(_exit(account, readable=head.readable)),
     )
 
 
@@ -154,10 +157,10 @@ def _is_of_pages(x: CounterLine) -> bool:
     return x.pages > 0 and x.counter == "_mapcount"
 
 
-def _exit(account: FolioAccount, *, readable: bool, complete: bool) -> Exit:
+def _exit(account: FolioAccount, *, readable: bool) -> Exit:
     if account.is_wrong:
         return Exit.FINDINGS
-    return Exit.CLEAN if readable and complete and "not checked" not in account.verdicts else Exit.INCOMPLETE
+    return account.exit_unless_wrong(readable=readable)
 
 
 _COUNTER_COLUMNS = (
@@ -224,14 +227,13 @@ def _number(value: int) -> str:
 
 def _mapped(report: FolioReport) -> str:
     if not report.mappings_walked:
-        return "not known: the page tables were not walked"
+        return where_searched(report.searched, report.gaps)
     total = report.entire_mappings + report.pte_mappings
     words = (
         f"{counted(total, 'mapping')} ({counted(report.entire_mappings, 'huge entry', 'huge entries')}, "
-        f"{counted(report.pte_mappings, 'PTE')}) in {counted(report.mms, 'address space')}, "
-        "counted over all page tables"
+        f"{counted(report.pte_mappings, 'PTE')}) in {counted(report.mms, 'address space')}"
     )
-    return words if report.tables_complete else words + ", of which some are not in the dump"
+    return words + where_searched(report.searched, report.gaps)
 
 
 def _colored(screen: Screen, lines: Iterator[str]) -> Iterator[str]:

@@ -10,14 +10,17 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I32, rows_of
+from inspector.errors import Exit
+from inspector.folio.numbers import one_folio, stored_mapcount
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows, owner_of
 from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
+from inspector.snapshot import Search
 from inspector.tables.vmas import vma_rows
 from inspector.text import counted, grouped
 from inspector.walk.linear import linear_index, read_index
-from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of
+from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of, rmap_kinds
 from inspector.walk.rmap_places import CONTENTS, contents_at, ksm_places, why_lost
 
 if TYPE_CHECKING:
@@ -76,24 +79,33 @@ class RmapReport(msgspec.Struct, frozen=True):
     by_walk: int
     """Entries found by the rmap walk."""
     by_tables: int
-    """Entries found in the page tables."""
+    """Entries found in the page tables that were searched."""
+    searched: Search
+    """Which page tables: all, those that the reverse map leads to, or none, for it leads to none."""
+    gaps: list[str]
+    """Why the search does not lead to everything that it should lead to, in sentences."""
+    mapcount: int
+    """Mappings that the folio counts itself (folio_mapcount())."""
     agree: bool
+    """Whether both views have the same entries. Where not all page tables were searched: whether the walk comes to as
+    many mappings as the folio counts."""
+    exit_code: int
 
 
 def build_rmap(s: Snapshot, place: FoundPage, limit: int | None = None) -> RmapReport:
     """Search both ways for the folio that a place lies in.
 
     Args:
-        s: A snapshot of the target.
+        s: A snapshot of the target, or one that is aimed at the folio (`inspector.folio.look.look_at`): then the page
+            tables are those that the walk leads to, and what it found is compared with what the folio counts.
         place: Any page of the folio.
         limit: Places and mappings listed at most; None for all. All are compared.
     """
     head = int(s.pages.head_row[s.pages.memmap.row(place.pfn)])
     head = head if head >= 0 else s.pages.memmap.row(place.pfn)
     heads = np.array([head], np.int32)
-    found, kinds = candidates_of(s, heads)
-    kind = int(kinds[0])
-    found = ksm_places(s, head) if kind == KSM else found
+    kind = int(rmap_kinds(s, heads)[0])
+    found = ksm_places(s, head) if kind == KSM else candidates_of(s, heads)[0] if kind else Candidates.empty()
     places = _places(s, found, head, kind)
     folio = int(s.folio_of_page[head])
     nr = int(s.folios.nr_pages[folio]) if folio >= 0 else 1
@@ -102,6 +114,16 @@ def build_rmap(s: Snapshot, place: FoundPage, limit: int | None = None) -> RmapR
     mapped = [m for m in listed if m.present and m.entry_class == "normal"]
     orphans = _orphans(s, mapped, places, heads, kind) if kind or _needs_walk(s, head) else []
     by_tables, by_walk = sum(m.entries for m in mapped), sum(p.entries for p in places)
+    agree = not orphans and (kind == 0 or by_walk == by_tables)
+    proven = s.search == "all page tables"
+    mapcount = stored_mapcount(s, one_folio(s, place.pfn, walked=False))
+    found_counted = sum(m.entries for m in mapped if m.counted)
+    exit_code = Exit.CLEAN if agree else Exit.FINDINGS
+    if agree and not proven and mapcount != found_counted:
+        agree = s.search == "nothing"
+        exit_code = Exit.INCOMPLETE if mapcount > found_counted else Exit.FINDINGS
+    if exit_code is Exit.CLEAN and not (s.missing.complete if proven else s.mappings_whole or s.search == "nothing"):
+        exit_code = Exit.INCOMPLETE
     return RmapReport(
         "folioscope.rmap/2",
         place,
@@ -115,7 +137,11 @@ def build_rmap(s: Snapshot, place: FoundPage, limit: int | None = None) -> RmapR
         orphans,
         by_walk,
         by_tables,
-        not orphans and (kind == 0 or by_walk == by_tables),
+        s.search,
+        s.gaps,
+        mapcount,
+        agree,
+        int(exit_code),
     )
 
 
@@ -241,19 +267,39 @@ def render_rmap(screen: Screen, report: RmapReport) -> Iterator[str]:
     yield from render_table(screen, _PLACES, [_cells(p) for p in report.places])
     yield from _more(report.place_rows - len(report.places))
     yield ""
-    yield screen.paint("bold", f"page tables: {tables} found")
+    where = "" if report.searched == "all page tables" else " at these places"
+    yield screen.paint("bold", f"page tables: {tables} found{where}")
     yield from render_table(screen, mapping_view.COLUMNS, [mapping_view.cells(m) for m in report.mappings])
     yield from _more(report.mapping_rows - len(report.mappings))
     yield ""
     for orphan in report.orphans:
         who = f"pid {orphan.mapping.pid} {orphan.mapping.comm}" if orphan.mapping.pid is not None else "no task"
         yield screen.paint("fail", f"orphan mapping: {who} at {orphan.mapping.va:#x}: {orphan.reason}")
-    if not report.agree:
+    if report.searched != "all page tables":
+        yield from _unproven(screen, report)
+    elif not report.agree:
         yield screen.paint("fail", f"The views differ: {walked} by the rmap walk, {tables} by the page tables.")
     elif report.walk == "none":
         yield "No rmap walk possible: folio->mapping names nothing."
     else:
         yield f"Both views agree: {tables}."
+
+
+def _unproven(screen: Screen, report: RmapReport) -> Iterator[str]:
+    """What the walk found beside what the folio counts, and what it leaves open."""
+    counts, found = counted(report.mapcount, "mapping"), report.by_tables
+    for gap in report.gaps if report.walk != "none" else ():
+        yield screen.paint("yellow", f"The walk is incomplete: {gap}.")
+    if report.walk == "none":
+        first = f"No rmap walk possible: folio->mapping names nothing. The folio counts {counts}."
+    elif report.agree:
+        first = f"The folio counts {counts}: the walk finds {'it' if report.mapcount == 1 else 'all of them'}."
+    elif report.exit_code == Exit.FINDINGS:
+        first = screen.paint("fail", f"The folio counts {counts}, but the walk finds {found}.")
+    else:
+        words = f"The folio counts {counts}, but the walk finds {found}: it misses a mapping, or the count is too high."
+        first = screen.paint("yellow", words)
+    yield f"{first} Other page tables were not searched; --all does."
 
 
 def _more(more: int) -> Iterator[str]:

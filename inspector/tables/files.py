@@ -139,17 +139,19 @@ def build_files(layout: Layout, pages: Pages, vmas: Vmas) -> Files:
     return replace(found, unreadable=found.unreadable + lost + int((~known).sum()) + int(missing.sum()))
 
 
-def read_files(layout: Layout, addrs: U64) -> Files:
+def read_files(layout: Layout, addrs: U64, only: tuple[int, int] | None = None) -> Files:
     """The given address_spaces alone, and what their xarrays hold.
 
     Args:
         layout: The kernel's layout.
         addrs: uint64; of address_spaces, in any order.
+        only: First and last index whose entries are wanted; None for all.
     """
-    return _with_entries(layout, np.unique(addrs[(addrs != 0) & (addrs & np.uint64(7) == 0)]), swapper_spaces(layout))
+    addr = np.unique(addrs[(addrs != 0) & (addrs & np.uint64(7) == 0)])
+    return _with_entries(layout, addr, swapper_spaces(layout), only)
 
 
-def _with_entries(layout: Layout, addr: U64, swappers: SwapperSpaces) -> Files:
+def _with_entries(layout: Layout, addr: U64, swappers: SwapperSpaces, only: tuple[int, int] | None = None) -> Files:
     """The address_spaces at some addresses, ascending, and the entries of their xarrays, walked together."""
     spaces = _read_spaces(layout, addr)
     at = rows_of(addr, swappers.addr)
@@ -158,7 +160,7 @@ def _with_entries(layout: Layout, addr: U64, swappers: SwapperSpaces) -> Files:
     spaces.first_slot[at[mine]] = swappers.first_slot[mine]
     # An array is only followed where the rest is what it should be: everything else is some other struct's bytes.
     heads = np.where(spaces.is_inode | (spaces.kind == SWAP), spaces.head, 0)
-    found = walk_xarrays(layout.prog, layout.memory, heads)
+    found = walk_xarrays(layout.prog, layout.memory, heads, only)
     spaces.broken[found.broken] = True
     spaces.whole[np.concatenate([found.broken, found.unreadable])] = False
     return Files(spaces, _read_entries(layout, spaces, found), len(found.unreadable))

@@ -191,6 +191,36 @@ def build_ksm(layout: Layout, item_slots: U64, mms: U64) -> Ksm:
     )
 
 
+def read_stable_node(layout: Layout, addr: int) -> Ksm:
+    """One stable node and its rmap_items alone, as a page leads to it (mm/ksm.c, ksm_get_folio(), rmap_walk_ksm()).
+
+    Whether it is in KSM's trees is not looked for: it is taken for a node when it can be read and is no chain's head.
+    """
+    struct, item = layout.struct("struct ksm_stable_node"), layout.struct("struct ksm_rmap_item")
+    raw = layout.memory.gather(np.array([addr], np.uint64), struct.size)
+    found = raw.bytes[raw.valid]
+    is_chain = struct.field("rmap_hlist_len").column(found) == _CHAIN_LENGTH
+    kind = np.where(is_chain, CHAIN, TREE).astype(np.uint8)
+    none = np.full(len(found), -1, np.int32)
+    nodes = _decode_nodes(struct, raw.addr[raw.valid], found, _FoundNodes(kind, none, none))
+    heads = nodes.addr[~is_chain] + np.uint64(struct.field("hlist").offset)
+    listed = walk_lists(layout.memory, heads, item.size, item.field("hlist").offset, hash_chain=True)
+    items = _decode_items(item, listed.addr, listed.raw, np.zeros(len(listed.addr), np.int32))
+    broken = np.full(len(nodes), len(listed.broken) + len(listed.unreadable) > 0)
+    return Ksm(
+        nodes=replace(nodes, nr_items=np.full(len(nodes), len(items)), broken=broken),
+        items=items.take(np.argsort(items.addr, kind="stable")),
+        slots=KsmSlots.empty(),
+        mms=KsmMms.empty(),
+        totals={},
+        active=_is_active(layout),
+        known=True,
+        items_whole=True,
+        damaged_lists=0,
+        unreadable=len(listed.unreadable) + int((~raw.valid).sum()),
+    )
+
+
 @dataclass(frozen=True)
 class _Lost:
     """Lists and trees that leave the dump, and lists that are damaged."""
@@ -294,21 +324,26 @@ def _read_items(layout: Layout, raw: Raw, heads: U64, lists: U64) -> tuple[RmapI
     nodes = follow_chains(addr, _less(struct.field("hlist.next").column(data), link), _less(heads, link))
     mms = follow_chains(addr, struct.field("rmap_list").column(data), lists)
     keep = np.flatnonzero((nodes.owner >= 0) | (mms.owner >= 0))
-    data, word = data[keep], struct.field("address").column(data[keep])
-    stable = nodes.owner[keep] >= 0
+    items = _decode_items(struct, addr[keep], data[keep], nodes.owner[keep])
+    items = replace(items, slot_idx=mms.owner[keep])
+    return items, nodes.broken, mms.broken
+
+
+def _decode_items(struct: Struct, addr: U64, data: U8, node_idx: I32) -> RmapItems:
+    """The members of rmap_items, given on which stable node's list each is."""
+    word, stable = struct.field("address").column(data), node_idx >= 0
     index = struct.find("linear_page_index")
-    absent = np.full(len(keep), np.uint64(0xFFFFFFFFFFFFFFFF))
-    items = RmapItems(
-        addr=addr[keep],
+    absent = np.full(len(addr), np.uint64(0xFFFFFFFFFFFFFFFF))
+    return RmapItems(
+        addr=addr,
         mm=struct.field("mm").column(data),
         va=word & ~np.uint64(_FLAGS),
         flags=(word & np.uint64(_FLAGS)).astype(np.int32),
         anon_vma=np.where(stable, struct.field("anon_vma").column(data), 0).astype(np.uint64),
         linear_index=absent if index is None else np.where(stable, index.column(data), absent),
-        node_idx=nodes.owner[keep],
-        slot_idx=mms.owner[keep],
+        node_idx=node_idx,
+        slot_idx=np.full(len(addr), -1, np.int32),
     )
-    return items, nodes.broken, mms.broken
 
 
 def _less(pointers: U64, offset: np.uint64) -> U64:

@@ -182,6 +182,8 @@ def break_down(s: Snapshot, rows: I64) -> ReferenceTerms:
     One reference of what is left is ascribed to the allocator of a page that is neither cached nor anonymous, or to the
     task that isolated a folio from its LRU list. Such holders cannot be found, so they come last.
 
+    A snapshot that does not know pipes or gathers finds none there (`inspector.folio.holders.not_sought`).
+
     Args:
         s: The snapshot.
         rows: int64[n]; rows of heads and of small pages, each once.
@@ -190,8 +192,9 @@ def break_down(s: Snapshot, rows: I64) -> ReferenceTerms:
     expected = expected_references(s, rows)
     cache = expected.terms["page_cache"]
     batch = _places(s, rows, s.batches.pfn)
-    pipe = _places(s, rows, s.pipes.pfn)
-    gather = _places(s, rows, np.repeat(s.gathered.pfn, s.gathered.nr))
+    none = np.zeros(len(rows), np.int64)
+    pipe = _places(s, rows, s.pipes.pfn) if s.knows("pipes") else none
+    gather = _places(s, rows, np.repeat(s.gathered.pfn, s.gathered.nr)) if s.knows("gathers") else none
     stored = pages.refcount[rows]
     rest = stored - (expected.total + batch + pipe + gather)
     pins = _of_folio(s, rows, folios.pincount.astype(np.int64), np.maximum(rest, 0) // PIN_BIAS * PIN_BIAS)

@@ -21,6 +21,7 @@ import numpy as np
 from inspector.columns import (
     I32,
     I64,
+    U8,
     U64,
     AnyArray,
     Table,
@@ -71,18 +72,25 @@ def candidates_of(s: Snapshot, head_rows: AnyArray) -> tuple[Candidates, AnyArra
         The places, and the kind of each folio (see `RmapView`); KSM pages have no places here.
     """
     pages = s.pages
-    mapping = pages.mapping[head_rows]
-    tag, pointer = mapping & np.uint64(MAPPING_TAGS), mapping & ~np.uint64(MAPPING_TAGS)
+    pointer = pages.mapping[head_rows] & ~np.uint64(MAPPING_TAGS)
     folio = s.folio_of_page[head_rows]
-    hugetlb = take_or(s.folios.is_hugetlb, folio, False)
     nr = np.int64(1) << take_or(s.folios.order, folio, 0).astype(np.int64)
-    untyped = (pages.type_[head_rows] == 0) | hugetlb
-    kind = np.where(tag == MAPPING_ANON, ANON, np.where(tag == 3, KSM, np.where((tag == 0) & (pointer != 0), FILE, 0)))
-    kind = np.where(untyped, kind, 0).astype(np.uint8)
+    kind = rmap_kinds(s, head_rows)
     index, _ = read_index(s.layout, pages, s.folios, head_rows, folio)
     anon = _anon_places(s, np.flatnonzero(kind == ANON), pointer, index, nr)
     file = _file_places(s, np.flatnonzero(kind == FILE), pointer, index, nr)
     return Candidates.concat([anon, file]), kind
+
+
+def rmap_kinds(s: Snapshot, head_rows: AnyArray) -> U8:
+    """Which walk starts from each folio: `ANON`, `FILE`, `KSM`, or 0 where its mapping word leads nowhere."""
+    pages = s.pages
+    mapping = pages.mapping[head_rows]
+    tag, pointer = mapping & np.uint64(MAPPING_TAGS), mapping & ~np.uint64(MAPPING_TAGS)
+    hugetlb = take_or(s.folios.is_hugetlb, s.folio_of_page[head_rows], False)
+    untyped = (pages.type_[head_rows] == 0) | hugetlb
+    kind = np.where(tag == MAPPING_ANON, ANON, np.where(tag == 3, KSM, np.where((tag == 0) & (pointer != 0), FILE, 0)))
+    return np.where(untyped, kind, 0).astype(np.uint8)
 
 
 def _anon_places(s: Snapshot, asked: I64, pointer: U64, index: U64, nr: I64) -> Candidates:

@@ -31,7 +31,7 @@ def verdicts(s: Snapshot, pfn: int) -> set[str]:
     """On the ``_mapcount`` of a small page, by every view."""
     place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
     screen = FolioScreen(Session(s), FolioPlace(pfn)).load()
-    short = build_folio(s, place, progress=lambda *_: None, limit=None).counters
+    short = build_folio(s, place).counters
     out: set[str] = {x.verdict for x in short if x.name == "_mapcount"}
     for ledger in (screen.explanation.ledger, build_explanation(s, pfn).ledger):
         out |= {x.verdict for x in ledger if x.counter == "_mapcount"}

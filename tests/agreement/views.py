@@ -12,9 +12,11 @@ from inspector.aimed.pages import partial_of_folio
 from inspector.check.run import violations_of
 from inspector.folio.account import stored_account
 from inspector.folio.counters import CounterLine
+from inspector.folio.look import look_at
 from inspector.model.counters import RmapCounter, field_name
-from inspector.report.explain import Explanation, build_explanation
+from inspector.report.explain import Explanation, Holding, build_explanation
 from inspector.report.folio import FolioReport, build_folio
+from inspector.report.mappings import MappingRow
 from inspector.report.pages import build_place
 from inspector.report.rmap import build_rmap
 from inspector.rules import all_rules
@@ -58,6 +60,8 @@ class Checked:
     """What a check finds in a snapshot, value by value; and how much was compared so far."""
 
     s: Snapshot
+    unwalked: Snapshot
+    """Another one of the same target, of which nothing but struct pages and tasks is ever read as a whole."""
     reported: list[Reported] = field(default_factory=list)
     compared: Counter[str] = field(default_factory=Counter)
     folios: int = 0
@@ -65,7 +69,7 @@ class Checked:
 
 def checked(s: Snapshot) -> Checked:
     """Run the rules about pages, folios and the entries that map them, as a check does."""
-    out = Checked(s)
+    out = Checked(s, Snapshot(s.target))
     for rule in all_rules():
         if rule.about not in (PAGE, FOLIO, ENTRY) or rule.applies(s.scheme):
             continue
@@ -95,7 +99,7 @@ def agree(checked: Checked, pfn: int) -> Explanation:
     s = checked.s
     checked.folios += 1
     place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
-    short = build_folio(s, place, progress=lambda *_: None, limit=None)
+    short = build_folio(s, place)
     long = build_explanation(s, pfn, check=False)
     session = Session(s)
     screen = FolioScreen(session, FolioPlace(pfn)).load()
@@ -110,6 +114,7 @@ def agree(checked: Checked, pfn: int) -> Explanation:
     _mappings(checked, short, long, pfn)
     _references(checked, long, pfn)
     _stored(checked, long, pfn)
+    _aimed(checked, short, long, pfn)
     return long
 
 
@@ -274,6 +279,110 @@ def _stored(checked: Checked, long: Explanation, pfn: int) -> None:
     quick = stored_account(part, pfn, s.scheme)
     names = [(x.counter, x.stored) for x in quick.counters if not x.pages]
     _same(checked, "stored alone", names, [(x.counter, x.stored) for x in long.ledger if not x.pages], f"{pfn:#x}")
+
+
+def _aimed(checked: Checked, short: FolioReport, long: Explanation, pfn: int) -> None:
+    """The road of the reverse map comes to the same, or says what it cannot know.
+
+    Where the rmap walk reaches every mapping, all that is compared has the same numbers and verdicts; but a value
+    above what was found is not called wrong, for that takes all page tables. Where it does not reach them all, the
+    mappings found are the others, and what is wrong by them is wrong.
+    """
+    s, unwalked = checked.s, checked.unwalked
+    place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
+    aimed = look_at(unwalked, pfn)
+    assert not unwalked.has_walked
+    quick, brief, walk = build_explanation(aimed, pfn), build_folio(aimed, place), build_rmap(aimed, place)
+    _same(checked, "counters of folio and explain, aimed", brief.exit_code, quick.exit_code, f"{pfn:#x}")
+    _same(checked, "aimed, of the folio", _identity(quick), _identity(long), f"{pfn:#x}")
+    _same(checked, "rules not run", (quick.rules_run, quick.findings), (False, []), f"{pfn:#x}")
+    stored = [(x.counter, x.first, x.pages, x.stored) for x in long.ledger if not _is_page_mapcount(x)]
+    seen = [(x.counter, x.first, x.pages, x.stored) for x in quick.ledger if not _is_page_mapcount(x)]
+    if quick.searched == "nothing":
+        # Tails with references are lines of what is compared alone.
+        stored = [x for x in stored if not (x[0] == "_refcount" and x[1] > 0)]
+        _same(checked, "stored, aimed at no mapping", seen, stored, f"{pfn:#x}")
+        _same(checked, "nothing compared", {x.verdict for x in quick.ledger} <= {""}, True, f"{pfn:#x}")
+        _same(checked, "nothing mapped", (quick.mappings, brief.mappings, walk.places), ([], [], []), f"{pfn:#x}")
+        claims = long.pte + long.pmd + long.pud > 0
+        if claims and long.exit_code == 0 and walk.mapcount:
+            _same(checked, "unproven", (brief.exit_code, walk.exit_code), (4, 4), f"{pfn:#x}")
+        return
+    _same(checked, "stored, aimed", seen, stored, f"{pfn:#x}")
+    whole = build_rmap(s, place)
+    reached = not whole.orphans
+    lost = {(o.mapping.mm, o.mapping.va) for o in whole.orphans}
+    kept = [m for m in long.mappings if (m.mm, m.va) not in lost]
+    if not quick.gaps:
+        _same(checked, "entries by the walk, aimed", walk.by_walk, whole.by_walk, f"{pfn:#x}")
+        here = [m for m in quick.mappings if m.present and m.entry_class == "normal"]
+        there = [m for m in kept if m.present and m.entry_class == "normal"]
+        _same(checked, "mappings, aimed", _cut(here), _cut(there), f"{pfn:#x}")
+    else:
+        _same(checked, "gaps leave it open", quick.exit_code != 0, True, f"{pfn:#x}")
+    if not reached or quick.gaps:
+        _bounded(checked, long, quick, pfn)
+        return
+    _same(checked, "all mappings, aimed", quick.mappings, long.mappings, f"{pfn:#x}")
+    _same(checked, "lines, aimed", [_key(x) for x in quick.ledger], [_unproven(x) for x in long.ledger], f"{pfn:#x}")
+    _same(checked, "sharing, aimed", quick.sharing, long.sharing, f"{pfn:#x}")
+    for mine, theirs in zip(quick.mm_ids, long.mm_ids, strict=True):
+        pair = (mine.mm_id, mine.count_raw, mine.at_most), (theirs.mm_id, theirs.count_raw, theirs.at_most)
+        _same(checked, "slots, aimed", *pair, f"{pfn:#x}")
+        if theirs.verdict == "ok":
+            _same(checked, "slots, aimed", mine, theirs, f"{pfn:#x}")
+        else:
+            _same(checked, "verdict on slots, aimed", mine.verdict in ("not checked", "WRONG"), True, f"{pfn:#x}")
+    if quick.references is not None and long.references is not None:
+        sought = [x for x in long.references.terms if x.term not in ("pipe", "gather", "owner", "isolated")]
+        found = [x for x in quick.references.terms if x.term not in ("owner", "isolated")]
+        _same(checked, "references, aimed", _terms(found), _terms(sought), f"{pfn:#x}")
+    _same(checked, "proven wrong", quick.exit_code == 1, _is_low(long), f"{pfn:#x}")
+    if quick.exit_code == 0:
+        _same(checked, "consistent, aimed", long.exit_code in (0, 4), True, f"{pfn:#x}")
+
+
+def _identity(e: Explanation) -> tuple[object, ...]:
+    return e.head, e.scheme, e.order, e.pages, e.page_index
+
+
+def _cut(rows: list[MappingRow]) -> list[tuple[int, int, int]]:
+    """Pages of the folio that are mapped: mm, address and page, whatever the runs."""
+    return [(m.mm, m.va + (i << 12), m.page_index + i) for m in rows for i in range(m.pages)]
+
+
+def _terms(held: list[Holding]) -> list[tuple[str, int]]:
+    return [(x.term, x.count) for x in held if x.term != "pins"]
+
+
+def _unproven(x: CounterLine) -> tuple[object, ...]:
+    """A line as it is where not all page tables were searched."""
+    high = x.expected is not None and x.relation == "equal" and x.stored > x.expected
+    left = x.counter == "FOLIO_MM_IDS_SHARED" and x.stored and "nothing maps" in x.formula
+    verdict = "not checked" if x.verdict in ("WRONG", "in flight") and (high or left) else x.verdict
+    return (*_key(x)[:-1], verdict)
+
+
+def _is_low(long: Explanation) -> bool:
+    """Whether anything is wrong that a mapping more could not set right."""
+    slots = any(x.verdict == "WRONG" and (not x.mm_id or x.at_most is None) for x in long.mm_ids)
+    return (
+        slots
+        or any(x.verdict == "WRONG" for x in long.sharing)
+        or any(x.verdict == "WRONG" and _unproven(x)[-1] == "WRONG" for x in long.ledger)
+    )
+
+
+def _bounded(checked: Checked, long: Explanation, quick: Explanation, pfn: int) -> None:
+    """By fewer mappings less is expected: what is wrong by them is wrong by all, and no more is called wrong."""
+    theirs = {(x.counter, at): x for x in long.ledger for at in range(x.first, x.first + max(x.pages, 1))}
+    for x in quick.ledger:
+        for at in range(x.first, x.first + max(x.pages, 1)):
+            other = theirs[x.counter, at]
+            if x.expected is not None and other.expected is not None and x.relation == "equal":
+                _same(checked, "expected of fewer", x.expected <= other.expected, True, f"{x} of {pfn:#x}")
+            if x.verdict == "WRONG" and x.relation in ("equal", "at least"):
+                _same(checked, "wrong by fewer", other.verdict in ("WRONG", "in flight"), True, f"{x} of {pfn:#x}")
 
 
 def no_members(s: Snapshot, names: Iterable[str]) -> list[str]:

@@ -6,7 +6,8 @@ Most of it is never written twice: pages of the memory map that have equal conte
 
 Added memory lies behind what there was, from 4 GiB on, in the highest zone of the last node. It begins with what the
 kernel would have put there at boot (reserved): the memory map of the added memory and tables. The rest is free blocks
-of the largest order. As makedumpfile does, content of free pages is left out of the file.
+of the largest order, and with ``--used`` processes before them (`tests/bench/users.py`). As makedumpfile does, content
+of free pages and of processes' pages is left out of the file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import numpy as np
 from inspector.capture.capture import header_of
 from inspector.capture.kdump_writer import DumpHeader
 from inspector.columns import I64, U8
-from inspector.layout.flags import type_code
 from inspector.snapshot import Snapshot
 from inspector.tables.node_stats import nodes
 from inspector.target.corefile import examine_core
@@ -29,6 +29,7 @@ from inspector.target.target import open_core
 from tests.bench.compression import COMPRESSIONS, compression_named
 from tests.bench.convert import pieces_of
 from tests.bench.patching import PAGE, Patched, put
+from tests.bench.users import Users
 from tests.bench.writers import ElfWriter, KdumpWriter, Writer
 
 _FOUR_GIB = 1 << 20
@@ -47,12 +48,14 @@ class Added:
     Attributes:
         start, end: All of them.
         memmap: Where their struct pages lie.
+        reserved: Up to here they are the kernel's since boot.
         free: From here on they are free.
     """
 
     start: int
     end: int
     memmap: int
+    reserved: int
     free: int
 
     @property
@@ -67,9 +70,11 @@ class Enlarger:
     Args:
         s: The dump.
         size: Bytes of memory that the machine is to have.
+        used: How many bytes of that are pages of processes.
+        members: How many mms map each of them.
     """
 
-    def __init__(self, s: Snapshot, size: int) -> None:
+    def __init__(self, s: Snapshot, size: int, used: int = 0, members: int = 1) -> None:
         self._s, self._layout, self._patched = s, s.layout, Patched(s.layout)
         memmap = s.layout.memmap
         self._page = s.layout.struct("struct page")
@@ -88,7 +93,14 @@ class Enlarger:
         self._map(start, nr, own_map)
         self._sections(start, nr)
         block = 1 << _MAX_ORDER
-        self._added = Added(start, start + nr, own_map, -(-patched.next_free // block) * block)
+        self._users = Users(s, patched, used // PAGE, members) if used else None
+        reserved = -(-patched.next_free // block) * block
+        free = reserved
+        if self._users is not None:
+            reserved, free = self._users.plan.slabs, self._users.plan.end
+        self._added = Added(start, start + nr, own_map, reserved, free)
+        if free > start + nr:
+            raise SystemExit("so many pages of processes do not fit")
 
     def _map(self, start: int, nr: int, own_map: int) -> None:
         """The kernel's page tables for the added memory map and for the added part of the direct map."""
@@ -131,7 +143,7 @@ class Enlarger:
             patched.set_word(here + to_usage.offset, usages + i * len(one))
             patched.write(patched.physical(usages + i * len(one)), bytes(one))
 
-    def _zone(self, nr_free: int) -> tuple[int, int]:
+    def _zone(self, nr_free: int, nr_managed: int) -> tuple[int, int]:
         """Account the added pages to the highest zone, and its node; returns its row and the free list's address."""
         layout, patched, added, buddy = self._layout, self._patched, self._added, self._s.buddy
         row = int(np.argmax(buddy.zones.end_pfn))
@@ -140,7 +152,7 @@ class Enlarger:
         first = int(buddy.zones.first_pfn[row])
         patched.set_word(zone + struct.field("spanned_pages").offset, added.end - first)
         patched.add_word(zone + struct.field("present_pages").offset, added.nr)
-        patched.add_word(zone + struct.field("managed_pages").offset, nr_free)
+        patched.add_word(zone + struct.field("managed_pages").offset, nr_managed)
         items, total = layout.enum("enum zone_stat_item"), layout.target.symbol("vm_zone_stat")
         for name in {"NR_FREE_PAGES", "NR_FREE_PAGES_BLOCKS"} & items.keys():
             patched.add_word(zone + struct.field("vm_stat").offset + 8 * items[name], nr_free)
@@ -156,7 +168,7 @@ class Enlarger:
             with suppress(SystemExit):
                 if symbol is not None:
                     is_end = name.startswith("max")
-                    patched.set_word(symbol, added.end if is_end else patched.word(symbol) + nr_free)
+                    patched.set_word(symbol, added.end if is_end else patched.word(symbol) + nr_managed)
         lists, movable = buddy.lists, layout.enum("enum migratetype")["MIGRATE_MOVABLE"]
         mine = (lists.zone_idx == row) & (lists.order == _MAX_ORDER) & (lists.migratetype == movable)
         return row, int(lists.addr[mine][0])
@@ -164,19 +176,21 @@ class Enlarger:
     def _templates(self, zone: int) -> tuple[U8, U8, U8]:
         """Raw struct pages (uint8[1, 64]) of that zone: reserved, first of a free block, within one."""
         s, page = self._s, self._page
-        end = int(s.buddy.zones.end_pfn[zone])
-        some = s.pages.memmap.row(end - 1)
-        plain = int(s.pages.flags[some]) & s.layout.zone_bits
+        last = self._raw_page(int(s.buddy.zones.end_pfn[zone]) - 1)
+        plain = int(page.field("flags.f", "flags").column(last)[0]) & s.layout.zone_bits
         blank = np.zeros((1, page.size), np.uint8)
         put(blank, page.field("flags.f", "flags"), plain)
         put(blank, page.field("_mapcount.counter"), 0xFFFFFFFF)
         reserved, head = blank.copy(), blank.copy()
         put(reserved, page.field("flags.f", "flags"), plain | int(s.layout.flags.mask("reserved")))
         put(reserved, page.field("_refcount.counter"), 1)
-        sample = int(np.flatnonzero(s.pages.type_ == type_code("buddy"))[0])
-        put(head, page.field("_mapcount.counter"), int(s.pages.mapcount_raw[sample]) & 0xFFFFFFFF)
+        sample = self._raw_page(int(s.layout.memmap.pfns_of_rows(s.buddy.blocks.row[:1])[0]))
+        put(head, page.field("_mapcount.counter"), page.field("_mapcount.counter").column(sample))
         put(head, page.field("private"), _MAX_ORDER)
         return reserved, head, blank
+
+    def _raw_page(self, pfn: int) -> U8:
+        return self._layout.memory.gather(self._layout.memmap.page_addrs(np.array([pfn])), self._page.size).bytes
 
     def _free(self, writer: Writer, zone: int, free_list: int, heads: U8, blank: U8) -> None:
         """The memory map of the free blocks, each linked behind the last of its list."""
@@ -215,15 +229,18 @@ class Enlarger:
     def write(self, writer: Writer) -> None:
         """Write the enlarged dump."""
         added = self._added
-        zone, free_list = self._zone(added.end - added.free)
+        zone, free_list = self._zone(added.end - added.free, added.end - added.reserved)
         reserved, head, blank = self._templates(zone)
         # Reserved pages: one piece of memory map of 2 MiB, as often as it takes, and the rest of one.
         one = writer.store(np.tile(reserved, (self._section_pages, 1)))
         map_pages = self._section_pages // 64
-        nr = (added.free - added.start) // 64
+        nr = (added.reserved - added.start) // 64
         starts: I64 = np.arange(0, nr, map_pages)
         writer.place(added.memmap + starts, one, np.minimum(map_pages, nr - starts))
         self._free(writer, zone, free_list, head, blank)
+        if self._users is not None:
+            field = self._page.field("flags.f", "flags")
+            self._users.write(writer, added.start, added.memmap, int(field.column(blank)[0]))
         self._copy(writer)
 
     def _copy(self, writer: Writer) -> None:
@@ -239,7 +256,7 @@ class Enlarger:
             writer.place(pfn, writer.store(bytes(pages[pfn])), 1)
 
 
-def enlarge(core: Path, out: Path, size: int, compression: str = "") -> None:
+def enlarge(core: Path, out: Path, size: int, compression: str = "", used: int = 0, members: int = 1) -> None:
     """Write an enlarged dump.
 
     Args:
@@ -247,10 +264,12 @@ def enlarge(core: Path, out: Path, size: int, compression: str = "") -> None:
         out: The file to write; replaced when it exists.
         size: Bytes of memory that the machine is to have.
         compression: A kdump-compressed dump with it; empty for ELF.
+        used: How many bytes of that are pages of processes.
+        members: How many mms map each of them.
     """
     s = Snapshot(open_core(str(core), types="btf"))
     header = header_of(s.target, examine_core(str(core)).vmcoreinfo)
-    enlarger = Enlarger(s, size)
+    enlarger = Enlarger(s, size, used, members)
     part = out.with_name(f".{out.name}.part")
     try:
         with enlarger.writer(part, header, compression) as writer:
@@ -272,8 +291,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the file to write")
     parser.add_argument("--size", type=parse_size, required=True, help="memory of the machine, such as 256G or 1T")
     parser.add_argument("--to", choices=COMPRESSIONS, default="", help="kdump-compressed instead of ELF")
+    parser.add_argument("--used", type=parse_size, default=0, help="of that, anonymous pages of processes [default: 0]")
+    parser.add_argument("--members", type=int, default=1, help="how many address spaces map each of them [default: 1]")
     asked = parser.parse_args()
-    enlarge(asked.core, asked.out, asked.size, asked.to)
+    enlarge(asked.core, asked.out, asked.size, asked.to, asked.used, asked.members)
 
 
 if __name__ == "__main__":

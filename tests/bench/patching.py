@@ -159,4 +159,6 @@ class Patched:
 def put(raw: U8 | AnyArray, field: Field, value: int | AnyArray) -> None:
     """Set a member of each row of raw structs (uint8[n, size])."""
     cut = np.broadcast_to(np.asarray(value).astype(f"<u{field.size}"), (len(raw),))
-    raw[:, field.offset : field.offset + field.size] = np.ascontiguousarray(cut).view(np.uint8).reshape(len(raw), -1)
+    raw[:, field.offset : field.offset + field.size] = (
+        np.ascontiguousarray(cut).view(np.uint8).reshape(len(raw), field.size)
+    )

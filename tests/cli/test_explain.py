@@ -21,7 +21,13 @@ def test_a_sound_folio(run: Run, any_core: str) -> None:
     pfn = KINDS["thp by pmd"](s)
     text = run("explain", hex(pfn), "-c", any_core)
     assert (text.code, text.err) == (0, "")
-    assert text.out.endswith("\nverdict  consistent\n")
+    assert "\nverdict  consistent\n" in text.out
+    assert "found by its reverse map; --all walks" in text.out
+    assert text.out.endswith("--all runs them.\n")
+    proven = run("explain", hex(pfn), "--all", "-c", any_core)
+    assert (proven.code, proven.err) == (0, "")
+    assert proven.out.endswith("\nverdict  consistent\n")
+    assert "counted over all page tables" in proven.out
     assert "what the kernel would do now" in text.out
     found = run("explain", hex(s.layout.memmap.page_addr(pfn)), "-c", any_core, "--format", "json").object
     jsonschema.validate(found, schema_of(run, "explain"))
@@ -35,11 +41,10 @@ def test_long_lists_of_mappings_are_cut_and_can_be_had_whole(run: Run, any_core:
     pages = s.counts.page_mappings.copy()
     pages[s.folio_of_page >= 0] = 0
     pfn = hex(pfn_of(s, int(pages.argmax())))
-    cut = run("explain", pfn, "--no-check", "-c", any_core).out
-    whole = run("explain", pfn, "--no-check", "--all", "-c", any_core).out
-    assert "more; --all lists them" in cut
-    assert "--all" not in whole
-    assert run("explain", pfn, "--no-check", "--limit", "0", "-c", any_core).out == whole
+    cut = run("explain", pfn, "--no-check", "--all", "-c", any_core).out
+    whole = run("explain", pfn, "--no-check", "--all", "--limit", "0", "-c", any_core).out
+    assert "more; --limit 0 lists all" in cut
+    assert "--limit" not in whole
     assert len(whole.splitlines()) > len(cut.splitlines())
     assert len(run("explain", pfn, "--no-check", "--limit", "3", "-c", any_core).out.splitlines()) < 60
 
@@ -50,8 +55,13 @@ def test_a_broken_folio(run: Run, any_core: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(inspector.cli.opening, "open_core", broken)
     s, sound_one = Snapshot(broken(any_core)), sound(any_core)
     pfn = int(s.pages.memmap.pfns_of_rows((s.pages.mapcount_raw != sound_one.pages.mapcount_raw).nonzero()[0])[0])
-    result = run("explain", hex(pfn), "-c", any_core, "--format", form)
+    left_open = run("explain", hex(pfn), "-c", any_core, "--format", form)
+    assert (left_open.code, left_open.err) == (4, "")
+    result = run("explain", hex(pfn), "--all", "-c", any_core, "--format", form)
     assert (result.code, result.err) == (1, "")
+    if form == "text":
+        assert "not checked  _mapcount + 1 = PTE 1 = 1" in left_open.out
+        assert "the reverse map leads to fewer" in left_open.out
     if form == "text":
         assert "WRONG        _mapcount + 1 = PTE 1 = 1, stored 2" in result.out
         assert "mapcount-too-high" in result.out

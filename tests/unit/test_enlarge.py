@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import drgn
@@ -16,9 +18,11 @@ from inspector.target.corefile import examine_core
 from inspector.target.target import open_core
 from tests.bench.compression import COMPRESSIONS, compression_named
 from tests.bench.convert import converted, pieces_of
+from tests.bench.cost import measure
 from tests.bench.decompress import StoredPages, physical_pages, unpack
 from tests.bench.enlarge import enlarge, parse_size
 from tests.bench.writers import PAGE, ElfWriter, KdumpWriter, Writer
+from tests.faults.overlay import Patch, findings
 from tests.fixtures import fixture_path
 
 GIB_PAGES = 1 << 18
@@ -46,6 +50,45 @@ def test_a_check_of_an_enlarged_dump_finds_nothing(kernel: str, tmp_path: Path) 
     assert free > 0.98 * len(added)
     assert len(s.mappings) == len(small.mappings)
     assert out.stat().st_size < core.stat().st_size * 20
+
+
+@pytest.mark.parametrize(
+    ("kernel", "members"),
+    [
+        pytest.param("6.1", 4, marks=pytest.mark.long),
+        pytest.param("6.12", 1, marks=pytest.mark.long),
+        pytest.param("7.3", 1, marks=pytest.mark.long),
+        ("7.3", 6),
+    ],
+)
+def test_added_processes_are_consistent(kernel: str, members: int, tmp_path: Path) -> None:
+    core, pages = fixture_path(kernel), 4096
+    small, out = Snapshot(open_core(str(core), types="btf")), tmp_path / "out.kdump"
+    enlarge(core, out, 5 << 30, "zlib", pages * PAGE, members)
+    s = Snapshot(open_core(str(out), types="btf"))
+    report = run_check(s)
+    assert report.findings == []
+    assert s.missing.complete, s.missing.counts
+    assert len(s.mms) == len(small.mms) + members
+    assert report.summary["leaf_entries"] == int(small.mappings.nr.sum()) + pages * members
+    new = s.mms.addr[~np.isin(s.mms.addr, small.mms.addr)]
+    mine = s.mms.addr[s.mappings.mm_idx] == new[-1]
+    # Nearly every entry is a run of its own, and the rmap walk from a page finds every member.
+    assert 0.95 * pages < mine.sum() <= pages
+    pfn = int(s.mappings.pfn[mine][100])
+    words = ["-c", str(out), "--types", "btf", "--format", "json", "rmap", f"{pfn:#x}"]
+    _, text = measure([sys.executable, "-m", "inspector", *words])
+    assert sum(row["pages"] for row in json.loads(text)["mappings"]) == members
+
+
+def test_a_wrong_count_among_added_processes_is_found(tmp_path: Path) -> None:
+    out = tmp_path / "out.elf"
+    enlarge(fixture_path("7.3"), out, 5 << 30, "", 512 * PAGE, 2)
+    s = Snapshot(open_core(str(out), types="btf"))
+    pfn = int(s.mappings.pfn[s.mappings.pfn > 1 << 20][0])
+    count = s.layout.struct("struct page").field("_mapcount.counter").offset
+    found = findings(str(out), Patch(s.layout.memmap.page_addr(pfn) + count, b"\2\0\0\0"))
+    assert [(f.rule, f.subject.pfn) for f in found] == [("mapcount-too-high", pfn)]
 
 
 @pytest.fixture(scope="module")

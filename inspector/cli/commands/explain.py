@@ -13,9 +13,9 @@ _LIMIT = 40
 @click.command(cls=InspectorCommand, schemas=("inspector.report.explain:Explanation",))
 @click.argument("place", metavar="PLACE")
 @as_option
-@click.option("--all", "everything", is_flag=True, help="List all mappings; JSON has them all anyway.")
+@click.option("--all", "everything", is_flag=True, help="Walk all page tables, and run the rules.")
 @click.option("--limit", type=click.IntRange(0), help=f"Mappings to list; 0 for all. {_LIMIT} in text, all in JSON.")
-@click.option("--no-check", is_flag=True, help="Compare the counters only; do not run the rules.")
+@click.option("--no-check", is_flag=True, help="With --all: do not run the rules.")
 @click.option(
     "--op",
     "operations",
@@ -41,22 +41,23 @@ def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
     hold the unexplained references. With --op the kernel's operations, by old names or new ones, are tried on a
     model of the folio in its present state: each is shown with what it changes, or is refused with the kernel's
     condition.
+
+    As folio does, it finds mappings by the reverse map, at the same cost on a machine of any size, and says what that
+    leaves open: rules are not run, and holders of references that all processes would have to be searched for are not
+    looked for. --all does both, and walks all page tables.
     """
-    from inspector.report.explain import build_explanation  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.folio.look import look_at  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.folio.what_if import named_mms  # noqa: PLC0415
+    from inspector.report.explain import build_explanation  # noqa: PLC0415
     from inspector.report.explain_text import render_explanation  # noqa: PLC0415
     from inspector.report.places import find_place  # noqa: PLC0415
 
-    limit = None if everything else list_limit(settings, limit, _LIMIT)
+    limit = list_limit(settings, limit, _LIMIT)
+    words = [word for several in operations for word in several.split(",")]
     with opened(settings) as (snapshot, progress):
         found = find_place(snapshot, place, form)
-        report = build_explanation(
-            snapshot,
-            found.pfn,
-            place=found,
-            progress=progress,
-            limit=limit,
-            check=not no_check,
-            operations=[word for words in operations for word in words.split(",")],
-        )
+        mms = named_mms(snapshot, words) if words else None
+        seen = look_at(snapshot, found.pfn, everything=everything, progress=progress, mms=mms)
+        report = build_explanation(seen, found.pfn, place=found, limit=limit, check=not no_check, operations=words)
     print_report(settings, report, render_explanation)
     return report.exit_code
