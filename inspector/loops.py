@@ -204,7 +204,7 @@ def count_runs(counts: I32, row: I32, nr: U32) -> None:
 
 @dataclass(frozen=True)
 class LeafWords:
-    """How a leaf PTE is told from other entries, and how neighbours differ.
+    """How a leaf PTE differs from other entries, and how neighbours differ.
 
     Attributes:
         is_leaf: An entry with any of these bits is a leaf.
@@ -407,51 +407,3 @@ def judge_runs(pfn: I64, bits: U16, pages: PageRows, odd: OddClasses) -> tuple[U
         head_row,
     )
     return entry_class, page_row, head_row
-
-
-@dataclass(frozen=True)
-class EntryColumns:
-    """Columns of runs of leaf entries of one level, as in `inspector.walk.mappings.Mappings`."""
-
-    bits: U16
-    entry_class: U8
-    vma_idx: I32
-    mm_idx: I32
-    page_row: I32
-    head_row: I32
-    nr: U32
-
-
-def entry_words(  # noqa: PLR0913, PLR0917  (columns of two tables)
-    m: EntryColumns, level: int, number: I32, compound: I32, is_hugetlb: Mask
-) -> tuple[U64, I64]:
-    """Words that are equal for entries of one kind (`inspector.walk.entry_kinds`), compiled; only where `is_compiled`.
-
-    Args:
-        m: The runs.
-        level: Of all of them.
-        number: As in `inspector.tables.pages.Pages`.
-        compound: As in `inspector.tables.pages.Pages`.
-        is_hugetlb: As in `inspector.tables.folios.Folios`.
-
-    Returns:
-        ``(words, first)``: uint64[entries, 3], run after run, and int64[runs], where each run begins there.
-    """
-    assert _COMPILED is not None
-    words, first = np.empty((int(m.nr.sum()), 3), np.uint64), np.empty(len(m.nr), np.int64)
-    _COMPILED.entry_words(
-        m.bits,
-        m.entry_class,
-        level,
-        m.vma_idx,
-        m.mm_idx,
-        m.page_row,
-        m.head_row,
-        m.nr,
-        number,
-        compound,
-        is_hugetlb.view(np.uint8),
-        words,
-        first,
-    )
-    return words, first

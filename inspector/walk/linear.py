@@ -133,16 +133,19 @@ def links_of(s: Snapshot, m: Mappings) -> Links:
         m: Judged entries.
     """
     pages, index = s.pages, s.page_index
-    rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
-    owner, skip, nr = cut_runs(index.codes, m.page_row[rows].astype(np.int64), m.nr[rows].astype(np.int64), LINK_BORDER)
-    row = rows[owner]
-    page_row = m.page_row[row] + skip
-    huge = m.level[row] != Level.PTE
+    row = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
+    page_row, nr = m.page_row[row].astype(np.int64), m.nr[row].astype(np.int64)
+    owner, skip, nr = cut_runs(index.codes, page_row, nr, LINK_BORDER)
+    if len(owner) == len(row):
+        head, va = m.head_row[row], m.va[row]
+    else:
+        row = row[owner]
+        page_row = page_row[owner] + skip
+        head = pages.head_row[page_row]
+        va = m.va[row] + (skip.astype(np.uint64) << np.uint64(s.layout.memmap.page_shift))
+    huge = np.flatnonzero(m.level[row] != Level.PTE)
     nr[huge] = entry_pages(s.layout, m.level[row[huge]])
-    head = pages.head_row[page_row]
-    va = m.va[row] + (skip.astype(np.uint64) << np.uint64(s.layout.memmap.page_shift))
-    mapping = pages.mapping[head]
-    kind = _kinds(s, head, mapping, (index.codes[head] & np.uint8(INDEX_UNKNOWN)) == 0)
+    mapping, kind = _words_and_kinds(s, head, index.codes)
     vma = m.vma_idx[row]
     place = page_row - head
     linear = linear_index(s.vmas, vma, va, (kind & ANON) != 0, s.layout.memmap.page_shift)
@@ -221,24 +224,24 @@ def named_by_folios(s: Snapshot) -> Named:
     anon, file, ksm = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     for first in range(0, len(codes), _PIECE):
         heads = first + np.flatnonzero(codes[first : first + _PIECE] & np.uint8(LINKED))
-        word = s.pages.mapping[heads]
-        kind = _kinds(s, heads.astype(np.int32), word, (codes[heads] & np.uint8(INDEX_UNKNOWN)) == 0)
+        word, kind = _words_and_kinds(s, heads, codes)
         anon.append(distinct(word[_is_anon(kind)]))
         file.append(distinct(word[_is_file(kind)]))
         ksm.append(heads[(kind & KSM) != 0])
     return Named(distinct(np.concatenate(anon)), distinct(np.concatenate(file)), np.concatenate(ksm))
 
 
-def _kinds(s: Snapshot, head: I32, mapping: U64, known: Mask) -> U8:
-    """The bits of `Links.kind` for folios of the given heads and ``mapping`` words."""
-    pages = s.pages
-    hugetlb = take_or(s.folios.is_hugetlb, s.folio_of_page[head], False)
-    tag = mapping & np.uint64(MAPPING_TAGS)
-    owned = (pages.type_[head] == 0) | hugetlb
-    kind = np.where(owned & ((tag & np.uint64(MAPPING_ANON)) != 0), ANON, 0)
-    kind |= np.where(owned & (tag == MAPPING_KSM), KSM, 0)
-    kind |= np.where(hugetlb, HUGETLB, 0) | np.where(known, 0, UNKNOWN)
-    return kind.astype(np.uint8)
+def _words_and_kinds(s: Snapshot, head: AnyArray, codes: U8) -> tuple[U64, U8]:
+    """The ``mapping`` words of folios with the given heads, and the bits of `Links.kind`."""
+    words, number, hugetlb = s.pages.words, s.pages.number[head], s.folios.is_hugetlb
+    tag = words.mapping & np.uint64(MAPPING_TAGS)
+    tagged = np.where((tag & np.uint64(MAPPING_ANON)) != 0, ANON, 0) | np.where(tag == MAPPING_KSM, KSM, 0)
+    kind = np.where(words.type_ == 0, tagged, 0).astype(np.uint8)[number]
+    if hugetlb.any():
+        rows = np.flatnonzero(take_or(hugetlb, s.folio_of_page[head], False))
+        kind[rows] = tagged[number[rows]] | HUGETLB
+    kind[(codes[head] & np.uint8(INDEX_UNKNOWN)) != 0] |= np.uint8(UNKNOWN)
+    return words.mapping[number], kind
 
 
 def read_index(layout: Layout, pages: Pages, folios: Folios, head: AnyArray, folio: AnyArray) -> tuple[U64, Mask]:

@@ -122,24 +122,27 @@ class _BeyondEnd(LinkCheck):
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
         spaces = s.files.address_spaces
-        self._kept = np.isin(spaces.kind, (FILE, SHMEM)) & spaces.is_inode & spaces.readable
+        kept = np.isin(spaces.kind, (FILE, SHMEM)) & spaces.is_inode & spaces.readable
+        # What is mapped in a VMA of its own file is of that VMA's address_space.
+        self._space = rows_of(spaces.addr, s.mapping_of_vma)
+        self._kept = take_or(kept, self._space, False)
 
     def judge(self, batch: EntryBatch) -> tuple[Mask, Mask]:
         """As `LinkCheck.judge`."""
         links, s = batch.links, self.s
-        rows = np.flatnonzero(batch.view(own_file_links))
+        among = batch.view(own_file_links) & self._kept[links.vma_idx]
+        rows = np.flatnonzero(among)
         own = links.take(rows)
-        index, end, space = self.index_and_end(own)
-        kept = take_or(self._kept, space, False)
-        among, wrong = np.zeros(len(links), np.bool_), np.zeros(len(links), np.bool_)
-        among[rows] = kept
-        wrong[rows] = (index >= end) & s.layout.flags.test(s.pages.flags[own.head_row], "lru")
+        index, end, _ = self.index_and_end(own)
+        wrong = np.zeros(len(links), np.bool_)
+        late = np.flatnonzero(index >= end)
+        wrong[rows[late]] = s.layout.flags.test(s.pages.flags[own.head_row[late]], "lru")
         return wrong, among
 
     def index_and_end(self, links: Links) -> tuple[I64, I64, I32]:
         """Index of each link's folio, pages of its file, and the row of the file's address_space, -1 for none."""
         s, shift = self.s, self.s.layout.memmap.page_shift
-        space = rows_of(s.files.address_spaces.addr, links.mapping)
+        space = self._space[links.vma_idx]
         end = (take_or(s.files.address_spaces.size, space, 0) + (1 << shift) - 1) >> shift
         linear = linear_index(s.vmas, links.vma_idx, links.va, np.zeros(len(links), np.bool_), shift)
         return linear.astype(np.int64) + links.delta - links.page, end, space
