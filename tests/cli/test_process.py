@@ -187,8 +187,9 @@ def test_progress_appears_on_a_terminal_for_long_work_only(monkeypatch: pytest.M
 
 
 def test_rules_are_imported_where_they_run(core: Callable[[str], str]) -> None:
-    for words in (f"info -c {core('7.3')}", f"page 0x1000 -c {core('7.3')}"):
-        assert loaded_after(words, "inspector.rules.registry inspector.check.run") == "LOADED []"
+    for words in ("info", "page 0x1000", "va 1 0x400000", "vmas 1", "ps", "swap", "rmap 0x5800", "folio 0x5800"):
+        line = f"{words} -c {core('7.3')}"
+        assert loaded_after(line, "inspector.rules.registry inspector.check.run") == "LOADED []", words
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -21,7 +21,7 @@ def va(settings: Settings, pid: int, address: int, limit: int | None, everything
     PID is a process or thread in the initial namespace, or the address of an mm_struct. ADDRESS in hex with 0x. Who
     else maps the page is found as the kernel finds it, by the page's reverse map.
     """
-    from inspector.check.run import prepare  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.check.prepare import prepare  # noqa: PLC0415  (drgn and NumPy)
     from inspector.report.processes import find_mm  # noqa: PLC0415
     from inspector.report.va import build_aimed_va, build_va, render_va  # noqa: PLC0415
 
