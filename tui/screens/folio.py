@@ -14,12 +14,8 @@ from textual.widgets import Static, Tree
 from inspector.errors import UsageError
 from inspector.findings import Finding
 from inspector.folio.account import account_of
-<<<<<<< HEAD
-from inspector.report.anon_vma import anon_vma_of
-=======
 from inspector.folio.look import look_at
-from inspector.report.anon_vma import find_anon_vma_of
->>>>>>> main
+from inspector.report.anon_vma import anon_vma_of
 from inspector.report.explain import Explanation, explain_account
 from inspector.report.explain_text import render_account
 from inspector.report.pages import build_place

@@ -10,14 +10,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
-<<<<<<< HEAD
-from inspector.errors import UsageError
-from inspector.report.anon_vma import anon_vma_of
-=======
 from inspector.errors import Exit, UsageError
 from inspector.folio.look import look_at
-from inspector.report.anon_vma import find_anon_vma_of
->>>>>>> main
+from inspector.report.anon_vma import anon_vma_of
 from inspector.report.pages import build_place
 from inspector.report.rmap import RmapReport, build_rmap
 from inspector.text import counted
