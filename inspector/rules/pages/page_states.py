@@ -129,15 +129,17 @@ class _BeyondEnd(LinkCheck):
 
     def judge(self, batch: EntryBatch) -> tuple[Mask, Mask]:
         """As `LinkCheck.judge`."""
-        links, s = batch.links, self.s
-        among = batch.view(own_file_links) & self._kept[links.vma_idx]
-        rows = np.flatnonzero(among)
-        own = links.take(rows)
-        index, end, _ = self.index_and_end(own)
-        wrong = np.zeros(len(links), np.bool_)
-        late = np.flatnonzero(index >= end)
-        wrong[rows[late]] = s.layout.flags.test(s.pages.flags[own.head_row[late]], "lru")
-        return wrong, among
+        links, vmas = batch.link_kinds.examples, self.s.vmas
+        _, end, _ = self.index_and_end(links)
+        # Where the index agrees with the address, it is within what the VMA maps of the file.
+        last = vmas.pgoff[links.vma_idx].astype(np.int64) + vmas.nr_pages[links.vma_idx]
+        return (links.delta != 0) | (last > end), batch.view(own_file_links) & self._kept[links.vma_idx]
+
+    def chosen(self, links: Links) -> Links:
+        """As `LinkCheck.chosen`."""
+        s = self.s
+        index, end, _ = self.index_and_end(links)
+        return links.take((index >= end) & s.layout.flags.test(s.pages.flags[links.head_row], "lru"))
 
     def index_and_end(self, links: Links) -> tuple[I64, I64, I32]:
         """Index of each link's folio, pages of its file, and the row of the file's address_space, -1 for none."""
