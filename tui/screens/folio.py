@@ -15,7 +15,7 @@ from inspector.errors import UsageError
 from inspector.findings import Finding
 from inspector.folio.account import account_of
 from inspector.folio.look import look_at
-from inspector.report.anon_vma import find_anon_vma_of
+from inspector.report.anon_vma import anon_vma_of
 from inspector.report.explain import Explanation, explain_account
 from inspector.report.explain_text import render_account
 from inspector.report.pages import build_place
@@ -125,7 +125,7 @@ finding.
         explained = explain_account(account, place, limit=_MAX_ENTRIES, check=False)
         pages = page_columns(account)
         try:
-            anon = int(s.anon_rmap.anon_vmas.addr[find_anon_vma_of(s, pfn)])
+            anon = anon_vma_of(s, pfn)
         except UsageError:
             anon = 0
         found = self.session.findings_about(pages.pfn, len(pages.mapped))

@@ -12,7 +12,7 @@ from textual.widgets import Static
 
 from inspector.errors import Exit, UsageError
 from inspector.folio.look import look_at
-from inspector.report.anon_vma import find_anon_vma_of
+from inspector.report.anon_vma import anon_vma_of
 from inspector.report.pages import build_place
 from inspector.report.rmap import RmapReport, build_rmap
 from inspector.text import counted
@@ -68,7 +68,7 @@ page tables know the mapping: the kernel would not find it; **≠** they count d
         report = build_rmap(s, build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), []))
         sides = side_by_side(report, s.layout.arch.page_shift)
         try:
-            anon = int(s.anon_rmap.anon_vmas.addr[find_anon_vma_of(s, pfn)])
+            anon = anon_vma_of(s, pfn)
         except UsageError:
             anon = 0
         return RmapData(report, sides, rmap_rows(s, sides), anon, file_of(s, report.folio.pfn))
