@@ -145,28 +145,12 @@ def _cut_links(s: Snapshot, m: Mappings) -> tuple[I64, I64, I64]:
 
 def _links_at(s: Snapshot, m: Mappings, row: I64, skip: I64, nr: I64) -> Links:
     pages, index = s.pages, s.page_index
-<<<<<<< HEAD
     page_row = m.page_row[row] + skip
     huge = m.level[row] != Level.PTE
     nr = np.where(huge, entry_pages(s.layout, m.level[row]), nr) if huge.any() else nr
     head = pages.head_row[page_row]
     va = m.va[row] + (skip.astype(np.uint64) << np.uint64(s.layout.memmap.page_shift))
-    mapping, kind = _words_and_kinds(s, head, index.codes)
-=======
-    row = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
-    page_row, nr = m.page_row[row].astype(np.int64), m.nr[row].astype(np.int64)
-    owner, skip, nr = cut_runs(index.codes, page_row, nr, LINK_BORDER)
-    if len(owner) == len(row):
-        head, va = m.head_row[row], m.va[row]
-    else:
-        row = row[owner]
-        page_row = page_row[owner] + skip
-        head = pages.head_row[page_row]
-        va = m.va[row] + (skip.astype(np.uint64) << np.uint64(s.layout.memmap.page_shift))
-    huge = np.flatnonzero(m.level[row] != Level.PTE)
-    nr[huge] = entry_pages(s.layout, m.level[row[huge]])
     mapping, kind = _words_and_kinds(s, head, index)
->>>>>>> main
     vma = m.vma_idx[row]
     place = page_row - head
     linear = index.linear(s, vma, va, (kind & ANON) != 0)

@@ -15,7 +15,7 @@ from inspector.subjects import FOLIO, PAGE
 from inspector.tables.files import FILE, SHMEM
 from inspector.violations import Details, Violations, details, one, unread_folios, violations
 from inspector.walk.batches import EntryBatch
-from inspector.walk.linear import linear_index
+from inspector.walk.linear import Links, linear_index
 from inspector.windows.locks import pages_locked
 from inspector.windows.window import Effect
 
