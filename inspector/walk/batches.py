@@ -103,7 +103,9 @@ class Kinds:
             low |= take_or(s.folios.is_hugetlb, take_or(s.folio_of_page, m.page_row, -1), False).astype(np.int32) << 7
         words = np.empty((n, 4), np.int32)
         words[:, 0] = low
-        words[:, 1] = np.where(m.vma_idx >= 0, m.vma_idx, -2 - m.mm_idx)
+        words[:, 1] = m.vma_idx
+        outside = np.flatnonzero(m.vma_idx < 0)
+        words[outside, 1] = -2 - m.mm_idx[outside]
         words[:, 2], words[:, 3] = take_or(pages.number, m.head_row, -1), take_or(pages.number, m.page_row, -1)
         kinds, kind, other = distinct_rows(2), np.empty(n, np.int32), np.flatnonzero(~alike)
         nr = m.nr.astype(np.int64)
