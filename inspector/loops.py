@@ -204,7 +204,7 @@ def count_runs(counts: I32, row: I32, nr: U32) -> None:
 
 @dataclass(frozen=True)
 class LeafWords:
-    """How a leaf PTE is told from other entries, and how neighbours differ.
+    """How a leaf PTE differs from other entries, and how neighbours differ.
 
     Attributes:
         is_leaf: An entry with any of these bits is a leaf.

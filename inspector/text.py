@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from unicodedata import combining, east_asian_width
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -55,6 +56,12 @@ def duration(seconds: int) -> str:
             parts.append(f"{seconds // length} {name}")
             seconds %= length
     return " ".join(parts[:2])
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes: a decimal number, with K, M, G or T for powers of 1024 (``4G``, ``1.5GiB``); None for anything else."""
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE | re.ASCII)
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else None
 
 
 def parse_number(text: str) -> int | None:

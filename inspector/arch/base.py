@@ -97,7 +97,7 @@ class Arch(Protocol):
 
     @property
     def leaf_words(self) -> LeafWords:
-        """How `leaf_mask`, `leaf_pfn` and `leaf_step` tell PTEs, for compiled loops."""
+        """How `leaf_mask`, `leaf_pfn` and `leaf_step` are stated for PTEs, for compiled loops."""
 
     def classify(self, level: Level, entries: U64) -> U8:
         """The Kind of each entry (non-present entries get their exact kind)."""

@@ -249,11 +249,15 @@ _LEFT_OUT = ("gathered", "reference_terms")
 the kernel, and have no place in a capture."""
 
 
+_MADE_OF_TABLES = ("mappings", "links", "ksm_entries")
+"""Facts of a snapshot that are made of what it has read already, and are as large as all page tables."""
+
+
 def _read_all(s: Snapshot) -> None:
     """Have every table and every lazily found fact built: what is added to the snapshot later is in without a word."""
     for owner in (s, s.layout, s.target):
         for name in dir(type(owner)):
-            if name.startswith("_") or name in _LEFT_OUT:
+            if name.startswith("_") or name in (*_LEFT_OUT, *_MADE_OF_TABLES):
                 continue
             if isinstance(getattr(type(owner), name), (property, cached_property)):
                 with suppress(*_UNREADABLE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import tempfile
@@ -163,41 +164,43 @@ def write_kdump(
     table, table_at = np.zeros(len(pfns), DESCRIPTOR), file.tell()
     end = table_at + table.nbytes
     file.seek(end)
-    pieces = [pfns[at : at + PIECE].tolist() for at in range(0, len(pfns), PIECE)]
-    done = 0
-    for found in work_on(pieces, lambda piece: _compressed(source.pages(piece), effort.level), effort.nr_workers):
-        file.write(found.data)
-        rows = table[done : done + len(found.which)]
-        rows["offset"] = (end + np.cumsum(found.sizes) - found.sizes)[found.which]
-        rows["size"] = found.sizes[found.which]
-        done, end = done + len(rows), end + len(found.data)
+    unique, which = _distinct(source, pfns, effort)
+    sizes: list[int] = []
+
+    def compressed(piece: list[int]) -> list[bytes]:
+        """As they are stored: those that would become no smaller are not compressed."""
+        return [min(zlib.compress(page, effort.level), page, key=len) for page in source.pages(piece)]
+
+    for stored in work_on(_pieces(unique), compressed, effort.nr_workers):
+        file.write(b"".join(stored))
+        sizes += map(len, stored)
+    table["size"] = np.array(sizes, np.int64)[which]
+    table["offset"] = (end + np.cumsum([0, *sizes]))[which]
     table["flags"] = np.where(table["size"] < block, _ZLIB, 0)
     file.seek(table_at)
     file.write(table.tobytes())
-    file.seek(end)
+    file.seek(0, os.SEEK_END)
 
 
-@dataclass(frozen=True)
-class _Compressed:
-    """Pages as they are stored, equal ones once.
+def _pieces(pfns: I64) -> list[list[int]]:
+    return [pfns[at : at + PIECE].tolist() for at in range(0, len(pfns), PIECE)]
 
-    Attributes:
-        which: int64[pages]; which of the stored ones each is.
-        sizes: int64[stored]; bytes of each.
-        data: One behind the other.
+
+def _distinct(source: PageSource, pfns: I64, effort: Effort) -> tuple[I64, I64]:
+    """Of pages with equal content the first, and for each page which of those has its content.
+
+    Page tables of processes that were forked from one another are often equal.
     """
 
-    which: I64
-    sizes: I64
-    data: bytes
+    def digests(piece: list[int]) -> bytes:
+        return b"".join([hashlib.sha256(page).digest() for page in source.pages(piece)])
 
-
-def _compressed(pages: list[bytes], level: int) -> _Compressed:
-    """Compress pages, but for those that would become no smaller."""
-    places: dict[bytes, int] = {}
-    which = [places.setdefault(page, len(places)) for page in pages]
-    stored = [min(zlib.compress(page, level), page, key=len) for page in places]
-    return _Compressed(np.array(which, np.int64), np.array([len(s) for s in stored], np.int64), b"".join(stored))
+    found = np.frombuffer(b"".join(work_on(_pieces(pfns), digests, effort.nr_workers)), "V32")
+    _, first, which = np.unique(found.view("S32"), return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return pfns[first[order]], place[which]
 
 
 def sub_header_blocks(header: DumpHeader) -> int:

@@ -60,13 +60,13 @@ def _by_struct_page(s: Snapshot, pfns: I64, row: I64) -> U8:
 
 def _is_mapped(s: Snapshot, pfns: I64) -> Mask:
     """Which page frames a leaf entry of any kind covers."""
-    m = s.mappings
     order = np.argsort(pfns)
     ordered = pfns[order]
-    # Most runs cover none of the pages: they begin and end between the same two.
-    first = np.searchsorted(ordered, m.pfn)
-    nr = np.searchsorted(ordered, m.pfn + m.nr.astype(np.int64) * entry_pages(s.layout, m.level)) - first
-    covers = np.flatnonzero(nr > 0)
     out = np.zeros(len(pfns), np.bool_)
-    out[order[expand_runs(first[covers], nr[covers]).astype(np.int64)]] = True
+    for m in s.entry_batches():
+        # Most runs cover none of the pages: they begin and end between the same two.
+        first = np.searchsorted(ordered, m.pfn)
+        nr = np.searchsorted(ordered, m.pfn + m.nr.astype(np.int64) * entry_pages(s.layout, m.level)) - first
+        covers = np.flatnonzero(nr > 0)
+        out[order[expand_runs(first[covers], nr[covers]).astype(np.int64)]] = True
     return out

@@ -97,10 +97,17 @@ class Recorder:
         Raises:
             TargetError: One cannot be read any more.
         """
-        out: dict[int, bytes] = {}
-        for start, end in runs([pfn for pfn in pfns if pfn not in self._spool]):
-            out.update(zip(range(start, end), self._source_run(start, end), strict=True))
-        return [out[pfn] if pfn in out else self._spool.page(pfn) for pfn in pfns]
+        kept = [pfn for pfn in pfns if pfn in self._spool]
+        if len(kept) == len(pfns):
+            return self._spool.pages(pfns)
+        replaced = set(kept)
+        read = [
+            page for start, end in runs([p for p in pfns if p not in replaced]) for page in self._source(start, end)
+        ]
+        if not kept:
+            return read
+        rest = iter(read)
+        return [self._spool.page(pfn) if pfn in replaced else next(rest) for pfn in pfns]
 
     def page(self, pfn: int) -> bytes:
         """The content of one page that was read."""
@@ -146,20 +153,17 @@ class Recorder:
             self._spool.add(first + i, data[i * size : (i + 1) * size])
         self._note(first, end)
 
-    def _source_run(self, first: int, end: int) -> Iterator[bytes]:
+    def _source(self, first: int, end: int) -> list[bytes]:
         """Pages [first, end) of a stopped kernel."""
         size = self._page_size
         try:
             data = self._prog.read(first * size, (end - first) * size, True)
         except drgn.FaultError:
-            for pfn in range(first, end):
-                page = self._source_page(pfn)
-                if not page:
-                    raise TargetError("a page cannot be read any more", hex(pfn), "Open the target again") from None
-                yield page
-            return
-        for at in range(0, len(data), size):
-            yield data[at : at + size]
+            pages = [self._source_page(pfn) for pfn in range(first, end)]
+            if not all(pages):
+                raise TargetError("a page cannot be read any more", hex(first), "Open the target again") from None
+            return pages
+        return [data[at : at + size] for at in range(0, len(data), size)]
 
     def _source_page(self, pfn: int) -> bytes:
         """One page of a stopped kernel; empty when nothing of it can be read."""

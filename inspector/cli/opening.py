@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspector.errors import TargetError
+from inspector.scratch import use_at_most
 from inspector.target.target import Target, open_core, open_live, open_qemu
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def open_target(settings: Settings, core: str | None) -> Target:
     """
     set_log_level(settings.log_level)
     leave_out_plugins()
+    use_at_most(settings.memory)
     symbols, types = settings.symbols, settings.types
     if core is not None:
         settings.target_name = core

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from inspector.cli.output import Output
 from inspector.errors import UsageError
-from inspector.text import parse_number
+from inspector.text import parse_number, parse_size
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -38,6 +38,7 @@ class Settings:
     log_level: str = "warning"
     no_color: bool = False
     no_cache: bool = False
+    memory: int | None = None
     format: Literal["text", "json"] = "text"
     target_name: str = ""
     """What is being opened, for error objects."""
@@ -85,6 +86,23 @@ class Settings:
         return Snapshot(self.open())
 
 
+class Size(click.ParamType[int]):
+    """Bytes, with K, M, G or T for powers of 1024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The bytes.
+
+        Raises:
+            UsageError: It is not a size.
+        """
+        size = value if isinstance(value, int) else parse_size(str(value))
+        if size is None:
+            raise UsageError("this is no size", str(value), "Give bytes, or a number with K, M, G or T")
+        return size
+
+
 def _keep(context: click.Context, param: click.Parameter, value: Any) -> Any:
     name = param.name or ""
     if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
@@ -113,6 +131,12 @@ def shared_options() -> list[click.Parameter]:
             ["--no-cache"],
             is_flag=True,
             help="Neither use the cache directory nor keep anything there.",
+        ),
+        click.Option(
+            ["--memory"],
+            type=Size(),
+            metavar="SIZE",
+            help="Use so much memory (4G), and scratch files in TMPDIR beyond; as much as is available by default.",
         ),
         click.Option(["-q", "--quiet"], is_flag=True, help="No progress bar and no notes on stderr."),
         click.Option(["--log-level"], type=level, help="How much drgn says on stderr; debug shows tracebacks."),

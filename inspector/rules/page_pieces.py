@@ -38,7 +38,7 @@ class PagePiece(TablePiece):
     Alike are neighbours with the same words, in the same compound page or in none, mapped by as many PTEs, all of them
     in free blocks or none. Of a compound page the head is alone, and tails below and above the places at which
     something begins for tails are in stretches of their own (`_places_in`), so that the number of the first page within
-    it may stand for all of them. What depends on the very page, as what is found about it in a tree, is asked only of
+    it serves for all of them. What depends on the very page, as what is found about it in a tree, is asked only of
     pages that are alone: `_are_alone`.
 
     Attributes:

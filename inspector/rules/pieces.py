@@ -254,7 +254,7 @@ class EntryPiece(_EntriesOfVmas):
 
 @dataclass(frozen=True)
 class KindPiece(EntryPiece):
-    """Kinds of leaf entries instead of the entries themselves: a row a kind, an entry of it standing for all.
+    """Kinds of leaf entries instead of the entries themselves: a row a kind, an entry of it in place of all.
 
     Attributes:
         runs: The runs that they are the kinds of.

@@ -35,6 +35,7 @@ from inspector.layout.memmap import GRAIN, MemMap
 from inspector.loops import distinct_rows
 from inspector.memory import CHUNK, HOLE
 from inspector.records import dataclass
+from inspector.scratch import long_zeros
 from inspector.tables.folios import HEAD_PAGES, Folios, decode_heads, no_folios
 from inspector.tables.page_words import PageWords, page_type_codes, page_words_table
 
@@ -251,8 +252,8 @@ class _Found:
         self._caches = slab_caches
         n = layout.memmap.nr_pages
         self.words = distinct_rows(4)
-        self.number = np.zeros(n, np.int32)
-        self.head = np.full(n, -1, np.int32)
+        self.number = long_zeros(n, np.int32)
+        self.head = long_zeros(n, np.int32)
         """Row of the head of each tail, `_NO_HEAD` for none; -1 for pages that are no tails."""
         self.folios: list[Folios] = []
         self.slabs: list[tuple[I64, U64]] = []
@@ -281,6 +282,7 @@ class _Found:
         keys[:, 0], keys[:, 1], keys[:, 3] = flags[first], mapping[first], readable[first]
         keys[:, 2] = mapcount[first] | (refcount[first].astype(np.uint64) << np.uint64(32))
         self.number[row : row + n] = np.repeat(self.words.codes(keys, alike.nr), alike.nr)
+        self.head[row : row + n] = -1
         tail = np.flatnonzero(link & np.uint64(1))
         if len(tail):
             head = self._layout.memmap.rows(heads_of_tails(self._layout.memmap, link[tail], pfn[tail]))

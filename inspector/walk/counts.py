@@ -27,6 +27,7 @@ from inspector.layout.flags import VM_HUGETLB, VM_MAYSHARE, VM_MIXEDMAP, VM_PFNM
 from inspector.layout.kernel import Layout
 from inspector.loops import OddClasses, PageRows, count_runs, cut_runs, is_compiled, judge_runs
 from inspector.records import dataclass
+from inspector.scratch import long_zeros
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
@@ -99,7 +100,7 @@ class Ground:
         n = len(pages)
         if n > _MAX_PAGES:
             raise TargetError("the target has more memory than pages can be numbered for", f"{n:,} struct pages")
-        codes = np.zeros(n, np.uint8)
+        codes = long_zeros(n, np.uint8)
         for first in range(0, n, _PIECE):
             codes[first : first + _PIECE] |= page_classes(pages, first, min(first + _PIECE, n))
             head = pages.head_row[first : first + _PIECE]
@@ -256,7 +257,7 @@ class Counter:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         n = len(ground.pages)
-        self._single = np.zeros(n, np.int32)
+        self._single = long_zeros(n, np.int32)
         self._entire = np.zeros(len(ground.folios), np.int32)
         self._pairs = [_NO_PAIRS]
         self._pending = 0

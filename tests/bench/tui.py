@@ -25,7 +25,7 @@ from tests.fixtures import fixture_path
 from tui.app import FolioscopeApp
 from tui.places import FolioPlace, FoliosPlace, MmPlace, Place
 from tui.session import Session
-from tui.views.rows import Column, ColumnData, Rows, number
+from tui.views.rows import ColumnData, Rows, ViewColumn, number
 
 ROUNDS = 3
 
@@ -51,7 +51,7 @@ def million(nr: int) -> Rows:
     return Rows(
         [
             number("pfn", pfn, lambda n: f"{n:#x}"),
-            ColumnData(Column("kind"), rng.integers(0, len(KINDS), nr).astype(np.uint8), str, KINDS),
+            ColumnData(ViewColumn("kind"), rng.integers(0, len(KINDS), nr).astype(np.uint8), str, KINDS),
             number("order", rng.integers(0, 10, nr), str),
             number("mapped", rng.integers(0, 1000, nr), blank=0),
             number("huge", rng.integers(0, 3, nr), blank=0),

@@ -14,6 +14,7 @@ from inspector.text import (
     duration,
     grouped,
     parse_number,
+    parse_size,
     size,
 )
 
@@ -91,3 +92,16 @@ def test_cells() -> None:
     assert cell_width("abc") == 3
     assert cell_width("漢字") == 4
     assert cell_width("e\u0301") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [("4096", 4096), ("4G", 4 << 30), ("1.5GiB", 3 << 29), ("200 mb", 200 << 20), ("1k", 1024), ("2T", 2 << 40)],
+)
+def test_sizes(text: str, bytes_: int) -> None:
+    assert parse_size(text) == bytes_
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1", "4X", "0x10", "1e3", "4 G G", "nan"])
+def test_no_sizes(text: str) -> None:
+    assert parse_size(text) is None

@@ -26,7 +26,7 @@ from tui.places import (
     VmaPlace,
 )
 from tui.session import Session
-from tui.views.rows import Column, ColumnData, Rows, number, words
+from tui.views.rows import ColumnData, Rows, ViewColumn, number, words
 
 SEVERITY_MARKS = {"fail": "✗ fail", "warn": "! warn", "info": "i info"}
 """A severity as a character, a word and, beside them, a colour."""
@@ -36,7 +36,7 @@ _RANK = {"fail": 0, "warn": 1, "info": 2}
 
 def _severities(findings: list[Finding]) -> ColumnData:
     codes = np.array([_RANK[f.severity] for f in findings], np.int64)
-    return ColumnData(Column("severity"), codes, str, tuple(SEVERITY_MARKS.values()), lambda n: tuple(_RANK)[n])
+    return ColumnData(ViewColumn("severity"), codes, str, tuple(SEVERITY_MARKS.values()), lambda n: tuple(_RANK)[n])
 
 
 def finding_rows(session: Session) -> Rows:

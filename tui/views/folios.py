@@ -12,7 +12,7 @@ from inspector.walk.kinds import KINDS, kind_codes
 from tui.places import FolioPlace
 from tui.session import Session
 from tui.views.map import finding_codes
-from tui.views.rows import Column, ColumnData, Rows, number, short
+from tui.views.rows import ColumnData, Rows, ViewColumn, number, short
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +92,17 @@ def folio_rows(session: Session, *, small: bool) -> Rows:
     return Rows(
         [
             number("pfn", c.pfn, lambda n: f"{n:#x}", shade=lambda _: "heat1"),
-            ColumnData(Column("kind"), c.kind, str, kinds, lambda k: KINDS[k] if KINDS[k] != "free" else ""),
+            ColumnData(ViewColumn("kind"), c.kind, str, kinds, lambda k: KINDS[k] if KINDS[k] != "free" else ""),
             number("order", c.order, str),
             number("size", np.int64(1) << c.order, lambda n: short(n << shift), drop=3),
             number("mapped", c.mapped, blank=0),
             number("huge", c.huge, blank=0, drop=2),
             number("mms", c.mms, blank=-1, drop=1),
             number("refs", c.refs),
-            ColumnData(Column("partial", drop=1), c.partial.astype(np.uint8), str, ("", "partial"), lambda _: "warn"),
-            ColumnData(Column("findings"), found, str, _FOUND, lambda n: "fail" if n > 1 else "", marked=False),
+            ColumnData(
+                ViewColumn("partial", drop=1), c.partial.astype(np.uint8), str, ("", "partial"), lambda _: "warn"
+            ),
+            ColumnData(ViewColumn("findings"), found, str, _FOUND, lambda n: "fail" if n > 1 else "", marked=False),
         ],
         lambda row: FolioPlace(int(c.pfn[row])),
         c.pfn,

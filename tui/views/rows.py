@@ -17,7 +17,7 @@ from tui.views.changes import Changes, compare
 
 
 @dataclass(frozen=True)
-class Column:
+class ViewColumn:
     """What a table shows of a column.
 
     Attributes:
@@ -35,7 +35,7 @@ class RowSource(Protocol):
     """Rows in the order shown; all indices are places in that order."""
 
     @property
-    def columns(self) -> Sequence[Column]:
+    def columns(self) -> Sequence[ViewColumn]:
         """The columns."""
 
     def __len__(self) -> int: ...
@@ -91,7 +91,7 @@ class ColumnData:
         marked: Whether a change is marked when the target was read again.
     """
 
-    column: Column
+    column: ViewColumn
     values: AnyArray
     text: Text = str
     words: tuple[str, ...] = ()
@@ -136,14 +136,14 @@ def number(  # noqa: PLR0913
     """A column of numbers, flush right; ``blank`` is the value that is left out."""
     write = text or (lambda n: f"{n:,}")
     return ColumnData(
-        Column(title, True, drop), values, lambda n: "" if n == blank else write(n), (), shade, blank, marked
+        ViewColumn(title, True, drop), values, lambda n: "" if n == blank else write(n), (), shade, blank, marked
     )
 
 
 def words(title: str, values: Sequence[str], *, drop: int = 0, shade: Callable[[Any], str] | None = None) -> ColumnData:
     """A column of text; kept as places in the list of its different words, which is quick to sort and to search."""
     known, codes = np.unique(np.array(list(values) or [""], np.str_), return_inverse=True)
-    column = Column(title, False, drop)
+    column = ViewColumn(title, False, drop)
     if shade is None:
         return ColumnData(column, codes[: len(values)], str, tuple(known.tolist()))
     shades = [shade(word) for word in known.tolist()]
@@ -154,7 +154,7 @@ def coded(title: str, codes: AnyArray, word: Callable[[int], str], *, drop: int 
     """A column of few distinct values, each written once."""
     distinct, place = np.unique(codes, return_inverse=True)
     written = tuple(word(int(code)) for code in distinct.tolist())
-    return ColumnData(Column(title, False, drop), place.astype(np.int32), str, written)
+    return ColumnData(ViewColumn(title, False, drop), place.astype(np.int32), str, written)
 
 
 def short(nr_bytes: int) -> str:
@@ -207,7 +207,7 @@ class Rows:
         self._order = self._sorted = np.arange(self.total)
 
     @property
-    def columns(self) -> Sequence[Column]:
+    def columns(self) -> Sequence[ViewColumn]:
         """The columns."""
         return [f.column for f in self.fields]
 

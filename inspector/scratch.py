@@ -1,0 +1,100 @@
+"""Columns with a row a struct page: in memory or, where memory is short, in files that have no name.
+
+A machine of 1 TB has 268 million struct pages: such a column takes a gigabyte. In a file it takes what the kernel can
+spare: pages of it that are not needed just now are written out, as those of swap are.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import tempfile
+import weakref
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from inspector.columns import S
+from inspector.errors import TargetError
+
+_LONG = 16 << 20
+"""Bytes of a column below which it is no matter."""
+
+_REST = 512 << 20
+"""Bytes that everything else takes: tables, pieces, the libraries."""
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+class _Columns:
+    """Where the columns of this process are."""
+
+    limit: int | None = None
+    """Bytes of memory to use, None for what is available."""
+    in_memory = 0
+    """Bytes of long columns in memory."""
+
+
+def use_at_most(size: int | None) -> None:
+    """Say how many bytes of memory may be used, None for as many as are available: later columns keep to it."""
+    _Columns.limit = size
+
+
+def long_zeros(n: int, dtype: type[S]) -> npt.NDArray[S]:
+    """A column of zeros, in a file where memory does not suffice.
+
+    Raises:
+        TargetError: Nor does the file system.
+    """
+    size = n * np.dtype(dtype).itemsize
+    if size < _LONG:
+        return np.zeros(n, dtype)
+    limit = _Columns.limit
+    if limit is None:
+        limit = available_memory() + _Columns.in_memory
+    if _Columns.in_memory + size > limit - _REST:
+        return np.frombuffer(_scratch_file(size), dtype, n)
+    column = np.zeros(n, dtype)
+    _Columns.in_memory += size
+    weakref.finalize(column, _forget, size)
+    return column
+
+
+def _forget(size: int) -> None:
+    _Columns.in_memory -= size
+
+
+def _scratch_file(size: int) -> mmap.mmap:
+    folder = os.environ.get("TMPDIR") or ("/var/tmp" if Path("/var/tmp").is_dir() else tempfile.gettempdir())  # noqa: S108
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # All of it at once: a write to a full disk through a mapping would end the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return mmap.mmap(file.fileno(), size)
+    except OSError as error:
+        what = f"no room for a scratch file of {size >> 20:,} MiB ({(error.strerror or str(error)).lower()})"
+        raise TargetError(what, folder, "Set TMPDIR to a larger file system, or let --memory be more") from None
+
+
+def available_memory() -> int:
+    """Bytes of memory that this process may still take: of the machine, and of the control groups that it is in."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _text(_MEMINFO), re.MULTILINE)
+    left = [int(found[1]) << 10] if found else []
+    groups = re.search(r"^0::/(.*)$", _text(_OWN_CGROUP), re.MULTILINE)
+    group = _CGROUPS / groups[1] if groups else _CGROUPS
+    for folder in (group, *group.parents):
+        limit, used = _text(folder / "memory.max").strip(), _text(folder / "memory.current").strip()
+        if limit.isdigit() and used.isdigit():
+            left.append(max(int(limit) - int(used), 0))
+    return min(left, default=1 << 40)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError:
+        return ""

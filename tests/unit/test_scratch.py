@@ -1,0 +1,93 @@
+"""Columns in scratch files are as good as those in memory; where no file fits there is one clear error."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+import inspector.scratch as scratch
+from inspector.check.run import run_check
+from inspector.errors import TargetError
+from inspector.scratch import available_memory, long_zeros, use_at_most
+from inspector.snapshot import Snapshot
+from inspector.target.target import open_core
+from tests.faults.overlay import KERNELS, core_path
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(scratch._Columns, "in_memory", 0)
+    yield
+    use_at_most(None)
+
+
+def in_a_file(column: np.ndarray[tuple[int], np.dtype[np.generic]]) -> bool:
+    return not column.flags.owndata
+
+
+def test_long_columns_go_to_files_when_memory_is_short(tmp_path: Path) -> None:
+    use_at_most(scratch._REST + 40 * MIB)
+    first, second, short = (long_zeros(n, np.int32) for n in (6 * MIB, 6 * MIB, 1000))
+    assert [in_a_file(c) for c in (first, second, short)] == [False, True, False]
+    second[-1] = 7
+    assert second.dtype == np.int32
+    assert len(second) == 6 * MIB
+    assert second.sum() == 7
+    assert not list(tmp_path.iterdir())
+    del first
+    gc.collect()
+    assert not in_a_file(long_zeros(6 * MIB, np.int32))
+
+
+def test_without_a_limit_available_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < available_memory() < 1 << 50
+    assert not in_a_file(long_zeros(8 * MIB, np.int32))
+    monkeypatch.setattr(scratch, "available_memory", lambda: scratch._REST)
+    assert in_a_file(long_zeros(8 * MIB, np.int32))
+
+
+def test_the_tightest_control_group_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    (tmp_path / "own").write_text("0::/a/b\n")
+    for folder, limit, used in ((inner, "max", "5"), (inner.parent, "1000", "400")):
+        (folder / "memory.max").write_text(limit + "\n")
+        (folder / "memory.current").write_text(used + "\n")
+    monkeypatch.setattr(scratch, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(scratch, "_OWN_CGROUP", tmp_path / "own")
+    assert available_memory() == 600
+
+
+def test_a_full_disk_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_file: int, _start: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    use_at_most(0)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(TargetError, match="no room for a scratch file of 32 MiB") as caught:
+        long_zeros(32 * MIB, np.uint8)
+    assert caught.value.where == str(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    with pytest.raises(TargetError, match="no such file"):
+        long_zeros(32 * MIB, np.uint8)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_check_on_scratch_files_finds_the_same(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = core_path("fixture", kernel)
+    in_memory = run_check(Snapshot(open_core(core, types="btf")))
+    monkeypatch.setattr(scratch, "_LONG", 0)
+    use_at_most(0)
+    s = Snapshot(open_core(core, types="btf"))
+    assert msgspec.json.encode(run_check(s)) == msgspec.json.encode(in_memory)
+    assert in_a_file(s.pages.number)
