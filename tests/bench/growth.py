@@ -24,6 +24,8 @@ GIB = 1 << 30
 LIMIT = 8 * GIB
 BASE_MB = 1536
 DOCS = Path(__file__).parents[2] / "docs"
+_ENOUGH = 5
+"""Points from which on three numbers are fitted to them."""
 QUESTIONS = ("folio", "rmap", "va", "vmas")
 
 
@@ -226,8 +228,8 @@ def page(points: Sequence[Point], limit: int, limited_by: str) -> str:
         "# Growth",
         "",
         "What a check and questions about one thing cost on machines of growing size: CPU time (user and system,",
-        "workers included) and peak resident memory of a process of its own, from start to end, without a cache, under a",
-        f"limit of {limit / GIB:.0f} GiB ({limited_by or 'none'}); at {commit()}. Made with `make bench-growth`.",
+        "workers included) and peak resident memory of a process of its own, from start to end, without a cache, under",
+        f"a limit of {limit / GIB:.0f} GiB ({limited_by or 'none'}); at {commit()}. Made with `make bench-growth`.",
         "",
         "The dumps are those of [tests/bench](../tests/bench/README.md): real guests with some 2,000 address spaces,",
         'and synthetic ones made from the smallest of them. "16 GB by 8": 16 GB of anonymous pages, each of which 8',
@@ -236,7 +238,7 @@ def page(points: Sequence[Point], limit: int, limited_by: str) -> str:
         *table(points, limit),
         "",
     ]
-    if len(done) >= 3:
+    if len(done) >= _ENOUGH:
         time, memory = fit([(p, e, c.cpu) for p, e, c in done]), fit([(p, e, c.peak_mib) for p, e, c in done])
         lines += [
             f"Fitted: CPU = {time[0]:.1f} s + {time[1] * 1e9:.1f} ns a page + {time[2] * 1e9:.1f} ns an entry; "
