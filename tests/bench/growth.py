@@ -12,7 +12,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,7 @@ class Point:
         pages, entries: Struct pages and leaf entries.
         check: Cost of a whole check; None where it was killed.
         questions: Cost of each question about one thing; None likewise.
+        commit: At which it was measured.
     """
 
     name: str
@@ -100,6 +101,13 @@ class Point:
     entries: int
     check: Cost | None
     questions: dict[str, Cost | None]
+    commit: str = ""
+
+    @classmethod
+    def known(cls, row: dict[str, Any]) -> Point:
+        """One that a file of results holds."""
+        costs = {name: Cost(**cost) if cost else None for name, cost in row["questions"].items()}
+        return cls(**{**row, "check": Cost(**row["check"]) if row["check"] else None, "questions": costs})
 
 
 def _module(name: str, *words: str) -> str:
@@ -134,7 +142,7 @@ def measure_size(size: Size, limit: int, options: Sequence[str], *, with_check: 
     if report and report["findings"]:
         raise FailedError(f"{core}: {len(report['findings'])} findings in a sound dump")
     pages, entries = int(places["nr_pages"]), int(summary.get("leaf_entries", 0))
-    return Point(size.name, bool(size.megabytes), pages, entries, check, questions)
+    return Point(size.name, bool(size.megabytes), pages, entries, check, questions, commit())
 
 
 def fit(points: Sequence[tuple[int, int, float]]) -> tuple[float, float, float]:
@@ -224,12 +232,13 @@ def plot(points: Sequence[Point]) -> str:
 def page(points: Sequence[Point], limit: int, limited_by: str) -> str:
     """``docs/growth.md``."""
     done = [(p.pages, p.entries, p.check) for p in points if p.check is not None]
+    commits = ", ".join(dict.fromkeys(p.commit for p in points))
     lines = [
         "# Growth",
         "",
         "What a check and questions about one thing cost on machines of growing size: CPU time (user and system,",
         "workers included) and peak resident memory of a process of its own, from start to end, without a cache, under",
-        f"a limit of {limit / GIB:.0f} GiB ({limited_by or 'none'}); at {commit()}. Made with `make bench-growth`.",
+        f"a limit of {limit / GIB:.0f} GiB ({limited_by or 'none'}); at {commits}. Made with `make bench-growth`.",
         "",
         "The dumps are those of [tests/bench](../tests/bench/README.md): real guests with some 2,000 address spaces,",
         'and synthetic ones made from the smallest of them. "16 GB by 8": 16 GB of anonymous pages, each of which 8',
@@ -252,7 +261,7 @@ def page(points: Sequence[Point], limit: int, limited_by: str) -> str:
 def main() -> None:
     """Measure all sizes, print the table and write the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.growth", description=__doc__)
-    parser.add_argument("--sizes", default="", help="numbers from 1, with commas between [default: all]")
+    parser.add_argument("--sizes", default="", help="rows to measure anew, from 1, with commas between [default: all]")
     parser.add_argument("--limit", type=float, default=LIMIT / GIB, help="GiB of memory [default: 8]")
     parser.add_argument("--options", default="--no-cache", help="of folioscope [default: --no-cache]")
     parser.add_argument("--no-check", action="store_true", help="only the questions about one thing")
@@ -260,12 +269,15 @@ def main() -> None:
     asked = parser.parse_args()
     limit = int(asked.limit * GIB)
     chosen = [SIZES[int(n) - 1] for n in asked.sizes.split(",")] if asked.sizes else list(SIZES)
-    points = []
+    points: list[Point] = []
+    kept = asked.out / "growth.json"
+    found = {row["name"]: Point.known(row) for row in json.loads(kept.read_text())} if kept.is_file() else {}
     for size in chosen:
-        points.append(measure_size(size, limit, asked.options.split(), with_check=not asked.no_check))
-        print("\n".join(table(points[-1:], limit)[-1:]), flush=True)
-    limited_by = next((p.check.limited_by for p in points if p.check), "")
-    text = page(points, limit, limited_by)
+        found[size.name] = measure_size(size, limit, asked.options.split(), with_check=not asked.no_check)
+        points = [found[size.name] for size in SIZES if size.name in found]
+        print(table([found[size.name]], limit)[-1], flush=True)
+        kept.write_text(json.dumps([asdict(point) for point in points], indent=1) + "\n")
+    text = page(points, limit, next((p.check.limited_by for p in points if p.check), ""))
     (asked.out / "growth.md").write_text(text)
     if any(p.check for p in points):
         (asked.out / "growth.svg").write_text(plot(points))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -168,3 +169,4 @@ def test_growth_says_what_was_killed_and_what_is_synthetic() -> None:
     assert plot(points).count("<circle") == 2
     assert ElementTree.fromstring(plot(points)).tag.endswith("svg")
     assert "growth.svg" in page(points, 8 << 30, "cgroup")
+    assert [Point.known(json.loads(json.dumps(asdict(point)))) for point in points] == points
