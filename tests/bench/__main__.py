@@ -140,7 +140,11 @@ def show(name: str, rows: dict[str, Row]) -> None:
     ours = rows[OURS]
     for who, row in rows.items():
         beside = (
-            [] if who == OURS else [f"ours takes {ours['cpu'] / row['cpu']:.2f} x its CPU time"] if row["cpu"] else []
+            []
+            if who in (OURS, WARM)
+            else [f"ours takes {ours['cpu'] / row['cpu']:.2f} x its CPU time"]
+            if row["cpu"]
+            else []
         )
         beside += [f"reads {row['mib']:.1f} MiB"] if "mib" in row else []
         beside += [f"extrapolated; {row['hits']:.0f} of {row['addresses']:.0f} hits"] if "extrapolated" in row else []

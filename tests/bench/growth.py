@@ -261,17 +261,17 @@ def page(points: Sequence[Point], limit: int, limited_by: str) -> str:
 def main() -> None:
     """Measure all sizes, print the table and write the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.growth", description=__doc__)
-    parser.add_argument("--sizes", default="", help="rows to measure anew, from 1, with commas between [default: all]")
+    parser.add_argument("--sizes", default="", help="rows to measure anew: 1,2,... or none [default: all]")
     parser.add_argument("--limit", type=float, default=LIMIT / GIB, help="GiB of memory [default: 8]")
     parser.add_argument("--options", default="--no-cache", help="of folioscope [default: --no-cache]")
     parser.add_argument("--no-check", action="store_true", help="only the questions about one thing")
     parser.add_argument("--out", type=Path, default=DOCS, help="folder of growth.md and growth.svg")
     asked = parser.parse_args()
     limit = int(asked.limit * GIB)
-    chosen = [SIZES[int(n) - 1] for n in asked.sizes.split(",")] if asked.sizes else list(SIZES)
-    points: list[Point] = []
+    chosen = [SIZES[int(n) - 1] for n in asked.sizes.split(",") if n != "none"] if asked.sizes else list(SIZES)
     kept = asked.out / "growth.json"
     found = {row["name"]: Point.known(row) for row in json.loads(kept.read_text())} if kept.is_file() else {}
+    points = [found[size.name] for size in SIZES if size.name in found]
     for size in chosen:
         found[size.name] = measure_size(size, limit, asked.options.split(), with_check=not asked.no_check)
         points = [found[size.name] for size in SIZES if size.name in found]
