@@ -69,18 +69,3 @@ def judge_runs(
     page_row: I32,
     head_row: I32,
 ) -> None: ...
-def entry_words(
-    bits: U16,
-    entry_class: U8,
-    level: int,
-    vma_idx: I32,
-    mm_idx: I32,
-    page_row: I32,
-    head_row: I32,
-    nr: U32,
-    number: I32,
-    compound: I32,
-    is_hugetlb: U8 | Mask,
-    out: U64,
-    first: I64,
-) -> int: ...

@@ -241,60 +241,6 @@ def judge_runs(
             entry_class[i] = found
 
 
-def entry_words(
-    const uint16_t[::1] bits,
-    const uint8_t[::1] entry_class,
-    int level,
-    const int32_t[::1] vma_idx,
-    const int32_t[::1] mm_idx,
-    const int32_t[::1] page_row,
-    const int32_t[::1] head_row,
-    const uint32_t[::1] nr,
-    const int32_t[::1] number,
-    const int32_t[::1] compound,
-    const uint8_t[::1] is_hugetlb,
-    uint64_t[:, ::1] out,
-    int64_t[::1] first,
-):
-    cdef Py_ssize_t n = nr.shape[0], room = out.shape[0], i, at = 0
-    cdef uint64_t word, of_page, of_head, none = 0x7FFFFFFF
-    cdef int64_t row, pages = number.shape[0], folios = is_hugetlb.shape[0], folio
-    cdef uint32_t j
-    if bits.shape[0] != n or entry_class.shape[0] != n or vma_idx.shape[0] != n or mm_idx.shape[0] != n:
-        raise ValueError("columns of unequal length")
-    if page_row.shape[0] != n or head_row.shape[0] != n or first.shape[0] != n or compound.shape[0] != pages:
-        raise ValueError("columns of unequal length")
-    if out.shape[1] != 3:
-        raise ValueError("three words a row are wanted")
-    with nogil:
-        for i in range(n):
-            first[i] = at
-            word = bits[i] | <uint64_t>entry_class[i] << 16 | <uint64_t>level << 24
-            # What is in no VMA is told apart by its mm.
-            word |= <uint64_t><uint32_t>(vma_idx[i] if vma_idx[i] >= 0 else mm_idx[i]) << 32
-            of_head = none
-            if 0 <= head_row[i] < pages:
-                of_head = <uint64_t>number[head_row[i]]
-            for j in range(nr[i]):
-                if at >= room:
-                    break
-                row = <int64_t>page_row[i] + j
-                of_page = none
-                folio = -1
-                if page_row[i] >= 0 and row < pages:
-                    of_page = <uint64_t>number[row]
-                    folio = compound[row]
-                    if folio == -1:
-                        of_head = of_page
-                out[at, 0] = word
-                out[at, 1] = of_page | of_head << 32
-                out[at, 2] = (<uint64_t>(vma_idx[i] < 0)) | (<uint64_t>(folio != -1)) << 1
-                if 0 <= folio < folios:
-                    out[at, 2] |= <uint64_t>is_hugetlb[folio] << 2
-                at += 1
-    return at
-
-
 cdef class Distinct:
     """The distinct rows of words met so far, each with a number, in the order in which they were met."""
 

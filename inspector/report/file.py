@@ -82,6 +82,8 @@ class FileReport(msgspec.Struct, frozen=True):
     orders: list[OrderOfFolios]
     damage: list[str]
     """Rules that what is shown breaks, by name; work in flight is not among them."""
+    unchecked: list[str]
+    """Rules that need more than was read."""
 
 
 def find_file(s: Snapshot, asked: str) -> int:
@@ -125,6 +127,7 @@ def build_file(s: Snapshot, row: int) -> FileReport:
     nodes = rmap.nodes.take(np.flatnonzero(rmap.nodes.address_space_idx == mapped))
     cache = cache_of(s, row)
     orders, used = cache_by_order(cache), mapped_by_order(s, cache)
+    damage = file_damage(s, address)
     writable = writable_shares(s.vmas, rmap, VM_SHARED | VM_MAYWRITE)
     return FileReport(
         "folioscope.file/1",
@@ -140,7 +143,8 @@ def build_file(s: Snapshot, row: int) -> FileReport:
         [_mapper(s, int(v)) for v in vmas],
         [_strange(nodes, i) for i in np.flatnonzero(nodes.vma_idx < 0).tolist()],
         [_order(orders, used, i) for i in range(len(orders))],
-        file_damage(s, address),
+        damage.broken,
+        damage.unchecked,
     )
 
 

@@ -302,7 +302,7 @@ class _Found:
         if len(self._caches):
             slabs = alike.rows(types == type_code("slab"))
             caches = words[slabs, off.slab_cache]
-            wanted = np.isin(caches, self._caches)
+            wanted = (caches[:, None] == self._caches).any(axis=1)
             self.slabs.append((row + slabs[wanted], caches[wanted]))
 
 

@@ -15,7 +15,7 @@ from inspector.subjects import FOLIO, PAGE
 from inspector.tables.files import FILE, SHMEM
 from inspector.violations import Details, Violations, details, one, unread_folios, violations
 from inspector.walk.batches import EntryBatch
-from inspector.walk.linear import Links, linear_index
+from inspector.walk.linear import linear_index
 from inspector.windows.locks import pages_locked
 from inspector.windows.window import Effect
 
@@ -122,27 +122,33 @@ class _BeyondEnd(LinkCheck):
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
         spaces = s.files.address_spaces
-        self._kept = np.isin(spaces.kind, (FILE, SHMEM)) & spaces.is_inode & spaces.readable
+        kept = np.isin(spaces.kind, (FILE, SHMEM)) & spaces.is_inode & spaces.readable
+        # What is mapped in a VMA of its own file is of that VMA's address_space.
+        self._space = rows_of(spaces.addr, s.mapping_of_vma)
+        self._kept = take_or(kept, self._space, False)
+        shift = s.layout.memmap.page_shift
+        self._end = (spaces.size + (1 << shift) - 1) >> shift
 
     def judge(self, batch: EntryBatch) -> tuple[Mask, Mask]:
         """As `LinkCheck.judge`."""
         links, s = batch.links, self.s
-        rows = np.flatnonzero(batch.view(own_file_links))
+        among = batch.view(own_file_links) & self._kept[links.vma_idx]
+        rows = np.flatnonzero(among)
         own = links.take(rows)
-        index, end, space = self.index_and_end(own)
-        kept = take_or(self._kept, space, False)
-        among, wrong = np.zeros(len(links), np.bool_), np.zeros(len(links), np.bool_)
-        among[rows] = kept
-        wrong[rows] = (index >= end) & s.layout.flags.test(s.pages.flags[own.head_row], "lru")
+        index = self.s.page_index.of_head[own.head_row].astype(np.int64)
+        end = self._end[self._space[own.vma_idx]]
+        wrong = np.zeros(len(links), np.bool_)
+        late = np.flatnonzero(index >= end)
+        wrong[rows[late]] = s.layout.flags.test(s.pages.flags[own.head_row[late]], "lru")
         return wrong, among
 
-    def index_and_end(self, links: Links) -> tuple[I64, I64, I32]:
-        """Index of each link's folio, pages of its file, and the row of the file's address_space, -1 for none."""
-        s, shift = self.s, self.s.layout.memmap.page_shift
-        space = rows_of(s.files.address_spaces.addr, links.mapping)
-        end = (take_or(s.files.address_spaces.size, space, 0) + (1 << shift) - 1) >> shift
-        linear = linear_index(s.vmas, links.vma_idx, links.va, np.zeros(len(links), np.bool_), shift)
-        return linear.astype(np.int64) + links.delta - links.page, end, space
+    def index_and_end(self) -> tuple[I64, I64, I32]:
+        """Of each link found the index of its folio, the pages of its file, and the row of the file's address_space."""
+        links, space = self.found, self._space[self.found.vma_idx]
+        linear = linear_index(
+            self.s.vmas, links.vma_idx, links.va, np.zeros(len(links), np.bool_), self.s.layout.memmap.page_shift
+        )
+        return linear.astype(np.int64) + links.delta - links.page, self._end[space], space
 
 
 @rule(
@@ -170,7 +176,7 @@ def file_index_high(s: Snapshot) -> Violations:
     # No predicate over pages: it is judged mapping by mapping, over links.
     seen = s.collected(_BeyondEnd)
     found = seen.found
-    index, end, space = seen.index_and_end(found)
+    index, end, space = seen.index_and_end()
     spaces, head = s.files.address_spaces, found.head_row.astype(np.int64)
     return violations(
         head,
