@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types format docs guests guest-packages test-guests silence bench bench-quick bench-big bench-scale fixtures \
+.PHONY: help demo test test-all lint types format docs guests guest-packages test-guests silence bench bench-quick bench-big bench-growth bench-scale fixtures \
 	pictures lock clean
 
 help: ## list the targets
@@ -78,6 +78,9 @@ bench-quick: $(VENV)/.dev ## the same on a guest of make guests, compared with t
 
 bench-big: $(VENV)/.dev guest-packages ## build the big guest: 12 GB or MEGABYTES=..., 2,000 address spaces (minutes; cached)
 	$(BIN)/python -m tests.bench.guest $(if $(MEGABYTES),--megabytes $(MEGABYTES))
+
+bench-growth: $(VENV)/.dev guest-packages ## measure machines of 1 GB to 1 TB into docs/growth.md (builds what is missing)
+	$(BIN)/python -m tests.bench.growth
 
 bench-scale: $(VENV)/.dev guest-packages ## measure many processes of one parent, and many VMAs in one process
 	$(BIN)/python -m tests.bench.scale

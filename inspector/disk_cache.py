@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import stat
 import struct
 import time
@@ -128,7 +127,7 @@ class DiskCache:
         body = b"".join(part + bytes(_padded(len(part)) - len(part)) for part in parts)
         if len(body) > self.limit // 2:
             return False
-        new = self.folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
+        new = self.folder / f".{name}.{os.getpid()}.{os.urandom(4).hex()}"
         try:
             self.folder.mkdir(0o700, parents=True, exist_ok=True)
             if not self._is_private():

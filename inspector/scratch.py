@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 import re
-import tempfile
 import weakref
 from pathlib import Path
 
@@ -69,6 +68,8 @@ def _forget(size: int) -> None:
 
 
 def _scratch_file(size: int) -> mmap.mmap:
+    import tempfile  # noqa: PLC0415  (random numbers and packers, which few starts need)
+
     folder = os.environ.get("TMPDIR") or ("/var/tmp" if Path("/var/tmp").is_dir() else tempfile.gettempdir())  # noqa: S108
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

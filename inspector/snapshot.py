@@ -439,6 +439,9 @@ class Snapshot:
         made = {make: make(self) for make in dict.fromkeys(makers) if make not in self._collected}
         run_collectors(self, list(made.values()))
         self._collected.update(made)
+        if not self._walked[2].whole:
+            # Only links need it, and it is the longest of all columns.
+            vars(self).pop("page_index", None)
 
     def collected(self, make: Callable[[Snapshot], C]) -> C:
         """The collector that ``make`` makes, once it has seen all leaf entries; in a walk of its own if need be."""

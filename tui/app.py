@@ -13,7 +13,7 @@ from textual.theme import Theme
 from textual.worker import Worker, WorkerState
 
 from tui.palette import PaletteCommands
-from tui.places import FindingsPlace, FoliosPlace, MemoryPlace, OverviewPlace, Place, ProcessesPlace
+from tui.places import FindingsPlace, FoliosPlace, MemoryPlace, OverviewPlace, Place, ProcessesPlace, UserPlace
 from tui.screens.base import PlaceScreen, known
 from tui.screens.registry import prepare, screen_for
 from tui.session import Session, StoppedError
@@ -196,6 +196,9 @@ class FolioscopeApp(App[Exception]):
 
     def go(self, place: Place) -> None:
         """Show a place; what lay ahead in the history is forgotten."""
+        if isinstance(place, UserPlace):
+            self.run_worker(lambda: self._find(place), name="find", thread=True, group="find", exit_on_error=False)
+            return
         if self.at >= 0 and self.history[self.at][0] == place:
             return
         for _, screen in self.history[self.at + 1 :]:
@@ -203,6 +206,14 @@ class FolioscopeApp(App[Exception]):
         del self.history[self.at + 1 :]
         self.history.append((place, None))
         self._turn_to(len(self.history) - 1)
+
+    def _find(self, place: UserPlace) -> None:
+        """Go to a place that is known by its addresses; in a worker, for all mms may have to be read for it."""
+        found = self.session.rows_of_place(place)
+        if found is None:
+            self.call_from_thread(self.notify, "this process is not there any more")
+        else:
+            self.call_from_thread(self.go, found)
 
     def dress(self, screen: Screen[Any]) -> None:
         """Put the way here and the status into the frame of a screen."""

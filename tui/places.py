@@ -108,6 +108,21 @@ class VmaPlace(_Place):
 
 
 @dataclass(frozen=True)
+class UserPlace(_Place):
+    """An address of a process, by what the kernel calls the two: the session finds the rows once it is gone to.
+
+    Screens of one folio lead there as long as not all mms and VMAs were read.
+
+    Attributes:
+        mm: Address of the mm_struct.
+        va: The address; None for the process.
+    """
+
+    mm: int
+    va: int | None = None
+
+
+@dataclass(frozen=True)
 class FoliosPlace(_Place):
     """A table of folios, narrowed by a filter."""
 
@@ -212,6 +227,7 @@ Place = (
     | ProcessesPlace
     | MmPlace
     | VmaPlace
+    | UserPlace
     | FoliosPlace
     | FolioPlace
     | RmapPlace

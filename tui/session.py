@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from inspector.errors import FolioscopeError
 from inspector.text import clean, clean_bytes
-from tui.places import MmPlace, Place, VmaPlace
+from tui.places import MmPlace, Place, UserPlace, VmaPlace
 
 if TYPE_CHECKING:
     from inspector.columns import U64
@@ -294,6 +294,18 @@ class Session:
         pid = int(mms.pid[mm_idx])
         return f"{pid} {clean_bytes(bytes(mms.comm[mm_idx]))}" if pid >= 0 else f"mm {int(mms.addr[mm_idx]):#x}"
 
+    def rows_of_place(self, place: UserPlace) -> Place | None:
+        """The same place by its rows; None when there is no such process. For workers: it needs all mms and VMAs."""
+        from inspector.walk.lookup import find_vma  # noqa: PLC0415  (NumPy and drgn, after the first paint)
+
+        with self.lock:
+            s = self.snapshot
+            mm = _row(s.mms.addr, place.mm)
+            if mm < 0 or place.va is None:
+                return MmPlace(mm) if mm >= 0 else None
+            vma = find_vma(s.vmas, mm, place.va)
+            return VmaPlace(mm, vma, place.va) if vma >= 0 else MmPlace(mm)
+
     def crumb(self, place: Place) -> str:
         """A place's short name for the path shown on top."""
         match place:
@@ -341,5 +353,10 @@ def carry(place: Place, old: Snapshot, new: Snapshot) -> Place | None:
 
 def _same(old: U64, row: int, new: U64) -> int:
     """Row of the same address in another column, -1 for none."""
-    found = (new == old[row]).nonzero()[0]
+    return _row(new, int(old[row]))
+
+
+def _row(column: U64, address: int) -> int:
+    """Row of an address, -1 for none."""
+    found = (column == address).nonzero()[0]
     return int(found[0]) if len(found) else -1

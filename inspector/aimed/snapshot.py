@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from inspector.aimed.pages import memmap_with_heads
-from inspector.columns import I64, U64, Mask, Stretches, Table, rows_of, take_or
+from inspector.columns import I64, U64, Mask, Stretches, Table, distinct, rows_of, take_or
 from inspector.layout.flags import VM_LOCKED
 from inspector.layout.memmap import MemMap
 from inspector.records import dataclass
@@ -16,10 +16,10 @@ from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
 from inspector.tables.batches import Batched
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
-from inspector.tables.mms import Mms, read_mms
+from inspector.tables.mms import Mms, read_mms, read_users
 from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.stacks import Stacks
-from inspector.tables.tasks import Tasks
+from inspector.tables.tasks import Tasks, read_thread_groups
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
 from inspector.text import counted
 from inspector.walk.batches import KeptMappings
@@ -48,6 +48,10 @@ class UserPlaces(Table):
     mm: U64
     start: U64
     end: U64
+
+
+_FEW = 16
+"""Mms whose users are looked for one by one; for more of them all tasks are read."""
 
 
 class NotAimedAtError(AttributeError):
@@ -122,6 +126,7 @@ class AimedSnapshot(Snapshot):
                 "file_rmap",
                 "i_mmap_locked",
                 "maps_driver_pages",
+                "mapping_of_vma",
                 "huge_zero",
             ),
         }
@@ -182,10 +187,20 @@ class AimedSnapshot(Snapshot):
         """Folios in per-CPU batches: all, for there are few."""
         return self.whole.batches
 
+    @property
+    def _users(self) -> Tasks:
+        """The tasks that name the mms: those that use them where that can be had for less, else all."""
+        addrs = distinct(self._mm_addrs)
+        if "tasks" not in vars(self.whole) and 0 < len(addrs) <= _FEW:
+            found = read_users(self.layout, addrs)
+            if found is not None:
+                return found
+        return self.tasks if len(addrs) else read_thread_groups(self.layout, addrs)[0]
+
     @cached_property
     def mms(self) -> Mms:
         """The mms of the aim that are alive."""
-        mms, missing = read_mms(self.layout, self.tasks, self._mm_addrs)
+        mms, missing = read_mms(self.layout, self._users, self._mm_addrs)
         self.missing.add("mms", missing)
         return mms
 
@@ -247,6 +262,14 @@ class AimedSnapshot(Snapshot):
     def mappings_whole(self) -> bool:
         """Whether all that was searched for mappings could be read: the mms, their VMAs, their page tables there."""
         return not self.gaps
+
+    @property
+    def has_strays(self) -> bool:
+        """Whether a reverse map leads to a VMA that is not in the mm which it names: it may be in another's.
+
+        What rules then say of that reverse map is no proof.
+        """
+        return False
 
     # -- reverse maps ------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ from inspector.capture.kdump_writer import LEVEL, DumpHeader, Effort, PageSpool,
 from inspector.capture.private_pages import PRIVATE, judge_pages
 from inspector.capture.proof import VirtualReads, same_reads
 from inspector.capture.recorder import Recorder, debug_files, open_recording, recording_program
-from inspector.check.run import Progress, run_check
+from inspector.check.prepare import Progress
+from inspector.check.run import run_check
 from inspector.columns import I64, U8
 from inspector.errors import FolioscopeError, TargetError, UsageError
 from inspector.findings import Report

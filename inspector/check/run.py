@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from inspector.check.cause import gather_causes
+from inspector.check.prepare import STAGES, Progress, prepare
 from inspector.check.target_facts import target_facts
 from inspector.columns import spans
 from inspector.errors import Exit
@@ -25,9 +26,6 @@ from inspector.windows.grading import IN_FLIGHT, grade, unknown_stacks
 
 MAX_FINDINGS = 200
 """Findings listed for one rule; the rest is counted in the last of them."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, steps done and steps in all."""
 
 
 def run_check(
@@ -56,11 +54,11 @@ def run_check(
         TargetError: The target cannot be read far enough to check anything.
     """
     chosen = select_rules(rules)
-    before = len(_STAGES) + 1
+    before = len(STAGES) + 1
     steps = len(chosen) + before
     report_step = progress or (lambda _what, _done, _all: None)
     prepare(snapshot, report_step, len(chosen) + 1)
-    report_step("entries", len(_STAGES), steps)
+    report_step("entries", len(STAGES), steps)
     collect_for(snapshot, chosen)
     judging = [rule.predicate for rule in chosen if not rule.applies(snapshot.scheme)]
     judge_together(snapshot, [p for p in judging if isinstance(p, PagesPredicate)])
@@ -89,22 +87,6 @@ def run_check(
         findings,
         int(_exit_code(findings, coverage)),
     )
-
-
-_STAGES: tuple[tuple[str, Callable[[Snapshot], object]], ...] = (
-    ("memory map", lambda s: s.folios),
-    ("processes", lambda s: s.vmas),
-    ("page tables", lambda s: s.tables),
-    ("counting", lambda s: s.counts),
-    ("model", lambda s: s.expected),
-)
-
-
-def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> None:
-    """Build the tables that everything rests on, reporting each step."""
-    for done, (what, build) in enumerate(_STAGES):
-        progress(what, done, len(_STAGES) + steps_after)
-        build(snapshot)
 
 
 def collect_for(s: Snapshot, rules: Iterable[Rule]) -> None:

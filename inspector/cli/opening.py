@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -30,6 +31,14 @@ def open_target(settings: Settings, core: str | None) -> Target:
     set_log_level(settings.log_level)
     leave_out_plugins()
     use_at_most(settings.memory)
+    try:
+        return _open(settings, core)
+    finally:
+        # `inspector.cli.main` turned it off for the start.
+        gc.enable()
+
+
+def _open(settings: Settings, core: str | None) -> Target:
     symbols, types = settings.symbols, settings.types
     if core is not None:
         settings.target_name = core

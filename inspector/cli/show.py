@@ -35,7 +35,7 @@ def show(
     Returns:
         The snapshot and the report, for the exit code.
     """
-    from inspector.check.run import prepare  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.check.prepare import prepare  # noqa: PLC0415  (drgn and NumPy)
 
     with opened(settings) as (snapshot, progress):
         prepare(snapshot, progress)

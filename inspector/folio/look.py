@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inspector.aimed.folio import FolioSnapshot
+from inspector.check.prepare import Progress, prepare
 
 if TYPE_CHECKING:
-    from inspector.check.run import Progress
     from inspector.columns import U64
     from inspector.snapshot import Snapshot
 
@@ -27,8 +27,6 @@ def look_at(
     """
     if everything or s.has_walked:
         if progress is not None:
-            from inspector.check.run import prepare  # noqa: PLC0415  (all rules, which one folio does not need)
-
             prepare(s, progress)
         return s
     return FolioSnapshot(s, pfn, mms)

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from inspector.aimed.family import FamilySnapshot, anon_vma_at
 from inspector.columns import I32, rows_of
 from inspector.errors import UsageError
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
@@ -71,6 +72,8 @@ class AnonVmaReport(msgspec.Struct, frozen=True):
     tree: list[Chain]
     damage: list[str]
     """Rules that what is shown breaks, by name; work in flight is not among them."""
+    unchecked: list[str]
+    """Rules that need more than was read: page tables, or the mms that hold a VMA which names another."""
 
 
 def find_anon_vma(s: Snapshot, address: int) -> int:
@@ -85,30 +88,51 @@ def find_anon_vma(s: Snapshot, address: int) -> int:
         vma = int(vma_rows(s.vmas, np.array([address], np.uint64))[0])
         row = int(rows_of(table.addr, s.vmas.anon_vma[vma : vma + 1])[0]) if vma >= 0 else -1
     if row < 0:
-        todo = "Give the address of an anon_vma or of a VMA that has one; folioscope rmap PFN shows a folio's"
-        raise UsageError("there is no anon_vma of that address", f"{address:#x}", todo)
+        raise _no_anon_vma(address)
     return row
 
 
-def find_anon_vma_of(s: Snapshot, pfn: int) -> int:
-    """Row of the anon_vma that the folio of a page names.
+def aim_at_family(s: Snapshot, address: int) -> tuple[FamilySnapshot, int]:
+    """A snapshot of the family of an anon_vma, and its row there; named as for `find_anon_vma`.
+
+    Raises:
+        UsageError: The address is neither that of an anon_vma nor of a VMA that has one.
+    """
+    anon_vma = anon_vma_at(s, address)
+    one = FamilySnapshot(s, anon_vma) if anon_vma else None
+    if one is None or not one.is_one:
+        raise _no_anon_vma(address)
+    return one, int(rows_of(one.anon_rmap.anon_vmas.addr, np.array([anon_vma], np.uint64))[0])
+
+
+def _no_anon_vma(address: int) -> UsageError:
+    todo = "Give the address of an anon_vma or of a VMA that has one; folioscope rmap PFN shows a folio's"
+    return UsageError("there is no anon_vma of that address", f"{address:#x}", todo)
+
+
+def anon_vma_of(s: Snapshot, pfn: int) -> int:
+    """Address of the anon_vma that the folio of a page names.
+
+    Args:
+        s: A snapshot; one of the folio's struct pages will do.
+        pfn: Any page of the folio.
 
     Raises:
         UsageError: It names none.
     """
     head = int(s.pages.head_row[s.pages.memmap.row(pfn)])
-    word = s.pages.mapping[max(head, 0)]
-    anon = head >= 0 and (word & np.uint64(MAPPING_TAGS)) == MAPPING_ANON
-    row = int(rows_of(s.anon_rmap.anon_vmas.addr, np.array([word & ~np.uint64(MAPPING_TAGS)], np.uint64))[0])
-    if not anon or row < 0 or not s.pages.is_anon(np.array([head]))[0]:
+    word = int(s.pages.mapping[max(head, 0)])
+    named = head >= 0 and word & MAPPING_TAGS == MAPPING_ANON and word & ~MAPPING_TAGS
+    if not named or not s.pages.is_anon(np.array([head]))[0]:
         raise UsageError("the folio names no anon_vma", f"pfn {pfn:#x}", "folioscope rmap PFN shows what it names")
-    return row
+    return word & ~MAPPING_TAGS
 
 
 def build_anon_vma(s: Snapshot, row: int) -> AnonVmaReport:
     """The family of one anon_vma, and its tree."""
     table, family = s.anon_rmap.anon_vmas, family_of(s.anon_rmap, s.vmas, row)
     own = rows_of(table.addr, s.vmas.anon_vma)
+    damage = anon_vma_damage(s, family.row.astype(np.int64))
     return AnonVmaReport(
         "folioscope.anon_vma/2",
         int(table.addr[row]),
@@ -116,7 +140,8 @@ def build_anon_vma(s: Snapshot, row: int) -> AnonVmaReport:
         bool(s.anon_vma_locked[row]),
         [_member(s, family, i, own) for i in range(len(family))],
         _tree(s, row),
-        anon_vma_damage(s, family.row.astype(np.int64)),
+        damage.broken,
+        damage.unchecked,
     )
 
 
@@ -204,6 +229,8 @@ def render_anon_vma(screen: Screen, report: AnonVmaReport) -> Iterator[str]:
     yield from render_table(screen, _TREE, [_chain_cells(c) for c in report.tree])
     for slug in report.damage:
         yield screen.paint("fail", f"damaged: {slug}")
+    if report.unchecked:
+        yield f"not checked, for that takes all page tables and VMAs (--all): {', '.join(report.unchecked)}"
 
 
 def _both(stored: int, rebuilt: int) -> str:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
+from inspector.aimed.snapshot import AimedSnapshot, UserPlaces
 from inspector.arch.base import Kind
+from inspector.columns import U64
 from inspector.errors import UsageError
+from inspector.folio.look import look_at
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, bit_words, kind_words, mapping_rows, owner_of
 from inspector.report.pages import PageRow, page_rows
-from inspector.report.processes import perms
+from inspector.report.processes import aim_at_mm, perms
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
-from inspector.snapshot import Snapshot
-from inspector.text import grouped
-from inspector.walk.lookup import LookupEnd, LookupStep, find_vma, look_up, user_end
+from inspector.report.searched import where_searched
+from inspector.snapshot import Search, Snapshot
+from inspector.text import counted, grouped
+from inspector.walk.lookup import Lookup, LookupEnd, LookupStep, find_vma, look_up, user_end
 from inspector.walk.names import vma_names
 
 
@@ -62,27 +66,82 @@ class VaReport(msgspec.Struct, frozen=True):
     """The page frame that the address maps to; -1 for none."""
     page: PageRow | None
     mappings: list[MappingRow]
-    """Everything that maps that page, this address included."""
+    """What maps that page, this address included."""
     mapping_rows: int
+    searched: Search | None
+    """Where those were searched for; null where the address leads to no struct page."""
+    gaps: list[str]
+    """Why the search does not lead to everything that it should lead to, in sentences."""
+    led_here: bool
+    """False where the page has a reverse map that does not lead to this address."""
 
 
 def build_va(s: Snapshot, mm_idx: int, va: int, limit: int | None) -> VaReport:
-    """Walk down for one address and look who else is there.
+    """Walk down for one address; who else is there is taken from all page tables.
 
     Raises:
         UsageError: The address is not a user address.
     """
+    found = _look_up(s, mm_idx, va)
+    listed, total = mapping_rows(s, found.pfn, 1, limit) if _row(s, found) >= 0 else ([], 0)
+    return _report(s, mm_idx, va, found, _Others(s, listed, total, True))
+
+
+def build_aimed_va(s: Snapshot, number: int, va: int, limit: int | None) -> VaReport:
+    """Walk down for one address; who else is there is found by the reverse map of its page.
+
+    Args:
+        s: A snapshot of the target.
+        number: Pid of a task, or address of an mm_struct.
+        va: The address.
+        limit: Mappings listed at most; None for all.
+
+    Raises:
+        UsageError: There is no such address space, or the address is not a user address.
+    """
+    mm = aim_at_mm(s, number).mms.addr
+    at: U64 = np.array([min(va, (1 << 64) - 1)], np.uint64)
+    one = AimedSnapshot(s, mm, places=UserPlaces(mm, at, at + np.uint64(at[0] != np.uint64((1 << 64) - 1))))
+    found = _look_up(one, 0, va)
+    if found.pfn < 0 or not s.layout.memmap.valid(np.array([found.pfn], np.int64))[0]:
+        return _report(one, 0, va, found, _Others(one, [], 0, True))
+    # Where the page has no reverse map, or that does not lead here, this address maps it all the same.
+    own, _ = mapping_rows(one, found.pfn, 1, None)
+    seen = look_at(s, found.pfn, mms=mm)
+    rows, _ = mapping_rows(seen, found.pfn, 1, None)
+    more = [r for r in own if (r.mm, r.va) not in {(x.mm, x.va) for x in rows}]
+    rows = sorted(rows + more, key=lambda r: (r.pid if r.pid is not None else 1 << 40, r.va))
+    return _report(one, 0, va, found, _Others(seen, rows[:limit], len(rows), not more or seen.search == "nothing"))
+
+
+class _Others(NamedTuple):
+    """Who maps the page, and the snapshot that it was found in."""
+
+    s: Snapshot
+    listed: list[MappingRow]
+    total: int
+    led_here: bool
+
+
+def _look_up(s: Snapshot, mm_idx: int, va: int) -> Lookup:
     end = user_end(s.layout.arch)
     if va >= end:
         raise UsageError("this is not a user address", f"{va:#x}", f"User addresses end at {end - 1:#x}")
     pgd = int(s.mms.pgd_pfn[mm_idx])
     if pgd < 0:
         raise UsageError("this address space has no page tables", f"{int(s.mms.addr[mm_idx]):#x}", "")
-    found = look_up(s.layout, pgd, va)
+    return look_up(s.layout, pgd, va)
+
+
+def _row(s: Snapshot, found: Lookup) -> int:
+    """Row of the page that the address leads to, -1 for none."""
+    return s.pages.memmap.row(found.pfn) if found.pfn >= 0 else -1
+
+
+def _report(s: Snapshot, mm_idx: int, va: int, found: Lookup, others: _Others) -> VaReport:
     mm, pid, comm = owner_of(s, mm_idx)
     vma = find_vma(s.vmas, mm_idx, va)
-    row = s.pages.memmap.row(found.pfn) if found.pfn >= 0 else -1
-    listed, total = mapping_rows(s, found.pfn, 1, limit) if row >= 0 else ([], 0)
+    row = _row(others.s, found)
     return VaReport(
         "folioscope.va/1",
         va,
@@ -93,9 +152,12 @@ def build_va(s: Snapshot, mm_idx: int, va: int, limit: int | None) -> VaReport:
         [_entry(step) for step in found.steps],
         found.end,
         found.pfn,
-        page_rows(s, np.array([row], np.int64))[0] if row >= 0 else None,
-        listed,
-        total,
+        page_rows(others.s, np.array([row], np.int64))[0] if row >= 0 else None,
+        others.listed,
+        others.total,
+        others.s.search if row >= 0 else None,
+        others.s.gaps if row >= 0 else [],
+        others.led_here,
     )
 
 
@@ -151,8 +213,13 @@ def render_va(screen: Screen, report: VaReport) -> Iterator[str]:
     elif report.pfn >= 0:
         yield ""
         yield f"pfn {report.pfn:#x} has no struct page."
-    if report.mappings:
+    if report.searched is not None:
         yield ""
+        what = "other mappings of it: " if report.searched == "nothing" else counted(report.mapping_rows, "mapping")
+        yield what + where_searched(report.searched, report.gaps)
+    if not report.led_here:
+        yield screen.paint("yellow", "Its reverse map does not lead to this address.")
+    if report.mappings:
         yield from render_table(screen, mapping_view.COLUMNS, [mapping_view.cells(m) for m in report.mappings])
         more = report.mapping_rows - len(report.mappings)
         if more > 0:

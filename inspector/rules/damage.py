@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from inspector.aimed.snapshot import AimedSnapshot, NotAimedAtError
 from inspector.columns import I64
 from inspector.rules.registry import all_rules
 from inspector.snapshot import Snapshot
@@ -12,8 +15,20 @@ from inspector.violations import Violations
 from inspector.windows.window import Effect
 
 
-def file_damage(s: Snapshot, address_space: int) -> list[str]:
-    """Slugs of the rules that the reverse map of a file breaks, beyond what work in flight explains."""
+class Damage(NamedTuple):
+    """The verdict of some rules on what is shown.
+
+    Attributes:
+        broken: Slugs of the rules that have a lasting violation among it.
+        unchecked: Slugs of those that need what a snapshot of a part does not have.
+    """
+
+    broken: list[str]
+    unchecked: list[str]
+
+
+def file_damage(s: Snapshot, address_space: int) -> Damage:
+    """What is wrong with the reverse map of a file, beyond what work in flight explains."""
     rmap, address = s.file_rmap, np.array([address_space], np.uint64)
     row = np.flatnonzero(rmap.address_spaces.addr == address)
     vma = np.isin(rmap.address_space_of_vma, row)
@@ -23,8 +38,8 @@ def file_damage(s: Snapshot, address_space: int) -> list[str]:
     return _broken(s, Effect.FILE_RMAP, shown)
 
 
-def anon_vma_damage(s: Snapshot, members: I64) -> list[str]:
-    """Slugs of the rules that the given anon_vmas or their chains break, beyond what work in flight explains.
+def anon_vma_damage(s: Snapshot, members: I64) -> Damage:
+    """What is wrong with the given anon_vmas, their chains and VMAs, beyond what work in flight explains.
 
     Args:
         s: A snapshot.
@@ -38,10 +53,22 @@ def anon_vma_damage(s: Snapshot, members: I64) -> list[str]:
     return _broken(s, Effect.ANON_RMAP, {VMA: np.flatnonzero(vma), AVC: np.flatnonzero(avc), ANON_VMA: members})
 
 
-def _broken(s: Snapshot, effect: Effect, shown: dict[SubjectKind, I64]) -> list[str]:
-    """Rules of a reverse map that have a lasting violation among the subjects shown."""
-    rules = [r for r in all_rules() if r.effect is effect and r.about in shown]
-    return [r.slug for r in rules if _has(r.run(s), shown[r.about])]
+def _broken(s: Snapshot, effect: Effect, shown: dict[SubjectKind, I64]) -> Damage:
+    """The rules of a reverse map, asked about the subjects shown."""
+    out = Damage([], [])
+    for rule in all_rules():
+        if rule.effect is not effect or rule.about not in shown:
+            continue
+        try:
+            found = rule.run(s)
+        except NotAimedAtError:
+            out.unchecked.append(rule.slug)
+            continue
+        if _has(found, shown[rule.about]):
+            out.broken.append(rule.slug)
+    if isinstance(s, AimedSnapshot) and s.has_strays:
+        return Damage([], out.unchecked + out.broken)
+    return out
 
 
 def _has(found: Violations, rows: I64) -> bool:

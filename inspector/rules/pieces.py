@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -18,12 +19,10 @@ import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, count_up, group_starts, take_or
-from inspector.loops import is_compiled
 from inspector.records import dataclass
 from inspector.violations import Details, Unread, Violations, cannot_check
-from inspector.walk.batches import Collector, EntryBatch
+from inspector.walk.batches import Collector, EntryBatch, Kinds
 from inspector.walk.counts import EntryClass
-from inspector.walk.entry_kinds import EntryKinds, entry_kinds
 from inspector.walk.mappings import Mappings
 
 if TYPE_CHECKING:
@@ -134,40 +133,41 @@ class _EntriesOfVmas(TablePiece, ABC):
 
 @dataclass(frozen=True)
 class EntryPiece(_EntriesOfVmas):
-    """Runs of leaf entries with the words of their VMAs and of the pages that they map: a row a run.
+    """Runs of leaf entries with the words of their VMAs and of the pages that they map: a row a kind of runs.
 
     Attributes:
-        m: The runs.
+        found: The runs.
+        kinds: Their kinds.
     """
 
-    m: Mappings
+    found: Mappings
+    kinds: Kinds
 
     @classmethod
     def of(cls, batch: EntryBatch) -> EntryPiece:
-        """A batch as one piece: where loops are compiled, a row a kind of entry (`inspector.walk.entry_kinds`)."""
-        m, s = batch.m, batch.s
-        if not is_compiled() or not len(m) or (m.level != m.level[0]).any():
-            return cls(s, batch.start, batch.start + len(m), m)
-        kinds = entry_kinds(s.pages, s.folios, m)
-        return KindPiece(s, 0, len(kinds.examples), kinds.examples, m, kinds)
+        """A batch as one piece."""
+        return cls(batch.s, batch.start, batch.start + len(batch.m), batch.m, batch.kinds)
 
-    def offenders(self, wrong: Mask) -> Mappings:
-        """The runs that some of the rows are or are part of."""
-        return self.m.take(wrong)
+    def __len__(self) -> int:
+        return len(self.kinds.m)
 
     def subjects(self, wrong: Mask) -> I64:
-        """The numbers of some of the entries."""
-        return self.m.entry_id[wrong]
+        """The numbers of the entries of some kinds."""
+        return self.found.entry_id[wrong[self.kinds.kind]] if wrong.any() else np.empty(0, np.int64)
+
+    def count(self, some: Mask) -> int:
+        """How many runs are of some kinds."""
+        return int(self.kinds.runs[some].sum())
+
+    @property
+    def m(self) -> Mappings:
+        """The first run of each kind."""
+        return self.kinds.m
 
     @property
     def level(self) -> U8:
         """`inspector.arch.base.Level`."""
         return self.m.level
-
-    @property
-    def nr(self) -> AnyArray:
-        """Entries of each run."""
-        return self.m.nr
 
     @property
     def mm_idx(self) -> I32:
@@ -226,18 +226,17 @@ class EntryPiece(_EntriesOfVmas):
         return np.ones(len(self), np.bool_)
 
     def entries(self, among: Mask) -> int:
-        """How many entries the runs of ``among`` are."""
-        return int(self.nr[among].sum())
-
-    def count_pages(self, pages: MappedPages) -> int:
-        """How many times some pages are mapped; a huge entry counts once."""
-        return len(pages)
+        """How many entries are of some kinds."""
+        return int(self.kinds.entries[among].sum())
 
     def pages(self, among: Mask) -> MappedPages:
-        """The pages that the runs of ``among`` map, one by one; each run must map pages with a struct page."""
+        """The pages that runs of some kinds map, pages that are alike once; each must have a struct page."""
         here = np.flatnonzero(among)
-        found = mapped_pages(self.s, self.m.take(here))
-        return MappedPages(self.s, here[found.run], found.row)
+        alike = self.kinds.alike[here]
+        m = self.m.take(here)
+        found = mapped_pages(self.s, replace(m, nr=np.where(alike, np.uint32(1), m.nr)))
+        weight = np.where(alike, self.kinds.entries[here], 1)[found.run]
+        return MappedPages(self.s, here[found.run], found.row, weight)
 
     def with_any(self, pages: MappedPages) -> Mask:
         """Runs with at least one of these pages of theirs."""
@@ -253,44 +252,6 @@ class EntryPiece(_EntriesOfVmas):
 
 
 @dataclass(frozen=True)
-class KindPiece(EntryPiece):
-    """Kinds of leaf entries instead of the entries themselves: a row a kind, an entry of it in place of all.
-
-    Attributes:
-        runs: The runs that they are the kinds of.
-        kinds: Which entry is of which kind.
-    """
-
-    runs: Mappings
-    kinds: EntryKinds
-
-    def _wrong_runs(self, wrong: Mask) -> Mask:
-        if not wrong.any():
-            return np.zeros(len(self.runs), np.bool_)
-        return np.logical_or.reduceat(wrong[self.kinds.of_entry], self.kinds.first)
-
-    def subjects(self, wrong: Mask) -> I64:
-        """The numbers of the runs with an entry of some of the kinds."""
-        return self.runs.entry_id[self._wrong_runs(wrong)]
-
-    def offenders(self, wrong: Mask) -> Mappings:
-        """The runs with an entry of some of the kinds."""
-        return self.runs.take(self._wrong_runs(wrong))
-
-    def count(self, some: Mask) -> int:
-        """How many runs begin with an entry of some of the kinds."""
-        return int(self.kinds.nr_runs[some].sum())
-
-    def entries(self, among: Mask) -> int:
-        """How many entries are of some of the kinds."""
-        return int(self.kinds.nr_entries[among].sum())
-
-    def count_pages(self, pages: MappedPages) -> int:
-        """How many times pages like these are mapped; a huge entry counts once."""
-        return int(self.kinds.nr_entries[pages.run].sum())
-
-
-@dataclass(frozen=True)
 class MappedPages:
     """Pages under some runs of leaf entries, one by one; under a huge entry the head represents all.
 
@@ -298,18 +259,24 @@ class MappedPages:
         s: The snapshot.
         run: int64[n]; place of the run that maps each, ascending.
         row: int64[n]; row of each in the memory map.
+        weight: int64[n]; how many pages each represents.
     """
 
     s: Snapshot
     run: I64
     row: I64
+    weight: I64
 
     def __len__(self) -> int:
         return len(self.row)
 
     def where(self, keep: Mask) -> MappedPages:
         """Some of them."""
-        return MappedPages(self.s, self.run[keep], self.row[keep])
+        return MappedPages(self.s, self.run[keep], self.row[keep], self.weight[keep])
+
+    def count(self, some: Mask) -> int:
+        """How many pages some of them represent."""
+        return int(self.weight[some].sum())
 
     @property
     def is_anon(self) -> Mask:
@@ -350,7 +317,8 @@ def mapped_pages(s: Snapshot, m: Mappings) -> MappedPages:
     """The pages that runs of leaf entries map, one by one; ``run`` gives places in ``m``."""
     nr = np.where(m.level == Level.PTE, m.nr, 1).astype(np.int64)
     first = np.repeat(np.maximum(m.page_row, 0).astype(np.int64), nr)
-    return MappedPages(s, np.repeat(np.arange(len(m)), nr), np.minimum(first + count_up(nr), len(s.pages) - 1))
+    row = np.minimum(first + count_up(nr), len(s.pages) - 1)
+    return MappedPages(s, np.repeat(np.arange(len(m)), nr), row, np.ones(len(row), np.int64))
 
 
 @dataclass(frozen=True)
@@ -435,9 +403,9 @@ def _entry_pieces(s: Snapshot, most: int) -> Iterator[EntryPiece]:
     start = 0
     for m in s.entry_batches():
         for at in range(0, len(m), most):
-            part = m.take(slice(at, at + most))
-            yield EntryPiece(s, start, start + len(part), part)
-            start += len(part)
+            part = EntryBatch(s, m.take(slice(at, at + most)), start)
+            yield EntryPiece.of(part)
+            start += len(part.m)
 
 
 def _nonpresent_pieces(s: Snapshot, most: int) -> Iterator[NonPresentPiece]:
@@ -524,7 +492,7 @@ class EntryJudgement(Collector):
         piece = batch.view(EntryPiece.of)
         wrong = self.found.add(piece)
         if wrong.any():
-            self.s.known_entries.add(piece.offenders(wrong))
+            self.s.known_entries.add(batch.m.take(wrong[batch.kinds.kind]))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from inspector.records import dataclass
 from inspector.tables.locks import held_for_writing
 from inspector.tables.vmas import Vmas, vma_rows
 
+_MAX_GENERATIONS = 64
+"""Steps from an anon_vma to its root and parents; what goes on longer is other data."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnonVmas(Table):
@@ -151,13 +154,13 @@ def _read_anon_vmas(layout: Layout, named: U64) -> AnonVmas:
     """The named anon_vmas and, breadth-first, the roots and parents that they name."""
     struct = layout.struct("struct anon_vma")
     known = np.unique(named[named != 0])
-    for _ in range(64):
+    for left in reversed(range(_MAX_GENERATIONS)):
         raw = layout.memory.gather(known, struct.size)
         up = [struct.field(name).column(raw.bytes[raw.valid]) for name in ("root", "parent")]
         more = np.setdiff1d(np.concatenate(up), known)
         # The parent of an anon_vma whose own tree is empty may be gone already; only what lies in the direct map is.
         more = more[(more >= np.uint64(layout.memory.direct_map_base)) & (more & np.uint64(7) == 0)]
-        if not len(more):
+        if not len(more) or not left:
             break
         known = np.union1d(known, more)
     data = raw.bytes

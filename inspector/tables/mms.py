@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I32, I64, MAX_MMS, U32, U64, AnyArray, Mask, Table, rows_of
+from inspector.columns import I32, I64, MAX_MMS, U32, U64, AnyArray, Mask, Table, distinct, rows_of
 from inspector.errors import TargetError
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
@@ -14,7 +14,7 @@ from inspector.model.stats import RssKind
 from inspector.records import dataclass
 from inspector.tables.locks import held_for_reading, held_for_writing
 from inspector.tables.slabs import are_objects
-from inspector.tables.tasks import NR_MM_COUNTERS, Tasks
+from inspector.tables.tasks import NR_MM_COUNTERS, Tasks, read_thread_groups
 
 RSS_FILE, RSS_ANON, RSS_SWAP, RSS_SHMEM = map(int, RssKind)
 """Columns of ``rss`` (include/linux/mm_types_task.h)."""
@@ -139,6 +139,31 @@ def read_mms(layout: Layout, tasks: Tasks, addrs: U64) -> tuple[Mms, int]:
     beside, _ = _alive(layout, tasks, others, np.ones(len(others), np.bool_))
     both = Mms.concat([mms, beside])
     return mms.take(~_mere_copies(both)[: len(mms)]), missing
+
+
+def read_users(layout: Layout, addrs: U64) -> Tasks | None:
+    """The tasks that use some mms, found from the mms; None where these may not be all that do.
+
+    Each mm names a task of its process (``owner``, kept for memory control groups), whose threads are looked through.
+    As every task that uses an mm holds a reference in mm_users, as many users as that says are all of them.
+
+    Args:
+        layout: The kernel's layout.
+        addrs: uint64; addresses of mm_structs, each once.
+    """
+    struct = layout.struct("struct mm_struct")
+    owner = struct.find("owner")
+    if owner is None:
+        return None
+    raw = layout.memory.gather(addrs, struct.size)
+    owners = owner.column(raw.bytes).astype(np.uint64)
+    if not raw.valid.all() or not owners.all():
+        return None
+    tasks, whole = read_thread_groups(layout, distinct(owners))
+    at = rows_of(np.sort(addrs), tasks.mm)
+    users = struct.field("mm_users.counter").column(raw.bytes)[np.argsort(addrs, kind="stable")]
+    found = np.bincount(at[at >= 0], minlength=len(addrs))
+    return tasks.take(at >= 0) if whole and (found == users).all() and found.all() else None
 
 
 def _alive(layout: Layout, tasks: Tasks, addr: U64, is_named: Mask) -> tuple[Mms, int]:

@@ -38,13 +38,17 @@ def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int) -> U
 
 
 def are_objects(layout: Layout, cache: int, addrs: U64) -> Mask:
-    """Whether each address is that of an object slot of a slab cache; True where its struct page cannot be read.
+    """Whether each address is that of an object slot of a slab cache.
+
+    True where that cannot be known: its struct page, or what the cache is like, cannot be read.
 
     Args:
         layout: The kernel's layout.
         cache: Address of the kmem_cache.
         addrs: Any addresses; no struct pages are read but those around their own.
     """
+    if _geometry(layout, cache)[0] <= 0:
+        return np.ones(len(addrs), np.bool_)
     base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
     inside = (addrs >= base) & (addrs - base < np.uint64(layout.memmap.max_pfn) << shift)
     pfn = np.where(inside, (addrs - base) >> shift, 0).astype(np.int64)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I32, I64, U32, U64, AnyArray, Mask, Table
+from inspector.columns import I32, I64, U8, U32, U64, AnyArray, Mask, Table, distinct
 from inspector.layout.kernel import Layout
+from inspector.layout.offsets import Struct
+from inspector.lib.list import walk_lists
 from inspector.lib.xarray import walk_xarrays
 from inspector.records import dataclass
 
 NR_MM_COUNTERS = 4
+
+_MAX_THREADS = 256
+"""Threads of a process that are followed one by one; of more of them the PID namespace is read, all at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,29 @@ def build_tasks(layout: Layout) -> tuple[Tasks, int]:
     missing = int((~raw_pids.valid).sum()) + len(found.unreadable) + len(found.broken) + (head is None)
     raw = layout.memory.gather(links - np.uint64(task.field("pid_links[0]").offset), task.size)
     missing += int((~raw.valid).sum())
-    data, addr = raw.bytes[raw.valid], raw.addr[raw.valid]
+    return _decode(task, raw.addr[raw.valid], raw.bytes[raw.valid]), missing
+
+
+def read_thread_groups(layout: Layout, members: U64) -> tuple[Tasks, bool]:
+    """All threads of the processes that some tasks belong to (signal->thread_head).
+
+    Args:
+        layout: The kernel's layout.
+        members: uint64; addresses of task_structs.
+
+    Returns:
+        The threads, and whether all of the lists could be followed to their ends.
+    """
+    task, signal = layout.struct("struct task_struct"), layout.struct("struct signal_struct")
+    signals, known = layout.memory.words(members + np.uint64(task.field("signal").offset))
+    heads = distinct(signals) + np.uint64(signal.field("thread_head").offset)
+    lists = walk_lists(layout.memory, heads, task.size, task.field("thread_node").offset, max_length=_MAX_THREADS)
+    whole = bool(known.all()) and not len(lists.broken) and not len(lists.unreadable)
+    return _decode(task, lists.addr, lists.raw), whole
+
+
+def _decode(task: Struct, addr: U64, data: U8) -> Tasks:
+    """The members of tasks."""
     cache = task.find("rss_stat.count")
     rss = cache.matrix(data).astype(np.int64) if cache is not None else np.zeros((len(data), NR_MM_COUNTERS), np.int64)
     tasks = Tasks(
@@ -82,7 +109,7 @@ def build_tasks(layout: Layout) -> tuple[Tasks, int]:
         cpu=task.field("thread_info.cpu", "cpu").column(data).astype(np.int32),
         rss_cache=rss,
     )
-    return tasks.take(np.argsort(tasks.pid, kind="stable")), missing
+    return tasks.take(np.argsort(tasks.pid, kind="stable"))
 
 
 def tasks_being_dumped(layout: Layout, tasks: Tasks) -> Mask:

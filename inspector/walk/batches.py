@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, AnyArray, Mask, count_up
+from inspector.columns import I32, I64, AnyArray, Mask, count_up, take_or
+from inspector.loops import cut_runs, distinct_rows
 from inspector.records import dataclass
-from inspector.walk.linear import Links, links_of
+from inspector.walk.counts import UNLIKE
+from inspector.walk.linear import LinkKinds, link_kinds
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, Mappings, entry_pages
 
 if TYPE_CHECKING:
@@ -67,6 +69,70 @@ class KeptMappings:
 
 
 @dataclass(frozen=True)
+class Kinds:
+    """Runs of leaf entries by kind: alike in everything but where they are, how long, and in which compound page.
+
+    Runs of one kind are in one VMA, or of one mm outside of all, have the same level, bits and class, and map pages
+    with the same words (`inspector.tables.pages.Pages.number`), of folios with the same words, all of hugetlb or none.
+    A run whose own pages differ is a kind of its own.
+
+    Attributes:
+        m: The first run of each kind.
+        kind: int32 by run; its row in ``m``.
+        runs: int64; how many runs are of each kind.
+        entries: int64; how many entries these have.
+        alike: bool; whether all pages that they map have the same words.
+    """
+
+    m: Mappings
+    kind: I32
+    runs: I64
+    entries: I64
+    alike: Mask
+
+    @classmethod
+    def of(cls, s: Snapshot, m: Mappings) -> Kinds:
+        """The kinds of some runs."""
+        pages, n = s.pages, len(m)
+        long = np.flatnonzero((m.nr > 1) & (m.page_row >= 0))
+        owner, _, _ = cut_runs(s.counts.codes, m.page_row[long].astype(np.int64), m.nr[long].astype(np.int64), UNLIKE)
+        alike = np.ones(n, np.bool_)
+        alike[long[np.bincount(owner, minlength=len(long)) > 1]] = False
+        low = m.bits.astype(np.int32) << 16 | m.entry_class.astype(np.int32) << 8 | m.level
+        if s.folios.is_hugetlb.any():
+            low |= take_or(s.folios.is_hugetlb, take_or(s.folio_of_page, m.page_row, -1), False).astype(np.int32) << 7
+        words = np.empty((n, 4), np.int32)
+        words[:, 0] = low
+        words[:, 1] = m.vma_idx
+        outside = np.flatnonzero(m.vma_idx < 0)
+        words[outside, 1] = -2 - m.mm_idx[outside]
+        words[:, 2], words[:, 3] = take_or(pages.number, m.head_row, -1), take_or(pages.number, m.page_row, -1)
+        kinds, kind, other = distinct_rows(2), np.empty(n, np.int32), np.flatnonzero(~alike)
+        nr = m.nr.astype(np.int64)
+        if len(other):
+            kind[alike] = kinds.codes(words.view(np.uint64)[alike], nr[alike])
+            kind[other] = np.arange(len(kinds), len(kinds) + len(other))
+        else:
+            kind = kinds.codes(words.view(np.uint64), nr)
+        first = np.empty(len(kinds) + len(other), np.int64)
+        first[kind[::-1]] = np.arange(n - 1, -1, -1)
+        return cls(
+            m.take(first),
+            kind,
+            np.bincount(kind, minlength=len(first)),
+            np.concatenate([kinds.weights, nr[other]]),
+            alike[first],
+        )
+
+    @classmethod
+    def each(cls, m: Mappings) -> Kinds:
+        """Every run as a kind of its own."""
+        n = len(m)
+        one = np.ones(n, np.int64)
+        return cls(m, np.arange(n, dtype=np.int32), one, m.nr.astype(np.int64), np.zeros(n, np.bool_))
+
+
+@dataclass(frozen=True)
 class EntryBatch:
     """Some leaf entries, judged, and what is worked out about them once for all that see the batch.
 
@@ -82,9 +148,14 @@ class EntryBatch:
     _views: dict[object, object] = field(default_factory=dict)
 
     @cached_property
-    def links(self) -> Links:
-        """Those of folios in VMAs beside the index of the folio."""
-        return links_of(self.s, self.m)
+    def kinds(self) -> Kinds:
+        """The kinds of runs: what a rule says of one run of a kind, it says of all."""
+        return Kinds.of(self.s, self.m)
+
+    @cached_property
+    def link_kinds(self) -> LinkKinds:
+        """The links by kind."""
+        return link_kinds(self.s, self.m)
 
     def view(self, make: Callable[[EntryBatch], V]) -> V:
         """What ``make`` makes of the batch, made once."""
@@ -135,12 +206,14 @@ class PagesByMm(Collector):
 
     @abstractmethod
     def some(self, m: Mappings) -> Mask:
-        """Which entries count."""
+        """Which entries count: the same for all runs of a kind."""
 
     def take(self, batch: EntryBatch) -> None:
         """Look through a batch."""
-        m = batch.m.take(np.flatnonzero(self.some(batch.m)))
-        np.add.at(self.pages, m.mm_idx, m.nr * entry_pages(self.s.layout, m.level))
+        kinds = batch.kinds
+        rows = np.flatnonzero(self.some(kinds.m))
+        m = kinds.m.take(rows)
+        np.add.at(self.pages, m.mm_idx, kinds.entries[rows] * entry_pages(self.s.layout, m.level))
 
 
 class MappingsOfPages(Collector):

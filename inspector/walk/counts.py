@@ -13,10 +13,10 @@ from inspector.columns import (
     I64,
     MAX_MMS,
     U8,
+    U32,
     U64,
     AnyArray,
     Column,
-    Mask,
     expand_runs,
     group_starts,
     rows_of,
@@ -55,10 +55,11 @@ class EntryClass(IntEnum):
     """A tail whose head cannot be found, or a huge entry that is not at the head of a folio of its size."""
 
 
-CLASS, LINK_BORDER, LINKED, INDEX_UNKNOWN, BORDER = 0x07, 0x08, 0x10, 0x20, 0x80
-"""Bits of `Ground.codes`; `_LARGE` is used while they are made."""
+CLASS, LINK_BORDER, LINKED, INDEX_UNKNOWN, UNLIKE, BORDER = 0x07, 0x08, 0x10, 0x20, 0x40, 0x80
+"""Bits of `Ground.codes`."""
 
-_LARGE = 0x40
+_LARGE = UNLIKE
+"""Pages of large folios, while the codes are made."""
 
 _MAX_PAGES = (1 << 31) - 2
 """Struct pages whose rows fit into int32."""
@@ -76,7 +77,8 @@ class Ground:
         folio_of_page: int32 per page row; row in ``folios``, -1 for small pages.
         codes: uint8 per page row; bits `CLASS`: the `EntryClass` of a plain PTE that maps the page; `BORDER`: a run of
             entries must not go on from the page before into this one, because the large folio or the class changes, or
-            another page frame is before it; `LINKED`: head of a folio of which a normal entry in a VMA maps something,
+            another page frame is before it; `UNLIKE`: it has other words than that page, or is of another compound
+            page; `LINKED`: head of a folio of which a normal entry in a VMA maps something,
             set by `Counter`; `LINK_BORDER`, `INDEX_UNKNOWN`: the index of folios does not run on, or could not be read,
             set by `inspector.walk.linear.read_page_index`.
     """
@@ -115,6 +117,13 @@ class Ground:
             border = (head[1:] != head[:-1]) & (((code | last) & np.uint8(_LARGE)) != 0)
             border |= ((code ^ last) & np.uint8(CLASS)) != 0
             codes[here] |= np.where(border, np.uint8(BORDER), np.uint8(0))
+        for first in range(0, n, _PIECE):
+            begin, stop = max(first - 1, 0), min(first + _PIECE, n)
+            number, compound = pages.number[begin:stop], pages.compound[begin:stop]
+            unlike = np.full(stop - first, UNLIKE, np.uint8)
+            same = (number[1:] == number[:-1]) & (compound[1:] == compound[:-1])
+            unlike[begin + 1 - first :][same] = 0
+            codes[first:stop] = (codes[first:stop] & ~np.uint8(_LARGE)) | unlike
         codes[pages.memmap.rows(pages.memmap.starts)] |= np.uint8(BORDER)
         return cls(layout, pages, folios, folio_of_page, vmas, codes)
 
@@ -262,17 +271,18 @@ class Counter:
         self._pairs = [_NO_PAIRS]
         self._pending = 0
         self._nr_entries = 0
+        self._outside: tuple[I32, I32] | None = None
 
     def take(self, m: Mappings) -> None:
         """Count a batch."""
         self._nr_entries += int(m.nr.sum())
         normal = m.entry_class == EntryClass.NORMAL
-        self._link(m, normal & (m.vma_idx >= 0))
+        stray = normal & ((m.vma_idx < 0) | ~m.counted)
+        if stray.any():
+            self._take_strays(m.take(stray))
         good = np.flatnonzero(normal & m.counted)
-        row, nr, pte = m.page_row[good], m.nr[good], m.level[good] == Level.PTE
-        count_runs(self._single, row[pte], nr[pte])
-        folio = self._ground.folio_of_page[row]
-        np.add.at(self._entire, folio[~pte], np.int32(1))
+        row, nr = m.page_row[good], m.nr[good]
+        folio = _count(m.level[good], row, nr, self._ground.folio_of_page, (self._single, self._entire))
         large = np.flatnonzero(folio >= 0)
         if len(large):
             self._pairs.append(_add_up(_pair_keys(folio[large], m.mm_idx[good[large]]), nr[large].astype(np.int64)))
@@ -280,13 +290,30 @@ class Counter:
             if self._pending > max(len(self._pairs[0][0]), _PIECE):
                 self._merge()
 
-    def _link(self, m: Mappings, some: Mask) -> None:
-        """Mark the heads of what is mapped in VMAs; the pages of a run of small folios are all heads."""
-        codes, mark = self._ground.codes, np.uint8(LINKED)
-        codes[m.head_row[some]] |= mark
-        runs = np.flatnonzero(some & (m.nr > 1))
-        runs = runs[self._ground.folio_of_page[m.page_row[runs]] < 0]
-        codes[expand_runs(m.page_row[runs], m.nr[runs]).astype(np.int64)] |= mark
+    def _take_strays(self, m: Mappings) -> None:
+        """Normal entries outside of VMAs, which make no links, and those of shared tables, which do but do not count.
+
+        The pages of a run of small folios are all heads.
+        """
+        again = m.take((m.vma_idx >= 0) & ~m.counted)
+        codes, small = self._ground.codes, self._ground.folio_of_page[again.page_row] < 0
+        codes[again.head_row] |= np.uint8(LINKED)
+        codes[expand_runs(again.page_row[small], again.nr[small]).astype(np.int64)] |= np.uint8(LINKED)
+        outside = m.take((m.vma_idx < 0) & m.counted)
+        if self._outside is None:
+            self._outside = np.zeros_like(self._single), np.zeros_like(self._entire)
+        _count(outside.level, outside.page_row, outside.nr, self._ground.folio_of_page, self._outside)
+
+    def _link(self) -> None:
+        """Mark the heads of what is mapped in VMAs."""
+        ground, mark, single = self._ground, np.uint8(LINKED), self._single
+        for first in range(0, len(single), _PIECE):
+            inside = single[first : first + _PIECE]
+            if self._outside is not None:
+                inside = inside - self._outside[0][first : first + _PIECE]
+            ground.codes[ground.pages.head_row[first + np.flatnonzero(inside)]] |= mark
+        entire = self._entire if self._outside is None else self._entire - self._outside[1]
+        ground.codes[ground.folios.row[entire > 0]] |= mark
 
     def _merge(self) -> None:
         keys, counts = (np.concatenate([part[i] for part in self._pairs]) for i in (0, 1))
@@ -295,6 +322,7 @@ class Counter:
     def counts(self) -> MappingCounts:
         """The counts, once all batches were taken."""
         self._merge()
+        self._link()
         key, count = self._pairs[0]
         folio = (key >> np.uint64(_MM_BITS)).astype(np.int64)
         return MappingCounts(
@@ -307,6 +335,17 @@ class Counter:
             nr_entries=self._nr_entries,
             codes=self._ground.codes,
         )
+
+
+def _count(level: U8, row: I32, nr: U32, folio_of_page: I32, counts: tuple[I32, I32]) -> I32:
+    """Count entries into counts by page and by folio; gives the row of the folio of each, -1 for small pages."""
+    folio = folio_of_page[row]
+    huge = level != Level.PTE
+    if huge.any():
+        np.add.at(counts[1], folio[huge], np.int32(1))
+        row, nr = row[~huge], nr[~huge]
+    count_runs(counts[0], row, nr)
+    return folio
 
 
 _MM_BITS = MAX_MMS.bit_length() - 1

@@ -10,9 +10,10 @@ from inspector.arch.base import Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, distinct, take_or
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
 from inspector.layout.kernel import Layout
-from inspector.loops import cut_runs
+from inspector.loops import LinkedPages, LinkedRuns, LinkedVmas, cut_runs, distinct_rows, is_compiled, link_words
 from inspector.model.scheme import Scheme
 from inspector.records import dataclass
+from inspector.scratch import long_zeros
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages, page_words
 from inspector.tables.vmas import Vmas
@@ -132,20 +133,28 @@ def links_of(s: Snapshot, m: Mappings) -> Links:
         s: The snapshot.
         m: Judged entries.
     """
-    pages, index = s.pages, s.page_index
+    return _links_at(s, m, *_cut_links(s, m))
+
+
+def _cut_links(s: Snapshot, m: Mappings) -> tuple[I64, I64, I64]:
+    """Which run each link is of, how many entries into it, and how many it is long."""
     rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
-    owner, skip, nr = cut_runs(index.codes, m.page_row[rows].astype(np.int64), m.nr[rows].astype(np.int64), LINK_BORDER)
-    row = rows[owner]
+    first, nr = m.page_row[rows].astype(np.int64), m.nr[rows].astype(np.int64)
+    owner, skip, nr = cut_runs(s.page_index.codes, first, nr, LINK_BORDER)
+    return rows[owner], skip, nr
+
+
+def _links_at(s: Snapshot, m: Mappings, row: I64, skip: I64, nr: I64) -> Links:
+    pages, index = s.pages, s.page_index
     page_row = m.page_row[row] + skip
     huge = m.level[row] != Level.PTE
-    nr[huge] = entry_pages(s.layout, m.level[row[huge]])
+    nr = np.where(huge, entry_pages(s.layout, m.level[row]), nr) if huge.any() else nr
     head = pages.head_row[page_row]
     va = m.va[row] + (skip.astype(np.uint64) << np.uint64(s.layout.memmap.page_shift))
-    mapping = pages.mapping[head]
-    kind = _kinds(s, head, mapping, (index.codes[head] & np.uint8(INDEX_UNKNOWN)) == 0)
+    mapping, kind = _words_and_kinds(s, head, index)
     vma = m.vma_idx[row]
     place = page_row - head
-    linear = linear_index(s.vmas, vma, va, (kind & ANON) != 0, s.layout.memmap.page_shift)
+    linear = index.linear(s, vma, va, (kind & ANON) != 0)
     return Links(
         mapping_row=row.astype(np.int32),
         vma_idx=vma,
@@ -160,27 +169,104 @@ def links_of(s: Snapshot, m: Mappings) -> Links:
 
 
 @dataclass(frozen=True)
+class LinkKinds:
+    """The links of a batch by kind: those of one kind have VMA, ``mapping``, ``delta`` and ``kind`` in common.
+
+    Attributes:
+        of_link: int32 a link; its kind.
+        examples: A link of each kind.
+        nr: int64 a kind; links.
+    """
+
+    of_link: I32
+    examples: Links
+    nr: I64
+    _s: Snapshot
+    _m: Mappings
+    _cut: tuple[I64, I64, I64]
+
+    def links(self, some: Mask) -> Links:
+        """The links of some kinds."""
+        rows = np.flatnonzero(some[self.of_link]) if some.any() else np.empty(0, np.int64)
+        return _links_at(self._s, self._m, *(column[rows] for column in self._cut))
+
+
+def link_kinds(s: Snapshot, m: Mappings) -> LinkKinds:
+    """Sort the links of some judged entries by kind."""
+    table = distinct_rows(3)
+    if is_compiled():
+        runs = LinkedRuns(m.entry_class, m.vma_idx, m.page_row, m.nr, m.va, EntryClass.NORMAL)
+        vmas = LinkedVmas(s.vmas.start, s.vmas.pgoff, s.vmas.anon_pgoff, s.layout.memmap.page_shift)
+        owner, skip, nr, words = link_words(runs, _linked_pages(s), vmas)
+        cut = owner.astype(np.int64), skip.astype(np.int64), nr.astype(np.int64)
+    else:
+        cut = _cut_links(s, m)
+        links = _links_at(s, m, *cut)
+        words = np.empty((len(links), 3), np.uint64)
+        words[:, 0] = links.vma_idx | links.kind.astype(np.int64) << 32
+        words[:, 1], words[:, 2] = links.mapping, links.delta.view(np.uint64)
+    of_link = table.codes(words)
+    # Kinds are numbered as they are met, so each number is new just once.
+    example = np.flatnonzero(np.diff(np.maximum.accumulate(of_link), prepend=-1))
+    return LinkKinds(of_link, _links_at(s, m, *(column[example] for column in cut)), table.weights, s, m, cut)
+
+
+def _linked_pages(s: Snapshot) -> LinkedPages:
+    pages, words, index = s.pages, s.pages.words, s.page_index
+    tag = words.mapping & np.uint64(MAPPING_TAGS)
+    kind = np.where((tag & np.uint64(MAPPING_ANON)) != 0, ANON, 0) | np.where(tag == MAPPING_KSM, KSM, 0)
+    kind |= np.where(words.type_ != 0, 0x80, 0)
+    return LinkedPages(
+        index.codes,
+        LINK_BORDER,
+        INDEX_UNKNOWN,
+        pages.number,
+        pages.compound,
+        pages.heads,
+        index.of_head,
+        words.mapping,
+        kind.astype(np.uint8),
+        s.folios.is_hugetlb,
+        np.array([ANON, HUGETLB, UNKNOWN], np.uint8),
+    )
+
+
+@dataclass(frozen=True)
 class PageIndex:
     """The index of every folio of which something is mapped in a VMA.
 
     Attributes:
         of_head: uint64 by page row; index of the folio that each page heads, 0 for all other pages.
         codes: `inspector.walk.counts.Ground.codes`, with `LINK_BORDER` and `INDEX_UNKNOWN`.
+        all_known: Whether all of these could be read.
+        bases: uint64[2 * vmas]; page offset of address 0 in each VMA, for folios of files and then for anonymous ones;
+            None where a damaged VMA begins within a page.
     """
 
     of_head: U64
     codes: U8
+    all_known: bool
+    bases: U64 | None
+
+    def linear(self, s: Snapshot, vma_idx: I32, va: U64, anon: Mask) -> U64:
+        """`linear_index` of page addresses, by one look-up where all VMAs begin at pages."""
+        if self.bases is None:
+            return linear_index(s.vmas, vma_idx, va, anon, s.layout.memmap.page_shift)
+        out = self.bases[vma_idx + anon * np.int32(len(s.vmas))]
+        out += va >> np.uint64(s.layout.memmap.page_shift)
+        return out
 
 
 def read_page_index(s: Snapshot, codes: U8) -> PageIndex:
     """Read the index of all folios marked as `LINKED`, and mark where it does not run on with the page frame."""
     pages, n = s.pages, len(s.pages)
-    index = np.zeros(n, np.uint64)
+    index, all_known = long_zeros(n, np.uint64), True
     for first in range(0, n, _PIECE):
         heads = first + np.flatnonzero(codes[first : first + _PIECE] & np.uint8(LINKED))
         if len(heads):
             index[heads], known = read_index(s.layout, pages, s.folios, heads, s.folio_of_page[heads])
             codes[heads[~known]] |= np.uint8(INDEX_UNKNOWN)
+            all_known &= bool(known.all())
     step = np.uint64(1)
     for first in range(1, n, _PIECE):
         stop = min(first + _PIECE, n)
@@ -198,7 +284,15 @@ def read_page_index(s: Snapshot, codes: U8) -> PageIndex:
         runs_on &= pages.mapping[head] == pages.mapping[before]
         runs_on &= ((codes[head] ^ codes[before]) & np.uint8(INDEX_UNKNOWN)) == 0
         codes[rows[~runs_on]] |= np.uint8(LINK_BORDER)
-    return PageIndex(index, codes)
+    return PageIndex(index, codes, all_known, _bases(s))
+
+
+def _bases(s: Snapshot) -> U64 | None:
+    vmas, shift = s.vmas, np.uint64(s.layout.memmap.page_shift)
+    if ((vmas.start & np.uint64((1 << int(shift)) - 1)) != 0).any():
+        return None
+    first = vmas.start >> shift
+    return np.concatenate([base.astype(np.uint64) - first for base in (vmas.pgoff, vmas.anon_pgoff)])
 
 
 @dataclass(frozen=True)
@@ -217,28 +311,30 @@ class Named:
 
 def named_by_folios(s: Snapshot) -> Named:
     """The ``mapping`` words of all folios with links, a piece of the memory map at a time."""
-    codes = s.page_index.codes
+    index = s.page_index
+    codes = index.codes
     anon, file, ksm = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
     for first in range(0, len(codes), _PIECE):
         heads = first + np.flatnonzero(codes[first : first + _PIECE] & np.uint8(LINKED))
-        word = s.pages.mapping[heads]
-        kind = _kinds(s, heads.astype(np.int32), word, (codes[heads] & np.uint8(INDEX_UNKNOWN)) == 0)
+        word, kind = _words_and_kinds(s, heads, index)
         anon.append(distinct(word[_is_anon(kind)]))
         file.append(distinct(word[_is_file(kind)]))
         ksm.append(heads[(kind & KSM) != 0])
     return Named(distinct(np.concatenate(anon)), distinct(np.concatenate(file)), np.concatenate(ksm))
 
 
-def _kinds(s: Snapshot, head: I32, mapping: U64, known: Mask) -> U8:
-    """The bits of `Links.kind` for folios of the given heads and ``mapping`` words."""
-    pages = s.pages
-    hugetlb = take_or(s.folios.is_hugetlb, s.folio_of_page[head], False)
-    tag = mapping & np.uint64(MAPPING_TAGS)
-    owned = (pages.type_[head] == 0) | hugetlb
-    kind = np.where(owned & ((tag & np.uint64(MAPPING_ANON)) != 0), ANON, 0)
-    kind |= np.where(owned & (tag == MAPPING_KSM), KSM, 0)
-    kind |= np.where(hugetlb, HUGETLB, 0) | np.where(known, 0, UNKNOWN)
-    return kind.astype(np.uint8)
+def _words_and_kinds(s: Snapshot, head: AnyArray, index: PageIndex) -> tuple[U64, U8]:
+    """The ``mapping`` words of folios with the given heads, and the bits of `Links.kind`."""
+    words, number, hugetlb = s.pages.words, s.pages.number[head], s.folios.is_hugetlb
+    tag = words.mapping & np.uint64(MAPPING_TAGS)
+    tagged = np.where((tag & np.uint64(MAPPING_ANON)) != 0, ANON, 0) | np.where(tag == MAPPING_KSM, KSM, 0)
+    kind = np.where(words.type_ == 0, tagged, 0).astype(np.uint8)[number]
+    if hugetlb.any():
+        rows = np.flatnonzero(take_or(hugetlb, s.folio_of_page[head], False))
+        kind[rows] = tagged[number[rows]] | HUGETLB
+    if not index.all_known:
+        kind[(index.codes[head] & np.uint8(INDEX_UNKNOWN)) != 0] |= np.uint8(UNKNOWN)
+    return words.mapping[number], kind
 
 
 def read_index(layout: Layout, pages: Pages, folios: Folios, head: AnyArray, folio: AnyArray) -> tuple[U64, Mask]:

@@ -77,14 +77,14 @@ class PresentPages(Collector):
 
     def take(self, batch: EntryBatch) -> None:
         """Look through a batch."""
-        m = batch.m
+        kinds, m = batch.kinds, batch.kinds.m
         # A row of -1 finds the last page's class, but only a normal entry keeps it.
         place = np.where(m.entry_class == EntryClass.NORMAL, self._kinds[m.head_row], _HUGETLB)
         if self._huge_vma is not None:
             # mm/hugetlb.c keeps accounts of its own, whatever its entries map.
             place[self._huge_vma[m.vma_idx] & (m.vma_idx >= 0)] = _HUGETLB
         place[m.entry_class == EntryClass.UNREADABLE] = _UNKNOWN
-        nr: AnyArray = m.nr
+        nr = kinds.entries
         if (m.level != Level.PTE).any():
             nr = nr * entry_pages(self.s.layout, m.level)
         self._sums += sum_by(m.mm_idx.astype(np.int64) * _NR_PLACES + place, nr, len(self._sums))

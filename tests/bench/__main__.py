@@ -10,7 +10,8 @@ time, and the most memory that was resident. Beside ours are:
 * drgn's commands after crash's (`crash kmem`, `crash vtop`, ...), and crash itself where it is installed and opens the
   dump.
 
-The dump is in the page cache. Results are kept as JSON by commit and compared, as ratios, with the commit before; what
+The dump is in the page cache; ours is without its own cache ("cold"), and with one that a run before has filled
+("warm"). Results are kept as JSON by commit and compared, as ratios, with the commit before; what
 has grown by 10% is shown. No time is asserted.
 """
 
@@ -29,8 +30,10 @@ from tests.bench.peers import Asked, crash_code, crash_command, drgn_command, qu
 from tests.bench.results import REGRESSION, compare, keep, latest_before
 
 ROUNDS = 2
-OURS, FLOOR, DECOMPRESSOR, RECIPE, OBJECTS, COMMANDS, CRASH = (
+CACHE_VARIABLE = "FOLIOSCOPE_CACHE"
+OURS, WARM, FLOOR, DECOMPRESSOR, RECIPE, OBJECTS, COMMANDS, CRASH = (
     "folioscope",
+    "folioscope, warm",
     "the bytes, read",
     "decompressor alone",
     "NumPy recipe",
@@ -74,7 +77,11 @@ class Bench:
             return {OURS: json.loads(self._module("tui", "--first-paint", self._core)[1])}
         asked, out = self._asked[name], {}
         command = [sys.executable, "-m", "inspector", *self._words(asked.ours)]
-        out[OURS] = best(command, self._rounds, codes=(0, 4))[0].row()
+        out[OURS] = best([*command, "--no-cache"], self._rounds, codes=(0, 4))[0].row()
+        # A cache of its own, that one run before has filled.
+        own = {CACHE_VARIABLE: str(self._folder / "cache")}
+        measure(command, codes=(0, 4), environment=own)
+        out[WARM] = best(command, self._rounds, codes=(0, 4), environment=own)[0].row()
         out |= self._floor(asked if name != "capture" else self._asked["check"])
         if name == "check":
             out |= self._whole()
@@ -84,7 +91,7 @@ class Bench:
     def _floor(self, asked: Asked) -> dict[str, Row]:
         reads = self._folder / "reads.npy"
         words = ["record", str(reads), *self._words(asked.ours)]
-        measure([sys.executable, "-m", "tests.bench.replay", *words], codes=(0, 4))
+        measure([sys.executable, "-m", "tests.bench.replay", *words, "--no-cache"], codes=(0, 4))
         command = [sys.executable, "-m", "tests.bench.replay", "read", self._core, str(reads)]
         cost, text = best(command, self._rounds)
         out = {FLOOR: {**cost.row(), "mib": int(text) / (1 << 20)}}
@@ -133,7 +140,11 @@ def show(name: str, rows: dict[str, Row]) -> None:
     ours = rows[OURS]
     for who, row in rows.items():
         beside = (
-            [] if who == OURS else [f"ours takes {ours['cpu'] / row['cpu']:.2f} x its CPU time"] if row["cpu"] else []
+            []
+            if who in (OURS, WARM)
+            else [f"ours takes {ours['cpu'] / row['cpu']:.2f} x its CPU time"]
+            if row["cpu"]
+            else []
         )
         beside += [f"reads {row['mib']:.1f} MiB"] if "mib" in row else []
         beside += [f"extrapolated; {row['hits']:.0f} of {row['addresses']:.0f} hits"] if "extrapolated" in row else []

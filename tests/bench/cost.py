@@ -16,7 +16,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _RUNNER = r"""
-import json, os, sys, time
+import json, os, resource, sys, time
+
+GROUPS = "/sys/fs/cgroup/memory"
+
+def write(path, text):
+    with open(path, "w") as file:
+        file.write(str(text))
+
+def new_group(limit):
+    # A memory cgroup of its own kills what grows over its limit; page cache counts and is given up first.
+    group, name = f"{GROUPS}/folioscope-{os.getpid()}", "memory.limit_in_bytes"
+    if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+        group, name = f"/sys/fs/cgroup/folioscope-{os.getpid()}", "memory.max"
+    try:
+        os.mkdir(group)
+        write(f"{group}/{name}", limit)
+    except OSError:
+        return ""
+    return group
 
 def below(pid):
     try:
@@ -36,9 +54,19 @@ def proportional(pids):
             pass
     return total
 
-report, command = sys.argv[1], sys.argv[2:]
+report, limit, command = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+group = new_group(limit) if limit else ""
 start = time.perf_counter()
-pid = os.posix_spawnp(command[0], command, os.environ)
+pid = os.fork()
+if not pid:
+    try:
+        if group:
+            write(f"{group}/cgroup.procs", os.getpid())
+        elif limit:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        os.execvp(command[0], command)
+    finally:
+        os._exit(127)
 peak, pause = 0, 0.002
 while True:
     done, status, usage = os.wait4(pid, os.WNOHANG)
@@ -50,10 +78,13 @@ while True:
     time.sleep(pause)
     pause = min(pause * 1.5, 0.1)
 wall = time.perf_counter() - start
+if group:
+    os.rmdir(group)
 with open(report, "w") as file:
     json.dump({
         "status": os.waitstatus_to_exitcode(status), "user": usage.ru_utime, "system": usage.ru_stime, "wall": wall,
         "peak_mib": max(peak, usage.ru_maxrss) / 1024,
+        "limited_by": "cgroup" if group else "ulimit -v" if limit else "",
     }, file)
 """
 
@@ -68,6 +99,7 @@ class Cost:
         wall: Seconds from start to end.
         peak_mib: The most memory that was resident at once (VmHWM), in MiB; with workers, that of all of them, shared
             memory counted once.
+        limited_by: What enforced the limit: a cgroup, which kills, or ``ulimit -v``, under which allocations fail.
     """
 
     status: int
@@ -75,6 +107,7 @@ class Cost:
     system: float
     wall: float
     peak_mib: float
+    limited_by: str = ""
 
     @property
     def cpu(self) -> float:
@@ -83,7 +116,8 @@ class Cost:
 
     def row(self) -> dict[str, float]:
         """For a file of results."""
-        return {**asdict(self), "cpu": self.cpu}
+        numbers = {name: value for name, value in asdict(self).items() if name != "limited_by"}
+        return {**numbers, "cpu": self.cpu}
 
 
 class FailedError(Exception):
@@ -96,6 +130,7 @@ def measure(
     codes: Sequence[int] = (0,),
     environment: Mapping[str, str] | None = None,
     words: str = "",
+    limit: int = 0,
 ) -> tuple[Cost, str]:
     """Run a command and measure it.
 
@@ -104,6 +139,7 @@ def measure(
         codes: Exit codes that it may end with.
         environment: Variables to set beside those there are.
         words: What it reads from its input.
+        limit: Bytes of memory that it may have; 0 for any.
 
     Returns:
         What it cost, and what it wrote to its output.
@@ -113,7 +149,7 @@ def measure(
     """
     with tempfile.NamedTemporaryFile(prefix="folioscope-cost-") as report:
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _RUNNER, report.name, *command],
+            [sys.executable, "-I", "-S", "-c", _RUNNER, report.name, str(limit), *command],
             input=words,
             capture_output=True,
             text=True,

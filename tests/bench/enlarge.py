@@ -223,7 +223,10 @@ class Enlarger:
         """Of a file in the format asked for."""
         if not compression:
             return ElfWriter(path, header)
-        room = self._layout.memmap.nr_pages + self._added.free - self._added.start
+        # Of processes' memory the page tables and mm_structs are in the file.
+        plan = self._users.plan if self._users is not None else None
+        own = self._added.reserved - self._added.start + (plan.user - plan.slabs if plan is not None else 0)
+        room = self._layout.memmap.nr_pages + own
         return KdumpWriter(path, header, compression_named(compression), self._added.end, room)
 
     def write(self, writer: Writer) -> None:

@@ -73,7 +73,7 @@ def ratios(rows: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, 
         out[question] = {
             f"CPU / {who}": ours["cpu"] / row["cpu"]
             for who, row in peers.items()
-            if who != "folioscope" and row.get("cpu", 0) > 0 and ours.get("cpu")
+            if not who.startswith("folioscope") and row.get("cpu", 0) > 0 and ours.get("cpu")
         }
         out[question]["peak MiB"] = ours["peak_mib"]
     return out

@@ -69,6 +69,22 @@ def test_plugins_of_drgn_are_looked_for_where_a_package_has_some(
         assert os.environ["DRGN_DISABLE_PLUGINS"] == left_out
 
 
+def test_garbage_is_collected_but_for_the_start(core: Callable[[str], str]) -> None:
+    """It is off while modules are imported and the target is opened, and on for all that follows."""
+    code = (
+        "import gc\nfrom inspector.cli import main\nfrom inspector.cli.params import Settings\n"
+        "states, snapshot = [], Settings.snapshot\n"
+        "def watched(self):\n"
+        " states.append(gc.isenabled()); made = snapshot(self); states.append(gc.isenabled()); return made\n"
+        "Settings.snapshot = watched\n"
+        f"for words in ('info -c {core('7.3')}', 'info -c /nonexistent', 'rules', '--version', 'nonsense'):\n"
+        " main(words.split()); states.append(gc.isenabled())\n"
+        "print('STATES', states)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"STATES {[False, True, True, False, True, True, True, True]}"
+
+
 def test_exit_code_of_the_process() -> None:
     done = subprocess.run([*FOLIOSCOPE, "chekc"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -187,8 +203,9 @@ def test_progress_appears_on_a_terminal_for_long_work_only(monkeypatch: pytest.M
 
 
 def test_rules_are_imported_where_they_run(core: Callable[[str], str]) -> None:
-    for words in (f"info -c {core('7.3')}", f"page 0x1000 -c {core('7.3')}"):
-        assert loaded_after(words, "inspector.rules.registry inspector.check.run") == "LOADED []"
+    for words in ("info", "page 0x1000", "va 1 0x400000", "vmas 1", "ps", "swap", "rmap 0x5800", "folio 0x5800"):
+        line = f"{words} -c {core('7.3')}"
+        assert loaded_after(line, "inspector.rules.registry inspector.check.run") == "LOADED []", words
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

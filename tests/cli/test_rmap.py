@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inspector.errors import UsageError
-from inspector.report.anon_vma import build_anon_vma, find_anon_vma, find_anon_vma_of
+from inspector.report.anon_vma import anon_vma_of, build_anon_vma, find_anon_vma
 from inspector.report.file import build_file, find_file
 from inspector.report.pages import build_place
 from inspector.report.rmap import RmapReport, SearchedPlace, build_rmap, found_text, render_rmap
@@ -187,7 +187,7 @@ def test_mapped_folios_of_a_file_add_up(any_core: str) -> None:
 def test_a_page_that_is_not_anonymous_has_no_anon_vma(any_core: str) -> None:
     s = sound(any_core)
     with pytest.raises(UsageError, match="names no anon_vma"):
-        find_anon_vma_of(s, pfn_of(s, heads_of(s, KSM)[0]))
+        anon_vma_of(s, pfn_of(s, heads_of(s, KSM)[0]))
     with pytest.raises(UsageError, match="there is no anon_vma"):
         find_anon_vma(s, 8)
 

@@ -20,6 +20,7 @@ from inspector.rules.entries.exclusive import exclusive_pages
 from inspector.rules.page_pieces import PAGE_PIECES
 from inspector.rules.pieces import EntryPiece
 from inspector.snapshot import Snapshot
+from inspector.walk.batches import Kinds
 from inspector.walk.counts import EntryClass
 from tests.faults.overlay import Patch, add, page_word, pfn_of, put, word
 
@@ -59,7 +60,7 @@ def pick(rows: I64, what: str, nth: int = 0) -> int:
 
 def vma_has(s: Snapshot, flag: int) -> Mask:
     """Runs of leaf entries in VMAs with a flag."""
-    return EntryPiece(s, 0, len(s.mappings), s.mappings).vma_has(flag)
+    return EntryPiece(s, 0, len(s.mappings), s.mappings, Kinds.each(s.mappings)).vma_has(flag)
 
 
 def in_shared_vma(s: Snapshot) -> Mask:

@@ -237,3 +237,29 @@ async def test_cells_are_chosen_with_the_mouse(session: Session) -> None:
         await pilot.click(CellGrid, offset=(margin + 5, 1))
         await settle(pilot)
         assert isinstance(place_of(pilot), FolioPlace)
+
+
+async def test_a_folio_is_shown_by_its_reverse_map_before_the_page_tables_were_walked(session: Session) -> None:
+    s = session.snapshot
+    pfn = shared_folio(s)
+    young = Session(Snapshot(s.target), session.report)
+    async with at(young, FolioPlace(pfn), (140, 45)) as pilot:
+        assert "counters agree with its reverse map" in text(pilot)
+        assert "found by its reverse map" in text(pilot)
+        assert not young.snapshot.has_walked
+        await press(pilot, "x")
+        assert "the walk finds" in text(pilot)
+        assert not young.snapshot.has_walked
+        assert "mms" not in vars(young.snapshot)
+        await press(pilot, "enter")
+        place = place_of(pilot)
+        assert isinstance(place, VmaPlace)
+        assert int(young.snapshot.mms.addr[place.mm_idx]) in {m.mm for m in mapping_rows(s, pfn, 512, None)[0]}
+        await press(pilot, "backspace", "backspace")
+        young.snapshot.counts  # noqa: B018
+        young.generation += 1
+        await pilot.pause(1)
+        await settle(pilot)
+        assert "counted over all page tables" in text(pilot)
+        assert "✓ counters agree" in text(pilot)
+        assert "reverse map" not in text(pilot)

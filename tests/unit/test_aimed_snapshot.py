@@ -10,6 +10,7 @@ import pytest
 from inspector.aimed.snapshot import AimedSnapshot, NotAimedAtError, UserPlaces
 from inspector.columns import I64, Mask, Stretches, Table
 from inspector.snapshot import Snapshot
+from inspector.tables.mms import read_users
 from inspector.target.target import open_core
 from tests.faults.overlay import KERNELS, core_path, sound
 
@@ -89,6 +90,25 @@ def test_some_addresses_are_those_of_the_whole(kernel: str) -> None:
                 wanted.add((int(mm[at]), va))
     assert found == wanted
     assert len(wanted) > 10
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_users_of_an_mm_are_found_from_the_mm(kernel: str) -> None:
+    s = sound(core_path("fixture", kernel))
+    quick = 0
+    for row in range(len(s.mms)):
+        one = Snapshot(s.target)
+        part = AimedSnapshot(one, s.mms.addr[row : row + 1])
+        same(part.mms, s.mms.take(np.array([row])))
+        users = read_users(s.layout, s.mms.addr[row : row + 1])
+        quick += "tasks" not in vars(one)
+        assert (users is None) == ("tasks" in vars(one))
+        if users is not None:
+            assert set(users.addr.tolist()) == set(s.tasks.addr[s.tasks.mm == s.mms.addr[row]].tolist())
+    assert quick > 0.9 * int((s.mms.nr_tasks > 0).sum())
+    many = s.mms.addr[s.mms.nr_tasks > 0][:12]
+    found = read_users(s.layout, many[::-1])
+    assert found is None or sorted(found.pid.tolist()) == sorted(s.tasks.pid[np.isin(s.tasks.mm, many)].tolist())
 
 
 def test_other_tables_are_refused() -> None:

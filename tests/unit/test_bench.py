@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
-from tests.bench.cost import FailedError, measure
+from tests.bench.cost import Cost, FailedError, measure
+from tests.bench.growth import QUESTIONS, Point, fit, page, plot, table
 from tests.bench.peers import questions
 from tests.bench.places import find_places
 from tests.bench.replay import merged
@@ -60,6 +63,14 @@ def test_a_command_that_fails_is_no_figure() -> None:
         measure(python("raise SystemExit(3)"))
     assert measure(python("raise SystemExit(3)"), codes=(3,))[0].status == 3
     assert measure(python("print(input())"), words="heard\n")[1] == "heard\n"
+
+
+def test_a_limit_ends_what_grows_over_it() -> None:
+    grow = "x = bytearray(b'x') * (300 << 20)"
+    cost, _ = measure(python(grow), limit=150 * MIB, codes=(-9, 1))
+    assert cost.limited_by in ("cgroup", "ulimit -v")
+    assert cost.status == (-9 if cost.limited_by == "cgroup" else 1)
+    assert measure(python("pass"), limit=150 * MIB)[0].status == 0
 
 
 def test_all_sampled_addresses_are_mapped() -> None:
@@ -133,3 +144,29 @@ def test_results_are_compared_with_those_of_another_commit(tmp_path: Path, monke
     found = latest_before(core)
     assert found is not None
     assert found["commit"] == "newer"
+
+
+def test_growth_is_fitted_over_pages_and_entries() -> None:
+    sizes = ((4e5, 4e6), (3e6, 3e7), (1.6e7, 4e6), (6.7e7, 6.7e7), (2.7e8, 4e6))
+    points = [(int(p), int(e), 0.5 + p * 2e-8 + e * 3e-7) for p, e in sizes]
+    constant, a_page, an_entry = fit(points)
+    assert constant == pytest.approx(0.5, rel=1e-3)
+    assert a_page == pytest.approx(2e-8, rel=1e-3)
+    assert an_entry == pytest.approx(3e-7, rel=1e-3)
+
+
+def test_growth_says_what_was_killed_and_what_is_synthetic() -> None:
+    cost = Cost(0, 1.0, 0.5, 1.2, 120.0, "cgroup")
+    points = [
+        Point("1 GB", True, 1 << 18, 1000, cost, dict.fromkeys(QUESTIONS, cost)),
+        Point("1 TB", False, 1 << 28, 0, None, dict.fromkeys(QUESTIONS, None)),
+    ]
+    lines = table(points, 8 << 30)
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[2].startswith("| 1 GB | 262,144 | 1,000 | 1.5 s | 1.2 s | 120 MiB | 1.50 s, 120 MiB |")
+    assert lines[3].startswith("| 1 TB (synthetic) | 268,435,456 |  | killed at 8 GiB |")
+    assert "killed |" in lines[3]
+    assert plot(points).count("<circle") == 2
+    assert ElementTree.fromstring(plot(points)).tag.endswith("svg")
+    assert "growth.svg" in page(points, 8 << 30, "cgroup")
+    assert [Point.known(json.loads(json.dumps(asdict(point)))) for point in points] == points

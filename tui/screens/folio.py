@@ -14,7 +14,8 @@ from textual.widgets import Static, Tree
 from inspector.errors import UsageError
 from inspector.findings import Finding
 from inspector.folio.account import account_of
-from inspector.report.anon_vma import find_anon_vma_of
+from inspector.folio.look import look_at
+from inspector.report.anon_vma import anon_vma_of
 from inspector.report.explain import Explanation, explain_account
 from inspector.report.explain_text import render_account
 from inspector.report.pages import build_place
@@ -26,10 +27,8 @@ from tui.places import (
     FindingPlace,
     FolioPlace,
     MemoryPlace,
-    MmPlace,
     Place,
     RmapPlace,
-    VmaPlace,
 )
 from tui.screens.base import PlaceScreen
 from tui.views.folio import (
@@ -62,6 +61,17 @@ class FolioData:
     findings: list[tuple[int, Finding]]
     anon_vma: int
     file: int
+
+
+def _agreement(e: Explanation) -> str:
+    """What no difference means, by where its mappings were searched for."""
+    if e.searched == "nothing":
+        return "nothing compared yet: it has no reverse map"
+    if any(x.verdict == "not checked" for part in (e.ledger, e.mm_ids, e.sharing) for x in part):
+        return "~ more is counted than its reverse map leads to"
+    if not e.ledger:
+        return ""
+    return "✓ counters agree" + (" with its reverse map" if e.searched == "reverse map" else "")
 
 
 class FolioScreen(PlaceScreen[FolioData]):
@@ -108,14 +118,15 @@ finding.
 
     def load(self) -> FolioData:
         """The account of the folio."""
-        s, pfn = self.session.snapshot, self.place.pfn
-        require_page(s, pfn)
+        pfn = self.place.pfn
+        require_page(self.session.snapshot, pfn)
+        s = look_at(self.session.snapshot, pfn)
         account = account_of(s, pfn)
         place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
         explained = explain_account(account, place, limit=_MAX_ENTRIES, check=False)
         pages = page_columns(account)
         try:
-            anon = int(s.anon_rmap.anon_vmas.addr[find_anon_vma_of(s, pfn)])
+            anon = anon_vma_of(s, pfn)
         except UsageError:
             anon = 0
         found = self.session.findings_about(pages.pfn, len(pages.mapped))
@@ -133,7 +144,7 @@ finding.
             first = data.findings[0][1].rule
             title.append(f"  ! {counted(len(data.findings), 'finding')}: {first} (n)", "bold #e5484d")
         elif not wrong:
-            title.append("✓ counters agree" if e.ledger else "")
+            title.append(_agreement(e))
         self.query_one("#title", Static).update(title)
         self._show_grid(0)
         self._fill_tree(data)
@@ -141,8 +152,11 @@ finding.
         self.action_view(self._pane)
 
     def session_changed(self) -> None:
-        """Findings about it are shown as they come."""
+        """Findings about it are shown as they come, and what all page tables say when they were walked."""
         if self.data is not None:
+            if self.data.explanation.searched != "all page tables" and self.session.snapshot.has_walked:
+                self.reload()
+                return
             found = self.session.findings_about(self.data.pages.pfn, len(self.data.pages.mapped))
             if found != self.data.findings:
                 self.reload()
@@ -164,13 +178,11 @@ finding.
         for index, finding in data.findings:
             tree.root.add_leaf(Text(f"! {finding.rule}: {finding.title}", "#e5484d"), FindingPlace(index))
         for mm in data.tree:
-            branch = tree.root.add(Text(mm.text), MmPlace(mm.mm_idx), expand=True)
+            branch = tree.root.add(Text(mm.text), mm.place, expand=True)
             for vma in mm.vmas:
-                place = VmaPlace(mm.mm_idx, vma.vma_idx, vma.entries[0].row.va) if vma.vma_idx >= 0 else None
-                twig = branch.add(Text(vma.text), place, expand=True)
+                twig = branch.add(Text(vma.text), vma.place, expand=True)
                 for entry in vma.entries:
-                    leaf = VmaPlace(mm.mm_idx, vma.vma_idx, entry.row.va) if place else None
-                    twig.add_leaf(Text(entry.text, "dim"), leaf)
+                    twig.add_leaf(Text(entry.text, "dim"), entry.place)
         rest = e.mapping_rows - len(e.mappings)
         if rest > 0:
             tree.root.add_leaf(Text(f"... and {rest:,} more"), None)

@@ -10,8 +10,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
-from inspector.errors import UsageError
-from inspector.report.anon_vma import find_anon_vma_of
+from inspector.errors import Exit, UsageError
+from inspector.folio.look import look_at
+from inspector.report.anon_vma import anon_vma_of
 from inspector.report.pages import build_place
 from inspector.report.rmap import RmapReport, build_rmap
 from inspector.text import counted
@@ -62,12 +63,13 @@ page tables know the mapping: the kernel would not find it; **≠** they count d
 
     def load(self) -> RmapData:
         """Walk both."""
-        s, pfn = self.session.snapshot, self.place.pfn
-        require_page(s, pfn)
+        pfn = self.place.pfn
+        require_page(self.session.snapshot, pfn)
+        s = look_at(self.session.snapshot, pfn)
         report = build_rmap(s, build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), []))
         sides = side_by_side(report, s.layout.arch.page_shift)
         try:
-            anon = int(s.anon_rmap.anon_vmas.addr[find_anon_vma_of(s, pfn)])
+            anon = anon_vma_of(s, pfn)
         except UsageError:
             anon = 0
         return RmapData(report, sides, rmap_rows(s, sides), anon, file_of(s, report.folio.pfn))
@@ -79,6 +81,9 @@ page tables know the mapping: the kernel would not find it; **≠** they count d
         title = rich.text.Text(f"folio {r.folio.pfn:#x}  {r.folio.kind}{order}  rmap walk: {r.walk}  ", "bold")
         if r.walk == "none":
             title.append("no rmap walk possible: folio->mapping names nothing")
+        elif r.searched != "all page tables":
+            mark = "✓" if r.agree else "~" if r.exit_code == Exit.INCOMPLETE else "≠"
+            title.append(f"{mark} the walk finds {r.by_walk}, the folio counts {counted(r.mapcount, 'mapping')}")
         elif r.agree:
             title.append(f"✓ both views agree: {counted(r.by_tables, 'entry', 'entries')}", "#5fae5f")
         else:
@@ -88,6 +93,12 @@ page tables know the mapping: the kernel would not find it; **≠** they count d
         steps = "\n".join(f"{name}: {value}" for name, value in r.steps.items())
         self.query_one("#steps", Static).update(steps)
         self.query_one(ColumnTable).show(data.rows)
+
+    def session_changed(self) -> None:
+        """Both views when all page tables were walked."""
+        known = self.data is None or self.data.report.searched == "all page tables"
+        if not known and self.session.snapshot.has_walked:
+            self.reload()
 
     def on_column_table_moved(self, event: ColumnTable.Moved) -> None:
         """What the mark of the row means."""

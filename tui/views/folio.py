@@ -16,6 +16,8 @@ from inspector.report.processes import perms
 from inspector.tables.vmas import vma_rows
 from inspector.walk.mappings import entry_pages
 from inspector.walk.names import vma_names
+from tui.places import Place
+from tui.views.vmas import mm_place, vma_place
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -59,7 +61,7 @@ def require_page(s: Snapshot, pfn: int) -> None:
     Raises:
         UsageError: It has none.
     """
-    if s.pages.memmap.row(pfn) < 0:
+    if not s.layout.memmap.valid(np.array([pfn], np.int64))[0]:
         raise UsageError("this page frame has no struct page", f"{pfn:#x}", "It may be memory of a device, or none")
 
 
@@ -181,10 +183,12 @@ class TreeEntry:
     Attributes:
         row: What the report says of it.
         text: For people.
+        place: Where it leads.
     """
 
     row: MappingRow
     text: str
+    place: Place | None
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,7 @@ class TreeVma:
     vma_idx: int
     text: str
     entries: list[TreeEntry]
+    place: Place | None
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,7 @@ class TreeMm:
     mm_idx: int
     text: str
     vmas: list[TreeVma]
+    place: Place
 
 
 def mapping_tree(s: Snapshot, mappings: list[MappingRow]) -> list[TreeMm]:
@@ -217,11 +223,12 @@ def mapping_tree(s: Snapshot, mappings: list[MappingRow]) -> list[TreeMm]:
     for m, mm, vma in zip(mappings, mm_idx, vma_idx, strict=True):
         if not out or out[-1].mm_idx != mm:
             who = f"pid {m.pid} {m.comm}" if m.pid is not None else f"mm {m.mm:#x}, no task"
-            out.append(TreeMm(mm, who, []))
+            out.append(TreeMm(mm, who, [], mm_place(s, mm)))
         branch = out[-1].vmas
+        place = vma_place(s, m.vma or 0, m.va)
         if not branch or branch[-1].vma_idx != vma:
-            branch.append(TreeVma(vma, _vma_text(s, vma, names), []))
-        branch[-1].entries.append(TreeEntry(m, _entry_text(m)))
+            branch.append(TreeVma(vma, _vma_text(s, vma, names), [], place))
+        branch[-1].entries.append(TreeEntry(m, _entry_text(m), place))
     return out
 
 

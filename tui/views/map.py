@@ -17,7 +17,7 @@ from inspector.text import size
 from inspector.walk.kinds import KINDS, kind_codes
 
 if TYPE_CHECKING:
-    from inspector.check.run import Progress
+    from inspector.check.prepare import Progress
 
 BLOCK_SHIFT = 9
 """log2 of the pages of a block: what is counted once, when a layer is built."""

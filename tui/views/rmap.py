@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from inspector.report.mappings import MappingRow
 from inspector.report.rmap import RmapReport, SearchedPlace, contents_text
-from tui.places import VmaPlace
+from tui.places import UserPlace, VmaPlace
 from tui.views.rows import Rows, words
 from tui.views.vmas import vma_place
 
@@ -94,7 +94,7 @@ _SHADES = {"=": "ok", "·": "free", "≠": "fail", "<": "fail"}
 def rmap_rows(s: Snapshot, sides: list[SideRow]) -> Rows:
     """The rmap walk on the left, page tables on the right."""
 
-    def leads(row: int) -> VmaPlace | None:
+    def leads(row: int) -> VmaPlace | UserPlace | None:
         side = sides[row]
         if side.mapping is not None:
             return vma_place(s, side.mapping.vma or 0, side.mapping.va)

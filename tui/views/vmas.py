@@ -18,7 +18,7 @@ from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import entry_pages
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import VmaFigures
-from tui.places import VmaPlace
+from tui.places import MmPlace, UserPlace, VmaPlace
 from tui.session import Session
 from tui.views.rows import Rows, bang, number, short, words
 
@@ -132,10 +132,20 @@ def vma_facts(s: Snapshot, vma_row: int) -> tuple[I64, list[tuple[str, str]]]:
     return row, facts
 
 
-def vma_place(s: Snapshot, address: int, va: int | None = None) -> VmaPlace | None:
+def mm_place(s: Snapshot, row: int) -> MmPlace | UserPlace:
+    """The place of an mm; where not all of them are known its row means nothing elsewhere."""
+    return MmPlace(row) if s.search == "all page tables" else UserPlace(int(s.mms.addr[row]))
+
+
+def vma_place(s: Snapshot, address: int, va: int | None = None) -> VmaPlace | UserPlace | None:
     """The place of the vm_area_struct at an address; None when no process has it."""
     row = int(vma_rows(s.vmas, np.array([address], np.uint64))[0])
-    return VmaPlace(int(s.vmas.mm_idx[row]), row, va) if row >= 0 else None
+    if row < 0:
+        return None
+    mm = int(s.vmas.mm_idx[row])
+    if s.search != "all page tables":
+        return UserPlace(int(s.mms.addr[mm]), int(s.vmas.start[row]) if va is None else va)
+    return VmaPlace(mm, row, va)
 
 
 def findings_by_vma(session: Session) -> Counter[int]:

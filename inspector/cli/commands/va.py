@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from inspector.cli.params import InspectorCommand, Number, Settings
+from inspector.cli.params import ALL_HELP, InspectorCommand, Number, Settings
 from inspector.cli.show import list_limit, opened, print_report
 from inspector.errors import Exit
 
@@ -13,19 +13,25 @@ from inspector.errors import Exit
 @click.argument("pid", type=Number(), metavar="PID")
 @click.argument("address", type=Number(), metavar="ADDRESS")
 @click.option("--limit", type=click.IntRange(0), help="Mappings to list; 0 for all. 100 in text, all in JSON.")
+@click.option("--all", "everything", is_flag=True, help=ALL_HELP)
 @click.pass_obj
-def va(settings: Settings, pid: int, address: int, limit: int | None) -> int:
+def va(settings: Settings, pid: int, address: int, limit: int | None, everything: bool) -> int:
     """Follow one user address through the page tables: each entry raw and decoded, the VMA, the page, who else maps it.
 
-    PID is a process or thread in the initial namespace, or the address of an mm_struct. ADDRESS in hex with 0x.
+    PID is a process or thread in the initial namespace, or the address of an mm_struct. ADDRESS in hex with 0x. Who
+    else maps the page is found as the kernel finds it, by the page's reverse map.
     """
-    from inspector.check.run import prepare  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.check.prepare import prepare  # noqa: PLC0415  (drgn and NumPy)
     from inspector.report.processes import find_mm  # noqa: PLC0415
-    from inspector.report.va import build_va, render_va  # noqa: PLC0415
+    from inspector.report.va import build_aimed_va, build_va, render_va  # noqa: PLC0415
 
     with opened(settings) as (snapshot, progress):
-        mm = find_mm(snapshot, pid)
-        prepare(snapshot, progress)
-        report = build_va(snapshot, mm, address, list_limit(settings, limit, 100))
+        listed = list_limit(settings, limit, 100)
+        if everything:
+            mm = find_mm(snapshot, pid)
+            prepare(snapshot, progress)
+            report = build_va(snapshot, mm, address, listed)
+        else:
+            report = build_aimed_va(snapshot, pid, address, listed)
     print_report(settings, report, render_va)
     return Exit.INCOMPLETE if report.ends == "unreadable" else Exit.CLEAN

@@ -19,7 +19,7 @@ def vmas(settings: Settings, pid: int, everything: bool) -> int:
     PID is a process or thread in the initial namespace, or the address of an mm_struct. No more is read than the
     process has; how often others map a page is taken from the kernel's own counts, as smaps does.
     """
-    from inspector.check.run import prepare  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.check.prepare import prepare  # noqa: PLC0415  (drgn and NumPy)
     from inspector.report.processes import aim_at_mm, build_vmas, find_mm, render_vmas  # noqa: PLC0415
 
     with opened(settings) as (snapshot, progress):

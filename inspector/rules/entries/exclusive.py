@@ -240,7 +240,7 @@ def writable_page_exclusive_missing(e: EntryPiece) -> Judged:
     See also: folioscope va PID ADDRESS; folioscope folio PFN
     """
     pages = e.pages(e.writable & e.is_normal & ~e.vma_has(VM_SHARED))
-    return Judged(e.with_any(_not_exclusive(pages)), e.count_pages(pages.where(pages.is_anon)), e.unread)
+    return Judged(e.with_any(_not_exclusive(pages)), pages.count(pages.is_anon), e.unread)
 
 
 def _pins(s: Snapshot, rows: I64) -> Details:

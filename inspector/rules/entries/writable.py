@@ -122,8 +122,8 @@ def private_file_page_write_bit_unexpected(e: EntryPiece) -> Judged:
     """
     private = e.is_normal & e.in_vma & ~e.vma_has(VM_SHARED | VM_MIXEDMAP | VM_PFNMAP | VM_IO)
     pages = e.pages(private)
-    file = pages.where(pages.is_file)
-    return Judged(e.writable & e.with_any(file), e.count_pages(file))
+    file = pages.is_file
+    return Judged(e.writable & e.with_any(pages.where(file)), pages.count(file))
 
 
 @entry_rule(

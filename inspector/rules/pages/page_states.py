@@ -122,27 +122,34 @@ class _BeyondEnd(LinkCheck):
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
         spaces = s.files.address_spaces
-        self._kept = np.isin(spaces.kind, (FILE, SHMEM)) & spaces.is_inode & spaces.readable
+        kept = np.isin(spaces.kind, (FILE, SHMEM)) & spaces.is_inode & spaces.readable
+        # What is mapped in a VMA of its own file is of that VMA's address_space.
+        self._space = rows_of(spaces.addr, s.mapping_of_vma)
+        self._kept = take_or(kept, self._space, False)
+        shift = s.layout.memmap.page_shift
+        self._end = (spaces.size + (1 << shift) - 1) >> shift
 
     def judge(self, batch: EntryBatch) -> tuple[Mask, Mask]:
         """As `LinkCheck.judge`."""
-        links, s = batch.links, self.s
-        rows = np.flatnonzero(batch.view(own_file_links))
-        own = links.take(rows)
-        index, end, space = self.index_and_end(own)
-        kept = take_or(self._kept, space, False)
-        among, wrong = np.zeros(len(links), np.bool_), np.zeros(len(links), np.bool_)
-        among[rows] = kept
-        wrong[rows] = (index >= end) & s.layout.flags.test(s.pages.flags[own.head_row], "lru")
-        return wrong, among
+        links, vmas = batch.link_kinds.examples, self.s.vmas
+        # Where the index agrees with the address, it is within what the VMA maps of the file.
+        last = vmas.pgoff[links.vma_idx].astype(np.int64) + vmas.nr_pages[links.vma_idx]
+        may = (links.delta != 0) | (last > self._end[self._space[links.vma_idx]])
+        return may, batch.view(own_file_links) & self._kept[links.vma_idx]
 
-    def index_and_end(self, links: Links) -> tuple[I64, I64, I32]:
-        """Index of each link's folio, pages of its file, and the row of the file's address_space, -1 for none."""
-        s, shift = self.s, self.s.layout.memmap.page_shift
-        space = rows_of(s.files.address_spaces.addr, links.mapping)
-        end = (take_or(s.files.address_spaces.size, space, 0) + (1 << shift) - 1) >> shift
-        linear = linear_index(s.vmas, links.vma_idx, links.va, np.zeros(len(links), np.bool_), shift)
-        return linear.astype(np.int64) + links.delta - links.page, end, space
+    def chosen(self, links: Links) -> Links:
+        """As `LinkCheck.chosen`."""
+        s = self.s
+        index, end = s.page_index.of_head[links.head_row].astype(np.int64), self._end[self._space[links.vma_idx]]
+        return links.take((index >= end) & s.layout.flags.test(s.pages.flags[links.head_row], "lru"))
+
+    def index_and_end(self) -> tuple[I64, I64, I32]:
+        """Of each link found the index of its folio, the pages of its file, and the row of the file's address_space."""
+        links, space = self.found, self._space[self.found.vma_idx]
+        linear = linear_index(
+            self.s.vmas, links.vma_idx, links.va, np.zeros(len(links), np.bool_), self.s.layout.memmap.page_shift
+        )
+        return linear.astype(np.int64) + links.delta - links.page, self._end[space], space
 
 
 @rule(
@@ -170,7 +177,7 @@ def file_index_high(s: Snapshot) -> Violations:
     # No predicate over pages: it is judged mapping by mapping, over links.
     seen = s.collected(_BeyondEnd)
     found = seen.found
-    index, end, space = seen.index_and_end(found)
+    index, end, space = seen.index_and_end()
     spaces, head = s.files.address_spaces, found.head_row.astype(np.int64)
     return violations(
         head,

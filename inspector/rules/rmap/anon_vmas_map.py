@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask, take_or
+from inspector.columns import I64, U64, Mask
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
 from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
-from inspector.rules.pieces import mapped_pages
+from inspector.rules.pieces import EntryPiece, MappedPages, mapped_pages
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
 from inspector.violations import Violations, one, violations
 from inspector.walk.batches import Collector, EntryBatch
-from inspector.walk.counts import EntryClass
 from inspector.windows.window import Effect
 
 
@@ -39,16 +38,21 @@ class _NotAnonymous(Collector):
 
     def take(self, batch: EntryBatch) -> None:
         """Look through a batch."""
-        m, pages = batch.m, self.s.pages
-        able = m.take((m.entry_class == EntryClass.NORMAL) & take_or(self._vmas, m.vma_idx, False))
-        self.checked += int(able.nr.sum())
-        found = mapped_pages(self.s, able)
-        head = np.maximum(pages.head_row[found.row], 0)
-        found = found.where(
-            ((pages.mapping[head] & np.uint64(1)) == 0) & pages.readable[head] & (pages.type_[head] == 0)
-        )
-        if len(found):
-            self._found.append(np.stack([found.first, able.vma_idx[found.runs], found.nr]).astype(np.int64))
+        piece = batch.view(EntryPiece.of)
+        able = piece.is_normal & piece.of_vma(self._vmas, 0)
+        self.checked += piece.entries(able)
+        wrong = piece.with_any(self._others(piece.pages(able)))
+        if wrong.any():
+            m = batch.m.take(wrong[batch.kinds.kind])
+            found = self._others(mapped_pages(self.s, m))
+            self._found.append(np.stack([found.first, m.vma_idx[found.runs], found.nr]).astype(np.int64))
+
+    def _others(self, found: MappedPages) -> MappedPages:
+        """Those of some pages whose folios are not anonymous."""
+        words = self.s.pages.words
+        other = ((words.mapping & np.uint64(1)) == 0) & words.readable & (words.type_ == 0)
+        head = np.maximum(self.s.pages.head_row[found.row], 0)
+        return found.where(other[self.s.pages.number[head]])
 
     def found(self) -> tuple[I64, I64, I64]:
         """Of each run: row of the first such page, row of the VMA, how many pages."""
