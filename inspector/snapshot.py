@@ -107,10 +107,6 @@ class Snapshot:
         """Whether struct pages, folios, mms and VMAs are read, which nearly every question needs."""
         return {"_sweep", "_vmas"} <= vars(self).keys()
 
-    def has_counts(self) -> bool:
-        """Whether all page tables were walked and their mappings counted."""
-        return "_walked" in vars(self)
-
     def share_with(self, other: Snapshot) -> None:
         """Give another snapshot of the same target each table that it lacks and this one has by now.
 

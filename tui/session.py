@@ -163,7 +163,7 @@ class Session:
         Raises:
             StoppedError: They are not wanted any more, or the interface is closed.
         """
-        while self.is_early or (counts and self.is_checking and not (self._snapshot and self._snapshot.has_counts())):
+        while self.is_early or (counts and self.is_checking and not (self._snapshot and self._snapshot.has_walked)):
             if self.closed or is_cancelled():
                 raise StoppedError
             time.sleep(_MOMENT)

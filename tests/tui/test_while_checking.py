@@ -144,7 +144,8 @@ async def test_processes_and_their_vmas_are_shown_while_the_check_runs(held: Hel
         await pilot.pause(0.3)
         await settle(pilot)
         await press(pilot, "3")
-        assert app.screen is not processes or not processes._is_partial
+        assert isinstance(app.screen, ProcessesScreen)
+        assert not app.screen._is_partial
         assert "?" not in text(pilot).replace("? Help", "")
 
 

@@ -78,7 +78,6 @@ class FolioScreen(PlaceScreen[FolioData]):
     """Three panes: side by side where there is room, else one at a time."""
 
     TAB = "folios"
-    COUNTS = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (130, "-wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("v", "next_view", "View"),

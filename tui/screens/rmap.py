@@ -40,7 +40,6 @@ class RmapScreen(PlaceScreen[RmapData]):
     """The steps of the rmap walk, then both views row beside row."""
 
     TAB = "folios"
-    COUNTS = True
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f", "folio", "Folio"),
         Binding("a", "anon_vma", "anon_vma"),
