@@ -13,6 +13,7 @@ from inspector.layout.kernel import Layout
 from inspector.loops import LinkedPages, LinkedRuns, LinkedVmas, cut_runs, distinct_rows, is_compiled, link_words
 from inspector.model.scheme import Scheme
 from inspector.records import dataclass
+from inspector.scratch import long_zeros
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages, page_words
 from inspector.tables.vmas import Vmas
@@ -259,7 +260,7 @@ class PageIndex:
 def read_page_index(s: Snapshot, codes: U8) -> PageIndex:
     """Read the index of all folios marked as `LINKED`, and mark where it does not run on with the page frame."""
     pages, n = s.pages, len(s.pages)
-    index, all_known = np.zeros(n, np.uint64), True
+    index, all_known = long_zeros(n, np.uint64), True
     for first in range(0, n, _PIECE):
         heads = first + np.flatnonzero(codes[first : first + _PIECE] & np.uint8(LINKED))
         if len(heads):
