@@ -329,8 +329,10 @@ def _aimed(checked: Checked, short: FolioReport, long: Explanation, pfn: int) ->
     odd = [m for m in long.mappings if m not in quick.mappings]
     _same(checked, "all mappings, aimed", [m for m in quick.mappings if m not in long.mappings], [], f"{pfn:#x}")
     _same(checked, "others, aimed", {m.present and m.entry_class != "normal" for m in odd} <= {True}, True, f"{pfn:#x}")
-    impossible = {x.counter for x in quick.ledger if x.verdict == "WRONG" and x.counter in WORDS}
-    lines = [_key(x) if x.counter in impossible else _unproven(x) for x in long.ledger]
+    free = quick.head is not None and quick.head.refcount == 0
+    impossible = [x.verdict == "WRONG" and (free or x.counter in WORDS) for x in quick.ledger]
+    pairs = zip(long.ledger, impossible, strict=True)
+    lines = [_key(x) if proven else _unproven(x) for x, proven in pairs]
     _same(checked, "lines, aimed", [_key(x) for x in quick.ledger], lines, f"{pfn:#x}")
     _same(checked, "sharing, aimed", quick.sharing, long.sharing, f"{pfn:#x}")
     for mine, theirs in zip(quick.mm_ids, long.mm_ids, strict=True):
@@ -344,13 +346,13 @@ def _aimed(checked: Checked, short: FolioReport, long: Explanation, pfn: int) ->
         sought = [x for x in long.references.terms if x.term not in ("pipe", "gather", "owner", "isolated")]
         found = [x for x in quick.references.terms if x.term not in ("owner", "isolated")]
         _same(checked, "references, aimed", _terms(found), _terms(sought), f"{pfn:#x}")
-    _same(checked, "proven wrong", quick.exit_code == 1, _is_low(long) or bool(impossible), f"{pfn:#x}")
+    _same(checked, "proven wrong", quick.exit_code == 1, _is_low(long) or any(impossible), f"{pfn:#x}")
     if quick.exit_code == 0:
         _same(checked, "consistent, aimed", long.exit_code in (0, 4), True, f"{pfn:#x}")
 
 
 WORDS = ("_nr_pages_mapped", "_subpages_mapcount")
-"""Counters with values that no mappings at all explain (nr-pages-mapped-invalid)."""
+"""Counters with values that no mappings at all explain (nr-pages-mapped-invalid), as every count of a free page is."""
 
 
 def _identity(e: Explanation) -> tuple[object, ...]:
