@@ -122,7 +122,7 @@ async def test_processes_and_their_vmas_are_shown_while_the_check_runs(held: Hel
             if held.reached.is_set() and "Linux 7.3" in text(pilot) and "Largest processes" in text(pilot):
                 break
         await pilot.press("3")
-        processes = await loaded(ProcessesScreen)
+        await loaded(ProcessesScreen)
         await pilot.pause(0.1)
         assert app.session.report is None
         assert "keeper" in text(pilot)
