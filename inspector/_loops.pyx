@@ -125,7 +125,7 @@ def count_runs(int32_t[::1] counts, const int32_t[::1] row, const uint32_t[::1] 
                 counts[j] += 1
 
 
-VERSION = 4
+VERSION = 5
 """Of the functions' arguments; an extension of another version than `inspector.loops` asks for is not used."""
 
 
@@ -239,6 +239,96 @@ def judge_runs(
             if pfn[i] == zero_pfn:
                 found = zero
             entry_class[i] = found
+
+
+def link_words(
+    const uint8_t[::1] entry_class,
+    uint8_t normal,
+    const int32_t[::1] vma_idx,
+    const int32_t[::1] page_row,
+    const uint32_t[::1] nr,
+    const uint64_t[::1] va,
+    const uint8_t[::1] codes,
+    uint8_t border,
+    uint8_t unknown,
+    const int32_t[::1] number,
+    const int32_t[::1] compound,
+    const int32_t[::1] heads,
+    const uint64_t[::1] index,
+    const uint64_t[::1] word_mapping,
+    const uint8_t[::1] word_kind,
+    const uint8_t[::1] is_hugetlb,
+    const uint8_t[::1] bits,
+    const uint64_t[::1] vma_start,
+    const uint64_t[::1] vma_pgoff,
+    const uint64_t[::1] vma_anon_pgoff,
+    int page_shift,
+    int32_t[::1] owner,
+    int32_t[::1] skip,
+    int32_t[::1] length,
+    uint64_t[:, ::1] out,
+):
+    """``bits``: of an anonymous, a hugetlb and an unreadable folio; ``word_kind``: 0x80 for pages with a type."""
+    cdef Py_ssize_t n = nr.shape[0], room = owner.shape[0], i, links = 0
+    cdef int64_t pages = number.shape[0], row, head, at, head_count = heads.shape[0], folios = is_hugetlb.shape[0]
+    cdef int64_t vma, vmas = vma_start.shape[0], words = word_mapping.shape[0], of_head
+    cdef uint32_t j
+    cdef uint8_t kind, anon = bits[0], hugetlb = bits[1], unread = bits[2]
+    cdef bint huge
+    cdef uint64_t linear
+    if entry_class.shape[0] != n or vma_idx.shape[0] != n or page_row.shape[0] != n or va.shape[0] != n:
+        raise ValueError("columns of unequal length")
+    if skip.shape[0] != room or length.shape[0] != room or out.shape[0] != room or out.shape[1] != 3:
+        raise ValueError("columns of unequal length")
+    if codes.shape[0] < pages or compound.shape[0] != pages or index.shape[0] != pages or word_kind.shape[0] != words:
+        raise ValueError("columns of unequal length")
+    if vma_pgoff.shape[0] != vmas or vma_anon_pgoff.shape[0] != vmas:
+        raise ValueError("columns of unequal length")
+    with nogil:
+        for i in range(n):
+            vma = vma_idx[i]
+            if entry_class[i] != normal or vma < 0 or vma >= vmas or page_row[i] < 0:
+                continue
+            for j in range(nr[i]):
+                row = <int64_t>page_row[i] + j
+                if row >= pages:
+                    break
+                if j and not codes[row] & border:
+                    length[links - 1] += 1
+                    continue
+                if links >= room:
+                    break
+                at = compound[row]
+                head = row
+                huge = False
+                if at != -1:
+                    if at >= 0 and at < folios:
+                        huge = is_hugetlb[at]
+                    if at < 0:
+                        at += head_count
+                    head = heads[at] if 0 <= at < head_count else -1
+                    if head < 0:
+                        # A tail without a head has no normal entry; NumPy would take the last page's.
+                        head = pages - 1
+                of_head = number[head]
+                kind = word_kind[of_head]
+                if kind & 0x80 and not huge:
+                    kind = 0
+                kind &= 0x7F
+                if huge:
+                    kind |= hugetlb
+                if codes[head] & unknown:
+                    kind |= unread
+                linear = (va[i] + (<uint64_t>j << page_shift) - vma_start[vma]) >> page_shift
+                linear += vma_anon_pgoff[vma] if kind & anon else vma_pgoff[vma]
+                owner[links] = <int32_t>i
+                skip[links] = <int32_t>j
+                length[links] = 1
+                out[links, 0] = <uint64_t>vma | <uint64_t>kind << 32
+                out[links, 1] = word_mapping[of_head]
+                out[links, 2] = index[head] + <uint64_t>(row - head) - linear
+                links += 1
+    return links
 
 
 cdef class Distinct:

@@ -14,7 +14,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, expand_runs
 from inspector.records import dataclass
 
-_VERSION = 4
+_VERSION = 5
 """Of the extension that the functions here call: one that an older install left is not used."""
 
 
@@ -407,3 +407,95 @@ def judge_runs(pfn: I64, bits: U16, pages: PageRows, odd: OddClasses) -> tuple[U
         head_row,
     )
     return entry_class, page_row, head_row
+
+
+@dataclass(frozen=True)
+class LinkedRuns:
+    """Columns of runs of entries, as in `inspector.walk.mappings.Mappings`; ``normal``: the class of those wanted."""
+
+    entry_class: U8
+    vma_idx: I32
+    page_row: I32
+    nr: U32
+    va: U64
+    normal: int
+
+
+@dataclass(frozen=True)
+class LinkedPages:
+    """What is known of pages.
+
+    Attributes:
+        codes: uint8 by row; bits ``border`` and ``unknown``.
+        border: The index of the folio does not run on from the page before.
+        unknown: The index of the folio that a page heads could not be read.
+        number, compound, heads: As in `inspector.tables.pages.Pages`.
+        index: uint64 by row; index of the folio that a page heads.
+        mapping: uint64 by number; the ``mapping`` word.
+        kind: uint8 by number; bits of `inspector.walk.linear.Links.kind`, and 0x80 for pages with a type.
+        is_hugetlb: As in `inspector.tables.folios.Folios`.
+        bits: uint8[3]; the bits of an anonymous folio, of a hugetlb folio, and of an unknown index.
+    """
+
+    codes: U8
+    border: int
+    unknown: int
+    number: I32
+    compound: I32
+    heads: I32
+    index: U64
+    mapping: U64
+    kind: U8
+    is_hugetlb: Mask
+    bits: U8
+
+
+@dataclass(frozen=True)
+class LinkedVmas:
+    """Columns of `inspector.tables.vmas.Vmas`, and log2 of the page size."""
+
+    start: U64
+    pgoff: U64
+    anon_pgoff: U64
+    page_shift: int
+
+
+def link_words(m: LinkedRuns, pages: LinkedPages, vmas: LinkedVmas) -> tuple[I32, I32, I32, U64]:
+    """Links of runs, as `inspector.walk.linear.links_of` has them, compiled; only where `is_compiled`.
+
+    Returns:
+        ``(owner, skip, length, words)``: which run each link is of, how many entries into it, how many it is long, and
+        uint64[links, 3]: row of the VMA with the kind in the upper half, ``mapping`` word, difference of the index.
+    """
+    assert _COMPILED is not None
+    room = int(m.nr.sum())
+    owner, skip, length = (np.empty(room, np.int32) for _ in range(3))
+    words = np.empty((room, 3), np.uint64)
+    n = _COMPILED.link_words(
+        m.entry_class,
+        m.normal,
+        m.vma_idx,
+        m.page_row,
+        m.nr,
+        m.va,
+        pages.codes,
+        pages.border,
+        pages.unknown,
+        pages.number,
+        pages.compound,
+        pages.heads,
+        pages.index,
+        pages.mapping,
+        pages.kind,
+        pages.is_hugetlb.view(np.uint8),
+        pages.bits,
+        vmas.start,
+        vmas.pgoff,
+        vmas.anon_pgoff,
+        vmas.page_shift,
+        owner,
+        skip,
+        length,
+        words,
+    )
+    return owner[:n], skip[:n], length[:n], words[:n]

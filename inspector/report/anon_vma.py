@@ -133,7 +133,6 @@ def build_anon_vma(s: Snapshot, row: int) -> AnonVmaReport:
     table, family = s.anon_rmap.anon_vmas, family_of(s.anon_rmap, s.vmas, row)
     own = rows_of(table.addr, s.vmas.anon_vma)
     damage = anon_vma_damage(s, family.row.astype(np.int64))
-    proven = not isinstance(s, FamilySnapshot) or not s.has_strays
     return AnonVmaReport(
         "folioscope.anon_vma/2",
         int(table.addr[row]),
@@ -141,8 +140,8 @@ def build_anon_vma(s: Snapshot, row: int) -> AnonVmaReport:
         bool(s.anon_vma_locked[row]),
         [_member(s, family, i, own) for i in range(len(family))],
         _tree(s, row),
-        damage.broken if proven else [],
-        damage.unchecked + ([] if proven else damage.broken),
+        damage.broken,
+        damage.unchecked,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from inspector.aimed.file import FileSnapshot, spaces_at, spaces_of_number, spaces_of_path
 from inspector.columns import AnyArray, rows_of
 from inspector.errors import UsageError
 from inspector.layout.flags import VM_MAYWRITE, VM_SHARED
@@ -84,6 +85,8 @@ class FileReport(msgspec.Struct, frozen=True):
     """Rules that what is shown breaks, by name; work in flight is not among them."""
     unchecked: list[str]
     """Rules that need more than was read."""
+    searched: Literal["all page tables", "its tree of VMAs"]
+    """Where VMAs of the file and mappings were searched for; the second: in the mms that its i_mmap tree leads to."""
 
 
 def find_file(s: Snapshot, asked: str) -> int:
@@ -99,14 +102,37 @@ def find_file(s: Snapshot, asked: str) -> int:
         else _by_path(s, asked)
     )
     if not len(rows):
-        todo = "Give a path as folioscope vmas shows it, an inode number, or an address_space or inode address"
-        raise UsageError("no cached or mapped file has that name", asked, todo)
+        raise UsageError("no cached or mapped file has that name", asked, _NAMES)
     if len(rows) > 1:
-        found = ", ".join(
-            f"{int(s.files.address_spaces.addr[r]):#x} ({address_space_name(s, r)})" for r in rows.tolist()[:8]
-        )
-        raise UsageError("several files have that name", asked, f"Give one of the address_spaces {found}")
+        found = [f"{int(s.files.address_spaces.addr[r]):#x} ({address_space_name(s, r)})" for r in rows.tolist()]
+        raise _several(asked, found)
     return int(rows[0])
+
+
+def aim_at_file(s: Snapshot, asked: str) -> FileSnapshot:
+    """A snapshot of the one file that an address, an inode number or a path names.
+
+    Raises:
+        UsageError: There is none, or several.
+    """
+    number = parse_number(asked)
+    if number is None:
+        found = spaces_of_path(s, asked)
+    else:
+        found = spaces_at(s, number) if number >= 1 << 63 else spaces_of_number(s, number)
+    if not len(found):
+        raise UsageError("no cached or mapped file has that name", asked, f"{_NAMES}; --all searches all of memory")
+    if len(found) > 1:
+        raise _several(asked, [f"{address:#x}" for address in found.tolist()])
+    return FileSnapshot(s, int(found[0]))
+
+
+_NAMES = "Give a path as folioscope vmas shows it, an inode number, or an address_space or inode address"
+
+
+def _several(asked: str, found: list[str]) -> UsageError:
+    todo = f"Give one of the address_spaces {', '.join(found[:8])}"
+    return UsageError("several files have that name", asked, todo)
 
 
 def _by_path(s: Snapshot, path: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -136,7 +162,7 @@ def build_file(s: Snapshot, row: int) -> FileReport:
         int(spaces.ino[row]),
         _name(s, row, vmas),
         int(spaces.nrpages[row]),
-        int(rmap.address_spaces.writable[mapped]) if mapped >= 0 else None,
+        int(rmap.address_spaces.writable[mapped]) if mapped >= 0 and (len(vmas) or len(nodes)) else None,
         int(writable[mapped]) if mapped >= 0 else 0,
         len(nodes),
         _damage(nodes, broken=mapped in rmap.broken_trees),
@@ -145,6 +171,7 @@ def build_file(s: Snapshot, row: int) -> FileReport:
         [_order(orders, used, i) for i in range(len(orders))],
         damage.broken,
         damage.unchecked,
+        "its tree of VMAs" if isinstance(s, FileSnapshot) else "all page tables",
     )
 
 
@@ -226,6 +253,10 @@ def render_file(screen: Screen, report: FileReport) -> Iterator[str]:
         yield screen.paint("fail", words)
     for slug in report.damage:
         yield screen.paint("fail", f"damaged: {slug}")
+    if report.unchecked:
+        yield f"not checked, for that takes the VMAs of all processes (--all): {', '.join(report.unchecked)}"
+    if report.searched == "its tree of VMAs":
+        yield "VMAs were searched for in the processes that its i_mmap tree leads to; --all searches all"
 
 
 def _cells(m: Mapper) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inspector.aimed.snapshot import NotAimedAtError
+from inspector.aimed.snapshot import AimedSnapshot, NotAimedAtError
 from inspector.columns import I64
 from inspector.rules.registry import all_rules
 from inspector.snapshot import Snapshot
@@ -20,7 +20,7 @@ class Damage(NamedTuple):
 
     Attributes:
         broken: Slugs of the rules that have a lasting violation among it.
-        unchecked: Slugs of those that need tables which a snapshot of a part does not have.
+        unchecked: Slugs of those that need what a snapshot of a part does not have.
     """
 
     broken: list[str]
@@ -66,6 +66,8 @@ def _broken(s: Snapshot, effect: Effect, shown: dict[SubjectKind, I64]) -> Damag
             continue
         if _has(found, shown[rule.about]):
             out.broken.append(rule.slug)
+    if isinstance(s, AimedSnapshot) and s.has_strays:
+        return Damage([], out.unchecked + out.broken)
     return out
 
 

@@ -1,8 +1,8 @@
 """Pieces of the memory map, in stretches of pages that are alike: what rules about single pages are predicates over.
 
 Most pages of a machine are like their neighbours: free, or of one file or process and mapped alike. A predicate is
-given the first page of each stretch, and what it says holds for all of it. So a piece of a quarter of a million pages
-has some thousands of rows, and all rules about pages judge it together, before the next one is cut.
+given the first page of each stretch, and what it says holds for all of it. So a piece of a million pages has some
+thousands of rows, and all rules about pages judge it together, before the next one is cut.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
     from inspector.snapshot import Snapshot
 
-PAGES_AT_ONCE = 1 << 18
-"""Pages of a piece: what is worked out to cut one fits into the caches, and its memory is bounded."""
+STRETCHES_AT_ONCE = 1 << 17
+"""Rows of a piece at most: what predicates work out for one has a bound, and mostly fits into the caches."""
+
+_LONGEST = 16
+"""Pages of a piece, in as many times the rows: of memory that is all alike one piece holds more."""
 
 FIRST_PLAIN_TAIL = 4
 """Tails below this index share their fields with struct folio (include/linux/mm_types.h)."""
@@ -217,13 +220,16 @@ def _places_in(s: Snapshot, start: int, stop: int) -> I64:
     return np.concatenate(places)
 
 
-def _stretches(s: Snapshot, start: int, stop: int, alone: Mask) -> PagePiece:
-    """The pages of rows [start, stop)."""
+def _stretches(s: Snapshot, cuts: I64, alone: Mask) -> list[PagePiece]:
+    """The pages of rows [cuts[0], cuts[-1]), a piece from each cut to the next."""
+    start, stop = int(cuts[0]), int(cuts[-1])
     pages, here = s.pages, slice(start, stop)
     number, compound = pages.number[here], pages.compound[here]
     fresh = np.ones(stop - start, np.bool_)
     fresh[1:] = (number[1:] != number[:-1]) | (compound[1:] != compound[:-1])
-    for column in (s.counts.page_mappings[here], s.in_free_block[here]):
+    # A snapshot of one folio does not know free blocks: they may begin elsewhere.
+    free = [s.in_free_block[here]] if s.knows("in_free_block") else []
+    for column in (s.counts.page_mappings[here], *free):
         fresh[1:] |= column[1:] != column[:-1]
     odd = alone[number] if alone.any() else np.zeros(len(number), np.bool_)
     # Tails that name no head of a compound page.
@@ -232,28 +238,60 @@ def _stretches(s: Snapshot, start: int, stop: int, alone: Mask) -> PagePiece:
     fresh[1:] |= odd[:-1]
     places = _places_in(s, start, stop)
     fresh[places[places < stop] - start] = True
+    fresh[cuts[:-1] - start] = True
     first = np.flatnonzero(fresh)
-    return PagePiece(s, start, stop, first + start, np.diff(first, append=len(fresh)))
+    nr = np.diff(first, append=len(fresh))
+    first += start
+    at = np.searchsorted(first, cuts).tolist()
+    bounds = zip(cuts[:-1].tolist(), cuts[1:].tolist(), at[:-1], at[1:], strict=True)
+    return [PagePiece(s, low, high, first[i:j], nr[i:j]) for low, high, i, j in bounds]
 
 
 def _page_pieces(s: Snapshot, most: int) -> Iterator[PagePiece]:
-    """The memory map, cut between compound pages."""
-    n, start = len(s.pages), 0
-    folios, alone = s.folios, _are_alone(s)
-    spans = np.where(folios.readable, np.int64(1) << np.minimum(folios.order, 40).astype(np.int64), 1)
+    """The memory map, cut between compound pages; neighbouring parts of few stretches are one piece."""
+    parts: list[PagePiece] = []
+    rows = 0
+    for part in _parts(s, most):
+        if parts and (rows + len(part) > most or part.stop - parts[0].start > _LONGEST * most):
+            yield _joined(parts)
+            parts, rows = [], 0
+        parts.append(part)
+        rows += len(part)
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: list[PagePiece]) -> PagePiece:
+    if len(parts) == 1:
+        return parts[0]
+    first, nr = (np.concatenate([getattr(part, name) for part in parts]) for name in ("first", "nr"))
+    return PagePiece(parts[0].s, parts[0].start, parts[-1].stop, first, nr)
+
+
+def _parts(s: Snapshot, most: int) -> Iterator[PagePiece]:
+    """Parts of the memory map of ``most`` pages, but that no compound page is cut."""
+    n, alone, folios = len(s.pages), _are_alone(s), s.folios
+    nr = np.where(folios.readable, np.int64(1) << np.minimum(folios.order, 40).astype(np.int64), 1)
     # How far any compound page that begins at or before this one reaches by its order, whether or not its tails agree.
-    reach = np.maximum.accumulate(folios.row + spans)
-    while start < n:
-        stop = start + most
-        before = int(np.searchsorted(folios.row, stop)) - 1
-        while before >= 0 and reach[before] > stop:
-            stop = int(reach[before])
-            before = int(np.searchsorted(folios.row, stop)) - 1
-        yield _stretches(s, start, min(stop, n), alone)
-        start = stop
+    reach = np.maximum.accumulate(folios.row + nr)
+    cuts = [0]
+    while cuts[-1] < n:
+        cuts.append(min(_cut_after(folios.row, reach, cuts[-1] + most), n))
+        if cuts[-1] - cuts[0] >= STRETCHES_AT_ONCE or cuts[-1] == n:
+            yield from _stretches(s, np.array(cuts, np.int64), alone)
+            cuts = cuts[-1:]
 
 
-PAGE_PIECES = Pieces(_page_pieces, PAGES_AT_ONCE)
+def _cut_after(heads: I64, reach: I64, row: int) -> int:
+    """The first row from this one on before which all compound pages end."""
+    before = int(np.searchsorted(heads, row)) - 1
+    while before >= 0 and reach[before] > row:
+        row = int(reach[before])
+        before = int(np.searchsorted(heads, row)) - 1
+    return row
+
+
+PAGE_PIECES = Pieces(_page_pieces, STRETCHES_AT_ONCE)
 """The memory map, cut between compound pages."""
 
 

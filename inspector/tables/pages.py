@@ -274,8 +274,11 @@ class _Found:
         mapcount, refcount = halves[:, off.mapcount], halves[:, off.refcount]
         # Most pages are alike those before them: what follows is worked out once for each stretch of alike pages.
         fresh = np.ones(n, np.bool_)
-        fresh[1:] = (flags[1:] != flags[:-1]) | (mapping[1:] != mapping[:-1]) | (readable[1:] != readable[:-1])
-        fresh[1:] |= (mapcount[1:] != mapcount[:-1]) | (refcount[1:] != refcount[:-1])
+        # All words of all pages at once: that is a pass over memory as it lies there.
+        differs = words[1:] != words[:-1]
+        fresh[1:] = readable[1:] != readable[:-1]
+        for place in {off.flags, off.mapping, off.mapcount // 2, off.refcount // 2}:
+            fresh[1:] |= differs[:, place]
         first = np.flatnonzero(fresh)
         alike = _Alike(first, np.diff(first, append=n))
         keys = np.empty((len(first), 4), np.uint64)

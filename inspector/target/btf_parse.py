@@ -77,7 +77,7 @@ class Btf:
         TargetError: The blob breaks the format. What the records refer to is checked when they are used.
     """
 
-    def __init__(self, blob: bytes, starts: I32 | None = None) -> None:
+    def __init__(self, blob: bytes | memoryview, starts: I32 | None = None) -> None:
         self._words, self._strings, layout = _sections(blob)
         if starts is None:
             starts = _walk(self._words, layout)
@@ -201,7 +201,7 @@ def _with_void(column: AnyArray) -> AnyArray:
     return np.concatenate([np.zeros(1, column.dtype), column])
 
 
-def _sections(blob: bytes) -> tuple[U32, bytes, bytes]:
+def _sections(blob: bytes | memoryview) -> tuple[U32, bytes, bytes]:
     """The type words, the strings and the layout section of a blob."""
     if len(blob) < _HEADER.size:
         raise damaged("shorter than its header")
@@ -216,10 +216,10 @@ def _sections(blob: bytes) -> tuple[U32, bytes, bytes]:
     if type_off % 4 or type_len % 4 or header % 4:
         raise damaged("types are not aligned")
     words: U32 = np.frombuffer(blob, "<u4", type_len // 4, header + type_off).astype(np.uint32, copy=False)
-    strings = blob[header + str_off : header + str_off + str_len]
+    strings = bytes(blob[header + str_off : header + str_off + str_len])
     if not strings or strings[0] or strings[-1]:
         raise damaged("strings have no end")
-    layout = [blob[header + off : header + off + size] for off, size in sections[2:]]
+    layout = [bytes(blob[header + off : header + off + size]) for off, size in sections[2:]]
     return words, strings, layout[0] if layout else b""
 
 

@@ -78,7 +78,7 @@ class Earlier:
         kept = self._cache.load("types-" + self._facts["types"]) if "types" in self._facts else None
         if kept is None or not {"blob", "starts"} <= kept.columns.keys():
             return None
-        return Btf(kept.columns["blob"].tobytes(), kept.columns["starts"].view(np.int32))
+        return Btf(kept.columns["blob"].data, kept.columns["starts"].view(np.int32))
 
     def index_names(self, blob: bytes, tokens: list[bytes], count: int) -> NameIndex:
         """What `kallsyms.index_names` gives, from the cache where a dump of the same kernel was opened before."""
@@ -157,4 +157,4 @@ def _table(kept: Kept) -> Kallsyms | None:
     if len(tokens) != 256 or not {"blob", "starts", "ends", "hashes", "kinds"} <= columns.keys():
         return None
     index = NameIndex(columns["starts"], columns["ends"], columns["hashes"], columns["kinds"])
-    return Kallsyms(columns["blob"].tobytes(), tokens, len(index.starts), index)
+    return Kallsyms(columns["blob"].data, tokens, len(index.starts), index)

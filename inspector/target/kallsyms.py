@@ -94,10 +94,12 @@ class Kallsyms:
         TargetError: The names end before the last symbol.
     """
 
-    def __init__(self, blob: bytes, tokens: list[bytes], count: int, index: NameIndex | None = None) -> None:
+    def __init__(
+        self, blob: bytes | memoryview, tokens: list[bytes], count: int, index: NameIndex | None = None
+    ) -> None:
         self._blob = blob
         self._tokens = tokens
-        self.index = index or index_names(blob, tokens, count)
+        self.index = index or index_names(bytes(blob), tokens, count)
         self._starts, self._ends = self.index.starts, self.index.ends
         self._hashes, self._kinds = self.index.hashes, self.index.kinds
         self.addresses: U64 = np.zeros(count, np.uint64)

@@ -15,7 +15,7 @@ from inspector.columns import I32, I64, AnyArray, Mask, count_up, take_or
 from inspector.loops import cut_runs, distinct_rows
 from inspector.records import dataclass
 from inspector.walk.counts import UNLIKE
-from inspector.walk.linear import Links, links_of
+from inspector.walk.linear import LinkKinds, link_kinds
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, Mappings, entry_pages
 
 if TYPE_CHECKING:
@@ -153,9 +153,9 @@ class EntryBatch:
         return Kinds.of(self.s, self.m)
 
     @cached_property
-    def links(self) -> Links:
-        """Those of folios in VMAs beside the index of the folio."""
-        return links_of(self.s, self.m)
+    def link_kinds(self) -> LinkKinds:
+        """The links by kind."""
+        return link_kinds(self.s, self.m)
 
     def view(self, make: Callable[[EntryBatch], V]) -> V:
         """What ``make`` makes of the batch, made once."""

@@ -10,9 +10,10 @@ from inspector.arch.base import Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, distinct, take_or
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
 from inspector.layout.kernel import Layout
-from inspector.loops import cut_runs
+from inspector.loops import LinkedPages, LinkedRuns, LinkedVmas, cut_runs, distinct_rows, is_compiled, link_words
 from inspector.model.scheme import Scheme
 from inspector.records import dataclass
+from inspector.scratch import long_zeros
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages, page_words
 from inspector.tables.vmas import Vmas
@@ -132,19 +133,24 @@ def links_of(s: Snapshot, m: Mappings) -> Links:
         s: The snapshot.
         m: Judged entries.
     """
+    return _links_at(s, m, *_cut_links(s, m))
+
+
+def _cut_links(s: Snapshot, m: Mappings) -> tuple[I64, I64, I64]:
+    """Which run each link is of, how many entries into it, and how many it is long."""
+    rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
+    first, nr = m.page_row[rows].astype(np.int64), m.nr[rows].astype(np.int64)
+    owner, skip, nr = cut_runs(s.page_index.codes, first, nr, LINK_BORDER)
+    return rows[owner], skip, nr
+
+
+def _links_at(s: Snapshot, m: Mappings, row: I64, skip: I64, nr: I64) -> Links:
     pages, index = s.pages, s.page_index
-    row = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
-    page_row, nr = m.page_row[row].astype(np.int64), m.nr[row].astype(np.int64)
-    owner, skip, nr = cut_runs(index.codes, page_row, nr, LINK_BORDER)
-    if len(owner) == len(row):
-        head, va = m.head_row[row], m.va[row]
-    else:
-        row = row[owner]
-        page_row = page_row[owner] + skip
-        head = pages.head_row[page_row]
-        va = m.va[row] + (skip.astype(np.uint64) << np.uint64(s.layout.memmap.page_shift))
-    huge = np.flatnonzero(m.level[row] != Level.PTE)
-    nr[huge] = entry_pages(s.layout, m.level[row[huge]])
+    page_row = m.page_row[row] + skip
+    huge = m.level[row] != Level.PTE
+    nr = np.where(huge, entry_pages(s.layout, m.level[row]), nr) if huge.any() else nr
+    head = pages.head_row[page_row]
+    va = m.va[row] + (skip.astype(np.uint64) << np.uint64(s.layout.memmap.page_shift))
     mapping, kind = _words_and_kinds(s, head, index)
     vma = m.vma_idx[row]
     place = page_row - head
@@ -159,6 +165,69 @@ def links_of(s: Snapshot, m: Mappings) -> Links:
         mapping=mapping,
         delta=(index.of_head[head] + place.astype(np.uint64) - linear).astype(np.int64),
         kind=kind,
+    )
+
+
+@dataclass(frozen=True)
+class LinkKinds:
+    """The links of a batch by kind: those of one kind have VMA, ``mapping``, ``delta`` and ``kind`` in common.
+
+    Attributes:
+        of_link: int32 a link; its kind.
+        examples: A link of each kind.
+        nr: int64 a kind; links.
+    """
+
+    of_link: I32
+    examples: Links
+    nr: I64
+    _s: Snapshot
+    _m: Mappings
+    _cut: tuple[I64, I64, I64]
+
+    def links(self, some: Mask) -> Links:
+        """The links of some kinds."""
+        rows = np.flatnonzero(some[self.of_link]) if some.any() else np.empty(0, np.int64)
+        return _links_at(self._s, self._m, *(column[rows] for column in self._cut))
+
+
+def link_kinds(s: Snapshot, m: Mappings) -> LinkKinds:
+    """Sort the links of some judged entries by kind."""
+    table = distinct_rows(3)
+    if is_compiled():
+        runs = LinkedRuns(m.entry_class, m.vma_idx, m.page_row, m.nr, m.va, EntryClass.NORMAL)
+        vmas = LinkedVmas(s.vmas.start, s.vmas.pgoff, s.vmas.anon_pgoff, s.layout.memmap.page_shift)
+        owner, skip, nr, words = link_words(runs, _linked_pages(s), vmas)
+        cut = owner.astype(np.int64), skip.astype(np.int64), nr.astype(np.int64)
+    else:
+        cut = _cut_links(s, m)
+        links = _links_at(s, m, *cut)
+        words = np.empty((len(links), 3), np.uint64)
+        words[:, 0] = links.vma_idx | links.kind.astype(np.int64) << 32
+        words[:, 1], words[:, 2] = links.mapping, links.delta.view(np.uint64)
+    of_link = table.codes(words)
+    # Kinds are numbered as they are met, so each number is new just once.
+    example = np.flatnonzero(np.diff(np.maximum.accumulate(of_link), prepend=-1))
+    return LinkKinds(of_link, _links_at(s, m, *(column[example] for column in cut)), table.weights, s, m, cut)
+
+
+def _linked_pages(s: Snapshot) -> LinkedPages:
+    pages, words, index = s.pages, s.pages.words, s.page_index
+    tag = words.mapping & np.uint64(MAPPING_TAGS)
+    kind = np.where((tag & np.uint64(MAPPING_ANON)) != 0, ANON, 0) | np.where(tag == MAPPING_KSM, KSM, 0)
+    kind |= np.where(words.type_ != 0, 0x80, 0)
+    return LinkedPages(
+        index.codes,
+        LINK_BORDER,
+        INDEX_UNKNOWN,
+        pages.number,
+        pages.compound,
+        pages.heads,
+        index.of_head,
+        words.mapping,
+        kind.astype(np.uint8),
+        s.folios.is_hugetlb,
+        np.array([ANON, HUGETLB, UNKNOWN], np.uint8),
     )
 
 
@@ -191,7 +260,7 @@ class PageIndex:
 def read_page_index(s: Snapshot, codes: U8) -> PageIndex:
     """Read the index of all folios marked as `LINKED`, and mark where it does not run on with the page frame."""
     pages, n = s.pages, len(s.pages)
-    index, all_known = np.zeros(n, np.uint64), True
+    index, all_known = long_zeros(n, np.uint64), True
     for first in range(0, n, _PIECE):
         heads = first + np.flatnonzero(codes[first : first + _PIECE] & np.uint8(LINKED))
         if len(heads):

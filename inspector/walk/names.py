@@ -67,6 +67,24 @@ def file_paths(layout: Layout, files: U64) -> list[str]:
     return [_join(parts[i], bool(gone[i]), ends[i]) for i in range(len(files))]
 
 
+def may_be_named(layout: Layout, files: U64, path: str) -> Mask:
+    """Which struct files have a last name that the path ends with: a few of many, before all names are read.
+
+    Sockets and the like are named by their file system, and may all be.
+    """
+    if not path.startswith("/"):
+        return np.ones(len(files), np.bool_)
+    struct = layout.struct("struct dentry")
+    dentries, _ = layout.memory.words(files + np.uint64(layout.struct("struct file").field("f_path.dentry").offset))
+    distinct, which = np.unique(dentries, return_inverse=True)
+    raw = layout.memory.gather(distinct, struct.size)
+    at = struct.field("d_name.name", "__d_name.name").column(raw.bytes)
+    length = struct.field("d_name.len", "__d_name.len").column(raw.bytes)
+    asked = path.removesuffix(" (deleted)")
+    ends = [asked.endswith(_read_name(layout, int(a), int(n))) for a, n in zip(at, length, strict=True)]
+    return np.array(ends, np.bool_)[which]
+
+
 def _join(parts: list[str], gone: bool, end: str) -> str:
     if not parts:
         return _GONE if gone else "/"

@@ -9,12 +9,14 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
+from inspector.arch.base import Level
 from inspector.check.run import run_check
+from inspector.columns import expand_runs
 from inspector.errors import TargetError
 from inspector.findings import Report
 from inspector.snapshot import Snapshot
 from inspector.walk import batches, counts, pagetable
-from inspector.walk.batches import MappingsOfPages, run_collectors
+from inspector.walk.batches import Kinds, MappingsOfPages, run_collectors
 from inspector.walk.mappings import entry_pages
 from tests.faults.overlay import KERNELS, core_path, sound
 from tests.rules.broken import broken, with_holes
@@ -111,8 +113,30 @@ def test_mappings_of_stretches_are_those_of_each(s: Snapshot) -> None:
         for at, (runs, low, high) in enumerate(zip(found.runs(), first, first + nr, strict=True)):
             rows = np.flatnonzero(m.counted & (m.pfn < high) & (end > low))
             pages = np.minimum(end[rows], high) - np.maximum(m.pfn[rows], low)
-            assert found.nr_entries[at] == np.where(m.level[rows] == 1, pages, 1).sum()
+            assert found.nr_entries[at] == np.where(m.level[rows] == Level.PTE, pages, 1).sum()
             assert runs.entry_id.tolist() == m.entry_id[rows[:limit]].tolist()
+
+
+def test_runs_of_one_kind_are_alike(s: Snapshot) -> None:
+    m, number = s.mappings, s.pages.number
+    kinds = Kinds.of(s, m)
+    assert kinds.runs.sum() == len(m)
+    assert kinds.entries.sum() == m.nr.sum()
+    assert len(kinds.m) < len(m)
+    for name in ("level", "bits", "entry_class", "vma_idx"):
+        assert (getattr(kinds.m, name)[kinds.kind] == getattr(m, name)).all(), name
+    outside = m.vma_idx < 0
+    assert (kinds.m.mm_idx[kinds.kind[outside]] == m.mm_idx[outside]).all()
+    for column, first in ((m.head_row, kinds.m.head_row), (m.page_row, kinds.m.page_row)):
+        known = column >= 0
+        assert (number[first[kinds.kind[known]]] == number[column[known]]).all()
+    # Of the pages of one run all or not all have the same words.
+    some = m.take((m.page_row >= 0) & (m.level == Level.PTE))
+    alike = kinds.alike[kinds.kind[(m.page_row >= 0) & (m.level == Level.PTE)]]
+    pages = expand_runs(some.page_row, some.nr).astype(np.int64)
+    differs = number[pages] != np.repeat(number[some.page_row], some.nr)
+    assert (~differs | np.repeat(~alike, some.nr)).all()
+    assert alike.any()
 
 
 def test_more_than_can_be_numbered_is_one_clear_error(s: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:

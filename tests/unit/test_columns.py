@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -25,6 +26,11 @@ from inspector.columns import (
     rows_of_unordered,
     take_or,
 )
+from inspector.tables.folios import Folios
+from inspector.tables.mms import Mms
+from inspector.tables.tasks import Tasks
+from inspector.tables.vmas import Vmas
+from inspector.walk.mappings import Mappings
 
 few = st.lists(st.integers(0, 9), max_size=12)
 
@@ -108,3 +114,13 @@ def test_an_empty_table_has_the_types_of_its_class() -> None:
     assert len(empty) == 0
     assert [c.dtype.str for c in (empty.word, empty.number, empty.flag)] == ["<u8", "<i8", "|b1"]
     assert len(Example.concat([empty, empty])) == 0
+
+
+def test_empty_tables_hold_what_their_classes_name() -> None:
+    """The names of the aliases say what hints resolved say."""
+    for table in (Tasks, Vmas, Mms, Mappings, Folios):
+        hints = get_type_hints(table)
+        others = {n: np.empty(0, np.uint64) for n, hint in hints.items() if hint == AnyArray}
+        made = table.empty(**others)
+        for name in {f.name for f in fields(made)} - others.keys():
+            assert getattr(made, name).dtype == np.dtype(get_args(get_args(hints[name])[1])[0])

@@ -216,8 +216,9 @@ class _KsmMappings(Collector):
 
     def take(self, batch: EntryBatch) -> None:
         """Look through a batch."""
-        if self._rmap is not None and batch.links.is_ksm.any():
-            entries = self._rmap.entries(batch.links)
+        ksm = batch.link_kinds.examples.is_ksm
+        if self._rmap is not None and ksm.any():
+            entries = self._rmap.entries(batch.link_kinds.links(ksm))
             self.nr += len(entries)
             self._lost.append(entries.take(~entries.reached))
 

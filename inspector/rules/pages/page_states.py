@@ -15,7 +15,7 @@ from inspector.subjects import FOLIO, PAGE
 from inspector.tables.files import FILE, SHMEM
 from inspector.violations import Details, Violations, details, one, unread_folios, violations
 from inspector.walk.batches import EntryBatch
-from inspector.walk.linear import linear_index
+from inspector.walk.linear import Links, linear_index
 from inspector.windows.locks import pages_locked
 from inspector.windows.window import Effect
 
@@ -127,28 +127,30 @@ class _BeyondEnd(LinkCheck):
         self._space = rows_of(spaces.addr, s.mapping_of_vma)
         self._kept = take_or(kept, self._space, False)
         shift = s.layout.memmap.page_shift
-        self._end = (spaces.size + (1 << shift) - 1) >> shift
+        # A row a VMA; a question about one folio may know no address_space at all.
+        self._end = take_or((spaces.size + (1 << shift) - 1) >> shift, self._space, 0)
 
     def judge(self, batch: EntryBatch) -> tuple[Mask, Mask]:
         """As `LinkCheck.judge`."""
-        links, s = batch.links, self.s
-        among = batch.view(own_file_links) & self._kept[links.vma_idx]
-        rows = np.flatnonzero(among)
-        own = links.take(rows)
-        index = self.s.page_index.of_head[own.head_row].astype(np.int64)
-        end = self._end[self._space[own.vma_idx]]
-        wrong = np.zeros(len(links), np.bool_)
-        late = np.flatnonzero(index >= end)
-        wrong[rows[late]] = s.layout.flags.test(s.pages.flags[own.head_row[late]], "lru")
-        return wrong, among
+        links, vmas = batch.link_kinds.examples, self.s.vmas
+        # Where the index agrees with the address, it is within what the VMA maps of the file.
+        last = vmas.pgoff[links.vma_idx].astype(np.int64) + vmas.nr_pages[links.vma_idx]
+        may = (links.delta != 0) | (last > self._end[links.vma_idx])
+        return may, batch.view(own_file_links) & self._kept[links.vma_idx]
+
+    def chosen(self, links: Links) -> Links:
+        """As `LinkCheck.chosen`."""
+        s = self.s
+        index, end = s.page_index.of_head[links.head_row].astype(np.int64), self._end[links.vma_idx]
+        return links.take((index >= end) & s.layout.flags.test(s.pages.flags[links.head_row], "lru"))
 
     def index_and_end(self) -> tuple[I64, I64, I32]:
         """Of each link found the index of its folio, the pages of its file, and the row of the file's address_space."""
-        links, space = self.found, self._space[self.found.vma_idx]
+        links, vma = self.found, self.found.vma_idx
         linear = linear_index(
             self.s.vmas, links.vma_idx, links.va, np.zeros(len(links), np.bool_), self.s.layout.memmap.page_shift
         )
-        return linear.astype(np.int64) + links.delta - links.page, self._end[space], space
+        return linear.astype(np.int64) + links.delta - links.page, self._end[vma], self._space[vma]
 
 
 @rule(

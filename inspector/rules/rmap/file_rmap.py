@@ -36,7 +36,7 @@ class _ForeignMappings(LinkCheck):
 
     def judge(self, batch: EntryBatch) -> tuple[Mask, Mask]:
         """As `LinkCheck.judge`."""
-        links = batch.links
+        links = batch.link_kinds.examples
         wrong = links.mapping != batch.s.mapping_of_vma[links.vma_idx]
         return wrong & ((links.mapping != 0) | ~self._driver[links.vma_idx]), links.is_file
 

@@ -20,13 +20,14 @@ _PENDING = 1 << 18
 
 
 def anon_links(batch: EntryBatch) -> Mask:
-    """Which links of a batch are of anonymous folios."""
-    return batch.links.is_anon
+    """Which kinds of links of a batch are of anonymous folios."""
+    return batch.link_kinds.examples.is_anon
 
 
 def own_file_links(batch: EntryBatch) -> Mask:
-    """Which links of a batch map folios of the VMA's own file."""
-    links, out = batch.links, batch.links.is_file
+    """Which kinds of links of a batch map folios of the VMA's own file."""
+    links = batch.link_kinds.examples
+    out = links.is_file
     rows = np.flatnonzero(out)
     own = batch.s.mapping_of_vma[links.vma_idx[rows]]
     out[rows] = (links.mapping[rows] != 0) & (links.mapping[rows] == own)
@@ -50,15 +51,19 @@ class LinkCheck(Collector):
 
     @abstractmethod
     def judge(self, batch: EntryBatch) -> tuple[Mask, Mask]:
-        """Which of the batch's links break the rule, and which were compared."""
+        """Which kinds of the batch's links (`EntryBatch.link_kinds`) break the rule, and which were compared."""
 
     def take(self, batch: EntryBatch) -> None:
         """Look through a batch."""
         wrong, among = self.judge(batch)
-        self.checked += int(among.sum())
-        rows = np.flatnonzero(wrong & among)
-        if len(rows):
-            self._found.append(batch.links.take(rows))
+        self.checked += int(batch.link_kinds.nr[among].sum())
+        wrong &= among
+        if wrong.any():
+            self._found.append(self.chosen(batch.link_kinds.links(wrong)))
+
+    def chosen(self, links: Links) -> Links:
+        """Of the links of kinds that may break the rule, those that do: all, where the kind decides."""
+        return links
 
     @property
     def found(self) -> Links:
@@ -85,9 +90,10 @@ class IndexCheck(LinkCheck):
 
     def judge(self, batch: EntryBatch) -> tuple[Mask, Mask]:
         """As `LinkCheck.judge`."""
-        among, links = self.among(batch), batch.links
+        among, kinds = self.among(batch), batch.link_kinds
+        links = kinds.examples
         off = links.delta != 0
-        np.add.at(self.nr, links.vma_idx[among], np.int32(1))
+        np.add.at(self.nr, links.vma_idx[among], kinds.nr[among].astype(np.int32))
         self.straight[links.vma_idx[among & ~off]] = True
         return off, among
 
@@ -125,7 +131,8 @@ class AnonVmaPairs(Collector):
     def take(self, batch: EntryBatch) -> None:
         """Look through a batch."""
         rows = np.flatnonzero(batch.view(anon_links))
-        pointer, vma = anon_vma_named(batch.links)[rows], batch.links.vma_idx[rows]
+        links = batch.link_kinds.examples
+        pointer, vma = anon_vma_named(links)[rows], links.vma_idx[rows]
         if not len(rows):
             return
         # Neighbouring links mostly repeat the pair: few are left to sort.
@@ -165,7 +172,7 @@ class _LinksOfPairs(LinkCheck):
 
     def judge(self, batch: EntryBatch) -> tuple[Mask, Mask]:
         """As `LinkCheck.judge`."""
-        links = batch.links
+        links = batch.link_kinds.examples
         among = links.is_anon & np.isin(links.vma_idx, self._vma)
         rows = np.flatnonzero(among)
         wrong = np.zeros(len(links), np.bool_)

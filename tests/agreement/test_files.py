@@ -1,0 +1,95 @@
+"""What a file's page cache and its tree of VMAs lead to is what all of memory has of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import pytest
+
+from inspector.errors import UsageError
+from inspector.report.file import FileReport, aim_at_file, build_file, find_file
+from inspector.snapshot import Snapshot
+from tests.faults.every import ABSENT, CATALOGUE
+from tests.faults.overlay import KERNELS, core_path, planted, sound
+from tests.faults.plants import MissingError
+
+
+def asked_both_ways(s: Snapshot, step: int) -> Iterator[tuple[FileReport, FileReport]]:
+    """Files by address, by inode, and by path where one leads to them."""
+    apart = Snapshot(s.target)
+    for row in np.flatnonzero(s.files.address_spaces.is_inode)[::step].tolist():
+        whole = build_file(s, row)
+        for asked in (hex(whole.address_space), hex(whole.inode), whole.name):
+            try:
+                find_file(s, asked)
+            except UsageError:
+                continue
+            yield whole, build_file(aim_at_file(apart, asked), 0)
+    assert not {"mms", "_vmas", "_walked", "_sweep", "files"} & set(vars(apart))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_files_by_address_and_path(kernel: str) -> None:
+    s = sound(core_path("fixture", kernel))
+    mapped = paths = 0
+    for whole, found in asked_both_ways(s, 1):
+        assert (whole.searched, found.searched) == ("all page tables", "its tree of VMAs")
+        assert msgspec.structs.replace(found, searched=whole.searched) == whole
+        mapped += sum(o.mapped_pages for o in found.orders)
+        paths += found.name.startswith("/")
+    assert mapped > 1000
+    assert paths > 10
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_files_by_inode_number(kernel: str) -> None:
+    s = sound(core_path("fixture", kernel))
+    apart, spaces, found = Snapshot(s.target), s.files.address_spaces, 0
+    for row in np.flatnonzero(spaces.is_inode)[::4].tolist():
+        asked = str(int(spaces.ino[row]))
+        same = np.flatnonzero(spaces.is_inode & (spaces.ino == spaces.ino[row]))
+        try:
+            one = aim_at_file(apart, asked)
+        except UsageError:
+            # Several have it, or none that a process maps: file systems in memory keep no hash of inodes.
+            continue
+        assert int(one.files.address_spaces.addr[0]) in spaces.addr[same].tolist()
+        found += 1
+    assert found
+
+
+def test_what_is_no_file() -> None:
+    s = Snapshot(sound(core_path("fixture", KERNELS[-1])).target)
+    for asked in (
+        "/no/such/file",
+        "relative",
+        "",
+        "99999999",
+        hex(1 << 64),
+        hex((1 << 64) - 8),
+        "0xffff888000000003",
+    ):
+        with pytest.raises(UsageError, match="no cached or mapped file has that name"):
+            aim_at_file(s, asked)
+
+
+FAULTS = [name for name in CATALOGUE if any(word in name for word in ("i-mmap", "file", "cache", "vma-"))]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_files_with_faults(kernel: str) -> None:
+    path, damaged = core_path("fixture", kernel), 0
+    for name in FAULTS:
+        try:
+            fault = CATALOGUE[name](sound(path))
+        except MissingError:
+            assert name in ABSENT[kernel]
+            continue
+        for whole, found in asked_both_ways(planted(path, *fault.patches), 3):
+            assert {*found.damage} <= {*whole.damage}, name
+            damaged += bool(found.damage)
+    assert damaged
