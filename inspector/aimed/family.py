@@ -8,7 +8,7 @@ import numpy as np
 
 from inspector.aimed.snapshot import AimedSnapshot, UserPlaces
 from inspector.columns import I32, U64, Mask, distinct, rows_of
-from inspector.snapshot import Snapshot
+from inspector.snapshot import Search, Snapshot
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_vmas
@@ -39,6 +39,8 @@ class FamilySnapshot(AimedSnapshot):
             *("anon_rmap", "anon_vma_locked", "file_rmap", "lost_vmas"),
         }
     )
+
+    search: Search = "reverse map"
 
     def __init__(self, whole: Snapshot, anon_vma: int) -> None:
         super().__init__(whole, np.empty(0, np.uint64))

@@ -10,7 +10,7 @@ import numpy as np
 from inspector.aimed.pages import memmap_with_heads
 from inspector.aimed.snapshot import AimedSnapshot
 from inspector.columns import I64, U64, Stretches, distinct, rows_of, take_or
-from inspector.snapshot import Snapshot
+from inspector.snapshot import Search, Snapshot
 from inspector.tables.files import FOLIO, Files, read_files
 from inspector.tables.i_mmap import build_file_rmap
 from inspector.tables.mms import read_mms
@@ -38,6 +38,8 @@ class FileSnapshot(AimedSnapshot):
     """
 
     _HERE = AimedSnapshot._HERE | {"files", "lost_vmas"}
+
+    search: Search = "reverse map"
 
     def __init__(self, whole: Snapshot, address_space: int) -> None:
         self._space: U64 = np.array([address_space], np.uint64)

@@ -91,7 +91,7 @@ class Point:
         is_real: Whether the dump is one of a real guest.
         pages, entries: Struct pages and leaf entries.
         check: Cost of a whole check; None where it was killed.
-        questions: Cost of each question about one thing; None likewise.
+        questions: Cost of each question about one thing that was asked; None likewise.
         commit: At which it was measured.
     """
 
@@ -126,8 +126,8 @@ def _run(core: Path, words: Sequence[str], limit: int, options: Sequence[str]) -
     return (cost, json.loads(text)) if cost.status >= 0 else (None, {})
 
 
-def measure_size(size: Size, limit: int, options: Sequence[str], *, with_check: bool) -> Point:
-    """Measure one machine."""
+def measure_size(size: Size, limit: int, options: Sequence[str], names: Sequence[str]) -> Point:
+    """Measure one machine: a check, and the questions of these names."""
     core = size.made()
     places = json.loads(_module("places", str(core)))
     asked = {
@@ -136,8 +136,8 @@ def measure_size(size: Size, limit: int, options: Sequence[str], *, with_check: 
         "va": ["va", str(places["pid"]), f"{places['va']:#x}"],
         "vmas": ["vmas", str(places["pid"])],
     }
-    questions = {name: _run(core, words, limit, options)[0] for name, words in asked.items()}
-    check, report = _run(core, ["check"], limit, options) if with_check else (None, {})
+    questions = {name: _run(core, words, limit, options)[0] for name, words in asked.items() if name in names}
+    check, report = _run(core, ["check"], limit, options)
     summary = report.get("summary", {})
     if report and report["findings"]:
         raise FailedError(f"{core}: {len(report['findings'])} findings in a sound dump")
@@ -184,7 +184,7 @@ def table(points: Sequence[Point], limit: int) -> list[str]:
         name = p.name if p.is_real else f"{p.name} (synthetic)"
         check = [f"{p.check.cpu:.1f} s", f"{p.check.wall:.1f} s", f"{p.check.peak_mib:,.0f} MiB"] if p.check else []
         check = check or [f"killed at {limit / GIB:.0f} GiB", "", ""]
-        asked = [cell(p.questions[name]) for name in QUESTIONS]
+        asked = [cell(p.questions[name]) if name in p.questions else "" for name in QUESTIONS]
         entries = f"{p.entries:,}" if p.entries else ""
         out.append(f"| {' | '.join([name, f'{p.pages:,}', entries, *check, *asked])} |")
     return out
@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="", help="rows to measure anew: 1,2,... or none [default: all]")
     parser.add_argument("--limit", type=float, default=LIMIT / GIB, help="GiB of memory [default: 8]")
     parser.add_argument("--options", default="--no-cache", help="of folioscope [default: --no-cache]")
-    parser.add_argument("--no-check", action="store_true", help="only the questions about one thing")
+    parser.add_argument("--questions", default=",".join(QUESTIONS), help="about one thing [default: all]")
     parser.add_argument("--out", type=Path, default=DOCS, help="folder of growth.md and growth.svg")
     asked = parser.parse_args()
     limit = int(asked.limit * GIB)
@@ -273,7 +273,7 @@ def main() -> None:
     found = {row["name"]: Point.known(row) for row in json.loads(kept.read_text())} if kept.is_file() else {}
     points = [found[size.name] for size in SIZES if size.name in found]
     for size in chosen:
-        found[size.name] = measure_size(size, limit, asked.options.split(), with_check=not asked.no_check)
+        found[size.name] = measure_size(size, limit, asked.options.split(), asked.questions.split(","))
         points = [found[size.name] for size in SIZES if size.name in found]
         print(table([found[size.name]], limit)[-1], flush=True)
         kept.write_text(json.dumps([asdict(point) for point in points], indent=1) + "\n")

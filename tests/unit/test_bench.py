@@ -14,7 +14,7 @@ import pytest
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
 from tests.bench.cost import Cost, FailedError, measure
-from tests.bench.growth import QUESTIONS, Point, fit, page, plot, table
+from tests.bench.growth import DOCS, LIMIT, QUESTIONS, Point, fit, page, plot, table
 from tests.bench.peers import questions
 from tests.bench.places import find_places
 from tests.bench.replay import merged
@@ -170,3 +170,10 @@ def test_growth_says_what_was_killed_and_what_is_synthetic() -> None:
     assert ElementTree.fromstring(plot(points)).tag.endswith("svg")
     assert "growth.svg" in page(points, 8 << 30, "cgroup")
     assert [Point.known(json.loads(json.dumps(asdict(point)))) for point in points] == points
+
+
+def test_the_page_of_growth_is_made_of_what_was_measured() -> None:
+    points = [Point.known(row) for row in json.loads((DOCS / "growth.json").read_text())]
+    limited_by = next(point.check.limited_by for point in points if point.check)
+    assert (DOCS / "growth.md").read_text() == page(points, LIMIT, limited_by)
+    assert (DOCS / "growth.svg").read_text() == plot(points)

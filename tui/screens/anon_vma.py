@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.widgets import Static, Tree
 from textual.widgets.tree import TreeNode
 
-from inspector.report.anon_vma import AnonVmaReport, Member, build_anon_vma, find_anon_vma
+from inspector.report.anon_vma import AnonVmaReport, Member, aim_at_family, build_anon_vma, find_anon_vma
 from inspector.text import counted
 from tui.places import AnonVmaPlace, Place
 from tui.screens.base import PlaceScreen
@@ -54,8 +54,9 @@ Below: the interval tree of this anon_vma, by which rmap finds VMAs: every chain
     def load(self) -> AnonVmaData:
         """Family and tree."""
         s = self.session.snapshot
-        report = build_anon_vma(s, find_anon_vma(s, self.place.addr))
-        return AnonVmaData(report, tree_rows(s, report))
+        seen, row = (s, find_anon_vma(s, self.place.addr)) if s.has_walked else aim_at_family(s, self.place.addr)
+        report = build_anon_vma(seen, row)
+        return AnonVmaData(report, tree_rows(seen, report))
 
     def show(self, data: AnonVmaData) -> None:
         """Fill both."""

@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
+from inspector.aimed.file import FileSnapshot
 from inspector.errors import UsageError
 from inspector.report.file import FileReport, OrderOfFolios, build_file
 from inspector.text import counted, grouped
@@ -57,9 +58,10 @@ folios, the mapped part full.
 
     def load(self) -> FileData:
         """Who maps it, and what is cached of it."""
-        s = self.session.snapshot
+        whole = self.session.snapshot
+        s = whole if whole.has_walked else FileSnapshot(whole, self.place.addr)
         rows = find_address_spaces(s.files, address=self.place.addr)
-        if not len(rows):
+        if not len(rows) or (s is not whole and not s.files.address_spaces.is_inode[rows[0]]):
             raise UsageError("no cached or mapped file has that address_space", f"{self.place.addr:#x}")
         row = int(rows[0])
         report = build_file(s, row)
