@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MOMENT = 0.02
-"""Seconds between two looks at what another thread does."""
+"""Seconds between two questions whether another thread is done."""
 
 
 class StoppedError(FolioscopeError):
