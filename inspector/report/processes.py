@@ -374,7 +374,7 @@ def render_vmas(screen: Screen, report: VmasReport) -> Iterator[str]:
     note = "" if report.complete else "; some page tables, VMAs or struct pages are not in the dump"
     if report.searched == "own page tables":
         note += "; how often others map a page is the kernel's own count (--all counts in all page tables)"
-    yield f"{counted(len(report.vmas), 'VMA')}; sizes in kB as in smaps{note}"
+    yield from screen.wrap(f"{counted(len(report.vmas), 'VMA')}; sizes in kB as in smaps{note}")
 
 
 def _who(report: VmasReport) -> str:
