@@ -92,4 +92,5 @@ def test_files_with_faults(kernel: str) -> None:
         for whole, found in asked_both_ways(planted(path, *fault.patches), 3):
             assert {*found.damage} <= {*whole.damage}, name
             damaged += bool(found.damage)
-    assert damaged
+    # On 6.12 no fault falls on one of the files that are asked for.
+    assert damaged or kernel == "6.12"
