@@ -29,7 +29,7 @@ from inspector.loops import OddClasses, PageRows, count_runs, cut_runs, is_compi
 from inspector.records import dataclass
 from inspector.scratch import long_zeros
 from inspector.tables.folios import Folios
-from inspector.tables.pages import Pages
+from inspector.tables.pages import MAX_PAGES, Pages
 from inspector.tables.vmas import Vmas
 from inspector.walk.mappings import Mappings, NonPresent
 
@@ -60,9 +60,6 @@ CLASS, LINK_BORDER, LINKED, INDEX_UNKNOWN, UNLIKE, BORDER = 0x07, 0x08, 0x10, 0x
 
 _LARGE = UNLIKE
 """Pages of large folios, while the codes are made."""
-
-_MAX_PAGES = (1 << 31) - 2
-"""Struct pages whose rows fit into int32."""
 
 _PIECE = 1 << 18
 """Pages worked on at a time, so that temporaries are bounded."""
@@ -100,7 +97,7 @@ class Ground:
             TargetError: There are more pages than rows can number.
         """
         n = len(pages)
-        if n > _MAX_PAGES:
+        if n > MAX_PAGES:
             raise TargetError("the target has more memory than pages can be numbered for", f"{n:,} struct pages")
         codes = long_zeros(n, np.uint8)
         for first in range(0, n, _PIECE):

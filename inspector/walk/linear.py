@@ -15,6 +15,7 @@ from inspector.model.scheme import Scheme
 from inspector.records import dataclass
 from inspector.scratch import long_zeros
 from inspector.tables.folios import Folios
+from inspector.tables.page_words import PageWords
 from inspector.tables.pages import Pages, page_words
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import INDEX_UNKNOWN, LINK_BORDER, LINKED, EntryClass
@@ -213,9 +214,7 @@ def link_kinds(s: Snapshot, m: Mappings) -> LinkKinds:
 
 def _linked_pages(s: Snapshot) -> LinkedPages:
     pages, words, index = s.pages, s.pages.words, s.page_index
-    tag = words.mapping & np.uint64(MAPPING_TAGS)
-    kind = np.where((tag & np.uint64(MAPPING_ANON)) != 0, ANON, 0) | np.where(tag == MAPPING_KSM, KSM, 0)
-    kind |= np.where(words.type_ != 0, 0x80, 0)
+    kind = _tagged(words) | np.where(words.type_ != 0, np.uint8(_TYPED), np.uint8(0))
     return LinkedPages(
         index.codes,
         LINK_BORDER,
@@ -225,7 +224,7 @@ def _linked_pages(s: Snapshot) -> LinkedPages:
         pages.heads,
         index.of_head,
         words.mapping,
-        kind.astype(np.uint8),
+        kind,
         s.folios.is_hugetlb,
         np.array([ANON, HUGETLB, UNKNOWN], np.uint8),
     )
@@ -323,12 +322,22 @@ def named_by_folios(s: Snapshot) -> Named:
     return Named(distinct(np.concatenate(anon)), distinct(np.concatenate(file)), np.concatenate(ksm))
 
 
+_TYPED = 0x80
+"""In `LinkedPages.kind`: a page of a type."""
+
+
+def _tagged(words: PageWords) -> U8:
+    """`ANON` and `KSM` of `Links.kind` as the tags of ``mapping`` have them, whatever the page type."""
+    tag = words.mapping & np.uint64(MAPPING_TAGS)
+    anon = np.where((tag & np.uint64(MAPPING_ANON)) != 0, ANON, 0)
+    return (anon | np.where(tag == MAPPING_KSM, KSM, 0)).astype(np.uint8)
+
+
 def _words_and_kinds(s: Snapshot, head: AnyArray, index: PageIndex) -> tuple[U64, U8]:
     """The ``mapping`` words of folios with the given heads, and the bits of `Links.kind`."""
     words, number, hugetlb = s.pages.words, s.pages.number[head], s.folios.is_hugetlb
-    tag = words.mapping & np.uint64(MAPPING_TAGS)
-    tagged = np.where((tag & np.uint64(MAPPING_ANON)) != 0, ANON, 0) | np.where(tag == MAPPING_KSM, KSM, 0)
-    kind = np.where(words.type_ == 0, tagged, 0).astype(np.uint8)[number]
+    tagged = _tagged(words)
+    kind = np.where(words.type_ == 0, tagged, np.uint8(0))[number]
     if hugetlb.any():
         rows = np.flatnonzero(take_or(hugetlb, s.folio_of_page[head], False))
         kind[rows] = tagged[number[rows]] | HUGETLB

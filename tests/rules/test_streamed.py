@@ -143,6 +143,6 @@ def test_more_than_can_be_numbered_is_one_clear_error(s: Snapshot, monkeypatch: 
     monkeypatch.setattr(pagetable, "MAX_MMS", 3)
     with pytest.raises(TargetError, match="more address spaces than can be numbered: .* mms"):
         assert Snapshot(s.target).tables
-    monkeypatch.setattr(counts, "_MAX_PAGES", 100)
+    monkeypatch.setattr(counts, "MAX_PAGES", 100)
     with pytest.raises(TargetError, match="more memory than pages can be numbered for: .* struct pages"):
         assert Snapshot(s.target).counts
