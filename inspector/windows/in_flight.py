@@ -42,7 +42,7 @@ def find_in_flight(s: Snapshot) -> InFlight:
     windows = [BY_FUNCTION.get(name, ()) for name in functions]
     opens = np.array([bool(w) for w in windows], np.bool_)
     rows = np.flatnonzero(opens[frames.function] & ~_let_go(s)) if len(frames) else np.empty(0, np.int64)
-    may_spin = s.tasks.on_cpu | _is_preempt_rt(s)
+    may_spin = s.stacks.running | _is_preempt_rt(s)
     found: dict[tuple[int, int], int] = {}
     for row in rows.tolist():
         task = int(frames.task_idx[row])
@@ -53,7 +53,7 @@ def find_in_flight(s: Snapshot) -> InFlight:
                 # The innermost frame comes first.
                 found.setdefault((task, number), row)
     places = sorted(found)
-    words = {task: np.unique(stack_words(s.layout, s.tasks, s.stacks, task)[1]) for task in {t for t, _ in places}}
+    words = {task: np.unique(stack_words(s.layout, s.stacks, task)[1]) for task in {t for t, _ in places}}
     mms = {task: _mms_of(s, task, named) for task, named in words.items()}
     mms_column, words_column = np.empty(len(places), object), np.empty(len(places), object)
     for i, (task, _) in enumerate(places):
