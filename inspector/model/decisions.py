@@ -169,7 +169,7 @@ def on_fork(s: FolioSituation, *, exclusive: bool) -> Decision:
     return Decision(question, "share", "parent and child map it read-only", source)
 
 
-_LOCKED = "it is locked (PG_locked): whoever works on it has to unlock it first"
+_LOCKED = "it is locked (PG_locked): the task at work on it has to unlock it first"
 _PINNED = "it is pinned (FOLL_PIN): the task or driver that pinned it uses its address"
 
 
@@ -252,7 +252,7 @@ def _kept(s: FolioSituation) -> str:
     if s.mlocked:
         return "it is mlocked"
     if s.unevictable:
-        return "it is on the unevictable list, which reclaim does not look at"
+        return "it is on the unevictable list, which reclaim does not scan"
     if not s.on_lru:
         return "it waits in a per-CPU batch" if s.batch else "it is on no LRU list"
     if s.locked:
