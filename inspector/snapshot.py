@@ -424,7 +424,11 @@ class Snapshot:
             yield from kept.batches(tables)
             return
         for found in walk_again(self.layout, self.vmas, self.tables, tables):
-            yield judge(self._ground, found)
+            batch = judge(self._ground, found)
+            # None is kept while the next one is made.
+            del found
+            yield batch
+            del batch
 
     @property
     def counts(self) -> MappingCounts:

@@ -19,7 +19,7 @@ import numpy as np
 
 from inspector.check.own import own_mms
 from inspector.check.prepare import Progress
-from inspector.check.run import MAX_FINDINGS, Outcome, covered_but, plain_value, run_check, take_look
+from inspector.check.run import MAX_FINDINGS, RulesRun, covered_but, plain_value, run_check, take_look
 from inspector.findings import Confirmation, Finding, Report, RuleCoverage, Scalar
 from inspector.records import dataclass
 from inspector.rules import Rule, select_rules
@@ -152,7 +152,7 @@ class _Confirming:
         confirmation = Confirmation(len(self._seconds), self._seconds, nr_suspects, nr_suspects - left, why, rules)
         return kept.report(max_findings, confirmation, self._missing)
 
-    def _take(self, snapshot: Snapshot, rules: list[Rule]) -> Outcome:
+    def _take(self, snapshot: Snapshot, rules: list[Rule]) -> RulesRun:
         """One look, and what it took."""
         number, began = len(self._seconds) + 1, time.monotonic()
 
@@ -171,7 +171,7 @@ class _Confirming:
         self._by_rule.update(s.rule for s in gone)
         self._suspects -= gone
 
-    def _compare(self, look: Outcome) -> None:
+    def _compare(self, look: RulesRun) -> None:
         """Dismiss what another look does not find with the same values."""
         there = set(_followed(look))
         subjects = {(s.rule, s.subject) for s in there}
@@ -180,7 +180,7 @@ class _Confirming:
         self._drop(other, _VALUES)
         self._drop(away - other, _GONE)
 
-    def _cover(self, look: Outcome) -> None:
+    def _cover(self, look: RulesRun) -> None:
         """What one look could not read another may have read."""
         for now in look.covered:
             before = self._covered[now.rule]
@@ -189,7 +189,7 @@ class _Confirming:
         still, counts = look.snapshot.read_whole(frozenset(self._missing)), look.snapshot.missing.counts
         self._missing = {what: min(n, counts[what]) for what, n in self._missing.items() if what in still}
 
-    def _places(self, look: Outcome) -> dict[Suspect, list[tuple[int, int]]]:
+    def _places(self, look: RulesRun) -> dict[Suspect, list[tuple[int, int]]]:
         """Where what is stored of each suspect lies."""
         s = look.snapshot
         return {
@@ -199,7 +199,7 @@ class _Confirming:
             if suspect in self._suspects
         }
 
-    def _kept(self, look: Outcome) -> Outcome:
+    def _kept(self, look: RulesRun) -> RulesRun:
         """What the last look found of the suspects that are left."""
         results = []
         for rule, found in look.results:
@@ -209,7 +209,7 @@ class _Confirming:
         return replace(look, results=results, covered=[self._covered[rule.slug] for rule in self._chosen])
 
 
-def _followed(look: Outcome) -> Iterator[Suspect]:
+def _followed(look: RulesRun) -> Iterator[Suspect]:
     for rule, found in look.results:
         yield from _suspects(look.snapshot, rule, found)
 
@@ -232,7 +232,7 @@ def _suspects(s: Snapshot, rule: Rule, found: Violations) -> list[Suspect]:
     ]
 
 
-def _own_suspects(look: Outcome) -> set[Suspect]:
+def _own_suspects(look: RulesRun) -> set[Suspect]:
     """Suspects that are something of the inspector's own process, which changes while it reads."""
     s = look.snapshot
     own = own_mms(s)
@@ -248,7 +248,7 @@ def _own_suspects(look: Outcome) -> set[Suspect]:
     return out
 
 
-def _limited(covered: RuleCoverage, look: Outcome) -> RuleCoverage:
+def _limited(covered: RuleCoverage, look: RulesRun) -> RuleCoverage:
     """How far a rule got, where not all of its violations can be followed."""
     beyond = sum(max(0, len(found) - _MAX_SUSPECTS) for rule, found in look.results if rule.slug == covered.rule)
     if not beyond:

@@ -30,7 +30,7 @@ MAX_FINDINGS = 200
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RulesRun:
     """What rules found in one snapshot, before causes are gathered.
 
     Attributes:
@@ -97,7 +97,7 @@ def run_check(
         TargetError: The target cannot be read far enough to check anything.
     """
 
-    def show(look: Outcome) -> None:
+    def show(look: RulesRun) -> None:
         if found is not None:
             found(look.findings(max_findings))
 
@@ -108,8 +108,8 @@ def take_look(
     snapshot: Snapshot,
     chosen: Sequence[Rule],
     progress: Progress | None = None,
-    found: Callable[[Outcome], None] | None = None,
-) -> Outcome:
+    found: Callable[[RulesRun], None] | None = None,
+) -> RulesRun:
     """Run some rules, causes before consequences.
 
     Args:
@@ -129,7 +129,7 @@ def take_look(
     collect_for(snapshot, chosen)
     judging = [rule.predicate for rule in chosen if not rule.applies(snapshot.scheme)]
     judge_together(snapshot, [p for p in judging if isinstance(p, PagesPredicate)])
-    look = Outcome(snapshot, [], [])
+    look = RulesRun(snapshot, [], [])
     for done, rule in enumerate(chosen, before):
         report_step(rule.slug, done, steps)
         reason = rule.applies(snapshot.scheme)
@@ -286,4 +286,4 @@ def plain_value(value: object) -> Scalar:
     return str(value)
 
 
-__all__ = ["MAX_FINDINGS", "Outcome", "Progress", "collect_for", "prepare", "run_check", "take_look", "violations_of"]
+__all__ = ["MAX_FINDINGS", "RulesRun", "Progress", "collect_for", "prepare", "run_check", "take_look", "violations_of"]

@@ -124,6 +124,8 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
                 take(_mappings(arch, batch, runs))
             if len(runs.other):
                 _other(attribute, layout, batch, runs.other, found.nonpresent, below)
+            # Not kept while the next ones are read.
+            del batch, runs
         if not below:
             break
         tables = PageTables.concat(below)
@@ -175,8 +177,12 @@ def walk_again(layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | 
         for rows in _batches(tables, np.flatnonzero(entered & (tables.level == shape.level))):
             batch = _read(layout, shape, tables, rows, 0, None)
             runs = leaf_runs(layout.arch, attribute, batch)
-            if len(runs.at):
-                yield _mappings(layout.arch, batch, runs)
+            made = _mappings(layout.arch, batch, runs) if len(runs.at) else None
+            # Not kept while others work on what was made of it.
+            del batch, runs
+            if made is not None:
+                yield made
+                del made
 
 
 def tables_over(layout: Layout, vmas: Vmas, tables: PageTables) -> Mask:
