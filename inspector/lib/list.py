@@ -18,7 +18,7 @@ MAX_LENGTH = 1 << 20
 """Steps after which a list is given up as endless."""
 
 _BETWEEN_CLOCKS = 64
-"""Entries of one list that are read between two looks at the clock."""
+"""Entries of one list that are read before the time is checked again."""
 
 _TRIES = 4
 """How often a list of a kernel that runs on is followed until its links agree."""
