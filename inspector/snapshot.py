@@ -52,6 +52,7 @@ from inspector.walk.linear import Links, Named, PageIndex, links_of, named_by_fo
 from inspector.walk.lost_tables import LostTables, find_lost_tables
 from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
 from inspector.walk.mappings import (
+    TABLE_MOVED,
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
     TABLE_OK,
@@ -64,7 +65,7 @@ from inspector.walk.mappings import (
     entry_pages,
 )
 from inspector.walk.page_cache import PageCache, compare_cache
-from inspector.walk.pagetable import tables_over, walk_again, walk_page_tables
+from inspector.walk.pagetable import mark_moved, tables_over, walk_again, walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
@@ -395,9 +396,19 @@ class Snapshot:
             kept.add(batch)
             take(batch)
 
-        walk = walk_page_tables(self.layout, lambda _pfns: self.pages, self.mms, self.vmas, count)
+        # While a kernel runs on, tables come and go: what was a table when all struct pages were read may be none now.
+        is_live = self.target.is_live
+        pages = self._pages_now if is_live else lambda _pfns: self.pages
+        walk = walk_page_tables(self.layout, pages, self.mms, self.vmas, count)
+        if is_live:
+            mark_moved(self.layout, self.mms, walk.tables)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk, counter.counts(), kept
+
+    def _pages_now(self, pfns: I64) -> Pages:
+        """The struct pages of some page frames as they are when this is asked."""
+        memmap = self.layout.memmap.around(pfns)
+        return sweep_pages(replace(self.layout, memmap=memmap), np.empty(0, np.uint64)).pages
 
     @property
     def tables(self) -> PageTables:
@@ -432,7 +443,11 @@ class Snapshot:
             yield from kept.batches(tables)
             return
         for found in walk_again(self.layout, self.vmas, self.tables, tables):
-            yield judge(self._ground, found)
+            batch = judge(self._ground, found)
+            # None is kept while the next one is made.
+            del found
+            yield batch
+            del batch
 
     @property
     def counts(self) -> MappingCounts:
@@ -512,7 +527,7 @@ class Snapshot:
     def mm_tables_complete(self) -> Mask:
         """Which mms' page tables were read whole."""
         whole = self.mms.pgd_pfn >= 0
-        whole[self.tables.mm_idx[self.tables.state != TABLE_OK]] = False
+        whole[self.tables.mm_idx[~np.isin(self.tables.state, (TABLE_OK, TABLE_MOVED))]] = False
         return whole
 
     def table_owners(self, rows: I64) -> I64:
@@ -712,7 +727,7 @@ class Snapshot:
     @cached_property
     def gathers(self) -> Gathers:
         """Unmapped pages and page tables that wait for a TLB flush."""
-        gathers = read_gathers(self.layout, self.tasks, self.mms)
+        gathers = read_gathers(self.layout, self.mms, self.stacks)
         self.missing.add("kernel stacks", gathers.unreadable)
         return gathers
 

@@ -187,10 +187,15 @@ def run_collectors(s: Snapshot, collectors: list[Collector], tables: I64 | None 
     """Let collectors see all leaf entries, or those of some tables, in one walk."""
     start = 0
     for m in s.entry_batches(tables) if collectors else ():
-        batch = EntryBatch(s, m, start)
-        for collector in collectors:
-            collector.take(batch)
+        _show(collectors, EntryBatch(s, m, start))
         start += len(m)
+        # Not kept while the next one is made.
+        del m
+
+
+def _show(collectors: list[Collector], batch: EntryBatch) -> None:
+    for collector in collectors:
+        collector.take(batch)
 
 
 class PagesByMm(Collector):
