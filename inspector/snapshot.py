@@ -245,8 +245,8 @@ class Snapshot:
     def tasks(self) -> Tasks:
         """One row a task."""
 
-        def slots() -> U64:
-            return cache_objects(self.layout, self._sweep, self.folios, self._task_cache)
+        def slots(known: U64) -> U64:
+            return cache_objects(self.layout, self._sweep, self.folios, self._task_cache, known)
 
         tasks, missing = build_tasks(self.layout, slots)
         self.missing.add("tasks", missing)
@@ -282,10 +282,9 @@ class Snapshot:
     def _vma_cache(self) -> int:
         return self.layout.variable("vm_area_cachep") or 0
 
-    @cached_property
-    def vma_slots(self) -> U64:
-        """Addresses of all object slots, in use or free, of the vm_area_struct slab cache."""
-        return cache_objects(self.layout, self._sweep, self.folios, self._vma_cache)
+    def slots_of_vmas(self, known: U64) -> U64:
+        """Addresses of all object slots, in use or free, of the vm_area_struct slab cache; some are known."""
+        return cache_objects(self.layout, self._sweep, self.folios, self._vma_cache, known)
 
     @cached_property
     def mm_slots(self) -> U64:
@@ -321,7 +320,7 @@ class Snapshot:
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
         vmas, trees = build_vmas(self.layout, self.mms)
         if len(trees.unreadable):
-            vmas = with_vmas_of_slab(self.layout, self.mms, vmas, trees, self.vma_slots)
+            vmas = with_vmas_of_slab(self.layout, self.mms, vmas, trees, self.slots_of_vmas(vmas.addr))
         self.missing.add("VMA tree nodes", len(trees.unreadable))
         self.missing.add("VMAs", len(trees.missing))
         return vmas, trees

@@ -218,7 +218,8 @@ class AimedSnapshot(Snapshot):
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
         vmas, trees = build_vmas(self.layout, self.mms, self._only)
         if len(trees.unreadable):
-            vmas = with_vmas_of_slab(self.layout, self.mms, vmas, trees, self.whole.vma_slots)
+            slots = self.whole.slots_of_vmas(vmas.addr)
+            vmas = with_vmas_of_slab(self.layout, self.mms, vmas, trees, slots)
         self.missing.add("VMA tree nodes", len(trees.unreadable))
         self.missing.add("VMAs", len(trees.missing))
         return vmas, trees

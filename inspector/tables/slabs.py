@@ -90,9 +90,10 @@ def _solve_size(layout: Layout, pages: U64, order: I64, base: U64, known: U64) -
 def _geometry(layout: Layout, cache: int) -> tuple[int, int]:
     """Bytes from one object slot of a cache to the next, and those in front of the first; 0 where it cannot be read."""
     struct = layout.struct("struct kmem_cache")
-    raw = layout.memory.read(cache, struct.size)
+    size, pad = struct.field("size"), struct.find("red_left_pad")
+    # The struct ends with a pointer for each possible node, of which only as many exist as the machine has nodes.
+    raw = layout.memory.read(cache, max(field.offset + field.size for field in (size, pad) if field is not None))
     if raw is None:
         return 0, 0
     data = np.frombuffer(raw, np.uint8)[None, :]
-    pad = struct.find("red_left_pad")
-    return int(struct.field("size").column(data)[0]), int(pad.column(data)[0]) if pad is not None else 0
+    return int(size.column(data)[0]), int(pad.column(data)[0]) if pad is not None else 0

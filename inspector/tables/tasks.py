@@ -75,7 +75,7 @@ class Tasks(Table):
     rss_cache: I64
 
 
-def build_tasks(layout: Layout, slots: Callable[[], U64] | None = None) -> tuple[Tasks, int]:
+def build_tasks(layout: Layout, slots: Callable[[U64], U64] | None = None) -> tuple[Tasks, int]:
     """Read all tasks of the initial PID namespace (kernel/pid.c, find_pid_ns()).
 
     Where the dump lacks a part of that, tasks are also taken from the list that begins at init_task, followed both
@@ -83,7 +83,8 @@ def build_tasks(layout: Layout, slots: Callable[[], U64] | None = None) -> tuple
 
     Args:
         layout: The kernel's layout.
-        slots: Gives the addresses of all object slots of that cache, in use or free; None where there is no time.
+        slots: Gives the addresses of all object slots of that cache, in use or free, from those of some tasks; None
+            where there is no time.
 
     Returns:
         The tasks, and how many struct pid or task_struct could not be read.
@@ -102,7 +103,7 @@ def build_tasks(layout: Layout, slots: Callable[[], U64] | None = None) -> tuple
     tasks = _decode(task, raw.addr[raw.valid], raw.bytes[raw.valid])
     if not missing:
         return tasks, 0
-    tasks, lost = _elsewhere(layout, tasks, slots() if slots is not None else np.empty(0, np.uint64))
+    tasks, lost = _elsewhere(layout, tasks, slots(tasks.addr) if slots is not None else np.empty(0, np.uint64))
     return tasks, max(lost, 1)
 
 
