@@ -236,6 +236,8 @@ def _dumped(qmp: Qmp, folder: Path) -> Target:
 def _planted_elsewhere(s: Snapshot) -> list[str] | None:
     """The rules of the findings above info when the mapcount of a page of an mm that nobody works on is wrong."""
     m, calm = s.mappings, ~(s.mm_in_motion | mm_in_flight(s))
+    for worked_on in s.in_flight.mms:
+        calm[worked_on] = False
     small = np.zeros(len(s.pages), np.bool_)
     small[small_anon(s, 1)] = True
     rows = np.flatnonzero(calm[m.mm_idx] & (m.page_row >= 0) & small[np.maximum(m.page_row, 0)])
