@@ -43,7 +43,15 @@ from inspector.tables.tasks import Tasks, build_tasks, tasks_being_dumped
 from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders
 from inspector.target.target import Target
-from inspector.walk.batches import Collector, KeptMappings, KnownEntries, MakeCollector, run_collectors
+from inspector.walk.batches import (
+    Collector,
+    EntryWalk,
+    JudgedWalk,
+    KeptMappings,
+    KnownEntries,
+    MakeCollector,
+    run_collectors,
+)
 from inspector.walk.compound import compound_wrong, count_tails
 from inspector.walk.counts import Counter, Ground, MappingCounts, count_migration_entries, judge
 from inspector.walk.deposits import Deposits, read_deposits
@@ -64,7 +72,7 @@ from inspector.walk.mappings import (
     entry_pages,
 )
 from inspector.walk.page_cache import PageCache, compare_cache
-from inspector.walk.pagetable import tables_over, walk_again, walk_page_tables
+from inspector.walk.pagetable import SecondWalk, tables_over, walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
@@ -72,6 +80,7 @@ from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
+from inspector.workers import default_workers
 
 if TYPE_CHECKING:
     from inspector.rules.page_pieces import PagePiece, PagesPredicate
@@ -157,6 +166,11 @@ class Snapshot:
     def knows(self, table: str) -> bool:
         """Whether there is such a table: a snapshot of a part has few."""
         return True
+
+    @property
+    def nr_workers(self) -> int:
+        """Processes that a long look may use at most: one on a live kernel, which each new process changes."""
+        return 1 if self.target.is_live else default_workers()
 
     def read_whole(self, kinds: frozenset[str]) -> set[str]:
         """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
@@ -408,12 +422,15 @@ class Snapshot:
 
     def entry_batches(self, tables: AnyArray | None = None) -> Iterator[Mappings]:
         """The leaf entries of all page tables, or of those at some rows of `tables`, a batch of tables at a time."""
+        walk = self.entry_walk(tables)
+        yield from filter(len, (walk[number] for number in range(len(walk))))
+
+    def entry_walk(self, tables: AnyArray | None = None) -> EntryWalk:
+        """The same batches, each when it is asked for by its number, and some that are empty."""
         kept = KeptMappings.of(self.mappings) if "mappings" in vars(self) else self._walked[2]
         if kept.whole:
-            yield from kept.batches(tables)
-            return
-        for found in walk_again(self.layout, self.vmas, self.tables, tables):
-            yield judge(self._ground, found)
+            return list(kept.batches(tables))
+        return JudgedWalk(self._ground, SecondWalk(self.layout, self.vmas, self.tables, tables))
 
     @property
     def counts(self) -> MappingCounts:

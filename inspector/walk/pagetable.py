@@ -130,8 +130,8 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
     return Walk(every.table() or Mappings.empty(), nonpresent, PageTables.concat(found.tables))
 
 
-def walk_again(layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | None = None) -> Iterator[Mappings]:
-    """The leaf entries of tables that a walk has found, as it handed them on.
+class SecondWalk:
+    """The leaf entries of tables that a walk has found, as it handed them on, each batch when it is asked for.
 
     Args:
         layout: The kernel's layout.
@@ -139,20 +139,31 @@ def walk_again(layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | 
         tables: All tables that the first walk found.
         some: Rows of the tables to walk, in any order and without those below them; all when not given.
     """
-    attribute = Attributor(layout.arch.page_shift, vmas)
-    entered = tables.state == TABLE_OK
-    if some is not None:
-        chosen = np.zeros(len(tables), np.bool_)
-        chosen[some] = True
-        entered &= chosen
-    for shape in layout.arch.shapes:
-        if not shape.can_leaf:
-            continue
-        for rows in _batches(tables, np.flatnonzero(entered & (tables.level == shape.level))):
-            batch = _read(layout, shape, tables, rows, 0, None)
-            runs = leaf_runs(layout.arch, attribute, batch)
-            if len(runs.at):
-                yield _mappings(layout.arch, batch, runs)
+
+    def __init__(self, layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | None = None) -> None:
+        self._layout, self._tables = layout, tables
+        self._attribute = Attributor(layout.arch.page_shift, vmas)
+        entered = tables.state == TABLE_OK
+        if some is not None:
+            chosen = np.zeros(len(tables), np.bool_)
+            chosen[some] = True
+            entered &= chosen
+        self._batches = [
+            (shape, rows)
+            for shape in layout.arch.shapes
+            if shape.can_leaf
+            for rows in _batches(tables, np.flatnonzero(entered & (tables.level == shape.level)))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> Mappings:
+        """The leaf entries of a batch of tables."""
+        shape, rows = self._batches[number]
+        batch = _read(self._layout, shape, self._tables, rows, 0, None)
+        runs = leaf_runs(self._layout.arch, self._attribute, batch)
+        return _mappings(self._layout.arch, batch, runs) if len(runs.at) else Mappings.empty()
 
 
 def tables_over(layout: Layout, vmas: Vmas, tables: PageTables) -> Mask:

@@ -14,7 +14,7 @@ from inspector.snapshot import Snapshot
 from inspector.subjects import KSM, MM, PAGE, STABLE_NODE
 from inspector.tables.ksm import CHAIN, DUP
 from inspector.violations import NOTHING, Things, Unread, Violations, cannot_check, holds, one, violations
-from inspector.walk.batches import Collector, EntryBatch, PagesByMm
+from inspector.walk.batches import Collector, EntryBatch, InOrder, PagesByMm
 from inspector.walk.counts import EntryClass
 from inspector.walk.ksm_rmap import KsmEntries, KsmRmap, nodes_of
 from inspector.walk.mappings import Mappings
@@ -208,10 +208,12 @@ class _KsmMappings(Collector):
         nr: How many there are.
     """
 
+    gathers = ("nr", "_lost")
+
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
         self._rmap = KsmRmap(s) if len(s.named.ksm_heads) else None
-        self._lost = [KsmEntries.empty()]
+        self._lost: InOrder[KsmEntries] = InOrder()
         self.nr = 0
 
     def take(self, batch: EntryBatch) -> None:
@@ -220,12 +222,12 @@ class _KsmMappings(Collector):
         if self._rmap is not None and ksm.any():
             entries = self._rmap.entries(batch.link_kinds.links(ksm))
             self.nr += len(entries)
-            self._lost.append(entries.take(~entries.reached))
+            self._lost.add(batch.number, entries.take(~entries.reached))
 
     @property
     def lost(self) -> KsmEntries:
         """The entries that none leads to."""
-        return KsmEntries.concat(self._lost)
+        return KsmEntries.concat([KsmEntries.empty(), *self._lost])
 
 
 @rule(

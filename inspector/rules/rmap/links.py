@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inspector.columns import I32, U64, Mask
 from inspector.layout.flags import MAPPING_TAGS
-from inspector.walk.batches import Collector, EntryBatch, run_collectors
+from inspector.walk.batches import Collector, EntryBatch, InOrder, run_collectors
 from inspector.walk.linear import Links
 
 if TYPE_CHECKING:
@@ -44,9 +44,11 @@ class LinkCheck(Collector):
         checked: How many were compared.
     """
 
+    gathers = ("_found", "checked")
+
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
-        self._found = [Links.empty()]
+        self._found: InOrder[Links] = InOrder()
         self.checked = 0
 
     @abstractmethod
@@ -59,7 +61,7 @@ class LinkCheck(Collector):
         self.checked += int(batch.link_kinds.nr[among].sum())
         wrong &= among
         if wrong.any():
-            self._found.append(self.chosen(batch.link_kinds.links(wrong)))
+            self._found.add(batch.number, self.chosen(batch.link_kinds.links(wrong)))
 
     def chosen(self, links: Links) -> Links:
         """Of the links of kinds that may break the rule, those that do: all, where the kind decides."""
@@ -68,7 +70,7 @@ class LinkCheck(Collector):
     @property
     def found(self) -> Links:
         """The links that break the rule."""
-        return Links.concat(self._found)
+        return Links.concat([Links.empty(), *self._found])
 
 
 class IndexCheck(LinkCheck):
@@ -78,6 +80,8 @@ class IndexCheck(LinkCheck):
         nr: int32[vmas]; links of each VMA that were compared.
         straight: bool[vmas]; VMAs with a link that does not differ.
     """
+
+    gathers = (*LinkCheck.gathers, "nr", "straight")
 
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
@@ -150,6 +154,14 @@ class AnonVmaPairs(Collector):
         fresh = np.ones(len(order), np.bool_)
         fresh[1:] = (pointer[1:] != pointer[:-1]) | (vma[1:] != vma[:-1])
         self._merged, self._pending, self._nr = (pointer[fresh], vma[fresh]), [], 0
+
+    def gathered(self) -> list[Any]:
+        """As `Collector.gathered`."""
+        return [self.pairs()]
+
+    def merge(self, gathered: list[Any]) -> None:
+        """As `Collector.merge`."""
+        self._pending += gathered
 
     def pairs(self) -> tuple[U64, I32]:
         """The pairs, ascending: ``(address, row of the VMA)``."""
