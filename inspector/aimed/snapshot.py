@@ -128,6 +128,7 @@ class AimedSnapshot(Snapshot):
                 "maps_driver_pages",
                 "mapping_of_vma",
                 "huge_zero",
+                "swap_totals",
             ),
         }
     )

@@ -33,6 +33,16 @@ class LevelInfo(msgspec.Struct, frozen=True):
     can_map_pages: bool
 
 
+class OptionInfo(msgspec.Struct, frozen=True):
+    """An option of the kernel's configuration."""
+
+    name: str
+    """Without ``CONFIG_``."""
+    on: bool
+    evidence: str
+    """What shows it, in words."""
+
+
 class MemoryMapInfo(msgspec.Struct, frozen=True):
     """The array of struct pages."""
 
@@ -61,6 +71,7 @@ class InfoReport(msgspec.Struct, frozen=True):
     """Name of the mapcount accounting; null when the evidence is mixed."""
     scheme_means: str
     scheme_evidence: list[str]
+    configuration: list[OptionInfo]
     page_tables: list[LevelInfo]
     swap_types: dict[str, int]
     """How many of the 32 swap type numbers each purpose takes."""
@@ -86,6 +97,7 @@ def build_info(s: Snapshot) -> InfoReport:
         scheme=scheme.name if scheme else None,
         scheme_means=f"{scheme.value} ({scheme.kernels})" if scheme else "the evidence is mixed",
         scheme_evidence=[e for e in sample.scheme_evidence if e],
+        configuration=[OptionInfo(o, on, layout.config.evidence[o]) for o, on in layout.config.options.items()],
         page_tables=[
             LevelInfo(x.level.name, x.shift, x.entries, x.user_entries, x.can_leaf) for x in layout.arch.shapes
         ],
@@ -114,6 +126,7 @@ def render_info(screen: Screen, info: InfoReport) -> Iterator[str]:
                 ("known by", ", ".join(info.scheme_evidence)),
             ],
         ),
+        ("Configuration", [(o.name, f"{'on' if o.on else 'off'} ({o.evidence})") for o in info.configuration]),
         ("Memory", _memory(info)),
         ("Missing", _missing(info)),
     ):
