@@ -14,6 +14,7 @@ from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import MemMap
+from inspector.loops import is_compiled
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
@@ -53,7 +54,7 @@ from inspector.walk.batches import (
     run_collectors,
 )
 from inspector.walk.compound import compound_wrong, count_tails
-from inspector.walk.counts import Counter, Ground, MappingCounts, count_migration_entries, judge
+from inspector.walk.counts import Counted, Counter, Ground, MappingCounts, count_migration_entries, judge
 from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.ksm_rmap import KsmEntries, KsmRmap
 from inspector.walk.linear import Links, Named, PageIndex, links_of, named_by_folios, read_page_index
@@ -72,7 +73,7 @@ from inspector.walk.mappings import (
     entry_pages,
 )
 from inspector.walk.page_cache import PageCache, compare_cache
-from inspector.walk.pagetable import SecondWalk, tables_over, walk_page_tables
+from inspector.walk.pagetable import SecondWalk, Sharing, tables_over, walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
@@ -80,7 +81,7 @@ from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
-from inspector.workers import default_workers
+from inspector.workers import default_workers, may_fork
 
 if TYPE_CHECKING:
     from inspector.rules.page_pieces import PagePiece, PagesPredicate
@@ -170,7 +171,7 @@ class Snapshot:
     @property
     def nr_workers(self) -> int:
         """Processes that a long look may use at most: one on a live kernel, which each new process changes."""
-        return 1 if self.target.is_live else default_workers()
+        return 1 if self.target.is_live or not may_fork() else default_workers()
 
     def read_whole(self, kinds: frozenset[str]) -> set[str]:
         """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
@@ -203,7 +204,7 @@ class Snapshot:
     @cached_property
     def _sweep(self) -> Sweep:
         caches = np.array([c for c in (self._mm_cachep, self._rmap_item_cache) if c], np.uint64)
-        sweep = sweep_pages(self.layout, caches)
+        sweep = sweep_pages(self.layout, caches, self.nr_workers)
         self.missing.add("struct pages", sweep.pages.nr_unreadable)
         return sweep
 
@@ -369,7 +370,8 @@ class Snapshot:
 
     @cached_property
     def _ground(self) -> Ground:
-        return Ground.of(self.layout, self.pages, self.folios, self.folio_of_page, self.vmas)
+        shared = self.nr_workers > 1
+        return Ground.of(self.layout, self.pages, self.folios, self.folio_of_page, self.vmas, shared=shared)
 
     @property
     def _walk(self) -> Walk:
@@ -377,20 +379,37 @@ class Snapshot:
 
     @cached_property
     def _walked(self) -> tuple[Walk, MappingCounts, KeptMappings]:
-        return self._walk_and_count(lambda _: None)
+        return self._walk_and_count(None)
 
-    def _walk_and_count(self, take: Callable[[Mappings], None]) -> tuple[Walk, MappingCounts, KeptMappings]:
-        """Find and count everything; ``take`` is given the leaf entries of each batch of tables."""
+    def _walk_and_count(self, take: Callable[[Mappings], None] | None) -> tuple[Walk, MappingCounts, KeptMappings]:
+        """Find and count everything; ``take`` is given the leaf entries of each batch of tables, in this process."""
         ground = self._ground
-        counter, kept = Counter(ground), KeptMappings()
+        nr_workers = self.nr_workers if take is None and is_compiled() else 1
+        counter, kept = Counter(ground, shared=nr_workers > 1), KeptMappings()
 
         def count(found: Mappings) -> None:
             batch = judge(ground, found)
             counter.take(batch)
             kept.add(batch)
-            take(batch)
+            if take is not None:
+                take(batch)
 
-        walk = walk_page_tables(self.layout, lambda _pfns: self.pages, self.mms, self.vmas, count)
+        def begin() -> None:
+            counter.begin()
+            kept.give_up()
+
+        def merge(counted: Counted) -> None:
+            counter.merge(counted)
+            kept.give_up()
+
+        walk = walk_page_tables(
+            self.layout,
+            lambda _pfns: self.pages,
+            self.mms,
+            self.vmas,
+            count,
+            sharing=Sharing(nr_workers, begin, counter.gathered, merge),
+        )
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk, counter.counts(), kept
 

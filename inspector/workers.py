@@ -17,17 +17,17 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, NoReturn, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar, cast
 from weakref import WeakSet
 
 import numpy as np
-import numpy.typing as npt
 
+from inspector.columns import Table
 from inspector.errors import FolioscopeError, TargetError, UsageError
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
-S = TypeVar("S", bound=np.generic)
+Part = TypeVar("Part")
 
 _LENGTH = 8
 """Bytes of the length before each result."""
@@ -90,20 +90,11 @@ def sharing(nr_pieces: int, nr_workers: int, least: int = 2) -> int:
     return min(nr_workers, nr_pieces) if nr_pieces >= least and nr_workers > 1 and may_fork() else 1
 
 
-def shared_zeros(n: int, dtype: type[S]) -> npt.NDArray[S]:
-    """A column of zeros that processes forked from this one write to as well.
-
-    Two workers must not write to the same element: nothing orders their writes.
-    """
-    size = max(n * np.dtype(dtype).itemsize, 1)
-    return np.frombuffer(mmap.mmap(-1, size), dtype=dtype, count=n)
-
-
 def work_on(pieces: Sequence[Piece], work: Callable[[Piece], Result], nr_workers: int) -> Iterator[Result]:
     """Do the same work on each piece, in several processes, and give the results in the order of the pieces.
 
     The workers are forked: they see everything that is in memory, and nothing that they change is seen here but for
-    what they write to `shared_zeros` columns, and the results.
+    what they write to shared columns (`inspector.scratch.shared_zeros`), and the results.
 
     With one worker, with one piece, and where `may_fork` says so everything is done here.
 
@@ -155,6 +146,42 @@ def share_out(nr_pieces: int, work: Callable[[Iterator[int]], Result], nr_worker
     with _Workers(nr_workers, nr_pieces, serve) as workers:
         for _, result in workers.results():
             yield result
+
+
+class InOrder(Generic[Part]):
+    """What was found in pieces of a table, in the order of the pieces, whichever was looked through first."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[int, Part]] = []
+
+    def __iter__(self) -> Iterator[Part]:
+        return (part for _, part in self._parts)
+
+    def add(self, piece: int, part: Part) -> None:
+        """Keep what was found in a piece of that number; here the numbers ascend."""
+        self._parts.append((piece, part))
+
+    def merge(self, other: Self) -> None:
+        """Take in what was found in other pieces."""
+        self._parts = sorted(self._parts + other._parts, key=lambda part: part[0])
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """Of rows of a table one table: what a worker sends has no object for each piece."""
+        pieces, parts = [piece for piece, _ in self._parts], [part for _, part in self._parts]
+        if not parts or not isinstance(parts[0], Table):
+            return (self._parts,)
+        ends = np.cumsum([len(cast("Table", part)) for part in parts])
+        return np.array(pieces), ends, parts[0].concat(cast("list[Any]", parts))
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if len(state) == 1:
+            self._parts = state[0]
+            return
+        pieces, ends, rows = state
+        starts = [0, *ends.tolist()[:-1]]
+        self._parts = [
+            (piece, rows.take(slice(a, b))) for piece, a, b in zip(pieces.tolist(), starts, ends.tolist(), strict=True)
+        ]
 
 
 @dataclass

@@ -21,9 +21,10 @@ from inspector.arch.base import Bit, Kind, Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, count_up, group_starts, take_or
 from inspector.records import dataclass
 from inspector.violations import Details, Unread, Violations, cannot_check
-from inspector.walk.batches import Collector, EntryBatch, InOrder, Kinds
+from inspector.walk.batches import Collector, EntryBatch, Kinds
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import Mappings
+from inspector.workers import InOrder
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
@@ -19,14 +19,13 @@ from inspector.walk.counts import UNLIKE, Ground, judge
 from inspector.walk.linear import LinkKinds, link_kinds
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, Mappings, entry_pages
 from inspector.walk.pagetable import SecondWalk
-from inspector.workers import share_out, sharing
+from inspector.workers import InOrder, share_out, sharing
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
 
 V = TypeVar("V")
-P = TypeVar("P")
 
 MAX_LISTED = 16
 """Runs of entries kept for each stretch of pages that is asked about; their full number is known as well."""
@@ -91,6 +90,11 @@ class KeptMappings:
             self._parts.append(batch)
         else:
             self._parts.clear()
+
+    def give_up(self) -> None:
+        """Keep none: other processes see some of what comes."""
+        self.whole = False
+        self._parts.clear()
 
     def batches(self, tables: AnyArray | None) -> Iterator[Mappings]:
         """What is kept; of some tables alone where these are given."""
@@ -192,24 +196,6 @@ class EntryBatch:
         if make not in self._views:
             self._views[make] = make(self)
         return cast("V", self._views[make])
-
-
-class InOrder(Generic[P]):
-    """What was found in pieces of a table, in the order of the pieces, whichever was looked through first."""
-
-    def __init__(self) -> None:
-        self._parts: list[tuple[int, P]] = []
-
-    def __iter__(self) -> Iterator[P]:
-        return (part for _, part in self._parts)
-
-    def add(self, piece: int, part: P) -> None:
-        """Keep what was found in a piece of that number; here the numbers ascend."""
-        self._parts.append((piece, part))
-
-    def merge(self, other: Self) -> None:
-        """Take in what was found in other pieces."""
-        self._parts = sorted(self._parts + other._parts, key=lambda part: part[0])
 
 
 class Collector(ABC):

@@ -14,12 +14,13 @@ from inspector.snapshot import Snapshot
 from inspector.subjects import KSM, MM, PAGE, STABLE_NODE
 from inspector.tables.ksm import CHAIN, DUP
 from inspector.violations import NOTHING, Things, Unread, Violations, cannot_check, holds, one, violations
-from inspector.walk.batches import Collector, EntryBatch, InOrder, PagesByMm
+from inspector.walk.batches import Collector, EntryBatch, PagesByMm
 from inspector.walk.counts import EntryClass
 from inspector.walk.ksm_rmap import KsmEntries, KsmRmap, nodes_of
 from inspector.walk.mappings import Mappings
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
+from inspector.workers import InOrder
 
 
 def _unread(s: Snapshot, nr: int) -> Unread:

@@ -12,8 +12,9 @@ from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
 from inspector.violations import Violations, one, violations
-from inspector.walk.batches import Collector, EntryBatch, InOrder
+from inspector.walk.batches import Collector, EntryBatch
 from inspector.windows.window import Effect
+from inspector.workers import InOrder
 
 
 def anonymous_vmas(s: Snapshot) -> Mask:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from inspector.columns import I32, U64, Mask
 from inspector.layout.flags import MAPPING_TAGS
-from inspector.walk.batches import Collector, EntryBatch, InOrder, run_collectors
+from inspector.walk.batches import Collector, EntryBatch, run_collectors
 from inspector.walk.linear import Links
+from inspector.workers import InOrder
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -44,7 +45,7 @@ class LinkCheck(Collector):
         checked: How many were compared.
     """
 
-    gathers = ("_found", "checked")
+    gathers: ClassVar[tuple[str, ...]] = ("_found", "checked")
 
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
