@@ -503,6 +503,8 @@ class Judgement(Generic[AnyPiece]):
 class EntryJudgement(Collector):
     """What a predicate over leaf entries finds; offenders are kept, so that their evidence needs no other walk."""
 
+    looks_in = ("anon_pages", "file_pages", "vma_finds_pages", "vma_tree_sound")
+
     def __init__(self, s: Snapshot, judge: Callable[[EntryPiece], Judged]) -> None:
         super().__init__(s)
         self.found = Judgement(judge)

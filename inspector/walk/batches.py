@@ -211,6 +211,9 @@ class Collector(ABC):
     gathers: ClassVar[tuple[str, ...]]
     """The attributes that hold what was gathered: numbers, arrays of them, masks, `InOrder`."""
 
+    looks_in: ClassVar[tuple[str, ...]] = ()
+    """Tables of the snapshot that `take` looks things up in: built before there are workers, which each would."""
+
     def __init__(self, s: Snapshot) -> None:
         self.s = s
 
@@ -245,7 +248,7 @@ def run_collectors(s: Snapshot, collectors: list[Collector], tables: I64 | None 
     """Let collectors see all leaf entries, or those of some tables, in one walk."""
     if not collectors:
         return
-    walk, known = s.entry_walk(tables), set(vars(s))
+    walk = s.entry_walk(tables)
 
     def see(numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -264,6 +267,9 @@ def run_collectors(s: Snapshot, collectors: list[Collector], tables: I64 | None 
     if nr == 1:
         see(range(len(walk)))
     else:
+        for name in {name for collector in collectors for name in collector.looks_in}:
+            getattr(s, name)
+        known = set(vars(s))
         for built, gathered in share_out(len(walk), share, nr):
             for name in built:
                 # What could not be read for a table that a worker built counts here.

@@ -139,7 +139,8 @@ def test_words_of_struct_pages_are_numbered_as_by_one_process(monkeypatch: pytes
         assert other.folios.row.tolist() == one.folios.row.tolist()
 
 
-def test_nothing_is_built_by_workers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_nothing_is_built_by_workers_only(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that workers build is built once more here: right, but slow."""
     built: set[str] = set()
 
@@ -149,8 +150,7 @@ def test_nothing_is_built_by_workers_only(monkeypatch: pytest.MonkeyPatch) -> No
             yield result
 
     monkeypatch.setattr(batches, "share_out", spied)
-    for kernel in KERNELS:
-        report(broken(kernel), 2)
+    report(broken(kernel), 2)
     assert not built
 
 

@@ -46,6 +46,7 @@ class LinkCheck(Collector):
     """
 
     gathers: ClassVar[tuple[str, ...]] = ("_found", "checked")
+    looks_in = ("page_index",)
 
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
@@ -126,6 +127,8 @@ def anon_vma_named(links: Links) -> U64:
 
 class AnonVmaPairs(Collector):
     """Every distinct pair of an anon_vma's address, as folios name it, and the row of a VMA that maps such folios."""
+
+    looks_in = ("page_index",)
 
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
