@@ -61,6 +61,7 @@ from inspector.walk.linear import Links, Named, PageIndex, links_of, named_by_fo
 from inspector.walk.lost_tables import LostTables, find_lost_tables
 from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
 from inspector.walk.mappings import (
+    TABLE_MOVED,
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
     TABLE_OK,
@@ -73,7 +74,7 @@ from inspector.walk.mappings import (
     entry_pages,
 )
 from inspector.walk.page_cache import PageCache, compare_cache
-from inspector.walk.pagetable import SecondWalk, Sharing, tables_over, walk_page_tables
+from inspector.walk.pagetable import SecondWalk, Sharing, mark_moved, tables_over, walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
@@ -170,8 +171,12 @@ class Snapshot:
 
     @property
     def nr_workers(self) -> int:
-        """Processes that a long look may use at most: one on a live kernel, which each new process changes."""
-        return 1 if self.target.is_live or not may_fork() else default_workers()
+        """Processes that a long look may use at most.
+
+        One on a live kernel, which each new process changes, and for a capture, which notes what is read.
+        """
+        alone = self.target.is_live or self.layout.memory.on_read is not None or not may_fork()
+        return 1 if alone else default_workers()
 
     def read_whole(self, kinds: frozenset[str]) -> set[str]:
         """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
@@ -402,16 +407,20 @@ class Snapshot:
             counter.merge(counted)
             kept.give_up()
 
-        walk = walk_page_tables(
-            self.layout,
-            lambda _pfns: self.pages,
-            self.mms,
-            self.vmas,
-            count,
-            sharing=Sharing(nr_workers, begin, counter.gathered, merge),
-        )
+        # While a kernel runs on, tables come and go: what was a table when all struct pages were read may be none now.
+        is_live = self.target.is_live
+        pages = self._pages_now if is_live else lambda _pfns: self.pages
+        sharing = Sharing(nr_workers, begin, counter.gathered, merge)
+        walk = walk_page_tables(self.layout, pages, self.mms, self.vmas, count, sharing=sharing)
+        if is_live:
+            mark_moved(self.layout, self.mms, walk.tables)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk, counter.counts(), kept
+
+    def _pages_now(self, pfns: I64) -> Pages:
+        """The struct pages of some page frames as they are when this is asked."""
+        memmap = self.layout.memmap.around(pfns)
+        return sweep_pages(replace(self.layout, memmap=memmap), np.empty(0, np.uint64)).pages
 
     @property
     def tables(self) -> PageTables:
@@ -529,7 +538,7 @@ class Snapshot:
     def mm_tables_complete(self) -> Mask:
         """Which mms' page tables were read whole."""
         whole = self.mms.pgd_pfn >= 0
-        whole[self.tables.mm_idx[self.tables.state != TABLE_OK]] = False
+        whole[self.tables.mm_idx[~np.isin(self.tables.state, (TABLE_OK, TABLE_MOVED))]] = False
         return whole
 
     def table_owners(self, rows: I64) -> I64:
@@ -822,9 +831,16 @@ class PartialSnapshot(Snapshot):
         return super().__getattribute__(name)
 
 
-_OF_STRUCT_PAGES = {"layout", "has_walked", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
-    *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")
-}
+_OF_STRUCT_PAGES = {
+    "layout",
+    "nr_workers",
+    "has_walked",
+    "pages",
+    "folios",
+    "folio_of_page",
+    "scheme",
+    "scheme_evidence",
+} | {*("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")}
 _NEED_ALL_PAGES = frozenset(
     name
     for name, member in vars(Snapshot).items()

@@ -17,7 +17,7 @@ from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
 from inspector.tables.batches import Batched
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.mms import Mms, read_mms, read_users
-from inspector.tables.pages import Pages, Sweep, sweep_pages
+from inspector.tables.pages import Sweep, sweep_pages
 from inspector.tables.stacks import Stacks
 from inspector.tables.tasks import Tasks, read_thread_groups
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
@@ -225,7 +225,7 @@ class AimedSnapshot(Snapshot):
 
     @cached_property
     def _walk(self) -> Walk:
-        walk = walk_page_tables(self.layout, self._pages_around, self.mms, self.vmas, only=self._only)
+        walk = walk_page_tables(self.layout, self._pages_now, self.mms, self.vmas, only=self._only)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk
 
@@ -239,11 +239,6 @@ class AimedSnapshot(Snapshot):
     def mappings(self) -> Mappings:
         """One row a run of leaf entries at the addresses of the aim."""
         return judge(self._ground, self._walk.mappings)
-
-    def _pages_around(self, pfns: I64) -> Pages:
-        """The struct pages of page tables."""
-        memmap = self.layout.memmap.around(pfns)
-        return sweep_pages(replace(self.layout, memmap=memmap), np.empty(0, np.uint64)).pages
 
     @property
     def tables_complete(self) -> bool:

@@ -252,12 +252,7 @@ def run_collectors(s: Snapshot, collectors: list[Collector], tables: I64 | None 
 
     def see(numbers: Iterable[int]) -> None:
         for number in numbers:
-            m = walk[number]
-            if not len(m):
-                continue
-            batch = EntryBatch(s, m, number)
-            for collector in collectors:
-                collector.take(batch)
+            _show(s, collectors, walk[number], number)
 
     def share(numbers: Iterator[int]) -> tuple[list[str], list[list[Any]]]:
         see(numbers)
@@ -278,6 +273,14 @@ def run_collectors(s: Snapshot, collectors: list[Collector], tables: I64 | None 
                 collector.merge(part)
     for collector in collectors:
         collector.finish()
+
+
+def _show(s: Snapshot, collectors: list[Collector], m: Mappings, number: int) -> None:
+    """Let collectors see a batch, which is not kept while the next one is made."""
+    if len(m):
+        batch = EntryBatch(s, m, number)
+        for collector in collectors:
+            collector.take(batch)
 
 
 class PagesByMm(Collector):

@@ -40,6 +40,7 @@ from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import (
+    TABLE_MOVED,
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
     TABLE_OK,
@@ -183,20 +184,46 @@ class _FirstWalk:
             sharing.merge(taken)
 
     def _look(self, level: _Level, batches: list[I64], numbers: Iterable[int]) -> None:
-        arch = self.layout.arch
         for number in numbers:
-            batch = _read(self.layout, level.shape, level.tables, batches[number], level.start, self.only)
-            if self.ptes is not None and level.shape.level == Level.PTE:
-                batch = replace(batch, words=np.where(self.ptes(batch.words), batch.words, np.uint64(0)))
-            runs = leaf_runs(arch, self.attribute, batch)
-            if len(runs.at):
-                self.take(_mappings(arch, batch, runs))
-            if len(runs.other):
-                nonpresent, below = _other(self.attribute, self.layout, batch, runs.other)
-                if nonpresent is not None:
-                    level.nonpresent.add(number, nonpresent)
-                if below is not None:
-                    level.below.add(number, below)
+            self._look_at(level, batches[number], number)
+
+    def _look_at(self, level: _Level, rows: I64, number: int) -> None:
+        """Read a batch, which is not kept while the next one is read."""
+        batch = _read(self.layout, level.shape, level.tables, rows, level.start, self.only)
+        if self.ptes is not None and level.shape.level == Level.PTE:
+            batch = replace(batch, words=np.where(self.ptes(batch.words), batch.words, np.uint64(0)))
+        runs = leaf_runs(self.layout.arch, self.attribute, batch)
+        if len(runs.at):
+            self.take(_mappings(self.layout.arch, batch, runs))
+        if len(runs.other):
+            nonpresent, below = _other(self.attribute, self.layout, batch, runs.other)
+            if nonpresent is not None:
+                level.nonpresent.add(number, nonpresent)
+            if below is not None:
+                level.below.add(number, below)
+
+
+def mark_moved(layout: Layout, mms: Mms, tables: PageTables) -> None:
+    """Of tables that a walk did not enter, mark those that nothing leads to any more: the kernel runs on.
+
+    The entry above such a table leads elsewhere by now, or its mm has no user left, so that its tables are being freed
+    (mm/mmap.c, exit_mmap()), or has another top table because the mm_struct serves another process.
+    """
+    rows = np.flatnonzero(np.isin(tables.state, (TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)))
+    if not len(rows):
+        return
+    some = tables.take(rows)
+    struct = layout.struct("struct mm_struct")
+    raw = layout.memory.gather(mms.addr[some.mm_idx], struct.size)
+    users = struct.field("mm_users.counter").column(raw.bytes).astype(np.int32)
+    top = struct.field("pgd").column(raw.bytes) - np.uint64(layout.memory.direct_map_base)
+    pfn = (top >> np.uint64(layout.memmap.page_shift)).astype(np.int64)
+    moved = ~raw.valid | (users <= 0) | (pfn != mms.pgd_pfn[some.mm_idx])
+    below = np.flatnonzero(some.parent >= 0)
+    at = tables.pfn[some.parent[below]].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
+    entry, _ = layout.memory.words(at + some.slot[below] * np.uint64(8), physical=True)
+    moved[below] |= layout.arch.table_pfn(entry).astype(np.int64) != some.pfn[below]
+    tables.state[rows[moved]] = TABLE_MOVED
 
 
 class SecondWalk:
