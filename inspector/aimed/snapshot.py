@@ -103,6 +103,7 @@ class AimedSnapshot(Snapshot):
         {
             *(
                 "has_walked",
+                "nr_workers",
                 "gaps",
                 "layout",
                 "pages",

@@ -16,7 +16,7 @@ _DELAY = 0.5
 """Seconds of work before a bar is worth showing."""
 
 _REFRESHED = 0.2
-"""Seconds between two looks at the clock."""
+"""Seconds until the clock goes on."""
 
 
 class ProgressBar:

@@ -66,7 +66,7 @@ _WORTH_SHARING = 16
 
 @dataclass(frozen=True)
 class Sharing:
-    """How whoever takes the leaf entries of a walk does so in several processes.
+    """How the leaf entries of a walk are taken in several processes.
 
     Attributes:
         nr_workers: Processes at most.
