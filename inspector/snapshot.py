@@ -738,7 +738,7 @@ class Snapshot:
     @cached_property
     def gathers(self) -> Gathers:
         """Unmapped pages and page tables that wait for a TLB flush."""
-        gathers = read_gathers(self.layout, self.tasks, self.mms)
+        gathers = read_gathers(self.layout, self.mms, self.stacks)
         self.missing.add("kernel stacks", gathers.unreadable)
         return gathers
 

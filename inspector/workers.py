@@ -71,7 +71,7 @@ def default_workers() -> int:
 
 
 def may_fork() -> bool:
-    """Whether this process can have workers: it is not one of them, and no other thread has locks that a fork copies."""
+    """Whether this process can have workers: it is not one of them, and no other thread has locks that forks copy."""
     here = threading.current_thread()
     return not _Workers.inside and all(t is here or t in bystanders for t in threading.enumerate())
 
