@@ -166,21 +166,26 @@ class InOrder(Generic[Part]):
         self._parts = sorted(self._parts + other._parts, key=lambda part: part[0])
 
     def __getstate__(self) -> tuple[Any, ...]:
-        """Of rows of a table one table: what a worker sends has no object for each piece."""
-        pieces, parts = [piece for piece, _ in self._parts], [part for _, part in self._parts]
-        if not parts or not isinstance(parts[0], Table):
+        """Of rows of a table or column one of these: what a worker sends has no object for each piece."""
+        parts: list[Any] = [part for _, part in self._parts]
+        kind = parts[0] if parts else None
+        if isinstance(kind, Table):
+            joined: Any = kind.concat(parts)
+        elif isinstance(kind, np.ndarray) and kind.ndim == 1:
+            joined = np.concatenate(parts)
+        else:
             return (self._parts,)
-        ends = np.cumsum([len(cast("Table", part)) for part in parts])
-        return np.array(pieces), ends, parts[0].concat(cast("list[Any]", parts))
+        return np.array([piece for piece, _ in self._parts]), np.cumsum([len(part) for part in parts]), joined
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if len(state) == 1:
             self._parts = state[0]
             return
         pieces, ends, rows = state
+        cut = rows.take if isinstance(rows, Table) else rows.__getitem__
         starts = [0, *ends.tolist()[:-1]]
         self._parts = [
-            (piece, rows.take(slice(a, b))) for piece, a, b in zip(pieces.tolist(), starts, ends.tolist(), strict=True)
+            (piece, cut(slice(a, b))) for piece, a, b in zip(pieces.tolist(), starts, ends.tolist(), strict=True)
         ]
 
 

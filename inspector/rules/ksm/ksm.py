@@ -236,6 +236,11 @@ class _KsmMappings(Collector):
         leading = np.concatenate([np.empty(0, np.int64), *self._leading])
         return lost.take(own_items_lost(self.s, lost, leading))
 
+    @property
+    def nr_without_item(self) -> int:
+        """How many entries no item leads to, whoever's it should be."""
+        return sum(map(len, self._lost))
+
 
 @rule(
     "ksm-mapping-unreachable",
