@@ -42,7 +42,7 @@ from inspector.tables.swap import Swap, build_swap
 from inspector.tables.swap_clusters import Clusters, build_clusters
 from inspector.tables.tasks import Tasks, build_tasks, tasks_being_dumped
 from inspector.tables.uffd import Uffd, build_uffd
-from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders
+from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders, with_vmas_of_slab
 from inspector.target.target import Target
 from inspector.walk.batches import (
     Collector,
@@ -208,7 +208,8 @@ class Snapshot:
 
     @cached_property
     def _sweep(self) -> Sweep:
-        caches = np.array([c for c in (self._mm_cachep, self._rmap_item_cache) if c], np.uint64)
+        wanted = (self._mm_cachep, self._rmap_item_cache, self._task_cache, self._vma_cache)
+        caches = np.array([cache for cache in wanted if cache], np.uint64)
         sweep = sweep_pages(self.layout, caches, self.nr_workers)
         self.missing.add("struct pages", sweep.pages.nr_unreadable)
         return sweep
@@ -263,7 +264,11 @@ class Snapshot:
     @cached_property
     def tasks(self) -> Tasks:
         """One row a task."""
-        tasks, missing = build_tasks(self.layout)
+
+        def slots(known: U64) -> U64:
+            return cache_objects(self.layout, self._sweep, self.folios, self._task_cache, known)
+
+        tasks, missing = build_tasks(self.layout, slots)
         self.missing.add("tasks", missing)
         return tasks
 
@@ -290,9 +295,21 @@ class Snapshot:
         return cache or 0
 
     @cached_property
+    def _task_cache(self) -> int:
+        return self.layout.variable("task_struct_cachep") or 0
+
+    @cached_property
+    def _vma_cache(self) -> int:
+        return self.layout.variable("vm_area_cachep") or 0
+
+    def slots_of_vmas(self, known: U64) -> U64:
+        """Addresses of all object slots, in use or free, of the vm_area_struct slab cache; some are known."""
+        return cache_objects(self.layout, self._sweep, self.folios, self._vma_cache, known)
+
+    @cached_property
     def mm_slots(self) -> U64:
         """Addresses of all object slots, in use or free, of the mm_struct slab cache, ascending."""
-        return np.unique(cache_objects(self.layout, self._sweep, self.folios, self._mm_cachep))
+        return np.unique(cache_objects(self.layout, self._sweep, self.folios, self._mm_cachep, self.tasks.mm))
 
     @property
     def mm_slots_whole(self) -> bool:
@@ -322,6 +339,8 @@ class Snapshot:
     @cached_property
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
         vmas, trees = build_vmas(self.layout, self.mms)
+        if len(trees.unreadable):
+            vmas = with_vmas_of_slab(self.layout, self.mms, vmas, trees, self.slots_of_vmas(vmas.addr))
         self.missing.add("VMA tree nodes", len(trees.unreadable))
         self.missing.add("VMAs", len(trees.missing))
         return vmas, trees

@@ -101,6 +101,11 @@ class _EntriesOfVmas(TablePiece, ABC):
 
     @property
     @abstractmethod
+    def mm_idx(self) -> I32:
+        """Row of the mm."""
+
+    @property
+    @abstractmethod
     def head_row(self) -> I32:
         """Row in the memory map of the head of the folio that each entry names, -1 for none."""
 
@@ -108,6 +113,11 @@ class _EntriesOfVmas(TablePiece, ABC):
     def in_vma(self) -> Mask:
         """Entries inside a VMA."""
         return self.vma_idx >= 0
+
+    @cached_property
+    def vma_lost(self) -> Mask:
+        """Entries in no VMA of an mm whose VMAs are not all known: they may be in one."""
+        return ~self.in_vma & ~self.s.vma_tree_sound[self.mm_idx]
 
     def of_vma(self, column: npt.NDArray[S], none: int) -> npt.NDArray[S]:
         """A column of the table of VMAs at each entry's VMA, ``none`` outside of any."""
