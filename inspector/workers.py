@@ -182,7 +182,7 @@ class InOrder(Generic[Part]):
             self._parts = state[0]
             return
         pieces, ends, rows = state
-        cut = rows.take if isinstance(rows, Table) else rows.__getitem__
+        cut: Callable[[slice], Any] = rows.take if isinstance(rows, Table) else rows.__getitem__
         starts = [0, *ends.tolist()[:-1]]
         self._parts = [
             (piece, cut(slice(a, b))) for piece, a, b in zip(pieces.tolist(), starts, ends.tolist(), strict=True)
