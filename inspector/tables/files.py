@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, count_up, distinct, group_starts, rows_of
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, count_up, distinct, rows_of
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
@@ -33,6 +33,9 @@ _S_IFMT, _S_IFBLK = 0o170000, 0o060000
 _HUGE_ARRAY = 1 << 16
 _SPACE_SHIFT = 14
 """Slots of one swapper address_space (SWAP_ADDRESS_SPACE_SHIFT, mm/swap.h)."""
+
+_PIECE = 1 << 16
+"""Entries judged together."""
 
 _VALUE = np.uint64(1)
 _TOP = np.uint64(0xFFFFFFFFFFFFF000)
@@ -275,17 +278,30 @@ def shmem_swapped_pages(layout: Layout, host: U64, shmem: Mask) -> I64:
 
 def _read_entries(layout: Layout, spaces: AddressSpaces, found: XArrayEntries) -> CacheEntries:
     """Entries judged; a folio that has neighbouring entries of its own (swap cache) becomes one row."""
-    of = spaces.kind[found.root] if len(spaces) else found.root.astype(np.uint8)
-    value = (found.value & _VALUE) != 0
-    kind = np.full(len(found.root), FOLIO, np.uint8)
-    kind[value] = SHADOW
-    kind[value & (of == SHMEM)] = SWAP_ENTRY
-    kind[value & (of == DAX)] = DAX_ENTRY
-    kind[~value & (found.value & np.uint64(3) != 0)] = OTHER
-    kind[value & (of == HUGETLB)] = OTHER
-    pfn = np.where(kind == FOLIO, layout.memmap.pfns(found.value), -1)
-    same: AnyArray = (found.root[1:] == found.root[:-1]) & (found.value[1:] == found.value[:-1])
-    same &= (kind[1:] == FOLIO) & (found.index[1:] == found.index[:-1] + found.nr[:-1])
-    first = group_starts(np.cumsum(np.concatenate([[0], ~same]))) if len(kind) else np.empty(0, np.int64)
-    nr = np.add.reduceat(found.nr.astype(np.int64), first) if len(first) else np.empty(0, np.int64)
-    return CacheEntries(found.root[first], found.index[first], nr, found.value[first], kind[first], pfn[first])
+    n = len(found.root)
+    kind, pfn = np.full(n, FOLIO, np.uint8), np.full(n, -1, np.int64)
+    merges = False
+    for first in range(0, n, _PIECE):
+        here = slice(first, first + _PIECE)
+        word, of = found.value[here], spaces.kind[found.root[here]]
+        value, codes = (word & _VALUE) != 0, kind[here]
+        codes[value] = SHADOW
+        codes[value & (of == SHMEM)] = SWAP_ENTRY
+        codes[value & (of == DAX)] = DAX_ENTRY
+        codes[~value & (word & np.uint64(3) != 0)] = OTHER
+        codes[value & (of == HUGETLB)] = OTHER
+        pfn[here] = np.where(codes == FOLIO, layout.memmap.pfns(word), -1)
+        # The entry before the piece may be the same as its first.
+        around = slice(max(first - 1, 0), here.stop)
+        word = found.value[around]
+        merges |= bool(((word[1:] == word[:-1]) & (kind[around][1:] == FOLIO)).any())
+    entries = CacheEntries(found.root, found.index, found.nr.view(np.int64), found.value, kind, pfn)
+    return _merged(entries) if merges else entries
+
+
+def _merged(e: CacheEntries) -> CacheEntries:
+    """The entries, those of one folio that are neighbours as one."""
+    same: AnyArray = (e.address_space_idx[1:] == e.address_space_idx[:-1]) & (e.value[1:] == e.value[:-1])
+    same &= (e.kind[1:] == FOLIO) & (e.index[1:] == e.index[:-1] + e.nr[:-1].astype(np.uint64))
+    first = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(~same) + 1])
+    return replace(e.take(first), nr=np.add.reduceat(e.nr, first))
