@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -14,6 +16,9 @@ from inspector.records import dataclass
 
 CHUNK = 2 << 20
 """Bytes of one read of a long range: large enough that the cost of a call vanishes, small enough for the L2 cache."""
+
+WALK_SECONDS = 5.0
+"""What following lists or trees of a kernel that runs on may take: they can grow as fast as they are read."""
 
 HOLE = 4096
 """Granularity at which a failing read is retried: dumps drop whole pages."""
@@ -57,11 +62,17 @@ class Memory:
     def __init__(self, prog: Reader) -> None:
         self._read = prog.read
         self._direct_map = (0, 0)
+        self.runs_on = False
+        """Whether the kernel changes what is read here: a list may be left through an entry that moved to another."""
         self.on_read: Callable[[int, int, bool], None] | None = None
         """Called with (address, size, physical) of each read that succeeded; how a capture learns what was used."""
         self.partly_used: dict[int, int] = {}
         """By address of a page that holds a list of the kernel's: how many of its bytes do. What lies behind them is
         left from the page's last use; a capture blanks it."""
+
+    def deadline(self) -> float:
+        """When (`time.monotonic`) a walk of lists or trees that begins now must end; never where nothing changes."""
+        return time.monotonic() + WALK_SECONDS if self.runs_on else math.inf
 
     def set_direct_map(self, base: int, size: int) -> None:
         """Set where the direct map of physical memory begins and how many bytes it spans."""

@@ -16,11 +16,12 @@ from inspector.layout.kernel import Layout
 from inspector.layout.memmap import MemMap
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
+from inspector.scratch import give_back
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
 from inspector.tables.device_files import is_driver_file
-from inspector.tables.files import Files, build_files
+from inspector.tables.files import AddressSpaces, Files, build_address_spaces, build_files
 from inspector.tables.folios import Folios, anon_pages, file_pages, settle_page_mapcount
 from inspector.tables.huge_zero import HugeZero, read_huge_zero
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
@@ -52,6 +53,7 @@ from inspector.walk.linear import Links, Named, PageIndex, links_of, named_by_fo
 from inspector.walk.lost_tables import LostTables, find_lost_tables
 from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
 from inspector.walk.mappings import (
+    TABLE_MOVED,
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
     TABLE_OK,
@@ -64,7 +66,7 @@ from inspector.walk.mappings import (
     entry_pages,
 )
 from inspector.walk.page_cache import PageCache, compare_cache
-from inspector.walk.pagetable import tables_over, walk_again, walk_page_tables
+from inspector.walk.pagetable import mark_moved, tables_over, walk_again, walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
@@ -376,9 +378,19 @@ class Snapshot:
             kept.add(batch)
             take(batch)
 
-        walk = walk_page_tables(self.layout, lambda _pfns: self.pages, self.mms, self.vmas, count)
+        # While a kernel runs on, tables come and go: what was a table when all struct pages were read may be none now.
+        is_live = self.target.is_live
+        pages = self._pages_now if is_live else lambda _pfns: self.pages
+        walk = walk_page_tables(self.layout, pages, self.mms, self.vmas, count)
+        if is_live:
+            mark_moved(self.layout, self.mms, walk.tables)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk, counter.counts(), kept
+
+    def _pages_now(self, pfns: I64) -> Pages:
+        """The struct pages of some page frames as they are when this is asked."""
+        memmap = self.layout.memmap.around(pfns)
+        return sweep_pages(replace(self.layout, memmap=memmap), np.empty(0, np.uint64)).pages
 
     @property
     def tables(self) -> PageTables:
@@ -437,11 +449,13 @@ class Snapshot:
     def collect(self, makers: Iterable[MakeCollector]) -> None:
         """Let these collectors, but for those that have, see all leaf entries in one walk."""
         made = {make: make(self) for make in dict.fromkeys(makers) if make not in self._collected}
+        give_back()
         run_collectors(self, list(made.values()))
         self._collected.update(made)
         if not self._walked[2].whole:
             # Only links need it, and it is the longest of all columns.
             vars(self).pop("page_index", None)
+            give_back()
 
     def collected(self, make: Callable[[Snapshot], C]) -> C:
         """The collector that ``make`` makes, once it has seen all leaf entries; in a walk of its own if need be."""
@@ -497,7 +511,7 @@ class Snapshot:
     def mm_tables_complete(self) -> Mask:
         """Which mms' page tables were read whole."""
         whole = self.mms.pgd_pfn >= 0
-        whole[self.tables.mm_idx[self.tables.state != TABLE_OK]] = False
+        whole[self.tables.mm_idx[~np.isin(self.tables.state, (TABLE_OK, TABLE_MOVED))]] = False
         return whole
 
     def table_owners(self, rows: I64) -> I64:
@@ -645,9 +659,20 @@ class Snapshot:
     # -- page cache and swap -----------------------------------------------------------------------------------------
 
     @cached_property
+    def _found_spaces(self) -> tuple[AddressSpaces, int]:
+        return build_address_spaces(self.layout, self.pages, self.vmas)
+
+    @property
+    def address_spaces(self) -> AddressSpaces:
+        """The address_spaces of `files`, without their entries: whether these can be followed is not known yet."""
+        return self._found_spaces[0]
+
+    @cached_property
     def files(self) -> Files:
         """address_spaces and the entries of the page cache, before 6.18 those of the swap cache too."""
-        files = build_files(self.layout, self.pages, self.vmas)
+        spaces, lost = self._found_spaces
+        files = build_files(self.layout, spaces)
+        files = replace(files, unreadable=files.unreadable + lost)
         self.missing.add("page cache trees", files.unreadable)
         return files
 
@@ -697,7 +722,7 @@ class Snapshot:
     @cached_property
     def gathers(self) -> Gathers:
         """Unmapped pages and page tables that wait for a TLB flush."""
-        gathers = read_gathers(self.layout, self.tasks, self.mms)
+        gathers = read_gathers(self.layout, self.mms, self.stacks)
         self.missing.add("kernel stacks", gathers.unreadable)
         return gathers
 

@@ -93,7 +93,7 @@ class SlotSnapshot(AimedSnapshot):
         for rows in np.split(self.mms_listed, np.flatnonzero(np.diff(before)) + 1):
             if nr >= self._counted or not len(rows):
                 break
-            walk = walk_page_tables(self.layout, self._pages_around, mms.take(rows), none, _drop, ptes=self._names_slot)
+            walk = walk_page_tables(self.layout, self._pages_now, mms.take(rows), none, _drop, ptes=self._names_slot)
             self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
             here = walk.nonpresent.take(np.flatnonzero(self._names_slot(walk.nonpresent.entry)))
             here.mm_idx[:] = rows[here.mm_idx]

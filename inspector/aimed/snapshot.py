@@ -15,9 +15,10 @@ from inspector.records import dataclass
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
 from inspector.tables.batches import Batched
+from inspector.tables.files import AddressSpaces
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.mms import Mms, read_mms, read_users
-from inspector.tables.pages import Pages, Sweep, sweep_pages
+from inspector.tables.pages import Sweep, sweep_pages
 from inspector.tables.stacks import Stacks
 from inspector.tables.tasks import Tasks, read_thread_groups
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
@@ -128,6 +129,7 @@ class AimedSnapshot(Snapshot):
                 "maps_driver_pages",
                 "mapping_of_vma",
                 "huge_zero",
+                "address_spaces",
                 "swap_totals",
             ),
         }
@@ -225,7 +227,7 @@ class AimedSnapshot(Snapshot):
 
     @cached_property
     def _walk(self) -> Walk:
-        walk = walk_page_tables(self.layout, self._pages_around, self.mms, self.vmas, only=self._only)
+        walk = walk_page_tables(self.layout, self._pages_now, self.mms, self.vmas, only=self._only)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk
 
@@ -239,11 +241,6 @@ class AimedSnapshot(Snapshot):
     def mappings(self) -> Mappings:
         """One row a run of leaf entries at the addresses of the aim."""
         return judge(self._ground, self._walk.mappings)
-
-    def _pages_around(self, pfns: I64) -> Pages:
-        """The struct pages of page tables."""
-        memmap = self.layout.memmap.around(pfns)
-        return sweep_pages(replace(self.layout, memmap=memmap), np.empty(0, np.uint64)).pages
 
     @property
     def tables_complete(self) -> bool:
@@ -271,6 +268,11 @@ class AimedSnapshot(Snapshot):
         What rules then say of that reverse map is no proof.
         """
         return False
+
+    @property
+    def address_spaces(self) -> AddressSpaces:
+        """Those of `files`, where the aim has them."""
+        return self.files.address_spaces
 
     # -- reverse maps ------------------------------------------------------------------------------------------------
 

@@ -272,3 +272,15 @@ as_option = click.option(
     help="What the number is: pfn, physical address, struct page (or folio) address, or direct-map address.",
 )
 """For commands that take the number of a page; `inspector.report.places.FORMS`, which is not imported for --help."""
+
+
+confirm_option = click.option(
+    "--confirm",
+    "looks",
+    type=click.IntRange(2, 100),
+    default=3,
+    show_default=True,
+    metavar="K",
+    help="Of a kernel that runs on, report what is there in K looks with growing gaps.",
+)
+"""For commands that check kernels that run on; the default is `inspector.check.confirm.LOOKS`."""

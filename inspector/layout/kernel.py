@@ -77,6 +77,7 @@ class Layout:
         if "PAGESIZE" not in info:
             raise LayoutError("VMCOREINFO of the target has no PAGESIZE", target.path, "The dump's notes are damaged")
         memory = Memory(prog)
+        memory.runs_on = target.is_live
         symbol = target.symbol("page_offset_base")
         base = memory.read_u64(symbol) if symbol is not None else 0xFFFF888000000000
         if base is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import drgn
 import numpy as np
 
@@ -66,9 +68,13 @@ def walk_xarrays(prog: drgn.Program, memory: Memory, heads: U64, only: tuple[int
     found.append((tree[single], zero, zero + np.uint64(1), heads[single]))
     tree = tree[node_mask]
     level = _Nodes(tree, heads[node_mask], np.zeros(len(tree), np.uint64), np.full(len(tree), 127, np.uint8))
+    deadline = memory.deadline()
     for _ in range(_MAX_DEPTH):
         below = [_Nodes.empty()]
         for at in range(0, len(level), _PIECE):
+            if time.monotonic() > deadline:
+                unreadable.append(level.tree[at:])
+                break
             entries, children, lost, damaged = _look_into(struct, memory, level.take(slice(at, at + _PIECE)), only)
             found.append(entries)
             below.append(children)

@@ -26,6 +26,7 @@ _STATES = {
     StackState.RUNNING: "on a CPU whose registers are not at hand",
     StackState.UNREADABLE: "not in the dump",
     StackState.NONE: "already freed",
+    StackState.INTERRUPTED: "behind an interrupt that could not be followed",
 }
 
 
@@ -71,7 +72,8 @@ class WindowsReport(msgspec.Struct, frozen=True):
     schema: Literal["folioscope.windows/1"]
     tasks: int
     stacks: dict[str, int]
-    """Tasks by what is known of their stacks: unwound, scanned, user, running, unreadable, none."""
+    """Tasks by what is known of their stacks: unwound, scanned, user, running, unreadable,
+    none, interrupted."""
     batched: int
     """References that per-CPU batches hold (W14, which is no place in code)."""
     windows: list[WindowRow]

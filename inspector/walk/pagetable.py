@@ -38,6 +38,7 @@ from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import (
+    TABLE_MOVED,
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
     TABLE_OK,
@@ -130,6 +131,29 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         tables = PageTables.concat(below)
     nonpresent = NonPresent.concat([NonPresent.empty(), *found.nonpresent])
     return Walk(every.table() or Mappings.empty(), nonpresent, PageTables.concat(found.tables))
+
+
+def mark_moved(layout: Layout, mms: Mms, tables: PageTables) -> None:
+    """Of tables that a walk did not enter, mark those that nothing leads to any more: the kernel runs on.
+
+    The entry above such a table leads elsewhere by now, or its mm has no user left, so that its tables are being freed
+    (mm/mmap.c, exit_mmap()), or has another top table because the mm_struct serves another process.
+    """
+    rows = np.flatnonzero(np.isin(tables.state, (TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)))
+    if not len(rows):
+        return
+    some = tables.take(rows)
+    struct = layout.struct("struct mm_struct")
+    raw = layout.memory.gather(mms.addr[some.mm_idx], struct.size)
+    users = struct.field("mm_users.counter").column(raw.bytes).astype(np.int32)
+    top = struct.field("pgd").column(raw.bytes) - np.uint64(layout.memory.direct_map_base)
+    pfn = (top >> np.uint64(layout.memmap.page_shift)).astype(np.int64)
+    moved = ~raw.valid | (users <= 0) | (pfn != mms.pgd_pfn[some.mm_idx])
+    below = np.flatnonzero(some.parent >= 0)
+    at = tables.pfn[some.parent[below]].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
+    entry, _ = layout.memory.words(at + some.slot[below] * np.uint64(8), physical=True)
+    moved[below] |= layout.arch.table_pfn(entry).astype(np.int64) != some.pfn[below]
+    tables.state[rows[moved]] = TABLE_MOVED
 
 
 def walk_again(layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | None = None) -> Iterator[Mappings]:

@@ -43,7 +43,7 @@ def find_in_flight(s: Snapshot) -> InFlight:
     opens = np.array([bool(w) for w in windows], np.bool_)
     rows = np.flatnonzero(opens[frames.function] & ~_let_go(s)) if len(frames) else np.empty(0, np.int64)
     # With PREEMPT_RT spinlocks sleep: a task may be switched out while it holds one.
-    may_spin = s.tasks.on_cpu | s.layout.config.has("PREEMPT_RT")
+    may_spin = s.stacks.running | s.layout.config.has("PREEMPT_RT")
     found: dict[tuple[int, int], int] = {}
     for row in rows.tolist():
         task = int(frames.task_idx[row])
@@ -54,7 +54,7 @@ def find_in_flight(s: Snapshot) -> InFlight:
                 # The innermost frame comes first.
                 found.setdefault((task, number), row)
     places = sorted(found)
-    words = {task: np.unique(stack_words(s.layout, s.tasks, s.stacks, task)[1]) for task in {t for t, _ in places}}
+    words = {task: np.unique(stack_words(s.layout, s.stacks, task)[1]) for task in {t for t, _ in places}}
     mms = {task: _mms_of(s, task, named) for task, named in words.items()}
     mms_column, words_column = np.empty(len(places), object), np.empty(len(places), object)
     for i, (task, _) in enumerate(places):
