@@ -21,7 +21,7 @@ from inspector.tables.mms import Mms, read_mms, read_users
 from inspector.tables.pages import Sweep, sweep_pages
 from inspector.tables.stacks import Stacks
 from inspector.tables.tasks import Tasks, read_thread_groups
-from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
+from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, with_vmas_of_slab
 from inspector.text import counted
 from inspector.walk.batches import KeptMappings
 from inspector.walk.counts import Counter, MappingCounts, judge
@@ -104,6 +104,7 @@ class AimedSnapshot(Snapshot):
         {
             *(
                 "has_walked",
+                "nr_workers",
                 "gaps",
                 "layout",
                 "pages",
@@ -219,6 +220,9 @@ class AimedSnapshot(Snapshot):
     @cached_property
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
         vmas, trees = build_vmas(self.layout, self.mms, self._only)
+        if len(trees.unreadable):
+            slots = self.whole.slots_of_vmas(vmas.addr)
+            vmas = with_vmas_of_slab(self.layout, self.mms, vmas, trees, slots)
         self.missing.add("VMA tree nodes", len(trees.unreadable))
         self.missing.add("VMAs", len(trees.missing))
         return vmas, trees

@@ -39,6 +39,7 @@ class Settings:
     no_color: bool = False
     no_cache: bool = False
     memory: int | None = None
+    workers: int | None = None
     format: Literal["text", "json"] = "text"
     target_name: str = ""
     """What is being opened, for error objects."""
@@ -137,6 +138,12 @@ def shared_options() -> list[click.Parameter]:
             type=Size(),
             metavar="SIZE",
             help="Use so much memory (4G), and scratch files in TMPDIR beyond; as much as is available by default.",
+        ),
+        click.Option(
+            ["--workers"],
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Processes that read and check (as many as processors by default); 1 for no others.",
         ),
         click.Option(["-q", "--quiet"], is_flag=True, help="No progress bar and no notes on stderr."),
         click.Option(["--log-level"], type=level, help="How much drgn says on stderr; debug shows tracebacks."),
