@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import fields
 
 import numpy as np
@@ -26,10 +25,9 @@ RULES = ("cache-nrpages-mismatch", "cache-entry-mismatch", "cached-folio-missing
 
 
 @pytest.fixture(params=[1, 7])
-def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in MODULES:
         monkeypatch.setattr(module, "_PIECE", request.param)
-    return
 
 
 def equal(one: Table, other: Table) -> bool:
