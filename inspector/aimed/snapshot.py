@@ -15,12 +15,13 @@ from inspector.records import dataclass
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
 from inspector.tables.batches import Batched
+from inspector.tables.files import AddressSpaces
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.mms import Mms, read_mms, read_users
 from inspector.tables.pages import Sweep, sweep_pages
 from inspector.tables.stacks import Stacks
 from inspector.tables.tasks import Tasks, read_thread_groups
-from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
+from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, with_vmas_of_slab
 from inspector.text import counted
 from inspector.walk.batches import KeptMappings
 from inspector.walk.counts import Counter, MappingCounts, judge
@@ -103,6 +104,7 @@ class AimedSnapshot(Snapshot):
         {
             *(
                 "has_walked",
+                "nr_workers",
                 "gaps",
                 "layout",
                 "pages",
@@ -128,6 +130,7 @@ class AimedSnapshot(Snapshot):
                 "maps_driver_pages",
                 "mapping_of_vma",
                 "huge_zero",
+                "address_spaces",
                 "swap_totals",
             ),
         }
@@ -217,6 +220,9 @@ class AimedSnapshot(Snapshot):
     @cached_property
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
         vmas, trees = build_vmas(self.layout, self.mms, self._only)
+        if len(trees.unreadable):
+            slots = self.whole.slots_of_vmas(vmas.addr)
+            vmas = with_vmas_of_slab(self.layout, self.mms, vmas, trees, slots)
         self.missing.add("VMA tree nodes", len(trees.unreadable))
         self.missing.add("VMAs", len(trees.missing))
         return vmas, trees
@@ -266,6 +272,11 @@ class AimedSnapshot(Snapshot):
         What rules then say of that reverse map is no proof.
         """
         return False
+
+    @property
+    def address_spaces(self) -> AddressSpaces:
+        """Those of `files`, where the aim has them."""
+        return self.files.address_spaces
 
     # -- reverse maps ------------------------------------------------------------------------------------------------
 

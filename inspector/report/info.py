@@ -8,16 +8,25 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from inspector.aimed.pages import sample_of
+from inspector.check.left_out import likely_reason
 from inspector.check.target_facts import target_facts
+from inspector.columns import distinct
+from inspector.coverage import Missing
 from inspector.findings import Scalar
 from inspector.report.screen import Screen, render_facts
 from inspector.snapshot import Snapshot
+from inspector.tables.mms import read_mms
+from inspector.tables.vmas import build_vmas
 from inspector.text import clean, counted, duration, grouped, size
 
 _MAX_SAMPLE = 1 << 21
 """Struct pages that are read at most: 128 MiB, a quarter of a second."""
+
+_MAX_VMAS = 1 << 15
+"""VMAs whose trees are read at most."""
 
 UNKNOWN = "unknown"
 
@@ -76,6 +85,10 @@ class InfoReport(msgspec.Struct, frozen=True):
     swap_types: dict[str, int]
     """How many of the 32 swap type numbers each purpose takes."""
     memory_map: MemoryMapInfo
+    missing: dict[str, int]
+    """Unreadable things by kind: struct pages as far as they were read, tasks, their mms, and what leads to VMAs."""
+    missing_because: str
+    """What they are likely missing for; "" where nothing explains it."""
     missing_bytes: int
     """Bytes that a truncated dump promises but does not hold."""
 
@@ -88,6 +101,7 @@ def build_info(s: Snapshot) -> InfoReport:
     identity = asdict(s.target.identity)
     sources = identity.pop("got_from")
     swap = getattr(layout.arch, "swap_types", None)
+    missing = _kinds_missing(s, sample)
     return InfoReport(
         schema="folioscope.info/1",
         target=target_facts(sample),
@@ -110,8 +124,24 @@ def build_info(s: Snapshot) -> InfoReport:
             read,
             sample.pages.nr_unreadable,
         ),
+        missing=missing.counts,
+        missing_because=likely_reason(layout, missing),
         missing_bytes=s.target.missing_bytes,
     )
+
+
+def _kinds_missing(s: Snapshot, sample: Snapshot) -> Missing:
+    """What can be found missing without reading all of memory."""
+    out = Missing()
+    out.add("struct pages", sample.pages.nr_unreadable)
+    tasks = s.tasks
+    out.add("tasks", s.missing.counts.get("tasks", 0))
+    mms, lost = read_mms(s.layout, tasks, distinct(tasks.mm))
+    out.add("mms", lost)
+    _, trees = build_vmas(s.layout, mms.take(np.flatnonzero(np.cumsum(mms.map_count) <= _MAX_VMAS)))
+    out.add("VMA tree nodes", len(trees.unreadable))
+    out.add("VMAs", len(trees.missing))
+    return out
 
 
 def render_info(screen: Screen, info: InfoReport) -> Iterator[str]:
@@ -203,6 +233,9 @@ def _missing(info: InfoReport) -> list[tuple[str, str]]:
     how = "all were read" if read == memmap.struct_pages else f"{grouped(read)} were sampled"
     gone = f"{counted(memmap.struct_pages_unreadable, 'struct page')} not in the dump ({how})"
     facts = [("struct pages", gone if memmap.struct_pages_unreadable else f"none ({how})")]
+    facts += [(what, f"{grouped(nr)} not in the dump") for what, nr in info.missing.items() if what != "struct pages"]
+    if info.missing_because:
+        facts.append(("likely", info.missing_because))
     if info.missing_bytes:
         facts.insert(0, ("truncated", f"{size(info.missing_bytes)} at the end of the dump"))
     return facts

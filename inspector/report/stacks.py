@@ -142,7 +142,8 @@ def build_stack(s: Snapshot, pid: int) -> StackReport:
     tasks, stacks, frames = s.tasks, s.stacks, s.stacks.frames
     at = np.flatnonzero(tasks.pid == pid)
     if not len(at):
-        raise UsageError("there is no such task", str(pid), "See folioscope windows, or ps for processes")
+        error = UsageError("there is no such task", str(pid), "See folioscope windows, or ps for processes")
+        raise s.missing.unless_lost(error, "tasks")
     task = int(at[0])
     flight = s.in_flight
     opened: dict[int, list[str]] = {}

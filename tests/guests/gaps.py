@@ -236,8 +236,12 @@ def _dumped(qmp: Qmp, folder: Path) -> Target:
 def _planted_elsewhere(s: Snapshot) -> list[str] | None:
     """The rules of the findings above info when the mapcount of a page of an mm that nobody works on is wrong."""
     m, calm = s.mappings, ~(s.mm_in_motion | mm_in_flight(s))
+    for worked_on in s.in_flight.mms:
+        calm[worked_on] = False
     small = np.zeros(len(s.pages), np.bool_)
     small[small_anon(s, 1)] = True
+    # What reclaim and migration have isolated may be in the hands of any task.
+    small &= s.layout.flags.test(s.pages.flags[:], "lru")
     rows = np.flatnonzero(calm[m.mm_idx] & (m.page_row >= 0) & small[np.maximum(m.page_row, 0)])
     if not len(rows):
         return None
