@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import drgn
@@ -135,16 +135,12 @@ class Memory:
                     valid[hole // HOLE] = True
         return data, valid
 
-    def chunks(self, address: int, size: int, *, physical: bool = False) -> Iterator[tuple[int, U8, Mask]]:
-        """Like `read_range`, a bounded piece at a time: ``(offset, data, valid)`` with ``offset`` from ``address``."""
-        for at in range(0, size, CHUNK):
-            n = min(CHUNK, size - at)
-            piece = self.read(address + at, n, physical=physical)
-            if piece is not None:
-                yield at, np.frombuffer(piece, np.uint8), np.ones(-(-n // HOLE), np.bool_)
-            else:
-                data, valid = self.read_range(address + at, n, physical=physical)
-                yield at, data, valid
+    def chunk(self, address: int, size: int, *, physical: bool = False) -> tuple[U8, Mask]:
+        """Like `read_range` for at most `CHUNK` bytes: without a copy where all of them can be read."""
+        piece = self.read(address, size, physical=physical)
+        if piece is None:
+            return self.read_range(address, size, physical=physical)
+        return np.frombuffer(piece, np.uint8), np.ones(-(-size // HOLE), np.bool_)
 
     def gather(self, addresses: U64, size: int, *, physical: bool = False) -> Raw:
         """Read ``size`` bytes at each address, neighbours with one read, each distinct address once.

@@ -14,13 +14,15 @@ from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import MemMap
+from inspector.loops import is_compiled
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
+from inspector.scratch import give_back
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
 from inspector.tables.device_files import is_driver_file
-from inspector.tables.files import Files, build_files
+from inspector.tables.files import AddressSpaces, Files, build_address_spaces, build_files
 from inspector.tables.folios import Folios, anon_pages, file_pages, settle_page_mapcount
 from inspector.tables.huge_zero import HugeZero, read_huge_zero
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
@@ -43,9 +45,17 @@ from inspector.tables.tasks import Tasks, build_tasks, tasks_being_dumped
 from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders, with_vmas_of_slab
 from inspector.target.target import Target
-from inspector.walk.batches import Collector, KeptMappings, KnownEntries, MakeCollector, run_collectors
+from inspector.walk.batches import (
+    Collector,
+    EntryWalk,
+    JudgedWalk,
+    KeptMappings,
+    KnownEntries,
+    MakeCollector,
+    run_collectors,
+)
 from inspector.walk.compound import compound_wrong, count_tails
-from inspector.walk.counts import Counter, Ground, MappingCounts, count_migration_entries, judge
+from inspector.walk.counts import Counted, Counter, Ground, MappingCounts, count_migration_entries, judge
 from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.ksm_rmap import KsmEntries, KsmRmap
 from inspector.walk.linear import Links, Named, PageIndex, links_of, named_by_folios, read_page_index
@@ -65,7 +75,7 @@ from inspector.walk.mappings import (
     entry_pages,
 )
 from inspector.walk.page_cache import PageCache, compare_cache
-from inspector.walk.pagetable import mark_moved, tables_over, walk_again, walk_page_tables
+from inspector.walk.pagetable import SecondWalk, Sharing, mark_moved, tables_over, walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
@@ -73,6 +83,7 @@ from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
+from inspector.workers import default_workers, may_fork
 
 if TYPE_CHECKING:
     from inspector.rules.page_pieces import PagePiece, PagesPredicate
@@ -159,6 +170,15 @@ class Snapshot:
         """Whether there is such a table: a snapshot of a part has few."""
         return True
 
+    @property
+    def nr_workers(self) -> int:
+        """Processes that a long look may use at most.
+
+        One on a live kernel, which each new process changes, and for a capture, which notes what is read.
+        """
+        alone = self.target.is_live or self.layout.memory.on_read is not None or not may_fork()
+        return 1 if alone else default_workers()
+
     def read_whole(self, kinds: frozenset[str]) -> set[str]:
         """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
         for kind, table in self._READ_BY.items():
@@ -190,7 +210,8 @@ class Snapshot:
     @cached_property
     def _sweep(self) -> Sweep:
         wanted = (self._mm_cachep, self._rmap_item_cache, self._task_cache, self._vma_cache)
-        sweep = sweep_pages(self.layout, np.array([cache for cache in wanted if cache], np.uint64))
+        caches = np.array([cache for cache in wanted if cache], np.uint64)
+        sweep = sweep_pages(self.layout, caches, self.nr_workers)
         self.missing.add("struct pages", sweep.pages.nr_unreadable)
         return sweep
 
@@ -392,7 +413,8 @@ class Snapshot:
 
     @cached_property
     def _ground(self) -> Ground:
-        return Ground.of(self.layout, self.pages, self.folios, self.folio_of_page, self.vmas)
+        shared = self.nr_workers > 1
+        return Ground.of(self.layout, self.pages, self.folios, self.folio_of_page, self.vmas, shared=shared)
 
     @property
     def _walk(self) -> Walk:
@@ -400,23 +422,34 @@ class Snapshot:
 
     @cached_property
     def _walked(self) -> tuple[Walk, MappingCounts, KeptMappings]:
-        return self._walk_and_count(lambda _: None)
+        return self._walk_and_count(None)
 
-    def _walk_and_count(self, take: Callable[[Mappings], None]) -> tuple[Walk, MappingCounts, KeptMappings]:
-        """Find and count everything; ``take`` is given the leaf entries of each batch of tables."""
+    def _walk_and_count(self, take: Callable[[Mappings], None] | None) -> tuple[Walk, MappingCounts, KeptMappings]:
+        """Find and count everything; ``take`` is given the leaf entries of each batch of tables, in this process."""
         ground = self._ground
-        counter, kept = Counter(ground), KeptMappings()
+        nr_workers = self.nr_workers if take is None and is_compiled() else 1
+        counter, kept = Counter(ground, shared=nr_workers > 1), KeptMappings()
 
         def count(found: Mappings) -> None:
             batch = judge(ground, found)
             counter.take(batch)
             kept.add(batch)
-            take(batch)
+            if take is not None:
+                take(batch)
+
+        def begin() -> None:
+            counter.begin()
+            kept.give_up()
+
+        def merge(counted: Counted) -> None:
+            counter.merge(counted)
+            kept.give_up()
 
         # While a kernel runs on, tables come and go: what was a table when all struct pages were read may be none now.
         is_live = self.target.is_live
         pages = self._pages_now if is_live else lambda _pfns: self.pages
-        walk = walk_page_tables(self.layout, pages, self.mms, self.vmas, count)
+        sharing = Sharing(nr_workers, begin, counter.gathered, merge)
+        walk = walk_page_tables(self.layout, pages, self.mms, self.vmas, count, sharing=sharing)
         if is_live:
             mark_moved(self.layout, self.mms, walk.tables)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
@@ -455,16 +488,15 @@ class Snapshot:
 
     def entry_batches(self, tables: AnyArray | None = None) -> Iterator[Mappings]:
         """The leaf entries of all page tables, or of those at some rows of `tables`, a batch of tables at a time."""
+        walk = self.entry_walk(tables)
+        yield from filter(len, (walk[number] for number in range(len(walk))))
+
+    def entry_walk(self, tables: AnyArray | None = None) -> EntryWalk:
+        """The same batches, each when it is asked for by its number, and some that are empty."""
         kept = KeptMappings.of(self.mappings) if "mappings" in vars(self) else self._walked[2]
         if kept.whole:
-            yield from kept.batches(tables)
-            return
-        for found in walk_again(self.layout, self.vmas, self.tables, tables):
-            batch = judge(self._ground, found)
-            # None is kept while the next one is made.
-            del found
-            yield batch
-            del batch
+            return list(kept.batches(tables))
+        return JudgedWalk(self._ground, SecondWalk(self.layout, self.vmas, self.tables, tables))
 
     @property
     def counts(self) -> MappingCounts:
@@ -484,11 +516,13 @@ class Snapshot:
     def collect(self, makers: Iterable[MakeCollector]) -> None:
         """Let these collectors, but for those that have, see all leaf entries in one walk."""
         made = {make: make(self) for make in dict.fromkeys(makers) if make not in self._collected}
+        give_back()
         run_collectors(self, list(made.values()))
         self._collected.update(made)
         if not self._walked[2].whole:
             # Only links need it, and it is the longest of all columns.
             vars(self).pop("page_index", None)
+            give_back()
 
     def collected(self, make: Callable[[Snapshot], C]) -> C:
         """The collector that ``make`` makes, once it has seen all leaf entries; in a walk of its own if need be."""
@@ -701,9 +735,20 @@ class Snapshot:
     # -- page cache and swap -----------------------------------------------------------------------------------------
 
     @cached_property
+    def _found_spaces(self) -> tuple[AddressSpaces, int]:
+        return build_address_spaces(self.layout, self.pages, self.vmas)
+
+    @property
+    def address_spaces(self) -> AddressSpaces:
+        """The address_spaces of `files`, without their entries: whether these can be followed is not known yet."""
+        return self._found_spaces[0]
+
+    @cached_property
     def files(self) -> Files:
         """address_spaces and the entries of the page cache, before 6.18 those of the swap cache too."""
-        files = build_files(self.layout, self.pages, self.vmas)
+        spaces, lost = self._found_spaces
+        files = build_files(self.layout, spaces)
+        files = replace(files, unreadable=files.unreadable + lost)
         self.missing.add("page cache trees", files.unreadable)
         return files
 
@@ -846,9 +891,16 @@ class PartialSnapshot(Snapshot):
         return super().__getattribute__(name)
 
 
-_OF_STRUCT_PAGES = {"layout", "has_walked", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
-    *("compound_wrong", "folio_whole", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")
-}
+_OF_STRUCT_PAGES = {
+    "layout",
+    "nr_workers",
+    "has_walked",
+    "pages",
+    "folios",
+    "folio_of_page",
+    "scheme",
+    "scheme_evidence",
+} | {*("compound_wrong", "folio_whole", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")}
 _NEED_ALL_PAGES = frozenset(
     name
     for name, member in vars(Snapshot).items()

@@ -12,8 +12,8 @@ import numpy as np
 from inspector.capture.kdump_writer import PageSpool
 from inspector.columns import I64, U8
 from inspector.errors import TargetError
+from inspector.scratch import shared_zeros
 from inspector.target.target import Target, from_program
-from inspector.workers import shared_zeros
 
 _PIECE = 256
 """Where a page cannot be read whole, pieces of this size are tried: the RAM may end inside it."""
@@ -216,7 +216,7 @@ def open_recording(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> Tar
             raise
         prog = recording_program(target, recorder, vmcoreinfo)
         recording = from_program(prog, debug_files(target.prog), types="dwarf", vmcoreinfo=vmcoreinfo)
-    return replace(recording, kind=target.kind, path=target.path, prstatus=target.prstatus)
+    return replace(recording, kind=target.kind, path=target.path, prstatus=target.prstatus, is_paused=target.is_paused)
 
 
 def recording_program(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> drgn.Program:

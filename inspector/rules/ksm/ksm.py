@@ -20,6 +20,7 @@ from inspector.walk.ksm_rmap import KsmEntries, KsmRmap, nodes_of, own_items_los
 from inspector.walk.mappings import Mappings
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
+from inspector.workers import InOrder
 
 
 def _unread(s: Snapshot, nr: int) -> Unread:
@@ -208,11 +209,13 @@ class _KsmMappings(Collector):
         nr: How many there are.
     """
 
+    gathers = ("nr", "_lost", "_leading")
+
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
         self._rmap = KsmRmap(s) if len(s.named.ksm_heads) else None
-        self._lost = [KsmEntries.empty()]
-        self._leading = [np.empty(0, np.int64)]
+        self._lost: InOrder[KsmEntries] = InOrder()
+        self._leading: InOrder[I64] = InOrder()
         self.nr = 0
 
     def take(self, batch: EntryBatch) -> None:
@@ -221,20 +224,21 @@ class _KsmMappings(Collector):
         if self._rmap is not None and ksm.any():
             entries = self._rmap.entries(batch.link_kinds.links(ksm))
             self.nr += len(entries)
-            self._lost.append(entries.take(~entries.reached))
+            self._lost.add(batch.number, entries.take(~entries.reached))
             s, found = self.s, entries.take(entries.reached)
             own = s.ksm.items.mm[found.item_idx] == s.mms.addr[s.vmas.mm_idx[found.vma_idx]]
-            self._leading.append(np.unique(found.item_idx[own]).astype(np.int64))
+            self._leading.add(batch.number, np.unique(found.item_idx[own]).astype(np.int64))
 
     @property
     def lost(self) -> KsmEntries:
         """The entries that an item of their own mm should lead to, and none does."""
-        lost = KsmEntries.concat(self._lost)
-        return lost.take(own_items_lost(self.s, lost, np.concatenate(self._leading)))
+        lost = KsmEntries.concat([KsmEntries.empty(), *self._lost])
+        leading = np.concatenate([np.empty(0, np.int64), *self._leading])
+        return lost.take(own_items_lost(self.s, lost, leading))
 
     @property
     def nr_without_item(self) -> int:
-        """How many entries no item leads to, whoever's it should be."""
+        """How many entries no item leads to, of its own mm or of another."""
         return sum(map(len, self._lost))
 
 

@@ -37,6 +37,8 @@ class DepositsDue(Collector):
         of_mm: int64[mms]; of each mm.
     """
 
+    gathers = ("of_table", "of_mm")
+
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
         self._anonymous = anonymous_vmas(s)
