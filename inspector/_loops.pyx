@@ -109,7 +109,15 @@ def cut_runs(
     return pieces
 
 
-def count_runs(int32_t[::1] counts, const int32_t[::1] row, const uint32_t[::1] nr):
+cdef extern from *:
+    """
+    #define ADD_TOGETHER(place) __atomic_fetch_add(place, 1, __ATOMIC_RELAXED)
+    """
+    void ADD_TOGETHER(int32_t *place) nogil
+
+
+def count_runs(int32_t[::1] counts, const int32_t[::1] row, const uint32_t[::1] nr, bint together):
+    """``together``: other processes add to the same counts meanwhile."""
     cdef Py_ssize_t n = row.shape[0], i
     cdef int64_t j, end, pages = counts.shape[0]
     if nr.shape[0] != n:
@@ -121,11 +129,15 @@ def count_runs(int32_t[::1] counts, const int32_t[::1] row, const uint32_t[::1] 
             end = <int64_t>row[i] + nr[i]
             if end > pages:
                 end = pages
-            for j in range(row[i], end):
-                counts[j] += 1
+            if together:
+                for j in range(row[i], end):
+                    ADD_TOGETHER(&counts[j])
+            else:
+                for j in range(row[i], end):
+                    counts[j] += 1
 
 
-VERSION = 5
+VERSION = 6
 """Of the functions' arguments; an extension of another version than `inspector.loops` asks for is not used."""
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from inspector.errors import FolioscopeError, IncompleteError, UsageError
+from inspector.text import counted
+
 
 class Missing:
     """A tally of unreadable things."""
@@ -19,6 +22,18 @@ class Missing:
         """Note something that is not a count."""
         if sentence not in self.notes:
             self.notes.append(sentence)
+
+    def unless_lost(self, error: UsageError, *kinds: str) -> FolioscopeError:
+        """The error that something does not exist; another one where it may be among what could not be read.
+
+        Args:
+            error: What to raise where all of its kind is known.
+            kinds: In which of the kinds of missing things it may be.
+        """
+        lost = [counted(self.counts[kind], kind.removesuffix("s")) for kind in kinds if kind in self.counts]
+        if not lost:
+            return error
+        return IncompleteError(f"{error.what}, as far as is known", error.where, f"Not in the dump: {', '.join(lost)}")
 
     @property
     def complete(self) -> bool:

@@ -53,6 +53,12 @@ class LayoutError(TargetError):
     """The kernel lacks a type, member or symbol that the asked-for work cannot do without."""
 
 
+class IncompleteError(FolioscopeError):
+    """What the user named is not in the dump, or may be among what is not."""
+
+    exit_code = Exit.INCOMPLETE
+
+
 class UsageError(FolioscopeError):
     """The user named something that does not exist or cannot be understood."""
 

@@ -39,6 +39,11 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     address: int | None = None
     """Kernel address of a thing of any other kind."""
 
+    @property
+    def identity(self) -> tuple[str | int | None, ...]:
+        """What makes it the same in two looks."""
+        return (self.kind, self.pfn, self.mm, self.va, self.vma, self.address, self.name)
+
 
 class Mapping(msgspec.Struct, frozen=True, omit_defaults=True):
     """One leaf entry offered as evidence."""
@@ -94,6 +99,11 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     diagnosis: Diagnosis | None = None
     """What the symptoms amount to, where they are conclusive."""
 
+    @property
+    def key(self) -> str:
+        """What makes it the same in two checks: its rule and its subject."""
+        return " ".join(map(str, (self.rule, *self.subject.identity)))
+
 
 class RuleCoverage(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far one rule got."""
@@ -117,7 +127,24 @@ class Coverage(msgspec.Struct, frozen=True):
     notes: list[str]
 
 
-class Report(msgspec.Struct, frozen=True):
+class Confirmation(msgspec.Struct, frozen=True):
+    """How a kernel that ran on was checked: possible violations were read again, and those that changed dismissed."""
+
+    looks: int
+    """How many looks were taken."""
+    seconds: list[float]
+    """What each look took."""
+    suspects: int
+    """Possible violations that the first look found."""
+    dismissed: int
+    """Those of them that changed meanwhile, or were gone; they are not reported."""
+    why: dict[str, int]
+    """How many were dismissed for what reason."""
+    rules: dict[str, int]
+    """How many were dismissed of each rule."""
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """The one object that ``check --format json`` prints for one target."""
 
     schema: str
@@ -126,3 +153,5 @@ class Report(msgspec.Struct, frozen=True):
     summary: dict[str, Scalar]
     findings: list[Finding]
     exit_code: int
+    confirmation: Confirmation | None = None
+    """Of a kernel that ran on while it was checked."""

@@ -14,7 +14,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, expand_runs
 from inspector.records import dataclass
 
-_VERSION = 5
+_VERSION = 6
 """Of the extension that the functions here call: one that an older install left is not used."""
 
 
@@ -181,17 +181,19 @@ def cut_runs(border: U8 | Mask, first: I64, nr: I64, bit: int = 1) -> tuple[I64,
     return owner, at - place[owner], np.diff(at, append=len(begins))
 
 
-def count_runs(counts: I32, row: I32, nr: U32) -> None:
+def count_runs(counts: I32, row: I32, nr: U32, *, together: bool = False) -> None:
     """Add one to each row that a run covers, in place.
 
     Args:
         counts: int32 by row.
         row: First row of each run; not negative.
         nr: Rows of each run; those behind the end are left out.
+        together: Whether other processes add to the same counts meanwhile; only where `is_compiled`.
     """
     if _COMPILED is not None:
-        _COMPILED.count_runs(counts, np.ascontiguousarray(row), np.ascontiguousarray(nr))
+        _COMPILED.count_runs(counts, np.ascontiguousarray(row), np.ascontiguousarray(nr), together)
         return
+    assert not together
     n = len(counts)
     alone = nr == 1
     np.add.at(counts, row[alone], np.int32(1))

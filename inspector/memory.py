@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 import drgn
@@ -14,6 +16,9 @@ from inspector.records import dataclass
 
 CHUNK = 2 << 20
 """Bytes of one read of a long range: large enough that the cost of a call vanishes, small enough for the L2 cache."""
+
+WALK_SECONDS = 5.0
+"""What following lists or trees of a kernel that runs on may take: they can grow as fast as they are read."""
 
 HOLE = 4096
 """Granularity at which a failing read is retried: dumps drop whole pages."""
@@ -57,11 +62,17 @@ class Memory:
     def __init__(self, prog: Reader) -> None:
         self._read = prog.read
         self._direct_map = (0, 0)
+        self.runs_on = False
+        """Whether the kernel changes what is read here: a list may be left through an entry that moved to another."""
         self.on_read: Callable[[int, int, bool], None] | None = None
         """Called with (address, size, physical) of each read that succeeded; how a capture learns what was used."""
         self.partly_used: dict[int, int] = {}
         """By address of a page that holds a list of the kernel's: how many of its bytes do. What lies behind them is
         left from the page's last use; a capture blanks it."""
+
+    def deadline(self) -> float:
+        """When (`time.monotonic`) a walk of lists or trees that begins now must end; never where nothing changes."""
+        return time.monotonic() + WALK_SECONDS if self.runs_on else math.inf
 
     def set_direct_map(self, base: int, size: int) -> None:
         """Set where the direct map of physical memory begins and how many bytes it spans."""
@@ -124,16 +135,12 @@ class Memory:
                     valid[hole // HOLE] = True
         return data, valid
 
-    def chunks(self, address: int, size: int, *, physical: bool = False) -> Iterator[tuple[int, U8, Mask]]:
-        """Like `read_range`, a bounded piece at a time: ``(offset, data, valid)`` with ``offset`` from ``address``."""
-        for at in range(0, size, CHUNK):
-            n = min(CHUNK, size - at)
-            piece = self.read(address + at, n, physical=physical)
-            if piece is not None:
-                yield at, np.frombuffer(piece, np.uint8), np.ones(-(-n // HOLE), np.bool_)
-            else:
-                data, valid = self.read_range(address + at, n, physical=physical)
-                yield at, data, valid
+    def chunk(self, address: int, size: int, *, physical: bool = False) -> tuple[U8, Mask]:
+        """Like `read_range` for at most `CHUNK` bytes: without a copy where all of them can be read."""
+        piece = self.read(address, size, physical=physical)
+        if piece is None:
+            return self.read_range(address, size, physical=physical)
+        return np.frombuffer(piece, np.uint8), np.ones(-(-size // HOLE), np.bool_)
 
     def gather(self, addresses: U64, size: int, *, physical: bool = False) -> Raw:
         """Read ``size`` bytes at each address, neighbours with one read, each distinct address once.

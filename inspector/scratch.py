@@ -10,6 +10,7 @@ import mmap
 import os
 import re
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -43,21 +44,41 @@ def use_at_most(size: int | None) -> None:
     _Columns.limit = size
 
 
-def long_zeros(n: int, dtype: type[S]) -> npt.NDArray[S]:
+def shared_zeros(n: int, dtype: type[S]) -> npt.NDArray[S]:
+    """A column of zeros that processes forked from this one write to as well.
+
+    Two workers must not write to the same element: nothing orders their writes.
+    """
+    size = max(n * np.dtype(dtype).itemsize, 1)
+    memory = mmap.mmap(-1, size)
+    if size >= _LONG:
+        with suppress(OSError):
+            # As NumPy does: less for the processor to look up. Not all kernels have it for shared memory.
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, dtype, n)
+
+
+def long_zeros(n: int, dtype: type[S], *, shared: bool = False) -> npt.NDArray[S]:
     """A column of zeros, in a file where memory does not suffice.
+
+    Args:
+        n: Rows.
+        dtype: Of what.
+        shared: Whether workers write to it (`shared_zeros`).
 
     Raises:
         TargetError: Nor does the file system.
     """
     size = n * np.dtype(dtype).itemsize
+    zeros = shared_zeros if shared else np.zeros
     if size < _LONG:
-        return np.zeros(n, dtype)
+        return zeros(n, dtype)
     limit = _Columns.limit
     if limit is None:
         limit = available_memory() + _Columns.in_memory
     if _Columns.in_memory + size > limit - _REST:
         return np.frombuffer(_scratch_file(size), dtype, n)
-    column = np.zeros(n, dtype)
+    column = zeros(n, dtype)
     _Columns.in_memory += size
     weakref.finalize(column, _forget, size)
     return column

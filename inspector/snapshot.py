@@ -14,6 +14,7 @@ from inspector.coverage import Missing
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import MemMap
+from inspector.loops import is_compiled
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
@@ -41,17 +42,26 @@ from inspector.tables.swap import Swap, build_swap
 from inspector.tables.swap_clusters import Clusters, build_clusters
 from inspector.tables.tasks import Tasks, build_tasks, tasks_being_dumped
 from inspector.tables.uffd import Uffd, build_uffd
-from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders
+from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders, with_vmas_of_slab
 from inspector.target.target import Target
-from inspector.walk.batches import Collector, KeptMappings, KnownEntries, MakeCollector, run_collectors
+from inspector.walk.batches import (
+    Collector,
+    EntryWalk,
+    JudgedWalk,
+    KeptMappings,
+    KnownEntries,
+    MakeCollector,
+    run_collectors,
+)
 from inspector.walk.compound import compound_wrong, count_tails
-from inspector.walk.counts import Counter, Ground, MappingCounts, count_migration_entries, judge
+from inspector.walk.counts import Counted, Counter, Ground, MappingCounts, count_migration_entries, judge
 from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.ksm_rmap import KsmEntries, KsmRmap
 from inspector.walk.linear import Links, Named, PageIndex, links_of, named_by_folios, read_page_index
 from inspector.walk.lost_tables import LostTables, find_lost_tables
 from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
 from inspector.walk.mappings import (
+    TABLE_MOVED,
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
     TABLE_OK,
@@ -64,7 +74,7 @@ from inspector.walk.mappings import (
     entry_pages,
 )
 from inspector.walk.page_cache import PageCache, compare_cache
-from inspector.walk.pagetable import tables_over, walk_again, walk_page_tables
+from inspector.walk.pagetable import SecondWalk, Sharing, mark_moved, tables_over, walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
 from inspector.walk.rss import rebuild_rss
 from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
@@ -72,6 +82,7 @@ from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
+from inspector.workers import default_workers, may_fork
 
 if TYPE_CHECKING:
     from inspector.rules.page_pieces import PagePiece, PagesPredicate
@@ -158,6 +169,15 @@ class Snapshot:
         """Whether there is such a table: a snapshot of a part has few."""
         return True
 
+    @property
+    def nr_workers(self) -> int:
+        """Processes that a long look may use at most.
+
+        One on a live kernel, which each new process changes, and for a capture, which notes what is read.
+        """
+        alone = self.target.is_live or self.layout.memory.on_read is not None or not may_fork()
+        return 1 if alone else default_workers()
+
     def read_whole(self, kinds: frozenset[str]) -> set[str]:
         """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
         for kind, table in self._READ_BY.items():
@@ -188,8 +208,9 @@ class Snapshot:
 
     @cached_property
     def _sweep(self) -> Sweep:
-        caches = np.array([c for c in (self._mm_cachep, self._rmap_item_cache) if c], np.uint64)
-        sweep = sweep_pages(self.layout, caches)
+        wanted = (self._mm_cachep, self._rmap_item_cache, self._task_cache, self._vma_cache)
+        caches = np.array([cache for cache in wanted if cache], np.uint64)
+        sweep = sweep_pages(self.layout, caches, self.nr_workers)
         self.missing.add("struct pages", sweep.pages.nr_unreadable)
         return sweep
 
@@ -243,7 +264,11 @@ class Snapshot:
     @cached_property
     def tasks(self) -> Tasks:
         """One row a task."""
-        tasks, missing = build_tasks(self.layout)
+
+        def slots(known: U64) -> U64:
+            return cache_objects(self.layout, self._sweep, self.folios, self._task_cache, known)
+
+        tasks, missing = build_tasks(self.layout, slots)
         self.missing.add("tasks", missing)
         return tasks
 
@@ -270,9 +295,21 @@ class Snapshot:
         return cache or 0
 
     @cached_property
+    def _task_cache(self) -> int:
+        return self.layout.variable("task_struct_cachep") or 0
+
+    @cached_property
+    def _vma_cache(self) -> int:
+        return self.layout.variable("vm_area_cachep") or 0
+
+    def slots_of_vmas(self, known: U64) -> U64:
+        """Addresses of all object slots, in use or free, of the vm_area_struct slab cache; some are known."""
+        return cache_objects(self.layout, self._sweep, self.folios, self._vma_cache, known)
+
+    @cached_property
     def mm_slots(self) -> U64:
         """Addresses of all object slots, in use or free, of the mm_struct slab cache, ascending."""
-        return np.unique(cache_objects(self.layout, self._sweep, self.folios, self._mm_cachep))
+        return np.unique(cache_objects(self.layout, self._sweep, self.folios, self._mm_cachep, self.tasks.mm))
 
     @property
     def mm_slots_whole(self) -> bool:
@@ -302,6 +339,8 @@ class Snapshot:
     @cached_property
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
         vmas, trees = build_vmas(self.layout, self.mms)
+        if len(trees.unreadable):
+            vmas = with_vmas_of_slab(self.layout, self.mms, vmas, trees, self.slots_of_vmas(vmas.addr))
         self.missing.add("VMA tree nodes", len(trees.unreadable))
         self.missing.add("VMAs", len(trees.missing))
         return vmas, trees
@@ -355,7 +394,8 @@ class Snapshot:
 
     @cached_property
     def _ground(self) -> Ground:
-        return Ground.of(self.layout, self.pages, self.folios, self.folio_of_page, self.vmas)
+        shared = self.nr_workers > 1
+        return Ground.of(self.layout, self.pages, self.folios, self.folio_of_page, self.vmas, shared=shared)
 
     @property
     def _walk(self) -> Walk:
@@ -363,22 +403,43 @@ class Snapshot:
 
     @cached_property
     def _walked(self) -> tuple[Walk, MappingCounts, KeptMappings]:
-        return self._walk_and_count(lambda _: None)
+        return self._walk_and_count(None)
 
-    def _walk_and_count(self, take: Callable[[Mappings], None]) -> tuple[Walk, MappingCounts, KeptMappings]:
-        """Find and count everything; ``take`` is given the leaf entries of each batch of tables."""
+    def _walk_and_count(self, take: Callable[[Mappings], None] | None) -> tuple[Walk, MappingCounts, KeptMappings]:
+        """Find and count everything; ``take`` is given the leaf entries of each batch of tables, in this process."""
         ground = self._ground
-        counter, kept = Counter(ground), KeptMappings()
+        nr_workers = self.nr_workers if take is None and is_compiled() else 1
+        counter, kept = Counter(ground, shared=nr_workers > 1), KeptMappings()
 
         def count(found: Mappings) -> None:
             batch = judge(ground, found)
             counter.take(batch)
             kept.add(batch)
-            take(batch)
+            if take is not None:
+                take(batch)
 
-        walk = walk_page_tables(self.layout, lambda _pfns: self.pages, self.mms, self.vmas, count)
+        def begin() -> None:
+            counter.begin()
+            kept.give_up()
+
+        def merge(counted: Counted) -> None:
+            counter.merge(counted)
+            kept.give_up()
+
+        # While a kernel runs on, tables come and go: what was a table when all struct pages were read may be none now.
+        is_live = self.target.is_live
+        pages = self._pages_now if is_live else lambda _pfns: self.pages
+        sharing = Sharing(nr_workers, begin, counter.gathered, merge)
+        walk = walk_page_tables(self.layout, pages, self.mms, self.vmas, count, sharing=sharing)
+        if is_live:
+            mark_moved(self.layout, self.mms, walk.tables)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk, counter.counts(), kept
+
+    def _pages_now(self, pfns: I64) -> Pages:
+        """The struct pages of some page frames as they are when this is asked."""
+        memmap = self.layout.memmap.around(pfns)
+        return sweep_pages(replace(self.layout, memmap=memmap), np.empty(0, np.uint64)).pages
 
     @property
     def tables(self) -> PageTables:
@@ -408,12 +469,15 @@ class Snapshot:
 
     def entry_batches(self, tables: AnyArray | None = None) -> Iterator[Mappings]:
         """The leaf entries of all page tables, or of those at some rows of `tables`, a batch of tables at a time."""
+        walk = self.entry_walk(tables)
+        yield from filter(len, (walk[number] for number in range(len(walk))))
+
+    def entry_walk(self, tables: AnyArray | None = None) -> EntryWalk:
+        """The same batches, each when it is asked for by its number, and some that are empty."""
         kept = KeptMappings.of(self.mappings) if "mappings" in vars(self) else self._walked[2]
         if kept.whole:
-            yield from kept.batches(tables)
-            return
-        for found in walk_again(self.layout, self.vmas, self.tables, tables):
-            yield judge(self._ground, found)
+            return list(kept.batches(tables))
+        return JudgedWalk(self._ground, SecondWalk(self.layout, self.vmas, self.tables, tables))
 
     @property
     def counts(self) -> MappingCounts:
@@ -493,7 +557,7 @@ class Snapshot:
     def mm_tables_complete(self) -> Mask:
         """Which mms' page tables were read whole."""
         whole = self.mms.pgd_pfn >= 0
-        whole[self.tables.mm_idx[self.tables.state != TABLE_OK]] = False
+        whole[self.tables.mm_idx[~np.isin(self.tables.state, (TABLE_OK, TABLE_MOVED))]] = False
         return whole
 
     def table_owners(self, rows: I64) -> I64:
@@ -693,7 +757,7 @@ class Snapshot:
     @cached_property
     def gathers(self) -> Gathers:
         """Unmapped pages and page tables that wait for a TLB flush."""
-        gathers = read_gathers(self.layout, self.tasks, self.mms)
+        gathers = read_gathers(self.layout, self.mms, self.stacks)
         self.missing.add("kernel stacks", gathers.unreadable)
         return gathers
 
@@ -786,9 +850,16 @@ class PartialSnapshot(Snapshot):
         return super().__getattribute__(name)
 
 
-_OF_STRUCT_PAGES = {"layout", "has_walked", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"} | {
-    *("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")
-}
+_OF_STRUCT_PAGES = {
+    "layout",
+    "nr_workers",
+    "has_walked",
+    "pages",
+    "folios",
+    "folio_of_page",
+    "scheme",
+    "scheme_evidence",
+} | {*("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")}
 _NEED_ALL_PAGES = frozenset(
     name
     for name, member in vars(Snapshot).items()

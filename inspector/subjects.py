@@ -75,6 +75,8 @@ class SubjectKind:
         of_folios: Each subject is part of a folio, or an entry that maps or names one.
         mapped: Its page frame is one that processes may map, so that its reverse map can be shown.
         opens: What its address is the address of, where there is a view of that.
+        types: The struct types that may lie at its address, the first that the kernel has; none where what lies there
+            says nothing of it.
     """
 
     name: str
@@ -91,6 +93,7 @@ class SubjectKind:
     of_folios: bool = False
     mapped: bool = False
     opens: Literal["", "anon_vma", "address_space"] = ""
+    types: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _BY_NAME.setdefault(self.name, self)
@@ -98,10 +101,34 @@ class SubjectKind:
 
 _BY_NAME: dict[str, SubjectKind] = {}
 
+_COUNTER_PAGES = 4
+"""Struct pages of a large folio in which counters and lists of the folio lie (include/linux/mm_types.h)."""
+
 
 def kind_of(subject: Subject) -> SubjectKind:
     """The kind of a finding's subject."""
     return _BY_NAME[subject.kind]
+
+
+def stored_at(s: Snapshot, subject: Subject) -> list[tuple[int, int]]:
+    """Where what the kernel stores of a subject itself lies: addresses and numbers of bytes.
+
+    That is the head of its folio (a large one keeps counters in up to four struct pages), its VMA, else its mm, and
+    what is at its address.
+    """
+    layout, kind = s.layout, kind_of(subject)
+    out: list[tuple[int, int]] = []
+    if subject.pfn is not None:
+        pages = min(1 << (subject.order or 0), _COUNTER_PAGES)
+        out.append((layout.memmap.page_addr(subject.pfn), pages * layout.memmap.page_size))
+    if subject.vma is not None:
+        out.append((subject.vma, layout.struct("struct vm_area_struct").size))
+    elif subject.mm is not None and subject.va is None:
+        out.append((subject.mm, layout.struct("struct mm_struct").size))
+    known = next((name for name in kind.types if layout.has_struct(name)), None)
+    if known is not None and subject.address is not None:
+        out.append((subject.address, layout.struct(known).size))
+    return out
 
 
 # -- mms, VMAs, tasks ------------------------------------------------------------------------------------------------
@@ -496,7 +523,9 @@ def _look_at_file(subject: Subject) -> str:
     return f"file {subject.address:#x}"
 
 
-AVC = SubjectKind(name="anon_vma_chain", describe=_avc, owned=_avc_owned, look=_look_at_process)
+AVC = SubjectKind(
+    name="anon_vma_chain", describe=_avc, owned=_avc_owned, look=_look_at_process, types=("struct anon_vma_chain",)
+)
 ANON_VMA = SubjectKind(
     name="anon_vma",
     opens="anon_vma",
@@ -504,6 +533,7 @@ ANON_VMA = SubjectKind(
     addresses=_anon_vma_addresses,
     owned=_anon_vma_owned,
     look=_look_at_anon_vma,
+    types=("struct anon_vma",),
 )
 ADDRESS_SPACE = SubjectKind(
     name="address_space",
@@ -512,9 +542,16 @@ ADDRESS_SPACE = SubjectKind(
     addresses=_space_addresses,
     owned=_space_owned,
     look=_look_at_file,
+    types=("struct address_space",),
 )
 """Rows are `address_space_ids`: several tables hold address_spaces, each those that it met."""
-I_MMAP_NODE = SubjectKind(name="address_space", describe=_i_mmap_node, owned=_i_mmap_owned, look=_look_at_file)
+I_MMAP_NODE = SubjectKind(
+    name="address_space",
+    describe=_i_mmap_node,
+    owned=_i_mmap_owned,
+    look=_look_at_file,
+    types=("struct address_space",),
+)
 
 
 # -- page cache and swap ----------------------------------------------------------------------------------------------
@@ -586,14 +623,29 @@ CACHE_ENTRY = SubjectKind(
     addresses=_cache_entry_addresses,
     look=_look_at_page,
     opens="address_space",
+    types=("struct address_space",),
 )
 SWAP_SLOT = SubjectKind(name="swap_slot", describe=_swap_slot, look=_look_at_swap)
 SWAP_DEVICE = SubjectKind(
-    name="swap_device", describe=_swap_device, addresses=_swap_device_addresses, look=_look_at_swap
+    name="swap_device",
+    describe=_swap_device,
+    addresses=_swap_device_addresses,
+    look=_look_at_swap,
+    types=("struct swap_info_struct",),
 )
-SWAP_CLUSTER = SubjectKind(name="swap_cluster", describe=_cluster, addresses=_cluster_addresses, look=_look_at_swap)
+SWAP_CLUSTER = SubjectKind(
+    name="swap_cluster",
+    describe=_cluster,
+    addresses=_cluster_addresses,
+    look=_look_at_swap,
+    types=("struct swap_cluster_info",),
+)
 SWAP_CLUSTER_LIST = SubjectKind(
-    name="swap_cluster_list", describe=_cluster_list, addresses=_cluster_list_addresses, look=_look_at_swap
+    name="swap_cluster_list",
+    describe=_cluster_list,
+    addresses=_cluster_list_addresses,
+    look=_look_at_swap,
+    types=("struct swap_info_struct",),
 )
 
 
@@ -671,11 +723,15 @@ def _vmstat(_s: Snapshot, row: int) -> Subject:
 
 
 STABLE_NODE = SubjectKind(
-    name="stable_node", describe=_stable_node, addresses=_stable_node_addresses, look=_look_at_ksm
+    name="stable_node",
+    describe=_stable_node,
+    addresses=_stable_node_addresses,
+    look=_look_at_ksm,
+    types=("struct ksm_stable_node", "struct stable_node"),
 )
 KSM = SubjectKind(name="ksm", describe=_ksm, look=_look_at_ksm)
-HSTATE = SubjectKind(name="hstate", describe=_hstate, look=_look_at_hugetlb)
-ZONE = SubjectKind(name="zone", describe=_zone)
-FREE_LIST = SubjectKind(name="free_list", describe=_free_list)
-CPU_LIST = SubjectKind(name="cpu_list", describe=_cpu_list)
+HSTATE = SubjectKind(name="hstate", describe=_hstate, look=_look_at_hugetlb, types=("struct hstate",))
+ZONE = SubjectKind(name="zone", describe=_zone, types=("struct zone",))
+FREE_LIST = SubjectKind(name="free_list", describe=_free_list, types=("struct free_area",))
+CPU_LIST = SubjectKind(name="cpu_list", describe=_cpu_list, types=("struct per_cpu_pages",))
 VMSTAT = SubjectKind(name="vmstat", describe=_vmstat, of_the_machine=True)

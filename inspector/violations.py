@@ -74,6 +74,12 @@ class Things:
                 out[position].append((kind, number))
         return out
 
+    def of(self, keep: I64, n: int) -> Things:
+        """The things of some of ``n`` violations, in that order, which is ascending."""
+        place = np.full(n, -1, np.int64)
+        place[keep] = np.arange(len(keep))
+        return Things(tuple((kind, place[at][place[at] >= 0], ids[place[at] >= 0]) for kind, at, ids in self.parts))
+
 
 NOTHING = Things()
 """Violations that are connected with no thing."""
@@ -199,6 +205,25 @@ def connected(found: Violations, *, claims: Things = NOTHING, depends: Things = 
     """The same violations, connected with more things."""
     more = replace(found.details, claims=found.details.claims + claims, depends=found.details.depends + depends)
     return replace(found, details=more)
+
+
+def some_of(found: Violations, keep: I64) -> Violations:
+    """The violations at some positions, which ascend."""
+    d, n = found.details, len(found)
+
+    def columns(values: Columns) -> Columns:
+        return {name: column[keep] for name, column in values.items()}
+
+    kept = Details(
+        observed=columns(d.observed),
+        expected=columns(d.expected),
+        facts=columns(d.facts),
+        claims=d.claims.of(keep, n),
+        depends=d.depends.of(keep, n),
+        transient=None if d.transient is None else d.transient[keep],
+        beyond=None if d.beyond is None else d.beyond[keep],
+    )
+    return replace(found, rows=found.rows[keep], details=kept)
 
 
 def holds(checked: int | Mask, unread: Unread = Unread(), note: str = "") -> Violations:  # noqa: B008  (immutable)

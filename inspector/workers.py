@@ -1,52 +1,102 @@
-"""Work on many pieces in several processes: forked, so that all share what was read and built before."""
+"""Work on many pieces in several processes: forked, so that all share what was read and built before.
+
+Arrays in results come through shared memory: what is pickled does not grow with them.
+"""
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import pickle
 import selectors
 import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import ClassVar, Generic, NoReturn, Self, TypeVar, cast
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar, cast
+from weakref import WeakSet
 
 import numpy as np
-import numpy.typing as npt
 
-from inspector.errors import FolioscopeError, TargetError
+from inspector.columns import Table
+from inspector.errors import FolioscopeError, TargetError, UsageError
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
-S = TypeVar("S", bound=np.generic)
+Part = TypeVar("Part")
 
 _LENGTH = 8
 """Bytes of the length before each result."""
 
+_FEW = 1 << 16
+"""Bytes of arrays of a result that go through the pipe with it: to map memory takes longer than to copy those."""
+
+_ALIGNED = 64
+"""Bytes at whose multiples arrays begin."""
+
+_VARIABLE = "FOLIOSCOPE_WORKERS"
+
+bystanders: WeakSet[threading.Thread] = WeakSet()
+"""Threads that hold no lock which a worker could need, so that they do not keep this process from forking."""
+
+
+class _Setting:
+    asked: int | None = None
+    """Processes to use at most, None for as many as there are processors."""
+
+
+def use_workers(nr: int | None) -> None:
+    """Say how many processes may work on one thing, None for as many as there are processors."""
+    _Setting.asked = nr
+
 
 def default_workers() -> int:
-    """As many as there are processors that this process may run on."""
-    return len(os.sched_getaffinity(0))
+    """As many as `use_workers` or the environment says, else as there are processors that this process may run on.
 
-
-def shared_zeros(n: int, dtype: type[S]) -> npt.NDArray[S]:
-    """A column of zeros that processes forked from this one write to as well.
-
-    Two workers must not write to the same element: nothing orders their writes.
+    Raises:
+        UsageError: The environment names no number.
     """
-    size = max(n * np.dtype(dtype).itemsize, 1)
-    return np.frombuffer(mmap.mmap(-1, size), dtype=dtype, count=n)
+    if _Setting.asked is not None:
+        return _Setting.asked
+    named = os.environ.get(_VARIABLE, "")
+    if not named:
+        return len(os.sched_getaffinity(0))
+    if not named.isascii() or not named.isdigit() or not int(named):
+        raise UsageError("this is no number of processes", f"{_VARIABLE}={named}", "Give 1 or more")
+    return int(named)
+
+
+def may_fork() -> bool:
+    """Whether this process can have workers: it is not one of them, and no other thread has locks that forks copy."""
+    here = threading.current_thread()
+    return not _Workers.inside and all(t is here or t in bystanders for t in threading.enumerate())
+
+
+def sharing(nr_pieces: int, nr_workers: int, least: int = 2) -> int:
+    """In how many processes to work on pieces.
+
+    Args:
+        nr_pieces: How many there are.
+        nr_workers: Processes at most.
+        least: How many pieces take longer than processes to start.
+
+    Returns:
+        1 for no process but this one.
+    """
+    return min(nr_workers, nr_pieces) if nr_pieces >= least and nr_workers > 1 and may_fork() else 1
 
 
 def work_on(pieces: Sequence[Piece], work: Callable[[Piece], Result], nr_workers: int) -> Iterator[Result]:
     """Do the same work on each piece, in several processes, and give the results in the order of the pieces.
 
     The workers are forked: they see everything that is in memory, and nothing that they change is seen here but for
-    what they write to `shared_zeros` columns, and the results. A result is pickled, so it must be small.
+    what they write to shared columns (`inspector.scratch.shared_zeros`), and the results.
 
-    With one worker, with one piece, and inside a worker everything is done here. A process with other threads must not
-    ask for more than one: a fork copies the locks that they hold.
+    With one worker, with one piece, and where `may_fork` says so everything is done here.
 
     Args:
         pieces: What to work on.
@@ -56,78 +106,189 @@ def work_on(pieces: Sequence[Piece], work: Callable[[Piece], Result], nr_workers
     Raises:
         TargetError: A worker died.
     """
-    nr = min(nr_workers, len(pieces))
-    if nr <= 1 or _Workers.inside:
+    nr = sharing(len(pieces), nr_workers)
+    if nr == 1:
         yield from map(work, pieces)
         return
-    with _Workers(nr, pieces, work) as workers:
-        yield from workers.results(len(pieces))
+
+    def serve(numbers: Iterator[int]) -> Iterator[tuple[int, Result]]:
+        return ((number, work(pieces[number])) for number in numbers)
+
+    with _Workers(nr, len(pieces), serve) as workers:
+        done: dict[int, Result] = {}
+        wanted = 0
+        for place, result in workers.results():
+            done[place] = result
+            while wanted in done:
+                yield done.pop(wanted)
+                wanted += 1
+            if wanted == len(pieces):
+                break
 
 
-class _Workers(Generic[Piece, Result]):
+def share_out(nr_pieces: int, work: Callable[[Iterator[int]], Result], nr_workers: int) -> Iterator[Result]:
+    """Let each of several processes work on its share of the pieces, and give what each makes of its share.
+
+    As `work_on`, but that a worker keeps something from piece to piece. Nothing is done here: ask `sharing` before.
+
+    Args:
+        nr_pieces: How many pieces there are.
+        work: Called once a worker with the numbers of the pieces of its share, ascending: who is first takes the next.
+        nr_workers: Processes.
+
+    Raises:
+        TargetError: A worker died.
+    """
+
+    def serve(numbers: Iterator[int]) -> Iterator[tuple[int, Result]]:
+        yield 0, work(numbers)
+
+    with _Workers(nr_workers, nr_pieces, serve) as workers:
+        for _, result in workers.results():
+            yield result
+
+
+class InOrder(Generic[Part]):
+    """What was found in pieces of a table, in the order of the pieces, whichever was looked through first."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[int, Part]] = []
+
+    def __iter__(self) -> Iterator[Part]:
+        return (part for _, part in self._parts)
+
+    def add(self, piece: int, part: Part) -> None:
+        """Keep what was found in a piece of that number; here the numbers ascend."""
+        self._parts.append((piece, part))
+
+    def merge(self, other: Self) -> None:
+        """Take in what was found in other pieces."""
+        self._parts = sorted(self._parts + other._parts, key=lambda part: part[0])
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """Of rows of a table or column one of these: what a worker sends has no object for each piece."""
+        parts: list[Any] = [part for _, part in self._parts]
+        kind = parts[0] if parts else None
+        if isinstance(kind, Table):
+            joined: Any = kind.concat(parts)
+        elif isinstance(kind, np.ndarray) and kind.ndim == 1:
+            joined = np.concatenate(parts)
+        else:
+            return (self._parts,)
+        return np.array([piece for piece, _ in self._parts]), np.cumsum([len(part) for part in parts]), joined
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if len(state) == 1:
+            self._parts = state[0]
+            return
+        pieces, ends, rows = state
+        cut: Callable[[slice], Any] = rows.take if isinstance(rows, Table) else rows.__getitem__
+        starts = [0, *ends.tolist()[:-1]]
+        self._parts = [
+            (piece, cut(slice(a, b))) for piece, a, b in zip(pieces.tolist(), starts, ends.tolist(), strict=True)
+        ]
+
+
+@dataclass
+class _Worker:
+    """A process, what it has written so far, and the memory in which it leaves the arrays of its results."""
+
+    pid: int
+    store: int
+    data: bytearray = field(default_factory=bytearray)
+
+
+class _Workers(Generic[Result]):
     """Processes that take the next piece each and write results to a pipe each."""
 
     inside: ClassVar = False
     """Whether this process is a worker."""
 
-    def __init__(self, nr: int, pieces: Sequence[Piece], work: Callable[[Piece], Result]) -> None:
-        self._pids: dict[int, int] = {}
-        self._next = _Counter(len(pieces))
+    def __init__(self, nr: int, nr_pieces: int, serve: Callable[[Iterator[int]], Iterator[tuple[int, Result]]]) -> None:
+        self._workers: dict[int, _Worker] = {}
+        self._next = _Counter(nr_pieces)
         sys.stdout.flush()
         sys.stderr.flush()
-        for _ in range(nr):
-            here, there = os.pipe()
-            pid = os.fork()
-            if not pid:
-                os.close(here)
-                _serve(there, self._next, pieces, work)
-            os.close(there)
-            self._pids[here] = pid
+        try:
+            with _no_interrupt() as mask:
+                for _ in range(nr):
+                    self._start(serve, mask)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _start(
+        self, serve: Callable[[Iterator[int]], Iterator[tuple[int, Result]]], mask: set[signal.Signals | int]
+    ) -> None:
+        here, there = os.pipe()
+        store, parent = os.memfd_create("folioscope"), os.getpid()
+        try:
+            with warnings.catch_warnings():
+                # Python warns where there are other threads, whose locks a fork copies: `may_fork` knows them.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
+        except OSError as error:
+            for opened in (here, there, store):
+                os.close(opened)
+            raise TargetError(f"no worker process can be started ({error.strerror})", "", "Use --workers 1") from None
+        if not pid:
+            _serve(_Outlet(there, store), self._next.numbers(parent), serve, mask)
+        os.close(there)
+        self._workers[here] = _Worker(pid, store)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pipe, pid in self._pids.items():
-            os.close(pipe)
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        self._pids.clear()
-        self._next.close()
+        with _no_interrupt():
+            for pipe, worker in self._workers.items():
+                os.close(pipe)
+                os.close(worker.store)
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
+                os.waitpid(worker.pid, 0)
+            self._workers.clear()
+            self._next.close()
 
-    def results(self, nr_pieces: int) -> Iterator[Result]:
-        """The result of each piece, in order, as soon as it and all before it are there."""
-        done: dict[int, Result] = {}
-        wanted = 0
-        data = {pipe: bytearray() for pipe in self._pids}
+    def results(self) -> Iterator[tuple[int, Result]]:
+        """What the workers give, as it comes, until all have ended."""
         with selectors.DefaultSelector() as ready:
-            for pipe in self._pids:
+            for pipe in self._workers:
                 ready.register(pipe, selectors.EVENT_READ)
-            while wanted < nr_pieces:
+            while self._workers:
                 for key, _ in ready.select():
+                    worker = self._workers[key.fd]
                     more = os.read(key.fd, 1 << 20)
-                    data[key.fd] += more
+                    worker.data += more
+                    for place, result in _complete(worker):
+                        if isinstance(result, BaseException):
+                            raise result
+                        yield place, cast("Result", result)
                     if not more:
                         ready.unregister(key.fd)
                         self._ended(key.fd)
-                    for place, result in _complete(data[key.fd]):
-                        if isinstance(result, BaseException):
-                            raise result
-                        done[place] = cast("Result", result)
-                while wanted in done:
-                    yield done.pop(wanted)
-                    wanted += 1
 
     def _ended(self, pipe: int) -> None:
         """A worker whose pipe is closed has done its part, or is dead."""
-        pid = self._pids.pop(pipe)
-        os.close(pipe)
-        _, status = os.waitpid(pid, 0)
+        with _no_interrupt():
+            worker = self._workers.pop(pipe)
+            os.close(pipe)
+            os.close(worker.store)
+            _, status = os.waitpid(worker.pid, 0)
         if status:
             code = os.waitstatus_to_exitcode(status)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
             raise TargetError(f"a worker process {how}", "", "Give it more memory, or --workers 1")
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[set[signal.Signals | int]]:
+    """Put ctrl-c off: between a fork and the note of it, and between an end and its note, it would leave a process."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class _Counter:
@@ -138,51 +299,107 @@ class _Counter:
         self._read, self._write = os.pipe()
         os.write(self._write, (0).to_bytes(_LENGTH, "little"))
 
-    def take(self) -> int | None:
-        """The next number, None after the last."""
+    def numbers(self, parent: int) -> Iterator[int]:
+        """Those that this process takes, as long as the process that forked it lives."""
+        while (number := self._take()) < self._end and os.getppid() == parent:
+            yield number
+
+    def _take(self) -> int:
         # The number itself is the token: while one process has it, the others wait for it.
         number = int.from_bytes(os.read(self._read, _LENGTH), "little")
         os.write(self._write, (number + 1).to_bytes(_LENGTH, "little"))
-        return number if number < self._end else None
+        return number
 
     def close(self) -> None:
         os.close(self._read)
         os.close(self._write)
 
 
-def _serve(pipe: int, counter: _Counter, pieces: Sequence[Piece], work: Callable[[Piece], Result]) -> NoReturn:
+def _serve(
+    outlet: _Outlet,
+    numbers: Iterator[int],
+    serve: Callable[[Iterator[int]], Iterator[tuple[int, Result]]],
+    mask: set[signal.Signals | int],
+) -> NoReturn:
     """Be a worker: never returns."""
     code = 1
     _Workers.inside = True
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        while (place := counter.take()) is not None:
-            try:
-                result: object = work(pieces[place])
-            except FolioscopeError as error:
-                result = error
-            except Exception as error:  # noqa: BLE001  (whatever it is, it is raised where the work was asked for)
-                result = RuntimeError(f"in a worker: {error!r}")
-            _send(pipe, place, result)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # What is there by now is no garbage; to look through it would copy the pages that it is in.
+        gc.freeze()
+        try:
+            for place, result in serve(numbers):
+                outlet.send(place, result)
+        except FolioscopeError as error:
+            outlet.send(0, error)
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is raised where the work was asked for)
+            outlet.send(0, RuntimeError(f"in a worker: {error!r}"))
         code = 0
     finally:
         # Nothing of this copy of the process may be cleaned up or flushed: it is not ours.
         os._exit(code)
 
 
-def _send(pipe: int, place: int, result: object) -> None:
-    data = pickle.dumps((place, result), protocol=pickle.HIGHEST_PROTOCOL)
-    view = memoryview(len(data).to_bytes(_LENGTH, "little") + data)
-    while view:
-        view = view[os.write(pipe, view) :]
+class _Outlet:
+    """Where a worker's results go.
+
+    Args:
+        pipe: Takes the results.
+        store: An empty file in memory; takes their arrays.
+    """
+
+    def __init__(self, pipe: int, store: int) -> None:
+        self._pipe, self._store = pipe, store
+        self._stored = 0
+
+    def send(self, place: int, result: object) -> None:
+        """Give a result to the process that asked for it."""
+        buffers: list[pickle.PickleBuffer] = []
+        data = pickle.dumps((place, result), pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
+        arrays = [buffer.raw() for buffer in buffers]
+        if sum(array.nbytes for array in arrays) <= _FEW:
+            data, arrays = pickle.dumps((place, result), pickle.HIGHEST_PROTOCOL), []
+        start = self._stored = _up(self._stored, mmap.PAGESIZE)
+        for array in arrays:
+            os.lseek(self._store, self._stored, os.SEEK_SET)
+            _write(self._store, array)
+            self._stored = _up(self._stored + array.nbytes, _ALIGNED)
+        os.ftruncate(self._store, self._stored)
+        head = pickle.dumps((data, start, [array.nbytes for array in arrays]), pickle.HIGHEST_PROTOCOL)
+        _write(self._pipe, memoryview(len(head).to_bytes(_LENGTH, "little") + head))
 
 
-def _complete(data: bytearray) -> Iterator[tuple[int, object]]:
+def _up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def _write(file: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(file, data) :]
+
+
+def _complete(worker: _Worker) -> Iterator[tuple[int, object]]:
     """Take the results that have come whole out of what a worker has written."""
+    data = worker.data
     while len(data) >= _LENGTH:
         end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
         if len(data) < end:
             return
-        place, result = pickle.loads(bytes(data[_LENGTH:end]))  # noqa: S301  (written by a fork of this process)
+        body, start, sizes = pickle.loads(bytes(data[_LENGTH:end]))  # noqa: S301  (written by a fork of this process)
         del data[:end]
+        place, result = pickle.loads(body, buffers=_stored(worker.store, start, sizes))  # noqa: S301
         yield place, result
+
+
+def _stored(store: int, start: int, sizes: list[int]) -> list[memoryview]:
+    """The arrays of a result; the memory that they are in goes when the last of them does."""
+    room = sum(_up(size, _ALIGNED) for size in sizes)
+    if not room:
+        return [memoryview(bytearray()) for _ in sizes]
+    whole, out = memoryview(mmap.mmap(store, room, offset=start)), []
+    for size in sizes:
+        out.append(whole[:size])
+        whole = whole[_up(size, _ALIGNED) :]
+    return out

@@ -70,7 +70,7 @@ class Session:
         report: Of the check; None while it runs.
         findings: Those found so far.
         before: The report before the last refresh.
-        seen: What was marked as seen, by `key_of`.
+        seen: What was marked as seen, by `Finding.key`.
         doing: What is being done, steps done and steps in all; None when nothing is.
         generation: Grows with every change.
         refreshes: How often the target was read again.
@@ -171,11 +171,13 @@ class Session:
     def check(self) -> Report:
         """Open the target and run every rule; findings appear rule by rule. Others may use the snapshot meanwhile.
 
+        Of a kernel that runs on they appear at the end, when they were there in several looks.
+
         Raises:
             StoppedError: By `stop`.
             FolioscopeError: The target cannot be opened or read.
         """
-        from inspector.check.run import run_check  # noqa: PLC0415  (NumPy and drgn, after the first paint)
+        from inspector.check.confirm import check_target  # noqa: PLC0415  (NumPy and drgn, after the first paint)
 
         self._stopped, self.failed = False, None
         self.note_progress("opening", 0, 1)
@@ -187,7 +189,7 @@ class Session:
                 memory = whole.layout.memory
                 memory.on_read = self._between_reads
                 try:
-                    report = run_check(whole, progress=self.note_progress, found=self._found)
+                    report = check_target(whole, progress=self.note_progress, found=self._found)
                 finally:
                     memory.on_read = None
                 self.report, self.findings = report, list(report.findings)
@@ -272,16 +274,16 @@ class Session:
 
     def toggle_seen(self, finding: Finding) -> None:
         """Mark as seen, or take the mark away."""
-        self.seen ^= {key_of(finding)}
+        self.seen ^= {finding.key}
         self.generation += 1
 
     def has_seen(self, finding: Finding) -> bool:
         """Whether it is marked as seen."""
-        return key_of(finding) in self.seen
+        return finding.key in self.seen
 
     def is_new(self, finding: Finding) -> bool:
         """Whether a finding was not there before the last refresh."""
-        return self.before is not None and key_of(finding) not in {key_of(f) for f in self.before.findings}
+        return self.before is not None and finding.key not in {f.key for f in self.before.findings}
 
     def findings_about(self, first_pfn: int, nr: int) -> list[tuple[int, Finding]]:
         """Findings whose subject is one of some pages, with their places in the report."""
@@ -332,12 +334,6 @@ class Session:
         mms = self.snapshot.mms
         pid = int(mms.pid[mm_idx])
         return str(pid) if pid >= 0 else f"{int(mms.addr[mm_idx]):#x}"
-
-
-def key_of(finding: Finding) -> str:
-    """What makes a finding the same in two checks: its rule and its subject."""
-    s = finding.subject
-    return f"{finding.rule} {s.kind} {s.pfn} {s.mm} {s.va} {s.vma} {s.address} {s.name}"
 
 
 def carry(place: Place, old: Snapshot, new: Snapshot) -> Place | None:

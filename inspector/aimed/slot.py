@@ -15,7 +15,7 @@ from inspector.tables.swap import Swap, build_swap
 from inspector.tables.swap_devices import swap_entries
 from inspector.tables.vmas import Vmas
 from inspector.walk.mappings import TABLE_UNREADABLE, Mappings, NonPresent
-from inspector.walk.pagetable import walk_page_tables
+from inspector.walk.pagetable import Sharing, walk_page_tables
 from inspector.walk.swap import shmem_swap, swap_rows
 
 _SLOTS_OF_SPACE = 1 << 14
@@ -93,7 +93,10 @@ class SlotSnapshot(AimedSnapshot):
         for rows in np.split(self.mms_listed, np.flatnonzero(np.diff(before)) + 1):
             if nr >= self._counted or not len(rows):
                 break
-            walk = walk_page_tables(self.layout, self._pages_around, mms.take(rows), none, _drop, ptes=self._names_slot)
+            some, sharing = mms.take(rows), Sharing(self.nr_workers)
+            walk = walk_page_tables(
+                self.layout, self._pages_now, some, none, _drop, ptes=self._names_slot, sharing=sharing
+            )
             self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
             here = walk.nonpresent.take(np.flatnonzero(self._names_slot(walk.nonpresent.entry)))
             here.mm_idx[:] = rows[here.mm_idx]

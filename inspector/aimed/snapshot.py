@@ -17,10 +17,10 @@ from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
 from inspector.tables.batches import Batched
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.mms import Mms, read_mms, read_users
-from inspector.tables.pages import Pages, Sweep, sweep_pages
+from inspector.tables.pages import Sweep, sweep_pages
 from inspector.tables.stacks import Stacks
 from inspector.tables.tasks import Tasks, read_thread_groups
-from inspector.tables.vmas import Vmas, VmaTrees, build_vmas
+from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, with_vmas_of_slab
 from inspector.text import counted
 from inspector.walk.batches import KeptMappings
 from inspector.walk.counts import Counter, MappingCounts, judge
@@ -103,6 +103,7 @@ class AimedSnapshot(Snapshot):
         {
             *(
                 "has_walked",
+                "nr_workers",
                 "gaps",
                 "layout",
                 "pages",
@@ -128,6 +129,7 @@ class AimedSnapshot(Snapshot):
                 "maps_driver_pages",
                 "mapping_of_vma",
                 "huge_zero",
+                "swap_totals",
             ),
         }
     )
@@ -216,6 +218,9 @@ class AimedSnapshot(Snapshot):
     @cached_property
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
         vmas, trees = build_vmas(self.layout, self.mms, self._only)
+        if len(trees.unreadable):
+            slots = self.whole.slots_of_vmas(vmas.addr)
+            vmas = with_vmas_of_slab(self.layout, self.mms, vmas, trees, slots)
         self.missing.add("VMA tree nodes", len(trees.unreadable))
         self.missing.add("VMAs", len(trees.missing))
         return vmas, trees
@@ -224,7 +229,7 @@ class AimedSnapshot(Snapshot):
 
     @cached_property
     def _walk(self) -> Walk:
-        walk = walk_page_tables(self.layout, self._pages_around, self.mms, self.vmas, only=self._only)
+        walk = walk_page_tables(self.layout, self._pages_now, self.mms, self.vmas, only=self._only)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
         return walk
 
@@ -238,11 +243,6 @@ class AimedSnapshot(Snapshot):
     def mappings(self) -> Mappings:
         """One row a run of leaf entries at the addresses of the aim."""
         return judge(self._ground, self._walk.mappings)
-
-    def _pages_around(self, pfns: I64) -> Pages:
-        """The struct pages of page tables."""
-        memmap = self.layout.memmap.around(pfns)
-        return sweep_pages(replace(self.layout, memmap=memmap), np.empty(0, np.uint64)).pages
 
     @property
     def tables_complete(self) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from inspector.capture.recorder import Recorder
 from inspector.columns import I64, U64
 from inspector.snapshot import Snapshot
-from inspector.tables.stacks import StackState, thread_size
+from inspector.tables.stacks import thread_size
 from inspector.tables.vmalloc import vmalloc_pfns
 
 
@@ -41,18 +41,11 @@ def blank_leftovers(s: Snapshot, recorder: Recorder) -> None:
 
 def _live_from(s: Snapshot) -> U64:
     """Lowest address in use on each task's stack; its end where that is not known."""
-    tasks, frames, top = s.tasks, s.stacks.frames, s.stacks.top
-    out = top.copy()
-    task = frames.task_idx
-    # The address that a call returns to is below the caller's frame. Where the callee ran on another stack (that of
-    # interrupts), nothing else in use is below it.
-    low = frames.sp - np.where(frames.depth > 0, 8, 0).astype(np.uint64)
-    own = (low >= tasks.stack[task]) & (frames.sp <= top[task])
-    np.minimum.at(out, task[own], low[own])
-    # Registers that the switch to another task saved are below the first frame.
-    waits = ~tasks.on_cpu & np.isin(s.stacks.state, (StackState.UNWOUND, StackState.SCANNED))
-    waits &= (tasks.sp >= tasks.stack) & (tasks.sp <= top)
-    return np.where(waits, np.minimum(out, tasks.sp), out)
+    tasks, stacks = s.tasks, s.stacks
+    # Below the stack pointer inside a caller is the address that its callee returns to.
+    inner = np.clip(stacks.low.astype(np.int64) - 8, tasks.stack.astype(np.int64), None).astype(np.uint64)
+    waits = ~stacks.running & (tasks.sp >= tasks.stack) & (tasks.sp <= stacks.top)
+    return np.where(stacks.low == stacks.top, stacks.top, np.where(waits, np.minimum(stacks.low, tasks.sp), inner))
 
 
 def _pfns(s: Snapshot, addresses: U64) -> I64:

@@ -120,10 +120,10 @@ def _same_kernel(s: Snapshot, again: Snapshot) -> bool:
 def _same_stacks(s: Snapshot, again: Snapshot) -> bool:
     """Whether kernel stacks, of which a capture has the live parts only, give the same frames, words and gathers."""
     stacks = build_stacks(again.layout, s.tasks)
-    if not _equal(stacks, s.stacks) or not _equal(read_gathers(again.layout, s.tasks, s.mms), s.gathers):
+    if not _equal(stacks, s.stacks) or not _equal(read_gathers(again.layout, s.mms, stacks), s.gathers):
         return False
     return all(
-        _equal(stack_words(again.layout, s.tasks, stacks, task), stack_words(s.layout, s.tasks, stacks, task))
+        _equal(stack_words(again.layout, stacks, task), stack_words(s.layout, stacks, task))
         for task in np.unique(stacks.frames.task_idx).tolist()
     )
 

@@ -12,8 +12,8 @@ import numpy as np
 from inspector.capture.kdump_writer import PageSpool
 from inspector.columns import I64, U8
 from inspector.errors import TargetError
+from inspector.scratch import shared_zeros
 from inspector.target.target import Target, from_program
-from inspector.workers import shared_zeros
 
 _PIECE = 256
 """Where a page cannot be read whole, pieces of this size are tried: the RAM may end inside it."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
 import numpy as np
 
 from inspector.check.cause import gather_causes
+from inspector.check.left_out import likely_reason
 from inspector.check.prepare import STAGES, Progress, prepare
 from inspector.check.target_facts import target_facts
 from inspector.columns import spans
 from inspector.errors import Exit
-from inspector.findings import SCHEMA, Coverage, Evidence, Finding, Report, RuleCoverage, Scalar
+from inspector.findings import SCHEMA, Confirmation, Coverage, Evidence, Finding, Report, RuleCoverage, Scalar
+from inspector.records import dataclass
 from inspector.rules import Rule, select_rules
 from inspector.rules.cause import Cause, Causes
 from inspector.rules.needs import lacking
@@ -21,11 +23,53 @@ from inspector.rules.page_pieces import PagesPredicate, judge_together
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
 from inspector.text import counted
-from inspector.violations import Violations, cannot_check, holds
+from inspector.violations import Unread, Violations, cannot_check, holds
 from inspector.windows.grading import IN_FLIGHT, grade, unknown_stacks
 
 MAX_FINDINGS = 200
 """Findings listed for one rule; the rest is counted in the last of them."""
+
+
+@dataclass(frozen=True)
+class RulesRun:
+    """What rules found in one snapshot, before causes are gathered.
+
+    Attributes:
+        snapshot: Of the target.
+        results: Rules that apply, causes before consequences, with what each found.
+        covered: How far each rule got.
+    """
+
+    snapshot: Snapshot
+    results: list[tuple[Rule, Violations]]
+    covered: list[RuleCoverage]
+
+    def findings(self, limit: int = MAX_FINDINGS) -> list[Finding]:
+        """One finding for each cause, ``limit`` for each rule."""
+        return _findings(self.snapshot, gather_causes(self.snapshot, self.results), limit)
+
+    def report(
+        self,
+        limit: int = MAX_FINDINGS,
+        confirmation: Confirmation | None = None,
+        missing: dict[str, int] | None = None,
+    ) -> Report:
+        """The report, its ``exit_code`` set.
+
+        Args:
+            limit: Findings to list for each rule.
+            confirmation: How what the look found was confirmed, where that was done.
+            missing: What could not be read in any of several looks; what this one could not read when not given.
+        """
+        s, covered = self.snapshot, self.covered
+        causes = gather_causes(s, self.results)
+        findings = _findings(s, causes, limit)
+        lacks = dict(s.missing.counts) if missing is None else missing
+        coverage = _coverage(s, covered, self.results, lacks, is_confirmed=confirmation is not None)
+        summary = _summary(s, findings, len(causes), covered)
+        return Report(
+            SCHEMA, target_facts(s), coverage, summary, findings, int(_exit_code(findings, coverage)), confirmation
+        )
 
 
 def run_check(
@@ -36,7 +80,7 @@ def run_check(
     found: Callable[[list[Finding]], None] | None = None,
     max_findings: int = MAX_FINDINGS,
 ) -> Report:
-    """Check one target.
+    """Check one target once; `inspector.check.confirm.check_target` checks several times where it runs on.
 
     Args:
         snapshot: Of the target.
@@ -53,7 +97,31 @@ def run_check(
         UsageError: A rule does not exist.
         TargetError: The target cannot be read far enough to check anything.
     """
-    chosen = select_rules(rules)
+
+    def show(look: RulesRun) -> None:
+        if found is not None:
+            found(look.findings(max_findings))
+
+    return take_look(snapshot, select_rules(rules), progress, show).report(max_findings)
+
+
+def take_look(
+    snapshot: Snapshot,
+    chosen: Sequence[Rule],
+    progress: Progress | None = None,
+    found: Callable[[RulesRun], None] | None = None,
+) -> RulesRun:
+    """Run some rules, causes before consequences.
+
+    Args:
+        snapshot: Of the target.
+        chosen: The rules, in their order.
+        progress: Called at each step.
+        found: Called after each rule that found something, with what there is by then.
+
+    Raises:
+        TargetError: The target cannot be read far enough to check anything.
+    """
     before = len(STAGES) + 1
     steps = len(chosen) + before
     report_step = progress or (lambda _what, _done, _all: None)
@@ -62,31 +130,20 @@ def run_check(
     collect_for(snapshot, chosen)
     judging = [rule.predicate for rule in chosen if not rule.applies(snapshot.scheme)]
     judge_together(snapshot, [p for p in judging if isinstance(p, PagesPredicate)])
-    results: list[tuple[Rule, Violations]] = []
-    covered: list[RuleCoverage] = []
+    look = RulesRun(snapshot, [], [])
     for done, rule in enumerate(chosen, before):
         report_step(rule.slug, done, steps)
         reason = rule.applies(snapshot.scheme)
         if reason:
-            covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
+            look.covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
             continue
         violations = violations_of(snapshot, rule)
-        results.append((rule, violations))
-        covered.append(_covered(rule, violations))
+        look.results.append((rule, violations))
+        look.covered.append(_covered(rule, violations))
         if found is not None and len(violations):
-            found(_findings(snapshot, gather_causes(snapshot, results), max_findings))
+            found(look)
     report_step("findings", steps, steps)
-    causes = gather_causes(snapshot, results)
-    findings = _findings(snapshot, causes, max_findings)
-    coverage = _coverage(snapshot, covered, results)
-    return Report(
-        SCHEMA,
-        target_facts(snapshot),
-        coverage,
-        _summary(snapshot, findings, len(causes), covered),
-        findings,
-        int(_exit_code(findings, coverage)),
-    )
+    return look
 
 
 def collect_for(s: Snapshot, rules: Iterable[Rule]) -> None:
@@ -105,27 +162,39 @@ def violations_of(s: Snapshot, rule: Rule) -> Violations:
 
 
 def _covered(rule: Rule, found: Violations) -> RuleCoverage:
-    if not found.unread.nr:
-        return RuleCoverage(rule.slug, found.checked)
-    state: Literal["partial", "not-checked"] = "partial" if found.checked else "not-checked"
-    return RuleCoverage(rule.slug, found.checked, found.unread.nr, state, found.unread.why)
+    return covered_but(rule.slug, found.checked, found.unread)
 
 
-def _coverage(s: Snapshot, covered: list[RuleCoverage], results: list[tuple[Rule, Violations]]) -> Coverage:
+def covered_but(slug: str, checked: int, unread: Unread) -> RuleCoverage:
+    """How far a rule got."""
+    if not unread.nr:
+        return RuleCoverage(slug, checked)
+    state: Literal["partial", "not-checked"] = "partial" if checked else "not-checked"
+    return RuleCoverage(slug, checked, unread.nr, state, unread.why)
+
+
+def _coverage(
+    s: Snapshot,
+    covered: list[RuleCoverage],
+    results: list[tuple[Rule, Violations]],
+    missing: dict[str, int],
+    *,
+    is_confirmed: bool,
+) -> Coverage:
     notes = [*s.missing.notes, *dict.fromkeys(found.note for _, found in results if found.note)]
     if any(len(found) and rule.effect for rule, found in results) and unknown_stacks(s):
         notes.append(unknown_stacks(s))
-    if s.target.ran_on:
+    if why := likely_reason(s.layout, s.missing):
+        notes.append(why)
+    if s.target.ran_on and not is_confirmed:
         what, todo = ("read", "check") if s.target.is_live else ("captured", "capture it")
         notes.append(
             f"the kernel ran on while it was {what}: a finding may be a change caught half way, so {todo} again"
         )
     if s.scheme is None:
         notes.append("the accounting scheme of this kernel is not known: rules that depend on it were not applied")
-    complete = (
-        s.missing.complete and s.scheme is not None and not any(c.state in ("partial", "not-checked") for c in covered)
-    )
-    return Coverage(complete, dict(s.missing.counts), covered, notes)
+    complete = not missing and s.scheme is not None and not any(c.state in ("partial", "not-checked") for c in covered)
+    return Coverage(complete, missing, covered, notes)
 
 
 def _exit_code(findings: list[Finding], coverage: Coverage) -> Exit:
@@ -180,7 +249,7 @@ def _findings(s: Snapshot, causes: Causes, limit: int) -> list[Finding]:
 
 def _finding(s: Snapshot, cause: Cause) -> Finding:
     rule, details, first, row = cause.rule, cause.violations.details, cause.positions[0], cause.first_row
-    facts: dict[str, Scalar] = {name: _scalar(column[first]) for name, column in details.facts.items()}
+    facts: dict[str, Scalar] = {name: plain_value(column[first]) for name, column in details.facts.items()}
     if not facts.get(IN_FLIGHT, True):
         del facts[IN_FLIGHT]
     if len(cause.positions) > 1 and rule.about is PAGE:
@@ -197,8 +266,8 @@ def _finding(s: Snapshot, cause: Cause) -> Finding:
         exactness="transient" if in_flight else rule.exactness,
         subject=subject,
         title=rule.title,
-        observed={name: _scalar(column[first]) for name, column in details.observed.items()},
-        expected={name: _scalar(column[first]) for name, column in details.expected.items()},
+        observed={name: plain_value(column[first]) for name, column in details.observed.items()},
+        expected={name: plain_value(column[first]) for name, column in details.expected.items()},
         evidence=Evidence(facts, mappings, total, cause.also),
         look=f"folioscope {s.target.options} {rule.about.look(subject)}",
         count=len(cause.positions),
@@ -209,7 +278,7 @@ def _finding(s: Snapshot, cause: Cause) -> Finding:
     return msgspec.structs.replace(finding, diagnosis=rule.diagnose(s, finding))
 
 
-def _scalar(value: object) -> Scalar:
+def plain_value(value: object) -> Scalar:
     """A NumPy scalar as the plain value that goes into a report."""
     if isinstance(value, np.bool_):
         return bool(value)
@@ -220,4 +289,4 @@ def _scalar(value: object) -> Scalar:
     return str(value)
 
 
-__all__ = ["MAX_FINDINGS", "Progress", "collect_for", "prepare", "run_check", "violations_of"]
+__all__ = ["MAX_FINDINGS", "RulesRun", "Progress", "collect_for", "prepare", "run_check", "take_look", "violations_of"]

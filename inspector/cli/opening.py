@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from inspector.errors import TargetError
 from inspector.scratch import use_at_most
 from inspector.target.target import Target, open_core, open_live, open_qemu
+from inspector.workers import use_workers
 
 if TYPE_CHECKING:
     from inspector.cli.params import Settings
@@ -31,6 +32,7 @@ def open_target(settings: Settings, core: str | None) -> Target:
     set_log_level(settings.log_level)
     leave_out_plugins()
     use_at_most(settings.memory)
+    use_workers(settings.workers)
     try:
         return _open(settings, core)
     finally:

@@ -39,6 +39,7 @@ class Settings:
     no_color: bool = False
     no_cache: bool = False
     memory: int | None = None
+    workers: int | None = None
     format: Literal["text", "json"] = "text"
     target_name: str = ""
     """What is being opened, for error objects."""
@@ -137,6 +138,12 @@ def shared_options() -> list[click.Parameter]:
             type=Size(),
             metavar="SIZE",
             help="Use so much memory (4G), and scratch files in TMPDIR beyond; as much as is available by default.",
+        ),
+        click.Option(
+            ["--workers"],
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Processes that read and check (as many as processors by default); 1 for no others.",
         ),
         click.Option(["-q", "--quiet"], is_flag=True, help="No progress bar and no notes on stderr."),
         click.Option(["--log-level"], type=level, help="How much drgn says on stderr; debug shows tracebacks."),
@@ -272,3 +279,15 @@ as_option = click.option(
     help="What the number is: pfn, physical address, struct page (or folio) address, or direct-map address.",
 )
 """For commands that take the number of a page; `inspector.report.places.FORMS`, which is not imported for --help."""
+
+
+confirm_option = click.option(
+    "--confirm",
+    "looks",
+    type=click.IntRange(2, 100),
+    default=3,
+    show_default=True,
+    metavar="K",
+    help="Of a kernel that runs on, report what is there in K looks with growing gaps.",
+)
+"""For commands that check kernels that run on; the default is `inspector.check.confirm.LOOKS`."""

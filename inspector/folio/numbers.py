@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Bit, Level
-from inspector.columns import I32, I64, Mask
-from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
+from inspector.columns import I32, I64, Mask, take_or
+from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES, VM_LOCKED
 from inspector.model.decisions import FolioSituation
 from inspector.model.formulas import Mapped
 from inspector.records import dataclass
@@ -215,8 +215,18 @@ def situation_of(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> FolioSituat
         is_hugetlb=f.is_hugetlb,
         on_lru=flag("lru"),
         mlocked=flag("mlocked"),
+        unevictable=flag("unevictable"),
         writeback=flag("writeback"),
         locked=flag("locked"),
+        dirty=flag("dirty"),
+        swapbacked=flag("swapbacked"),
+        in_locked_vma=_in_locked_vma(s, f),
+        free_swap=s.swap_totals[1],
         maybe_shared=shared,
         others=tuple(others),
     )
+
+
+def _in_locked_vma(s: Snapshot, f: OneFolio) -> bool:
+    vma = s.mappings.vma_idx[f.mapping_rows]
+    return bool((take_or(s.vmas.flags, vma, 0) & np.uint64(VM_LOCKED)).any())

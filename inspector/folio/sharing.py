@@ -13,6 +13,7 @@ from inspector.folio.verdicts import Verdict, Verdicts
 from inspector.layout.flags import VM_SHARED
 from inspector.model.decisions import (
     Decision,
+    may_collapse,
     may_migrate,
     may_reclaim,
     may_split,
@@ -126,6 +127,8 @@ def decisions(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> list[tuple[str
             out.append(("", on_shared_write(situation)))
     if f.nr_pages > 1:
         out.append(("", may_split(situation)))
+    elif f.is_anon and not f.is_hugetlb and f.pte.any():
+        out.append(("", may_collapse(situation)))
     out += [("", may_migrate(situation)), ("", may_reclaim(situation))]
     return out
 

@@ -122,10 +122,10 @@ def _mm(s: Snapshot, captured: Captured, asked: str) -> int:
     pid = parse_number(asked)
     row = np.flatnonzero(s.tasks.pid == pid) if pid is not None else np.empty(0, np.int64)
     if not len(row):
-        raise UsageError("there is no task of that pid", asked, "See folioscope ps")
+        raise s.missing.unless_lost(UsageError("there is no task of that pid", asked, "See folioscope ps"), "tasks")
     mm = np.flatnonzero(s.mms.addr == s.tasks.mm[row[0]])
     if not len(mm):
-        raise UsageError("this task has no address space", asked, "See folioscope ps")
+        raise s.missing.unless_lost(UsageError("this task has no address space", asked, "See folioscope ps"), "mms")
     return captured.key_of(int(mm[0]))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from inspector.arch.base import Arch
 from inspector.columns import U64
 from inspector.errors import LayoutError, TargetError
+from inspector.layout.config import Config, probe_config
 from inspector.layout.flags import PageFlags, PageTypes, page_flags, page_types
 from inspector.layout.memmap import MemMap, read_memmap
 from inspector.layout.offsets import Struct, enumerators
@@ -49,6 +50,7 @@ class Layout:
         info: VMCOREINFO.
         arch: Decoder of its page-table entries.
         memmap: Where its struct pages lie.
+        config: How it was configured.
         scheme: Which mapcount accounting it uses, and why we think so.
         flags, types: Its page flags and page types.
     """
@@ -58,6 +60,7 @@ class Layout:
     info: dict[str, str]
     arch: Arch
     memmap: MemMap
+    config: Config
     scheme: SchemeEvidence
     flags: PageFlags
     types: PageTypes
@@ -74,6 +77,7 @@ class Layout:
         if "PAGESIZE" not in info:
             raise LayoutError("VMCOREINFO of the target has no PAGESIZE", target.path, "The dump's notes are damaged")
         memory = Memory(prog)
+        memory.runs_on = target.is_live
         symbol = target.symbol("page_offset_base")
         base = memory.read_u64(symbol) if symbol is not None else 0xFFFF888000000000
         if base is None:
@@ -85,13 +89,15 @@ class Layout:
             raise LayoutError("the kernel has no symbol mem_section", target.path, "Sparse memory only is supported")
         memmap = read_memmap(prog, memory, {"mem_section": section}, info)
         memory.set_direct_map(base, memmap.max_pfn << memmap.page_shift)
+        config = probe_config(target, memory)
         return cls(
             target,
             memory,
             info,
             probe_arch(target, memory, info, levels),
             memmap,
-            probe_scheme(prog),
+            config,
+            probe_scheme(prog, config),
             page_flags(prog),
             page_types(prog, info),
         )

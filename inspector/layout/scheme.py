@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import drgn
 
+from inspector.layout.config import Config
 from inspector.layout.offsets import Struct, enumerators
 from inspector.model.scheme import Scheme
 from inspector.records import dataclass
@@ -22,11 +23,12 @@ class SchemeEvidence:
     evidence: tuple[str, ...]
 
 
-def probe_scheme(prog: drgn.Program) -> SchemeEvidence:
+def probe_scheme(prog: drgn.Program, config: Config) -> SchemeEvidence:
     """Find the scheme from members of struct page and struct folio and from enum pageflags.
 
-    Whether a kernel with mm ids still keeps page counts (CONFIG_NO_PAGE_MAPCOUNT) is in no type; the folio table
-    settles it from the data (`inspector.tables.folios.settle_page_mapcount`).
+    A kernel that has the members of mm ids uses them with CONFIG_MM_ID alone, which comes with THP
+    (include/linux/rmap.h). Whether a kernel with mm ids still keeps page counts (CONFIG_NO_PAGE_MAPCOUNT) is in no
+    type; the folio table settles it from the data (`inspector.tables.folios.settle_page_mapcount`).
     """
     page, folio = Struct(prog, "struct page"), Struct(prog, "struct folio")
     double_map = "PG_double_map" in enumerators(prog, "enum pageflags")
@@ -40,6 +42,9 @@ def probe_scheme(prog: drgn.Program) -> SchemeEvidence:
     word = has(folio, "_nr_pages_mapped")
     large = has(folio, "_large_mapcount")
     ids = has(folio, "_mm_id_mapcount")
+    if ids and not config.has("MM_ID"):
+        seen.append(f"CONFIG_MM_ID is off ({config.evidence['MM_ID']})")
+        ids = False
     compound = has(page, "compound_mapcount")
     subpages = has(folio, "_subpages_mapcount") or page.has("subpages_mapcount")
     seen.append(f"{'has' if double_map else 'no'} PG_double_map")

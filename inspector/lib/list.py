@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,12 @@ _LINKS = struct.Struct("<QQ")
 
 MAX_LENGTH = 1 << 20
 """Steps after which a list is given up as endless."""
+
+_BETWEEN_CLOCKS = 64
+"""Entries of one list that are read before the time is checked again."""
+
+_TRIES = 4
+"""How often a list of a kernel that runs on is followed until its links agree."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,43 @@ def walk_lists(
     Returns:
         The entries ordered by list, then position. An entry whose back link does not name the one before it is still
         returned, its list is in ``broken``.
+
+    Where the kernel runs on, a list is followed again, a few times, when its links did not agree or led to what cannot
+    be read: an entry was moved meanwhile, and beyond it is another list. If they never agree its entries end there. A
+    list that is not at its end in time (`Memory.deadline`) counts as not readable.
     """
+    deadline = memory.deadline()
+    found = _walk_all(memory, heads, (size, link, hash_chain), max_length, deadline)
+    for _ in range(_TRIES - 1 if memory.runs_on else 0):
+        torn = np.union1d(found.broken, found.unreadable).astype(np.int32)
+        if not len(torn) or time.monotonic() > deadline:
+            break
+        again = _walk_all(memory, heads[torn], (size, link, hash_chain), max_length, deadline)
+        found = _with(found, torn, again)
+    return found
+
+
+def _with(found: ListEntries, some: I32, again: ListEntries) -> ListEntries:
+    """The entries with those of some lists put in the place of the ones found before."""
+    keep = ~np.isin(found.owner, some)
+    owner = np.concatenate([found.owner[keep], some[again.owner]])
+    position = np.concatenate([found.position[keep], again.position])
+    order = np.lexsort((position, owner))
+    return ListEntries(
+        owner[order],
+        np.concatenate([found.addr[keep], again.addr])[order],
+        np.concatenate([found.raw[keep], again.raw])[order],
+        position[order],
+        some[again.unreadable],
+        np.unique(some[again.broken]),
+    )
+
+
+def _walk_all(
+    memory: Memory, heads: U64, shape: tuple[int, int, bool], max_length: int, deadline: float
+) -> ListEntries:
+    """Follow lists once; ``shape`` is ``size``, ``link`` and ``hash_chain`` as for `walk_lists`."""
+    size, link, hash_chain = shape
     first, known = memory.words(heads)
     owner = np.flatnonzero(known).astype(np.int32)
     unreadable = [np.flatnonzero(~known).astype(np.int32)]
@@ -67,9 +110,12 @@ def walk_lists(
         owner, node, before, mark = owner[alive], node[alive], before[alive], mark[alive]
         if not len(owner):
             break
+        if time.monotonic() > deadline:
+            unreadable.append(owner)
+            break
         if len(owner) == 1:
             at = _Place(int(node[0]), int(before[0]), int(mark[0]))
-            alone = _walk_one(memory, at, int(heads[owner[0]]), range(step, max_length), (size, link, hash_chain))
+            alone = _walk_one(memory, at, int(heads[owner[0]]), range(step, max_length), shape, deadline)
             if alone.addr:
                 raw_of_it = np.frombuffer(b"".join(alone.raw), np.uint8).reshape(-1, size)
                 positions = np.arange(step, step + len(alone.addr), dtype=np.int32)
@@ -80,10 +126,14 @@ def walk_lists(
         raw = memory.gather(node - np.uint64(link), size)
         unreadable.append(owner[~raw.valid])
         owner, node, before, mark = owner[raw.valid], node[raw.valid], before[raw.valid], mark[raw.valid]
-        data = raw.bytes[raw.valid]
-        parts.append((owner, raw.addr[raw.valid], data, np.full(len(owner), step, np.int32)))
+        data, addr = raw.bytes[raw.valid], raw.addr[raw.valid]
         words = np.ascontiguousarray(data[:, link : link + 16]).view(np.uint64)
-        broken.append(owner[words[:, 1] != before])
+        torn = words[:, 1] != before
+        broken.append(owner[torn])
+        if memory.runs_on and torn.any():
+            owner, node, mark, words = owner[~torn], node[~torn], mark[~torn], words[~torn]
+            data, addr = data[~torn], addr[~torn]
+        parts.append((owner, addr, data, np.full(len(owner), step, np.int32)))
         node, before = words[:, 0], node
         # A list that never comes back to its head runs in a circle; it is met at a node marked at a power of two.
         circle = node == mark
@@ -130,7 +180,9 @@ class _One:
     broken: bool = False
 
 
-def _walk_one(memory: Memory, at: _Place, head: int, steps: range, shape: tuple[int, int, bool]) -> _One:
+def _walk_one(  # noqa: PLR0913, PLR0917  (where it is, and how far it may go)
+    memory: Memory, at: _Place, head: int, steps: range, shape: tuple[int, int, bool], deadline: float
+) -> _One:
     """The same for the last list that has not ended: of thousands of entries, columns of one row cost ten times more.
 
     Args:
@@ -139,6 +191,7 @@ def _walk_one(memory: Memory, at: _Place, head: int, steps: range, shape: tuple[
         head: Address of the head.
         steps: Numbers of the steps that are left.
         shape: ``size``, ``link`` and ``hash_chain`` as for `walk_lists`.
+        deadline: When it is given up.
     """
     size, link, hash_chain = shape
     end, found = 0 if hash_chain else head, _One()
@@ -146,14 +199,17 @@ def _walk_one(memory: Memory, at: _Place, head: int, steps: range, shape: tuple[
         if at.node == end:
             return found
         address = (at.node - link) % (1 << 64)
-        data = memory.read(address, size)
+        data = memory.read(address, size) if step % _BETWEEN_CLOCKS or time.monotonic() < deadline else None
         if data is None:
             found.unreadable = True
             return found
+        after, back = _LINKS.unpack_from(data, link)
+        if back != at.before:
+            found.broken = True
+            if memory.runs_on:
+                return found
         found.addr.append(address)
         found.raw.append(data)
-        after, back = _LINKS.unpack_from(data, link)
-        found.broken |= back != at.before
         at.node, at.before = after, at.node
         circle = at.node == at.mark
         if step & (step + 1) == 0:

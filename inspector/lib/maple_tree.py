@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import drgn
 import numpy as np
 
@@ -84,19 +86,22 @@ def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64, only: Stret
     """
     shapes = _shapes(prog)
     node_size = Struct(prog, "struct maple_node").size
-    found: list[tuple[I32, U64, U64, U64]] = []
     tree = np.arange(len(roots), dtype=np.int32)
     unreadable: list[I32] = [tree[:0]]
     broken: list[I32] = []
     # A root that is no node is a single entry at index 0, which no mm uses (mas_root_expand()).
     is_node = _is_node(roots)
     single = ~is_node & (roots != 0)
-    found.append((tree[single], np.zeros(single.sum(), np.uint64), np.zeros(single.sum(), np.uint64), roots[single]))
+    zero = np.zeros(single.sum(), np.uint64)
+    found: list[tuple[I32, U64, U64, U64]] = [(tree[single], zero, zero, roots[single])]
     tree, node = tree[is_node], roots[is_node]
     low, high = np.zeros(len(node), np.uint64), np.full(len(node), _FULL)
-    seen = Seen()
+    seen, deadline = Seen(), memory.deadline()
     seen.take(node & _NODE_MASK)
     for _ in range(_MAX_DEPTH):
+        if time.monotonic() > deadline:
+            unreadable.append(tree)
+            tree, node = tree[:0], node[:0]
         if not len(node):
             break
         raw = memory.gather(node & _NODE_MASK, node_size)

@@ -157,6 +157,12 @@ class OrcTables:
         raw = b"".join([self._known[ip] for ip in ips.tolist()])
         return decode_orc(np.frombuffer(raw, np.uint8).reshape(-1, SIZE), self.dialect)
 
+    def saves_registers(self, ips: U64) -> Mask:
+        """Which addresses are in entry code behind the place where it saved all registers (struct pt_regs)."""
+        at = self.rows(ips - np.uint64(1))
+        out: Mask = (at.kind == REGS) & (at.sp_reg == SP)
+        return out
+
     def _find(self, ip: int) -> bytes:
         """The entry as stored that holds from the nearest address at or below (__orc_find())."""
         nothing = bytes(5) + (b"\x03" if self.dialect.is_old else b"\0")
@@ -254,13 +260,18 @@ class UnwindStep:
         ended: Rows (`UnwindState.row`) of stacks whose end was reached: the last frame entered from user space or
             began the thread.
         lost: Rows of stacks that cannot be followed further.
-        lost_sp: uint64; how far these were followed.
+        lost_sp: uint64; how far these were followed: where an interrupt's stack leads back to the interrupted one but
+            the caller could not be found, that place on the interrupted one.
+        low: uint64[len(state)]; the lowest address in use on the callers' stacks: below ``sp`` where the callee ran on
+            a stack of its own, because the function that changed stacks has its own words there (call_on_stack() in
+            arch/x86/include/asm/irq_stack.h).
     """
 
     state: UnwindState
     ended: I64
     lost: I64
     lost_sp: U64
+    low: U64
 
 
 @dataclass(frozen=True)
@@ -298,7 +309,9 @@ def step(orc: OrcTables, state: UnwindState, places: RegisterPlaces, words: Read
     indirect = (sp_reg == BP_INDIRECT) | (sp_reg == SP_INDIRECT)
     good = ~ended & np.isin(sp_reg, (BP, SP, BP_INDIRECT, SP_INDIRECT)) & (kind != UNKNOWN)
     cfa = base + np.where(sp_reg == SP_INDIRECT, np.uint64(0), sp_offset)
-    good = _deref(cfa, indirect & good, good, words)
+    led = _deref(cfa, indirect & good, good, words)
+    reached = np.where(good & led & indirect, cfa, state.sp)
+    good = led
     cfa += np.where(sp_reg == SP_INDIRECT, sp_offset, np.uint64(0))
 
     is_call, is_regs, is_partial = kind == CALL, kind == REGS, kind == REGS_PARTIAL
@@ -322,7 +335,8 @@ def step(orc: OrcTables, state: UnwindState, places: RegisterPlaces, words: Read
     good &= ~user & (ip >= _USER_END) & ((sp > state.sp) | ~is_call | indirect)
     onward = UnwindState(ip, sp, bp, at.signal, state.row).take(good)
     lost = ~good & ~ended
-    return UnwindStep(onward, state.row[ended], state.row[lost], state.sp[lost])
+    low = np.where(indirect & (reached < sp), reached, sp)
+    return UnwindStep(onward, state.row[ended], state.row[lost], reached[lost], low[good])
 
 
 def _deref(addresses: U64, wanted: Mask, good: Mask, words: ReadWords) -> Mask:

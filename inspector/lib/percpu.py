@@ -18,12 +18,13 @@ def sum_percpu_counters(memory: Memory, offsets: U64, counts: I64, pointers: U64
         pointers: uint64[n]; each counter's ``counters``, a per-CPU pointer.
 
     Returns:
-        ``(sums, valid)``; a sum is invalid when one of its parts cannot be read.
+        ``(sums, valid)``; a sum is invalid when one of its parts cannot be read, or the counter has none (not made yet,
+        or percpu_counter_destroy_many() took them).
     """
     n = len(counts)
     where = (pointers[:, None] + offsets[None, :]).ravel()
     raw = memory.gather(where, 4)
     parts = raw.bytes.view(np.int32)[:, 0].astype(np.int64).reshape(n, -1) if n else np.zeros((0, 1), np.int64)
-    valid = raw.valid.reshape(n, -1).min(axis=1) if n else np.zeros(0, np.bool_)
+    valid = raw.valid.reshape(n, -1).min(axis=1) & (pointers != 0) if n else np.zeros(0, np.bool_)
     sums: I64 = counts + parts.sum(axis=1)
     return sums, valid

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from inspector.columns import I32, U8, U64, Mask, Seen
@@ -67,7 +69,11 @@ def walk_rbtrees(memory: Memory, roots: U64, size: int, link: int) -> RbNodes:
     unreadable: list[I32] = []
     cyclic: list[I32] = []
     total, seen = 0, Seen()
+    deadline = memory.deadline()
     for depth in range(_MAX_DEPTH):
+        if time.monotonic() > deadline:
+            unreadable.append(root)
+            root, node = root[:0], node[:0]
         if not len(node):
             break
         raw = memory.gather(node - np.uint64(link), size)

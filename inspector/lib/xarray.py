@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import drgn
 import numpy as np
 
@@ -66,7 +68,11 @@ def walk_xarrays(prog: drgn.Program, memory: Memory, heads: U64, only: tuple[int
     tree, node = tree[node_mask], heads[node_mask]
     base = np.zeros(len(node), np.uint64)
     above = np.full(len(node), 127, np.uint8)
+    deadline = memory.deadline()
     for _ in range(_MAX_DEPTH):
+        if time.monotonic() > deadline:
+            unreadable.append(tree)
+            tree, node = tree[:0], node[:0]
         if not len(node):
             break
         raw = memory.gather(node & np.uint64(~3 & 0xFFFFFFFFFFFFFFFF), struct.size)

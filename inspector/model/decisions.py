@@ -1,4 +1,4 @@
-"""What the kernel would do with a folio now: reuse it on a write fault or copy it, split, migrate or reclaim it.
+"""What the kernel would do with a folio now: reuse or copy it on a write fault, split, collapse, migrate, reclaim it.
 
 All of these depend on one comparison: are there references beyond those that mappings, caches and private data hold?
 The kernel's own arithmetic is followed with the stored values, as the kernel would use them.
@@ -22,7 +22,9 @@ class FolioSituation:
             batches, which a drain gives back.
         pins: What folio_maybe_dma_pinned() returns.
         is_anon, is_ksm, is_hugetlb: Kind of the folio.
-        on_lru, mlocked, writeback, locked: Its flags.
+        on_lru, mlocked, unevictable, writeback, locked, dirty, swapbacked: Its flags.
+        in_locked_vma: Whether a VMA with VM_LOCKED maps it.
+        free_swap: Pages for which there is swap space (get_nr_swap_pages()), None when that is not known.
         maybe_shared: FOLIO_MM_IDS_SHARED (6.15 and later), else None.
         others: What holds references beyond the expected ones, as far as it is known, with their numbers.
     """
@@ -41,8 +43,13 @@ class FolioSituation:
     is_hugetlb: bool
     on_lru: bool
     mlocked: bool
+    unevictable: bool
     writeback: bool
     locked: bool
+    dirty: bool
+    swapbacked: bool
+    in_locked_vma: bool
+    free_swap: int | None
     maybe_shared: bool | None
     others: tuple[tuple[str, int], ...] = ()
 
@@ -62,7 +69,7 @@ class Decision:
     """One question answered.
 
     Attributes:
-        question: "write fault", "fork", "split", "migrate" or "reclaim".
+        question: "write fault", "fork", "split", "collapse", "migrate" or "reclaim".
         answer: "reuse", "copy", "share", "yes", "no", or "unknown".
         reason: Why, with the numbers.
         source: The kernel function that decides.
@@ -162,10 +169,15 @@ def on_fork(s: FolioSituation, *, exclusive: bool) -> Decision:
     return Decision(question, "share", "parent and child map it read-only", source)
 
 
-def may_split(s: FolioSituation) -> Decision:
-    """Whether a caller that holds one reference of its own can split the folio into smaller ones.
+_LOCKED = "it is locked (PG_locked): the task at work on it has to unlock it first"
+_PINNED = "it is pinned (FOLL_PIN): the task or driver that pinned it uses its address"
 
-    mm/huge_memory.c, can_split_folio() and __folio_split(); can_split_folio() leaves private data to
+
+def may_split(s: FolioSituation) -> Decision:
+    """Whether a caller that holds one reference of its own can lock the folio and split it into smaller ones.
+
+    mm/huge_memory.c, deferred_split_scan() and split_huge_pages_pid() try the lock; split_huge_page_to_list(), from
+    6.15 on folio_check_splittable() and __folio_split(); can_split_folio() leaves private data to
     filemap_release_folio(), which takes it away first.
     """
     question, source = "split", "can_split_folio()"
@@ -173,45 +185,87 @@ def may_split(s: FolioSituation) -> Decision:
         return Decision(question, "no", "it is one page", source)
     if s.is_hugetlb:
         return Decision(question, "no", "hugetlb folios are not split", "split_huge_page_to_list()")
+    if s.locked:
+        return Decision(question, "no", _LOCKED, "folio_trylock()")
     if s.writeback:
         return Decision(question, "no", "it is under writeback (-EBUSY)", "__folio_split()")
     return _by_references(s, question, source, "-EAGAIN")
 
 
-def may_migrate(s: FolioSituation) -> Decision:
-    """Whether migration and compaction can move the folio.
+def may_collapse(s: FolioSituation) -> Decision:
+    """Whether khugepaged could take the page of a small anonymous folio into a huge page.
 
-    mm/migrate.c, folio_migrate_mapping() and isolate_migratepages_block(); batches are drained before
-    (lru_add_drain_all()).
+    mm/khugepaged.c, hpage_collapse_scan_pmd() and __collapse_huge_page_isolate(). Whether it would depends on the
+    other pages of the range, on the VMA and on how recently they were used.
+    """
+    question, source = "collapse", "hpage_collapse_scan_pmd()"
+    if not s.on_lru:
+        word = "it waits in a per-CPU batch" if s.batch else "it is on no LRU list"
+        # lru_add_drain() comes first when mmap_lock was taken for this (collapse_huge_page()), the scan does not wait.
+        return Decision(question, "no", f"{word} (SCAN_PAGE_LRU)", source)
+    if s.locked:
+        return Decision(question, "no", f"{_LOCKED} (SCAN_PAGE_LOCK)", source)
+    return _by_references(s, question, source, "SCAN_PAGE_COUNT")
+
+
+def may_migrate(s: FolioSituation) -> Decision:
+    """Whether migration and compaction can move the folio without waiting.
+
+    mm/compaction.c, isolate_migratepages_block(); mm/migrate.c, __unmap_and_move() (6.1) and migrate_folio_unmap(),
+    which leave alone what is locked or under writeback unless the caller may wait (MIGRATE_SYNC), and
+    folio_migrate_mapping(); batches are drained before (lru_add_drain_all()).
     """
     question, source = "migrate", "folio_migrate_mapping()"
     if not s.on_lru and not s.is_hugetlb:
         word = "it waits in a per-CPU batch" if s.batch else "it is on no LRU list"
         return Decision(question, "yes" if s.batch and s.extra == s.batch else "no", word, "folio_isolate_lru()")
+    unmap = "unmap_and_move_huge_page()" if s.is_hugetlb else "migrate_folio_unmap()"
+    if s.locked:
+        return Decision(question, "no", f"{_LOCKED}; only a caller that may sleep waits for that", unmap)
+    if s.writeback and not s.is_hugetlb:
+        reason = "it is under writeback (-EBUSY); only fully synchronous migration waits for its end"
+        return Decision(question, "no", reason, unmap)
     if s.pins:
-        return Decision(
-            question, "no", "it is pinned (FOLL_PIN): the task or driver that pinned it uses its address", source
-        )
+        return Decision(question, "no", _PINNED, source)
     return _by_references(s, question, source, "-EAGAIN", drained=True)
 
 
 def may_reclaim(s: FolioSituation) -> Decision:
     """Whether reclaim can free it now: swap it out, or drop it from the page cache.
 
-    mm/vmscan.c, shrink_folio_list() and __remove_mapping().
+    mm/vmscan.c, shrink_folio_list(), in its order; __remove_mapping(); try_to_unmap_one() in mm/rmap.c for VM_LOCKED.
+    How recently it was used is not asked: that only puts it off.
     """
     question, source = "reclaim", "shrink_folio_list()"
-    if s.is_hugetlb:
-        return Decision(question, "no", "hugetlb is never reclaimed", source)
-    if s.mlocked:
-        return Decision(question, "no", "it is mlocked", source)
-    if not s.on_lru:
-        return Decision(question, "no", "it waits in a per-CPU batch" if s.batch else "it is on no LRU list", source)
-    if s.writeback:
-        return Decision(question, "no", "it is under writeback", source)
-    if s.pins:
-        return Decision(question, "no", "it is pinned (FOLL_PIN)", source)
+    reason = _kept(s)
+    if reason:
+        return Decision(question, "no", reason, source)
+    if s.swapbacked and not s.swap and s.free_swap == 0:
+        return Decision(question, "no", "there is no free swap, and its content is nowhere else", "folio_alloc_swap()")
     return _by_references(s, question, "__remove_mapping()", "kept")
+
+
+def _kept(s: FolioSituation) -> str:
+    """Why shrink_folio_list() keeps a folio whatever its references are, "" when it does not."""
+    if s.is_hugetlb:
+        return "hugetlb is never reclaimed"
+    if s.mlocked:
+        return "it is mlocked"
+    if s.unevictable:
+        return "it is on the unevictable list, which reclaim does not scan"
+    if not s.on_lru:
+        return "it waits in a per-CPU batch" if s.batch else "it is on no LRU list"
+    if s.locked:
+        return _LOCKED
+    if s.writeback:
+        return "it is under writeback"
+    if s.in_locked_vma:
+        return "a VMA with VM_LOCKED maps it: try_to_unmap_one() mlocks it instead"
+    if s.pins:
+        return "it is pinned (FOLL_PIN)"
+    if s.dirty and not s.is_anon and not s.swapbacked:
+        return "it is dirty: the flusher has to write it back first"
+    return ""
 
 
 def _by_references(s: FolioSituation, question: str, source: str, error: str, *, drained: bool = False) -> Decision:

@@ -18,7 +18,7 @@ class Scheme(Enum):
     RMAP68 = "_entire_mapcount and _nr_pages_mapped"
     """6.3 to 6.9: the total is computed from the pages."""
     LARGE = "_large_mapcount"
-    """6.10 to 6.14: the total is kept as well."""
+    """6.10 to 6.14, and later ones without THP: the total is kept as well."""
     MM_IDS = "_large_mapcount and mm ids, page counts kept"
     """6.15 and later: two mms are named in every large folio."""
     NO_PAGE_MAPCOUNT = "_large_mapcount and mm ids, no page counts"
@@ -31,7 +31,7 @@ class Scheme(Enum):
             Scheme.OLD: "up to 6.1",
             Scheme.SUBPAGES: "6.2",
             Scheme.RMAP68: "6.3 to 6.9",
-            Scheme.LARGE: "6.10 to 6.14",
+            Scheme.LARGE: "6.10 to 6.14, later ones without THP",
             Scheme.MM_IDS: "6.15 and later",
             Scheme.NO_PAGE_MAPCOUNT: "6.15 and later with CONFIG_NO_PAGE_MAPCOUNT",
         }[self]

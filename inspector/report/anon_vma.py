@@ -10,7 +10,7 @@ import numpy as np
 
 from inspector.aimed.family import FamilySnapshot, anon_vma_at
 from inspector.columns import I32, rows_of
-from inspector.errors import UsageError
+from inspector.errors import FolioscopeError, UsageError
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
@@ -88,7 +88,7 @@ def find_anon_vma(s: Snapshot, address: int) -> int:
         vma = int(vma_rows(s.vmas, np.array([address], np.uint64))[0])
         row = int(rows_of(table.addr, s.vmas.anon_vma[vma : vma + 1])[0]) if vma >= 0 else -1
     if row < 0:
-        raise _no_anon_vma(address)
+        raise _no_anon_vma(s, address)
     return row
 
 
@@ -101,13 +101,14 @@ def aim_at_family(s: Snapshot, address: int) -> tuple[FamilySnapshot, int]:
     anon_vma = anon_vma_at(s, address)
     one = FamilySnapshot(s, anon_vma) if anon_vma else None
     if one is None or not one.is_one:
-        raise _no_anon_vma(address)
+        raise _no_anon_vma(s, address)
     return one, int(rows_of(one.anon_rmap.anon_vmas.addr, np.array([anon_vma], np.uint64))[0])
 
 
-def _no_anon_vma(address: int) -> UsageError:
+def _no_anon_vma(s: Snapshot, address: int) -> FolioscopeError:
     todo = "Give the address of an anon_vma or of a VMA that has one; folioscope rmap PFN shows a folio's"
-    return UsageError("there is no anon_vma of that address", f"{address:#x}", todo)
+    error = UsageError("there is no anon_vma of that address", f"{address:#x}", todo)
+    return s.missing.unless_lost(error, "tasks", "mms", "VMA tree nodes", "VMAs", "anon_vmas and chains")
 
 
 def anon_vma_of(s: Snapshot, pfn: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from inspector.errors import Exit
-from inspector.findings import Finding, Mapping, Report, RuleCoverage, Scalar, Subject
+from inspector.findings import Confirmation, Finding, Mapping, Report, RuleCoverage, Scalar, Subject
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.text import clean, counted, grouped
 
@@ -163,8 +163,19 @@ def _closing(report: Report) -> list[tuple[str, str]]:
             if c.state in ("partial", "not-checked")
         ],
         ("unreadable", ", ".join(missing) or "none"),
+        *([("looks", looks_words(report.confirmation))] if report.confirmation is not None else []),
         *[("note", clean(n)) for n in report.coverage.notes],
     ]
+
+
+def looks_words(c: Confirmation) -> str:
+    """How many looks were taken, what each took, and what was dismissed for what reason."""
+    times = ", ".join(f"{seconds:.1f} s" for seconds in c.seconds)
+    words = f"{counted(c.looks, 'look')} ({times}), {counted(c.suspects, 'suspect')}"
+    if not c.dismissed:
+        return words
+    why = ", ".join(f"{grouped(n)} {reason}" for reason, n in c.why.items())
+    return f"{words}, {grouped(c.dismissed)} of them changed under us and are not reported: {why}"
 
 
 def _rules(rules: list[RuleCoverage]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from inspector.aimed.file import FileSnapshot, spaces_at, spaces_of_number, spaces_of_path
 from inspector.columns import AnyArray, rows_of
-from inspector.errors import UsageError
+from inspector.errors import FolioscopeError, UsageError
 from inspector.layout.flags import VM_MAYWRITE, VM_SHARED
 from inspector.report.mappings import owner_of
 from inspector.report.processes import perms
@@ -102,7 +102,7 @@ def find_file(s: Snapshot, asked: str) -> int:
         else _by_path(s, asked)
     )
     if not len(rows):
-        raise UsageError("no cached or mapped file has that name", asked, _NAMES)
+        raise _no_file(s, asked, _NAMES)
     if len(rows) > 1:
         found = [f"{int(s.files.address_spaces.addr[r]):#x} ({address_space_name(s, r)})" for r in rows.tolist()]
         raise _several(asked, found)
@@ -121,13 +121,30 @@ def aim_at_file(s: Snapshot, asked: str) -> FileSnapshot:
     else:
         found = spaces_at(s, number) if number >= 1 << 63 else spaces_of_number(s, number)
     if not len(found):
-        raise UsageError("no cached or mapped file has that name", asked, f"{_NAMES}; --all searches all of memory")
+        raise _no_file(s, asked, f"{_NAMES}; --all searches all of memory")
     if len(found) > 1:
         raise _several(asked, [f"{address:#x}" for address in found.tolist()])
     return FileSnapshot(s, int(found[0]))
 
 
 _NAMES = "Give a path as folioscope vmas shows it, an inode number, or an address_space or inode address"
+
+
+def _no_file(s: Snapshot, asked: str, todo: str) -> FolioscopeError:
+    error = UsageError("no cached or mapped file has that name", asked, todo)
+    return s.missing.unless_lost(error, *_LEAD_TO_FILES)
+
+
+_LEAD_TO_FILES = (
+    "tasks",
+    "mms",
+    "VMA tree nodes",
+    "VMAs",
+    "files and address_spaces",
+    "page cache trees",
+    "open files",
+)
+"""Kinds of missing things behind which a file may be hidden."""
 
 
 def _several(asked: str, found: list[str]) -> UsageError:

@@ -8,16 +8,25 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from inspector.aimed.pages import sample_of
+from inspector.check.left_out import likely_reason
 from inspector.check.target_facts import target_facts
+from inspector.columns import distinct
+from inspector.coverage import Missing
 from inspector.findings import Scalar
 from inspector.report.screen import Screen, render_facts
 from inspector.snapshot import Snapshot
+from inspector.tables.mms import read_mms
+from inspector.tables.vmas import build_vmas
 from inspector.text import clean, counted, duration, grouped, size
 
 _MAX_SAMPLE = 1 << 21
 """Struct pages that are read at most: 128 MiB, a quarter of a second."""
+
+_MAX_VMAS = 1 << 15
+"""VMAs whose trees are read at most."""
 
 UNKNOWN = "unknown"
 
@@ -31,6 +40,16 @@ class LevelInfo(msgspec.Struct, frozen=True):
     entries: int
     user_entries: int
     can_map_pages: bool
+
+
+class OptionInfo(msgspec.Struct, frozen=True):
+    """An option of the kernel's configuration."""
+
+    name: str
+    """Without ``CONFIG_``."""
+    on: bool
+    evidence: str
+    """What shows it, in words."""
 
 
 class MemoryMapInfo(msgspec.Struct, frozen=True):
@@ -61,10 +80,15 @@ class InfoReport(msgspec.Struct, frozen=True):
     """Name of the mapcount accounting; null when the evidence is mixed."""
     scheme_means: str
     scheme_evidence: list[str]
+    configuration: list[OptionInfo]
     page_tables: list[LevelInfo]
     swap_types: dict[str, int]
     """How many of the 32 swap type numbers each purpose takes."""
     memory_map: MemoryMapInfo
+    missing: dict[str, int]
+    """Unreadable things by kind: struct pages as far as they were read, tasks, their mms, and what leads to VMAs."""
+    missing_because: str
+    """What they are likely missing for; "" where nothing explains it."""
     missing_bytes: int
     """Bytes that a truncated dump promises but does not hold."""
 
@@ -77,6 +101,7 @@ def build_info(s: Snapshot) -> InfoReport:
     identity = asdict(s.target.identity)
     sources = identity.pop("got_from")
     swap = getattr(layout.arch, "swap_types", None)
+    missing = _kinds_missing(s, sample)
     return InfoReport(
         schema="folioscope.info/1",
         target=target_facts(sample),
@@ -86,6 +111,7 @@ def build_info(s: Snapshot) -> InfoReport:
         scheme=scheme.name if scheme else None,
         scheme_means=f"{scheme.value} ({scheme.kernels})" if scheme else "the evidence is mixed",
         scheme_evidence=[e for e in sample.scheme_evidence if e],
+        configuration=[OptionInfo(o, on, layout.config.evidence[o]) for o, on in layout.config.options.items()],
         page_tables=[
             LevelInfo(x.level.name, x.shift, x.entries, x.user_entries, x.can_leaf) for x in layout.arch.shapes
         ],
@@ -98,8 +124,24 @@ def build_info(s: Snapshot) -> InfoReport:
             read,
             sample.pages.nr_unreadable,
         ),
+        missing=missing.counts,
+        missing_because=likely_reason(layout, missing),
         missing_bytes=s.target.missing_bytes,
     )
+
+
+def _kinds_missing(s: Snapshot, sample: Snapshot) -> Missing:
+    """What can be found missing without reading all of memory."""
+    out = Missing()
+    out.add("struct pages", sample.pages.nr_unreadable)
+    tasks = s.tasks
+    out.add("tasks", s.missing.counts.get("tasks", 0))
+    mms, lost = read_mms(s.layout, tasks, distinct(tasks.mm))
+    out.add("mms", lost)
+    _, trees = build_vmas(s.layout, mms.take(np.flatnonzero(np.cumsum(mms.map_count) <= _MAX_VMAS)))
+    out.add("VMA tree nodes", len(trees.unreadable))
+    out.add("VMAs", len(trees.missing))
+    return out
 
 
 def render_info(screen: Screen, info: InfoReport) -> Iterator[str]:
@@ -114,6 +156,7 @@ def render_info(screen: Screen, info: InfoReport) -> Iterator[str]:
                 ("known by", ", ".join(info.scheme_evidence)),
             ],
         ),
+        ("Configuration", [(o.name, f"{'on' if o.on else 'off'} ({o.evidence})") for o in info.configuration]),
         ("Memory", _memory(info)),
         ("Missing", _missing(info)),
     ):
@@ -190,6 +233,9 @@ def _missing(info: InfoReport) -> list[tuple[str, str]]:
     how = "all were read" if read == memmap.struct_pages else f"{grouped(read)} were sampled"
     gone = f"{counted(memmap.struct_pages_unreadable, 'struct page')} not in the dump ({how})"
     facts = [("struct pages", gone if memmap.struct_pages_unreadable else f"none ({how})")]
+    facts += [(what, f"{grouped(nr)} not in the dump") for what, nr in info.missing.items() if what != "struct pages"]
+    if info.missing_because:
+        facts.append(("likely", info.missing_because))
     if info.missing_bytes:
         facts.insert(0, ("truncated", f"{size(info.missing_bytes)} at the end of the dump"))
     return facts

@@ -10,7 +10,7 @@ import numpy as np
 
 from inspector.aimed.snapshot import AimedSnapshot
 from inspector.columns import I64, AnyArray
-from inspector.errors import UsageError
+from inspector.errors import IncompleteError, UsageError
 from inspector.layout.flags import (
     VM_EXEC,
     VM_GROWSDOWN,
@@ -253,7 +253,8 @@ def _mm_of_task(s: Snapshot, pid: int) -> int:
     """Address of the mm of a task."""
     tasks = np.flatnonzero(s.tasks.pid == pid)
     if not len(tasks):
-        raise UsageError("there is no task of that pid", str(pid), "See folioscope ps")
+        error = UsageError("there is no task of that pid", str(pid), "See folioscope ps")
+        raise s.missing.unless_lost(error, "tasks")
     # The first thread of a process may have exited while others run on.
     group = np.concatenate([tasks, np.flatnonzero(s.tasks.tgid == pid)])
     mm = int(s.tasks.mm[group].max())
@@ -265,9 +266,9 @@ def _mm_of_task(s: Snapshot, pid: int) -> int:
     return mm
 
 
-def _lacking(s: Snapshot, pid: int) -> UsageError:
+def _lacking(s: Snapshot, pid: int) -> IncompleteError:
     name = clean_bytes(bytes(s.tasks.comm[s.tasks.pid == pid][0]))
-    return UsageError(f"the address space of {name} is not in the dump", str(pid), "")
+    return IncompleteError(f"the address space of {name} is not in the dump", str(pid), "")
 
 
 _MAX_PID = 1 << 22

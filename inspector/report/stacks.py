@@ -26,6 +26,7 @@ _STATES = {
     StackState.RUNNING: "on a CPU whose registers are not at hand",
     StackState.UNREADABLE: "not in the dump",
     StackState.NONE: "already freed",
+    StackState.INTERRUPTED: "behind an interrupt that could not be followed",
 }
 
 
@@ -71,7 +72,8 @@ class WindowsReport(msgspec.Struct, frozen=True):
     schema: Literal["folioscope.windows/1"]
     tasks: int
     stacks: dict[str, int]
-    """Tasks by what is known of their stacks: unwound, scanned, user, running, unreadable, none."""
+    """Tasks by what is known of their stacks: unwound, scanned, user, running, unreadable,
+    none, interrupted."""
     batched: int
     """References that per-CPU batches hold (W14, which is no place in code)."""
     windows: list[WindowRow]
@@ -140,7 +142,8 @@ def build_stack(s: Snapshot, pid: int) -> StackReport:
     tasks, stacks, frames = s.tasks, s.stacks, s.stacks.frames
     at = np.flatnonzero(tasks.pid == pid)
     if not len(at):
-        raise UsageError("there is no such task", str(pid), "See folioscope windows, or ps for processes")
+        error = UsageError("there is no such task", str(pid), "See folioscope windows, or ps for processes")
+        raise s.missing.unless_lost(error, "tasks")
     task = int(at[0])
     flight = s.in_flight
     opened: dict[int, list[str]] = {}

@@ -86,6 +86,8 @@ class SwapReport(msgspec.Struct, frozen=True):
     schema: Literal["folioscope.swap/1"]
     devices: list[SwapDevice]
     """Empty where one slot was asked for and not all page tables were searched."""
+    devices_unreadable: int
+    """Devices of which something is not in the dump."""
     slot: SwapSlot | None
     search: SlotSearch | None
 
@@ -97,9 +99,9 @@ def build_swap(s: Snapshot, asked: str | None) -> SwapReport:
         UsageError: The slot cannot be understood, or no device in use has it.
     """
     if asked is None:
-        return SwapReport("folioscope.swap/1", _devices(s), None, None)
+        return SwapReport("folioscope.swap/1", _devices(s), s.swap.unreadable, None, None)
     search = SlotSearch("all page tables", len(s.mms), len(s.mms), len(s.files.address_spaces), ended_at_count=False)
-    return SwapReport("folioscope.swap/1", _devices(s), _slot(s, *_parsed(asked), asked), search)
+    return SwapReport("folioscope.swap/1", _devices(s), s.swap.unreadable, _slot(s, *_parsed(asked), asked), search)
 
 
 def build_slot(s: Snapshot, asked: str) -> tuple[SwapReport, bool]:
@@ -117,7 +119,7 @@ def build_slot(s: Snapshot, asked: str) -> tuple[SwapReport, bool]:
     search = SlotSearch(
         "as swapoff does", one.mms_searched, len(one.mms_listed), one.files_searched, ended_at_count=one.all_found
     )
-    return SwapReport("folioscope.swap/1", [], slot, search), one.missing.complete
+    return SwapReport("folioscope.swap/1", [], 0, slot, search), one.missing.complete
 
 
 def _devices(s: Snapshot) -> list[SwapDevice]:
@@ -155,7 +157,8 @@ def _parsed(asked: str) -> tuple[int, int]:
 
 def _slot(s: Snapshot, type_: int, at: int, asked: str) -> SwapSlot:
     if type_ >= 1 << 6 or at >= 1 << 50 or not slot_exists(s.swap, type_, at):
-        raise UsageError("no swap device in use has that slot", asked, "folioscope swap lists the devices")
+        error = UsageError("no swap device in use has that slot", asked, "folioscope swap lists the devices")
+        raise s.missing.unless_lost(error, "swap devices")
     row = find_slot(s.swap, type_, at)
     if row < 0:
         return SwapSlot(type_, at, 0, 0, False, False, None, [])
@@ -201,7 +204,8 @@ def render_swap(screen: Screen, report: SwapReport) -> Iterator[str]:
     """The report for people."""
     if report.slot is None:
         if not report.devices:
-            yield "no swap device is in use"
+            lost = report.devices_unreadable
+            yield f"{counted(lost, 'swap device')} not in the dump" if lost else "no swap device is in use"
             return
         yield from render_table(screen, _DEVICES, [_device_cells(d) for d in report.devices])
         return

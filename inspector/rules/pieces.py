@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from inspector.violations import Details, Unread, Violations, cannot_check
 from inspector.walk.batches import Collector, EntryBatch, Kinds
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import Mappings
+from inspector.workers import InOrder
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -100,6 +101,11 @@ class _EntriesOfVmas(TablePiece, ABC):
 
     @property
     @abstractmethod
+    def mm_idx(self) -> I32:
+        """Row of the mm."""
+
+    @property
+    @abstractmethod
     def head_row(self) -> I32:
         """Row in the memory map of the head of the folio that each entry names, -1 for none."""
 
@@ -107,6 +113,11 @@ class _EntriesOfVmas(TablePiece, ABC):
     def in_vma(self) -> Mask:
         """Entries inside a VMA."""
         return self.vma_idx >= 0
+
+    @cached_property
+    def vma_lost(self) -> Mask:
+        """Entries in no VMA of an mm whose VMAs are not all known: they may be in one."""
+        return ~self.in_vma & ~self.s.vma_tree_sound[self.mm_idx]
 
     def of_vma(self, column: npt.NDArray[S], none: int) -> npt.NDArray[S]:
         """A column of the table of VMAs at each entry's VMA, ``none`` outside of any."""
@@ -146,7 +157,7 @@ class EntryPiece(_EntriesOfVmas):
     @classmethod
     def of(cls, batch: EntryBatch) -> EntryPiece:
         """A batch as one piece."""
-        return cls(batch.s, batch.start, batch.start + len(batch.m), batch.m, batch.kinds)
+        return cls(batch.s, batch.number, batch.number + len(batch.m), batch.m, batch.kinds)
 
     def __len__(self) -> int:
         return len(self.kinds.m)
@@ -450,6 +461,10 @@ class Predicate(Generic[AnyPiece]):
         return Violations(found.rows, self.evidence(s, found.rows), found.checked, found.unread)
 
 
+Judgements = tuple[InOrder[I64], int, Unread]
+"""Offenders by piece, and the other two of `Judged`."""
+
+
 class Judgement(Generic[AnyPiece]):
     """What a predicate finds in all pieces.
 
@@ -462,37 +477,71 @@ class Judgement(Generic[AnyPiece]):
 
     def __init__(self, judge: Callable[[AnyPiece], Judged]) -> None:
         self._judge: Callable[[AnyPiece], Judged] = judge
-        self._wrong = [np.empty(0, np.int64)]
+        self._wrong: InOrder[I64] = InOrder()
         self.checked = 0
         self.unread = Unread()
 
     @property
     def rows(self) -> I64:
         """int64; the subjects that break the rule."""
-        return np.concatenate(self._wrong)
+        return np.concatenate([np.empty(0, np.int64), *self._wrong])
 
     def add(self, piece: AnyPiece) -> Mask:
         """Judge a piece; gives which of its rows are wrong."""
         judged = self._judge(piece)
-        self._wrong.append(piece.subjects(judged.wrong))
+        if judged.wrong.any():
+            self._wrong.add(piece.start, piece.subjects(judged.wrong))
         self.checked += judged.checked if isinstance(judged.checked, int) else piece.count(judged.checked)
-        self.unread = Unread(self.unread.nr + judged.unread.nr, judged.unread.why or self.unread.why)
+        self._add_unread(judged.unread)
         return judged.wrong
+
+    def gathered(self) -> Judgements:
+        """What was found, for `merge`."""
+        return self._wrong, self.checked, self.unread
+
+    def merge(self, gathered: Judgements) -> None:
+        """Take in what was found in other pieces."""
+        wrong, checked, unread = gathered
+        self._wrong.merge(wrong)
+        self.checked += checked
+        self._add_unread(unread)
+
+    def _add_unread(self, more: Unread) -> None:
+        self.unread = Unread(self.unread.nr + more.nr, more.why or self.unread.why)
 
 
 class EntryJudgement(Collector):
     """What a predicate over leaf entries finds; offenders are kept, so that their evidence needs no other walk."""
 
+    looks_in = ("anon_pages", "file_pages", "vma_finds_pages", "vma_tree_sound")
+
     def __init__(self, s: Snapshot, judge: Callable[[EntryPiece], Judged]) -> None:
         super().__init__(s)
         self.found = Judgement(judge)
+        self._offenders: InOrder[Mappings] = InOrder()
 
     def take(self, batch: EntryBatch) -> None:
         """Judge a batch."""
         piece = batch.view(EntryPiece.of)
         wrong = self.found.add(piece)
         if wrong.any():
-            self.s.known_entries.add(batch.m.take(wrong[batch.kinds.kind]))
+            self._offenders.add(batch.number, batch.m.take(wrong[batch.kinds.kind]))
+
+    def gathered(self) -> list[Any]:
+        """As `Collector.gathered`."""
+        return [self.found.gathered(), self._offenders]
+
+    def merge(self, gathered: list[Any]) -> None:
+        """As `Collector.merge`."""
+        found, offenders = gathered
+        self.found.merge(found)
+        self._offenders.merge(offenders)
+
+    def finish(self) -> None:
+        """As `Collector.finish`."""
+        for m in self._offenders:
+            self.s.known_entries.add(m)
+        self._offenders = InOrder()
 
 
 @dataclass(frozen=True)

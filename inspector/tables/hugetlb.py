@@ -10,6 +10,7 @@ from inspector.layout.kernel import Layout
 from inspector.lib.chains import follow_chains
 from inspector.records import dataclass
 from inspector.tables.folios import Folios
+from inspector.tables.locks import is_held
 from inspector.tables.vmas import Vmas
 
 _MAX_HSTATES = 16
@@ -154,7 +155,7 @@ def build_hugetlb(layout: Layout, folios: Folios, vmas: Vmas) -> Hugetlb:
     known = _settle(folios, hstates, where)
     vmas_table, lost = _read_vmas(layout, vmas, hstates)
     hstates = _with_off_list(hstates, known)
-    held = bool(layout.variable("hugetlb_lock", size=4))
+    held = is_held(layout, "hugetlb_lock")
     missing = int((~raw.valid).sum())
     return Hugetlb(hstates, nodes, known, vmas_table, held, missing, lost + missing)
 

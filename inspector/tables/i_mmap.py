@@ -6,8 +6,10 @@ import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask, Table, rows_of
 from inspector.layout.kernel import Layout
+from inspector.layout.offsets import Field
 from inspector.lib.rbtree import check_colours, check_order, subtree_max, walk_rbtrees
 from inspector.records import dataclass
+from inspector.tables.locks import RwSemaphore
 from inspector.tables.vmas import Vmas, vma_rows
 
 
@@ -150,10 +152,8 @@ def writable_shares(vmas: Vmas, rmap: FileRmap, shared_maywrite: int) -> I64:
 
 
 def read_i_mmap_locks(layout: Layout, spaces: U64) -> Mask:
-    """Whether the i_mmap_rwsem of each address_space is held, for reading or writing, or waited for.
-
-    Low bits: a writer holds it, waiters, a hand-off; readers count above them (kernel/locking/rwsem.c).
-    """
-    offset = layout.struct("struct address_space").field("i_mmap_rwsem.count.counter").offset
-    words, _ = layout.memory.words(spaces + np.uint64(offset))
-    return words != 0
+    """Whether the i_mmap_rwsem of each address_space is held, for reading or writing, or waited for."""
+    semaphore = RwSemaphore.of(layout.struct("struct address_space"), "i_mmap_rwsem")
+    word = Field(0, semaphore.word.size)
+    raw = layout.memory.gather(spaces + np.uint64(semaphore.word.offset), word.size)
+    return raw.valid & ~semaphore.is_free(word.column(raw.bytes))

@@ -77,6 +77,7 @@ class RmapItems(Table):
         mm: uint64; mm_struct.
         va: uint64; user address it is of.
         flags: int32; STABLE_FLAG, a flag of the unstable tree (0x100) and the scan number.
+        head: uint64; the stable node that a stable item names itself (0 for others), on that node's list or not.
         anon_vma: uint64; of stable items, else 0.
         linear_index: uint64; linear_page_index of stable items (7.2 and later), else all ones.
         node_idx: int32; row of the stable node on whose list it is, -1 for none.
@@ -87,6 +88,7 @@ class RmapItems(Table):
     mm: U64
     va: U64
     flags: I32
+    head: U64
     anon_vma: U64
     linear_index: U64
     node_idx: I32
@@ -339,6 +341,7 @@ def _decode_items(struct: Struct, addr: U64, data: U8, node_idx: I32) -> RmapIte
         mm=struct.field("mm").column(data),
         va=word & ~np.uint64(_FLAGS),
         flags=(word & np.uint64(_FLAGS)).astype(np.int32),
+        head=np.where(word & np.uint64(STABLE_FLAG), struct.field("head").column(data), 0).astype(np.uint64),
         anon_vma=np.where(stable, struct.field("anon_vma").column(data), 0).astype(np.uint64),
         linear_index=absent if index is None else np.where(stable, index.column(data), absent),
         node_idx=node_idx,

@@ -8,10 +8,7 @@ from inspector.columns import I64, U64, Mask, Table
 from inspector.layout.kernel import Layout
 from inspector.records import dataclass
 from inspector.tables.mms import Mms
-from inspector.tables.tasks import Tasks
-
-_STACK = 1 << 14
-"""THREAD_SIZE of x86-64 (arch/x86/include/asm/page_64_types.h)."""
+from inspector.tables.stacks import Stacks, StackState, stack_words
 
 _MAX_BATCHES = 10_000
 """MAX_GATHER_BATCH_COUNT, include/asm-generic/tlb.h."""
@@ -54,40 +51,36 @@ class Gathers:
     unreadable: int
 
 
-def read_gathers(layout: Layout, tasks: Tasks, mms: Mms) -> Gathers:
+def read_gathers(layout: Layout, mms: Mms, stacks: Stacks) -> Gathers:
     """Find the gathers of mms that unmap just now, and read their batches (mm/mmu_gather.c, __tlb_gather_mmu()).
 
     A gather lies on the kernel stack. It is known by its first member, an mm with unmappings pending, and by the size
-    of the batch inside it, which nothing else on a stack has beside it.
+    of the batch inside it, which nothing else on a stack has beside it. The stack of every task is searched, because
+    the mm of a gather need not be its own: in exec the old one is torn down after the task has the new one
+    (fs/exec.c, exec_mmap(); begin_new_exec() and setup_new_exec() drop it), and whoever holds the last reference tears
+    an mm down (kernel/fork.c, mmput() and mmput_async(); mm/oom_kill.c).
+
+    Only what functions keep there counts (`stack_words`): a gather of a call that returned is no gather any more.
     """
     none = np.empty(0, np.int64)
     busy = mms.addr[mms.tlb_flush_pending > 0]
     if not len(busy) or not layout.has_struct("struct mmu_gather"):
         return Gathers(Gathered.empty(), none, 0)
-    # exit_mm() takes the mm from the task before its pages are unmapped; mmput_async() and the OOM reaper unmap in
-    # threads of the kernel.
-    rows = np.flatnonzero(np.isin(tasks.mm, busy) | (tasks.mm == 0))
-    pointer = layout.struct("struct task_struct").field("stack")
-    stacks, _ = layout.memory.words(tasks.addr[rows] + np.uint64(pointer.offset))
-    # A zombie has given its stack back (put_task_stack()).
-    rows, stacks = rows[stacks != 0], stacks[stacks != 0]
-    parts, tables, missing = [], [none], 0
-    for row, stack in zip(rows.tolist(), stacks.tolist(), strict=True):
-        data = layout.memory.read(stack, _STACK)
-        if data is None:
-            missing += 1
-            continue
-        words = np.frombuffer(data, np.uint64)
-        for at in _find(layout, words, busy):
+    batch_at = layout.struct("struct mmu_gather").find("batch")
+    parts, tables, missing = [], [none], int((stacks.state == StackState.UNREADABLE).sum())
+    for row in np.flatnonzero(stacks.state != StackState.NONE).tolist():
+        addresses, words = stack_words(layout, stacks, row)
+        # Where a stack was only searched for return addresses, what looks like a gather may be left over, too.
+        surely = int(stacks.state[row] == StackState.UNWOUND)
+        for at in _find(layout, addresses, words, busy):
             found, bad = _batches(layout, words[at:])
-            missing += bad
+            missing += bad * surely
             mm = int(np.searchsorted(mms.addr, words[at]))
             parts += [_entries(layout, row, mm, batch) for batch in found]
-            batch_at = layout.struct("struct mmu_gather").find("batch")
             if batch_at is not None:
                 waiting, bad = read_table_batches(layout, words[at + batch_at.offset // 8 :][:1])
                 tables.append(waiting)
-                missing += bad
+                missing += bad * surely
     return Gathers(Gathered.concat(parts) if parts else Gathered.empty(), np.concatenate(tables), missing)
 
 
@@ -114,15 +107,17 @@ def read_table_batches(layout: Layout, addrs: U64) -> tuple[I64, int]:
     return pfns[pfns >= 0], int((~raw.valid).sum())
 
 
-def _find(layout: Layout, words: U64, busy: U64) -> list[int]:
-    """Where in a stack, in words, a gather begins."""
+def _find(layout: Layout, addresses: U64, words: U64, busy: U64) -> list[int]:
+    """Where among the words of a stack a gather begins; ``addresses`` are where the words are."""
     gather = layout.struct("struct mmu_gather")
     batch = layout.struct("struct mmu_gather_batch")
     local, bundle = gather.field("local").offset, gather.field("__pages").length
     nr, most = local + batch.field("nr").offset, local + batch.field("max").offset
     halves = words.view(np.uint32)
     starts = np.flatnonzero(np.isin(words, busy))
-    starts = starts[starts * 8 + gather.size <= len(words) * 8]
+    last = starts + gather.size // 8 - 1
+    starts, last = starts[last < len(words)], last[last < len(words)]
+    starts = starts[addresses[last] - addresses[starts] == (last - starts).astype(np.uint64) * np.uint64(8)]
     good = (halves[starts * 2 + most // 4] == bundle) & (halves[starts * 2 + nr // 4] <= bundle)
     good &= words[starts + gather.field("active").offset // 8] != 0
     return [int(x) for x in starts[good]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,6 +38,7 @@ from inspector.records import dataclass
 from inspector.scratch import long_zeros
 from inspector.tables.folios import HEAD_PAGES, Folios, decode_heads, no_folios
 from inspector.tables.page_words import PageWords, page_type_codes, page_words_table
+from inspector.workers import InOrder, share_out, sharing
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -50,6 +51,9 @@ _SHORT = 1 << 10
 
 MAX_PAGES = (1 << 31) - 2
 """Struct pages that a target may have: rows are int32."""
+
+_WORTH_SHARING = 16
+"""Pieces of the memory map that take longer than processes to start."""
 
 _NO_HEAD = -2
 """While the memory map is read: the mark of tails that point to no struct page."""
@@ -244,20 +248,53 @@ class _Found:
     Args:
         layout: The kernel's layout.
         slab_caches: As of `sweep_pages`.
+        shared: Whether workers read as well, into the same columns.
     """
 
-    def __init__(self, layout: Layout, slab_caches: U64) -> None:
+    def __init__(self, layout: Layout, slab_caches: U64, *, shared: bool) -> None:
         self._layout = layout
         self._off = _offsets(layout)
         self._caches = slab_caches
         n = layout.memmap.nr_pages
         self.words = distinct_rows(4)
-        self.number = long_zeros(n, np.int32)
-        self.head = long_zeros(n, np.int32)
+        self._met = [np.empty(0, np.int64)]
+        self.number = long_zeros(n, np.int32, shared=shared)
+        self.head = long_zeros(n, np.int32, shared=shared)
         """Row of the head of each tail, `_NO_HEAD` for none; -1 for pages that are no tails."""
-        self.folios: list[Folios] = []
-        self.slabs: list[tuple[I64, U64]] = []
-        self.buddy_pages: list[BuddyPages] = []
+        self.folios: InOrder[Folios] = InOrder()
+        self.slabs: InOrder[tuple[I64, U64]] = InOrder()
+        self.buddy_pages: InOrder[BuddyPages] = InOrder()
+
+    def gathered(self, pieces: list[slice]) -> _Gathered:
+        """What was found in some pieces, for `merge`."""
+        met = np.concatenate(self._met)
+        return _Gathered(pieces, self.words.values, self.words.weights, met, self.folios, self.slabs, self.buddy_pages)
+
+    def merge(self, parts: list[_Gathered]) -> None:
+        """Take in what workers found: each has numbered the words that it met by itself."""
+        values, weights, met = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "weights", "met")
+        )
+        # As if one had met them all, row by row.
+        order = np.argsort(met)
+        numbers = np.empty(len(order), np.int32)
+        numbers[order] = self.words.codes(values[order], weights[order])
+        starts = np.cumsum([0] + [len(part.met) for part in parts]).tolist()
+        for part, first, end in zip(parts, starts[:-1], starts[1:], strict=True):
+            for rows in part.pieces:
+                self.number[rows] = numbers[first:end][self.number[rows]]
+            self.folios.merge(part.folios)
+            self.slabs.merge(part.slabs)
+            self.buddy_pages.merge(part.buddy_pages)
+
+    def _codes(self, row: int, alike: _Alike, keys: U64) -> I32:
+        """Number the words of stretches of pages, and note where new ones are met."""
+        known = len(self.words)
+        codes = self.words.codes(keys, alike.nr)
+        if len(self.words) > known:
+            highest = np.maximum.accumulate(np.maximum(codes, known - 1))
+            self._met.append(row + alike.first[np.diff(highest, prepend=known - 1) > 0])
+        return codes
 
     def read(self, row: int, pfn: I64, data: U8, readable: Mask) -> None:
         """Take in neighbouring struct pages.
@@ -284,7 +321,7 @@ class _Found:
         keys = np.empty((len(first), 4), np.uint64)
         keys[:, 0], keys[:, 1], keys[:, 3] = flags[first], mapping[first], readable[first]
         keys[:, 2] = mapcount[first] | (refcount[first].astype(np.uint64) << np.uint64(32))
-        self.number[row : row + n] = np.repeat(self.words.codes(keys, alike.nr), alike.nr)
+        self.number[row : row + n] = np.repeat(self._codes(row, alike, keys), alike.nr)
         self.head[row : row + n] = -1
         tail = np.flatnonzero(link & np.uint64(1))
         if len(tail):
@@ -295,18 +332,39 @@ class _Found:
         if len(heads):
             cover = np.minimum(heads[:, None] + np.arange(HEAD_PAGES)[None, :], n - 1)
             raw = data.reshape(n, -1)[cover].reshape(len(heads), -1)
-            self.folios.append(decode_heads(self._layout, row + heads, pfn[heads], raw))
+            self.folios.add(row, decode_heads(self._layout, row + heads, pfn[heads], raw))
         types = page_type_codes(self._layout, keys[:, 0], mapcount[first])
         blocks = alike.rows(types == type_code("buddy"))
         if len(blocks):
             node = words[blocks, off.lru : off.lru + 2]
             rows = (row + blocks).astype(np.int32)
-            self.buddy_pages.append(BuddyPages(rows, words[blocks, off.private], node[:, 0].copy(), node[:, 1].copy()))
+            private, following, before = words[blocks, off.private], node[:, 0].copy(), node[:, 1].copy()
+            self.buddy_pages.add(row, BuddyPages(rows, private, following, before))
         if len(self._caches):
             slabs = alike.rows(types == type_code("slab"))
             caches = words[slabs, off.slab_cache]
             wanted = (caches[:, None] == self._caches).any(axis=1)
-            self.slabs.append((row + slabs[wanted], caches[wanted]))
+            if wanted.any():
+                self.slabs.add(row, (row + slabs[wanted], caches[wanted]))
+
+
+class _Gathered(NamedTuple):
+    """What a worker found in its share of the memory map.
+
+    Attributes:
+        pieces: Which rows it read.
+        values, weights: As of `inspector.loops.Distinct`.
+        met: int64; the row in which each of ``values`` was met first.
+        folios, slabs, buddy_pages: As of `_Found`.
+    """
+
+    pieces: list[slice]
+    values: U64
+    weights: I64
+    met: I64
+    folios: InOrder[Folios]
+    slabs: InOrder[tuple[I64, U64]]
+    buddy_pages: InOrder[BuddyPages]
 
 
 class _Alike(NamedTuple):
@@ -320,12 +378,13 @@ class _Alike(NamedTuple):
         return expand_runs(self.first[some], self.nr[some]).astype(np.int64) if some.any() else np.empty(0, np.int64)
 
 
-def sweep_pages(layout: Layout, slab_caches: U64) -> Sweep:
+def sweep_pages(layout: Layout, slab_caches: U64, nr_workers: int = 1) -> Sweep:
     """Read the memory map once.
 
     Args:
         layout: The kernel's layout.
         slab_caches: Addresses of the slab caches whose slabs the caller wants to find.
+        nr_workers: Processes that read at most.
 
     Raises:
         LayoutError: There are more struct pages than rows can be numbered.
@@ -333,9 +392,7 @@ def sweep_pages(layout: Layout, slab_caches: U64) -> Sweep:
     n = layout.memmap.nr_pages
     if n > MAX_PAGES:
         raise LayoutError(f"{n:,} struct pages are more than can be numbered", "memory map", "Report the kernel")
-    found = _Found(layout, slab_caches)
-    for row, pfn, data, readable in _struct_pages(layout):
-        found.read(row, pfn, data, readable)
+    found = _read_all(layout, slab_caches, nr_workers)
     words = page_words_table(layout, found.words)
     folios = _true_heads(Folios.concat([no_folios(), *found.folios]), found.head)
     following = np.minimum(folios.row + 1, n - 1)
@@ -343,15 +400,36 @@ def sweep_pages(layout: Layout, slab_caches: U64) -> Sweep:
     folios = replace(folios, readable=known[found.number[following]] & known[found.number[folios.row]])
     heads = _number_compounds(folios, found.head)
     blocks = BuddyPages.concat([BuddyPages.empty(), *found.buddy_pages])
-    slab_rows, slab_found = (np.concatenate([x[i] for x in found.slabs] or [np.empty(0, np.uint64)]) for i in (0, 1))
+    slab_rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in found.slabs)])
+    slab_found = np.concatenate([np.empty(0, np.uint64), *(caches for _, caches in found.slabs)])
     return Sweep(
         Pages(layout.memmap, words, found.number, found.head, heads),
         folios,
-        slab_rows.astype(np.int64),
-        slab_found.astype(np.uint64),
+        slab_rows,
+        slab_found,
         blocks,
         _free_pages(blocks, n),
     )
+
+
+def _read_all(layout: Layout, slab_caches: U64, nr_workers: int) -> _Found:
+    pieces = _StructPages(layout)
+    nr = sharing(len(pieces), nr_workers, _WORTH_SHARING)
+    found = _Found(layout, slab_caches, shared=nr > 1)
+
+    def read(numbers: Iterable[int]) -> list[slice]:
+        done = []
+        for number in numbers:
+            row, pfn, data, readable = pieces[number]
+            found.read(row, pfn, data, readable)
+            done.append(slice(row, row + len(pfn)))
+        return done
+
+    if nr == 1:
+        read(range(len(pieces)))
+    else:
+        found.merge(list(share_out(len(pieces), lambda numbers: found.gathered(read(numbers)), nr)))
+    return found
 
 
 def _true_heads(folios: Folios, head: I32) -> Folios:
@@ -397,25 +475,45 @@ def _free_pages(blocks: BuddyPages, n: int) -> RowSet:
     return rows_inside(blocks.row[sane], blocks.private[sane].astype(np.uint8), n, _MAX_BUDDY_ORDER)
 
 
-def _struct_pages(layout: Layout) -> Iterator[tuple[int, I64, U8, Mask]]:
-    """The struct pages of the memory map, a bounded piece at a time: ``(first row, page frames, bytes, readable)``."""
-    memmap, size, row = layout.memmap, layout.memmap.page_size, 0
-    if len(memmap.starts) > 1 and memmap.nr_pages < len(memmap.starts) * _SHORT:
-        # Many short stretches: a call for each costs more than its bytes.
-        blocks = expand_runs(memmap.starts // GRAIN, (memmap.ends - memmap.starts) // GRAIN).astype(np.int64) * GRAIN
-        step = max(1, CHUNK // (GRAIN * size))
-        for at in range(0, len(blocks), step):
-            some = blocks[at : at + step]
-            raw = layout.memory.gather(memmap.page_addrs(some), GRAIN * size)
+class _StructPages:
+    """The struct pages of the memory map in bounded pieces, each read when it is asked for by its number."""
+
+    def __init__(self, layout: Layout) -> None:
+        memmap, size = layout.memmap, layout.memmap.page_size
+        self._layout, self._blocks = layout, np.empty(0, np.int64)
+        self._pieces: list[tuple[int, int, int]] = []
+        """Of each piece its first row, and what it is from and to: page frames, or places in the blocks if any."""
+        if len(memmap.starts) > 1 and memmap.nr_pages < len(memmap.starts) * _SHORT:
+            # Many short stretches: a call for each costs more than its bytes.
+            nr = (memmap.ends - memmap.starts) // GRAIN
+            self._blocks = expand_runs(memmap.starts // GRAIN, nr).astype(np.int64) * GRAIN
+            step = max(1, CHUNK // (GRAIN * size))
+            self._pieces = [(at * GRAIN, at, at + step) for at in range(0, len(self._blocks), step)]
+            return
+        row = 0
+        for start, end in zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True):
+            for first in range(start, end, CHUNK // size):
+                self._pieces.append((row + first - start, first, min(first + CHUNK // size, end)))
+            row += end - start
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __iter__(self) -> Iterator[tuple[int, I64, U8, Mask]]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> tuple[int, I64, U8, Mask]:
+        """A piece: ``(first row, page frames, bytes, readable)``."""
+        memory, memmap, size = self._layout.memory, self._layout.memmap, self._layout.memmap.page_size
+        row, start, end = self._pieces[number]
+        if len(self._blocks):
+            some = self._blocks[start:end]
+            raw = memory.gather(memmap.page_addrs(some), GRAIN * size)
             pfn = (some[:, None] + np.arange(GRAIN)[None, :]).ravel()
-            yield at * GRAIN, pfn, raw.bytes.ravel(), np.repeat(raw.valid, GRAIN)
-        return
-    for start, end in zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True):
-        for at, data, valid in layout.memory.chunks(memmap.page_addr(start), (end - start) * size):
-            n, first = len(data) // size, at // size
-            readable = np.ones(n, np.bool_) if valid.all() else np.repeat(valid, HOLE // size)[:n]
-            yield row + first, np.arange(start + first, start + first + n), data, readable
-        row += end - start
+            return row, pfn, raw.bytes.ravel(), np.repeat(raw.valid, GRAIN)
+        data, valid = memory.chunk(memmap.page_addr(start), (end - start) * size)
+        readable = np.ones(end - start, np.bool_) if valid.all() else np.repeat(valid, HOLE // size)[: end - start]
+        return row, np.arange(start, end), data, readable
 
 
 def heads_of_tails(memmap: MemMap, link: U64, pfn: I64) -> I64:
@@ -433,7 +531,7 @@ def heads_of_tails(memmap: MemMap, link: U64, pfn: I64) -> I64:
 def heads_beside(layout: Layout, part: MemMap) -> I64:
     """Page frames of the heads that tails in a part of the memory map name and that are not in it themselves."""
     link, found = _offsets(layout).link, [np.empty(0, np.int64)]
-    for _, pfn, data, _ in _struct_pages(replace(layout, memmap=part)):
+    for _, pfn, data, _ in _StructPages(replace(layout, memmap=part)):
         words = data.view(np.uint64).reshape(len(pfn), -1)[:, link]
         tail = np.flatnonzero(words & np.uint64(1))
         heads = distinct(heads_of_tails(layout.memmap, words[tail], pfn[tail]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from inspector.columns import I64, U64, Table
@@ -71,7 +73,8 @@ def read_rcu_callbacks(layout: Layout) -> RcuLists:
 def _follow(layout: Layout, address: int) -> tuple[U64, bool]:
     """Address and function of each callback of a list: uint64[n, 2]; and whether its end was reached."""
     found: list[tuple[int, int]] = []
-    while address and len(found) < _MAX_CALLBACKS:
+    deadline = layout.memory.deadline()
+    while address and len(found) < _MAX_CALLBACKS and time.monotonic() < deadline:
         data = layout.memory.read(address, 16)
         if data is None:
             break

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.columns import U64, Mask, rows_of, take_or
+from inspector.columns import I64, U64, Mask, rows_covering, rows_of, take_or
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Sweep, sweep_pages
 
 
-def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int) -> U64:
+def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int, known: U64 | None = None) -> U64:
     """Addresses of all object slots, in use or free, of a slab cache (mm/slub.c, for_each_object()).
 
     Args:
@@ -20,15 +20,20 @@ def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int) -> U
         sweep: Must have been asked for this cache.
         folios: For the order of each slab.
         cache: Address of the kmem_cache.
+        known: Addresses of some of the objects, from which the size of one follows where the kmem_cache is lost.
     """
     size, pad = _geometry(layout, cache)
     rows = sweep.slab_rows[sweep.slab_caches == np.uint64(cache)]
-    if not len(rows) or size <= 0:
-        return np.empty(0, np.uint64)
     order = take_or(folios.order, rows_of(folios.row, rows), 0).astype(np.int64)
     base = np.uint64(layout.memory.direct_map_base) + (
         sweep.pages.memmap.pfns_of_rows(rows).astype(np.uint64) << np.uint64(layout.memmap.page_shift)
     )
+    if size <= 0 and known is not None and len(rows):
+        size = _solve_size(
+            layout, sweep.pages.memmap.page_addrs(sweep.pages.memmap.pfns_of_rows(rows)), order, base, known
+        )
+    if not len(rows) or size <= 0:
+        return np.empty(0, np.uint64)
     parts = []
     for each in np.unique(order).tolist():
         count = (1 << (layout.memmap.page_shift + min(each, 20))) // size
@@ -59,12 +64,36 @@ def are_objects(layout: Layout, cache: int, addrs: U64) -> Mask:
     return np.isin(addrs, found) | ((row >= 0) & ~take_or(sweep.pages.readable, row, False))
 
 
+def _solve_size(layout: Layout, pages: U64, order: I64, base: U64, known: U64) -> int:
+    """Bytes of an object of a cache that is lost itself; 0 where several would fit, or none.
+
+    A slab says how many objects it has (struct slab, objects), and those that are known are a whole number of objects
+    from its beginning.
+    """
+    slab = layout.struct("struct slab") if layout.has_struct("struct slab") else layout.struct("struct page")
+    bits = slab.bits("objects")
+    if bits is None:
+        return 0
+    raw = layout.memory.gather(pages, slab.size)
+    objects, room = bits.column(raw.bytes), np.int64(1) << (layout.memmap.page_shift + order)
+    able = raw.valid & (objects > 0)
+    if not able.any():
+        return 0
+    row = rows_covering(base[able], base[able] + room[able].astype(np.uint64), known)
+    places = (known - base[able][row])[row >= 0].astype(np.int64)
+    low, high = int((room[able] // (objects[able] + 1)).max()) + 1, int((room[able] // objects[able]).min())
+    step = int(np.gcd.reduce(places)) if len(places) else 0
+    fits = [size for size in range(-(-low // 8) * 8, high + 1, 8) if step and step % size == 0]
+    return fits[0] if len(fits) == 1 else 0
+
+
 def _geometry(layout: Layout, cache: int) -> tuple[int, int]:
     """Bytes from one object slot of a cache to the next, and those in front of the first; 0 where it cannot be read."""
     struct = layout.struct("struct kmem_cache")
-    raw = layout.memory.read(cache, struct.size)
+    size, pad = struct.field("size"), struct.find("red_left_pad")
+    # The struct ends with a pointer for each possible node, of which only as many exist as the machine has nodes.
+    raw = layout.memory.read(cache, max(field.offset + field.size for field in (size, pad) if field is not None))
     if raw is None:
         return 0, 0
     data = np.frombuffer(raw, np.uint8)[None, :]
-    pad = struct.find("red_left_pad")
-    return int(struct.field("size").column(data)[0]), int(pad.column(data)[0]) if pad is not None else 0
+    return int(size.column(data)[0]), int(pad.column(data)[0]) if pad is not None else 0

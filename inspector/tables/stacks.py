@@ -3,6 +3,11 @@
 No debug information is needed: stacks are unwound by the kernel's own ORC tables. Where these do not lead on, what is
 left of the stack is searched for return addresses, and what that finds is marked: it may be left over from earlier
 calls.
+
+Whose stack it is, is decided by where the stack pointer is, not by which task the CPU is to run: inside
+context_switch() (kernel/sched/core.c) rq->curr and its task_struct are the next task's while registers and stack are
+still the previous one's, and both have on_cpu set. What an interrupt or exception on a stack of its own interrupted is
+followed through the registers saved there.
 """
 
 from __future__ import annotations
@@ -27,6 +32,29 @@ _THREAD_SIZE = 16 << 10
 """Of x86-64 without KASAN, where the type that has it is missing (arch/x86/include/asm/page_64_types.h)."""
 
 _MAX_THREAD_SIZE = 1 << 20
+_PAGE = 4096
+_KERNEL_CS = 0x10
+"""Of kernel code (arch/x86/include/asm/segment.h, __KERNEL_CS)."""
+
+_NOWHERE = np.uint64((1 << 64) - 1)
+"""Above all stacks: where no user's registers are saved."""
+
+_ENTERS_SYSTEM_CALLS = frozenset(
+    {
+        "do_syscall_64",
+        "do_int80_syscall_32",
+        "do_int80_emulation",
+        "int80_emulation",
+        "__do_fast_syscall_32",
+        "do_fast_syscall_32",
+        "do_SYSENTER_32",
+    }
+)
+"""Functions whose frames begin with a stretch that nobody wrote (arch/x86/entry/, kernel/entry/)."""
+
+_MAX_ROUNDS = 4
+"""Stacks that one task's may lead through at most: of an NMI, of a debug exception, of interrupts, its own."""
+
 _MAX_PADDING = 64
 """More than was ever left free above the user's registers at the top of a stack (TOP_OF_KERNEL_STACK_PADDING)."""
 
@@ -57,6 +85,12 @@ class StackState(IntEnum):
     """The stack is not in the dump."""
     NONE = 5
     """The task has given its stack back."""
+    INTERRUPTED = 6
+    """An interrupt or exception on a stack of its own could not be followed back to the task's."""
+
+
+_UNKNOWN = (StackState.RUNNING, StackState.UNREADABLE, StackState.INTERRUPTED)
+"""States in which a task may be in functions that no frame shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +122,9 @@ class Stacks:
         frames: Their frames.
         state: uint8[tasks]; a `StackState`.
         top: uint64[tasks]; where each stack ends.
+        low: uint64[tasks]; the lowest address in use on each stack; its end where that is not known.
+        running: bool[tasks]; a CPU is at work there, by its registers, or may be. A task that is only about to run, or
+            has just been switched out, is not among them, though on_cpu is set.
         functions: Names that ``frames.function`` counts, without what compilers append; "[module]" for code of a
             module, "" where nothing is known.
         places: By address, function and offset in words.
@@ -97,13 +134,15 @@ class Stacks:
     frames: Frames
     state: U8
     top: U64
+    low: U64
+    running: Mask
     functions: list[str]
     places: dict[int, str]
 
     @property
     def incomplete(self) -> int:
         """Tasks of which a frame may be unknown."""
-        return int(np.isin(self.state, (StackState.RUNNING, StackState.UNREADABLE)).sum())
+        return int(np.isin(self.state, _UNKNOWN).sum())
 
 
 class _StackWords:
@@ -125,7 +164,7 @@ class _StackWords:
     def _fill(self, first: int, at: int, nr: int) -> None:
         # To the end of a page at a time, because the pages of a stack lie apart and each may be missing.
         while nr:
-            here = min(nr, (4096 - at % 4096) // 8)
+            here = min(nr, (_PAGE - at % _PAGE) // 8)
             data = self._memory.read(at, 8 * here)
             if data is not None:
                 self._words[first : first + here] = np.frombuffer(data, np.dtype("<u8"))
@@ -157,22 +196,21 @@ def build_stacks(layout: Layout, tasks: Tasks) -> Stacks:
     end = tasks.stack + np.uint64(size - _user_registers(layout, size))
     state = np.full(len(tasks), StackState.UNWOUND, np.uint8)
     state[tasks.stack == 0] = StackState.NONE
-    begin, start = _initial(layout, tasks, end, state)
-    words = _StackWords(layout.memory, start, end)
-    begin = _from_switch(layout, begin, words, tasks, state)
-    orc, places = OrcTables(layout), RegisterPlaces.of(layout)
+    unwinder = _Unwinder(layout, tasks, end)
+    now, running = _running(unwinder, state)
+    low = np.where(running, end, tasks.sp)
+    low[now.row] = now.sp
+    odd = (low < tasks.stack) | (low > end) | (low % np.uint64(8) != 0) | (state == StackState.NONE)
+    low[odd] = end[odd]
+    unwinder.words = _StackWords(layout.memory, low, end)
+    now = UnwindState.concat([now, _switched_out(unwinder, ~running, state)])
     pieces: list[_Piece] = []
-    now, depth = begin, 0
-    lost: list[tuple[I64, U64]] = []
-    while len(now) and depth < MAX_DEPTH:
-        how = np.where(tasks.on_cpu[now.row] & (depth == 0), How.REGISTERS, How.ORC).astype(np.uint8)
-        pieces.append(_Piece(now.row, np.full(len(now), depth, np.int32), now.ip, now.sp, how, now.signal))
-        found = step(orc, now, places, words, end[now.row])
-        lost.append((found.lost, found.lost_sp))
-        now, depth = found.state, depth + 1
-    lost.append((now.row, now.sp))
-    pieces += _scan(lost, orc, words, end, state)
-    return _collect(layout, orc, pieces, state, end)
+    for depth in range(0, _MAX_ROUNDS * 2 * MAX_DEPTH, 2 * MAX_DEPTH):
+        lost = unwinder.follow(now, depth, pieces, low, running)
+        now = unwinder.scan(lost, depth + MAX_DEPTH, pieces, state)
+    _mark_interrupted(tasks, end, pieces, state)
+    frames, functions, places = _collect(layout, unwinder.orc, pieces)
+    return Stacks(frames, state, end, low, running, functions, places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,28 +234,34 @@ def thread_size(layout: Layout) -> int:
     return size if _THREAD_SIZE <= size <= _MAX_THREAD_SIZE and size & (size - 1) == 0 else _THREAD_SIZE
 
 
-def stack_words(layout: Layout, tasks: Tasks, stacks: Stacks, task: int) -> tuple[U64, U64]:
-    """The live part of a task's stack, unreadable words left out.
+def stack_words(layout: Layout, stacks: Stacks, task: int) -> tuple[U64, U64]:
+    """What functions keep on a task's stack: its live part without what is left over from earlier calls.
+
+    Unreadable words are left out. So is the frame of the function that enters system calls: it moves the stack by a
+    random distance (include/linux/randomize_kstack.h, add_random_kstack_offset()), and what lies there is as it was.
 
     Args:
         layout: The kernel's layout.
-        tasks: All tasks.
-        stacks: Their stacks.
+        stacks: Of all tasks.
         task: Row of the task.
 
     Returns:
-        uint64[n] each: the addresses, ascending, and the words there.
+        uint64[n] each: the addresses, ascending, and the words there; none where the live part is not known.
     """
-    top = int(stacks.top[task])
-    first, last = np.searchsorted(stacks.frames.task_idx, [task, task + 1])
-    sp = stacks.frames.sp[first:last]
-    sp = sp[(sp < np.uint64(top)) & (sp >= tasks.stack[task])]
-    if not len(sp):
+    top, low = int(stacks.top[task]), int(stacks.low[task])
+    if low >= top:
         return np.empty(0, np.uint64), np.empty(0, np.uint64)
-    start = int(sp.min()) & ~7
+    start = low & ~7
     data, known = layout.memory.read_range(start, min(top - start, _MAX_THREAD_SIZE))
     at = np.arange(0, len(data) // 8 * 8, 8, dtype=np.int64)
     ok = known[at // HOLE]
+    first, last = np.searchsorted(stacks.frames.task_idx, [task, task + 1])
+    for row in range(int(first), int(last)):
+        is_sure = stacks.frames.how[row] != How.SCAN
+        if is_sure and stacks.functions[stacks.frames.function[row]] in _ENTERS_SYSTEM_CALLS:
+            inner = int(stacks.frames.sp[row]) - start
+            outer = int(stacks.frames.sp[row + 1]) - start if row + 1 < last else len(data)
+            ok &= (at < inner) | (at >= outer)
     return (np.uint64(start) + at.astype(np.uint64))[ok], data[: len(at) * 8].view(np.dtype("<u8"))[ok]
 
 
@@ -234,82 +278,222 @@ def _user_registers(layout: Layout, size: int) -> int:
     return size - (begin - bottom)
 
 
-def _initial(layout: Layout, tasks: Tasks, end: U64, state: U8) -> tuple[UnwindState, U64]:
-    """Where unwinding begins for the running tasks, and from where on each stack is live."""
-    start = np.where(tasks.on_cpu, end, tasks.sp)
-    running = np.flatnonzero(tasks.on_cpu & (state == StackState.UNWOUND))
-    state[running] = StackState.RUNNING
-    notes = [decode(note) for note in layout.target.prstatus]
-    rows, found = [], []
-    for row in running.tolist():
-        registers = _registers_of(notes, int(tasks.cpu[row]), int(tasks.stack[row]), int(end[row]))
-        if registers is None:
+_OF_NO_TASK, _OF_USER = -1, -2
+
+
+def _in_entry_area(address: int) -> bool:
+    """Whether it is in the CPUs' entry areas, where exceptions begin (asm/cpu_entry_area.h, asm/pgtable_areas.h)."""
+    return -4 << 39 <= address - (1 << 64) < -3 << 39
+
+
+_Lost = list[tuple[I64, U64]]
+"""Rows of stacks that could not be followed, and from where on."""
+
+
+class _Unwinder:
+    """Unwinds many stacks, and searches them for return addresses where unwinding leads no further.
+
+    Args:
+        layout: The kernel's layout.
+        tasks: Whose stacks they are.
+        end: uint64[tasks]; where each stack ends.
+    """
+
+    def __init__(self, layout: Layout, tasks: Tasks, end: U64) -> None:
+        self.layout, self.tasks, self.end = layout, tasks, end
+        self.orc, self._places = OrcTables(layout), RegisterPlaces.of(layout)
+        self.words = _StackWords(layout.memory, tasks.stack[:0], tasks.stack[:0])
+        self._order = np.argsort(tasks.stack, kind="stable")
+
+    def owner(self, sp: int) -> int:
+        """Row of the task on whose stack an address is, -1 for none."""
+        at = int(np.searchsorted(self.tasks.stack[self._order], np.uint64(sp), side="right")) - 1
+        row = int(self._order[at]) if at >= 0 else -1
+        return row if row >= 0 and 0 < int(self.tasks.stack[row]) <= sp <= int(self.end[row]) else -1
+
+    def came_from(self, now: UnwindState) -> int:
+        """Row of the task on whose stack a CPU is, or was before an interrupt or exception changed stacks.
+
+        Returns:
+            The row; `_OF_NO_TASK` of a CPU that idles, `_OF_USER` of one that just came from user space.
+
+        Raises:
+            LookupError: That cannot be found out.
+        """
+        nowhere = np.full(1, _NOWHERE)
+        for _ in range(MAX_DEPTH):
+            if self.owner(int(now.sp[0])) >= 0:
+                return self.owner(int(now.sp[0]))
+            found = step(self.orc, now, self._places, self.words, nowhere)
+            if len(found.ended):
+                return _OF_USER if _in_entry_area(int(now.sp[0])) else _OF_NO_TASK
+            now = found.state if len(found.state) else self._resumed(int(found.lost_sp[0]), 0)[0]
+            if not len(now):
+                raise LookupError("an interrupt's stack")
+        raise LookupError("an interrupt's stack")
+
+    def follow(self, now: UnwindState, depth: int, pieces: list[_Piece], low: U64, running: Mask) -> _Lost:
+        """Unwind as far as it goes: a row of ``pieces`` for each frame. ``low`` becomes the lowest address in use."""
+        lost: _Lost = []
+        for at in range(depth, depth + MAX_DEPTH):
+            if not len(now):
+                return lost
+            how = np.where(running[now.row] & (at == 0), How.REGISTERS, How.ORC).astype(np.uint8)
+            pieces.append(_Piece(now.row, np.full(len(now), at, np.int32), now.ip, now.sp, how, now.signal))
+            found = step(self.orc, now, self._places, self.words, self.end[now.row])
+            row = found.state.row
+            own = (found.low >= self.tasks.stack[row]) & (found.low <= self.end[row])
+            np.minimum.at(low, row[own], found.low[own])
+            lost.append((found.lost, found.lost_sp))
+            now = found.state
+        return [*lost, (now.row, now.sp)]
+
+    def scan(self, lost: _Lost, depth: int, pieces: list[_Piece], state: U8) -> UnwindState:
+        """Return addresses on what is left of stacks that could not be unwound to their end.
+
+        Returns:
+            Where unwinding goes on: at what the interrupts among them interrupted.
+        """
+        onward = [UnwindState.empty()]
+        for rows, sps in lost:
+            for row, sp in zip(rows.tolist(), sps.tolist(), strict=True):
+                state[row] = StackState.SCANNED
+                place, word = np.empty(0, np.uint64), np.empty(0, np.uint64)
+                if int(self.end[row]) - _MAX_THREAD_SIZE <= sp < int(self.end[row]):
+                    place, word = self._return_addresses(sp, int(self.end[row]))
+                elif self.owner(sp) < 0:
+                    now, place, word = self._resumed(sp, row)
+                    if len(now) and self.owner(int(now.sp[0])) == row:
+                        onward.append(now)
+                n = len(word)
+                # Behind whatever was unwound.
+                at = np.arange(depth, depth + n, dtype=np.int32)
+                how = np.full(n, How.SCAN, np.uint8)
+                pieces.append(_Piece(np.full(n, row), at, word, place + np.uint64(8), how, np.zeros(n, np.bool_)))
+        return UnwindState.concat(onward)
+
+    def _return_addresses(self, sp: int, end: int) -> tuple[U64, U64]:
+        """Where addresses of code are on a part of a stack, and these addresses."""
+        place = np.arange(sp + 7 & ~7, end, 8, dtype=np.uint64)
+        word, ok = self.words(place)
+        hit = np.flatnonzero(self._in_code(word) & ok)
+        return place[hit], word[hit]
+
+    def _in_code(self, words: U64) -> Mask:
+        out = np.zeros(len(words), np.bool_)
+        for code in self.orc.codes:
+            out |= (words > np.uint64(code.base)) & (words < np.uint64(code.end))
+        return out
+
+    def _resumed(self, sp: int, row: int) -> tuple[UnwindState, U64, U64]:
+        """What an interrupt or exception interrupted whose own stack could not be unwound from ``sp`` on.
+
+        Entry code saved all registers (struct pt_regs) above the address to which its handler returns; the CPU itself
+        pushed ip, cs, flags, sp and ss at the top of the stack of an exception (arch/x86/entry/entry_64.S); and at the
+        top of the stack of interrupts is the stack pointer from before (call_on_stack(), asm/irq_stack.h).
+
+        Returns:
+            The interrupted frame for stack ``row``, none if it cannot be found or was in user space; and where return
+            addresses were up to there, and these.
+        """
+        end = sp + 8 & ~7
+        while end % _PAGE or (end - sp < _THREAD_SIZE and self.layout.memory.read(end, 8) is not None):
+            end = (end | _PAGE - 1) + 1
+        place, word = self._return_addresses(sp, end)
+        saved = np.flatnonzero(self.orc.saves_registers(word)) if len(word) else np.empty(0, np.int64)
+        none = UnwindState.empty()
+        for at in saved.tolist():
+            one = slice(at, at + 1)
+            here = UnwindState(
+                word[one], place[one] + np.uint64(8), np.zeros(1, np.uint64), np.zeros(1, np.bool_), np.full(1, row)
+            )
+            found = step(self.orc, here, self._places, self.words, np.full(1, _NOWHERE))
+            if len(found.state) or len(found.ended):
+                return found.state, place[: at + 1], word[: at + 1]
+        top, known = self.words(np.arange(end - 40, end, 8, dtype=np.uint64))
+        if not known.all():
+            return none, place, word
+        if top[1] == _KERNEL_CS and self._in_code(top[:1])[0] and self.owner(int(top[3])) >= 0:
+            frame = UnwindState(top[:1], top[3:4], np.zeros(1, np.uint64), np.ones(1, np.bool_), np.full(1, row))
+            below = place < np.uint64(end - 40)
+            return frame, place[below], word[below]
+        at = self.owner(int(top[4]))
+        if at >= 0:
+            # Where the function that changed stacks goes on is unknown: the next address of code on its own stack.
+            places, words = self._return_addresses(int(top[4]), int(self.end[at]))
+            first = slice(0, min(len(words), 1))
+            sp_of = places[first] + np.uint64(8)
+            zero = np.zeros(len(sp_of), np.uint64)
+            return UnwindState(words[first], sp_of, zero, zero != 0, np.full(len(sp_of), row)), place, word
+        return none, place, word
+
+
+def _running(unwinder: _Unwinder, state: U8) -> tuple[UnwindState, Mask]:
+    """The frames that the CPUs are in, and on whose stacks they are or may be."""
+    tasks = unwinder.tasks
+    found: dict[int, Registers] = {}
+    lost: dict[int, Registers] = {}
+    notes = [decode(note) for note in unwinder.layout.target.prstatus]
+    in_user = {cpu for cpu, note in enumerate(notes) if note is not None and note.user}
+    for cpu, note in enumerate(notes):
+        if note is None or note.user:
             continue
-        state[row] = StackState.USER if registers.user else StackState.UNWOUND
-        if not registers.user:
-            rows.append(row)
-            found.append(registers)
-            if tasks.stack[row] <= registers.sp <= end[row]:
-                start[row] = registers.sp
-    odd = (start < tasks.stack) | (start > end) | (start % np.uint64(8) != 0) | (state == StackState.NONE)
-    start = np.where(odd, end, start)
-    ip, sp, bp = (np.array([getattr(f, name) for f in found], np.uint64) for name in ("ip", "sp", "bp"))
-    return UnwindState(ip, sp, bp, np.ones(len(rows), np.bool_), np.array(rows, np.int64)), start
+        try:
+            row = unwinder.came_from(_state_of([note], [0]))
+        except LookupError:
+            lost[cpu] = note
+        else:
+            if row == _OF_USER:
+                in_user.add(cpu)
+            elif row >= 0:
+                found.setdefault(row, note)
+    running = np.zeros(len(tasks), np.bool_)
+    for row in np.flatnonzero(tasks.on_cpu & (state == StackState.UNWOUND)).tolist():
+        cpu = int(tasks.cpu[row])
+        here = notes[cpu] if 0 <= cpu < len(notes) else None
+        if row in found:
+            continue
+        if here is None:
+            state[row], running[row] = StackState.RUNNING, True
+        elif cpu in in_user:
+            state[row], running[row] = StackState.USER, True
+        elif cpu in lost:
+            found[row] = lost.pop(cpu)
+    running[list(found)] = True
+    return _state_of(list(found.values()), list(found)), running
 
 
-def _registers_of(notes: list[Registers | None], cpu: int, stack: int, end: int) -> Registers | None:
-    """Those of the CPU that a task runs on: by its stack pointer, else by the order of the notes."""
-    for note in notes:
-        if note is not None and not note.user and stack <= note.sp <= end:
-            return note
-    return notes[cpu] if 0 <= cpu < len(notes) else None
+def _state_of(registers: list[Registers], rows: list[int]) -> UnwindState:
+    ip, sp, bp = (np.array([getattr(r, name) for r in registers], np.uint64) for name in ("ip", "sp", "bp"))
+    return UnwindState(ip, sp, bp, np.ones(len(rows), np.bool_), np.array(rows, np.int64))
 
 
-def _from_switch(layout: Layout, running: UnwindState, words: _StackWords, tasks: Tasks, state: U8) -> UnwindState:
-    """The frames of tasks that were switched out, beside those of running ones (__unwind_start())."""
+def _switched_out(unwinder: _Unwinder, waits: Mask, state: U8) -> UnwindState:
+    """The frames of tasks that were switched out (__unwind_start())."""
+    layout, words, tasks = unwinder.layout, unwinder.words, unwinder.tasks
     frame = layout.struct("struct inactive_task_frame")
-    rows = np.flatnonzero(~tasks.on_cpu & (state == StackState.UNWOUND)).astype(np.int64)
+    rows = np.flatnonzero(waits & (state == StackState.UNWOUND)).astype(np.int64)
     sp = tasks.sp[rows]
     ip, ip_ok = words(sp + np.uint64(frame.field("ret_addr").offset))
     bp, bp_ok = words(sp + np.uint64(frame.field("bp").offset))
     ok = ip_ok & bp_ok
     state[rows[~ok]] = StackState.UNREADABLE
     fork = layout.target.symbol("ret_from_fork_asm") or layout.target.symbol("ret_from_fork") or 0
-    out = UnwindState(ip, sp + np.uint64(frame.size), bp, ip == np.uint64(fork), rows).take(ok)
-    return UnwindState.concat([running, out])
+    return UnwindState(ip, sp + np.uint64(frame.size), bp, ip == np.uint64(fork), rows).take(ok)
 
 
-def _scan(lost: list[tuple[I64, U64]], orc: OrcTables, words: _StackWords, end: U64, state: U8) -> list[_Piece]:
-    """Return addresses on what is left of stacks that could not be unwound to their end."""
-    out: list[_Piece] = []
-    for rows, sps in lost:
-        for row, sp in zip(rows.tolist(), sps.tolist(), strict=True):
-            state[row] = StackState.SCANNED
-            if not int(end[row]) - _MAX_THREAD_SIZE <= sp < int(end[row]):
-                continue
-            place = np.arange(sp + 7 & ~7, int(end[row]), 8, dtype=np.uint64)
-            word, ok = words(place)
-            in_code = np.zeros(len(word), np.bool_)
-            for code in orc.codes:
-                in_code |= (word > np.uint64(code.base)) & (word < np.uint64(code.end))
-            hit = np.flatnonzero(in_code & ok)
-            n = len(hit)
-            out.append(
-                _Piece(
-                    np.full(n, row, np.int64),
-                    # Behind whatever was unwound.
-                    np.arange(MAX_DEPTH, MAX_DEPTH + n, dtype=np.int32),
-                    word[hit],
-                    place[hit] + np.uint64(8),
-                    np.full(n, How.SCAN, np.uint8),
-                    np.zeros(n, np.bool_),
-                )
-            )
-    return out
+def _mark_interrupted(tasks: Tasks, end: U64, pieces: list[_Piece], state: U8) -> None:
+    """Stacks of which no frame is known because the interrupt that stopped their tasks could not be followed."""
+    frames = _Piece.concat([_Piece.empty(), *pieces])
+    row = frames.task_idx
+    own = (frames.sp >= tasks.stack[row]) & (frames.sp <= end[row])
+    seen = np.zeros(len(tasks), np.bool_)
+    seen[row[own]] = True
+    state[~seen & (state == StackState.SCANNED)] = StackState.INTERRUPTED
 
 
-def _collect(layout: Layout, orc: OrcTables, pieces: list[_Piece], state: U8, top: U64) -> Stacks:
-    """The frames in order, with names."""
+def _collect(layout: Layout, orc: OrcTables, pieces: list[_Piece]) -> tuple[Frames, list[str], dict[int, str]]:
+    """The frames in order, with names (`Stacks.functions`, `Stacks.places`)."""
     found = _Piece.concat([_Piece.empty(), *pieces])
     found = found.take(np.lexsort((found.depth, found.task_idx)))
     depth = count_up(np.diff(group_starts(found.task_idx), append=len(found)))
@@ -322,7 +506,7 @@ def _collect(layout: Layout, orc: OrcTables, pieces: list[_Piece], state: U8, to
         function=function,
         how=found.how,
     )
-    return Stacks(frames, state, top, functions, places)
+    return frames, functions, places
 
 
 def _names(layout: Layout, orc: OrcTables, ip: U64, signal: Mask) -> tuple[I32, list[str], dict[int, str]]:

@@ -136,11 +136,14 @@ def build_devices(layout: Layout) -> SwapDevices:
     )
 
 
+_SLOTS_WITHOUT_THP = 256
+
+
 def slots_per_cluster(layout: Layout) -> int:
-    """SWAPFILE_CLUSTER, mm/swap.h: as many as a PMD has entries with CONFIG_THP_SWAP, which all supported ones have."""
+    """SWAPFILE_CLUSTER, mm/swap.h: as many as a PMD has entries with CONFIG_THP_SWAP, else 256."""
     if layout.has_struct("struct swap_table"):
         return max(1, layout.struct("struct swap_table").field("entries").length)
-    return 1 << layout.pmd_order
+    return 1 << layout.pmd_order if layout.config.thp_swap else _SLOTS_WITHOUT_THP
 
 
 def _clusters_locked(layout: Layout, address: int, slots: int) -> bool:

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U32, U64, AnyArray, Mask, Table, distinct
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.list import walk_lists
+from inspector.lib.partial import gather_members
 from inspector.lib.xarray import walk_xarrays
+from inspector.memory import Raw
 from inspector.records import dataclass
 
 NR_MM_COUNTERS = 4
 
 _MAX_THREADS = 256
 """Threads of a process that are followed one by one; of more of them the PID namespace is read, all at once."""
+
+
+_MAX_STEPS = 1 << 16
+"""Steps along links after which tasks are no more looked for: each finds one at least."""
+
+_MEMBERS = (
+    ("pid",),
+    ("tgid",),
+    ("comm",),
+    ("mm",),
+    ("active_mm",),
+    ("flags",),
+    ("__state", "state"),
+    ("exit_state",),
+    ("stack",),
+    ("thread.sp",),
+    ("on_cpu",),
+    ("thread_info.cpu", "cpu"),
+)
+"""Members of struct task_struct that are columns, each by its names, the newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +53,7 @@ class Tasks(Table):
         flags: uint32; PF_ bits.
         state, exit_state: uint32; as stored.
         stack: uint64; lowest address of the kernel stack, 0 once it was given back.
-        sp: uint64; saved stack pointer, meaningless while the task runs.
+        sp: uint64; saved stack pointer, meaningless while the task runs; 0 where that could not be read.
         on_cpu: bool; it runs on a CPU.
         cpu: int32; the CPU that it runs on or last ran on.
         rss_cache: int64[n, 4] counts not yet added to the mm (before 6.2, split page-table locks); else zeros.
@@ -51,8 +75,16 @@ class Tasks(Table):
     rss_cache: I64
 
 
-def build_tasks(layout: Layout) -> tuple[Tasks, int]:
+def build_tasks(layout: Layout, slots: Callable[[U64], U64] | None = None) -> tuple[Tasks, int]:
     """Read all tasks of the initial PID namespace (kernel/pid.c, find_pid_ns()).
+
+    Where the dump lacks a part of that, tasks are also taken from the list that begins at init_task, followed both
+    ways, and from the slab cache of task_structs.
+
+    Args:
+        layout: The kernel's layout.
+        slots: Gives the addresses of all object slots of that cache, in use or free, from those of some tasks; None
+            where there is no time.
 
     Returns:
         The tasks, and how many struct pid or task_struct could not be read.
@@ -66,9 +98,66 @@ def build_tasks(layout: Layout) -> tuple[Tasks, int]:
     first = pid_struct.field("tasks[0].first").column(raw_pids.bytes)
     links = first[first != 0]
     missing = int((~raw_pids.valid).sum()) + len(found.unreadable) + len(found.broken) + (head is None)
-    raw = layout.memory.gather(links - np.uint64(task.field("pid_links[0]").offset), task.size)
+    raw = _gather(layout, links - np.uint64(task.field("pid_links[0]").offset))
     missing += int((~raw.valid).sum())
-    return _decode(task, raw.addr[raw.valid], raw.bytes[raw.valid]), missing
+    tasks = _decode(task, raw.addr[raw.valid], raw.bytes[raw.valid])
+    if not missing:
+        return tasks, 0
+    tasks, lost = _elsewhere(layout, tasks, slots(tasks.addr) if slots is not None else np.empty(0, np.uint64))
+    return tasks, max(lost, 1)
+
+
+def _gather(layout: Layout, addrs: U64) -> Raw:
+    """Tasks at some addresses; the last page of one, where a sleeping task's registers are, is missed the least."""
+    task = layout.struct("struct task_struct")
+    members = (task.field(*names) for names in _MEMBERS if names != ("thread.sp",))
+    return gather_members(layout.memory, addrs, task.size, members)
+
+
+def _elsewhere(layout: Layout, known: Tasks, slots: U64) -> tuple[Tasks, int]:
+    """Tasks that are linked with the known ones or are objects of their slab cache.
+
+    An address is that of a task only if something that it names names it back: its struct pid, or its neighbours in the
+    list of processes. Memory that was a task, or never was one, does not pass.
+
+    Returns:
+        All tasks, and how many of those met could not be read.
+    """
+    task = layout.struct("struct task_struct")
+    first = layout.target.symbol("init_task")
+    # init_task itself has no struct pid and is no task of the namespace; the list leads through it.
+    every = np.union1d(known.addr, np.array([] if first is None else [first], np.uint64))
+    new, lost = np.union1d(every, slots), np.empty(0, np.uint64)
+    link = np.uint64(task.field("tasks").offset)
+    for _ in range(_MAX_STEPS):
+        if not len(new):
+            break
+        raw = _gather(layout, new)
+        lost = np.union1d(lost, new[~raw.valid])
+        addr, data = new[raw.valid], raw.bytes[raw.valid]
+        proven = _named_back(layout, addr, data) | np.isin(addr, every)
+        every = np.union1d(every, addr[proven])
+        around = [task.field(name).column(data[proven]) for name in ("tasks.next", "tasks.prev")]
+        leaders = [task.field(name).column(data[proven]) for name in ("group_leader", "real_parent", "parent")]
+        new = np.setdiff1d(np.concatenate([*(a - link for a in around), *leaders]), np.union1d(every, lost))
+        new = new[new != 0]
+    raw = _gather(layout, every)
+    able = raw.valid & (raw.addr != np.uint64(first or 0))
+    return _decode(task, raw.addr[able], raw.bytes[able]), len(lost)
+
+
+def _named_back(layout: Layout, addr: U64, data: U8) -> Mask:
+    """Which of some bytes are those of tasks, as what they name shows."""
+    task, pid = layout.struct("struct task_struct"), layout.struct("struct pid")
+    words = layout.memory.words
+    head, ok = words(task.field("thread_pid").column(data) + np.uint64(pid.field("tasks[0].first").offset))
+    named = ok & (head == addr + np.uint64(task.field("pid_links[0]").offset))
+    own = addr + np.uint64(task.field("tasks").offset)
+    after, ok = words(task.field("tasks.next").column(data) + np.uint64(8))
+    named |= ok & (after == own)
+    before, ok = words(task.field("tasks.prev").column(data))
+    out: Mask = named | (ok & (before == own))
+    return out
 
 
 def read_thread_groups(layout: Layout, members: U64) -> tuple[Tasks, bool]:
@@ -93,20 +182,21 @@ def _decode(task: Struct, addr: U64, data: U8) -> Tasks:
     """The members of tasks."""
     cache = task.find("rss_stat.count")
     rss = cache.matrix(data).astype(np.int64) if cache is not None else np.zeros((len(data), NR_MM_COUNTERS), np.int64)
+    column = {names[0]: task.field(*names).column(data) for names in _MEMBERS if names != ("comm",)}
     tasks = Tasks(
         addr=addr,
-        pid=task.field("pid").column(data).astype(np.int32),
-        tgid=task.field("tgid").column(data).astype(np.int32),
+        pid=column["pid"].astype(np.int32),
+        tgid=column["tgid"].astype(np.int32),
         comm=task.field("comm").text(data),
-        mm=task.field("mm").column(data),
-        active_mm=task.field("active_mm").column(data),
-        flags=task.field("flags").column(data).astype(np.uint32),
-        state=task.field("__state", "state").column(data).astype(np.uint32),
-        exit_state=task.field("exit_state").column(data).astype(np.uint32),
-        stack=task.field("stack").column(data),
-        sp=task.field("thread.sp").column(data),
-        on_cpu=task.field("on_cpu").column(data) != 0,
-        cpu=task.field("thread_info.cpu", "cpu").column(data).astype(np.int32),
+        mm=column["mm"],
+        active_mm=column["active_mm"],
+        flags=column["flags"].astype(np.uint32),
+        state=column["__state"].astype(np.uint32),
+        exit_state=column["exit_state"].astype(np.uint32),
+        stack=column["stack"],
+        sp=column["thread.sp"],
+        on_cpu=column["on_cpu"] != 0,
+        cpu=column["thread_info.cpu"].astype(np.int32),
         rss_cache=rss,
     )
     return tasks.take(np.argsort(tasks.pid, kind="stable"))

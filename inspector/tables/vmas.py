@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, Mask, Stretches, Table, rows_of_unordered
+from inspector.columns import I32, I64, U8, U64, Mask, Stretches, Table, rows_of, rows_of_unordered
 from inspector.layout.flags import VM_HUGETLB
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
@@ -12,6 +12,8 @@ from inspector.lib.maple_tree import walk_maple_trees
 from inspector.records import dataclass
 from inspector.tables.mms import Mms
 
+_REFCOUNT = ("vm_refcnt.refs.counter", "vm_refcnt.counter")
+_PAGE = 1 << 12
 _ANON_HI_SHIFT = np.uint64(32)
 
 
@@ -116,6 +118,39 @@ def build_vmas(layout: Layout, mms: Mms, only: Stretches | None = None) -> tuple
     return vmas, VmaTrees(trees.unreadable, trees.broken, root[~raw.valid], foreign.astype(np.int32))
 
 
+def with_vmas_of_slab(layout: Layout, mms: Mms, vmas: Vmas, trees: VmaTrees, slots: U64) -> Vmas:
+    """Add VMAs that lost nodes of maple trees lead to, as far as the VMAs are there themselves.
+
+    Before 6.4 a freed vm_area_struct cannot be known from one in use: none is added there.
+
+    Args:
+        layout: The kernel's layout.
+        mms: All that the VMAs may be of.
+        vmas: Those that the trees lead to.
+        trees: What the trees lack.
+        slots: uint64; all object slots, in use or free, of the slab cache of VMAs.
+    """
+    struct = layout.struct("struct vm_area_struct")
+    if struct.find(*_REFCOUNT) is None and struct.find("detached") is None:
+        return vmas
+    raw = layout.memory.gather(np.setdiff1d(slots, vmas.addr), struct.size)
+    addr, data = raw.addr[raw.valid], raw.bytes[raw.valid]
+    mm_idx = rows_of(mms.addr, struct.field("vm_mm").column(data))
+    start, end = (struct.field(name).column(data) for name in ("vm_start", "vm_end"))
+    wanted = np.isin(mm_idx, trees.unreadable) & (start < end) & ((start | end) & np.uint64(_PAGE - 1) == 0)
+    found = _decode(struct, addr[wanted], data[wanted], _Place(mm_idx[wanted], start[wanted], end[wanted]))
+    both = Vmas.concat([vmas, found.take(found.attached)])
+    both = both.take(np.lexsort((both.slot_start, both.mm_idx)))
+    # What a tree leads to counts: of two that overlap the other is left from earlier use.
+    from_tree = np.isin(both.addr, vmas.addr)
+    same = both.mm_idx[1:] == both.mm_idx[:-1]
+    clash = same & (both.slot_start[1:] < both.slot_end[:-1])
+    bad = np.zeros(len(both), np.bool_)
+    bad[1:] |= clash & ~from_tree[1:]
+    bad[:-1] |= clash & ~from_tree[:-1]
+    return both.take(~bad)
+
+
 def read_vmas(layout: Layout, addrs: U64) -> tuple[Vmas, Mask]:
     """The VMAs at some addresses as a reverse map leads to them, whether or not an mm's tree has them.
 
@@ -146,7 +181,7 @@ def _decode(struct: Struct, addr: U64, data: U8, place: _Place) -> Vmas:
     anon_pgoff = pgoff
     if low is not None and high is not None:
         anon_pgoff = low.column(data).astype(np.uint64) | (high.column(data).astype(np.uint64) << _ANON_HI_SHIFT)
-    refcnt, detached = struct.find("vm_refcnt.refs.counter", "vm_refcnt.counter"), struct.find("detached")
+    refcnt, detached = struct.find(*_REFCOUNT), struct.find("detached")
     attached = np.ones(n, np.bool_)
     if refcnt is not None:
         attached = refcnt.column(data) != 0

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar, cast
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
@@ -14,9 +15,11 @@ from inspector.arch.base import Level
 from inspector.columns import I32, I64, AnyArray, Mask, count_up, take_or
 from inspector.loops import cut_runs, distinct_rows
 from inspector.records import dataclass
-from inspector.walk.counts import UNLIKE
+from inspector.walk.counts import UNLIKE, Ground, judge
 from inspector.walk.linear import LinkKinds, link_kinds
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, Mappings, entry_pages
+from inspector.walk.pagetable import SecondWalk
+from inspector.workers import InOrder, share_out, sharing
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -30,8 +33,34 @@ MAX_LISTED = 16
 RUNS_AT_ONCE = 1 << 16
 """Rows of a piece of mappings that are all at hand."""
 
+WORTH_SHARING = 8
+"""Batches of tables that take longer than processes to start."""
+
 RUNS_KEPT = 1 << 18
 """Rows that a walk keeps, so that small targets need be walked only once: at most 16 MiB."""
+
+
+class JudgedWalk:
+    """A second walk whose leaf entries are judged.
+
+    Args:
+        ground: What they are judged by.
+        walk: The walk.
+    """
+
+    def __init__(self, ground: Ground, walk: SecondWalk) -> None:
+        self._ground, self._walk = ground, walk
+
+    def __len__(self) -> int:
+        return len(self._walk)
+
+    def __getitem__(self, number: int) -> Mappings:
+        """The leaf entries of a batch of tables; none at all of some."""
+        return judge(self._ground, self._walk[number])
+
+
+EntryWalk = list[Mappings] | JudgedWalk
+"""Batches of leaf entries by number."""
 
 
 class KeptMappings:
@@ -61,6 +90,11 @@ class KeptMappings:
             self._parts.append(batch)
         else:
             self._parts.clear()
+
+    def give_up(self) -> None:
+        """Keep none: other processes see some of what comes."""
+        self.whole = False
+        self._parts.clear()
 
     def batches(self, tables: AnyArray | None) -> Iterator[Mappings]:
         """What is kept; of some tables alone where these are given."""
@@ -139,12 +173,12 @@ class EntryBatch:
     Attributes:
         s: The snapshot.
         m: The entries.
-        start: How many rows all batches before this one have.
+        number: Higher than that of any batch before this one.
     """
 
     s: Snapshot
     m: Mappings
-    start: int
+    number: int
     _views: dict[object, object] = field(default_factory=dict)
 
     @cached_property
@@ -167,9 +201,18 @@ class EntryBatch:
 class Collector(ABC):
     """Sees all batches and keeps sums, distinct values or a few rows, never something for each entry.
 
+    Of several that are alike, each may see some of the batches, in any order; one of them then takes in what the others
+    gathered.
+
     Args:
         s: The snapshot.
     """
+
+    gathers: ClassVar[tuple[str, ...]]
+    """The attributes that hold what was gathered: numbers, arrays of them, masks, `InOrder`."""
+
+    looks_in: ClassVar[tuple[str, ...]] = ()
+    """Tables of the snapshot that `take` looks things up in: built before there are workers, which each would."""
 
     def __init__(self, s: Snapshot) -> None:
         self.s = s
@@ -178,6 +221,24 @@ class Collector(ABC):
     def take(self, batch: EntryBatch) -> None:
         """Look through a batch."""
 
+    def gathered(self) -> list[Any]:
+        """What was gathered, for `merge`."""
+        return [getattr(self, name) for name in self.gathers]
+
+    def merge(self, gathered: list[Any]) -> None:
+        """Take in what another of the same kind gathered from other batches."""
+        for name, theirs in zip(self.gathers, gathered, strict=True):
+            own = getattr(self, name)
+            if isinstance(own, InOrder):
+                own.merge(theirs)
+            elif isinstance(own, np.ndarray):
+                (np.logical_or if own.dtype == np.bool_ else np.add)(own, theirs, out=own)
+            else:
+                setattr(self, name, own + theirs)
+
+    def finish(self) -> None:  # noqa: B027  (few need it)
+        """All batches were seen, here or elsewhere."""
+
 
 MakeCollector = Callable[["Snapshot"], Collector]
 """A class of collectors, or another way to make one: what `inspector.snapshot.Snapshot.collected` is asked for."""
@@ -185,12 +246,41 @@ MakeCollector = Callable[["Snapshot"], Collector]
 
 def run_collectors(s: Snapshot, collectors: list[Collector], tables: I64 | None = None) -> None:
     """Let collectors see all leaf entries, or those of some tables, in one walk."""
-    start = 0
-    for m in s.entry_batches(tables) if collectors else ():
-        batch = EntryBatch(s, m, start)
+    if not collectors:
+        return
+    walk = s.entry_walk(tables)
+
+    def see(numbers: Iterable[int]) -> None:
+        for number in numbers:
+            _show(s, collectors, walk[number], number)
+
+    def share(numbers: Iterator[int]) -> tuple[list[str], list[list[Any]]]:
+        see(numbers)
+        return sorted(set(vars(s)) - known), [collector.gathered() for collector in collectors]
+
+    nr = sharing(len(walk), s.nr_workers, WORTH_SHARING)
+    if nr == 1:
+        see(range(len(walk)))
+    else:
+        for name in {name for collector in collectors for name in collector.looks_in}:
+            getattr(s, name)
+        known = set(vars(s))
+        for built, gathered in share_out(len(walk), share, nr):
+            for name in built:
+                # What could not be read for a table that a worker built counts here.
+                getattr(s, name)
+            for collector, part in zip(collectors, gathered, strict=True):
+                collector.merge(part)
+    for collector in collectors:
+        collector.finish()
+
+
+def _show(s: Snapshot, collectors: list[Collector], m: Mappings, number: int) -> None:
+    """Let collectors see a batch, which is not kept while the next one is made."""
+    if len(m):
+        batch = EntryBatch(s, m, number)
         for collector in collectors:
             collector.take(batch)
-        start += len(m)
 
 
 class PagesByMm(Collector):
@@ -199,6 +289,8 @@ class PagesByMm(Collector):
     Attributes:
         pages: int64[mms].
     """
+
+    gathers = ("pages",)
 
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
@@ -229,13 +321,15 @@ class MappingsOfPages(Collector):
         nr_entries: int64[n]; entries that map something in each stretch, shared ones counted once.
     """
 
+    gathers = ("nr_entries", "_found")
+
     def __init__(self, s: Snapshot, first: I64, nr: I64, *, limit: int | None = None, shared: bool = False) -> None:
         super().__init__(s)
         self._shared = shared
         self._first, self._end, self._limit = first, first + nr, limit
         self.nr_entries = np.zeros(len(first), np.int64)
         self._kept = np.zeros(len(first), np.int64)
-        self._found: list[tuple[I64, Mappings]] = []
+        self._found: InOrder[tuple[I64, Mappings]] = InOrder()
         # Stretches that overlap one another are looked up as one.
         order = np.argsort(first, kind="stable")
         reach = np.maximum.accumulate(self._end[order]) if len(order) else order
@@ -269,7 +363,7 @@ class MappingsOfPages(Collector):
             wanted = self._wanted(which)
             owner, which = owner[wanted], which[wanted]
         if len(which):
-            self._found.append((which, m.take(owner)))
+            self._found.add(batch.number, (which, m.take(owner)))
 
     def _wanted(self, which: I64) -> Mask:
         """Which of these are among the first of their stretch."""
@@ -281,13 +375,12 @@ class MappingsOfPages(Collector):
 
     def runs(self) -> list[Mappings]:
         """The runs of each stretch."""
-        if not self._found:
-            return [Mappings.empty()] * len(self._first)
-        which = np.concatenate([w for w, _ in self._found])
+        which = np.concatenate([np.empty(0, np.int64), *(w for w, _ in self._found)])
         order = np.argsort(which, kind="stable")
-        found = Mappings.concat([m for _, m in self._found]).take(order)
-        borders = np.searchsorted(which[order], np.arange(len(self._first) + 1))
-        return [found.take(slice(int(a), int(b))) for a, b in zip(borders[:-1], borders[1:], strict=True)]
+        found = Mappings.concat([Mappings.empty(), *(m for _, m in self._found)]).take(order)
+        borders = np.searchsorted(which[order], np.arange(len(self._first) + 1)).tolist()
+        ends = borders[1:] if self._limit is None else [min(a + self._limit, b) for a, b in pairwise(borders)]
+        return [found.take(slice(a, b)) for a, b in zip(borders[:-1], ends, strict=True)]
 
 
 class KnownEntries:

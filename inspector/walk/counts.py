@@ -89,9 +89,24 @@ class Ground:
 
     @classmethod
     def of(  # noqa: PLR0913, PLR0917  (five tables)
-        cls, layout: Layout, pages: Pages, folios: Folios, folio_of_page: I32, vmas: Vmas
+        cls,
+        layout: Layout,
+        pages: Pages,
+        folios: Folios,
+        folio_of_page: I32,
+        vmas: Vmas,
+        *,
+        shared: bool = False,
     ) -> Ground:
         """Judge all pages, a piece of the memory map at a time.
+
+        Args:
+            layout: As of the class.
+            pages: Likewise.
+            folios: Likewise.
+            folio_of_page: Likewise.
+            vmas: Likewise.
+            shared: Whether workers set codes.
 
         Raises:
             TargetError: There are more pages than rows can number.
@@ -99,7 +114,7 @@ class Ground:
         n = len(pages)
         if n > MAX_PAGES:
             raise TargetError("the target has more memory than pages can be numbered for", f"{n:,} struct pages")
-        codes = long_zeros(n, np.uint8)
+        codes = long_zeros(n, np.uint8, shared=shared)
         for first in range(0, n, _PIECE):
             codes[first : first + _PIECE] |= page_classes(pages, first, min(first + _PIECE, n))
             head = pages.head_row[first : first + _PIECE]
@@ -253,22 +268,49 @@ class MappingCounts:
     codes: U8
 
 
+Counted = tuple[tuple[U64, I64], int, bool]
+"""Entries by folio and mm, entries in all, and whether any is outside of VMAs."""
+
+
 class Counter:
     """Counts leaf entries as they come: by page, by folio, by folio and mm.
 
     Args:
         ground: What they were judged by.
+        shared: Whether workers count as well, into the same columns; only where `inspector.loops.is_compiled`.
     """
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, *, shared: bool = False) -> None:
         self._ground = ground
-        n = len(ground.pages)
-        self._single = long_zeros(n, np.int32)
-        self._entire = np.zeros(len(ground.folios), np.int32)
+        self._shared = shared
+        self._single, self._entire = self._columns()
+        # Memory that is never written to is never there.
+        self._outside = self._columns() if shared else None
+        self._any_outside = False
+        self.begin()
+
+    def _columns(self) -> tuple[I32, I32]:
+        """int32 by page, and by folio."""
+        pages, folios = len(self._ground.pages), len(self._ground.folios)
+        return long_zeros(pages, np.int32, shared=self._shared), long_zeros(folios, np.int32, shared=self._shared)
+
+    def begin(self) -> None:
+        """Begin a share of the work: what was counted before is not given by `gathered`."""
         self._pairs = [_NO_PAIRS]
         self._pending = 0
         self._nr_entries = 0
-        self._outside: tuple[I32, I32] | None = None
+
+    def gathered(self) -> Counted:
+        """What was counted since `begin` and is not in the shared columns, for `merge`."""
+        self._merge()
+        return self._pairs[0], self._nr_entries, self._any_outside
+
+    def merge(self, gathered: Counted) -> None:
+        """Take in what a worker counted."""
+        pairs, nr_entries, any_outside = gathered
+        self._pairs.append(pairs)
+        self._nr_entries += nr_entries
+        self._any_outside |= any_outside
 
     def take(self, m: Mappings) -> None:
         """Count a batch."""
@@ -279,7 +321,7 @@ class Counter:
             self._take_strays(m.take(stray))
         good = np.flatnonzero(normal & m.counted)
         row, nr = m.page_row[good], m.nr[good]
-        folio = _count(m.level[good], row, nr, self._ground.folio_of_page, (self._single, self._entire))
+        folio = self._count(m.level[good], row, nr, (self._single, self._entire))
         large = np.flatnonzero(folio >= 0)
         if len(large):
             self._pairs.append(_add_up(_pair_keys(folio[large], m.mm_idx[good[large]]), nr[large].astype(np.int64)))
@@ -298,18 +340,31 @@ class Counter:
         codes[expand_runs(again.page_row[small], again.nr[small]).astype(np.int64)] |= np.uint8(LINKED)
         outside = m.take((m.vma_idx < 0) & m.counted)
         if self._outside is None:
-            self._outside = np.zeros_like(self._single), np.zeros_like(self._entire)
-        _count(outside.level, outside.page_row, outside.nr, self._ground.folio_of_page, self._outside)
+            self._outside = self._columns()
+        self._any_outside |= len(outside) > 0
+        self._count(outside.level, outside.page_row, outside.nr, self._outside)
+
+    def _count(self, level: U8, row: I32, nr: U32, counts: tuple[I32, I32]) -> I32:
+        """Count entries into counts by page and by folio; gives the row of the folio of each, -1 for small pages."""
+        folio = self._ground.folio_of_page[row]
+        huge = level != Level.PTE
+        if huge.any():
+            whole = folio[huge]
+            count_runs(counts[1], whole, np.ones(len(whole), np.uint32), together=self._shared)
+            row, nr = row[~huge], nr[~huge]
+        count_runs(counts[0], row, nr, together=self._shared)
+        return folio
 
     def _link(self) -> None:
         """Mark the heads of what is mapped in VMAs."""
         ground, mark, single = self._ground, np.uint8(LINKED), self._single
+        outside = self._outside if self._any_outside else None
         for first in range(0, len(single), _PIECE):
             inside = single[first : first + _PIECE]
-            if self._outside is not None:
-                inside = inside - self._outside[0][first : first + _PIECE]
+            if outside is not None:
+                inside = inside - outside[0][first : first + _PIECE]
             ground.codes[ground.pages.head_row[first + np.flatnonzero(inside)]] |= mark
-        entire = self._entire if self._outside is None else self._entire - self._outside[1]
+        entire = self._entire if outside is None else self._entire - outside[1]
         ground.codes[ground.folios.row[entire > 0]] |= mark
 
     def _merge(self) -> None:
@@ -332,17 +387,6 @@ class Counter:
             nr_entries=self._nr_entries,
             codes=self._ground.codes,
         )
-
-
-def _count(level: U8, row: I32, nr: U32, folio_of_page: I32, counts: tuple[I32, I32]) -> I32:
-    """Count entries into counts by page and by folio; gives the row of the folio of each, -1 for small pages."""
-    folio = folio_of_page[row]
-    huge = level != Level.PTE
-    if huge.any():
-        np.add.at(counts[1], folio[huge], np.int32(1))
-        row, nr = row[~huge], nr[~huge]
-    count_runs(counts[0], row, nr)
-    return folio
 
 
 _MM_BITS = MAX_MMS.bit_length() - 1

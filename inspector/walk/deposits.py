@@ -48,9 +48,14 @@ class Deposits:
     where: I64
 
 
+def deposits_tables(layout: Layout) -> bool:
+    """Whether the kernel deposits page tables at all: it does so for THPs."""
+    return layout.config.has("TRANSPARENT_HUGEPAGE")
+
+
 def keeps_rings(layout: Layout) -> bool:
-    """Whether deposited tables hang on their PMD table; with few CPUs in the configuration they hang on the mm."""
-    return not layout.struct("struct mm_struct").has("pmd_huge_pte")
+    """Whether deposited tables hang on their PMD table: with few CPUs in the configuration they hang on the mm."""
+    return deposits_tables(layout) and not layout.struct("struct mm_struct").has("pmd_huge_pte")
 
 
 def read_deposits(layout: Layout, pages: Pages, tables: PageTables) -> Deposits:
@@ -59,7 +64,8 @@ def read_deposits(layout: Layout, pages: Pages, tables: PageTables) -> Deposits:
     pmd_huge_pte names one of the tables, and the list_head in the descriptor of each the next one, without a head
     between them.
     """
-    rows = np.flatnonzero((tables.level == Level.PMD) & tables.first & (tables.state == TABLE_OK))
+    with_rings = (tables.level == Level.PMD) & tables.first & (tables.state == TABLE_OK) & keeps_rings(layout)
+    rows = np.flatnonzero(with_rings)
     state = np.full(len(rows), SOUND, np.uint8)
     where = np.full(len(rows), -1, np.int64)
     page = layout.struct("struct page")

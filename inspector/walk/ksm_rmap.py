@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, U64, Mask, Table, matches, rows_of, take_or
+from inspector.columns import I32, I64, U64, Mask, Table, matches, page_key, rows_of, take_or
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.records import dataclass
-from inspector.tables.ksm import CHAIN, Ksm
+from inspector.tables.ksm import CHAIN, STABLE_FLAG, Ksm
 from inspector.walk.linear import Links
 
 if TYPE_CHECKING:
@@ -48,6 +48,47 @@ def nodes_of(ksm: Ksm, mapping: U64) -> I32:
     """Row of the stable node that each KSM page's ``mapping`` word names, -1 when it is not among KSM's."""
     node = rows_of(ksm.nodes.addr, mapping & ~np.uint64(MAPPING_TAGS))
     return np.where(take_or(ksm.nodes.kind, node, CHAIN) == CHAIN, -1, node).astype(np.int32)
+
+
+def own_items_lost(s: Snapshot, lost: KsmEntries, leading: I64) -> Mask:
+    """Which entries that no rmap_item leads to should have been led to by one of their own mm.
+
+    That an entry is found by no item is no fault by itself. fork() copies entries of KSM pages without items
+    (mm/memory.c, copy_present_pte()): rmap_walk_ksm() finds the child's through the parent's item, in the tree of that
+    item's anon_vma; and when the parent's item goes first (mm/ksm.c, remove_rmap_item_from_tree(), when it exits, or
+    unmaps or writes the page), nothing leads to the child's until ksmd comes by (stable_tree_append()).
+
+    What proves a lost one is an item of the same mm that was on the page's stable node: one for that very address, or
+    one that leads nowhere while there is none for that address, although ksmd has passed it: it goes by ascending
+    addresses and leaves an item at each page that it meets (scan_get_next_rmap_item()).
+
+    Args:
+        s: The snapshot.
+        lost: The entries.
+        leading: Rows of the items that lead to entries of their own mms.
+    """
+    items, shift = s.ksm.items, np.uint64(s.layout.memmap.page_shift)
+    mm = rows_of(s.mms.addr, items.mm).astype(np.int64)
+    node = np.where(items.node_idx >= 0, items.node_idx, rows_of(s.ksm.nodes.addr, items.head)).astype(np.int64)
+    stable = ((items.flags & STABLE_FLAG) != 0) & (node >= 0)
+    known = np.flatnonzero(mm >= 0)
+    if not len(known) or not len(lost):
+        return np.zeros(len(lost), np.bool_)
+    own = s.vmas.mm_idx[lost.vma_idx].astype(np.int64)
+    here = page_key(own, lost.va >> shift)
+    at = page_key(mm[known], items.va[known] >> shift)
+    entry, item = matches(at[np.argsort(at, kind="stable")], here)
+    item = known[np.argsort(at, kind="stable")][item]
+    exact, some = np.zeros(len(lost), np.bool_), np.zeros(len(lost), np.bool_)
+    some[entry] = True
+    exact[entry[stable[item] & (node[item] == lost.node_idx[entry])]] = True
+    stray = stable & (mm >= 0)
+    stray[leading] = False
+    nr = len(s.ksm.nodes) + 1
+    astray = np.isin(own * nr + lost.node_idx, mm[stray] * nr + node[stray]) & (lost.node_idx >= 0)
+    furthest = np.zeros(len(s.mms), np.uint64)
+    np.maximum.at(furthest, mm[known], items.va[known])
+    return exact | (~some & astray & (furthest[own] > lost.va))
 
 
 class KsmRmap:

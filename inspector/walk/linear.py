@@ -137,15 +137,18 @@ def links_of(s: Snapshot, m: Mappings) -> Links:
     return _links_at(s, m, *_cut_links(s, m))
 
 
-def _cut_links(s: Snapshot, m: Mappings) -> tuple[I64, I64, I64]:
-    """Which run each link is of, how many entries into it, and how many it is long."""
+_Cut = tuple[AnyArray, AnyArray, AnyArray]
+"""Which run each link is of, how many entries into it, and how many it is long."""
+
+
+def _cut_links(s: Snapshot, m: Mappings) -> _Cut:
     rows = np.flatnonzero((m.entry_class == EntryClass.NORMAL) & (m.vma_idx >= 0))
     first, nr = m.page_row[rows].astype(np.int64), m.nr[rows].astype(np.int64)
     owner, skip, nr = cut_runs(s.page_index.codes, first, nr, LINK_BORDER)
     return rows[owner], skip, nr
 
 
-def _links_at(s: Snapshot, m: Mappings, row: I64, skip: I64, nr: I64) -> Links:
+def _links_at(s: Snapshot, m: Mappings, row: AnyArray, skip: AnyArray, nr: AnyArray) -> Links:
     pages, index = s.pages, s.page_index
     page_row = m.page_row[row] + skip
     huge = m.level[row] != Level.PTE
@@ -184,7 +187,7 @@ class LinkKinds:
     nr: I64
     _s: Snapshot
     _m: Mappings
-    _cut: tuple[I64, I64, I64]
+    _cut: _Cut
 
     def links(self, some: Mask) -> Links:
         """The links of some kinds."""
@@ -198,8 +201,9 @@ def link_kinds(s: Snapshot, m: Mappings) -> LinkKinds:
     if is_compiled():
         runs = LinkedRuns(m.entry_class, m.vma_idx, m.page_row, m.nr, m.va, EntryClass.NORMAL)
         vmas = LinkedVmas(s.vmas.start, s.vmas.pgoff, s.vmas.anon_pgoff, s.layout.memmap.page_shift)
-        owner, skip, nr, words = link_words(runs, _linked_pages(s), vmas)
-        cut = owner.astype(np.int64), skip.astype(np.int64), nr.astype(np.int64)
+        *columns, words = link_words(runs, _linked_pages(s), vmas)
+        # Much room was made for them.
+        cut: _Cut = columns[0].copy(), columns[1].copy(), columns[2].copy()
     else:
         cut = _cut_links(s, m)
         links = _links_at(s, m, *cut)

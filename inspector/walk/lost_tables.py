@@ -114,7 +114,7 @@ def _in_hands(s: Snapshot, pfns: I64) -> I64:
     """
     layout, tasks = s.layout, s.table_holders
     words = [_register_words(s)] if s.tasks.on_cpu[tasks].any() else []
-    words += [stack_words(layout, s.tasks, s.stacks, task)[1] for task in tasks.tolist()]
+    words += [stack_words(layout, s.stacks, task)[1] for task in tasks.tolist()]
     if not words:
         return pfns[:0]
     every = np.unique(np.concatenate(words))

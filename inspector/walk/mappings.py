@@ -48,8 +48,9 @@ def entry_pages(layout: Layout, levels: U8) -> I64:
     return out
 
 
-TABLE_OK, TABLE_NO_PAGE, TABLE_UNREADABLE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM = range(5)
-"""States of a table: entered; its pfn has no memory; not in the dump; its page is free or of another kind; a loop."""
+TABLE_OK, TABLE_NO_PAGE, TABLE_UNREADABLE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_MOVED = range(6)
+"""States of a table: entered; its pfn has no memory; not in the dump; its page is free or of another kind; a loop; of a
+kernel that runs on: no table any more when what led to it was read again."""
 
 
 @dataclass(frozen=True, slots=True)

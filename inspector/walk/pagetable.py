@@ -6,8 +6,9 @@ them: all or some of the tables that are known by then can be walked again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -33,11 +34,13 @@ from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.loops import RunColumns, TableRows, TablesOfVmas, fill_runs, is_compiled
 from inspector.loops import leaf_runs as merge_leaves
+from inspector.scratch import shared_zeros
 from inspector.tables.mms import Mms
 from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import (
+    TABLE_MOVED,
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
     TABLE_OK,
@@ -48,6 +51,8 @@ from inspector.walk.mappings import (
     PageTables,
     Walk,
 )
+from inspector.workers import InOrder, share_out
+from inspector.workers import sharing as in_processes
 
 _BATCH = 256
 """Tables decoded together: 1 MiB of entries, so that the passes over them stay in a core's own cache."""
@@ -55,11 +60,25 @@ _BATCH = 256
 _NOT_A_TABLE = tuple(type_code(name) for name in ("buddy", "offline", "hugetlb", "slab", "zsmalloc", "large_kmalloc"))
 
 
-@dataclass
-class _Found:
-    nonpresent: list[NonPresent]
-    tables: list[PageTables]
-    nr_tables: int = 0
+_WORTH_SHARING = 16
+"""Batches of one level that take longer than processes to start."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How the leaf entries of a walk are taken in several processes.
+
+    Attributes:
+        nr_workers: Processes at most.
+        begin: Called in each before the first batch.
+        gathered: Called in each behind the last one: what its share came to.
+        merge: Called with that, here.
+    """
+
+    nr_workers: int
+    begin: Callable[[], None] = lambda: None
+    gathered: Callable[[], Any] = lambda: None
+    merge: Callable[[Any], None] = lambda _: None
 
 
 def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
@@ -71,6 +90,7 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
     *,
     only: Stretches | None = None,
     ptes: Callable[[U64], Mask] | None = None,
+    sharing: Sharing | None = None,
 ) -> Walk:
     """Walk the user half of every mm's page tables.
 
@@ -86,6 +106,7 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         take: Called with the leaf entries of each batch of tables, which nothing else keeps then.
         only: Addresses, by row of the mm, whose entries are wanted: no other entry is read. None for all.
         ptes: Says which entries of the last level are wanted; None for all.
+        sharing: How others than this process may take batches; None where they may not.
 
     Raises:
         TargetError: There are more mms than rows can number.
@@ -93,10 +114,10 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
     arch = layout.arch
     if len(mms) > MAX_MMS:
         raise TargetError("the target has more address spaces than can be numbered", f"{len(mms):,} mms")
-    attribute = Attributor(arch.page_shift, vmas)
     every: Builder[Mappings] = Builder(Mappings)
-    take = take or every.add
-    found = _Found([], [])
+    walk = _FirstWalk(layout, Attributor(arch.page_shift, vmas), take or every.add, only, ptes, sharing)
+    found: list[PageTables] = []
+    nonpresent = [NonPresent.empty()]
     rows = np.flatnonzero(mms.pgd_pfn >= 0)
     tables = PageTables(
         pfn=mms.pgd_pfn[rows],
@@ -109,29 +130,104 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         state=np.zeros(len(rows), np.uint8),
     )
     for shape in arch.shapes:
-        tables = _judge(pages(tables.pfn), tables, attribute)
-        start = found.nr_tables
-        found.nr_tables += len(tables)
-        found.tables.append(tables)
-        below: list[PageTables] = []
-        for rows in _batches(tables, np.flatnonzero(tables.state == TABLE_OK)):
-            batch = _read(layout, shape, tables, rows, start, only)
-            if ptes is not None and shape.level == Level.PTE:
-                batch = replace(batch, words=np.where(ptes(batch.words), batch.words, np.uint64(0)))
-            runs = leaf_runs(arch, attribute, batch)
-            if len(runs.at):
-                take(_mappings(arch, batch, runs))
-            if len(runs.other):
-                _other(attribute, layout, batch, runs.other, found.nonpresent, below)
+        level = _Level(shape, _judge(pages(tables.pfn), tables, walk.attribute), sum(map(len, found)))
+        walk.down(level)
+        found.append(level.tables)
+        nonpresent += level.nonpresent
+        below = list(level.below)
         if not below:
             break
         tables = PageTables.concat(below)
-    nonpresent = NonPresent.concat([NonPresent.empty(), *found.nonpresent])
-    return Walk(every.table() or Mappings.empty(), nonpresent, PageTables.concat(found.tables))
+    return Walk(every.table() or Mappings.empty(), NonPresent.concat(nonpresent), PageTables.concat(found))
 
 
-def walk_again(layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | None = None) -> Iterator[Mappings]:
-    """The leaf entries of tables that a walk has found, as it handed them on.
+class _Level:
+    """The tables of one level, and what is found in them."""
+
+    def __init__(self, shape: LevelShape, tables: PageTables, start: int) -> None:
+        self.shape, self.tables, self.start = shape, tables, start
+        self.nonpresent: InOrder[NonPresent] = InOrder()
+        self.below: InOrder[PageTables] = InOrder()
+
+
+@dataclass(frozen=True)
+class _FirstWalk:
+    """Arguments of `walk_page_tables`, and how they are used at each level."""
+
+    layout: Layout
+    attribute: Attributor
+    take: Callable[[Mappings], None]
+    only: Stretches | None
+    ptes: Callable[[U64], Mask] | None
+    sharing: Sharing | None
+
+    def down(self, level: _Level) -> None:
+        """Read all tables of a level that are to be entered."""
+        batches = list(_batches(level.tables, np.flatnonzero(level.tables.state == TABLE_OK)))
+        sharing = self.sharing
+        nr = 1 if sharing is None else in_processes(len(batches), sharing.nr_workers, _WORTH_SHARING)
+        if sharing is None or nr == 1:
+            self._look(level, batches, range(len(batches)))
+            return
+        state = shared_zeros(len(level.tables), np.uint8)
+        state[:] = level.tables.state
+        level.tables = replace(level.tables, state=state)
+
+        def share(numbers: Iterator[int]) -> tuple[InOrder[NonPresent], InOrder[PageTables], Any]:
+            sharing.begin()
+            self._look(level, batches, numbers)
+            return level.nonpresent, level.below, sharing.gathered()
+
+        for nonpresent, below, taken in share_out(len(batches), share, nr):
+            level.nonpresent.merge(nonpresent)
+            level.below.merge(below)
+            sharing.merge(taken)
+
+    def _look(self, level: _Level, batches: list[I64], numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._look_at(level, batches[number], number)
+
+    def _look_at(self, level: _Level, rows: I64, number: int) -> None:
+        """Read a batch, which is not kept while the next one is read."""
+        batch = _read(self.layout, level.shape, level.tables, rows, level.start, self.only)
+        if self.ptes is not None and level.shape.level == Level.PTE:
+            batch = replace(batch, words=np.where(self.ptes(batch.words), batch.words, np.uint64(0)))
+        runs = leaf_runs(self.layout.arch, self.attribute, batch)
+        if len(runs.at):
+            self.take(_mappings(self.layout.arch, batch, runs))
+        if len(runs.other):
+            nonpresent, below = _other(self.attribute, self.layout, batch, runs.other)
+            if nonpresent is not None:
+                level.nonpresent.add(number, nonpresent)
+            if below is not None:
+                level.below.add(number, below)
+
+
+def mark_moved(layout: Layout, mms: Mms, tables: PageTables) -> None:
+    """Of tables that a walk did not enter, mark those that nothing leads to any more: the kernel runs on.
+
+    The entry above such a table leads elsewhere by now, or its mm has no user left, so that its tables are being freed
+    (mm/mmap.c, exit_mmap()), or has another top table because the mm_struct serves another process.
+    """
+    rows = np.flatnonzero(np.isin(tables.state, (TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)))
+    if not len(rows):
+        return
+    some = tables.take(rows)
+    struct = layout.struct("struct mm_struct")
+    raw = layout.memory.gather(mms.addr[some.mm_idx], struct.size)
+    users = struct.field("mm_users.counter").column(raw.bytes).astype(np.int32)
+    top = struct.field("pgd").column(raw.bytes) - np.uint64(layout.memory.direct_map_base)
+    pfn = (top >> np.uint64(layout.memmap.page_shift)).astype(np.int64)
+    moved = ~raw.valid | (users <= 0) | (pfn != mms.pgd_pfn[some.mm_idx])
+    below = np.flatnonzero(some.parent >= 0)
+    at = tables.pfn[some.parent[below]].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
+    entry, _ = layout.memory.words(at + some.slot[below] * np.uint64(8), physical=True)
+    moved[below] |= layout.arch.table_pfn(entry).astype(np.int64) != some.pfn[below]
+    tables.state[rows[moved]] = TABLE_MOVED
+
+
+class SecondWalk:
+    """The leaf entries of tables that a walk has found, as it handed them on, each batch when it is asked for.
 
     Args:
         layout: The kernel's layout.
@@ -139,20 +235,31 @@ def walk_again(layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | 
         tables: All tables that the first walk found.
         some: Rows of the tables to walk, in any order and without those below them; all when not given.
     """
-    attribute = Attributor(layout.arch.page_shift, vmas)
-    entered = tables.state == TABLE_OK
-    if some is not None:
-        chosen = np.zeros(len(tables), np.bool_)
-        chosen[some] = True
-        entered &= chosen
-    for shape in layout.arch.shapes:
-        if not shape.can_leaf:
-            continue
-        for rows in _batches(tables, np.flatnonzero(entered & (tables.level == shape.level))):
-            batch = _read(layout, shape, tables, rows, 0, None)
-            runs = leaf_runs(layout.arch, attribute, batch)
-            if len(runs.at):
-                yield _mappings(layout.arch, batch, runs)
+
+    def __init__(self, layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | None = None) -> None:
+        self._layout, self._tables = layout, tables
+        self._attribute = Attributor(layout.arch.page_shift, vmas)
+        entered = tables.state == TABLE_OK
+        if some is not None:
+            chosen = np.zeros(len(tables), np.bool_)
+            chosen[some] = True
+            entered &= chosen
+        self._batches = [
+            (shape, rows)
+            for shape in layout.arch.shapes
+            if shape.can_leaf
+            for rows in _batches(tables, np.flatnonzero(entered & (tables.level == shape.level)))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> Mappings:
+        """The leaf entries of a batch of tables."""
+        shape, rows = self._batches[number]
+        batch = _read(self._layout, shape, self._tables, rows, 0, None)
+        runs = leaf_runs(self._layout.arch, self._attribute, batch)
+        return _mappings(self._layout.arch, batch, runs) if len(runs.at) else Mappings.empty()
 
 
 def tables_over(layout: Layout, vmas: Vmas, tables: PageTables) -> Mask:
@@ -378,25 +485,18 @@ def _run_columns(arch: Arch, batch: Batch, at: I64) -> RunColumns:
     )
 
 
-def _other(  # noqa: PLR0913, PLR0917  (one batch and where to put what it holds)
-    attribute: Attributor,
-    layout: Layout,
-    batch: Batch,
-    at: I64,
-    nonpresent: list[NonPresent],
-    below: list[PageTables],
-) -> None:
-    """Entries that are no leaves: tables of the next level, and non-present entries."""
+def _other(attribute: Attributor, layout: Layout, batch: Batch, at: I64) -> tuple[NonPresent | None, PageTables | None]:
+    """Entries that are no leaves: non-present entries, and tables of the next level."""
     arch, level, entry = layout.arch, batch.shape.level, batch.words[at]
+    below = None
     if level != Level.PTE:
         table = arch.table_mask(level, entry)
         if table.any():
-            below.append(_children(layout, batch, at[table], entry[table]))
+            below = _children(layout, batch, at[table], entry[table])
         at, entry = at[~table], entry[~table]
     kind = arch.classify(level, entry)
     other = kind != Kind.NONE
-    if other.any():
-        nonpresent.append(_nonpresent(layout, attribute, batch, at[other], kind[other]))
+    return _nonpresent(layout, attribute, batch, at[other], kind[other]) if other.any() else None, below
 
 
 def _children(layout: Layout, batch: Batch, at: I64, entry: U64) -> PageTables:

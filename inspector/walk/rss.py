@@ -69,6 +69,8 @@ def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
 class PresentPages(Collector):
     """Adds up the pages that leaves map, by mm and rss counter."""
 
+    gathers = ("_sums",)
+
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
         self._kinds = _page_classes(s)

@@ -15,13 +15,21 @@ from inspector.walk.mappings import PageTables
 def read_table_locks(layout: Layout, tables: PageTables) -> Mask:
     """bool[tables]; which page tables' own locks are held (struct ptdesc, ptl).
 
-    All False where the lock is not inside the descriptor (debugging kernels).
+    A lock that has no room in the descriptor is elsewhere (ALLOC_SPLIT_PTLOCKS: PREEMPT_RT, debugging kernels).
     """
-    field = spinlock_word(layout.ptdesc, "ptl")
-    if field is None or not len(tables):
-        return np.zeros(len(tables), np.bool_)
-    raw = layout.memory.gather(layout.memmap.page_addrs(tables.pfn) + np.uint64(field.offset), field.size)
-    return (raw.bytes != 0).sum(axis=1) > 0
+    if not len(tables):
+        return np.zeros(0, np.bool_)
+    at = layout.memmap.page_addrs(tables.pfn)
+    field, pointer = spinlock_word(layout.ptdesc, "ptl"), layout.ptdesc.find("ptl")
+    if field is None:
+        if pointer is None:
+            return np.zeros(len(tables), np.bool_)
+        at, _ = layout.memory.words(at + np.uint64(pointer.offset))
+        field = spinlock_word(layout.struct("struct spinlock"))
+        if field is None:
+            return np.zeros(len(tables), np.bool_)
+    raw = layout.memory.gather(at + np.uint64(field.offset), field.size)
+    return raw.valid & raw.bytes.any(axis=1)
 
 
 def read_upper_entries(layout: Layout, tables: PageTables) -> tuple[U64, Mask]:

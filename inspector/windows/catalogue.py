@@ -24,11 +24,15 @@ TABLE_HOLDERS = named(
     " pgd_alloc copy_page_range copy_huge_pmd move_page_tables move_huge_pmd move_pages_huge_pmd __split_huge_pmd"
     " __split_huge_pmd_locked zap_huge_pmd zap_deposited_table collapse_huge_page collapse_pte_mapped_thp"
     " try_collapse_pte_mapped_thp retract_page_tables collapse_and_free_pmd pte_free_defer pte_free_now"
-    " free_pgd_range free_pgtables tlb_remove_table tlb_remove_table_rcu __tlb_remove_table_one_rcu tlb_finish_mmu"
-    " tlb_flush_mmu exit_mmap __mmdrop mm_init vmemmap_split_pmd pmd_free_pte_page pud_free_pmd_page vmalloc"
-    " __vmap_pages_range_noflush vmap_range_noflush ioremap_page_range apply_to_page_range try_to_free_pte"
+    " __zap_vma_range zap_pte_range unmap_page_range free_pgd_range free_pgtables tlb_remove_table"
+    " tlb_remove_table_rcu __tlb_remove_table_one_rcu tlb_finish_mmu tlb_flush_mmu exit_mmap __mmdrop mm_init"
+    " vmemmap_split_pmd pmd_free_pte_page pud_free_pmd_page vmalloc __vmap_pages_range_noflush vmap_range_noflush"
+    " ioremap_page_range apply_to_page_range try_to_free_pte"
 )
-"""Functions that hold a page table for a while that no other table points to: just allocated, or just taken out."""
+"""Functions that hold a page table for a while that no other table points to: just allocated, or just taken out.
+
+With PT_RECLAIM the zapping functions of mm/memory.c (zap_pte_range(), from 7.x on inlined in __zap_vma_range()) hold a
+table that they emptied as nothing but the PMD entry that pointed to it, until free_pte() hands it to the mmu_gather."""
 
 FAULT = "handle_mm_fault"
 WAITS_OUTSIDE = named("handle_userfault migration_entry_wait migration_entry_wait_huge pmd_migration_entry_wait")

@@ -42,7 +42,8 @@ def find_in_flight(s: Snapshot) -> InFlight:
     windows = [BY_FUNCTION.get(name, ()) for name in functions]
     opens = np.array([bool(w) for w in windows], np.bool_)
     rows = np.flatnonzero(opens[frames.function] & ~_let_go(s)) if len(frames) else np.empty(0, np.int64)
-    may_spin = s.tasks.on_cpu | _is_preempt_rt(s)
+    # With PREEMPT_RT spinlocks sleep: a task may be switched out while it holds one.
+    may_spin = s.stacks.running | s.layout.config.has("PREEMPT_RT")
     found: dict[tuple[int, int], int] = {}
     for row in rows.tolist():
         task = int(frames.task_idx[row])
@@ -53,7 +54,7 @@ def find_in_flight(s: Snapshot) -> InFlight:
                 # The innermost frame comes first.
                 found.setdefault((task, number), row)
     places = sorted(found)
-    words = {task: np.unique(stack_words(s.layout, s.tasks, s.stacks, task)[1]) for task in {t for t, _ in places}}
+    words = {task: np.unique(stack_words(s.layout, s.stacks, task)[1]) for task in {t for t, _ in places}}
     mms = {task: _mms_of(s, task, named) for task, named in words.items()}
     mms_column, words_column = np.empty(len(places), object), np.empty(len(places), object)
     for i, (task, _) in enumerate(places):
@@ -80,11 +81,6 @@ def _let_go(s: Snapshot) -> Mask:
         if at < len(faults) and frames.task_idx[faults[at]] == frames.task_idx[row]:
             out[row : faults[at] + 1] = True
     return out
-
-
-def _is_preempt_rt(s: Snapshot) -> bool:
-    """Whether spinlocks sleep (CONFIG_PREEMPT_RT): then a task may be switched out while it holds one."""
-    return s.layout.has_struct("struct spinlock") and s.layout.struct("struct spinlock").has("lock.owner")
 
 
 def table_holders(s: Snapshot) -> I32:

@@ -12,9 +12,9 @@ from inspector.errors import UsageError
 from inspector.report.anon_vma import AnonVmaReport, aim_at_family, anon_vma_of, build_anon_vma, find_anon_vma
 from inspector.rules.damage import anon_vma_damage
 from inspector.snapshot import Snapshot
-from tests.faults.every import ABSENT, CATALOGUE
-from tests.faults.overlay import KERNELS, core_path, planted, sound
-from tests.faults.plants import MissingError
+from tests.agreement.planted import each_planted
+from tests.faults.every import CATALOGUE
+from tests.faults.overlay import KERNELS, core_path, sound
 
 NEED_PAGE_TABLES = ["vma-anon-vma-missing", "vma-pgoff-mismatch"]
 
@@ -72,14 +72,8 @@ FAULTS = [
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_families_with_faults(kernel: str) -> None:
-    path, damaged = core_path("fixture", kernel), 0
-    for name in FAULTS:
-        try:
-            fault = CATALOGUE[name](sound(path))
-        except MissingError:
-            assert name in ABSENT[kernel]
-            continue
-        s = planted(path, *fault.patches)
+    damaged = 0
+    for name, _, s in each_planted(kernel, FAULTS):
         table = s.anon_rmap.anon_vmas
         broken = anon_vma_damage(s, np.arange(len(table))).broken
         rows = [r for r in range(len(table)) if broken and anon_vma_damage(s, np.array([r])).broken]

@@ -11,9 +11,9 @@ import pytest
 from inspector.errors import UsageError
 from inspector.report.file import FileReport, aim_at_file, build_file, find_file
 from inspector.snapshot import Snapshot
-from tests.faults.every import ABSENT, CATALOGUE
-from tests.faults.overlay import KERNELS, core_path, planted, sound
-from tests.faults.plants import MissingError
+from tests.agreement.planted import each_planted
+from tests.faults.every import CATALOGUE
+from tests.faults.overlay import KERNELS, core_path, sound
 
 
 def asked_both_ways(s: Snapshot, step: int) -> Iterator[tuple[FileReport, FileReport]]:
@@ -82,14 +82,9 @@ FAULTS = [name for name in CATALOGUE if any(word in name for word in ("i-mmap", 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_files_with_faults(kernel: str) -> None:
-    path, damaged = core_path("fixture", kernel), 0
-    for name in FAULTS:
-        try:
-            fault = CATALOGUE[name](sound(path))
-        except MissingError:
-            assert name in ABSENT[kernel]
-            continue
-        for whole, found in asked_both_ways(planted(path, *fault.patches), 3):
+    damaged = 0
+    for name, _, s in each_planted(kernel, FAULTS):
+        for whole, found in asked_both_ways(s, 3):
             assert {*found.damage} <= {*whole.damage}, name
             damaged += bool(found.damage)
     # On 6.12 no fault falls on one of the files that are asked for.

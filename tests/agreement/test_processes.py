@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import pytest
@@ -10,9 +10,9 @@ import pytest
 from inspector.errors import UsageError
 from inspector.report.processes import VmasReport, aim_at_mm, build_vmas, find_mm
 from inspector.snapshot import Snapshot
-from tests.faults.every import ABSENT, CATALOGUE
-from tests.faults.overlay import KERNELS, core_path, planted, sound
-from tests.faults.plants import MissingError
+from tests.agreement.planted import each_planted
+from tests.faults.every import CATALOGUE
+from tests.faults.overlay import KERNELS, core_path, sound
 
 
 def asked_both_ways(s: Snapshot, step: int = 1) -> Iterator[tuple[VmasReport, VmasReport]]:
@@ -53,22 +53,17 @@ def without_counted(report: VmasReport) -> VmasReport:
     return msgspec.structs.replace(report, vmas=rows, searched="all page tables", complete=True)
 
 
-def hold(kernel: str, name: str, step: int = 1) -> None:
-    path = core_path("fixture", kernel)
-    try:
-        fault = CATALOGUE[name](sound(path))
-    except MissingError:
-        assert name in ABSENT[kernel]
-        return
-    for whole, own in asked_both_ways(planted(path, *fault.patches), step):
-        assert without_counted(own) == without_counted(whole), name
-        assert own.complete or not whole.complete
+def hold(kernel: str, names: Iterable[str], step: int = 1) -> None:
+    for name, _, s in each_planted(kernel, names):
+        for whole, own in asked_both_ways(s, step):
+            assert without_counted(own) == without_counted(whole), name
+            assert own.complete or not whole.complete
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", ["ghost-mapping", "mapcount-of-a-shared-file-page-lowered"])
 def test_vmas_of_every_process_with_a_fault(kernel: str, name: str) -> None:
-    hold(kernel, name)
+    hold(kernel, [name])
 
 
 @pytest.mark.long
@@ -77,5 +72,4 @@ def test_vmas_of_every_process_with_a_fault(kernel: str, name: str) -> None:
 @pytest.mark.parametrize("part", range(8))
 def test_vmas_of_some_processes_with_all_faults(kernel: str, part: int) -> None:
     # Each fault on one of the kernels, and few processes with each: all of them would take an hour.
-    for name in sorted(CATALOGUE)[KERNELS.index(kernel) :: len(KERNELS)][part::8]:
-        hold(kernel, name, 16)
+    hold(kernel, sorted(CATALOGUE)[KERNELS.index(kernel) :: len(KERNELS)][part::8], 16)

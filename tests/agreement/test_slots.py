@@ -12,9 +12,9 @@ from inspector.aimed.slot import SlotSnapshot
 from inspector.report.swap import SwapReport, build_slot, build_swap
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_SWAP
-from tests.faults.every import ABSENT, CATALOGUE
-from tests.faults.overlay import KERNELS, core_path, planted, sound
-from tests.faults.plants import MissingError
+from tests.agreement.planted import each_planted
+from tests.faults.every import CATALOGUE
+from tests.faults.overlay import KERNELS, core_path, sound
 
 
 def some_slots(s: Snapshot, most: int) -> list[str]:
@@ -71,14 +71,7 @@ FAULTS = [name for name in CATALOGUE if "swap" in name or "slot" in name]
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_slots_with_faults(kernel: str) -> None:
-    path = core_path("fixture", kernel)
-    for name in FAULTS:
-        try:
-            fault = CATALOGUE[name](sound(path))
-        except MissingError:
-            assert name in ABSENT[kernel]
-            continue
-        s = planted(path, *fault.patches)
+    for name, _, s in each_planted(kernel, FAULTS):
         listed = s.mms.addr[s.mms.on_mmlist | (s.mms.rss[:, RSS_SWAP] != 0)].tolist()
         for slot, whole, found in asked_both_ways(s, 6):
             assert found.slot and whole.slot and found.search, (name, slot)

@@ -162,10 +162,10 @@ def page_word(s: Snapshot, pfn: int, *names: str) -> int:
     return s.layout.memmap.page_addr(pfn) + s.layout.struct("struct page").field(*names).offset
 
 
-def flags_xor(s: Snapshot, pfn: int, flag: str) -> Patch:
-    """A page flag turned over."""
+def flags_xor(s: Snapshot, pfn: int, *flags: str) -> Patch:
+    """Some flags of a page turned over."""
     address = page_word(s, pfn, "flags.f", "flags")
-    return put(s, address, word(s, address) ^ int(s.layout.flags.mask(flag)))
+    return put(s, address, word(s, address) ^ sum(int(s.layout.flags.mask(flag)) for flag in flags))
 
 
 def entry_xor(s: Snapshot, row: int, bits: int, skip: int = 0) -> Patch:

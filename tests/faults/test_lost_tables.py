@@ -90,34 +90,60 @@ def test_a_table_that_waits_for_rcu_alone_is_not_lost(path: str) -> None:
     assert found.counts["RCU"] == 1
 
 
+def roomy_frame(s: Snapshot, size: int) -> tuple[int, int]:
+    """Row of a task and the lowest address of one of its frames, in which so many bytes can be put."""
+    frames = s.stacks.frames
+    room = np.zeros(len(frames), np.int64)
+    room[:-1] = np.where(frames.task_idx[1:] == frames.task_idx[:-1], np.diff(frames.sp.astype(np.int64)), 0)
+    enters = np.array([name == "do_syscall_64" for name in s.stacks.functions])[frames.function]
+    # Above are the registers that the function saved, and its return address.
+    at = int(np.flatnonzero(~enters & (room >= size + 64) & (frames.depth > 2))[0])
+    return int(frames.task_idx[at]), int(frames.sp[at])
+
+
+def gather_at(s: Snapshot, address: int, mm: int, table_batch: int) -> list[Patch]:
+    """An empty mmu_gather with tables waiting, as if on a stack."""
+    gather, inner = s.layout.struct("struct mmu_gather"), s.layout.struct("struct mmu_gather_batch")
+    local = gather.field("local").offset
+    data = bytearray(gather.size)
+    for offset, value, size in (
+        (0, mm, 8),
+        (gather.field("batch").offset, table_batch, 8),
+        (gather.field("active").offset, address + local, 8),
+        (local + inner.field("max").offset, gather.field("__pages").length, 4),
+    ):
+        data[offset : offset + size] = value.to_bytes(size, "little")
+    pending = s.layout.struct("struct mm_struct").field("tlb_flush_pending.counter", "tlb_flush_pending")
+    return [Patch(address, bytes(data)), put(s, mm + pending.offset, 1, pending.size)]
+
+
 def test_a_table_in_a_gather_is_not_lost(path: str) -> None:
     s = sound(path)
     pfn, typed = new_table(s)
-    gather, inner = s.layout.struct("struct mmu_gather"), s.layout.struct("struct mmu_gather_batch")
-    task = int(np.flatnonzero((s.tasks.mm != 0) & (s.tasks.stack != 0))[5])
-    mm = int(s.tasks.mm[task])
-    pending = s.layout.struct("struct mm_struct").field("tlb_flush_pending.counter", "tlb_flush_pending")
+    task, place = roomy_frame(s, s.layout.struct("struct mmu_gather").size)
     address, patches = batch(s, [pfn])
-    stack, at = int(s.tasks.stack[task]), 0x800
-    local = gather.field("local").offset
+    # Of the task's own mm, and of one that is not its own: exec tears the old one down, mmput() any.
+    others = s.mms.addr[(s.mms.addr != s.tasks.mm[task]) & (s.mms.users > 0)]
+    own = [int(s.tasks.mm[task])] if s.tasks.mm[task] else []
+    for mm in [*own, int(others[3])]:
+        found = orphans(path, typed, *patches, *gather_at(s, place, mm, address))
+        assert len(found.row) == 0
+        assert found.counts["TLB flush"] == 1
+        assert len(orphans(path, typed, *patches, *gather_at(s, place, mm, 0)).row) == 1
 
-    def image(table_batch: int) -> Patch:
-        """The task's stack with nothing but a gather on it."""
-        data = bytearray(1 << 14)
-        for offset, value, size in (
-            (0, mm, 8),
-            (gather.field("batch").offset, table_batch, 8),
-            (gather.field("active").offset, stack + at + local, 8),
-            (local + inner.field("max").offset, gather.field("__pages").length, 4),
-        ):
-            data[at + offset : at + offset + size] = value.to_bytes(size, "little")
-        return Patch(stack, bytes(data))
 
-    running = put(s, mm + pending.offset, 1, pending.size)
-    found = orphans(path, typed, *patches, image(address), running)
-    assert len(found.row) == 0
-    assert found.counts["TLB flush"] == 1
-    assert len(orphans(path, typed, *patches, image(0), running).row) == 1
+def test_what_an_earlier_call_left_of_a_gather_holds_nothing(path: str) -> None:
+    s = sound(path)
+    pfn, typed = new_table(s)
+    task, _ = roomy_frame(s, s.layout.struct("struct mmu_gather").size)
+    mm = int(s.mms.addr[s.mms.users > 0][3])
+    address, patches = batch(s, [pfn])
+    below = int(s.tasks.stack[task]) + 0x800
+    assert below + 0x400 < int(s.stacks.low[task])
+    left = planted(path, typed, *patches, *gather_at(s, below, mm, address))
+    assert len(left.lost_tables.row) == 1
+    # Its batch was given back: that it cannot be read is no missing data.
+    assert planted(path, *gather_at(s, below, mm, 0x123000)).gathers.unreadable == 0
 
 
 def test_a_table_in_the_hands_of_a_task_is_not_lost(path: str) -> None:
@@ -137,7 +163,7 @@ def test_a_table_named_by_a_task_that_works_on_none_is_lost(path: str) -> None:
     frames, names = s.stacks.frames, np.array([name in TABLE_HOLDERS for name in s.stacks.functions])
     busy = np.isin(np.arange(len(s.tasks)), frames.task_idx[names[frames.function]])
     for task in np.flatnonzero(~busy & (s.tasks.mm != 0) & (s.tasks.stack != 0)).tolist():
-        places, words = stack_words(s.layout, s.tasks, s.stacks, task)
+        places, words = stack_words(s.layout, s.stacks, task)
         if (words == 0).any():
             held = put(s, int(places[words == 0][-1]), s.layout.memmap.page_addr(pfn))
             assert len(orphans(path, typed, held).row) == 1

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 from .build import KINDS, build_dump
@@ -37,6 +38,14 @@ def _parse() -> argparse.Namespace:
     silence.add_argument("--runs", type=int, default=20, help="dumps of each racing guest (default: 20)")
     silence.add_argument("--guests", default=f"{ZOO},{ZOO_RACES},{BUSY}", help="which guests (default: %(default)s)")
     silence.add_argument("--keep", type=Path, help="a folder for dumps that gave findings")
+    between = commands.add_parser("gaps", help="check guests stopped between the stores of functions of mm/")
+    between.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
+    between.add_argument("--functions", default="", help="which, with commas between (default: all known ones)")
+    between.add_argument("--guests", default=BUSY, help="busy, zoo-races (default: %(default)s)")
+    between.add_argument("--most", type=int, default=8, help="gaps of each function (default: %(default)s)")
+    between.add_argument("--seconds", type=float, default=10, help="to wait for each function (default: %(default)s)")
+    between.add_argument("--keep", type=Path, help="a folder for dumps that gave findings")
+    between.add_argument("--results", type=Path, help="a file to which a line of JSON is added for each gap")
     return parser.parse_args()
 
 
@@ -81,6 +90,17 @@ def _build(arguments: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
+def _gaps(arguments: argparse.Namespace) -> int:
+    from .gaps import check_gaps  # noqa: PLC0415  (drgn and NumPy)
+
+    kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
+    functions = [name for name in arguments.functions.split(",") if name]
+    with arguments.results.open("a") if arguments.results else nullcontext() as results:
+        return check_gaps(
+            kernels, arguments.guests.split(","), functions, arguments.most, arguments.keep, results, arguments.seconds
+        )
+
+
 def main() -> int:
     """Run one command and return the exit code."""
     arguments = _parse()
@@ -93,6 +113,8 @@ def main() -> int:
 
             kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
             return silence(kernels, arguments.guests.split(","), arguments.runs, arguments.keep)
+        if arguments.command == "gaps":
+            return _gaps(arguments)
         return _build(arguments)
     except GuestError as error:
         _say(f"error: {error}")

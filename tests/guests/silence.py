@@ -112,7 +112,7 @@ def silence(kernels: list[Kernel], kinds: list[str], runs: int, keep: Path | Non
                 print(row(moment), flush=True)
                 for finding in moment.report.findings:
                     if finding.severity != "info":
-                        print(f"         {_told(finding)}")
+                        print(f"         {told(finding)}")
                 if moment.kept:
                     print(f"         kept: {moment.kept}", flush=True)
     print(f"{total} moments, {bad} not silent")
@@ -120,7 +120,8 @@ def silence(kernels: list[Kernel], kinds: list[str], runs: int, keep: Path | Non
     return 1 if bad else 0
 
 
-def _told(finding: Finding) -> str:
+def told(finding: Finding) -> str:
+    """One line about a finding that is none."""
     evidence = finding.evidence
     who = {(m.pid, m.comm, hex(m.va), hex(m.entry)) for m in evidence.mappings[:6]} if evidence else set()
     return f"{finding.rule}: {finding.subject} {evidence.facts if evidence else ''} {sorted(who, key=str)}"

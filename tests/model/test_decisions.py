@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from inspector.model.decisions import (
     FolioSituation,
+    may_collapse,
     may_migrate,
     may_reclaim,
     may_split,
@@ -34,8 +35,13 @@ SMALL = FolioSituation(
     is_hugetlb=False,
     on_lru=True,
     mlocked=False,
+    unevictable=False,
     writeback=False,
     locked=False,
+    dirty=False,
+    swapbacked=True,
+    in_locked_vma=False,
+    free_swap=1000,
     maybe_shared=None,
 )
 THP = replace(SMALL, nr_pages=512, refcount=512, mapcount=512, maybe_shared=False)
@@ -115,6 +121,7 @@ def test_splitting_wants_no_other_reference() -> None:
     assert may_split(replace(THP, refcount=1024, swap=512)).answer == "yes"
     assert may_split(replace(THP, writeback=True)).answer == "no"
     assert may_split(replace(THP, is_hugetlb=True)).answer == "no"
+    assert "locked" in may_split(replace(THP, locked=True)).reason
 
 
 def test_migration_drains_batches_and_fears_pins() -> None:
@@ -124,6 +131,17 @@ def test_migration_drains_batches_and_fears_pins() -> None:
     assert may_migrate(replace(SMALL, refcount=2, batch=1, on_lru=False)).answer == "yes"
     assert may_migrate(replace(SMALL, on_lru=False)).answer == "no"
     assert "pinned" in may_migrate(replace(SMALL, refcount=1025, pins=True)).reason
+    assert "locked" in may_migrate(replace(SMALL, locked=True)).reason
+    assert "locked" in may_migrate(replace(SMALL, locked=True, is_hugetlb=True, on_lru=False)).reason
+    assert "-EBUSY" in may_migrate(replace(SMALL, writeback=True)).reason
+
+
+def test_khugepaged_leaves_alone_what_is_locked_off_the_lru_or_held() -> None:
+    assert may_collapse(SMALL).answer == "yes"
+    assert may_collapse(replace(SMALL, mapcount=3, refcount=3)).answer == "yes"
+    assert "SCAN_PAGE_LOCK" in may_collapse(replace(SMALL, locked=True)).reason
+    assert "SCAN_PAGE_LRU" in may_collapse(replace(SMALL, on_lru=False)).reason
+    assert "SCAN_PAGE_COUNT" in may_collapse(replace(SMALL, refcount=2)).reason
 
 
 def test_reclaim_leaves_locked_and_pinned_memory_alone() -> None:
@@ -135,8 +153,24 @@ def test_reclaim_leaves_locked_and_pinned_memory_alone() -> None:
         replace(SMALL, refcount=1025, pins=True),
         replace(SMALL, is_hugetlb=True),
         replace(SMALL, refcount=2),
+        replace(SMALL, locked=True),
+        replace(SMALL, unevictable=True),
+        replace(SMALL, in_locked_vma=True),
+        replace(SMALL, free_swap=0),
     ):
         assert may_reclaim(changed).answer == "no"
+
+
+def test_reclaim_needs_swap_only_for_what_is_nowhere_else() -> None:
+    full = replace(SMALL, free_swap=0)
+    assert may_reclaim(replace(full, swap=1, refcount=2)).answer == "yes"
+    assert may_reclaim(replace(full, swapbacked=False)).answer == "yes"
+    assert may_reclaim(replace(full, free_swap=None)).answer == "yes"
+    shmem = replace(full, is_anon=False, cache=1, refcount=2)
+    assert "no free swap" in may_reclaim(shmem).reason
+    file = replace(shmem, swapbacked=False)
+    assert may_reclaim(file).answer == "yes"
+    assert "write it back" in may_reclaim(replace(file, dirty=True)).reason
 
 
 @given(
@@ -151,7 +185,7 @@ def test_all_hangs_on_the_references_beyond_the_expected_ones(
     s = replace(THP, mapcount=mapcount, cache=cache, private=private, is_anon=False)
     s = replace(s, refcount=s.expected + extra)
     assert s.extra == extra
-    for found in (may_split(s), may_migrate(s), may_reclaim(s)):
+    for found in (may_split(s), may_collapse(s), may_migrate(s), may_reclaim(s)):
         assert found.answer == ("yes" if extra == 0 else "no")
         assert str(s.refcount) in found.reason
     assert sum_text(s).startswith(("nothing", "0 ")) == (s.expected == 0)

@@ -37,7 +37,7 @@ from tui.screens.finding import FindingScreen
 from tui.screens.findings import FindingsScreen
 from tui.screens.help import HelpScreen
 from tui.screens.overview import OverviewScreen
-from tui.session import Session, StoppedError, carry, key_of
+from tui.session import Session, StoppedError, carry
 
 PATH = str(fixture_path("7.3"))
 
@@ -257,7 +257,7 @@ def test_places_are_carried_into_the_tables_read_anew_and_new_findings_are_marke
     assert session.report is None
     session.check()
     assert [session.is_new(f) for f in session.findings] == [True]
-    assert key_of(session.findings[0]).startswith("mapcount-too-high page")
+    assert session.findings[0].key.startswith("mapcount-too-high page")
 
 
 def test_the_command_needs_a_terminal() -> None:

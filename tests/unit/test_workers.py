@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from inspector.errors import TargetError
-from inspector.workers import default_workers, shared_zeros, work_on
+from inspector.scratch import shared_zeros
+from inspector.workers import default_workers, work_on
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import click
 
-from inspector.cli.params import InspectorCommand, Settings
+from inspector.cli.params import InspectorCommand, Settings, confirm_option
 from inspector.cli.show import print_report
 from inspector.errors import Exit, UsageError
 
@@ -26,13 +26,17 @@ _WORDS = {
     epilog="With several cores the exit code is the worst of all, in the order 3, 1, 4, 0.",
 )
 @click.option("-r", "--rule", "slugs", multiple=True, metavar="RULE", help="A rule or a group; may be repeated.")
+@confirm_option
 @click.argument("more_cores", nargs=-1, metavar="[CORE]...")
 @click.pass_obj
-def check(settings: Settings, slugs: tuple[str, ...], more_cores: tuple[str, ...]) -> int:
+def check(settings: Settings, slugs: tuple[str, ...], looks: int, more_cores: tuple[str, ...]) -> int:
     """Rebuild every mapping count from the page tables and name each recorded count that differs.
 
     Several cores may be named; each is checked on its own, and with --format json each gives one line. A core that
     cannot be opened does not stop the others.
+
+    A kernel that runs on is checked in several looks. What is not there in every look, with the same values, is counted
+    and not reported.
     """
     from inspector.rules import select_rules  # noqa: PLC0415  (NumPy)
 
@@ -40,8 +44,8 @@ def check(settings: Settings, slugs: tuple[str, ...], more_cores: tuple[str, ...
     settings.require_one_kind()
     select_rules(slugs)
     if len(settings.cores) < 2:
-        return _check_one(settings, slugs, settings.cores[0] if settings.cores else None)
-    outcomes = [_check_next(settings, slugs, i) for i in range(len(settings.cores))]
+        return _check_one(settings, slugs, looks, settings.cores[0] if settings.cores else None)
+    outcomes = [_check_next(settings, slugs, looks, i) for i in range(len(settings.cores))]
     if settings.format == "text":
         number = Counter(outcomes)
         words = ", ".join(f"{number[code]} {_WORDS[code]}" for code in reversed(_WORST_FIRST) if number[code])
@@ -49,12 +53,12 @@ def check(settings: Settings, slugs: tuple[str, ...], more_cores: tuple[str, ...
     return next(code for code in _WORST_FIRST if code in outcomes)
 
 
-def _check_next(settings: Settings, slugs: tuple[str, ...], index: int) -> Exit:
+def _check_next(settings: Settings, slugs: tuple[str, ...], looks: int, index: int) -> Exit:
     """Check one of several cores; an error is reported and the run goes on."""
     from inspector.cli.diagnostics import BrokenOutput, OutputError, report_error  # noqa: PLC0415
 
     try:
-        code = _check_one(settings, slugs, settings.cores[index], f"{index + 1}/{len(settings.cores)}")
+        code = _check_one(settings, slugs, looks, settings.cores[index], f"{index + 1}/{len(settings.cores)}")
         if settings.format == "text":
             settings.output.lines([""])
     except (BrokenOutput, OutputError, UsageError):
@@ -65,8 +69,8 @@ def _check_next(settings: Settings, slugs: tuple[str, ...], index: int) -> Exit:
     return Exit(code)
 
 
-def _check_one(settings: Settings, slugs: tuple[str, ...], core: str | None, place: str = "") -> int:
-    from inspector.check.run import run_check  # noqa: PLC0415
+def _check_one(settings: Settings, slugs: tuple[str, ...], looks: int, core: str | None, place: str = "") -> int:
+    from inspector.check.confirm import check_target  # noqa: PLC0415
     from inspector.cli.opening import open_target  # noqa: PLC0415
     from inspector.cli.progress import ProgressBar  # noqa: PLC0415
     from inspector.report.check import render_report  # noqa: PLC0415
@@ -74,6 +78,6 @@ def _check_one(settings: Settings, slugs: tuple[str, ...], core: str | None, pla
 
     with ProgressBar(settings, place) as progress:
         progress("opening", 0, 1)
-        report = run_check(Snapshot(open_target(settings, core)), slugs, progress=progress)
+        report = check_target(Snapshot(open_target(settings, core)), slugs, looks=looks, progress=progress)
     print_report(settings, report, render_report)
     return report.exit_code

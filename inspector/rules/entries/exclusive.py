@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from inspector.columns import I64, Mask, expand_runs, take_or
@@ -74,6 +76,16 @@ class MappersOfPages(Collector):
             np.add.at(self.entries, place, 1)
             pairs = place * (len(self.s.mms) + 1) + np.repeat(m.mm_idx[owner], hits[owner])
             self._pairs = np.unique(np.concatenate([self._pairs, pairs]))
+
+    def gathered(self) -> list[Any]:
+        """As `Collector.gathered`."""
+        return [self.entries, self._pairs]
+
+    def merge(self, gathered: list[Any]) -> None:
+        """As `Collector.merge`."""
+        entries, pairs = gathered
+        self.entries += entries
+        self._pairs = np.union1d(self._pairs, pairs)
 
     def mms(self) -> I64:
         """int64[n]; mms that map each."""

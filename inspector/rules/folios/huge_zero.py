@@ -107,11 +107,14 @@ def mm_id_sharing_unexpected(s: Snapshot) -> Violations:
     Why: kernel/fork.c, mm_alloc_id() takes it from an IDA; mm_free_id() gives it back when the mm is freed.
     Consequence: large folios count the mappings of both as those of one mm: a shared folio is taken for exclusive, and
         is reused in place of a copy.
-    Exceptions: the kernel has no mm ids (before 6.15); the mm is being made or freed (no id).
+    Exceptions: the kernel has no mm ids (before 6.15); the mm is being freed (no id) or made: kernel/fork.c, dup_mm()
+        copies the parent's struct, id included, mm_init() takes a new one in mm_alloc_id(), and makes the per-CPU
+        counters after that (percpu_counter_init_many()), so that an mm without them may still have its parent's.
     See also: folioscope ps
     """
     ids = s.mms.mm_id.astype(np.int64)
-    used = np.flatnonzero((ids != 0) & (s.mms.users > 0))
+    being_made = (s.mms.nr_tasks == 0) & ~s.mms.rss_valid
+    used = np.flatnonzero((ids != 0) & (s.mms.users > 0) & ~being_made)
     _, back, counts = np.unique(ids[used], return_inverse=True, return_counts=True)
     rows = used[counts[back] > 1]
     return violations(

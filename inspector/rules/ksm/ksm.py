@@ -16,10 +16,11 @@ from inspector.tables.ksm import CHAIN, DUP
 from inspector.violations import NOTHING, Things, Unread, Violations, cannot_check, holds, one, violations
 from inspector.walk.batches import Collector, EntryBatch, PagesByMm
 from inspector.walk.counts import EntryClass
-from inspector.walk.ksm_rmap import KsmEntries, KsmRmap, nodes_of
+from inspector.walk.ksm_rmap import KsmEntries, KsmRmap, nodes_of, own_items_lost
 from inspector.walk.mappings import Mappings
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
+from inspector.workers import InOrder
 
 
 def _unread(s: Snapshot, nr: int) -> Unread:
@@ -202,16 +203,19 @@ def ksm_item_mm_mismatch(s: Snapshot) -> Violations:
 
 
 class _KsmMappings(Collector):
-    """Entries of KSM pages, and those of them that no rmap_item leads to.
+    """Entries of KSM pages, those of them that no rmap_item leads to, and the items that lead to one of their own mm.
 
     Attributes:
         nr: How many there are.
     """
 
+    gathers = ("nr", "_lost", "_leading")
+
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
         self._rmap = KsmRmap(s) if len(s.named.ksm_heads) else None
-        self._lost = [KsmEntries.empty()]
+        self._lost: InOrder[KsmEntries] = InOrder()
+        self._leading: InOrder[I64] = InOrder()
         self.nr = 0
 
     def take(self, batch: EntryBatch) -> None:
@@ -220,12 +224,22 @@ class _KsmMappings(Collector):
         if self._rmap is not None and ksm.any():
             entries = self._rmap.entries(batch.link_kinds.links(ksm))
             self.nr += len(entries)
-            self._lost.append(entries.take(~entries.reached))
+            self._lost.add(batch.number, entries.take(~entries.reached))
+            s, found = self.s, entries.take(entries.reached)
+            own = s.ksm.items.mm[found.item_idx] == s.mms.addr[s.vmas.mm_idx[found.vma_idx]]
+            self._leading.add(batch.number, np.unique(found.item_idx[own]).astype(np.int64))
 
     @property
     def lost(self) -> KsmEntries:
-        """The entries that none leads to."""
-        return KsmEntries.concat(self._lost)
+        """The entries that an item of their own mm should lead to, and none does."""
+        lost = KsmEntries.concat([KsmEntries.empty(), *self._lost])
+        leading = np.concatenate([np.empty(0, np.int64), *self._leading])
+        return lost.take(own_items_lost(self.s, lost, leading))
+
+    @property
+    def nr_without_item(self) -> int:
+        """How many entries no item leads to, whoever's it should be."""
+        return sum(map(len, self._lost))
 
 
 @rule(
@@ -247,15 +261,18 @@ class _KsmMappings(Collector):
 def ksm_mapping_unreachable(s: Snapshot) -> Violations:
     """An entry maps a KSM page at an address that no rmap_item of its stable node leads to.
 
-    Invariant: for each entry of a KSM page, one of the rmap_items of its stable node has that address and an anon_vma
-        in whose interval tree the VMA is.
-    Why: mm/ksm.c, rmap_walk_ksm(); stable_tree_append() and fork keep it so.
+    Invariant: an mm's stable rmap_item is on the list of the stable node that it names, has the address of an entry of
+        that node's page, and an anon_vma in whose interval tree the entry's VMA is.
+    Why: mm/ksm.c, stable_tree_append() puts it there, rmap_walk_ksm() goes that way (6.1 to 7.3); from 7.2 on the
+        item's linear_page_index must lie in the VMA, too.
     Consequence: reclaim and migration leave the entry behind: it maps a page that is used for other data then.
-    Exceptions: KSM is at work (ksm_thread_mutex held), or the mm is being built, changed or torn down.
+    Exceptions: the entry's mm has no stable item of that node: fork() copied the entry, it was found through the item
+        of the mm that it was copied from (rmap_walk_ksm(), search_new_forks), and that item is gone. KSM is at work
+        (ksm_thread_mutex held), or the mm is being built, changed or torn down.
     See also: folioscope ksm; folioscope rmap PFN
     """
     seen, vmas = s.collected(_KsmMappings), s.vmas
-    gone = _unread(s, len(seen.lost))
+    gone = _unread(s, seen.nr_without_item)
     found = seen.lost.take(slice(0, 0) if gone.nr else slice(None))
     n = len(found)
     moving = np.zeros(n, np.bool_)

@@ -14,7 +14,7 @@ from inspector.subjects import TABLE
 from inspector.violations import Violations, cannot_check, holds, one, violations
 from inspector.walk.batches import Collector, EntryBatch
 from inspector.walk.counts import EntryClass
-from inspector.walk.deposits import SOUND, STATES, UNREAD, keeps_rings
+from inspector.walk.deposits import SOUND, STATES, UNREAD, deposits_tables, keeps_rings
 from inspector.walk.mappings import Mappings
 from inspector.windows.locks import mm_in_flight, tables_locked
 from inspector.windows.window import Effect
@@ -36,6 +36,8 @@ class DepositsDue(Collector):
         of_table: int64[tables]; of each table, entries of shared tables counted once.
         of_mm: int64[mms]; of each mm.
     """
+
+    gathers = ("of_table", "of_mm")
 
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
@@ -86,6 +88,11 @@ def _in_motion(s: Snapshot, rows: I64) -> Mask:
     return tables_locked(s, rows) | (s.mm_in_motion | mm_in_flight(s))[s.tables.mm_idx[rows]]
 
 
+def _without_rings(s: Snapshot) -> Violations:
+    """Where deposited tables hang in no ring: nothing can be wrong if the kernel has no THP, else nothing is read."""
+    return holds(0, unread=cannot_check(len(s.tables) if deposits_tables(s.layout) else 0, _BY_MM))
+
+
 @rule(
     "deposit-list-damaged",
     TABLE,
@@ -108,7 +115,7 @@ def deposit_list_damaged(s: Snapshot) -> Violations:
     See also: folioscope page PFN
     """
     if not keeps_rings(s.layout):
-        return holds(0, unread=cannot_check(len(s.tables), _BY_MM))
+        return _without_rings(s)
     d = s.deposits
     bad = np.flatnonzero((d.state != SOUND) & (d.state != UNREAD))
     rows = d.rows[bad]
@@ -150,7 +157,7 @@ def deposited_tables_mismatch(s: Snapshot) -> Violations:
     See also: folioscope va PID ADDRESS; folioscope page PFN
     """
     if not keeps_rings(s.layout):
-        return holds(0, unread=cannot_check(len(s.tables), _BY_MM))
+        return _without_rings(s)
     d, due = s.deposits, tables_due(s)
     able = d.state == SOUND
     bad = np.flatnonzero(able & (d.count != due[d.rows]))

@@ -48,8 +48,8 @@ def page_table_unreachable(s: Snapshot) -> Violations:
         note = f"waiting to be freed, for an RCU grace period or a TLB flush: {counted(waiting, 'page table')}"
     rows = lost.row
     entries = np.bincount(lost.table, minlength=len(rows))
-    if lost.unreadable or not (s.mm_tables_complete.all() and s.mms_complete):
-        why = "page tables, lists or processes that may lead to more page tables are damaged or missing from the dump"
+    if lost.unreadable or s.gathers.unreadable or not (s.mm_tables_complete.all() and s.mms_complete):
+        why = "page tables, lists, stacks or processes that may lead to more page tables are damaged or missing"
         return holds(total, cannot_check(len(rows) + int(lost.below.sum()), why), note)
     unsure = ""
     if s.stacks.incomplete:

@@ -187,8 +187,9 @@ def huge_swap_entry_unexpected(e: NonPresentPiece) -> Judged:
     See also: folioscope va PID ADDRESS
     """
     upper = (e.level != Level.PTE) & e.counted & ~e.of_vma(e.s.vmas.is_hugetlb, False)
+    unread = cannot_check(int((upper & e.vma_lost).sum()), "the VMAs of some mms are not all known")
     # A pattern that is no entry at all is reported as such (entry-invalid).
-    return Judged(upper & ~e.is_one_of(*_HUGE_KINDS, Kind.BAD), upper)
+    return Judged(upper & ~e.vma_lost & ~e.is_one_of(*_HUGE_KINDS, Kind.BAD), upper & ~e.vma_lost, unread)
 
 
 # Leaf entries were checked as well when they were classified: the rule counts those of both tables.

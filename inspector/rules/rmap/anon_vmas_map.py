@@ -14,6 +14,7 @@ from inspector.subjects import PAGE
 from inspector.violations import Violations, one, violations
 from inspector.walk.batches import Collector, EntryBatch
 from inspector.windows.window import Effect
+from inspector.workers import InOrder
 
 
 def anonymous_vmas(s: Snapshot) -> Mask:
@@ -30,10 +31,12 @@ class _NotAnonymous(Collector):
         checked: Entries in such VMAs.
     """
 
+    gathers = ("_found", "checked")
+
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
         self._vmas = anonymous_vmas(s)
-        self._found = [np.empty((3, 0), np.int64)]
+        self._found: InOrder[I64] = InOrder()
         self.checked = 0
 
     def take(self, batch: EntryBatch) -> None:
@@ -45,7 +48,8 @@ class _NotAnonymous(Collector):
         if wrong.any():
             m = batch.m.take(wrong[batch.kinds.kind])
             found = self._others(mapped_pages(self.s, m))
-            self._found.append(np.stack([found.first, m.vma_idx[found.runs], found.nr]).astype(np.int64))
+            where = np.stack([found.first, m.vma_idx[found.runs], found.nr])
+            self._found.add(batch.number, where.astype(np.int64))
 
     def _others(self, found: MappedPages) -> MappedPages:
         """Those of some pages whose folios are not anonymous."""
@@ -56,7 +60,7 @@ class _NotAnonymous(Collector):
 
     def found(self) -> tuple[I64, I64, I64]:
         """Of each run: row of the first such page, row of the VMA, how many pages."""
-        first, vma, nr = np.concatenate(self._found, axis=1)
+        first, vma, nr = np.concatenate([np.empty((3, 0), np.int64), *self._found], axis=1)
         return first, vma, nr
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from inspector.columns import I32, U64, Mask
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.walk.batches import Collector, EntryBatch, run_collectors
 from inspector.walk.linear import Links
+from inspector.workers import InOrder
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -44,9 +45,12 @@ class LinkCheck(Collector):
         checked: How many were compared.
     """
 
+    gathers: ClassVar[tuple[str, ...]] = ("_found", "checked")
+    looks_in = ("page_index",)
+
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
-        self._found = [Links.empty()]
+        self._found: InOrder[Links] = InOrder()
         self.checked = 0
 
     @abstractmethod
@@ -59,7 +63,7 @@ class LinkCheck(Collector):
         self.checked += int(batch.link_kinds.nr[among].sum())
         wrong &= among
         if wrong.any():
-            self._found.append(self.chosen(batch.link_kinds.links(wrong)))
+            self._found.add(batch.number, self.chosen(batch.link_kinds.links(wrong)))
 
     def chosen(self, links: Links) -> Links:
         """Of the links of kinds that may break the rule, those that do: all, where the kind decides."""
@@ -68,7 +72,7 @@ class LinkCheck(Collector):
     @property
     def found(self) -> Links:
         """The links that break the rule."""
-        return Links.concat(self._found)
+        return Links.concat([Links.empty(), *self._found])
 
 
 class IndexCheck(LinkCheck):
@@ -78,6 +82,8 @@ class IndexCheck(LinkCheck):
         nr: int32[vmas]; links of each VMA that were compared.
         straight: bool[vmas]; VMAs with a link that does not differ.
     """
+
+    gathers = (*LinkCheck.gathers, "nr", "straight")
 
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
@@ -122,6 +128,8 @@ def anon_vma_named(links: Links) -> U64:
 class AnonVmaPairs(Collector):
     """Every distinct pair of an anon_vma's address, as folios name it, and the row of a VMA that maps such folios."""
 
+    looks_in = ("page_index",)
+
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
         self._merged = np.empty(0, np.uint64), np.empty(0, np.int32)
@@ -150,6 +158,14 @@ class AnonVmaPairs(Collector):
         fresh = np.ones(len(order), np.bool_)
         fresh[1:] = (pointer[1:] != pointer[:-1]) | (vma[1:] != vma[:-1])
         self._merged, self._pending, self._nr = (pointer[fresh], vma[fresh]), [], 0
+
+    def gathered(self) -> list[Any]:
+        """As `Collector.gathered`."""
+        return [self.pairs()]
+
+    def merge(self, gathered: list[Any]) -> None:
+        """As `Collector.merge`."""
+        self._pending += gathered
 
     def pairs(self) -> tuple[U64, I32]:
         """The pairs, ascending: ``(address, row of the VMA)``."""

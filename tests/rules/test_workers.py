@@ -1,0 +1,186 @@
+"""A check gives the same report however many processes look through pages and entries, and however small the pieces."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import product
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+
+from inspector import workers
+from inspector.check.run import run_check
+from inspector.errors import TargetError
+from inspector.loops import is_compiled
+from inspector.snapshot import Snapshot
+from inspector.tables import pages
+from inspector.walk import batches, counts, pagetable
+from tests.faults.every import CATALOGUE
+from tests.faults.overlay import KERNELS, core_path, planted, sound
+from tests.faults.plants import MissingError
+from tests.rules.broken import broken, with_holes
+
+DUMPS: dict[str, Callable[[str], Snapshot]] = {
+    "sound": lambda kernel: planted(core_path("fixture", kernel)),
+    "broken": broken,
+    "with-holes": with_holes,
+}
+
+PIECES: dict[str, tuple[tuple[ModuleType, str, int], ...]] = {
+    "usual": (),
+    "smallest": ((pagetable, "_BATCH", 3), (pages, "CHUNK", 1 << 12)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _all_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Small as the dumps are, all that can be is done by workers, and of a walk nothing is kept."""
+    for module, name in ((pagetable, "_WORTH_SHARING"), (batches, "WORTH_SHARING"), (pages, "_WORTH_SHARING")):
+        monkeypatch.setattr(module, name, 2)
+    monkeypatch.setattr(batches, "RUNS_KEPT", 0)
+    workers.use_workers(1)
+    yield
+    workers.use_workers(None)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One item for each worker that is started."""
+    fork, started = os.fork, []
+
+    def counted() -> int:
+        pid = fork()
+        started.append(pid)
+        return pid
+
+    monkeypatch.setattr(os, "fork", counted)
+    return started
+
+
+def report(s: Snapshot, nr_workers: int) -> bytes:
+    workers.use_workers(nr_workers)
+    return msgspec.json.encode(run_check(s))
+
+
+@lru_cache(maxsize=1)
+def alone(dump: str, kernel: str) -> bytes:
+    return report(DUMPS[dump](kernel), 1)
+
+
+def cases() -> Iterator[Any]:
+    for case in product(DUMPS, KERNELS, (2, 3), PIECES):
+        often = case[1:] == ("7.3", 2, "smallest") or case == ("broken", "6.1", 3, "smallest")
+        yield pytest.param(*case, marks=() if often else pytest.mark.long)
+
+
+@pytest.mark.parametrize(("dump", "kernel", "nr_workers", "size"), cases())
+def test_the_report_is_that_of_one_process(
+    dump: str, kernel: str, nr_workers: int, size: str, monkeypatch: pytest.MonkeyPatch, forks: list[int]
+) -> None:
+    expected = alone(dump, kernel)
+    assert not forks
+    for module, name, value in PIECES[size]:
+        monkeypatch.setattr(module, name, value)
+    assert report(DUMPS[dump](kernel), nr_workers) == expected
+    if size == "smallest":
+        stages = 3 if is_compiled() else 2
+        assert len(forks) >= stages * nr_workers
+    assert report(DUMPS[dump](kernel), 1) == expected
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if at % 50 == 0 else pytest.mark.long) for at, name in enumerate(CATALOGUE)]
+)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_fault_is_found_alike(kernel: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = core_path("fixture", kernel)
+    try:
+        fault = CATALOGUE[name](sound(path))
+    except MissingError:
+        pytest.skip("this kernel cannot have it")
+    expected = report(planted(path, *fault.patches), 1)
+    monkeypatch.setattr(pagetable, "_BATCH", 16)
+    assert report(planted(path, *fault.patches), 2) == expected
+
+
+def test_entries_outside_of_vmas_are_counted_alike() -> None:
+    def without_vmas() -> Snapshot:
+        s = planted(core_path("fixture", "7.3"))
+        s.vmas.end[:] = s.vmas.start
+        return s
+
+    workers.use_workers(1)
+    one = without_vmas().counts
+    workers.use_workers(2)
+    other = without_vmas().counts
+    for name in ("page_mappings", "entire", "pair_folio", "pair_mm", "pair_count", "nr_mms", "codes"):
+        assert getattr(one, name).tolist() == getattr(other, name).tolist(), name
+    assert not (one.codes & counts.LINKED).any()
+
+
+def test_words_of_struct_pages_are_numbered_as_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "CHUNK", 1 << 12)
+    workers.use_workers(1)
+    one = planted(core_path("fixture", "6.12"))
+    assert one.pages.words.nr.sum() == len(one.pages)
+    for nr_workers in (2, 5):
+        workers.use_workers(nr_workers)
+        other = planted(core_path("fixture", "6.12"))
+        assert other.pages.number.tolist() == one.pages.number.tolist()
+        assert other.pages.compound.tolist() == one.pages.compound.tolist()
+        assert other.pages.words.nr.tolist() == one.pages.words.nr.tolist()
+        assert other.folios.row.tolist() == one.folios.row.tolist()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_nothing_is_built_by_workers_only(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that workers build is built once more here: right, but slow."""
+    built: set[str] = set()
+
+    def spied(*args: Any) -> Iterator[Any]:
+        for result in workers.share_out(*args):
+            built.update(result[0])
+            yield result
+
+    monkeypatch.setattr(batches, "share_out", spied)
+    report(broken(kernel), 2)
+    assert not built
+
+
+@pytest.mark.parametrize("stage", ["pages", "entries", "again"])
+def test_a_worker_that_dies_is_one_clear_error(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, name = {
+        "pages": (pages._Found, "read"),
+        "entries": (counts.Counter, "take"),
+        "again": (batches.Kinds, "of"),
+    }[stage]
+    real, test = getattr(module, name), os.getpid()
+
+    def die(*args: Any) -> Any:
+        if os.getpid() != test:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args)
+
+    s = planted(core_path("fixture", "7.3"))
+    assert s.vmas
+    vars(s).pop("_sweep")
+    monkeypatch.setattr(pages, "CHUNK", 1 << 12)
+    monkeypatch.setattr(module, name, die)
+    with pytest.raises(TargetError, match=r"^a worker process was killed by SIGKILL\. Give it more memory, or"):
+        report(s, 2)
+
+
+def test_a_live_kernel_is_read_by_one_process(forks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    from inspector.target.target import Target  # noqa: PLC0415  (its property is replaced)
+
+    monkeypatch.setattr(Target, "is_live", property(lambda _target: True))
+    workers.use_workers(2)
+    assert planted(core_path("fixture", "7.3")).counts.nr_entries
+    assert not forks

@@ -1,0 +1,185 @@
+"""Kernels that run on: what changes between two looks is counted, what stays wrong is reported."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import drgn
+import numpy as np
+import pytest
+
+from inspector.check import confirm, own
+from inspector.check.confirm import check_target
+from inspector.findings import Report
+from inspector.report.check import render_report
+from inspector.report.screen import Screen
+from inspector.snapshot import Snapshot
+from tests.faults.overlay import Patch, core_path, opened, pfn_of, plant, sound
+from tests.faults.plants import mapcount_at, pick, small_anon
+from tui.session import Session
+
+PATH = core_path("fixture", "7.3")
+
+Answer = Callable[[int], bytes]
+"""What is read at a place, by the number of the look."""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks follow each other at once."""
+    monkeypatch.setattr(confirm, "FIRST_GAP", 0.02)
+
+
+class Moving:
+    """A guest that runs on: the fixture, in which some words are other ones in each look.
+
+    Args:
+        answers: By address and size, what a look reads there.
+    """
+
+    def __init__(self, answers: dict[tuple[int, int], Answer]) -> None:
+        self.target = replace(opened(PATH), kind="qemu")
+        self.looks = 0
+        for (address, size), answer in answers.items():
+            self.target.prog.add_memory_segment(address, size, self._reader(answer), False)
+
+    def _reader(self, answer: Answer) -> Callable[[int, int, int, bool], bytes]:
+        def read(_address: int, count: int, offset: int, _physical: bool) -> bytes:
+            return answer(self.looks)[offset : offset + count]
+
+        return read
+
+    def step(self, what: str, done: int, _steps: int) -> None:
+        """Counts the looks."""
+        self.looks += what.endswith("memory map")
+
+    def check(self, looks: int = 3) -> Report:
+        return check_target(Snapshot(self.target), looks=looks, progress=self.step)
+
+
+def shared_page() -> tuple[int, int, int]:
+    """An anonymous page with two mappings: pfn, address of its _mapcount, and what is stored there."""
+    s = sound(PATH)
+    row = pick(small_anon(s, 2), "an anonymous page with two mappings")
+    at = mapcount_at(s, row)
+    data = s.layout.memory.read(at, 4)
+    assert data is not None
+    return pfn_of(s, row), at, struct.unpack("<i", data)[0]
+
+
+def word(value: int) -> bytes:
+    return struct.pack("<i", value)
+
+
+def test_a_sound_kernel_is_looked_at_once() -> None:
+    report = Moving({}).check()
+    assert (report.exit_code, report.findings) == (0, [])
+    assert report.confirmation is not None
+    assert (report.confirmation.looks, report.confirmation.suspects, report.confirmation.why) == (1, 0, {})
+
+
+def test_what_is_wrong_in_every_look_is_reported() -> None:
+    pfn, at, stored = shared_page()
+    report = Moving({(at, 4): lambda _look: word(stored + 1)}).check(looks=4)
+    assert [(f.rule, f.subject.pfn, f.severity) for f in report.findings] == [("mapcount-too-high", pfn, "fail")]
+    assert report.exit_code == 1
+    assert report.confirmation is not None
+    assert report.confirmation.looks == 4
+    assert report.confirmation.dismissed == report.confirmation.suspects - 1
+    assert len(report.confirmation.seconds) == 4
+
+
+@pytest.mark.parametrize("wrong_in", [{1}, {1, 2}, {1, 3}])
+def test_what_is_gone_in_any_look_is_counted_and_not_reported(wrong_in: set[int]) -> None:
+    _, at, stored = shared_page()
+    report = Moving({(at, 4): lambda look: word(stored + (look in wrong_in))}).check()
+    assert (report.exit_code, report.findings) == (0, [])
+    assert report.confirmation is not None
+    assert report.confirmation.dismissed == report.confirmation.suspects > 0
+    assert report.confirmation.rules["mapcount-too-high"] == 1
+    text = "\n".join(render_report(Screen(width=200), report))
+    assert "changed under us and are not reported" in text
+    assert "FAIL" not in text
+    assert text.endswith("consistent")
+
+
+def test_other_wrong_values_in_each_look_are_motion() -> None:
+    _, at, stored = shared_page()
+    report = Moving({(at, 4): lambda look: word(stored + 1 + look)}).check()
+    assert (report.exit_code, report.findings) == (0, [])
+
+
+def test_a_subject_that_changes_between_the_looks_is_motion_though_every_look_sees_the_same() -> None:
+    """A page that comes and goes may be seen in the same state by chance; its other words give it away."""
+    _, at, stored = shared_page()
+    refcount = at + 4
+    data = sound(PATH).layout.memory.read(refcount, 4)
+    assert data is not None
+    reads = count(1)
+
+    def busy(_look: int) -> bytes:
+        return data if next(reads) % 3 else word(struct.unpack("<i", data)[0] + 1)
+
+    moving = Moving({(at, 4): lambda _look: word(stored + 1), (refcount, 4): busy})
+    report = moving.check()
+    assert [f for f in report.findings if f.severity == "fail"] == []
+    assert report.confirmation is not None
+    assert sum(report.confirmation.why.values()) == report.confirmation.suspects
+
+
+def test_what_cannot_be_read_in_one_look_only_is_not_missing() -> None:
+    s = sound(PATH)
+    page = s.pages.memmap.page_addr(shared_page()[0]) // 4096 * 4096
+    whole = s.layout.memory.read(page, 4096)
+    assert whole is not None
+    moving = Moving({})
+
+    def read(address: int, count: int, offset: int, _physical: bool) -> bytes:
+        if moving.looks == 1:
+            raise drgn.FaultError("not now", address)
+        return whole[offset : offset + count]
+
+    moving.target.prog.add_memory_segment(page, 4096, read, False)
+    report = moving.check()
+    assert report.coverage.missing == {}
+    assert report.coverage.complete
+    assert report.exit_code == 0
+
+
+def test_memory_of_the_inspector_itself_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    s = sound(PATH)
+    row, fields = int(np.argmax(s.mms.pid)), ["0"] * 52
+    target = replace(opened(PATH), kind="live")
+    for name, place in own._PLACES.items():
+        fields[place - 1] = str(0x5500_0000_0000 + place)
+        at = int(s.mms.addr[row]) + s.layout.struct("struct mm_struct").field(name).offset
+        value = struct.pack("<Q", 0x5500_0000_0000 + place)
+        plant(target, Patch(at - s.layout.memory.direct_map_base, value, physical=True))
+    stat = tmp_path / "stat"
+    stat.write_text(f"1 (a ) b) {' '.join(fields[2:])}\n")
+    monkeypatch.setattr(own, "_STAT", stat)
+    assert np.flatnonzero(own.own_mms(Snapshot(target))).tolist() == [row]
+    assert not own.own_mms(s).any(), "another kernel's processes are not ours"
+
+
+def test_the_interface_shows_nothing_of_a_single_look() -> None:
+    _, at, stored = shared_page()
+    moving = Moving({(at, 4): lambda look: word(stored + (look == 1))})
+    session = Session(Snapshot(moving.target))
+    seen: list[int] = []
+    plain = session.note_progress
+
+    def step(what: str, done: int, steps: int) -> None:
+        moving.step(what, done, steps)
+        seen.append(len(session.findings))
+        plain(what, done, steps)
+
+    session.note_progress = step  # type: ignore[method-assign]
+    report = session.check()
+    assert moving.looks > 1
+    assert set(seen) == {0}
+    assert (session.findings, report.exit_code) == ([], 0)
