@@ -73,7 +73,7 @@ _FORMATS = "Only ELF and kdump-compressed dumps are read"
 
 
 @dataclass(frozen=True, slots=True)
-class PageIndex:
+class PagesAt:
     """Where a kdump-compressed file has its pages.
 
     Attributes:
@@ -103,7 +103,7 @@ class CoreFile:
     vmcoreinfo: bytes
     missing_bytes: int = 0
     prstatus: tuple[bytes, ...] = ()
-    pages: PageIndex | None = None
+    pages: PagesAt | None = None
 
 
 def read_head(path: str, what: str, size: int = 4096) -> bytes:
@@ -293,7 +293,7 @@ def _examine_kdump(path: str, head: bytes, *, is_whole: bool) -> CoreFile:
         outside = 0 if is_whole else _pages_outside(file, bitmap, table, end)
     if outside:
         raise TargetError(f"the dump is truncated ({outside} pages are missing)", path, "Copy it again")
-    index = PageIndex(block, bitmap, table)
+    index = PagesAt(block, bitmap, table)
     return CoreFile("kdump", vmcoreinfo, prstatus=_prstatus_notes(notes), pages=index)
 
 

@@ -20,7 +20,7 @@ import drgn
 import numpy as np
 
 from inspector import scratch
-from inspector.target.corefile import PageIndex
+from inspector.target.corefile import PagesAt
 from inspector.target.unpacking import Unpack, unpack_by
 
 _DESCRIPTOR = struct.Struct("<QIIQ")
@@ -58,7 +58,7 @@ class Descriptors:
         index: Where it has its pages.
     """
 
-    def __init__(self, file: int, index: PageIndex) -> None:
+    def __init__(self, file: int, index: PagesAt) -> None:
         self._file, self._bitmap, self._table = file, index.bitmap, index.table
         self._shift = index.page_size.bit_length() - 1
         self.nr_pfns = (index.table - index.bitmap) * 8
@@ -115,7 +115,7 @@ class StoredPages:
         nr_unpacked: Pages that this process has unpacked.
     """
 
-    def __init__(self, path: str, index: PageIndex, open_other: Callable[[], PhysicalReader]) -> None:
+    def __init__(self, path: str, index: PagesAt, open_other: Callable[[], PhysicalReader]) -> None:
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
         self._size, self._shift = index.page_size, index.page_size.bit_length() - 1

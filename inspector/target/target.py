@@ -16,7 +16,7 @@ import drgn
 from inspector.errors import TargetError
 from inspector.records import dataclass
 from inspector.target.btf import BtfTypes, open_btf
-from inspector.target.corefile import CoreFile, PageIndex, SymbolsFile, examine_core, examine_symbols
+from inspector.target.corefile import CoreFile, PagesAt, SymbolsFile, examine_core, examine_symbols
 from inspector.target.identity import Identity, identify
 from inspector.target.kallsyms import Kallsyms, index_names
 from inspector.text import clean
@@ -186,7 +186,7 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto", 
     return _complete(opening, symbols, types)
 
 
-def _unpack_once(prog: drgn.Program, path: str, core: CoreFile, pages: PageIndex) -> None:
+def _unpack_once(prog: drgn.Program, path: str, core: CoreFile, pages: PagesAt) -> None:
     """Have the memory of a kdump-compressed dump read by us instead of libkdumpfile, each page unpacked once.
 
     Virtual addresses are translated by drgn itself, in a program that has this memory and nothing else.

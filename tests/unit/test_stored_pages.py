@@ -18,7 +18,7 @@ from inspector.check.run import run_check
 from inspector.errors import TargetError
 from inspector.memory import Memory
 from inspector.snapshot import Snapshot
-from inspector.target.corefile import PageIndex
+from inspector.target.corefile import PagesAt
 from inspector.target.stored_pages import StoredPages
 from inspector.target.target import open_core
 from inspector.workers import work_on
@@ -51,7 +51,7 @@ class Other:
         return PAGES[address // SIZE][:size]
 
 
-def written(path: Path, stored: dict[int, tuple[int, bytes]]) -> PageIndex:
+def written(path: Path, stored: dict[int, tuple[int, bytes]]) -> PagesAt:
     """A file that has a bitmap, descriptors and pages, and nothing else."""
     bitmap = bytearray(SIZE)
     for pfn in stored:
@@ -63,7 +63,7 @@ def written(path: Path, stored: dict[int, tuple[int, bytes]]) -> PageIndex:
         table += struct.pack("<QIIQ", first + len(data), len(content), flag, 0)
         data += content
     path.write_bytes(bytes(bitmap) + table + data)
-    return PageIndex(SIZE, 0, SIZE)
+    return PagesAt(SIZE, 0, SIZE)
 
 
 def opened(path: Path, how: str = "zlib", other: Other | None = None) -> StoredPages:
