@@ -27,7 +27,7 @@ _DESCRIPTOR = struct.Struct("<QIIQ")
 """struct page_desc of makedumpfile's diskdump_mod.h: offset, size, flags, page_flags."""
 
 _BLOCK = 512
-"""Bytes of the bitmap that are looked at together."""
+"""Bytes of the bitmap that one word of ours holds."""
 
 _PIECE = 1 << 20
 """Bytes of the bitmap that are counted together."""
