@@ -6,6 +6,7 @@ spare: pages of it that are not needed just now are written out, as those of swa
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import re
@@ -24,6 +25,9 @@ _LONG = 16 << 20
 
 _REST = 512 << 20
 """Bytes that everything else takes: tables, pieces, the libraries."""
+
+_LIBRARY = ctypes.CDLL(None)
+"""The C library; only GNU's has malloc_trim()."""
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -90,6 +94,15 @@ def _forget(size: int) -> None:
 
 def _folder() -> str:
     return os.environ.get("TMPDIR") or ("/var/tmp" if Path("/var/tmp").is_dir() else "/tmp")  # noqa: S108
+
+
+def give_back() -> None:
+    """Return freed memory to the kernel that the C library keeps: stages differ in the sizes that they ask it for.
+
+    Without it holes remain between long columns, a tenth of the peak. Takes a few milliseconds.
+    """
+    if hasattr(_LIBRARY, "malloc_trim"):
+        _LIBRARY.malloc_trim(0)
 
 
 def _scratch_file(size: int) -> mmap.mmap:

@@ -17,11 +17,12 @@ from inspector.layout.memmap import MemMap
 from inspector.loops import is_compiled
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
+from inspector.scratch import give_back
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
 from inspector.tables.device_files import is_driver_file
-from inspector.tables.files import Files, build_files
+from inspector.tables.files import AddressSpaces, Files, build_address_spaces, build_files
 from inspector.tables.folios import Folios, anon_pages, file_pages, settle_page_mapcount
 from inspector.tables.huge_zero import HugeZero, read_huge_zero
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb
@@ -497,11 +498,13 @@ class Snapshot:
     def collect(self, makers: Iterable[MakeCollector]) -> None:
         """Let these collectors, but for those that have, see all leaf entries in one walk."""
         made = {make: make(self) for make in dict.fromkeys(makers) if make not in self._collected}
+        give_back()
         run_collectors(self, list(made.values()))
         self._collected.update(made)
         if not self._walked[2].whole:
             # Only links need it, and it is the longest of all columns.
             vars(self).pop("page_index", None)
+            give_back()
 
     def collected(self, make: Callable[[Snapshot], C]) -> C:
         """The collector that ``make`` makes, once it has seen all leaf entries; in a walk of its own if need be."""
@@ -705,9 +708,20 @@ class Snapshot:
     # -- page cache and swap -----------------------------------------------------------------------------------------
 
     @cached_property
+    def _found_spaces(self) -> tuple[AddressSpaces, int]:
+        return build_address_spaces(self.layout, self.pages, self.vmas)
+
+    @property
+    def address_spaces(self) -> AddressSpaces:
+        """The address_spaces of `files`, without their entries: whether these can be followed is not known yet."""
+        return self._found_spaces[0]
+
+    @cached_property
     def files(self) -> Files:
         """address_spaces and the entries of the page cache, before 6.18 those of the swap cache too."""
-        files = build_files(self.layout, self.pages, self.vmas)
+        spaces, lost = self._found_spaces
+        files = build_files(self.layout, spaces)
+        files = replace(files, unreadable=files.unreadable + lost)
         self.missing.add("page cache trees", files.unreadable)
         return files
 

@@ -15,6 +15,7 @@ from inspector.records import dataclass
 from inspector.snapshot import Snapshot
 from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
 from inspector.tables.batches import Batched
+from inspector.tables.files import AddressSpaces
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
 from inspector.tables.mms import Mms, read_mms, read_users
 from inspector.tables.pages import Sweep, sweep_pages
@@ -129,6 +130,7 @@ class AimedSnapshot(Snapshot):
                 "maps_driver_pages",
                 "mapping_of_vma",
                 "huge_zero",
+                "address_spaces",
                 "swap_totals",
             ),
         }
@@ -270,6 +272,11 @@ class AimedSnapshot(Snapshot):
         What rules then say of that reverse map is no proof.
         """
         return False
+
+    @property
+    def address_spaces(self) -> AddressSpaces:
+        """Those of `files`, where the aim has them."""
+        return self.files.address_spaces
 
     # -- reverse maps ------------------------------------------------------------------------------------------------
 

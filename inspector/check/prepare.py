@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from inspector.scratch import give_back
+
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
@@ -26,3 +28,4 @@ def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> Non
     for done, (what, build) in enumerate(STAGES):
         progress(what, done, len(STAGES) + steps_after)
         build(snapshot)
+        give_back()

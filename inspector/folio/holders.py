@@ -9,6 +9,7 @@ import numpy as np
 from inspector.columns import I64
 from inspector.folio.numbers import OneFolio
 from inspector.tables.batches import BATCHES
+from inspector.tables.files import FOLIO, SWAP
 from inspector.tables.pages import page_words
 from inspector.tables.swap_devices import entry_offsets, entry_types
 from inspector.text import clean_bytes, counted
@@ -64,8 +65,9 @@ def inside(f: OneFolio, pfn: I64) -> I64:
 
 
 def _cache(s: Snapshot, f: OneFolio) -> list[str]:
-    cached, entries = s.page_cache.cached, s.files.entries
-    rows = cached.entry_row[cached.head_row == f.head]
+    spaces, entries = s.files.address_spaces, s.files.entries
+    rows = np.flatnonzero((entries.kind == FOLIO) & (entries.pfn == f.pfn))
+    rows = rows[spaces.kind[entries.address_space_idx[rows]] != SWAP]
     if not len(rows):
         return ["by folio->mapping: no entry of that address_space was found"]
     return [

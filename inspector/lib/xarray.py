@@ -7,12 +7,14 @@ import time
 import drgn
 import numpy as np
 
-from inspector.columns import I32, U64, Mask
+from inspector.columns import I32, U8, U64, AnyArray, Mask, Table
 from inspector.layout.offsets import Struct
 from inspector.memory import Memory
 from inspector.records import dataclass
 
 _MAX_DEPTH = 12
+_PIECE = 1 << 10
+"""Nodes looked into together: temporaries are bounded, however many there are."""
 _INTERNAL = np.uint64(2)
 _SIBLING_MAX = np.uint64(63)
 """Siblings name a slot below this one: the last slot may repeat the one before it (xa_is_sibling())."""
@@ -56,7 +58,6 @@ def walk_xarrays(prog: drgn.Program, memory: Memory, heads: U64, only: tuple[int
         only: First and last index that are wanted: no node beside them is read. None for all.
     """
     struct = Struct(prog, "struct xa_node")
-    shift_field, slots_field = struct.field("shift"), struct.field("slots")
     found: list[tuple[I32, U64, U64, U64]] = []
     unreadable: list[I32] = []
     broken: list[I32] = []
@@ -65,51 +66,88 @@ def walk_xarrays(prog: drgn.Program, memory: Memory, heads: U64, only: tuple[int
     single = ~node_mask & (heads != 0)
     zero = np.zeros(int(single.sum()), np.uint64)
     found.append((tree[single], zero, zero + np.uint64(1), heads[single]))
-    tree, node = tree[node_mask], heads[node_mask]
-    base = np.zeros(len(node), np.uint64)
-    above = np.full(len(node), 127, np.uint8)
+    tree = tree[node_mask]
+    level = _Nodes(tree, heads[node_mask], np.zeros(len(tree), np.uint64), np.full(len(tree), 127, np.uint8))
     deadline = memory.deadline()
     for _ in range(_MAX_DEPTH):
-        if time.monotonic() > deadline:
-            unreadable.append(tree)
-            tree, node = tree[:0], node[:0]
-        if not len(node):
+        below = [_Nodes.empty()]
+        for at in range(0, len(level), _PIECE):
+            if time.monotonic() > deadline:
+                unreadable.append(level.tree[at:])
+                break
+            entries, children, lost, damaged = _look_into(struct, memory, level.take(slice(at, at + _PIECE)), only)
+            found.append(entries)
+            below.append(children)
+            unreadable.append(lost)
+            broken.append(damaged)
+        level = _Nodes.concat(below)
+        if not len(level):
             break
-        raw = memory.gather(node & np.uint64(~3 & 0xFFFFFFFFFFFFFFFF), struct.size)
-        shift = shift_field.column(raw.bytes)
-        # Shifts fall strictly from level to level, which is what makes a walk of a damaged array end.
-        sane = raw.valid & (shift < above) & (shift % 6 == 0)
-        unreadable.append(tree[~raw.valid])
-        broken.append(tree[raw.valid & ~sane])
-        tree, base, shift = tree[sane], base[sane], shift[sane]
-        slots = slots_field.matrix(raw.bytes[sane]).view(np.uint64)
-        width = slots.shape[1]
-        internal = (slots & np.uint64(3)) == _INTERNAL
-        sibling = internal & (slots < np.uint64(_SIBLING_MAX << np.uint64(2)))
-        row, col = np.nonzero((slots != 0) & ~sibling)
-        value = slots[row, col]
-        index = base[row] + (col.astype(np.uint64) << shift[row].astype(np.uint64))
-        # An entry of higher order repeats itself as siblings in the slots that follow.
-        following = np.zeros((len(slots), width + 1), np.int64)
-        for at in range(width - 1, -1, -1):
-            following[:, at] = np.where(sibling[:, at], following[:, at + 1] + 1, 0)
-        span = (following[row, col + 1] + 1).astype(np.uint64) << shift[row].astype(np.uint64)
-        if only is not None:
-            near = (index <= np.uint64(only[1])) & (index + span > np.uint64(only[0]))
-            row, value, index, span = row[near], value[near], index[near], span[near]
-        child = _is_node(value) & (shift[row] > 0)
-        leaf = ~child & (value != _RETRY) & (value != _ZERO)
-        found.append((tree[row[leaf]], index[leaf], span[leaf], value[leaf]))
-        above = shift[row[child]]
-        tree, base, node = tree[row[child]], index[child], value[child]
-    broken.append(tree if len(node) else tree[:0])
-    root, index, nr, value = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    broken.append(level.tree)
+    none = np.empty(0, np.int32)
+    return XArrayEntries(*_in_order(found), np.concatenate([*unreadable, none]), np.concatenate([*broken, none]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Nodes(Table):
+    """Nodes of one level.
+
+    Attributes:
+        tree: int32; row of the array.
+        node: uint64; as stored in the parent.
+        base: uint64; first index below the node.
+        above: uint8; shift of its parent.
+    """
+
+    tree: I32
+    node: U64
+    base: U64
+    above: U8
+
+
+def _look_into(
+    struct: Struct, memory: Memory, nodes: _Nodes, only: tuple[int, int] | None
+) -> tuple[tuple[I32, U64, U64, U64], _Nodes, I32, I32]:
+    """What some nodes hold: entries and further nodes; and the arrays with nodes unread, and with nodes damaged."""
+    raw = memory.gather(nodes.node & np.uint64(~3 & 0xFFFFFFFFFFFFFFFF), struct.size)
+    shift = struct.field("shift").column(raw.bytes)
+    # Shifts fall strictly from level to level, which is what makes a walk of a damaged array end.
+    sane = raw.valid & (shift < nodes.above) & (shift % 6 == 0)
+    lost, damaged = nodes.tree[~raw.valid], nodes.tree[raw.valid & ~sane]
+    tree, base, shift = nodes.tree[sane], nodes.base[sane], shift[sane]
+    slots = struct.field("slots").matrix(raw.bytes[sane]).view(np.uint64)
+    width = slots.shape[1]
+    internal = (slots & np.uint64(3)) == _INTERNAL
+    sibling = internal & (slots < np.uint64(_SIBLING_MAX << np.uint64(2)))
+    row, col = np.nonzero((slots != 0) & ~sibling)
+    value = slots[row, col]
+    index = base[row] + (col.astype(np.uint64) << shift[row].astype(np.uint64))
+    # An entry of higher order repeats itself as siblings in the slots that follow.
+    following = np.zeros((len(slots), width + 1), np.int64)
+    for at in range(width - 1, -1, -1):
+        following[:, at] = np.where(sibling[:, at], following[:, at + 1] + 1, 0)
+    span = (following[row, col + 1] + 1).astype(np.uint64) << shift[row].astype(np.uint64)
+    if only is not None:
+        near = (index <= np.uint64(only[1])) & (index + span > np.uint64(only[0]))
+        row, value, index, span = row[near], value[near], index[near], span[near]
+    child = _is_node(value) & (shift[row] > 0)
+    leaf = ~child & (value != _RETRY) & (value != _ZERO)
+    below = _Nodes(tree[row[child]], value[child], index[child], shift[row[child]])
+    return (tree[row[leaf]], index[leaf], span[leaf], value[leaf]), below, lost, damaged
+
+
+def _in_order(found: list[tuple[I32, U64, U64, U64]]) -> tuple[I32, U64, U64, U64]:
+    """The parts as columns, ordered by array, then index; each part is given up when its column is made."""
+    roots, indices, spans, values = (list(column) for column in zip(*found, strict=True))
+    found.clear()
+
+    def joined(parts: list[AnyArray]) -> AnyArray:
+        column = np.concatenate(parts)
+        parts.clear()
+        return column
+
+    root, index = joined(roots), joined(indices)
     order = np.lexsort((index, root))
-    return XArrayEntries(
-        root[order],
-        index[order],
-        nr[order],
-        value[order],
-        np.concatenate([*unreadable, tree[:0]]),
-        np.concatenate(broken),
-    )
+    root = root[order]
+    index = index[order]
+    return root, index, joined(spans)[order], joined(values)[order]

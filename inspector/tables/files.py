@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, count_up, distinct, group_starts, rows_of
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, count_up, distinct, rows_of
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
@@ -33,6 +33,9 @@ _S_IFMT, _S_IFBLK = 0o170000, 0o060000
 _HUGE_ARRAY = 1 << 16
 _SPACE_SHIFT = 14
 """Slots of one swapper address_space (SWAP_ADDRESS_SPACE_SHIFT, mm/swap.h)."""
+
+_PIECE = 1 << 16
+"""Entries judged together."""
 
 _VALUE = np.uint64(1)
 _TOP = np.uint64(0xFFFFFFFFFFFFF000)
@@ -114,8 +117,8 @@ class Files:
     unreadable: int
 
 
-def build_files(layout: Layout, pages: Pages, vmas: Vmas) -> Files:
-    """Find all address_spaces and walk their xarrays together (include/linux/fs.h, lib/xarray.c).
+def build_address_spaces(layout: Layout, pages: Pages, vmas: Vmas) -> tuple[AddressSpaces, int]:
+    """Find all address_spaces (include/linux/fs.h); ``broken`` and ``whole`` are not judged yet.
 
     An address_space is found through the folios that name it, the files that VMAs map, shmem's list of inodes with
     swapped pages, and the array of swapper address_spaces. One with shadows alone is none of the cache's.
@@ -124,6 +127,9 @@ def build_files(layout: Layout, pages: Pages, vmas: Vmas) -> Files:
         layout: The kernel's layout.
         pages: Struct pages.
         vmas: Whose files are wanted.
+
+    Returns:
+        The table, and how many files, lists and address_spaces could not be read.
     """
     swappers = swapper_spaces(layout)
     swapped, lost = swapped_spaces(layout)
@@ -132,11 +138,28 @@ def build_files(layout: Layout, pages: Pages, vmas: Vmas) -> Files:
     of_files, known = layout.memory.words(files + np.uint64(f_mapping.offset))
     addr = np.unique(np.concatenate([_named_by_folios(pages), of_files[known], swapped, swappers.addr]))
     addr = addr[(addr != 0) & (addr & np.uint64(7) == 0)]
-    found = _with_entries(layout, addr, swappers)
+    spaces = _read_spaces(layout, addr, swappers)
     # Folios of drivers keep other things in their mapping word; what lies outside all memory is not missing.
-    spaces = found.address_spaces
     missing = ~spaces.readable & (addr >= np.uint64(layout.memory.direct_map_base)) & (addr < _TOP)
-    return replace(found, unreadable=found.unreadable + lost + int((~known).sum()) + int(missing.sum()))
+    return spaces, lost + int((~known).sum()) + int(missing.sum())
+
+
+def build_files(layout: Layout, spaces: AddressSpaces, only: tuple[int, int] | None = None) -> Files:
+    """Walk the xarrays of some address_spaces together (lib/xarray.c).
+
+    Args:
+        layout: The kernel's layout.
+        spaces: The address_spaces.
+        only: First and last index whose entries are wanted; None for all.
+    """
+    # An array is only followed where the rest is what it should be: everything else is some other struct's bytes.
+    heads = np.where(spaces.is_inode | (spaces.kind == SWAP), spaces.head, 0)
+    found = walk_xarrays(layout.prog, layout.memory, heads, only)
+    broken, whole = spaces.broken.copy(), spaces.whole.copy()
+    broken[found.broken] = True
+    whole[np.concatenate([found.broken, found.unreadable])] = False
+    judged = replace(spaces, broken=broken, whole=whole)
+    return Files(judged, _read_entries(layout, judged, found), len(found.unreadable))
 
 
 def read_files(layout: Layout, addrs: U64, only: tuple[int, int] | None = None) -> Files:
@@ -148,22 +171,7 @@ def read_files(layout: Layout, addrs: U64, only: tuple[int, int] | None = None) 
         only: First and last index whose entries are wanted; None for all.
     """
     addr = np.unique(addrs[(addrs != 0) & (addrs & np.uint64(7) == 0)])
-    return _with_entries(layout, addr, swapper_spaces(layout), only)
-
-
-def _with_entries(layout: Layout, addr: U64, swappers: SwapperSpaces, only: tuple[int, int] | None = None) -> Files:
-    """The address_spaces at some addresses, ascending, and the entries of their xarrays, walked together."""
-    spaces = _read_spaces(layout, addr)
-    at = rows_of(addr, swappers.addr)
-    mine = at >= 0
-    spaces.kind[at[mine]], spaces.swap_type[at[mine]] = SWAP, swappers.swap_type[mine]
-    spaces.first_slot[at[mine]] = swappers.first_slot[mine]
-    # An array is only followed where the rest is what it should be: everything else is some other struct's bytes.
-    heads = np.where(spaces.is_inode | (spaces.kind == SWAP), spaces.head, 0)
-    found = walk_xarrays(layout.prog, layout.memory, heads, only)
-    spaces.broken[found.broken] = True
-    spaces.whole[np.concatenate([found.broken, found.unreadable])] = False
-    return Files(spaces, _read_entries(layout, spaces, found), len(found.unreadable))
+    return build_files(layout, _read_spaces(layout, addr, swapper_spaces(layout)), only)
 
 
 def _named_by_folios(pages: Pages) -> U64:
@@ -221,7 +229,8 @@ def swapper_spaces(layout: Layout) -> SwapperSpaces:
     return SwapperSpaces(addr, types.astype(np.int64), place << _SPACE_SHIFT)
 
 
-def _read_spaces(layout: Layout, addr: U64) -> AddressSpaces:
+def _read_spaces(layout: Layout, addr: U64, swappers: SwapperSpaces) -> AddressSpaces:
+    """The address_spaces at some addresses, ascending."""
     struct = layout.struct("struct address_space")
     raw = layout.memory.gather(addr, struct.size)
     host = struct.field("host").column(raw.bytes)
@@ -229,7 +238,14 @@ def _read_spaces(layout: Layout, addr: U64) -> AddressSpaces:
     own = inodes.readable & ((inodes.mapping == addr) | (inodes.data == addr))
     kind = _kinds(layout, struct.field("a_ops").column(raw.bytes), inodes)
     locked = held(struct, "i_pages.xa_lock", raw.bytes)
-    none = np.full(len(addr), -1, np.int64)
+    at = rows_of(addr, swappers.addr)
+    mine = at >= 0
+    swap_type, first_slot = np.full((2, len(addr)), -1, np.int64)
+    kind[at[mine]], swap_type[at[mine]], first_slot[at[mine]] = (
+        SWAP,
+        swappers.swap_type[mine],
+        swappers.first_slot[mine],
+    )
     return AddressSpaces(
         addr=addr,
         kind=kind,
@@ -240,8 +256,8 @@ def _read_spaces(layout: Layout, addr: U64) -> AddressSpaces:
         head=struct.field("i_pages.xa_head").column(raw.bytes),
         nrpages=struct.field("nrpages").column(raw.bytes).astype(np.int64),
         swapped=shmem_swapped_pages(layout, host, own & (kind == SHMEM)),
-        swap_type=none,
-        first_slot=none.copy(),
+        swap_type=swap_type,
+        first_slot=first_slot,
         in_motion=locked | (own & (inodes.locked | inodes.freeing)),
         is_inode=own & raw.valid,
         readable=raw.valid,
@@ -275,17 +291,30 @@ def shmem_swapped_pages(layout: Layout, host: U64, shmem: Mask) -> I64:
 
 def _read_entries(layout: Layout, spaces: AddressSpaces, found: XArrayEntries) -> CacheEntries:
     """Entries judged; a folio that has neighbouring entries of its own (swap cache) becomes one row."""
-    of = spaces.kind[found.root] if len(spaces) else found.root.astype(np.uint8)
-    value = (found.value & _VALUE) != 0
-    kind = np.full(len(found.root), FOLIO, np.uint8)
-    kind[value] = SHADOW
-    kind[value & (of == SHMEM)] = SWAP_ENTRY
-    kind[value & (of == DAX)] = DAX_ENTRY
-    kind[~value & (found.value & np.uint64(3) != 0)] = OTHER
-    kind[value & (of == HUGETLB)] = OTHER
-    pfn = np.where(kind == FOLIO, layout.memmap.pfns(found.value), -1)
-    same: AnyArray = (found.root[1:] == found.root[:-1]) & (found.value[1:] == found.value[:-1])
-    same &= (kind[1:] == FOLIO) & (found.index[1:] == found.index[:-1] + found.nr[:-1])
-    first = group_starts(np.cumsum(np.concatenate([[0], ~same]))) if len(kind) else np.empty(0, np.int64)
-    nr = np.add.reduceat(found.nr.astype(np.int64), first) if len(first) else np.empty(0, np.int64)
-    return CacheEntries(found.root[first], found.index[first], nr, found.value[first], kind[first], pfn[first])
+    n = len(found.root)
+    kind, pfn = np.full(n, FOLIO, np.uint8), np.full(n, -1, np.int64)
+    merges = False
+    for first in range(0, n, _PIECE):
+        here = slice(first, first + _PIECE)
+        word, of = found.value[here], spaces.kind[found.root[here]]
+        value, codes = (word & _VALUE) != 0, kind[here]
+        codes[value] = SHADOW
+        codes[value & (of == SHMEM)] = SWAP_ENTRY
+        codes[value & (of == DAX)] = DAX_ENTRY
+        codes[~value & (word & np.uint64(3) != 0)] = OTHER
+        codes[value & (of == HUGETLB)] = OTHER
+        pfn[here] = np.where(codes == FOLIO, layout.memmap.pfns(word), -1)
+        # The entry before the piece may be the same as its first.
+        around = slice(max(first - 1, 0), here.stop)
+        word = found.value[around]
+        merges |= bool(((word[1:] == word[:-1]) & (kind[around][1:] == FOLIO)).any())
+    entries = CacheEntries(found.root, found.index, found.nr.view(np.int64), found.value, kind, pfn)
+    return _merged(entries) if merges else entries
+
+
+def _merged(e: CacheEntries) -> CacheEntries:
+    """The entries, those of one folio that are neighbours as one."""
+    same: AnyArray = (e.address_space_idx[1:] == e.address_space_idx[:-1]) & (e.value[1:] == e.value[:-1])
+    same &= (e.kind[1:] == FOLIO) & (e.index[1:] == e.index[:-1] + e.nr[:-1].astype(np.uint64))
+    first = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(~same) + 1])
+    return replace(e.take(first), nr=np.add.reduceat(e.nr, first))

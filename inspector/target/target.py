@@ -6,7 +6,7 @@ import mmap
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -23,6 +23,7 @@ from inspector.text import clean
 
 if TYPE_CHECKING:
     from inspector.target.earlier import Earlier
+    from inspector.target.qmp import Monitor, Pause
 
 TargetKind = Literal["core", "kdump", "live", "qemu"]
 Types = Literal["auto", "dwarf", "btf"]
@@ -69,7 +70,9 @@ class Target:
         symbols: The table behind `symbol`.
         notes: What was tried for types and symbols and why it was or was not used, in sentences.
         missing_bytes: Memory that a truncated dump promises but does not hold; reading it faults.
-        prstatus: The dump's NT_PRSTATUS notes, one a CPU.
+        prstatus: The dump's NT_PRSTATUS notes, one a CPU; of a guest that is stopped, its registers in the same form.
+        monitor: Of a QEMU guest, what stops it and lets it run on.
+        is_paused: Whether the guest is stopped, so that it is read as a dump is.
     """
 
     prog: drgn.Program
@@ -82,11 +85,17 @@ class Target:
     notes: list[str] = field(default_factory=list)
     missing_bytes: int = 0
     prstatus: tuple[bytes, ...] = ()
+    monitor: Monitor | None = field(default=None, repr=False)
+    is_paused: bool = False
+
+    def paused(self, pause: Pause) -> Target:
+        """The same guest, stopped."""
+        return replace(self, prstatus=pause.registers, is_paused=True)
 
     @property
     def is_live(self) -> bool:
         """Whether the kernel runs on while it is read."""
-        return self.kind in ("live", "qemu")
+        return self.kind in ("live", "qemu") and not self.is_paused
 
     @property
     def ran_on(self) -> bool:
@@ -247,18 +256,20 @@ def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto
     Raises:
         TargetError: There is no QMP at that address, or types or symbols cannot be had.
     """
-    from inspector.target.qmp import qmp_socket  # noqa: PLC0415  (sockets, for guests only)
+    from inspector.target.qmp import Monitor, qmp_socket  # noqa: PLC0415  (sockets, for guests only)
 
     prog = drgn.Program()
-    with qmp_socket(address) as connection:
-        try:
-            # drgn takes over the descriptor that it is given, even when it fails.
-            prog.set_qemu_qmp(os.dup(connection.fileno()))
-        except Exception as error:
-            todo = "It must be the QMP socket of a running guest without another client"
-            reason = "it does not answer" if isinstance(error, BlockingIOError) else _reason(error)
-            raise TargetError(f"the guest cannot be opened ({reason})", address, todo) from error
-    return _complete(_Opening(prog, "qemu", address), symbols, types)
+    connection = qmp_socket(address)
+    try:
+        # drgn takes over the descriptor that it is given, even when it fails.
+        prog.set_qemu_qmp(os.dup(connection.fileno()))
+    except Exception as error:
+        connection.close()
+        todo = "It must be the QMP socket of a running guest without another client"
+        reason = "it does not answer" if isinstance(error, BlockingIOError) else _reason(error)
+        raise TargetError(f"the guest cannot be opened ({reason})", address, todo) from error
+    target = _complete(_Opening(prog, "qemu", address), symbols, types)
+    return replace(target, monitor=Monitor(connection, address))
 
 
 def from_program(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 _MAX_ORDER = 20
 """A larger order is damage; nothing is repeated so often."""
+
+
+_PIECE = 1 << 16
+"""Entries, or folios, compared together: temporaries are bounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +51,14 @@ class CachedFolios(Table):
 
 @dataclass(frozen=True)
 class PageCache:
-    """Both directions.
+    """Both directions. Of the cached folios, which may be most of memory, only those are kept that something is about.
 
     Attributes:
-        cached: What the address_spaces lead to.
+        checked: How many entries were compared: the folio and the address_space are known.
+        unread: How many point to a folio whose struct page could not be read.
+        odd: Entries, of those compared, that do not agree with their folio in address_space, index or size.
+        locked: Entries of locked folios.
+        agrees: bool by row of `CacheEntries`; the folio names this address_space and index.
         named: How many folios name an address_space that was read whole.
         missing: int64; rows in `Pages` of those that it does not lead to at their index.
         missing_address_space: int32; rows of these address_spaces.
@@ -58,7 +67,11 @@ class PageCache:
         strays: int64; rows in `Pages` of folios on the LRU whose mapping is no address_space.
     """
 
-    cached: CachedFolios
+    checked: int
+    unread: int
+    odd: CachedFolios
+    locked: CachedFolios
+    agrees: Mask
     named: int
     missing: I64
     missing_address_space: I32
@@ -77,26 +90,54 @@ def compare_cache(s: Snapshot) -> PageCache:
     """Compare entries and folios (mm/filemap.c, __filemap_add_folio() and page_cache_delete())."""
     files, pages = s.files, s.pages
     entries, spaces = files.entries, files.address_spaces
-    mine = (entries.kind == FOLIO) & (spaces.kind[entries.address_space_idx] != SWAP)
-    cached = _cached(s, np.flatnonzero(mine))
-    space = entries.address_space_idx[cached.entry_row]
-    agreed = cached.is_head & (cached.mapping == spaces.addr[space]) & (cached.index == entries.index[cached.entry_row])
-    found = distinct(cached.head_row[agreed])
-    heads = _naming_an_address_space(pages)
-    at = rows_of(spaces.addr, pages.mapping[heads])
-    known = at >= 0
-    on_lru = s.layout.flags.test(pages.flags[heads], "lru")
-    stray = heads[on_lru & ~take_or(spaces.is_inode, at, False)]
-    heads, at = heads[known], at[known]
-    sound = spaces.is_inode & spaces.whole
+    checked = unread = 0
+    odd, locked, found = [CachedFolios.empty()], [CachedFolios.empty()], [np.empty(0, np.int32)]
+    agrees = np.zeros(len(entries), np.bool_)
+    filled = np.zeros(len(spaces), np.bool_)
+    for cached in cached_folios(s):
+        space = entries.address_space_idx[cached.entry_row]
+        filled[space] = True
+        names = cached.is_head & (cached.mapping == spaces.addr[space])
+        names &= cached.index == entries.index[cached.entry_row]
+        agrees[cached.entry_row] = names
+        found.append(cached.head_row[names].astype(np.int32))
+        sound = spaces.is_inode[space] & (cached.head_row >= 0) & cached.readable
+        checked += int(sound.sum())
+        unread += int((~cached.readable).sum())
+        odd.append(cached.take(np.flatnonzero(sound & (~names | (cached.nr != entries.nr[cached.entry_row])))))
+        locked.append(cached.take(np.flatnonzero(cached.locked)))
+    heads_found = distinct(np.concatenate(found))
+    found.clear()
     # Drivers map pages that only name their file's address_space (perf, frame buffers): its cache is empty.
-    filled = np.bincount(entries.address_space_idx[mine], minlength=len(spaces)) > 0
-    judged = sound[at] & (filled | (spaces.nrpages > 0))[at]
-    heads, at = heads[judged], at[judged]
-    lost = rows_of(found, heads) < 0
-    missing, missing_at = heads[lost], at[lost]
-    index, _ = page_words(s.layout, pages, missing, "__folio_index", "index")
-    return PageCache(cached, len(heads), missing, missing_at, index, find_entries(files, missing_at, index), stray)
+    judged = spaces.is_inode & spaces.whole & (filled | (spaces.nrpages > 0))
+    named, heads = 0, _naming_an_address_space(pages).astype(np.int32)
+    missing, missing_at, strays = [np.empty(0, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+    for first in range(0, len(heads), _PIECE):
+        head = heads[first : first + _PIECE].astype(np.int64)
+        at = rows_of(spaces.addr, pages.mapping[head])
+        on_lru = s.layout.flags.test(pages.flags[head], "lru")
+        strays.append(head[on_lru & ~take_or(spaces.is_inode, at, False)])
+        able = take_or(judged, at, False)
+        named += int(able.sum())
+        lost = able & (rows_of(heads_found, head) < 0)
+        missing.append(head[lost])
+        missing_at.append(at[lost])
+    gone, gone_at = np.concatenate(missing), np.concatenate(missing_at)
+    index, _ = page_words(s.layout, pages, gone, "__folio_index", "index")
+    there = find_entries(files, gone_at, index)
+    return PageCache(
+        checked=checked,
+        unread=unread,
+        odd=CachedFolios.concat(odd),
+        locked=CachedFolios.concat(locked),
+        agrees=agrees,
+        named=named,
+        missing=gone,
+        missing_address_space=gone_at,
+        missing_index=index,
+        missing_entry=there,
+        strays=np.concatenate(strays),
+    )
 
 
 def _naming_an_address_space(pages: Pages) -> I64:
@@ -104,6 +145,15 @@ def _naming_an_address_space(pages: Pages) -> I64:
     words = pages.words
     plain = (words.type_ == 0) | (words.type_ == type_code("hugetlb"))
     return pages.heads_where(plain & words.names_file & words.readable & (words.refcount > 0))
+
+
+def cached_folios(s: Snapshot) -> Iterator[CachedFolios]:
+    """The folios of all address_spaces but swap's, those of some entries at a time."""
+    entries, spaces = s.files.entries, s.files.address_spaces
+    for first in range(0, len(entries), _PIECE):
+        here = slice(first, first + _PIECE)
+        mine = (entries.kind[here] == FOLIO) & (spaces.kind[entries.address_space_idx[here]] != SWAP)
+        yield _cached(s, first + np.flatnonzero(mine))
 
 
 def _cached(s: Snapshot, rows: I64) -> CachedFolios:
@@ -138,7 +188,7 @@ def find_entries(files: Files, address_space_idx: I32, index: U64) -> I64:
         index: uint64[n].
     """
     entries = files.entries
-    if not len(entries):
+    if not len(entries) or not len(index):
         return np.full(len(index), -1, np.int64)
     # Both sorted into one order: the entry before each question is the one that may cover it.
     space = np.concatenate([entries.address_space_idx, address_space_idx.astype(np.int32)])

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from inspector.columns import I32, I64, Mask, rows_where
+from inspector.columns import I32, I64, Mask, rows_of, rows_where
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
 from inspector.records import dataclass
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
+
+_PIECE = 1 << 16
+"""Entries of the page cache looked through together."""
 
 PIN_BIAS = 1024
 """GUP_PIN_COUNTING_BIAS, include/linux/mm.h: what one pin adds to the references of a small folio."""
@@ -262,15 +265,14 @@ def _cached(s: Snapshot, rows: I64, nr: I64) -> I64:
 
 def _indices(s: Snapshot, rows: I64) -> I64:
     """How many indices each folio takes in the page cache, by the entries found there that it agrees with."""
-    cached, spaces, entries = s.page_cache.cached, s.files.address_spaces, s.files.entries
-    space = entries.address_space_idx[cached.entry_row]
-    agreed = cached.is_head & (cached.mapping == spaces.addr[space]) & (cached.index == entries.index[cached.entry_row])
-    head, taken = cached.head_row[agreed].astype(np.int64), entries.nr[cached.entry_row][agreed].astype(np.int64)
-    order = np.argsort(head, kind="stable")
-    total = np.concatenate([[0], np.cumsum(taken[order])])
-    low, high = (np.searchsorted(head[order], rows, side) for side in ("left", "right"))
-    found: I64 = total[high] - total[low]
-    return found
+    entries, agrees = s.files.entries, s.page_cache.agrees
+    heads, which = np.unique(rows, return_inverse=True)
+    found = np.zeros(len(heads), np.int64)
+    for first in range(0, len(entries), _PIECE):
+        here = first + np.flatnonzero(agrees[first : first + _PIECE])
+        at = rows_of(heads, s.pages.memmap.rows(entries.pfn[here]))
+        np.add.at(found, at[at >= 0], entries.nr[here[at >= 0]])
+    return found[which]
 
 
 def _in_swap_cache(s: Snapshot, rows: I64) -> Mask:

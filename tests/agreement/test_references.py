@@ -10,6 +10,7 @@ from inspector.report.explain import build_explanation
 from inspector.report.folio import build_folio
 from inspector.report.pages import build_place
 from inspector.snapshot import Snapshot
+from inspector.walk.page_cache import CachedFolios, cached_folios
 from inspector.walk.page_numbers import NumberMeaning
 from inspector.walk.references import EXPECTED, break_down, expected_references
 from tests.faults.overlay import KERNELS, add, core_path, page_word, pfn_of, planted, sound
@@ -17,7 +18,7 @@ from tests.faults.overlay import KERNELS, add, core_path, page_word, pfn_of, pla
 
 def cached_hugetlb(s: Snapshot) -> list[int]:
     """Rows of the heads of hugetlb folios that are in the page cache."""
-    cached = s.page_cache.cached
+    cached = CachedFolios.concat(list(cached_folios(s)))
     return [int(row) for row in s.folios.row[s.folios.is_hugetlb] if (cached.head_row == row).any()]
 
 

@@ -9,6 +9,7 @@ from inspector.report.explain import build_explanation
 from inspector.report.folio import build_folio
 from inspector.report.pages import build_place
 from inspector.snapshot import Snapshot
+from inspector.walk.page_cache import CachedFolios, cached_folios
 from inspector.walk.page_numbers import NumberMeaning
 from tests.faults.every import CATALOGUE
 from tests.faults.overlay import KERNELS, Patch, add, core_path, flags_xor, pfn_of, planted, sound, without_stacks
@@ -65,7 +66,7 @@ def test_the_screen_names_the_command_that_shows_the_same() -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_both_views_of_a_folio_that_nothing_maps(kernel: str) -> None:
     s = sound(core_path("fixture", kernel))
-    cached = s.page_cache.cached
+    cached = CachedFolios.concat(list(cached_folios(s)))
     head = int(next(r for r in cached.head_row[cached.is_head] if not s.counts.page_mappings[r]))
     data = RmapScreen(Session(s), RmapPlace(pfn_of(s, head))).load()
     assert (data.report.by_tables, data.report.agree) == (0, True)

@@ -6,12 +6,13 @@ import numpy as np
 
 from inspector.columns import I64
 from inspector.snapshot import Snapshot
+from inspector.walk.page_cache import CachedFolios, cached_folios
 from tests.faults.overlay import word
 
 
 def idle_entries(s: Snapshot, kind: int) -> I64:
     """Unmapped, unlocked small folios in the page cache of one file that has at least three of them."""
-    entries, c = s.files.entries, s.page_cache.cached
+    entries, c = s.files.entries, CachedFolios.concat(list(cached_folios(s)))
     mapped = s.counts.page_mappings[np.maximum(c.head_row, 0)] > 0
     fine = (
         (s.files.address_spaces.kind[entries.address_space_idx[c.entry_row]] == kind)

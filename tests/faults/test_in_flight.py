@@ -14,6 +14,7 @@ from inspector.layout.flags import VM_MAYSHARE, VM_MAYWRITE, VM_SHARED
 from inspector.snapshot import Snapshot
 from inspector.tables.files import SHMEM
 from inspector.tables.i_mmap import writable_shares
+from inspector.walk.page_cache import CachedFolios, cached_folios
 from tests.faults.catalogue import CATALOGUE
 from tests.faults.counter_catalogue import node_item
 from tests.faults.overlay import (
@@ -154,7 +155,7 @@ def test_counters_of_an_mm_whose_munmap_ends_with_the_lock_held_for_reading(path
 def test_a_shmem_file_whose_holes_a_collapse_has_counted(path: str) -> None:
     """collapse_file() calls shmem_charge() for the holes between the folios it has locked."""
     s = sound(path)
-    c, entries, spaces = s.page_cache.cached, s.files.entries, s.files.address_spaces
+    c, entries, spaces = CachedFolios.concat(list(cached_folios(s))), s.files.entries, s.files.address_spaces
     of = entries.address_space_idx[c.entry_row]
     small = np.bincount(of, weights=c.nr, minlength=len(spaces)) < 100
     row = int(np.flatnonzero((spaces.kind[of] == SHMEM) & small[of] & ~c.locked & spaces.is_inode[of])[2])

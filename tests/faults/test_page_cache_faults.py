@@ -11,7 +11,7 @@ from inspector.rules.registry import all_rules
 from inspector.tables.files import FILE, FOLIO, SHMEM
 from inspector.tables.node_stats import node_stats
 from inspector.walk.cache_view import cache_by_order, cache_of, find_address_spaces
-from inspector.walk.page_cache import find_entries
+from inspector.walk.page_cache import CachedFolios, cached_folios, find_entries
 from tests.faults.cache_plants import idle_entries, slot_address, space_word
 from tests.faults.overlay import add, only_finding, page_word, put
 from tests.faults.overlay import sound as sound_snapshot
@@ -126,7 +126,8 @@ def test_entries_are_found_by_index(path: str) -> None:
 def test_views(path: str) -> None:
     s = sound_snapshot(path)
     spaces, entries = s.files.address_spaces, s.files.entries
-    large = s.page_cache.cached.entry_row[s.page_cache.cached.nr == 512]
+    cached = CachedFolios.concat(list(cached_folios(s)))
+    large = cached.entry_row[cached.nr == 512]
     row = int(entries.address_space_idx[large[0]])
     view = cache_of(s, row)
     assert len(view) == int((entries.address_space_idx == row).sum())

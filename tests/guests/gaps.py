@@ -240,6 +240,8 @@ def _planted_elsewhere(s: Snapshot) -> list[str] | None:
         calm[worked_on] = False
     small = np.zeros(len(s.pages), np.bool_)
     small[small_anon(s, 1)] = True
+    # What reclaim and migration have isolated may be in the hands of any task.
+    small &= s.layout.flags.test(s.pages.flags[:], "lru")
     rows = np.flatnonzero(calm[m.mm_idx] & (m.page_row >= 0) & small[np.maximum(m.page_row, 0)])
     if not len(rows):
         return None

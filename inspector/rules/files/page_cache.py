@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray, Mask, take_or
+from inspector.columns import I64, AnyArray, Mask, rows_of, take_or
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
@@ -22,6 +22,9 @@ from inspector.violations import Unread, Violations, cannot_check, holds, one, v
 from inspector.windows.locks import pages_locked
 from inspector.windows.window import Effect
 
+_PIECE = 1 << 16
+"""Entries added up together."""
+
 
 def _unread(s: Snapshot) -> Unread:
     """Page caches that could not be read whole."""
@@ -32,18 +35,24 @@ def _unread(s: Snapshot) -> Unread:
 
 def _cached_pages(s: Snapshot) -> I64:
     """Pages in each xarray as nrpages counts them."""
-    entries, spaces = s.files.entries, s.files.address_spaces
-    counted = (entries.kind == FOLIO) | (entries.kind == DAX_ENTRY)
-    return np.bincount(
-        entries.address_space_idx[counted], weights=entries.nr[counted].astype(np.float64), minlength=len(spaces)
-    ).astype(np.int64)
+    return _indices_of(s, FOLIO) + _indices_of(s, DAX_ENTRY)
+
+
+def _indices_of(s: Snapshot, kind: int) -> I64:
+    """Indices that entries of a kind take in each xarray."""
+    entries, out = s.files.entries, np.zeros(len(s.files.address_spaces), np.int64)
+    for first in range(0, len(entries), _PIECE):
+        here = slice(first, first + _PIECE)
+        rows = np.flatnonzero(entries.kind[here] == kind)
+        np.add.at(out, entries.address_space_idx[here][rows], entries.nr[here][rows])
+    return out
 
 
 def _collapsing(s: Snapshot) -> Mask:
     """address_spaces with a locked huge folio: counters follow a collapse at its end (collapse_file())."""
-    c, entries = s.page_cache.cached, s.files.entries
+    locked, entries = s.page_cache.locked, s.files.entries
     out = np.zeros(len(s.files.address_spaces), np.bool_)
-    out[entries.address_space_idx[c.entry_row[c.locked & (c.nr >= 1 << s.layout.pmd_order)]]] = True
+    out[entries.address_space_idx[locked.entry_row[locked.nr >= 1 << s.layout.pmd_order]]] = True
     return out
 
 
@@ -53,14 +62,20 @@ def _charged_ahead(s: Snapshot) -> I64:
     collapse_file() (mm/khugepaged.c) locks what the range of a huge folio holds, then has shmem_charge() count the
     rest of the range, and only then fills it.
     """
-    c, entries, spaces = s.page_cache.cached, s.files.entries, s.files.address_spaces
-    span = (entries.address_space_idx.astype(np.int64) << 40) | (entries.index >> np.uint64(s.layout.pmd_order)).astype(
-        np.int64
-    )
-    locked = np.unique(span[c.entry_row[c.locked]])
-    inside = np.flatnonzero(np.isin(span, locked) & (entries.kind == FOLIO))
-    weights = entries.nr[inside].astype(np.float64)
-    held = np.bincount(np.searchsorted(locked, span[inside]), weights=weights, minlength=len(locked))
+    entries, spaces = s.files.entries, s.files.address_spaces
+    order = np.uint64(s.layout.pmd_order)
+
+    def spans(rows: AnyArray | slice) -> I64:
+        space: I64 = entries.address_space_idx[rows].astype(np.int64) << 40
+        return space | (entries.index[rows] >> order).astype(np.int64)
+
+    locked = np.unique(spans(s.page_cache.locked.entry_row))
+    held = np.zeros(len(locked), np.int64)
+    for first in range(0, len(entries) if len(locked) else 0, _PIECE):
+        here = slice(first, first + _PIECE)
+        at = rows_of(locked, spans(here))
+        inside = (at >= 0) & (entries.kind[here] == FOLIO)
+        np.add.at(held, at[inside], entries.nr[here][inside])
     holes = np.maximum((1 << s.layout.pmd_order) - held, 0)
     ahead = np.bincount(locked >> 40, weights=holes, minlength=len(spaces)).astype(np.int64)
     return np.where(spaces.kind == SHMEM, ahead, 0)
@@ -160,24 +175,21 @@ def cache_entry_mismatch(s: Snapshot) -> Violations:
     Exceptions: the folio is locked: truncation, migration, split and collapse change both under its lock.
     See also: folioscope file ADDRESS; folioscope folio PFN
     """
-    c, entries, spaces = s.page_cache.cached, s.files.entries, s.files.address_spaces
-    space = entries.address_space_idx[c.entry_row]
-    sound = spaces.is_inode[space] & (c.head_row >= 0) & c.readable
-    wrong = ~c.is_head | (c.mapping != spaces.addr[space]) | (c.index != entries.index[c.entry_row])
-    bad = np.flatnonzero(sound & (wrong | (c.nr != entries.nr[c.entry_row])))
-    row = c.entry_row[bad]
-    folio = np.where(c.is_head[bad], entries.pfn[row], -1)
+    cache, entries, spaces = s.page_cache, s.files.entries, s.files.address_spaces
+    c, row = cache.odd, cache.odd.entry_row
+    space = entries.address_space_idx[row]
+    folio = np.where(c.is_head, entries.pfn[row], -1)
     # A page that is no folio any more for another reason, such as its reference count.
     return violations(
         row,
-        observed={"mapping": c.mapping[bad], "index": c.index[bad], "pages": c.nr[bad]},
-        expected={"mapping": spaces.addr[space[bad]], "index": entries.index[row], "pages": entries.nr[row]},
-        checked=int(sound.sum()),
-        unread=cannot_check(int((~c.readable).sum()), "struct pages of some cached folios are missing"),
+        observed={"mapping": c.mapping, "index": c.index, "pages": c.nr},
+        expected={"mapping": spaces.addr[space], "index": entries.index[row], "pages": entries.nr[row]},
+        checked=cache.checked,
+        unread=cannot_check(cache.unread, "struct pages of some cached folios are missing"),
         facts={"pfn": entries.pfn[row]},
         claims=one("cache_entry", row) + one("folio", folio),
-        depends=one("address_space", address_space_ids_at(spaces.addr, space[bad])) + one("folio", entries.pfn[row]),
-        transient=c.locked[bad] | spaces.in_motion[space[bad]],
+        depends=one("address_space", address_space_ids_at(spaces.addr, space)) + one("folio", entries.pfn[row]),
+        transient=c.locked | spaces.in_motion[space],
     )
 
 
@@ -247,16 +259,11 @@ def shmem_swapped_mismatch(s: Snapshot) -> Violations:
     See also: folioscope file ADDRESS
     """
     spaces, entries = s.files.address_spaces, s.files.entries
-    mine = entries.kind == SWAP_ENTRY
-    held = np.bincount(
-        entries.address_space_idx[mine], weights=entries.nr[mine].astype(np.float64), minlength=len(spaces)
-    )
-    held = held.astype(np.int64)
+    held = _indices_of(s, SWAP_ENTRY)
     able = (spaces.kind == SHMEM) & spaces.whole & spaces.is_inode & (spaces.swapped >= 0)
     rows = np.flatnonzero(able & (spaces.swapped != held))
-    c = s.page_cache.cached
     busy = np.zeros(len(spaces), np.bool_)
-    busy[entries.address_space_idx[c.entry_row[c.locked]]] = True
+    busy[entries.address_space_idx[s.page_cache.locked.entry_row]] = True
     ids = address_space_ids(spaces.addr[rows])
     return violations(
         ids,
@@ -275,14 +282,12 @@ COUNTERS = ("NR_FILE_PAGES", "NR_SHMEM", "NR_SWAPCACHE")
 
 def cached_totals(s: Snapshot) -> dict[str, int]:
     """The same items added up from page cache and swap cache."""
-    entries, spaces = s.files.entries, s.files.address_spaces
-    kind = spaces.kind[entries.address_space_idx]
-    folio = (entries.kind == FOLIO) & (kind != SWAP)
+    spaces, pages = s.files.address_spaces, _indices_of(s, FOLIO)
     swap = int((s.swap.slots.cache_pfn >= 0).sum())
-    files = int(entries.nr[folio & (kind != HUGETLB)].sum())
+    files = int(pages[(spaces.kind != SWAP) & (spaces.kind != HUGETLB)].sum())
     return {
         "NR_FILE_PAGES": files + swap,
-        "NR_SHMEM": int(entries.nr[folio & (kind == SHMEM)].sum()),
+        "NR_SHMEM": int(pages[spaces.kind == SHMEM].sum()),
         "NR_SWAPCACHE": swap,
     }
 

@@ -121,7 +121,7 @@ class _BeyondEnd(LinkCheck):
 
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
-        spaces = s.files.address_spaces
+        spaces = s.address_spaces
         kept = np.isin(spaces.kind, (FILE, SHMEM)) & spaces.is_inode & spaces.readable
         # What is mapped in a VMA of its own file is of that VMA's address_space.
         self._space = rows_of(spaces.addr, s.mapping_of_vma)
