@@ -16,7 +16,7 @@ import drgn
 from inspector.errors import TargetError
 from inspector.records import dataclass
 from inspector.target.btf import BtfTypes, open_btf
-from inspector.target.corefile import SymbolsFile, examine_core, examine_symbols
+from inspector.target.corefile import CoreFile, PagesAt, SymbolsFile, examine_core, examine_symbols
 from inspector.target.identity import Identity, identify
 from inspector.target.kallsyms import Kallsyms, index_names
 from inspector.text import clean
@@ -36,6 +36,12 @@ _KCORE = "/proc/kcore"
 
 _LOW_HALF = 1 << 47
 """Addresses below belong to user space; kernel data is never there."""
+
+_HIGH_HALF = (1 << 64) - _LOW_HALF
+"""Addresses from here on are the kernel's."""
+
+_PHYSICAL = 1 << 52
+"""No machine has physical addresses beyond."""
 
 _GIVE_SYMBOLS = "Give the kernel's vmlinux with -s"
 
@@ -179,12 +185,43 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto", 
     except Exception as error:  # drgn passes libelf's and libkdumpfile's errors on as bare Exception
         todo = "It may be truncated or damaged: copy it again"
         raise TargetError(f"the dump cannot be opened ({_reason(error)})", path, todo) from error
+    if core.pages is not None:
+        _unpack_once(prog, path, core, core.pages)
     opening = _Opening(
         prog, core.format, path, core.vmcoreinfo, core.missing_bytes, prstatus=core.prstatus, earlier=earlier
     )
     if core.missing_bytes:
         opening.notes.append(f"The dump is truncated: {core.missing_bytes} bytes of memory are missing at its end.")
     return _complete(opening, symbols, types)
+
+
+def _unpack_once(prog: drgn.Program, path: str, core: CoreFile, pages: PagesAt) -> None:
+    """Have the memory of a kdump-compressed dump read by us instead of libkdumpfile, each page unpacked once.
+
+    Virtual addresses are translated by drgn itself, in a program that has this memory and nothing else.
+    """
+    from inspector.target.stored_pages import StoredPages  # noqa: PLC0415  (for compressed dumps only)
+
+    def open_other() -> drgn.Program:
+        other = drgn.Program(prog.platform)
+        other.set_core_dump(path)
+        return other
+
+    def translated(address: int, count: int, _offset: int, _physical: bool) -> bytes:
+        try:
+            return inner.read(address, count)
+        except drgn.FaultError as error:
+            # It names the physical address, or the one of a table.
+            raise drgn.FaultError(str(error.args[0]), address) from None
+
+    inner, stored = drgn.Program(prog.platform), StoredPages(path, pages, open_other)
+    inner.add_memory_segment(0, _PHYSICAL, stored.read, True)
+    try:
+        inner.set_linux_kernel_custom(core.vmcoreinfo, False)
+    except Exception:  # noqa: BLE001  (drgn says only here what it misses in VMCOREINFO)
+        return
+    prog.add_memory_segment(0, _PHYSICAL, stored.read, True)
+    prog.add_memory_segment(_HIGH_HALF, (1 << 64) - 1 - _HIGH_HALF, translated, False)
 
 
 def open_live(symbols: Sequence[str] = (), *, types: Types = "auto") -> Target:
