@@ -84,15 +84,13 @@ def _product() -> tuple[Entry, ...]:
     files: dict[Path, Path] = {}
     python = Path(sys.executable).resolve()
     files[python] = python
-    for path in _tree(Path(sysconfig.get_path("stdlib"))):
-        files[path] = path
+    files |= {path: path for path in _tree(Path(sysconfig.get_path("stdlib")))}
     site = Path(sysconfig.get_path("purelib"))
     for package in NEEDED:
         for top in site.glob(f"*{package}*"):
             for path in _tree(top) if top.is_dir() else [top]:
                 files[Path("/product") / path.relative_to(site)] = path
-    for path in _tree(PROJECT / "inspector"):
-        files[Path("/product") / path.relative_to(PROJECT)] = path
+    files |= {Path("/product") / path.relative_to(PROJECT): path for path in _tree(PROJECT / "inspector")}
     libraries = {lib for path in files.values() if ".so" in path.name or path == python for lib in _libraries(path)}
     files.update({lib: lib for lib in libraries if lib not in files and not lib.is_relative_to(site)})
     folders = sorted({parent for path in files for parent in path.parents if parent != Path("/")})
