@@ -174,10 +174,11 @@ class Snapshot:
     def nr_workers(self) -> int:
         """Processes that a long look may use at most.
 
-        One on a live kernel, which each new process changes, and for a capture, which notes what is read.
+        One on a live kernel, which each new process changes, and where what is read is noted in this one alone.
         """
-        alone = self.target.is_live or self.layout.memory.on_read is not None or not may_fork()
-        return 1 if alone else default_workers()
+        memory = self.layout.memory
+        is_noted_here = memory.on_read is not None and not memory.workers_tell
+        return 1 if self.target.is_live or is_noted_here or not may_fork() else default_workers()
 
     def read_whole(self, kinds: frozenset[str]) -> set[str]:
         """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
