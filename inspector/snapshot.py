@@ -177,7 +177,7 @@ class Snapshot:
         One on a live kernel, which each new process changes, and where what is read is noted in this one alone.
         """
         memory = self.layout.memory
-        is_noted_here = memory.on_read is not None and not memory.workers_tell
+        is_noted_here = memory.on_read is not None and not memory.shares_notes
         return 1 if self.target.is_live or is_noted_here or not may_fork() else default_workers()
 
     def read_whole(self, kinds: frozenset[str]) -> set[str]:

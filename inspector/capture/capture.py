@@ -212,7 +212,7 @@ def _record(target: Target, recorder: Recorder, progress: Progress) -> _Recorded
     s = Snapshot(open_recording(target, recorder, vmcoreinfo))
     virtual = VirtualReads(s)
     s.layout.memory.on_read = virtual.note
-    s.layout.memory.workers_tell = virtual.is_shared and recorder.nr_shared >= s.layout.memmap.max_pfn
+    s.layout.memory.shares_notes = virtual.is_shared and recorder.nr_shared >= s.layout.memmap.max_pfn
 
     def checking(what: str, done: int, steps: int) -> None:
         recorder.kind = KINDS.index(what if what in KINDS else "other")
