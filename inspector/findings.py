@@ -155,3 +155,5 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     exit_code: int
     confirmation: Confirmation | None = None
     """Of a kernel that ran on while it was checked."""
+    paused_seconds: float | None = None
+    """For how long a guest was stopped to be checked."""

@@ -100,6 +100,10 @@ def _forget(size: int) -> None:
     _Columns.in_memory -= size
 
 
+def _folder() -> str:
+    return os.environ.get("TMPDIR") or ("/var/tmp" if Path("/var/tmp").is_dir() else "/tmp")  # noqa: S108
+
+
 def give_back() -> None:
     """Return freed memory to the kernel that the C library keeps: stages differ in the sizes that they ask it for.
 
@@ -112,7 +116,7 @@ def give_back() -> None:
 def _scratch_file(size: int) -> mmap.mmap:
     import tempfile  # noqa: PLC0415  (random numbers and packers, which few starts need)
 
-    folder = os.environ.get("TMPDIR") or ("/var/tmp" if Path("/var/tmp").is_dir() else tempfile.gettempdir())  # noqa: S108
+    folder = _folder()
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             # All of it at once: a write to a full disk through a mapping would end the process.
@@ -121,6 +125,37 @@ def _scratch_file(size: int) -> mmap.mmap:
     except OSError as error:
         what = f"no room for a scratch file of {size >> 20:,} MiB ({(error.strerror or str(error)).lower()})"
         raise TargetError(what, folder, "Set TMPDIR to a larger file system, or let --memory be more") from None
+
+
+def nameless_file() -> int | None:
+    """Descriptor of an empty file that is gone with the last process that has it open; None where none can be made.
+
+    It has holes where nothing was written, and its pages are the page cache's: no process has them in memory of its
+    own.
+    """
+    folder = _folder()
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        # Not every file system has O_TMPFILE.
+        import tempfile  # noqa: PLC0415
+
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                return os.dup(file.fileno())
+        except OSError:
+            return None
+
+
+def room_in(file: int) -> int:
+    """Bytes that a nameless file may still grow by.
+
+    It takes no more than half of the memory that may be used, because what the page cache has to write out is dearer
+    than to be worked out again, and half of what the file system has free.
+    """
+    used, system = os.fstat(file).st_blocks * 512, os.fstatvfs(file)
+    memory = available_memory() if _Columns.limit is None else _Columns.limit
+    return min(memory // 2 - used, system.f_bavail * system.f_frsize // 2)
 
 
 def available_memory() -> int:

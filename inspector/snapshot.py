@@ -37,7 +37,7 @@ from inspector.tables.pageblocks import BlockTypes, pageblock_types
 from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
-from inspector.tables.slabs import cache_objects
+from inspector.tables.slabs import cache_objects, nr_slabs
 from inspector.tables.stacks import Stacks, build_stacks
 from inspector.tables.swap import Swap, build_swap
 from inspector.tables.swap_clusters import Clusters, build_clusters
@@ -175,7 +175,7 @@ class Snapshot:
     @property
     def gaps(self) -> list[str]:
         """Why the search for mappings does not lead to everything that it should lead to, in sentences."""
-        return [] if self.tables_complete else ["page tables are missing from the dump"]
+        return [] if self.tables_complete else [self.why_incomplete]
 
     def knows(self, table: str) -> bool:
         """Whether there is such a table: a snapshot of a part has few."""
@@ -296,6 +296,16 @@ class Snapshot:
         return count_tails(self.pages, self.folios)
 
     @cached_property
+    def folio_whole(self) -> Mask:
+        """Folios all of whose struct pages could be read: entries that map the others lead to no folio."""
+        pages, folios = self.pages, self.folios
+        if not pages.nr_unreadable:
+            return np.ones(len(folios), np.bool_)
+        lost = pages.where(~pages.words.readable)
+        before = np.searchsorted(lost, np.stack([folios.row, folios.row + folios.nr_pages]))
+        return folios.readable & (before[0] == before[1])
+
+    @cached_property
     def compound_wrong(self) -> Mask:
         """Folios whose order, cached size, alignment and tails do not agree."""
         return compound_wrong(self.pages, self.folios, self.nr_tails)
@@ -359,8 +369,16 @@ class Snapshot:
 
     @property
     def mm_slots_whole(self) -> bool:
-        """Whether those are all there are: no struct page is missing."""
-        return len(self.mm_slots) > 0 and self.pages.words.readable.all().item()
+        """Whether those are all there are: no struct page is missing that may be of a slab of theirs."""
+        return len(self.mm_slots) > 0 and not self.mm_slabs_lost
+
+    @cached_property
+    def mm_slabs_lost(self) -> bool:
+        """Whether struct pages are missing behind which slabs of mm_structs may be."""
+        if not self.pages.nr_unreadable or not self._mm_cachep:
+            return False
+        found = int((self._sweep.slab_caches == np.uint64(self._mm_cachep)).sum())
+        return nr_slabs(self.layout, self._mm_cachep) != found
 
     @cached_property
     def mms(self) -> Mms:
@@ -373,7 +391,7 @@ class Snapshot:
     def mms_complete(self) -> bool:
         """Whether all mms are known: every task and mm was read, and the slab cache of mm_structs was found."""
         missing = self.read_whole(frozenset(("tasks", "mms")))
-        return self._mm_cachep != 0 and not missing & {"tasks", "mms"}
+        return self._mm_cachep != 0 and not self.mm_slabs_lost and not missing & {"tasks", "mms"}
 
     @cached_property
     def mm_holders(self) -> MmHolders:
@@ -594,7 +612,16 @@ class Snapshot:
         """Whether every page table was read, so that a count of mappings is not just a lower bound."""
         skipped = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
         whole = not np.isin(self.tables.state, skipped).any()
-        return whole and not self.missing.counts.get("mms") and not self.missing.counts.get("tasks")
+        lost = self.missing.counts.get("mms") or self.missing.counts.get("tasks") or self.mm_slabs_lost
+        return whole and not lost
+
+    @property
+    def why_incomplete(self) -> str:
+        """Why that is so, a half sentence."""
+        only_mms = self.mm_slabs_lost and not self.missing.counts.keys() & {"mms", "tasks", "page tables"}
+        return (
+            "struct pages are missing, and address spaces may be behind them" if only_mms else "page tables are missing"
+        )
 
     @property
     def mappings_whole(self) -> bool:
@@ -918,7 +945,7 @@ _OF_STRUCT_PAGES = {
     "folio_of_page",
     "scheme",
     "scheme_evidence",
-} | {*("compound_wrong", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")}
+} | {*("compound_wrong", "folio_whole", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")}
 _NEED_ALL_PAGES = frozenset(
     name
     for name, member in vars(Snapshot).items()

@@ -460,7 +460,11 @@ def _avc(s: Snapshot, row: int) -> Subject:
 
 
 def _avc_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
-    return take_or(vmas_of(s, mms), s.anon_rmap.avcs.vma_idx[rows], False)
+    avcs, lost = s.anon_rmap.avcs, s.lost_vmas
+    vma = np.where(avcs.vma_idx[rows] >= 0, avcs.vma_idx[rows], avcs.list_vma_idx[rows])
+    # A VMA that is in no tree yet, or no more, has its chains all the same, and names its mm.
+    mm = take_or(lost.mm_idx, rows_of(lost.addr, avcs.vma[rows]), -1)
+    return take_or(vmas_of(s, mms), vma, False) | take_or(mms, mm, False)
 
 
 def _anon_vma(s: Snapshot, row: int) -> Subject:

@@ -44,8 +44,13 @@ def unread_pages(s: Snapshot) -> Unread:
 
 
 def unread_folios(s: Snapshot) -> Unread:
-    """Compound pages some of whose struct pages are not in the dump."""
+    """Compound pages whose first struct pages are not in the dump."""
     return cannot_check(int((~s.folios.readable).sum()), "struct pages are missing")
+
+
+def unread_parts(s: Snapshot) -> Unread:
+    """Compound pages some of whose struct pages are not in the dump: what maps those is not known to map the folio."""
+    return cannot_check(int((~s.folio_whole).sum()), "struct pages are missing")
 
 
 @dataclass(frozen=True)

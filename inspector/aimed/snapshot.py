@@ -113,12 +113,20 @@ class AimedSnapshot(Snapshot):
                 "scheme",
                 "scheme_evidence",
                 "compound_wrong",
+                "folio_whole",
                 "nr_tails",
             ),
             *("hvo_folio", "anon_pages", "file_pages", "tasks", "being_dumped", "stacks", "static_mms", "batches"),
             *("mms", "vmas", "vma_trees", "vma_tree_sound", "vma_finds_pages", "mm_in_motion", "in_flight"),
             *("table_holders", "tables", "nonpresent", "migration_entries", "mappings", "counts"),
-            *("page_tables_locked", "upper_entries", "tables_complete", "mappings_whole", "mm_tables_complete"),
+            *(
+                "page_tables_locked",
+                "upper_entries",
+                "tables_complete",
+                "why_incomplete",
+                "mappings_whole",
+                "mm_tables_complete",
+            ),
             *(
                 "page_index",
                 "known_entries",
@@ -250,6 +258,11 @@ class AimedSnapshot(Snapshot):
     def tables_complete(self) -> bool:
         """Never: other page tables may hold more mappings of the same folios, and were not looked for."""
         return False
+
+    @property
+    def why_incomplete(self) -> str:
+        """Why that is so, a half sentence."""
+        return "not all page tables were searched"
 
     @property
     def gaps(self) -> list[str]:

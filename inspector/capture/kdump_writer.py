@@ -15,13 +15,13 @@ import numpy as np
 
 from inspector.columns import I64
 from inspector.records import dataclass
+from inspector.target.corefile import DESCRIPTOR
 from inspector.target.prstatus import NT_PRSTATUS, OWNER
 from inspector.workers import work_on
 
 # struct disk_dump_header and struct kdump_sub_header of makedumpfile's diskdump_mod.h, 64-bit.
 _HEADER = struct.Struct("<8si390s6xqqIiiIIIIIIi")
 _SUB_HEADER = struct.Struct("<Qii11Q")
-DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 _VERSION = 6
 _ZLIB = 1
 """DUMP_DH_COMPRESSED_ZLIB: of the compressions the format knows, the one that every reader has."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import drgn
 import numpy as np
@@ -13,6 +12,7 @@ from inspector.capture.kdump_writer import PageSpool
 from inspector.columns import I64, U8
 from inspector.errors import TargetError
 from inspector.scratch import shared_zeros
+from inspector.target.stored_pages import PhysicalReader
 from inspector.target.target import Target, from_program
 
 _PIECE = 256
@@ -26,13 +26,6 @@ _MAX_PFN = 1 << 32
 
 _RUN = 512
 """Pages read together at most."""
-
-
-class PhysicalReader(Protocol):
-    """What a `Recorder` needs of a program: raw bytes by physical address."""
-
-    def read(self, address: int, size: int, physical: bool, /) -> bytes:
-        """Read ``size`` bytes; raises drgn.FaultError if any of them cannot be read."""
 
 
 class Recorder:
@@ -216,7 +209,7 @@ def open_recording(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> Tar
             raise
         prog = recording_program(target, recorder, vmcoreinfo)
         recording = from_program(prog, debug_files(target.prog), types="dwarf", vmcoreinfo=vmcoreinfo)
-    return replace(recording, kind=target.kind, path=target.path, prstatus=target.prstatus)
+    return replace(recording, kind=target.kind, path=target.path, prstatus=target.prstatus, is_paused=target.is_paused)
 
 
 def recording_program(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> drgn.Program:

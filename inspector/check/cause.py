@@ -50,6 +50,10 @@ def gather_causes(s: Snapshot, results: list[tuple[Rule, Violations]]) -> Causes
                 known.add(rule.slug)
             for key in own:
                 at_fault.setdefault(key, known)
+    for cause in causes:
+        # What work in flight explains is not what a finding shows that is one for another reason.
+        explained = {at for at in cause.positions if _is_transient(cause.violations, at)}
+        cause.positions = [*(at for at in cause.positions if at not in explained), *sorted(explained)]
     of_folio = {number: cause for (kind, number), cause in at_fault.items() if kind == FOLIO.name}
     made = Causes(causes, of_folio)
     for rule, _ in results:

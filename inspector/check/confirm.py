@@ -133,7 +133,7 @@ class _Confirming:
         self._suspects = set(_followed(look))
         self._covered = {c.rule: _limited(c, look) for c in look.covered}
         self._missing = dict(look.snapshot.missing.counts)
-        nr_suspects = sum(len(found) for _, found in look.results)
+        nr_suspects = len(self._suspects)
         watch = _Watch(self._first.layout.memory)
         self._drop(_own_suspects(look), _OWN)
         watch.add(self._places(look))
@@ -147,9 +147,8 @@ class _Confirming:
             self._drop(watch.moved(self._suspects, 0), _STORED)
             self._cover(look)
         kept = self._kept(look)
-        left = sum(len(found) for _, found in kept.results)
         why, rules = (dict(counter.most_common()) for counter in (self._why, self._by_rule))
-        confirmation = Confirmation(len(self._seconds), self._seconds, nr_suspects, nr_suspects - left, why, rules)
+        confirmation = Confirmation(len(self._seconds), self._seconds, nr_suspects, self._why.total(), why, rules)
         return kept.report(max_findings, confirmation, self._missing)
 
     def _take(self, snapshot: Snapshot, rules: list[Rule]) -> RulesRun:

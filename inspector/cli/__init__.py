@@ -33,6 +33,9 @@ COMMANDS = {
     "swap": "Swap devices, or one slot and who refers to it.",
     "windows": "What a stopped kernel was in the middle of; one task's stack.",
     "rules": "The rules that check applies, or the manual page of one.",
+    "watch": "Check a kernel that runs on again and again; show what is new and gone.",
+    "guard": "Check a QEMU guest again and again, stopped for each check.",
+    "doctor": "What this machine can inspect, and how to get what is missing.",
     "capture": "Write a small vmcore of just what the inspector reads.",
     "tui": "Browse it all in the terminal, or in a browser on this machine.",
     "cache": "What is kept of dumps between starts, and where; --clear removes it.",
@@ -81,6 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     settings = Settings()
+    try:
+        return _run_command(settings, words)
+    finally:
+        settings.resume()
+
+
+def _run_command(settings: Settings, words: list[str]) -> int:
     try:
         with cli.make_context("folioscope", words, obj=settings) as context:
             code = cli.invoke(context)

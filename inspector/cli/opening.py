@@ -47,7 +47,8 @@ def _open(settings: Settings, core: str | None) -> Target:
         return open_core(core, symbols, types=types, cache=not settings.no_cache)
     if settings.qemu:
         settings.target_name = settings.qemu
-        return open_qemu(settings.qemu, symbols, types=types)
+        target = open_qemu(settings.qemu, symbols, types=types)
+        return settings.stop(target) if settings.pause else target
     settings.target_name = _KCORE
     if not settings.kernel:
         _require_live()

@@ -18,6 +18,7 @@ from inspector.text import parse_number, parse_size
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
+    from inspector.target.qmp import Pause
     from inspector.target.target import Target
 
 
@@ -32,6 +33,7 @@ class Settings:
     cores: list[str] = field(default_factory=list)
     kernel: bool = False
     qemu: str = ""
+    pause: bool = False
     symbols: list[str] = field(default_factory=list)
     types: Literal["auto", "dwarf", "btf"] = "auto"
     quiet: bool = False
@@ -43,6 +45,7 @@ class Settings:
     format: Literal["text", "json"] = "text"
     target_name: str = ""
     """What is being opened, for error objects."""
+    _pause: Pause | None = None
 
     def take(self, name: str, value: Any) -> None:
         """Keep one option's value; those that may be given several times add up."""
@@ -65,6 +68,31 @@ class Settings:
         given = [name for name, on in (("-c", self.cores), ("-k", self.kernel), ("--qemu", self.qemu)) if on]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} name different targets", "", "Give one of them")
+        if self.pause and not self.qemu:
+            raise UsageError("--pause stops a QEMU guest", "", "Name it with --qemu")
+
+    def refuse_pause(self, todo: str) -> None:
+        """For commands that would keep a guest stopped for as long as they run.
+
+        Raises:
+            UsageError: --pause was given.
+        """
+        if self.pause:
+            raise UsageError("--pause would keep the guest stopped for as long as this runs", "", todo)
+
+    def stop(self, target: Target) -> Target:
+        """Stop a QEMU guest until `resume`, and give it as one that is stopped."""
+        from inspector.target.qmp import pause_of  # noqa: PLC0415  (sockets, for guests only)
+
+        self._pause = pause_of(target.monitor)
+        return target.paused(self._pause.__enter__())
+
+    def resume(self) -> float | None:
+        """Let a guest run on that was stopped, and give for how long it was; None where none was stopped."""
+        if self._pause is None:
+            return None
+        self._pause.close()
+        return self._pause.seconds
 
     def open(self) -> Target:
         """Open the one target that the options name; the running kernel when they name none.
@@ -118,6 +146,7 @@ def shared_options() -> list[click.Parameter]:
         click.Option(["-c", "--core", "cores"], multiple=True, metavar="CORE", help="A vmcore: ELF or kdump."),
         click.Option(["-k", "--kernel"], is_flag=True, help="The running kernel (the default)."),
         click.Option(["--qemu"], metavar="ADDRESS", help="A QEMU guest: its QMP socket, or host:port."),
+        click.Option(["--pause"], is_flag=True, help="Stop the QEMU guest while it is read."),
         click.Option(
             ["-s", "--symbols"], multiple=True, metavar="FILE", help="vmlinux or module with DWARF; may be repeated."
         ),
@@ -291,3 +320,6 @@ confirm_option = click.option(
     help="Of a kernel that runs on, report what is there in K looks with growing gaps.",
 )
 """For commands that check kernels that run on; the default is `inspector.check.confirm.LOOKS`."""
+
+until_option = click.option("--until-finding", is_flag=True, help="End at the first new finding, with exit code 1.")
+"""For commands that check again and again."""

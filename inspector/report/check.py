@@ -163,9 +163,15 @@ def _closing(report: Report) -> list[tuple[str, str]]:
             if c.state in ("partial", "not-checked")
         ],
         ("unreadable", ", ".join(missing) or "none"),
+        *([("stopped", paused_words(report.paused_seconds))] if report.paused_seconds is not None else []),
         *([("looks", looks_words(report.confirmation))] if report.confirmation is not None else []),
         *[("note", clean(n)) for n in report.coverage.notes],
     ]
+
+
+def paused_words(seconds: float) -> str:
+    """For how long a guest was stopped to be checked."""
+    return f"the guest, for {seconds:.1f} s" if seconds else "the guest, before it was checked: it was left so"
 
 
 def looks_words(c: Confirmation) -> str:

@@ -48,7 +48,7 @@ class WindowRow(msgspec.Struct, frozen=True):
     state: str
     """As ps has it: R, S, D ..."""
     window: str
-    """Its id in the catalogue, W1 to W27."""
+    """Its id in the catalogue, W1 to W28."""
     title: str
     function: str
     """The innermost function of the window, and the offset into it."""

@@ -57,7 +57,7 @@ def read_gathers(layout: Layout, mms: Mms, stacks: Stacks) -> Gathers:
     A gather lies on the kernel stack. It is known by its first member, an mm with unmappings pending, and by the size
     of the batch inside it, which nothing else on a stack has beside it. The stack of every task is searched, because
     the mm of a gather need not be its own: in exec the old one is torn down after the task has the new one
-    (fs/exec.c, exec_mmap(); begin_new_exec() and setup_new_exec() drop it), and whoever holds the last reference tears
+    (fs/exec.c, exec_mmap(); begin_new_exec() and setup_new_exec() drop it), and the task with the last reference tears
     an mm down (kernel/fork.c, mmput() and mmput_async(); mm/oom_kill.c).
 
     Only what functions keep there counts (`stack_words`): a gather of a call that returned is no gather any more.

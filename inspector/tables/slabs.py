@@ -42,6 +42,32 @@ def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int, know
     return np.concatenate(parts)
 
 
+def nr_slabs(layout: Layout, cache: int) -> int | None:
+    """How many slabs the allocator itself counts for a cache (struct kmem_cache_node, nr_slabs: CONFIG_SLUB_DEBUG).
+
+    None where it keeps no such count or that cannot be read.
+    """
+    struct = layout.struct("struct kmem_cache")
+    first, second = ([struct.find(f"{name}[{at}]{rest}") for name, rest in _NODES] for at in (0, 1))
+    if not layout.has_struct("struct kmem_cache_node"):
+        return None
+    count = layout.struct("struct kmem_cache_node").find("nr_slabs.counter")
+    place = next(((a.offset, b.offset - a.offset) for a, b in zip(first, second, strict=True) if a and b), None)
+    if count is None or place is None:
+        return None
+    nodes = np.arange(min(layout.variable("nr_node_ids", size=4) or 1, _MAX_NODES), dtype=np.uint64)
+    node, known = layout.memory.words(np.uint64(cache + place[0]) + nodes * np.uint64(place[1]))
+    node = node[node != 0]
+    counts, read = layout.memory.words(node + np.uint64(count.offset))
+    return int(counts.sum()) if len(node) and known.all() and read.all() else None
+
+
+_NODES = (("per_node", ".node"), ("node", ""))
+"""Where a kmem_cache names its kmem_cache_nodes: in 7.x beside other things, before in an array of pointers."""
+
+_MAX_NODES = 1 << 10
+
+
 def are_objects(layout: Layout, cache: int, addrs: U64) -> Mask:
     """Whether each address is that of an object slot of a slab cache.
 

@@ -50,7 +50,7 @@ _ENTERS_SYSTEM_CALLS = frozenset(
         "do_SYSENTER_32",
     }
 )
-"""Functions whose frames begin with a stretch that nobody wrote (arch/x86/entry/, kernel/entry/)."""
+"""Functions whose frames begin with a stretch that is never written (arch/x86/entry/, kernel/entry/)."""
 
 _MAX_ROUNDS = 4
 """Stacks that one task's may lead through at most: of an NMI, of a debug exception, of interrupts, its own."""

@@ -24,7 +24,8 @@ _KDUMP_HEADER = struct.Struct("<8si390s6xqqIiiI")
 _KDUMP_SUB_HEADER = struct.Struct("<QiiQQQQQQ")
 _KDUMP_WITH_NOTES = 4
 """Version of the header from which on it names the place of the ELF notes."""
-_DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
+DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
+"""struct page_desc of makedumpfile's diskdump_mod.h."""
 _PIECE = 24 << 18
 """Bytes read at once of tables that grow with the machine's memory."""
 
@@ -72,6 +73,21 @@ _FORMATS = "Only ELF and kdump-compressed dumps are read"
 
 
 @dataclass(frozen=True, slots=True)
+class PagesAt:
+    """Where a kdump-compressed file has its pages.
+
+    Attributes:
+        page_size: Bytes of a page.
+        bitmap: Where in the file the bitmap of the pages in it begins: one bit a page frame, lowest bit first.
+        table: Where it ends and the descriptors of these pages begin, in the order of the page frames.
+    """
+
+    page_size: int
+    bitmap: int
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
 class CoreFile:
     """A dump that can be tried.
 
@@ -80,12 +96,14 @@ class CoreFile:
         missing_bytes: Bytes of memory that the file's own headers promise behind its end.
         vmcoreinfo: VMCOREINFO as the file has it, empty when it has none.
         prstatus: Contents of the NT_PRSTATUS notes, one a CPU, in the order of the CPUs.
+        pages: Where a kdump-compressed dump has its pages.
     """
 
     format: DumpFormat
     vmcoreinfo: bytes
     missing_bytes: int = 0
     prstatus: tuple[bytes, ...] = ()
+    pages: PagesAt | None = None
 
 
 def read_head(path: str, what: str, size: int = 4096) -> bytes:
@@ -275,7 +293,8 @@ def _examine_kdump(path: str, head: bytes, *, is_whole: bool) -> CoreFile:
         outside = 0 if is_whole else _pages_outside(file, bitmap, table, end)
     if outside:
         raise TargetError(f"the dump is truncated ({outside} pages are missing)", path, "Copy it again")
-    return CoreFile("kdump", vmcoreinfo, prstatus=_prstatus_notes(notes))
+    index = PagesAt(block, bitmap, table)
+    return CoreFile("kdump", vmcoreinfo, prstatus=_prstatus_notes(notes), pages=index)
 
 
 def _pages_outside(file: BinaryIO, bitmap: int, table: int, end: int) -> int:
@@ -285,11 +304,11 @@ def _pages_outside(file: BinaryIO, bitmap: int, table: int, end: int) -> int:
     while file_at < table and (piece := file.read(min(_PIECE, table - file_at))):
         count += int(np.bitwise_count(np.frombuffer(piece, np.uint8)).sum(dtype=np.int64))
         file_at += len(piece)
-    outside = max(count - (end - table) // _DESCRIPTOR.itemsize, 0)
+    outside = max(count - (end - table) // DESCRIPTOR.itemsize, 0)
     count -= outside
     file.seek(table)
-    while count > 0 and (piece := file.read(min(_PIECE // 24, count) * _DESCRIPTOR.itemsize)):
-        pages = np.frombuffer(piece[: len(piece) // 24 * 24], _DESCRIPTOR)
+    while count > 0 and (piece := file.read(min(_PIECE // 24, count) * DESCRIPTOR.itemsize)):
+        pages = np.frombuffer(piece[: len(piece) // 24 * 24], DESCRIPTOR)
         last = np.uint64(end)
         inside = (pages["offset"] <= last) & (pages["size"] <= last - np.minimum(pages["offset"], last))
         outside += int((~inside).sum())

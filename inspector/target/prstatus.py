@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 from inspector.records import dataclass
 
@@ -15,6 +16,12 @@ _REGS = 112
 
 _BP, _IP, _CS, _SP, _NR_USED = 4, 16, 17, 19, 20
 _NR_REGS = 27
+_NAMES = (
+    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8"),
+    *("rax", "rcx", "rdx", "rsi", "rdi", "orig_rax"),
+    *("rip", "cs", "rfl", "rsp", "ss"),
+)
+"""The first of them, as QEMU calls them (arch/x86/include/asm/user_64.h, struct user_regs_struct)."""
 SIZE = _REGS + 8 * _NR_REGS + 8
 
 
@@ -42,6 +49,14 @@ def decode(note: bytes) -> Registers | None:
     (pid,) = struct.unpack_from("<i", note, _PID)
     words = struct.unpack_from(f"<{_NR_USED}Q", note, _REGS)
     return Registers(pid, words[_IP], words[_SP], words[_BP], (words[_CS] & 3) == 3)
+
+
+def encode(pid: int, registers: Mapping[str, int]) -> bytes:
+    """A note with some registers of a CPU, by the names that QEMU gives them; 0 for the others."""
+    out = bytearray(SIZE)
+    struct.pack_into("<i", out, _PID, pid)
+    struct.pack_into(f"<{len(_NAMES)}Q", out, _REGS, *(registers.get(name, 0) for name in _NAMES))
+    return bytes(out)
 
 
 def stripped(note: bytes) -> bytes:

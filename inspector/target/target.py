@@ -6,7 +6,7 @@ import mmap
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -16,13 +16,14 @@ import drgn
 from inspector.errors import TargetError
 from inspector.records import dataclass
 from inspector.target.btf import BtfTypes, open_btf
-from inspector.target.corefile import SymbolsFile, examine_core, examine_symbols
+from inspector.target.corefile import CoreFile, PagesAt, SymbolsFile, examine_core, examine_symbols
 from inspector.target.identity import Identity, identify
 from inspector.target.kallsyms import Kallsyms, index_names
 from inspector.text import clean
 
 if TYPE_CHECKING:
     from inspector.target.earlier import Earlier
+    from inspector.target.qmp import Monitor, Pause
 
 TargetKind = Literal["core", "kdump", "live", "qemu"]
 Types = Literal["auto", "dwarf", "btf"]
@@ -35,6 +36,12 @@ _KCORE = "/proc/kcore"
 
 _LOW_HALF = 1 << 47
 """Addresses below belong to user space; kernel data is never there."""
+
+_HIGH_HALF = (1 << 64) - _LOW_HALF
+"""Addresses from here on are the kernel's."""
+
+_PHYSICAL = 1 << 52
+"""No machine has physical addresses beyond."""
 
 _GIVE_SYMBOLS = "Give the kernel's vmlinux with -s"
 
@@ -63,7 +70,9 @@ class Target:
         symbols: The table behind `symbol`.
         notes: What was tried for types and symbols and why it was or was not used, in sentences.
         missing_bytes: Memory that a truncated dump promises but does not hold; reading it faults.
-        prstatus: The dump's NT_PRSTATUS notes, one a CPU.
+        prstatus: The dump's NT_PRSTATUS notes, one a CPU; of a guest that is stopped, its registers in the same form.
+        monitor: Of a QEMU guest, what stops it and lets it run on.
+        is_paused: Whether the guest is stopped, so that it is read as a dump is.
     """
 
     prog: drgn.Program
@@ -76,11 +85,17 @@ class Target:
     notes: list[str] = field(default_factory=list)
     missing_bytes: int = 0
     prstatus: tuple[bytes, ...] = ()
+    monitor: Monitor | None = field(default=None, repr=False)
+    is_paused: bool = False
+
+    def paused(self, pause: Pause) -> Target:
+        """The same guest, stopped."""
+        return replace(self, prstatus=pause.registers, is_paused=True)
 
     @property
     def is_live(self) -> bool:
         """Whether the kernel runs on while it is read."""
-        return self.kind in ("live", "qemu")
+        return self.kind in ("live", "qemu") and not self.is_paused
 
     @property
     def ran_on(self) -> bool:
@@ -170,12 +185,43 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto", 
     except Exception as error:  # drgn passes libelf's and libkdumpfile's errors on as bare Exception
         todo = "It may be truncated or damaged: copy it again"
         raise TargetError(f"the dump cannot be opened ({_reason(error)})", path, todo) from error
+    if core.pages is not None:
+        _unpack_once(prog, path, core, core.pages)
     opening = _Opening(
         prog, core.format, path, core.vmcoreinfo, core.missing_bytes, prstatus=core.prstatus, earlier=earlier
     )
     if core.missing_bytes:
         opening.notes.append(f"The dump is truncated: {core.missing_bytes} bytes of memory are missing at its end.")
     return _complete(opening, symbols, types)
+
+
+def _unpack_once(prog: drgn.Program, path: str, core: CoreFile, pages: PagesAt) -> None:
+    """Have the memory of a kdump-compressed dump read by us instead of libkdumpfile, each page unpacked once.
+
+    Virtual addresses are translated by drgn itself, in a program that has this memory and nothing else.
+    """
+    from inspector.target.stored_pages import StoredPages  # noqa: PLC0415  (for compressed dumps only)
+
+    def open_other() -> drgn.Program:
+        other = drgn.Program(prog.platform)
+        other.set_core_dump(path)
+        return other
+
+    def translated(address: int, count: int, _offset: int, _physical: bool) -> bytes:
+        try:
+            return inner.read(address, count)
+        except drgn.FaultError as error:
+            # It names the physical address, or the one of a table.
+            raise drgn.FaultError(str(error.args[0]), address) from None
+
+    inner, stored = drgn.Program(prog.platform), StoredPages(path, pages, open_other)
+    inner.add_memory_segment(0, _PHYSICAL, stored.read, True)
+    try:
+        inner.set_linux_kernel_custom(core.vmcoreinfo, False)
+    except Exception:  # noqa: BLE001  (drgn says only here what it misses in VMCOREINFO)
+        return
+    prog.add_memory_segment(0, _PHYSICAL, stored.read, True)
+    prog.add_memory_segment(_HIGH_HALF, (1 << 64) - 1 - _HIGH_HALF, translated, False)
 
 
 def open_live(symbols: Sequence[str] = (), *, types: Types = "auto") -> Target:
@@ -210,18 +256,20 @@ def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto
     Raises:
         TargetError: There is no QMP at that address, or types or symbols cannot be had.
     """
-    from inspector.target.qmp import qmp_socket  # noqa: PLC0415  (sockets, for guests only)
+    from inspector.target.qmp import Monitor, qmp_socket  # noqa: PLC0415  (sockets, for guests only)
 
     prog = drgn.Program()
-    with qmp_socket(address) as connection:
-        try:
-            # drgn takes over the descriptor that it is given, even when it fails.
-            prog.set_qemu_qmp(os.dup(connection.fileno()))
-        except Exception as error:
-            todo = "It must be the QMP socket of a running guest without another client"
-            reason = "it does not answer" if isinstance(error, BlockingIOError) else _reason(error)
-            raise TargetError(f"the guest cannot be opened ({reason})", address, todo) from error
-    return _complete(_Opening(prog, "qemu", address), symbols, types)
+    connection = qmp_socket(address)
+    try:
+        # drgn takes over the descriptor that it is given, even when it fails.
+        prog.set_qemu_qmp(os.dup(connection.fileno()))
+    except Exception as error:
+        connection.close()
+        todo = "It must be the QMP socket of a running guest without another client"
+        reason = "it does not answer" if isinstance(error, BlockingIOError) else _reason(error)
+        raise TargetError(f"the guest cannot be opened ({reason})", address, todo) from error
+    target = _complete(_Opening(prog, "qemu", address), symbols, types)
+    return replace(target, monitor=Monitor(connection, address))
 
 
 def from_program(

@@ -103,7 +103,8 @@ def _judge_members(state: U8, where: I64, owner: I64, pfn: I64, known: tuple[Pag
     row = np.maximum(pages.memmap.rows(pfn), 0)
     reached = np.isin(pfn, tables.pfn)
     typed = (pages.type_[row] == type_code("table")) & (pages.refcount[row] > 0)
-    for code, bad in ((NO_PAGE, pfn < 0), (IN_USE, reached), (NOT_A_TABLE, ~typed)):
+    lost = ~pages.readable[row]
+    for code, bad in ((NO_PAGE, pfn < 0), (IN_USE, reached), (UNREAD, lost), (NOT_A_TABLE, ~typed)):
         _judge(state, where, owner[bad], pfn[bad], code)
 
 

@@ -88,7 +88,11 @@ def own_items_lost(s: Snapshot, lost: KsmEntries, leading: I64) -> Mask:
     astray = np.isin(own * nr + lost.node_idx, mm[stray] * nr + node[stray]) & (lost.node_idx >= 0)
     furthest = np.zeros(len(s.mms), np.uint64)
     np.maximum.at(furthest, mm[known], items.va[known])
-    return exact | (~some & astray & (furthest[own] > lost.va))
+    proven = exact | (~some & astray & (furthest[own] > lost.va))
+    # Copies of a lost entry that fork() made at the same address hung on the same item.
+    _, place = np.unique(lost.va, return_inverse=True)
+    key = place.reshape(-1) * nr + lost.node_idx
+    return proven | (np.isin(key, key[proven]) & ~some)
 
 
 class KsmRmap:

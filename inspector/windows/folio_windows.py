@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from inspector.windows.gaps import from_gaps
 from inspector.windows.window import Scope, Window, effects, named
 
-_ADDED = effects("page entire large pages_mapped refcount", "mm_ids rss statistic tables entries hugetlb")
+_ADDED = effects(
+    "page entire large pages_mapped refcount", "mm_ids rss statistic tables cover entries protection hugetlb"
+)
 """An entry is about to be written, or was just cleared: counts are ahead of the page tables, their sums anywhere."""
-_ADDRESS_SPACE = effects("refcount", "vmas anon_rmap file_rmap tables rss swap hugetlb entries ksm")
 
 FOLIO_WINDOWS: tuple[Window, ...] = (
     Window(
@@ -84,39 +86,9 @@ FOLIO_WINDOWS: tuple[Window, ...] = (
         Scope.MM,
         spinning=True,
     ),
-    Window(
-        "W4",
-        "fork: the child's address space is being built",
-        named("dup_mm dup_mmap copy_mm copy_process copy_page_range copy_pte_range mm_init"),
-        _ADDRESS_SPACE,
-        Scope.MM,
-        seen=True,
-    ),
-    Window(
-        "W5",
-        "exec: the new address space is being built, its arguments charged to the old one",
-        named(
-            "do_execveat_common bprm_execve exec_binprm copy_strings copy_string_kernel begin_new_exec alloc_bprm"
-            " bprm_mm_init setup_arg_pages load_elf_binary exec_mmap free_bprm kernel_execve"
-        ),
-        _ADDRESS_SPACE,
-        Scope.MM,
-        seen=True,
-    ),
-    Window(
-        "W6",
-        "exit or munmap: VMAs gone from the reverse maps before their page tables are",
-        named(
-            "exit_mmap __mmput mmput mmput_async_fn exit_mm free_pgtables unlink_anon_vmas unlink_file_vma"
-            " unlink_file_vma_batch_add unlink_file_vma_batch_final tear_down_vmas remove_vma"
-            " do_vmi_align_munmap do_vmi_munmap __vm_munmap do_munmap unmap_region vms_complete_munmap_vmas"
-            " vms_gather_munmap_vmas vms_clear_ptes do_mas_align_munmap do_mas_munmap oom_reap_task"
-            " __oom_reap_task_mm __mmdrop"
-        ),
-        _ADDRESS_SPACE,
-        Scope.MM,
-        seen=True,
-    ),
+    from_gaps("W4", "fork: the child's address space is being built", "copy_present_ptes copy_present_pte"),
+    from_gaps("W5", "exec: the new address space is being built, its arguments charged to the old one", ""),
+    from_gaps("W6", "exit or munmap: VMAs gone from the reverse maps before their page tables are", ""),
     Window(
         "W7",
         "moving entries to another place: in neither, counted",
@@ -128,17 +100,7 @@ FOLIO_WINDOWS: tuple[Window, ...] = (
         Scope.MM,
         spinning=True,
     ),
-    Window(
-        "W7",
-        "mremap or UFFDIO_MOVE: the old and the new place both exist",
-        named(
-            "move_page_tables move_vma mremap_to copy_vma mremap_at do_mremap __do_sys_mremap __x64_sys_mremap"
-            " prep_move_vma unmap_source_vma copy_vma_and_data move_pages move_pages_pte userfaultfd_move"
-        ),
-        _ADDRESS_SPACE,
-        Scope.MM,
-        seen=True,
-    ),
+    from_gaps("W7", "mremap or UFFDIO_MOVE: the old and the new place both exist", ""),
     Window(
         "W8",
         "collapse: the page table is taken out, its entries still counted",

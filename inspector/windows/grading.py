@@ -148,6 +148,8 @@ def _witnesses(  # noqa: PLR0913, PLR0917
         able = _able(window.effects, effect, ways, doubly)
         if not (able & (out < 0)).any():
             continue
+        if effect in window.made:
+            mms = mms[s.mms.nr_tasks[mms] == 0]
         key = mms.tobytes()
         if key not in seen:
             marked = np.zeros(len(s.mms), np.bool_)

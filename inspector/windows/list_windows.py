@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from inspector.windows.gaps import from_gaps
 from inspector.windows.window import Scope, Window, effects, named
-
-_TREES = effects("", "vmas anon_rmap file_rmap")
 
 LIST_WINDOWS: tuple[Window, ...] = (
     Window(
@@ -72,20 +71,8 @@ LIST_WINDOWS: tuple[Window, ...] = (
         Scope.MM,
         seen=True,
     ),
-    Window(
-        "W19",
-        "VMAs being changed: out of the trees for a moment",
-        named(
-            "vma_prepare vma_complete commit_merge __split_vma split_vma vma_modify vma_modify_flags"
-            " vma_modify_flags_name vma_modify_policy vma_modify_flags_uffd vma_merge vma_merge_existing_range"
-            " vma_merge_new_range vma_expand vma_shrink expand_downwards expand_upwards expand_stack"
-            " expand_stack_locked __vma_adjust mprotect_fixup mmap_region __mmap_region do_brk_flags vma_link"
-            " insert_vm_struct madvise_update_vma mbind_range relocate_vma_down shift_arg_pages"
-            " userfaultfd_register_range userfaultfd_clear_vma mlock_fixup"
-        ),
-        _TREES,
-        Scope.MM,
-    ),
+    from_gaps("W19", "VMAs being changed: out of the trees for a moment", "expand_stack expand_stack_locked"),
+    from_gaps("W28", "mprotect: the VMA has its new protection, not all of its entries do"),
     Window(
         "W20",
         "anon_vmas being built or torn down",
@@ -169,13 +156,6 @@ LIST_WINDOWS: tuple[Window, ...] = (
         Scope.SYSTEM,
         seen=True,
     ),
-    Window(
-        "W26",
-        "mlock or munlock of a range: VM_IO is set until its pages are done",
-        named("mlock_vma_pages_range mlock_fixup apply_vma_lock_flags apply_mlockall_flags do_mlock __do_sys_munlock"),
-        effects("", "vmas"),
-        Scope.MM,
-        seen=True,
-    ),
+    from_gaps("W26", "mlock or munlock of a range: VM_IO is set until its pages are done"),
 )
 """In the order of the catalogue."""

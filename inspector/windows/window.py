@@ -28,6 +28,9 @@ class Effect(Enum):
     REFCOUNT = "reference counts"
     ENTRIES = "entries"
     """Migration and other non-present entries, exclusive and writable pages."""
+    PROTECTION = "protection of entries"
+    """Entries against the flags of the VMAs that they are in."""
+    COVER = "entries outside VMAs"
     TABLES = "page tables"
     VMAS = "VMAs"
     ANON_RMAP = "anon_vmas"
@@ -70,6 +73,7 @@ class Window:
         functions: A task whose stack has one of them is in the window.
         effects: What may be out of step, and which way.
         scope: Of which things.
+        made: Those of its effects that concern only mms that no task has yet.
         spinning: The task holds a spinlock all the while: only one that was on a CPU can be there (with PREEMPT_RT
             any). Otherwise it may sleep there.
         seen: Whether a real dump has shown it; else it follows from the source alone.
@@ -82,6 +86,7 @@ class Window:
     scope: Scope
     spinning: bool = False
     seen: bool = False
+    made: frozenset[Effect] = frozenset()
 
 
 def named(names: str) -> frozenset[str]:

@@ -34,6 +34,7 @@ def pages() -> dict[str, str]:
     made = {
         "rules.md": rules_page(),
         "catalogue.md": catalogue_page(),
+        "windows.md": windows_page(),
         "files.md": files_page(),
         "commands.md": commands_page(),
         "json.md": json_page(),
@@ -93,6 +94,42 @@ def group_page(group: str, rules: list[RuleInfo]) -> str:
         if rule.catalogue:
             lines += ["", "**Decides**, in the [catalogue](../catalogue.md):", ""]
             lines += [f"* {line.id}: {code_marked(line.title)}" for line in rule.catalogue]
+    return "\n".join(lines)
+
+
+def windows_page() -> str:
+    """Every window, and the gaps between the kernel's stores that the windows of VMAs and mms are made of."""
+    from inspector.windows.catalogue import WINDOWS
+    from inspector.windows.gaps import GAPS, SOURCES
+
+    lines = [
+        "# Windows",
+        "",
+        "Stretches of kernel code in which counters, page tables and lists legally differ: "
+        "[what they explain](../inspector/manual/windows.md). A task whose stack has one of the functions is in the "
+        "window.",
+        "",
+        "| window | what is going on | what may differ | of |",
+        "| --- | --- | --- | --- |",
+    ]
+    for window in WINDOWS:
+        differs = ", ".join(effect.value for effect in window.effects)
+        lines.append(f"| {window.id} | {_cell(window.title)} | {differs} | {window.scope.value} |")
+    lines += [
+        "",
+        "## Gaps",
+        "",
+        f"The {len(GAPS)} gaps that the windows of work on VMAs and mms are made of: a function of the kernel, the "
+        "last store before it and the first behind it.",
+        "",
+        "| window | function | kernels | after | before | what may differ | in |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for gap in GAPS:
+        files = ", ".join(dict.fromkeys(file for file in SOURCES[gap.function] if file))
+        differs = ", ".join(sorted(effect.value for effect in gap.differs))
+        cells = (gap.window, f"`{gap.function}` ({files})", gap.kernels.replace(" ", ", "), gap.after, gap.before)
+        lines.append(f"| {' | '.join(map(_cell, cells))} | {differs} | {gap.whose.value} |")
     return "\n".join(lines)
 
 

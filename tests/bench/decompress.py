@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inspector.capture.kdump_writer import DESCRIPTOR
 from inspector.columns import I64, U64
 from inspector.layout.kernel import Layout
+from inspector.target.corefile import DESCRIPTOR
 from inspector.target.target import open_core
 from tests.bench.compression import COMPRESSIONS, Compression, compression_named
 from tests.bench.patching import PAGE, Patched

@@ -14,7 +14,6 @@ from typing import Protocol, Self
 import numpy as np
 
 from inspector.capture.kdump_writer import (
-    DESCRIPTOR,
     DumpHeader,
     encode_bitmap,
     encode_headers,
@@ -22,6 +21,7 @@ from inspector.capture.kdump_writer import (
     sub_header_blocks,
 )
 from inspector.columns import I64, AnyArray, count_up
+from inspector.target.corefile import DESCRIPTOR
 from tests.bench.compression import Compression
 
 PAGE = 4096

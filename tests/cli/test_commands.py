@@ -31,6 +31,7 @@ COMMAND_LINES = {
     "uffd": (),
     "windows": (),
     "cache": (),
+    "doctor": (),
 }
 
 NEED_AN_ADDRESS = {"anon-vma", "file"}
@@ -63,7 +64,7 @@ def test_text(command: str, run: Run, any_core: str) -> None:
 
 
 def test_every_command_is_run() -> None:
-    assert set(COMMANDS) == {*COMMAND_LINES, *NEED_AN_ADDRESS, "capture", "manual", "tui"}
+    assert set(COMMANDS) == {*COMMAND_LINES, *NEED_AN_ADDRESS, "capture", "guard", "manual", "tui", "watch"}
 
 
 def test_schema_refuses_what_is_not_a_report(run: Run) -> None:

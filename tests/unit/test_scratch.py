@@ -91,3 +91,36 @@ def test_a_check_on_scratch_files_finds_the_same(kernel: str, monkeypatch: pytes
     s = Snapshot(open_core(core, types="btf"))
     assert msgspec.json.encode(run_check(s)) == msgspec.json.encode(in_memory)
     assert in_a_file(s.pages.number)
+
+
+def test_a_nameless_file_may_take_half_of_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = scratch.nameless_file()
+    assert file is not None
+    assert not list(tmp_path.iterdir())
+    use_at_most(40 * MIB)
+    assert scratch.room_in(file) == 20 * MIB
+    os.pwrite(file, bytes(MIB), 1 << 40)
+    assert 18 * MIB < scratch.room_in(file) <= 19 * MIB
+    use_at_most(None)
+    monkeypatch.setattr(scratch, "available_memory", lambda: 6 * MIB)
+    assert 1 * MIB < scratch.room_in(file) <= 2 * MIB
+    os.close(file)
+
+
+@pytest.mark.parametrize("has", [True, False], ids=["named for a moment", "nowhere"])
+def test_a_nameless_file_without_the_systems_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    real = os.open
+
+    def unnamed(path: str, flags: int, *mode: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", unnamed)
+    if not has:
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    file = scratch.nameless_file()
+    assert (file is not None) == has
+    if file is not None:
+        assert not list(tmp_path.iterdir())
+        os.close(file)

@@ -70,6 +70,8 @@ def _check_next(settings: Settings, slugs: tuple[str, ...], looks: int, index: i
 
 
 def _check_one(settings: Settings, slugs: tuple[str, ...], looks: int, core: str | None, place: str = "") -> int:
+    import msgspec  # noqa: PLC0415  (not needed for --help)
+
     from inspector.check.confirm import check_target  # noqa: PLC0415
     from inspector.cli.opening import open_target  # noqa: PLC0415
     from inspector.cli.progress import ProgressBar  # noqa: PLC0415
@@ -79,5 +81,6 @@ def _check_one(settings: Settings, slugs: tuple[str, ...], looks: int, core: str
     with ProgressBar(settings, place) as progress:
         progress("opening", 0, 1)
         report = check_target(Snapshot(open_target(settings, core)), slugs, looks=looks, progress=progress)
+        report = msgspec.structs.replace(report, paused_seconds=settings.resume())
     print_report(settings, report, render_report)
     return report.exit_code

@@ -31,6 +31,7 @@ def tui(settings: Settings, interval: float | None, web: bool, port: int) -> int
     With --web the same is served to a browser, on 127.0.0.1 only; it needs the extra: pip install 'folioscope[web]'.
     """
     settings.require_one_kind()
+    settings.refuse_pause("See folioscope guard")
     if len(settings.cores) > 1:
         raise UsageError("this command takes one target", ", ".join(settings.cores), "Give one -c")
     if settings.format == "json":

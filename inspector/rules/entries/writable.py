@@ -56,7 +56,7 @@ def _entry(expected: str, pages: Callable[[MappedPages], Mask] | None = None, *,
     _entry("read-only, as the VMA", of_vma=True),
     "writable",
     Phase.LINKS,
-    effect=Effect.ENTRIES,
+    effect=Effect.PROTECTION,
     decides="I7",
     was="writable-entry-in-readonly-vma",
 )
@@ -67,7 +67,8 @@ def write_bit_unexpected(e: EntryPiece) -> Judged:
     Why: mm/memory.c, maybe_mkwrite(); mm/mprotect.c, change_protection() takes the bit away with VM_WRITE. Writes by
         force (ptrace) go to a copy that stays read-only.
     Consequence: memory that is meant to be constant, code among it, can be changed.
-    Exceptions: mprotect() works on the mm (mmap_lock held for writing: the VMA changes before its entries).
+    Exceptions: mprotect() works on the mm (mmap_lock held for writing: mm/mprotect.c, mprotect_fixup() gives the VMA
+        its new flags before change_protection() rewrites the entries).
     See also: folioscope va PID ADDRESS; folioscope vmas PID
     """
     able = e.writable & e.in_vma
@@ -132,7 +133,7 @@ def private_file_page_write_bit_unexpected(e: EntryPiece) -> Judged:
     "writable",
     Phase.LINKS,
     after=("shared-vma-anon-page-unexpected",),
-    effect=Effect.ENTRIES,
+    effect=Effect.PROTECTION,
     decides="I7 143",
     was="writable-watched-entry",
 )

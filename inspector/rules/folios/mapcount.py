@@ -49,7 +49,7 @@ def _high(p: PagePiece, among: Mask) -> Judged:
     """Counts that are too high, which needs every page table to have been read."""
     kept = keeps_mapcount(p)
     if not p.s.tables_complete:
-        why = "page tables are missing: a count can only be shown to be too low"
+        why = f"{p.s.why_incomplete}: a count can only be shown to be too low"
         return Judged(p.nothing, p.nothing, cannot_check(p.count(kept), why))
     return Judged(kept & among & (p.mapcount_raw > p.expected_mapcount), kept, p.unread)
 

@@ -12,7 +12,7 @@ from inspector.model.scheme import Scheme
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO
-from inspector.violations import Violations, cannot_check, unread_folios, violations
+from inspector.violations import Violations, cannot_check, unread_parts, violations
 from inspector.windows.grading import count_in_flight
 from inspector.windows.window import Effect
 
@@ -22,7 +22,7 @@ _SCHEMES = (Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT)
 def _found(s: Snapshot, bad: Mask) -> Violations:
     """Violations of the folios in ``bad`` that keep mm ids."""
     folios = s.folios
-    able = folios.readable & ~folios.is_hugetlb & (s.pages.type_[folios.row] == 0)
+    able = s.folio_whole & ~folios.is_hugetlb & (s.pages.type_[folios.row] == 0)
     rows, slots = np.flatnonzero(able & bad), s.folios.mm_id_slots
     return violations(
         rows,
@@ -39,7 +39,7 @@ def _found(s: Snapshot, bad: Mask) -> Violations:
             "_mm_id[1] mapcount at most": _mapped_by(s, slots.id1)[rows] - 1,
         },
         checked=able,
-        unread=unread_folios(s),
+        unread=unread_parts(s),
         facts={"mms": s.counts.nr_mms[rows], "mappings": s.folio_totals[rows]},
     )
 
@@ -48,7 +48,7 @@ def _too_high(s: Snapshot, bad: Mask) -> Violations:
     """The same for slots that are too high: needs all page tables, and can be work in flight as the counts can."""
     found = _found(s, bad & s.tables_complete)
     if not s.tables_complete:
-        why = "page tables are missing: slots can only be too high by what was not read"
+        why = f"{s.why_incomplete}: slots can only be too high by what was not read"
         found = replace(found, unread=cannot_check(found.checked, why))
     transient = count_in_flight(s, s.folios.row[found.rows])
     return replace(found, details=replace(found.details, transient=transient))

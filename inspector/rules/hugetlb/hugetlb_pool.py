@@ -211,10 +211,10 @@ def hugetlb_share_count_mismatch(s: Snapshot) -> Violations:
     tables, sharers = s.hugetlb_tables
     expected = tables.nr_sharers - 1
     wrong = tables.readable & (tables.share_count != expected)
-    unchecked, why = int((~tables.readable).sum()), ""
+    unchecked, why = int((~tables.readable).sum()), "struct pages of page tables are missing"
     if not s.tables_complete:
         wrong &= tables.share_count < expected
-        unchecked, why = len(tables), "page tables are missing: a count can only be shown to be too low"
+        unchecked, why = len(tables), f"{s.why_incomplete}: a count can only be shown to be too low"
     rows = np.flatnonzero(wrong)
     at = tables.first[rows]
     return violations(

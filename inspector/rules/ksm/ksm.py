@@ -238,7 +238,7 @@ class _KsmMappings(Collector):
 
     @property
     def nr_without_item(self) -> int:
-        """How many entries no item leads to, whoever's it should be."""
+        """How many entries no item leads to, of its own mm or of another."""
         return sum(map(len, self._lost))
 
 

@@ -12,6 +12,7 @@ from inspector.subjects import PAGE
 from inspector.tables.swap_devices import swap_entries
 from inspector.text import counted
 from inspector.violations import Things, Violations, cannot_check, holds, several, violations
+from inspector.walk.deposits import UNREAD
 from inspector.windows.grading import IN_FLIGHT
 from inspector.windows.window import Effect
 
@@ -48,7 +49,8 @@ def page_table_unreachable(s: Snapshot) -> Violations:
         note = f"waiting to be freed, for an RCU grace period or a TLB flush: {counted(waiting, 'page table')}"
     rows = lost.row
     entries = np.bincount(lost.table, minlength=len(rows))
-    if lost.unreadable or s.gathers.unreadable or not (s.mm_tables_complete.all() and s.mms_complete):
+    rings_unread = (s.deposits.state == UNREAD).any()
+    if lost.unreadable or rings_unread or s.gathers.unreadable or not (s.mm_tables_complete.all() and s.mms_complete):
         why = "page tables, lists, stacks or processes that may lead to more page tables are damaged or missing"
         return holds(total, cannot_check(len(rows) + int(lost.below.sum()), why), note)
     unsure = ""

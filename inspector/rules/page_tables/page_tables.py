@@ -247,7 +247,7 @@ def _entry_vma_missing(s: Snapshot, rows: I64) -> Details:
         "table-entry-flags-invalid",
         "vma-unreachable",
     ),
-    effect=Effect.TABLES,
+    effect=Effect.COVER,
     decides="30",
     was="entry-outside-vma",
 )
@@ -259,7 +259,8 @@ def entry_vma_missing(e: EntryPiece) -> Judged:
     Consequence: nothing will ever unmap the page: it is leaked at exit, "Bad rss-counter".
     Exceptions: the mm is being torn down (mm_users 0), or its tree of VMAs could not be read whole. Graded transient
         while mmap_lock is held: munmap takes VMAs out of the tree first, and goes on with the lock held for reading
-        only (mm/vma.c, vms_complete_munmap_vmas()).
+        only (mm/vma.c, vms_complete_munmap_vmas()); when a VMA is split, its bounds change before the other half is in
+        the tree (6.1 mm/mmap.c, __vma_adjust(); later mm/vma.c, __split_vma() and vma_complete()).
     See also: folioscope vmas PID; folioscope va PID ADDRESS
     """
     trees, known = e.s.vma_trees, _vmas_known(e.s)[e.mm_idx]
@@ -290,7 +291,7 @@ def _nonpresent_entry_vma_missing(s: Snapshot, rows: I64) -> Details:
         "table-entry-flags-invalid",
         "vma-unreachable",
     ),
-    effect=Effect.TABLES,
+    effect=Effect.COVER,
     decides="30",
     was="nonpresent-entry-outside-vma",
 )

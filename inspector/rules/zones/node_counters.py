@@ -115,7 +115,7 @@ def node_mapped_mismatch(s: Snapshot) -> Violations:
     See also: folioscope check
     """
     if not s.tables_complete or s.scheme is None:
-        why = "page tables are missing" if not s.tables_complete else "the accounting scheme is not known"
+        why = s.why_incomplete if not s.tables_complete else "the accounting scheme is not known"
         return holds(0, cannot_check(len(MAPPED), why))
     stored, totals = s.node_stats, mapped_totals(s)
     known = [name for name in MAPPED if name in stored]
