@@ -45,8 +45,13 @@ def count_in_flight(s: Snapshot, head_rows: AnyArray) -> Mask:
 
 
 def _locked(s: Snapshot, head_rows: AnyArray) -> Mask:
-    locked: Mask = s.layout.flags.test(s.pages.flags[np.maximum(head_rows, 0)], "locked") & (head_rows >= 0)
-    return locked
+    return _has_flag(s, head_rows, "locked")
+
+
+def _has_flag(s: Snapshot, head_rows: AnyArray, name: str) -> Mask:
+    """Which folios have a flag; no folio (-1) has one."""
+    found: Mask = s.layout.flags.test(s.pages.flags[np.maximum(head_rows, 0)], name) & (head_rows >= 0)
+    return found
 
 
 _BY_STACK_ALONE = frozenset(
@@ -141,6 +146,7 @@ def _witnesses(  # noqa: PLR0913, PLR0917
     flight = s.in_flight
     heads = about.heads(s, found.rows)
     locked, addresses = _locked(s, heads), about.addresses(s, found.rows)
+    held = locked | (heads < 0) | ~_has_flag(s, heads, "lru")
     doubly = _doubly_mapped(s, effect, heads)
     seen: dict[bytes, Mask] = {}
     for row in range(len(flight)):
@@ -157,13 +163,14 @@ def _witnesses(  # noqa: PLR0913, PLR0917
             seen[key] = about.owned(s, found.rows, marked)
         near = seen[key] if effect in _BY_STACK_ALONE else seen[key] & by_lock
         if window.scope is Scope.LOCKED_FOLIOS:
-            near = near | locked
+            near = (near & held) | locked
         if window.scope is not Scope.MM:
             near = near | _named(flight.words[row], addresses) | about.of_the_machine
         out[able & near & (out < 0)] = row
         # Work on whatever it comes across, or on an mm that its stack does not name: a lock must show the place.
-        anywhere = not len(mms) or (window.scope is not Scope.MM and not about.of_one_mm)
-        vague[able & by_lock & anywhere & (vague < 0)] = row
+        anywhere = not len(flight.mms[row]) or (window.scope is not Scope.MM and not about.of_one_mm)
+        place = by_lock & held if window.scope is Scope.LOCKED_FOLIOS else by_lock
+        vague[able & place & anywhere & (vague < 0)] = row
     return np.where(out >= 0, out, vague)
 
 
