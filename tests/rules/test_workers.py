@@ -20,6 +20,7 @@ from inspector.loops import is_compiled
 from inspector.rules import page_pieces
 from inspector.snapshot import Snapshot
 from inspector.tables import pages
+from inspector.target.target import open_core
 from inspector.walk import batches, counts, linear, pagetable
 from tests.faults.every import CATALOGUE
 from tests.faults.overlay import KERNELS, core_path, planted, sound
@@ -27,7 +28,7 @@ from tests.faults.plants import MissingError
 from tests.rules.broken import broken, with_holes
 
 DUMPS: dict[str, Callable[[str], Snapshot]] = {
-    "sound": lambda kernel: planted(core_path("fixture", kernel)),
+    "compressed": lambda kernel: Snapshot(open_core(core_path("fixture", kernel), types="btf")),
     "broken": broken,
     "with-holes": with_holes,
 }
