@@ -159,8 +159,9 @@ def test_what_is_found_is_in_the_order_of_the_pieces() -> None:
     assert sum(1 for _ in pickle.loads(pickle.dumps(InOrder[str]()))) == 0
     first, *others = share_out(50, look, 3)
     for other in others:
-        for mine, theirs in zip(first, other, strict=True):
-            mine.merge(theirs)
+        first[0].merge(other[0])
+        first[1].merge(other[1])
+        first[2].merge(other[2])
     assert [part.number.tolist() for part in first[0]] == [part.number.tolist() for part in expected[0]]
     assert [part.tolist() for part in first[1]] == [part.tolist() for part in expected[1]]
     assert list(first[2]) == list(expected[2])
@@ -185,7 +186,8 @@ def test_a_process_with_other_threads_has_no_workers() -> None:
 
 
 def test_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    fork, started = os.fork, []
+    fork = os.fork
+    started: list[int] = []
 
     def once() -> int:
         if started:
