@@ -40,6 +40,9 @@ FIRST_GAP = 0.25
 
 _MAX_GAP = 4.0
 
+_PATIENCE = 2
+"""How many times as many looks are taken while something could be read in none of them."""
+
 _BETWEEN_SAMPLES = 0.01
 """Seconds between two samples of what is stored of the suspects."""
 
@@ -137,10 +140,14 @@ class _Confirming:
         watch = _Watch(self._first.layout.memory)
         self._drop(_own_suspects(look), _OWN)
         watch.add(self._places(look))
-        for gap in gaps(looks):
+        # What none of the looks could read may only have been in motion in each: that is worth more of them.
+        for gap in gaps(_PATIENCE * looks):
             self._drop(watch.moved(self._suspects, gap), _STORED)
-            open_ = {s.rule for s in self._suspects} | {c.rule for c in self._covered.values() if c.unchecked}
+            unread = {c.rule for c in self._covered.values() if c.unchecked}
+            open_ = {s.rule for s in self._suspects} | unread
             if not open_ and not self._missing:
+                break
+            if len(self._seconds) >= looks and not unread and not self._missing:
                 break
             look = self._take(Snapshot(self._first.target), [r for r in self._chosen if r.slug in open_])
             self._compare(look)

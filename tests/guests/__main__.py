@@ -36,8 +36,11 @@ def _parse() -> argparse.Namespace:
     silence = commands.add_parser("silence", help="check dumps of random moments; fail if anything is called wrong")
     silence.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
     silence.add_argument("--runs", type=int, default=20, help="dumps of each racing guest (default: 20)")
-    silence.add_argument("--guests", default=f"{ZOO},{ZOO_RACES},{BUSY}", help="which guests (default: %(default)s)")
-    silence.add_argument("--keep", type=Path, help="a folder for dumps that gave findings")
+    silence.add_argument(
+        "--guests", default=f"{ZOO},{ZOO_RACES},{BUSY}", help="which guests, all for storms too (default: %(default)s)"
+    )
+    silence.add_argument("--keep", type=Path, help="a folder for captures of dumps that are not silent")
+    silence.add_argument("--results", type=Path, help="a file with a line of JSON a dump; a run that was ended goes on")
     between = commands.add_parser("gaps", help="check guests stopped between the stores of functions of mm/")
     between.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
     between.add_argument("--functions", default="", help="which, with commas between (default: all known ones)")
@@ -109,10 +112,12 @@ def main() -> int:
             sys.stdout.write(f"{guests_folder() / kernel_named(arguments.kernel).name}\n")
             return 0
         if arguments.command == "silence":
-            from .silence import silence  # noqa: PLC0415  (drgn and NumPy)
+            from .silence import KINDS as KINDS_OF_SILENCE  # noqa: PLC0415  (drgn and NumPy)
+            from .silence import silence  # noqa: PLC0415
 
             kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
-            return silence(kernels, arguments.guests.split(","), arguments.runs, arguments.keep)
+            kinds = [*KINDS_OF_SILENCE] if arguments.guests == "all" else arguments.guests.split(",")
+            return silence(kernels, kinds, arguments.runs, arguments.keep, arguments.results)
         if arguments.command == "gaps":
             return _gaps(arguments)
         return _build(arguments)

@@ -14,10 +14,11 @@ import pytest
 
 from inspector.check import confirm, own
 from inspector.check.confirm import check_target
-from inspector.findings import Report
+from inspector.findings import Report, Subject
 from inspector.report.check import render_report
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
+from inspector.subjects import stored_at
 from tests.faults.overlay import Patch, core_path, opened, pfn_of, plant, sound
 from tests.faults.plants import mapcount_at, pick, small_anon
 from tui.session import Session
@@ -183,3 +184,36 @@ def test_the_interface_shows_nothing_of_a_single_look() -> None:
     assert moving.looks > 1
     assert set(seen) == {0}
     assert (session.findings, report.exit_code) == ([], 0)
+
+
+def test_numbers_that_no_address_can_be_made_of_are_watched_nowhere() -> None:
+    s = sound(PATH)
+    for pfn in (-1, 1 << 39, 1 << 52):
+        assert stored_at(s, Subject(kind="entry", pfn=pfn, va=0x1000)) == []
+    assert stored_at(s, Subject(kind="address_space", address=(1 << 64) - 8)) == []
+    assert stored_at(s, Subject(kind="anon_vma", address=0)) == []
+
+
+def test_what_cannot_be_read_in_several_looks_is_worth_more_of_them() -> None:
+    s = sound(PATH)
+    page = s.pages.memmap.page_addr(shared_page()[0]) // 4096 * 4096
+    whole = s.layout.memory.read(page, 4096)
+    assert whole is not None
+
+    def reading(last_without: int) -> Report:
+        moving = Moving({})
+
+        def read(address: int, count: int, offset: int, _physical: bool) -> bytes:
+            if moving.looks <= last_without:
+                raise drgn.FaultError("not now", address)
+            return whole[offset : offset + count]
+
+        moving.target.prog.add_memory_segment(page, 4096, read, False)
+        return moving.check(looks=2)
+
+    late = reading(3)
+    assert late.confirmation is not None
+    assert (late.exit_code, late.coverage.complete, late.confirmation.looks) == (0, True, 4)
+    never = reading(99)
+    assert never.confirmation is not None
+    assert (never.exit_code, never.coverage.complete, never.confirmation.looks) == (4, False, 4)
