@@ -43,7 +43,7 @@ def _by_struct_page(s: Snapshot, pfns: I64, row: I64) -> U8:
     mapping = pages.mapping[head]
     tags = mapping & np.uint64(MAPPING_TAGS)
     out = np.zeros(len(row), np.uint8)
-    out[s.collected(MappedPages).of(pfns)] = reason_code("mapped by processes")
+    out[s.collected(CoveredPages).of(pfns)] = reason_code("mapped by processes")
     # Slabs and other typed pages may have no reference since 6.18; an untyped page without one is on its way to free.
     out[untyped & (pages.refcount[head] <= 0)] = reason_code("free")
     out[np.isin(row, s.buddy_pages)] = reason_code("free")
@@ -60,7 +60,7 @@ def _by_struct_page(s: Snapshot, pfns: I64, row: I64) -> U8:
     return out
 
 
-class MappedPages(Collector):
+class CoveredPages(Collector):
     """Which page frames a leaf entry of any kind covers.
 
     Attributes:

@@ -23,7 +23,7 @@ from inspector.arch.base import Level
 from inspector.capture import capture as capture_module
 from inspector.capture.capture import capture
 from inspector.capture.kdump_writer import DumpHeader, PageSource, PageSpool, write_kdump
-from inspector.capture.private_pages import PRIVATE, MappedPages, judge_pages
+from inspector.capture.private_pages import PRIVATE, CoveredPages, judge_pages
 from inspector.capture.recorder import Recorder
 from inspector.check.run import run_check
 from inspector.cli import main
@@ -146,7 +146,7 @@ def test_every_page_of_a_user_is_judged_private(fixture: Path) -> None:
 
 def test_pages_that_entries_cover_are_known(fixture: Path) -> None:
     s = Snapshot(opened(fixture))
-    m, mapped = s.mappings, s.collected(MappedPages)
+    m, mapped = s.mappings, s.collected(CoveredPages)
     expected = np.zeros(s.layout.memmap.max_pfn, np.bool_)
     for first, nr in zip(m.pfn.tolist(), (m.nr * entry_pages(s.layout, m.level)).tolist(), strict=True):
         expected[first : first + nr] = True
