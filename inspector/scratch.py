@@ -62,6 +62,14 @@ def shared_zeros(n: int, dtype: type[S]) -> npt.NDArray[S]:
     return np.frombuffer(memory, dtype, n)
 
 
+def is_shared(column: npt.NDArray[S]) -> bool:
+    """Whether processes forked from this one write to the same column."""
+    base: object = column
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
+
+
 def long_zeros(n: int, dtype: type[S], *, shared: bool = False) -> npt.NDArray[S]:
     """A column of zeros, in a file where memory does not suffice.
 

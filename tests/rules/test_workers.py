@@ -13,35 +13,43 @@ from typing import Any
 import msgspec
 import pytest
 
-from inspector import workers
+from inspector import snapshot, workers
 from inspector.check.run import run_check
 from inspector.errors import TargetError
 from inspector.loops import is_compiled
+from inspector.rules import page_pieces
 from inspector.snapshot import Snapshot
 from inspector.tables import pages
-from inspector.walk import batches, counts, pagetable
+from inspector.target.target import open_core
+from inspector.walk import batches, counts, linear, pagetable
 from tests.faults.every import CATALOGUE
 from tests.faults.overlay import KERNELS, core_path, planted, sound
 from tests.faults.plants import MissingError
 from tests.rules.broken import broken, with_holes
 
 DUMPS: dict[str, Callable[[str], Snapshot]] = {
-    "sound": lambda kernel: planted(core_path("fixture", kernel)),
+    "compressed": lambda kernel: Snapshot(open_core(core_path("fixture", kernel), types="btf")),
     "broken": broken,
     "with-holes": with_holes,
 }
 
 PIECES: dict[str, tuple[tuple[ModuleType, str, int], ...]] = {
     "usual": (),
-    "smallest": ((pagetable, "_BATCH", 3), (pages, "CHUNK", 1 << 12)),
+    "smallest": (
+        (pages, "CHUNK", 1 << 12),
+        (pagetable, "_BATCH", 3),
+        (linear, "_PIECE", 1000),
+        (page_pieces, "_AT_ONCE", 500),
+    ),
 }
 
 
 @pytest.fixture(autouse=True)
 def _all_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small as the dumps are, all that can be is done by workers, and of a walk nothing is kept."""
-    for module, name in ((pagetable, "_WORTH_SHARING"), (batches, "WORTH_SHARING"), (pages, "_WORTH_SHARING")):
-        monkeypatch.setattr(module, name, 2)
+    for module in (pages, pagetable, linear, page_pieces):
+        monkeypatch.setattr(module, "_WORTH_SHARING", 2)
+    monkeypatch.setattr(batches, "WORTH_SHARING", 2)
     monkeypatch.setattr(batches, "RUNS_KEPT", 0)
     workers.use_workers(1)
     yield
@@ -90,8 +98,8 @@ def test_the_report_is_that_of_one_process(
         monkeypatch.setattr(module, name, value)
     assert report(DUMPS[dump](kernel), nr_workers) == expected
     if size == "smallest":
-        stages = 3 if is_compiled() else 2
-        assert len(forks) >= stages * nr_workers
+        # Sweep, first walk, twice the index of folios, second walk, twice rules about pages.
+        assert len(forks) >= (7 if is_compiled() else 6) * nr_workers
     assert report(DUMPS[dump](kernel), 1) == expected
 
 
@@ -107,6 +115,7 @@ def test_a_fault_is_found_alike(kernel: str, name: str, monkeypatch: pytest.Monk
         pytest.skip("this kernel cannot have it")
     expected = report(planted(path, *fault.patches), 1)
     monkeypatch.setattr(pagetable, "_BATCH", 16)
+    monkeypatch.setattr(page_pieces, "_AT_ONCE", 5000)
     assert report(planted(path, *fault.patches), 2) == expected
 
 
@@ -141,7 +150,6 @@ def test_words_of_struct_pages_are_numbered_as_by_one_process(monkeypatch: pytes
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_nothing_is_built_by_workers_only(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table that workers build is built once more here: right, but slow."""
     built: set[str] = set()
 
     def spied(*args: Any) -> Iterator[Any]:
@@ -149,9 +157,11 @@ def test_nothing_is_built_by_workers_only(kernel: str, monkeypatch: pytest.Monke
             built.update(result[0])
             yield result
 
-    monkeypatch.setattr(batches, "share_out", spied)
+    monkeypatch.setattr(snapshot, "share_out", spied)
+    monkeypatch.setattr(page_pieces, "_AT_ONCE", 20_000)
     report(broken(kernel), 2)
-    assert not built
+    # What the first pages do not need is right as well, but built once more.
+    assert built <= {"files", "page_cache"}
 
 
 @pytest.mark.parametrize("stage", ["pages", "entries", "again"])
