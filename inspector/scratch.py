@@ -62,6 +62,14 @@ def shared_zeros(n: int, dtype: type[S]) -> npt.NDArray[S]:
     return np.frombuffer(memory, dtype, n)
 
 
+def is_shared(column: npt.NDArray[S]) -> bool:
+    """Whether processes forked from this one write to the same column."""
+    base: object = column
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
+
+
 def long_zeros(n: int, dtype: type[S], *, shared: bool = False) -> npt.NDArray[S]:
     """A column of zeros, in a file where memory does not suffice.
 
@@ -119,22 +127,25 @@ def _scratch_file(size: int) -> mmap.mmap:
         raise TargetError(what, folder, "Set TMPDIR to a larger file system, or let --memory be more") from None
 
 
-def nameless_file() -> int | None:
+def nameless_file(flags: int = 0) -> int | None:
     """Descriptor of an empty file that is gone with the last process that has it open; None where none can be made.
 
     It has holes where nothing was written, and its pages are the page cache's: no process has them in memory of its
     own.
+
+    Args:
+        flags: How it is opened besides: such as O_APPEND.
     """
     folder = _folder()
     try:
-        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     except OSError:
         # Not every file system has O_TMPFILE.
         import tempfile  # noqa: PLC0415
 
         try:
-            with tempfile.TemporaryFile(dir=folder) as file:
-                return os.dup(file.fileno())
+            with tempfile.NamedTemporaryFile(dir=folder) as file:
+                return os.open(file.name, os.O_RDWR | os.O_CLOEXEC | flags)
         except OSError:
             return None
 

@@ -175,6 +175,8 @@ def _witnesses(  # noqa: PLR0913, PLR0917
     heads = about.heads(s, found.rows)
     locked, addresses = _locked(s, heads), about.addresses(s, found.rows)
     held = locked | (heads < 0) | ~_has_flag(s, heads, "lru")
+    # 6.1 counts a new page before it says whose it is (mm/rmap.c, page_add_new_anon_rmap()): only the stack knows.
+    unlinked = (heads >= 0) & (s.pages.mapping[np.maximum(heads, 0)] == 0)
     doubly = _doubly_mapped(s, effect, heads)
     seen: dict[bytes, Mask] = {}
     for row in range(len(flight)):
@@ -192,8 +194,10 @@ def _witnesses(  # noqa: PLR0913, PLR0917
         near = seen[key] if effect in _BY_STACK_ALONE else seen[key] & by_lock
         if window.scope is Scope.LOCKED_FOLIOS:
             near = (near & held) | locked
+        named = _named(flight.words[row], addresses)
         if window.scope is not Scope.MM:
-            near = near | _named(flight.words[row], addresses) | about.of_the_machine
+            near = near | named | about.of_the_machine
+        near = near | (named & unlinked)
         out[able & near & (out < 0)] = row
         # Work on whatever it comes across, or on an mm that its stack does not name: a lock must show the place.
         anywhere = not len(flight.mms[row]) or (window.scope is not Scope.MM and not about.of_one_mm)
