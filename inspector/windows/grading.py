@@ -100,7 +100,7 @@ def grade(s: Snapshot, about: SubjectKind, effect: Effect | None, found: Violati
     return _graded(found, work != "", work)
 
 
-def standing_work(s: Snapshot, about: SubjectKind, effect: Effect | None, found: Violations) -> AnyArray:
+def work_of_known_stacks(s: Snapshot, about: SubjectKind, effect: Effect | None, found: Violations) -> AnyArray:
     """The work that tasks whose stacks are known have in flight and that explains violations, in words; "" for none.
 
     Of a kernel that runs on: a task that runs is elsewhere in the next look, but one that waits for a CPU or for
