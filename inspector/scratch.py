@@ -155,22 +155,25 @@ def _scratch_file(size: int) -> mmap.mmap:
         raise TargetError(what, folder, "Set TMPDIR to a larger file system, or let --memory be more") from None
 
 
-def nameless_file() -> int | None:
+def nameless_file(flags: int = 0) -> int | None:
     """Descriptor of an empty file that is gone with the last process that has it open; None where none can be made.
 
     It has holes where nothing was written, and its pages are the page cache's: no process has them in memory of its
     own.
+
+    Args:
+        flags: How it is opened besides: such as O_APPEND.
     """
     folder = _folder()
     try:
-        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     except OSError:
         # Not every file system has O_TMPFILE.
         import tempfile  # noqa: PLC0415
 
         try:
-            with tempfile.TemporaryFile(dir=folder) as file:
-                return os.dup(file.fileno())
+            with tempfile.NamedTemporaryFile(dir=folder) as file:
+                return os.open(file.name, os.O_RDWR | os.O_CLOEXEC | flags)
         except OSError:
             return None
 

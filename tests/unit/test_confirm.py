@@ -14,11 +14,15 @@ import pytest
 
 from inspector.check import confirm, own
 from inspector.check.confirm import check_target
+from inspector.columns import AnyArray
 from inspector.findings import Report, Subject
 from inspector.report.check import render_report
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
-from inspector.subjects import stored_at
+from inspector.subjects import PAGE, SubjectKind, stored_at
+from inspector.violations import Violations, holds, violations
+from inspector.windows.grading import standing_work
+from inspector.windows.window import Effect
 from tests.faults.overlay import Patch, core_path, opened, pfn_of, plant, sound
 from tests.faults.plants import mapcount_at, pick, small_anon
 from tui.session import Session
@@ -217,3 +221,29 @@ def test_what_cannot_be_read_in_several_looks_is_worth_more_of_them() -> None:
     never = reading(99)
     assert never.confirmation is not None
     assert (never.exit_code, never.coverage.complete, never.confirmation.looks) == (4, False, 4)
+
+
+def test_a_task_that_stays_in_its_window_for_all_looks_explains_what_it_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a CPU: nothing changes, and its stack is known although those of running tasks are not."""
+    _, at, stored = shared_page()
+    asked: list[str] = []
+
+    def work(_s: Snapshot, about: SubjectKind, _effect: Effect | None, found: Violations) -> AnyArray:
+        asked.append(about.name)
+        return np.full(len(found), "race 7 in try_to_unmap_one" if len(asked) == 1 else "")
+
+    monkeypatch.setattr(confirm, "standing_work", work)
+    report = Moving({(at, 4): lambda _look: word(stored + 1)}).check()
+    found = next(f for f in report.findings if f.rule == "mapcount-too-high")
+    assert asked.count("page") > 1
+    assert (report.exit_code, found.severity, found.exactness) == (0, "info", "transient")
+    assert found.evidence.facts["in_flight"] == "race 7 in try_to_unmap_one"
+
+
+def test_no_work_is_made_up_where_no_task_does_any() -> None:
+    s = sound(PATH)
+    nothing = holds(0)
+    assert standing_work(s, PAGE, Effect.PAGE, nothing).tolist() == []
+    one = violations(np.array([0]), observed={"x": 1}, expected={"x": 2}, checked=1, facts={"in_flight": ""})
+    assert standing_work(s, PAGE, None, one).tolist() == [""]
+    assert standing_work(s, PAGE, Effect.PAGE, one).tolist() == [""]
