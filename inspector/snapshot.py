@@ -185,10 +185,11 @@ class Snapshot:
     def nr_workers(self) -> int:
         """Processes that a long look may use at most.
 
-        One on a live kernel, which each new process changes, and for a capture, which notes what is read.
+        One on a live kernel, which each new process changes, and where what is read is noted in this one alone.
         """
-        alone = self.target.is_live or self.layout.memory.on_read is not None or not may_fork()
-        return 1 if alone else default_workers()
+        memory = self.layout.memory
+        is_noted_here = memory.on_read is not None and not memory.shares_notes
+        return 1 if self.target.is_live or is_noted_here or not may_fork() else default_workers()
 
     def share_out(
         self,

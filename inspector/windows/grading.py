@@ -98,12 +98,40 @@ def grade(s: Snapshot, about: SubjectKind, effect: Effect | None, found: Violati
         by_lock = by_lock | _split_shown(s, about, effect, found, ways)
         work = np.where(by_lock, f"locks are held; the stacks of {counted(unknown, 'task')} are not known", "")
         return _graded(found, by_lock, work)
+    work = _work(s, about, effect, found, ways, by_lock)
+    return _graded(found, work != "", work)
+
+
+def work_of_known_stacks(s: Snapshot, about: SubjectKind, effect: Effect | None, found: Violations) -> AnyArray:
+    """The work that tasks whose stacks are known have in flight and that explains violations, in words; "" for none.
+
+    Of a kernel that runs on: a task that runs is elsewhere in the next look, but one that waits for a CPU or for
+    something else may stay in its window for all of them.
+    """
+    details = found.details
+    if not len(found) or effect is None or IN_FLIGHT not in details.facts:
+        return np.zeros(len(found), "U1")
+    by_lock = np.zeros(len(found), np.bool_) if details.transient is None else details.transient
+    return _work(s, about, effect, found, _directions(found), by_lock)
+
+
+def explained(found: Violations, work: AnyArray) -> Violations:
+    """The same, those in flight that some work explains, besides what held locks do."""
+    details = found.details
+    by_lock = np.zeros(len(found), np.bool_) if details.transient is None else details.transient
+    words = details.facts.get(IN_FLIGHT, np.full(len(found), ""))
+    return _graded(found, by_lock | (work != ""), np.where(work != "", work, words))
+
+
+def _work(  # noqa: PLR0913, PLR0917
+    s: Snapshot, about: SubjectKind, effect: Effect, found: Violations, ways: AnyArray, by_lock: Mask
+) -> AnyArray:
+    """The work that explains each violation, in words; "" for none."""
     witness = _witnesses(s, about, effect, found, ways, by_lock)
-    if details.beyond is not None:
-        witness[details.beyond] = -1
+    if found.details.beyond is not None:
+        witness[found.details.beyond] = -1
     names = {row: describe(s, row) for row in np.unique(witness[witness >= 0]).tolist()}
-    work = np.array([names.get(row, "") for row in witness.tolist()], dtype=np.str_)
-    return _graded(found, witness >= 0, work)
+    return np.array([names.get(row, "") for row in witness.tolist()], dtype=np.str_)
 
 
 def unknown_stacks(s: Snapshot) -> str:

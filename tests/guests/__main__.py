@@ -6,7 +6,6 @@ import argparse
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 
 from .build import KINDS, build_dump
@@ -47,8 +46,8 @@ def _parse() -> argparse.Namespace:
     between.add_argument("--guests", default=BUSY, help="busy, zoo-races (default: %(default)s)")
     between.add_argument("--most", type=int, default=8, help="gaps of each function (default: %(default)s)")
     between.add_argument("--seconds", type=float, default=10, help="to wait for each function (default: %(default)s)")
-    between.add_argument("--keep", type=Path, help="a folder for dumps that gave findings")
-    between.add_argument("--results", type=Path, help="a file to which a line of JSON is added for each gap")
+    between.add_argument("--keep", type=Path, help="a folder for captures of those that are not silent")
+    between.add_argument("--results", type=Path, help="a file with a line of JSON a gap; a run that was ended goes on")
     return parser.parse_args()
 
 
@@ -98,10 +97,8 @@ def _gaps(arguments: argparse.Namespace) -> int:
 
     kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
     functions = [name for name in arguments.functions.split(",") if name]
-    with arguments.results.open("a") if arguments.results else nullcontext() as results:
-        return check_gaps(
-            kernels, arguments.guests.split(","), functions, arguments.most, arguments.keep, results, arguments.seconds
-        )
+    guests, results, seconds = arguments.guests.split(","), arguments.results, arguments.seconds
+    return check_gaps(kernels, guests, functions, arguments.most, arguments.keep, results, seconds)
 
 
 def main() -> int:

@@ -86,10 +86,15 @@ def moments(kernel: Kernel, kind: str, runs: int, keep: Path | None = None) -> I
                 kept = None
                 if keep and not is_silent(report):
                     kept = keep / f"{kernel.name}-{kind}-{number}-{int(time.time())}.kdump"
-                    capture(open_core(str(dump), types="btf"), str(kept))
+                    keep_capture(dump, kept)
                 yield Moment(kernel.name, kind, number, ran, report, kept)
                 dump.unlink(missing_ok=True)
                 qmp.resume()
+
+
+def keep_capture(dump: Path, path: Path) -> None:
+    """Keep what a check reads of a dump."""
+    capture(open_core(str(dump), types="btf"), str(path))
 
 
 def row(moment: Moment) -> str:

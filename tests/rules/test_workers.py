@@ -7,13 +7,17 @@ import signal
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import product
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
-from inspector import snapshot, workers
+from inspector import scratch, snapshot, workers
+from inspector.capture import capture as capture_module
+from inspector.capture.proof import VirtualReads, same_reads
 from inspector.check.run import run_check
 from inspector.errors import TargetError
 from inspector.loops import is_compiled
@@ -134,6 +138,19 @@ def test_entries_outside_of_vmas_are_counted_alike() -> None:
     assert not (one.codes & counts.LINKED).any()
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_columns_in_files_make_no_difference(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = alone("compressed", kernel)
+    monkeypatch.setattr(scratch, "_LONG", 1)
+    monkeypatch.setattr(scratch, "_HUGE", 1)
+    for memory in (0, None):
+        scratch.use_at_most(memory)
+        try:
+            assert report(DUMPS["compressed"](kernel), 2) == expected
+        finally:
+            scratch.use_at_most(None)
+
+
 def test_words_of_struct_pages_are_numbered_as_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "CHUNK", 1 << 12)
     workers.use_workers(1)
@@ -194,3 +211,38 @@ def test_a_live_kernel_is_read_by_one_process(forks: list[int], monkeypatch: pyt
     workers.use_workers(2)
     assert planted(core_path("fixture", "7.3")).counts.nr_entries
     assert not forks
+
+
+def test_a_capture_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: list[int]) -> None:
+    """What workers read is in it, and what they read by virtual address is compared like that."""
+    compared: list[list[int]] = []
+
+    def noted(recorder: Any, s: Snapshot, again: Snapshot, pfns: Any, virtual: VirtualReads, nr: int) -> bool:
+        compared.append(virtual.pages(s).tolist())
+        return same_reads(recorder, s, again, pfns, virtual, nr)
+
+    monkeypatch.setattr(capture_module, "same_reads", noted)
+    for nr_workers, nr_pfns in ((1, 1 << 20), (3, 1 << 20), (3, 0)):
+        workers.use_workers(nr_workers)
+        # The fixtures do not hold max_pfn, without which there is no room in which workers note what they read.
+        monkeypatch.setattr(capture_module, "_nr_pfns", lambda _target, nr=nr_pfns: nr)
+        out, started = tmp_path / f"{nr_workers}-{nr_pfns}", len(forks)
+        captured = capture_module.capture(open_core(core_path("fixture", "7.3"), types="btf"), out, nr_workers=1)
+        assert (captured.same_answers, captured.proof) == (True, "reads")
+        assert (len(forks) >= started + 6) == (nr_workers > 1 and nr_pfns > 0)
+    written = [path.read_bytes() for path in tmp_path.iterdir()]
+    assert written == written[:1] * 3
+    assert compared == compared[:1] * 3
+
+
+def test_workers_note_what_they_read_by_virtual_address() -> None:
+    s = sound(core_path("fixture", "7.3"))
+    reads, before = VirtualReads(s), len(VirtualReads(s).pages(s))
+
+    def note(number: int) -> None:
+        reads.note((0xFFFF_C900 << 32) + number * 4096 + 100, 4096, False)
+
+    list(workers.work_on(range(0, 40, 4), note, 3))
+    found = reads.pages(s)
+    assert len(found) == before + 20
+    assert np.isin(np.uint64(0xFFFF_C900 << 32), found)
