@@ -27,6 +27,7 @@ from inspector.snapshot import Snapshot
 from inspector.subjects import stored_at
 from inspector.text import counted
 from inspector.violations import Unread, Violations, some_of
+from inspector.windows.grading import explained, work_of_known_stacks
 
 if TYPE_CHECKING:
     from inspector.columns import U8, U64
@@ -126,6 +127,7 @@ class _Confirming:
         self._suspects: set[Suspect] = set()
         self._covered: dict[str, RuleCoverage] = {}
         self._missing: dict[str, int] = {}
+        self._explained: dict[Suspect, str] = {}
         self._why: Counter[str] = Counter()
         self._by_rule: Counter[str] = Counter()
 
@@ -185,6 +187,10 @@ class _Confirming:
         other = {s for s in away if (s.rule, s.subject) in subjects}
         self._drop(other, _VALUES)
         self._drop(away - other, _GONE)
+        for rule, found in look.results if self._suspects else ():
+            suspects, left, keep = self._left(look.snapshot, rule, found)
+            work = work_of_known_stacks(look.snapshot, rule.about, rule.effect, left).tolist()
+            self._explained.update({suspects[at]: words for at, words in zip(keep, work, strict=True) if words})
 
     def _cover(self, look: RulesRun) -> None:
         """What one look could not read another may have read."""
@@ -205,13 +211,19 @@ class _Confirming:
             if suspect in self._suspects
         }
 
+    def _left(self, s: Snapshot, rule: Rule, found: Violations) -> tuple[list[Suspect], Violations, list[int]]:
+        """What a rule found, those of it that are still suspects, and their positions."""
+        suspects = _suspects(s, rule, found) if self._suspects else []
+        keep = [at for at, suspect in enumerate(suspects) if suspect in self._suspects]
+        return suspects, some_of(found, np.array(keep, np.int64)), keep
+
     def _kept(self, look: RulesRun) -> RulesRun:
-        """What the last look found of the suspects that are left."""
+        """What the last look found of the suspects that are left, graded by what any of the looks showed of them."""
         results = []
         for rule, found in look.results:
-            suspects = _suspects(look.snapshot, rule, found) if self._suspects else []
-            keep = [at for at, suspect in enumerate(suspects) if suspect in self._suspects]
-            results.append((rule, some_of(found, np.array(keep, np.int64))))
+            suspects, left, keep = self._left(look.snapshot, rule, found)
+            work = np.array([self._explained.get(suspects[at], "") for at in keep], np.str_)
+            results.append((rule, explained(left, work) if (work != "").any() else left))
         return replace(look, results=results, covered=[self._covered[rule.slug] for rule in self._chosen])
 
 
