@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from inspector import snapshot, workers
+from inspector import scratch, snapshot, workers
 from inspector.capture import capture as capture_module
 from inspector.capture.proof import VirtualReads, same_reads
 from inspector.check.run import run_check
@@ -136,6 +136,19 @@ def test_entries_outside_of_vmas_are_counted_alike() -> None:
     for name in ("page_mappings", "entire", "pair_folio", "pair_mm", "pair_count", "nr_mms", "codes"):
         assert getattr(one, name).tolist() == getattr(other, name).tolist(), name
     assert not (one.codes & counts.LINKED).any()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_columns_in_files_make_no_difference(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = alone("compressed", kernel)
+    monkeypatch.setattr(scratch, "_LONG", 1)
+    monkeypatch.setattr(scratch, "_HUGE", 1)
+    for memory in (0, None):
+        scratch.use_at_most(memory)
+        try:
+            assert report(DUMPS["compressed"](kernel), 2) == expected
+        finally:
+            scratch.use_at_most(None)
 
 
 def test_words_of_struct_pages_are_numbered_as_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
