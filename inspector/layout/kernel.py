@@ -14,7 +14,7 @@ from inspector.columns import U64
 from inspector.errors import LayoutError, TargetError
 from inspector.layout.config import Config, probe_config
 from inspector.layout.flags import PageFlags, PageTypes, page_flags, page_types
-from inspector.layout.memmap import MemMap, read_memmap
+from inspector.layout.memmap import MemMap, memmap_of_ram, read_memmap
 from inspector.layout.offsets import Struct, enumerators
 from inspector.layout.paging import probe_arch
 from inspector.layout.scheme import SchemeEvidence, probe_scheme
@@ -38,6 +38,25 @@ def _direct_map_size(target: Target, memory: Memory, base: int, levels: int) -> 
         if start is not None and base < start < end:
             end = start
     return end - base
+
+
+_VMEMMAP = {4: 0xFFFFEA0000000000, 5: 0xFFD4000000000000}
+"""Where the memory map begins without KASLR, by paging levels (Documentation/arch/x86/x86_64/mm.rst)."""
+
+_MAX_RAM = 1 << 46
+
+
+def _memmap_without_sections(target: Target, memory: Memory, info: dict[str, str], levels: int) -> MemMap:
+    """The memory map as it follows from where the kernel says that it begins; empty where that memory is unknown."""
+
+    def variable(name: str) -> int | None:
+        symbol = target.symbol(name)
+        return memory.read_u64(symbol) if symbol is not None else None
+
+    base = variable("vmemmap_base") or _VMEMMAP[levels]
+    top = (variable("max_pfn") or 0) * int(info["PAGESIZE"])
+    ram = [(start, min(end, top or _MAX_RAM)) for start, end in target.ram or [(0, min(top, _MAX_RAM))]]
+    return memmap_of_ram(target.prog, base, info, [(start, end) for start, end in ram if start < end])
 
 
 @dataclass
@@ -87,7 +106,13 @@ class Layout:
         section = target.symbol("mem_section")
         if section is None:
             raise LayoutError("the kernel has no symbol mem_section", target.path, "Sparse memory only is supported")
-        memmap = read_memmap(prog, memory, {"mem_section": section}, info)
+        try:
+            memmap = read_memmap(prog, memory, {"mem_section": section}, info)
+        except LayoutError as error:
+            memmap = _memmap_without_sections(target, memory, info, levels)
+            if not memmap.nr_pages:
+                raise
+            target.notes.append(f"The memory map is assumed to cover all memory: {error.what}.")
         memory.set_direct_map(base, memmap.max_pfn << memmap.page_shift)
         config = probe_config(target, memory)
         return cls(

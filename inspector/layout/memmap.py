@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 
@@ -220,6 +220,27 @@ def read_memmap(prog: drgn.Program, memory: Memory, symbols: dict[str, int], inf
         raise LayoutError("this kernel's memory map is not a vmemmap", "mem_section", "Sparse memory only is supported")
     starts, ends = _ranges(prog, memory, sections, page_shift)
     return MemMap(int(bases[0]), page_struct.size, page_shift, starts, ends)
+
+
+def memmap_of_ram(
+    prog: drgn.Program, base: int, info: Mapping[str, str], ram: Iterable[tuple[int, int]]
+) -> MemMap:
+    """The memory map where the sections cannot be read: the whole of each section that holds some memory has one.
+
+    Args:
+        prog: For the types.
+        base: Address of the struct page of pfn 0 (``vmemmap_base``).
+        info: VMCOREINFO, for the geometry of sections.
+        ram: Physical memory, [start, end) in bytes.
+    """
+    page_shift = int(info["PAGESIZE"]).bit_length() - 1
+    section = 1 << int(info.get("NUMBER(SECTION_SIZE_BITS)", "27"))
+    numbers = {number for start, end in ram for number in range(start // section, -(-end // section))}
+    pages = section >> page_shift
+    starts = np.array(sorted(numbers), np.int64) * pages
+    first = np.diff(starts, prepend=-pages - 1) != pages
+    last = np.diff(starts, append=np.iinfo(np.int64).max) != pages
+    return MemMap(base, Struct(prog, "struct page").size, page_shift, starts[first], starts[last] + pages)
 
 
 def _read_roots(memory: Memory, root: int, nr_roots: int) -> U64:
