@@ -9,7 +9,7 @@ from functools import cached_property
 import drgn
 import numpy as np
 
-from inspector.columns import I64, U64, AnyArray, Mask, distinct, expand_runs, rows_covering, take_or
+from inspector.columns import I64, U64, AnyArray, Mask, UnknownColumn, distinct, expand_runs, rows_covering, take_or
 from inspector.errors import LayoutError
 from inspector.layout.offsets import Struct
 from inspector.memory import Memory
@@ -222,9 +222,7 @@ def read_memmap(prog: drgn.Program, memory: Memory, symbols: dict[str, int], inf
     return MemMap(int(bases[0]), page_struct.size, page_shift, starts, ends)
 
 
-def memmap_of_ram(
-    prog: drgn.Program, base: int, info: Mapping[str, str], ram: Iterable[tuple[int, int]]
-) -> MemMap:
+def memmap_of_ram(prog: drgn.Program, base: int, info: Mapping[str, str], ram: Iterable[tuple[int, int]]) -> MemMap:
     """The memory map where the sections cannot be read: the whole of each section that holds some memory has one.
 
     Args:
@@ -252,7 +250,7 @@ def _ranges(prog: drgn.Program, memory: Memory, sections: Sections, page_shift: 
     """Merge the sections' subsections (struct mem_section_usage.subsection_map) into ranges of page frames."""
     struct = Struct(prog, "struct mem_section_usage")
     field = struct.find("subsection_map")
-    if field is None:
+    if field is None or isinstance(sections.usage, UnknownColumn):
         starts = sections.number * sections.pages
         ends = starts + sections.pages
     else:
