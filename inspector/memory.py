@@ -66,6 +66,8 @@ class Memory:
         """Whether the kernel changes what is read here: a list may be left through an entry that moved to another."""
         self.on_read: Callable[[int, int, bool], None] | None = None
         """Called with (address, size, physical) of each read that succeeded; how a capture learns what was used."""
+        self.shares_notes = False
+        """Whether what forked processes read gets known here, when ``on_read`` is called in them."""
         self.partly_used: dict[int, int] = {}
         """By address of a page that holds a list of the kernel's: how many of its bytes do. What lies behind them is
         left from the page's last use; a capture blanks it."""

@@ -23,6 +23,9 @@ from inspector.errors import TargetError
 _LONG = 16 << 20
 """Bytes of a column below which it is no matter."""
 
+_HUGE = 4 << 20
+"""Bytes of a column from which on NumPy asks the kernel for huge pages."""
+
 _REST = 512 << 20
 """Bytes that everything else takes: tables, pieces, the libraries."""
 
@@ -55,11 +58,30 @@ def shared_zeros(n: int, dtype: type[S]) -> npt.NDArray[S]:
     """
     size = max(n * np.dtype(dtype).itemsize, 1)
     memory = mmap.mmap(-1, size)
-    if size >= _LONG:
+    _shared.add(memory)
+    if size >= _HUGE:
         with suppress(OSError):
             # As NumPy does: less for the processor to look up. Not all kernels have it for shared memory.
             memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, dtype, n)
+
+
+def is_shared(column: npt.NDArray[S]) -> bool:
+    """Whether processes forked from this one write to the same column."""
+    return _memory_of(column) is not None
+
+
+def _memory_of(column: npt.NDArray[S]) -> mmap.mmap | None:
+    """The mapping that a column is in; None where it is in memory of NumPy's own."""
+    base: object = column
+    while isinstance(base, np.ndarray):
+        base = base.base
+    memory = base.obj if isinstance(base, memoryview) else base
+    return memory if isinstance(memory, mmap.mmap) else None
+
+
+_shared: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+"""Shared memory that is no file."""
 
 
 def long_zeros(n: int, dtype: type[S], *, shared: bool = False) -> npt.NDArray[S]:
@@ -82,9 +104,23 @@ def long_zeros(n: int, dtype: type[S], *, shared: bool = False) -> npt.NDArray[S
         limit = available_memory() + _Columns.in_memory
     if _Columns.in_memory + size > limit - _REST:
         return np.frombuffer(_scratch_file(size), dtype, n)
-    column = zeros(n, dtype)
-    _Columns.in_memory += size
-    weakref.finalize(column, _forget, size)
+    return _noted(zeros(n, dtype))
+
+
+def settled(column: npt.NDArray[S]) -> npt.NDArray[S]:
+    """A column that no worker writes to any more.
+
+    Out of shared memory it is copied: for memory of one process more kernels have huge pages, and to look things up in
+    any order takes half as long there.
+    """
+    if _memory_of(column) not in _shared or column.nbytes < _HUGE:
+        return column
+    return _noted(column.copy())
+
+
+def _noted(column: npt.NDArray[S]) -> npt.NDArray[S]:
+    _Columns.in_memory += column.nbytes
+    weakref.finalize(column, _forget, column.nbytes)
     return column
 
 
@@ -119,22 +155,25 @@ def _scratch_file(size: int) -> mmap.mmap:
         raise TargetError(what, folder, "Set TMPDIR to a larger file system, or let --memory be more") from None
 
 
-def nameless_file() -> int | None:
+def nameless_file(flags: int = 0) -> int | None:
     """Descriptor of an empty file that is gone with the last process that has it open; None where none can be made.
 
     It has holes where nothing was written, and its pages are the page cache's: no process has them in memory of its
     own.
+
+    Args:
+        flags: How it is opened besides: such as O_APPEND.
     """
     folder = _folder()
     try:
-        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     except OSError:
         # Not every file system has O_TMPFILE.
         import tempfile  # noqa: PLC0415
 
         try:
-            with tempfile.TemporaryFile(dir=folder) as file:
-                return os.dup(file.fileno())
+            with tempfile.NamedTemporaryFile(dir=folder) as file:
+                return os.open(file.name, os.O_RDWR | os.O_CLOEXEC | flags)
         except OSError:
             return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -84,16 +84,27 @@ from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
-from inspector.workers import default_workers, may_fork
+from inspector.workers import default_workers, may_fork, share_out, sharing
 
 if TYPE_CHECKING:
     from inspector.rules.page_pieces import PagePiece, PagesPredicate
     from inspector.rules.pieces import Judgement
 
 C = TypeVar("C", bound=Collector)
+G = TypeVar("G")
 
 Search = Literal["all page tables", "reverse map", "nothing"]
 """Where mappings are searched for: everywhere; where the reverse map leads; nowhere, for there is none."""
+
+
+class Found(Protocol[G]):
+    """What is found in the pieces of a table, some of which others look through."""
+
+    def gathered(self) -> G:
+        """What was found here."""
+
+    def merge(self, gathered: G) -> None:
+        """Take in what was found elsewhere."""
 
 
 class Snapshot:
@@ -175,10 +186,45 @@ class Snapshot:
     def nr_workers(self) -> int:
         """Processes that a long look may use at most.
 
-        One on a live kernel, which each new process changes, and for a capture, which notes what is read.
+        One on a live kernel, which each new process changes, and where what is read is noted in this one alone.
         """
-        alone = self.target.is_live or self.layout.memory.on_read is not None or not may_fork()
-        return 1 if alone else default_workers()
+        memory = self.layout.memory
+        is_noted_here = memory.on_read is not None and not memory.shares_notes
+        return 1 if self.target.is_live or is_noted_here or not may_fork() else default_workers()
+
+    def share_out(
+        self,
+        nr_pieces: int,
+        look: Callable[[Iterable[int]], None],
+        found: Found[G],
+        least: int,
+        rehearse: Callable[[], None],
+    ) -> None:
+        """Look through pieces of a table, in several processes where that is worth it.
+
+        Args:
+            nr_pieces: How many there are.
+            look: Looks through those of some numbers, in ascending order.
+            found: What is found.
+            least: How many pieces are worth it.
+            rehearse: Builds the tables that are looked into, before there are workers, each of which would build them.
+        """
+        nr = sharing(nr_pieces, self.nr_workers, least)
+        if nr == 1:
+            look(range(nr_pieces))
+            return
+        rehearse()
+        known = set(vars(self))
+
+        def share(numbers: Iterator[int]) -> tuple[list[str], G]:
+            look(numbers)
+            return sorted(set(vars(self)) - known), found.gathered()
+
+        for built, gathered in share_out(nr_pieces, share, nr):
+            for name in built:
+                # What could not be read for a table that only some pieces need counts here.
+                getattr(self, name)
+            found.merge(gathered)
 
     def read_whole(self, kinds: frozenset[str]) -> set[str]:
         """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
@@ -524,7 +570,7 @@ class Snapshot:
         kept = KeptMappings.of(self.mappings) if "mappings" in vars(self) else self._walked[2]
         if kept.whole:
             return list(kept.batches(tables))
-        return JudgedWalk(self._ground, SecondWalk(self.layout, self.vmas, self.tables, tables))
+        return JudgedWalk(self._ground, SecondWalk(self.layout, self.vmas, self.tables, tables, self.nr_workers))
 
     @property
     def counts(self) -> MappingCounts:

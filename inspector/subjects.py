@@ -118,7 +118,7 @@ def stored_at(s: Snapshot, subject: Subject) -> list[tuple[int, int]]:
     """
     layout, kind = s.layout, kind_of(subject)
     out: list[tuple[int, int]] = []
-    if subject.pfn is not None:
+    if subject.pfn is not None and layout.memmap.valid(np.array([subject.pfn])).item():
         pages = min(1 << (subject.order or 0), _COUNTER_PAGES)
         out.append((layout.memmap.page_addr(subject.pfn), pages * layout.memmap.page_size))
     if subject.vma is not None:
@@ -128,7 +128,7 @@ def stored_at(s: Snapshot, subject: Subject) -> list[tuple[int, int]]:
     known = next((name for name in kind.types if layout.has_struct(name)), None)
     if known is not None and subject.address is not None:
         out.append((subject.address, layout.struct(known).size))
-    return out
+    return [(address, size) for address, size in out if 0 < address <= (1 << 64) - size]
 
 
 # -- mms, VMAs, tasks ------------------------------------------------------------------------------------------------

@@ -104,7 +104,6 @@ class AimedSnapshot(Snapshot):
         {
             *(
                 "has_walked",
-                "nr_workers",
                 "gaps",
                 "layout",
                 "pages",
@@ -321,6 +320,6 @@ class AimedSnapshot(Snapshot):
 _TABLES = frozenset(
     name
     for name, member in vars(Snapshot).items()
-    if isinstance(member, (property, cached_property)) and not name.startswith("_")
+    if isinstance(member, (property, cached_property)) and not name.startswith("_") and name != "nr_workers"
 )
-"""All tables of a snapshot."""
+"""All tables of a snapshot: how many workers there may be is none."""

@@ -18,7 +18,7 @@ from drgn.helpers.linux.pid import for_each_task
 
 from inspector.capture.blanking import blank_dead_stacks, blank_leftovers
 from inspector.capture.kdump_writer import LEVEL, DumpHeader, Effort, PageSpool, write_kdump
-from inspector.capture.private_pages import PRIVATE, judge_pages
+from inspector.capture.private_pages import PRIVATE, CoveredPages, judge_pages
 from inspector.capture.proof import VirtualReads, same_reads
 from inspector.capture.recorder import Recorder, debug_files, open_recording, recording_program
 from inspector.check.prepare import Progress
@@ -212,12 +212,13 @@ def _record(target: Target, recorder: Recorder, progress: Progress) -> _Recorded
     s = Snapshot(open_recording(target, recorder, vmcoreinfo))
     virtual = VirtualReads(s)
     s.layout.memory.on_read = virtual.note
+    s.layout.memory.shares_notes = virtual.is_shared and recorder.nr_shared >= s.layout.memmap.max_pfn
 
     def checking(what: str, done: int, steps: int) -> None:
         recorder.kind = KINDS.index(what if what in KINDS else "other")
         progress(what, done, steps)
 
-    report = run_check(s, progress=checking)
+    report = run_check(s, progress=checking, collects=[CoveredPages])
     for done, (what, read) in enumerate(_STAGES, _STEPS - 2 - len(_STAGES)):
         progress(what, done, _STEPS)
         try:

@@ -89,6 +89,10 @@ class PageSpool:
     def __contains__(self, pfn: int) -> bool:
         return pfn in self._slots
 
+    def among(self, pfns: Sequence[int]) -> set[int]:
+        """Which of some pages, each named once, are kept."""
+        return self._slots.keys() & set(pfns)
+
     def close(self) -> None:
         """Give the space back."""
         self._file.close()

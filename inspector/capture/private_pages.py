@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, U8, Mask, expand_runs
+from inspector.columns import I64, U8, Mask, take_or
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
+from inspector.scratch import long_zeros
 from inspector.snapshot import Snapshot
+from inspector.walk.batches import Collector, EntryBatch
 from inspector.walk.mappings import entry_pages
 
 PRIVATE = ("unknown", "anonymous", "page cache", "hugetlb", "compressed swap", "free", "mapped by processes")
@@ -41,7 +43,7 @@ def _by_struct_page(s: Snapshot, pfns: I64, row: I64) -> U8:
     mapping = pages.mapping[head]
     tags = mapping & np.uint64(MAPPING_TAGS)
     out = np.zeros(len(row), np.uint8)
-    out[_is_mapped(s, pfns)] = reason_code("mapped by processes")
+    out[s.collected(CoveredPages).of(pfns)] = reason_code("mapped by processes")
     # Slabs and other typed pages may have no reference since 6.18; an untyped page without one is on its way to free.
     out[untyped & (pages.refcount[head] <= 0)] = reason_code("free")
     out[np.isin(row, s.buddy_pages)] = reason_code("free")
@@ -58,15 +60,29 @@ def _by_struct_page(s: Snapshot, pfns: I64, row: I64) -> U8:
     return out
 
 
-def _is_mapped(s: Snapshot, pfns: I64) -> Mask:
-    """Which page frames a leaf entry of any kind covers."""
-    order = np.argsort(pfns)
-    ordered = pfns[order]
-    out = np.zeros(len(pfns), np.bool_)
-    for m in s.entry_batches():
-        # Most runs cover none of the pages: they begin and end between the same two.
-        first = np.searchsorted(ordered, m.pfn)
-        nr = np.searchsorted(ordered, m.pfn + m.nr.astype(np.int64) * entry_pages(s.layout, m.level)) - first
-        covers = np.flatnonzero(nr > 0)
-        out[order[expand_runs(first[covers], nr[covers]).astype(np.int64)]] = True
-    return out
+class CoveredPages(Collector):
+    """Which page frames a leaf entry of any kind covers.
+
+    Attributes:
+        mapped: bool by page frame number; workers write to it as well.
+    """
+
+    gathers = ()
+
+    def __init__(self, s: Snapshot) -> None:
+        super().__init__(s)
+        self.mapped = long_zeros(s.layout.memmap.max_pfn, np.bool_, shared=True)
+
+    def take(self, batch: EntryBatch) -> None:
+        """Look through a batch."""
+        m = batch.m
+        nr = m.nr.astype(np.int64) * entry_pages(self.s.layout, m.level)
+        single = nr == 1
+        first = m.pfn[single]
+        self.mapped[first[first < len(self.mapped)]] = True
+        for first, end in zip(m.pfn[~single].tolist(), (m.pfn + nr)[~single].tolist(), strict=True):
+            self.mapped[first:end] = True
+
+    def of(self, pfns: I64) -> Mask:
+        """Whether each of these is covered."""
+        return take_or(self.mapped, np.where(pfns < len(self.mapped), pfns, -1), False)

@@ -7,6 +7,8 @@ of half-filled pages that a capture blanks are the exception: what the check mad
 
 from __future__ import annotations
 
+import os
+import weakref
 from dataclasses import fields, is_dataclass
 
 import drgn
@@ -15,6 +17,7 @@ import numpy as np
 from inspector.capture.kdump_writer import PIECE
 from inspector.capture.recorder import Recorder
 from inspector.columns import I64, U64
+from inspector.scratch import nameless_file
 from inspector.snapshot import Snapshot
 from inspector.tables.mmu_gather import read_gathers
 from inspector.tables.stacks import build_stacks, stack_words
@@ -25,10 +28,13 @@ from inspector.workers import work_on
 class VirtualReads:
     """Which pages the check reads by an address that the kernel's page tables translate.
 
-    Those of the memory map are left out: they are known, and many.
+    Those of the memory map are left out: they are known, and many. Forked processes note theirs in the same file.
 
     Args:
         s: Of the source; its layout is at hand.
+
+    Attributes:
+        is_shared: Whether what a forked process notes is known here.
     """
 
     def __init__(self, s: Snapshot) -> None:
@@ -36,11 +42,22 @@ class VirtualReads:
         self._shift = memmap.page_shift
         self._memmap = range(memmap.page_addr(0), memmap.page_addr(memmap.max_pfn))
         self._seen: set[int] = set()
+        file = nameless_file(os.O_APPEND)
+        self.is_shared = file is not None
+        if file is not None:
+            weakref.finalize(self, os.close, file)
+        self._file = file
 
     def note(self, address: int, size: int, physical: bool) -> None:
         """One read (`Memory.on_read`)."""
-        if not physical and address not in self._memmap:
-            self._seen.update(range(address >> self._shift, ((address + size - 1) >> self._shift) + 1))
+        if physical or address in self._memmap:
+            return
+        pages = range(address >> self._shift, ((address + size - 1) >> self._shift) + 1)
+        fresh = [page for page in pages if page not in self._seen]
+        if fresh:
+            self._seen.update(fresh)
+            if self._file is not None:
+                os.write(self._file, np.array(fresh, np.uint64).tobytes())
 
     def pages(self, s: Snapshot) -> U64:
         """Virtual addresses of all these pages, and of those of the memory map."""
@@ -48,6 +65,8 @@ class VirtualReads:
         ranges = zip(memmap.page_addrs(memmap.starts).tolist(), memmap.page_addrs(memmap.ends).tolist(), strict=True)
         parts = [np.arange(start >> self._shift, -(-end >> self._shift), dtype=np.uint64) for start, end in ranges]
         seen = np.array(sorted(self._seen), np.uint64)
+        if self._file is not None:
+            seen = np.frombuffer(os.pread(self._file, os.fstat(self._file).st_size, 0), np.uint64)
         return np.unique(np.concatenate([*parts, seen])) << np.uint64(self._shift)
 
 

@@ -51,12 +51,18 @@ class Recorder:
         self._page_size = page_size
         self._is_live = is_live
         self._noted = shared_zeros(nr_pfns if 0 < nr_pfns <= _MAX_PFN else 0, np.uint8)
+        self._bytes = self._noted.data
         self._beyond: dict[int, int] = {}
         self.kind = 0
         """The mark that pages read from now on get."""
 
     def __contains__(self, pfn: int) -> bool:
         return bool(self._noted[pfn]) if 0 <= pfn < len(self._noted) else pfn in self._beyond
+
+    @property
+    def nr_shared(self) -> int:
+        """Page frames below this one are known here also when a forked process reads them."""
+        return len(self._noted)
 
     def pfns(self) -> I64:
         """Page frame numbers of all pages that were read, ascending."""
@@ -90,14 +96,13 @@ class Recorder:
         Raises:
             TargetError: One cannot be read any more.
         """
-        kept = [pfn for pfn in pfns if pfn in self._spool]
-        if len(kept) == len(pfns):
+        replaced = self._spool.among(pfns)
+        if len(replaced) == len(pfns):
             return self._spool.pages(pfns)
-        replaced = set(kept)
         read = [
             page for start, end in runs([p for p in pfns if p not in replaced]) for page in self._source(start, end)
         ]
-        if not kept:
+        if not replaced:
             return read
         rest = iter(read)
         return [self._spool.page(pfn) if pfn in replaced else next(rest) for pfn in pfns]
@@ -114,8 +119,9 @@ class Recorder:
         mark = self.kind + 1
         inside = min(end, len(self._noted))
         if end - first == 1 and inside == end:
-            if not self._noted[first]:
-                self._noted[first] = mark
+            # NumPy takes ten times as long for one element.
+            if not self._bytes[first]:
+                self._bytes[first] = mark
         elif first < inside:
             noted = self._noted[first:inside]
             noted[noted == 0] = mark

@@ -27,6 +27,7 @@ from inspector.snapshot import Snapshot
 from inspector.subjects import stored_at
 from inspector.text import counted
 from inspector.violations import Unread, Violations, some_of
+from inspector.windows.grading import explained, standing_work
 
 if TYPE_CHECKING:
     from inspector.columns import U8, U64
@@ -39,6 +40,9 @@ FIRST_GAP = 0.25
 """Seconds between the first look and the second; each further gap is twice as long."""
 
 _MAX_GAP = 4.0
+
+_PATIENCE = 2
+"""How many times as many looks are taken while something could be read in none of them."""
 
 _BETWEEN_SAMPLES = 0.01
 """Seconds between two samples of what is stored of the suspects."""
@@ -123,6 +127,7 @@ class _Confirming:
         self._suspects: set[Suspect] = set()
         self._covered: dict[str, RuleCoverage] = {}
         self._missing: dict[str, int] = {}
+        self._explained: dict[Suspect, str] = {}
         self._why: Counter[str] = Counter()
         self._by_rule: Counter[str] = Counter()
 
@@ -137,10 +142,14 @@ class _Confirming:
         watch = _Watch(self._first.layout.memory)
         self._drop(_own_suspects(look), _OWN)
         watch.add(self._places(look))
-        for gap in gaps(looks):
+        # What none of the looks could read may only have been in motion in each: that is worth more of them.
+        for gap in gaps(_PATIENCE * looks):
             self._drop(watch.moved(self._suspects, gap), _STORED)
-            open_ = {s.rule for s in self._suspects} | {c.rule for c in self._covered.values() if c.unchecked}
+            unread = {c.rule for c in self._covered.values() if c.unchecked}
+            open_ = {s.rule for s in self._suspects} | unread
             if not open_ and not self._missing:
+                break
+            if len(self._seconds) >= looks and not unread and not self._missing:
                 break
             look = self._take(Snapshot(self._first.target), [r for r in self._chosen if r.slug in open_])
             self._compare(look)
@@ -178,6 +187,10 @@ class _Confirming:
         other = {s for s in away if (s.rule, s.subject) in subjects}
         self._drop(other, _VALUES)
         self._drop(away - other, _GONE)
+        for rule, found in look.results if self._suspects else ():
+            suspects, left, keep = self._left(look.snapshot, rule, found)
+            work = standing_work(look.snapshot, rule.about, rule.effect, left).tolist()
+            self._explained.update({suspects[at]: words for at, words in zip(keep, work, strict=True) if words})
 
     def _cover(self, look: RulesRun) -> None:
         """What one look could not read another may have read."""
@@ -198,13 +211,19 @@ class _Confirming:
             if suspect in self._suspects
         }
 
+    def _left(self, s: Snapshot, rule: Rule, found: Violations) -> tuple[list[Suspect], Violations, list[int]]:
+        """What a rule found, those of it that are still suspects, and their positions."""
+        suspects = _suspects(s, rule, found) if self._suspects else []
+        keep = [at for at, suspect in enumerate(suspects) if suspect in self._suspects]
+        return suspects, some_of(found, np.array(keep, np.int64)), keep
+
     def _kept(self, look: RulesRun) -> RulesRun:
-        """What the last look found of the suspects that are left."""
+        """What the last look found of the suspects that are left, graded by what any of the looks showed of them."""
         results = []
         for rule, found in look.results:
-            suspects = _suspects(look.snapshot, rule, found) if self._suspects else []
-            keep = [at for at, suspect in enumerate(suspects) if suspect in self._suspects]
-            results.append((rule, some_of(found, np.array(keep, np.int64))))
+            suspects, left, keep = self._left(look.snapshot, rule, found)
+            work = np.array([self._explained.get(suspects[at], "") for at in keep], np.str_)
+            results.append((rule, explained(left, work) if (work != "").any() else left))
         return replace(look, results=results, covered=[self._covered[rule.slug] for rule in self._chosen])
 
 

@@ -25,6 +25,7 @@ from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
 from inspector.text import counted, size
 from inspector.violations import Unread, Violations, cannot_check, holds
+from inspector.walk.batches import MakeCollector
 from inspector.windows.grading import IN_FLIGHT, grade, unknown_stacks
 
 MAX_FINDINGS = 200
@@ -80,6 +81,7 @@ def run_check(
     progress: Progress | None = None,
     found: Callable[[list[Finding]], None] | None = None,
     max_findings: int = MAX_FINDINGS,
+    collects: Iterable[MakeCollector] = (),
 ) -> Report:
     """Check one target once; `inspector.check.confirm.check_target` checks several times where it runs on.
 
@@ -90,6 +92,7 @@ def run_check(
         found: Called after each rule that found something, with all findings so far; causes come before consequences,
             so later rules add to them.
         max_findings: Findings to list for each rule.
+        collects: What shall see all leaf entries in the same walk, for others (`Snapshot.collected`).
 
     Returns:
         The report, its ``exit_code`` set.
@@ -103,7 +106,7 @@ def run_check(
         if found is not None:
             found(look.findings(max_findings))
 
-    return take_look(snapshot, select_rules(rules), progress, show).report(max_findings)
+    return take_look(snapshot, select_rules(rules), progress, show, collects).report(max_findings)
 
 
 def take_look(
@@ -111,6 +114,7 @@ def take_look(
     chosen: Sequence[Rule],
     progress: Progress | None = None,
     found: Callable[[RulesRun], None] | None = None,
+    collects: Iterable[MakeCollector] = (),
 ) -> RulesRun:
     """Run some rules, causes before consequences.
 
@@ -119,6 +123,7 @@ def take_look(
         chosen: The rules, in their order.
         progress: Called at each step.
         found: Called after each rule that found something, with what there is by then.
+        collects: What shall see all leaf entries in the same walk, for others.
 
     Raises:
         TargetError: The target cannot be read far enough to check anything.
@@ -128,7 +133,7 @@ def take_look(
     report_step = progress or (lambda _what, _done, _all: None)
     prepare(snapshot, report_step, len(chosen) + 1)
     report_step("entries", len(STAGES), steps)
-    collect_for(snapshot, chosen)
+    collect_for(snapshot, chosen, collects)
     judging = [rule.predicate for rule in chosen if not rule.applies(snapshot.scheme)]
     judge_together(snapshot, [p for p in judging if isinstance(p, PagesPredicate)])
     look = RulesRun(snapshot, [], [])
@@ -147,9 +152,10 @@ def take_look(
     return look
 
 
-def collect_for(s: Snapshot, rules: Iterable[Rule]) -> None:
-    """Let everything that some rules want to know of leaf entries be gathered in one walk."""
-    makers = [make for rule in rules if not rule.applies(s.scheme) for make in rule.collects]
+def collect_for(s: Snapshot, rules: Iterable[Rule], others: Iterable[MakeCollector] = ()) -> None:
+    """Let everything that some rules, and others, want to know of leaf entries be gathered in one walk."""
+    wanted = [make for rule in rules if not rule.applies(s.scheme) for make in rule.collects]
+    makers = [*wanted, *others]
     try:
         s.collect(makers)
     except LayoutError:

@@ -48,7 +48,9 @@ def _open(settings: Settings, core: str | None) -> Target:
     if settings.qemu:
         settings.target_name = settings.qemu
         target = open_qemu(settings.qemu, symbols, types=types)
-        return settings.stop(target) if settings.pause else target
+        # A guest that is found stopped is at one moment, as if it had been stopped for this.
+        stopped = target.monitor is not None and not target.monitor.is_running()
+        return settings.stop(target) if settings.pause or stopped else target
     settings.target_name = _KCORE
     if not settings.kernel:
         _require_live()

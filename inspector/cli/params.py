@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from inspector.cli.output import Output
-from inspector.errors import UsageError
+from inspector.errors import TargetError, UsageError
 from inspector.text import parse_number, parse_size
 
 if TYPE_CHECKING:
@@ -86,6 +86,17 @@ class Settings:
 
         self._pause = pause_of(target.monitor)
         return target.paused(self._pause.__enter__())
+
+    def open_running(self) -> Target:
+        """Open a target for a command that goes on while the kernel does.
+
+        Raises:
+            TargetError: It cannot be opened, or is a guest that is stopped and may run on any time.
+        """
+        target = self.open()
+        if target.is_paused:
+            raise TargetError("the guest is stopped", target.path, "Let it run, or see folioscope check")
+        return target
 
     def resume(self) -> float | None:
         """Let a guest run on that was stopped, and give for how long it was; None where none was stopped."""

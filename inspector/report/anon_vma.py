@@ -9,16 +9,16 @@ import msgspec
 import numpy as np
 
 from inspector.aimed.family import FamilySnapshot, anon_vma_at
-from inspector.columns import I32, rows_of
+from inspector.columns import I32, rows_of, take_or
 from inspector.errors import FolioscopeError, UsageError
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
-from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.rules.damage import anon_vma_damage
 from inspector.snapshot import Snapshot
 from inspector.tables.vmas import vma_rows
 from inspector.text import counted
 from inspector.walk.family import Family, family_of, red_chains
+from inspector.walk.names import owners_of
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -132,66 +132,113 @@ def anon_vma_of(s: Snapshot, pfn: int) -> int:
 def build_anon_vma(s: Snapshot, row: int) -> AnonVmaReport:
     """The family of one anon_vma, and its tree."""
     table, family = s.anon_rmap.anon_vmas, family_of(s.anon_rmap, s.vmas, row)
-    own = rows_of(table.addr, s.vmas.anon_vma)
+    of_vma = rows_of(table.addr, s.vmas.anon_vma)
     damage = anon_vma_damage(s, family.row.astype(np.int64))
     return AnonVmaReport(
         "folioscope.anon_vma/2",
         int(table.addr[row]),
         int(table.root[row]),
         bool(s.anon_vma_locked[row]),
-        [_member(s, family, i, own) for i in range(len(family))],
+        _members(s, family, of_vma),
         _tree(s, row),
         damage.broken,
         damage.unchecked,
     )
 
 
-def _member(s: Snapshot, family: Family, i: int, own: I32) -> Member:
-    table, row = s.anon_rmap.anon_vmas, int(family.row[i])
-    names = []
-    for mm in np.unique(s.vmas.mm_idx[own == row]).tolist() if family.active_vmas[i] else []:
-        address, pid, comm = owner_of(s, mm)
-        names.append(f"{pid} {comm}" if pid is not None else f"mm {address:#x}")
-    return Member(
-        address=int(table.addr[row]),
-        parent=int(table.parent[row]),
-        depth=int(family.depth[i]),
-        refcount=int(table.refcount[row]),
-        num_children=int(table.num_children[row]),
-        children=int(family.children[i]),
-        num_active_vmas=int(table.num_active_vmas[row]),
-        active_vmas=int(family.active_vmas[i]),
-        chains=int(family.chains[i]),
-        processes=names,
+def _members(s: Snapshot, family: Family, of_vma: I32) -> list[Member]:
+    """The family; ``of_vma`` is the row of each VMA's own anon_vma."""
+    table = s.anon_rmap.anon_vmas.take(family.row)
+    users = np.unique(np.stack([of_vma, s.vmas.mm_idx]), axis=1)
+    first, end = (np.searchsorted(users[0], family.row, side).tolist() for side in ("left", "right"))
+    owners = [f"{pid} {comm}" if pid is not None else f"mm {mm:#x}" for mm, pid, comm in owners_of(s, users[1])]
+    columns = zip(
+        table.addr.tolist(),
+        table.parent.tolist(),
+        family.depth.tolist(),
+        table.refcount.tolist(),
+        table.num_children.tolist(),
+        family.children.tolist(),
+        table.num_active_vmas.tolist(),
+        family.active_vmas.tolist(),
+        family.chains.tolist(),
+        first,
+        end,
+        strict=True,
     )
+    return [
+        Member(
+            address=address,
+            parent=parent,
+            depth=depth,
+            refcount=refcount,
+            num_children=num_children,
+            children=children,
+            num_active_vmas=num_active_vmas,
+            active_vmas=active_vmas,
+            chains=chains,
+            processes=owners[low:high] if active_vmas else [],
+        )
+        for (
+            address,
+            parent,
+            depth,
+            refcount,
+            num_children,
+            children,
+            num_active_vmas,
+            active_vmas,
+            chains,
+            low,
+            high,
+        ) in columns
+    ]
 
 
 def _tree(s: Snapshot, row: int) -> list[Chain]:
     avcs, vmas = s.anon_rmap.avcs, s.vmas
     rows = np.flatnonzero(avcs.tree_idx == row)
     rows = rows[np.lexsort((avcs.last[rows], avcs.first[rows]))]
-    red = red_chains(s.layout, s.anon_rmap, rows)
+    a = avcs.take(rows)
+    known = a.vma_idx >= 0
+    owners = iter(owners_of(s, vmas.mm_idx[a.vma_idx[known]]))
+    columns = zip(
+        a.addr.tolist(),
+        a.tree_depth.tolist(),
+        a.tree_parent.tolist(),
+        red_chains(s.layout, s.anon_rmap, rows).tolist(),
+        a.first.tolist(),
+        a.last.tolist(),
+        a.subtree_last.tolist(),
+        a.true_subtree_last.tolist(),
+        a.vma.tolist(),
+        known.tolist(),
+        take_or(vmas.start, a.vma_idx, 0).tolist(),
+        take_or(vmas.end, a.vma_idx, 0).tolist(),
+        (a.list_vma_idx >= 0).tolist(),
+        strict=True,
+    )
     out = []
-    for i, r in enumerate(rows.tolist()):
-        vma = int(avcs.vma_idx[r])
-        pid, comm = owner_of(s, int(vmas.mm_idx[vma]))[1:] if vma >= 0 else (None, None)
-        chain = Chain(
-            address=int(avcs.addr[r]),
-            depth=int(avcs.tree_depth[r]),
-            above=int(avcs.tree_parent[r]) or None,
-            red=bool(red[i]),
-            first=int(avcs.first[r]),
-            last=int(avcs.last[r]),
-            subtree_last=int(avcs.subtree_last[r]),
-            expected_subtree_last=int(avcs.true_subtree_last[r]),
-            vma=int(avcs.vma[r]),
-            start=int(vmas.start[vma]) if vma >= 0 else None,
-            end=int(vmas.end[vma]) if vma >= 0 else None,
-            pid=pid,
-            comm=comm,
-            on_list=bool(avcs.list_vma_idx[r] >= 0),
+    for address, depth, above, red, first, last, stored, true, vma, known_here, start, end, on_list in columns:
+        _, pid, comm = next(owners) if known_here else (0, None, None)
+        out.append(
+            Chain(
+                address=address,
+                depth=depth,
+                above=above or None,
+                red=red,
+                first=first,
+                last=last,
+                subtree_last=stored,
+                expected_subtree_last=true,
+                vma=vma,
+                start=start if known_here else None,
+                end=end if known_here else None,
+                pid=pid,
+                comm=comm,
+                on_list=on_list,
+            )
         )
-        out.append(chain)
     return out
 
 

@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
+from inspector.columns import I64, take_or
 from inspector.report.screen import TableColumn
 from inspector.walk.counts import EntryClass
 from inspector.walk.lookup import decode_entry
 from inspector.walk.mappings import entry_pages
-from inspector.walk.names import owner_of
+from inspector.walk.names import owner_of, owners_of
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -91,52 +92,64 @@ def mapping_rows(s: Snapshot, pfn: int, nr: int, limit: int | None) -> tuple[lis
     rows = s.mappings_of(pfn, nr)
     m, n = s.mappings, s.nonpresent
     away = np.flatnonzero((n.pfn >= 0) & (n.pfn < pfn + nr) & (n.pfn + entry_pages(s.layout, n.level) > pfn))
-    keys = [(*_key(s, int(m.mm_idx[r]), int(m.va[r])), True, r) for r in rows.tolist()]
-    keys += [(*_key(s, int(n.mm_idx[r]), int(n.va[r])), False, r) for r in away.tolist()]
-    keys.sort()
-    chosen = keys if limit is None else keys[:limit]
-    made = [_present(s, k[3], pfn, nr) if k[2] else _absent(s, k[3], pfn) for k in chosen]
-    return made, len(keys)
-
-
-def _key(s: Snapshot, mm_idx: int, va: int) -> tuple[int, int]:
-    pid = int(s.mms.pid[mm_idx])
-    return pid if pid >= 0 else 1 << 40, va
-
-
-def _present(s: Snapshot, row: int, pfn: int, nr: int) -> MappingRow:
-    """One row of the mappings, cut to the pages asked for."""
-    m, arch = s.mappings, s.layout.arch
-    level = Level(int(m.level[row]))
-    each = next((1 << (a.shift - arch.page_shift) for a in arch.shapes if a.level == level), 1)
-    first, entries = int(m.pfn[row]), int(m.nr[row])
-    skip = max(0, pfn - first) if level == Level.PTE else 0
-    entries = min(entries - skip, pfn + nr - first - skip) if level == Level.PTE else entries
-    raw = (
-        m.entry[row : row + 1] + np.uint64(skip) * arch.leaf_step(Level.PTE, m.entry[row : row + 1])
-        if skip
-        else (m.entry[row : row + 1])
+    mm, va = np.concatenate([m.mm_idx[rows], n.mm_idx[away]]), np.concatenate([m.va[rows], n.va[away]])
+    pid = s.mms.pid[mm].astype(np.int64)
+    present = np.repeat([True, False], [len(rows), len(away)])
+    order = np.lexsort((np.concatenate([rows, away]), present, va, np.where(pid >= 0, pid, 1 << 40)))[:limit]
+    here, gone = order[present[order]], order[~present[order]]
+    made = dict(zip(here.tolist(), _present(s, rows[here], pfn, nr), strict=True))
+    made.update(
+        (at, _absent(s, row, pfn)) for at, row in zip(gone.tolist(), away[gone - len(rows)].tolist(), strict=True)
     )
-    vma = int(m.vma_idx[row])
-    mm, pid, comm = owner_of(s, int(m.mm_idx[row]))
-    return MappingRow(
-        mm=mm,
-        pid=pid,
-        comm=comm,
-        va=int(m.va[row]) + (skip << arch.page_shift),
-        level=level.name,
-        entries=entries,
-        pages=entries * each,
-        pfn=first + skip,
-        page_index=first + skip - pfn,
-        entry=int(raw[0]),
-        present=True,
-        kind=kind_words(Kind.LEAF),
-        bits=bit_words(Bit(int(s.mappings.bits[row]))),
-        vma=int(s.vmas.addr[vma]) if vma >= 0 else None,
-        counted=bool(m.counted[row]),
-        entry_class=EntryClass(int(s.mappings.entry_class[row])).name.lower(),
+    return [made[at] for at in order.tolist()], len(mm)
+
+
+def _present(s: Snapshot, rows: I64, pfn: int, nr: int) -> list[MappingRow]:
+    """Rows of the mappings, cut to the pages asked for."""
+    m, arch = s.mappings.take(rows), s.layout.arch
+    pte = m.level == Level.PTE
+    skip = np.where(pte, np.maximum(pfn - m.pfn, 0), 0)
+    entries = np.where(pte, np.minimum(m.nr - skip, pfn + nr - m.pfn - skip), m.nr)
+    first = m.pfn + skip
+    columns = zip(
+        owners_of(s, m.mm_idx),
+        (m.va + (skip.astype(np.uint64) << np.uint64(arch.page_shift))).tolist(),
+        m.level.tolist(),
+        entries.tolist(),
+        (entries * entry_pages(s.layout, m.level)).tolist(),
+        first.tolist(),
+        (m.entry + skip.astype(np.uint64) * arch.leaf_step(Level.PTE, m.entry)).tolist(),
+        m.bits.tolist(),
+        take_or(s.vmas.addr, m.vma_idx, 0).tolist(),
+        m.counted.tolist(),
+        m.entry_class.tolist(),
+        strict=True,
     )
+    levels = {int(level): level.name for level in Level}
+    classes = {int(each): each.name.lower() for each in EntryClass}
+    words = {bits: bit_words(Bit(bits)) for bits in set(m.bits.tolist())}
+    leaf = kind_words(Kind.LEAF)
+    return [
+        MappingRow(
+            mm=owner[0],
+            pid=owner[1],
+            comm=owner[2],
+            va=va,
+            level=levels[level],
+            entries=nr_entries,
+            pages=pages,
+            pfn=at,
+            page_index=at - pfn,
+            entry=entry,
+            present=True,
+            kind=leaf,
+            bits=words[bits],
+            vma=vma or None,
+            counted=counted,
+            entry_class=classes[entry_class],
+        )
+        for owner, va, level, nr_entries, pages, at, entry, bits, vma, counted, entry_class in columns
+    ]
 
 
 def _absent(s: Snapshot, row: int, pfn: int) -> MappingRow:

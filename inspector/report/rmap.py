@@ -13,13 +13,14 @@ from inspector.columns import I32, rows_of
 from inspector.errors import Exit
 from inspector.folio.numbers import one_folio, stored_mapcount
 from inspector.report import mappings as mapping_view
-from inspector.report.mappings import MappingRow, mapping_rows, owner_of
+from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Search
 from inspector.tables.vmas import vma_rows
 from inspector.text import counted, grouped
 from inspector.walk.linear import linear_index, read_index
+from inspector.walk.names import owners_of
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of, rmap_kinds
 from inspector.walk.rmap_places import CONTENTS, contents_at, ksm_places, why_lost
 
@@ -153,29 +154,40 @@ def _needs_walk(s: Snapshot, head: int) -> bool:
 
 def _places(s: Snapshot, c: Candidates, head: int, kind: int) -> list[SearchedPlace]:
     found, base = contents_at(s, c, head), s.vmas.pgoff if kind == FILE else s.vmas.anon_pgoff
-    vmas, nr_pages = s.vmas, s.vmas.nr_pages
-    out = []
-    for i in range(len(c)):
-        vma = int(c.vma_idx[i])
-        mm, pid, comm = owner_of(s, int(vmas.mm_idx[vma]))
-        level = int(found.level[i])
-        out.append(
-            SearchedPlace(
-                mm=mm,
-                pid=pid,
-                comm=comm,
-                vma=int(vmas.addr[vma]),
-                first=int(base[vma]),
-                last=int(base[vma]) + int(nr_pages[vma]) - 1,
-                va=int(c.va[i]),
-                page_index=int(c.page[i]),
-                pages=int(c.nr[i]),
-                via=int(c.via[i]),
-                entries=int(found.entries[i]),
-                level=Level(level).name if level else None,
-                contents={word: int(n) for word, n in zip(CONTENTS, found.pages[i], strict=True) if n},
-            )
+    vmas, nr_pages = s.vmas.take(c.vma_idx), s.vmas.nr_pages[c.vma_idx]
+    levels = {0: None, **{int(level): level.name for level in Level}}
+    columns = zip(
+        owners_of(s, vmas.mm_idx),
+        vmas.addr.tolist(),
+        base[c.vma_idx].tolist(),
+        nr_pages.tolist(),
+        c.va.tolist(),
+        c.page.tolist(),
+        c.nr.tolist(),
+        c.via.tolist(),
+        found.entries.tolist(),
+        found.level.tolist(),
+        found.pages.tolist(),
+        strict=True,
+    )
+    out = [
+        SearchedPlace(
+            mm=owner[0],
+            pid=owner[1],
+            comm=owner[2],
+            vma=vma,
+            first=first,
+            last=first + nr_in_vma - 1,
+            va=va,
+            page_index=page,
+            pages=nr,
+            via=via,
+            entries=entries,
+            level=levels[level],
+            contents={word: n for word, n in zip(CONTENTS, contents, strict=True) if n},
         )
+        for owner, vma, first, nr_in_vma, va, page, nr, via, entries, level, contents in columns
+    ]
     return sorted(out, key=lambda p: (1 << 40 if p.pid is None else p.pid, p.va))
 
 

@@ -8,8 +8,10 @@ thousands of rows, and all rules about pages judge it together, before the next 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, expa
 from inspector.errors import LayoutError
 from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS
 from inspector.records import dataclass
-from inspector.rules.pieces import Judged, Judgement, Pieces, Predicate, TablePiece
+from inspector.rules.pieces import FoundInPieces, Judged, Judgement, Pieces, Predicate, TablePiece
 from inspector.violations import Unread, Violations, cannot_check
 
 if TYPE_CHECKING:
@@ -25,8 +27,19 @@ if TYPE_CHECKING:
 
     from inspector.snapshot import Snapshot
 
+G = TypeVar("G")
+
 STRETCHES_AT_ONCE = 1 << 17
 """Rows of a piece at most: what predicates work out for one has a bound, and mostly fits into the caches."""
+
+_AT_ONCE = 1 << 18
+"""Pages of the memory map that one process cuts and judges at a time; more of a large machine's."""
+
+_WORTH_SHARING = 4
+"""How many times as many pages take longer to judge than processes to start."""
+
+_TIMES = 64
+"""How many times as many a large machine's pages are."""
 
 _LONGEST = 16
 """Pages of a piece, in as many times the rows: of memory that is all alike one piece holds more."""
@@ -248,11 +261,54 @@ def _stretches(s: Snapshot, cuts: I64, alone: Mask) -> list[PagePiece]:
     return [PagePiece(s, low, high, first[i:j], nr[i:j]) for low, high, i, j in bounds]
 
 
+@dataclass(frozen=True)
+class _Borders:
+    """Where the memory map can be cut.
+
+    Attributes:
+        heads: int64; rows of the heads of compound pages.
+        reach: int64; row behind the last page of any compound page up to each, by its order, whether or not its tails
+            agree.
+        alone: `_are_alone`.
+    """
+
+    heads: I64
+    reach: I64
+    alone: Mask
+
+    @classmethod
+    def of(cls, s: Snapshot) -> _Borders:
+        """Those of all pages."""
+        folios = s.folios
+        nr = np.where(folios.readable, np.int64(1) << np.minimum(folios.order, 40).astype(np.int64), 1)
+        return cls(folios.row, np.maximum.accumulate(folios.row + nr), _are_alone(s))
+
+    def after(self, row: int) -> int:
+        """The first row from this one on before which all compound pages end."""
+        before = int(np.searchsorted(self.heads, row)) - 1
+        while before >= 0 and self.reach[before] > row:
+            row = int(self.reach[before])
+            before = int(np.searchsorted(self.heads, row)) - 1
+        return row
+
+    def cuts(self, start: int, stop: int, step: int) -> Iterator[int]:
+        """Rows from ``start`` to ``stop``, at least ``step`` from one to the next but for the last."""
+        yield start
+        while start < stop:
+            start = min(self.after(start + step), stop)
+            yield start
+
+
 def _page_pieces(s: Snapshot, most: int) -> Iterator[PagePiece]:
-    """The memory map, cut between compound pages; neighbouring parts of few stretches are one piece."""
+    """The memory map, cut between compound pages."""
+    return _pieces_of(s, _Borders.of(s), 0, len(s.pages), most)
+
+
+def _pieces_of(s: Snapshot, borders: _Borders, start: int, stop: int, most: int) -> Iterator[PagePiece]:
+    """Rows of the memory map, cut between compound pages; neighbouring parts of few stretches are one piece."""
     parts: list[PagePiece] = []
     rows = 0
-    for part in _parts(s, most):
+    for part in _parts(s, borders, start, stop, most):
         if parts and (rows + len(part) > most or part.stop - parts[0].start > _LONGEST * most):
             yield _joined(parts)
             parts, rows = [], 0
@@ -269,27 +325,14 @@ def _joined(parts: list[PagePiece]) -> PagePiece:
     return PagePiece(parts[0].s, parts[0].start, parts[-1].stop, first, nr)
 
 
-def _parts(s: Snapshot, most: int) -> Iterator[PagePiece]:
-    """Parts of the memory map of ``most`` pages, but that no compound page is cut."""
-    n, alone, folios = len(s.pages), _are_alone(s), s.folios
-    nr = np.where(folios.readable, np.int64(1) << np.minimum(folios.order, 40).astype(np.int64), 1)
-    # How far any compound page that begins at or before this one reaches by its order, whether or not its tails agree.
-    reach = np.maximum.accumulate(folios.row + nr)
-    cuts = [0]
-    while cuts[-1] < n:
-        cuts.append(min(_cut_after(folios.row, reach, cuts[-1] + most), n))
-        if cuts[-1] - cuts[0] >= STRETCHES_AT_ONCE or cuts[-1] == n:
-            yield from _stretches(s, np.array(cuts, np.int64), alone)
+def _parts(s: Snapshot, borders: _Borders, start: int, stop: int, most: int) -> Iterator[PagePiece]:
+    """Parts of ``most`` pages, but that no compound page is cut."""
+    cuts: list[int] = []
+    for cut in borders.cuts(start, stop, most):
+        cuts.append(cut)
+        if cut > start and (cut - cuts[0] >= STRETCHES_AT_ONCE or cut == stop):
+            yield from _stretches(s, np.array(cuts, np.int64), borders.alone)
             cuts = cuts[-1:]
-
-
-def _cut_after(heads: I64, reach: I64, row: int) -> int:
-    """The first row from this one on before which all compound pages end."""
-    before = int(np.searchsorted(heads, row)) - 1
-    while before >= 0 and reach[before] > row:
-        row = int(reach[before])
-        before = int(np.searchsorted(heads, row)) - 1
-    return row
 
 
 PAGE_PIECES = Pieces(_page_pieces, STRETCHES_AT_ONCE)
@@ -307,13 +350,78 @@ class PagesPredicate(Predicate[PagePiece]):
 
 def judge_together(s: Snapshot, predicates: Iterable[PagesPredicate]) -> None:
     """Let some rules judge all pages in one pass, and keep what they find in the snapshot for `PagesPredicate.run`."""
-    todo = {p: Judgement(p.judge) for p in predicates if p not in s.judged_pages}
-    if todo:
-        for piece in PAGE_PIECES.cut(s, PAGE_PIECES.most):
-            for predicate, judgement in tuple(todo.items()):
-                try:
-                    judgement.add(piece)
-                except LayoutError:
-                    # It fails again, and says why, when it is run alone.
-                    del todo[predicate]
-    s.judged_pages.update(todo)
+    todo = [p for p in predicates if p not in s.judged_pages]
+    try:
+        s.judged_pages.update(_judged(s, todo))
+    except LayoutError:
+        # Each by itself: the one that fails does so again, and says why, when it is run alone.
+        for predicate in todo:
+            with suppress(LayoutError):
+                s.judged_pages.update(_judged(s, [predicate]))
+
+
+def _judged(s: Snapshot, predicates: list[PagesPredicate]) -> dict[PagesPredicate, Judgement[PagePiece]]:
+    """What some rules find in one pass."""
+    made = {predicate: Judgement(predicate.judge) for predicate in predicates}
+    if made:
+        look_through_pages(s, Judgements([*made.values()]))
+    return made
+
+
+class PageLook(Protocol[G]):
+    """What looks through pieces of the memory map, some of which others may look through."""
+
+    def add(self, piece: PagePiece) -> object:
+        """Look through a piece."""
+
+    def rehearse(self, piece: PagePiece) -> None:
+        """Look through a piece in vain."""
+
+    def gathered(self) -> G:
+        """What was found here."""
+
+    def merge(self, gathered: G) -> None:
+        """Take in what was found elsewhere."""
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """Several rules about pages."""
+
+    each: list[Judgement[PagePiece]]
+
+    def rehearse(self, piece: PagePiece) -> None:
+        """As `Judgement.rehearse`."""
+        for judgement in self.each:
+            judgement.rehearse(piece)
+
+    def add(self, piece: PagePiece) -> None:
+        """Judge a piece."""
+        for judgement in self.each:
+            judgement.add(piece)
+
+    def gathered(self) -> list[FoundInPieces]:
+        """As `Judgement.gathered`."""
+        return [judgement.gathered() for judgement in self.each]
+
+    def merge(self, gathered: list[FoundInPieces]) -> None:
+        """As `Judgement.merge`."""
+        for judgement, part in zip(self.each, gathered, strict=True):
+            judgement.merge(part)
+
+
+def look_through_pages(s: Snapshot, found: PageLook[G]) -> None:
+    """Look through all pages, a piece at a time."""
+    borders = _Borders.of(s)
+    cuts = list(borders.cuts(0, len(s.pages), max(_AT_ONCE, len(s.pages) // _TIMES)))
+
+    def look(numbers: Iterable[int]) -> None:
+        for number in numbers:
+            for piece in _pieces_of(s, borders, cuts[number], cuts[number + 1], PAGE_PIECES.most):
+                found.add(piece)
+
+    def rehearse() -> None:
+        for piece in islice(_pieces_of(s, borders, cuts[0], cuts[1], PAGE_PIECES.most), 1):
+            found.rehearse(piece)
+
+    s.share_out(len(cuts) - 1, look, found, _WORTH_SHARING, rehearse)

@@ -461,7 +461,7 @@ class Predicate(Generic[AnyPiece]):
         return Violations(found.rows, self.evidence(s, found.rows), found.checked, found.unread)
 
 
-Judgements = tuple[InOrder[I64], int, Unread]
+FoundInPieces = tuple[InOrder[I64], int, Unread]
 """Offenders by piece, and the other two of `Judged`."""
 
 
@@ -486,6 +486,10 @@ class Judgement(Generic[AnyPiece]):
         """int64; the subjects that break the rule."""
         return np.concatenate([np.empty(0, np.int64), *self._wrong])
 
+    def rehearse(self, piece: AnyPiece) -> None:
+        """Judge a piece in vain."""
+        self._judge(piece)
+
     def add(self, piece: AnyPiece) -> Mask:
         """Judge a piece; gives which of its rows are wrong."""
         judged = self._judge(piece)
@@ -495,11 +499,11 @@ class Judgement(Generic[AnyPiece]):
         self._add_unread(judged.unread)
         return judged.wrong
 
-    def gathered(self) -> Judgements:
+    def gathered(self) -> FoundInPieces:
         """What was found, for `merge`."""
         return self._wrong, self.checked, self.unread
 
-    def merge(self, gathered: Judgements) -> None:
+    def merge(self, gathered: FoundInPieces) -> None:
         """Take in what was found in other pieces."""
         wrong, checked, unread = gathered
         self._wrong.merge(wrong)

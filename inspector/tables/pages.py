@@ -36,7 +36,7 @@ from inspector.layout.offsets import Field
 from inspector.loops import distinct_rows
 from inspector.memory import CHUNK, HOLE
 from inspector.records import dataclass
-from inspector.scratch import long_zeros
+from inspector.scratch import long_zeros, settled
 from inspector.tables.folios import HEAD_PAGES, Folios, decode_heads, no_folios
 from inspector.tables.page_words import PageWords, page_type_codes, page_words_table
 from inspector.workers import InOrder, share_out, sharing
@@ -434,6 +434,7 @@ def _read_all(layout: Layout, slab_caches: U64, nr_workers: int) -> _Found:
         read(range(len(pieces)))
     else:
         found.merge(list(share_out(len(pieces), lambda numbers: found.gathered(read(numbers)), nr)))
+        found.number, found.head = settled(found.number), settled(found.head)
     return found
 
 

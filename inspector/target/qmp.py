@@ -71,12 +71,12 @@ class Monitor:
 
     Args:
         connection: To a QMP server whose greeting was answered; taken over.
-        address: What it is connected to, for messages.
+        address: What it is connected to.
     """
 
     def __init__(self, connection: socket.socket, address: str) -> None:
         self._connection = connection
-        self._address = address
+        self.address = address
         self._left = b""
 
     def command(self, name: str, **arguments: object) -> Any:
@@ -93,10 +93,10 @@ class Monitor:
                     return answer["return"]
                 if "error" in answer:
                     reason = str(answer["error"].get("desc"))
-                    raise TargetError(f"QEMU refuses {name} ({reason})", self._address, "")
+                    raise TargetError(f"QEMU refuses {name} ({reason})", self.address, "")
         except (OSError, ValueError) as error:
             what = "QEMU does not answer" if isinstance(error, BlockingIOError) else f"QEMU cannot be asked ({error})"
-            raise TargetError(what, self._address, "Look whether the guest still runs") from None
+            raise TargetError(what, self.address, "Look whether the guest still runs") from None
 
     def _line(self) -> bytes:
         while b"\n" not in self._left:
@@ -129,12 +129,15 @@ class Pause:
     Attributes:
         registers: Of each CPU, as NT_PRSTATUS notes.
         seconds: How long it was stopped, or is by now; 0 where it was not running.
+
+    Raises:
+        TargetError: On closing, where a guest that was found stopped was let run on by another.
     """
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
         self._began = self._ended = 0.0
-        self._stopped = False
+        self._stopped = self._found_stopped = False
         self._handlers: dict[signal.Signals, Any] = {}
         self.registers: tuple[bytes, ...] = ()
 
@@ -148,6 +151,7 @@ class Pause:
             self._handlers = {number: signal.signal(number, _interrupt) for number in _ENDINGS}
         try:
             self._stopped = self._monitor.is_running()
+            self._found_stopped = not self._stopped
             if self._stopped:
                 self._began = time.monotonic()
                 self._monitor.command("stop")
@@ -179,6 +183,10 @@ class Pause:
                 self._stopped = False
                 self._monitor.command("cont")
                 self._ended = time.monotonic()
+            elif self._found_stopped:
+                self._found_stopped = False
+                if self._monitor.is_running():
+                    raise TargetError("the guest was let run on while it was read", self._monitor.address, "Try again")
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

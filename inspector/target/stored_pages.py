@@ -184,8 +184,14 @@ class StoredPages:
         begin, span = rows[0][0], rows[-1][0] + rows[-1][1] - rows[0][0]
         # Neighbours are stored one behind the other, mostly.
         together = os.pread(self._file, span, begin) if 0 < span <= nr << self._shift else b""
-        pages = []
+        pages: list[bytes] = []
+        last = -1
         for pfn, (at, stored, flag, _) in enumerate(rows, first):
+            if at == last:
+                # Pages alike are stored once.
+                pages.append(pages[-1])
+                continue
+            last = at
             data = together[at - begin : at - begin + stored] if at >= begin else b""
             if len(data) != stored:
                 stored = min(stored, 2 * self._size)
@@ -193,7 +199,6 @@ class StoredPages:
                 if len(data) != stored:
                     raise _shorter()
             pages.append(self._page(pfn, data, flag))
-        self.nr_unpacked += nr
         data = b"".join(pages) if nr > 1 else pages[0]
         # What passes through memory must leave room for what is read again and again.
         if self._room - nr >= (self._half if nr >= _LONG else 0):
@@ -202,6 +207,7 @@ class StoredPages:
 
     def _page(self, pfn: int, data: bytes, flag: int) -> bytes:
         """One page, given what is stored of it."""
+        self.nr_unpacked += 1
         if flag not in self._unpack:
             self._unpack[flag] = unpack_by(flag, self._size)
         unpack = self._unpack[flag]

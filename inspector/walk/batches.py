@@ -19,7 +19,7 @@ from inspector.walk.counts import UNLIKE, Ground, judge
 from inspector.walk.linear import LinkKinds, link_kinds
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, Mappings, entry_pages
 from inspector.walk.pagetable import SecondWalk
-from inspector.workers import InOrder, share_out, sharing
+from inspector.workers import InOrder
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -248,31 +248,35 @@ def run_collectors(s: Snapshot, collectors: list[Collector], tables: I64 | None 
     """Let collectors see all leaf entries, or those of some tables, in one walk."""
     if not collectors:
         return
-    walk = s.entry_walk(tables)
+    walk, found = s.entry_walk(tables), _Together(collectors)
 
     def see(numbers: Iterable[int]) -> None:
         for number in numbers:
             _show(s, collectors, walk[number], number)
 
-    def share(numbers: Iterator[int]) -> tuple[list[str], list[list[Any]]]:
-        see(numbers)
-        return sorted(set(vars(s)) - known), [collector.gathered() for collector in collectors]
-
-    nr = sharing(len(walk), s.nr_workers, WORTH_SHARING)
-    if nr == 1:
-        see(range(len(walk)))
-    else:
-        for name in {name for collector in collectors for name in collector.looks_in}:
+    def rehearse() -> None:
+        for name in sorted({name for collector in collectors for name in collector.looks_in}):
             getattr(s, name)
-        known = set(vars(s))
-        for built, gathered in share_out(len(walk), share, nr):
-            for name in built:
-                # What could not be read for a table that a worker built counts here.
-                getattr(s, name)
-            for collector, part in zip(collectors, gathered, strict=True):
-                collector.merge(part)
+
+    s.share_out(len(walk), see, found, WORTH_SHARING, rehearse)
     for collector in collectors:
         collector.finish()
+
+
+@dataclass(frozen=True)
+class _Together:
+    """What several collectors gather."""
+
+    collectors: list[Collector]
+
+    def gathered(self) -> list[list[Any]]:
+        """That of each."""
+        return [collector.gathered() for collector in self.collectors]
+
+    def merge(self, gathered: list[list[Any]]) -> None:
+        """Give each what others of its kind gathered."""
+        for collector, part in zip(self.collectors, gathered, strict=True):
+            collector.merge(part)
 
 
 def _show(s: Snapshot, collectors: list[Collector], m: Mappings, number: int) -> None:

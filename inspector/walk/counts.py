@@ -27,7 +27,7 @@ from inspector.layout.flags import VM_HUGETLB, VM_MAYSHARE, VM_MIXEDMAP, VM_PFNM
 from inspector.layout.kernel import Layout
 from inspector.loops import OddClasses, PageRows, count_runs, cut_runs, is_compiled, judge_runs
 from inspector.records import dataclass
-from inspector.scratch import long_zeros
+from inspector.scratch import long_zeros, settled
 from inspector.tables.folios import Folios
 from inspector.tables.pages import MAX_PAGES, Pages
 from inspector.tables.vmas import Vmas
@@ -378,7 +378,7 @@ class Counter:
         key, count = self._pairs[0]
         folio = (key >> np.uint64(_MM_BITS)).astype(np.int64)
         return MappingCounts(
-            page_mappings=self._single,
+            page_mappings=settled(self._single),
             entire=self._entire,
             pair_folio=folio,
             pair_mm=(key & np.uint64((1 << _MM_BITS) - 1)).astype(np.int64),

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, distinct, take_or
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, distinct, spans, take_or
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
 from inspector.layout.kernel import Layout
 from inspector.loops import LinkedPages, LinkedRuns, LinkedVmas, cut_runs, distinct_rows, is_compiled, link_words
 from inspector.model.scheme import Scheme
 from inspector.records import dataclass
-from inspector.scratch import long_zeros
+from inspector.scratch import is_shared, long_zeros
 from inspector.tables.folios import Folios
 from inspector.tables.page_words import PageWords
 from inspector.tables.pages import Pages, page_words
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import INDEX_UNKNOWN, LINK_BORDER, LINKED, EntryClass
 from inspector.walk.mappings import Mappings, entry_pages
+from inspector.workers import sharing, work_on
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -30,6 +31,12 @@ ANON, KSM, HUGETLB, UNKNOWN = 1, 2, 4, 8
 
 _PIECE = 1 << 18
 """Pages worked on at a time, so that temporaries are bounded."""
+
+_WORTH_SHARING = 4
+"""How many times as many pages take longer to look through than processes to start."""
+
+_TIMES = 64
+"""Parts of a large machine's pages that one process takes at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,32 +269,54 @@ class PageIndex:
 
 def read_page_index(s: Snapshot, codes: U8) -> PageIndex:
     """Read the index of all folios marked as `LINKED`, and mark where it does not run on with the page frame."""
-    pages, n = s.pages, len(s.pages)
-    index, all_known = long_zeros(n, np.uint64), True
-    for first in range(0, n, _PIECE):
-        heads = first + np.flatnonzero(codes[first : first + _PIECE] & np.uint8(LINKED))
-        if len(heads):
-            index[heads], known = read_index(s.layout, pages, s.folios, heads, s.folio_of_page[heads])
-            codes[heads[~known]] |= np.uint8(INDEX_UNKNOWN)
-            all_known &= bool(known.all())
-    step = np.uint64(1)
-    for first in range(1, n, _PIECE):
-        stop = min(first + _PIECE, n)
-        head = np.maximum(pages.head_row[first - 1 : stop], 0)
-        linked = (codes[head] & np.uint8(LINKED)) != 0
-        rows = first + np.flatnonzero(linked[1:] & linked[:-1])
-        head, before = head[rows - first + 1], head[rows - first]
-        # Pages of one folio run on; those of two do when nothing but the index differs.
-        other = np.flatnonzero(head != before)
-        rows, head, before = rows[other], head[other], before[other]
-        runs_on = (
-            index[head] + (rows - head).astype(np.uint64)
-            == index[before] + (rows - 1 - before).astype(np.uint64) + step
-        )
-        runs_on &= pages.mapping[head] == pages.mapping[before]
-        runs_on &= ((codes[head] ^ codes[before]) & np.uint8(INDEX_UNKNOWN)) == 0
-        codes[rows[~runs_on]] |= np.uint8(LINK_BORDER)
+    n = len(s.pages)
+    # What depends on all of the memory map is worked out before there are workers.
+    step, _ = max(_PIECE, n // _TIMES), s.folio_of_page
+    nr = sharing(n // step, s.nr_workers if is_shared(codes) else 1, _WORTH_SHARING)
+    index = long_zeros(n, np.uint64, shared=nr > 1)
+
+    def read(rows: slice) -> bool:
+        known = [_read_indices(s, codes, index, piece) for piece in _cut(rows)]
+        return all(known)
+
+    def mark(rows: slice) -> None:
+        for piece in _cut(rows):
+            _mark_borders(s, codes, index, piece)
+
+    all_known = all(list(work_on(spans(n, step), read, nr)))
+    list(work_on(spans(n, step), mark, nr))
     return PageIndex(index, codes, all_known, _bases(s))
+
+
+def _cut(rows: slice) -> list[slice]:
+    """Some rows in pieces of `_PIECE`."""
+    return [slice(rows.start + at.start, rows.start + at.stop) for at in spans(rows.stop - rows.start, _PIECE)]
+
+
+def _read_indices(s: Snapshot, codes: U8, index: U64, rows: slice) -> bool:
+    """Read the index of the folios that are headed by some of these pages; gives whether all could be read."""
+    heads = rows.start + np.flatnonzero(codes[rows] & np.uint8(LINKED))
+    if not len(heads):
+        return True
+    index[heads], known = read_index(s.layout, s.pages, s.folios, heads, s.folio_of_page[heads])
+    codes[heads[~known]] |= np.uint8(INDEX_UNKNOWN)
+    return bool(known.all())
+
+
+def _mark_borders(s: Snapshot, codes: U8, index: U64, rows: slice) -> None:
+    """Mark those of some pages whose index does not run on from the page before."""
+    pages, first = s.pages, max(rows.start, 1)
+    head = np.maximum(pages.head_row[first - 1 : rows.stop], 0)
+    linked = (codes[head] & np.uint8(LINKED)) != 0
+    at = first + np.flatnonzero(linked[1:] & linked[:-1])
+    head, before = head[at - first + 1], head[at - first]
+    # Pages of one folio run on; those of two do when nothing but the index differs.
+    other = np.flatnonzero(head != before)
+    at, head, before = at[other], head[other], before[other]
+    runs_on = index[head] + (at - head).astype(np.uint64) == index[before] + (at - before).astype(np.uint64)
+    runs_on &= pages.mapping[head] == pages.mapping[before]
+    runs_on &= ((codes[head] ^ codes[before]) & np.uint8(INDEX_UNKNOWN)) == 0
+    codes[at[~runs_on]] |= np.uint8(LINK_BORDER)
 
 
 def _bases(s: Snapshot) -> U64 | None:

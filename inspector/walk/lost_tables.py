@@ -110,7 +110,8 @@ def _freed_by_rcu(s: Snapshot, callbacks: RcuCallbacks) -> tuple[I64, int]:
 def _in_hands(s: Snapshot, pfns: I64) -> I64:
     """Which of these tables a task works on: it is in a function that does, and its stack or registers name the table.
 
-    By the address of the struct page, by one inside the table, or by the entry that pointed to it.
+    By the address of the struct page, by one inside the table, by the entry that pointed to it, or by that of an mm
+    whose top table it is: one that is being freed is no mm any more (kernel/fork.c, __mmdrop() and mm_free_pgd()).
     """
     layout, tasks = s.layout, s.table_holders
     words = [_register_words(s)] if s.tasks.on_cpu[tasks].any() else []
@@ -121,7 +122,16 @@ def _in_hands(s: Snapshot, pfns: I64) -> I64:
     inside = (every - np.uint64(layout.memory.direct_map_base)) >> np.uint64(layout.memmap.page_shift)
     entries = every[layout.arch.table_mask(Level.PMD, every)]
     named = [layout.memmap.pfns(every), inside.astype(np.int64), layout.arch.table_pfn(entries).astype(np.int64)]
+    named.append(_top_tables(s, every[np.isin(every, s.mm_slots)]))
     return np.intersect1d(np.concatenate(named), pfns)
+
+
+def _top_tables(s: Snapshot, mms: U64) -> I64:
+    """The top tables that some mm_structs point to, alive or not."""
+    memory = s.layout.memory
+    words, known = memory.words(mms + np.uint64(s.layout.struct("struct mm_struct").field("pgd").offset))
+    inside = words[known] - np.uint64(memory.direct_map_base)
+    return (inside >> np.uint64(s.layout.memmap.page_shift)).astype(np.int64)
 
 
 def _register_words(s: Snapshot) -> U64:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask
+from inspector.columns import I32, I64, U64, Mask
 from inspector.layout.kernel import Layout
 from inspector.records import dataclass
 from inspector.tables.mms import Mms
@@ -215,3 +215,10 @@ def owner_of(s: Snapshot, mm_idx: int) -> tuple[int, int | None, str | None]:
     pid = int(mms.pid[mm_idx])
     comm = clean_bytes(bytes(mms.comm[mm_idx]))
     return int(mms.addr[mm_idx]), pid if pid >= 0 else None, comm if pid >= 0 else None
+
+
+def owners_of(s: Snapshot, mm_idx: I32) -> list[tuple[int, int | None, str | None]]:
+    """`owner_of` each of many rows, each mm looked up once."""
+    known, which = np.unique(mm_idx, return_inverse=True)
+    owners = [owner_of(s, mm) for mm in known.tolist()]
+    return [owners[at] for at in which.tolist()]

@@ -57,6 +57,9 @@ from inspector.workers import sharing as in_processes
 _BATCH = 256
 """Tables decoded together: 1 MiB of entries, so that the passes over them stay in a core's own cache."""
 
+_LEAST = 64
+"""The same where many workers share this: fewer cost more calls than they save memory."""
+
 _NOT_A_TABLE = tuple(type_code(name) for name in ("buddy", "offline", "hugetlb", "slab", "zsmalloc", "large_kmalloc"))
 
 
@@ -163,8 +166,9 @@ class _FirstWalk:
 
     def down(self, level: _Level) -> None:
         """Read all tables of a level that are to be entered."""
-        batches = list(_batches(level.tables, np.flatnonzero(level.tables.state == TABLE_OK)))
         sharing = self.sharing
+        most = 1 if sharing is None else sharing.nr_workers
+        batches = list(_batches(level.tables, np.flatnonzero(level.tables.state == TABLE_OK), most))
         nr = 1 if sharing is None else in_processes(len(batches), sharing.nr_workers, _WORTH_SHARING)
         if sharing is None or nr == 1:
             self._look(level, batches, range(len(batches)))
@@ -234,9 +238,12 @@ class SecondWalk:
         vmas: To attribute each entry to a VMA.
         tables: All tables that the first walk found.
         some: Rows of the tables to walk, in any order and without those below them; all when not given.
+        nr_workers: Processes that batches will be asked for in, at most.
     """
 
-    def __init__(self, layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | None = None) -> None:
+    def __init__(
+        self, layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | None = None, nr_workers: int = 1
+    ) -> None:
         self._layout, self._tables = layout, tables
         self._attribute = Attributor(layout.arch.page_shift, vmas)
         entered = tables.state == TABLE_OK
@@ -248,7 +255,7 @@ class SecondWalk:
             (shape, rows)
             for shape in layout.arch.shapes
             if shape.can_leaf
-            for rows in _batches(tables, np.flatnonzero(entered & (tables.level == shape.level)))
+            for rows in _batches(tables, np.flatnonzero(entered & (tables.level == shape.level)), nr_workers)
         ]
 
     def __len__(self) -> int:
@@ -271,11 +278,15 @@ def tables_over(layout: Layout, vmas: Vmas, tables: PageTables) -> Mask:
     return out
 
 
-def _batches(tables: PageTables, rows: I64) -> Iterator[I64]:
-    """Tables of one level in ascending order of page frames, so that one batch is one stretch of the dump."""
+def _batches(tables: PageTables, rows: I64, nr_workers: int) -> Iterator[I64]:
+    """Tables of one level in ascending order of page frames, so that one batch is one stretch of the dump.
+
+    What all workers have in hand together takes no more memory than one batch of a single process.
+    """
     rows = rows[np.argsort(tables.pfn[rows], kind="stable")]
-    for at in range(0, len(rows), _BATCH):
-        yield rows[at : at + _BATCH]
+    size = max(_BATCH // nr_workers, min(_BATCH, _LEAST))
+    for at in range(0, len(rows), size):
+        yield rows[at : at + size]
 
 
 def _judge(pages: Pages, tables: PageTables, attribute: Attributor) -> PageTables:

@@ -45,8 +45,13 @@ def count_in_flight(s: Snapshot, head_rows: AnyArray) -> Mask:
 
 
 def _locked(s: Snapshot, head_rows: AnyArray) -> Mask:
-    locked: Mask = s.layout.flags.test(s.pages.flags[np.maximum(head_rows, 0)], "locked") & (head_rows >= 0)
-    return locked
+    return _has_flag(s, head_rows, "locked")
+
+
+def _has_flag(s: Snapshot, head_rows: AnyArray, name: str) -> Mask:
+    """Which folios have a flag; no folio (-1) has one."""
+    found: Mask = s.layout.flags.test(s.pages.flags[np.maximum(head_rows, 0)], name) & (head_rows >= 0)
+    return found
 
 
 _BY_STACK_ALONE = frozenset(
@@ -91,12 +96,40 @@ def grade(s: Snapshot, about: SubjectKind, effect: Effect | None, found: Violati
         by_lock = by_lock | _split_shown(s, about, effect, found, ways)
         work = np.where(by_lock, f"locks are held; the stacks of {counted(unknown, 'task')} are not known", "")
         return _graded(found, by_lock, work)
+    work = _work(s, about, effect, found, ways, by_lock)
+    return _graded(found, work != "", work)
+
+
+def standing_work(s: Snapshot, about: SubjectKind, effect: Effect | None, found: Violations) -> AnyArray:
+    """The work that tasks whose stacks are known have in flight and that explains violations, in words; "" for none.
+
+    Of a kernel that runs on: a task that runs is elsewhere in the next look, but one that waits for a CPU or for
+    something else may stay in its window for all of them.
+    """
+    details = found.details
+    if not len(found) or effect is None or IN_FLIGHT not in details.facts:
+        return np.zeros(len(found), "U1")
+    by_lock = np.zeros(len(found), np.bool_) if details.transient is None else details.transient
+    return _work(s, about, effect, found, _directions(found), by_lock)
+
+
+def explained(found: Violations, work: AnyArray) -> Violations:
+    """The same, those in flight that some work explains, besides what held locks do."""
+    details = found.details
+    by_lock = np.zeros(len(found), np.bool_) if details.transient is None else details.transient
+    words = details.facts.get(IN_FLIGHT, np.full(len(found), ""))
+    return _graded(found, by_lock | (work != ""), np.where(work != "", work, words))
+
+
+def _work(  # noqa: PLR0913, PLR0917
+    s: Snapshot, about: SubjectKind, effect: Effect, found: Violations, ways: AnyArray, by_lock: Mask
+) -> AnyArray:
+    """The work that explains each violation, in words; "" for none."""
     witness = _witnesses(s, about, effect, found, ways, by_lock)
-    if details.beyond is not None:
-        witness[details.beyond] = -1
+    if found.details.beyond is not None:
+        witness[found.details.beyond] = -1
     names = {row: describe(s, row) for row in np.unique(witness[witness >= 0]).tolist()}
-    work = np.array([names.get(row, "") for row in witness.tolist()], dtype=np.str_)
-    return _graded(found, witness >= 0, work)
+    return np.array([names.get(row, "") for row in witness.tolist()], dtype=np.str_)
 
 
 def unknown_stacks(s: Snapshot) -> str:
@@ -141,6 +174,9 @@ def _witnesses(  # noqa: PLR0913, PLR0917
     flight = s.in_flight
     heads = about.heads(s, found.rows)
     locked, addresses = _locked(s, heads), about.addresses(s, found.rows)
+    held = locked | (heads < 0) | ~_has_flag(s, heads, "lru")
+    # 6.1 counts a new page before it says whose it is (mm/rmap.c, page_add_new_anon_rmap()): only the stack knows.
+    unlinked = (heads >= 0) & (s.pages.mapping[np.maximum(heads, 0)] == 0)
     doubly = _doubly_mapped(s, effect, heads)
     seen: dict[bytes, Mask] = {}
     for row in range(len(flight)):
@@ -157,13 +193,16 @@ def _witnesses(  # noqa: PLR0913, PLR0917
             seen[key] = about.owned(s, found.rows, marked)
         near = seen[key] if effect in _BY_STACK_ALONE else seen[key] & by_lock
         if window.scope is Scope.LOCKED_FOLIOS:
-            near = near | locked
+            near = (near & held) | locked
+        named = _named(flight.words[row], addresses)
         if window.scope is not Scope.MM:
-            near = near | _named(flight.words[row], addresses) | about.of_the_machine
+            near = near | named | about.of_the_machine
+        near = near | (named & unlinked)
         out[able & near & (out < 0)] = row
         # Work on whatever it comes across, or on an mm that its stack does not name: a lock must show the place.
-        anywhere = not len(mms) or (window.scope is not Scope.MM and not about.of_one_mm)
-        vague[able & by_lock & anywhere & (vague < 0)] = row
+        anywhere = not len(flight.mms[row]) or (window.scope is not Scope.MM and not about.of_one_mm)
+        place = by_lock & held if window.scope is Scope.LOCKED_FOLIOS else by_lock
+        vague[able & place & anywhere & (vague < 0)] = row
     return np.where(out >= 0, out, vague)
 
 

@@ -58,7 +58,9 @@ class Scope(Enum):
     MM = "its mm"
     """Its own mm and those that its stack names."""
     LOCKED_FOLIOS = "folios that it holds locked"
-    """Of any process: reached by the reverse map."""
+    """Of any process: reached by the reverse map. Reclaim, migration and splitting take a folio off the LRU and lock it
+    before they change anything of it (mm/vmscan.c, shrink_folio_list(); mm/migrate.c, migrate_folio_unmap();
+    mm/huge_memory.c, __folio_split()): one that is on the LRU and not locked is not theirs."""
     SYSTEM = "anything"
     """Lists and counters of the whole system."""
 

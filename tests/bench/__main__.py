@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench.cost import Cost, FailedError, best, measure
+from tests.bench.cost import Cost, FailedError, best, compile_modules, measure
 from tests.bench.peers import Asked, crash_code, crash_command, drgn_command, questions, vmlinux_of
 from tests.bench.results import REGRESSION, compare, keep, latest_before
 
@@ -183,6 +183,7 @@ def main() -> None:
     parser.add_argument("--keep-as", type=Path, help="keep the results here [default: by commit, in the user's cache]")
     asked = parser.parse_args()
     core: Path = asked.core or Path(measure([sys.executable, "-m", "tests.bench.guest", "--large"])[1].strip())
+    compile_modules()
     with tempfile.TemporaryDirectory(prefix="folioscope-bench-") as folder:
         bench = Bench(core, asked.rounds, asked.options.split(), Path(folder))
         facts = {"release": bench.places["release"], "struct_pages": bench.places["nr_pages"]}

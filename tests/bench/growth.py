@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.cost import Cost, FailedError, measure
+from tests.bench.cost import Cost, FailedError, compile_modules, measure
 from tests.bench.results import commit
 from tests.guests.cache import guests_folder
 
@@ -272,6 +272,7 @@ def main() -> None:
     kept = asked.out / "growth.json"
     found = {row["name"]: Point.known(row) for row in json.loads(kept.read_text())} if kept.is_file() else {}
     points = [found[size.name] for size in SIZES if size.name in found]
+    compile_modules()
     for size in chosen:
         found[size.name] = measure_size(size, limit, asked.options.split(), asked.questions.split(","))
         points = [found[size.name] for size in SIZES if size.name in found]

@@ -136,6 +136,50 @@ def test_interrupt(core: Callable[[str], str]) -> None:
     assert (process.returncode, out, err) == (130, "", "")
 
 
+def test_interrupt_of_a_process_with_workers(core: Callable[[str], str]) -> None:
+    code = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import os, sys, time\nfrom inspector.tables import pages\nfrom inspector.cli import main\n"
+        "def wait(*a, **k):\n    os.write(2, b'ready\\n')\n    time.sleep(60)\n"
+        "pages.CHUNK, pages._WORTH_SHARING, pages._Found.read = 1 << 12, 2, wait\nsys.exit(main(sys.argv[1:]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "check", "-c", core("6.1"), "--workers", "3"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert [process.stderr.readline() for _ in range(3)] == ["ready\n"] * 3
+    pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
+    assert len(pids) == 3
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "", "")
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_the_number_of_workers(core: Callable[[str], str]) -> None:
+    shown = [
+        subprocess.run([*FOLIOSCOPE, "ps", "-c", core("6.1"), *words], capture_output=True, text=True, check=True)
+        for words in ([], ["--workers", "1"], ["--workers", "3"])
+    ]
+    assert len({done.stdout for done in shown}) == 1
+    for words, environment, error in (
+        (["--workers", "0"], {}, "invalid value for '--workers'"),
+        ([], {"FOLIOSCOPE_WORKERS": "many"}, "this is no number of processes: FOLIOSCOPE_WORKERS=many. Give 1 or more"),
+    ):
+        done = subprocess.run(
+            [*FOLIOSCOPE, "ps", "-c", core("6.1"), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **environment},
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert error in done.stderr
+
+
 def on_terminal(words: list[str], environment: dict[str, str]) -> str:
     """What a terminal of 80 columns sees."""
     ours, theirs = pty.openpty()
@@ -186,16 +230,18 @@ def test_progress_appears_on_a_terminal_for_long_work_only(monkeypatch: pytest.M
     code = (
         "import time\nfrom inspector.cli.params import Settings\nfrom inspector.cli.progress import ProgressBar\n"
         "with ProgressBar(Settings(quiet={quiet}), '1/2', delay={delay}) as p:\n"
-        "    p('page tables', 2, 5)\n    time.sleep(0.5)\n    p('counting', 3, 5)\n"
+        "    p('page tables', 2, 5)\n    time.sleep({seconds})\n    p('counting', 3, 5)\n"
     )
     monkeypatch.setattr(
-        sys.modules[__name__], "FOLIOSCOPE", [sys.executable, "-c", code.format(quiet=False, delay=0.05)]
+        sys.modules[__name__], "FOLIOSCOPE", [sys.executable, "-c", code.format(quiet=False, delay=0.05, seconds=3)]
     )
     shown = on_terminal([], {"TERM": "xterm"})
     assert "1/2 page tables" in shown
     for quiet, delay in ((True, 0.05), (False, 5)):
         monkeypatch.setattr(
-            sys.modules[__name__], "FOLIOSCOPE", [sys.executable, "-c", code.format(quiet=quiet, delay=delay)]
+            sys.modules[__name__],
+            "FOLIOSCOPE",
+            [sys.executable, "-c", code.format(quiet=quiet, delay=delay, seconds=0.5)],
         )
         assert on_terminal([], {"TERM": "xterm"}) == ""
     with ProgressBar(Settings(), delay=0) as progress:

@@ -111,3 +111,11 @@ def test_what_cannot_be_watched_or_stopped_is_refused(run: Run) -> None:
     assert run("watch", "--qemu", "x", "--pause").code == 2
     assert run("check", "-c", PATH, "--pause").code == 2
     assert run("check", "--confirm", "1", "-c", PATH).code == 2
+
+
+@pytest.mark.parametrize("guest", [range(0)], indirect=True)
+def test_a_guest_that_is_stopped_is_not_watched(guest: Guest, run: Run) -> None:
+    guest.target = replace(guest.target, is_paused=True)
+    result = run("watch", "--qemu", "x")
+    assert result.code == 3
+    assert "the guest is stopped" in result.err

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inspector.check.run import run_check
+from inspector.check.run import collect_for, run_check
 from inspector.report.ksm import build_ksm_report, rebuilt_totals
 from inspector.rules import find_rule
 from inspector.tables.ksm import CHAIN
 from tests.faults.ksm_plants import item_word, node_word
-from tests.faults.overlay import KERNELS, add, also_broken, core_path, findings, planted, put, word
+from tests.faults.overlay import KERNELS, Patch, add, also_broken, core_path, findings, page_word, planted, put, word
 from tests.faults.overlay import sound as sound_snapshot
 from tests.guests import guests_folder
 
@@ -126,6 +126,40 @@ def test_page_offset_of_an_item(path: str) -> None:
         return
     row = int(s.ksm_entries.item_idx[0])
     assert also_broken(path, "ksm-mapping-unreachable", put(s, item_word(s, row, "linear_page_index"), 0x123)) == []
+
+
+def test_a_page_without_a_node_is_one_that_could_not_be_merged_unless_a_node_has_it(path: str) -> None:
+    s = sound_snapshot(path)
+    row = int(s.ksm_entries.item_idx[0])
+    node = int(s.ksm.items.node_idx[row])
+    pfn = int(s.ksm.nodes.kpfn[node])
+    cut = put(s, page_word(s, pfn, "mapping"), 3)
+    rule = find_rule("ksm-node-mismatch")
+    assert len(rule.run(planted(path, cut))) == 1
+    other = add(s, int(s.ksm.nodes.addr[node]) + s.layout.struct("struct ksm_stable_node").field("kpfn").offset, 1)
+    assert len(rule.run(planted(path, cut, other))) == 0
+
+
+def test_a_merged_page_that_a_child_inherited_is_no_lost_mapping(path: str) -> None:
+    s = sound_snapshot(path)
+    items, nodes = s.ksm.items, s.ksm.nodes
+    link = s.layout.struct("struct ksm_rmap_item").field("hlist").offset
+    row = int(s.ksm_entries.item_idx[0])
+    node = int(items.node_idx[row])
+    before = [int(a) + link for a in items.addr[items.node_idx == node]]
+    before.append(int(nodes.addr[node]) + s.layout.struct("struct ksm_stable_node").field("hlist").offset)
+    own = int(items.addr[row]) + link
+    unlink = put(s, next(place for place in before if word(s, place) == own), word(s, own))
+    rule = find_rule("ksm-mapping-unreachable")
+
+    def lost(*patches: Patch) -> int:
+        now = planted(path, *patches)
+        collect_for(now, [rule])
+        return len(rule.run(now))
+
+    # The item says that it is on the node's list, and is not; then, that it waits for ksmd to come by again.
+    assert lost(unlink) > 0
+    assert lost(unlink, add(s, item_word(s, row, "address"), -0x200)) == 0
 
 
 def test_totals(path: str) -> None:

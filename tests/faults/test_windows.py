@@ -14,6 +14,7 @@ from inspector.findings import Finding
 from inspector.snapshot import Snapshot
 from inspector.target.prstatus import SIZE
 from tests.faults.overlay import KERNELS, Patch, add, core_path, opened, page_word, plant, put, sound
+from tests.faults.plants import clear_entry, mapcount_at, mapping_of_page, small_anon
 
 SPLIT = ("split_huge_pmd_locked", "__split_huge_pmd")
 
@@ -112,6 +113,42 @@ def _family(s: Snapshot, folio: int) -> list[int]:
         if reached(s, heads, mask)[0]:
             out.append(mm)
     return [*out, *np.unique(s.mappings.mm_idx[s.mappings.head_row == heads[0]]).tolist()]
+
+
+def test_a_page_that_is_not_linked_yet_belongs_to_the_task_that_has_it_in_hand(path: str) -> None:
+    s = sound(path)
+    page = int(small_anon(s, 1)[0])
+    row, skip = mapping_of_page(s, page)
+    pfn = int(s.pages.memmap.pfns_of_rows(np.array([page]))[0])
+    new = [clear_entry(s, row, skip), put(s, page_word(s, pfn, "mapping"), 0)]
+    task = task_of(s, int(s.mappings.mm_idx[row]))
+    patches, note = on_cpu(s, task, ("wp_page_copy", "do_wp_page"))
+    held = put(s, int(s.stacks.top[task]) - 0xC0, s.layout.memmap.page_addr(pfn))
+
+    def graded(found: list[Finding]) -> set[str]:
+        return {f.severity for f in found if f.rule == "mapcount-mapping-missing"}
+
+    assert graded(told(path, new)) == {"fail"}
+    assert graded(told(path, [*new, *patches], note)) == {"fail"}
+    assert graded(told(path, [*new, *patches, held], note)) == {"info"}
+
+
+def test_a_folio_on_the_lru_is_not_in_the_hands_of_reclaim(path: str) -> None:
+    s = sound(path)
+    lru, locked = (int(s.layout.flags.mask(name)) for name in ("lru", "locked"))
+    flags = s.pages.flags[:].tolist()
+    page = next(int(row) for row in small_anon(s, 1) if flags[row] & lru and not flags[row] & locked)
+    row, _ = mapping_of_page(s, page)
+    patches, note = on_cpu(s, task_of(s, int(s.mappings.mm_idx[row])), ("shrink_folio_list", "shrink_page_list"))
+    high = add(s, mapcount_at(s, page), 1, 4)
+    pfn = int(s.pages.memmap.pfns_of_rows(np.array([page]))[0])
+    in_hand = put(s, page_word(s, pfn, "flags"), flags[page] & ~lru | locked)
+
+    def graded(found: list[Finding]) -> set[str]:
+        return {f.severity for f in found if f.rule == "mapcount-too-high"}
+
+    assert graded(told(path, [high, *patches], note)) == {"fail"}
+    assert graded(told(path, [high, in_hand, *patches], note)) == {"info"}
 
 
 def test_a_task_that_runs_unseen_leaves_locks_as_the_only_evidence(path: str) -> None:

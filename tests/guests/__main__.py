@@ -6,7 +6,6 @@ import argparse
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 
 from .build import KINDS, build_dump
@@ -36,16 +35,19 @@ def _parse() -> argparse.Namespace:
     silence = commands.add_parser("silence", help="check dumps of random moments; fail if anything is called wrong")
     silence.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
     silence.add_argument("--runs", type=int, default=20, help="dumps of each racing guest (default: 20)")
-    silence.add_argument("--guests", default=f"{ZOO},{ZOO_RACES},{BUSY}", help="which guests (default: %(default)s)")
-    silence.add_argument("--keep", type=Path, help="a folder for dumps that gave findings")
+    silence.add_argument(
+        "--guests", default=f"{ZOO},{ZOO_RACES},{BUSY}", help="which guests, all for storms too (default: %(default)s)"
+    )
+    silence.add_argument("--keep", type=Path, help="a folder for captures of dumps that are not silent")
+    silence.add_argument("--results", type=Path, help="a file with a line of JSON a dump; a run that was ended goes on")
     between = commands.add_parser("gaps", help="check guests stopped between the stores of functions of mm/")
     between.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
     between.add_argument("--functions", default="", help="which, with commas between (default: all known ones)")
     between.add_argument("--guests", default=BUSY, help="busy, zoo-races (default: %(default)s)")
     between.add_argument("--most", type=int, default=8, help="gaps of each function (default: %(default)s)")
     between.add_argument("--seconds", type=float, default=10, help="to wait for each function (default: %(default)s)")
-    between.add_argument("--keep", type=Path, help="a folder for dumps that gave findings")
-    between.add_argument("--results", type=Path, help="a file to which a line of JSON is added for each gap")
+    between.add_argument("--keep", type=Path, help="a folder for captures of those that are not silent")
+    between.add_argument("--results", type=Path, help="a file with a line of JSON a gap; a run that was ended goes on")
     return parser.parse_args()
 
 
@@ -95,10 +97,8 @@ def _gaps(arguments: argparse.Namespace) -> int:
 
     kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
     functions = [name for name in arguments.functions.split(",") if name]
-    with arguments.results.open("a") if arguments.results else nullcontext() as results:
-        return check_gaps(
-            kernels, arguments.guests.split(","), functions, arguments.most, arguments.keep, results, arguments.seconds
-        )
+    guests, results, seconds = arguments.guests.split(","), arguments.results, arguments.seconds
+    return check_gaps(kernels, guests, functions, arguments.most, arguments.keep, results, seconds)
 
 
 def main() -> int:
@@ -109,10 +109,12 @@ def main() -> int:
             sys.stdout.write(f"{guests_folder() / kernel_named(arguments.kernel).name}\n")
             return 0
         if arguments.command == "silence":
-            from .silence import silence  # noqa: PLC0415  (drgn and NumPy)
+            from .silence import KINDS as KINDS_OF_SILENCE  # noqa: PLC0415  (drgn and NumPy)
+            from .silence import silence  # noqa: PLC0415
 
             kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
-            return silence(kernels, arguments.guests.split(","), arguments.runs, arguments.keep)
+            kinds = [*KINDS_OF_SILENCE] if arguments.guests == "all" else arguments.guests.split(",")
+            return silence(kernels, kinds, arguments.runs, arguments.keep, arguments.results)
         if arguments.command == "gaps":
             return _gaps(arguments)
         return _build(arguments)

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import drgn
 import numpy as np
@@ -24,13 +23,13 @@ from inspector.windows.locks import mm_in_flight
 from tests.faults.overlay import add, planted
 from tests.faults.plants import mapcount_at, small_anon
 
-from .cache import BUSY, guests_folder
+from .cache import guests_folder
 from .gdb import Gdb
 from .kernels import Kernel
 from .packages import fetch_kernel
 from .qemu import booted
 from .qmp import Qmp
-from .silence import told
+from .silence import keep_capture, told
 from .zoo import await_kind, prepare
 
 FUNCTIONS = (
@@ -185,7 +184,7 @@ def gaps(
         kind: busy or zoo-races.
         functions: Their names.
         most: Gaps of each function at most.
-        keep: Where dumps with findings are kept; None keeps none.
+        keep: Where captures of dumps that are not as they must be are kept; None keeps none.
         seconds: How long each function is waited for.
 
     Yields:
@@ -216,7 +215,7 @@ def gaps(
                             s = Snapshot(_dumped(qmp, folder))
                             gap = Gap(kernel.name, called, offset, after, run_check(s), _planted_elsewhere(s))
                             if keep and (gap.wrong or gap.is_deaf):
-                                (folder / "dump").replace(keep / f"{kernel.name}-{called}+{offset:#x}.elf")
+                                keep_capture(folder / "dump", keep / f"{kernel.name}-{called}+{offset:#x}.kdump")
                             yield gap
                             if len(seen) >= most:
                                 break
@@ -264,16 +263,24 @@ def check_gaps(  # noqa: PLR0913, PLR0917  (the options of the command)
     functions: Sequence[str],
     most: int,
     keep: Path | None,
-    results: TextIO | None,
+    results: Path | None,
     seconds: float,
 ) -> int:
-    """Print a line for each gap, and every finding that is none below it; return the exit code."""
+    """Print a line for each gap, and every finding that is none below it; return the exit code.
+
+    With a file of results a run that was ended goes on: functions that the file has are left out.
+    """
     total = bad = deaf = 0
+    lines = results.read_text().splitlines() if results and results.is_file() else []
+    done = {(line["kernel"], line["guest"], line["function"]) for line in map(json.loads, lines)}
     for kernel in kernels:
-        for kind in kinds or [BUSY]:
-            for gap in gaps(kernel, kind, functions or FUNCTIONS, most, keep, seconds):
+        for kind in kinds:
+            left = [f for f in functions or FUNCTIONS if (kernel.name, kind, f) not in done]
+            for gap in gaps(kernel, kind, left, most, keep, seconds) if left else ():
                 if isinstance(gap, str):
                     print(f"{kernel.name:<6} {gap}", flush=True)
+                    called, _, why = gap.partition(": ")
+                    _note(results, {"kernel": kernel.name, "guest": kind, "function": called, "lacking": why})
                     continue
                 total += 1
                 bad += bool(gap.wrong)
@@ -286,14 +293,14 @@ def check_gaps(  # noqa: PLR0913, PLR0917  (the options of the command)
                 )
                 for line in gap.wrong:
                     print(f"         {line}", flush=True)
-                if results:
-                    row: dict[str, object] = {
-                        "kernel": gap.kernel,
-                        "function": gap.function,
-                        "offset": gap.offset,
-                        "after": gap.after,
-                    }
-                    row |= {"wrong": gap.wrong, "info": info, "planted": gap.found}
-                    print(json.dumps(row), file=results, flush=True)
+                place = {"kernel": gap.kernel, "guest": kind, "function": gap.function}
+                said = {"wrong": gap.wrong, "info": info, "planted": gap.found}
+                _note(results, {**place, "offset": gap.offset, "after": gap.after, **said})
     print(f"{total} gaps, {bad} not silent; {deaf} in which a wrong counter of another mm was not found")
     return 1 if bad or deaf else 0
+
+
+def _note(results: Path | None, row: dict[str, object]) -> None:
+    if results:
+        with results.open("a") as file:
+            file.write(json.dumps(row) + "\n")

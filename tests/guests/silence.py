@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inspector.capture.capture import capture
 from inspector.check.run import run_check
 from inspector.findings import Finding, Report
 from inspector.snapshot import Snapshot
@@ -21,9 +23,10 @@ from .cache import BUSY, guests_folder
 from .kernels import Kernel
 from .packages import fetch_kernel
 from .qemu import booted
+from .storms import STORMS, prepare_storm
 from .zoo import ZOO, ZOO_RACES, await_kind, prepare
 
-KINDS = (ZOO, ZOO_RACES, BUSY)
+KINDS = (ZOO, ZOO_RACES, BUSY, *STORMS)
 WAIT_SECONDS = (0.2, 4.0)
 SEVERITIES = ("fail", "warn", "info")
 
@@ -42,8 +45,13 @@ class Moment:
 
     @property
     def is_silent(self) -> bool:
-        """Whether everything was looked at and nothing was called wrong."""
-        return self.report.coverage.complete and not any(f.severity == "fail" for f in self.report.findings)
+        """Whether the check of a sound kernel says what it must."""
+        return is_silent(self.report)
+
+
+def is_silent(report: Report) -> bool:
+    """Whether everything was looked at and nothing above info was found."""
+    return report.coverage.complete and all(f.severity == "info" for f in report.findings)
 
 
 def moments(kernel: Kernel, kind: str, runs: int, keep: Path | None = None) -> Iterator[Moment]:
@@ -51,15 +59,17 @@ def moments(kernel: Kernel, kind: str, runs: int, keep: Path | None = None) -> I
 
     Args:
         kernel: Which kernel.
-        kind: zoo (at rest: one moment is as good as many), zoo-races or busy.
+        kind: zoo (at rest: one moment is as good as many), zoo-races, busy, or a storm.
         runs: How many dumps.
         keep: Where dumps with findings are kept; None keeps none.
     """
     unpacked = fetch_kernel(kernel, guests_folder())
     with tempfile.TemporaryDirectory(prefix=".silence-", dir=guests_folder()) as name:
         folder = Path(name)
-        prepared = prepare(kernel, unpacked, kind, folder)
-        with booted(prepared.boot, lambda guest: await_kind(guest, kind)) as guest, guest.qmp() as qmp:
+        is_storm = kind in STORMS
+        prepared = (prepare_storm if is_storm else prepare)(kernel, unpacked, kind, folder)
+        state = BUSY if is_storm else kind
+        with booted(prepared.boot, lambda guest: await_kind(guest, state)) as guest, guest.qmp() as qmp:
             ran = 0.0
             for number in range(runs):
                 wait = random.uniform(*WAIT_SECONDS)
@@ -74,12 +84,17 @@ def moments(kernel: Kernel, kind: str, runs: int, keep: Path | None = None) -> I
                 dump.chmod(0o644)
                 report = run_check(Snapshot(open_core(str(dump), types="btf")))
                 kept = None
-                if keep and report.exit_code:
-                    kept = keep / f"{kernel.name}-{kind}-{number}-{int(time.time())}.elf"
-                    dump.replace(kept)
+                if keep and not is_silent(report):
+                    kept = keep / f"{kernel.name}-{kind}-{number}-{int(time.time())}.kdump"
+                    keep_capture(dump, kept)
                 yield Moment(kernel.name, kind, number, ran, report, kept)
                 dump.unlink(missing_ok=True)
                 qmp.resume()
+
+
+def keep_capture(dump: Path, path: Path) -> None:
+    """Keep what a check reads of a dump."""
+    capture(open_core(str(dump), types="btf"), str(path))
 
 
 def row(moment: Moment) -> str:
@@ -91,7 +106,7 @@ def row(moment: Moment) -> str:
     said = ", ".join(f"{severity} {rule} x{n}" for (severity, rule), n in sorted(rules.items()))
     lacks = "" if moment.report.coverage.complete else "  NOT COMPLETE: " + "; ".join(_lacking(moment.report))
     entries = int(moment.report.summary["leaf_entries"] or 0)
-    where = f"{moment.kernel:<6} {moment.kind:<10} {moment.number:>3} {moment.seconds:>7.1f} s {entries:>10,}"
+    where = f"{moment.kernel:<6} {moment.kind:<14} {moment.number:>3} {moment.seconds:>7.1f} s {entries:>10,}"
     return f"{where} {counts}  {said}{lacks}".rstrip()
 
 
@@ -100,24 +115,55 @@ def _lacking(report: Report) -> list[str]:
     return [*report.coverage.notes, *partial]
 
 
-def silence(kernels: list[Kernel], kinds: list[str], runs: int, keep: Path | None) -> int:
-    """Print the table, and every fail or warn below its row; return the exit code."""
-    print(f"{'kernel':<6} {'guest':<10} {'no':>3} {'ran':>9} {'leaves':>10}   fail  warn  info  rules")
+def silence(kernels: list[Kernel], kinds: list[str], runs: int, keep: Path | None, results: Path | None) -> int:
+    """Print the table, and every fail or warn below its row; return the exit code.
+
+    With a file of results a run that was ended goes on: only moments that the file lacks are made.
+    """
+    print(f"{'kernel':<6} {'guest':<14} {'no':>3} {'ran':>9} {'leaves':>10}   fail  warn  info  rules")
     bad = total = 0
+    done = _done(results)
     for kernel in kernels:
         for kind in kinds:
-            for moment in moments(kernel, kind, 1 if kind == ZOO else runs, keep):
+            left = (1 if kind == ZOO else runs) - done[kernel.name, kind]
+            if left <= 0:
+                continue
+            for moment in moments(kernel, kind, left, keep):
                 total += 1
                 bad += not moment.is_silent
                 print(row(moment), flush=True)
                 for finding in moment.report.findings:
                     if finding.severity != "info":
                         print(f"         {told(finding)}")
+                if results:
+                    _note(results, moment)
                 if moment.kept:
                     print(f"         kept: {moment.kept}", flush=True)
     print(f"{total} moments, {bad} not silent")
     sys.stdout.flush()
     return 1 if bad else 0
+
+
+def _done(results: Path | None) -> Counter[tuple[str, str]]:
+    """How many moments of each kernel and guest a file of results holds."""
+    if results is None or not results.is_file():
+        return Counter()
+    return Counter((line["kernel"], line["guest"]) for line in map(json.loads, results.read_text().splitlines()))
+
+
+def _note(results: Path, moment: Moment) -> None:
+    """Add a line to a file of results."""
+    found = [{"severity": f.severity, "rule": f.rule, "count": f.count} for f in moment.report.findings]
+    line = {
+        "kernel": moment.kernel,
+        "guest": moment.kind,
+        "seconds": round(moment.seconds, 1),
+        "silent": moment.is_silent,
+        "findings": found,
+        "kept": str(moment.kept) if moment.kept else None,
+    }
+    with results.open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def told(finding: Finding) -> str:

@@ -7,41 +7,53 @@ import signal
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import product
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
-from inspector import workers
+from inspector import scratch, snapshot, workers
+from inspector.capture import capture as capture_module
+from inspector.capture.proof import VirtualReads, same_reads
 from inspector.check.run import run_check
 from inspector.errors import TargetError
 from inspector.loops import is_compiled
+from inspector.rules import page_pieces
 from inspector.snapshot import Snapshot
 from inspector.tables import pages
-from inspector.walk import batches, counts, pagetable
+from inspector.target.target import open_core
+from inspector.walk import batches, counts, linear, pagetable
 from tests.faults.every import CATALOGUE
 from tests.faults.overlay import KERNELS, core_path, planted, sound
 from tests.faults.plants import MissingError
 from tests.rules.broken import broken, with_holes
 
 DUMPS: dict[str, Callable[[str], Snapshot]] = {
-    "sound": lambda kernel: planted(core_path("fixture", kernel)),
+    "compressed": lambda kernel: Snapshot(open_core(core_path("fixture", kernel), types="btf")),
     "broken": broken,
     "with-holes": with_holes,
 }
 
 PIECES: dict[str, tuple[tuple[ModuleType, str, int], ...]] = {
     "usual": (),
-    "smallest": ((pagetable, "_BATCH", 3), (pages, "CHUNK", 1 << 12)),
+    "smallest": (
+        (pages, "CHUNK", 1 << 12),
+        (pagetable, "_BATCH", 3),
+        (linear, "_PIECE", 1000),
+        (page_pieces, "_AT_ONCE", 500),
+    ),
 }
 
 
 @pytest.fixture(autouse=True)
 def _all_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small as the dumps are, all that can be is done by workers, and of a walk nothing is kept."""
-    for module, name in ((pagetable, "_WORTH_SHARING"), (batches, "WORTH_SHARING"), (pages, "_WORTH_SHARING")):
-        monkeypatch.setattr(module, name, 2)
+    for module in (pages, pagetable, linear, page_pieces):
+        monkeypatch.setattr(module, "_WORTH_SHARING", 2)
+    monkeypatch.setattr(batches, "WORTH_SHARING", 2)
     monkeypatch.setattr(batches, "RUNS_KEPT", 0)
     workers.use_workers(1)
     yield
@@ -90,8 +102,8 @@ def test_the_report_is_that_of_one_process(
         monkeypatch.setattr(module, name, value)
     assert report(DUMPS[dump](kernel), nr_workers) == expected
     if size == "smallest":
-        stages = 3 if is_compiled() else 2
-        assert len(forks) >= stages * nr_workers
+        # Sweep, first walk, twice the index of folios, second walk, twice rules about pages.
+        assert len(forks) >= (7 if is_compiled() else 6) * nr_workers
     assert report(DUMPS[dump](kernel), 1) == expected
 
 
@@ -107,6 +119,7 @@ def test_a_fault_is_found_alike(kernel: str, name: str, monkeypatch: pytest.Monk
         pytest.skip("this kernel cannot have it")
     expected = report(planted(path, *fault.patches), 1)
     monkeypatch.setattr(pagetable, "_BATCH", 16)
+    monkeypatch.setattr(page_pieces, "_AT_ONCE", 5000)
     assert report(planted(path, *fault.patches), 2) == expected
 
 
@@ -125,6 +138,19 @@ def test_entries_outside_of_vmas_are_counted_alike() -> None:
     assert not (one.codes & counts.LINKED).any()
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_columns_in_files_make_no_difference(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = alone("compressed", kernel)
+    monkeypatch.setattr(scratch, "_LONG", 1)
+    monkeypatch.setattr(scratch, "_HUGE", 1)
+    for memory in (0, None):
+        scratch.use_at_most(memory)
+        try:
+            assert report(DUMPS["compressed"](kernel), 2) == expected
+        finally:
+            scratch.use_at_most(None)
+
+
 def test_words_of_struct_pages_are_numbered_as_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "CHUNK", 1 << 12)
     workers.use_workers(1)
@@ -141,7 +167,6 @@ def test_words_of_struct_pages_are_numbered_as_by_one_process(monkeypatch: pytes
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_nothing_is_built_by_workers_only(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table that workers build is built once more here: right, but slow."""
     built: set[str] = set()
 
     def spied(*args: Any) -> Iterator[Any]:
@@ -149,9 +174,11 @@ def test_nothing_is_built_by_workers_only(kernel: str, monkeypatch: pytest.Monke
             built.update(result[0])
             yield result
 
-    monkeypatch.setattr(batches, "share_out", spied)
+    monkeypatch.setattr(snapshot, "share_out", spied)
+    monkeypatch.setattr(page_pieces, "_AT_ONCE", 20_000)
     report(broken(kernel), 2)
-    assert not built
+    # What the first pages do not need is right as well, but built once more.
+    assert built <= {"files", "page_cache"}
 
 
 @pytest.mark.parametrize("stage", ["pages", "entries", "again"])
@@ -184,3 +211,38 @@ def test_a_live_kernel_is_read_by_one_process(forks: list[int], monkeypatch: pyt
     workers.use_workers(2)
     assert planted(core_path("fixture", "7.3")).counts.nr_entries
     assert not forks
+
+
+def test_a_capture_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: list[int]) -> None:
+    """What workers read is in it, and what they read by virtual address is compared like that."""
+    compared: list[list[int]] = []
+
+    def noted(recorder: Any, s: Snapshot, again: Snapshot, pfns: Any, virtual: VirtualReads, nr: int) -> bool:
+        compared.append(virtual.pages(s).tolist())
+        return same_reads(recorder, s, again, pfns, virtual, nr)
+
+    monkeypatch.setattr(capture_module, "same_reads", noted)
+    for nr_workers, nr_pfns in ((1, 1 << 20), (3, 1 << 20), (3, 0)):
+        workers.use_workers(nr_workers)
+        # The fixtures do not hold max_pfn, without which there is no room in which workers note what they read.
+        monkeypatch.setattr(capture_module, "_nr_pfns", lambda _target, nr=nr_pfns: nr)
+        out, started = tmp_path / f"{nr_workers}-{nr_pfns}", len(forks)
+        captured = capture_module.capture(open_core(core_path("fixture", "7.3"), types="btf"), out, nr_workers=1)
+        assert (captured.same_answers, captured.proof) == (True, "reads")
+        assert (len(forks) >= started + 6) == (nr_workers > 1 and nr_pfns > 0)
+    written = [path.read_bytes() for path in tmp_path.iterdir()]
+    assert written == written[:1] * 3
+    assert compared == compared[:1] * 3
+
+
+def test_workers_note_what_they_read_by_virtual_address() -> None:
+    s = sound(core_path("fixture", "7.3"))
+    reads, before = VirtualReads(s), len(VirtualReads(s).pages(s))
+
+    def note(number: int) -> None:
+        reads.note((0xFFFF_C900 << 32) + number * 4096 + 100, 4096, False)
+
+    list(workers.work_on(range(0, 40, 4), note, 3))
+    found = reads.pages(s)
+    assert len(found) == before + 20
+    assert np.isin(np.uint64(0xFFFF_C900 << 32), found)

@@ -47,6 +47,14 @@ def test_memory_that_workers_hold_counts_once() -> None:
     assert 200 < own.peak_mib < 270
 
 
+def test_modules_are_compiled_once_as_in_an_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    (tmp_path / "measured.py").write_text("pass\n")
+    measure([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import measured"])
+    assert list(tmp_path.glob("__pycache__/measured.*.pyc"))
+
+
 def test_cpu_time_is_that_of_children_too() -> None:
     burn = "import time\nwhile time.process_time() < 0.3: pass"
     alone, _ = measure(python(burn))

@@ -23,7 +23,7 @@ from inspector.arch.base import Level
 from inspector.capture import capture as capture_module
 from inspector.capture.capture import capture
 from inspector.capture.kdump_writer import DumpHeader, PageSource, PageSpool, write_kdump
-from inspector.capture.private_pages import PRIVATE, judge_pages
+from inspector.capture.private_pages import PRIVATE, CoveredPages, judge_pages
 from inspector.capture.recorder import Recorder
 from inspector.check.run import run_check
 from inspector.cli import main
@@ -33,6 +33,7 @@ from inspector.snapshot import Snapshot
 from inspector.tables.stacks import thread_size
 from inspector.tables.vmalloc import vmalloc_pfns
 from inspector.target.target import Target, from_program, open_core
+from inspector.walk.mappings import entry_pages
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import vma_figures
 from tests.fixtures import FOLDER, KERNELS, fixture_path
@@ -141,6 +142,17 @@ def test_every_page_of_a_user_is_judged_private(fixture: Path) -> None:
     reserved = np.flatnonzero(flags >> np.uint64(32) & np.uint64(1))
     assert not judge_pages(s, reserved).any()
     assert judge_pages(s, np.array([1 << 40])).tolist() == [PRIVATE.index("unknown") + 1]
+
+
+def test_pages_that_entries_cover_are_known(fixture: Path) -> None:
+    s = Snapshot(opened(fixture))
+    m, mapped = s.mappings, s.collected(CoveredPages)
+    expected = np.zeros(s.layout.memmap.max_pfn, np.bool_)
+    for first, nr in zip(m.pfn.tolist(), (m.nr * entry_pages(s.layout, m.level)).tolist(), strict=True):
+        expected[first : first + nr] = True
+    assert expected.any()
+    assert np.array_equal(mapped.mapped, expected)
+    assert not mapped.of(np.array([1 << 40])).any()
 
 
 def test_kinds_account_for_every_page(fixture: Path) -> None:

@@ -14,10 +14,15 @@ import pytest
 
 from inspector.check import confirm, own
 from inspector.check.confirm import check_target
-from inspector.findings import Report
+from inspector.columns import AnyArray
+from inspector.findings import Report, Subject
 from inspector.report.check import render_report
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
+from inspector.subjects import PAGE, SubjectKind, stored_at
+from inspector.violations import Violations, holds, violations
+from inspector.windows.grading import standing_work
+from inspector.windows.window import Effect
 from tests.faults.overlay import Patch, core_path, opened, pfn_of, plant, sound
 from tests.faults.plants import mapcount_at, pick, small_anon
 from tui.session import Session
@@ -183,3 +188,62 @@ def test_the_interface_shows_nothing_of_a_single_look() -> None:
     assert moving.looks > 1
     assert set(seen) == {0}
     assert (session.findings, report.exit_code) == ([], 0)
+
+
+def test_numbers_that_no_address_can_be_made_of_are_watched_nowhere() -> None:
+    s = sound(PATH)
+    for pfn in (-1, 1 << 39, 1 << 52):
+        assert stored_at(s, Subject(kind="entry", pfn=pfn, va=0x1000)) == []
+    assert stored_at(s, Subject(kind="address_space", address=(1 << 64) - 8)) == []
+    assert stored_at(s, Subject(kind="anon_vma", address=0)) == []
+
+
+def test_what_cannot_be_read_in_several_looks_is_worth_more_of_them() -> None:
+    s = sound(PATH)
+    page = s.pages.memmap.page_addr(shared_page()[0]) // 4096 * 4096
+    whole = s.layout.memory.read(page, 4096)
+    assert whole is not None
+
+    def reading(last_without: int) -> Report:
+        moving = Moving({})
+
+        def read(address: int, count: int, offset: int, _physical: bool) -> bytes:
+            if moving.looks <= last_without:
+                raise drgn.FaultError("not now", address)
+            return whole[offset : offset + count]
+
+        moving.target.prog.add_memory_segment(page, 4096, read, False)
+        return moving.check(looks=2)
+
+    late = reading(3)
+    assert late.confirmation is not None
+    assert (late.exit_code, late.coverage.complete, late.confirmation.looks) == (0, True, 4)
+    never = reading(99)
+    assert never.confirmation is not None
+    assert (never.exit_code, never.coverage.complete, never.confirmation.looks) == (4, False, 4)
+
+
+def test_a_task_that_stays_in_its_window_for_all_looks_explains_what_it_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a CPU: nothing changes, and its stack is known although those of running tasks are not."""
+    _, at, stored = shared_page()
+    asked: list[str] = []
+
+    def work(_s: Snapshot, about: SubjectKind, _effect: Effect | None, found: Violations) -> AnyArray:
+        asked.append(about.name)
+        return np.full(len(found), "race 7 in try_to_unmap_one" if len(asked) == 1 else "")
+
+    monkeypatch.setattr(confirm, "standing_work", work)
+    report = Moving({(at, 4): lambda _look: word(stored + 1)}).check()
+    found = next(f for f in report.findings if f.rule == "mapcount-too-high")
+    assert asked.count("page") > 1
+    assert (report.exit_code, found.severity, found.exactness) == (0, "info", "transient")
+    assert found.evidence.facts["in_flight"] == "race 7 in try_to_unmap_one"
+
+
+def test_no_work_is_made_up_where_no_task_does_any() -> None:
+    s = sound(PATH)
+    nothing = holds(0)
+    assert standing_work(s, PAGE, Effect.PAGE, nothing).tolist() == []
+    one = violations(np.array([0]), observed={"x": 1}, expected={"x": 2}, checked=1, facts={"in_flight": ""})
+    assert standing_work(s, PAGE, None, one).tolist() == [""]
+    assert standing_work(s, PAGE, Effect.PAGE, one).tolist() == [""]

@@ -130,6 +130,13 @@ def test_a_guest_that_was_stopped_before_is_left_so() -> None:
     server.close()
 
 
+def test_a_guest_found_stopped_that_another_lets_run_on_is_no_one_moment() -> None:
+    server = FakeQemu(running=False)
+    with pytest.raises(TargetError, match="let run on while it was read"), Pause(server.monitor):
+        server.running = True
+    server.close()
+
+
 def test_it_can_be_left_stopped(qemu: FakeQemu) -> None:
     with Pause(qemu.monitor) as pause:
         pause.keep()

@@ -15,9 +15,10 @@ import pytest
 import inspector.scratch as scratch
 from inspector.check.run import run_check
 from inspector.errors import TargetError
-from inspector.scratch import available_memory, long_zeros, use_at_most
+from inspector.scratch import available_memory, is_shared, long_zeros, settled, use_at_most
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
+from inspector.workers import work_on
 from tests.faults.overlay import KERNELS, core_path
 
 MIB = 1 << 20
@@ -47,6 +48,30 @@ def test_long_columns_go_to_files_when_memory_is_short(tmp_path: Path) -> None:
     del first
     gc.collect()
     assert not in_a_file(long_zeros(6 * MIB, np.int32))
+
+
+def test_shared_columns_are_shared_wherever_they_are() -> None:
+    use_at_most(scratch._REST + 40 * MIB)
+    columns = [long_zeros(n, np.int32, shared=True) for n in (1000, 6 * MIB, 6 * MIB)]
+    assert all(is_shared(column) and is_shared(column[1:].view(np.uint8)) for column in columns)
+    assert not is_shared(np.zeros(9))
+
+    def fill(at: int) -> None:
+        for column in columns:
+            column[at::2] = at + 1
+
+    list(work_on((0, 1), fill, 2))
+    assert all(column[:4].tolist() == [1, 2, 1, 2] for column in columns)
+    # Short ones and those in files stay where they are.
+    done = [settled(column) for column in columns]
+    assert [is_shared(column) for column in done] == [True, False, True]
+    assert all((mine == theirs).all() for mine, theirs in zip(done, columns, strict=True))
+    used = scratch._Columns.in_memory
+    assert used == 48 * MIB
+    columns.clear()
+    done.clear()
+    gc.collect()
+    assert scratch._Columns.in_memory == 0
 
 
 def test_without_a_limit_available_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:

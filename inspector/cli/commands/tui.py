@@ -46,7 +46,9 @@ def tui(settings: Settings, interval: float | None, web: bool, port: int) -> int
     from tui.session import Session  # noqa: PLC0415
 
     def opener() -> Snapshot:
-        return settings.snapshot()
+        from inspector.snapshot import Snapshot  # noqa: PLC0415  (drgn and NumPy)
+
+        return Snapshot(settings.open_running())
 
     if settings.no_color:
         os.environ.setdefault("NO_COLOR", "1")

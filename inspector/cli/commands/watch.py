@@ -47,7 +47,7 @@ def watch(settings: Settings, every: float, until_finding: bool, looks: int, nr_
             "a dump does not change", settings.cores[0], "Watch the running kernel, or a guest with --qemu"
         )
     settings.refuse_pause("See folioscope guard")
-    target, rounds = settings.open(), Rounds()
+    target, rounds = settings.open_running(), Rounds()
     os.nice(_NICE)
     with end_of(settings, rounds):
         for number in count(1):

@@ -9,8 +9,8 @@ import numpy as np
 from inspector.columns import I64, Mask, expand_runs, take_or
 from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS, VM_SHARED
 from inspector.rules.diagnosis import cow_break
-from inspector.rules.page_pieces import PAGE_PIECES, PagePiece
-from inspector.rules.pieces import EntryPiece, Judged, MappedPages, mapped_pages
+from inspector.rules.page_pieces import PagePiece, look_through_pages
+from inspector.rules.pieces import EntryPiece, Judged, Judgement, MappedPages, mapped_pages
 from inspector.rules.registry import Phase, entry_rule, page_rule, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
@@ -157,17 +157,20 @@ def exclusive_page_mm_count_high(s: Snapshot) -> Violations:
     See also: folioscope folio PFN
     """
     # No predicate over pieces: which mms map a page is known from all mappings only.
-    found, checked = [np.empty(0, np.int64)], 0
-    for p in PAGE_PIECES.cut(s, PAGE_PIECES.most):
-        exclusive = exclusive_pages(p)
-        checked += p.count(exclusive)
-        found.append(p.subjects(exclusive & (p.mapped + p.entire > 1) & ~p.is_ksm))
-    rows = np.concatenate(found)
+    found = Judgement(_exclusive_but_shared)
+    look_through_pages(s, found)
+    rows = found.rows
     _, mms = page_mappers(s, rows)
     bad = mms > 1
     return violations(
-        rows[bad], observed={"mms": mms[bad]}, expected={"mms": 1}, checked=checked, unread=unread_pages(s)
+        rows[bad], observed={"mms": mms[bad]}, expected={"mms": 1}, checked=found.checked, unread=unread_pages(s)
     )
+
+
+def _exclusive_but_shared(p: PagePiece) -> Judged:
+    """Exclusive pages, and those of them that several entries map."""
+    exclusive = exclusive_pages(p)
+    return Judged(exclusive & (p.mapped + p.entire > 1) & ~p.is_ksm, exclusive)
 
 
 def _ksm_state(s: Snapshot, rows: I64) -> Details:

@@ -57,7 +57,10 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
     Why: mm/ksm.c, stable_tree_insert() and folio_set_stable_node(); ksm_get_folio() tests the pair.
     Consequence: the node is taken for stale and pruned: the page's rmap_items are lost and it can never be unmapped.
     Exceptions: the page is not mapped any more (nodes outlive their pages and are pruned later); the page is locked
-        (migration), or KSM is at work (ksm_thread_mutex held).
+        (migration), or KSM is at work (ksm_thread_mutex held). The page names no node, and no node with rmap_items
+        names it: try_to_merge_one_page() makes it a KSM page without one, and when the second page cannot be merged
+        with it, or stable_tree_insert() fails, break_cow() takes it from its mm alone: a child that was forked in
+        between keeps it.
     See also: folioscope ksm; folioscope folio PFN
     """
     pages, nodes = s.pages, s.ksm.nodes
@@ -66,7 +69,9 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
     pfn = pages.memmap.pfns_of_rows(rows)
     kpfn = take_or(nodes.kpfn, node, -1)
     gone = _unread(s, int((node < 0).sum()))
-    bad = np.flatnonzero(((node >= 0) & (kpfn != pfn)) | ((node < 0) & (not gone.nr)))
+    in_use = nodes.kpfn[(nodes.kind != CHAIN) & (nodes.nr_items > 0)]
+    broken = ((pages.mapping[rows] & ~np.uint64(MAPPING_TAGS)) == 0) & ~np.isin(pfn, in_use)
+    bad = np.flatnonzero(((node >= 0) & (kpfn != pfn)) | ((node < 0) & ~broken & (not gone.nr)))
     return violations(
         rows[bad],
         observed={"kpfn": np.where(node[bad] >= 0, kpfn[bad], -1), "in_trees": node[bad] >= 0},

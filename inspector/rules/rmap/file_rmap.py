@@ -179,7 +179,9 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
         is cached, and each is in its mm's tree of VMAs.
     Why: mm/interval_tree.c, vma_interval_tree_insert(); mm/vma.c, unlink_file_vma().
     Consequence: truncation and reclaim miss mappings, or follow a freed VMA.
-    Exceptions: the VMA's mm is being built, changed or torn down.
+    Exceptions: the VMA's mm is being built, changed or torn down, or i_mmap_rwsem is held: to insert or erase one VMA
+        changes nodes of others, colours and bounds last (lib/rbtree.c, __rb_insert(); rbtree_augmented.h,
+        __rb_erase_augmented()).
     See also: folioscope file ADDRESS
     """
     rmap, nodes = s.file_rmap, s.file_rmap.nodes
@@ -204,7 +206,7 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
         + one("mapping", mapping_ids(address_space))
         + one("lost_vma", lost_vma_rows(s, nodes.vma[rows]))
         + one("mm", mm_of_lost_vma(s, nodes.vma[rows])),
-        transient=take_or(s.mm_in_motion, rows_of(s.mms.addr, nodes.vm_mm[rows]), True),
+        transient=take_or(s.mm_in_motion, rows_of(s.mms.addr, nodes.vm_mm[rows]), True) | s.i_mmap_locked[tree],
     )
 
 
