@@ -101,6 +101,12 @@ class SubjectKind:
 
 _BY_NAME: dict[str, SubjectKind] = {}
 
+_MM_STATE = (
+    *("mm_users", "mm_mt", "mmap_lock", "mm_lock_seq", "map_count", "pgtables_bytes", "rss_stat", "hugetlb_usage"),
+    *("total_vm", "locked_vm", "data_vm", "exec_vm", "stack_vm"),
+)
+"""Members of struct mm_struct that change when its VMAs, page tables or counters do; others change whenever it runs."""
+
 _COUNTER_PAGES = 4
 """Struct pages of a large folio in which counters and lists of the folio lie (include/linux/mm_types.h)."""
 
@@ -113,8 +119,8 @@ def kind_of(subject: Subject) -> SubjectKind:
 def stored_at(s: Snapshot, subject: Subject) -> list[tuple[int, int]]:
     """Where what the kernel stores of a subject itself lies: addresses and numbers of bytes.
 
-    That is the head of its folio (a large one keeps counters in up to four struct pages), its VMA, else its mm, and
-    what is at its address.
+    That is the head of its folio (a large one keeps counters in up to four struct pages), its VMA, else the counters
+    and locks of its mm, and what is at its address.
     """
     layout, kind = s.layout, kind_of(subject)
     out: list[tuple[int, int]] = []
@@ -124,7 +130,8 @@ def stored_at(s: Snapshot, subject: Subject) -> list[tuple[int, int]]:
     if subject.vma is not None:
         out.append((subject.vma, layout.struct("struct vm_area_struct").size))
     elif subject.mm is not None and subject.va is None:
-        out.append((subject.mm, layout.struct("struct mm_struct").size))
+        known_fields = [layout.struct("struct mm_struct").find(name) for name in _MM_STATE]
+        out += [(subject.mm + field.offset, field.size) for field in known_fields if field is not None]
     known = next((name for name in kind.types if layout.has_struct(name)), None)
     if known is not None and subject.address is not None:
         out.append((subject.address, layout.struct(known).size))

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from drgn.helpers.linux.pid import for_each_task
 
+from inspector.arch.base import Level
 from inspector.capture.blanking import blank_dead_stacks, blank_leftovers
 from inspector.capture.kdump_writer import LEVEL, DumpHeader, Effort, PageSpool, write_kdump
 from inspector.capture.private_pages import PRIVATE, CoveredPages, judge_pages
@@ -27,9 +28,10 @@ from inspector.columns import I64, U8
 from inspector.errors import FolioscopeError, TargetError, UsageError
 from inspector.findings import Report
 from inspector.layout.flags import type_code
+from inspector.layout.kernel import Layout
 from inspector.records import dataclass
 from inspector.snapshot import Snapshot
-from inspector.target.prstatus import stripped
+from inspector.target.prstatus import maps_for_user, stripped
 from inspector.target.target import RAN_ON, Target, open_core
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import shmem_swapped
@@ -231,7 +233,7 @@ def _record(target: Target, recorder: Recorder, progress: Progress) -> _Recorded
     recorder.kind = KINDS.index("page tables")
     _read_direct_map(s, recorder)
     pfns, kinds, left_out = _choose(s, recorder)
-    header = header_of(s.target, vmcoreinfo)
+    header = header_of(s.target, vmcoreinfo, _names_a_page(s.layout))
     symbols = debug_files(s.target.prog) if s.target.types_from == "DWARF" else []
     return _Recorded(header, recorder, s, virtual, pfns, kinds, left_out, report, symbols, notes)
 
@@ -326,8 +328,32 @@ def _choose(s: Snapshot, recorder: Recorder) -> tuple[I64, U8, dict[str, int]]:
     return pfns, kinds, left_out
 
 
-def header_of(target: Target, vmcoreinfo: bytes) -> DumpHeader:
-    """What the headers of a dump of this target hold, given VMCOREINFO as it is in its notes."""
+def _names_a_page(layout: Layout) -> Callable[[int], bool]:
+    """Which words in a register name a page of memory: struct pages, and entries that map one in user space.
+
+    A task that is about to write an entry has it, or the page, in a register (`inspector.windows.window.Folios`).
+    """
+    memmap = layout.memmap
+    pages = range(memmap.page_addr(0), memmap.page_addr(memmap.max_pfn))
+
+    def names(word: int) -> bool:
+        if word in pages:
+            return True
+        entry = np.array([word], np.uint64)
+        pfn = int(layout.arch.leaf_pfn(Level.PTE, entry)[0])
+        return bool(maps_for_user(entry)[0]) and 0 < pfn < memmap.max_pfn
+
+    return names
+
+
+def header_of(target: Target, vmcoreinfo: bytes, is_kept: Callable[[int], bool] = lambda _word: False) -> DumpHeader:
+    """What the headers of a dump of this target hold, given VMCOREINFO as it is in its notes.
+
+    Args:
+        target: Of which a dump is written.
+        vmcoreinfo: As in its notes.
+        is_kept: Which values of registers stay beside those that unwinding needs.
+    """
     identity, info = target.identity, target.vmcoreinfo
     if target.is_live:
         vmcoreinfo = vmcoreinfo.rstrip(b"\0\n") + f"\n{RAN_ON}=1\n".encode()
@@ -340,7 +366,7 @@ def header_of(target: Target, vmcoreinfo: bytes) -> DumpHeader:
         stopped_at=identity.stopped_at or 0,
         vmcoreinfo=vmcoreinfo,
         nr_cpus=identity.nr_cpus or 1,
-        prstatus=tuple(stripped(note) for note in target.prstatus),
+        prstatus=tuple(stripped(note, is_kept) for note in target.prstatus),
     )
 
 

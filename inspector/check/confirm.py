@@ -27,7 +27,7 @@ from inspector.snapshot import Snapshot
 from inspector.subjects import stored_at
 from inspector.text import counted
 from inspector.violations import Unread, Violations, some_of
-from inspector.windows.grading import explained, standing_work
+from inspector.windows.grading import explained, work_of_known_stacks
 
 if TYPE_CHECKING:
     from inspector.columns import U8, U64
@@ -189,7 +189,7 @@ class _Confirming:
         self._drop(away - other, _GONE)
         for rule, found in look.results if self._suspects else ():
             suspects, left, keep = self._left(look.snapshot, rule, found)
-            work = standing_work(look.snapshot, rule.about, rule.effect, left).tolist()
+            work = work_of_known_stacks(look.snapshot, rule.about, rule.effect, left).tolist()
             self._explained.update({suspects[at]: words for at, words in zip(keep, work, strict=True) if words})
 
     def _cover(self, look: RulesRun) -> None:

@@ -125,6 +125,7 @@ class Stacks:
         low: uint64[tasks]; the lowest address in use on each stack; its end where that is not known.
         running: bool[tasks]; a CPU is at work there, by its registers, or may be. A task that is only about to run, or
             has just been switched out, is not among them, though on_cpu is set.
+        note: int32[tasks]; which of the dump's notes has the registers of the CPU that is at work there, -1 for none.
         functions: Names that ``frames.function`` counts, without what compilers append; "[module]" for code of a
             module, "" where nothing is known.
         places: By address, function and offset in words.
@@ -136,6 +137,7 @@ class Stacks:
     top: U64
     low: U64
     running: Mask
+    note: I32
     functions: list[str]
     places: dict[int, str]
 
@@ -204,7 +206,7 @@ def build_stacks(layout: Layout, tasks: Tasks) -> Stacks:
     state = np.full(len(tasks), StackState.UNWOUND, np.uint8)
     state[tasks.stack == 0] = StackState.NONE
     unwinder = _Unwinder(layout, tasks, end)
-    now, running = _running(unwinder, state)
+    now, running, note = _running(unwinder, state)
     low = np.where(running, end, tasks.sp)
     low[now.row] = now.sp
     odd = (low < tasks.stack) | (low > end) | (low % np.uint64(8) != 0) | (state == StackState.NONE)
@@ -217,7 +219,7 @@ def build_stacks(layout: Layout, tasks: Tasks) -> Stacks:
         now = unwinder.scan(lost, depth + MAX_DEPTH, pieces, state)
     _mark_interrupted(tasks, end, pieces, state)
     frames, functions, places = _collect(layout, unwinder.orc, pieces)
-    return Stacks(frames, state, end, low, running, functions, places)
+    return Stacks(frames, state, end, low, running, note, functions, places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,8 +437,8 @@ class _Unwinder:
         return none, place, word
 
 
-def _running(unwinder: _Unwinder, state: U8) -> tuple[UnwindState, Mask]:
-    """The frames that the CPUs are in, and on whose stacks they are or may be."""
+def _running(unwinder: _Unwinder, state: U8) -> tuple[UnwindState, Mask, I32]:
+    """The frames that the CPUs are in, on whose stacks they are or may be, and whose note each task's is."""
     tasks = unwinder.tasks
     found: dict[int, Registers] = {}
     lost: dict[int, Registers] = {}
@@ -467,7 +469,10 @@ def _running(unwinder: _Unwinder, state: U8) -> tuple[UnwindState, Mask]:
         elif cpu in lost:
             found[row] = lost.pop(cpu)
     running[list(found)] = True
-    return _state_of(list(found.values()), list(found)), running
+    note_of = np.full(len(tasks), -1, np.int32)
+    for row, registers in found.items():
+        note_of[row] = next(cpu for cpu, each in enumerate(notes) if each is registers)
+    return _state_of(list(found.values()), list(found)), running, note_of
 
 
 def _state_of(registers: list[Registers], rows: list[int]) -> UnwindState:

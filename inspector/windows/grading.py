@@ -16,14 +16,16 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I64, U64, AnyArray, Mask, rows_of, take_or
+from inspector.layout.flags import MAPPING_TAGS
 from inspector.model.counters import directions
 from inspector.subjects import FOLIO, SubjectKind, reached
 from inspector.tables.stacks import How
+from inspector.target.prstatus import all_registers, maps_for_user
 from inspector.text import clean_bytes, counted
 from inspector.violations import Violations
 from inspector.windows.catalogue import WINDOWS
 from inspector.windows.locks import mm_in_flight
-from inspector.windows.window import Effect, Scope, Way
+from inspector.windows.window import Effect, Folios, Scope, Way
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -100,7 +102,7 @@ def grade(s: Snapshot, about: SubjectKind, effect: Effect | None, found: Violati
     return _graded(found, work != "", work)
 
 
-def standing_work(s: Snapshot, about: SubjectKind, effect: Effect | None, found: Violations) -> AnyArray:
+def work_of_known_stacks(s: Snapshot, about: SubjectKind, effect: Effect | None, found: Violations) -> AnyArray:
     """The work that tasks whose stacks are known have in flight and that explains violations, in words; "" for none.
 
     Of a kernel that runs on: a task that runs is elsewhere in the next look, but one that waits for a CPU or for
@@ -178,6 +180,7 @@ def _witnesses(  # noqa: PLR0913, PLR0917
     # 6.1 counts a new page before it says whose it is (mm/rmap.c, page_add_new_anon_rmap()): only the stack knows.
     unlinked = (heads >= 0) & (s.pages.mapping[np.maximum(heads, 0)] == 0)
     doubly = _doubly_mapped(s, effect, heads)
+    in_hand = _InHand(s, about, heads)
     seen: dict[bytes, Mask] = {}
     for row in range(len(flight)):
         window, mms = WINDOWS[flight.window[row]], flight.mms[row]
@@ -197,13 +200,64 @@ def _witnesses(  # noqa: PLR0913, PLR0917
         named = _named(flight.words[row], addresses)
         if window.scope is not Scope.MM:
             near = near | named | about.of_the_machine
-        near = near | (named & unlinked)
+        allowed = in_hand.of(row)
+        near = (near & allowed) | (named & unlinked)
         out[able & near & (out < 0)] = row
         # Work on whatever it comes across, or on an mm that its stack does not name: a lock must show the place.
         anywhere = not len(flight.mms[row]) or (window.scope is not Scope.MM and not about.of_one_mm)
         place = by_lock & held if window.scope is Scope.LOCKED_FOLIOS else by_lock
-        vague[able & place & anywhere & (vague < 0)] = row
+        vague[able & place & allowed & anywhere & (vague < 0)] = row
     return np.where(out >= 0, out, vague)
+
+
+class _InHand:
+    """Which of some violations are about folios that a task may have left half changed (`Folios`).
+
+    Args:
+        s: The snapshot.
+        about: What the violations are about.
+        heads: Rows of the folios' heads in the memory map; -1 for none.
+    """
+
+    def __init__(self, s: Snapshot, about: SubjectKind, heads: I64) -> None:
+        self._s, self._heads = s, heads
+        self._known = (heads >= 0) & about.mapped
+
+    def of(self, row: int) -> Mask:
+        """By a row of ``s.in_flight``; what is no page or folio may be anything's."""
+        s, flight = self._s, self._s.in_flight
+        head = np.maximum(self._heads, 0)
+        match WINDOWS[flight.window[row]].folios:
+            case Folios.FILE:
+                allowed = (s.pages.mapping[head] & np.uint64(MAPPING_TAGS)) == 0
+            case Folios.HUGETLB:
+                allowed = take_or(s.folios.is_hugetlb, s.folio_of_page[head], False)
+            case Folios.IN_HAND:
+                words = self._words(row)
+                allowed = np.ones(len(head), np.bool_) if words is None else np.isin(head, self._heads_named(words))
+            case _:
+                return np.ones(len(head), np.bool_)
+        return allowed | ~self._known
+
+    def _words(self, row: int) -> U64 | None:
+        """What the stack and the registers of a task hold; None where the registers are not known."""
+        s, task = self._s, self._s.in_flight.task_idx[row]
+        words: U64 = s.in_flight.words[row]
+        note = int(s.stacks.note[task])
+        if not s.stacks.running[task]:
+            return words
+        registers = all_registers(s.layout.target.prstatus[note]) if note >= 0 else None
+        return None if registers is None else np.concatenate([words, registers])
+
+    def _heads_named(self, words: U64) -> I64:
+        """Heads of the folios whose struct pages are among some words, or that entries among them map."""
+        pages, arch = self._s.pages, self._s.layout.arch
+        entries = words[maps_for_user(words)]
+        pfns = [pages.memmap.pfns(words)]
+        pfns += [arch.leaf_pfn(level, entries).astype(np.int64) for level in (Level.PTE, Level.PMD)]
+        rows = pages.memmap.rows(np.concatenate(pfns))
+        found: I64 = take_or(pages.head_row, rows, -1).astype(np.int64)
+        return np.unique(found[found >= 0])
 
 
 def _named(words: U64, addresses: U64) -> Mask:

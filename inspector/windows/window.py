@@ -52,6 +52,18 @@ class Way(Enum):
     EITHER = auto()
 
 
+class Folios(Enum):
+    """Which folios' counts a task in a window may leave half changed, among those that its scope gives."""
+
+    ANY = auto()
+    FILE = auto()
+    """Those of files and shmem."""
+    HUGETLB = auto()
+    IN_HAND = auto()
+    """The one that the function has in hand, which its stack or its registers name: by its struct page, or by the entry
+    that is about to be written."""
+
+
 class Scope(Enum):
     """What a task in a window works on."""
 
@@ -75,6 +87,7 @@ class Window:
         functions: A task whose stack has one of them is in the window.
         effects: What may be out of step, and which way.
         scope: Of which things.
+        folios: Of which folios.
         made: Those of its effects that concern only mms that no task has yet.
         spinning: The task holds a spinlock all the while: only one that was on a CPU can be there (with PREEMPT_RT
             any). Otherwise it may sleep there.
@@ -89,6 +102,7 @@ class Window:
     spinning: bool = False
     seen: bool = False
     made: frozenset[Effect] = frozenset()
+    folios: Folios = Folios.ANY
 
 
 def named(names: str) -> frozenset[str]:

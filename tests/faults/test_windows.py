@@ -47,12 +47,13 @@ def entire_lowered(s: Snapshot, folio: int) -> list[Patch]:
     return [add(s, address, -1, 4)]
 
 
-def on_cpu(s: Snapshot, task: int, function: tuple[str, ...]) -> tuple[list[Patch], bytes]:
+def on_cpu(s: Snapshot, task: int, function: tuple[str, ...], in_register: int = 0) -> tuple[list[Patch], bytes]:
     """A task running on CPU 0 inside a function: its flag, and the note of that CPU."""
     struct_task = s.layout.struct("struct task_struct")
     ip = next(a for a in map(s.target.symbol, function) if a) + 0x40
     regs = [0] * 27
-    regs[16], regs[17], regs[19] = ip, 0x10, int(s.stacks.top[task]) - 0x100
+    regs[16], regs[17], regs[18], regs[19] = ip, 0x10, 0x202, int(s.stacks.top[task]) - 0x100
+    regs[12] = in_register
     note = (bytes(112) + struct.pack("<27Q", *regs)).ljust(SIZE, b"\0")
     field = struct_task.field("on_cpu")
     cpu = struct_task.field("thread_info.cpu", "cpu")
@@ -131,6 +132,27 @@ def test_a_page_that_is_not_linked_yet_belongs_to_the_task_that_has_it_in_hand(p
     assert graded(told(path, new)) == {"fail"}
     assert graded(told(path, [*new, *patches], note)) == {"fail"}
     assert graded(told(path, [*new, *patches, held], note)) == {"info"}
+
+
+def test_a_fault_explains_the_folio_that_it_has_in_hand_alone(path: str) -> None:
+    s = sound(path)
+    page = int(small_anon(s, 1)[0])
+    row, skip = mapping_of_page(s, page)
+    pfn = int(s.pages.memmap.pfns_of_rows(np.array([page]))[0])
+    task, high = task_of(s, int(s.mappings.mm_idx[row])), add(s, mapcount_at(s, page), 1, 4)
+
+    def graded(function: tuple[str, ...], in_register: int) -> set[str]:
+        patches, note = on_cpu(s, task, function, in_register)
+        return {f.severity for f in told(path, [high, *patches], note) if f.rule == "mapcount-too-high"}
+
+    fault = ("do_anonymous_page", "__handle_mm_fault")
+    assert graded(fault, 0) == {"fail"}
+    assert graded(fault, s.layout.memmap.page_addr(pfn)) == {"info"}
+    assert graded(fault, int(s.mappings.entry[row]) + (skip << s.layout.arch.page_shift)) == {"info"}
+    assert graded(fault, s.layout.memmap.page_addr(pfn + 1)) == {"fail"}
+    # Windows of hugetlb and of files explain nothing of an anonymous page.
+    assert graded(("hugetlb_fault",), s.layout.memmap.page_addr(pfn)) == {"fail"}
+    assert graded(("unmap_mapping_range", "unmap_mapping_pages"), s.layout.memmap.page_addr(pfn)) == {"fail"}
 
 
 def test_a_folio_on_the_lru_is_not_in_the_hands_of_reclaim(path: str) -> None:

@@ -19,9 +19,9 @@ from inspector.findings import Report, Subject
 from inspector.report.check import render_report
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
-from inspector.subjects import PAGE, SubjectKind, stored_at
+from inspector.subjects import MM, PAGE, SubjectKind, stored_at
 from inspector.violations import Violations, holds, violations
-from inspector.windows.grading import standing_work
+from inspector.windows.grading import work_of_known_stacks
 from inspector.windows.window import Effect
 from tests.faults.overlay import Patch, core_path, opened, pfn_of, plant, sound
 from tests.faults.plants import mapcount_at, pick, small_anon
@@ -232,7 +232,7 @@ def test_a_task_that_stays_in_its_window_for_all_looks_explains_what_it_left(mon
         asked.append(about.name)
         return np.full(len(found), "race 7 in try_to_unmap_one" if len(asked) == 1 else "")
 
-    monkeypatch.setattr(confirm, "standing_work", work)
+    monkeypatch.setattr(confirm, "work_of_known_stacks", work)
     report = Moving({(at, 4): lambda _look: word(stored + 1)}).check()
     found = next(f for f in report.findings if f.rule == "mapcount-too-high")
     assert asked.count("page") > 1
@@ -243,7 +243,21 @@ def test_a_task_that_stays_in_its_window_for_all_looks_explains_what_it_left(mon
 def test_no_work_is_made_up_where_no_task_does_any() -> None:
     s = sound(PATH)
     nothing = holds(0)
-    assert standing_work(s, PAGE, Effect.PAGE, nothing).tolist() == []
+    assert work_of_known_stacks(s, PAGE, Effect.PAGE, nothing).tolist() == []
     one = violations(np.array([0]), observed={"x": 1}, expected={"x": 2}, checked=1, facts={"in_flight": ""})
-    assert standing_work(s, PAGE, None, one).tolist() == [""]
-    assert standing_work(s, PAGE, Effect.PAGE, one).tolist() == [""]
+    assert work_of_known_stacks(s, PAGE, None, one).tolist() == [""]
+    assert work_of_known_stacks(s, PAGE, Effect.PAGE, one).tolist() == [""]
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "6.12", "7.3"])
+def test_of_an_mm_what_only_running_changes_is_not_watched(kernel: str) -> None:
+    s = sound(core_path("fixture", kernel))
+    mm, struct_mm = s.layout.struct("struct mm_struct"), int(s.mms.addr[0])
+    places = stored_at(s, MM.describe(s, 0))
+
+    def is_watched(*names: str) -> bool:
+        field = mm.field(*names)
+        return any(at <= struct_mm + field.offset < at + size for at, size in places)
+
+    assert all(map(is_watched, ("total_vm", "map_count", "mm_mt.ma_root", "mmap_lock", "pgtables_bytes")))
+    assert not any(map(is_watched, ("membarrier_state", "context", "mm_count")))
