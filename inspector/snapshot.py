@@ -186,11 +186,12 @@ class Snapshot:
     def nr_workers(self) -> int:
         """Processes that a long look may use at most.
 
-        One on a live kernel, which each new process changes, and where what is read is noted in this one alone.
+        One on a live kernel, which each new process changes, on a guest, which answers through one connection, and
+        where what is read is noted in this one alone.
         """
         memory = self.layout.memory
         is_noted_here = memory.on_read is not None and not memory.shares_notes
-        return 1 if self.target.is_live or is_noted_here or not may_fork() else default_workers()
+        return 1 if self.target.has_one_reader or is_noted_here or not may_fork() else default_workers()
 
     def share_out(
         self,

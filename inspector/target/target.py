@@ -100,6 +100,11 @@ class Target:
         return self.kind in ("live", "qemu") and not self.is_paused
 
     @property
+    def has_one_reader(self) -> bool:
+        """Whether no other process may read it beside this one: it runs on, or answers through one connection."""
+        return self.kind in ("live", "qemu")
+
+    @property
     def ran_on(self) -> bool:
         """Whether the kernel ran on while what is read here was taken: it is live, or captured from a live one."""
         return self.is_live or RAN_ON in self.vmcoreinfo
