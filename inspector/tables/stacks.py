@@ -191,7 +191,7 @@ def no_stacks(tasks: Tasks) -> Stacks:
     """The table where no stack can be followed: any task may be in any function."""
     n = len(tasks)
     state, nowhere = np.full(n, StackState.UNREADABLE, np.uint8), np.zeros(n, np.uint64)
-    return Stacks(Frames.empty(), state, nowhere, nowhere, tasks.on_cpu, [], {}, "")
+    return Stacks(Frames.empty(), state, nowhere, nowhere, tasks.on_cpu, np.full(n, -1, np.int32), [], {})
 
 
 def build_stacks(layout: Layout, tasks: Tasks) -> Stacks:
