@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from inspector.errors import LayoutError
 from inspector.records import dataclass
 
 U8 = npt.NDArray[np.uint8]
@@ -35,6 +36,45 @@ _SCALARS: dict[str, type[np.generic]] = {
 """What the columns of each alias hold, by its name: annotations are strings, and to resolve them takes milliseconds."""
 
 
+class UnknownColumn:
+    """A column of which no value is known, because this kernel's struct lacks the member as we know it.
+
+    Whatever is worked out from it is unknown as well; to use it as an array is a `LayoutError` that says why. So a
+    table has all its other columns, and only what needs this one is lost.
+
+    Args:
+        why: What is lacking, a sentence without a full stop.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def _still(self, *_: object, **__: object) -> UnknownColumn:
+        return self
+
+    def _refuse(self, *_: object, **__: object) -> Any:
+        raise LayoutError(self.why)
+
+    def __array_ufunc__(self, _ufunc: np.ufunc, method: str, *_: object, **named: object) -> UnknownColumn:
+        if method != "__call__" or named.get("out") is not None:
+            raise LayoutError(self.why)
+        return self
+
+    __getitem__ = astype = view = copy = reshape = ravel = _still
+    __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = __neg__ = _still
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __mod__ = _still
+    __lshift__ = __rshift__ = __rlshift__ = __rrshift__ = _still
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _still  # type: ignore[assignment]
+    __array__ = __len__ = __bool__ = __int__ = __index__ = __float__ = __iter__ = __setitem__ = _refuse
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise LayoutError(self.why)
+
+
 T = TypeVar("T", bound="Table")
 S = TypeVar("S", bound=np.generic)
 
@@ -48,7 +88,8 @@ class Table:
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def __post_init__(self) -> None:
-        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        lengths = {name: len(column) for name, column in columns.items() if not isinstance(column, UnknownColumn)}
         if len(set(lengths.values())) > 1:
             msg = f"{type(self).__name__}: columns of unequal length {lengths}"
             raise ValueError(msg)
@@ -63,7 +104,7 @@ class Table:
     @classmethod
     def concat(cls, parts: list[Self]) -> Self:
         """The rows of all ``parts``, in order; there must be at least one part."""
-        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+        return cls(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
     @classmethod
     def empty(cls, **columns: AnyArray) -> Self:
@@ -78,7 +119,13 @@ class Table:
     @property
     def nbytes(self) -> int:
         """Bytes held by the columns."""
-        return sum(getattr(self, f.name).nbytes for f in fields(self))
+        columns = (getattr(self, f.name) for f in fields(self))
+        return sum(column.nbytes for column in columns if not isinstance(column, UnknownColumn))
+
+
+def _joined(parts: list[AnyArray]) -> AnyArray:
+    unknown = next((part for part in parts if isinstance(part, UnknownColumn)), None)
+    return np.concatenate(parts) if unknown is None else unknown
 
 
 class Column(NDArrayOperatorsMixin, Generic[S]):
@@ -322,6 +369,8 @@ def take_or(column: npt.NDArray[S] | Column[S], rows: AnyArray, absent: float | 
     Example: ``take_or(folios.is_hugetlb, folio_of_page[rows], False)`` gives which pages are in hugetlb folios, also
     where there is no large folio at all.
     """
+    if isinstance(column, UnknownColumn):
+        return column
     if not len(column):
         shape = (len(rows),) if isinstance(column, Column) else (len(rows), *column.shape[1:])
         return np.full(shape, absent, column.dtype)

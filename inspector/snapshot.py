@@ -11,6 +11,7 @@ import numpy as np
 
 from inspector.columns import I32, I64, U64, AnyArray, Builder, Column, Mask, RowSet, take_or
 from inspector.coverage import Missing
+from inspector.errors import LayoutError
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import MemMap
@@ -29,7 +30,7 @@ from inspector.tables.hugetlb import Hugetlb, build_hugetlb
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
-from inspector.tables.mms import Mms, build_mms, static_mms
+from inspector.tables.mms import Mms, build_mms, no_mms, static_mms
 from inspector.tables.mmu_gather import Gathered, Gathers, read_gathers
 from inspector.tables.node_stats import node_stats
 from inspector.tables.open_files import OpenFiles, read_open_files
@@ -38,12 +39,12 @@ from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
 from inspector.tables.slabs import cache_objects, nr_slabs
-from inspector.tables.stacks import Stacks, build_stacks
+from inspector.tables.stacks import Stacks, build_stacks, no_stacks
 from inspector.tables.swap import Swap, build_swap
 from inspector.tables.swap_clusters import Clusters, build_clusters
-from inspector.tables.tasks import Tasks, build_tasks, tasks_being_dumped
+from inspector.tables.tasks import Tasks, build_tasks, no_tasks, tasks_being_dumped
 from inspector.tables.uffd import Uffd, build_uffd
-from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_page_finders, with_vmas_of_slab
+from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, no_vmas, read_page_finders, with_vmas_of_slab
 from inspector.target.target import Target
 from inspector.walk.batches import (
     Collector,
@@ -185,11 +186,12 @@ class Snapshot:
     def nr_workers(self) -> int:
         """Processes that a long look may use at most.
 
-        One on a live kernel, which each new process changes, and where what is read is noted in this one alone.
+        One on a live kernel, which each new process changes, on a guest, which answers through one connection, and
+        where what is read is noted in this one alone.
         """
         memory = self.layout.memory
         is_noted_here = memory.on_read is not None and not memory.shares_notes
-        return 1 if self.target.is_live or is_noted_here or not may_fork() else default_workers()
+        return 1 if self.target.has_one_reader or is_noted_here or not may_fork() else default_workers()
 
     def share_out(
         self,
@@ -229,7 +231,12 @@ class Snapshot:
         """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
         for kind, table in self._READ_BY.items():
             if kind in kinds or "*" in kinds:
-                getattr(self, table)
+                try:
+                    getattr(self, table)
+                except LayoutError as error:
+                    if kind not in self.missing.counts:
+                        self.missing.add(kind, 1)
+                    self.missing.note(f"{kind}: {error.what}")
         return set(self.missing.counts)
 
     @cached_property
@@ -325,7 +332,11 @@ class Snapshot:
         def slots(known: U64) -> U64:
             return cache_objects(self.layout, self._sweep, self.folios, self._task_cache, known)
 
-        tasks, missing = build_tasks(self.layout, slots)
+        try:
+            tasks, missing = build_tasks(self.layout, slots)
+        except LayoutError as error:
+            self.missing.note(f"tasks: {error.what}")
+            tasks, missing = no_tasks(), 1
         self.missing.add("tasks", missing)
         return tasks
 
@@ -337,7 +348,11 @@ class Snapshot:
     @cached_property
     def stacks(self) -> Stacks:
         """The kernel stacks of all tasks as frames."""
-        return build_stacks(self.layout, self.tasks)
+        try:
+            return build_stacks(self.layout, self.tasks)
+        except LayoutError as error:
+            self.missing.note(f"kernel stacks: {error.what}")
+            return no_stacks(self.tasks)
 
     @cached_property
     def static_mms(self) -> U64:
@@ -376,15 +391,21 @@ class Snapshot:
     @cached_property
     def mm_slabs_lost(self) -> bool:
         """Whether struct pages are missing behind which slabs of mm_structs may be."""
-        if not self.pages.nr_unreadable or not self._mm_cachep:
-            return False
+        if not self._mm_cachep:
+            return True
         found = int((self._sweep.slab_caches == np.uint64(self._mm_cachep)).sum())
+        if not self.pages.nr_unreadable:
+            return not found
         return nr_slabs(self.layout, self._mm_cachep) != found
 
     @cached_property
     def mms(self) -> Mms:
         """One row an mm, those without a task included."""
-        mms, missing = build_mms(self.layout, self.tasks, self.mm_slots, whole=self.mm_slots_whole)
+        try:
+            mms, missing = build_mms(self.layout, self.tasks, self.mm_slots, whole=self.mm_slots_whole)
+        except LayoutError as error:
+            self.missing.note(f"mms: {error.what}")
+            mms, missing = no_mms(), 1
         self.missing.add("mms", missing)
         return mms
 
@@ -403,7 +424,15 @@ class Snapshot:
 
     @cached_property
     def _vmas(self) -> tuple[Vmas, VmaTrees]:
-        vmas, trees = build_vmas(self.layout, self.mms)
+        try:
+            vmas, trees = build_vmas(self.layout, self.mms)
+            # Nothing that is mapped can be judged without them.
+            np.asarray(vmas.flags)
+        except LayoutError as error:
+            self.missing.note(f"VMAs: {error.what}")
+            vmas, trees = no_vmas(self.mms)
+            self.missing.add("VMAs", len(self.mms))
+            return vmas, trees
         if len(trees.unreadable):
             vmas = with_vmas_of_slab(self.layout, self.mms, vmas, trees, self.slots_of_vmas(vmas.addr))
         self.missing.add("VMA tree nodes", len(trees.unreadable))
@@ -619,6 +648,8 @@ class Snapshot:
     @property
     def why_incomplete(self) -> str:
         """Why that is so, a half sentence."""
+        if not self._mm_cachep:
+            return "the slab cache of mm_structs cannot be found"
         only_mms = self.mm_slabs_lost and not self.missing.counts.keys() & {"mms", "tasks", "page tables"}
         return (
             "struct pages are missing, and address spaces may be behind them" if only_mms else "page tables are missing"

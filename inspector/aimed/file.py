@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
 
 from inspector.aimed.pages import memmap_with_heads
 from inspector.aimed.snapshot import AimedSnapshot
-from inspector.columns import I64, U64, Stretches, distinct, rows_of, take_or
+from inspector.columns import I64, U64, AnyArray, Stretches, distinct, rows_of, take_or
+from inspector.layout.memmap import MemMap
 from inspector.snapshot import Search, Snapshot
 from inspector.tables.files import FOLIO, Files, read_files
 from inspector.tables.i_mmap import build_file_rmap
 from inspector.tables.mms import read_mms
 from inspector.tables.pages import Sweep
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, read_vmas
+from inspector.walk.batches import EntryWalk, KeptMappings
+from inspector.walk.counts import Counter, MappingCounts, judge
+from inspector.walk.mappings import TABLE_UNREADABLE, Mappings, Walk
 from inspector.walk.names import file_paths, may_be_named
+from inspector.walk.pagetable import walk_page_tables
 from inspector.walk.paths import address_space_of_inode, inode_of_path, inodes_of_number
 
 _WHOLE_TREES = 1 << 15
@@ -24,6 +29,9 @@ _WHOLE_TREES = 1 << 15
 together."""
 
 _MAX_ORDER = 20
+
+_MANY = 1 << 12
+"""Stretches of struct pages gathered before those that are the same are joined."""
 
 
 class FileSnapshot(AimedSnapshot):
@@ -64,6 +72,59 @@ class FileSnapshot(AimedSnapshot):
     def _only(self) -> Stretches:
         v = self.vmas
         return Stretches.of(v.mm_idx, v.start, v.end, self.layout.memmap.page_shift)
+
+    # -- what its VMAs map, an entry at a time of each process that maps it: handed on in batches and not kept ---------
+
+    def _walk_down(self, take: Callable[[Mappings], None] | None) -> Walk:
+        return walk_page_tables(self.layout, self._pages_now, self.mms, self.vmas, take, only=self._only)
+
+    @cached_property
+    def _found(self) -> tuple[Walk, MemMap]:
+        """Page tables, non-present entries, and the struct pages of what leaf entries name."""
+        memmap = self.layout.memmap
+        none = memmap.around(np.empty(0, np.int64))
+        parts, nr_parts = [none], 0
+
+        def joined() -> MemMap:
+            starts, ends = (np.concatenate([getattr(part, name) for part in parts]) for name in ("starts", "ends"))
+            return memmap.around(starts, ends - starts)
+
+        def take(m: Mappings) -> None:
+            nonlocal nr_parts
+            parts.append(memmap.around(*self._pages_of(m)))
+            nr_parts += len(parts[-1].starts)
+            if nr_parts > max(2 * len(parts[0].starts), _MANY):
+                parts[:] = [joined()]
+                nr_parts = len(parts[0].starts)
+
+        walk = self._walk_down(take)
+        self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))
+        return walk, joined()
+
+    @property
+    def _walk(self) -> Walk:
+        return self._found[0]
+
+    def _pages_of_mappings(self) -> tuple[I64, I64]:
+        part = self._found[1]
+        return part.starts, part.ends - part.starts
+
+    @cached_property
+    def _walked(self) -> tuple[Walk, MappingCounts, KeptMappings]:
+        counter = Counter(self._ground)
+        self._walk_down(lambda found: counter.take(judge(self._ground, found)))
+        return self._walk, counter.counts(), KeptMappings()
+
+    @cached_property
+    def mappings(self) -> Mappings:
+        """One row a run of leaf entries in its VMAs: all of them at once, which no command asks for."""
+        return judge(self._ground, self._walk_down(None).mappings)
+
+    def entry_walk(self, tables: AnyArray | None = None) -> EntryWalk:
+        """The same, those of some page tables."""
+        return list(KeptMappings.of(self.mappings).batches(tables))
+
+    # -- its page cache ----------------------------------------------------------------------------------------------
 
     @cached_property
     def files(self) -> Files:

@@ -168,11 +168,19 @@ class AimedSnapshot(Snapshot):
         Of a huge entry the first page says what the folio is. Which PTEs map the others beside it matters where VMAs
         are locked alone: their pages are shared out one by one.
         """
-        m, n = self._walk.mappings, self._walk.nonpresent
-        away = np.flatnonzero(n.pfn >= 0)
+        first, nr = self._pages_of_mappings()
+        away = self._walk.nonpresent.pfn
+        away = away[away >= 0]
+        return np.concatenate([first, away]), np.concatenate([nr, np.ones(len(away), np.int64)])
+
+    def _pages_of_mappings(self) -> tuple[I64, I64]:
+        """Those that leaf entries name."""
+        return self._pages_of(self._walk.mappings)
+
+    def _pages_of(self, m: Mappings) -> tuple[I64, I64]:
+        """Those that some leaf entries name."""
         locked = take_or(self.vmas.has(VM_LOCKED), m.vma_idx, False)
-        nr = m.nr * np.where(locked, entry_pages(self.layout, m.level), 1)
-        return np.concatenate([m.pfn, n.pfn[away]]), np.concatenate([nr, np.ones(len(away), np.int64)])
+        return m.pfn, m.nr.astype(np.int64) * np.where(locked, entry_pages(self.layout, m.level), 1)
 
     # -- tasks, mms, VMAs --------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from inspector.errors import LayoutError
 from inspector.scratch import give_back
 
 if TYPE_CHECKING:
@@ -27,5 +28,8 @@ def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> Non
     """Build the tables that everything rests on, reporting each step."""
     for done, (what, build) in enumerate(STAGES):
         progress(what, done, len(STAGES) + steps_after)
-        build(snapshot)
+        try:
+            build(snapshot)
+        except LayoutError as error:
+            snapshot.missing.note(f"{what}: {error.what}")
         give_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
@@ -13,7 +14,7 @@ from inspector.check.left_out import likely_reason
 from inspector.check.prepare import STAGES, Progress, prepare
 from inspector.check.target_facts import target_facts
 from inspector.columns import spans
-from inspector.errors import Exit
+from inspector.errors import Exit, LayoutError
 from inspector.findings import SCHEMA, Confirmation, Coverage, Evidence, Finding, Report, RuleCoverage, Scalar
 from inspector.records import dataclass
 from inspector.rules import Rule, select_rules
@@ -22,7 +23,7 @@ from inspector.rules.needs import lacking
 from inspector.rules.page_pieces import PagesPredicate, judge_together
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
-from inspector.text import counted
+from inspector.text import counted, size
 from inspector.violations import Unread, Violations, cannot_check, holds
 from inspector.walk.batches import MakeCollector
 from inspector.windows.grading import IN_FLIGHT, grade, unknown_stacks
@@ -154,12 +155,22 @@ def take_look(
 def collect_for(s: Snapshot, rules: Iterable[Rule], others: Iterable[MakeCollector] = ()) -> None:
     """Let everything that some rules, and others, want to know of leaf entries be gathered in one walk."""
     wanted = [make for rule in rules if not rule.applies(s.scheme) for make in rule.collects]
-    s.collect([*wanted, *others])
+    makers = [*wanted, *others]
+    try:
+        s.collect(makers)
+    except LayoutError:
+        # One at a time: the rule of the one that fails says why.
+        for make in makers:
+            with suppress(LayoutError):
+                s.collect([make])
 
 
 def violations_of(s: Snapshot, rule: Rule) -> Violations:
     """What a check takes a rule to have found, work in flight marked; nothing from a rule that lacks what it needs."""
-    found = rule.run(s)
+    try:
+        found = rule.run(s)
+    except LayoutError as error:
+        return holds(0, cannot_check(1, error.what))
     gone = lacking(s, rule.needs) if len(found) else ""
     if gone:
         why = f"{counted(len(found), 'possible violation')} suppressed: required data is missing ({gone})"
@@ -199,7 +210,10 @@ def _coverage(
         )
     if s.scheme is None:
         notes.append("the accounting scheme of this kernel is not known: rules that depend on it were not applied")
-    complete = not missing and s.scheme is not None and not any(c.state in ("partial", "not-checked") for c in covered)
+    if s.target.missing_bytes:
+        notes.append(f"the dump is truncated: {size(s.target.missing_bytes)} of memory at its end are missing")
+    whole = not missing and not s.target.missing_bytes
+    complete = whole and s.scheme is not None and not any(c.state in ("partial", "not-checked") for c in covered)
     return Coverage(complete, missing, covered, notes)
 
 
@@ -209,17 +223,28 @@ def _exit_code(findings: list[Finding], coverage: Coverage) -> Exit:
     return Exit.CLEAN if coverage.complete else Exit.INCOMPLETE
 
 
+def _number(count: Callable[[], int]) -> int | None:
+    """A number of the summary; None where what it counts is not known of this kernel."""
+    try:
+        return int(count())
+    except LayoutError:
+        return None
+
+
 def _summary(s: Snapshot, findings: list[Finding], causes: int, covered: list[RuleCoverage]) -> dict[str, Scalar]:
-    counts = s.counts
+
+    def mapped_pages() -> int:
+        return sum(int(np.count_nonzero(s.counts.page_mappings[rows])) for rows in spans(len(s.pages)))
+
     return {
-        "struct_pages": len(s.pages),
-        "compound_pages": len(s.folios),
-        "mms": len(s.mms),
-        "vmas": len(s.vmas),
-        "page_tables": int(s.tables.first.sum()),
-        "leaf_entries": counts.nr_entries,
-        "nonpresent_entries": len(s.nonpresent),
-        "mapped_pages": sum(int(np.count_nonzero(counts.page_mappings[rows])) for rows in spans(len(s.pages))),
+        "struct_pages": _number(lambda: len(s.pages)),
+        "compound_pages": _number(lambda: len(s.folios)),
+        "mms": _number(lambda: len(s.mms)),
+        "vmas": _number(lambda: len(s.vmas)),
+        "page_tables": _number(lambda: s.tables.first.sum()),
+        "leaf_entries": _number(lambda: s.counts.nr_entries),
+        "nonpresent_entries": _number(lambda: len(s.nonpresent)),
+        "mapped_pages": _number(mapped_pages),
         "rules_run": sum(c.state != "not-applicable" for c in covered),
         "causes": causes,
         "fail": sum(f.severity == "fail" for f in findings),

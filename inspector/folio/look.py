@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from inspector.aimed.folio import FolioSnapshot
 from inspector.check.prepare import Progress, prepare
+from inspector.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from inspector.columns import U64
-    from inspector.snapshot import Snapshot
+
+A = TypeVar("A")
 
 
 def look_at(
@@ -30,3 +34,26 @@ def look_at(
             prepare(s, progress)
         return s
     return FolioSnapshot(s, pfn, mms)
+
+
+def settled(s: Snapshot, ask: Callable[[Snapshot], A], is_wrong: Callable[[A], bool]) -> A:
+    """The answer to a question about a target.
+
+    Where the kernel runs on, values that do not fit may only have been read at different moments: then it is asked
+    again, and what is wrong is wrong in all of several looks.
+
+    Args:
+        s: A snapshot of the target.
+        ask: Answers from a snapshot: this one, then new ones.
+        is_wrong: Whether an answer shows anything wrong.
+    """
+    answer = ask(s)
+    if s.target.is_live and is_wrong(answer):
+        from inspector.check.confirm import gaps  # noqa: PLC0415  (all rules, which few questions need)
+
+        for gap in gaps():
+            time.sleep(gap)
+            answer = ask(Snapshot(s.target))
+            if not is_wrong(answer):
+                break
+    return answer

@@ -18,8 +18,8 @@ _FUNCTIONS = {
     "TRANSPARENT_HUGEPAGE": ("do_huge_pmd_anonymous_page", "do_huge_pmd_wp_page"),
     "SWAP": ("swap_entry_free", "get_swap_device", "si_swapinfo"),
     "KSM": ("__ksm_enter", "ksm_madvise"),
-    "USERFAULTFD": ("handle_userfault",),
-    "HUGETLB_PAGE": ("hugetlb_fault",),
+    "USERFAULTFD": ("handle_userfault", "userfaultfd_unmap_prep"),
+    "HUGETLB_PAGE": ("hugetlb_fault", "hugetlb_reserve_pages"),
     "MEMCG": ("mem_cgroup_from_task", "__mem_cgroup_charge"),
     "NUMA": ("mpol_misplaced", "alloc_pages_mpol", "alloc_pages_interleave"),
 }

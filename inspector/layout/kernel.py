@@ -14,7 +14,7 @@ from inspector.columns import U64
 from inspector.errors import LayoutError, TargetError
 from inspector.layout.config import Config, probe_config
 from inspector.layout.flags import PageFlags, PageTypes, page_flags, page_types
-from inspector.layout.memmap import MemMap, read_memmap
+from inspector.layout.memmap import MemMap, memmap_of_ram, read_memmap
 from inspector.layout.offsets import Struct, enumerators
 from inspector.layout.paging import probe_arch
 from inspector.layout.scheme import SchemeEvidence, probe_scheme
@@ -38,6 +38,28 @@ def _direct_map_size(target: Target, memory: Memory, base: int, levels: int) -> 
         if start is not None and base < start < end:
             end = start
     return end - base
+
+
+_VMEMMAP = {4: 0xFFFFEA0000000000, 5: 0xFFD4000000000000}
+"""Where the memory map begins without KASLR, by paging levels (Documentation/arch/x86/x86_64/mm.rst)."""
+
+_KERNEL_MAP = 0xFFFFFFFF80000000
+"""Where the image of the kernel is mapped (__START_KERNEL_map)."""
+
+_MAX_RAM = 1 << 46
+
+
+def _memmap_without_sections(target: Target, memory: Memory, info: dict[str, str], levels: int) -> MemMap:
+    """The memory map as it follows from where the kernel says that it begins; empty where that memory is unknown."""
+
+    def variable(name: str) -> int | None:
+        symbol = target.symbol(name)
+        return memory.read_u64(symbol) if symbol is not None else None
+
+    base = variable("vmemmap_base") or _VMEMMAP[levels]
+    top = (variable("max_pfn") or 0) * int(info["PAGESIZE"])
+    ram = [(start, min(end, top or _MAX_RAM)) for start, end in target.ram or [(0, min(top, _MAX_RAM))]]
+    return memmap_of_ram(target.prog, base, info, [(start, end) for start, end in ram if start < end])
 
 
 @dataclass
@@ -85,9 +107,17 @@ class Layout:
         levels = 5 if info.get("NUMBER(pgtable_l5_enabled)", "0") == "1" else 4
         memory.set_direct_map(base, _direct_map_size(target, memory, base, levels))
         section = target.symbol("mem_section")
-        if section is None:
-            raise LayoutError("the kernel has no symbol mem_section", target.path, "Sparse memory only is supported")
-        memmap = read_memmap(prog, memory, {"mem_section": section}, info)
+        try:
+            if section is None:
+                raise LayoutError(
+                    "the kernel has no symbol mem_section", target.path, "Sparse memory only is supported"
+                )
+            memmap = read_memmap(prog, memory, {"mem_section": section}, info)
+        except LayoutError as error:
+            memmap = _memmap_without_sections(target, memory, info, levels)
+            if not memmap.nr_pages:
+                raise
+            target.notes.append(f"The memory map is assumed to cover all memory: {error.what}.")
         memory.set_direct_map(base, memmap.max_pfn << memmap.page_shift)
         config = probe_config(target, memory)
         return cls(
@@ -150,14 +180,37 @@ class Layout:
     @cached_property
     def per_cpu_offsets(self) -> U64:
         """What to add to a per-CPU address for each possible CPU (``__per_cpu_offset``)."""
-        nr = self.variable("nr_cpu_ids", size=4) or 1
-        raw, _ = self.memory.read_range(self.symbol("__per_cpu_offset"), 8 * min(nr, 8192))
+        raw, _ = self.memory.read_range(self.symbol("__per_cpu_offset"), 8 * self._nr_cpus)
         return raw.view(np.uint64)[self.possible_cpus]
+
+    @cached_property
+    def _nr_cpus(self) -> int:
+        """CPUs that may have a number (nr_cpu_ids).
+
+        Raises:
+            LayoutError: It is not known.
+        """
+        nr = self.variable("nr_cpu_ids", size=4)
+        if not nr:
+            raise LayoutError("the kernel's nr_cpu_ids is not known")
+        return min(nr, 8192)
+
+    @cached_property
+    def nr_nodes(self) -> int:
+        """Memory nodes that may have a number (nr_node_ids); 1 without NUMA.
+
+        Raises:
+            LayoutError: It is not known.
+        """
+        nr = self.variable("nr_node_ids", size=4)
+        if nr is None and self.target.symbol("node_data") is not None:
+            raise LayoutError("the kernel's nr_node_ids is not known")
+        return min(nr or 1, 1024)
 
     @cached_property
     def possible_cpus(self) -> U64:
         """Numbers of the possible CPUs (``__cpu_possible_mask``)."""
-        nr = min(self.variable("nr_cpu_ids", size=4) or 1, 8192)
+        nr = self._nr_cpus
         raw, _ = self.memory.read_range(self.symbol("__cpu_possible_mask"), -(-nr // 64) * 8)
         bits = np.flatnonzero(np.unpackbits(raw, bitorder="little")[:nr])
         return (bits if len(bits) else np.arange(nr)).astype(np.uint64)
@@ -166,14 +219,20 @@ class Layout:
     def zero_pfn(self) -> int:
         """Page frame of the shared zero page, -1 when it is not known."""
         value = self.variable("zero_page_pfn", "zero_pfn")
+        if value is None and (page := self.target.symbol("empty_zero_page")) is not None:
+            # In the image of the kernel (arch/x86/mm/physaddr.c, __phys_addr()).
+            value = page - _KERNEL_MAP + int(self.info.get("NUMBER(phys_base)", "0")) >> self.arch.page_shift
         # From 7.0 zero_pfn() is a function: its code must not be taken for a number.
         return value if value is not None and value < self.memmap.max_pfn else -1
 
     @cached_property
     def huge_zero_pfn(self) -> int:
         """First page frame of the huge zero folio, -1 when there is none."""
-        value = self.variable("huge_zero_pfn")
-        return value if value is not None and value < self.memmap.max_pfn else -1
+        if self.target.symbol("huge_zero_pfn") is not None:
+            value = self.variable("huge_zero_pfn")
+            return value if value is not None and value < self.memmap.max_pfn else -1
+        page = self.variable("huge_zero_folio", "huge_zero_page") or 0
+        return int(self.memmap.pfns(np.array([page], np.uint64))[0])
 
     @cached_property
     def pmd_order(self) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 
 import drgn
 import numpy as np
 
-from inspector.columns import I64, U64, AnyArray, Mask, distinct, expand_runs, rows_covering, take_or
+from inspector.columns import I64, U64, AnyArray, Mask, UnknownColumn, distinct, expand_runs, rows_covering, take_or
 from inspector.errors import LayoutError
 from inspector.layout.offsets import Struct
 from inspector.memory import Memory
@@ -222,6 +222,25 @@ def read_memmap(prog: drgn.Program, memory: Memory, symbols: dict[str, int], inf
     return MemMap(int(bases[0]), page_struct.size, page_shift, starts, ends)
 
 
+def memmap_of_ram(prog: drgn.Program, base: int, info: Mapping[str, str], ram: Iterable[tuple[int, int]]) -> MemMap:
+    """The memory map where the sections cannot be read: the whole of each section that holds some memory has one.
+
+    Args:
+        prog: For the types.
+        base: Address of the struct page of pfn 0 (``vmemmap_base``).
+        info: VMCOREINFO, for the geometry of sections.
+        ram: Physical memory, [start, end) in bytes.
+    """
+    page_shift = int(info["PAGESIZE"]).bit_length() - 1
+    section = 1 << int(info.get("NUMBER(SECTION_SIZE_BITS)", "27"))
+    numbers = {number for start, end in ram for number in range(start // section, -(-end // section))}
+    pages = section >> page_shift
+    starts = np.array(sorted(numbers), np.int64) * pages
+    first = np.diff(starts, prepend=-pages - 1) != pages
+    last = np.diff(starts, append=np.iinfo(np.int64).max) != pages
+    return MemMap(base, Struct(prog, "struct page").size, page_shift, starts[first], starts[last] + pages)
+
+
 def _read_roots(memory: Memory, root: int, nr_roots: int) -> U64:
     data, _ = memory.read_range(root, nr_roots * 8)
     return data.view(np.uint64)
@@ -231,7 +250,7 @@ def _ranges(prog: drgn.Program, memory: Memory, sections: Sections, page_shift: 
     """Merge the sections' subsections (struct mem_section_usage.subsection_map) into ranges of page frames."""
     struct = Struct(prog, "struct mem_section_usage")
     field = struct.find("subsection_map")
-    if field is None:
+    if field is None or isinstance(sections.usage, UnknownColumn):
         starts = sections.number * sections.pages
         ends = starts + sections.pages
     else:

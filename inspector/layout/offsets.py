@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import drgn
 import numpy as np
 
-from inspector.columns import U8, AnyArray
+from inspector.columns import U8, AnyArray, UnknownColumn
 from inspector.errors import LayoutError
 from inspector.records import dataclass
 
@@ -53,6 +53,38 @@ class Field:
         """One element of an array member."""
         each = self.size // self.length
         return Field(self.offset + index * each, each, self.signed)
+
+
+class UnknownField(Field):
+    """A member that the struct of this kernel does not have under any name that we know.
+
+    Args:
+        why: Says so, a sentence without a full stop.
+    """
+
+    def __init__(self, why: str) -> None:
+        object.__setattr__(self, "why", why)
+
+    def _refuse(self) -> int:
+        raise LayoutError(str(vars(self)["why"]), "", _NEW_TO_US)
+
+    offset = property(_refuse)
+    size = property(_refuse)
+    length = property(_refuse)
+    signed = property(_refuse)
+
+    def column(self, raw: U8) -> AnyArray:  # noqa: ARG002  (as of a member that is known)
+        """The member of each row is unknown."""
+        return cast("AnyArray", UnknownColumn(str(vars(self)["why"])))
+
+    matrix = text = column
+
+    def element(self, index: int) -> Field:  # noqa: ARG002
+        """Of an array that is not known."""
+        return self
+
+
+_NEW_TO_US = "This kernel is laid out in a way this version does not know; please report its release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +160,11 @@ class Struct:
     def field(self, *paths: str) -> Field:
         """Like `find`, for a member that every supported kernel has.
 
-        Raises:
-            LayoutError: None of the spellings exists.
+        Returns:
+            The member; an `UnknownField` where none of the spellings exists: its columns are unknown, and to ask for
+            its place is a `LayoutError`.
         """
-        found = self.find(*paths)
-        if found is None:
-            raise LayoutError(
-                f"{self.name} has no member {' or '.join(paths)}",
-                "",
-                "This kernel is laid out in a way this version does not know; please report its release",
-            )
-        return found
+        return self.find(*paths) or UnknownField(f"{self.name} has no member {' or '.join(paths)} in this kernel")
 
     def has(self, *paths: str) -> bool:
         """Whether any of the spellings exists."""

@@ -142,16 +142,23 @@ def mapping_row(m: Mapping) -> tuple[str, ...]:
     return pid, clean(m.comm or ""), f"{m.va:#x}", m.level, f"{m.pfn:#x}", f"+{m.page_index}", f"{m.entry:#018x}"
 
 
+_COUNTED = {
+    "struct_pages": ("struct page",),
+    "compound_pages": ("compound page",),
+    "mms": ("address space",),
+    "vmas": ("VMA",),
+    "page_tables": ("page table",),
+    "leaf_entries": ("leaf entry", "leaf entries"),
+    "nonpresent_entries": ("non-present entry", "non-present entries"),
+}
+"""Numbers of the summary that say what was checked, in words."""
+
+
 def _closing(report: Report) -> list[tuple[str, str]]:
     total = {k: v for k, v in report.summary.items() if isinstance(v, int)}
     checked = [
-        counted(total.get("struct_pages", 0), "struct page"),
-        counted(total.get("compound_pages", 0), "compound page"),
-        counted(total.get("mms", 0), "address space"),
-        counted(total.get("vmas", 0), "VMA"),
-        counted(total.get("page_tables", 0), "page table"),
-        counted(total.get("leaf_entries", 0), "leaf entry", "leaf entries"),
-        counted(total.get("nonpresent_entries", 0), "non-present entry", "non-present entries"),
+        counted(total[name], *words) if name in total else f"unknown {words[-1] if len(words) > 1 else words[0] + 's'}"
+        for name, words in _COUNTED.items()
     ]
     missing = [f"{grouped(n)} {what}" for what, n in report.coverage.missing.items()]
     return [

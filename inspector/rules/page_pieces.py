@@ -8,6 +8,7 @@ thousands of rows, and all rules about pages judge it together, before the next 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, expand_runs, take_or
+from inspector.errors import LayoutError
 from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS
 from inspector.records import dataclass
 from inspector.rules.pieces import FoundInPieces, Judged, Judgement, Pieces, Predicate, TablePiece
@@ -348,10 +350,22 @@ class PagesPredicate(Predicate[PagePiece]):
 
 def judge_together(s: Snapshot, predicates: Iterable[PagesPredicate]) -> None:
     """Let some rules judge all pages in one pass, and keep what they find in the snapshot for `PagesPredicate.run`."""
-    todo = {p: Judgement(p.judge) for p in predicates if p not in s.judged_pages}
-    if todo:
-        look_through_pages(s, Judgements([*todo.values()]))
-    s.judged_pages.update(todo)
+    todo = [p for p in predicates if p not in s.judged_pages]
+    try:
+        s.judged_pages.update(_judged(s, todo))
+    except LayoutError:
+        # Each by itself: the one that fails does so again, and says why, when it is run alone.
+        for predicate in todo:
+            with suppress(LayoutError):
+                s.judged_pages.update(_judged(s, [predicate]))
+
+
+def _judged(s: Snapshot, predicates: list[PagesPredicate]) -> dict[PagesPredicate, Judgement[PagePiece]]:
+    """What some rules find in one pass."""
+    made = {predicate: Judgement(predicate.judge) for predicate in predicates}
+    if made:
+        look_through_pages(s, Judgements([*made.values()]))
+    return made
 
 
 class PageLook(Protocol[G]):

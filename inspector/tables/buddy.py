@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I32, I64, U64, AnyArray, Mask, Table
+from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.chains import owners_of_nodes
@@ -149,6 +150,8 @@ def build_buddy(layout: Layout, pages: Pages, found: BuddyPages) -> Buddy:
 def _zones(layout: Layout, struct: Struct) -> tuple[Zones, AnyArray, int]:
     node = layout.struct("struct pglist_data").field("node_zones")
     pglists = nodes(layout)
+    if not len(pglists):
+        raise LayoutError("the kernel has no symbol node_data or contig_page_data")
     addr = (
         pglists[:, None] + np.uint64(node.offset) + np.arange(node.length, dtype=np.uint64) * np.uint64(struct.size)
     ).ravel()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, count_up, distinct, rows_of
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, UnknownColumn, count_up, distinct, rows_of
+from inspector.errors import LayoutError
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
@@ -215,8 +217,10 @@ class SwapperSpaces(Table):
 def swapper_spaces(layout: Layout) -> SwapperSpaces:
     """The address_spaces of the swap cache of all devices."""
     start, sizes = layout.target.symbol("swapper_spaces"), layout.target.symbol("nr_swapper_spaces")
-    if start is None or sizes is None:
+    if start is None and sizes is None:
         return SwapperSpaces.empty()
+    if start is None or sizes is None:
+        raise LayoutError("the kernel has no symbol swapper_spaces or nr_swapper_spaces")
     nr_types = max_swapfiles(layout)
     bases, _ = layout.memory.read_range(start, 8 * nr_types)
     counts, _ = layout.memory.read_range(sizes, 4 * nr_types)
@@ -274,6 +278,8 @@ def _kinds(layout: Layout, a_ops: U64, inodes: Inodes) -> U8:
         address = layout.target.symbol(symbol)
         if address is not None:
             kind[a_ops == np.uint64(address)] = code
+        elif code == SHMEM or layout.config.has("HUGETLB_PAGE"):
+            return cast("U8", UnknownColumn(f"the kernel has no symbol {symbol}"))
     return kind
 
 

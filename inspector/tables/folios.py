@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from inspector.columns import I16, I32, I64, U8, U16, U32, U64, AnyArray, Column, Mask, Table
+from inspector.columns import I16, I32, I64, U8, U16, U32, U64, AnyArray, Column, Mask, Table, UnknownColumn
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS, type_code
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Field
@@ -104,10 +104,12 @@ class _Head:
         word = self._page.field("_mapcount.counter", "_mapcount").column(self._raw)
         return page_type_codes(self._layout, flags, word.view(np.uint32))
 
-    def int32(self, absent: int, folio: tuple[str, ...], tail: tuple[str, ...] = ()) -> I32:
-        """A counter, or ``absent`` everywhere when this kernel has none."""
+    def int32(self, absent: int | None, folio: tuple[str, ...], tail: tuple[str, ...] = ()) -> I32:
+        """A counter, or ``absent`` everywhere when this kernel has none; None where it has one that is not known."""
         field = self.find(folio, tail)
         if field is None:
+            if absent is None:
+                return cast("I32", UnknownColumn(f"struct folio has no member {' or '.join(folio)} in this kernel"))
             return np.full(len(self._raw), absent, np.int32)
         return field.column(self._raw).astype(np.int64).astype(np.uint32).view(np.int32)
 
@@ -141,7 +143,10 @@ def decode_heads(layout: Layout, row: I64, pfn: I64, raw: U8) -> Folios:
     type_, mapping = head.type_codes(), head.mapping()
     hugetlb, rmappable = _kinds(layout, head, raw, type_, tail_flags)
     flags = layout.flags
-    old = layout.scheme.scheme is Scheme.OLD
+    scheme = layout.scheme.scheme
+    old, with_ids = scheme is Scheme.OLD, scheme in (Scheme.MM_IDS, Scheme.NO_PAGE_MAPCOUNT)
+    large = with_ids or scheme is Scheme.LARGE
+    word = large or scheme in (Scheme.SUBPAGES, Scheme.RMAP68)
     untyped = (type_ == 0) | hugetlb
     ids = head.find(("_mm_ids",))
     counts = [head.find((f"_mm_id_mapcount[{i}]",)) for i in (0, 1)]
@@ -151,14 +156,14 @@ def decode_heads(layout: Layout, row: I64, pfn: I64, raw: U8) -> Folios:
         order=order,
         nr_stored=nr_stored,
         entire_raw=head.int32(
-            -1, ("_entire_mapcount.counter", "_compound_mapcount.counter"), ("compound_mapcount.counter",)
+            None, ("_entire_mapcount.counter", "_compound_mapcount.counter"), ("compound_mapcount.counter",)
         ),
-        word_raw=head.int32(0, ("_nr_pages_mapped.counter", "_subpages_mapcount.counter")),
-        large_raw=head.int32(-1, ("_large_mapcount.counter",)),
+        word_raw=head.int32(None if word else 0, ("_nr_pages_mapped.counter", "_subpages_mapcount.counter")),
+        large_raw=head.int32(None if large else -1, ("_large_mapcount.counter",)),
         pincount=head.int32(0, ("_pincount.counter",), ("compound_pincount.counter",)),
-        mm_ids=np.zeros(n, np.uint64) if ids is None else ids.column(raw).astype(np.uint64),
-        mm_id_count0=_count(counts[0], raw),
-        mm_id_count1=_count(counts[1], raw),
+        mm_ids=_ids(ids, raw, kept=with_ids),
+        mm_id_count0=_count(counts[0], raw, kept=with_ids),
+        mm_id_count1=_count(counts[1], raw, kept=with_ids),
         is_hugetlb=hugetlb,
         is_anon=((mapping & np.uint64(MAPPING_ANON)) != 0) & untyped,
         is_ksm=((mapping & np.uint64(MAPPING_TAGS)) == MAPPING_TAGS) & untyped,
@@ -170,9 +175,18 @@ def decode_heads(layout: Layout, row: I64, pfn: I64, raw: U8) -> Folios:
     )
 
 
-def _count(field: Field | None, raw: U8) -> I32:
+_NO_IDS = "struct folio has no members for mm ids as we know them in this kernel"
+
+
+def _ids(field: Field | None, raw: U8, *, kept: bool) -> U64:
     if field is None:
-        return np.full(len(raw), -1, np.int32)
+        return cast("U64", UnknownColumn(_NO_IDS)) if kept else np.zeros(len(raw), np.uint64)
+    return field.column(raw).astype(np.uint64)
+
+
+def _count(field: Field | None, raw: U8, *, kept: bool) -> I32:
+    if field is None:
+        return cast("I32", UnknownColumn(_NO_IDS)) if kept else np.full(len(raw), -1, np.int32)
     column: I32 | I16 | U16 = field.column(raw)
     return column.astype(np.int32)
 
@@ -209,7 +223,8 @@ def settle_page_mapcount(scheme: Scheme | None, folios: Folios, pages: Pages) ->
     Returns:
         The settled scheme and a sentence of evidence ("" when there was nothing to settle).
     """
-    if scheme is not Scheme.MM_IDS:
+    unknown = (folios.large_raw, folios.entire_raw, folios.word_raw)
+    if scheme is not Scheme.MM_IDS or any(isinstance(column, UnknownColumn) for column in unknown):
         return scheme, ""
     mapped = folios.is_rmappable & folios.readable & (folios.large_raw >= 0) & (folios.entire_raw < 0)
     if not mapped.any():

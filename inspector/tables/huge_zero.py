@@ -14,12 +14,12 @@ class HugeZero:
 
     Attributes:
         pfn: Page frame that huge_zero_folio (huge_zero_page before 6.10) points to, -1 for none.
-        number: huge_zero_pfn, -1 for none (all ones).
+        number: huge_zero_pfn, -1 for none (all ones), None where it cannot be read.
         users: huge_zero_refcount, None where it cannot be read.
     """
 
     pfn: int
-    number: int
+    number: int | None
     users: int | None
 
 
@@ -29,6 +29,6 @@ def read_huge_zero(layout: Layout) -> HugeZero:
     number = layout.variable("huge_zero_pfn")
     return HugeZero(
         int(layout.memmap.pfns(np.array([page], np.uint64))[0]) if page else -1,
-        -1 if number is None or number == (1 << 64) - 1 else number,
+        -1 if number == (1 << 64) - 1 else number,
         layout.variable("huge_zero_refcount", size=4),
     )

@@ -184,7 +184,7 @@ def _lists(layout: Layout, addr: U64) -> _Lists:
         return _Lists(addr, np.empty(0, np.int32), np.empty(0, np.int32))
     struct = layout.struct("struct hstate")
     free = struct.field("hugepage_freelists")
-    nodes = min(max(layout.variable("nr_node_ids", size=4) or 1, 1), free.length)
+    nodes = min(layout.nr_nodes, free.length)
     offsets = [struct.field("hugepage_activelist").offset, *(free.element(i).offset for i in range(nodes))]
     nid = np.arange(-1, nodes, dtype=np.int32)
     head = addr[:, None] + np.array(offsets, np.uint64)[None, :]

@@ -184,7 +184,11 @@ def build_ksm(layout: Layout, item_slots: U64, mms: U64) -> Ksm:
         items=items,
         slots=replace(slots, nr_items=per_slot, broken=on_slot),
         mms=_read_mms(layout, mms),
-        totals={name: _signed(layout.variable(symbol)) for symbol, name in TOTALS.items()} if known else {},
+        totals={
+            name: _signed(layout.variable(symbol))
+            for symbol, name in TOTALS.items()
+            if known and layout.target.symbol(symbol) is not None
+        },
         active=known and _is_active(layout),
         known=known,
         items_whole=whole,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import cast
+
 import numpy as np
 
-from inspector.columns import I32, I64, MAX_MMS, U32, U64, AnyArray, Mask, Table, distinct, rows_of
-from inspector.errors import TargetError
+from inspector.columns import I32, I64, MAX_MMS, U32, U64, AnyArray, Mask, Table, UnknownColumn, distinct, rows_of
+from inspector.errors import LayoutError, TargetError
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.list import walk_lists
@@ -19,6 +22,9 @@ from inspector.tables.tasks import NR_MM_COUNTERS, Tasks, read_thread_groups
 RSS_FILE, RSS_ANON, RSS_SWAP, RSS_SHMEM = map(int, RssKind)
 """Columns of ``rss`` (include/linux/mm_types_task.h)."""
 
+
+_WITH_OPTION = {"mm_id": "MM_ID", "hugetlb_usage.counter": "HUGETLB_PAGE", "owner": "MEMCG"}
+"""Members that kernels have with an option alone."""
 
 _KERNEL_HALF = np.uint64(0xFF << 56)
 
@@ -116,6 +122,11 @@ def build_mms(layout: Layout, tasks: Tasks, slots: U64, *, whole: bool) -> tuple
     return mms.take(~_mere_copies(mms)), missing
 
 
+def no_mms() -> Mms:
+    """The table without an mm."""
+    return replace(Mms.empty(comm=np.empty(0, "S16")), rss=np.empty((0, NR_MM_COUNTERS), np.int64))
+
+
 def read_mms(layout: Layout, tasks: Tasks, addrs: U64) -> tuple[Mms, int]:
     """Those of the given mms that are alive: what VMAs name, each judged as `build_mms` does with all of them.
 
@@ -196,13 +207,15 @@ def _mere_copies(mms: Mms) -> Mask:
 
 
 def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyArray, pgd_pfn: I64) -> Mms:
-    def column(*names: str) -> I64:
-        field = struct.find(*names)
-        return np.zeros(len(addr), np.int64) if field is None else field.column(data).astype(np.int64)
+    def column(name: str) -> I64:
+        option = _WITH_OPTION.get(name)
+        if option is not None and not layout.config.has(option):
+            return np.zeros(len(addr), np.int64)
+        return struct.field(name).column(data).astype(np.int64)
 
     rss, rss_valid = _rss(layout, struct, tasks, addr, data)
     pid, comm, nr_tasks = _owners(tasks, addr)
-    flags = struct.find("flags.__mm_flags[0]", "flags")
+    flags = struct.field("flags.__mm_flags[0]", "flags")
     following = struct.field("mmlist.next").column(data)
     return Mms(
         addr=addr,
@@ -218,7 +231,7 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
         pgtables_bytes=column("pgtables_bytes.counter"),
         hugetlb_pages=column("hugetlb_usage.counter"),
         mm_id=column("mm_id").astype(np.uint32),
-        flags=np.zeros(len(addr), np.uint64) if flags is None else flags.column(data).astype(np.uint64),
+        flags=flags.column(data).astype(np.uint64),
         ma_root=struct.field("mm_mt.ma_root").column(data),
         rss=rss,
         rss_valid=rss_valid,
@@ -242,14 +255,25 @@ def _rss(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyArray
         at = rows_of(addr, tasks.mm)
         np.add.at(rss, at[at >= 0], tasks.rss_cache[at >= 0])
         return rss, np.ones(len(addr), np.bool_)
+    try:
+        offsets = layout.per_cpu_offsets
+    except LayoutError:
+        return np.zeros((len(addr), NR_MM_COUNTERS), np.int64), np.zeros(len(addr), np.bool_)
     columns, valid = [], np.ones(len(addr), np.bool_)
     for i in range(NR_MM_COUNTERS):
         counts = struct.field(f"rss_stat[{i}].count").column(data)
         pointers = struct.field(f"rss_stat[{i}].counters").column(data)
-        sums, ok = sum_percpu_counters(layout.memory, layout.per_cpu_offsets, counts, pointers)
+        unknown = _unknown(counts, pointers)
+        if unknown is not None:
+            return cast("I64", unknown), np.zeros(len(addr), np.bool_)
+        sums, ok = sum_percpu_counters(layout.memory, offsets, counts, pointers)
         columns.append(sums)
         valid &= ok
     return np.stack(columns, axis=1), valid
+
+
+def _unknown(*columns: object) -> UnknownColumn | None:
+    return next((column for column in columns if isinstance(column, UnknownColumn)), None)
 
 
 def _owners(tasks: Tasks, addr: U64) -> tuple[I32, AnyArray, I32]:

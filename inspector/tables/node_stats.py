@@ -40,7 +40,6 @@ def nodes(layout: Layout) -> U64:
     start, only = layout.target.symbol("node_data"), layout.target.symbol("contig_page_data")
     if start is None:
         return np.array([only] if only is not None else [], np.uint64)
-    nr = min(layout.variable("nr_node_ids", size=4) or 1, _MAX_NODES)
-    raw, _ = layout.memory.read_range(start, 8 * nr)
+    raw, _ = layout.memory.read_range(start, 8 * layout.nr_nodes)
     found = raw.view(np.uint64)
     return found[found != 0]

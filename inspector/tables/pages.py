@@ -32,6 +32,7 @@ from inspector.errors import LayoutError
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.layout.memmap import GRAIN, MemMap
+from inspector.layout.offsets import Field
 from inspector.loops import distinct_rows
 from inspector.memory import CHUNK, HOLE
 from inspector.records import dataclass
@@ -191,17 +192,21 @@ class _Offsets:
     lru: int
 
 
+def _slab_cache(layout: Layout) -> Field | None:
+    return layout.struct("struct slab").find("slab_cache") if layout.has_struct("struct slab") else None
+
+
 def _offsets(layout: Layout) -> _Offsets:
-    page = layout.struct("struct page")
+    page, slab_cache = layout.struct("struct page"), _slab_cache(layout)
     return _Offsets(
         page.field("flags.f", "flags").offset // 8,
         page.field("compound_info", "compound_head").offset // 8,
         page.field("mapping").offset // 8,
         page.field("_mapcount.counter", "_mapcount").offset // 4,
         page.field("_refcount.counter", "_refcount").offset // 4,
-        layout.struct("struct slab").field("slab_cache").offset // 8,
+        0 if slab_cache is None else slab_cache.offset // 8,
         page.field("private").offset // 8,
-        page.field("lru").offset // 8,
+        page.field("lru", "buddy_list").offset // 8,
     )
 
 
@@ -254,7 +259,7 @@ class _Found:
     def __init__(self, layout: Layout, slab_caches: U64, *, shared: bool) -> None:
         self._layout = layout
         self._off = _offsets(layout)
-        self._caches = slab_caches
+        self._caches = slab_caches if _slab_cache(layout) is not None else slab_caches[:0]
         n = layout.memmap.nr_pages
         self.words = distinct_rows(4)
         self._met = [np.empty(0, np.int64)]

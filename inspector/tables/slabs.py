@@ -55,7 +55,7 @@ def nr_slabs(layout: Layout, cache: int) -> int | None:
     place = next(((a.offset, b.offset - a.offset) for a, b in zip(first, second, strict=True) if a and b), None)
     if count is None or place is None:
         return None
-    nodes = np.arange(min(layout.variable("nr_node_ids", size=4) or 1, _MAX_NODES), dtype=np.uint64)
+    nodes = np.arange(layout.nr_nodes, dtype=np.uint64)
     node, known = layout.memory.words(np.uint64(cache + place[0]) + nodes * np.uint64(place[1]))
     node = node[node != 0]
     counts, read = layout.memory.words(node + np.uint64(count.offset))
@@ -64,8 +64,6 @@ def nr_slabs(layout: Layout, cache: int) -> int | None:
 
 _NODES = (("per_node", ".node"), ("node", ""))
 """Where a kmem_cache names its kmem_cache_nodes: in 7.x beside other things, before in an array of pointers."""
-
-_MAX_NODES = 1 << 10
 
 
 def are_objects(layout: Layout, cache: int, addrs: U64) -> Mask:
@@ -116,7 +114,9 @@ def _solve_size(layout: Layout, pages: U64, order: I64, base: U64, known: U64) -
 def _geometry(layout: Layout, cache: int) -> tuple[int, int]:
     """Bytes from one object slot of a cache to the next, and those in front of the first; 0 where it cannot be read."""
     struct = layout.struct("struct kmem_cache")
-    size, pad = struct.field("size"), struct.find("red_left_pad")
+    size, pad = struct.find("size"), struct.find("red_left_pad")
+    if size is None:
+        return 0, 0
     # The struct ends with a pointer for each possible node, of which only as many exist as the machine has nodes.
     raw = layout.memory.read(cache, max(field.offset + field.size for field in (size, pad) if field is not None))
     if raw is None:

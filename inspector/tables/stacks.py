@@ -187,6 +187,13 @@ class _StackWords:
         return out, ok
 
 
+def no_stacks(tasks: Tasks) -> Stacks:
+    """The table where no stack can be followed: any task may be in any function."""
+    n = len(tasks)
+    state, nowhere = np.full(n, StackState.UNREADABLE, np.uint8), np.zeros(n, np.uint64)
+    return Stacks(Frames.empty(), state, nowhere, nowhere, tasks.on_cpu, np.full(n, -1, np.int32), [], {})
+
+
 def build_stacks(layout: Layout, tasks: Tasks) -> Stacks:
     """Unwind the stack of every task.
 

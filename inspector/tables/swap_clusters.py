@@ -142,7 +142,7 @@ def build_clusters(layout: Layout, swap: Swap) -> Clusters:
     if not layout.has_struct("struct swap_cluster_info"):
         return Clusters(SwapClusters.empty(), ClusterLists.empty(), 1, has_homes=False, has_tables=False, unreadable=0)
     struct, per = layout.struct("struct swap_cluster_info"), slots_per_cluster(layout)
-    chained = not struct.has("list")
+    chained = _is_chained(layout)
     clusters, lists, missing, first = [SwapClusters.empty()], [ClusterLists.empty()], 0, 0
     for row in np.flatnonzero(swap.devices.in_use & (swap.devices.cluster_info != 0)).tolist():
         part, raw, lost = _clusters(layout, struct, swap, row)
@@ -162,6 +162,11 @@ def build_clusters(layout: Layout, swap: Swap) -> Clusters:
         has_tables=struct.has("table"),
         unreadable=missing,
     )
+
+
+def _is_chained(layout: Layout) -> bool:
+    """Whether clusters name one another by number (before 6.12) and not by list_heads."""
+    return layout.has_struct("struct swap_cluster_list")
 
 
 @dataclass(frozen=True)
@@ -219,7 +224,7 @@ def _words(struct: Struct, raw: U8) -> tuple[I64, I64, I64]:
 
 def _by_flags(layout: Layout, struct: Struct, flags: I64) -> I64:
     """The `Home` that flags name, -1 for unknown flags."""
-    if not struct.has("list"):
+    if _is_chained(layout):
         return np.where(flags & _FREE, Home.FREE, Home.NONE).astype(np.int64)
     names = layout.enum("enum swap_cluster_flags")
     known = {

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U64, Mask, Table
+from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
 from inspector.memory import CHUNK, HOLE
 from inspector.records import dataclass
@@ -101,8 +102,10 @@ def records(layout: Layout, address: int, nr: int, size: int) -> Iterator[tuple[
 def build_devices(layout: Layout) -> SwapDevices:
     """Read the devices (mm/swapfile.c, swap_info)."""
     start = layout.target.symbol("swap_info")
-    if start is None or not layout.has_struct("struct swap_info_struct"):
-        return SwapDevices.empty()  # CONFIG_SWAP is off
+    if not layout.config.has("SWAP"):
+        return SwapDevices.empty()
+    if start is None:
+        raise LayoutError("the kernel has no symbol swap_info")
     pointers, _ = layout.memory.read_range(start, 8 * max_swapfiles(layout))
     addr = pointers.view(np.uint64)
     types = np.flatnonzero(addr).astype(np.uint8)
@@ -111,8 +114,10 @@ def build_devices(layout: Layout) -> SwapDevices:
     raw = layout.memory.gather(addr, struct.size)
 
     def column(*names: str) -> I64:
-        field = struct.find(*names)
-        return np.zeros(len(addr), np.int64) if field is None else field.column(raw.bytes).astype(np.int64)
+        # From 7.2 on there is no swap_map.
+        if names == ("swap_map",) and not struct.has(*names):
+            return np.zeros(len(addr), np.int64)
+        return struct.field(*names).column(raw.bytes).astype(np.int64)
 
     largest = column("max")
     clusters = column("cluster_info").view(np.uint64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, U8, U64, Mask
+from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
 from inspector.records import dataclass
 from inspector.tables.swap_devices import SwapDevices, entry_offsets, entry_types, records
@@ -96,8 +97,10 @@ def slot_cache_entries(layout: Layout) -> tuple[U64, Mask]:
         ``(entries, free)``: the entries, and which of them wait to be given back.
     """
     start = layout.target.symbol("swp_slots")
-    if start is None or not layout.has_struct("struct swap_slots_cache"):
+    if not layout.has_struct("struct swap_slots_cache"):
         return np.empty(0, np.uint64), np.empty(0, np.bool_)
+    if start is None:
+        raise LayoutError("the kernel has no symbol swp_slots")
     struct = layout.struct("struct swap_slots_cache")
     raw = layout.memory.gather(np.uint64(start) + layout.per_cpu_offsets, struct.size)
     data = raw.bytes[raw.valid]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U32, U64, AnyArray, Mask, Table, distinct
+from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
 from inspector.lib.list import walk_lists
@@ -89,8 +92,26 @@ def build_tasks(layout: Layout, slots: Callable[[U64], U64] | None = None) -> tu
     Returns:
         The tasks, and how many struct pid or task_struct could not be read.
     """
+    try:
+        tasks, missing = _of_namespace(layout)
+    except LayoutError:
+        tasks, missing = no_tasks(), 1
+    if not missing:
+        return tasks, 0
+    tasks, lost = _elsewhere(layout, tasks, slots(tasks.addr) if slots is not None else np.empty(0, np.uint64))
+    return tasks, max(lost, 1)
+
+
+def no_tasks() -> Tasks:
+    """The table without a task."""
+    return replace(Tasks.empty(comm=np.empty(0, "S16")), rss_cache=np.empty((0, NR_MM_COUNTERS), np.int64))
+
+
+def _of_namespace(layout: Layout) -> tuple[Tasks, int]:
+    """The tasks that the tree of PIDs leads to, and how many parts of it could not be read."""
     namespace = layout.struct("struct pid_namespace")
-    head = layout.memory.read_u64(layout.symbol("init_pid_ns") + namespace.field("idr.idr_rt.xa_head").offset)
+    root, start = namespace.find("idr.idr_rt.xa_head"), layout.target.symbol("init_pid_ns")
+    head = layout.memory.read_u64(start + root.offset) if root is not None and start is not None else None
     found = walk_xarrays(layout.prog, layout.memory, np.array([head or 0], np.uint64))
     pid_struct, task = layout.struct("struct pid"), layout.struct("struct task_struct")
     pids = found.value[(found.value & np.uint64(3)) == 0]
@@ -100,17 +121,14 @@ def build_tasks(layout: Layout, slots: Callable[[U64], U64] | None = None) -> tu
     missing = int((~raw_pids.valid).sum()) + len(found.unreadable) + len(found.broken) + (head is None)
     raw = _gather(layout, links - np.uint64(task.field("pid_links[0]").offset))
     missing += int((~raw.valid).sum())
-    tasks = _decode(task, raw.addr[raw.valid], raw.bytes[raw.valid])
-    if not missing:
-        return tasks, 0
-    tasks, lost = _elsewhere(layout, tasks, slots(tasks.addr) if slots is not None else np.empty(0, np.uint64))
-    return tasks, max(lost, 1)
+    return _decode(task, raw.addr[raw.valid], raw.bytes[raw.valid]), missing
 
 
 def _gather(layout: Layout, addrs: U64) -> Raw:
     """Tasks at some addresses; the last page of one, where a sleeping task's registers are, is missed the least."""
     task = layout.struct("struct task_struct")
-    members = (task.field(*names) for names in _MEMBERS if names != ("thread.sp",))
+    found = (task.find(*names) for names in _MEMBERS if names != ("thread.sp",))
+    members = [field for field in found if field is not None]
     return gather_members(layout.memory, addrs, task.size, members)
 
 
@@ -148,10 +166,11 @@ def _elsewhere(layout: Layout, known: Tasks, slots: U64) -> tuple[Tasks, int]:
 
 def _named_back(layout: Layout, addr: U64, data: U8) -> Mask:
     """Which of some bytes are those of tasks, as what they name shows."""
-    task, pid = layout.struct("struct task_struct"), layout.struct("struct pid")
-    words = layout.memory.words
-    head, ok = words(task.field("thread_pid").column(data) + np.uint64(pid.field("tasks[0].first").offset))
-    named = ok & (head == addr + np.uint64(task.field("pid_links[0]").offset))
+    task, words, named = layout.struct("struct task_struct"), layout.memory.words, np.zeros(len(addr), np.bool_)
+    with suppress(LayoutError):
+        pid = layout.struct("struct pid")
+        head, ok = words(task.field("thread_pid").column(data) + np.uint64(pid.field("tasks[0].first").offset))
+        named |= ok & (head == addr + np.uint64(task.field("pid_links[0]").offset))
     own = addr + np.uint64(task.field("tasks").offset)
     after, ok = words(task.field("tasks.next").column(data) + np.uint64(8))
     named |= ok & (after == own)
@@ -182,12 +201,13 @@ def _decode(task: Struct, addr: U64, data: U8) -> Tasks:
     """The members of tasks."""
     cache = task.find("rss_stat.count")
     rss = cache.matrix(data).astype(np.int64) if cache is not None else np.zeros((len(data), NR_MM_COUNTERS), np.int64)
+    name = task.find("comm")
     column = {names[0]: task.field(*names).column(data) for names in _MEMBERS if names != ("comm",)}
     tasks = Tasks(
         addr=addr,
         pid=column["pid"].astype(np.int32),
         tgid=column["tgid"].astype(np.int32),
-        comm=task.field("comm").text(data),
+        comm=np.zeros(len(data), "S16") if name is None else name.text(data),
         mm=column["mm"],
         active_mm=column["active_mm"],
         flags=column["flags"].astype(np.uint32),

@@ -118,6 +118,12 @@ def build_vmas(layout: Layout, mms: Mms, only: Stretches | None = None) -> tuple
     return vmas, VmaTrees(trees.unreadable, trees.broken, root[~raw.valid], foreign.astype(np.int32))
 
 
+def no_vmas(mms: Mms) -> tuple[Vmas, VmaTrees]:
+    """The tables where no VMA of the mms can be read."""
+    every, none = np.arange(len(mms), dtype=np.int32), np.empty(0, np.int32)
+    return Vmas.empty(), VmaTrees(every, none, every, np.zeros(len(mms), np.int32))
+
+
 def with_vmas_of_slab(layout: Layout, mms: Mms, vmas: Vmas, trees: VmaTrees, slots: U64) -> Vmas:
     """Add VMAs that lost nodes of maple trees lead to, as far as the VMAs are there themselves.
 
@@ -179,8 +185,9 @@ def _decode(struct: Struct, addr: U64, data: U8, place: _Place) -> Vmas:
     pgoff = struct.field("vm_pgoff").column(data)
     low, high = struct.find("__vm_anon_pgoff_lo"), struct.find("__vm_anon_pgoff_hi")
     anon_pgoff = pgoff
-    if low is not None and high is not None:
-        anon_pgoff = low.column(data).astype(np.uint64) | (high.column(data).astype(np.uint64) << _ANON_HI_SHIFT)
+    if low is not None or high is not None:
+        parts = [struct.field(f"__vm_anon_pgoff_{part}").column(data).astype(np.uint64) for part in ("lo", "hi")]
+        anon_pgoff = parts[0] | (parts[1] << _ANON_HI_SHIFT)
     refcnt, detached = struct.find(*_REFCOUNT), struct.find("detached")
     attached = np.ones(n, np.bool_)
     if refcnt is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
+from bisect import bisect_right
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
 
+from inspector.columns import AnyArray
 from inspector.errors import TargetError
 from inspector.records import dataclass
 from inspector.target.prstatus import NT_PRSTATUS, OWNER
@@ -18,6 +20,14 @@ DumpFormat = Literal["core", "kdump"]
 _ELF = b"\x7fELF"
 _EHDR = struct.Struct("<HHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
+_LOAD = np.dtype(
+    [
+        *(("type", "<u4"), ("flags", "<u4"), ("offset", "<u8"), ("vaddr", "<u8")),
+        *(("paddr", "<u8"), ("filesz", "<u8"), ("memsz", "<u8"), ("align", "<u8")),
+    ]
+)
+"""A program header (`_PHDR`) as a row."""
+_KERNEL_HALF = 1 << 63
 _SHDR = struct.Struct("<IIQQQQIIQQ")
 _NHDR = struct.Struct("<III")
 _KDUMP_HEADER = struct.Struct("<8si390s6xqqIiiI")
@@ -88,6 +98,20 @@ class PagesAt:
 
 
 @dataclass(frozen=True, slots=True)
+class Segments:
+    """What an ELF dump says of memory.
+
+    Attributes:
+        ram: Physical memory that it is about, [start, end) ascending.
+        left_out: Memory that it names and does not hold, as (address, bytes, whether physical): ``makedumpfile -E``
+            leaves pages out of a segment's end and keeps its size in memory.
+    """
+
+    ram: tuple[tuple[int, int], ...]
+    left_out: tuple[tuple[int, int, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CoreFile:
     """A dump that can be tried.
 
@@ -97,6 +121,7 @@ class CoreFile:
         vmcoreinfo: VMCOREINFO as the file has it, empty when it has none.
         prstatus: Contents of the NT_PRSTATUS notes, one a CPU, in the order of the CPUs.
         pages: Where a kdump-compressed dump has its pages.
+        segments: Of an ELF dump.
     """
 
     format: DumpFormat
@@ -104,6 +129,12 @@ class CoreFile:
     missing_bytes: int = 0
     prstatus: tuple[bytes, ...] = ()
     pages: PagesAt | None = None
+    segments: Segments | None = None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of memory that an ELF dump is about, those that it lacks included."""
+        return sum(end - start for start, end in self.segments.ram) if self.segments is not None else 0
 
 
 def read_head(path: str, what: str, size: int = 4096) -> bytes:
@@ -202,7 +233,7 @@ def _examine_elf(path: str, head: bytes) -> CoreFile:
         table = _at(file, phoff, phnum * phentsize)
         if phentsize != _PHDR.size or not phnum or len(table) < phnum * phentsize:
             raise TargetError("the dump is truncated", path, "Copy it again; its program headers are not complete")
-        notes, missing = b"", 0
+        notes, missing, loads = b"", 0, np.frombuffer(table, _LOAD)
         for segment, _, offset, _, _, size, _, _ in _PHDR.iter_unpack(table):
             if segment == _PT_NOTE and len(notes) + size <= _MAX_NOTES:
                 notes += _at(file, offset, size)
@@ -211,7 +242,47 @@ def _examine_elf(path: str, head: bytes) -> CoreFile:
             elif segment == _PT_LOAD:
                 missing += min(max(offset + size - end, 0), size)
     # /proc/kcore and /proc/vmcore have no size.
-    return CoreFile("core", _vmcoreinfo_note(path, notes), missing if end else 0, _prstatus_notes(notes))
+    segments = _segments(loads[loads["type"] == _PT_LOAD])
+    vmcoreinfo = _vmcoreinfo_note(path, notes)
+    return CoreFile("core", vmcoreinfo, missing if end else 0, _prstatus_notes(notes), segments=segments)
+
+
+def _segments(loads: AnyArray) -> Segments:
+    """What the program headers of memory say; of memory that two of them name, one may hold what the other lacks."""
+    spans = _joined(loads["paddr"], loads["paddr"] + loads["memsz"])
+    left_out: list[tuple[int, int, bool]] = []
+    for member, some in (("paddr", loads), ("vaddr", loads[loads["vaddr"] >= _KERNEL_HALF])):
+        held = _joined(some[member], some[member] + some["filesz"])
+        lacks = some[some["filesz"] < some["memsz"]]
+        for first, last in _joined(lacks[member] + lacks["filesz"], lacks[member] + lacks["memsz"]):
+            left_out += [(start, end - start, member == "paddr") for start, end in _without(first, last, held)]
+    return Segments(tuple(spans), tuple(left_out))
+
+
+def _joined(starts: AnyArray, ends: AnyArray) -> list[tuple[int, int]]:
+    """Ranges that touch or overlap made one, ascending."""
+    out: list[tuple[int, int]] = []
+    for start, end in sorted(zip(starts.tolist(), ends.tolist(), strict=True)):
+        if start >= end:
+            continue
+        if out and start <= out[-1][1]:
+            out[-1] = (out[-1][0], max(end, out[-1][1]))
+        else:
+            out.append((start, end))
+    return out
+
+
+def _without(start: int, end: int, ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What is left of [start, end) without some ranges, ascending and apart."""
+    out = []
+    for at in range(max(bisect_right(ranges, (start, 0)) - 1, 0), len(ranges)):
+        first, last = ranges[at]
+        if first >= end:
+            break
+        if first > start:
+            out.append((start, first))
+        start = max(start, last)
+    return [*out, (start, end)] if start < end else out
 
 
 def _long_phnum(file: BinaryIO, head: bytes) -> int:

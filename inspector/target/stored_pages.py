@@ -32,7 +32,7 @@ _BLOCK = 512
 _PIECE = 1 << 20
 """Bytes of the bitmap that are counted together."""
 
-_AHEAD = 64
+_AHEAD = 170
 """Descriptors that are read together at least."""
 
 _WORD = 8
@@ -70,7 +70,7 @@ class Descriptors:
         self._before: list[int] = np.cumsum(np.concatenate(counts)).tolist()
         self._block, self._bits = -1, 0
         self._first = 0
-        self._rows: list[tuple[int, int, int, int]] = []
+        self._rows = b""
 
     def of(self, first: int, end: int) -> list[tuple[int, int, int, int]]:
         """Offset, size, flags and page flags of the page frames [first, end).
@@ -89,14 +89,15 @@ class Descriptors:
         if has != mask:
             raise drgn.FaultError("page is not in the dump", first + _trailing_ones(has) << self._shift)
         row = self._before[block] + (bits & (1 << bit) - 1).bit_count()
-        if not self._first <= row <= self._first + len(self._rows) - nr:
+        size = _DESCRIPTOR.size
+        at = (row - self._first) * size
+        if not 0 <= at <= len(self._rows) - nr * size:
             # Those behind are wanted next, mostly.
-            size = _DESCRIPTOR.size
-            data = os.pread(self._file, max(nr, _AHEAD) * size, self._table + row * size)
-            self._first, self._rows = row, list(_DESCRIPTOR.iter_unpack(data[: len(data) // size * size]))
-        found = self._rows[row - self._first : row - self._first + nr]
-        if len(found) != nr:
-            raise _shorter()
+            self._first, at = row, 0
+            self._rows = os.pread(self._file, max(nr, _AHEAD) * size, self._table + row * size)
+            if len(self._rows) < nr * size:
+                raise _shorter()
+        found = list(_DESCRIPTOR.iter_unpack(self._rows[at : at + nr * size]))
         return found if first + nr == end else found + self.of(first + nr, end)
 
 

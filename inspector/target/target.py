@@ -16,10 +16,10 @@ import drgn
 from inspector.errors import TargetError
 from inspector.records import dataclass
 from inspector.target.btf import BtfTypes, open_btf
-from inspector.target.corefile import CoreFile, PagesAt, SymbolsFile, examine_core, examine_symbols
+from inspector.target.corefile import CoreFile, PagesAt, Segments, SymbolsFile, examine_core, examine_symbols
 from inspector.target.identity import Identity, identify
 from inspector.target.kallsyms import Kallsyms, index_names
-from inspector.text import clean
+from inspector.text import clean, size
 
 if TYPE_CHECKING:
     from inspector.target.earlier import Earlier
@@ -71,6 +71,7 @@ class Target:
         notes: What was tried for types and symbols and why it was or was not used, in sentences.
         missing_bytes: Memory that a truncated dump promises but does not hold; reading it faults.
         prstatus: The dump's NT_PRSTATUS notes, one a CPU; of a guest that is stopped, its registers in the same form.
+        ram: Physical memory that the dump is about, [start, end) ascending; empty where its file does not say.
         monitor: Of a QEMU guest, what stops it and lets it run on.
         is_paused: Whether the guest is stopped, so that it is read as a dump is.
     """
@@ -85,6 +86,7 @@ class Target:
     notes: list[str] = field(default_factory=list)
     missing_bytes: int = 0
     prstatus: tuple[bytes, ...] = ()
+    ram: tuple[tuple[int, int], ...] = ()
     monitor: Monitor | None = field(default=None, repr=False)
     is_paused: bool = False
 
@@ -96,6 +98,11 @@ class Target:
     def is_live(self) -> bool:
         """Whether the kernel runs on while it is read."""
         return self.kind in ("live", "qemu") and not self.is_paused
+
+    @property
+    def has_one_reader(self) -> bool:
+        """Whether no other process may read it beside this one: it runs on, or answers through one connection."""
+        return self.kind in ("live", "qemu")
 
     @property
     def ran_on(self) -> bool:
@@ -154,6 +161,7 @@ class _Opening:
     notes: list[str] = field(default_factory=list)
     prstatus: tuple[bytes, ...] = ()
     earlier: Earlier | None = None
+    ram: tuple[tuple[int, int], ...] = ()
 
     @property
     def what(self) -> str:
@@ -187,12 +195,32 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto", 
         raise TargetError(f"the dump cannot be opened ({_reason(error)})", path, todo) from error
     if core.pages is not None:
         _unpack_once(prog, path, core, core.pages)
-    opening = _Opening(
-        prog, core.format, path, core.vmcoreinfo, core.missing_bytes, prstatus=core.prstatus, earlier=earlier
-    )
+    notes = _leave_out(prog, core.segments) if core.segments is not None else []
     if core.missing_bytes:
-        opening.notes.append(f"The dump is truncated: {core.missing_bytes} bytes of memory are missing at its end.")
+        share = 100 * core.missing_bytes / max(core.memory_bytes, 1)
+        lost = f"{size(core.missing_bytes)} of {size(core.memory_bytes)} of memory ({share:.2g}%)"
+        notes.append(f"The dump is truncated: {lost} are missing at its end.")
+    ram = core.segments.ram if core.segments is not None else ()
+    opening = _Opening(
+        prog, core.format, path, core.vmcoreinfo, core.missing_bytes, notes, core.prstatus, earlier=earlier, ram=ram
+    )
     return _complete(opening, symbols, types)
+
+
+def _leave_out(prog: drgn.Program, segments: Segments) -> list[str]:
+    """Make the pages that an ELF dump names and does not hold fault, which drgn reads as zeros.
+
+    Returns:
+        What there is to note about it.
+    """
+
+    def fault(address: int, _count: int, _offset: int, _physical: bool) -> bytes:
+        raise drgn.FaultError("page is not in the dump", address)
+
+    for start, length, physical in segments.left_out:
+        prog.add_memory_segment(start, length, fault, physical)
+    lost = sum(length for _, length, physical in segments.left_out if physical)
+    return [f"{size(lost)} of memory were left out when the dump was written, or are zero."] if lost else []
 
 
 def _unpack_once(prog: drgn.Program, path: str, core: CoreFile, pages: PagesAt) -> None:
@@ -316,7 +344,7 @@ def _complete(opening: _Opening, symbols: Sequence[str], types: Types) -> Target
         opening.notes.append("Types are from the BTF inside the kernel.")
     if opening.earlier is not None and isinstance(table, Kallsyms):
         opening.earlier.keep(table)
-    rest = (opening.notes, opening.missing_bytes, opening.prstatus)
+    rest = (opening.notes, opening.missing_bytes, opening.prstatus, opening.ram)
     return Target(prog, opening.kind, path, types_from, symbols_from, info, table, *rest)
 
 

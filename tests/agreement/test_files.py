@@ -8,9 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from inspector.aimed import file
+from inspector.aimed.file import FileSnapshot
 from inspector.errors import UsageError
 from inspector.report.file import FileReport, aim_at_file, build_file, find_file
 from inspector.snapshot import Snapshot
+from inspector.walk.counts import Counter
 from tests.agreement.planted import each_planted
 from tests.faults.every import CATALOGUE
 from tests.faults.overlay import KERNELS, core_path, sound
@@ -89,3 +92,19 @@ def test_files_with_faults(kernel: str) -> None:
             damaged += bool(found.damage)
     # On 6.12 no fault falls on one of the files that are asked for.
     assert damaged or kernel == "6.12"
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_what_processes_map_of_a_file_is_counted_and_not_kept(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "_MANY", 1)
+    s = sound(core_path("fixture", kernel))
+    space_of = s.file_rmap.address_spaces.addr[s.file_rmap.address_space_of_vma[s.file_rmap.address_space_of_vma >= 0]]
+    spaces, nr = np.unique(space_of, return_counts=True)
+    one = FileSnapshot(Snapshot(s.target), int(spaces[np.argmax(nr)]))
+    build_file(one, 0)
+    assert "mappings" not in vars(one)
+    counter = Counter(one._ground)
+    counter.take(one.mappings)
+    assert len(one.mappings) > 10
+    assert np.array_equal(counter.counts().page_mappings, one.counts.page_mappings)
+    assert np.array_equal(counter.counts().entire, one.counts.entire)

@@ -4,7 +4,9 @@ Each figure is of a process of its own, from its start to its end: CPU time (use
 time, and the most memory that was resident. Beside ours are:
 
 * the floor: a process that reads the same pages, each once, and does nothing else;
-* of a compressed dump, the decompressor alone on the same pages: what `tests/bench/convert.py` makes of any dump;
+* of a compressed dump, the decompressor alone on the same pages: what `tests/bench/convert.py` makes of any dump; and,
+  where the dump that it was made of lies beside it, what compression costs a check: the difference between the two;
+* for a capture, a check of the same dump;
 * the plain NumPy recipe (`tests/bench/recipe.py`), for a whole check;
 * drgn's helpers and objects, with DWARF; for a whole check extrapolated from samples in which every address is mapped;
 * drgn's commands after crash's (`crash kmem`, `crash vtop`, ...), and crash itself where it is installed and opens the
@@ -27,15 +29,17 @@ from typing import Any
 
 from tests.bench.cost import Cost, FailedError, best, compile_modules, measure
 from tests.bench.peers import Asked, crash_code, crash_command, drgn_command, questions, vmlinux_of
-from tests.bench.results import REGRESSION, compare, keep, latest_before
+from tests.bench.results import REGRESSION, compare, compression_costs, keep, latest_before
 
 ROUNDS = 2
 CACHE_VARIABLE = "FOLIOSCOPE_CACHE"
-OURS, WARM, FLOOR, DECOMPRESSOR, RECIPE, OBJECTS, COMMANDS, CRASH = (
+OURS, WARM, UNCOMPRESSED, FLOOR, DECOMPRESSOR, CHECK, RECIPE, OBJECTS, COMMANDS, CRASH = (
     "folioscope",
     "folioscope, warm",
+    "folioscope, on ELF",
     "the bytes, read",
     "decompressor alone",
+    "a check",
     "NumPy recipe",
     "drgn objects",
     "drgn's crash commands",
@@ -62,6 +66,8 @@ class Bench:
         (folder / "places.json").write_text(json.dumps(self.places))
         with core.open("rb") as file:
             self._is_compressed = file.read(5) == b"KDUMP"
+        # What `tests.bench.convert` made it of.
+        self._twin = core.with_name(Path(core.stem).stem + ".elf")
         self._vmlinux = vmlinux_of(self.places["release"])
         self._asked = questions(self.places, folder / "capture")
 
@@ -82,6 +88,12 @@ class Bench:
         own = {CACHE_VARIABLE: str(self._folder / "cache")}
         measure(command, codes=(0, 4), environment=own)
         out[WARM] = best(command, self._rounds, codes=(0, 4), environment=own)[0].row()
+        if name == "check" and self._is_compressed and self._twin.is_file():
+            words = ["-c", str(self._twin), *self._words(asked.ours)[2:], "--no-cache"]
+            out[UNCOMPRESSED] = best([*command[:3], *words], self._rounds, codes=(0, 4))[0].row()
+        if name == "capture":
+            words = [*self._words(self._asked["check"].ours), "--no-cache"]
+            out[CHECK] = best([*command[:3], *words], self._rounds, codes=(0, 4))[0].row()
         out |= self._floor(asked if name != "capture" else self._asked["check"])
         if name == "check":
             out |= self._whole()
@@ -141,11 +153,14 @@ def show(name: str, rows: dict[str, Row]) -> None:
     for who, row in rows.items():
         beside = (
             []
-            if who in (OURS, WARM)
+            if who in (OURS, WARM, UNCOMPRESSED)
             else [f"ours takes {ours['cpu'] / row['cpu']:.2f} x its CPU time"]
             if row["cpu"]
             else []
         )
+        beside += [f"{ours['wall'] / row['wall']:.2f} x its wall time"] if who == CHECK else []
+        costs = compression_costs(rows) if who == DECOMPRESSOR else None
+        beside += [f"compression costs ours {costs:.2f} x its CPU time"] if costs is not None else []
         beside += [f"reads {row['mib']:.1f} MiB"] if "mib" in row else []
         beside += [f"extrapolated; {row['hits']:.0f} of {row['addresses']:.0f} hits"] if "extrapolated" in row else []
         wall, peak = (f"{row[key]:{width}.{digits}f}" if key in row else " " * width for key, width, digits in _WALL)

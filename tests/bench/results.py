@@ -59,6 +59,14 @@ def dump_key(core: Path) -> str:
     return "-".join([core.parent.name, core.name])
 
 
+def compression_costs(peers: dict[str, dict[str, float]]) -> float | None:
+    """CPU time that a question takes more on a compressed dump than on that as ELF, over the decompressor's alone."""
+    ours, on_elf, alone = (peers.get(who) for who in ("folioscope", "folioscope, on ELF", "decompressor alone"))
+    if ours is None or on_elf is None or alone is None or not alone["cpu"]:
+        return None
+    return (ours["cpu"] - on_elf["cpu"]) / alone["cpu"]
+
+
 def ratios(rows: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
     """What does not depend on how fast a machine is: our CPU time over each peer's, and peak memory in MiB.
 
@@ -75,6 +83,9 @@ def ratios(rows: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, 
             for who, row in peers.items()
             if not who.startswith("folioscope") and row.get("cpu", 0) > 0 and ours.get("cpu")
         }
+        costs = compression_costs(peers)
+        if costs is not None:
+            out[question]["compression / decompressor alone"] = costs
         out[question]["peak MiB"] = ours["peak_mib"]
     return out
 

@@ -12,6 +12,8 @@ import pytest
 
 from inspector.check import confirm
 from inspector.cli.params import Settings
+from inspector.snapshot import Snapshot
+from inspector.target.qmp import pause_of
 from inspector.target.target import Target, open_core
 from tests.cli.conftest import Run
 from tests.faults.overlay import core_path, opened, sound
@@ -119,3 +121,10 @@ def test_a_guest_that_is_stopped_is_not_watched(guest: Guest, run: Run) -> None:
     result = run("watch", "--qemu", "x")
     assert result.code == 3
     assert "the guest is stopped" in result.err
+
+
+@pytest.mark.parametrize("guest", [range(0)], indirect=True)
+def test_a_guest_that_is_stopped_has_one_reader(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inspector.snapshot.default_workers", lambda: 4)
+    with pause_of(guest.qemu.monitor) as pause:
+        assert Snapshot(guest.target.paused(pause)).nr_workers == 1

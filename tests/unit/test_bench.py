@@ -18,7 +18,7 @@ from tests.bench.growth import DOCS, LIMIT, QUESTIONS, Point, fit, page, plot, t
 from tests.bench.peers import questions
 from tests.bench.places import find_places
 from tests.bench.replay import merged
-from tests.bench.results import VARIABLE, commit, compare, dump_key, keep, latest_before, ratios
+from tests.bench.results import VARIABLE, commit, compare, compression_costs, dump_key, keep, latest_before, ratios
 from tests.fixtures import fixture_path
 
 MIB = 1 << 20
@@ -130,6 +130,17 @@ def _rows(cpu: float, peak: float = 100.0) -> dict[str, dict[str, dict[str, floa
 def test_ratios_are_of_cpu_time() -> None:
     assert ratios(_rows(3.0)) == {"check": {"CPU / recipe": 1.5, "peak MiB": 100.0}}
     assert ratios({"new": {"folioscope": {"cpu": 1.0, "peak_mib": 5.0}}}) == {"new": {"peak MiB": 5.0}}
+
+
+def test_what_compression_costs_is_a_ratio_to_the_decompressor() -> None:
+    rows = _rows(3.0)
+    rows["check"] |= {"decompressor alone": {"cpu": 0.5, "mib": 9.0}}
+    assert compression_costs(rows["check"]) is None
+    rows["check"] |= {"folioscope, on ELF": {"cpu": 2.4}}
+    found = ratios(rows)["check"]
+    assert found["compression / decompressor alone"] == pytest.approx(1.2)
+    assert found["CPU / decompressor alone"] == 6.0
+    assert "CPU / folioscope, on ELF" not in found
 
 
 @pytest.mark.parametrize(("cpu", "peak", "worse"), [(3.27, 109, 0), (3.31, 100, 1), (1.0, 112, 1), (9.0, 900, 2)])

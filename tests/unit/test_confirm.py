@@ -16,6 +16,8 @@ from inspector.check import confirm, own
 from inspector.check.confirm import check_target
 from inspector.columns import AnyArray
 from inspector.findings import Report, Subject
+from inspector.folio.account import account_of
+from inspector.folio.look import look_at, settled
 from inspector.report.check import render_report
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
@@ -261,3 +263,28 @@ def test_of_an_mm_what_only_running_changes_is_not_watched(kernel: str) -> None:
 
     assert all(map(is_watched, ("total_vm", "map_count", "mm_mt.ma_root", "mmap_lock", "pgtables_bytes")))
     assert not any(map(is_watched, ("membarrier_state", "context", "mm_count")))
+
+
+def test_a_folio_read_at_different_moments_is_read_again() -> None:
+    pfn, at, stored = shared_page()
+    asked: list[bool] = []
+
+    def is_wrong_in(looks: int) -> bool:
+        moving = Moving({(at, 4): lambda _look: word(stored - (len(asked) < looks))})
+        asked.clear()
+
+        def ask(s: Snapshot) -> bool:
+            wrong = account_of(look_at(s, pfn), pfn).is_wrong
+            asked.append(wrong)
+            return wrong
+
+        return settled(Snapshot(moving.target), ask, bool)
+
+    assert not is_wrong_in(2)
+    assert asked == [True, True, False]
+    assert is_wrong_in(9)
+    assert asked == [True] * 3
+
+
+def test_a_dump_is_asked_once() -> None:
+    assert settled(sound(PATH), lambda _s: True, bool)

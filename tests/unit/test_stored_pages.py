@@ -195,6 +195,7 @@ def test_a_file_that_becomes_shorter_is_one_clear_error(tmp_path: Path, left: in
 
 
 def test_files_are_closed_with_the_last_reader(tmp_path: Path) -> None:
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     pages = opened(tmp_path / "d")
     assert len(os.listdir("/proc/self/fd")) == before + 2  # noqa: PTH208

@@ -14,7 +14,7 @@ from textual.widgets import Static, Tree
 from inspector.errors import UsageError
 from inspector.findings import Finding
 from inspector.folio.account import account_of
-from inspector.folio.look import look_at
+from inspector.folio.look import look_at, settled
 from inspector.report.anon_vma import anon_vma_of
 from inspector.report.explain import Explanation, explain_account
 from inspector.report.explain_text import render_account
@@ -119,8 +119,8 @@ finding.
         """The account of the folio."""
         pfn = self.place.pfn
         require_page(self.session.snapshot, pfn)
-        s = look_at(self.session.snapshot, pfn)
-        account = account_of(s, pfn)
+        account = settled(self.session.snapshot, lambda s: account_of(look_at(s, pfn), pfn), lambda a: a.is_wrong)
+        s = account.s
         place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
         explained = explain_account(account, place, limit=_MAX_ENTRIES, check=False)
         pages = page_columns(account)

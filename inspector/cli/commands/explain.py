@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from inspector.cli.params import InspectorCommand, Settings, as_option
 from inspector.cli.show import list_limit, opened, print_report
+from inspector.errors import Exit
+
+if TYPE_CHECKING:
+    from inspector.report.explain import Explanation
+    from inspector.snapshot import Snapshot
 
 _LIMIT = 40
 
@@ -46,7 +53,7 @@ def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
     leaves open: rules are not run, and holders of references that all processes would have to be searched for are not
     looked for. --all does both, and walks all page tables.
     """
-    from inspector.folio.look import look_at  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.folio.look import look_at, settled  # noqa: PLC0415  (drgn and NumPy)
     from inspector.folio.what_if import named_mms  # noqa: PLC0415
     from inspector.report.explain import build_explanation  # noqa: PLC0415
     from inspector.report.explain_text import render_explanation  # noqa: PLC0415
@@ -57,7 +64,11 @@ def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
     with opened(settings) as (snapshot, progress):
         found = find_place(snapshot, place, form)
         mms = named_mms(snapshot, words) if words else None
-        seen = look_at(snapshot, found.pfn, everything=everything, progress=progress, mms=mms)
-        report = build_explanation(seen, found.pfn, place=found, limit=limit, check=not no_check, operations=words)
+
+        def ask(s: Snapshot) -> Explanation:
+            seen = look_at(s, found.pfn, everything=everything, progress=progress, mms=mms)
+            return build_explanation(seen, found.pfn, place=found, limit=limit, check=not no_check, operations=words)
+
+        report = settled(snapshot, ask, lambda r: r.exit_code == Exit.FINDINGS)
     print_report(settings, report, render_explanation)
     return report.exit_code

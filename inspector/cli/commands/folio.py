@@ -8,8 +8,10 @@ import click
 
 from inspector.cli.params import InspectorCommand, Settings, as_option
 from inspector.cli.show import list_limit, opened, print_report
+from inspector.errors import Exit
 
 if TYPE_CHECKING:
+    from inspector.report.folio import FolioReport
     from inspector.snapshot import Snapshot
 
 
@@ -32,17 +34,19 @@ def folio(  # noqa: PLR0913, PLR0917  (one parameter an option)
     and settles it.
     """
     from inspector.aimed.pages import partial_of_folio  # noqa: PLC0415  (drgn and NumPy)
-    from inspector.folio.look import look_at  # noqa: PLC0415
+    from inspector.folio.look import look_at, settled  # noqa: PLC0415
     from inspector.report.folio import build_folio, render_folio  # noqa: PLC0415
     from inspector.report.places import find_place  # noqa: PLC0415
 
     limit = list_limit(settings, limit, 100)
     with opened(settings) as (snapshot, progress):
         found = find_place(snapshot, place, form)
-        if no_mappings:
-            seen: Snapshot = partial_of_folio(snapshot, found.pfn)
-        else:
-            seen = look_at(snapshot, found.pfn, everything=everything, progress=progress)
-        report = build_folio(seen, found, limit=limit)
+
+        def ask(s: Snapshot) -> FolioReport:
+            if no_mappings:
+                return build_folio(partial_of_folio(s, found.pfn), found, limit=limit)
+            return build_folio(look_at(s, found.pfn, everything=everything, progress=progress), found, limit=limit)
+
+        report = settled(snapshot, ask, lambda r: r.exit_code == Exit.FINDINGS)
     print_report(settings, report, render_folio)
     return report.exit_code

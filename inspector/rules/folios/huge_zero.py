@@ -38,7 +38,7 @@ def huge_zero_pfn_mismatch(s: Snapshot) -> Violations:
     # No predicate over pages: it is about variables of the kernel, and names the page that one of them points to.
     stored = s.huge_zero
     row = s.pages.memmap.row(stored.pfn) if stored.pfn >= 0 else -1
-    if row < 0 or stored.pfn == stored.number:
+    if row < 0 or stored.number is None or stored.pfn == stored.number:
         return holds(int(stored.pfn >= 0))
     return violations(
         np.array([row], np.int64),
