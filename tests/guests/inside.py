@@ -53,7 +53,7 @@ def checks_inside(name: str, looks: int, options: str = "") -> Iterator[dict[str
             file.write(encode_cpio([*_product(), *_scripts(looks)]))
         line = f"{prepared.boot.command_line} rdinit=/inside.sh {options}".rstrip()
         boot = replace(prepared.boot, memory_mb=MEMORY_MB, command_line=line)
-        with booted(boot, lambda guest: guest.wait_for("inside")) as guest:
+        with booted(boot, lambda guest: guest.wait_for("inside", _SECONDS)) as guest:
             lines = guest.wait_for("checked", _SECONDS)
     for line in lines:
         if line.startswith("check "):
