@@ -471,7 +471,10 @@ def _avc_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
     vma = np.where(avcs.vma_idx[rows] >= 0, avcs.vma_idx[rows], avcs.list_vma_idx[rows])
     # A VMA that is in no tree yet, or no more, has its chains all the same, and names its mm.
     mm = take_or(lost.mm_idx, rows_of(lost.addr, avcs.vma[rows]), -1)
-    return take_or(vmas_of(s, mms), vma, False) | take_or(mms, mm, False)
+    own = take_or(vmas_of(s, mms), vma, False) | take_or(mms, mm, False)
+    # While a tree is changed for one VMA, those of others in it may not be found (lib/rbtree.c).
+    shared = anon_vmas_of(s, vmas_of(s, mms)) & s.anon_vma_locked
+    return own | take_or(shared, avcs.anon_vma_idx[rows], False)
 
 
 def _anon_vma(s: Snapshot, row: int) -> Subject:
@@ -532,6 +535,15 @@ def _i_mmap_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
 
 def _look_at_file(subject: Subject) -> str:
     return f"file {subject.address:#x}"
+
+
+def in_changed_file_tree(s: Snapshot, vmas: I64, mms: Mask) -> Mask:
+    """VMAs of files that one of the marked mms maps, too, and whose i_mmap_rwsem is held.
+
+    While a tree is changed for one VMA, those of others in it may not be found (lib/rbtree.c).
+    """
+    shared = mapped_address_spaces_of(s, vmas_of(s, mms)) & s.i_mmap_locked
+    return take_or(shared, s.file_rmap.address_space_of_vma[vmas], False)
 
 
 AVC = SubjectKind(

@@ -331,7 +331,8 @@ def _choose(s: Snapshot, recorder: Recorder) -> tuple[I64, U8, dict[str, int]]:
 def _names_a_page(layout: Layout) -> Callable[[int], bool]:
     """Which words in a register name a page of memory: struct pages, and entries that map one in user space.
 
-    A task that is about to write an entry has it, or the page, in a register (`inspector.windows.window.Folios`).
+    A task that is about to write an entry has it, or the page, in a register
+    (`inspector.windows.window.FoliosWorkedOn`).
     """
     memmap = layout.memmap
     pages = range(memmap.page_addr(0), memmap.page_addr(memmap.max_pfn))

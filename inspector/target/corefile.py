@@ -6,7 +6,7 @@ import os
 import struct
 from bisect import bisect_right
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 
@@ -77,6 +77,21 @@ _FOREIGN = {
     b"LiME": "a LiME memory image",
     b"EMiL": "a LiME memory image",
 }
+
+
+_FLAT_HEADER = 4096
+_FLAT_PIECE = struct.Struct(">qq")
+"""Place and size of a piece of a flattened stream; both -1 at the end."""
+
+
+class ReadableFile(Protocol):
+    """An open file, or what is read as one."""
+
+    def seek(self, at: int, /) -> int:
+        """Read from there on."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes."""
 
 
 _FORMATS = "Only ELF and kdump-compressed dumps are read"
@@ -180,12 +195,12 @@ def examine_core(path: str, *, is_whole: bool = False) -> CoreFile:
         if head.startswith(_ELF):
             return _examine_elf(path, head)
         if head.startswith(b"KDUMP   "):
-            return _examine_kdump(path, head, is_whole=is_whole)
+            with Path(path).open("rb") as file:
+                return _examine_kdump(path, head, file, os.fstat(file.fileno()).st_size, is_whole=is_whole)
+        if head.startswith(b"makedumpfile\0"):
+            return _examine_flattened(path, is_whole=is_whole)
     except OSError as error:
         raise TargetError(f"the dump cannot be read ({error.strerror})", path, "Check the disk it is on") from error
-    if head.startswith(b"makedumpfile\0"):
-        todo = f"Put it together with: makedumpfile -R vmcore < {path}"
-        raise TargetError("the dump is a flattened makedumpfile stream", path, todo)
     if head.startswith(b"DISKDUMP"):
         raise TargetError("the dump is in the old diskdump format", path, _FORMATS)
     for magic, packer in _PACKED.items():
@@ -292,7 +307,7 @@ def _long_phnum(file: BinaryIO, head: bytes) -> int:
     return int(_SHDR.unpack(first)[7]) if len(first) == _SHDR.size else 0
 
 
-def _at(file: BinaryIO, offset: int, size: int) -> bytes:
+def _at(file: ReadableFile, offset: int, size: int) -> bytes:
     """Up to ``size`` bytes at ``offset``; fewer, or none, where the file does not have them."""
     if not 0 <= offset < 1 << 62 or size > _MAX_NOTES:
         return b""
@@ -334,7 +349,80 @@ def _vmcoreinfo_note(path: str, notes: bytes) -> bytes:
     raise TargetError("the dump has no VMCOREINFO", path, "Dump again with a kernel that has CONFIG_VMCORE_INFO")
 
 
-def _examine_kdump(path: str, head: bytes, *, is_whole: bool) -> CoreFile:
+class _Flattened:
+    """A file as it will be when a flattened stream is put together (makedumpfile.h, struct makedumpfile_data_header).
+
+    Args:
+        path: The stream: a header, then pieces, each with its place in the file and its size.
+
+    Raises:
+        TargetError: It does not end as it should.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = Path(path).open("rb")  # noqa: SIM115  (closed by `close`)
+        size, at, pieces = os.fstat(self._file.fileno()).st_size, _FLAT_HEADER, []
+        while True:
+            self._file.seek(at)
+            record = self._file.read(_FLAT_PIECE.size)
+            offset, length = _FLAT_PIECE.unpack(record) if len(record) == _FLAT_PIECE.size else (0, -1)
+            if (offset, length) == (-1, -1):
+                break
+            at += _FLAT_PIECE.size
+            if offset < 0 or length < 0 or at + length > size:
+                self._file.close()
+                todo = f"Copy it again, or put what there is together with: makedumpfile -R vmcore < {path}"
+                raise TargetError("the dump is a flattened makedumpfile stream that is truncated", path, todo)
+            pieces.append((offset, length, at))
+            at += length
+        self._pieces = np.array(pieces, np.int64).reshape(-1, 3)
+        self._at = 0
+
+    @property
+    def end(self) -> int:
+        """Bytes of the file."""
+        return int((self._pieces[:, 0] + self._pieces[:, 1]).max(initial=0))
+
+    def seek(self, at: int, /) -> int:
+        """Read from there on."""
+        self._at = at
+        return at
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, fewer at the end; zeros where the stream has none."""
+        size = max(min(size, self.end - self._at), 0)
+        out = bytearray(size)
+        offset, length, place = self._pieces.T
+        # Of two pieces of one place the later counts: headers are written again at the end.
+        for row in np.flatnonzero((offset < self._at + size) & (offset + length > self._at)).tolist():
+            skip = max(self._at - int(offset[row]), 0)
+            to = max(int(offset[row]) - self._at, 0)
+            nr = min(int(length[row]) - skip, size - to)
+            self._file.seek(int(place[row]) + skip)
+            out[to : to + nr] = self._file.read(nr)
+        self._at += size
+        return bytes(out)
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._file.close()
+
+
+def _examine_flattened(path: str, *, is_whole: bool) -> CoreFile:
+    """Read the headers inside a flattened stream; libkdumpfile, which reads such streams, reads the pages."""
+    file = _Flattened(path)
+    try:
+        head = file.read(4096)
+        if not head.startswith(b"KDUMP   "):
+            todo = f"Put it together with: makedumpfile -R vmcore < {path}"
+            raise TargetError("the flattened stream is of no kdump-compressed dump", path, todo)
+        found = _examine_kdump(path, head, file, file.end, is_whole=is_whole)
+    finally:
+        file.close()
+    return CoreFile("kdump", found.vmcoreinfo, prstatus=found.prstatus)
+
+
+def _examine_kdump(path: str, head: bytes, file: ReadableFile, end: int, *, is_whole: bool) -> CoreFile:
     """Read the headers of a kdump-compressed file (makedumpfile's diskdump_mod.h, struct disk_dump_header).
 
     That every page lies inside the file is checked here, because libkdumpfile maps the file into memory: a page
@@ -349,26 +437,24 @@ def _examine_kdump(path: str, head: bytes, *, is_whole: bool) -> CoreFile:
     block, sub_blocks, bitmap_blocks = fields[6:9]
     if block not in (4096, 16384, 65536) or sub_blocks < 1 or bitmap_blocks < 2:
         raise TargetError("the dump is damaged", path, "Copy it again; its header makes no sense")
-    with Path(path).open("rb") as file:
-        end = os.fstat(file.fileno()).st_size
-        sub_header = _at(file, block, _KDUMP_SUB_HEADER.size)
-        bitmap = block * (1 + sub_blocks + bitmap_blocks // 2)
-        table = block * (1 + sub_blocks + bitmap_blocks)
-        if len(sub_header) < _KDUMP_SUB_HEADER.size or table > end:
-            raise TargetError("the dump is truncated", path, "Copy it again; its headers are not complete")
-        _, _, is_split, _, _, info_at, info_size, notes_at, notes_size = _KDUMP_SUB_HEADER.unpack(sub_header)
-        if is_split:
-            raise TargetError("this is one part of a split dump", path, "Join the parts: makedumpfile --reassemble")
-        vmcoreinfo = _at(file, info_at, info_size)
-        notes = _at(file, notes_at, notes_size) if fields[1] >= _KDUMP_WITH_NOTES else b""
-        outside = 0 if is_whole else _pages_outside(file, bitmap, table, end)
+    sub_header = _at(file, block, _KDUMP_SUB_HEADER.size)
+    bitmap = block * (1 + sub_blocks + bitmap_blocks // 2)
+    table = block * (1 + sub_blocks + bitmap_blocks)
+    if len(sub_header) < _KDUMP_SUB_HEADER.size or table > end:
+        raise TargetError("the dump is truncated", path, "Copy it again; its headers are not complete")
+    _, _, is_split, _, _, info_at, info_size, notes_at, notes_size = _KDUMP_SUB_HEADER.unpack(sub_header)
+    if is_split:
+        raise TargetError("this is one part of a split dump", path, "Join the parts: makedumpfile --reassemble")
+    vmcoreinfo = _at(file, info_at, info_size)
+    notes = _at(file, notes_at, notes_size) if fields[1] >= _KDUMP_WITH_NOTES else b""
+    outside = 0 if is_whole else _pages_outside(file, bitmap, table, end)
     if outside:
         raise TargetError(f"the dump is truncated ({outside} pages are missing)", path, "Copy it again")
     index = PagesAt(block, bitmap, table)
     return CoreFile("kdump", vmcoreinfo, prstatus=_prstatus_notes(notes), pages=index)
 
 
-def _pages_outside(file: BinaryIO, bitmap: int, table: int, end: int) -> int:
+def _pages_outside(file: ReadableFile, bitmap: int, table: int, end: int) -> int:
     """How many page descriptors of a kdump-compressed file are not in the file, or point out of it."""
     count, file_at = 0, bitmap
     file.seek(bitmap)

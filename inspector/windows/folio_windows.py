@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspector.windows.gaps import from_gaps
-from inspector.windows.window import Folios, Scope, Window, effects, named
+from inspector.windows.window import FoliosWorkedOn, Scope, Window, effects, named
 
 _ADDED = effects(
     "page entire large pages_mapped refcount", "mm_ids rss statistic tables cover entries protection hugetlb"
@@ -26,7 +26,7 @@ FOLIO_WINDOWS: tuple[Window, ...] = (
         Scope.MM,
         spinning=True,
         seen=True,
-        folios=Folios.IN_HAND,
+        folios=FoliosWorkedOn.IN_HAND,
     ),
     Window(
         "W2",
@@ -66,7 +66,7 @@ FOLIO_WINDOWS: tuple[Window, ...] = (
         _ADDED,
         Scope.SYSTEM,
         spinning=True,
-        folios=Folios.FILE,
+        folios=FoliosWorkedOn.FILE,
     ),
     Window(
         "W3",
@@ -87,7 +87,7 @@ FOLIO_WINDOWS: tuple[Window, ...] = (
         _ADDED | effects("", "swap"),
         Scope.MM,
         spinning=True,
-        folios=Folios.IN_HAND,
+        folios=FoliosWorkedOn.IN_HAND,
     ),
     from_gaps("W4", "fork: the child's address space is being built", "copy_present_ptes copy_present_pte"),
     from_gaps("W5", "exec: the new address space is being built, its arguments charged to the old one", ""),
@@ -122,7 +122,7 @@ FOLIO_WINDOWS: tuple[Window, ...] = (
         effects("page", "page_cache statistic swap refcount pages"),
         Scope.SYSTEM,
         seen=True,
-        folios=Folios.FILE,
+        folios=FoliosWorkedOn.FILE,
     ),
     Window(
         "W9",

@@ -18,14 +18,14 @@ from inspector.arch.base import Level
 from inspector.columns import I64, U64, AnyArray, Mask, rows_of, take_or
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.model.counters import directions
-from inspector.subjects import FOLIO, SubjectKind, reached
+from inspector.subjects import FOLIO, VMA, SubjectKind, in_changed_file_tree, reached
 from inspector.tables.stacks import How
 from inspector.target.prstatus import all_registers, maps_for_user
 from inspector.text import clean_bytes, counted
 from inspector.violations import Violations
 from inspector.windows.catalogue import WINDOWS
 from inspector.windows.locks import mm_in_flight
-from inspector.windows.window import Effect, Folios, Scope, Way
+from inspector.windows.window import Effect, FoliosWorkedOn, Scope, Way
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -194,6 +194,8 @@ def _witnesses(  # noqa: PLR0913, PLR0917
             marked = np.zeros(len(s.mms), np.bool_)
             marked[mms] = True
             seen[key] = about.owned(s, found.rows, marked)
+            if about is VMA and effect is Effect.FILE_RMAP:
+                seen[key] = seen[key] | in_changed_file_tree(s, found.rows, marked)
         near = seen[key] if effect in _BY_STACK_ALONE else seen[key] & by_lock
         if window.scope is Scope.LOCKED_FOLIOS:
             near = (near & held) | locked
@@ -211,7 +213,7 @@ def _witnesses(  # noqa: PLR0913, PLR0917
 
 
 class _InHand:
-    """Which of some violations are about folios that a task may have left half changed (`Folios`).
+    """Which of some violations are about folios that a task may have left half changed (`FoliosWorkedOn`).
 
     Args:
         s: The snapshot.
@@ -228,11 +230,11 @@ class _InHand:
         s, flight = self._s, self._s.in_flight
         head = np.maximum(self._heads, 0)
         match WINDOWS[flight.window[row]].folios:
-            case Folios.FILE:
+            case FoliosWorkedOn.FILE:
                 allowed = (s.pages.mapping[head] & np.uint64(MAPPING_TAGS)) == 0
-            case Folios.HUGETLB:
+            case FoliosWorkedOn.HUGETLB:
                 allowed = take_or(s.folios.is_hugetlb, s.folio_of_page[head], False)
-            case Folios.IN_HAND:
+            case FoliosWorkedOn.IN_HAND:
                 words = self._words(row)
                 allowed = np.ones(len(head), np.bool_) if words is None else np.isin(head, self._heads_named(words))
             case _:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspector.windows.gaps import from_gaps
-from inspector.windows.window import Folios, Scope, Window, effects, named
+from inspector.windows.window import FoliosWorkedOn, Scope, Window, effects, named
 
 LIST_WINDOWS: tuple[Window, ...] = (
     Window(
@@ -98,7 +98,7 @@ LIST_WINDOWS: tuple[Window, ...] = (
         ),
         effects("page entire large", "hugetlb refcount tables page_cache statistic"),
         Scope.SYSTEM,
-        folios=Folios.HUGETLB,
+        folios=FoliosWorkedOn.HUGETLB,
     ),
     Window(
         "W22",

@@ -52,7 +52,7 @@ class Way(Enum):
     EITHER = auto()
 
 
-class Folios(Enum):
+class FoliosWorkedOn(Enum):
     """Which folios' counts a task in a window may leave half changed, among those that its scope gives."""
 
     ANY = auto()
@@ -102,7 +102,7 @@ class Window:
     spinning: bool = False
     seen: bool = False
     made: frozenset[Effect] = frozenset()
-    folios: Folios = Folios.ANY
+    folios: FoliosWorkedOn = FoliosWorkedOn.ANY
 
 
 def named(names: str) -> frozenset[str]:

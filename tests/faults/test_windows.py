@@ -12,9 +12,11 @@ from inspector.arch.base import Level
 from inspector.check.run import run_check
 from inspector.findings import Finding
 from inspector.snapshot import Snapshot
+from inspector.tables.locks import RwSemaphore
 from inspector.target.prstatus import SIZE
 from tests.faults.overlay import KERNELS, Patch, add, core_path, opened, page_word, plant, put, sound
 from tests.faults.plants import clear_entry, mapcount_at, mapping_of_page, small_anon
+from tests.faults.rmap_catalogue import file_vma_out_of_its_tree
 
 SPLIT = ("split_huge_pmd_locked", "__split_huge_pmd")
 
@@ -153,6 +155,24 @@ def test_a_fault_explains_the_folio_that_it_has_in_hand_alone(path: str) -> None
     # Windows of hugetlb and of files explain nothing of an anonymous page.
     assert graded(("hugetlb_fault",), s.layout.memmap.page_addr(pfn)) == {"fail"}
     assert graded(("unmap_mapping_range", "unmap_mapping_pages"), s.layout.memmap.page_addr(pfn)) == {"fail"}
+
+
+def test_a_vma_that_a_changing_tree_hides_is_in_flight_while_its_lock_is_held(path: str) -> None:
+    s = sound(path)
+    cut = list(file_vma_out_of_its_tree(s).patches)
+    (hidden,) = (f for f in told(path, cut) if f.rule == "i-mmap-vma-missing")
+    vma = int(np.flatnonzero(s.vmas.addr == hidden.subject.vma)[0])
+    space = s.file_rmap.address_space_of_vma
+    patches, note = on_cpu(s, task_of(s, int(s.vmas.mm_idx[vma])), ("unlink_file_vma", "unlink_file_vma_batch_add"))
+    lock = RwSemaphore.of(s.layout.struct("struct address_space"), "i_mmap_rwsem").word
+    held = put(s, int(s.file_rmap.address_spaces.addr[space[vma]]) + lock.offset, 1, lock.size)
+
+    def graded(*more: Patch, registers: bytes = b"") -> set[str]:
+        return {f.severity for f in told(path, [*cut, *more], registers) if f.rule == "i-mmap-vma-missing"}
+
+    assert graded(held) == {"fail"}
+    assert graded(*patches, registers=note) == {"fail"}
+    assert graded(held, *patches, registers=note) == {"info"}
 
 
 def test_a_folio_on_the_lru_is_not_in_the_hands_of_reclaim(path: str) -> None:

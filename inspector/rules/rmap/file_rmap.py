@@ -140,7 +140,9 @@ def i_mmap_vma_missing(s: Snapshot) -> Violations:
     Invariant: every VMA with a file is in the i_mmap tree of the file's address_space.
     Why: mm/vma.c, vma_link_file(); rmap_walk_file() and unmap_mapping_range() find VMAs only there.
     Consequence: truncation leaves its mappings behind: they keep pages of a shorter or deleted file.
-    Exceptions: the mm is being built, changed or torn down: VMAs leave the tree before their page tables go.
+    Exceptions: the mm is being built, changed or torn down: VMAs leave the tree before their page tables go. While
+        i_mmap_rwsem is held, the tree is changed for another VMA, and this one's branch may hang nowhere (lib/rbtree.c,
+        __rb_erase_color() and __rb_insert() rotate it).
     See also: folioscope file ADDRESS
     """
     rmap, vmas = s.file_rmap, s.vmas
@@ -155,7 +157,7 @@ def i_mmap_vma_missing(s: Snapshot) -> Violations:
         facts={"address_space": rmap.address_spaces.addr[rmap.address_space_of_vma[rows]]},
         claims=one("vma", rows)
         + one("address_space", address_space_ids_at(rmap.address_spaces.addr, rmap.address_space_of_vma[rows])),
-        transient=s.mm_in_motion[vmas.mm_idx[rows]],
+        transient=s.mm_in_motion[vmas.mm_idx[rows]] | s.i_mmap_locked[rmap.address_space_of_vma[rows]],
     )
 
 
