@@ -36,6 +36,8 @@ def check(user: int) -> None:
 
 if __name__ == "__main__":
     os.environ["FOLIOSCOPE_CACHE"] = "no"
+    # Dozens of racing processes share two emulated CPUs.
+    os.nice(-19)
     for _ in range(int(sys.argv[1])):
         check(0)
     check(NOBODY)
