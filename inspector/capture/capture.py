@@ -33,6 +33,7 @@ from inspector.records import dataclass
 from inspector.snapshot import Snapshot
 from inspector.target.prstatus import maps_for_user, stripped
 from inspector.target.target import RAN_ON, Target, open_core
+from inspector.walk.lost_tables import KERNEL_MAP_DISTANCE
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import shmem_swapped
 from inspector.walk.swap_view import swap_devices
@@ -329,16 +330,18 @@ def _choose(s: Snapshot, recorder: Recorder) -> tuple[I64, U8, dict[str, int]]:
 
 
 def _names_a_page(layout: Layout) -> Callable[[int], bool]:
-    """Which words in a register name a page of memory: struct pages, and entries that map one in user space.
+    """Which words in a register name a page of memory: its struct page, its address, an entry that maps it for a user.
 
     A task that is about to write an entry has it, or the page, in a register
     (`inspector.windows.window.FoliosWorkedOn`).
     """
     memmap = layout.memmap
     pages = range(memmap.page_addr(0), memmap.page_addr(memmap.max_pfn))
+    base = layout.memory.direct_map_base
+    ram = range(base, base + (memmap.max_pfn << memmap.page_shift))
 
     def names(word: int) -> bool:
-        if word in pages:
+        if word in pages or word in ram or word - KERNEL_MAP_DISTANCE in ram:
             return True
         entry = np.array([word], np.uint64)
         pfn = int(layout.arch.leaf_pfn(Level.PTE, entry)[0])

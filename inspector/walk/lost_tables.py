@@ -19,6 +19,9 @@ from inspector.tables.stacks import stack_words
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
+KERNEL_MAP_DISTANCE = 1 << 31
+"""From __START_KERNEL_map to the end of the address space."""
+
 CLASSES = ("mms", "deposited", "kernel", "TLB flush", "RCU", "tasks")
 """What accounts for a page table, in the order in which it is looked for; a table counts once."""
 
@@ -122,6 +125,8 @@ def _in_hands(s: Snapshot, pfns: I64) -> I64:
     inside = (every - np.uint64(layout.memory.direct_map_base)) >> np.uint64(layout.memmap.page_shift)
     entries = every[layout.arch.table_mask(Level.PMD, every)]
     named = [layout.memmap.pfns(every), inside.astype(np.int64), layout.arch.table_pfn(entries).astype(np.int64)]
+    # What the table's address becomes on the way to an entry (arch/x86/include/asm/page_64.h, __phys_addr_nodebug()).
+    named.append((inside - np.uint64(KERNEL_MAP_DISTANCE >> layout.memmap.page_shift)).astype(np.int64))
     named.append(_top_tables(s, every[np.isin(every, s.mm_slots)]))
     return np.intersect1d(np.concatenate(named), pfns)
 

@@ -203,7 +203,7 @@ def _witnesses(  # noqa: PLR0913, PLR0917
         if window.scope is not Scope.MM:
             near = near | named | about.of_the_machine
         allowed = in_hand.of(row)
-        near = (near & allowed) | (named & unlinked)
+        near = (near & allowed) | (unlinked & in_hand.named(row))
         out[able & near & (out < 0)] = row
         # Work on whatever it comes across, or on an mm that its stack does not name: a lock must show the place.
         anywhere = not len(flight.mms[row]) or (window.scope is not Scope.MM and not about.of_one_mm)
@@ -240,6 +240,11 @@ class _InHand:
             case _:
                 return np.ones(len(head), np.bool_)
         return allowed | ~self._known
+
+    def named(self, row: int) -> Mask:
+        """Folios that a row's stack names, or its registers where they are known."""
+        words = self._words(row)
+        return np.isin(self._heads, self._heads_named(self._s.in_flight.words[row] if words is None else words))
 
     def _words(self, row: int) -> U64 | None:
         """What the stack and the registers of a task hold; None where the registers are not known."""
