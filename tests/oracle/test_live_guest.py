@@ -36,6 +36,7 @@ def test_five_levels_and_isolated_page_tables_are_consistent(monkeypatch: pytest
 
 
 @pytest.mark.guest
+@pytest.mark.race
 def test_the_running_kernel_is_silent_from_inside_and_needs_root() -> None:
     *as_root, as_nobody = checks_inside("7.3", LOOKS)
     assert len(as_root) == LOOKS
@@ -47,6 +48,7 @@ def test_the_running_kernel_is_silent_from_inside_and_needs_root() -> None:
 
 
 @pytest.mark.guest
+@pytest.mark.race
 def test_a_kernel_locked_down_for_confidentiality_is_one_clear_line() -> None:
     for check in checks_inside("7.3", 1, "lsm=lockdown lockdown=confidentiality"):
         assert check["code"] == 3
@@ -56,6 +58,7 @@ def test_a_kernel_locked_down_for_confidentiality_is_one_clear_line() -> None:
 
 
 @pytest.mark.guest
+@pytest.mark.race
 def test_a_racing_guest_is_silent_in_looks_and_when_it_is_stopped() -> None:
     with running_guest("7.3", is_busy=True) as socket:
         target = open_qemu(str(socket), types="btf")
