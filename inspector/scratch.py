@@ -29,6 +29,9 @@ _HUGE = 4 << 20
 _REST = 512 << 20
 """Bytes that everything else takes: tables, pieces, the libraries."""
 
+_MANY_PAGES = 1 << 19
+"""Struct pages from which on columns with a value a page are long."""
+
 _LIBRARY = ctypes.CDLL(None)
 """The C library; only GNU's has malloc_trim()."""
 
@@ -132,12 +135,16 @@ def _folder() -> str:
     return os.environ.get("TMPDIR") or ("/var/tmp" if Path("/var/tmp").is_dir() else "/tmp")  # noqa: S108
 
 
-def give_back() -> None:
+def give_back(nr_pages: int) -> None:
     """Return freed memory to the kernel that the C library keeps: stages differ in the sizes that they ask it for.
 
-    Without it holes remain between long columns, a tenth of the peak. Takes a few milliseconds.
+    Without it holes remain between long columns, a tenth of the peak. Where columns are short that is little, and it
+    takes as long as the process has pieces of free memory.
+
+    Args:
+        nr_pages: Struct pages of the target.
     """
-    if hasattr(_LIBRARY, "malloc_trim"):
+    if nr_pages >= _MANY_PAGES and hasattr(_LIBRARY, "malloc_trim"):
         _LIBRARY.malloc_trim(0)
 
 

@@ -274,6 +274,11 @@ class Snapshot:
         return self._sweep.pages
 
     @property
+    def nr_pages(self) -> int:
+        """How many struct pages there are, 0 where they are not read yet."""
+        return len(self.pages) if "_sweep" in vars(self) else 0
+
+    @property
     def folios(self) -> Folios:
         """One row a compound page."""
         return self._sweep.folios
@@ -591,13 +596,13 @@ class Snapshot:
     def collect(self, makers: Iterable[MakeCollector]) -> None:
         """Let these collectors, but for those that have, see all leaf entries in one walk."""
         made = {make: make(self) for make in dict.fromkeys(makers) if make not in self._collected}
-        give_back()
+        give_back(self.nr_pages)
         run_collectors(self, list(made.values()))
         self._collected.update(made)
         if not self._walked[2].whole:
             # Only links need it, and it is the longest of all columns.
             vars(self).pop("page_index", None)
-            give_back()
+            give_back(self.nr_pages)
 
     def collected(self, make: Callable[[Snapshot], C]) -> C:
         """The collector that ``make`` makes, once it has seen all leaf entries; in a walk of its own if need be."""

@@ -32,4 +32,4 @@ def prepare(snapshot: Snapshot, progress: Progress, steps_after: int = 0) -> Non
             build(snapshot)
         except LayoutError as error:
             snapshot.missing.note(f"{what}: {error.what}")
-        give_back()
+        give_back(snapshot.nr_pages)
