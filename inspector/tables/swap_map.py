@@ -97,7 +97,7 @@ def slot_cache_entries(layout: Layout) -> tuple[U64, Mask]:
         ``(entries, free)``: the entries, and which of them wait to be given back.
     """
     start = layout.target.symbol("swp_slots")
-    if not layout.has_struct("struct swap_slots_cache"):
+    if not layout.config.has("SWAP") or not layout.has_struct("struct swap_slots_cache"):
         return np.empty(0, np.uint64), np.empty(0, np.bool_)
     if start is None:
         raise LayoutError("the kernel has no symbol swp_slots")

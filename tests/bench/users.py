@@ -97,10 +97,10 @@ class Users:
         self._s, self._layout, self._patched = s, s.layout, patched
         self._memory, self._page = s.layout.memory, s.layout.struct("struct page")
         cache = s.layout.struct("struct kmem_cache")
-        raw = self._raw(cache, s.layout.variable("mm_cachep") or 0)
-        self._slot_size = int(cache.field("size").column(raw)[0])
+        at = s.layout.variable("mm_cachep") or 0
+        self._slot_size = self._number(at, cache.field("size"))
         pad = cache.find("red_left_pad")
-        self._slot_pad = int(pad.column(raw)[0]) if pad is not None else 0
+        self._slot_pad = self._number(at, pad) if pad is not None else 0
         self._mm_row, self._vma_row = self._likely_mm(), self._likely_vma()
         self._slab_pages = self._likely_slab()
         order = len(self._slab_pages).bit_length() - 1
@@ -122,6 +122,13 @@ class Users:
         self.plan = Plan(families, members, pages, slabs, tables, user, _aligned(user + families * pages), order, each)
         # Neighbours in the page table are none in memory; in each table alike.
         self._place = np.random.default_rng(7).permutation(_PER_TABLE)
+
+    def _number(self, address: int, field: Field) -> int:
+        """A member of a struct, of which a capture may hold no more than what a check reads."""
+        data = self._memory.read(address + field.offset, field.size)
+        if data is None:
+            raise SystemExit(f"the dump lacks what is at {address + field.offset:#x}")
+        return int.from_bytes(data, "little")
 
     def _raw(self, struct: Struct, address: int) -> U8:
         """One struct as it is in the dump: uint8[1, size]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,9 +29,10 @@ print(len(s.pages), status.partition("VmHWM:")[2].split()[0])
 
 
 def peak_of_a_check(core: Path) -> tuple[int, int]:
-    """Struct pages of a dump, and the bytes that a process held at most that checked it."""
+    """Struct pages of a dump, and the bytes that a process held at most that checked it, alone: without workers."""
+    alone = {**os.environ, "FOLIOSCOPE_WORKERS": "1"}
     out = subprocess.run(
-        [sys.executable, "-c", CHECK, core], capture_output=True, text=True, check=True, cwd=Path.cwd()
+        [sys.executable, "-c", CHECK, core], capture_output=True, text=True, check=True, cwd=Path.cwd(), env=alone
     )
     pages, kib = out.stdout.split()
     return int(pages), int(kib) << 10

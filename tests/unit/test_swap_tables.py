@@ -14,7 +14,11 @@ from inspector.target.target import Target, open_core
 from inspector.walk.swap_view import slot_exists, slot_users, swap_devices
 from tests.fixtures import KERNELS
 
-GONE = ("swap_info", "swapper_spaces", "nr_swapper_spaces", "swp_slots", "shmem_swaplist", "total_swap_pages")
+GONE = (
+    *("swap_info", "swapper_spaces", "nr_swapper_spaces", "swp_slots", "shmem_swaplist", "total_swap_pages"),
+    *("swap_entry_free", "get_swap_device", "si_swapinfo"),
+)
+"""What a kernel without CONFIG_SWAP has not."""
 
 
 def test_entries_are_put_together_and_taken_apart() -> None:
