@@ -56,6 +56,9 @@ def _has_flag(s: Snapshot, head_rows: AnyArray, name: str) -> Mask:
     return found
 
 
+_COUNTS = frozenset({Effect.PAGE, Effect.ENTIRE, Effect.LARGE, Effect.PAGES_MAPPED})
+"""Mapcounts of a folio."""
+
 _BY_STACK_ALONE = frozenset(
     {
         Effect.PAGE,
@@ -178,7 +181,7 @@ def _witnesses(  # noqa: PLR0913, PLR0917
     locked, addresses = _locked(s, heads), about.addresses(s, found.rows)
     held = locked | (heads < 0) | ~_has_flag(s, heads, "lru")
     # 6.1 counts a new page before it says whose it is (mm/rmap.c, page_add_new_anon_rmap()): only the stack knows.
-    unlinked = (heads >= 0) & (s.pages.mapping[np.maximum(heads, 0)] == 0)
+    unlinked = (heads >= 0) & (s.pages.mapping[np.maximum(heads, 0)] == 0) & (effect in _COUNTS)
     doubly = _doubly_mapped(s, effect, heads)
     in_hand = _InHand(s, about, heads)
     seen: dict[bytes, Mask] = {}
