@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -334,3 +334,16 @@ confirm_option = click.option(
 
 until_option = click.option("--until-finding", is_flag=True, help="End at the first new finding, with exit code 1.")
 """For commands that check again and again."""
+
+rounds_option = click.option(
+    "--rounds", "nr_rounds", type=click.IntRange(min=1), metavar="N", help="End after N checks."
+)
+"""For the same commands."""
+
+
+def every_option(seconds: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """How long such a command rests between two checks by default."""
+    rest = click.FloatRange(min=0)
+    return click.option(
+        "--every", type=rest, default=seconds, show_default=True, metavar="S", help="Seconds between checks."
+    )

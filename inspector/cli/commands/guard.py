@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from inspector.cli.params import InspectorCommand, Settings, until_option
+from inspector.cli.params import InspectorCommand, Settings, every_option, rounds_option, until_option
 from inspector.cli.rounds import end_of, print_round
 from inspector.errors import Exit, UsageError
 
@@ -19,18 +19,11 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=InspectorCommand, schemas=("inspector.report.rounds:Round",))
-@click.option(
-    "--every",
-    type=click.FloatRange(min=0),
-    default=10.0,
-    show_default=True,
-    metavar="S",
-    help="Seconds between checks.",
-)
+@every_option(10.0)
 @until_option
 @click.option("--keep", type=click.Path(file_okay=False), metavar="DIR", help="Capture the first new finding there.")
 @click.option("--stay-stopped", is_flag=True, help="Leave the guest stopped at the finding that ends the run.")
-@click.option("--rounds", "nr_rounds", type=click.IntRange(min=1), metavar="N", help="End after N checks.")
+@rounds_option
 @click.pass_obj
 def guard(  # noqa: PLR0913, PLR0917  (its options)
     settings: Settings, every: float, until_finding: bool, keep: str | None, stay_stopped: bool, nr_rounds: int | None

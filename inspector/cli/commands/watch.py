@@ -8,7 +8,7 @@ from itertools import count
 
 import click
 
-from inspector.cli.params import InspectorCommand, Settings, confirm_option, until_option
+from inspector.cli.params import InspectorCommand, Settings, confirm_option, every_option, rounds_option, until_option
 from inspector.cli.rounds import end_of, print_round
 from inspector.errors import UsageError
 
@@ -17,17 +17,10 @@ _NICE = 10
 
 
 @click.command(cls=InspectorCommand, schemas=("inspector.report.rounds:Round",))
-@click.option(
-    "--every",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    metavar="S",
-    help="Seconds between checks.",
-)
+@every_option(60.0)
 @until_option
 @confirm_option
-@click.option("--rounds", "nr_rounds", type=click.IntRange(min=1), metavar="N", help="End after N checks.")
+@rounds_option
 @click.pass_obj
 def watch(settings: Settings, every: float, until_finding: bool, looks: int, nr_rounds: int | None) -> int:
     """Check a kernel that runs on again and again, and show which findings are new and which are gone.
