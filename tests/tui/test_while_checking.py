@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inspector.check import run as check_module
+from inspector.check import confirm
 from inspector.check.run import run_check
 from inspector.findings import Report
 from inspector.snapshot import Snapshot
@@ -34,20 +34,20 @@ class Held:
     def __init__(self) -> None:
         self.reached, self.go = Event(), Event()
 
-    def __call__(self, snapshot: Snapshot, **how: Any) -> Report:
+    def __call__(self, snapshot: Snapshot, *rules: Any, **how: Any) -> Report:
         assert snapshot.folios is not None and snapshot.vmas is not None
         self.reached.set()
         while not self.go.is_set():
             # What a long step does between two reads.
             snapshot.layout.memory.read(snapshot.layout.memmap.page_addr(0), 64)
             time.sleep(0.001)
-        return run_check(snapshot, **how)
+        return run_check(snapshot, *rules, **how)
 
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Held:
     check = Held()
-    monkeypatch.setattr(check_module, "run_check", check)
+    monkeypatch.setattr(confirm, "run_check", check)
     return check
 
 
