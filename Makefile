@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types format docs guests guest-packages test-guests silence bench bench-quick bench-big bench-growth bench-scale fixtures \
+.PHONY: help demo test test-all test-whole lint types format docs guests guest-packages test-guests silence bench bench-quick bench-big bench-growth bench-scale fixtures \
 	pictures lock clean
 
 help: ## list the targets
@@ -29,10 +29,13 @@ demo: $(VENV)/.runtime ## check the captured vmcore of a 7.3 kernel
 	@echo 'Next, try: $(BIN)/folioscope -c $(DEMO) ps'
 
 test: $(VENV)/.dev ## run the quick tests: everything once; no guest, no root, no network
-	$(BIN)/python -m pytest -q -n auto -m 'not guest and not bench and not long'
+	$(BIN)/python -m pytest -q -n auto -m 'not guest and not bench and not long and not whole'
 
 test-all: $(VENV)/.dev ## run all tests that need no guest: every fault on every kernel, at depth
-	$(BIN)/python -m pytest -q -n auto --hypothesis-profile deep -m 'not guest and not bench'
+	$(BIN)/python -m pytest -q -n auto --hypothesis-profile deep -m 'not guest and not bench and not whole'
+
+test-whole: $(VENV)/.dev ## all views of all folios with each fault on each kernel, one worker and several (an hour and a half)
+	$(BIN)/python -m pytest -q -n auto --hypothesis-profile deep -m whole
 
 lint: $(VENV)/.dev ## style, layers between modules, dead code
 	$(BIN)/ruff check

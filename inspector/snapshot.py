@@ -974,6 +974,7 @@ class PartialSnapshot(Snapshot):
 
 
 _OF_STRUCT_PAGES = {
+    "nr_pages",
     "layout",
     "nr_workers",
     "has_walked",

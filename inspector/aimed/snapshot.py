@@ -107,6 +107,7 @@ class AimedSnapshot(Snapshot):
                 "gaps",
                 "layout",
                 "pages",
+                "nr_pages",
                 "folios",
                 "folio_of_page",
                 "scheme",

@@ -77,6 +77,12 @@ def test_views_of_sound_folios_agree(kernel: str, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_views_of_many_sound_folios_agree(kernel: str, capsys: pytest.CaptureFixture[str]) -> None:
+    hold(kernel, 4, 200, capsys)
+
+
+@pytest.mark.whole
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_views_of_all_sound_folios_agree(kernel: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,14 +119,20 @@ def test_views_of_broken_folios_agree(kernel: str, name: str) -> None:
     assert len([*broken(kernel, [name])]) == (name not in ABSENT[kernel])
 
 
-@pytest.mark.long
+# Of 24 parts of the faults a kernel gets every third, and the others in `make test-whole`.
+PARTS = [
+    pytest.param(kernel, part, marks=pytest.mark.long if part % len(KERNELS) == at else pytest.mark.whole)
+    for at, kernel in enumerate(KERNELS)
+    for part in range(24)
+]
+
+
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize(("kernel", "part"), PARTS)
 def test_views_of_all_broken_folios_agree(kernel: str, part: int, capsys: pytest.CaptureFixture[str]) -> None:
-    views = [*broken(kernel, sorted(CATALOGUE)[part::8])]
+    views = [*broken(kernel, sorted(CATALOGUE)[part::24])]
     with capsys.disabled():
         print(
-            f"\n  {kernel}, part {part + 1} of 8: {len(views)} faults, {sum(c.folios for c in views)} folios, "
+            f"\n  {kernel}, part {part + 1} of 24: {len(views)} faults, {sum(c.folios for c in views)} folios, "
             f"{sum(c.compared.total() for c in views):,} comparisons"
         )

@@ -107,10 +107,16 @@ def test_the_report_is_that_of_one_process(
     assert report(DUMPS[dump](kernel), 1) == expected
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if at % 50 == 0 else pytest.mark.long) for at, name in enumerate(CATALOGUE)]
-)
-@pytest.mark.parametrize("kernel", KERNELS)
+def faults() -> Iterator[Any]:
+    """Each fault on each kernel: few in the quick tests, every ninth in `make test-all`, the others apart."""
+    for at, name in enumerate(CATALOGUE):
+        for kernel_at, kernel in enumerate(KERNELS):
+            often = (at + kernel_at) % 9 == 0
+            marks = () if at % 50 == 0 else pytest.mark.long if often else pytest.mark.whole
+            yield pytest.param(kernel, name, marks=marks)
+
+
+@pytest.mark.parametrize(("kernel", "name"), faults())
 def test_a_fault_is_found_alike(kernel: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = core_path("fixture", kernel)
     try:
