@@ -68,7 +68,9 @@ def test_vmas_of_every_process_with_a_fault(kernel: str, name: str) -> None:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("part", [pytest.param(n, marks=pytest.mark.whole if n else pytest.mark.long) for n in range(8)])
+@pytest.mark.parametrize(
+    "part", [pytest.param(n, marks=pytest.mark.whole if n else pytest.mark.long) for n in range(8)]
+)
 def test_vmas_of_some_processes_with_all_faults(kernel: str, part: int) -> None:
     # Each fault on one of the kernels, and few processes with each: all of them would take an hour.
     hold(kernel, sorted(CATALOGUE)[KERNELS.index(kernel) :: len(KERNELS)][part::8], 16)
