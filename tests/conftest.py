@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import zlib
 from collections import defaultdict
@@ -26,6 +27,13 @@ def quick_opening() -> Iterator[None]:
     """Symbols and types of each dump are parsed once a worker."""
     with parsed_once():
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Tests that interrupt themselves do so where they were started with the signal ignored, as background jobs are."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
