@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -24,7 +25,7 @@ from inspector.loops import is_compiled
 from inspector.rules import page_pieces
 from inspector.snapshot import Snapshot
 from inspector.tables import pages
-from inspector.target.target import open_core
+from inspector.target.target import TargetKind, open_core
 from inspector.walk import batches, counts, linear, pagetable
 from tests.faults.every import CATALOGUE
 from tests.faults.overlay import KERNELS, core_path, planted, sound
@@ -210,12 +211,11 @@ def test_a_worker_that_dies_is_one_clear_error(stage: str, monkeypatch: pytest.M
         report(s, 2)
 
 
-def test_a_live_kernel_is_read_by_one_process(forks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    from inspector.target.target import Target  # noqa: PLC0415  (its property is replaced)
-
-    monkeypatch.setattr(Target, "is_live", property(lambda _target: True))
+@pytest.mark.parametrize(("kind", "is_paused"), [("live", False), ("qemu", False), ("qemu", True)])
+def test_a_kernel_or_guest_is_read_by_one_process(kind: TargetKind, is_paused: bool, forks: list[int]) -> None:
     workers.use_workers(2)
-    assert planted(core_path("fixture", "7.3")).counts.nr_entries
+    target = open_core(core_path("fixture", "7.3"), types="btf")
+    assert Snapshot(replace(target, kind=kind, is_paused=is_paused)).counts.nr_entries
     assert not forks
 
 
