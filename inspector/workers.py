@@ -15,7 +15,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar, cast
 from weakref import WeakSet
@@ -24,6 +24,7 @@ import numpy as np
 
 from inspector.columns import Table
 from inspector.errors import FolioscopeError, TargetError, UsageError
+from inspector.interrupts import Allowed, PutOff, end_by_signals
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -87,7 +88,8 @@ def sharing(nr_pieces: int, nr_workers: int, least: int = 2) -> int:
     Returns:
         1 for no process but this one.
     """
-    return min(nr_workers, nr_pieces) if nr_pieces >= least and nr_workers > 1 and may_fork() else 1
+    is_worth_it = nr_pieces >= least and nr_workers > 1
+    return min(nr_workers, nr_pieces) if is_worth_it and not _Workers.are_busy and may_fork() else 1
 
 
 def work_on(pieces: Sequence[Piece], work: Callable[[Piece], Result], nr_workers: int) -> Iterator[Result]:
@@ -114,19 +116,25 @@ def work_on(pieces: Sequence[Piece], work: Callable[[Piece], Result], nr_workers
     def serve(numbers: Iterator[int]) -> Iterator[tuple[int, Result]]:
         return ((number, work(pieces[number])) for number in numbers)
 
-    with _Workers(nr, len(pieces), serve) as workers:
+    with PutOff(), _Workers(nr, len(pieces), serve) as workers:
         done: dict[int, Result] = {}
         wanted = 0
         for place, result in workers.results():
             done[place] = result
             while wanted in done:
-                yield done.pop(wanted)
+                with Allowed():
+                    yield done.pop(wanted)
                 wanted += 1
             if wanted == len(pieces):
                 break
 
 
-def share_out(nr_pieces: int, work: Callable[[Iterator[int]], Result], nr_workers: int) -> Iterator[Result]:
+def share_out(
+    nr_pieces: int,
+    work: Callable[[Iterator[int]], Result],
+    nr_workers: int,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Iterator[Result]:
     """Let each of several processes work on its share of the pieces, and give what each makes of its share.
 
     As `work_on`, but that a worker keeps something from piece to piece. Nothing is done here: ask `sharing` before.
@@ -135,6 +143,7 @@ def share_out(nr_pieces: int, work: Callable[[Iterator[int]], Result], nr_worker
         nr_pieces: How many pieces there are.
         work: Called once a worker with the numbers of the pieces of its share, ascending: who is first takes the next.
         nr_workers: Processes.
+        meanwhile: Called here once they are at work.
 
     Raises:
         TargetError: A worker died.
@@ -143,9 +152,16 @@ def share_out(nr_pieces: int, work: Callable[[Iterator[int]], Result], nr_worker
     def serve(numbers: Iterator[int]) -> Iterator[tuple[int, Result]]:
         yield 0, work(numbers)
 
-    with _Workers(nr_workers, nr_pieces, serve) as workers:
+    with PutOff(), _Workers(nr_workers, nr_pieces, serve) as workers:
+        _Workers.are_busy = True
+        try:
+            with Allowed():
+                meanwhile()
+        finally:
+            _Workers.are_busy = False
         for _, result in workers.results():
-            yield result
+            with Allowed():
+                yield result
 
 
 class InOrder(Generic[Part]):
@@ -199,27 +215,22 @@ class _Worker:
 
 
 class _Workers(Generic[Result]):
-    """Processes that take the next piece each and write results to a pipe each."""
+    """Processes that take the next piece each and write results to a pipe each.
+
+    They start and end with interrupts put off (`PutOff`): one between a fork and the note of it would leave a process.
+    """
 
     inside: ClassVar = False
     """Whether this process is a worker."""
 
+    are_busy: ClassVar = False
+    """Whether there are as many processes at work as there may be, this one among them."""
+
     def __init__(self, nr: int, nr_pieces: int, serve: Callable[[Iterator[int]], Iterator[tuple[int, Result]]]) -> None:
         self._workers: dict[int, _Worker] = {}
-        self._next = _Counter(nr_pieces)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        try:
-            with _no_interrupt() as mask:
-                for _ in range(nr):
-                    self._start(serve, mask)
-        except BaseException:
-            self.__exit__()
-            raise
+        self._nr, self._nr_pieces, self._serve = nr, nr_pieces, serve
 
-    def _start(
-        self, serve: Callable[[Iterator[int]], Iterator[tuple[int, Result]]], mask: set[signal.Signals | int]
-    ) -> None:
+    def _start(self) -> None:
         here, there = os.pipe()
         store, parent = os.memfd_create("folioscope"), os.getpid()
         try:
@@ -232,23 +243,31 @@ class _Workers(Generic[Result]):
                 os.close(opened)
             raise TargetError(f"no worker process can be started ({error.strerror})", "", "Use --workers 1") from None
         if not pid:
-            _serve(_Outlet(there, store), self._next.numbers(parent), serve, mask)
+            _be_worker(_Outlet(there, store), self._next.numbers(parent), self._serve)
         os.close(there)
         self._workers[here] = _Worker(pid, store)
 
     def __enter__(self) -> Self:
+        self._next = _Counter(self._nr_pieces)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for _ in range(self._nr):
+                self._start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        with _no_interrupt():
-            for pipe, worker in self._workers.items():
-                os.close(pipe)
-                os.close(worker.store)
-                with suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGKILL)
-                os.waitpid(worker.pid, 0)
-            self._workers.clear()
-            self._next.close()
+        for pipe, worker in self._workers.items():
+            os.close(pipe)
+            os.close(worker.store)
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
+            os.waitpid(worker.pid, 0)
+        self._workers.clear()
+        self._next.close()
 
     def results(self) -> Iterator[tuple[int, Result]]:
         """What the workers give, as it comes, until all have ended."""
@@ -256,7 +275,9 @@ class _Workers(Generic[Result]):
             for pipe in self._workers:
                 ready.register(pipe, selectors.EVENT_READ)
             while self._workers:
-                for key, _ in ready.select():
+                with Allowed():
+                    events = ready.select()
+                for key, _ in events:
                     worker = self._workers[key.fd]
                     more = os.read(key.fd, 1 << 20)
                     worker.data += more
@@ -270,25 +291,14 @@ class _Workers(Generic[Result]):
 
     def _ended(self, pipe: int) -> None:
         """A worker whose pipe is closed has done its part, or is dead."""
-        with _no_interrupt():
-            worker = self._workers.pop(pipe)
-            os.close(pipe)
-            os.close(worker.store)
-            _, status = os.waitpid(worker.pid, 0)
+        worker = self._workers.pop(pipe)
+        os.close(pipe)
+        os.close(worker.store)
+        _, status = os.waitpid(worker.pid, 0)
         if status:
             code = os.waitstatus_to_exitcode(status)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
             raise TargetError(f"a worker process {how}", "", "Give it more memory, or --workers 1")
-
-
-@contextmanager
-def _no_interrupt() -> Iterator[set[signal.Signals | int]]:
-    """Put ctrl-c off: between a fork and the note of it, and between an end and its note, it would leave a process."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-    try:
-        yield mask
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class _Counter:
@@ -315,18 +325,14 @@ class _Counter:
         os.close(self._write)
 
 
-def _serve(
-    outlet: _Outlet,
-    numbers: Iterator[int],
-    serve: Callable[[Iterator[int]], Iterator[tuple[int, Result]]],
-    mask: set[signal.Signals | int],
+def _be_worker(
+    outlet: _Outlet, numbers: Iterator[int], serve: Callable[[Iterator[int]], Iterator[tuple[int, Result]]]
 ) -> NoReturn:
-    """Be a worker: never returns."""
+    """Never returns."""
     code = 1
     _Workers.inside = True
     try:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        end_by_signals()
         # What is there by now is no garbage; to look through it would copy the pages that it is in.
         gc.freeze()
         try:

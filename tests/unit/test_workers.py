@@ -204,8 +204,6 @@ def test_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-# Not in CI yet: an interrupt at the first instruction of `_Workers.__exit__` comes before it is held off.
-@pytest.mark.whole
 def test_ctrl_c_leaves_no_process() -> None:
     """Whenever it comes: while workers are started, work or end."""
     until = time.monotonic() + 60
