@@ -206,7 +206,7 @@ def _cut_at_borders(ground: Ground, m: Mappings) -> Mappings:
 
 
 def pieces_of_runs(layout: Layout, m: Mappings, skip: I64, nr: U32) -> Mappings:
-    """A piece of each run of entries; what it maps is not said anew.
+    """A piece of each run of entries, its page and folio still those of the run.
 
     Args:
         layout: The kernel's layout.
