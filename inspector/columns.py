@@ -467,6 +467,19 @@ def distinct(column: AnyArray) -> AnyArray:
     return ordered[group_starts(ordered)]
 
 
+def sorts_rightly() -> bool:
+    """Whether NumPy's vector code puts numbers into order here: on emulated processors it may not.
+
+    The AVX2 code of argsort() gave 247 of 300 wrong orders on QEMU's emulated CPUs; look-ups and joins are wrong then.
+    """
+    for length in (700, 1500, 3000):
+        values = np.arange(1, length + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        for ordered in (values[np.argsort(values)], np.sort(values)):
+            if bool((ordered[1:] <= ordered[:-1]).any()):
+                return False
+    return True
+
+
 def stable_order(values: AnyArray) -> I64:
     """What ``np.argsort(values, kind="stable")`` gives, sooner.
 

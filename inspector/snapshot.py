@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, cast
 
@@ -986,28 +987,75 @@ class PartialSnapshot(Snapshot):
 
     def knows(self, table: str) -> bool:
         """Whether struct pages alone make the table."""
-        return table not in _NEED_ALL_PAGES
+        return table in _OF_STRUCT_PAGES
 
     def __getattribute__(self, name: str) -> object:
-        if name in _NEED_ALL_PAGES:
+        if name in TABLES and name not in _OF_STRUCT_PAGES:
             raise AttributeError(f"a partial snapshot has no {name}", name=name, obj=self)
         return super().__getattribute__(name)
 
 
-_OF_STRUCT_PAGES = {
-    "nr_pages",
-    "layout",
-    "nr_workers",
-    "has_walked",
-    "pages",
-    "folios",
-    "folio_of_page",
-    "scheme",
-    "scheme_evidence",
-} | {*("compound_wrong", "folio_whole", "nr_tails", "hvo_folio", "buddy_pages", "in_free_block")}
-_NEED_ALL_PAGES = frozenset(
+class Needed(Enum):
+    """The least part of a target that a table can be made from; made from less it would be wrong without a sign."""
+
+    PAGES = "some struct pages, with the heads of their folios"
+    BLOCKS = "stretches of struct pages, with the heads of the free blocks that they are in"
+    PLACES = "some mms, or some of their addresses, and the struct pages of what is mapped there"
+    FOLIO = "a folio, and every place that may map it"
+    WHOLE = "all of the target"
+
+
+_MADE_FROM: dict[Needed, tuple[str, ...]] = {
+    Needed.PAGES: (
+        *("layout", "has_walked", "nr_pages", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"),
+        *("compound_wrong", "folio_whole", "nr_tails", "hvo_folio"),
+    ),
+    Needed.BLOCKS: ("buddy_pages", "in_free_block"),
+    Needed.PLACES: (
+        *("anon_pages", "file_pages", "gaps", "tasks", "being_dumped", "stacks", "static_mms", "batches"),
+        *("mms", "vmas", "vma_trees", "vma_tree_sound", "vma_finds_pages", "mm_in_motion", "in_flight"),
+        *("table_holders", "tables", "nonpresent", "migration_entries", "mappings", "counts", "page_tables_locked"),
+        *("upper_entries", "tables_complete", "why_incomplete", "mappings_whole", "mm_tables_complete", "page_index"),
+        *("known_entries", "links", "anon_rmap", "anon_vma_locked", "file_rmap", "i_mmap_locked", "address_spaces"),
+        *("maps_driver_pages", "mapping_of_vma", "huge_zero", "swap_totals"),
+    ),
+    Needed.FOLIO: ("rebuilt", "expected", "folio_totals", "page_cache"),
+    Needed.WHOLE: (
+        *("buddy", "deposits", "files", "free_block_types", "gathered", "gathers", "hugetlb", "hugetlb_tables", "ksm"),
+        *("ksm_entries", "lost_tables", "lost_vmas", "mm_holders", "mm_slabs_lost", "mm_slots", "mm_slots_whole"),
+        *("mms_complete", "named", "node_stats", "open_files", "pipes", "reference_terms", "ring_buffers", "rss"),
+        *("swap", "swap_cache", "swap_clusters", "swap_refs", "top_tables", "uffd"),
+    ),
+}
+"""Every table of a snapshot, by that part. A snapshot of a part has no other tables than these, and those that it makes
+in a way of its own."""
+
+TABLES = frozenset(
     name
     for name, member in vars(Snapshot).items()
-    if isinstance(member, (property, cached_property)) and not name.startswith("_") and name not in _OF_STRUCT_PAGES
+    if isinstance(member, (property, cached_property)) and not name.startswith("_") and name != "nr_workers"
 )
-"""Tables of a snapshot that a part of the memory map does not make."""
+"""The names of all tables of a snapshot: how many workers there may be is none."""
+
+
+def tables_made_from(*parts: Needed) -> frozenset[str]:
+    """The tables that these parts of a target are enough for."""
+    return frozenset(name for part in parts for name in _MADE_FROM[part])
+
+
+def _require_declared() -> None:
+    """Every table is declared, once.
+
+    Raises:
+        TypeError: One is not: snapshots of a part would silently do without it.
+    """
+    declared = [name for names in _MADE_FROM.values() for name in names]
+    wrong = (TABLES ^ set(declared)) | {name for name in declared if declared.count(name) > 1}
+    if wrong:
+        msg = f"inspector.snapshot._MADE_FROM must name each table of Snapshot once: {', '.join(sorted(wrong))}"
+        raise TypeError(msg)
+
+
+_require_declared()
+_OF_STRUCT_PAGES = tables_made_from(Needed.PAGES, Needed.BLOCKS)
+"""Tables of a snapshot that a part of the memory map makes."""

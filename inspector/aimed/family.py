@@ -33,7 +33,7 @@ class FamilySnapshot(AimedSnapshot):
         anon_vma: Address of a member.
     """
 
-    _HERE = frozenset(
+    _ONLY = frozenset(
         {
             *("layout", "tasks", "static_mms", "mms", "vmas", "vma_trees", "vma_tree_sound", "mm_in_motion"),
             *("anon_rmap", "anon_vma_locked", "file_rmap", "lost_vmas"),

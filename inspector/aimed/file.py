@@ -45,7 +45,7 @@ class FileSnapshot(AimedSnapshot):
         address_space: Its address.
     """
 
-    _HERE = AimedSnapshot._HERE | {"files", "lost_vmas"}
+    _ALSO = frozenset({"lost_vmas"})
 
     search: Search = "reverse map"
 

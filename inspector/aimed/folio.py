@@ -24,7 +24,7 @@ from inspector.columns import I32, U64, distinct
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.layout.memmap import MemMap
 from inspector.model.scheme import Scheme
-from inspector.snapshot import Search, Snapshot
+from inspector.snapshot import Needed, Search, Snapshot
 from inspector.tables.anon_vmas import read_anon_trees
 from inspector.tables.files import Files, read_files
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
@@ -48,8 +48,6 @@ class _FromOneFolio(AimedSnapshot):
         kind: Which rmap walk starts from it: `inspector.walk.rmap.ANON`, `FILE`, `KSM`, or 0 for none.
         pointer: What its mapping word points to.
     """
-
-    _HERE = AimedSnapshot._HERE | {"ksm"}
 
     def __init__(self, whole: Snapshot, memmap: MemMap, pfn: int) -> None:
         super().__init__(whole, np.empty(0, np.uint64), memmap=memmap)
@@ -121,7 +119,7 @@ class FolioSnapshot(_FromOneFolio):
         search: "reverse map", or "nothing" where the mapping word leads to none.
     """
 
-    _HERE = _FromOneFolio._HERE | {"rebuilt", "expected", "folio_totals", "files", "page_cache", "in_free_block"}
+    _PARTS = (Needed.PAGES, Needed.BLOCKS, Needed.PLACES, Needed.FOLIO)
 
     def __init__(self, whole: Snapshot, pfn: int, mms: U64 | None = None) -> None:
         memmap = partial_of_folio(whole, pfn).pages.memmap

@@ -38,7 +38,7 @@ class SlotSnapshot(AimedSnapshot):
         offset: Of the slot.
     """
 
-    _HERE = frozenset({"layout", "tasks", "static_mms", "mms", "nonpresent", "files", "swap", "swap_refs"})
+    _ONLY = frozenset({"layout", "tasks", "static_mms", "mms", "nonpresent", "files", "swap", "swap_refs"})
 
     def __init__(self, whole: Snapshot, type_: int, offset: int) -> None:
         listed, breaks = mms_swapped_out(whole.layout)

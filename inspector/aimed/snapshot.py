@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from inspector.columns import I64, U64, Mask, Stretches, Table, distinct, rows_o
 from inspector.layout.flags import VM_LOCKED
 from inspector.layout.memmap import MemMap
 from inspector.records import dataclass
-from inspector.snapshot import Snapshot
+from inspector.snapshot import TABLES, Needed, Snapshot, tables_made_from
 from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
 from inspector.tables.batches import Batched
 from inspector.tables.files import AddressSpaces
@@ -100,57 +101,38 @@ class AimedSnapshot(Snapshot):
         self._places = places
         self._memmap = memmap
 
-    _HERE = frozenset(
-        {
-            *(
-                "has_walked",
-                "gaps",
-                "layout",
-                "pages",
-                "nr_pages",
-                "folios",
-                "folio_of_page",
-                "scheme",
-                "scheme_evidence",
-                "compound_wrong",
-                "folio_whole",
-                "nr_tails",
-            ),
-            *("hvo_folio", "anon_pages", "file_pages", "tasks", "being_dumped", "stacks", "static_mms", "batches"),
-            *("mms", "vmas", "vma_trees", "vma_tree_sound", "vma_finds_pages", "mm_in_motion", "in_flight"),
-            *("table_holders", "tables", "nonpresent", "migration_entries", "mappings", "counts"),
-            *(
-                "page_tables_locked",
-                "upper_entries",
-                "tables_complete",
-                "why_incomplete",
-                "mappings_whole",
-                "mm_tables_complete",
-            ),
-            *(
-                "page_index",
-                "known_entries",
-                "links",
-                "anon_rmap",
-                "anon_vma_locked",
-                "file_rmap",
-                "i_mmap_locked",
-                "maps_driver_pages",
-                "mapping_of_vma",
-                "huge_zero",
-                "address_spaces",
-                "swap_totals",
-            ),
-        }
-    )
+    _PARTS: ClassVar[tuple[Needed, ...]] = (Needed.PAGES, Needed.PLACES)
+    """What an aim has of the target: the tables that this is enough for are made, and those of the class's own body."""
+    _ALSO: ClassVar[frozenset[str]] = frozenset()
+    """Tables of the whole snapshot's making that are right for this aim, too."""
+    _ONLY: ClassVar[frozenset[str] | None] = None
+    """The tables of an aim that makes fewer."""
+    _HERE: ClassVar[frozenset[str]]
     """The tables that an aim makes."""
+
+    def __init_subclass__(cls) -> None:
+        cls._HERE = cls._made()
+
+    @classmethod
+    def _made(cls) -> frozenset[str]:
+        """The tables that the aim makes.
+
+        Raises:
+            TypeError: A name in its declaration is that of no table.
+        """
+        unknown = (cls._ALSO | (cls._ONLY or frozenset())) - TABLES
+        if unknown:
+            msg = f"{cls.__name__} declares what is no table of a snapshot: {', '.join(sorted(unknown))}"
+            raise TypeError(msg)
+        own = {name for each in cls.__mro__ if issubclass(each, AimedSnapshot) for name in vars(each)} & TABLES
+        return cls._ONLY if cls._ONLY is not None else tables_made_from(*cls._PARTS) | own | cls._ALSO
 
     def knows(self, table: str) -> bool:
         """Whether the aim makes the table."""
         return table in type(self)._HERE
 
     def __getattribute__(self, name: str) -> object:
-        if name in _TABLES and name not in type(self)._HERE:
+        if name in TABLES and name not in type(self)._HERE:
             raise NotAimedAtError(f"an aimed snapshot has no {name}", name=name, obj=self)
         return super().__getattribute__(name)
 
@@ -326,9 +308,4 @@ class AimedSnapshot(Snapshot):
         return rmap
 
 
-_TABLES = frozenset(
-    name
-    for name, member in vars(Snapshot).items()
-    if isinstance(member, (property, cached_property)) and not name.startswith("_") and name != "nr_workers"
-)
-"""All tables of a snapshot: how many workers there may be is none."""
+AimedSnapshot._HERE = AimedSnapshot._made()

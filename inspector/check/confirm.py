@@ -76,6 +76,8 @@ class Suspect:
     rule: str
     subject: tuple[str | int | None, ...]
     values: tuple[tuple[str, Scalar], ...]
+    is_gone: bool = False
+    """An entry that mapped nothing any more when it was read again."""
 
 
 def check_target(
@@ -228,8 +230,9 @@ class _Confirming:
 
 
 def _followed(look: RulesRun) -> Iterator[Suspect]:
+    """What is looked for in the next look; not entries that were gone when they were read once more in this one."""
     for rule, found in look.results:
-        yield from _suspects(look.snapshot, rule, found)
+        yield from (s for s in _suspects(look.snapshot, rule, found) if not s.is_gone)
 
 
 def _suspects(s: Snapshot, rule: Rule, found: Violations) -> list[Suspect]:
@@ -240,13 +243,15 @@ def _suspects(s: Snapshot, rule: Rule, found: Violations) -> list[Suspect]:
     # Of entries, those that are not known are looked for together.
     rule.about.heads(s, rows)
     columns = [*found.details.observed.items(), *found.details.expected.items()]
+    subjects = [rule.about.describe(s, row) for row in rows.tolist()]
     return [
         Suspect(
             rule.slug,
-            rule.about.describe(s, row).identity,
+            subject.identity,
             tuple((name, plain_value(column[at])) for name, column in columns),
+            subject.pfn == -1,
         )
-        for at, row in enumerate(rows.tolist())
+        for at, subject in enumerate(subjects)
     ]
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inspector.columns import U64
 
 A = TypeVar("A")
+T = TypeVar("T")
 
 
 def look_at(
@@ -36,6 +37,30 @@ def look_at(
     return FolioSnapshot(s, pfn, mms)
 
 
+def still_wrong(
+    s: Snapshot, ask: Callable[[Snapshot], A], wrong: Callable[[A], frozenset[T]]
+) -> tuple[A, frozenset[T]]:
+    """The last answer to a question about a target, and what was wrong in every one that was asked for.
+
+    Args:
+        s: A snapshot of the target.
+        ask: Answers from a snapshot: this one, then, where the kernel runs on, new ones.
+        wrong: What an answer shows that is wrong, as it can be known again in another.
+    """
+    answer = ask(s)
+    left = wrong(answer)
+    if s.target.is_live and left:
+        from inspector.check.confirm import gaps  # noqa: PLC0415  (all rules, which few questions need)
+
+        for gap in gaps():
+            time.sleep(gap)
+            answer = ask(Snapshot(s.target))
+            left &= wrong(answer)
+            if not left:
+                break
+    return answer, left
+
+
 def settled(s: Snapshot, ask: Callable[[Snapshot], A], is_wrong: Callable[[A], bool]) -> A:
     """The answer to a question about a target.
 
@@ -47,13 +72,4 @@ def settled(s: Snapshot, ask: Callable[[Snapshot], A], is_wrong: Callable[[A], b
         ask: Answers from a snapshot: this one, then new ones.
         is_wrong: Whether an answer shows anything wrong.
     """
-    answer = ask(s)
-    if s.target.is_live and is_wrong(answer):
-        from inspector.check.confirm import gaps  # noqa: PLC0415  (all rules, which few questions need)
-
-        for gap in gaps():
-            time.sleep(gap)
-            answer = ask(Snapshot(s.target))
-            if not is_wrong(answer):
-                break
-    return answer
+    return still_wrong(s, ask, lambda answer: frozenset({True} if is_wrong(answer) else ()))[0]

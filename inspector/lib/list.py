@@ -145,10 +145,7 @@ def _walk_all(
     else:
         broken.append(owner)
     if not parts:
-        none = np.empty(0, np.int32)
-        return ListEntries(
-            none, np.empty(0, np.uint64), np.empty((0, size), np.uint8), none, np.concatenate(unreadable), none
-        )
+        parts.append((owner[:0], node[:0], np.empty((0, size), np.uint8), owner[:0]))
     who, addr, data, position = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((position, who))
     return ListEntries(

@@ -229,7 +229,9 @@ def _modules(layout: Layout, *, with_orc: bool) -> list[Code]:
         start = int(base.column(raw)[0])
         label = clean_bytes(bytes(raw[0, name.offset : name.offset + name.size]).split(b"\0")[0])
         orc = [int(f.column(raw)[0]) if f is not None and with_orc else 0 for f in arch]
-        found.append(Code(start, start + int(size.column(raw)[0]), orc[0], orc[1], orc[2], label))
+        # Of a module that comes or goes while it is read, or is damaged: no code ends above all addresses.
+        end = min(start + int(size.column(raw)[0]), (1 << 64) - 1)
+        found.append(Code(start, end, orc[0], orc[1], orc[2], label))
         at = int(struct.field("list.next").column(raw)[0])
     return found
 

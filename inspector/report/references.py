@@ -10,6 +10,7 @@ import numpy as np
 
 from inspector.columns import I64
 from inspector.errors import Exit
+from inspector.folio.look import still_wrong
 from inspector.folio.numbers import one_folio
 from inspector.folio.suspects import suspects
 from inspector.report.screen import Screen, TableColumn, render_table
@@ -81,8 +82,7 @@ def build_references(s: Snapshot, limit: int | None = None) -> ReferencesReport:
     counted_pins = None
     if "NR_FOLL_PIN_ACQUIRED" in stats:
         counted_pins = stats["NR_FOLL_PIN_ACQUIRED"] - stats["NR_FOLL_PIN_RELEASED"]
-    complete = s.tables_complete and not s.missing.counts
-    code = Exit.FINDINGS if (t.refcount < t.expected.total).any() else Exit.CLEAN if complete else Exit.INCOMPLETE
+    code = _code(s, is_wrong=bool((t.refcount < t.expected.total).any()))
     return ReferencesReport(
         schema="folioscope.references/1",
         folios=len(t),
@@ -98,6 +98,34 @@ def build_references(s: Snapshot, limit: int | None = None) -> ReferencesReport:
         left_folios=len(odd),
         exit_code=int(code),
     )
+
+
+def settled_references(s: Snapshot, limit: int | None = None) -> ReferencesReport:
+    """The same of a kernel that may run on.
+
+    Its exit code says that a folio lacks references only where one did in every look, with the same numbers.
+    """
+
+    def ask(one: Snapshot) -> tuple[ReferencesReport, Snapshot]:
+        return build_references(one, limit), one
+
+    (report, last), lacking = still_wrong(s, ask, lambda answer: _lacking(answer[1]))
+    if lacking or report.exit_code != Exit.FINDINGS:
+        return report
+    return msgspec.structs.replace(report, exit_code=int(_code(last, is_wrong=False)))
+
+
+def _lacking(s: Snapshot) -> frozenset[tuple[int, int, int]]:
+    """Folios with fewer references than were found: page frame, references, and what they should have at least."""
+    t = s.reference_terms
+    at = np.flatnonzero(t.refcount < t.expected.total)
+    pfns = s.pages.memmap.pfns_of_rows(t.rows[at])
+    return frozenset(zip(pfns.tolist(), t.refcount[at].tolist(), t.expected.total[at].tolist(), strict=True))
+
+
+def _code(s: Snapshot, *, is_wrong: bool) -> Exit:
+    complete = s.tables_complete and not s.missing.counts
+    return Exit.FINDINGS if is_wrong else Exit.CLEAN if complete else Exit.INCOMPLETE
 
 
 def _pins(s: Snapshot, t: ReferenceTerms) -> int:

@@ -81,11 +81,14 @@ class FreeBlocks(Table):
         row: int64; row of the page.
         order: int64; ``private`` as stored.
         list_idx: int32; row of the free list it is on, -1 for none.
+        behind: bool; of a kernel that ran on: it is on no list, but both of its neighbours name it. The list changed
+            while it was read.
     """
 
     row: I64
     order: I64
     list_idx: I32
+    behind: Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class CpuLists(Table):
         count: int64; pages as it counts them.
         held: int64; pages on its lists.
         broken: bool; a list of its cannot be followed.
+        unread: bool; of a kernel that runs on, a list of its was not followed to its end in time.
         locked: bool; its lock is held.
     """
 
@@ -108,6 +112,7 @@ class CpuLists(Table):
     count: I64
     held: I64
     broken: Mask
+    unread: Mask
     locked: Mask
 
 
@@ -230,7 +235,9 @@ def _blocks(layout: Layout, found: BuddyPages, lists: FreeLists) -> tuple[FreeBl
     mine = bad[owner[bad] >= 0]
     damaged[owner[mine]] = True
     first[owner[mine][::-1]] = node[mine][::-1]
-    blocks = FreeBlocks(found.row.astype(np.int64), found.private.astype(np.int64), owner[len(lists) :])
+    rows, orders = found.row.astype(np.int64), found.private.astype(np.int64)
+    behind = (owner < 0) & ~wrong & layout.target.ran_on
+    blocks = FreeBlocks(rows, orders, owner[len(lists) :], behind[len(lists) :])
     checked = FreeLists(lists.addr, lists.zone_idx, lists.order, lists.migratetype, lists.nr_free, damaged, first)
     return blocks, checked, int((~heads.valid).sum())
 
@@ -252,8 +259,10 @@ def _cpu_lists(layout: Layout, pages: Pages, zones: Zones, raw: AnyArray) -> tup
     order = np.where(index < _LOW_ORDERS * types, index // types, layout.pmd_order)
     owner = (entries.owner // lists.length).astype(np.int32)
     n = len(addr)
-    broken = np.zeros(n, np.bool_)
-    broken[np.concatenate([entries.broken, entries.unreadable]) // lists.length] = True
+    broken, unread = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    broken[entries.broken // lists.length] = True
+    # A dump holds every page that a list leads to: where one cannot be read the link is wrong.
+    (unread if layout.memory.runs_on else broken)[entries.unreadable // lists.length] = True
     memmap = layout.memmap
     rows = memmap.rows(memmap.pfns(entries.addr))
     held_pages = np.bincount(owner, weights=np.float64(1) * (1 << order.astype(np.int64)), minlength=n).astype(np.int64)
@@ -264,6 +273,7 @@ def _cpu_lists(layout: Layout, pages: Pages, zones: Zones, raw: AnyArray) -> tup
         count=pcp.field("count").column(found.bytes).astype(np.int64),
         held=held_pages,
         broken=broken,
+        unread=unread,
         locked=held(pcp, "lock", found.bytes),
     )
     return table, rows.astype(np.int64), owner, int((~found.valid).sum())

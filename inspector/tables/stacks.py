@@ -383,7 +383,8 @@ class _Unwinder:
 
     def _return_addresses(self, sp: int, end: int) -> tuple[U64, U64]:
         """Where addresses of code are on a part of a stack, and these addresses."""
-        place = np.arange(sp + 7 & ~7, end, 8, dtype=np.uint64)
+        # What a damaged stack names may lie at the end of all addresses.
+        place = np.arange(min(sp + 7 & ~7, end), end, 8, dtype=np.uint64)
         word, ok = self.words(place)
         hit = np.flatnonzero(self._in_code(word) & ok)
         return place[hit], word[hit]

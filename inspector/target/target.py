@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import drgn
 
+from inspector.columns import sorts_rightly
 from inspector.errors import TargetError
 from inspector.records import dataclass
 from inspector.target.btf import BtfTypes, open_btf
@@ -329,6 +330,9 @@ def from_program(
 
 def _complete(opening: _Opening, symbols: Sequence[str], types: Types) -> Target:
     """Give an opened program its types and symbols."""
+    if not sorts_rightly():
+        todo = "Set NPY_DISABLE_CPU_FEATURES=X86_V3 in the environment; before NumPy 2.4 AVX2"
+        raise TargetError("NumPy sorts wrongly on this processor, which may be an emulated one", "", todo)
     prog, path = opening.prog, opening.path
     _require_kernel(opening)
     if opening.kind in ("core", "kdump"):

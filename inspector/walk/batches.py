@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import field
+from dataclasses import field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, AnyArray, Mask, count_up, take_or
+from inspector.columns import I32, I64, AnyArray, Mask, count_up, rows_covering, rows_of, take_or
 from inspector.loops import cut_runs, distinct_rows
 from inspector.records import dataclass
-from inspector.walk.counts import UNLIKE, Ground, judge
+from inspector.walk.counts import UNLIKE, Ground, judge, pieces_of_runs
 from inspector.walk.linear import LinkKinds, link_kinds
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, Mappings, entry_pages
-from inspector.walk.pagetable import SecondWalk
+from inspector.walk.pagetable import SecondWalk, empty_entries
 from inspector.workers import InOrder
 
 if TYPE_CHECKING:
@@ -409,13 +409,37 @@ class KnownEntries:
     def get(self, ids: I64) -> Mappings:
         """The runs that begin with the entries of some numbers (`Mappings.entry_id`), in that order.
 
-        Those that are not known are looked up in their page tables.
+        Those that are not known are looked up in their page tables. One that is no entry by then maps nothing: its
+        page frame is -1.
         """
-        missing = np.setdiff1d(ids, self._ids)
-        if len(missing):
+        at = rows_of(self._ids, ids)
+        if (at < 0).any():
+            missing = np.unique(ids[at < 0])
             for m in self._s.entry_batches(np.unique(missing >> ENTRY_ID_SLOT_BITS)):
-                self.add(m.take(np.isin(m.entry_id, missing)))
-        return self._known.take(np.searchsorted(self._ids, ids))
+                self.add(self._beginning_at(missing, m))
+            # Of a kernel that runs on: what was an entry when it was numbered is none any more.
+            gone = missing[rows_of(self._ids, missing) < 0]
+            if len(gone):
+                self.add(empty_entries(self._s.layout, self._s.vmas, self._s.tables, gone))
+            at = rows_of(self._ids, ids)
+        return self._known.take(at)
+
+    def _beginning_at(self, ids: I64, m: Mappings) -> Mappings:
+        """What begins with the wanted entries among some runs.
+
+        Where the kernel runs on a run may begin earlier than when its entries were numbered.
+        """
+        if not self._s.layout.memory.runs_on:
+            return m.take(np.isin(m.entry_id, ids))
+        m = m.take(np.argsort(m.entry_id, kind="stable"))
+        first = m.entry_id
+        row = rows_covering(first, first + m.nr.astype(np.int64), ids)
+        skip = (ids - take_or(first, row, 0))[row >= 0]
+        m = m.take(row[row >= 0])
+        page_row = np.where(m.page_row >= 0, m.page_row + skip, -1).astype(np.int32)
+        head_row = take_or(self._s.pages.head_row, page_row, -1)
+        parts = pieces_of_runs(self._s.layout, m, skip, (m.nr - skip).astype(np.uint32))
+        return replace(parts, page_row=page_row, head_row=head_row)
 
     def of_pages(self, stretches: Iterable[tuple[int, int]]) -> list[tuple[Mappings, int]]:
         """For stretches of page frames, first and number, the first runs that map any of them and all such entries.

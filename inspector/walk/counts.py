@@ -187,9 +187,8 @@ def judge(ground: Ground, found: Mappings) -> Mappings:
 
 def _cut_at_borders(ground: Ground, m: Mappings) -> Mappings:
     """Cut runs where the large folio or the class of page changes under them, the pieces in place of the whole."""
-    memmap, arch = ground.pages.memmap, ground.layout.arch
     runs = np.flatnonzero(m.nr > 1)
-    row = memmap.rows(m.pfn[runs])
+    row = ground.pages.memmap.rows(m.pfn[runs])
     if (row < 0).any():
         runs, row = runs[row >= 0], row[row >= 0]
     owner, skip, nr = cut_runs(ground.codes, row, m.nr[runs].astype(np.int64), BORDER)
@@ -203,14 +202,26 @@ def _cut_at_borders(ground: Ground, m: Mappings) -> Mappings:
     here = np.repeat(cut, pieces)
     step, length = np.zeros(len(parts), np.int64), parts.nr.copy()
     step[here], length[here] = skip, nr
-    far = step.astype(np.uint64)
+    return pieces_of_runs(ground.layout, parts, step, length)
+
+
+def pieces_of_runs(layout: Layout, m: Mappings, skip: I64, nr: U32) -> Mappings:
+    """A piece of each run of entries, its page and folio still those of the run.
+
+    Args:
+        layout: The kernel's layout.
+        m: The runs; one of a single entry may be of any level.
+        skip: int64[n]; entries before the piece.
+        nr: uint32[n]; entries in it.
+    """
+    far = skip.astype(np.uint64)
     return replace(
-        parts,
-        va=parts.va + (far << np.uint64(memmap.page_shift)),
-        nr=length,
-        pfn=parts.pfn + step,
-        entry=parts.entry + far * arch.leaf_step(Level.PTE, parts.entry),
-        slot=(parts.slot + step).astype(np.uint16),
+        m,
+        va=m.va + (far << np.uint64(layout.memmap.page_shift)),
+        nr=nr,
+        pfn=m.pfn + skip,
+        entry=m.entry + far * layout.arch.leaf_step(Level.PTE, m.entry),
+        slot=(m.slot + skip).astype(np.uint16),
     )
 
 

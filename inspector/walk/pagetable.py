@@ -40,6 +40,7 @@ from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import (
+    ENTRY_ID_SLOT_BITS,
     TABLE_MOVED,
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
@@ -267,6 +268,33 @@ class SecondWalk:
         batch = _read(self._layout, shape, self._tables, rows, 0, None)
         runs = leaf_runs(self._layout.arch, self._attribute, batch)
         return _mappings(self._layout.arch, batch, runs) if len(runs.at) else Mappings.empty()
+
+
+def empty_entries(layout: Layout, vmas: Vmas, tables: PageTables, ids: I64) -> Mappings:
+    """Entries that map nothing any more, by their numbers (`Mappings.entry_id`)."""
+    n, table, slot = len(ids), ids >> ENTRY_ID_SLOT_BITS, ids & ((1 << ENTRY_ID_SLOT_BITS) - 1)
+    level, mm = tables.level[table], tables.mm_idx[table]
+    shift = np.zeros(n, np.uint64)
+    for shape in layout.arch.shapes:
+        shift[level == shape.level] = shape.shift
+    va = tables.va[table] + (slot.astype(np.uint64) << shift)
+    nowhere = np.full(n, -1, np.int32)
+    return Mappings(
+        mm_idx=mm,
+        vma_idx=Attributor(layout.arch.page_shift, vmas).vma_idx(mm, va),
+        va=va,
+        level=level,
+        nr=np.ones(n, np.uint32),
+        pfn=nowhere.astype(np.int64),
+        entry=np.zeros(n, np.uint64),
+        table_idx=table.astype(np.int32),
+        slot=slot.astype(np.uint16),
+        counted=tables.first[table],
+        bits=np.zeros(n, np.uint16),
+        entry_class=np.full(n, EntryClass.NO_PAGE, np.uint8),
+        page_row=nowhere,
+        head_row=nowhere,
+    )
 
 
 def tables_over(layout: Layout, vmas: Vmas, tables: PageTables) -> Mask:

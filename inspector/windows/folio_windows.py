@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from inspector.windows.gaps import from_gaps
-from inspector.windows.window import FoliosWorkedOn, Scope, Window, effects, named
+from inspector.windows.window import Effect, FoliosWorkedOn, Scope, Way, Window, effects, named
 
 _ADDED = effects(
     "page entire large pages_mapped refcount", "mm_ids rss statistic tables cover entries protection hugetlb"
 )
 """An entry is about to be written, or was just cleared: counts are ahead of the page tables, their sums anywhere."""
+
+_MIGRATED = effects(
+    "page entire large pages_mapped", "mm_ids statistic entries hugetlb swap page_cache anon_rmap ksm refcount"
+)
+"""A migration entry takes the place of a mapping and gives it back (mm/rmap.c, try_to_migrate_one(); mm/migrate.c,
+remove_migration_pte(), set_pmd_migration_entry() and its reverse): it counts in rss as the page did, and no page table
+comes or goes. Splitting a PMD for it is W10, an entry just cleared W2."""
+
+
+def _without_tables(some: dict[Effect, Way]) -> dict[Effect, Way]:
+    return {effect: way for effect, way in some.items() if effect is not Effect.TABLES}
+
 
 FOLIO_WINDOWS: tuple[Window, ...] = (
     Window(
@@ -109,11 +121,19 @@ FOLIO_WINDOWS: tuple[Window, ...] = (
         "collapse: the page table is taken out, its entries still counted",
         named(
             "collapse_huge_page __collapse_huge_page_copy __collapse_huge_page_copy_succeeded"
-            " __collapse_huge_page_copy_failed __collapse_huge_page_isolate __collapse_huge_page_swapin mthp_collapse"
+            " __collapse_huge_page_copy_failed __collapse_huge_page_isolate mthp_collapse"
         ),
-        _ADDED | effects("", "swap anon_rmap"),
+        _ADDED | effects("tables", "swap anon_rmap"),
         Scope.MM,
         seen=True,
+        write_locked=True,
+    ),
+    Window(
+        "W8",
+        "collapse: pages are swapped in",
+        named("__collapse_huge_page_swapin"),
+        _without_tables(_ADDED) | effects("", "swap anon_rmap"),
+        Scope.MM,
     ),
     Window(
         "W9",
@@ -165,12 +185,21 @@ FOLIO_WINDOWS: tuple[Window, ...] = (
             " migrate_folio_extra migrate_folios_move move_to_new_folio move_to_new_page unmap_and_move"
             " unmap_and_move_huge_page migrate_huge_page_move_mapping migrate_hugetlbs try_to_migrate"
             " remove_migration_ptes remove_migration_pte folio_migrate_mapping folio_migrate_flags __migrate_folio"
-            " migrate_vma_pages migrate_vma_setup migrate_vma_finalize migrate_device_pages buffer_migrate_folio"
-            " compact_zone migrate_misplaced_folio migrate_misplaced_page"
+            " buffer_migrate_folio compact_zone migrate_misplaced_folio migrate_misplaced_page"
         ),
-        _ADDED | effects("", "swap page_cache anon_rmap ksm refcount"),
+        _MIGRATED,
         Scope.LOCKED_FOLIOS,
         seen=True,
+    ),
+    Window(
+        "W12",
+        "migration to or from a device: the new folio's entry and table are installed",
+        named(
+            "migrate_vma_pages migrate_vma_setup migrate_vma_finalize migrate_device_pages __migrate_device_pages"
+            " migrate_vma_insert_page migrate_vma_insert_huge_pmd_page"
+        ),
+        _MIGRATED | effects("", "rss tables"),
+        Scope.LOCKED_FOLIOS,
     ),
     Window(
         "W13",

@@ -192,6 +192,8 @@ def _witnesses(  # noqa: PLR0913, PLR0917
             continue
         if effect in window.made:
             mms = mms[s.mms.nr_tasks[mms] == 0]
+        if window.write_locked:
+            mms = mms[s.mms.locked[mms]]
         key = mms.tobytes()
         if key not in seen:
             marked = np.zeros(len(s.mms), np.bool_)

@@ -91,6 +91,8 @@ class Window:
         made: Those of its effects that concern only mms that no task has yet.
         spinning: The task holds a spinlock all the while: only one that was on a CPU can be there (with PREEMPT_RT
             any). Otherwise it may sleep there.
+        write_locked: The task holds the mmap_lock of the mm that it changes for writing all the while: other mms that
+            its stack names are as they were.
         seen: Whether a real dump has shown it; else it follows from the source alone.
     """
 
@@ -100,6 +102,7 @@ class Window:
     effects: dict[Effect, Way]
     scope: Scope
     spinning: bool = False
+    write_locked: bool = False
     seen: bool = False
     made: frozenset[Effect] = frozenset()
     folios: FoliosWorkedOn = FoliosWorkedOn.ANY

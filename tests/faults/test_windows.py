@@ -193,6 +193,56 @@ def test_a_folio_on_the_lru_is_not_in_the_hands_of_reclaim(path: str) -> None:
     assert graded(told(path, [high, in_hand, *patches], note)) == {"info"}
 
 
+def _pgtables(s: Snapshot, mm_idx: int, pages: int) -> Patch:
+    """pgtables_bytes of an mm, raised by some pages."""
+    field = s.layout.struct("struct mm_struct").field("pgtables_bytes.counter")
+    return add(s, int(s.mms.addr[mm_idx]) + field.offset, pages << 12)
+
+
+def _write_locked(s: Snapshot, mm_idx: int) -> Patch:
+    """The mmap_lock of an mm, held for writing."""
+    lock = RwSemaphore.of(s.layout.struct("struct mm_struct"), "mmap_lock").word
+    return put(s, int(s.mms.addr[mm_idx]) + lock.offset, 1, lock.size)
+
+
+def _grade_of_tables(path: str, mm: int, *patches: Patch, note: bytes) -> set[str]:
+    """How wrong page tables of the mm of that address are graded."""
+    found = told(path, list(patches), note)
+    return {f.severity for f in found if f.rule == "pgtables-bytes-mismatch" and f.subject.mm == mm}
+
+
+@pytest.mark.parametrize("pages", [1, -1])
+def test_a_collapse_explains_one_more_table_of_the_mm_that_it_has_locked_for_writing(path: str, pages: int) -> None:
+    """mm/khugepaged.c, collapse_huge_page() takes the table out and deposits it under mmap_lock; it is counted then."""
+    s = sound(path)
+    mine, other = np.flatnonzero((s.mms.nr_tasks == 1) & (s.mms.users == 1))[:2].tolist()
+    patches, note = on_cpu(s, task_of(s, mine), ("collapse_huge_page", "madvise_collapse"))
+    own, theirs = int(s.mms.addr[mine]), int(s.mms.addr[other])
+    high, locked = _pgtables(s, mine, pages), _write_locked(s, mine)
+    assert _grade_of_tables(path, own, high, *patches, note=note) == {"fail"}
+    expected = {"info"} if pages > 0 else {"fail"}
+    assert _grade_of_tables(path, own, high, locked, *patches, note=note) == expected
+    elsewhere = _pgtables(s, other, pages)
+    assert _grade_of_tables(path, theirs, elsewhere, locked, *patches, note=note) == {"fail"}
+
+
+@pytest.mark.parametrize("function", ["compact_zone", "migrate_pages_batch", "migrate_pages", "move_to_new_folio"])
+def test_migration_changes_no_page_tables_and_no_rss(path: str, function: str) -> None:
+    """A migration entry counts as the page did (mm/rmap.c, try_to_migrate_one()); no table comes or goes."""
+    s = sound(path)
+    if s.target.symbol(function) is None:
+        function = "migrate_pages"
+    mine = int(np.flatnonzero((s.mms.nr_tasks == 1) & (s.mms.users == 1))[0])
+    patches, note = on_cpu(s, task_of(s, mine), (function,))
+    own = int(s.mms.addr[mine])
+    assert _grade_of_tables(path, own, _pgtables(s, mine, 1), *patches, note=note) == {"fail"}
+    struct_mm = s.layout.struct("struct mm_struct")
+    anon = struct_mm.find("rss_stat[1].count") or struct_mm.field("rss_stat.count")
+    at = own + anon.offset + (0 if struct_mm.has("rss_stat[1].count") else 8)
+    found = told(path, [add(s, at, 3), *patches], note)
+    assert [(f.severity, f.subject.mm) for f in found if f.rule.startswith("rss-")] == [("fail", own)]
+
+
 def test_a_task_that_runs_unseen_leaves_locks_as_the_only_evidence(path: str) -> None:
     s = sound(path)
     row, folio = split_folio(s)

@@ -7,9 +7,15 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from inspector import snapshot
+from inspector.aimed.folio import FolioSnapshot
 from inspector.aimed.snapshot import AimedSnapshot, NotAimedAtError, UserPlaces
+from inspector.check.run import violations_of
 from inspector.columns import I64, Mask, Stretches, Table
-from inspector.snapshot import Snapshot
+from inspector.rules import all_rules
+from inspector.rules.needs import PAGES
+from inspector.snapshot import TABLES, Snapshot
+from inspector.subjects import ENTRY, FOLIO, PAGE
 from inspector.tables.mms import read_users
 from inspector.target.target import open_core
 from tests.faults.overlay import KERNELS, core_path, sound
@@ -135,3 +141,43 @@ def test_stretches_are_merged_by_owner() -> None:
     first, last = np.array([4, 5, 0, 2], np.uint64), np.array([5, 6, 0x40, 4], np.uint64)
     low, high = some.overlapping(np.array([0, 0, 0, 1], np.int32), first, last)
     assert (high - low).tolist() == [1, 0, 2, 0]
+
+
+def test_every_table_says_which_part_of_a_target_it_can_be_made_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that nobody declared would be missing from every aim, and rules that read it not checked there."""
+    snapshot._require_declared()
+    monkeypatch.setattr(snapshot, "TABLES", TABLES | {"heaps"})
+    with pytest.raises(TypeError, match="must name each table of Snapshot once: heaps"):
+        snapshot._require_declared()
+    monkeypatch.setattr(snapshot, "TABLES", TABLES - {"rss"})
+    with pytest.raises(TypeError, match="once: rss"):
+        snapshot._require_declared()
+
+
+def test_an_aim_declares_tables_alone() -> None:
+    with pytest.raises(TypeError, match="declares what is no table of a snapshot: heaps"):
+        type("Odd", (AimedSnapshot,), {"_ALSO": frozenset({"heaps"})})
+    made = type("Fine", (AimedSnapshot,), {"_ALSO": frozenset({"rss"}), "ksm": property(lambda _s: 1)})
+    assert vars(made)["_HERE"] == AimedSnapshot._HERE | {"rss", "ksm"}
+    assert AimedSnapshot._HERE <= FolioSnapshot._HERE
+    assert "buddy" not in FolioSnapshot._HERE
+
+
+NOT_OF_ONE_FOLIO = {"entry-vma-missing": "lost_vmas", "page-table-unreachable": "lost_tables"}
+"""Rules about pages, folios and entries that the account of one folio cannot ask, and the table they would need."""
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_which_rules_the_account_of_one_folio_leaves_out(kernel: str) -> None:
+    """A rule that comes to need a table of the whole target is no more asked there: that must be meant."""
+    s = sound(core_path("fixture", kernel))
+    row = int(np.flatnonzero(s.counts.page_mappings > 1)[0])
+    one = FolioSnapshot(Snapshot(s.target), int(s.pages.memmap.pfns_of_rows(np.array([row]))[0]))
+    left_out = {}
+    for rule in all_rules():
+        if rule.about in (PAGE, FOLIO, ENTRY) and rule.needs <= PAGES and not rule.applies(one.scheme):
+            try:
+                violations_of(one, rule)
+            except NotAimedAtError as error:
+                left_out[rule.slug] = error.name
+    assert left_out.items() <= NOT_OF_ONE_FOLIO.items()

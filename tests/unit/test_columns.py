@@ -24,13 +24,17 @@ from inspector.columns import (
     rows_covering,
     rows_of,
     rows_of_unordered,
+    sorts_rightly,
     take_or,
 )
+from inspector.errors import TargetError
 from inspector.tables.folios import Folios
 from inspector.tables.mms import Mms
 from inspector.tables.tasks import Tasks
 from inspector.tables.vmas import Vmas
+from inspector.target.target import open_core
 from inspector.walk.mappings import Mappings
+from tests.fixtures import fixture_path
 
 few = st.lists(st.integers(0, 9), max_size=12)
 
@@ -124,3 +128,19 @@ def test_empty_tables_hold_what_their_classes_name() -> None:
         made = table.empty(**others)
         for name in {f.name for f in fields(made)} - others.keys():
             assert getattr(made, name).dtype == np.dtype(get_args(get_args(hints[name])[1])[0])
+
+
+def test_sorts_that_go_wrong_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of AVX2 do on QEMU's emulated processors."""
+    assert sorts_rightly()
+    right = np.argsort
+
+    def wrong(values: AnyArray) -> AnyArray:
+        order = right(values)
+        order[[3, 4]] = order[[4, 3]]
+        return order
+
+    monkeypatch.setattr(np, "argsort", wrong)
+    assert not sorts_rightly()
+    with pytest.raises(TargetError, match="NumPy sorts wrongly on this processor"):
+        open_core(str(fixture_path("7.3")))

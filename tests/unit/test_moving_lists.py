@@ -81,3 +81,14 @@ def test_entries_of_a_list_that_never_agrees_end_where_it_is_left(heads: list[in
     assert 0xA000 in walk_lists(still, np.array([0x1000], np.uint64), 16, 0).addr, (
         "a dump's lists are shown as they are"
     )
+
+
+def test_a_list_that_never_agrees_from_its_first_entry_on_is_not_an_empty_one() -> None:
+    """It is followed alone, and nothing of it is kept."""
+    reader = FakeReader()
+    _ring(reader, 0x1000, 0x2000)
+    reader.words(0x2000, 0xA000, 0x9000)
+    memory = reader.memory()
+    memory.runs_on = True
+    found = walk_lists(memory, np.array([0x1000], np.uint64), 16, 0)
+    assert (found.addr.tolist(), found.broken.tolist()) == ([], [0])

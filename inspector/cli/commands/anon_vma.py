@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from inspector.cli.params import ALL_HELP, InspectorCommand, Number, Settings
 from inspector.cli.show import exit_code, opened, print_report
 from inspector.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from inspector.report.anon_vma import AnonVmaReport
+    from inspector.snapshot import Snapshot
 
 
 @click.command(cls=InspectorCommand, name="anon-vma", schemas=("inspector.report.anon_vma:AnonVmaReport",))
@@ -22,7 +28,8 @@ def anon_vma(settings: Settings, address: int | None, of: str | None, everything
     folioscope rules.
     """
     from inspector.aimed.pages import partial_of_folio  # noqa: PLC0415  (drgn and NumPy)
-    from inspector.check.run import prepare  # noqa: PLC0415
+    from inspector.check.prepare import prepare  # noqa: PLC0415
+    from inspector.folio.look import settled  # noqa: PLC0415
     from inspector.report.anon_vma import (  # noqa: PLC0415
         aim_at_family,
         anon_vma_of,
@@ -38,11 +45,14 @@ def anon_vma(settings: Settings, address: int | None, of: str | None, everything
         if of is not None:
             pfn = find_place(snapshot, of, None).pfn
             address = anon_vma_of(partial_of_folio(snapshot, pfn), pfn)
-        if everything:
-            prepare(snapshot, progress)
-            seen, row = snapshot, find_anon_vma(snapshot, address or 0)
-        else:
-            seen, row = aim_at_family(snapshot, address or 0)
-        report = build_anon_vma(seen, row)
+
+        def ask(s: Snapshot) -> tuple[Snapshot, AnonVmaReport]:
+            if everything:
+                prepare(s, progress)
+                return s, build_anon_vma(s, find_anon_vma(s, address or 0))
+            seen, row = aim_at_family(s, address or 0)
+            return seen, build_anon_vma(seen, row)
+
+        seen, report = settled(snapshot, ask, lambda answer: bool(answer[1].damage))
     print_report(settings, report, render_anon_vma)
     return Exit.FINDINGS if report.damage else exit_code(seen)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from inspector.cli.params import ALL_HELP, InspectorCommand, Settings
-from inspector.cli.show import exit_code, opened, print_report, show
+from inspector.cli.show import exit_code, opened, print_report
 from inspector.errors import Exit
+
+if TYPE_CHECKING:
+    from inspector.report.file import FileReport
+    from inspector.snapshot import Snapshot
 
 
 @click.command(cls=InspectorCommand, schemas=("inspector.report.file:FileReport",))
@@ -21,13 +27,18 @@ def file(settings: Settings, name: str, everything: bool) -> int:
     hash of inodes and among those: other files may have it too. No more is read than the file's page cache and what its
     tree of VMAs leads to. Exit code 1 when that tree or a mapping breaks a rule; see folioscope rules.
     """
+    from inspector.check.prepare import prepare  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.folio.look import settled  # noqa: PLC0415
     from inspector.report.file import aim_at_file, build_file, find_file, render_file  # noqa: PLC0415
 
-    if everything:
-        snapshot, report = show(settings, lambda s: build_file(s, find_file(s, name)), render_file)
-        return Exit.FINDINGS if report.damage else exit_code(snapshot)
-    with opened(settings) as (snapshot, _):
-        one = aim_at_file(snapshot, name)
-        report = build_file(one, 0)
+    def ask(s: Snapshot) -> tuple[Snapshot, FileReport]:
+        if everything:
+            prepare(s, progress)
+            return s, build_file(s, find_file(s, name))
+        one = aim_at_file(s, name)
+        return one, build_file(one, 0)
+
+    with opened(settings) as (snapshot, progress):
+        seen, report = settled(snapshot, ask, lambda answer: bool(answer[1].damage))
     print_report(settings, report, render_file)
-    return Exit.FINDINGS if report.damage else exit_code(one)
+    return Exit.FINDINGS if report.damage else exit_code(seen)

@@ -17,8 +17,8 @@ def references(settings: Settings, limit: int | None) -> int:
     Covered are user memory and the page cache. References left over keep a folio from being migrated, split or
     reclaimed, and many of them may be a leak; explain shows more of each.
     """
-    from inspector.report.references import build_references, render_references  # noqa: PLC0415
+    from inspector.report.references import render_references, settled_references  # noqa: PLC0415
 
     limit = list_limit(settings, limit, 20)
-    _, report = show(settings, lambda s: build_references(s, limit), render_references)
+    _, report = show(settings, lambda s: settled_references(s, limit), render_references)
     return report.exit_code

@@ -18,6 +18,7 @@ from inspector.violations import Violations, cannot_check, one, several, violati
 
 _ORDERS = 64
 _WHY_NOT = "zones or their lists are not in the dump"
+_MOVED = "free lists changed while they were read"
 
 
 def _area(zone: AnyArray, order: AnyArray) -> I64:
@@ -75,7 +76,8 @@ def free_block_list_mismatch(s: Snapshot) -> Violations:
         order in its private; its page frame is a multiple of the block's size.
     Why: mm/page_alloc.c, set_buddy_order() and __add_to_free_list(); __free_one_page() joins blocks by these.
     Consequence: the block is lost, or joined with memory that is not free.
-    Exceptions: the lock of a zone is held.
+    Exceptions: the lock of a zone is held. Of a kernel that ran on while it was read, a list changes before it is read
+        to its end: blocks behind that place, whose neighbours name them, are not checked.
     See also: folioscope page PFN
     """
     b = s.buddy
@@ -84,19 +86,20 @@ def free_block_list_mismatch(s: Snapshot) -> Violations:
     on = np.maximum(blocks.list_idx, 0)
     zone = _zone_of(b, pfn)
     listed = blocks.list_idx >= 0
-    wrong = ~listed | (zone < 0)
+    wrong = (~listed & ~blocks.behind) | (zone < 0)
     size = np.int64(1) << np.clip(blocks.order, 0, 40)
     wrong |= pfn % size != 0
     if len(lists):
         wrong |= listed & ((blocks.order != lists.order[on]) | (_span(b, lists.zone_idx[on], pfn)))
     rows = np.flatnonzero(wrong) if not b.unreadable else np.empty(0, np.int64)
+    nr_behind = int(blocks.behind.sum())
     stored, expected = blocks.order[rows], lists.order[on[rows]] if len(lists) else blocks.order[rows]
     return violations(
         blocks.row[rows],
         observed={"order": stored, "on_a_list": listed[rows]},
         expected={"order": np.where(listed[rows], expected, stored), "on_a_list": np.ones(len(rows), np.bool_)},
-        checked=len(blocks),
-        unread=cannot_check(b.unreadable, _WHY_NOT),
+        checked=len(blocks) - nr_behind,
+        unread=cannot_check(nr_behind, _MOVED) if nr_behind else cannot_check(b.unreadable, _WHY_NOT),
         claims=one("free_area", _area(zone[rows], np.where(listed[rows], expected, stored))),
         depends=one("free_area", _area(zone[rows], stored)),
         transient=np.full(len(rows), bool(zones.locked.any())),
@@ -294,14 +297,15 @@ def cpu_free_list_mismatch(s: Snapshot) -> Violations:
     """
     b = s.buddy
     table = b.cpu_lists
-    wrong = table.broken | (table.count != table.held)
+    wrong = (table.broken | (table.count != table.held)) & ~table.unread
+    nr_unread = int(table.unread.sum())
     rows = np.flatnonzero(wrong) if not b.unreadable else np.empty(0, np.int64)
     return violations(
         rows,
         observed={"count": table.count[rows], "damaged": table.broken[rows]},
         expected={"count": table.held[rows], "damaged": np.zeros(len(rows), np.bool_)},
-        checked=len(table),
-        unread=cannot_check(b.unreadable, _WHY_NOT),
+        checked=len(table) - nr_unread,
+        unread=cannot_check(nr_unread, _MOVED) if nr_unread else cannot_check(b.unreadable, _WHY_NOT),
         transient=table.locked[rows],
     )
 
