@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
 from functools import cached_property
@@ -125,11 +124,8 @@ class Snapshot:
         self.missing = Missing()
         self.judged_pages: dict[PagesPredicate, Judgement[PagePiece]] = {}
         """What rules about pages found that were judged together (`inspector.rules.page_pieces`)."""
-        self._jobs: list[Callable[[], object]] = []
 
-    _OWN: ClassVar[frozenset[str]] = frozenset(
-        ("target", "missing", "judged_pages", "_collected", "known_entries", "_jobs")
-    )
+    _OWN: ClassVar[frozenset[str]] = frozenset(("target", "missing", "judged_pages", "_collected", "known_entries"))
     """What each snapshot has of its own: no table, or one that grows."""
 
     def has_basics(self) -> bool:
@@ -198,23 +194,6 @@ class Snapshot:
         is_noted_here = memory.on_read is not None and not memory.shares_notes
         return 1 if self.target.has_one_reader or is_noted_here or not may_fork() else default_workers()
 
-    @contextmanager
-    def meanwhile(self, jobs: Iterable[Callable[[], object]]) -> Iterator[None]:
-        """Have jobs done in this process once it has shared work out and would wait for others.
-
-        None is done where everything is done in this process.
-        """
-        self._jobs = list(jobs)
-        try:
-            yield
-        finally:
-            self._jobs = []
-
-    def _do_jobs(self) -> None:
-        jobs, self._jobs = self._jobs, []
-        for job in jobs:
-            job()
-
     def share_out(
         self,
         nr_pieces: int,
@@ -243,7 +222,7 @@ class Snapshot:
             look(numbers)
             return sorted(set(vars(self)) - known), found.gathered()
 
-        for built, gathered in share_out(nr_pieces, share, nr, self._do_jobs):
+        for built, gathered in share_out(nr_pieces, share, nr):
             for name in built:
                 # What could not be read for a table that only some pieces need counts here.
                 getattr(self, name)

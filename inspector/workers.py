@@ -88,8 +88,7 @@ def sharing(nr_pieces: int, nr_workers: int, least: int = 2) -> int:
     Returns:
         1 for no process but this one.
     """
-    is_worth_it = nr_pieces >= least and nr_workers > 1
-    return min(nr_workers, nr_pieces) if is_worth_it and not _Workers.are_busy and may_fork() else 1
+    return min(nr_workers, nr_pieces) if nr_pieces >= least and nr_workers > 1 and may_fork() else 1
 
 
 def work_on(pieces: Sequence[Piece], work: Callable[[Piece], Result], nr_workers: int) -> Iterator[Result]:
@@ -129,12 +128,7 @@ def work_on(pieces: Sequence[Piece], work: Callable[[Piece], Result], nr_workers
                 break
 
 
-def share_out(
-    nr_pieces: int,
-    work: Callable[[Iterator[int]], Result],
-    nr_workers: int,
-    meanwhile: Callable[[], object] = lambda: None,
-) -> Iterator[Result]:
+def share_out(nr_pieces: int, work: Callable[[Iterator[int]], Result], nr_workers: int) -> Iterator[Result]:
     """Let each of several processes work on its share of the pieces, and give what each makes of its share.
 
     As `work_on`, but that a worker keeps something from piece to piece. Nothing is done here: ask `sharing` before.
@@ -143,7 +137,6 @@ def share_out(
         nr_pieces: How many pieces there are.
         work: Called once a worker with the numbers of the pieces of its share, ascending: who is first takes the next.
         nr_workers: Processes.
-        meanwhile: Called here once they are at work.
 
     Raises:
         TargetError: A worker died.
@@ -153,12 +146,6 @@ def share_out(
         yield 0, work(numbers)
 
     with PutOff(), _Workers(nr_workers, nr_pieces, serve) as workers:
-        _Workers.are_busy = True
-        try:
-            with Allowed():
-                meanwhile()
-        finally:
-            _Workers.are_busy = False
         for _, result in workers.results():
             with Allowed():
                 yield result
@@ -222,9 +209,6 @@ class _Workers(Generic[Result]):
 
     inside: ClassVar = False
     """Whether this process is a worker."""
-
-    are_busy: ClassVar = False
-    """Whether there are as many processes at work as there may be, this one among them."""
 
     def __init__(self, nr: int, nr_pieces: int, serve: Callable[[Iterator[int]], Iterator[tuple[int, Result]]]) -> None:
         self._workers: dict[int, _Worker] = {}

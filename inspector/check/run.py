@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Literal
 
 import msgspec
@@ -134,18 +133,9 @@ def take_look(
     report_step = progress or (lambda _what, _done, _all: None)
     prepare(snapshot, report_step, len(chosen) + 1)
     report_step("entries", len(STAGES), steps)
-    judging = {rule: rule.predicate for rule in chosen if not rule.applies(snapshot.scheme)}
-    early: dict[Rule, Violations] = {}
-
-    def run_early(rule: Rule) -> None:
-        early[rule] = violations_of(snapshot, rule)
-
-    # Rules that need neither the leaf entries nor the pass over all pages.
-    free = [rule for rule, how in judging.items() if not rule.collects and not isinstance(how, PagesPredicate)]
-    with snapshot.meanwhile([partial(_make, snapshot, make) for make in _makers(snapshot, chosen, collects)]):
-        judge_together(snapshot, [how for how in judging.values() if isinstance(how, PagesPredicate)])
-    with snapshot.meanwhile([partial(run_early, rule) for rule in free]):
-        collect_for(snapshot, chosen, collects)
+    collect_for(snapshot, chosen, collects)
+    judging = [rule.predicate for rule in chosen if not rule.applies(snapshot.scheme)]
+    judge_together(snapshot, [p for p in judging if isinstance(p, PagesPredicate)])
     look = RulesRun(snapshot, [], [])
     for done, rule in enumerate(chosen, before):
         report_step(rule.slug, done, steps)
@@ -153,7 +143,7 @@ def take_look(
         if reason:
             look.covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
             continue
-        violations = early[rule] if rule in early else violations_of(snapshot, rule)
+        violations = violations_of(snapshot, rule)
         look.results.append((rule, violations))
         look.covered.append(_covered(rule, violations))
         if found is not None and len(violations):
@@ -162,20 +152,10 @@ def take_look(
     return look
 
 
-def _makers(s: Snapshot, rules: Iterable[Rule], others: Iterable[MakeCollector]) -> list[MakeCollector]:
-    wanted = [make for rule in rules if not rule.applies(s.scheme) for make in rule.collects]
-    return list(dict.fromkeys([*wanted, *others]))
-
-
-def _make(s: Snapshot, make: MakeCollector) -> None:
-    """Build the tables that a collector is made from."""
-    with suppress(LayoutError):
-        make(s)
-
-
 def collect_for(s: Snapshot, rules: Iterable[Rule], others: Iterable[MakeCollector] = ()) -> None:
     """Let everything that some rules, and others, want to know of leaf entries be gathered in one walk."""
-    makers = _makers(s, rules, others)
+    wanted = [make for rule in rules if not rule.applies(s.scheme) for make in rule.collects]
+    makers = [*wanted, *others]
     try:
         s.collect(makers)
     except LayoutError:
