@@ -356,6 +356,14 @@ def rows_inside(starts: I32, orders: U8, length: int, max_order: int) -> RowSet:
     return RowSet(bits, length)
 
 
+def flipped_bit(one: U64, other: U64) -> I64:
+    """The number of the only bit in which two columns of words differ, -1 where they differ in none or in several."""
+    apart = one ^ other
+    single = (apart != 0) & ((apart & (apart - np.uint64(1))) == 0)
+    # A power of two is a float64 exactly.
+    return np.where(single, np.log2(np.maximum(apart, np.uint64(1)).astype(np.float64)), -1).astype(np.int64)
+
+
 def count_up(counts: AnyArray) -> I64:
     """``0, 1, ... counts[0] - 1, 0, 1, ... counts[1] - 1, ...`` as one array."""
     counts = counts.astype(np.int64, copy=False)

@@ -65,10 +65,7 @@ from inspector.walk.lost_tables import LostTables, find_lost_tables
 from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
 from inspector.walk.mappings import (
     TABLE_MOVED,
-    TABLE_NO_PAGE,
-    TABLE_NOT_A_TABLE,
     TABLE_OK,
-    TABLE_TWICE_IN_MM,
     TABLE_UNREADABLE,
     Mappings,
     NonPresent,
@@ -84,6 +81,7 @@ from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
+from inspector.walk.unread_tables import pages_behind, tables_not_followed, vmas_behind
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 from inspector.workers import default_workers, may_fork, share_out, sharing
 
@@ -646,10 +644,27 @@ class Snapshot:
     @cached_property
     def tables_complete(self) -> bool:
         """Whether every page table was read, so that a count of mappings is not just a lower bound."""
-        skipped = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
-        whole = not np.isin(self.tables.state, skipped).any()
-        lost = self.missing.counts.get("mms") or self.missing.counts.get("tasks") or self.mm_slabs_lost
-        return whole and not lost
+        return not len(tables_not_followed(self)) and not self._mms_lost
+
+    @property
+    def _mms_lost(self) -> bool:
+        return bool(self.missing.counts.get("mms") or self.missing.counts.get("tasks") or self.mm_slabs_lost)
+
+    def may_be_mapped_unseen(self, rows: AnyArray) -> Mask:
+        """Which pages entries that are not known may map, so that a count of their mappings is a lower bound."""
+        behind = self._behind_unread
+        return np.full(len(rows), behind) if isinstance(behind, bool) else behind[rows]
+
+    @cached_property
+    def _behind_unread(self) -> Mask | bool:
+        """The same of all pages; True or False for all alike."""
+        rows = tables_not_followed(self)
+        if self._mms_lost:
+            return True
+        if not len(rows):
+            return False
+        vmas = vmas_behind(self, rows)
+        return True if vmas is None else pages_behind(self, vmas)
 
     @property
     def why_incomplete(self) -> str:

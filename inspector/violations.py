@@ -38,6 +38,16 @@ def cannot_check(count: int, why: str) -> Unread:
     return Unread(count, why) if count else Unread()
 
 
+def together(one: Unread, other: Unread) -> Unread:
+    """What could not be checked for either reason."""
+    return Unread(one.nr + other.nr, "; ".join(why for why in (one.why, other.why) if why))
+
+
+def lower_bound(s: Snapshot) -> str:
+    """Why counts of mappings that are not all known can be judged on one side only."""
+    return f"{s.why_incomplete}: a count can only be shown to be too low"
+
+
 def unread_pages(s: Snapshot) -> Unread:
     """Struct pages that are not in the dump."""
     return cannot_check(s.pages.nr_unreadable, "struct pages are missing")

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from inspector.aimed.pages import memmap_with_heads
-from inspector.columns import I64, U64, Mask, Stretches, Table, distinct, rows_of, take_or
+from inspector.columns import I64, U64, AnyArray, Mask, Stretches, Table, distinct, rows_of, take_or
 from inspector.layout.flags import VM_LOCKED
 from inspector.layout.memmap import MemMap
 from inspector.records import dataclass
@@ -27,15 +27,13 @@ from inspector.text import counted
 from inspector.walk.batches import KeptMappings
 from inspector.walk.counts import Counter, MappingCounts, judge
 from inspector.walk.mappings import (
-    TABLE_NO_PAGE,
-    TABLE_NOT_A_TABLE,
-    TABLE_TWICE_IN_MM,
     TABLE_UNREADABLE,
     Mappings,
     Walk,
     entry_pages,
 )
 from inspector.walk.pagetable import walk_page_tables
+from inspector.walk.unread_tables import tables_not_followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +247,10 @@ class AimedSnapshot(Snapshot):
         """Never: other page tables may hold more mappings of the same folios, and were not looked for."""
         return False
 
+    def may_be_mapped_unseen(self, rows: AnyArray) -> Mask:
+        """All may: see `tables_complete`."""
+        return np.ones(len(rows), np.bool_)
+
     @property
     def why_incomplete(self) -> str:
         """Why that is so, a half sentence."""
@@ -257,8 +259,7 @@ class AimedSnapshot(Snapshot):
     @property
     def gaps(self) -> list[str]:
         """Why the search does not lead to everything that it should lead to, in sentences: what cannot be read."""
-        skipped = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
-        nr = int(np.isin(self.tables.state, skipped).sum())
+        nr = len(tables_not_followed(self))
         lost = sorted({"tasks", "mms", "VMA tree nodes", "VMAs"} & set(self.missing.counts))
         out = [f"{counted(nr, 'page table')} there cannot be followed"] if nr else []
         return out + ([f"some {' and '.join(lost)} cannot be read"] if lost else [])

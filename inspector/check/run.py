@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from inspector.check.cause import gather_causes
-from inspector.check.left_out import likely_reason
+from inspector.check.left_out import likely_reason, tables_left_out
 from inspector.check.prepare import STAGES, Progress, prepare
 from inspector.check.target_facts import target_facts
 from inspector.columns import spans
@@ -201,8 +201,7 @@ def _coverage(
     notes = [*s.missing.notes, *dict.fromkeys(found.note for _, found in results if found.note)]
     if any(len(found) and rule.effect for rule, found in results) and unknown_stacks(s):
         notes.append(unknown_stacks(s))
-    if why := likely_reason(s.layout, s.missing):
-        notes.append(why)
+    notes += filter(None, (likely_reason(s.layout, s.missing), tables_left_out(s)))
     if s.target.ran_on and not is_confirmed:
         what, todo = ("read", "check") if s.target.is_live else ("captured", "capture it")
         notes.append(

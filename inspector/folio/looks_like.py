@@ -25,7 +25,7 @@ _MOST_CANDIDATES = 3
 
 def looks_like(s: Snapshot, f: OneFolio, terms: ReferenceTerms, shared: list[SharingRun]) -> list[str]:
     """Sentences, the simplest explanation first; none when nothing is wrong or too much is missing to say."""
-    if f.page_type or s.scheme is None or not s.tables_complete or uses_mapcount_otherwise(s, f):
+    if f.page_type or s.scheme is None or _is_partly_known(s, f) or uses_mapcount_otherwise(s, f):
         return []
     if f.nr_pages != 1 << f.order:
         return []
@@ -39,6 +39,11 @@ def looks_like(s: Snapshot, f: OneFolio, terms: ReferenceTerms, shared: list[Sha
     references = [found.references] if found.references else []
     of_slots = [c.sentence for c in found.candidates if c.how == "mm ids"]
     return [*net, *calls[:_MOST_CANDIDATES], *references, *of_slots, *_exclusive(shared, names)]
+
+
+def _is_partly_known(s: Snapshot, f: OneFolio) -> bool:
+    """Whether entries that are not known may map it."""
+    return f.head < 0 or bool(s.may_be_mapped_unseen(np.array([f.head], np.int64))[0])
 
 
 def _rebuilt(s: Snapshot, scheme: Scheme, f: OneFolio) -> RebuiltFolio:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from inspector.walk.unread_tables import tables_not_followed
+
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
@@ -43,5 +45,7 @@ def lacking(s: Snapshot, needs: Needs) -> str:
     Every table that the rule needs is read first, so that the answer is the same whatever else was asked.
     """
     missing = s.read_whole(needs)
+    if needs & {"*", "page tables"} and len(tables_not_followed(s)):
+        missing.add("page tables")
     gone = sorted(missing - _HOLDERS) if needs == EVERYTHING else sorted(missing & needs)
     return ", ".join(gone)

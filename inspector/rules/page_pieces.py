@@ -116,6 +116,11 @@ class PagePiece(TablePiece):
         return self._cut(self.s.pages.type_)
 
     @cached_property
+    def maybe_mapped_unseen(self) -> Mask:
+        """Pages that entries which are not known may map (`inspector.snapshot.Snapshot.may_be_mapped_unseen`)."""
+        return self.s.may_be_mapped_unseen(self.first)
+
+    @cached_property
     def head_row(self) -> I64:
         """Row of the head in the memory map, the page's own for small pages, -1 for a tail without one."""
         return self._cut(self.s.pages.head_row).astype(np.int64)

@@ -121,10 +121,13 @@ def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64, freed: Mask) -> Anon
     heads = vmas.addr + np.uint64(vma_struct.field("anon_vma_chain").offset)
     lists = walk_lists(layout.memory, heads, avc_struct.size, avc_struct.field("same_vma").offset)
     listed = avc_struct.field("anon_vma").column(lists.raw)
-    found = _with_trees(layout, vmas, np.concatenate([vmas.anon_vma, listed, extra]), (lists.addr, lists.owner))
+    linked = np.concatenate([vmas.anon_vma, listed])
+    lists_lost = int((~freed[lists.unreadable]).sum())
+    # Where all chains are known, an anon_vma of none of them belongs to no VMA: who names it names it wrongly.
+    all_linked = None if lists_lost or len(lists.broken) else linked
+    found = _with_trees(layout, vmas, np.concatenate([linked, extra]), (lists.addr, lists.owner), all_linked)
     broken_lists = np.unique(np.concatenate([lists.broken, lists.unreadable])).astype(np.int32)
-    unreadable = int((~freed[lists.unreadable]).sum()) + found.unreadable
-    return replace(found, broken_lists=broken_lists, unreadable=unreadable)
+    return replace(found, broken_lists=broken_lists, unreadable=lists_lost + found.unreadable)
 
 
 def read_anon_trees(layout: Layout, vmas: Vmas, named: U64) -> AnonRmap:
@@ -138,16 +141,36 @@ def read_anon_trees(layout: Layout, vmas: Vmas, named: U64) -> AnonRmap:
     return _with_trees(layout, vmas, named, (np.empty(0, np.uint64), np.empty(0, np.int32)))
 
 
-def _with_trees(layout: Layout, vmas: Vmas, named: U64, listed: tuple[U64, I32]) -> AnonRmap:
-    """The named anon_vmas, the chains in their trees, and those on lists: their addresses and the rows of the VMAs."""
+def _with_trees(layout: Layout, vmas: Vmas, named: U64, listed: tuple[U64, I32], linked: U64 | None = None) -> AnonRmap:
+    """The named anon_vmas, the chains in their trees, and those on lists: their addresses and the rows of the VMAs.
+
+    Where ``linked`` is given, what is none of them, nor above one, is no anon_vma: nothing of it is read or missing.
+    """
     avc = layout.struct("struct anon_vma_chain")
     anon_vmas = _read_anon_vmas(layout, named)
+    if linked is not None:
+        real = _and_above(anon_vmas, linked)
+        missing = int((real & ~anon_vmas.readable).sum())
+        anon_vmas = replace(anon_vmas, readable=anon_vmas.readable & real, tree=np.where(real, anon_vmas.tree, np.uint64(0)))
+    else:
+        missing = int((~anon_vmas.readable).sum())
     nodes = walk_rbtrees(layout.memory, anon_vmas.tree, avc.size, avc.field("rb").offset)
     avcs = _join(layout, vmas, anon_vmas, *listed, nodes)
     broken_trees = np.unique(np.concatenate([nodes.unreadable, nodes.cyclic])).astype(np.int32)
-    unreadable = len(nodes.unreadable) + int((~anon_vmas.readable).sum())
+    unreadable = len(nodes.unreadable) + missing
     no_lists = np.empty(0, np.int32)
     return AnonRmap(anon_vmas, avcs, no_lists, broken_trees, np.unique(nodes.cyclic), unreadable)
+
+
+def _and_above(anon_vmas: AnonVmas, linked: U64) -> Mask:
+    """Those linked to a VMA, and the roots and parents that they name."""
+    out = np.isin(anon_vmas.addr, linked)
+    while True:
+        up = np.concatenate([anon_vmas.root_idx[out], anon_vmas.parent_idx[out]])
+        new = up[(up >= 0) & ~out[up]]
+        if not len(new):
+            return out
+        out[new] = True
 
 
 def _read_anon_vmas(layout: Layout, named: U64) -> AnonVmas:

@@ -170,7 +170,7 @@ def spare_references(s: Snapshot, row: int) -> int | None:
         row: Row of any page of the folio.
     """
     head = int(s.pages.head_row[row])
-    if head < 0 or not s.tables_complete:
+    if head < 0 or s.may_be_mapped_unseen(np.array([head], np.int64))[0]:
         return None
     return int(s.pages.refcount[head]) - int(expected_references(s, np.array([head], np.int64)).total[0])
 

@@ -11,7 +11,15 @@ from inspector.rules.diagnosis import miscounted
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO
-from inspector.violations import Violations, cannot_check, unread_folios, unread_parts, violations
+from inspector.violations import (
+    Violations,
+    cannot_check,
+    lower_bound,
+    together,
+    unread_folios,
+    unread_parts,
+    violations,
+)
 from inspector.windows.grading import count_in_flight
 from inspector.windows.window import Effect
 
@@ -25,7 +33,7 @@ def countable(s: Snapshot) -> Mask:
 
 
 def compare_folios(s: Snapshot, counter: RmapCounter, stored: AnyArray, expected: AnyArray) -> Violations:
-    """Folios whose stored counter differs from the expected one; only too-low counts when tables are missing.
+    """Folios whose stored counter differs from the expected one; only too-low counts where tables are missing.
 
     All but the entire mapcount are sums over the folio's pages, of which every struct page must have been read.
     """
@@ -34,10 +42,9 @@ def compare_folios(s: Snapshot, counter: RmapCounter, stored: AnyArray, expected
     is_sum = counter is not RmapCounter.ENTIRE
     able = countable(s) & s.folio_whole if is_sum else countable(s)
     wrong, unread = able & (stored != expected), unread_parts(s) if is_sum else unread_folios(s)
-    if not s.tables_complete:
-        wrong &= stored < expected
-        why = f"{s.why_incomplete}: a count can only be shown to be too low"
-        unread = cannot_check(int(able.sum()), why)
+    unknown = s.may_be_mapped_unseen(s.folios.row)
+    wrong &= (stored < expected) | ~unknown
+    unread = together(cannot_check(int((able & unknown).sum()), lower_bound(s)), unread)
     rows = np.flatnonzero(wrong)
     name = field_name(s.scheme, counter)
     return violations(

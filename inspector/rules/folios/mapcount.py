@@ -14,7 +14,7 @@ from inspector.rules.page_pieces import PagePiece
 from inspector.rules.pieces import Judged
 from inspector.rules.registry import Phase, page_rule
 from inspector.snapshot import Snapshot
-from inspector.violations import Details, cannot_check, details
+from inspector.violations import Details, cannot_check, details, lower_bound, together
 from inspector.windows.grading import count_in_flight
 from inspector.windows.window import Effect
 
@@ -46,12 +46,11 @@ def _too_high(s: Snapshot, rows: I64) -> Details:
 
 
 def _high(p: PagePiece, among: Mask) -> Judged:
-    """Counts that are too high, which needs every page table to have been read."""
+    """Counts that are too high, of pages whose every mapping is known."""
     kept = keeps_mapcount(p)
-    if not p.s.tables_complete:
-        why = f"{p.s.why_incomplete}: a count can only be shown to be too low"
-        return Judged(p.nothing, p.nothing, cannot_check(p.count(kept), why))
-    return Judged(kept & among & (p.mapcount_raw > p.expected_mapcount), kept, p.unread)
+    unknown = cannot_check(p.count(kept & p.maybe_mapped_unseen), lower_bound(p.s))
+    kept &= ~p.maybe_mapped_unseen
+    return Judged(kept & among & (p.mapcount_raw > p.expected_mapcount), kept, together(unknown, p.unread))
 
 
 @page_rule(

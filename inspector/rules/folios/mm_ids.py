@@ -12,7 +12,7 @@ from inspector.model.scheme import Scheme
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO
-from inspector.violations import Violations, cannot_check, unread_parts, violations
+from inspector.violations import Violations, cannot_check, together, unread_parts, violations
 from inspector.windows.grading import count_in_flight
 from inspector.windows.window import Effect
 
@@ -46,10 +46,11 @@ def _found(s: Snapshot, bad: Mask) -> Violations:
 
 def _too_high(s: Snapshot, bad: Mask) -> Violations:
     """The same for slots that are too high: needs all page tables, and can be work in flight as the counts can."""
-    found = _found(s, bad & s.tables_complete)
-    if not s.tables_complete:
+    unknown = s.may_be_mapped_unseen(s.folios.row)
+    found = _found(s, bad & ~unknown)
+    if unknown.any():
         why = f"{s.why_incomplete}: slots can only be too high by what was not read"
-        found = replace(found, unread=cannot_check(found.checked, why))
+        found = replace(found, unread=together(cannot_check(int(unknown.sum()), why), found.unread))
     transient = count_in_flight(s, s.folios.row[found.rows])
     return replace(found, details=replace(found.details, transient=transient))
 

@@ -12,7 +12,7 @@ from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, HSTATE, MM, TABLE
 from inspector.tables.hugetlb import OFF_LIST, ON_FREE
-from inspector.violations import Violations, cannot_check, one, violations
+from inspector.violations import Violations, cannot_check, lower_bound, one, violations
 from inspector.walk.batches import PagesByMm
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import Mappings, entry_pages
@@ -214,7 +214,7 @@ def hugetlb_share_count_mismatch(s: Snapshot) -> Violations:
     unchecked, why = int((~tables.readable).sum()), "struct pages of page tables are missing"
     if not s.tables_complete:
         wrong &= tables.share_count < expected
-        unchecked, why = len(tables), f"{s.why_incomplete}: a count can only be shown to be too low"
+        unchecked, why = len(tables), lower_bound(s)
     rows = np.flatnonzero(wrong)
     at = tables.first[rows]
     return violations(

@@ -22,6 +22,7 @@ from inspector.rules.rmap.links import (
     IndexCheck,
     anon_vma_named,
     links_of_pairs,
+    near_in_chain,
 )
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE, VMA
@@ -193,12 +194,14 @@ def anon_vma_unreachable(s: Snapshot) -> Violations:
     if not len(lost):
         return holds(len(pointer))
     found = links_of_pairs(s, pointer[lost], vma[lost])
+    near, bit = near_in_chain(s, found)
+    flipped = {"flipped_bit": bit} if len(bit) and (bit >= 0).all() else {}
     return violations(
         found.page_row,
         observed={"anon_vma": anon_vma_named(found)},
-        expected={"anon_vma": s.vmas.anon_vma[found.vma_idx]},
+        expected={"anon_vma": near},
         checked=len(pointer),
-        facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx]},
+        facts={"va": found.va, "vma": s.vmas.addr[found.vma_idx], **flipped},
         depends=one("vma", found.vma_idx) + one("anon_vma", rows_of(s.anon_rmap.anon_vmas.addr, anon_vma_named(found))),
         transient=s.mm_in_motion[s.vmas.mm_idx[found.vma_idx]],
     )
@@ -228,7 +231,7 @@ def anon_root_mismatch(s: Snapshot) -> Violations:
     pointer, vma = s.collected(AnonVmaPairs).pairs()
     table = s.anon_rmap.anon_vmas
     named, own = rows_of(table.addr, pointer), rows_of(table.addr, s.vmas.anon_vma[vma])
-    both = (own >= 0) & (named >= 0)
+    both = take_or(table.readable, own, False) & take_or(table.readable, named, False)
     wrong = np.flatnonzero(both & (take_or(table.root, own, 0) != take_or(table.root, named, 0)))
     if not len(wrong):
         return holds(both)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from inspector.columns import I32, U64, Mask
+from inspector.columns import I32, I64, U64, Mask, count_up, flipped_bit
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.walk.batches import Collector, EntryBatch, run_collectors
 from inspector.walk.linear import Links
@@ -123,6 +123,26 @@ class FileIndexCheck(IndexCheck):
 def anon_vma_named(links: Links) -> U64:
     """Address of the anon_vma that each link's folio names."""
     return links.mapping & ~np.uint64(MAPPING_TAGS)
+
+
+def near_in_chain(s: Snapshot, links: Links) -> tuple[U64, I64]:
+    """What each link's folio may have named before a bit was flipped.
+
+    Returns:
+        uint64[links], int64[links]; the anon_vma in the chain of the link's VMA that differs in one bit from what the
+        folio names, and that bit; the VMA's own anon_vma, and -1, where none does.
+    """
+    named, avcs = anon_vma_named(links), s.anon_rmap.avcs
+    listed = np.flatnonzero(avcs.list_vma_idx >= 0)
+    listed = listed[np.argsort(avcs.list_vma_idx[listed], kind="stable")]
+    first, stop = np.searchsorted(avcs.list_vma_idx[listed], np.stack([links.vma_idx, links.vma_idx + 1]))
+    link = np.repeat(np.arange(len(links)), stop - first)
+    chained = avcs.anon_vma[listed[first[link] + count_up(stop - first)]]
+    bit = flipped_bit(named[link], chained)
+    hit = np.flatnonzero(bit >= 0)
+    near, bits = s.vmas.anon_vma[links.vma_idx].copy(), np.full(len(links), -1, np.int64)
+    near[link[hit]], bits[link[hit]] = chained[hit], bit[hit]
+    return near, bits
 
 
 class AnonVmaPairs(Collector):

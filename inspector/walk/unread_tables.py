@@ -1,0 +1,82 @@
+"""What entries in page tables that cannot be followed may map: all else is known as if they were there.
+
+A table that is not in the dump, or that a damaged entry above it has lost, covers some addresses of one mm. What may be
+mapped there is what the reverse map leads there for: pages of anon_vmas that the VMAs at those addresses are chained to
+(mm/rmap.c, rmap_walk_anon()), and of the address_spaces that they map (rmap_walk_file()).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inspector.columns import I64, U64, Mask, spans
+from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
+from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_UNREADABLE
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
+
+NOT_FOLLOWED = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
+"""States of tables whose entries are not known."""
+
+_PIECE = 1 << 18
+"""Pages that are judged at a time."""
+
+
+def tables_not_followed(s: Snapshot) -> I64:
+    """Rows of the page tables whose entries are not known."""
+    return np.flatnonzero(np.isin(s.tables.state, NOT_FOLLOWED))
+
+
+def vmas_behind(s: Snapshot, rows: I64) -> I64 | None:
+    """Rows of the VMAs at the addresses that some page tables cover; None where not all VMAs there are known.
+
+    They are not where the mm has no user left, whose VMAs are freed before its tables (mm/mmap.c, exit_mmap()), and
+    where its tree of VMAs is damaged.
+    """
+    tables, vmas = s.tables.take(rows), s.vmas
+    if not (s.vma_tree_sound & (s.mms.users > 0))[tables.mm_idx].all():
+        return None
+    covered = {shape.level: shape.user_entries << shape.shift for shape in s.layout.arch.shapes}
+    out = []
+    for mm, level, va in zip(tables.mm_idx.tolist(), tables.level.tolist(), tables.va.tolist(), strict=True):
+        first, stop = np.searchsorted(vmas.mm_idx, [mm, mm + 1])
+        begin = first + np.searchsorted(vmas.end[first:stop], np.uint64(va), "right")
+        end = first + np.searchsorted(vmas.start[first:stop], np.uint64(va + covered[level]), "left")
+        out.append(np.arange(begin, end))
+    return np.unique(np.concatenate(out)) if out else np.empty(0, np.int64)
+
+
+def pages_behind(s: Snapshot, vma_rows: I64) -> Mask:
+    """Which pages an entry within some VMAs may map; a page whose owner is not known is one of them.
+
+    KSM pages are too: what leads to their mappings are items of each mm, in no order of VMAs.
+
+    Returns:
+        bool[pages]
+    """
+    vmas, anon, files = s.vmas, s.anon_rmap, s.file_rmap
+    avcs = anon.avcs
+    chained = avcs.anon_vma_idx[np.isin(avcs.list_vma_idx, vma_rows) & (avcs.anon_vma_idx >= 0)]
+    families: U64 = np.concatenate([anon.anon_vmas.addr[np.unique(chained)], vmas.anon_vma[vma_rows]])
+    known = anon.anon_vmas.addr[anon.anon_vmas.readable]
+    space = files.address_space_of_vma[vma_rows]
+    spaces = files.address_spaces.addr[np.unique(space[space >= 0])]
+    known_spaces = files.address_spaces.addr[files.address_spaces.readable]
+    broken = np.isin(vma_rows, anon.broken_lists).any()
+    out = np.zeros(len(s.pages), np.bool_)
+    for rows in spans(len(out), _PIECE):
+        head = np.maximum(s.pages.head_row[rows], 0)
+        word = s.pages.mapping[head]
+        tag, owner = word & np.uint64(MAPPING_TAGS), word & ~np.uint64(MAPPING_TAGS)
+        is_anon = tag == np.uint64(MAPPING_ANON)
+        is_file = (tag == 0) & (word != 0)
+        out[rows] = is_anon & (np.isin(owner, families) | ~np.isin(owner, known) | broken)
+        out[rows] |= is_file & (np.isin(word, spaces) | ~np.isin(word, known_spaces))
+        out[rows] |= tag == np.uint64(MAPPING_KSM)
+        # Pages of drivers and of the vDSO name nothing; what of them counts no mapping has none.
+        counts = (s.pages.mapcount_raw[rows] >= 0) | (s.folio_of_page[rows] >= 0)
+        out[rows] |= (word == 0) & counts
+    return out
