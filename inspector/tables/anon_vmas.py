@@ -151,7 +151,9 @@ def _with_trees(layout: Layout, vmas: Vmas, named: U64, listed: tuple[U64, I32],
     if linked is not None:
         real = _and_above(anon_vmas, linked)
         missing = int((real & ~anon_vmas.readable).sum())
-        anon_vmas = replace(anon_vmas, readable=anon_vmas.readable & real, tree=np.where(real, anon_vmas.tree, np.uint64(0)))
+        anon_vmas = replace(
+            anon_vmas, readable=anon_vmas.readable & real, tree=np.where(real, anon_vmas.tree, np.uint64(0))
+        )
     else:
         missing = int((~anon_vmas.readable).sum())
     nodes = walk_rbtrees(layout.memory, anon_vmas.tree, avc.size, avc.field("rb").offset)

@@ -95,7 +95,8 @@ def mapcount_too_high(p: PagePiece) -> Judged:
     Why: an entry vanished without folio_remove_rmap_*(), or a mapping was counted that was never made. mm/rmap.c,
         __folio_remove_rmap(); mm/memory.c, zap_present_ptes().
     Consequence: the folio can never be freed or migrated; at exit "Bad rss-counter" or a leak.
-    Exceptions: the page has a type, or is hugetlb. Not checked when page tables are missing from the dump.
+    Exceptions: the page has a type, or is hugetlb. Not checked of pages that page tables which are missing or damaged
+        may map.
     See also: folioscope folio PFN; compare its reference count: one reference too many as well means that the whole
         mapping was leaked, otherwise only the count was.
     """
@@ -121,7 +122,7 @@ def mapcount_mapping_missing(p: PagePiece) -> Judged:
         of the whole memory map can see it: no page table leads to such a page.
     Consequence: the page is leaked for good; "Bad rss-counter" when the process that owned it exits.
     Exceptions: the page has a type; the page belongs to zsmalloc of kernels before 6.10, which keeps an offset in the
-        same word. Not checked when page tables are missing from the dump.
+        same word. Not checked of pages that page tables which are missing or damaged may map.
     See also: folioscope page PFN; folioscope ps shows whose rss is off by as much.
     """
     return _high(p, p.expected_mapcount < 0)

@@ -102,7 +102,7 @@ def mm_id_slot_high(s: Snapshot) -> Violations:
         may be fewer: mappings made while both slots were taken by other mms are in no slot.
     Why: include/linux/rmap.h, folio_add_large_mapcount() and folio_sub_large_mapcount().
     Consequence: the folio can look exclusive to a process when it is not, or never become exclusive again.
-    Exceptions: page tables are missing from the dump.
+    Exceptions: page tables that are missing or damaged may map the folio.
     See also: folioscope folio PFN
     """
     slots = s.folios.mm_id_slots
@@ -150,7 +150,7 @@ def mm_id_slot_unexpected(s: Snapshot) -> Violations:
     Invariant: when the last mapping goes, both slots are free and the flag is clear.
     Why: include/linux/rmap.h, folio_sub_large_mapcount(); mm/page_alloc.c tests it when the folio is freed.
     Consequence: "Bad page state" when it is freed; a later mapping is counted for the wrong process.
-    Exceptions: page tables are missing from the dump.
+    Exceptions: page tables that are missing or damaged may map the folio.
     See also: folioscope folio PFN
     """
     return _too_high(s, mm_ids.not_empty(s.folios.mm_id_slots, s.folio_totals))
