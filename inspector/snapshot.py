@@ -753,7 +753,7 @@ class Snapshot:
         """anon_vmas, their chains and interval trees."""
         named = self.named.anon & ~np.uint64(MAPPING_TAGS)
         freed = self.mms.users[self.vmas.mm_idx] <= 0
-        rmap = build_anon_rmap(self.layout, self.vmas, named, freed)
+        rmap = build_anon_rmap(self.layout, self.vmas, named, freed, is_every_vma=True)
         self.missing.add("anon_vmas and chains", rmap.unreadable)
         return rmap
 

@@ -59,7 +59,7 @@ class FamilySnapshot(AimedSnapshot):
         self._mm_addrs = distinct(vmas.vm_mm)
 
     def _rmap(self, vmas: Vmas, freed: Mask) -> AnonRmap:
-        return build_anon_rmap(self.layout, vmas, np.array([self.anon_vma], np.uint64), freed)
+        return build_anon_rmap(self.layout, vmas, np.array([self.anon_vma], np.uint64), freed, is_every_vma=False)
 
     def _of_family(self, rmap: AnonRmap, rows: I32) -> Mask:
         """Which rows of anon_vmas, -1 for none, have the same root as the one asked for."""

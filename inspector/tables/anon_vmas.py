@@ -107,7 +107,7 @@ class AnonRmap:
     unreadable: int
 
 
-def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64, freed: Mask) -> AnonRmap:
+def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64, freed: Mask, *, is_every_vma: bool) -> AnonRmap:
     """Read all anon_vmas and chains (mm/rmap.c, __anon_vma_prepare(), anon_vma_clone(), anon_vma_fork()).
 
     Args:
@@ -116,6 +116,8 @@ def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64, freed: Mask) -> Anon
         extra: uint64; addresses of further anon_vmas, such as those that mapped folios name.
         freed: bool; VMAs that may be free memory already: exit_mmap() frees them before the tree that names them.
             A list that leads nowhere there is not missing from the dump.
+        is_every_vma: Whether the VMAs are all of the target: only then is an anon_vma that none is linked to known to
+            be none.
     """
     vma_struct, avc_struct = layout.struct("struct vm_area_struct"), layout.struct("struct anon_vma_chain")
     heads = vmas.addr + np.uint64(vma_struct.field("anon_vma_chain").offset)
@@ -124,7 +126,7 @@ def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64, freed: Mask) -> Anon
     linked = np.concatenate([vmas.anon_vma, listed])
     lists_lost = int((~freed[lists.unreadable]).sum())
     # Where all chains are known, an anon_vma of none of them belongs to no VMA: who names it names it wrongly.
-    all_linked = None if lists_lost or len(lists.broken) else linked
+    all_linked = linked if is_every_vma and not lists_lost and not len(lists.broken) else None
     found = _with_trees(layout, vmas, np.concatenate([linked, extra]), (lists.addr, lists.owner), all_linked)
     broken_lists = np.unique(np.concatenate([lists.broken, lists.unreadable])).astype(np.int32)
     return replace(found, broken_lists=broken_lists, unreadable=lists_lost + found.unreadable)
