@@ -39,8 +39,9 @@ def cannot_check(count: int, why: str) -> Unread:
 
 
 def together(one: Unread, other: Unread) -> Unread:
-    """What could not be checked for either reason."""
-    return Unread(one.nr + other.nr, "; ".join(why for why in (one.why, other.why) if why))
+    """What could not be checked for either reason; whichever comes first, the sentence is the same."""
+    why = {*one.why.split("; "), *other.why.split("; ")} - {""}
+    return Unread(one.nr + other.nr, "; ".join(sorted(why)))
 
 
 def lower_bound(s: Snapshot) -> str:

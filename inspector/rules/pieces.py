@@ -20,7 +20,7 @@ import numpy as np
 from inspector.arch.base import Bit, Kind, Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, count_up, group_starts, take_or
 from inspector.records import dataclass
-from inspector.violations import Details, Unread, Violations, cannot_check
+from inspector.violations import Details, Unread, Violations, cannot_check, together
 from inspector.walk.batches import Collector, EntryBatch, Kinds
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import Mappings
@@ -511,7 +511,7 @@ class Judgement(Generic[AnyPiece]):
         self._add_unread(unread)
 
     def _add_unread(self, more: Unread) -> None:
-        self.unread = Unread(self.unread.nr + more.nr, more.why or self.unread.why)
+        self.unread = together(self.unread, more)
 
 
 class EntryJudgement(Collector):
