@@ -59,7 +59,7 @@ def tables_left_out(s: Snapshot) -> str:
     tables = s.tables.take(rows[:_NAMED])
     where = [
         f"{f'pid {pid}' if pid is not None else f'mm {mm:#x}'} from {va:#x}"
-        for (mm, pid, _), va in zip(owners_of(s, tables.mm_idx.astype(np.int64)), tables.va.tolist(), strict=True)
+        for (mm, pid, _), va in zip(owners_of(s, tables.mm_idx), tables.va.tolist(), strict=True)
     ]
     more = f" and {len(rows) - _NAMED:,} more" if len(rows) > _NAMED else ""
     nr = len(s.pages)
