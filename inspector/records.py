@@ -32,7 +32,7 @@ def dataclass(
         made: Any = cls
         made.__dataclass_fields__ = fields = _fields_of(cls, kw_only)
         made.__dataclass_params__ = _PARAMS
-        made.__match_args__ = tuple(name for name, f in fields.items() if not f.kw_only)
+        made.__match_args__ = tuple(name for name, f in fields.items() if not f.kw_only)  # type: ignore[misc]
         made.__init__ = _compile_first
         made.__setattr__ = _refuse_set
         made.__delattr__ = _refuse_delete

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from inspector.columns import I32, U8, U64, Mask
+from inspector.columns import I32, U8, U64, Mask, distinct
 from inspector.memory import Memory
 
 _LINKS = struct.Struct("<QQ")
@@ -154,7 +154,7 @@ def _walk_all(
         data[order],
         position[order],
         np.concatenate(unreadable),
-        np.unique(np.concatenate([*broken, who[:0]])),
+        distinct(np.concatenate([*broken, who[:0]])),
     )
 
 
