@@ -370,8 +370,8 @@ def describe_mapping(s: Snapshot, m: Mappings, at: int, *, pfn: int | None = Non
 
 def _mappings_of_pages(s: Snapshot, pfn: int, nr: int) -> tuple[list[Mapping], int]:
     """The first mappings of the pages [pfn, pfn + nr), and how many entries there are in all."""
-    m, total = s.known_entries.of_pages([(pfn, nr)])[0]
-    return [describe_mapping(s, m, at, pfn=max(pfn, int(m.pfn[at]))) for at in range(len(m))], total
+    m, nr_entries, _ = s.known_entries.of_pages([(pfn, nr)])[0]
+    return [describe_mapping(s, m, at, pfn=max(pfn, int(m.pfn[at]))) for at in range(len(m))], nr_entries
 
 
 def _entry_at(s: Snapshot, mm_idx: int, va: int, vma_idx: int, pfn: int | None = None) -> Subject:

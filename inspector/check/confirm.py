@@ -2,7 +2,7 @@
 
 Struct pages, page tables and lists are read one after the other while the kernel changes them, so that every look into
 a busy kernel finds hundreds of differences that never were. A violation is reported only when it is there in every
-look, about the same subject, with the same values, and when what the kernel stores of its subject stayed the same all
+look, about the same subject, with the same values, mapped by the same processes, and when what the kernel stores of its subject stayed the same all
 the time in between. Everything else is counted. What is really wrong with something that changes all the time is
 therefore missed.
 """
@@ -50,9 +50,10 @@ _BETWEEN_SAMPLES = 0.01
 _MAX_SUSPECTS = 20_000
 """Violations of one rule that are followed; a rule with more counts as not checked beyond."""
 
-_GONE, _VALUES, _STORED, _OWN = (
+_GONE, _VALUES, _MAPPERS, _STORED, _OWN = (
     "were gone in another look",
     "had other values in another look",
+    "were mapped elsewhere in another look",
     "changed while they were watched",
     "were of the inspector's own memory",
 )
@@ -130,6 +131,7 @@ class _Confirming:
         self._covered: dict[str, RuleCoverage] = {}
         self._missing: dict[str, int] = {}
         self._explained: dict[Suspect, str] = {}
+        self._mappers: dict[Suspect, int] = {}
         self._why: Counter[str] = Counter()
         self._by_rule: Counter[str] = Counter()
 
@@ -143,6 +145,7 @@ class _Confirming:
         nr_suspects = len(self._suspects)
         watch = _Watch(self._first.layout.memory)
         self._drop(_own_suspects(look), _OWN)
+        self._mappers = self._mappers_in(look)
         watch.add(self._places(look))
         # What none of the looks could read may only have been in motion in each: that is worth more of them.
         for gap in gaps(_PATIENCE * looks):
@@ -189,6 +192,9 @@ class _Confirming:
         other = {s for s in away if (s.rule, s.subject) in subjects}
         self._drop(other, _VALUES)
         self._drop(away - other, _GONE)
+        # One mapping too few may be of another process in each look: the number alone does not tell.
+        mappers = self._mappers_in(look)
+        self._drop({s for s, who in mappers.items() if who != self._mappers.get(s)}, _MAPPERS)
         for rule, found in look.results if self._suspects else ():
             suspects, left, keep = self._left(look.snapshot, rule, found)
             work = work_of_known_stacks(look.snapshot, rule.about, rule.effect, left).tolist()
@@ -212,6 +218,19 @@ class _Confirming:
             for at, suspect in enumerate(_suspects(s, rule, found))
             if suspect in self._suspects
         }
+
+    def _mappers_in(self, look: RulesRun) -> dict[Suspect, int]:
+        """Who maps the page frames of each suspect that has any (`inspector.walk.batches.MappingsOfPages.mappers`)."""
+        s = look.snapshot
+        stretches = {
+            suspect: rule.about.stretch(s, int(found.rows[at]))
+            for rule, found in look.results
+            if rule.about.stretch is not None and len(found) and self._suspects
+            for at, suspect in enumerate(_suspects(s, rule, found))
+            if suspect in self._suspects
+        }
+        mapped = s.known_entries.of_pages(stretches.values())
+        return {suspect: each.mappers for suspect, each in zip(stretches, mapped, strict=True)}
 
     def _left(self, s: Snapshot, rule: Rule, found: Violations) -> tuple[list[Suspect], Violations, list[int]]:
         """What a rule found, those of it that are still suspects, and their positions."""

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I32, I64, AnyArray, Mask, count_up, rows_covering, rows_of, take_or
+from inspector.columns import I32, I64, U64, AnyArray, Mask, count_up, rows_covering, rows_of, take_or
 from inspector.loops import cut_runs, distinct_rows
 from inspector.records import dataclass
 from inspector.walk.counts import UNLIKE, Ground, judge, pieces_of_runs
@@ -323,15 +323,18 @@ class MappingsOfPages(Collector):
 
     Attributes:
         nr_entries: int64[n]; entries that map something in each stretch, shared ones counted once.
+        mappers: uint64[n]; a sum over who maps each stretch where: the same in another walk whenever the same pages are
+            mapped at the same addresses of the same mms, and only then.
     """
 
-    gathers = ("nr_entries", "_found")
+    gathers = ("nr_entries", "mappers", "_found")
 
     def __init__(self, s: Snapshot, first: I64, nr: I64, *, limit: int | None = None, shared: bool = False) -> None:
         super().__init__(s)
         self._shared = shared
         self._first, self._end, self._limit = first, first + nr, limit
         self.nr_entries = np.zeros(len(first), np.int64)
+        self.mappers = np.zeros(len(first), np.uint64)
         self._kept = np.zeros(len(first), np.int64)
         self._found: InOrder[tuple[I64, Mappings]] = InOrder()
         # Stretches that overlap one another are looked up as one.
@@ -359,8 +362,15 @@ class MappingsOfPages(Collector):
         which = self._order[np.repeat(self._groups[group], self._group_nr[group]) + count_up(self._group_nr[group])]
         hit = (m.pfn[owner] < self._end[which]) & (end[owner] > self._first[which])
         owner, which = owner[hit], which[hit]
-        pages = np.minimum(end[owner], self._end[which]) - np.maximum(m.pfn[owner], self._first[which])
+        begin = np.maximum(m.pfn[owner], self._first[which])
+        pages = np.minimum(end[owner], self._end[which]) - begin
         np.add.at(self.nr_entries, which, np.where(m.level[owner] == Level.PTE, pages, 1))
+        shift = np.uint64(self.s.layout.memmap.page_shift)
+        at = m.va[owner] - (m.pfn[owner].astype(np.uint64) << shift)
+        way = _mixed(self.s.mms.addr[m.mm_idx[owner]] ^ _mixed(at))
+        place = begin.astype(np.uint64)
+        # A difference, so that it is the same however the entries of a table are cut into runs.
+        np.add.at(self.mappers, which, _mixed(way ^ (place + pages.astype(np.uint64))) - _mixed(way ^ place))
         order = np.argsort(which, kind="stable")
         owner, which = owner[order], which[order]
         if self._limit is not None:
@@ -387,6 +397,28 @@ class MappingsOfPages(Collector):
         return [found.take(slice(a, b)) for a, b in zip(borders[:-1], ends, strict=True)]
 
 
+def _mixed(values: U64) -> U64:
+    """Numbers that differ in many bits where the values differ in any."""
+    for shift in (32, 29):
+        values = (values ^ (values >> np.uint64(shift))) * np.uint64(0x9E37_79B9_7F4A_7C15)
+    out: U64 = values ^ (values >> np.uint64(32))
+    return out
+
+
+class MappedStretch(NamedTuple):
+    """What maps a stretch of page frames.
+
+    Attributes:
+        runs: The first `MAX_LISTED`.
+        nr_entries: All entries that map any of it.
+        mappers: `MappingsOfPages.mappers`.
+    """
+
+    runs: Mappings
+    nr_entries: int
+    mappers: int
+
+
 class KnownEntries:
     """Leaf entries that were asked for by number, kept so that each is read once.
 
@@ -398,7 +430,7 @@ class KnownEntries:
         self._s = s
         self._known = Mappings.empty()
         self._ids = np.empty(0, np.int64)
-        self._of_pages: dict[tuple[int, int], tuple[Mappings, int]] = {}
+        self._of_pages: dict[tuple[int, int], MappedStretch] = {}
 
     def add(self, m: Mappings) -> None:
         """Remember entries that are at hand."""
@@ -441,8 +473,8 @@ class KnownEntries:
         parts = pieces_of_runs(self._s.layout, m, skip, (m.nr - skip).astype(np.uint32))
         return replace(parts, page_row=page_row, head_row=head_row)
 
-    def of_pages(self, stretches: Iterable[tuple[int, int]]) -> list[tuple[Mappings, int]]:
-        """For stretches of page frames, first and number, the first runs that map any of them and all such entries.
+    def of_pages(self, stretches: Iterable[tuple[int, int]]) -> list[MappedStretch]:
+        """What maps any of some stretches of page frames, first and number.
 
         Those that are not known are looked for together in one walk of all page tables.
         """
@@ -452,5 +484,6 @@ class KnownEntries:
             first, nr = (np.array([each[i] for each in new], np.int64) for i in (0, 1))
             found = MappingsOfPages(self._s, first, nr, limit=MAX_LISTED)
             run_collectors(self._s, [found])
-            self._of_pages.update(zip(new, zip(found.runs(), found.nr_entries.tolist(), strict=True), strict=True))
+            each = map(MappedStretch, found.runs(), found.nr_entries.tolist(), found.mappers.tolist())
+            self._of_pages.update(zip(new, each, strict=True))
         return [self._of_pages[each] for each in wanted]

@@ -16,7 +16,7 @@ from inspector.errors import TargetError
 from inspector.findings import Report
 from inspector.snapshot import Snapshot
 from inspector.walk import batches, counts, pagetable
-from inspector.walk.batches import Kinds, MappingsOfPages, run_collectors
+from inspector.walk.batches import EntryBatch, Kinds, MappingsOfPages, run_collectors
 from inspector.walk.mappings import entry_pages
 from tests.faults.overlay import KERNELS, core_path, sound
 from tests.rules.broken import broken, with_holes
@@ -115,6 +115,24 @@ def test_mappings_of_stretches_are_those_of_each(s: Snapshot) -> None:
             pages = np.minimum(end[rows], high) - np.maximum(m.pfn[rows], low)
             assert found.nr_entries[at] == np.where(m.level[rows] == Level.PTE, pages, 1).sum()
             assert runs.entry_id.tolist() == m.entry_id[rows[:limit]].tolist()
+
+
+def test_who_maps_a_stretch_is_one_number_however_runs_are_cut_and_another_without_one_mapper(s: Snapshot) -> None:
+    m = s.mappings
+    shared = np.unique(m.pfn[m.counted & (m.level == Level.PTE)], return_counts=True)
+    first = shared[0][shared[1] >= 3][:20]
+    whole = MappingsOfPages(s, first, np.full(len(first), 2))
+    halves = MappingsOfPages(s, np.concatenate([first, first + 1]), np.ones(2 * len(first), np.int64))
+    run_collectors(s, [whole, halves])
+    assert (whole.mappers == halves.mappers[: len(first)] + halves.mappers[len(first) :]).all()
+    assert (whole.mappers != 0).all()
+    without = set()
+    rows = np.flatnonzero(m.counted & (m.pfn == first[0]))
+    for row in rows.tolist():
+        one = MappingsOfPages(s, first[:1], np.full(1, 2))
+        one.take(EntryBatch(s, m.take(np.arange(len(m)) != row), 0))
+        without.add(int(one.mappers[0]))
+    assert len(without | {int(whole.mappers[0])}) == len(rows) + 1
 
 
 def test_runs_of_one_kind_are_alike(s: Snapshot) -> None:

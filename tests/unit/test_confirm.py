@@ -12,6 +12,7 @@ import drgn
 import numpy as np
 import pytest
 
+from inspector.arch.base import Level
 from inspector.check import confirm, own
 from inspector.check.confirm import check_target
 from inspector.columns import AnyArray
@@ -46,13 +47,17 @@ class Moving:
 
     Args:
         answers: By address and size, what a look reads there.
+        physical: The same by physical address.
     """
 
-    def __init__(self, answers: dict[tuple[int, int], Answer]) -> None:
+    def __init__(
+        self, answers: dict[tuple[int, int], Answer], physical: dict[tuple[int, int], Answer] | None = None
+    ) -> None:
         self.target = replace(opened(PATH), kind="qemu")
         self.looks = 0
-        for (address, size), answer in answers.items():
-            self.target.prog.add_memory_segment(address, size, self._reader(answer), False)
+        for is_physical, each in ((False, answers), (True, physical or {})):
+            for (address, size), answer in each.items():
+                self.target.prog.add_memory_segment(address, size, self._reader(answer), is_physical)
 
     def _reader(self, answer: Answer) -> Callable[[int, int, int, bool], bytes]:
         def read(_address: int, count: int, offset: int, _physical: bool) -> bytes:
@@ -80,6 +85,10 @@ def shared_page() -> tuple[int, int, int]:
 
 def word(value: int) -> bytes:
     return struct.pack("<i", value)
+
+
+def gone_in_each_other(number: int, stored: bytes) -> Answer:
+    return lambda look: bytes(len(stored)) if look % 2 == number else stored
 
 
 def test_a_sound_kernel_is_looked_at_once() -> None:
@@ -136,6 +145,22 @@ def test_a_subject_that_changes_between_the_looks_is_motion_though_every_look_se
     assert [f for f in report.findings if f.severity == "fail"] == []
     assert report.confirmation is not None
     assert sum(report.confirmation.why.values()) == report.confirmation.suspects
+
+
+def test_a_mapping_of_another_process_missed_in_each_look_is_motion_though_the_number_is_the_same() -> None:
+    s = sound(PATH)
+    m, pfn = s.mappings, shared_page()[0]
+    rows = np.flatnonzero((m.pfn == pfn) & (m.level == Level.PTE)).tolist()
+    assert len(rows) == 2
+    entries: dict[tuple[int, int], Answer] = {}
+    for number, row in enumerate(rows):
+        at = (int(s.tables.pfn[m.table_idx[row]]) << 12) + 8 * int(m.slot[row])
+        entries[at, 8] = gone_in_each_other(number, s.layout.target.prog.read(at, 8, physical=True))
+    report = Moving({}, entries).check()
+    assert (report.exit_code, report.findings) == (0, [])
+    assert report.confirmation is not None
+    assert report.confirmation.looks == 2
+    assert report.confirmation.why["were mapped elsewhere in another look"] >= 1
 
 
 def test_what_cannot_be_read_in_one_look_only_is_not_missing() -> None:
