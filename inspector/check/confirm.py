@@ -2,9 +2,9 @@
 
 Struct pages, page tables and lists are read one after the other while the kernel changes them, so that every look into
 a busy kernel finds hundreds of differences that never were. A violation is reported only when it is there in every
-look, about the same subject, with the same values, mapped by the same processes, and when what the kernel stores of its subject stayed the same all
-the time in between. Everything else is counted. What is really wrong with something that changes all the time is
-therefore missed.
+look, about the same subject, with the same values, mapped by the same processes, and when what the kernel stores of
+its subject stayed the same all the time in between. Everything else is counted. What is really wrong with something
+that changes all the time is therefore missed.
 """
 
 from __future__ import annotations
