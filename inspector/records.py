@@ -16,7 +16,9 @@ def dataclass(
     """What ``dataclasses.dataclass(frozen=True)`` makes of a class, for a twentieth of its time.
 
     That compiles six methods for each class at once, a millisecond a class. Here ``__init__`` is compiled when the
-    first object is made, and the others are the same functions for all classes.
+    first object is made, the others are the same functions for all classes, and a field is what its annotation says
+    in so many words: what dataclasses finds out by looking for the meaning of each (``InitVar``, ``KW_ONLY``) is
+    no part of a record.
 
     Args:
         frozen: True, written out because type checkers read it.
@@ -27,7 +29,10 @@ def dataclass(
     assert frozen, "a record is frozen"
 
     def declare(cls: type[T]) -> type[T]:
-        made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=kw_only)(cls)
+        made: Any = cls
+        made.__dataclass_fields__ = fields = _fields_of(cls, kw_only)
+        made.__dataclass_params__ = _PARAMS
+        made.__match_args__ = tuple(name for name, f in fields.items() if not f.kw_only)  # type: ignore[misc]
         made.__init__ = _compile_first
         made.__setattr__ = _refuse_set
         made.__delattr__ = _refuse_delete
@@ -37,6 +42,45 @@ def dataclass(
         return cls
 
     return declare
+
+
+@dataclasses.dataclass(init=False, repr=False, eq=False)
+class _Pattern:
+    """What dataclasses itself makes of a class with one field, for what it marks its classes and fields with."""
+
+    field: int
+
+
+_PARAMS: Any = _Pattern.__dataclass_params__  # type: ignore[attr-defined]
+_FIELD: Any = _Pattern.__dataclass_fields__["field"]._field_type  # type: ignore[attr-defined]
+
+
+def _fields_of(cls: Any, kw_only: bool) -> dict[str, Any]:
+    """The fields of a class by name, those of the classes that it derives from first, as ``dataclasses.fields``.
+
+    The class keeps of each the default only, as of a dataclass.
+    """
+    found: dict[str, Any] = {}
+    for base in cls.__mro__[-1:0:-1]:
+        found.update(base.__dict__.get("__dataclass_fields__", ()))
+    own = cls.__dict__
+    for name, type_ in own.get("__annotations__", {}).items():
+        if isinstance(type_, str) and type_.startswith("ClassVar"):
+            continue
+        field = own.get(name, dataclasses.MISSING)
+        if not isinstance(field, dataclasses.Field):
+            field = dataclasses.field(default=field)
+        elif field.default is dataclasses.MISSING:
+            delattr(cls, name)
+        else:
+            setattr(cls, name, field.default)
+        assert type(field.default).__hash__ is not None, f"{cls.__qualname__}.{name} needs a default_factory"
+        field.name, field.type = name, type_
+        field._field_type = _FIELD
+        if field.kw_only is dataclasses.MISSING:
+            field.kw_only = kw_only
+        found[name] = field
+    return found
 
 
 def _compile_first(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -50,8 +94,8 @@ def _compile_first(self: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def _init_of(cls: Any) -> Callable[..., None]:
-    positional, named, body = ["self"], ["*"], []
-    scope: dict[str, Any] = {"put": object.__setattr__}
+    positional, named, values = ["self"], ["*"], []
+    scope: dict[str, Any] = {"none_given_": object()}
     for field in dataclasses.fields(cls):
         name, default = field.name, f"default_{field.name}"
         made = name
@@ -61,14 +105,14 @@ def _init_of(cls: Any) -> Callable[..., None]:
             parameters.append(f"{name}={default}")
         elif field.default_factory is not dataclasses.MISSING:
             scope[default] = field.default_factory
-            parameters.append(f"{name}=put")
-            made = f"{default}() if {name} is put else {name}"
+            parameters.append(f"{name}=none_given_")
+            made = f"{default}() if {name} is none_given_ else {name}"
         else:
             parameters.append(name)
-        body.append(f" put(self, {name!r}, {made})")
-    if hasattr(cls, "__post_init__"):
-        body.append(" self.__post_init__()")
-    source = f"def __init__({', '.join(positional + (named if named[1:] else []))}):\n" + "\n".join(body or [" pass"])
+        values.append(f"{name}={made}")
+    # One call instead of a statement for each field: compiled in a quarter of the time, called in half of it.
+    body = f"self.__dict__.update({', '.join(values)})" + "; self.__post_init__()" * hasattr(cls, "__post_init__")
+    source = f"def __init__({', '.join(positional + (named if named[1:] else []))}): {body}"
     exec(source, scope)  # noqa: S102  (the names of fields, as dataclasses does)
     init: Callable[..., None] = scope["__init__"]
     init.__qualname__ = f"{cls.__qualname__}.__init__"

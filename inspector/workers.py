@@ -39,6 +39,9 @@ _FEW = 1 << 16
 _ALIGNED = 64
 """Bytes at whose multiples arrays begin."""
 
+_PATIENT = 19
+"""Priority of what gets only time that nothing else wants: the lowest (setpriority(2))."""
+
 _VARIABLE = "FOLIOSCOPE_WORKERS"
 
 bystanders: WeakSet[threading.Thread] = WeakSet()
@@ -151,6 +154,54 @@ def share_out(nr_pieces: int, work: Callable[[Iterator[int]], Result], nr_worker
                 yield result
 
 
+class Beside:
+    """A process that does something beside this one, on what processor time is left over, until it is wanted no more.
+
+    It is ended in the middle of what it does: what it gives is what it has written to files or to shared columns by
+    then. Its own end, whatever the reason, is no error. To be used inside `PutOff`, what is done beside it inside
+    `Allowed`.
+
+    Args:
+        steps: Each step of the work; called in that process.
+    """
+
+    def __init__(self, steps: Callable[[], Iterator[None]]) -> None:
+        self._steps = steps
+        self._pid = 0
+
+    def __enter__(self) -> Self:
+        parent = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with suppress(OSError):
+            self._pid = _fork()
+            if not self._pid:
+                self._be(parent)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pid:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+
+    def _be(self, parent: int) -> NoReturn:
+        """Never returns."""
+        _Workers.inside = True
+        try:
+            end_by_signals()
+            os.nice(_PATIENT)
+            gc.freeze()
+            for _ in self._steps():
+                if os.getppid() != parent:
+                    break
+        except Exception:  # noqa: BLE001, S110  (what it has not done is done, and fails, where it is wanted)
+            pass
+        finally:
+            os._exit(0)
+
+
 class InOrder(Generic[Part]):
     """What was found in pieces of a table, in the order of the pieces, whichever was looked through first."""
 
@@ -218,10 +269,7 @@ class _Workers(Generic[Result]):
         here, there = os.pipe()
         store, parent = os.memfd_create("folioscope"), os.getpid()
         try:
-            with warnings.catch_warnings():
-                # Python warns where there are other threads, whose locks a fork copies: `may_fork` knows them.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                pid = os.fork()
+            pid = _fork()
         except OSError as error:
             for opened in (here, there, store):
                 os.close(opened)
@@ -307,6 +355,13 @@ class _Counter:
     def close(self) -> None:
         os.close(self._read)
         os.close(self._write)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Python warns where there are other threads, whose locks a fork copies: `may_fork` knows them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def _be_worker(

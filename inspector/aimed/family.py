@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from inspector.aimed.snapshot import AimedSnapshot, UserPlaces
-from inspector.columns import I32, U64, Mask, distinct, rows_of
+from inspector.columns import I32, U64, Mask, distinct, is_among, rows_of, union
 from inspector.snapshot import Search, Snapshot
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
@@ -50,7 +50,7 @@ class FamilySnapshot(AimedSnapshot):
             vmas, _ = read_vmas(self.layout, known)
             rmap = self._rmap(vmas, np.zeros(len(vmas), np.bool_))
             chained = rmap.avcs.tree_idx >= 0
-            more = np.union1d(known, rmap.avcs.vma[chained & self._of_family(rmap, rmap.avcs.tree_idx)])
+            more = union(known, rmap.avcs.vma[chained & self._of_family(rmap, rmap.avcs.tree_idx)])
             if len(more) == len(known):
                 break
             known = more
@@ -76,7 +76,7 @@ class FamilySnapshot(AimedSnapshot):
         vmas, trees = build_vmas(self.layout, self.mms, self._only)
         self.missing.add("VMA tree nodes", len(trees.unreadable))
         self.missing.add("VMAs", len(trees.missing))
-        return vmas.take(np.isin(vmas.addr, c.addr) | np.isin(vmas.anon_vma, self._members)), trees
+        return vmas.take(is_among(vmas.addr, c.addr) | is_among(vmas.anon_vma, self._members)), trees
 
     @cached_property
     def anon_rmap(self) -> AnonRmap:

@@ -9,7 +9,7 @@ import numpy as np
 
 from inspector.aimed.pages import memmap_with_heads
 from inspector.aimed.snapshot import AimedSnapshot
-from inspector.columns import I64, U64, AnyArray, Stretches, distinct, rows_of, take_or
+from inspector.columns import I64, U64, AnyArray, Stretches, distinct, is_among, rows_of, take_or
 from inspector.layout.memmap import MemMap
 from inspector.snapshot import Search, Snapshot
 from inspector.tables.files import FOLIO, Files, read_files
@@ -66,7 +66,7 @@ class FileSnapshot(AimedSnapshot):
         self.missing.add("VMA tree nodes", len(trees.unreadable))
         self.missing.add("VMAs", len(trees.missing))
         mine = _spaces_of(self, vmas.file) == self._space[0]
-        return vmas.take(mine | np.isin(vmas.addr, known.addr)), trees
+        return vmas.take(mine | is_among(vmas.addr, known.addr)), trees
 
     @cached_property
     def _only(self) -> Stretches:

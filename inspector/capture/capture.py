@@ -6,7 +6,8 @@ import itertools
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -19,6 +20,7 @@ from drgn.helpers.linux.pid import for_each_task
 from inspector.arch.base import Level
 from inspector.capture.blanking import blank_dead_stacks, blank_leftovers
 from inspector.capture.kdump_writer import LEVEL, DumpHeader, Effort, PageSpool, write_kdump
+from inspector.capture.packing import Packer
 from inspector.capture.private_pages import PRIVATE, CoveredPages, judge_pages
 from inspector.capture.proof import VirtualReads, same_reads
 from inspector.capture.recorder import Recorder, debug_files, open_recording, recording_program
@@ -27,6 +29,7 @@ from inspector.check.run import run_check
 from inspector.columns import I64, U8
 from inspector.errors import FolioscopeError, TargetError, UsageError
 from inspector.findings import Report
+from inspector.interrupts import Allowed, PutOff
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.records import dataclass
@@ -37,7 +40,7 @@ from inspector.walk.lost_tables import KERNEL_MAP_DISTANCE
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import shmem_swapped
 from inspector.walk.swap_view import swap_devices
-from inspector.workers import default_workers
+from inspector.workers import default_workers, may_fork
 
 KINDS = ("BTF", "kallsyms", "memory map", "processes", "page tables", "other")
 """What captured pages are counted by: what they were first read for."""
@@ -131,7 +134,10 @@ def capture(
     try:
         with closing(PageSpool(path.parent, page_size)) as spool:
             recorder = Recorder(target.prog, spool, page_size, is_live=target.is_live, nr_pfns=_nr_pfns(target))
-            effort = Effort(compression, default_workers() if nr_workers is None else nr_workers)
+            # What was read of a kernel that runs on is in the spool; a stopped guest is read again.
+            is_read_here = target.has_one_reader and not target.is_live
+            nr = default_workers() if nr_workers is None else nr_workers
+            effort = Effort(compression, 1 if is_read_here else nr)
             return _capture(target, path, recorder, effort, progress)
     except OSError as error:
         todo = "Free some space or name another place" if error.errno in (28, 122) else "Name another place"
@@ -161,11 +167,16 @@ def _nr_pfns(target: Target) -> int:
 
 
 def _capture(target: Target, path: Path, recorder: Recorder, effort: Effort, progress: Progress) -> CaptureReport:
-    found = _record(target, recorder, progress)
+    packer = Packer(recorder, recorder.noted, effort.level)
+    is_ahead = effort.nr_workers > 1 and not target.is_live and recorder.nr_shared > 0 and may_fork()
+    # While the check keeps one processor busy, the other compresses what has been read.
+    with PutOff(), packer.beside() if is_ahead else nullcontext(), Allowed():
+        found = _record(target, recorder, progress)
     memmap = found.snapshot.layout.memmap
     ram = list(zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True))
     progress("writing", _STEPS - 2, _STEPS)
     with _new_file(path) as (file, part):
+        effort = replace(effort, ahead=packer.ahead().without(recorder.replaced()))
         write_kdump(file, found.header, recorder, found.pfns, ram, effort)
         file.flush()
         os.fsync(file.fileno())
@@ -254,8 +265,9 @@ _LEFT_OUT = ("gathered", "reference_terms")
 the kernel, and have no place in a capture."""
 
 
-_MADE_OF_TABLES = ("mappings", "links", "ksm_entries")
-"""Facts of a snapshot that are made of what it has read already, and are as large as all page tables."""
+_MADE_OF_TABLES = ("mappings", "links", "ksm_entries", "page_index")
+"""Facts of a snapshot that are made of what it has read already, and are as large as all page tables or the memory
+map."""
 
 
 def _read_all(s: Snapshot) -> None:

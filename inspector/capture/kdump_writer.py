@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 import tempfile
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import numpy as np
 
-from inspector.columns import I64
+from inspector.capture.packing import DIGEST, Ahead, PageSource, digest, packed
+from inspector.columns import I64, AnyArray
 from inspector.records import dataclass
 from inspector.target.corefile import DESCRIPTOR
 from inspector.target.prstatus import NT_PRSTATUS, OWNER
@@ -61,13 +60,6 @@ class DumpHeader:
     vmcoreinfo: bytes
     nr_cpus: int = 1
     prstatus: tuple[bytes, ...] = ()
-
-
-class PageSource(Protocol):
-    """Has the pages that are to be written."""
-
-    def pages(self, pfns: Sequence[int]) -> list[bytes]:
-        """The content of pages, by their page frame numbers, ascending."""
 
 
 class PageSpool:
@@ -126,14 +118,16 @@ class Effort:
     Attributes:
         level: Of zlib, 1 (quick) to 9 (small).
         nr_workers: Processes that compress at most.
+        ahead: What was compressed before, in the same way.
     """
 
     level: int = LEVEL
     nr_workers: int = 1
+    ahead: Ahead = Ahead.nothing()
 
 
 PIECE = 1024
-"""Pages worked on together: the same whatever the number of processes, so that they write the same bytes."""
+"""Pages worked on together."""
 
 
 def write_kdump(
@@ -168,43 +162,62 @@ def write_kdump(
     table, table_at = np.zeros(len(pfns), DESCRIPTOR), file.tell()
     end = table_at + table.nbytes
     file.seek(end)
-    unique, which = _distinct(source, pfns, effort)
-    sizes: list[int] = []
-
-    def compressed(piece: list[int]) -> list[bytes]:
-        """As they are stored: those that would become no smaller are not compressed."""
-        return [min(zlib.compress(page, effort.level), page, key=len) for page in source.pages(piece)]
-
-    for stored in work_on(_pieces(unique), compressed, effort.nr_workers):
-        file.write(b"".join(stored))
-        sizes += map(len, stored)
-    table["size"] = np.array(sizes, np.int64)[which]
-    table["offset"] = (end + np.cumsum([0, *sizes]))[which]
+    sizes, which = _write_distinct(file, source, pfns, effort)
+    table["size"] = sizes[which]
+    table["offset"] = (end + np.cumsum(sizes) - sizes)[which]
     table["flags"] = np.where(table["size"] < block, _ZLIB, 0)
     file.seek(table_at)
     file.write(table.tobytes())
     file.seek(0, os.SEEK_END)
 
 
-def _pieces(pfns: I64) -> list[list[int]]:
-    return [pfns[at : at + PIECE].tolist() for at in range(0, len(pfns), PIECE)]
-
-
-def _distinct(source: PageSource, pfns: I64, effort: Effort) -> tuple[I64, I64]:
-    """Of pages with equal content the first, and for each page which of those has its content.
+def _write_distinct(file: BinaryIO, source: PageSource, pfns: I64, effort: Effort) -> tuple[I64, I64]:
+    """Write each distinct page once, in the order of the first of its page frames.
 
     Page tables of processes that were forked from one another are often equal.
+
+    Returns:
+        Bytes of each, and for each page frame which of them it has.
     """
-
-    def digests(piece: list[int]) -> bytes:
-        return b"".join([hashlib.sha256(page).digest() for page in source.pages(piece)])
-
-    found = np.frombuffer(b"".join(work_on(_pieces(pfns), digests, effort.nr_workers)), "V32")
-    _, first, which = np.unique(found.view("S32"), return_index=True, return_inverse=True)
+    ahead, digests = effort.ahead, _digests(source, pfns, effort)
+    _, first, which = np.unique(digests, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return pfns[first[order]], place[which]
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
+    first = first[order]
+    place, sizes = ahead.places_of(digests[first])
+    todo = np.flatnonzero(sizes == 0)
+
+    def compressed(rows: I64) -> tuple[I64, bytes]:
+        """Bytes of each of them as it is stored, and what is stored."""
+        stored = [packed(page, effort.level) for page in source.pages(pfns[first[rows]].tolist())]
+        return np.array([len(data) for data in stored], np.int64), b"".join(stored)
+
+    done = 0
+    pieces = _pieces(todo)
+    for rows, (nr, data) in zip(pieces, work_on(pieces, compressed, effort.nr_workers), strict=True):
+        sizes[rows], at = nr, np.cumsum(nr) - nr
+        for row, begin, end in zip(rows.tolist(), at.tolist(), (at + nr).tolist(), strict=True):
+            ahead.copy(file, place[done:row], sizes[done:row])
+            file.write(data[begin:end])
+            done = row + 1
+    ahead.copy(file, place[done:], sizes[done:])
+    return sizes, number[which]
+
+
+def _pieces(numbers: I64) -> list[I64]:
+    return [numbers[at : at + PIECE] for at in range(0, len(numbers), PIECE)]
+
+
+def _digests(source: PageSource, pfns: I64, effort: Effort) -> AnyArray:
+    """What pages with equal content have in common."""
+
+    def of(piece: I64) -> bytes:
+        return b"".join([digest(page) for page in source.pages(piece.tolist())])
+
+    out, is_known = effort.ahead.digests_of(pfns)
+    out[~is_known] = np.frombuffer(b"".join(work_on(_pieces(pfns[~is_known]), of, effort.nr_workers)), DIGEST)
+    return out
 
 
 def sub_header_blocks(header: DumpHeader) -> int:

@@ -1,8 +1,9 @@
 """Whether a written capture gives its source's report: every read of the source's check, made again.
 
-A check is a function of what it reads. Where a capture, opened like any dump, answers each of those reads with the same
-bytes, its report is the same, and running every rule a second time would add nothing. The parts of kernel stacks and
-of half-filled pages that a capture blanks are the exception: what the check made of these is made again.
+A check is a function of what it reads. Where a capture has the same bytes in every page that was read, and the same
+pages behind every virtual address, its report is the same, and running every rule a second time would add nothing. The
+parts of kernel stacks and of half-filled pages that a capture blanks are the exception: what the check made of these is
+made again.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ import drgn
 import numpy as np
 
 from inspector.capture.kdump_writer import PIECE
-from inspector.capture.recorder import Recorder
+from inspector.capture.recorder import Recorder, runs
 from inspector.columns import I64, U64
 from inspector.scratch import nameless_file
 from inspector.snapshot import Snapshot
 from inspector.tables.mmu_gather import read_gathers
 from inspector.tables.stacks import build_stacks, stack_words
 from inspector.tables.vmalloc import vmalloc_pfns
+from inspector.target.stored_pages import StoredPages
+from inspector.target.target import open_pages
 from inspector.workers import work_on
+
+_WORD = 8
 
 
 class VirtualReads:
@@ -85,12 +90,23 @@ def same_reads(
     """
     if len(pfns) != len(recorder.pfns()) or not _same_kernel(s, again):
         return False
-    address, physical = _addresses(s, pfns, virtual)
+    if not _same_translation(s, again, pfns, virtual):
+        return False
+    stored = open_pages(again.target.path)
+    first = _first_of_equal(stored, pfns)
 
     def same(at: int) -> bool:
-        end = min(at + PIECE, len(pfns))
-        wanted = recorder.pages(pfns[at:end].tolist())
-        return wanted == _read(again, address[at:end], physical[at:end].tolist(), len(wanted[0]))
+        """Pages stored once are unpacked once: the others of them are compared with the source's of the first."""
+        here, of = pfns[at : at + PIECE], first[at : at + PIECE]
+        wanted = recorder.pages(here.tolist())
+        own = of == here
+        ours = here[own].tolist()
+        if _read(stored, ours) != [page for page, is_own in zip(wanted, own.tolist(), strict=True) if is_own]:
+            return False
+        others, which = np.unique(of[~own], return_inverse=True)
+        equal = recorder.pages(others.tolist())
+        rest = (page for page, is_own in zip(wanted, own.tolist(), strict=True) if not is_own)
+        return all(page == equal[place] for page, place in zip(rest, which.tolist(), strict=True))
 
     # Whatever differs in one piece, the others need not be read.
     if not all(work_on(range(0, len(pfns), PIECE), same, nr_workers)):
@@ -98,31 +114,38 @@ def same_reads(
     return _same_stacks(s, again)
 
 
-def _addresses(s: Snapshot, pfns: I64, virtual: VirtualReads) -> tuple[U64, I64]:
-    """By which address the check read each page: a virtual one, or the physical (the second is 1)."""
-    shift = np.uint64(s.layout.memmap.page_shift)
-    address = pfns.astype(np.uint64) << shift
-    physical = np.ones(len(pfns), np.int64)
+def _first_of_equal(stored: StoredPages, pfns: I64) -> I64:
+    """For each page frame, ascending, the first of those that are stored at the same place of the file."""
+    places = [place for start, end in runs(pfns.tolist()) for place in stored.places(start, end)]
+    _, first, which = np.unique(places, return_index=True, return_inverse=True)
+    return pfns[first[which]]
+
+
+def _read(stored: StoredPages, pfns: list[int]) -> list[bytes] | None:
+    """Pages of the capture; None where one cannot be read."""
+    try:
+        return [page for start, end in runs(pfns) for page in stored.unpacked(start, end)]
+    except (drgn.FaultError, OSError):
+        return None
+
+
+def _same_translation(s: Snapshot, again: Snapshot, pfns: I64, virtual: VirtualReads) -> bool:
+    """Whether the capture has the same page frames behind all virtual addresses that the check read.
+
+    By its page tables, by which drgn translates them, too: that it does is tried once for each of the lowest.
+    """
     found = virtual.pages(s)
     pfn = vmalloc_pfns(s.layout, found)
-    at = np.minimum(np.searchsorted(pfns, pfn), max(len(pfns) - 1, 0))
-    if len(pfns):
-        known = pfns[at] == pfn
-        address[at[known]], physical[at[known]] = found[known], 0
-    return address, physical
-
-
-def _read(s: Snapshot, address: U64, physical: list[int], size: int) -> list[bytes] | None:
-    """Pages at addresses, neighbours with one read; None where one cannot be read."""
-    out: list[bytes] = []
-    edges = np.flatnonzero((np.diff(address) != np.uint64(size)) | (np.diff(physical) != 0)) + 1
-    for first, end in zip([0, *edges.tolist()], [*edges.tolist(), len(address)], strict=True):
-        try:
-            data = s.target.prog.read(int(address[first]), (end - first) * size, bool(physical[first]))
-        except drgn.FaultError:
-            return None
-        out += [data[at : at + size] for at in range(0, len(data), size)]
-    return out
+    is_in = np.isin(pfn, pfns)
+    found, pfn = found[is_in], pfn[is_in]
+    if not np.array_equal(pfn, vmalloc_pfns(again.layout, found)):
+        return False
+    shift = again.layout.memmap.page_shift
+    _, tried = np.unique(found >> np.uint64(shift + again.layout.pmd_order), return_index=True)
+    return all(
+        again.layout.memory.read(address, _WORD) == again.layout.memory.read(frame << shift, _WORD, physical=True)
+        for address, frame in zip(found[tried].tolist(), pfn[tried].tolist(), strict=True)
+    )
 
 
 def _same_kernel(s: Snapshot, again: Snapshot) -> bool:

@@ -41,6 +41,10 @@ class Recorder:
         page_size: Bytes of a page.
         is_live: Whether the kernel runs on.
         nr_pfns: Page frames that there are; a page frame beyond is noted all the same.
+
+    Attributes:
+        noted: uint8 by page frame number, shared with forked processes: 0 where nothing was read, else one more than
+            what it was first read for.
     """
 
     def __init__(
@@ -50,29 +54,29 @@ class Recorder:
         self._spool = spool
         self._page_size = page_size
         self._is_live = is_live
-        self._noted = shared_zeros(nr_pfns if 0 < nr_pfns <= _MAX_PFN else 0, np.uint8)
-        self._bytes = self._noted.data
+        self.noted = shared_zeros(nr_pfns if 0 < nr_pfns <= _MAX_PFN else 0, np.uint8)
+        self._bytes = self.noted.data
         self._beyond: dict[int, int] = {}
         self.kind = 0
         """The mark that pages read from now on get."""
 
     def __contains__(self, pfn: int) -> bool:
-        return bool(self._noted[pfn]) if 0 <= pfn < len(self._noted) else pfn in self._beyond
+        return bool(self.noted[pfn]) if 0 <= pfn < len(self.noted) else pfn in self._beyond
 
     @property
     def nr_shared(self) -> int:
         """Page frames below this one are known here also when a forked process reads them."""
-        return len(self._noted)
+        return len(self.noted)
 
     def pfns(self) -> I64:
         """Page frame numbers of all pages that were read, ascending."""
         beyond = np.array(sorted(self._beyond), np.int64)
-        return np.concatenate([np.flatnonzero(self._noted), beyond])
+        return np.concatenate([np.flatnonzero(self.noted), beyond])
 
     def kinds(self) -> U8:
         """Their marks, in the order of `pfns`."""
         beyond = np.array([self._beyond[pfn] for pfn in sorted(self._beyond)], np.uint8)
-        return np.concatenate([self._noted[self._noted != 0], beyond]) - np.uint8(1)
+        return np.concatenate([self.noted[self.noted != 0], beyond]) - np.uint8(1)
 
     def read(self, address: int, count: int, _offset: int, _physical: bool) -> bytes:
         """Answer drgn (`drgn.Program.add_memory_segment`)."""
@@ -115,15 +119,19 @@ class Recorder:
         """Have other content written in the place of a page that was read."""
         self._spool.add(pfn, page)
 
+    def replaced(self) -> I64:
+        """Page frame numbers of pages whose content is not read from the source."""
+        return self._spool.pfns()
+
     def _note(self, first: int, end: int) -> None:
         mark = self.kind + 1
-        inside = min(end, len(self._noted))
+        inside = min(end, len(self.noted))
         if end - first == 1 and inside == end:
             # NumPy takes ten times as long for one element.
             if not self._bytes[first]:
                 self._bytes[first] = mark
         elif first < inside:
-            noted = self._noted[first:inside]
+            noted = self.noted[first:inside]
             noted[noted == 0] = mark
         for pfn in range(max(first, inside), end):
             self._beyond.setdefault(pfn, mark)

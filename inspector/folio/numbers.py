@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Bit, Level
-from inspector.columns import I32, I64, Mask, take_or
+from inspector.columns import I32, I64, Mask, distinct, take_or
 from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES, VM_LOCKED
 from inspector.model.decisions import FolioSituation
 from inspector.model.formulas import Mapped
@@ -141,7 +141,7 @@ def one_folio(s: Snapshot, pfn: int, *, walked: bool = True) -> OneFolio:
         pmd=pmd,
         pud=pud,
         huge_writable=huge_writable,
-        nr_mms=len(np.unique(s.mappings.mm_idx[rows])) if walked else 0,
+        nr_mms=len(distinct(s.mappings.mm_idx[rows])) if walked else 0,
     )
 
 

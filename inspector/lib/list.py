@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import time
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from inspector.columns import I32, U8, U64, Mask
+from inspector.columns import I32, U8, U64, Mask, distinct
 from inspector.memory import Memory
+from inspector.records import dataclass
 
 _LINKS = struct.Struct("<QQ")
 """``next`` and ``prev``, or ``next`` and ``pprev`` (include/linux/types.h)."""
@@ -154,11 +155,11 @@ def _walk_all(
         data[order],
         position[order],
         np.concatenate(unreadable),
-        np.unique(np.concatenate([*broken, who[:0]])),
+        distinct(np.concatenate([*broken, who[:0]])),
     )
 
 
-@dataclass
+@dataclasses.dataclass(eq=False, repr=False)
 class _Place:
     """How far one list was followed: the next entry's link, the one before it, and the one that a circle ends at."""
 
@@ -167,12 +168,12 @@ class _Place:
     mark: int
 
 
-@dataclass
+@dataclasses.dataclass(eq=False, repr=False)
 class _One:
     """Entries of one list, and whether it left readable memory or is broken."""
 
-    addr: list[int] = field(default_factory=list)
-    raw: list[bytes] = field(default_factory=list)
+    addr: list[int] = dataclasses.field(default_factory=list)
+    raw: list[bytes] = dataclasses.field(default_factory=list)
     unreadable: bool = False
     broken: bool = False
 

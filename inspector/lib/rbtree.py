@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from inspector.columns import I32, U8, U64, Mask, Seen
+from inspector.columns import I32, U8, U64, Mask, Seen, distinct
 from inspector.memory import Memory
 from inspector.records import dataclass
 
@@ -113,13 +113,13 @@ def walk_rbtrees(memory: Memory, roots: U64, size: int, link: int) -> RbNodes:
     if not parts:
         return _empty(size, unreadable, cyclic)
     c = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    lost, round_ = np.unique(np.concatenate(unreadable)), np.unique(np.concatenate(cyclic))
+    lost, round_ = distinct(np.concatenate(unreadable)), distinct(np.concatenate(cyclic))
     return RbNodes(c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], lost, round_)
 
 
 def _empty(size: int, unreadable: list[I32], cyclic: list[I32]) -> RbNodes:
     none, no = np.empty(0, np.int32), np.empty(0, np.bool_)
-    lost = [np.unique(np.concatenate([*rows, none])) for rows in (unreadable, cyclic)]
+    lost = [distinct(np.concatenate([*rows, none])) for rows in (unreadable, cyclic)]
     return RbNodes(
         none, np.empty(0, np.uint64), np.empty((0, size), np.uint8), none, no, none, no, no, no, lost[0], lost[1]
     )

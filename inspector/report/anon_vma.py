@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from inspector.aimed.family import FamilySnapshot, anon_vma_at
-from inspector.columns import I32, rows_of, take_or
+from inspector.columns import I32, MAX_MMS, distinct, rows_of, take_or
 from inspector.errors import FolioscopeError, UsageError
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
@@ -149,9 +149,11 @@ def build_anon_vma(s: Snapshot, row: int) -> AnonVmaReport:
 def _members(s: Snapshot, family: Family, of_vma: I32) -> list[Member]:
     """The family; ``of_vma`` is the row of each VMA's own anon_vma."""
     table = s.anon_rmap.anon_vmas.take(family.row)
-    users = np.unique(np.stack([of_vma, s.vmas.mm_idx]), axis=1)
-    first, end = (np.searchsorted(users[0], family.row, side).tolist() for side in ("left", "right"))
-    owners = [f"{pid} {comm}" if pid is not None else f"mm {mm:#x}" for mm, pid, comm in owners_of(s, users[1])]
+    used, user = np.divmod(distinct(of_vma.astype(np.int64) * MAX_MMS + s.vmas.mm_idx), MAX_MMS)
+    first, end = (np.searchsorted(used, family.row, side).tolist() for side in ("left", "right"))
+    owners = [
+        f"{pid} {comm}" if pid is not None else f"mm {mm:#x}" for mm, pid, comm in owners_of(s, user.astype(np.int32))
+    ]
     columns = zip(
         table.addr.tolist(),
         table.parent.tolist(),

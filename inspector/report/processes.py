@@ -27,6 +27,7 @@ from inspector.layout.flags import (
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table, table_width
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
+from inspector.tables.tasks import read_process
 from inspector.text import clean_bytes, counted
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import VmaFigures, vma_figures
@@ -250,18 +251,21 @@ def aim_at_mm(s: Snapshot, number: int) -> AimedSnapshot:
 
 
 def _mm_of_task(s: Snapshot, pid: int) -> int:
-    """Address of the mm of a task."""
-    tasks = np.flatnonzero(s.tasks.pid == pid)
-    if not len(tasks):
+    """Address of the mm of a task, of which the threads of its process are read, and all tasks where need be."""
+    tasks = None if "tasks" in vars(s) else read_process(s.layout, pid)
+    if tasks is None:
+        tasks = s.tasks
+    rows = np.flatnonzero(tasks.pid == pid)
+    if not len(rows):
         error = UsageError("there is no task of that pid", str(pid), "See folioscope ps")
         raise s.missing.unless_lost(error, "tasks")
     # The first thread of a process may have exited while others run on.
-    group = np.concatenate([tasks, np.flatnonzero(s.tasks.tgid == pid)])
-    mm = int(s.tasks.mm[group].max())
+    group = np.concatenate([rows, np.flatnonzero(tasks.tgid == pid)])
+    mm = int(tasks.mm[group].max())
     if not mm:
-        kernel = bool(s.tasks.flags[tasks[0]] & _PF_KTHREAD)
+        kernel = bool(tasks.flags[rows[0]] & _PF_KTHREAD)
         why = "is a kernel thread" if kernel else "has exited"
-        name = clean_bytes(bytes(s.tasks.comm[tasks[0]]))
+        name = clean_bytes(bytes(tasks.comm[rows[0]]))
         raise UsageError(f"{name} {why} and has no address space", str(pid), "See folioscope ps")
     return mm
 

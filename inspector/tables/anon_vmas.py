@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table, rows_of, take_or
+from inspector.columns import I32, I64, U64, Mask, Table, difference, distinct, rows_of, take_or, union
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
 from inspector.lib.rbtree import RbNodes, check_colours, check_order, subtree_max, walk_rbtrees
@@ -128,7 +128,7 @@ def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64, freed: Mask, *, is_e
     # Where all chains are known, an anon_vma of none of them belongs to no VMA: who names it names it wrongly.
     all_linked = linked if is_every_vma and not lists_lost and not len(lists.broken) else None
     found = _with_trees(layout, vmas, np.concatenate([linked, extra]), (lists.addr, lists.owner), all_linked)
-    broken_lists = np.unique(np.concatenate([lists.broken, lists.unreadable])).astype(np.int32)
+    broken_lists = distinct(np.concatenate([lists.broken, lists.unreadable])).astype(np.int32)
     return replace(found, broken_lists=broken_lists, unreadable=lists_lost + found.unreadable)
 
 
@@ -160,10 +160,10 @@ def _with_trees(layout: Layout, vmas: Vmas, named: U64, listed: tuple[U64, I32],
         missing = int((~anon_vmas.readable).sum())
     nodes = walk_rbtrees(layout.memory, anon_vmas.tree, avc.size, avc.field("rb").offset)
     avcs = _join(layout, vmas, anon_vmas, *listed, nodes)
-    broken_trees = np.unique(np.concatenate([nodes.unreadable, nodes.cyclic])).astype(np.int32)
+    broken_trees = distinct(np.concatenate([nodes.unreadable, nodes.cyclic])).astype(np.int32)
     unreadable = len(nodes.unreadable) + missing
     no_lists = np.empty(0, np.int32)
-    return AnonRmap(anon_vmas, avcs, no_lists, broken_trees, np.unique(nodes.cyclic), unreadable)
+    return AnonRmap(anon_vmas, avcs, no_lists, broken_trees, distinct(nodes.cyclic), unreadable)
 
 
 def _and_above(anon_vmas: AnonVmas, linked: U64) -> Mask:
@@ -180,16 +180,16 @@ def _and_above(anon_vmas: AnonVmas, linked: U64) -> Mask:
 def _read_anon_vmas(layout: Layout, named: U64) -> AnonVmas:
     """The named anon_vmas and, breadth-first, the roots and parents that they name."""
     struct = layout.struct("struct anon_vma")
-    known = np.unique(named[named != 0])
+    known = distinct(named[named != 0])
     for left in reversed(range(_MAX_GENERATIONS)):
         raw = layout.memory.gather(known, struct.size)
         up = [struct.field(name).column(raw.bytes[raw.valid]) for name in ("root", "parent")]
-        more = np.setdiff1d(np.concatenate(up), known)
+        more = difference(np.concatenate(up), known)
         # The parent of an anon_vma whose own tree is empty may be gone already; only what lies in the direct map is.
         more = more[(more >= np.uint64(layout.memory.direct_map_base)) & (more & np.uint64(7) == 0)]
         if not len(more) or not left:
             break
-        known = np.union1d(known, more)
+        known = union(known, more)
     data = raw.bytes
     root, parent = struct.field("root").column(data), struct.field("parent").column(data)
     return AnonVmas(
@@ -211,7 +211,7 @@ def _read_anon_vmas(layout: Layout, named: U64) -> AnonVmas:
 def _join(layout: Layout, vmas: Vmas, anon_vmas: AnonVmas, list_addr: U64, list_owner: I32, nodes: RbNodes) -> Avcs:
     """One row an avc, whether it was met on a list, in a tree, or both."""
     struct = layout.struct("struct anon_vma_chain")
-    addr = np.union1d(list_addr, nodes.addr)
+    addr = union(list_addr, nodes.addr)
     raw = layout.memory.gather(addr, struct.size)
     vma, anon_vma = struct.field("vma").column(raw.bytes), struct.field("anon_vma").column(raw.bytes)
     vma_idx = vma_rows(vmas, vma)

@@ -172,7 +172,7 @@ def read_files(layout: Layout, addrs: U64, only: tuple[int, int] | None = None) 
         addrs: uint64; of address_spaces, in any order.
         only: First and last index whose entries are wanted; None for all.
     """
-    addr = np.unique(addrs[(addrs != 0) & (addrs & np.uint64(7) == 0)])
+    addr = distinct(addrs[(addrs != 0) & (addrs & np.uint64(7) == 0)])
     return build_files(layout, _read_spaces(layout, addr, swapper_spaces(layout)), only)
 
 

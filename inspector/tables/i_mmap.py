@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table, rows_of
+from inspector.columns import I32, I64, U64, Mask, Table, distinct, rows_of
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Field
 from inspector.lib.rbtree import check_colours, check_order, subtree_max, walk_rbtrees
@@ -100,7 +100,7 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
     f_mapping = np.where(raw_files.valid, file_struct.field("f_mapping").column(raw_files.bytes), 0)
     space_addr = np.zeros(len(vmas), np.uint64)
     space_addr[has_file] = f_mapping[back]
-    spaces = _read_spaces(layout, np.unique(np.concatenate([space_addr, extra])))
+    spaces = _read_spaces(layout, distinct(np.concatenate([space_addr, extra])))
     address_space_of_vma = rows_of(spaces.addr, space_addr)
     address_space_of_vma[space_addr == 0] = -1
     struct = layout.struct("struct vm_area_struct")
@@ -127,8 +127,8 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
     known = vma_idx >= 0
     in_tree[vma_idx[known]] = address_space_of_vma[vma_idx[known]] == found.root[known]
     unreadable = int((~raw_files.valid).sum()) + int((~spaces.readable).sum()) + len(found.unreadable)
-    broken = np.unique(np.concatenate([found.unreadable, found.cyclic])).astype(np.int32)
-    return FileRmap(spaces, nodes, address_space_of_vma, in_tree, broken, np.unique(found.cyclic), unreadable)
+    broken = distinct(np.concatenate([found.unreadable, found.cyclic])).astype(np.int32)
+    return FileRmap(spaces, nodes, address_space_of_vma, in_tree, broken, distinct(found.cyclic), unreadable)
 
 
 def _read_spaces(layout: Layout, addrs: U64) -> MappedAddressSpaces:

@@ -7,7 +7,21 @@ from typing import cast
 
 import numpy as np
 
-from inspector.columns import I32, I64, MAX_MMS, U32, U64, AnyArray, Mask, Table, UnknownColumn, distinct, rows_of
+from inspector.columns import (
+    I32,
+    I64,
+    MAX_MMS,
+    U32,
+    U64,
+    AnyArray,
+    Mask,
+    Table,
+    UnknownColumn,
+    difference,
+    distinct,
+    is_among,
+    rows_of,
+)
 from inspector.errors import LayoutError, TargetError
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
@@ -138,11 +152,11 @@ def read_mms(layout: Layout, tasks: Tasks, addrs: U64) -> tuple[Mms, int]:
     Returns:
         The mms, and how many of them could not be read.
     """
-    addr = np.setdiff1d(addrs, np.concatenate([np.zeros(1, np.uint64), static_mms(layout)]))
+    addr = difference(addrs, np.concatenate([np.zeros(1, np.uint64), static_mms(layout)]))
     cache = layout.variable("mm_cachep")
     if cache:
         addr = addr[are_objects(layout, cache, addr)]
-    mms, missing = _alive(layout, tasks, addr, np.isin(addr, np.concatenate([tasks.mm, tasks.active_mm])))
+    mms, missing = _alive(layout, tasks, addr, is_among(addr, np.concatenate([tasks.mm, tasks.active_mm])))
     if not (mms.nr_tasks == 0).any():
         return mms, missing
     # A mere copy shows beside the mm that it was copied from alone.
@@ -203,7 +217,7 @@ def _mere_copies(mms: Mms) -> Mask:
     Until mm_init() gives them page tables nothing in them is theirs.
     """
     parents = mms.pgd_pfn[(mms.nr_tasks > 0) & (mms.pgd_pfn >= 0)]
-    return (mms.nr_tasks == 0) & np.isin(mms.pgd_pfn, parents)
+    return (mms.nr_tasks == 0) & is_among(mms.pgd_pfn, parents)
 
 
 def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyArray, pgd_pfn: I64) -> Mms:

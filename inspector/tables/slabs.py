@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask, rows_covering, rows_of, take_or
+from inspector.columns import I64, U64, Mask, distinct, is_among, rows_covering, rows_of, take_or
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Sweep, sweep_pages
@@ -35,7 +35,7 @@ def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int, know
     if not len(rows) or size <= 0:
         return np.empty(0, np.uint64)
     parts = []
-    for each in np.unique(order).tolist():
+    for each in distinct(order).tolist():
         count = (1 << (layout.memmap.page_shift + min(each, 20))) // size
         offsets = np.arange(count, dtype=np.uint64) * np.uint64(size) + np.uint64(pad)
         parts.append((base[order == each][:, None] + offsets[None, :]).ravel())
@@ -85,7 +85,7 @@ def are_objects(layout: Layout, cache: int, addrs: U64) -> Mask:
     sweep = sweep_pages(around, np.array([cache], np.uint64))
     row = np.where(inside, sweep.pages.memmap.rows(pfn), -1)
     found = cache_objects(layout, sweep, sweep.folios, cache)
-    return np.isin(addrs, found) | ((row >= 0) & ~take_or(sweep.pages.readable, row, False))
+    return is_among(addrs, found) | ((row >= 0) & ~take_or(sweep.pages.readable, row, False))
 
 
 def _solve_size(layout: Layout, pages: U64, order: I64, base: U64, known: U64) -> int:

@@ -107,12 +107,35 @@ def no_tasks() -> Tasks:
     return replace(Tasks.empty(comm=np.empty(0, "S16")), rss_cache=np.empty((0, NR_MM_COUNTERS), np.int64))
 
 
-def _of_namespace(layout: Layout) -> tuple[Tasks, int]:
-    """The tasks that the tree of PIDs leads to, and how many parts of it could not be read."""
+def read_process(layout: Layout, pid: int) -> Tasks | None:
+    """The threads of the process of one task, found from its PID alone; None where these may not be all.
+
+    Args:
+        layout: The kernel's layout.
+        pid: Of any of the threads, in the initial namespace.
+    """
+    try:
+        named, missing = _of_namespace(layout, (pid, pid))
+        if missing or named.pid.tolist() != [pid]:
+            return None
+        threads, whole = read_thread_groups(layout, named.addr)
+    except LayoutError:
+        return None
+    sane = whole and bool((threads.tgid == named.tgid[0]).all()) and int(named.addr[0]) in threads.addr.tolist()
+    return threads if sane else None
+
+
+def _of_namespace(layout: Layout, only: tuple[int, int] | None = None) -> tuple[Tasks, int]:
+    """The tasks that the tree of PIDs leads to, and how many parts of it could not be read.
+
+    Args:
+        layout: The kernel's layout.
+        only: First and last PID that are wanted; None for all.
+    """
     namespace = layout.struct("struct pid_namespace")
     root, start = namespace.find("idr.idr_rt.xa_head"), layout.target.symbol("init_pid_ns")
     head = layout.memory.read_u64(start + root.offset) if root is not None and start is not None else None
-    found = walk_xarrays(layout.prog, layout.memory, np.array([head or 0], np.uint64))
+    found = walk_xarrays(layout.prog, layout.memory, np.array([head or 0], np.uint64), only)
     pid_struct, task = layout.struct("struct pid"), layout.struct("struct task_struct")
     pids = found.value[(found.value & np.uint64(3)) == 0]
     raw_pids = layout.memory.gather(pids, pid_struct.size)

@@ -111,12 +111,15 @@ class StoredPages:
         path: The dump.
         index: Where it has its pages.
         open_other: Opens what reads pages that are stored in an unknown way, and says what is wrong with damaged ones.
+        is_read_once: Whether no page will be read a second time, so that none is kept.
 
     Attributes:
         nr_unpacked: Pages that this process has unpacked.
     """
 
-    def __init__(self, path: str, index: PagesAt, open_other: Callable[[], PhysicalReader]) -> None:
+    def __init__(
+        self, path: str, index: PagesAt, open_other: Callable[[], PhysicalReader], *, is_read_once: bool = False
+    ) -> None:
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
         self._size, self._shift = index.page_size, index.page_size.bit_length() - 1
@@ -127,7 +130,7 @@ class StoredPages:
         # A bit of a byte that two processes change at the same time may be lost: that page is unpacked once more.
         self._is_kept = mmap.mmap(-1, self._descriptors.nr_pfns // 8 + 1)
         self._kept, self._room = -1, 0
-        kept = scratch.nameless_file()
+        kept = None if is_read_once else scratch.nameless_file()
         if kept is not None:
             weakref.finalize(self, os.close, kept)
             self._kept, self._room = kept, scratch.room_in(kept) >> self._shift
@@ -181,6 +184,30 @@ class StoredPages:
     def _fresh(self, first: int, end: int) -> bytes:
         """Pages [first, end), of which none is kept."""
         nr = end - first
+        pages = self.unpacked(first, end)
+        data = b"".join(pages) if nr > 1 else pages[0]
+        # What passes through memory must leave room for what is read again and again.
+        if self._room - nr >= (self._half if nr >= _LONG else 0):
+            self._keep(first, nr, data)
+        return data
+
+    def places(self, first: int, end: int) -> list[int]:
+        """Where in the file the page frames [first, end) are stored: those with the same place are equal.
+
+        Raises:
+            drgn.FaultError: One is not in the dump.
+            OSError: The file cannot be read any more.
+        """
+        return [row[0] for row in self._descriptors.of(first, end)]
+
+    def unpacked(self, first: int, end: int) -> list[bytes]:
+        """Page frames [first, end) as they are in the dump, whether they were unpacked before or not.
+
+        Raises:
+            drgn.FaultError: One is not in the dump.
+            OSError: The file cannot be read any more.
+        """
+        nr = end - first
         rows = self._descriptors.of(first, end)
         begin, span = rows[0][0], rows[-1][0] + rows[-1][1] - rows[0][0]
         # Neighbours are stored one behind the other, mostly.
@@ -200,11 +227,7 @@ class StoredPages:
                 if len(data) != stored:
                     raise _shorter()
             pages.append(self._page(pfn, data, flag))
-        data = b"".join(pages) if nr > 1 else pages[0]
-        # What passes through memory must leave room for what is read again and again.
-        if self._room - nr >= (self._half if nr >= _LONG else 0):
-            self._keep(first, nr, data)
-        return data
+        return pages
 
     def _page(self, pfn: int, data: bytes, flag: int) -> bytes:
         """One page, given what is stored of it."""

@@ -25,6 +25,7 @@ from inspector.text import clean, size
 if TYPE_CHECKING:
     from inspector.target.earlier import Earlier
     from inspector.target.qmp import Monitor, Pause
+    from inspector.target.stored_pages import StoredPages
 
 TargetKind = Literal["core", "kdump", "live", "qemu"]
 Types = Literal["auto", "dwarf", "btf"]
@@ -229,12 +230,6 @@ def _unpack_once(prog: drgn.Program, path: str, core: CoreFile, pages: PagesAt) 
 
     Virtual addresses are translated by drgn itself, in a program that has this memory and nothing else.
     """
-    from inspector.target.stored_pages import StoredPages  # noqa: PLC0415  (for compressed dumps only)
-
-    def open_other() -> drgn.Program:
-        other = drgn.Program(prog.platform)
-        other.set_core_dump(path)
-        return other
 
     def translated(address: int, count: int, _offset: int, _physical: bool) -> bytes:
         try:
@@ -243,7 +238,7 @@ def _unpack_once(prog: drgn.Program, path: str, core: CoreFile, pages: PagesAt) 
             # It names the physical address, or the one of a table.
             raise drgn.FaultError(str(error.args[0]), address) from None
 
-    inner, stored = drgn.Program(prog.platform), StoredPages(path, pages, open_other)
+    inner, stored = drgn.Program(prog.platform), _stored_pages(path, pages)
     inner.add_memory_segment(0, _PHYSICAL, stored.read, True)
     try:
         inner.set_linux_kernel_custom(core.vmcoreinfo, False)
@@ -251,6 +246,29 @@ def _unpack_once(prog: drgn.Program, path: str, core: CoreFile, pages: PagesAt) 
         return
     prog.add_memory_segment(0, _PHYSICAL, stored.read, True)
     prog.add_memory_segment(_HIGH_HALF, (1 << 64) - 1 - _HIGH_HALF, translated, False)
+
+
+def _stored_pages(path: str, pages: PagesAt, *, is_read_once: bool = False) -> StoredPages:
+    from inspector.target.stored_pages import StoredPages  # noqa: PLC0415  (for compressed dumps only)
+
+    def open_other() -> drgn.Program:
+        other = drgn.Program()
+        other.set_core_dump(path)
+        return other
+
+    return StoredPages(path, pages, open_other, is_read_once=is_read_once)
+
+
+def open_pages(path: str) -> StoredPages:
+    """The pages of a kdump-compressed dump for who reads each of them once.
+
+    Raises:
+        TargetError: It cannot be opened, or is no such dump.
+    """
+    core = examine_core(path)
+    if core.pages is None:
+        raise TargetError("this is no kdump-compressed dump", path, "Name another file")
+    return _stored_pages(path, core.pages, is_read_once=True)
 
 
 def open_live(symbols: Sequence[str] = (), *, types: Types = "auto") -> Target:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, Mask, Table, rows_of
+from inspector.columns import I64, Mask, Table, rows_of, union
 from inspector.layout.kernel import Layout
 from inspector.records import dataclass
 from inspector.tables.anon_vmas import AnonRmap
@@ -33,7 +33,7 @@ def family_of(rmap: AnonRmap, vmas: Vmas, row: int) -> Family:
     """The family of one anon_vma (mm/rmap.c, anon_vma_fork(): all have one root)."""
     table, n = rmap.anon_vmas, len(rmap.anon_vmas)
     root = int(table.root_idx[row]) if table.root_idx[row] >= 0 else row
-    members = np.union1d(np.flatnonzero(table.root_idx == root), [root, row])
+    members = union(np.flatnonzero(table.root_idx == root), np.array([root, row]))
     order, depth = _in_order(table.parent_idx[members].tolist(), members.tolist(), root)
     own = rows_of(table.addr, vmas.anon_vma)
     alive = (table.tree != 0) & (table.parent_idx >= 0)

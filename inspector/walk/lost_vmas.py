@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Table, rows_of
+from inspector.columns import I32, I64, U64, AnyArray, Table, distinct, rows_of
 from inspector.records import dataclass
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def find_lost_vmas(s: Snapshot) -> LostVmas:
     avcs, nodes = s.anon_rmap.avcs, s.file_rmap.nodes
     unknown = np.concatenate([avcs.vma[(avcs.vma_idx < 0) & (avcs.tree_idx >= 0)], nodes.vma[nodes.vma_idx < 0]])
     struct = s.layout.struct("struct vm_area_struct")
-    raw = s.layout.memory.gather(np.unique(unknown[unknown != 0]), struct.size)
+    raw = s.layout.memory.gather(distinct(unknown[unknown != 0]), struct.size)
     data, addr = raw.bytes[raw.valid], raw.addr[raw.valid]
     mm = rows_of(s.mms.addr, struct.field("vm_mm").column(data))
     start, end = struct.field("vm_start").column(data), struct.field("vm_end").column(data)

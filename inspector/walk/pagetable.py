@@ -7,7 +7,7 @@ them: all or some of the tables that are known by then can be walked again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.loops import RunColumns, TableRows, TablesOfVmas, fill_runs, is_compiled
 from inspector.loops import leaf_runs as merge_leaves
+from inspector.records import dataclass
 from inspector.scratch import shared_zeros
 from inspector.tables.mms import Mms
 from inspector.tables.pages import Pages

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from inspector.cli.opening import leave_out_plugins
+from tests.faults.overlay import sound
 from tests.fixtures import fixture_path
 
 FOLIOSCOPE = [sys.executable, "-c", "import sys; from inspector.cli import main; sys.exit(main())"]
@@ -42,10 +44,21 @@ def test_rich_is_for_terminals(core: Callable[[str], str]) -> None:
     assert loaded_after(f"folio 0x1000 -c {core('6.12')}", "rich") == "LOADED []"
 
 
-@pytest.mark.parametrize("words", ["info", "page 0x1000", "folio 0x1000"])
+ASKED = (
+    *("info", "page 0x1000", "folio 0x1000", "vmas 1", "folio ANON", "rmap ANON", "explain ANON", "anon-vma --of ANON"),
+    *("folio FILE", "rmap FILE"),
+)
+
+
+@pytest.mark.parametrize("words", ASKED)
 def test_a_question_imports_what_it_needs(words: str, core: Callable[[str], str]) -> None:
     """Each of these would cost as much as opening the dump: plug-ins of drgn, sockets, masked arrays, screens."""
-    dear = "importlib.metadata socket rich textual tui pandas inspector.capture numpy.testing"
+    dear = "importlib.metadata socket rich textual tui pandas inspector.capture numpy.testing numpy.ma"
+    s = sound(core("7.3"))
+    m = s.mappings
+    for name, pages in (("ANON", s.anon_pages), ("FILE", s.file_pages)):
+        at = np.flatnonzero((m.page_row >= 0) & pages[np.maximum(m.page_row, 0)])[0]
+        words = words.replace(name, str(m.pfn[at]))
     assert loaded_after(f"{words} -q -c {core('7.3')}", dear) == "LOADED []"
 
 

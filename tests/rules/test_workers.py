@@ -18,6 +18,7 @@ import pytest
 
 from inspector import scratch, snapshot, workers
 from inspector.capture import capture as capture_module
+from inspector.capture.packing import Ahead, Packer
 from inspector.capture.proof import VirtualReads, same_reads
 from inspector.check.run import run_check
 from inspector.errors import TargetError
@@ -216,6 +217,37 @@ def test_a_kernel_or_guest_is_read_by_one_process(kind: TargetKind, is_paused: b
     workers.use_workers(2)
     target = open_core(core_path("fixture", "7.3"), types="btf")
     assert Snapshot(replace(target, kind=kind, is_paused=is_paused)).counts.nr_entries
+    assert not forks
+
+
+def test_a_capture_is_the_same_whatever_was_compressed_beside_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_module, "_nr_pfns", lambda _target: 1 << 20)
+    ahead: list[int] = []
+    whole = Packer.ahead
+
+    def some(packer: Packer) -> Ahead:
+        found = whole(packer)
+        ahead.append(len(found.pfns))
+        return found
+
+    monkeypatch.setattr(Packer, "ahead", some)
+    for nr_workers in (1, 2, 3):
+        target = open_core(core_path("fixture", "7.3"), types="btf")
+        captured = capture_module.capture(target, tmp_path / str(nr_workers), nr_workers=nr_workers)
+        assert (captured.same_answers, captured.proof) == (True, "reads")
+    assert ahead[0] == 0
+    assert max(ahead) > 0
+    written = [path.read_bytes() for path in tmp_path.iterdir()]
+    assert written == written[:1] * 3
+
+
+def test_a_stopped_guest_is_captured_by_one_process(tmp_path: Path, forks: list[int]) -> None:
+    """All of it is read through one connection."""
+    workers.use_workers(3)
+    target = replace(open_core(core_path("fixture", "7.3"), types="btf"), kind="qemu", is_paused=True)
+    assert capture_module.capture(target, tmp_path / "out").same_answers
     assert not forks
 
 

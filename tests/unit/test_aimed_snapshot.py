@@ -12,11 +12,13 @@ from inspector.aimed.folio import FolioSnapshot
 from inspector.aimed.snapshot import AimedSnapshot, NotAimedAtError, UserPlaces
 from inspector.check.run import violations_of
 from inspector.columns import I64, Mask, Stretches, Table
+from inspector.report.processes import aim_at_mm
 from inspector.rules import all_rules
 from inspector.rules.needs import PAGES
 from inspector.snapshot import TABLES, Snapshot
 from inspector.subjects import ENTRY, FOLIO, PAGE
 from inspector.tables.mms import read_users
+from inspector.tables.tasks import Tasks, read_process
 from inspector.target.target import open_core
 from tests.faults.overlay import KERNELS, core_path, sound
 
@@ -115,6 +117,38 @@ def test_users_of_an_mm_are_found_from_the_mm(kernel: str) -> None:
     many = s.mms.addr[s.mms.nr_tasks > 0][:12]
     found = read_users(s.layout, many[::-1])
     assert found is None or sorted(found.pid.tolist()) == sorted(s.tasks.pid[np.isin(s.tasks.mm, many)].tolist())
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_process_is_found_from_the_pid_of_any_thread(kernel: str) -> None:
+    s = sound(core_path("fixture", kernel))
+    for pid in s.tasks.pid.tolist():
+        threads = read_process(s.layout, pid)
+        assert threads is not None
+        group = s.tasks.tgid == s.tasks.tgid[s.tasks.pid == pid]
+        same(threads, s.tasks.take(np.flatnonzero(group)))
+    assert max(np.bincount(s.tasks.tgid)) > 1
+    assert read_process(s.layout, 4_000_000) is None
+    for row in np.flatnonzero(s.mms.pid > 0).tolist():
+        one = Snapshot(s.target)
+        assert aim_at_mm(one, int(s.mms.pid[row])).mms.addr.tolist() == [s.mms.addr[row]]
+        assert "tasks" not in vars(one) or read_users(s.layout, s.mms.addr[row : row + 1]) is None
+
+
+def test_a_process_of_which_threads_may_be_missed_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    s = sound(core_path("fixture", KERNELS[-1]))
+    pid = int(np.bincount(s.tasks.tgid[s.tasks.mm != 0]).argmax())
+    threads = read_process(s.layout, pid)
+    assert threads is not None and len(threads) > 1
+
+    def answers(tasks: Tasks, whole: bool) -> Tasks | None:
+        monkeypatch.setattr("inspector.tables.tasks.read_thread_groups", lambda *_: (tasks, whole))
+        return read_process(s.layout, pid)
+
+    assert answers(threads, True) is threads
+    assert answers(threads, False) is None
+    assert answers(threads.take(threads.pid != pid), True) is None
+    assert answers(Tasks.concat([threads, s.tasks.take(s.tasks.tgid != pid)]), True) is None
 
 
 def test_other_tables_are_refused() -> None:

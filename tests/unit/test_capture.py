@@ -22,7 +22,8 @@ import pytest
 from inspector.arch.base import Level
 from inspector.capture import capture as capture_module
 from inspector.capture.capture import capture
-from inspector.capture.kdump_writer import DumpHeader, PageSource, PageSpool, write_kdump
+from inspector.capture.kdump_writer import DumpHeader, PageSpool, write_kdump
+from inspector.capture.packing import PageSource
 from inspector.capture.private_pages import PRIVATE, CoveredPages, judge_pages
 from inspector.capture.recorder import Recorder
 from inspector.check.run import run_check
@@ -32,6 +33,7 @@ from inspector.errors import Exit, TargetError, UsageError
 from inspector.snapshot import Snapshot
 from inspector.tables.stacks import thread_size
 from inspector.tables.vmalloc import vmalloc_pfns
+from inspector.target.corefile import DESCRIPTOR, examine_core
 from inspector.target.target import Target, from_program, open_core
 from inspector.walk.mappings import entry_pages
 from inspector.walk.names import vma_names
@@ -297,6 +299,30 @@ def test_one_changed_bit_is_noticed(place: str, tmp_path: Path, monkeypatch: pyt
     report = capture(opened(fixture), tmp_path / "out")
     assert report.proof == "report"
     assert report.same_answers == (place == "unused")
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_page_stored_in_the_place_of_another_is_noticed(
+    is_shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where pages share a place: what is compared once stands for all of them."""
+
+    def write(file: Any, header: DumpHeader, source: PageSource, pfns: I64, *rest: Any) -> None:
+        write_kdump(file, header, source, pfns, *rest)
+        end = file.seek(0, os.SEEK_END)
+        file.flush()
+        at = examine_core(file.name).pages
+        assert at is not None
+        table = np.fromfile(file.name, DESCRIPTOR, len(pfns), offset=at.table)
+        _, place, nr = np.unique(table["offset"], return_inverse=True, return_counts=True)
+        one = int(np.flatnonzero(nr[place] > 1)[-1]) if is_shared else int(np.flatnonzero(nr[place] == 1)[-1])
+        table[one] = table[int(np.flatnonzero(nr[place] == 1)[0])]
+        file.seek(at.table)
+        file.write(table.tobytes())
+        file.seek(end)
+
+    monkeypatch.setattr(capture_module, "write_kdump", write)
+    assert capture(opened(fixture_path("7.3")), tmp_path / "out").proof == "report"
 
 
 def test_facts_that_a_capture_leaves_out_read_nothing(fixture: Path) -> None:

@@ -18,7 +18,10 @@ from inspector.columns import (
     Mask,
     Table,
     count_up,
+    difference,
+    distinct,
     expand_runs,
+    is_among,
     matches,
     page_key,
     rows_covering,
@@ -26,6 +29,7 @@ from inspector.columns import (
     rows_of_unordered,
     sorts_rightly,
     take_or,
+    union,
 )
 from inspector.errors import TargetError
 from inspector.tables.folios import Folios
@@ -144,3 +148,18 @@ def test_sorts_that_go_wrong_are_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not sorts_rightly()
     with pytest.raises(TargetError, match="NumPy sorts wrongly on this processor"):
         open_core(str(fixture_path("7.3")))
+
+
+@given(st.lists(st.integers(0, 9)), st.lists(st.integers(0, 9)))
+def test_sets_of_values_are_those_of_numpy(one: list[int], other: list[int]) -> None:
+    for dtype in (np.uint64, np.int32):
+        a, b = np.array(one, dtype), np.array(other, dtype)
+        pairs = (
+            (distinct(a), np.unique(a)),
+            (union(a, b), np.union1d(a, b)),
+            (difference(a, b), np.setdiff1d(a, b)),
+            (is_among(a, b), np.isin(a, b)),
+        )
+        for ours, theirs in pairs:
+            assert ours.dtype == theirs.dtype
+            assert ours.tolist() == theirs.tolist()

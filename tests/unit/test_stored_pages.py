@@ -149,6 +149,21 @@ def test_the_scratch_file_keeps_to_its_room(tmp_path: Path, monkeypatch: pytest.
     assert os.fstat(pages._kept).st_blocks * 512 <= 64 * SIZE
 
 
+def test_pages_that_are_read_once_are_not_kept(tmp_path: Path) -> None:
+    index = written(tmp_path / "d", {pfn: (1, compression_named("zlib").compress(PAGES[pfn])) for pfn in PFNS})
+    pages = StoredPages(str(tmp_path / "d"), index, Other, is_read_once=True)
+    for _ in range(2):
+        assert pages.unpacked(9000, 9080) == [PAGES[pfn] for pfn in range(9000, 9080)]
+        assert pages.read(9000 * SIZE, 2 * SIZE) == PAGES[9000] + PAGES[9001]
+    assert pages.nr_unpacked == 164
+    places = pages.places(4093, 4100)
+    assert places == sorted(set(places))
+    with pytest.raises(drgn.FaultError):
+        pages.places(4090, 4092)
+    with pytest.raises(drgn.FaultError):
+        pages.unpacked(3, 4)
+
+
 def test_forked_processes_share_what_they_unpack(tmp_path: Path) -> None:
     pages = opened(tmp_path / "d")
 
