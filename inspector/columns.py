@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import Field, fields
-from functools import cache
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast, overload
 
 import numpy as np
@@ -124,10 +123,14 @@ class Table:
         return sum(column.nbytes for column in columns if not isinstance(column, UnknownColumn))
 
 
-@cache
+_NAMES: dict[type[Table], tuple[str, ...]] = {}
+"""The columns of each table: tables are made and cut thousands of times."""
+
+
 def _names(table: type[Table]) -> tuple[str, ...]:
-    """The columns of a table; tables are made and cut thousands of times."""
-    return tuple(f.name for f in fields(table))
+    if table not in _NAMES:
+        _NAMES[table] = tuple(f.name for f in fields(table))
+    return _NAMES[table]
 
 
 def _joined(parts: list[AnyArray]) -> AnyArray:
