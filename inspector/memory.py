@@ -68,6 +68,9 @@ class Memory:
         """Called with (address, size, physical) of each read that succeeded; how a capture learns what was used."""
         self.shares_notes = False
         """Whether what forked processes read gets known here, when ``on_read`` is called in them."""
+        self.overwritten: tuple[tuple[int, int, bool], ...] = ()
+        """Stretches that hold something else than what belongs there, as (address, end, physical): reads of any of
+        their bytes fail, as those of bytes that are not in the dump."""
         self.partly_used: dict[int, int] = {}
         """By address of a page that holds a list of the kernel's: how many of its bytes do. What lies behind them is
         left from the page's last use; a capture blanks it."""
@@ -92,6 +95,8 @@ class Memory:
             physical = True
         if address < 0 or size <= 0 or address + size > 1 << 64:
             return None
+        if self.overwritten and self.is_overwritten(address, size, physical=physical):
+            return None
         try:
             data = self._read(address, size, physical)
         except (drgn.FaultError, OverflowError, ValueError):
@@ -102,6 +107,13 @@ class Memory:
         if self.on_read is not None:
             self.on_read(address, size, physical)
         return data
+
+    def is_overwritten(self, address: int, size: int, *, physical: bool) -> bool:
+        """Whether any of these bytes is in a stretch that holds something else (`overwritten`)."""
+        return any(
+            start < address + size and address < end and physical == is_physical
+            for start, end, is_physical in self.overwritten
+        )
 
     def read_u64(self, address: int) -> int | None:
         """The unsigned 64-bit word at a kernel virtual address, or None."""

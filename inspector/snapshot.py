@@ -35,6 +35,7 @@ from inspector.tables.mms import Mms, build_mms, no_mms, static_mms
 from inspector.tables.mmu_gather import Gathered, Gathers, read_gathers
 from inspector.tables.node_stats import node_stats
 from inspector.tables.open_files import OpenFiles, read_open_files
+from inspector.tables.overwritten import Stretch
 from inspector.tables.pageblocks import BlockTypes, pageblock_types
 from inspector.tables.pages import Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
@@ -113,17 +114,21 @@ class Snapshot:
 
     Args:
         target: An opened target.
+        overwritten: Stretches of its memory that hold something else than belongs there: they are not read.
     """
 
     # -- the kernel and what is missing ------------------------------------------------------------------------------
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, overwritten: tuple[Stretch, ...] = ()) -> None:
         self.target = target
+        self.overwritten = overwritten
         self.missing = Missing()
         self.judged_pages: dict[PagesPredicate, Judgement[PagePiece]] = {}
         """What rules about pages found that were judged together (`inspector.rules.page_pieces`)."""
 
-    _OWN: ClassVar[frozenset[str]] = frozenset(("target", "missing", "judged_pages", "_collected", "known_entries"))
+    _OWN: ClassVar[frozenset[str]] = frozenset(
+        ("target", "overwritten", "missing", "judged_pages", "_collected", "known_entries")
+    )
     """What each snapshot has of its own: no table, or one that grows."""
 
     def has_basics(self) -> bool:
@@ -241,7 +246,18 @@ class Snapshot:
     @cached_property
     def layout(self) -> Layout:
         """What this kernel looks like."""
-        return Layout.probe(self.target)
+        layout = Layout.probe(self.target)
+        layout.memory.overwritten = tuple(
+            (each.address, each.address + each.size, each.physical) for each in self.overwritten
+        )
+        return layout
+
+    def without(self, stretches: tuple[Stretch, ...]) -> Snapshot:
+        """Another snapshot of the target, which does not read some stretches of its memory."""
+        other = Snapshot(self.target, self.overwritten + stretches)
+        memory, mine = other.layout.memory, self.layout.memory
+        memory.on_read, memory.shares_notes = mine.on_read, mine.shares_notes
+        return other
 
     @property
     def scheme(self) -> Scheme | None:
@@ -264,8 +280,14 @@ class Snapshot:
         wanted = (self._mm_cachep, self._rmap_item_cache, self._task_cache, self._vma_cache)
         caches = np.array([cache for cache in wanted if cache], np.uint64)
         sweep = sweep_pages(self.layout, caches, self.nr_workers)
-        self.missing.add("struct pages", sweep.pages.nr_unreadable)
+        self.missing.add("struct pages", sweep.pages.nr_unreadable - self._nr_overwritten)
         return sweep
+
+    @property
+    def _nr_overwritten(self) -> int:
+        """Struct pages that are not read because something else was written there: they are in the dump."""
+        size = self.layout.memmap.page_size
+        return sum(each.size // size for each in self.overwritten if not each.physical)
 
     @property
     def pages(self) -> Pages:
@@ -400,7 +422,12 @@ class Snapshot:
         found = int((self._sweep.slab_caches == np.uint64(self._mm_cachep)).sum())
         if not self.pages.nr_unreadable:
             return not found
-        return nr_slabs(self.layout, self._mm_cachep) != found
+        nr = nr_slabs(self.layout, self._mm_cachep)
+        if nr is None and self.pages.nr_unreadable == self._nr_overwritten:
+            # A slab of them is not among a few struct pages where every mm of a task is in one that was found.
+            used = self.tasks.mm[(self.tasks.mm != 0) & ~np.isin(self.tasks.mm, self.static_mms)]
+            return not found or not np.isin(used, self.mm_slots).all()
+        return nr != found
 
     @cached_property
     def mms(self) -> Mms:

@@ -745,6 +745,14 @@ def _vmstat(_s: Snapshot, row: int) -> Subject:
     return Subject(kind="vmstat", name=NODE_COUNTERS[row])
 
 
+def _stretch(s: Snapshot, row: int) -> Subject:
+    return s.overwritten[row].subject
+
+
+def _look_at_stretch(subject: Subject) -> str:
+    return _look_at_address(subject) if subject.va is not None else f"page {subject.pfn:#x}"
+
+
 STABLE_NODE = SubjectKind(
     name="stable_node",
     describe=_stable_node,
@@ -757,4 +765,6 @@ HSTATE = SubjectKind(name="hstate", describe=_hstate, look=_look_at_hugetlb, typ
 ZONE = SubjectKind(name="zone", describe=_zone, types=("struct zone",))
 FREE_LIST = SubjectKind(name="free_list", describe=_free_list, types=("struct free_area",))
 CPU_LIST = SubjectKind(name="cpu_list", describe=_cpu_list, types=("struct per_cpu_pages",))
+STRETCH = SubjectKind(name="memory", describe=_stretch, look=_look_at_stretch)
+"""Rows are those of `inspector.snapshot.Snapshot.overwritten`."""
 VMSTAT = SubjectKind(name="vmstat", describe=_vmstat, of_the_machine=True)

@@ -192,7 +192,7 @@ class _Confirming:
         other = {s for s in away if (s.rule, s.subject) in subjects}
         self._drop(other, _VALUES)
         self._drop(away - other, _GONE)
-        # One mapping too few may be of another process in each look: the number alone does not tell.
+        # One mapping too few may be of another process in each look: the number alone does not show it.
         mappers = self._mappers_in(look)
         self._drop({s for s, who in mappers.items() if who != self._mappers.get(s)}, _MAPPERS)
         for rule, found in look.results if self._suspects else ():

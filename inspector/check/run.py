@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Literal
 
 import msgspec
@@ -11,6 +12,7 @@ import numpy as np
 
 from inspector.check.cause import gather_causes
 from inspector.check.left_out import likely_reason, tables_left_out
+from inspector.check.overwritten import find_stretches, together, with_what_broke
 from inspector.check.prepare import STAGES, Progress, prepare
 from inspector.check.target_facts import target_facts
 from inspector.columns import spans
@@ -19,10 +21,12 @@ from inspector.findings import SCHEMA, Confirmation, Coverage, Evidence, Finding
 from inspector.records import dataclass
 from inspector.rules import Rule, select_rules
 from inspector.rules.cause import Cause, Causes
+from inspector.rules.memory.overwritten import memory_stretch_damaged
 from inspector.rules.needs import lacking
 from inspector.rules.page_pieces import PagesPredicate, judge_together
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
+from inspector.tables.overwritten import Stretch
 from inspector.text import counted, size
 from inspector.violations import Unread, Violations, cannot_check, holds
 from inspector.walk.batches import MakeCollector
@@ -110,7 +114,38 @@ def run_check(
         if found is not None:
             found(look.findings(max_findings))
 
-    return take_look(snapshot, select_rules(rules), progress, show, collects).report(max_findings)
+    chosen = select_rules(rules)
+    look = take_look(snapshot, chosen, progress, show, collects)
+    return _apart_from_overwritten(look, chosen, progress).report(max_findings)
+
+
+_ROUNDS = 3
+"""How often stretches are looked for: without one, another may show."""
+
+
+def _apart_from_overwritten(look: RulesRun, chosen: Sequence[Rule], progress: Progress | None) -> RulesRun:
+    """The look, or one that does not read stretches of memory in which something else was written.
+
+    Where the kernel runs on, what looks overwritten may be memory that was given away while it was read.
+    """
+    stretches: tuple[Stretch, ...] = ()
+    last = look
+    if memory_stretch_damaged not in chosen or look.snapshot.target.ran_on:
+        return look
+    for _ in range(_ROUNDS):
+        more = find_stretches(last.snapshot, last.results)
+        if not more:
+            break
+        stretches = together(look.snapshot, stretches, more)
+        last = take_look(look.snapshot.without(stretches), chosen, progress)
+    if not stretches:
+        return look
+    last.snapshot.overwritten = with_what_broke(stretches, look.results, last.results)
+    results = [
+        (rule, violations_of(last.snapshot, rule) if rule is memory_stretch_damaged else found)
+        for rule, found in last.results
+    ]
+    return replace(last, results=results)
 
 
 def take_look(

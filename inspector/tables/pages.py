@@ -517,7 +517,12 @@ class _StructPages:
             raw = memory.gather(memmap.page_addrs(some), GRAIN * size)
             pfn = (some[:, None] + np.arange(GRAIN)[None, :]).ravel()
             return row, pfn, raw.bytes.ravel(), np.repeat(raw.valid, GRAIN)
-        data, valid = memory.chunk(memmap.page_addr(start), (end - start) * size)
+        address, nr_bytes = memmap.page_addr(start), (end - start) * size
+        if memory.overwritten and memory.is_overwritten(address, nr_bytes, physical=False):
+            # One by one: of a page of struct pages some may be as they were.
+            raw = memory.gather(memmap.page_addrs(np.arange(start, end)), size)
+            return row, np.arange(start, end), raw.bytes.ravel(), raw.valid
+        data, valid = memory.chunk(address, nr_bytes)
         readable = np.ones(end - start, np.bool_) if valid.all() else np.repeat(valid, HOLE // size)[: end - start]
         return row, np.arange(start, end), data, readable
 

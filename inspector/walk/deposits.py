@@ -11,7 +11,7 @@ from inspector.layout.kernel import Layout
 from inspector.lib.list import ListEntries, walk_lists
 from inspector.records import dataclass
 from inspector.tables.pages import Pages
-from inspector.walk.mappings import TABLE_OK, PageTables
+from inspector.walk.mappings import ENTERED, PageTables
 
 SOUND, UNREAD, NO_PAGE, NOT_A_TABLE, IN_USE, LINKS, ENDLESS, SHARED = range(8)
 """Codes of `Deposits.state`."""
@@ -64,7 +64,7 @@ def read_deposits(layout: Layout, pages: Pages, tables: PageTables) -> Deposits:
     pmd_huge_pte names one of the tables, and the list_head in the descriptor of each the next one, without a head
     between them.
     """
-    with_rings = (tables.level == Level.PMD) & tables.first & (tables.state == TABLE_OK) & keeps_rings(layout)
+    with_rings = (tables.level == Level.PMD) & tables.first & np.isin(tables.state, ENTERED) & keeps_rings(layout)
     rows = np.flatnonzero(with_rings)
     state = np.full(len(rows), SOUND, np.uint8)
     where = np.full(len(rows), -1, np.int64)

@@ -48,9 +48,13 @@ def entry_pages(layout: Layout, levels: U8) -> I64:
     return out
 
 
-TABLE_OK, TABLE_NO_PAGE, TABLE_UNREADABLE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_MOVED = range(6)
+TABLE_OK, TABLE_NO_PAGE, TABLE_UNREADABLE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_MOVED, TABLE_PARTLY = range(7)
 """States of a table: entered; its pfn has no memory; not in the dump; its page is free or of another kind; a loop; of a
-kernel that runs on: no table any more when what led to it was read again."""
+kernel that runs on: no table any more when what led to it was read again; entered, but for entries in which something
+else was written (`inspector.memory.Memory.overwritten`)."""
+
+ENTERED = (TABLE_OK, TABLE_PARTLY)
+"""States of tables whose entries were followed."""
 
 
 @dataclass(frozen=True, slots=True)

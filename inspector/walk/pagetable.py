@@ -34,6 +34,7 @@ from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.loops import RunColumns, TableRows, TablesOfVmas, fill_runs, is_compiled
 from inspector.loops import leaf_runs as merge_leaves
+from inspector.memory import Memory
 from inspector.records import dataclass
 from inspector.scratch import shared_zeros
 from inspector.tables.mms import Mms
@@ -41,11 +42,13 @@ from inspector.tables.pages import Pages
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import (
+    ENTERED,
     ENTRY_ID_SLOT_BITS,
     TABLE_MOVED,
     TABLE_NO_PAGE,
     TABLE_NOT_A_TABLE,
     TABLE_OK,
+    TABLE_PARTLY,
     TABLE_TWICE_IN_MM,
     TABLE_UNREADABLE,
     Mappings,
@@ -248,7 +251,7 @@ class SecondWalk:
     ) -> None:
         self._layout, self._tables = layout, tables
         self._attribute = Attributor(layout.arch.page_shift, vmas)
-        entered = tables.state == TABLE_OK
+        entered = np.isin(tables.state, ENTERED)
         if some is not None:
             chosen = np.zeros(len(tables), np.bool_)
             chosen[some] = True
@@ -410,6 +413,8 @@ def _read(  # noqa: PLR0913, PLR0917  (which tables, and what of them)
     if only is None:
         raw = layout.memory.gather(addresses, width * 8, physical=True)
         words, unreadable = raw.bytes.view(np.uint64).ravel(), rows[~raw.valid]
+        if layout.memory.overwritten:
+            words, unreadable = _without_overwritten(layout.memory, tables, rows, words.reshape(len(rows), width))
     else:
         at = _wanted(layout, shape, tables.take(rows), only)
         place = at // width
@@ -420,6 +425,33 @@ def _read(  # noqa: PLR0913, PLR0917  (which tables, and what of them)
         unreadable = rows[place[~valid]]
     tables.state[unreadable] = TABLE_UNREADABLE
     return Batch(tables, rows, start, shape, words)
+
+
+def _without_overwritten(memory: Memory, tables: PageTables, rows: I64, words: U64) -> tuple[U64, I64]:
+    """Of tables in parts of which something else was written the other entries; marks these tables.
+
+    Args:
+        memory: The target's.
+        tables: A table of tables.
+        rows: int64[n]; which of its rows these are.
+        words: uint64[n, entries]; what could be read of whole tables.
+
+    Returns:
+        uint64[n * entries], and the rows that are not in the dump.
+    """
+    words = words.copy()
+    unreadable = []
+    for place in np.flatnonzero(~words.any(axis=1)).tolist():
+        address, size = int(tables.pfn[rows[place]]) << 12, words.shape[1] * 8
+        if memory.read(address, size, physical=True) is not None:
+            continue
+        if not memory.is_overwritten(address, size, physical=True):
+            unreadable.append(int(rows[place]))
+            continue
+        slots = np.uint64(address) + np.arange(words.shape[1], dtype=np.uint64) * np.uint64(8)
+        words[place], _ = memory.words(slots, physical=True)
+        tables.state[rows[place]] = TABLE_PARTLY
+    return words.ravel(), np.array(unreadable, np.int64)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from inspector.columns import I32, I64, U64, Mask, Table, page_key, take_or
 from inspector.layout.kernel import Layout
 from inspector.records import dataclass
 from inspector.tables.vmas import Vmas
-from inspector.walk.mappings import TABLE_OK, TABLE_TWICE_IN_MM
+from inspector.walk.mappings import ENTERED, TABLE_TWICE_IN_MM
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -71,7 +71,7 @@ def hugetlb_tables(s: Snapshot) -> tuple[HugetlbTables, Sharers]:
 
 def _sharers(s: Snapshot) -> Sharers:
     t, vmas = s.tables, s.vmas
-    rows = np.flatnonzero((t.level == Level.PMD) & np.isin(t.state, (TABLE_OK, TABLE_TWICE_IN_MM)))
+    rows = np.flatnonzero((t.level == Level.PMD) & np.isin(t.state, (*ENTERED, TABLE_TWICE_IN_MM)))
     shape = next(each for each in s.layout.arch.shapes if each.level == Level.PMD)
     vma = last_hugetlb_vma(vmas, t.mm_idx[rows], t.va[rows], shape.entries << shape.shift, s.layout.arch.page_shift)
     rows, vma = rows[vma >= 0], vma[vma >= 0]

@@ -19,7 +19,7 @@ import pytest
 from inspector import scratch, snapshot, workers
 from inspector.capture import capture as capture_module
 from inspector.capture.packing import Ahead, Packer
-from inspector.capture.proof import VirtualReads, same_reads
+from inspector.capture.proof import VirtualReads, Written, same_reads
 from inspector.check import run
 from inspector.check.run import run_check
 from inspector.errors import TargetError
@@ -257,7 +257,7 @@ def test_a_capture_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.Mo
     """What workers read is in it, and what they read by virtual address is compared like that."""
     compared: list[list[int]] = []
 
-    def noted(recorder: Any, s: Snapshot, again: Snapshot, pfns: Any, virtual: VirtualReads, nr: int) -> bool:
+    def noted(recorder: Any, s: Snapshot, again: Written, pfns: Any, virtual: VirtualReads, nr: int) -> bool:
         compared.append(virtual.pages(s).tolist())
         return same_reads(recorder, s, again, pfns, virtual, nr)
 

@@ -14,7 +14,7 @@ from inspector.rules.vmas.lost_vmas import lost_vma_covering, mms_changing_vmas
 from inspector.snapshot import Snapshot
 from inspector.subjects import NONPRESENT, TABLE
 from inspector.violations import Details, Unread, Violations, cannot_check, details, one, violations
-from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_OK, TABLE_TWICE_IN_MM, TABLE_UNREADABLE
+from inspector.walk.mappings import ENTERED, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_UNREADABLE
 from inspector.walk.shared_tables import last_hugetlb_vma
 from inspector.windows.window import Effect
 
@@ -83,7 +83,7 @@ def table_entry_flags_invalid(s: Snapshot) -> Violations:
     See also: folioscope va PID ADDRESS
     """
     t, arch = s.tables, s.layout.arch
-    able = np.flatnonzero((t.parent >= 0) & (t.state == TABLE_OK))
+    able = np.flatnonzero((t.parent >= 0) & np.isin(t.state, ENTERED))
     parent = t.parent[able]
     entries, known = s.upper_entries
     entry = entries[able]

@@ -117,6 +117,8 @@ def node_mapped_mismatch(s: Snapshot) -> Violations:
     if not s.tables_complete or s.scheme is None:
         why = s.why_incomplete if not s.tables_complete else "the accounting scheme is not known"
         return holds(0, cannot_check(len(MAPPED), why))
+    if s.pages.nr_unreadable:
+        return holds(0, cannot_check(len(MAPPED), "struct pages are missing"))
     stored, totals = s.node_stats, mapped_totals(s)
     known = [name for name in MAPPED if name in stored]
     if not known:

@@ -1,0 +1,340 @@
+"""Stretches of memory in which something else was written: found by what rules find wrong side by side.
+
+A page table that was overwritten breaks a rule for each of its entries, and as many for pages that lost a mapping.
+Where several neighbouring words are impossible, the stretch is one cause: what is in it is not read, and everything
+else is judged once more as if it were not in the dump (`inspector.walk.unread_tables`), so that what the stretch
+explains is found no more and any other fault still is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from inspector.columns import I64, U64, Mask, distinct
+from inspector.findings import Subject
+from inspector.layout.flags import MAPPING_TAGS
+from inspector.rules.registry import Rule
+from inspector.subjects import ENTRY, NONPRESENT, TABLE, mm_of
+from inspector.tables.overwritten import Stretch, looks_like, shown
+from inspector.walk.lost_places import lost_places
+from inspector.walk.mappings import ENTRY_ID_SLOT_BITS
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
+    from inspector.violations import Violations
+
+Results = list[tuple[Rule, "Violations"]]
+
+_PAGE = 4096
+
+_SLOTS = 1 << ENTRY_ID_SLOT_BITS
+
+_LINE = 8
+"""Words of a cache line: nothing smaller is written by chance, and wrong words nearer than that belong together."""
+
+_FAR_SLOT = np.uint64(1 << 34)
+"""Beyond the slots of any swap device: 64 TiB."""
+
+_FAR_PFN = 1 << 39
+"""In the upper half of the addresses that an entry can hold: no machine has memory or devices there."""
+
+_AROUND = 2048
+"""Struct pages that are examined around those that are at fault."""
+
+_SAMPLES = 4096
+"""Struct pages that show what those of a zone name as theirs."""
+
+_MAX_STRETCHES = 64
+"""Stretches of either kind: more are no damage here and there, but a target that is not understood."""
+
+_MAX_PLACES = 1 << 20
+"""Violations of one rule that are examined: more are no stretch, but a target that is not understood."""
+
+_LOST_MAPPINGS = ("mapcount-mapping-missing", "mapcount-too-high")
+
+_MAX_LOST = 1 << 12
+"""Pages that lost a mapping whose places are looked for: eight tables full of them."""
+
+_GAP = 4
+"""Struct pages between two that are overwritten that may look sound by chance."""
+
+_MANY_REFERENCES = 1 << 24
+
+
+def find_stretches(s: Snapshot, results: Results) -> tuple[Stretch, ...]:
+    """The stretches that violations lie in side by side, by their addresses.
+
+    Args:
+        s: The snapshot that the rules judged.
+        results: Rules with what each found.
+    """
+    return (
+        *islice(_in_page_tables(s, results), _MAX_STRETCHES),
+        *islice(_in_memory_map(s, results), _MAX_STRETCHES),
+    )
+
+
+def together(s: Snapshot, stretches: tuple[Stretch, ...], more: tuple[Stretch, ...]) -> tuple[Stretch, ...]:
+    """Stretches that were known and some that showed without them: those of one page table are made one."""
+    out = list(stretches)
+    for found in more:
+        new = found
+        same = [each for each in out if new.physical and each.physical and each.subject.pfn == new.subject.pfn]
+        out = [each for each in out if each not in same]
+        if same:
+            start = int(np.flatnonzero(s.tables.pfn == new.subject.pfn)[0])
+            first = min(each.address for each in (new, *same)) % _PAGE // 8
+            last = max((each.address + each.size - 8) % _PAGE for each in (new, *same)) // 8
+            new = _stretch_of_table(s, start, first, last)
+        out.append(new)
+    return tuple(out)
+
+
+def with_what_broke(stretches: tuple[Stretch, ...], before: Results, after: Results) -> tuple[Stretch, ...]:
+    """The stretches with what is found no more when they are not read."""
+    left = {rule.slug: len(found) for rule, found in after}
+    gone = Counter({rule.slug: len(found) - left.get(rule.slug, 0) for rule, found in before})
+    words = ", ".join(f"{nr:,} {slug}" for slug, nr in gone.most_common() if nr > 0)
+    together = f" (with the other {len(stretches) - 1})" if len(stretches) > 1 else ""
+    return tuple(replace(each, broke=words + together) for each in stretches)
+
+
+# -- page tables ------------------------------------------------------------------------------------------------------
+
+
+class _Entries(NamedTuple):
+    """Entries of page tables: row of the table and index in it."""
+
+    table: I64
+    slot: I64
+
+
+def _in_page_tables(s: Snapshot, results: Results) -> Iterator[Stretch]:
+    table, place = _places(s, [*(_impossible(s, rule, found) for rule, found in results), _lost(s, results)])
+    clusters = np.split(np.arange(len(place)), np.flatnonzero(np.diff(place) > _LINE) + 1)
+    clusters = [each for each in clusters if len(each) > 1]
+    if not clusters:
+        return
+    wrong = _places(s, (_entries_of(s, rule, found.rows) for rule, found in results if len(found) <= _MAX_PLACES))[1]
+    rows = {int(s.tables.pfn[row]): row for row in reversed(distinct(table).tolist())}
+    for pfn in distinct(place[np.concatenate(clusters)] // _SLOTS).tolist():
+        start = pfn * _SLOTS
+        own = wrong[(wrong >= start) & (wrong < start + _SLOTS)] - start
+        parts = [place[each[[0, -1]]] - start for each in clusters if place[each[0]] // _SLOTS == pfn]
+        for first, last in _joined([_grown(int(part[0]), int(part[1]), own) for part in parts]):
+            yield _stretch_of_table(s, rows[pfn], first, last)
+
+
+def _joined(parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Parts of one table in ascending order, those made one that are no further apart than either is long."""
+    out: list[tuple[int, int]] = []
+    for first, last in parts:
+        if out and first - out[-1][1] <= max(last - first, out[-1][1] - out[-1][0], _LINE):
+            out[-1] = (min(first, out[-1][0]), max(last, out[-1][1]))
+        else:
+            out.append((first, last))
+    return out
+
+
+def _places(s: Snapshot, found: Iterable[_Entries]) -> tuple[I64, I64]:
+    """Distinct entries in the order of their places in memory: the row of a table, and a number of the place."""
+    parts = [_Entries(np.empty(0, np.int64), np.empty(0, np.int64)), *found]
+    table, slot = (np.concatenate(column) for column in zip(*parts, strict=True))
+    # A table that several mms share is damaged once.
+    place, at = np.unique(s.tables.pfn[table] * _SLOTS + slot, return_index=True)
+    return table[at], place
+
+
+def _grown(first: int, last: int, wrong: I64) -> tuple[int, int]:
+    """The stretch from one entry to another with those that are at fault beside it, no further off than it is long."""
+    while True:
+        reach = max(last - first, _LINE)
+        near = wrong[(wrong >= first - reach) & (wrong <= last + reach)]
+        low, high = min(first, int(near.min(initial=first))), max(last, int(near.max(initial=last)))
+        if (low, high) == (first, last):
+            return first, last
+        first, last = low, high
+
+
+def _impossible(s: Snapshot, rule: Rule, found: Violations) -> _Entries:
+    """Entries that are wrong by themselves, whatever the VMA and the page that they lead to hold."""
+    observed = found.details.observed
+    wrong = np.zeros(len(found), np.bool_)
+    if not len(found) or len(found) > _MAX_PLACES:
+        pass
+    elif rule.slug in ("entry-invalid", "huge-swap-entry-unexpected"):
+        wrong[:] = True
+    elif rule.slug == "entry-pfn-invalid":
+        wrong = observed["target"] == "no_page"
+    elif rule.slug == "swap-entry-slot-invalid":
+        wrong = (observed["swap_offset"] >= _FAR_SLOT) | ~np.isin(observed["swap_type"], s.swap.devices.type_)
+    elif rule.slug == "special-entry-unexpected":
+        wrong = s.entries(found.rows).pfn >= _FAR_PFN
+    elif rule.slug == "page-table-type-mismatch":
+        wrong = observed["table_page"] == "no struct page"
+    return _entries_of(s, rule, found.rows[wrong])
+
+
+def _lost(s: Snapshot, results: Results) -> _Entries:
+    """Entries that mapped pages which count more mappings than there are, in mms that count more pages than they map.
+
+    Nothing says of a single one that it was there: a page of a file need not be mapped where its VMA is.
+    """
+    pages = [found.rows[_lasting(found)] for rule, found in results if rule.slug in _LOST_MAPPINGS]
+    mms = np.zeros(len(s.mms), np.bool_)
+    for rule, found in results:
+        if rule.slug == "rss-mismatch":
+            names = found.details.observed.keys()
+            more = [found.details.observed[name] > found.details.expected[name] for name in names]
+            mms[found.rows[np.logical_or.reduce(more) & _lasting(found)]] = True
+    rows = np.concatenate([np.empty(0, np.int64), *pages])[:_MAX_LOST]
+    if not len(rows) or not mms.any():
+        return _Entries(rows[:0], rows[:0])
+    places = lost_places(s, rows, mms)
+    return _Entries(places.table_idx, places.slot)
+
+
+def _lasting(found: Violations) -> Mask:
+    """Violations that work in flight does not explain."""
+    transient = found.details.transient
+    return np.ones(len(found), np.bool_) if transient is None else ~transient
+
+
+def _entries_of(s: Snapshot, rule: Rule, rows: I64) -> _Entries:
+    """The entries that some violations are about; none where they are about something else."""
+    if rule.about is ENTRY:
+        return _Entries(rows >> ENTRY_ID_SLOT_BITS, rows & (_SLOTS - 1))
+    if rule.about is NONPRESENT:
+        return _Entries(s.nonpresent.table_idx[rows].astype(np.int64), s.nonpresent.slot[rows].astype(np.int64))
+    if rule.about is TABLE:
+        rows = rows[s.tables.parent[rows] >= 0]
+        return _Entries(s.tables.parent[rows].astype(np.int64), s.tables.slot[rows].astype(np.int64))
+    return _Entries(rows[:0], rows[:0])
+
+
+def _stretch_of_table(s: Snapshot, row: int, first: int, last: int) -> Stretch:
+    """Of a table the lines that hold the entries from ``first`` to ``last``; all of it where that is most of it."""
+    t, memmap = s.tables, s.layout.memmap
+    shape = next(each for each in s.layout.arch.shapes if each.level == t.level[row])
+    first, end = first // _LINE * _LINE, (last // _LINE + 1) * _LINE
+    if 2 * (end - first) >= shape.entries:
+        first, end = 0, shape.entries
+    pfn = int(t.pfn[row])
+    subject = Subject(
+        kind="memory",
+        pfn=pfn,
+        address=(pfn << memmap.page_shift) + s.layout.memory.direct_map_base + 8 * first,
+        va=int(t.va[row]) + (first << shape.shift),
+        name=f"entries {first} to {end - 1} of a {shape.level.name} page table",
+        **mm_of(s, int(t.mm_idx[row])),  # type: ignore[arg-type]
+    )
+    return _described(s, subject, (pfn << memmap.page_shift) + 8 * first, 8 * (end - first), "page-table entries")
+
+
+def _described(s: Snapshot, subject: Subject, address: int, size: int, instead: str) -> Stretch:
+    """A stretch with what is in it."""
+    memory, physical = s.layout.memory, instead == "page-table entries"
+    data = memory.read(address, size, physical=physical) or bytes(size)
+    before, behind = (memory.read(at, size, physical=physical) for at in (address - size, address + size))
+    return Stretch(subject, address, size, physical, instead, looks_like(data, before, behind), *shown(data))
+
+
+# -- the memory map ---------------------------------------------------------------------------------------------------
+
+
+def _in_memory_map(s: Snapshot, results: Results) -> Iterator[Stretch]:
+    rows = _heads_at_fault(s, results)
+    if not len(rows) or not s.layout.zone_bits:
+        return
+    zones = _zones(s)
+    strange = rows[_of_no_zone(s, zones, rows)]
+    for start in distinct(strange // _AROUND * _AROUND)[:_MAX_STRETCHES].tolist():
+        around = np.arange(start, min(start + _AROUND, len(s.pages)))
+        own = np.zeros(len(around), np.bool_)
+        own[rows[(rows >= start) & (rows < start + _AROUND)] - start] = True
+        wrong = np.flatnonzero(_of_no_zone(s, zones, around))
+        odd = np.zeros(len(around), np.bool_)
+        odd[wrong] = ~_may_be_struct_pages(s, around[wrong])
+        for run in np.split(wrong, np.flatnonzero(np.diff(wrong) > _GAP) + 1):
+            if len(run) > 1 or odd[run].any():
+                # One that is overwritten in part may have kept its zone.
+                first = int(run[0]) - int(run[0] > 0 and own[run[0] - 1])
+                end = int(run[-1]) + 1
+                end += int(end < len(own) and own[end])
+                yield _stretch_of_pages(s, start + first, start + end)
+
+
+class _Zone(NamedTuple):
+    """A zone: the page frames it spans, and what most of its struct pages name as theirs."""
+
+    first: int
+    end: int
+    named: np.uint64
+
+
+def _zones(s: Snapshot) -> list[_Zone]:
+    pages, zones, out = s.pages, s.buddy.zones, []
+    for first, end in zip(zones.first_pfn.tolist(), zones.end_pfn.tolist(), strict=True):
+        rows = pages.memmap.rows(np.arange(first, end, max(1, (end - first) // _SAMPLES)))
+        rows = rows[rows >= 0]
+        values, numbers = np.unique(pages.flags[rows] & np.uint64(s.layout.zone_bits), return_counts=True)
+        if len(values):
+            out.append(_Zone(first, end, values[numbers.argmax()]))
+    return out
+
+
+def _of_no_zone(s: Snapshot, zones: list[_Zone], rows: I64) -> Mask:
+    """Which struct pages name none of the zones that span them (page_zone(), include/linux/mm.h)."""
+    named = s.pages.flags[rows] & np.uint64(s.layout.zone_bits)
+    pfns = s.pages.memmap.pfns_of_rows(rows)
+    spanned, right = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
+    for zone in zones:
+        inside = (pfns >= zone.first) & (pfns < zone.end)
+        spanned |= inside
+        right |= inside & (named == zone.named)
+    return s.pages.readable[rows] & spanned & ~right
+
+
+def _heads_at_fault(s: Snapshot, results: Results) -> I64:
+    """Rows of the struct pages that violations are about, and of those that entries at fault lead to; ascending."""
+    found = [np.empty(0, np.int64)]
+    for rule, violations in results:
+        if len(violations) and len(violations) <= _MAX_PLACES and rule.about.of_folios:
+            rows = violations.rows
+            found.append(rule.about.heads(s, rows))
+            own = rule.about.pfns(s, rows)
+            found.append(s.pages.memmap.rows(own[own >= 0]).astype(np.int64))
+    rows = distinct(np.concatenate(found))
+    return rows[rows >= 0]
+
+
+def _may_be_struct_pages(s: Snapshot, rows: I64) -> Mask:
+    """Which struct pages may be some, if of another zone: they have sane words where all struct pages have the same."""
+    layout = s.layout
+    raw = layout.memory.gather(layout.memmap.page_addrs(s.pages.memmap.pfns_of_rows(rows)), layout.memmap.page_size)
+    words: U64 = raw.bytes.view(np.uint64)
+    refcount, mapping = s.pages.refcount[rows].astype(np.int64), s.pages.mapping[rows]
+    pointer = mapping & ~np.uint64(MAPPING_TAGS)
+    odd = ~words.any(axis=1) | (words == words[:, :1]).all(axis=1)
+    odd |= np.abs(refcount) > _MANY_REFERENCES
+    odd |= (pointer != 0) & (pointer < np.uint64(1 << 63))
+    return ~odd | ~raw.valid
+
+
+def _stretch_of_pages(s: Snapshot, first: int, end: int) -> Stretch:
+    memmap = s.layout.memmap
+    pfn = int(s.pages.memmap.pfns_of_rows(np.array([first]))[0])
+    nr = end - first
+    subject = Subject(
+        kind="memory",
+        pfn=pfn,
+        page=memmap.page_addr(pfn),
+        name=f"struct pages {pfn:#x} to {pfn + nr - 1:#x}" if nr > 1 else "its struct page",
+    )
+    return _described(s, subject, memmap.page_addr(pfn), nr * memmap.page_size, "struct pages")

@@ -1,0 +1,1 @@
+"""Rules of memory itself, whatever it is used for."""
