@@ -370,6 +370,8 @@ def _finding(s: Snapshot, cause: Cause) -> Finding:
         look=f"folioscope {s.target.options} {rule.about.look(subject)}",
         count=len(cause.positions),
     )
+    if cause.diagnosis is not None:
+        return msgspec.structs.replace(finding, diagnosis=cause.diagnosis)
     # Where work in flight explains it, or it is only worth knowing, there is nothing to diagnose.
     if rule.diagnose is None or finding.severity == "info":
         return finding
