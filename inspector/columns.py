@@ -88,23 +88,23 @@ class Table:
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def __post_init__(self) -> None:
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        lengths = {name: len(column) for name, column in columns.items() if not isinstance(column, UnknownColumn)}
-        if len(set(lengths.values())) > 1:
+        columns = [getattr(self, name) for name in _names(type(self))]
+        if len({len(column) for column in columns if not isinstance(column, UnknownColumn)}) > 1:
+            lengths = [len(column) for column in columns if not isinstance(column, UnknownColumn)]
             msg = f"{type(self).__name__}: columns of unequal length {lengths}"
             raise ValueError(msg)
 
     def __len__(self) -> int:
-        return len(getattr(self, fields(self)[0].name))
+        return len(getattr(self, _names(type(self))[0]))
 
     def take(self, rows: AnyArray | slice) -> Self:
         """The table of the given rows (indices, a mask or a slice), in that order."""
-        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return type(self)(**{name: getattr(self, name)[rows] for name in _names(type(self))})
 
     @classmethod
     def concat(cls, parts: list[Self]) -> Self:
         """The rows of all ``parts``, in order; there must be at least one part."""
-        return cls(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+        return cls(**{name: _joined([getattr(p, name) for p in parts]) for name in _names(cls)})
 
     @classmethod
     def empty(cls, **columns: AnyArray) -> Self:
@@ -119,8 +119,18 @@ class Table:
     @property
     def nbytes(self) -> int:
         """Bytes held by the columns."""
-        columns = (getattr(self, f.name) for f in fields(self))
+        columns = (getattr(self, name) for name in _names(type(self)))
         return sum(column.nbytes for column in columns if not isinstance(column, UnknownColumn))
+
+
+_NAMES: dict[type[Table], tuple[str, ...]] = {}
+"""The columns of each table: tables are made and cut thousands of times."""
+
+
+def _names(table: type[Table]) -> tuple[str, ...]:
+    if table not in _NAMES:
+        _NAMES[table] = tuple(f.name for f in fields(table))
+    return _NAMES[table]
 
 
 def _joined(parts: list[AnyArray]) -> AnyArray:

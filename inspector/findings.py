@@ -76,7 +76,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
     verdict: str
     """early free, freed in use, double free, reference lost, underflow, leaked mapping, leaked count,
-    overcount, rmap lost, COW break or wrong kind."""
+    overcount, rmap lost, COW break, wrong kind or flipped bit."""
     because: list[str]
     """The reasons, sentence by sentence."""
 

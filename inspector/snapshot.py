@@ -65,8 +65,7 @@ from inspector.walk.linear import Links, Named, PageIndex, links_of, named_by_fo
 from inspector.walk.lost_tables import LostTables, find_lost_tables
 from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
 from inspector.walk.mappings import (
-    TABLE_MOVED,
-    TABLE_OK,
+    NOT_FOLLOWED,
     TABLE_UNREADABLE,
     Mappings,
     NonPresent,
@@ -720,7 +719,7 @@ class Snapshot:
     def mm_tables_complete(self) -> Mask:
         """Which mms' page tables were read whole."""
         whole = self.mms.pgd_pfn >= 0
-        whole[self.tables.mm_idx[~np.isin(self.tables.state, (TABLE_OK, TABLE_MOVED))]] = False
+        whole[self.tables.mm_idx[np.isin(self.tables.state, NOT_FOLLOWED)]] = False
         return whole
 
     def table_owners(self, rows: I64) -> I64:

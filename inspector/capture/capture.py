@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -15,14 +14,13 @@ from typing import BinaryIO, Literal
 import drgn
 import msgspec
 import numpy as np
-from drgn.helpers.linux.pid import for_each_task
 
 from inspector.arch.base import Level
 from inspector.capture.blanking import blank_dead_stacks, blank_leftovers
 from inspector.capture.kdump_writer import LEVEL, DumpHeader, Effort, PageSpool, write_kdump
 from inspector.capture.packing import Packer
 from inspector.capture.private_pages import PRIVATE, CoveredPages, judge_pages
-from inspector.capture.proof import VirtualReads, same_reads
+from inspector.capture.proof import VirtualReads, Written, same_reads
 from inspector.capture.recorder import Recorder, debug_files, open_recording, recording_program
 from inspector.check.prepare import Progress
 from inspector.check.run import run_check
@@ -35,10 +33,10 @@ from inspector.layout.kernel import Layout
 from inspector.records import dataclass
 from inspector.snapshot import Snapshot
 from inspector.target.prstatus import maps_for_user, stripped
-from inspector.target.target import RAN_ON, Target, open_core
+from inspector.target.target import RAN_ON, Target
 from inspector.walk.lost_tables import KERNEL_MAP_DISTANCE
 from inspector.walk.names import vma_names
-from inspector.walk.smaps import shmem_swapped
+from inspector.walk.smaps import shmem_entries
 from inspector.walk.swap_view import swap_devices
 from inspector.workers import default_workers, may_fork
 
@@ -206,10 +204,10 @@ def _capture(target: Target, path: Path, recorder: Recorder, effort: Effort, pro
 
 def _prove(found: _Recorded, part: Path, *, is_live: bool, nr_workers: int) -> tuple[bool | None, Proof | None]:
     """Whether the written file gives the same report as its source, and how that is known."""
-    symbols = found.symbols
-    s = Snapshot(open_core(str(part), symbols, types="dwarf" if symbols else "btf"))
-    if not is_live and same_reads(found.recorder, found.snapshot, s, found.pfns, found.virtual, nr_workers):
+    written = Written(part, found.symbols)
+    if not is_live and same_reads(found.recorder, found.snapshot, written, found.pfns, found.virtual, nr_workers):
         return True, "reads"
+    s = written.snapshot
     # As in the recording: a table that is built notes what it lacks, wanted by a rule or not.
     report = run_check(s)
     _read_all(s)
@@ -283,12 +281,15 @@ def _read_all(s: Snapshot) -> None:
 
 def _read_vmas(s: Snapshot) -> None:
     """Read what listings show of VMAs: files' paths and other names, swapped shmem."""
-    shmem_swapped(s)
+    shmem_entries(s.layout, s.vmas)
     vma_names(s.layout, s.mms, s.vmas, np.arange(len(s.vmas)))
 
 
 def _read_as_drgn(s: Snapshot) -> None:
     """Read what plain drgn reads when it opens a dump and walks the tasks."""
+    # The whole of drgn's command line comes with it: that takes long, and is done while pages are compressed.
+    from drgn.helpers.linux.pid import for_each_task  # noqa: PLC0415
+
     prog, limit = s.target.prog, 2 * len(s.tasks) + 64
     for task in itertools.islice(for_each_task(prog), limit):
         task.comm.string_()
@@ -389,7 +390,7 @@ def header_of(target: Target, vmcoreinfo: bytes, is_kept: Callable[[int], bool] 
 @contextmanager
 def _new_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A file beside ``path`` that takes its name when all goes well, and is gone when not."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         with part.open("xb") as file:
             yield file, part

@@ -10,7 +10,12 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import fields, is_dataclass
+from functools import cached_property
+from itertools import compress
+from pathlib import Path
 
 import drgn
 import numpy as np
@@ -24,7 +29,7 @@ from inspector.tables.mmu_gather import read_gathers
 from inspector.tables.stacks import build_stacks, stack_words
 from inspector.tables.vmalloc import vmalloc_pfns
 from inspector.target.stored_pages import StoredPages
-from inspector.target.target import open_pages
+from inspector.target.target import open_core, open_pages
 from inspector.workers import work_on
 
 _WORD = 8
@@ -75,24 +80,60 @@ class VirtualReads:
         return np.unique(np.concatenate([*parts, seen])) << np.uint64(self._shift)
 
 
+class Written:
+    """A capture that has been written.
+
+    Args:
+        path: Where it is.
+        symbols: Files with DWARF to open it with; the BTF inside it where there are none.
+    """
+
+    def __init__(self, path: Path, symbols: Sequence[str]) -> None:
+        self.path = str(path)
+        self._symbols = symbols
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """Of it, opened like any dump.
+
+        Raises:
+            TargetError: It cannot be opened.
+        """
+        return Snapshot(open_core(self.path, self._symbols, types="dwarf" if self._symbols else "btf"))
+
+
 def same_reads(
-    recorder: Recorder, s: Snapshot, again: Snapshot, pfns: I64, virtual: VirtualReads, nr_workers: int
+    recorder: Recorder, s: Snapshot, again: Written, pfns: I64, virtual: VirtualReads, nr_workers: int
 ) -> bool:
     """Whether a capture answers all reads that the check of its source made as the source did.
 
     Args:
         recorder: Noted what was read of the source, and has it.
         s: Of the source, checked.
-        again: Of the capture.
+        again: The capture.
         pfns: The pages in the capture, ascending.
         virtual: What was read by virtual address.
         nr_workers: Processes that read at most.
+
+    Raises:
+        TargetError: The capture cannot be opened.
     """
-    if len(pfns) != len(recorder.pfns()) or not _same_kernel(s, again):
+    if len(pfns) != len(recorder.pfns()):
         return False
-    if not _same_translation(s, again, pfns, virtual):
-        return False
-    stored = open_pages(again.target.path)
+    with closing(_same_pages(recorder, again.path, pfns, nr_workers)) as pages:
+        # Whatever differs in one piece, the others need not be read. While workers read them, it is opened here.
+        return (
+            next(pages, True)
+            and _same_kernel(s, again.snapshot)
+            and _same_translation(s, again.snapshot, pfns, virtual)
+            and _same_stacks(s, again.snapshot)
+            and all(pages)
+        )
+
+
+def _same_pages(recorder: Recorder, path: str, pfns: I64, nr_workers: int) -> Generator[bool, None, None]:
+    """Whether the pages of a capture are those of its source, a piece at a time."""
+    stored = open_pages(path)
     first = _first_of_equal(stored, pfns)
 
     def same(at: int) -> bool:
@@ -100,18 +141,14 @@ def same_reads(
         here, of = pfns[at : at + PIECE], first[at : at + PIECE]
         wanted = recorder.pages(here.tolist())
         own = of == here
-        ours = here[own].tolist()
-        if _read(stored, ours) != [page for page, is_own in zip(wanted, own.tolist(), strict=True) if is_own]:
+        if _read(stored, here[own].tolist()) != list(compress(wanted, own.tolist())):
             return False
         others, which = np.unique(of[~own], return_inverse=True)
         equal = recorder.pages(others.tolist())
-        rest = (page for page, is_own in zip(wanted, own.tolist(), strict=True) if not is_own)
-        return all(page == equal[place] for page, place in zip(rest, which.tolist(), strict=True))
+        rest = zip(compress(wanted, (~own).tolist()), which.tolist(), strict=True)
+        return all(page == equal[place] for page, place in rest)
 
-    # Whatever differs in one piece, the others need not be read.
-    if not all(work_on(range(0, len(pfns), PIECE), same, nr_workers)):
-        return False
-    return _same_stacks(s, again)
+    yield from work_on(range(0, len(pfns), PIECE), same, nr_workers)
 
 
 def _first_of_equal(stored: StoredPages, pfns: I64) -> I64:

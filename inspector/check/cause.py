@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inspector.check.flipped import join_flipped
 from inspector.rules.cause import Cause, Causes
 from inspector.rules.registry import Rule
 from inspector.subjects import FOLIO
@@ -19,7 +20,8 @@ def gather_causes(s: Snapshot, results: list[tuple[Rule, Violations]]) -> Causes
     """Join what the rules found into causes.
 
     Of all rules that one folio breaks, the first gives the finding; the same rule broken by several pages of one folio
-    gives one. Totals that are off by exactly what other causes lost or gained are attached to them (`Rule.settle`).
+    gives one. Totals that are off by exactly what other causes lost or gained are attached to them (`Rule.settle`). A
+    page that lost a mapping and the entry that is its own but for one bit are one.
 
     Args:
         s: The snapshot.
@@ -59,6 +61,7 @@ def gather_causes(s: Snapshot, results: list[tuple[Rule, Violations]]) -> Causes
     for rule, _ in results:
         if rule.settle is not None:
             rule.settle(s, rule, made)
+    join_flipped(s, made)
     return made
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.columns import I64, AnyArray
+from inspector.findings import Diagnosis, Scalar
 from inspector.violations import Violations
 
 if TYPE_CHECKING:
@@ -24,14 +25,16 @@ class Cause:
         violations: What that rule found.
         positions: Which of the ``violations`` belong to this cause.
         also: Slugs of other rules that the same cause breaks.
-        facts: Sentences that connect them.
+        facts: What connects them.
+        diagnosis: What they amount to together; None where the rule's own diagnosis holds.
     """
 
     rule: Rule
     violations: Violations
     positions: list[int]
     also: list[str] = field(default_factory=list)
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Scalar] = field(default_factory=dict)
+    diagnosis: Diagnosis | None = None
 
     def add(self, *slugs: str) -> None:
         """Note other rules that this cause breaks."""

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
-from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, count_up, group_starts, take_or
+from inspector.columns import I32, I64, U8, U32, U64, AnyArray, Column, Mask, S, count_up, group_starts, take_or
 from inspector.records import dataclass
 from inspector.violations import Details, Unread, Violations, cannot_check, together
 from inspector.walk.batches import Collector, EntryBatch, Kinds
@@ -242,12 +241,12 @@ class EntryPiece(_EntriesOfVmas):
 
     def pages(self, among: Mask) -> MappedPages:
         """The pages that runs of some kinds map, pages that are alike once; each must have a struct page."""
-        here = np.flatnonzero(among)
+        here, m = np.flatnonzero(among), self.m
         alike = self.kinds.alike[here]
-        m = self.m.take(here)
-        found = mapped_pages(self.s, replace(m, nr=np.where(alike, np.uint32(1), m.nr)))
-        weight = np.where(alike, self.kinds.entries[here], 1)[found.run]
-        return MappedPages(self.s, here[found.run], found.row, weight)
+        nr = np.where(alike, np.uint32(1), m.nr[here])
+        run, row = _mapped_rows(self.s, m.level[here], m.page_row[here], nr)
+        weight = np.where(alike, self.kinds.entries[here], 1)[run]
+        return MappedPages(self.s, here[run], row, weight)
 
     def with_any(self, pages: MappedPages) -> Mask:
         """Runs with at least one of these pages of theirs."""
@@ -326,10 +325,16 @@ class MappedPages:
 
 def mapped_pages(s: Snapshot, m: Mappings) -> MappedPages:
     """The pages that runs of leaf entries map, one by one; ``run`` gives places in ``m``."""
-    nr = np.where(m.level == Level.PTE, m.nr, 1).astype(np.int64)
-    first = np.repeat(np.maximum(m.page_row, 0).astype(np.int64), nr)
-    row = np.minimum(first + count_up(nr), len(s.pages) - 1)
-    return MappedPages(s, np.repeat(np.arange(len(m)), nr), row, np.ones(len(row), np.int64))
+    run, row = _mapped_rows(s, m.level, m.page_row, m.nr)
+    return MappedPages(s, run, row, np.ones(len(row), np.int64))
+
+
+def _mapped_rows(s: Snapshot, level: U8, page_row: I32, nr: U32) -> tuple[I64, I64]:
+    """`MappedPages.run` and ``row`` of the pages of some runs."""
+    pages = np.where(level == Level.PTE, nr, np.uint32(1)).astype(np.int64)
+    run = np.repeat(np.arange(len(pages)), pages)
+    first = np.maximum(page_row, 0).astype(np.int64)
+    return run, np.minimum(first[run] + count_up(pages), len(s.pages) - 1)
 
 
 @dataclass(frozen=True)
@@ -511,7 +516,8 @@ class Judgement(Generic[AnyPiece]):
         self._add_unread(unread)
 
     def _add_unread(self, more: Unread) -> None:
-        self.unread = together(self.unread, more)
+        if more.nr:
+            self.unread = together(self.unread, more)
 
 
 class EntryJudgement(Collector):

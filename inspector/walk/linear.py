@@ -224,8 +224,7 @@ def link_kinds(s: Snapshot, m: Mappings) -> LinkKinds:
 
 
 def _linked_pages(s: Snapshot) -> LinkedPages:
-    pages, words, index = s.pages, s.pages.words, s.page_index
-    kind = _tagged(words) | np.where(words.type_ != 0, np.uint8(_TYPED), np.uint8(0))
+    pages, index = s.pages, s.page_index
     return LinkedPages(
         index.codes,
         LINK_BORDER,
@@ -234,8 +233,8 @@ def _linked_pages(s: Snapshot) -> LinkedPages:
         pages.compound,
         pages.heads,
         index.of_head,
-        words.mapping,
-        kind,
+        pages.words.mapping,
+        index.kinds,
         s.folios.is_hugetlb,
         np.array([ANON, HUGETLB, UNKNOWN], np.uint8),
     )
@@ -251,12 +250,14 @@ class PageIndex:
         all_known: Whether all of these could be read.
         bases: uint64[2 * vmas]; page offset of address 0 in each VMA, for folios of files and then for anonymous ones;
             None where a damaged VMA begins within a page.
+        kinds: uint8 by row of `inspector.tables.pages.Pages.words`; `LinkedPages.kind`.
     """
 
     of_head: U64
     codes: U8
     all_known: bool
     bases: U64 | None
+    kinds: U8
 
     def linear(self, s: Snapshot, vma_idx: I32, va: U64, anon: Mask) -> U64:
         """`linear_index` of page addresses, by one look-up where all VMAs begin at pages."""
@@ -285,7 +286,9 @@ def read_page_index(s: Snapshot, codes: U8) -> PageIndex:
 
     all_known = all(list(work_on(spans(n, step), read, nr)))
     list(work_on(spans(n, step), mark, nr))
-    return PageIndex(index, codes, all_known, _bases(s))
+    words = s.pages.words
+    kinds = _tagged(words) | np.where(words.type_ != 0, np.uint8(_TYPED), np.uint8(0))
+    return PageIndex(index, codes, all_known, _bases(s), kinds)
 
 
 def _cut(rows: slice) -> list[slice]:
@@ -368,15 +371,15 @@ def _tagged(words: PageWords) -> U8:
 
 def _words_and_kinds(s: Snapshot, head: AnyArray, index: PageIndex) -> tuple[U64, U8]:
     """The ``mapping`` words of folios with the given heads, and the bits of `Links.kind`."""
-    words, number, hugetlb = s.pages.words, s.pages.number[head], s.folios.is_hugetlb
-    tagged = _tagged(words)
-    kind = np.where(words.type_ == 0, tagged, np.uint8(0))[number]
+    number, hugetlb = s.pages.number[head], s.folios.is_hugetlb
+    by_word = index.kinds[number]
+    kind = np.where((by_word & np.uint8(_TYPED)) == 0, by_word, np.uint8(0))
     if hugetlb.any():
         rows = np.flatnonzero(take_or(hugetlb, s.folio_of_page[head], False))
-        kind[rows] = tagged[number[rows]] | HUGETLB
+        kind[rows] = by_word[rows] & np.uint8(~_TYPED & 0xFF) | np.uint8(HUGETLB)
     if not index.all_known:
         kind[(index.codes[head] & np.uint8(INDEX_UNKNOWN)) != 0] |= np.uint8(UNKNOWN)
-    return words.mapping[number], kind
+    return s.pages.words.mapping[number], kind
 
 
 def read_index(layout: Layout, pages: Pages, folios: Folios, head: AnyArray, folio: AnyArray) -> tuple[U64, Mask]:

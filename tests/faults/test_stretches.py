@@ -22,7 +22,7 @@ RULE = "memory-stretch-damaged"
 _TEXT = b"Nov 27 08:46:17 guest systemd[1]: Started Daily apt download activities.\n" * 64
 
 
-def _edits(name: str) -> list[Patch]:
+def edits(name: str) -> list[Patch]:
     """A case of the field: lines `phys|virt ADDRESS HEXBYTES`."""
     lines = (Path(__file__).parent / "cases" / f"{name}.edits").read_text().splitlines()
     words = [line.split() for line in lines if not line.startswith("#")]
@@ -101,11 +101,11 @@ _LOOKS = {
 def test_a_case_of_the_field_is_one_finding(name: str, pfn: int, where: str) -> None:
     path = core_path("fixture", "7.3")
     ghost, other = _ghost(sound(path), pfn)
-    report = run_check(planted(path, *_edits(name)))
+    report = run_check(planted(path, *edits(name)))
     assert _told(report) == [(RULE, pfn)]
     assert report.findings[0].subject.name == where
     assert report.findings[0].evidence.facts["broke"]
-    assert _told(run_check(planted(path, *_edits(name), ghost))) == sorted([(RULE, pfn), other])
+    assert _told(run_check(planted(path, *edits(name), ghost))) == sorted([(RULE, pfn), other])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ import pytest
 from inspector import scratch, snapshot, workers
 from inspector.capture import capture as capture_module
 from inspector.capture.packing import Ahead, Packer
-from inspector.capture.proof import VirtualReads, same_reads
+from inspector.capture.proof import VirtualReads, Written, same_reads
+from inspector.check import run
 from inspector.check.run import run_check
 from inspector.errors import TargetError
 from inspector.loops import is_compiled
@@ -56,6 +57,7 @@ def _all_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (pages, pagetable, linear, page_pieces):
         monkeypatch.setattr(module, "_WORTH_SHARING", 2)
     monkeypatch.setattr(batches, "WORTH_SHARING", 2)
+    monkeypatch.setattr(run, "_MANY_PAGES", 0)
     monkeypatch.setattr(batches, "RUNS_KEPT", 0)
     workers.use_workers(1)
     yield
@@ -104,8 +106,8 @@ def test_the_report_is_that_of_one_process(
         monkeypatch.setattr(module, name, value)
     assert report(DUMPS[dump](kernel), nr_workers) == expected
     if size == "smallest":
-        # Sweep, first walk, twice the index of folios, second walk, twice rules about pages.
-        assert len(forks) >= (7 if is_compiled() else 6) * nr_workers
+        # Sweep, first walk, twice the index of folios, second walk, twice rules about pages, and the others.
+        assert len(forks) >= (8 if is_compiled() else 7) * nr_workers
     assert report(DUMPS[dump](kernel), 1) == expected
 
 
@@ -255,7 +257,7 @@ def test_a_capture_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.Mo
     """What workers read is in it, and what they read by virtual address is compared like that."""
     compared: list[list[int]] = []
 
-    def noted(recorder: Any, s: Snapshot, again: Snapshot, pfns: Any, virtual: VirtualReads, nr: int) -> bool:
+    def noted(recorder: Any, s: Snapshot, again: Written, pfns: Any, virtual: VirtualReads, nr: int) -> bool:
         compared.append(virtual.pages(s).tolist())
         return same_reads(recorder, s, again, pfns, virtual, nr)
 

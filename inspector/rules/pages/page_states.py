@@ -129,13 +129,13 @@ class _BeyondEnd(LinkCheck):
         shift = s.layout.memmap.page_shift
         # A row a VMA; a question about one folio may know no address_space at all.
         self._end = take_or((spaces.size + (1 << shift) - 1) >> shift, self._space, 0)
+        self._reaches_beyond = s.vmas.pgoff.astype(np.int64) + s.vmas.nr_pages > self._end
 
     def judge(self, batch: EntryBatch) -> tuple[Mask, Mask]:
         """As `LinkCheck.judge`."""
-        links, vmas = batch.link_kinds.examples, self.s.vmas
+        links = batch.link_kinds.examples
         # Where the index agrees with the address, it is within what the VMA maps of the file.
-        last = vmas.pgoff[links.vma_idx].astype(np.int64) + vmas.nr_pages[links.vma_idx]
-        may = (links.delta != 0) | (last > self._end[links.vma_idx])
+        may = (links.delta != 0) | self._reaches_beyond[links.vma_idx]
         return may, batch.view(own_file_links) & self._kept[links.vma_idx]
 
     def chosen(self, links: Links) -> Links:

@@ -36,6 +36,8 @@ class _NotAnonymous(Collector):
     def __init__(self, s: Snapshot) -> None:
         super().__init__(s)
         self._vmas = anonymous_vmas(s)
+        words = s.pages.words
+        self._other = ((words.mapping & np.uint64(1)) == 0) & words.readable & (words.type_ == 0)
         self._found: InOrder[I64] = InOrder()
         self.checked = 0
 
@@ -53,10 +55,8 @@ class _NotAnonymous(Collector):
 
     def _others(self, found: MappedPages) -> MappedPages:
         """Those of some pages whose folios are not anonymous."""
-        words = self.s.pages.words
-        other = ((words.mapping & np.uint64(1)) == 0) & words.readable & (words.type_ == 0)
         head = np.maximum(self.s.pages.head_row[found.row], 0)
-        return found.where(other[self.s.pages.number[head]])
+        return found.where(self._other[self.s.pages.number[head]])
 
     def found(self) -> tuple[I64, I64, I64]:
         """Of each run: row of the first such page, row of the VMA, how many pages."""
