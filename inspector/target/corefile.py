@@ -248,18 +248,25 @@ def _examine_elf(path: str, head: bytes) -> CoreFile:
         table = _at(file, phoff, phnum * phentsize)
         if phentsize != _PHDR.size or not phnum or len(table) < phnum * phentsize:
             raise TargetError("the dump is truncated", path, "Copy it again; its program headers are not complete")
-        notes, missing, loads = b"", 0, np.frombuffer(table, _LOAD)
-        for segment, _, offset, _, _, size, _, _ in _PHDR.iter_unpack(table):
-            if segment == _PT_NOTE and len(notes) + size <= _MAX_NOTES:
+        notes, loads = b"", np.frombuffer(table, _LOAD)
+        for row in np.flatnonzero(loads["type"] == _PT_NOTE).tolist():
+            _, _, offset, _, _, size, _, _ = _PHDR.unpack_from(table, row * _PHDR.size)
+            if len(notes) + size <= _MAX_NOTES:
                 notes += _at(file, offset, size)
                 if offset + size > end > 0:
                     raise TargetError("the dump is truncated", path, "Copy it again; its notes are not complete")
-            elif segment == _PT_LOAD:
-                missing += min(max(offset + size - end, 0), size)
-    # /proc/kcore and /proc/vmcore have no size.
-    segments = _segments(loads[loads["type"] == _PT_LOAD])
+    loads = loads[loads["type"] == _PT_LOAD]
     vmcoreinfo = _vmcoreinfo_note(path, notes)
-    return CoreFile("core", vmcoreinfo, missing if end else 0, _prstatus_notes(notes), segments=segments)
+    # /proc/kcore and /proc/vmcore have no size.
+    missing = _behind(loads, end) if end else 0
+    return CoreFile("core", vmcoreinfo, missing, _prstatus_notes(notes), segments=_segments(loads))
+
+
+def _behind(loads: AnyArray, end: int) -> int:
+    """Bytes of memory that the program headers place behind the end of the file."""
+    size = loads["filesz"]
+    inside = np.uint64(end) - np.minimum(loads["offset"], np.uint64(end))
+    return sum((size - np.minimum(size, inside))[size > inside].tolist())
 
 
 def _segments(loads: AnyArray) -> Segments:
@@ -276,15 +283,13 @@ def _segments(loads: AnyArray) -> Segments:
 
 def _joined(starts: AnyArray, ends: AnyArray) -> list[tuple[int, int]]:
     """Ranges that touch or overlap made one, ascending."""
-    out: list[tuple[int, int]] = []
-    for start, end in sorted(zip(starts.tolist(), ends.tolist(), strict=True)):
-        if start >= end:
-            continue
-        if out and start <= out[-1][1]:
-            out[-1] = (out[-1][0], max(end, out[-1][1]))
-        else:
-            out.append((start, end))
-    return out
+    order = np.lexsort((ends, starts))
+    order = order[starts[order] < ends[order]]
+    if not len(order):
+        return []
+    starts, reach = starts[order], np.maximum.accumulate(ends[order])
+    fresh = np.append(np.flatnonzero(np.append(True, starts[1:] > reach[:-1])), len(order))
+    return list(zip(starts[fresh[:-1]].tolist(), reach[fresh[1:] - 1].tolist(), strict=True))
 
 
 def _without(start: int, end: int, ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
