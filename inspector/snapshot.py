@@ -65,8 +65,7 @@ from inspector.walk.linear import Links, Named, PageIndex, links_of, named_by_fo
 from inspector.walk.lost_tables import LostTables, find_lost_tables
 from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
 from inspector.walk.mappings import (
-    TABLE_MOVED,
-    TABLE_OK,
+    NOT_FOLLOWED,
     TABLE_UNREADABLE,
     Mappings,
     NonPresent,
@@ -125,6 +124,8 @@ class Snapshot:
         self.missing = Missing()
         self.judged_pages: dict[PagesPredicate, Judgement[PagePiece]] = {}
         """What rules about pages found that were judged together (`inspector.rules.page_pieces`)."""
+        self.between_pieces: Callable[[], None] | None = None
+        """Called before each piece of a table that is looked through in this process: it may wait, or end the work."""
 
     _OWN: ClassVar[frozenset[str]] = frozenset(
         ("target", "overwritten", "missing", "judged_pages", "_collected", "known_entries")
@@ -216,7 +217,7 @@ class Snapshot:
         """
         nr = sharing(nr_pieces, self.nr_workers, least)
         if nr == 1:
-            look(range(nr_pieces))
+            look(self._one_by_one(nr_pieces))
             return
         rehearse()
         known = set(vars(self))
@@ -230,6 +231,12 @@ class Snapshot:
                 # What could not be read for a table that only some pieces need counts here.
                 getattr(self, name)
             found.merge(gathered)
+
+    def _one_by_one(self, nr_pieces: int) -> Iterator[int]:
+        for number in range(nr_pieces):
+            if self.between_pieces is not None:
+                self.between_pieces()
+            yield number
 
     def read_whole(self, kinds: frozenset[str]) -> set[str]:
         """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
@@ -712,7 +719,7 @@ class Snapshot:
     def mm_tables_complete(self) -> Mask:
         """Which mms' page tables were read whole."""
         whole = self.mms.pgd_pfn >= 0
-        whole[self.tables.mm_idx[~np.isin(self.tables.state, (TABLE_OK, TABLE_MOVED))]] = False
+        whole[self.tables.mm_idx[np.isin(self.tables.state, NOT_FOLLOWED)]] = False
         return whole
 
     def table_owners(self, rows: I64) -> I64:

@@ -36,7 +36,7 @@ from inspector.target.prstatus import maps_for_user, stripped
 from inspector.target.target import RAN_ON, Target
 from inspector.walk.lost_tables import KERNEL_MAP_DISTANCE
 from inspector.walk.names import vma_names
-from inspector.walk.smaps import shmem_swapped
+from inspector.walk.smaps import shmem_entries
 from inspector.walk.swap_view import swap_devices
 from inspector.workers import default_workers, may_fork
 
@@ -281,7 +281,7 @@ def _read_all(s: Snapshot) -> None:
 
 def _read_vmas(s: Snapshot) -> None:
     """Read what listings show of VMAs: files' paths and other names, swapped shmem."""
-    shmem_swapped(s)
+    shmem_entries(s.layout, s.vmas)
     vma_names(s.layout, s.mms, s.vmas, np.arange(len(s.vmas)))
 
 

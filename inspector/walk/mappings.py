@@ -56,6 +56,9 @@ else was written (`inspector.memory.Memory.overwritten`)."""
 ENTERED = (TABLE_OK, TABLE_PARTLY)
 """States of tables whose entries were followed."""
 
+NOT_FOLLOWED = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_PARTLY)
+"""States of tables whose entries are not known, all or some. One that has moved is known to be none any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mappings(Table):

@@ -10,7 +10,7 @@ from inspector.arch.base import PFN_KINDS, Kind, Level
 from inspector.columns import I64, U64, AnyArray, Mask, Table, distinct, expand_runs, take_or
 from inspector.layout.flags import VM_LOCKED, VM_SHARED, VM_WRITE
 from inspector.layout.kernel import Layout
-from inspector.lib.xarray import walk_xarrays
+from inspector.lib.xarray import XArrayEntries, walk_xarrays
 from inspector.model.counters import RmapCounter
 from inspector.model.expectation import BIAS, page_terms
 from inspector.model.scheme import Scheme
@@ -185,13 +185,9 @@ def shmem_swapped(s: Snapshot) -> I64:
 
     A private writable VMA counts only those that its page tables leave open (smaps_pte_hole()).
     """
-    vmas, layout = s.vmas, s.layout
+    vmas = s.vmas
     out = np.zeros(len(vmas), np.int64)
-    rows, heads = _shmem_arrays(layout, vmas)
-    if not len(rows):
-        return out
-    distinct, place = np.unique(heads, return_inverse=True)
-    found = walk_xarrays(layout.prog, layout.memory, distinct)
+    rows, place, found = shmem_entries(s.layout, vmas)
     swapped = (found.value & np.uint64(1)) != 0
     root, index, nr = found.root[swapped], found.index[swapped], found.nr[swapped].astype(np.int64)
     private = vmas.has(VM_WRITE) & ~vmas.has(VM_SHARED)
@@ -204,6 +200,17 @@ def shmem_swapped(s: Snapshot) -> I64:
         pages = pages[(pages >= first) & (pages < first + np.uint64(vmas.nr_pages[row]))] - first
         out[row] = len(pages) - (_occupied(s, row, pages) if private[row] else 0)
     return out
+
+
+def shmem_entries(layout: Layout, vmas: Vmas) -> tuple[I64, I64, XArrayEntries]:
+    """The page caches of all shmem files that are mapped and have pages in swap: all that `shmem_swapped` reads.
+
+    Returns:
+        Rows of the VMAs that map one, for each of them the number of its array, and the entries of these arrays.
+    """
+    rows, heads = _shmem_arrays(layout, vmas)
+    arrays, place = np.unique(heads, return_inverse=True)
+    return rows, place, walk_xarrays(layout.prog, layout.memory, arrays)
 
 
 def _shmem_arrays(layout: Layout, vmas: Vmas) -> tuple[I64, U64]:

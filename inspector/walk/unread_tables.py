@@ -13,13 +13,10 @@ import numpy as np
 
 from inspector.columns import I64, U64, Mask, spans
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
-from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_PARTLY, TABLE_TWICE_IN_MM, TABLE_UNREADABLE
+from inspector.walk.mappings import NOT_FOLLOWED
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
-
-NOT_FOLLOWED = (TABLE_UNREADABLE, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_PARTLY)
-"""States of tables whose entries are not known, all or some."""
 
 _PIECE = 1 << 18
 """Pages that are judged at a time."""

@@ -37,7 +37,7 @@ from inspector.target.corefile import DESCRIPTOR, examine_core
 from inspector.target.target import Target, from_program, open_core
 from inspector.walk.mappings import entry_pages
 from inspector.walk.names import vma_names
-from inspector.walk.smaps import vma_figures
+from inspector.walk.smaps import shmem_swapped, vma_figures
 from tests.fixtures import FOLDER, KERNELS, fixture_path
 from tests.guests import dump_path, guests_folder
 from tests.oracle.fixture_oracle import load_fixture_oracle
@@ -334,6 +334,25 @@ def test_facts_that_a_capture_leaves_out_read_nothing(fixture: Path) -> None:
     before = set(seen)
     for name in capture_module._MADE_OF_TABLES:  # noqa: SLF001  (what is left out is nowhere else)
         getattr(s, name)
+    assert seen == before
+
+
+def test_what_listings_of_vmas_read_is_read_without_all_mappings(fixture: Path) -> None:
+    """These are as large as all page tables; that pages of shmem are in swap is in its page cache."""
+    s = Snapshot(opened(fixture))
+    run_check(s)
+    vars(s).pop("mappings", None)
+    seen: set[int] = set()
+    s.layout.memory.on_read = lambda at, size, _: seen.update(range(at // PAGE, (at + size - 1) // PAGE + 1))
+    capture_module._read_vmas(s)  # noqa: SLF001  (a stage of every capture)
+    assert seen
+    assert "mappings" not in vars(s)
+    before = set(seen)
+    s = Snapshot(opened(fixture))
+    assert len(s.vmas)
+    assert s.mappings.nr.any()
+    s.layout.memory.on_read = lambda at, size, _: seen.update(range(at // PAGE, (at + size - 1) // PAGE + 1))
+    shmem_swapped(s)
     assert seen == before
 
 
