@@ -124,6 +124,8 @@ class Snapshot:
         self.missing = Missing()
         self.judged_pages: dict[PagesPredicate, Judgement[PagePiece]] = {}
         """What rules about pages found that were judged together (`inspector.rules.page_pieces`)."""
+        self.between_pieces: Callable[[], None] | None = None
+        """Called before each piece of a table that is looked through in this process: it may wait, or end the work."""
 
     _OWN: ClassVar[frozenset[str]] = frozenset(
         ("target", "overwritten", "missing", "judged_pages", "_collected", "known_entries")
@@ -215,7 +217,7 @@ class Snapshot:
         """
         nr = sharing(nr_pieces, self.nr_workers, least)
         if nr == 1:
-            look(range(nr_pieces))
+            look(self._one_by_one(nr_pieces))
             return
         rehearse()
         known = set(vars(self))
@@ -229,6 +231,12 @@ class Snapshot:
                 # What could not be read for a table that only some pieces need counts here.
                 getattr(self, name)
             found.merge(gathered)
+
+    def _one_by_one(self, nr_pieces: int) -> Iterator[int]:
+        for number in range(nr_pieces):
+            if self.between_pieces is not None:
+                self.between_pieces()
+            yield number
 
     def read_whole(self, kinds: frozenset[str]) -> set[str]:
         """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.events import Event, Key, MouseDown, MouseScrollDown, MouseScrollUp
 from textual.screen import ModalScreen
 from textual.theme import Theme
 from textual.worker import Worker, WorkerState
@@ -122,7 +123,7 @@ class FolioscopeApp(App[Exception]):
             self._begin()
 
     def _prepare(self) -> None:
-        prepare(self._start)
+        prepare()
         self.call_from_thread(self._begin)
 
     def _begin(self) -> None:
@@ -132,6 +133,12 @@ class FolioscopeApp(App[Exception]):
             self.set_interval(self._interval, self._look_again)
         if self.session.report is None:
             self.call_after_refresh(self.check)
+
+    async def on_event(self, event: Event) -> None:
+        """Let the check rest while a key is answered."""
+        if isinstance(event, (Key, MouseDown, MouseScrollDown, MouseScrollUp)):
+            self.session.answer()
+        await super().on_event(event)
 
     # The check behind the screens
 

@@ -22,6 +22,12 @@ T = TypeVar("T")
 _MOMENT = 0.02
 """Seconds between two questions whether another thread is done."""
 
+_INSTANT = 0.002
+"""Seconds between two questions whether a rest is over."""
+
+_COURTESY = 0.1
+"""Seconds that the check rests when a key is pressed: what the key changes is on the screen by then."""
+
 
 class StoppedError(FolioscopeError):
     """The work is not wanted any more."""
@@ -101,7 +107,7 @@ class Session:
         self.closed = False
         self._stopped = False
         self._checker: int | None = None
-        self._next_turn = 0.0
+        self._next_turn = self._next_rest = self._answering_until = 0.0
         self._aside: Snapshot | None = None
         self._kept: dict[object, object] = {}
 
@@ -187,11 +193,11 @@ class Session:
             with self.lock:
                 whole = self._open()
                 memory = whole.layout.memory
-                memory.on_read = self._between_reads
+                memory.on_read = whole.between_pieces = self._between_steps
                 try:
                     report = check_target(whole, progress=self.note_progress, found=self._found)
                 finally:
-                    memory.on_read = None
+                    memory.on_read = whole.between_pieces = None
                 self.report, self.findings = report, list(report.findings)
         except Exception as error:
             self.failed = error
@@ -202,15 +208,36 @@ class Session:
             self.generation += 1
         return report
 
-    def _between_reads(self, *_read: object) -> None:
+    def answer(self) -> None:
+        """A key was pressed: the check rests for a moment, for both would run half as fast beside each other."""
+        self._answering_until = time.monotonic() + _COURTESY
+
+    def _rest(self) -> None:
+        """Do nothing while a key is answered."""
+        began = now = time.monotonic()
+        if began < self._next_rest:
+            return
+        while now < self._answering_until and not self.closed:
+            time.sleep(_INSTANT)
+            now = time.monotonic()
+        # As in `_between_steps`: a key that is held down does not stop the check.
+        self._next_rest = now + (now - began)
+
+    def _between_steps(self, *_read: object) -> None:
         """Let others have a turn inside a long step of the check, once the tables are there that all need.
+
+        Called behind each read and before each piece of a table.
 
         Raises:
             StoppedError: The interface is closed.
         """
         if self.closed:
             raise StoppedError
-        if self._checker != get_ident() or time.monotonic() < self._next_turn or self.is_early:
+        if self._checker != get_ident():
+            return
+        if self._answering_until:
+            self._rest()
+        if time.monotonic() < self._next_turn or self.is_early:
             return
         began = time.monotonic()
         self.lock.give_way()

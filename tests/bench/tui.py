@@ -76,13 +76,15 @@ def while_checking(core: Path, seconds: float) -> tuple[list[Answer], list[Answe
 
 
 def answered(answers: list[Answer]) -> str:
-    """How soon keys that changed the screen did so."""
-    first = sorted(a.first * 1000 for a in answers if a.first)
-    if not first:
+    """How soon keys of the journey that changed the screen did so, and which took longest."""
+    timed = [(a.first * 1000, JOURNEY[nr % len(JOURNEY)]) for nr, a in enumerate(answers) if a.first]
+    if not timed:
         return "no key changed anything"
+    first = sorted(ms for ms, _ in timed)
+    slowest = ", ".join(f"{key} {ms:.0f}" for ms, key in sorted(timed, reverse=True)[:4])
     return (
         f"{len(first):3} keys answered: half within {first[len(first) // 2]:.0f} ms, nine of ten within "
-        f"{first[len(first) * 9 // 10]:.0f}, all within {first[-1]:.0f}"
+        f"{first[len(first) * 9 // 10]:.0f}, all within {first[-1]:.0f} (slowest: {slowest})"
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from threading import Event, Thread
+from collections.abc import Iterable
+from threading import Event, Thread, get_ident
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,16 @@ from tui.screens.mm import MmScreen
 from tui.screens.processes import ProcessesScreen
 from tui.screens.vma import VmaScreen
 from tui.session import Session, StoppedError
+
+
+class Nothing:
+    """What is found where nothing is kept."""
+
+    def gathered(self) -> None:
+        """Nothing."""
+
+    def merge(self, gathered: None) -> None:
+        """Nothing to take in."""
 
 
 def fresh() -> Snapshot:
@@ -104,6 +115,59 @@ def test_closing_ends_the_check_inside_a_step(held: Held) -> None:
     checker.join(30)
     assert ended, "it reads on"
     assert not session.is_checking
+
+
+def test_closing_ends_the_check_between_pieces_of_a_table() -> None:
+    s = fresh()
+    session, seen = Session(s), []
+
+    def look(numbers: Iterable[int]) -> None:
+        for number in numbers:
+            seen.append(number)
+            session.closed = True
+
+    s.between_pieces = session._between_steps
+    with pytest.raises(StoppedError):
+        s.share_out(3, look, Nothing(), 9, lambda: None)
+    assert seen == [0]
+
+
+def test_every_check_asks_between_pieces() -> None:
+    s, asked = fresh(), []
+    s.between_pieces = lambda: asked.append(True)
+    run_check(s)
+    assert asked
+
+
+def test_the_check_rests_while_a_key_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(fresh())
+    monkeypatch.setattr(session, "_checker", get_ident())
+
+    def rested() -> float:
+        began = time.monotonic()
+        session._between_steps()
+        return time.monotonic() - began
+
+    assert rested() < 0.05
+    session.answer()
+    assert rested() > 0.05
+    session.answer()
+    assert rested() < 0.05, "a key that is held down stops the check"
+    time.sleep(0.15)
+    session.answer()
+    assert rested() > 0.05
+    monkeypatch.setattr(session, "_checker", None)
+    session.answer()
+    assert rested() < 0.05, "only the check rests"
+
+
+async def test_keys_let_the_check_rest(held: Held) -> None:
+    app = FolioscopeApp(Session(fresh()), OverviewPlace())
+    async with app.run_test(size=(160, 45)) as pilot:
+        before = app.session._answering_until
+        await pilot.press("down")
+        assert app.session._answering_until > max(before, 0.0)
+        held.go.set()
 
 
 async def test_processes_and_their_vmas_are_shown_while_the_check_runs(held: Held) -> None:
