@@ -23,10 +23,6 @@ class Missing:
         if sentence not in self.notes:
             self.notes.append(sentence)
 
-    def state(self) -> tuple[dict[str, int], tuple[str, ...]]:
-        """What is noted by now, to see whether more is noted later."""
-        return dict(self.counts), tuple(self.notes)
-
     def unless_lost(self, error: UsageError, *kinds: str) -> FolioscopeError:
         """The error that something does not exist; another one where it may be among what could not be read.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
@@ -31,10 +31,6 @@ from inspector.text import counted, size
 from inspector.violations import Unread, Violations, cannot_check, holds
 from inspector.walk.batches import MakeCollector
 from inspector.windows.grading import IN_FLIGHT, grade, unknown_stacks
-from inspector.workers import share_out, sharing
-
-_MANY_PAGES = 1 << 19
-"""Struct pages from which on processes start sooner than the rules with tables of their own are run."""
 
 MAX_FINDINGS = 200
 """Findings listed for one rule; the rest is counted in the last of them."""
@@ -175,7 +171,6 @@ def take_look(
     collect_for(snapshot, chosen, collects)
     judging = [rule.predicate for rule in chosen if not rule.applies(snapshot.scheme)]
     judge_together(snapshot, [p for p in judging if isinstance(p, PagesPredicate)])
-    early = _run_side_by_side(snapshot, chosen)
     look = RulesRun(snapshot, [], [])
     for done, rule in enumerate(chosen, before):
         report_step(rule.slug, done, steps)
@@ -183,41 +178,13 @@ def take_look(
         if reason:
             look.covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
             continue
-        violations = early.pop(rule) if rule in early else violations_of(snapshot, rule)
+        violations = violations_of(snapshot, rule)
         look.results.append((rule, violations))
         look.covered.append(_covered(rule, violations))
         if found is not None and len(violations):
             found(look)
     report_step("findings", steps, steps)
     return look
-
-
-def _run_side_by_side(s: Snapshot, rules: Iterable[Rule]) -> dict[Rule, Violations]:
-    """What the rules that read tables of their own find, those of a large target in several processes.
-
-    None of a rule for which something could not be read: that is counted where it is run again, in this process.
-    """
-    groups: dict[str, list[Rule]] = {}
-    for rule in rules:
-        if not rule.applies(s.scheme) and not rule.collects and not isinstance(rule.predicate, PagesPredicate):
-            # Rules of one group read the same tables.
-            groups.setdefault(rule.group, []).append(rule)
-    pieces = list(groups.values())
-    nr = sharing(len(pieces), s.nr_workers) if s.nr_pages >= _MANY_PAGES else 1
-    if nr == 1:
-        return {}
-
-    def run(numbers: Iterator[int]) -> list[tuple[str, Violations]]:
-        out = []
-        for rule in (rule for number in numbers for rule in pieces[number]):
-            before = s.missing.state()
-            found = violations_of(s, rule)
-            if s.missing.state() == before:
-                out.append((rule.slug, found))
-        return out
-
-    found = {slug: each for part in share_out(len(pieces), run, nr) for slug, each in part}
-    return {rule: found[rule.slug] for rules_of in pieces for rule in rules_of if rule.slug in found}
 
 
 def collect_for(s: Snapshot, rules: Iterable[Rule], others: Iterable[MakeCollector] = ()) -> None:

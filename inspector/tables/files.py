@@ -296,7 +296,11 @@ def shmem_swapped_pages(layout: Layout, host: U64, shmem: Mask) -> I64:
 
 
 def _read_entries(layout: Layout, spaces: AddressSpaces, found: XArrayEntries) -> CacheEntries:
-    """Entries judged; a folio that has neighbouring entries of its own (swap cache) becomes one row."""
+    """Entries judged; a folio of the swap cache, which has an entry for each of its pages there, becomes one row.
+
+    In the page cache siblings follow the one entry of a folio (lib/xarray.c, xas_store()): two entries of one folio
+    side by side are two rows, of which one leads to a folio of another index.
+    """
     n = len(found.root)
     kind, pfn = np.full(n, FOLIO, np.uint8), np.full(n, -1, np.int64)
     merges = False
@@ -313,14 +317,15 @@ def _read_entries(layout: Layout, spaces: AddressSpaces, found: XArrayEntries) -
         # The entry before the piece may be the same as its first.
         around = slice(max(first - 1, 0), here.stop)
         word = found.value[around]
-        merges |= bool(((word[1:] == word[:-1]) & (kind[around][1:] == FOLIO)).any())
+        swap = spaces.kind[found.root[around]][1:] == SWAP
+        merges |= bool(((word[1:] == word[:-1]) & (kind[around][1:] == FOLIO) & swap).any())
     entries = CacheEntries(found.root, found.index, found.nr.view(np.int64), found.value, kind, pfn)
-    return _merged(entries) if merges else entries
+    return _merged(entries, spaces.kind[entries.address_space_idx] == SWAP) if merges else entries
 
 
-def _merged(e: CacheEntries) -> CacheEntries:
-    """The entries, those of one folio that are neighbours as one."""
+def _merged(e: CacheEntries, swap: Mask) -> CacheEntries:
+    """The entries, those of the swap cache that are neighbours and of one folio as one."""
     same: AnyArray = (e.address_space_idx[1:] == e.address_space_idx[:-1]) & (e.value[1:] == e.value[:-1])
-    same &= (e.kind[1:] == FOLIO) & (e.index[1:] == e.index[:-1] + e.nr[:-1].astype(np.uint64))
+    same &= swap[1:] & (e.kind[1:] == FOLIO) & (e.index[1:] == e.index[:-1] + e.nr[:-1].astype(np.uint64))
     first = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(~same) + 1])
     return replace(e.take(first), nr=np.add.reduceat(e.nr, first))

@@ -215,7 +215,8 @@ def _sections(blob: bytes | memoryview) -> tuple[U32, bytes, bytes]:
         raise damaged("a section ends behind the blob")
     if type_off % 4 or type_len % 4 or header % 4:
         raise damaged("types are not aligned")
-    words: U32 = np.frombuffer(blob, "<u4", type_len // 4, header + type_off).astype(np.uint32, copy=False)
+    # Copied, so that the blob, half of which is neither words nor strings, need not be kept.
+    words: U32 = np.frombuffer(blob, "<u4", type_len // 4, header + type_off).astype(np.uint32)
     strings = bytes(blob[header + str_off : header + str_off + str_len])
     if not strings or strings[0] or strings[-1]:
         raise damaged("strings have no end")

@@ -313,10 +313,10 @@ def tables_over(layout: Layout, vmas: Vmas, tables: PageTables) -> Mask:
 def _batches(tables: PageTables, rows: I64, nr_workers: int) -> Iterator[I64]:
     """Tables of one level in ascending order of page frames, so that one batch is one stretch of the dump.
 
-    Smaller ones in several processes: what all have in hand together is at most three times what one alone has.
+    What all workers have in hand together takes no more memory than one batch of a single process.
     """
     rows = rows[np.argsort(tables.pfn[rows], kind="stable")]
-    size = max(3 * _BATCH // (2 + nr_workers), min(_BATCH, _LEAST))
+    size = max(_BATCH // nr_workers, min(_BATCH, _LEAST))
     for at in range(0, len(rows), size):
         yield rows[at : at + size]
 

@@ -20,7 +20,6 @@ from inspector import scratch, snapshot, workers
 from inspector.capture import capture as capture_module
 from inspector.capture.packing import Ahead, Packer
 from inspector.capture.proof import VirtualReads, Written, same_reads
-from inspector.check import run
 from inspector.check.run import run_check
 from inspector.errors import TargetError
 from inspector.loops import is_compiled
@@ -57,7 +56,6 @@ def _all_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (pages, pagetable, linear, page_pieces):
         monkeypatch.setattr(module, "_WORTH_SHARING", 2)
     monkeypatch.setattr(batches, "WORTH_SHARING", 2)
-    monkeypatch.setattr(run, "_MANY_PAGES", 0)
     monkeypatch.setattr(batches, "RUNS_KEPT", 0)
     workers.use_workers(1)
     yield
@@ -106,8 +104,8 @@ def test_the_report_is_that_of_one_process(
         monkeypatch.setattr(module, name, value)
     assert report(DUMPS[dump](kernel), nr_workers) == expected
     if size == "smallest":
-        # Sweep, first walk, twice the index of folios, second walk, twice rules about pages, and the others.
-        assert len(forks) >= (8 if is_compiled() else 7) * nr_workers
+        # Sweep, first walk, twice the index of folios, second walk, twice rules about pages.
+        assert len(forks) >= (7 if is_compiled() else 6) * nr_workers
     assert report(DUMPS[dump](kernel), 1) == expected
 
 
