@@ -27,7 +27,7 @@ from inspector.tables.device_files import is_driver_file
 from inspector.tables.files import AddressSpaces, Files, build_address_spaces, build_files
 from inspector.tables.folios import Folios, anon_pages, file_pages, settle_page_mapcount
 from inspector.tables.huge_zero import HugeZero, read_huge_zero
-from inspector.tables.hugetlb import Hugetlb, build_hugetlb
+from inspector.tables.hugetlb import Hugetlb, build_hugetlb, has_shared_tails
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
@@ -37,7 +37,7 @@ from inspector.tables.node_stats import node_stats
 from inspector.tables.open_files import OpenFiles, read_open_files
 from inspector.tables.overwritten import Stretch
 from inspector.tables.pageblocks import BlockTypes, pageblock_types
-from inspector.tables.pages import Pages, Sweep, sweep_pages
+from inspector.tables.pages import ClaimedPages, Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
 from inspector.tables.slabs import cache_objects, nr_slabs
@@ -354,7 +354,7 @@ class Snapshot:
     @cached_property
     def hvo_folio(self) -> Mask:
         """Hugetlb folios whose tail struct pages may be aliases of shared ones (vmemmap optimisation)."""
-        return self.folios.is_hugetlb
+        return has_shared_tails(self.layout, self.pages, self.folios)
 
     # -- tasks, mms, VMAs --------------------------------------------------------------------------------------------
 
@@ -980,6 +980,11 @@ class Snapshot:
         return self._sweep.in_free_block
 
     @property
+    def claimed_pages(self) -> ClaimedPages:
+        """The pages without references that a memory cgroup or a page pool counts as its own."""
+        return self._sweep.claimed
+
+    @property
     def buddy_pages(self) -> I64:
         """Rows of all pages inside free blocks of the buddy allocator."""
         return self.in_free_block.rows
@@ -1036,7 +1041,7 @@ class Needed(Enum):
 _MADE_FROM: dict[Needed, tuple[str, ...]] = {
     Needed.PAGES: (
         *("layout", "has_walked", "nr_pages", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"),
-        *("compound_wrong", "folio_whole", "nr_tails", "hvo_folio"),
+        *("claimed_pages", "compound_wrong", "folio_whole", "nr_tails", "hvo_folio"),
     ),
     Needed.BLOCKS: ("buddy_pages", "in_free_block"),
     Needed.PLACES: (

@@ -70,13 +70,13 @@ def freed_in_use(s: Snapshot, finding: Finding) -> Diagnosis | None:
     mapped = int(s.counts.page_mappings[at])
     if mapped:
         return Diagnosis("early free", ["the page is on a list of free pages", _entries(mapped)])
-    return Diagnosis(
-        "freed in use",
-        [
-            "the page is free, but not in the state that freeing tests for",
-            "no page table maps it: its user is in the kernel, or wrote to it after it was freed",
-        ],
-    )
+    because = ["the page is free, but not in the state that freeing tests for"]
+    if finding.observed.get("memcg_data"):
+        because.append("a memory cgroup is charged for it still")
+    if finding.observed.get("page_pool"):
+        because.append("it bears the signature of a page pool, which did not let it go")
+    because.append("no page table maps it: its user is in the kernel, or wrote to it after it was freed")
+    return Diagnosis("freed in use", because)
 
 
 def double_free(s: Snapshot, finding: Finding) -> Diagnosis | None:

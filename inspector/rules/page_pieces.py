@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, expand_runs, take_or
+from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, expand_runs, rows_of, take_or
 from inspector.errors import LayoutError
 from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS
 from inspector.records import dataclass
@@ -187,6 +187,11 @@ class PagePiece(TablePiece):
         return self.s.in_free_block[self.first]
 
     @cached_property
+    def is_claimed(self) -> Mask:
+        """Pages without references that a memory cgroup or a page pool counts as its own."""
+        return rows_of(self.s.claimed_pages.row, self.first) >= 0
+
+    @cached_property
     def expected_mapcount(self) -> I32:
         """_mapcount that the model expects; the accounting scheme must be known."""
         assert self.s.expected is not None
@@ -253,6 +258,8 @@ def _stretches(s: Snapshot, cuts: I64, alone: Mask) -> list[PagePiece]:
     odd = alone[number] if alone.any() else np.zeros(len(number), np.bool_)
     # Tails that name no head of a compound page.
     odd |= compound < -1
+    claimed = s.claimed_pages.row
+    odd[claimed[np.searchsorted(claimed, start) : np.searchsorted(claimed, stop)] - start] = True
     fresh |= odd
     fresh[1:] |= odd[:-1]
     places = _places_in(s, start, stop)

@@ -11,6 +11,7 @@ from inspector.lib.chains import follow_chains
 from inspector.records import dataclass
 from inspector.tables.folios import Folios
 from inspector.tables.locks import is_held
+from inspector.tables.pages import Pages, page_words
 from inspector.tables.vmas import Vmas
 
 _MAX_HSTATES = 16
@@ -21,6 +22,24 @@ _RESV_FLAGS = 3
 
 OFF_LIST, ON_ACTIVE, ON_FREE = range(3)
 """Where a hugetlb folio is: on no list (isolated, or in transit), in use, free."""
+
+
+def has_shared_tails(layout: Layout, pages: Pages, folios: Folios) -> Mask:
+    """Which compound pages are hugetlb folios whose tail struct pages may be aliases of shared ones.
+
+    mm/hugetlb_vmemmap.c, HPG_vmemmap_optimized, a flag in the private word of the head. Until 6.6 it is set after the
+    tails are remapped: by then their first alias, that of the head, shows PG_head.
+    """
+    out = folios.is_hugetlb.copy()
+    bit, flags = layout.enum("enum hugetlb_page_flags").get("HPG_vmemmap_optimized"), layout.flags
+    at = np.flatnonzero(out)
+    if bit is None or not len(at):
+        return out
+    head = folios.row[at].astype(np.int64)
+    private, known = page_words(layout, pages, head, "private")
+    alias = np.minimum(head + (1 << layout.memmap.page_shift) // layout.memmap.page_size, len(pages) - 1)
+    out[at] = ((private >> np.uint64(bit)) & np.uint64(1) != 0) | ~known | flags.test(pages.flags[alias], "head")
+    return out
 
 
 @dataclass(frozen=True, slots=True)

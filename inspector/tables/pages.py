@@ -190,6 +190,8 @@ class _Offsets:
     slab_cache: int
     private: int
     lru: int
+    memcg: int
+    pool: int
 
 
 def _slab_cache(layout: Layout) -> Field | None:
@@ -198,6 +200,7 @@ def _slab_cache(layout: Layout) -> Field | None:
 
 def _offsets(layout: Layout) -> _Offsets:
     page, slab_cache = layout.struct("struct page"), _slab_cache(layout)
+    memcg, pool = page.find("memcg_data"), page.find("pp_magic")
     return _Offsets(
         page.field("flags.f", "flags").offset // 8,
         page.field("compound_info", "compound_head").offset // 8,
@@ -207,6 +210,8 @@ def _offsets(layout: Layout) -> _Offsets:
         0 if slab_cache is None else slab_cache.offset // 8,
         page.field("private").offset // 8,
         page.field("lru", "buddy_list").offset // 8,
+        -1 if memcg is None else memcg.offset // 8,
+        -1 if pool is None else pool.offset // 8,
     )
 
 
@@ -226,6 +231,28 @@ class BuddyPages(Table):
     before: U64
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimedPages(Table):
+    """One row a page without references and without a type that a memory cgroup or a page pool counts as its own.
+
+    Attributes:
+        row: int64; row in `Pages`, ascending.
+        memcg_data: uint64; page->memcg_data, 0 where the kernel has none.
+        is_pooled: bool; page->pp_magic is the signature of a page pool (include/linux/mm.h, page_pool_page_is_pp()).
+    """
+
+    row: I64
+    memcg_data: U64
+    is_pooled: Mask
+
+
+_POOL_SIGNATURE = np.uint64(0xDEAD000000000040)
+"""PP_SIGNATURE (include/linux/poison.h)."""
+
+_POOL_BITS = np.uint64(0x7FFFFFFF83)
+"""What else pp_magic holds: two flags, and the index of the DMA mapping from 6.16 on (PP_MAGIC_MASK)."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Everything one pass over the memory map gives.
@@ -237,6 +264,7 @@ class Sweep:
         slab_caches: uint64; that word for each of ``slab_rows``.
         buddy_pages: The first pages of free blocks.
         in_free_block: Rows of all pages inside free blocks, the blocks' heads included.
+        claimed: The pages without references that something counts as its own.
     """
 
     pages: Pages
@@ -245,6 +273,7 @@ class Sweep:
     slab_caches: U64
     buddy_pages: BuddyPages
     in_free_block: RowSet
+    claimed: ClaimedPages
 
 
 class _Found:
@@ -269,11 +298,13 @@ class _Found:
         self.folios: InOrder[Folios] = InOrder()
         self.slabs: InOrder[tuple[I64, U64]] = InOrder()
         self.buddy_pages: InOrder[BuddyPages] = InOrder()
+        self.claimed: InOrder[ClaimedPages] = InOrder()
 
     def gathered(self, pieces: list[slice]) -> _Gathered:
         """What was found in some pieces, for `merge`."""
         met = np.concatenate(self._met)
-        return _Gathered(pieces, self.words.values, self.words.weights, met, self.folios, self.slabs, self.buddy_pages)
+        lists = self.folios, self.slabs, self.buddy_pages, self.claimed
+        return _Gathered(pieces, self.words.values, self.words.weights, met, *lists)
 
     def merge(self, parts: list[_Gathered]) -> None:
         """Take in what workers found: each has numbered the words that it met by itself."""
@@ -291,6 +322,7 @@ class _Found:
             self.folios.merge(part.folios)
             self.slabs.merge(part.slabs)
             self.buddy_pages.merge(part.buddy_pages)
+            self.claimed.merge(part.claimed)
 
     def _codes(self, row: int, alike: _Alike, keys: U64) -> I32:
         """Number the words of stretches of pages, and note where new ones are met."""
@@ -345,12 +377,26 @@ class _Found:
             rows = (row + blocks).astype(np.int32)
             private, following, before = words[blocks, off.private], node[:, 0].copy(), node[:, 1].copy()
             self.buddy_pages.add(row, BuddyPages(rows, private, following, before))
+        some = self._claimed(words, (refcount == 0) & ((link & np.uint64(1)) == 0) & readable)
+        if len(some.row):
+            # Slabs and page tables have other things in these words.
+            untyped = np.isin(types, (0, type_code("buddy")))
+            some = some.take(untyped[np.searchsorted(first, some.row, "right") - 1])
+            self.claimed.add(row, replace(some, row=row + some.row))
         if len(self._caches):
             slabs = alike.rows(types == type_code("slab"))
             caches = words[slabs, off.slab_cache]
             wanted = (caches[:, None] == self._caches).any(axis=1)
             if wanted.any():
                 self.slabs.add(row, (row + slabs[wanted], caches[wanted]))
+
+    def _claimed(self, words: U64, among: Mask) -> ClaimedPages:
+        """Those of some pages that something counts as its own, by their place among these."""
+        off, none = self._off, np.zeros(len(words), np.uint64)
+        memcg = words[:, off.memcg] if off.memcg >= 0 else none
+        is_pooled = ((words[:, off.pool] if off.pool >= 0 else none) & ~_POOL_BITS) == _POOL_SIGNATURE
+        at = np.flatnonzero(among & ((memcg != 0) | is_pooled))
+        return ClaimedPages(at, memcg[at], is_pooled[at])
 
 
 class _Gathered(NamedTuple):
@@ -360,7 +406,7 @@ class _Gathered(NamedTuple):
         pieces: Which rows it read.
         values, weights: As of `inspector.loops.Distinct`.
         met: int64; the row in which each of ``values`` was met first.
-        folios, slabs, buddy_pages: As of `_Found`.
+        folios, slabs, buddy_pages, claimed: As of `_Found`.
     """
 
     pieces: list[slice]
@@ -370,6 +416,7 @@ class _Gathered(NamedTuple):
     folios: InOrder[Folios]
     slabs: InOrder[tuple[I64, U64]]
     buddy_pages: InOrder[BuddyPages]
+    claimed: InOrder[ClaimedPages]
 
 
 class _Alike(NamedTuple):
@@ -414,6 +461,7 @@ def sweep_pages(layout: Layout, slab_caches: U64, nr_workers: int = 1) -> Sweep:
         slab_found,
         blocks,
         _free_pages(blocks, n),
+        ClaimedPages.concat([ClaimedPages.empty(), *found.claimed]),
     )
 
 

@@ -203,6 +203,13 @@ def reference_left_on_a_page_of_a_cpu_list(s: Snapshot) -> Planted:
 
 
 @fault
+def page_of_a_cpu_list_still_charged(s: Snapshot) -> Planted:
+    pfn = pfn_of(s, cpu_page(s))
+    patch = put(s, page_word(s, pfn, "memcg_data"), s.layout.memory.direct_map_base + 0x1000)
+    return Planted((patch,), ("cpu-free-page-state-unexpected",), pfn)
+
+
+@fault
 def writeback_of_a_page_of_a_cpu_list(s: Snapshot) -> Planted:
     pfn = pfn_of(s, cpu_page(s))
     return Planted((flags_xor(s, pfn, "writeback"),), ("cpu-free-page-state-unexpected",), pfn)

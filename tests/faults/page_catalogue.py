@@ -52,6 +52,29 @@ def tail_of_hugetlb_dirtied(s: Snapshot) -> Planted:
     return Planted((_flag(s, row, "dirty"),), ("tail-flags-unexpected",), pfn_of(s, row))
 
 
+def _tail_mapping(s: Snapshot, index: int, *, shared: bool) -> Planted:
+    """Another list wrote into a tail that hugetlb keeps to itself."""
+    which = pick(folios(s, s.folios.is_hugetlb & (s.hvo_folio == shared)), "such a hugetlb folio")
+    row = int(s.folios.row[which]) + index
+    return Planted((put(s, page_word(s, pfn_of(s, row), "mapping"), 0),), ("tail-page-damaged",), pfn_of(s, row))
+
+
+@fault
+def tail_of_hugetlb_without_tail_mapping(s: Snapshot) -> Planted:
+    return _tail_mapping(s, 4, shared=False)
+
+
+@fault
+def far_tail_of_hugetlb_without_tail_mapping(s: Snapshot) -> Planted:
+    return _tail_mapping(s, 300, shared=False)
+
+
+@fault
+def tail_of_optimised_hugetlb_without_tail_mapping(s: Snapshot) -> Planted:
+    """The struct pages in the first page of its memory map are its own."""
+    return _tail_mapping(s, 63, shared=True)
+
+
 @fault
 def tail_of_another_zone(s: Snapshot) -> Planted:
     row = int(s.folios.row[pick(pte_mapped_thp(s), "a THP")]) + 2

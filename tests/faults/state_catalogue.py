@@ -161,6 +161,35 @@ def free_page_still_mlocked(s: Snapshot) -> Planted:
     return Planted((flags_xor(s, pfn, "mlocked"),), ("free-page-state-unexpected",), pfn)
 
 
+def _charged(s: Snapshot, row: int) -> Patch:
+    """A page names a memory cgroup as one in use does."""
+    charged = word(s, page_word(s, pfn_of(s, pick(small_anon(s, 1), "an anonymous page")), "memcg_data"))
+    if not charged:
+        raise MissingError("a page that a memory cgroup is charged for")
+    return put(s, page_word(s, pfn_of(s, row), "memcg_data"), charged)
+
+
+@fault
+def free_page_still_charged(s: Snapshot) -> Planted:
+    """A page was freed without mem_cgroup_uncharge()."""
+    row = pick(s.buddy_pages[s.pages.type_[s.buddy_pages] == 0], "a free page", 903)
+    return Planted((_charged(s, row),), ("free-page-state-unexpected",), pfn_of(s, row))
+
+
+@fault
+def first_page_of_a_free_block_still_charged(s: Snapshot) -> Planted:
+    row = pick(s.buddy_pages[s.pages.type_[s.buddy_pages] != 0], "a free block", 40)
+    return Planted((_charged(s, row),), ("free-page-state-unexpected",), pfn_of(s, row))
+
+
+@fault
+def free_page_of_a_page_pool(s: Snapshot) -> Planted:
+    """A driver freed a page that its page pool had not released; bit 1 says that it is from the reserves."""
+    pfn = pfn_of(s, pick(s.buddy_pages[s.pages.type_[s.buddy_pages] == 0], "a free page", 904))
+    at = page_word(s, pfn, "pp_magic")
+    return Planted((put(s, at, 0xDEAD000000000042),), ("free-page-state-unexpected",), pfn)
+
+
 @fault
 def free_page_referenced(s: Snapshot) -> Planted:
     inner = s.buddy_pages[s.pages.type_[s.buddy_pages] == 0]

@@ -97,7 +97,8 @@ def compound_size_mismatch(s: Snapshot) -> Violations:
 def _tail_words(s: Snapshot, rows: I64) -> Details:
     """The words of some tails; of those whose mapping holds other fields of the folio any mapping is right."""
     index, mapping = rows - s.pages.head_row[rows], s.pages.mapping[rows]
-    other = (index < FIRST_PLAIN_TAIL) | take_or(s.hvo_folio, s.folio_of_page[rows], False)
+    alias = take_or(s.hvo_folio, s.folio_of_page[rows], False) & (index >= _own_struct_pages(s))
+    other = (index < FIRST_PLAIN_TAIL) | alias
     return details(
         rows,
         observed={"_refcount": s.pages.refcount[rows], "mapping": mapping},
@@ -127,21 +128,29 @@ def tail_page_damaged(p: PagePiece) -> Judged:
     tails = p.is_tail & p.readable & p.has_head
     # An alias of the head shows the head's own fields, and PG_head, which no real tail has.
     alias = p.has("head")
-    plain = (p.index >= FIRST_PLAIN_TAIL) & ~alias & ~p.of_folio(p.s.hvo_folio, 0)
+    plain = (p.index >= FIRST_PLAIN_TAIL) & ~alias & (_is_own(p) | ~p.of_folio(p.s.hvo_folio, 0))
     wrong = ((p.refcount != 0) & ~alias) | (plain & (p.mapping != _TAIL_MAPPING))
     return p.judge(wrong, tails)
 
 
-def _real_tails(p: PagePiece) -> Mask:
-    """Tails of sound compound pages whose struct page is their own.
+def _own_struct_pages(s: Snapshot) -> int:
+    """How many struct pages a hugetlb folio under vmemmap optimisation has of its own.
 
-    Of a hugetlb folio under vmemmap optimisation only the struct pages in the first page of its memory map are: the
-    rest are aliases of them, with the head's or the first tail's words (mm/hugetlb_vmemmap.c).
+    Those in the first page of its memory map: the rest are aliases of them, with the head's or the first tail's words,
+    or of a page that many folios share (mm/hugetlb_vmemmap.c).
     """
+    return (1 << s.layout.memmap.page_shift) // s.layout.memmap.page_size
+
+
+def _is_own(p: PagePiece) -> Mask:
+    return p.index < _own_struct_pages(p.s)
+
+
+def _real_tails(p: PagePiece) -> Mask:
+    """Tails of sound compound pages whose struct page is their own."""
     s = p.s
-    own = p.index < (1 << s.layout.memmap.page_shift) // s.layout.memmap.page_size
     sound = p.of_folio(s.folios.readable & ~s.compound_wrong, 0)
-    return p.is_tail & p.readable & p.has_head & sound & (own | ~p.of_folio(s.hvo_folio, 0))
+    return p.is_tail & p.readable & p.has_head & sound & (_is_own(p) | ~p.of_folio(s.hvo_folio, 0))
 
 
 def _odd_flags(s: Snapshot, flags: U64, index: I64) -> U64:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64
+from inspector.columns import I64, rows_of, take_or
 from inspector.rules.diagnosis import freed_in_use
 from inspector.rules.page_pieces import PagePiece
 from inspector.rules.pieces import Judged
@@ -53,22 +53,26 @@ def in_use_flags(s: Snapshot) -> np.uint64:
     return mask
 
 
-def _state(s: Snapshot, rows: I64) -> Details:
-    pages = s.pages
+def free_state(s: Snapshot, rows: I64) -> Details:
+    """What page_expected_state() looks at (mm/page_alloc.c) of pages that are free, but for _mapcount."""
+    pages, claimed = s.pages, s.claimed_pages
+    at = rows_of(claimed.row, rows)
     return details(
         rows,
         observed={
             "_refcount": pages.refcount[rows],
             "mapping": pages.mapping[rows],
             "flags": s.layout.flags.listed(pages.flags[rows] & in_use_flags(s)),
+            "memcg_data": take_or(claimed.memcg_data, at, 0),
+            "page_pool": take_or(claimed.is_pooled, at, False),
         },
-        expected={"_refcount": 0, "mapping": 0, "flags": ""},
+        expected={"_refcount": 0, "mapping": 0, "flags": "", "memcg_data": 0, "page_pool": False},
     )
 
 
 @page_rule(
     "free-page-state-unexpected",
-    _state,
+    free_state,
     "free",
     Phase.STRUCTURES,
     effect=Effect.PAGES,
@@ -77,18 +81,19 @@ def _state(s: Snapshot, rows: I64) -> Details:
     diagnose=freed_in_use,
 )
 def free_page_state_unexpected(p: PagePiece) -> Judged:
-    """A page in a free block of the buddy allocator has a mapping, a reference or a flag of a page in use.
+    """A page in a free block of the buddy allocator has a mapping, a reference, an owner or a flag of a page in use.
 
     Invariant: every page of a free block has no reference, no mapping pointer, none of the flags of pages in use
         (locked, lru, active, unevictable, mlocked, writeback, private, reserved) and, but for the block's first page
-        that carries the buddy type, _mapcount -1.
-    Why: mm/page_alloc.c, free_pages_prepare() tests PAGE_FLAGS_CHECK_AT_FREE and clears PAGE_FLAGS_CHECK_AT_PREP;
-        __free_one_page() joins blocks of such pages.
+        that carries the buddy type, _mapcount -1. No memory cgroup is charged for it (memcg_data), and it belongs to no
+        page pool (pp_magic).
+    Why: mm/page_alloc.c, page_expected_state(), by which free_pages_prepare() and check_new_page() print "Bad page
+        state"; __free_one_page() joins blocks of such pages. include/linux/mm.h, page_pool_page_is_pp().
     Consequence: the page was freed while in use: it will be allocated a second time.
     Exceptions: the block's pages are not all in the dump.
     See also: folioscope page PFN
     """
-    in_use = (p.refcount != 0) | (p.mapping != 0) | ((p.flags & in_use_flags(p.s)) != 0)
+    in_use = (p.refcount != 0) | (p.mapping != 0) | ((p.flags & in_use_flags(p.s)) != 0) | p.is_claimed
     return Judged(in_use & p.in_free_block & p.readable, p.in_free_block, p.unread)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray
+from inspector.columns import I64, AnyArray, rows_of
 from inspector.model.scheme import Scheme
 from inspector.rules.diagnosis import double_free
 from inspector.rules.needs import PAGES, ZONES
-from inspector.rules.pages.free_pages import in_use_flags
+from inspector.rules.pages.free_pages import free_state, in_use_flags
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import CPU_LIST, FREE_LIST, PAGE, ZONE
@@ -324,7 +324,7 @@ def cpu_free_page_state_unexpected(s: Snapshot) -> Violations:
     """A page on a CPU's list of free pages is referenced, typed, or marked as in use.
 
     Invariant: pages are tested before they are put on these lists: no reference, no mapping pointer, no page type, none
-        of the flags that say who works with the page.
+        of the flags that say who works with the page, no memory cgroup that is charged, no page pool.
     Why: mm/page_alloc.c, free_pages_prepare(); check_new_pages() tests again when they are handed out.
     Consequence: the page was freed while in use: the next allocation on that CPU hands it out a second time.
     Exceptions: the lock of the lists is held.
@@ -335,17 +335,13 @@ def cpu_free_page_state_unexpected(s: Snapshot) -> Violations:
     head = b.cpu_page_row[at]
     marked = pages.flags[head] & in_use_flags(s)
     bad = (pages.refcount[head] != 0) | (pages.mapping[head] != 0) | (marked != 0) | (pages.type_[head] != 0)
-    wrong = np.flatnonzero(bad & pages.readable[head])
+    wrong = np.flatnonzero((bad | (rows_of(s.claimed_pages.row, head) >= 0)) & pages.readable[head])
     rows = head[wrong]
-    none = np.zeros(len(rows), np.int64)
+    state = free_state(s, rows)
     return violations(
         rows,
-        observed={
-            "_refcount": pages.refcount[rows],
-            "mapping": pages.mapping[rows],
-            "flags": s.layout.flags.listed(marked[wrong]),
-        },
-        expected={"_refcount": none, "mapping": none, "flags": np.full(len(rows), "")},
+        observed=state.observed,
+        expected=state.expected,
         checked=len(at),
         unread=cannot_check(b.unreadable, _WHY_NOT),
         facts={"type": s.page_type_names(rows)},
