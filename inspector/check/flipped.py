@@ -14,13 +14,16 @@ from inspector.arch.base import Level
 from inspector.columns import U64
 from inspector.findings import Diagnosis
 from inspector.rules.cause import Cause, Causes
+from inspector.rules.folios.mapcount import mapcount_mapping_missing, mapcount_too_high
+from inspector.rules.mms.mm_lives import mmlist_entry_missing
+from inspector.rules.mms.rss import rss_mismatch
 from inspector.subjects import MM, NONPRESENT
 from inspector.walk.lost_places import lost_places
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
-_LOST = ("mapcount-mapping-missing", "mapcount-too-high")
+_LOST = (mapcount_mapping_missing, mapcount_too_high)
 
 _MOST = 64
 """Pages that lost a mapping whose entries are looked for: so many flipped bits are none."""
@@ -38,7 +41,7 @@ class _Flipped(NamedTuple):
 
 def join_flipped(s: Snapshot, causes: Causes) -> None:
     """Make one cause of a page that lost a mapping and of what its entry is taken for since a bit of it flipped."""
-    lost = [c for c in causes if c.rule.slug in _LOST and len(c.positions) == 1 and _excess(c) == 1]
+    lost = [c for c in causes if c.rule in _LOST and len(c.positions) == 1 and _excess(c) == 1]
     if not lost or len(lost) > _MOST or s.search != "all page tables":
         return
     found = _flipped(s, lost)
@@ -111,9 +114,9 @@ def _is_of_one_entry(cause: Cause) -> bool:
     That is rss with a page too many of one kind, and one too few of another at most; and a single swap entry of an mm
     that has none otherwise, so that it is not on the list of those that have (mm/swapfile.c, try_to_unuse()).
     """
-    if cause.rule.slug == "mmlist-entry-missing":
+    if cause.rule is mmlist_entry_missing:
         return int(cause.fact("swap_entries")[0]) == 1
-    if cause.rule.slug != "rss-mismatch":
+    if cause.rule is not rss_mismatch:
         return False
     off = [int(cause.observed(name)[0]) - int(cause.expected(name)[0]) for name in cause.violations.details.observed]
     return max(off) <= 1 and min(off) >= -1 and 0 < sum(map(abs, off)) <= 2

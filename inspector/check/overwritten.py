@@ -19,7 +19,12 @@ import numpy as np
 from inspector.columns import I64, U64, Mask, distinct
 from inspector.findings import Subject
 from inspector.layout.flags import MAPPING_TAGS
+from inspector.rules.entries.targets import entry_pfn_invalid, special_entry_unexpected
+from inspector.rules.folios.mapcount import mapcount_mapping_missing, mapcount_too_high
+from inspector.rules.mms.rss import rss_mismatch
+from inspector.rules.page_tables.page_tables import entry_invalid, huge_swap_entry_unexpected, page_table_type_mismatch
 from inspector.rules.registry import Rule
+from inspector.rules.swap.swap import swap_entry_slot_invalid
 from inspector.subjects import ENTRY, NONPRESENT, TABLE, mm_of
 from inspector.tables.overwritten import Stretch, looks_like, shown
 from inspector.walk.lost_places import lost_places
@@ -56,7 +61,7 @@ _MAX_STRETCHES = 64
 _MAX_PLACES = 1 << 20
 """Violations of one rule that are examined: more are no stretch, but a target that is not understood."""
 
-_LOST_MAPPINGS = ("mapcount-mapping-missing", "mapcount-too-high")
+_LOST_MAPPINGS = (mapcount_mapping_missing, mapcount_too_high)
 
 _MAX_LOST = 1 << 12
 """Pages that lost a mapping whose places are looked for: eight tables full of them."""
@@ -168,15 +173,15 @@ def _impossible(s: Snapshot, rule: Rule, found: Violations) -> _Entries:
     wrong = np.zeros(len(found), np.bool_)
     if not len(found) or len(found) > _MAX_PLACES:
         pass
-    elif rule.slug in ("entry-invalid", "huge-swap-entry-unexpected"):
+    elif rule in (entry_invalid, huge_swap_entry_unexpected):
         wrong[:] = True
-    elif rule.slug == "entry-pfn-invalid":
+    elif rule is entry_pfn_invalid:
         wrong = observed["target"] == "no_page"
-    elif rule.slug == "swap-entry-slot-invalid":
+    elif rule is swap_entry_slot_invalid:
         wrong = (observed["swap_offset"] >= _FAR_SLOT) | ~np.isin(observed["swap_type"], s.swap.devices.type_)
-    elif rule.slug == "special-entry-unexpected":
+    elif rule is special_entry_unexpected:
         wrong = s.entries(found.rows).pfn >= _FAR_PFN
-    elif rule.slug == "page-table-type-mismatch":
+    elif rule is page_table_type_mismatch:
         wrong = observed["table_page"] == "no struct page"
     return _entries_of(s, rule, found.rows[wrong])
 
@@ -186,10 +191,10 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
 
     Nothing says of a single one that it was there: a page of a file need not be mapped where its VMA is.
     """
-    pages = [found.rows[_lasting(found)] for rule, found in results if rule.slug in _LOST_MAPPINGS]
+    pages = [found.rows[_lasting(found)] for rule, found in results if rule in _LOST_MAPPINGS]
     mms = np.zeros(len(s.mms), np.bool_)
     for rule, found in results:
-        if rule.slug == "rss-mismatch":
+        if rule is rss_mismatch:
             names = found.details.observed.keys()
             more = [found.details.observed[name] > found.details.expected[name] for name in names]
             mms[found.rows[np.logical_or.reduce(more) & _lasting(found)]] = True

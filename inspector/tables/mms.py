@@ -58,6 +58,7 @@ class Mms(Table):
         ma_root: uint64; root of the maple tree of VMAs.
         rss: int64[n, 4]; file, anon, swap, shmem, in pages, exact (per-CPU and per-task parts added).
         rss_valid: bool; False where a part of the sum could not be read (a half-built mm).
+        rss_words: uint64[n, 4]; where the per-CPU parts of each are, 0 where the kernel has none.
         pid: int32; lowest pid of the tasks that use it, -1 when none does.
         comm: bytes; that task's name.
         nr_tasks: int32; tasks with task->mm equal to it.
@@ -85,6 +86,7 @@ class Mms(Table):
     ma_root: U64
     rss: I64
     rss_valid: Mask
+    rss_words: U64
     pid: I32
     comm: AnyArray
     nr_tasks: I32
@@ -138,7 +140,8 @@ def build_mms(layout: Layout, tasks: Tasks, slots: U64, *, whole: bool) -> tuple
 
 def no_mms() -> Mms:
     """The table without an mm."""
-    return replace(Mms.empty(comm=np.empty(0, "S16")), rss=np.empty((0, NR_MM_COUNTERS), np.int64))
+    rss, words = np.empty((0, NR_MM_COUNTERS), np.int64), np.empty((0, NR_MM_COUNTERS), np.uint64)
+    return replace(Mms.empty(comm=np.empty(0, "S16")), rss=rss, rss_words=words)
 
 
 def read_mms(layout: Layout, tasks: Tasks, addrs: U64) -> tuple[Mms, int]:
@@ -227,7 +230,7 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
             return np.zeros(len(addr), np.int64)
         return struct.field(name).column(data).astype(np.int64)
 
-    rss, rss_valid = _rss(layout, struct, tasks, addr, data)
+    rss, rss_valid, rss_words = _rss(layout, struct, tasks, addr, data)
     pid, comm, nr_tasks = _owners(tasks, addr)
     flags = struct.field("flags.__mm_flags[0]", "flags")
     following = struct.field("mmlist.next").column(data)
@@ -249,6 +252,7 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
         ma_root=struct.field("mm_mt.ma_root").column(data),
         rss=rss,
         rss_valid=rss_valid,
+        rss_words=rss_words,
         pid=pid,
         comm=comm,
         nr_tasks=nr_tasks,
@@ -261,29 +265,35 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
     )
 
 
-def _rss(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyArray) -> tuple[I64, Mask]:
-    """get_mm_counter() made exact: per-CPU parts since 6.2, before that the counts cached in tasks."""
+def _rss(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyArray) -> tuple[I64, Mask, U64]:
+    """get_mm_counter() made exact: per-CPU parts since 6.2, before that the counts cached in tasks.
+
+    Returns:
+        `Mms.rss`, ``rss_valid`` and ``rss_words``.
+    """
+    words = np.zeros((len(addr), NR_MM_COUNTERS), np.uint64)
     plain = struct.find("rss_stat.count")
     if plain is not None:
         rss = plain.matrix(data).astype(np.int64)
         at = rows_of(addr, tasks.mm)
         np.add.at(rss, at[at >= 0], tasks.rss_cache[at >= 0])
-        return rss, np.ones(len(addr), np.bool_)
+        return rss, np.ones(len(addr), np.bool_), words
     try:
         offsets = layout.per_cpu_offsets
     except LayoutError:
-        return np.zeros((len(addr), NR_MM_COUNTERS), np.int64), np.zeros(len(addr), np.bool_)
+        return np.zeros((len(addr), NR_MM_COUNTERS), np.int64), np.zeros(len(addr), np.bool_), words
     columns, valid = [], np.ones(len(addr), np.bool_)
     for i in range(NR_MM_COUNTERS):
         counts = struct.field(f"rss_stat[{i}].count").column(data)
         pointers = struct.field(f"rss_stat[{i}].counters").column(data)
         unknown = _unknown(counts, pointers)
         if unknown is not None:
-            return cast("I64", unknown), np.zeros(len(addr), np.bool_)
+            return cast("I64", unknown), np.zeros(len(addr), np.bool_), words
         sums, ok = sum_percpu_counters(layout.memory, offsets, counts, pointers)
         columns.append(sums)
+        words[:, i] = pointers
         valid &= ok
-    return np.stack(columns, axis=1), valid
+    return np.stack(columns, axis=1), valid, words
 
 
 def _unknown(*columns: object) -> UnknownColumn | None:

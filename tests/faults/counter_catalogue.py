@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.snapshot import Snapshot
+from inspector.tables.mms import RSS_SWAP
 from inspector.tables.pageblocks import lists_follow_blocks, pageblock_types
 from tests.faults.catalogue import fault
 from tests.faults.overlay import Patch, add, flags_xor, page_word, pfn_of, put, word
@@ -200,6 +201,18 @@ def reference_left_on_a_page_of_a_cpu_list(s: Snapshot) -> Planted:
     pfn = pfn_of(s, cpu_page(s))
     patch = put(s, page_word(s, pfn, "_refcount.counter", "_refcount"), 1, 4)
     return Planted((patch,), ("cpu-free-page-state-unexpected",), pfn)
+
+
+@fault
+def swap_counter_in_the_words_of_another_mm(s: Snapshot) -> Planted:
+    """Both hold zero there: no sum is wrong yet."""
+    rows = np.flatnonzero((s.mms.nr_tasks == 1) & ~s.mms.locked & (s.mms.rss[:, RSS_SWAP] == 0))
+    mm, other = pick(rows, "an mm without swap entries", 4), pick(rows, "another", 2)
+    words = int(s.mms.rss_words[other, RSS_SWAP])
+    if not words:
+        raise MissingError("per-CPU parts of rss counters")
+    field = s.layout.struct("struct mm_struct").field(f"rss_stat[{RSS_SWAP}].counters")
+    return Planted((put(s, int(s.mms.addr[mm]) + field.offset, words),), ("rss-words-mismatch",), None)
 
 
 @fault

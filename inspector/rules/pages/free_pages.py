@@ -54,7 +54,7 @@ def in_use_flags(s: Snapshot) -> np.uint64:
 
 
 def free_state(s: Snapshot, rows: I64) -> Details:
-    """What page_expected_state() looks at (mm/page_alloc.c) of pages that are free, but for _mapcount."""
+    """What page_expected_state() tests of free pages (mm/page_alloc.c), but for _mapcount."""
     pages, claimed = s.pages, s.claimed_pages
     at = rows_of(claimed.row, rows)
     return details(
@@ -81,7 +81,7 @@ def free_state(s: Snapshot, rows: I64) -> Details:
     diagnose=freed_in_use,
 )
 def free_page_state_unexpected(p: PagePiece) -> Judged:
-    """A page in a free block of the buddy allocator has a mapping, a reference, an owner or a flag of a page in use.
+    """A page in a free block has a reference, a mapping, an owner or a flag of a page in use.
 
     Invariant: every page of a free block has no reference, no mapping pointer, none of the flags of pages in use
         (locked, lru, active, unevictable, mlocked, writeback, private, reserved) and, but for the block's first page
