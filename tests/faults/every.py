@@ -69,6 +69,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "poisoned-subpage-still-mapped": "PG_hwpoison",
         "shared-flag-left-on-an-unmapped-folio": _NO_COUNT,
         "shared-flag-of-a-shared-folio-cleared": _NO_COUNT,
+        "swap-counter-in-the-words-of-another-mm": "per-CPU parts of rss counters",
         "type-of-a-page-block-changed": _NO_TYPES,
         "anonymous-offset-of-an-unfaulted-vma-shifted": _NO_OFFSET,
         "two-offsets-of-an-anonymous-vma-apart": _NO_OFFSET,
