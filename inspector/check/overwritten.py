@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask, distinct
+from inspector.columns import I64, U64, Mask, UnknownColumn, distinct
 from inspector.findings import Subject
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.entries.targets import entry_pfn_invalid, special_entry_unexpected
@@ -206,9 +206,11 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
 
 
 def _lasting(found: Violations) -> Mask:
-    """Violations that work in flight does not explain."""
+    """Violations that work in flight does not explain, as far as the locks of this kernel are known."""
     transient = found.details.transient
-    return np.ones(len(found), np.bool_) if transient is None else ~transient
+    if transient is None:
+        return np.ones(len(found), np.bool_)
+    return np.zeros(len(found), np.bool_) if isinstance(transient, UnknownColumn) else ~transient
 
 
 def _entries_of(s: Snapshot, rule: Rule, rows: I64) -> _Entries:

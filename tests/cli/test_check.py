@@ -63,6 +63,7 @@ def test_rules_are_chosen_by_slug_and_group(run: Run, damaged: str) -> None:
         "mapcount-too-high",
         "mapcount-mapping-missing",
         "rss-mismatch",
+        "rss-words-mismatch",
     }
     assert report["exit_code"] == 1
 
