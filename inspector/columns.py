@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import Field, fields
+from dataclasses import Field
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast, overload
 
 import numpy as np
@@ -86,25 +86,26 @@ class Table:
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    """The columns by name: dataclasses.fields() works them out anew, and tables are made and cut thousands of times."""
 
     def __post_init__(self) -> None:
-        columns = [getattr(self, name) for name in _names(type(self))]
-        if len({len(column) for column in columns if not isinstance(column, UnknownColumn)}) > 1:
-            lengths = [len(column) for column in columns if not isinstance(column, UnknownColumn)]
+        columns = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        lengths = {name: len(column) for name, column in columns if not isinstance(column, UnknownColumn)}
+        if len(set(lengths.values())) > 1:
             msg = f"{type(self).__name__}: columns of unequal length {lengths}"
             raise ValueError(msg)
 
     def __len__(self) -> int:
-        return len(getattr(self, _names(type(self))[0]))
+        return len(getattr(self, next(iter(self.__dataclass_fields__))))
 
     def take(self, rows: AnyArray | slice) -> Self:
         """The table of the given rows (indices, a mask or a slice), in that order."""
-        return type(self)(**{name: getattr(self, name)[rows] for name in _names(type(self))})
+        return type(self)(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
 
     @classmethod
     def concat(cls, parts: list[Self]) -> Self:
         """The rows of all ``parts``, in order; there must be at least one part."""
-        return cls(**{name: _joined([getattr(p, name) for p in parts]) for name in _names(cls)})
+        return cls(**{name: _joined([getattr(p, name) for p in parts]) for name in cls.__dataclass_fields__})
 
     @classmethod
     def empty(cls, **columns: AnyArray) -> Self:
@@ -113,24 +114,15 @@ class Table:
         Args:
             columns: Empty columns whose type it does not name (``AnyArray``).
         """
-        made = {f.name: np.empty(0, _SCALARS[str(f.type)]) for f in fields(cls) if f.name not in columns}
+        missing = ((name, f) for name, f in cls.__dataclass_fields__.items() if name not in columns)
+        made = {name: np.empty(0, _SCALARS[str(f.type)]) for name, f in missing}
         return cls(**made, **columns)
 
     @property
     def nbytes(self) -> int:
         """Bytes held by the columns."""
-        columns = (getattr(self, name) for name in _names(type(self)))
+        columns = (getattr(self, name) for name in self.__dataclass_fields__)
         return sum(column.nbytes for column in columns if not isinstance(column, UnknownColumn))
-
-
-_NAMES: dict[type[Table], tuple[str, ...]] = {}
-"""The columns of each table: tables are made and cut thousands of times."""
-
-
-def _names(table: type[Table]) -> tuple[str, ...]:
-    if table not in _NAMES:
-        _NAMES[table] = tuple(f.name for f in fields(table))
-    return _NAMES[table]
 
 
 def _joined(parts: list[AnyArray]) -> AnyArray:
@@ -212,15 +204,15 @@ class Builder(Generic[T]):
     def add(self, part: T) -> None:
         """Append rows."""
         end = self._length + len(part)
-        for field in fields(part):
-            column = getattr(part, field.name)
-            have = self._columns.get(field.name)
+        for name in part.__dataclass_fields__:
+            column = getattr(part, name)
+            have = self._columns.get(name)
             if have is None or end > len(have):
                 # Room that is not written to costs no memory, so columns may grow generously.
                 grown = np.empty(max(2 * end, 1 << 16) if end > self._wanted else self._wanted, column.dtype)
                 if have is not None:
                     grown[: self._length] = have[: self._length]
-                self._columns[field.name] = have = grown
+                self._columns[name] = have = grown
             have[self._length : end] = column
         self._length = end
 

@@ -264,6 +264,7 @@ class Snapshot:
         other = Snapshot(self.target, self.overwritten + stretches)
         memory, mine = other.layout.memory, self.layout.memory
         memory.on_read, memory.shares_notes = mine.on_read, mine.shares_notes
+        other.between_pieces = self.between_pieces
         return other
 
     @property

@@ -209,7 +209,7 @@ def vmas_of(s: Snapshot, mms: Mask) -> Mask:
 
 def _page(s: Snapshot, row: int) -> Subject:
     """A page; named as a folio when it heads one."""
-    pfn = int(s.pages.memmap.pfns_of_rows(np.array([row]))[0])
+    pfn = s.pages.memmap.pfn(row)
     folio = int(s.folio_of_page[row])
     order = int(s.folios.order[folio]) if folio >= 0 else 0
     return Subject(kind="page", pfn=pfn, page=s.pages.memmap.page_addr(pfn), order=order)
@@ -224,7 +224,7 @@ def _page_pfns(s: Snapshot, rows: I64) -> I64:
 
 
 def _page_stretch(s: Snapshot, row: int) -> tuple[int, int]:
-    return int(s.pages.memmap.pfns_of_rows(np.array([row]))[0]), 1
+    return s.pages.memmap.pfn(row), 1
 
 
 def _page_evidence(s: Snapshot, row: int) -> tuple[list[Mapping], int]:
@@ -352,7 +352,7 @@ def describe_mapping(s: Snapshot, m: Mappings, at: int, *, pfn: int | None = Non
     step = int(s.layout.arch.leaf_step(Level.PTE, m.entry[at : at + 1])[0]) if skip else 0
     first = int(m.pfn[at]) + skip
     head = int(m.head_row[at])
-    head_pfn = int(s.pages.memmap.pfns_of_rows(np.array([head]))[0]) if head >= 0 else first
+    head_pfn = s.pages.memmap.pfn(head) if head >= 0 else first
     vma = int(m.vma_idx[at])
     owner = mm_of(s, int(m.mm_idx[at]))
     return Mapping(

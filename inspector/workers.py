@@ -188,11 +188,9 @@ class Beside:
 
     def _be(self, parent: int) -> NoReturn:
         """Never returns."""
-        _Workers.inside = True
         try:
-            end_by_signals()
+            _begin_as_worker()
             os.nice(_PATIENT)
-            gc.freeze()
             for _ in self._steps():
                 if os.getppid() != parent:
                     break
@@ -364,16 +362,21 @@ def _fork() -> int:
         return os.fork()
 
 
+def _begin_as_worker() -> None:
+    """What a process does first that was forked to work for its parent."""
+    _Workers.inside = True
+    end_by_signals()
+    # What is there by now is no garbage; to look through it would copy the pages that it is in.
+    gc.freeze()
+
+
 def _be_worker(
     outlet: _Outlet, numbers: Iterator[int], serve: Callable[[Iterator[int]], Iterator[tuple[int, Result]]]
 ) -> NoReturn:
     """Never returns."""
     code = 1
-    _Workers.inside = True
     try:
-        end_by_signals()
-        # What is there by now is no garbage; to look through it would copy the pages that it is in.
-        gc.freeze()
+        _begin_as_worker()
         try:
             for place, result in serve(numbers):
                 outlet.send(place, result)

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -139,8 +139,8 @@ class _Confirming:
         """Take the looks and report what is there in all of them."""
         self._looks = looks
         look = self._take(self._first, self._chosen)
-        self._suspects = set(_followed(look))
-        self._covered = {c.rule: _limited(c, look) for c in look.covered}
+        self._suspects = look.followed()
+        self._covered = {c.rule: _limited(c, look.run) for c in look.run.covered}
         self._missing = dict(look.snapshot.missing.counts)
         nr_suspects = len(self._suspects)
         watch = _Watch(self._first.layout.memory)
@@ -159,13 +159,13 @@ class _Confirming:
             look = self._take(Snapshot(self._first.target), [r for r in self._chosen if r.slug in open_])
             self._compare(look)
             self._drop(watch.moved(self._suspects, 0), _STORED)
-            self._cover(look)
+            self._cover(look.run)
         kept = self._kept(look)
         why, rules = (dict(counter.most_common()) for counter in (self._why, self._by_rule))
         confirmation = Confirmation(len(self._seconds), self._seconds, nr_suspects, self._why.total(), why, rules)
         return kept.report(max_findings, confirmation, self._missing)
 
-    def _take(self, snapshot: Snapshot, rules: list[Rule]) -> RulesRun:
+    def _take(self, snapshot: Snapshot, rules: list[Rule]) -> _Look:
         """One look, and what it took."""
         number, began = len(self._seconds) + 1, time.monotonic()
 
@@ -174,9 +174,9 @@ class _Confirming:
                 before = (number - 1) * steps
                 self._progress(f"look {number} of {self._looks}: {what}", before + done, self._looks * steps)
 
-        look = take_look(snapshot, rules, step)
+        run = take_look(snapshot, rules, step)
         self._seconds.append(round(time.monotonic() - began, 3))
-        return look
+        return _Look(run, [_suspects(snapshot, rule, found) for rule, found in run.results])
 
     def _drop(self, gone: set[Suspect], why: str) -> None:
         """Dismiss suspects."""
@@ -184,9 +184,9 @@ class _Confirming:
         self._by_rule.update(s.rule for s in gone)
         self._suspects -= gone
 
-    def _compare(self, look: RulesRun) -> None:
+    def _compare(self, look: _Look) -> None:
         """Dismiss what another look does not find with the same values."""
-        there = set(_followed(look))
+        there = look.followed()
         subjects = {(s.rule, s.subject) for s in there}
         away = self._suspects - there
         other = {s for s in away if (s.rule, s.subject) in subjects}
@@ -195,8 +195,8 @@ class _Confirming:
         # One mapping too few may be of another process in each look: the number alone does not show it.
         mappers = self._mappers_in(look)
         self._drop({s for s, who in mappers.items() if who != self._mappers.get(s)}, _MAPPERS)
-        for rule, found in look.results if self._suspects else ():
-            suspects, left, keep = self._left(look.snapshot, rule, found)
+        for rule, found, suspects in look.results() if self._suspects else ():
+            left, keep = self._left(found, suspects)
             work = work_of_known_stacks(look.snapshot, rule.about, rule.effect, left).tolist()
             self._explained.update({suspects[at]: words for at, words in zip(keep, work, strict=True) if words})
 
@@ -209,49 +209,63 @@ class _Confirming:
         still, counts = look.snapshot.read_whole(frozenset(self._missing)), look.snapshot.missing.counts
         self._missing = {what: min(n, counts[what]) for what, n in self._missing.items() if what in still}
 
-    def _places(self, look: RulesRun) -> dict[Suspect, list[tuple[int, int]]]:
+    def _places(self, look: _Look) -> dict[Suspect, list[tuple[int, int]]]:
         """Where what is stored of each suspect lies."""
         s = look.snapshot
         return {
             suspect: stored_at(s, rule.about.describe(s, int(found.rows[at])))
-            for rule, found in look.results
-            for at, suspect in enumerate(_suspects(s, rule, found))
+            for rule, found, suspects in look.results()
+            for at, suspect in enumerate(suspects)
             if suspect in self._suspects
         }
 
-    def _mappers_in(self, look: RulesRun) -> dict[Suspect, int]:
+    def _mappers_in(self, look: _Look) -> dict[Suspect, int]:
         """Who maps the page frames of each suspect that has any (`inspector.walk.batches.MappingsOfPages.mappers`)."""
         s = look.snapshot
         stretches = {
             suspect: rule.about.stretch(s, int(found.rows[at]))
-            for rule, found in look.results
-            if rule.about.stretch is not None and len(found) and self._suspects
-            for at, suspect in enumerate(_suspects(s, rule, found))
+            for rule, found, suspects in look.results()
+            if rule.about.stretch is not None
+            for at, suspect in enumerate(suspects)
             if suspect in self._suspects
         }
         mapped = s.known_entries.of_pages(stretches.values())
         return {suspect: each.mappers for suspect, each in zip(stretches, mapped, strict=True)}
 
-    def _left(self, s: Snapshot, rule: Rule, found: Violations) -> tuple[list[Suspect], Violations, list[int]]:
-        """What a rule found, those of it that are still suspects, and their positions."""
-        suspects = _suspects(s, rule, found) if self._suspects else []
+    def _left(self, found: Violations, suspects: list[Suspect]) -> tuple[Violations, list[int]]:
+        """Those of what a rule found that are still suspects, and their positions."""
         keep = [at for at, suspect in enumerate(suspects) if suspect in self._suspects]
-        return suspects, some_of(found, np.array(keep, np.int64)), keep
+        return some_of(found, np.array(keep, np.int64)), keep
 
-    def _kept(self, look: RulesRun) -> RulesRun:
+    def _kept(self, look: _Look) -> RulesRun:
         """What the last look found of the suspects that are left, graded by what any of the looks showed of them."""
         results = []
-        for rule, found in look.results:
-            suspects, left, keep = self._left(look.snapshot, rule, found)
+        for rule, found, suspects in look.results():
+            left, keep = self._left(found, suspects)
             work = np.array([self._explained.get(suspects[at], "") for at in keep], np.str_)
             results.append((rule, explained(left, work) if (work != "").any() else left))
-        return replace(look, results=results, covered=[self._covered[rule.slug] for rule in self._chosen])
+        return replace(look.run, results=results, covered=[self._covered[rule.slug] for rule in self._chosen])
 
 
-def _followed(look: RulesRun) -> Iterator[Suspect]:
-    """What is looked for in the next look; not entries that were gone when they were read once more in this one."""
-    for rule, found in look.results:
-        yield from (s for s in _suspects(look.snapshot, rule, found) if not s.is_gone)
+class _Look(NamedTuple):
+    """What the rules found in one look, and the suspects that it is known again by, rule by rule."""
+
+    run: RulesRun
+    suspects: list[list[Suspect]]
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Of the target, as it was then."""
+        return self.run.snapshot
+
+    def results(self) -> Iterator[tuple[Rule, Violations, list[Suspect]]]:
+        """Each rule with what it found and the suspects of that."""
+        for (rule, found), suspects in zip(self.run.results, self.suspects, strict=True):
+            yield rule, found, suspects
+
+    def followed(self) -> set[Suspect]:
+        """What is looked for in the next look; not entries that were gone when they were read once more in this one."""
+        return {suspect for suspects in self.suspects for suspect in suspects if not suspect.is_gone}
 
 
 def _suspects(s: Snapshot, rule: Rule, found: Violations) -> list[Suspect]:
@@ -274,19 +288,19 @@ def _suspects(s: Snapshot, rule: Rule, found: Violations) -> list[Suspect]:
     ]
 
 
-def _own_suspects(look: RulesRun) -> set[Suspect]:
+def _own_suspects(look: _Look) -> set[Suspect]:
     """Suspects that are something of the inspector's own process, which changes while it reads."""
     s = look.snapshot
     own = own_mms(s)
     if not own.any():
         return set()
     out: set[Suspect] = set()
-    for rule, found in look.results:
+    for rule, found, suspects in look.results():
         rows = found.rows[:_MAX_SUSPECTS]
         mine = rule.about.owned(s, rows, own) if len(rows) else np.zeros(0, np.bool_)
         if mine.any():
             shared = rule.about.owned(s, rows, ~own)
-            out |= {x for x, of_mine in zip(_suspects(s, rule, found), mine & ~shared, strict=True) if of_mine}
+            out |= {x for x, of_mine in zip(suspects, mine & ~shared, strict=True) if of_mine}
     return out
 
 

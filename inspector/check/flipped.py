@@ -97,7 +97,7 @@ def _of_entry(s: Snapshot, causes: Causes, each: _Flipped) -> list[Cause]:
         stray = int(s.layout.arch.leaf_pfn(Level.PTE, entry)[0])
         row = s.pages.memmap.row(stray)
         head = int(s.pages.head_row[row]) if row >= 0 else -1
-        named = int(s.pages.memmap.pfns_of_rows(np.array([head]))[0]) if head >= 0 else stray
+        named = s.pages.memmap.pfn(head) if head >= 0 else stray
         known = causes.of_folio.get(named)
         out += [known] if known is not None and known in list(causes) else []
     return out

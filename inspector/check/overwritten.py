@@ -88,16 +88,16 @@ def find_stretches(s: Snapshot, results: Results) -> tuple[Stretch, ...]:
 def together(s: Snapshot, stretches: tuple[Stretch, ...], more: tuple[Stretch, ...]) -> tuple[Stretch, ...]:
     """Stretches that were known and some that showed without them: those of one page table are made one."""
     out = list(stretches)
-    for found in more:
-        new = found
+    for new in more:
         same = [each for each in out if new.physical and each.physical and each.subject.pfn == new.subject.pfn]
         out = [each for each in out if each not in same]
-        if same:
-            start = int(np.flatnonzero(s.tables.pfn == new.subject.pfn)[0])
-            first = min(each.address for each in (new, *same)) % _PAGE // 8
-            last = max((each.address + each.size - 8) % _PAGE for each in (new, *same)) // 8
-            new = _stretch_of_table(s, start, first, last)
-        out.append(new)
+        if not same:
+            out.append(new)
+            continue
+        row = int(np.flatnonzero(s.tables.pfn == new.subject.pfn)[0])
+        first = min(each.address for each in (new, *same)) % _PAGE // 8
+        last = max((each.address + each.size - 8) % _PAGE for each in (new, *same)) // 8
+        out.append(_stretch_of_table(s, row, first, last))
     return tuple(out)
 
 
@@ -336,7 +336,7 @@ def _may_be_struct_pages(s: Snapshot, rows: I64) -> Mask:
 
 def _stretch_of_pages(s: Snapshot, first: int, end: int) -> Stretch:
     memmap = s.layout.memmap
-    pfn = int(s.pages.memmap.pfns_of_rows(np.array([first]))[0])
+    pfn = s.pages.memmap.pfn(first)
     nr = end - first
     subject = Subject(
         kind="memory",

@@ -53,6 +53,11 @@ class MemMap:
         return int(self.ends[-1]) if len(self.ends) else 0
 
     @property
+    def structs_a_page(self) -> int:
+        """Struct pages that lie in one page."""
+        return (1 << self.page_shift) // self.page_size
+
+    @property
     def nr_pages(self) -> int:
         """Struct pages in all ranges."""
         return int((self.ends - self.starts).sum())
@@ -134,6 +139,10 @@ class MemMap:
         """Page frame number of each row, -1 for -1."""
         at = np.searchsorted(self._row_starts, rows, "right") - 1
         return np.where(rows >= 0, rows - self._row_starts[at] + self.starts[at], -1)
+
+    def pfn(self, row: int) -> int:
+        """Page frame number of one row, -1 for -1."""
+        return int(self.pfns_of_rows(np.array([row]))[0])
 
     def pfns(self, page_addrs: U64) -> I64:
         """Page frame number of each struct page address; -1 where the address is in no memory map."""

@@ -121,7 +121,7 @@ def page_rows(s: Snapshot, rows: I64) -> list[PageRow]:
 def _row(s: Snapshot, row: int, nr: int, kind: str, letters: str) -> PageRow:
     pages, folio, head = s.pages, int(s.folio_of_page[row]), int(s.pages.head_row[row])
     return PageRow(
-        pfn=int(pages.memmap.pfns_of_rows(np.array([row]))[0]),
+        pfn=pages.memmap.pfn(row),
         pages=nr,
         kind=kind,
         readable=bool(pages.readable[row]),
@@ -130,7 +130,7 @@ def _row(s: Snapshot, row: int, nr: int, kind: str, letters: str) -> PageRow:
         letters=letters,
         refcount=int(pages.refcount[row]),
         mapcount_raw=int(pages.mapcount_raw[row]),
-        head_pfn=int(pages.memmap.pfns_of_rows(np.array([head]))[0]) if head >= 0 else -1,
+        head_pfn=pages.memmap.pfn(head) if head >= 0 else -1,
         order=int(s.folios.order[folio]) if folio >= 0 else 0,
         mapping=int(pages.mapping[row]),
     )

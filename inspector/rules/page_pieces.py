@@ -239,7 +239,7 @@ def _places_in(s: Snapshot, start: int, stop: int) -> I64:
     low, high = np.searchsorted(folios.row, (start, stop))
     row = folios.row[low:high]
     # The head, the first tails, the first one that may have no struct page of its own, and the end.
-    places = [row + k for k in (0, 1, 2, FIRST_PLAIN_TAIL, (1 << memmap.page_shift) // memmap.page_size)]
+    places = [row + k for k in (0, 1, 2, FIRST_PLAIN_TAIL, memmap.structs_a_page)]
     places.append(row + (np.int64(1) << np.minimum(folios.order[low:high], 40).astype(np.int64)))
     return np.concatenate(places)
 

@@ -37,7 +37,7 @@ def has_shared_tails(layout: Layout, pages: Pages, folios: Folios) -> Mask:
         return out
     head = folios.row[at].astype(np.int64)
     private, known = page_words(layout, pages, head, "private")
-    alias = np.minimum(head + (1 << layout.memmap.page_shift) // layout.memmap.page_size, len(pages) - 1)
+    alias = np.minimum(head + layout.memmap.structs_a_page, len(pages) - 1)
     out[at] = ((private >> np.uint64(bit)) & np.uint64(1) != 0) | ~known | flags.test(pages.flags[alias], "head")
     return out
 

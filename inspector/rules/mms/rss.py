@@ -82,11 +82,12 @@ def _mismatching(s: Snapshot) -> I64:
     return np.flatnonzero(_able(s) & excess.any(axis=1) & ~_charged_for_exec(s, excess))
 
 
-def _sharers(s: Snapshot, mm: int, counter: int) -> list[tuple[int, str]]:
-    """Whose counters, by name, are kept in the words in which one of an mm is."""
+def _sharers(s: Snapshot, mm: int, counter: int) -> list[int]:
+    """The mms of other counters that are kept in the words in which one of an mm is."""
     words = s.mms.rss_words
-    others = zip(*np.nonzero(words == words[mm, counter]), strict=True)
-    return [(int(row), _NAMES[at]) for row, at in others if (row, at) != (mm, counter)] if words[mm, counter] else []
+    same = (words == words[mm, counter]) & (words != 0)
+    same[mm, counter] = False
+    return [int(row) for row in np.nonzero(same)[0]]
 
 
 def _shared_words(s: Snapshot, rows: I64) -> dict[str, AnyArray]:
@@ -95,7 +96,7 @@ def _shared_words(s: Snapshot, rows: I64) -> dict[str, AnyArray]:
     for row in rows[:_MAX_NAMED].tolist():
         found: dict[int, list[str]] = {}
         for at, name in enumerate(_NAMES):
-            for mm, _ in _sharers(s, row, at):
+            for mm in _sharers(s, row, at):
                 found.setdefault(mm, []).append(name)
         owners.append("; ".join(_of_mm(s, mm, names) for mm, names in found.items()))
     owners += [""] * (len(rows) - len(owners))
@@ -143,7 +144,7 @@ def rss_words_mismatch(s: Snapshot) -> Violations:
     is_wrong[_mismatching(s)] = True
     for row in np.flatnonzero(shared.any(axis=1) & ~odd).tolist():
         # Both look alike: the one whose sums are wrong, else any but the first.
-        group = {mm for at in np.flatnonzero(shared[row]).tolist() for mm, _ in _sharers(s, row, at)}
+        group = {mm for at in np.flatnonzero(shared[row]).tolist() for mm in _sharers(s, row, at)}
         at_fault[row] = not (odd | is_wrong)[list(group)].any() and row > min(group)
     rows = np.flatnonzero(at_fault & ~is_wrong)
     return violations(

@@ -97,7 +97,7 @@ def compound_size_mismatch(s: Snapshot) -> Violations:
 def _tail_words(s: Snapshot, rows: I64) -> Details:
     """The words of some tails; of those whose mapping holds other fields of the folio any mapping is right."""
     index, mapping = rows - s.pages.head_row[rows], s.pages.mapping[rows]
-    alias = take_or(s.hvo_folio, s.folio_of_page[rows], False) & (index >= _own_struct_pages(s))
+    alias = take_or(s.hvo_folio, s.folio_of_page[rows], False) & (index >= s.layout.memmap.structs_a_page)
     other = (index < FIRST_PLAIN_TAIL) | alias
     return details(
         rows,
@@ -128,29 +128,26 @@ def tail_page_damaged(p: PagePiece) -> Judged:
     tails = p.is_tail & p.readable & p.has_head
     # An alias of the head shows the head's own fields, and PG_head, which no real tail has.
     alias = p.has("head")
-    plain = (p.index >= FIRST_PLAIN_TAIL) & ~alias & (_is_own(p) | ~p.of_folio(p.s.hvo_folio, 0))
+    plain = (p.index >= FIRST_PLAIN_TAIL) & ~alias & _is_own(p)
     wrong = ((p.refcount != 0) & ~alias) | (plain & (p.mapping != _TAIL_MAPPING))
     return p.judge(wrong, tails)
 
 
-def _own_struct_pages(s: Snapshot) -> int:
-    """How many struct pages a hugetlb folio under vmemmap optimisation has of its own.
-
-    Those in the first page of its memory map: the rest are aliases of them, with the head's or the first tail's words,
-    or of a page that many folios share (mm/hugetlb_vmemmap.c).
-    """
-    return (1 << s.layout.memmap.page_shift) // s.layout.memmap.page_size
-
-
 def _is_own(p: PagePiece) -> Mask:
-    return p.index < _own_struct_pages(p.s)
+    """Pages whose struct page is their own.
+
+    Of a hugetlb folio under vmemmap optimisation only those in the first page of its memory map are: the rest are
+    aliases of them, with the head's or the first tail's words, or of a page that many folios share
+    (mm/hugetlb_vmemmap.c).
+    """
+    return (p.index < p.s.layout.memmap.structs_a_page) | ~p.of_folio(p.s.hvo_folio, 0)
 
 
 def _real_tails(p: PagePiece) -> Mask:
     """Tails of sound compound pages whose struct page is their own."""
     s = p.s
     sound = p.of_folio(s.folios.readable & ~s.compound_wrong, 0)
-    return p.is_tail & p.readable & p.has_head & sound & (_is_own(p) | ~p.of_folio(s.hvo_folio, 0))
+    return p.is_tail & p.readable & p.has_head & sound & _is_own(p)
 
 
 def _odd_flags(s: Snapshot, flags: U64, index: I64) -> U64:
