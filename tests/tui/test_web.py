@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
 import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import ClientSession, WSMsgType
 from aiohttp.test_utils import TestClient, TestServer, unused_port
 
 from inspector.cli import main
-from tui.web import HOST, LoopbackServer
+from inspector.cli.commands.tui import _this_program
+from tests.fixtures import fixture_path
+from tui.web import HOST, LoopbackServer, ended
 
 ORIGINS = {
     None: 200,
@@ -23,18 +38,20 @@ ORIGINS = {
 @pytest.mark.parametrize("origin", ORIGINS)
 async def test_other_pages_are_refused(origin: str | None) -> None:
     port = unused_port()
-    app = await LoopbackServer("true", host=HOST, port=port)._make_app()
+    server = LoopbackServer(["true"], port)
+    app = await server._make_app()
     headers = {"Origin": origin.format(port=port)} if origin else {}
     async with TestClient(TestServer(app, host=HOST, port=port)) as client:
-        answer = await client.get("/", headers=headers)
+        answer = await client.get(f"/{server.token}/", headers=headers)
         assert answer.status == ORIGINS[origin]
 
 
 async def test_a_name_that_was_made_to_lead_here_is_refused() -> None:
     port = unused_port()
-    app = await LoopbackServer("true", host=HOST, port=port)._make_app()
+    server = LoopbackServer(["true"], port)
+    app = await server._make_app()
     async with TestClient(TestServer(app, host=HOST, port=port)) as client:
-        assert (await client.get("/ws", headers={"Host": f"evil.example:{port}"})).status == 403
+        assert (await client.get(f"/{server.token}/ws", headers={"Host": f"evil.example:{port}"})).status == 403
 
 
 def test_it_listens_on_the_loopback_address_alone() -> None:
@@ -49,3 +66,144 @@ def test_a_port_that_is_taken_is_one_line(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == (
         f"folioscope: error: the port cannot be used (address already in use): {port}. Give another with --port.\n"
     )
+
+
+async def test_who_does_not_know_the_url_is_refused() -> None:
+    port = unused_port()
+    server = LoopbackServer(["true"], port)
+    async with TestClient(TestServer(await server._make_app(), host=HOST, port=port)) as client:
+        for path in ("/", "/ws", "/static/css/xterm.css", "/download/x", f"/{server.token[:-1]}/", "/ä/"):
+            assert (await client.get(path)).status == 403, path
+        assert (await client.get(f"/{server.token}/static/css/xterm.css")).status == 200
+    assert LoopbackServer(["true"], port).token != server.token
+
+
+async def test_the_page_asks_no_other_machine_for_anything() -> None:
+    port = unused_port()
+    server = LoopbackServer(["true"], port)
+    async with TestClient(TestServer(await server._make_app(), host=HOST, port=port)) as client:
+        answer = await client.get(f"/{server.token}/")
+        page = await answer.text()
+        for url in re.findall(r"""(?:https?|wss?):[^\s"')]+""", page):
+            assert re.match(rf"(http|ws)://{HOST}:{port}/{server.token}/", url), url
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+
+
+async def _reason(*words: str) -> str:
+    port = unused_port()
+    server = LoopbackServer(words, port)
+    client = TestClient(TestServer(await server._make_app(), host=HOST, port=port))
+    async with client, client.ws_connect(f"/{server.token}/ws") as tab:
+        said = [json.loads(m.data) async for m in tab if m.type == WSMsgType.TEXT]
+    assert said[-1][0] == "ended"
+    return str(said[-1][1])
+
+
+async def test_the_page_is_given_the_reason_when_the_process_ends(tmp_path: Path) -> None:
+    core = tmp_path / "no core"
+    core.write_text("nothing")
+    program = _this_program()
+    assert "folioscope: error:" in await _reason(*program, "tui", "-c", str(core))
+    assert "SIGKILL" in await _reason("/bin/sh", "-c", "kill -9 $$")
+    assert await _reason("false") == "folioscope ended with exit code 1 and gave no reason."
+    assert ended(0, "") == "You left folioscope."
+    assert "signal 200" in ended(-200, "")
+
+
+def test_files_in_the_current_directory_are_not_executed(tmp_path: Path) -> None:
+    for name in ("click", "rich", "numpy", "drgn", "textual", "inspector"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the current directory was executed')")
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [*_this_program(), "--version"], cwd=tmp_path, env=alone, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("folioscope "), done.stderr
+    (tmp_path / "inspector.py").unlink()
+    home = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, "-m", "inspector", "--version"],
+        cwd=tmp_path,
+        env=alone | {"PYTHONPATH": home},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("folioscope "), done.stderr
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
+async def test_a_browser_shows_it_and_asks_this_server_alone(tmp_path: Path) -> None:
+    """The network log of a real browser: the interface is drawn, and nothing is asked of anything else."""
+    core = str(fixture_path("7.3"))
+    port = unused_port()
+    server = LoopbackServer([*_this_program(), "tui", "-c", core], port)
+    async with TestServer(await server._make_app(), host=HOST, port=port), _Browser(tmp_path) as browser:
+        await browser.ask("Network.enable")
+        await browser.ask("Page.navigate", url=server.url)
+        await browser.until("document.body.classList.contains('-first-byte')")
+        await asyncio.sleep(5)
+        picture = await browser.ask("Page.captureScreenshot")
+        (tmp_path / "page.png").write_bytes(base64.b64decode(picture["data"]))
+        asked = [
+            url
+            for event in browser.events
+            for url in (event["params"].get("request", {}).get("url"), event["params"].get("url"))
+            if event["method"].startswith("Network.") and url
+        ]
+    assert any(url.startswith("ws://") for url in asked)
+    assert any(url.endswith(".ttf") for url in asked)
+    assert not [url for url in asked if not re.match(rf"((http|ws)://{HOST}:{port}/{server.token}/|data:)", url)]
+
+
+class _Browser:
+    """A headless Chromium, driven over its debugging port."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._numbers = itertools.count(1)
+        self.events: list[dict[str, Any]] = []
+
+    async def __aenter__(self) -> _Browser:
+        port = unused_port()
+        self._process = await asyncio.create_subprocess_exec(
+            str(BROWSER),
+            *("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,700"),
+            *(f"--user-data-dir={self._home / 'profile'}", f"--remote-debugging-port={port}", "about:blank"),
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        self._client = ClientSession()
+        for _ in range(100):
+            with contextlib.suppress(OSError, StopIteration):
+                pages = await (await self._client.get(f"http://{HOST}:{port}/json")).json()
+                url = next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
+                break
+            await asyncio.sleep(0.2)
+        self._tab = await self._client.ws_connect(url, max_msg_size=0)
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._client.close()
+        self._process.terminate()
+        await self._process.wait()
+
+    async def ask(self, method: str, **parameters: Any) -> Any:
+        number = next(self._numbers)
+        await self._tab.send_json({"id": number, "method": method, "params": parameters})
+        while True:
+            message = await self._tab.receive_json()
+            if message.get("id") == number:
+                return message["result"]
+            self.events.append(message)
+
+    async def until(self, condition: str) -> Any:
+        for _ in range(150):
+            answer = await self.ask("Runtime.evaluate", expression=condition)
+            if answer["result"].get("value"):
+                return answer["result"]["value"]
+            await asyncio.sleep(0.2)
+        raise AssertionError(condition)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+import inspector
 from inspector.cli.params import InspectorCommand, Settings
 from inspector.errors import Exit, UsageError
 
@@ -28,7 +29,8 @@ def tui(settings: Settings, interval: float | None, web: bool, port: int) -> int
 
     The check runs in the background; everything can be browsed meanwhile. Press ? on any screen for its help.
 
-    With --web the same is served to a browser, on 127.0.0.1 only; it needs the extra: pip install 'folioscope[web]'.
+    With --web the same is served to a browser, on 127.0.0.1 only and to who knows the URL that it prints; it needs the
+    extra: pip install 'folioscope[web]'.
     """
     settings.require_one_kind()
     settings.refuse_pause("See folioscope guard")
@@ -74,22 +76,37 @@ def _serve(settings: Settings, interval: float | None, port: int) -> int:
         raise UsageError(
             "--web needs textual-serve, which is not installed", "", "Run pip install 'folioscope[web]'"
         ) from None
-    words = [sys.executable, "-c", "from inspector.cli import main; raise SystemExit(main())", "tui"]
-    words += _target_options(settings)
+    words = [*_this_program(), "tui", *_target_options(settings)]
     if interval:
         words += ["--interval", str(interval)]
     try:
-        serve(shlex.join(words), port)
+        serve(words, port)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UsageError(f"the port cannot be used ({reason.lower()})", str(port), "Give another with --port") from None
     return Exit.CLEAN
 
 
+def _this_program() -> list[str]:
+    """What starts this same folioscope again.
+
+    Python would import modules from the current directory first, whatever files are there (``-P`` says not to): it is
+    given the one place that this package came from instead.
+    """
+    home = str(Path(inspector.__file__).resolve().parent.parent)
+    code = f"import sys; {home!r} in sys.path or sys.path.insert(0, {home!r})"
+    code += "; from inspector.cli import main; raise SystemExit(main())"
+    return [sys.executable, "-P", "-c", code]
+
+
 def _target_options(settings: Settings) -> list[str]:
-    """The options that name the same target."""
+    """The options that name the same target, and say how it is read."""
     words = [word for core in settings.cores for word in ("-c", core)]
     words += ["-k"] if settings.kernel else []
     words += ["--qemu", settings.qemu] if settings.qemu else []
     words += [word for file in settings.symbols for word in ("-s", file)]
-    return [*words, "--types", settings.types]
+    words += ["--no-cache"] if settings.no_cache else []
+    words += ["--no-color"] if settings.no_color else []
+    words += ["--memory", str(settings.memory)] if settings.memory else []
+    words += ["--workers", str(settings.workers)] if settings.workers else []
+    return [*words, "--types", settings.types, "--log-level", settings.log_level]
