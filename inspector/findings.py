@@ -6,7 +6,9 @@ from typing import Literal
 
 import msgspec
 
-SCHEMA = "folioscope.check/1"
+from inspector.hex_json import Hex, Wide
+
+SCHEMA = "folioscope.check/2"
 """Name and version of the report object; the number grows when a program reading it must change."""
 
 Severity = Literal["fail", "warn", "info"]
@@ -15,7 +17,7 @@ Severity = Literal["fail", "warn", "info"]
 Exactness = Literal["exact", "bound", "transient"]
 """``exact``: an equality. ``bound``: a one-sided rule. ``transient``: explained by work in flight."""
 
-Scalar = str | int | bool | None
+Scalar = str | Wide | bool | None
 
 
 class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -26,17 +28,17 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     address_space, stable_node, ksm, hstate, cache_entry (of a page cache), swap_slot, swap_device,
     vmstat (a counter), zone, free_list, cpu_list (of free pages), memory (a stretch of it)."""
     pfn: int | None = None
-    page: int | None = None
+    page: Hex | None = None
     """Address of the struct page."""
     order: int | None = None
-    mm: int | None = None
+    mm: Hex | None = None
     pid: int | None = None
     comm: str | None = None
-    va: int | None = None
+    va: Hex | None = None
     """User virtual address."""
-    vma: int | None = None
+    vma: Hex | None = None
     name: str | None = None
-    address: int | None = None
+    address: Hex | None = None
     """Kernel address of a thing of any other kind."""
 
     @property
@@ -48,14 +50,14 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
 class Mapping(msgspec.Struct, frozen=True, omit_defaults=True):
     """One leaf entry offered as evidence."""
 
-    mm: int
-    va: int
+    mm: Hex
+    va: Hex
     level: str
     pfn: int
-    entry: int
+    entry: Hex
     pid: int | None = None
     comm: str | None = None
-    vma: int | None = None
+    vma: Hex | None = None
     page_index: int = 0
     """Which page of the folio the entry maps first."""
 

@@ -49,9 +49,9 @@ class Output:
 
     def json(self, value: object) -> None:
         """Write one object as one line of JSON."""
-        import msgspec  # noqa: PLC0415  (not needed for text)
+        from inspector.hex_json import encode_json  # noqa: PLC0415  (msgspec, not needed for text)
 
-        self._write(msgspec.json.encode(value).decode() + "\n")
+        self._write(encode_json(value).decode() + "\n")
 
     def flush(self) -> None:
         """Make sure that what was written has arrived."""

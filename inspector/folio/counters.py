@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from inspector.folio.verdicts import Verdict, Verdicts
+from inspector.hex_json import Hex, Wide
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS
 from inspector.model import mm_ids
 from inspector.model.counters import Direction, RmapCounter, meaning
@@ -37,7 +38,7 @@ class CounterLine(msgspec.Struct, frozen=True):
 
     counter: str
     """Its name, as this kernel has it."""
-    stored: int
+    stored: Wide
     """As stored; many count from -1."""
     expected: int | None
     """What must be stored; null where nothing is compared."""
@@ -60,14 +61,14 @@ class MmIdSlot(msgspec.Struct, frozen=True):
     """One of the two slots in which a large folio names the processes that map it (6.15 and later)."""
 
     slot: int
-    mm_id: int
+    mm_id: Wide
     """0 for a free slot."""
     count_raw: int
     """As stored: one less than the mappings it claims."""
     at_most: int | None
     """What the stored count may be at most: the mm's own mappings, less one."""
     verdict: Verdict
-    mm: int | None
+    mm: Hex | None
     pid: int | None
     comm: str | None
 

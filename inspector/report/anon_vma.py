@@ -11,6 +11,7 @@ import numpy as np
 from inspector.aimed.family import FamilySnapshot, anon_vma_at
 from inspector.columns import I32, MAX_MMS, distinct, rows_of, take_or
 from inspector.errors import FolioscopeError, UsageError
+from inspector.hex_json import Hex, Wide
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.rules.damage import anon_vma_damage
@@ -24,14 +25,14 @@ from inspector.walk.names import owners_of
 class Member(msgspec.Struct, frozen=True):
     """One anon_vma of a family; stored counters beside rebuilt ones."""
 
-    address: int
-    parent: int
+    address: Hex
+    parent: Hex
     depth: int
     """Generations below the root; -1 when its parents do not lead there."""
     refcount: int
-    num_children: int
+    num_children: Wide
     children: int
-    num_active_vmas: int
+    num_active_vmas: Wide
     active_vmas: int
     chains: int
     """In its interval tree."""
@@ -42,19 +43,19 @@ class Member(msgspec.Struct, frozen=True):
 class Chain(msgspec.Struct, frozen=True):
     """One anon_vma_chain of the interval tree, in the order of offsets."""
 
-    address: int
+    address: Hex
     depth: int
     """Below the top of the tree."""
-    above: int | None
+    above: Hex | None
     """The chain above it, null for the top."""
     red: bool
-    first: int
-    last: int
-    subtree_last: int
-    expected_subtree_last: int
-    vma: int
-    start: int | None
-    end: int | None
+    first: Wide
+    last: Wide
+    subtree_last: Wide
+    expected_subtree_last: Wide
+    vma: Hex
+    start: Hex | None
+    end: Hex | None
     pid: int | None
     comm: str | None
     on_list: bool
@@ -63,9 +64,9 @@ class Chain(msgspec.Struct, frozen=True):
 class AnonVmaReport(msgspec.Struct, frozen=True):
     """The object that ``anon-vma --format json`` prints."""
 
-    schema: Literal["folioscope.anon_vma/2"]
-    address: int
-    root: int
+    schema: Literal["folioscope.anon_vma/3"]
+    address: Hex
+    root: Hex
     locked: bool
     """The root's rwsem is taken for writing: the family may be half changed."""
     family: list[Member]
@@ -135,7 +136,7 @@ def build_anon_vma(s: Snapshot, row: int) -> AnonVmaReport:
     of_vma = rows_of(table.addr, s.vmas.anon_vma)
     damage = anon_vma_damage(s, family.row.astype(np.int64))
     return AnonVmaReport(
-        "folioscope.anon_vma/2",
+        "folioscope.anon_vma/3",
         int(table.addr[row]),
         int(table.root[row]),
         bool(s.anon_vma_locked[row]),

@@ -71,7 +71,7 @@ class Decided(msgspec.Struct, frozen=True):
 class Explanation(msgspec.Struct, frozen=True):
     """The object that ``explain --format json`` prints."""
 
-    schema: Literal["folioscope.explain/2"]
+    schema: Literal["folioscope.explain/3"]
     place: FoundPage
     head: PageRow | None
     """The struct page of the head; null when it cannot be read: then nothing else is known."""
@@ -166,7 +166,7 @@ def explain_account(
     found = account.findings if check else []
     rows, total = mapping_rows(s, f.pfn, f.nr_pages, limit)
     return Explanation(
-        schema="folioscope.explain/2",
+        schema="folioscope.explain/3",
         place=place,
         head=head,
         about=about(s, f, place.pfn),
@@ -202,7 +202,7 @@ def explain_account(
 def _nothing(s: Snapshot, place: FoundPage, f: OneFolio) -> Explanation:
     """For a page whose struct page, or whose head's, is missing."""
     return Explanation(
-        schema="folioscope.explain/2",
+        schema="folioscope.explain/3",
         place=place,
         head=None,
         about=["The struct page, or that of the folio's head, is not in the dump: nothing is known of the page."],

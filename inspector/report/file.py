@@ -11,6 +11,7 @@ import numpy as np
 from inspector.aimed.file import FileSnapshot, spaces_at, spaces_of_number, spaces_of_path
 from inspector.columns import AnyArray, rows_of
 from inspector.errors import FolioscopeError, UsageError
+from inspector.hex_json import Hex, Wide
 from inspector.layout.flags import VM_MAYWRITE, VM_SHARED
 from inspector.report.mappings import owner_of
 from inspector.report.processes import perms
@@ -27,14 +28,14 @@ from inspector.walk.page_cache import address_space_name
 class Mapper(msgspec.Struct, frozen=True):
     """One VMA that maps the file."""
 
-    mm: int
+    mm: Hex
     pid: int | None
     comm: str | None
-    vma: int
-    start: int
-    end: int
+    vma: Hex
+    start: Hex
+    end: Hex
     perms: str
-    pgoff: int
+    pgoff: Wide
     in_tree: bool
     """Whether it is in the file's i_mmap tree, where rmap looks."""
 
@@ -42,11 +43,11 @@ class Mapper(msgspec.Struct, frozen=True):
 class StrangeVma(msgspec.Struct, frozen=True):
     """A VMA of the i_mmap tree that is in no process's tree of VMAs."""
 
-    vma: int
-    mm: int
+    vma: Hex
+    mm: Hex
     """The mm that it names."""
-    first: int
-    last: int
+    first: Wide
+    last: Wide
 
 
 class OrderOfFolios(msgspec.Struct, frozen=True):
@@ -66,12 +67,12 @@ class OrderOfFolios(msgspec.Struct, frozen=True):
 class FileReport(msgspec.Struct, frozen=True):
     """The object that ``file --format json`` prints."""
 
-    schema: Literal["folioscope.file/1"]
-    address_space: int
-    inode: int
-    ino: int
+    schema: Literal["folioscope.file/2"]
+    address_space: Hex
+    inode: Hex
+    ino: Wide
     name: str
-    nrpages: int
+    nrpages: Wide
     i_mmap_writable: int | None
     writable_vmas: int
     """VMAs that must count in i_mmap_writable."""
@@ -173,7 +174,7 @@ def build_file(s: Snapshot, row: int) -> FileReport:
     damage = file_damage(s, address)
     writable = writable_shares(s.vmas, rmap, VM_SHARED | VM_MAYWRITE)
     return FileReport(
-        "folioscope.file/1",
+        "folioscope.file/2",
         address,
         int(spaces.host[row]),
         int(spaces.ino[row]),

@@ -12,6 +12,7 @@ from inspector.errors import Exit
 from inspector.folio.account import FolioAccount, account_of, stored_account
 from inspector.folio.counters import CounterLine, MmIdSlot, Relation
 from inspector.folio.verdicts import Verdict
+from inspector.hex_json import Wide
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
@@ -28,7 +29,7 @@ class CounterRow(msgspec.Struct, frozen=True):
     """One counter of the folio."""
 
     name: str
-    stored: int
+    stored: Wide
     relation: Relation
     """What the stored value must be to the expected one."""
     expected: int | None
@@ -54,7 +55,7 @@ class PageRun(msgspec.Struct, frozen=True):
 class FolioReport(msgspec.Struct, frozen=True):
     """The object that ``folio --format json`` prints."""
 
-    schema: Literal["folioscope.folio/2"]
+    schema: Literal["folioscope.folio/3"]
     place: FoundPage
     head: PageRow | None
     """The struct page of the head; null when it cannot be read."""
@@ -102,7 +103,7 @@ def build_folio(s: Snapshot, place: FoundPage, *, limit: int | None = None) -> F
     head = page_rows(s, np.array([f.head], np.int64))[0]
     found, total = mapping_rows(s, f.pfn, f.nr_pages, limit) if walked else ([], 0)
     return FolioReport(
-        schema="folioscope.folio/2",
+        schema="folioscope.folio/3",
         place=place,
         head=head if head.readable else None,
         kind=f.kind,

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from inspector.hex_json import Hex, Wide
 from inspector.layout.flags import VM_MAYSHARE
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_table
@@ -21,9 +22,9 @@ class PoolOfNode(msgspec.Struct, frozen=True):
     """The pool of one NUMA node: counters as stored, and folios on its free list."""
 
     node: int
-    nr: int
-    free: int
-    surplus: int
+    nr: Wide
+    free: Wide
+    surplus: Wide
     listed_free: int
 
 
@@ -31,13 +32,13 @@ class HugetlbSize(msgspec.Struct, frozen=True):
     """One size of hugetlb folios: counters as stored beside what its lists hold."""
 
     name: str
-    hstate: int
+    hstate: Hex
     order: int
-    nr: int
-    free: int
-    reserved: int
-    surplus: int
-    overcommit: int
+    nr: Wide
+    free: Wide
+    reserved: Wide
+    surplus: Wide
+    overcommit: Wide
     listed_in_use: int
     listed_free: int
     off_lists: int
@@ -58,23 +59,23 @@ class HugetlbFolio(msgspec.Struct, frozen=True):
     mappings: int
     mms: int
     anon: bool
-    subpool: int | None
+    subpool: Hex | None
 
 
 class HugetlbVma(msgspec.Struct, frozen=True):
     """One VMA of hugetlb memory."""
 
-    mm: int
+    mm: Hex
     pid: int | None
     comm: str | None
-    vma: int
-    start: int
-    end: int
+    vma: Hex
+    start: Hex
+    end: Hex
     order: int | None
     shared: bool
-    lock: int | None
+    lock: Hex | None
     """hugetlb_vma_lock of a VMA whose page tables can be shared."""
-    reservations: int | None
+    reservations: Hex | None
     """resv_map: the file's, or a private VMA's own."""
     owns_reservations: bool
 
@@ -82,18 +83,18 @@ class HugetlbVma(msgspec.Struct, frozen=True):
 class TableSharer(msgspec.Struct, frozen=True):
     """One place from which a PMD table is reached."""
 
-    mm: int
+    mm: Hex
     pid: int | None
     comm: str | None
-    va: int
-    vma: int
+    va: Hex
+    vma: Hex
 
 
 class SharedTable(msgspec.Struct, frozen=True):
     """A PMD table of hugetlb memory that several processes share, or whose share count is not 0."""
 
     pfn: int
-    share_count: int | None
+    share_count: Wide | None
     """Sharers beyond the first, as stored; null when it is not in the dump."""
     sharers: list[TableSharer]
 
@@ -101,7 +102,7 @@ class SharedTable(msgspec.Struct, frozen=True):
 class HugetlbReport(msgspec.Struct, frozen=True):
     """The object that ``hugetlb --format json`` prints."""
 
-    schema: Literal["folioscope.hugetlb/1"]
+    schema: Literal["folioscope.hugetlb/2"]
     sizes: list[HugetlbSize]
     folios: list[HugetlbFolio]
     vmas: list[HugetlbVma]
@@ -117,7 +118,7 @@ def build_hugetlb_report(s: Snapshot) -> HugetlbReport:
     """Everything hugetlb keeps."""
     h = s.hugetlb
     return HugetlbReport(
-        "folioscope.hugetlb/1",
+        "folioscope.hugetlb/2",
         [_size(s, i) for i in range(len(h.hstates))],
         [_folio(s, i) for i in range(len(h.folios))],
         [_vma(s, i) for i in range(len(h.vmas))],

@@ -16,6 +16,7 @@ from inspector.check.target_facts import target_facts
 from inspector.columns import distinct
 from inspector.coverage import Missing
 from inspector.findings import Scalar
+from inspector.hex_json import Hex
 from inspector.report.screen import Screen, render_facts
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import read_mms
@@ -55,7 +56,7 @@ class OptionInfo(msgspec.Struct, frozen=True):
 class MemoryMapInfo(msgspec.Struct, frozen=True):
     """The array of struct pages."""
 
-    address: int
+    address: Hex
     struct_page_bytes: int
     ranges: list[tuple[int, int]]
     """Page frames [first, end) that have a struct page."""
@@ -68,7 +69,7 @@ class MemoryMapInfo(msgspec.Struct, frozen=True):
 class InfoReport(msgspec.Struct, frozen=True):
     """The object that ``info --format json`` prints."""
 
-    schema: Literal["folioscope.info/1"]
+    schema: Literal["folioscope.info/2"]
     target: dict[str, Scalar]
     identity: dict[str, Scalar]
     """Facts about the kernel; null when they are unknown."""
@@ -103,7 +104,7 @@ def build_info(s: Snapshot) -> InfoReport:
     swap = getattr(layout.arch, "swap_types", None)
     missing = _kinds_missing(s, sample)
     return InfoReport(
-        schema="folioscope.info/1",
+        schema="folioscope.info/2",
         target=target_facts(sample),
         identity={k: clean(v) if isinstance(v, str) else v for k, v in identity.items()},
         identity_from=sources,

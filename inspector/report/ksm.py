@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from inspector.columns import I64, Mask, rows_of
+from inspector.hex_json import Hex, Wide
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
@@ -19,15 +20,15 @@ from inspector.text import counted
 class KsmNode(msgspec.Struct, frozen=True):
     """One stable node."""
 
-    address: int
+    address: Hex
     kind: str
     """tree, chain (its head), dup (a member of a chain) or migrate (waits for the tree of its node)."""
-    chain: int | None
+    chain: Hex | None
     """Address of the head of its chain."""
     tree: int | None
     """Which of the trees it hangs in; null when it waits."""
     nid: int
-    kpfn: int | None
+    kpfn: Wide | None
     stale: bool
     """The page has gone or belongs to something else: the node will be pruned."""
     length: int
@@ -44,15 +45,15 @@ class KsmNode(msgspec.Struct, frozen=True):
 class KsmProcess(msgspec.Struct, frozen=True):
     """One address space that KSM knows, or that holds zero pages placed by it."""
 
-    mm: int
+    mm: Hex
     pid: int | None
     comm: str | None
     rmap_items: int
     """On its list; merging_pages: of these on stable nodes."""
     merging_pages: int
-    stored_rmap_items: int
-    stored_merging_pages: int
-    stored_zero_pages: int | None
+    stored_rmap_items: Wide
+    stored_merging_pages: Wide
+    stored_zero_pages: Wide | None
     """ksm_zero_pages; null on kernels before 6.6."""
     in_list: bool
     """Whether KSM scans it."""
@@ -61,12 +62,12 @@ class KsmProcess(msgspec.Struct, frozen=True):
 class KsmReport(msgspec.Struct, frozen=True):
     """The object that ``ksm --format json`` prints."""
 
-    schema: Literal["folioscope.ksm/1"]
+    schema: Literal["folioscope.ksm/2"]
     known: bool
     """False when this kernel has no KSM."""
     active: bool
     """ksm_thread_mutex is held: all of this may be half changed."""
-    stored: dict[str, int]
+    stored: dict[str, Wide]
     rebuilt: dict[str, int]
     entries: int
     """Entries of KSM pages in all page tables, each compared with the rmap walk."""
@@ -80,7 +81,7 @@ def build_ksm_report(s: Snapshot) -> KsmReport:
     """Everything KSM keeps, by stable node and by process."""
     ksm, entries = s.ksm, s.ksm_entries
     return KsmReport(
-        "folioscope.ksm/1",
+        "folioscope.ksm/2",
         ksm.known,
         ksm.active,
         dict(ksm.totals),

@@ -9,6 +9,7 @@ import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
 from inspector.columns import I64, take_or
+from inspector.hex_json import Hex
 from inspector.report.screen import TableColumn
 from inspector.walk.counts import EntryClass
 from inspector.walk.lookup import decode_entry
@@ -22,23 +23,23 @@ if TYPE_CHECKING:
 class MappingRow(msgspec.Struct, frozen=True, rename={"entry_class": "sort"}):
     """One entry, or a run of neighbouring PTEs that map consecutive pages alike."""
 
-    mm: int
+    mm: Hex
     pid: int | None
     comm: str | None
-    va: int
+    va: Hex
     level: str
     entries: int
     pages: int
     pfn: int
     page_index: int
     """Which page of the folio is mapped first."""
-    entry: int
+    entry: Hex
     """The first entry as stored."""
     present: bool
     """False for migration and device entries, which have taken the place of an entry of the page."""
     kind: str
     bits: list[str]
-    vma: int | None
+    vma: Hex | None
     counted: bool
     """False where a page table that several processes share was reached again: no mapping of its own."""
     entry_class: str

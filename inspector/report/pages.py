@@ -10,6 +10,7 @@ import numpy as np
 
 from inspector.aimed.pages import partial_of_pages
 from inspector.columns import I64
+from inspector.hex_json import Hex
 from inspector.report.letters import legend, page_letters
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
@@ -28,7 +29,7 @@ class PageRow(msgspec.Struct, frozen=True):
     readable: bool
     flags: list[str]
     """Names of the page flags of the folio."""
-    flags_word: int
+    flags_word: Hex
     """The page's own flags word as stored; tails keep other things in it."""
     letters: str
     """The letters of page-types."""
@@ -38,7 +39,7 @@ class PageRow(msgspec.Struct, frozen=True):
     head_pfn: int
     """Of the folio; the page itself when it is no tail, -1 when the head cannot be found."""
     order: int
-    mapping: int
+    mapping: Hex
     """The mapping word of the page, as stored."""
 
 
@@ -52,10 +53,10 @@ class FoundPage(msgspec.Struct, frozen=True):
     pfn: int
     offset: int
     """Bytes into the struct page, or into the page."""
-    page: int
+    page: Hex
     """Address of the struct page."""
-    physical: int
-    virtual: int
+    physical: Hex
+    virtual: Hex
     """Address in the direct map."""
     other_readings: list[str]
 
@@ -63,7 +64,7 @@ class FoundPage(msgspec.Struct, frozen=True):
 class PagesReport(msgspec.Struct, frozen=True):
     """The object that ``page --format json`` prints."""
 
-    schema: Literal["folioscope.page/1"]
+    schema: Literal["folioscope.page/2"]
     places: list[FoundPage]
     pages: list[PageRow]
     complete: bool
@@ -94,7 +95,7 @@ def build_pages(s: Snapshot, places: list[FoundPage], ranges: list[tuple[int, in
         part = partial_of_pages(s, first, last)
         pfns = part.pages.memmap.pfns_of_rows(np.arange(len(part.pages)))
         rows += page_rows(part, np.flatnonzero((pfns >= first) & (pfns <= last)))
-    return PagesReport("folioscope.page/1", places, rows, all(row.readable for row in rows))
+    return PagesReport("folioscope.page/2", places, rows, all(row.readable for row in rows))
 
 
 def page_rows(s: Snapshot, rows: I64) -> list[PageRow]:

@@ -11,6 +11,7 @@ import numpy as np
 from inspector.aimed.snapshot import AimedSnapshot
 from inspector.columns import I64, AnyArray
 from inspector.errors import IncompleteError, UsageError
+from inspector.hex_json import Hex, Wide
 from inspector.layout.flags import (
     VM_EXEC,
     VM_GROWSDOWN,
@@ -48,30 +49,30 @@ class Process(msgspec.Struct, frozen=True):
     pid: int | None
     """The lowest pid of its tasks; null when no task uses it."""
     comm: str | None
-    mm: int
+    mm: Hex
     tasks: int
     users: int
     """mm_users."""
     other_pids: list[int]
     """Other processes (not threads) that share the address space."""
-    rss_kb: int
-    anon_kb: int
-    file_kb: int
-    shmem_kb: int
-    swap_kb: int
+    rss_kb: Wide
+    anon_kb: Wide
+    file_kb: Wide
+    shmem_kb: Wide
+    swap_kb: Wide
     """The kernel's own counters, exact."""
     counters_readable: bool
     pmd_mapped_kb: int
     """Of the rss, mapped by PMDs; rebuilt from the page tables."""
     hugetlb_kb: int
-    pgtables_kb: int
+    pgtables_kb: Wide
     vmas: int
 
 
 class PsReport(msgspec.Struct, frozen=True):
     """The object that ``ps --format json`` prints."""
 
-    schema: Literal["folioscope.ps/1"]
+    schema: Literal["folioscope.ps/2"]
     processes: list[Process]
     missing: dict[str, int]
     """Unreadable things by kind."""
@@ -117,7 +118,7 @@ def build_ps(s: Snapshot) -> PsReport:
                 int(vmas[i]),
             )
         )
-    return PsReport("folioscope.ps/1", made, dict(s.missing.counts))
+    return PsReport("folioscope.ps/2", made, dict(s.missing.counts))
 
 
 _PS = (
@@ -180,33 +181,33 @@ def _missing(missing: dict[str, int]) -> str:
 class VmaRow(msgspec.Struct, frozen=True):
     """One VMA. Sizes in kB, defined as in /proc/PID/smaps, rebuilt from the page tables."""
 
-    start: int
-    end: int
+    start: Hex
+    end: Hex
     perms: str
     name: str
-    vma: int
-    pgoff: int
-    vm_flags: int
+    vma: Hex
+    pgoff: Wide
+    vm_flags: Hex
     flags: list[str]
-    size_kb: int
-    rss_kb: int
-    anon_kb: int
-    file_kb: int
-    shmem_kb: int
+    size_kb: Wide
+    rss_kb: Wide
+    anon_kb: Wide
+    file_kb: Wide
+    shmem_kb: Wide
     anon_pmd_kb: int
     shmem_pmd_kb: int
     file_pmd_kb: int
     hugetlb_private_kb: int
     hugetlb_shared_kb: int
-    swap_kb: int
+    swap_kb: Wide
     locked_kb: int
 
 
 class VmasReport(msgspec.Struct, frozen=True):
     """The object that ``vmas --format json`` prints."""
 
-    schema: Literal["folioscope.vmas/1"]
-    mm: int
+    schema: Literal["folioscope.vmas/2"]
+    mm: Hex
     pid: int | None
     comm: str | None
     vmas: list[VmaRow]
@@ -290,7 +291,7 @@ def build_vmas(s: Snapshot, mm_idx: int) -> VmasReport:
     names = vma_names(s.layout, s.mms, s.vmas, rows)
     pid = int(s.mms.pid[mm_idx])
     return VmasReport(
-        "folioscope.vmas/1",
+        "folioscope.vmas/2",
         int(s.mms.addr[mm_idx]),
         pid if pid >= 0 else None,
         clean_bytes(bytes(s.mms.comm[mm_idx])) if pid >= 0 else None,

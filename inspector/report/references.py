@@ -13,6 +13,7 @@ from inspector.errors import Exit
 from inspector.folio.look import still_wrong
 from inspector.folio.numbers import one_folio
 from inspector.folio.suspects import suspects
+from inspector.hex_json import Wide
 from inspector.report.screen import Screen, TableColumn, render_table
 from inspector.tables.node_stats import node_stats
 from inspector.text import counted, grouped
@@ -49,7 +50,7 @@ class LeftOver(msgspec.Struct, frozen=True):
 class ReferencesReport(msgspec.Struct, frozen=True):
     """The object that ``references --format json`` prints."""
 
-    schema: Literal["folioscope.references/1"]
+    schema: Literal["folioscope.references/2"]
     folios: int
     """Folios of user memory and of the page cache that have references."""
     references: int
@@ -58,7 +59,7 @@ class ReferencesReport(msgspec.Struct, frozen=True):
     terms: list[TermTotal]
     pins: int
     """Pins by the folios' own counts."""
-    pins_counted: int | None
+    pins_counted: Wide | None
     """NR_FOLL_PIN_ACQUIRED less NR_FOLL_PIN_RELEASED: the kernel's own number; null where it keeps none."""
     left: list[LeftOver]
     left_folios: int
@@ -84,7 +85,7 @@ def build_references(s: Snapshot, limit: int | None = None) -> ReferencesReport:
         counted_pins = stats["NR_FOLL_PIN_ACQUIRED"] - stats["NR_FOLL_PIN_RELEASED"]
     code = _code(s, is_wrong=bool((t.refcount < t.expected.total).any()))
     return ReferencesReport(
-        schema="folioscope.references/1",
+        schema="folioscope.references/2",
         folios=len(t),
         references=int(t.refcount.sum(dtype=np.int64)),
         exact=int((rest == 0).sum()),

@@ -12,6 +12,7 @@ from inspector.arch.base import Level
 from inspector.columns import I32, rows_of
 from inspector.errors import Exit
 from inspector.folio.numbers import one_folio, stored_mapcount
+from inspector.hex_json import Hex, Wide
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
@@ -33,18 +34,18 @@ WALKS = {ANON: "anonymous", FILE: "file", KSM: "ksm", 0: "none"}
 class SearchedPlace(msgspec.Struct, frozen=True):
     """One place where the rmap walk searches for the folio."""
 
-    mm: int
+    mm: Hex
     pid: int | None
     comm: str | None
-    vma: int
-    first: int
+    vma: Hex
+    first: Wide
     """Page offsets that the VMA spans, as its tree is ordered by: first and last."""
-    last: int
-    va: int
+    last: Wide
+    va: Hex
     page_index: int
     """The folio's page that would show there first."""
     pages: int
-    via: int
+    via: Hex
     """The anon_vma_chain, address_space or rmap_item that leads there."""
     entries: int
     """Entries found there that map the folio; 0 is normal: a place where it is not mapped now."""
@@ -64,7 +65,7 @@ class Orphan(msgspec.Struct, frozen=True):
 class RmapReport(msgspec.Struct, frozen=True):
     """The object that ``rmap --format json`` prints."""
 
-    schema: Literal["folioscope.rmap/2"]
+    schema: Literal["folioscope.rmap/3"]
     place: FoundPage
     folio: PageRow
     walk: str
@@ -126,7 +127,7 @@ def build_rmap(s: Snapshot, place: FoundPage, limit: int | None = None) -> RmapR
     if exit_code is Exit.CLEAN and not (s.missing.complete if proven else s.mappings_whole or s.search == "nothing"):
         exit_code = Exit.INCOMPLETE
     return RmapReport(
-        "folioscope.rmap/2",
+        "folioscope.rmap/3",
         place,
         page_rows(s, np.array([head], np.int64))[0],
         WALKS[kind],

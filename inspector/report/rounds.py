@@ -18,7 +18,7 @@ from inspector.text import clean, counted
 class Round(msgspec.Struct, frozen=True):
     """The object that ``watch`` and ``guard`` print with ``--format json``, one for each round."""
 
-    schema: Literal["folioscope.round/1"]
+    schema: Literal["folioscope.round/2"]
     number: int
     """From 1."""
     at: str
@@ -80,7 +80,7 @@ class Rounds:
         if report.exit_code == Exit.FINDINGS or self.worst == Exit.CLEAN:
             self.worst = Exit(report.exit_code)
         return Round(
-            "folioscope.round/1",
+            "folioscope.round/2",
             self.nr,
             began.isoformat(timespec="seconds"),
             round((datetime.now(UTC) - began).total_seconds(), 3),

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from inspector.hex_json import printed_types
+
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -23,4 +25,4 @@ def json_schema(classes: Sequence[str]) -> str:
         types.append(getattr(import_module(module), attribute))
     schemas, components = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
     whole: dict[str, Any] = {"$schema": _DIALECT, "anyOf": list(schemas), "$defs": components}
-    return msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()
+    return msgspec.json.format(msgspec.json.encode(printed_types(whole)), indent=2).decode()

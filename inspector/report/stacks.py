@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from inspector.errors import UsageError
+from inspector.hex_json import Hex
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
@@ -33,7 +34,7 @@ _STATES = {
 class WindowMm(msgspec.Struct, frozen=True):
     """An address space that a task may work on."""
 
-    mm: int
+    mm: Hex
     pid: int | None
     comm: str | None
 
@@ -69,7 +70,7 @@ class WindowRow(msgspec.Struct, frozen=True):
 class WindowsReport(msgspec.Struct, frozen=True):
     """The object that ``windows --format json`` prints."""
 
-    schema: Literal["folioscope.windows/1"]
+    schema: Literal["folioscope.windows/2"]
     tasks: int
     stacks: dict[str, int]
     """Tasks by what is known of their stacks: unwound, scanned, user, running, unreadable,
@@ -82,8 +83,8 @@ class WindowsReport(msgspec.Struct, frozen=True):
 class StackFrameRow(msgspec.Struct, frozen=True):
     """One function on a stack."""
 
-    ip: int
-    sp: int
+    ip: Hex
+    sp: Hex
     function: str
     known: Literal["registers", "orc", "scan"]
     windows: list[str]
@@ -93,7 +94,7 @@ class StackFrameRow(msgspec.Struct, frozen=True):
 class StackReport(msgspec.Struct, frozen=True):
     """The object that ``windows --stack --format json`` prints."""
 
-    schema: Literal["folioscope.stack/1"]
+    schema: Literal["folioscope.stack/2"]
     pid: int
     comm: str
     cpu: int | None
@@ -108,7 +109,7 @@ def build_windows(s: Snapshot) -> WindowsReport:
     state = s.stacks.state
     counts = {kind.name.lower(): int((state == kind).sum()) for kind in StackState if (state == kind).any()}
     rows = [_window_row(s, row) for row in range(len(s.in_flight))]
-    return WindowsReport("folioscope.windows/1", len(s.tasks), counts, len(s.batches), rows)
+    return WindowsReport("folioscope.windows/2", len(s.tasks), counts, len(s.batches), rows)
 
 
 def _window_row(s: Snapshot, row: int) -> WindowRow:
@@ -150,7 +151,7 @@ def build_stack(s: Snapshot, pid: int) -> StackReport:
     for row in np.flatnonzero(flight.task_idx == task).tolist():
         opened.setdefault(int(flight.frame[row]), []).append(WINDOWS[flight.window[row]].id)
     return StackReport(
-        "folioscope.stack/1",
+        "folioscope.stack/2",
         pid,
         clean_bytes(bytes(tasks.comm[task])),
         int(tasks.cpu[task]) if tasks.on_cpu[task] else None,

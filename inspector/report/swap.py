@@ -9,6 +9,7 @@ import msgspec
 
 from inspector.aimed.slot import SlotSnapshot
 from inspector.errors import UsageError
+from inspector.hex_json import Hex, Wide
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.text import clean_bytes, counted, parse_number
@@ -24,10 +25,10 @@ class SwapDevice(msgspec.Struct, frozen=True):
     path: str
     partition: bool
     priority: int
-    size_kb: int
-    used_kb: int
+    size_kb: Wide
+    used_kb: Wide
     used: int
-    stored_inuse_pages: int
+    stored_inuse_pages: Wide
     cached: int
     shared: int
     shmem: int
@@ -40,23 +41,23 @@ class SlotUser(msgspec.Struct, frozen=True):
     """One reference to a slot: an entry of a page table, or a page of a shmem file."""
 
     kind: Literal["page table", "shmem"]
-    mm: int | None
+    mm: Hex | None
     pid: int | None
     comm: str | None
-    va: int | None
-    entry: int | None
+    va: Hex | None
+    entry: Hex | None
     exclusive: bool
-    address_space: int | None
-    ino: int | None
-    index: int | None
+    address_space: Hex | None
+    ino: Wide | None
+    index: Wide | None
 
 
 class SwapSlot(msgspec.Struct, frozen=True):
     """One slot."""
 
     type: int
-    offset: int
-    raw: int
+    offset: Wide
+    raw: Hex
     count: int
     """References as stored, continuations added; -1 when unknown."""
     bad: bool
@@ -83,7 +84,7 @@ class SlotSearch(msgspec.Struct, frozen=True):
 class SwapReport(msgspec.Struct, frozen=True):
     """The object that ``swap --format json`` prints."""
 
-    schema: Literal["folioscope.swap/1"]
+    schema: Literal["folioscope.swap/2"]
     devices: list[SwapDevice]
     """Empty where one slot was asked for and not all page tables were searched."""
     devices_unreadable: int
@@ -99,9 +100,9 @@ def build_swap(s: Snapshot, asked: str | None) -> SwapReport:
         UsageError: The slot cannot be understood, or no device in use has it.
     """
     if asked is None:
-        return SwapReport("folioscope.swap/1", _devices(s), s.swap.unreadable, None, None)
+        return SwapReport("folioscope.swap/2", _devices(s), s.swap.unreadable, None, None)
     search = SlotSearch("all page tables", len(s.mms), len(s.mms), len(s.files.address_spaces), ended_at_count=False)
-    return SwapReport("folioscope.swap/1", _devices(s), s.swap.unreadable, _slot(s, *_parsed(asked), asked), search)
+    return SwapReport("folioscope.swap/2", _devices(s), s.swap.unreadable, _slot(s, *_parsed(asked), asked), search)
 
 
 def build_slot(s: Snapshot, asked: str) -> tuple[SwapReport, bool]:
@@ -119,7 +120,7 @@ def build_slot(s: Snapshot, asked: str) -> tuple[SwapReport, bool]:
     search = SlotSearch(
         "as swapoff does", one.mms_searched, len(one.mms_listed), one.files_searched, ended_at_count=one.all_found
     )
-    return SwapReport("folioscope.swap/1", [], 0, slot, search), one.missing.complete
+    return SwapReport("folioscope.swap/2", [], 0, slot, search), one.missing.complete
 
 
 def _devices(s: Snapshot) -> list[SwapDevice]:

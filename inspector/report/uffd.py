@@ -10,6 +10,7 @@ import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
 from inspector.arch.swapentry import MARKER_UFFD_WP
+from inspector.hex_json import Hex
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_table
 from inspector.snapshot import Snapshot
@@ -26,9 +27,9 @@ _FEATURES = (
 class UffdVma(msgspec.Struct, frozen=True):
     """One VMA that is registered."""
 
-    address: int
-    start: int
-    end: int
+    address: Hex
+    start: Hex
+    end: Hex
     modes: list[str]
     """missing, wp; other when it is registered for minor faults or a mode of later kernels alone."""
     protected: int
@@ -40,8 +41,8 @@ class UffdVma(msgspec.Struct, frozen=True):
 class UffdContext(msgspec.Struct, frozen=True):
     """One userfaultfd."""
 
-    address: int
-    mm: int
+    address: Hex
+    mm: Hex
     pid: int | None
     comm: str | None
     features: list[str]
@@ -55,7 +56,7 @@ class UffdContext(msgspec.Struct, frozen=True):
 class UffdReport(msgspec.Struct, frozen=True):
     """The object that ``uffd --format json`` prints."""
 
-    schema: Literal["folioscope.uffd/1"]
+    schema: Literal["folioscope.uffd/2"]
     known: bool
     """False when this kernel has no userfaultfd."""
     contexts: list[UffdContext]
@@ -85,7 +86,7 @@ def build_uffd_report(s: Snapshot) -> UffdReport:
                 [vmas[int(v)] for v in np.flatnonzero(u.context_of_vma == row)],
             )
         )
-    return UffdReport("folioscope.uffd/1", u.known, out, u.unreadable)
+    return UffdReport("folioscope.uffd/2", u.known, out, u.unreadable)
 
 
 def _vmas(s: Snapshot) -> dict[int, UffdVma]:

@@ -13,6 +13,7 @@ from inspector.arch.base import Kind
 from inspector.columns import U64
 from inspector.errors import UsageError
 from inspector.folio.look import look_at
+from inspector.hex_json import Hex
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, bit_words, kind_words, mapping_rows, owner_of
 from inspector.report.pages import PageRow, page_rows
@@ -31,7 +32,7 @@ class Entry(msgspec.Struct, frozen=True):
     level: str
     table_pfn: int
     index: int
-    entry: int | None
+    entry: Hex | None
     """As stored; null where the table is not in the dump."""
     kind: str
     pfn: int
@@ -43,9 +44,9 @@ class Entry(msgspec.Struct, frozen=True):
 class VmaInfo(msgspec.Struct, frozen=True):
     """The VMA that holds the address."""
 
-    address: int
-    start: int
-    end: int
+    address: Hex
+    start: Hex
+    end: Hex
     perms: str
     name: str
 
@@ -53,9 +54,9 @@ class VmaInfo(msgspec.Struct, frozen=True):
 class VaReport(msgspec.Struct, frozen=True):
     """The object that ``va --format json`` prints."""
 
-    schema: Literal["folioscope.va/1"]
-    va: int
-    mm: int
+    schema: Literal["folioscope.va/2"]
+    va: Hex
+    mm: Hex
     pid: int | None
     comm: str | None
     vma: VmaInfo | None
@@ -143,7 +144,7 @@ def _report(s: Snapshot, mm_idx: int, va: int, found: Lookup, others: _Others) -
     vma = find_vma(s.vmas, mm_idx, va)
     row = _row(others.s, found)
     return VaReport(
-        "folioscope.va/1",
+        "folioscope.va/2",
         va,
         mm,
         pid,

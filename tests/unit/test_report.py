@@ -33,7 +33,7 @@ def finding(**changes: object) -> Finding:
 def report(findings: list[Finding], exit_code: int, rules: list[RuleCoverage] | None = None) -> Report:
     coverage = Coverage(exit_code != 4, {"page tables": 2} if exit_code == 4 else {}, rules or [], [EVIL])
     target = {"path": "/x", "release": "6.1", "architecture": "x86_64", "types_from": "BTF", "scheme": None}
-    return Report("folioscope.check/1", target, coverage, {"mms": 1}, findings, exit_code)  # type: ignore[arg-type]
+    return Report("folioscope.check/2", target, coverage, {"mms": 1}, findings, exit_code)  # type: ignore[arg-type]
 
 
 def text(screen: Screen, what: Report) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from inspector.errors import UsageError
 from inspector.findings import Finding
+from inspector.hex_json import encode_json
 from inspector.rules import find_rule
 from tui.places import FindingPlace
 from tui.screens.base import PlaceScreen
@@ -102,5 +102,5 @@ in physical memory, the rule. `n` and `N` go to the next and the previous findin
 
 def copy_json(screen: PlaceScreen[FindingData] | PlaceScreen[Rows], finding: Finding) -> None:
     """Copy a finding to the clipboard of the terminal."""
-    screen.app.copy_to_clipboard(msgspec.json.encode(finding).decode())
+    screen.app.copy_to_clipboard(encode_json(finding).decode())
     screen.notify("the finding as JSON", title="Copied")
