@@ -98,6 +98,7 @@ class FolioscopeApp(App[Exception]):
         self.session = session
         self.history: list[tuple[Place, AnyScreen | None]] = []
         self.at = -1
+        self.filters: list[str] = []
         self._start = start or OverviewPlace()
         self._interval = interval
         self._generation = session.generation

@@ -38,10 +38,10 @@ def write_table(rows: RowSource, path: Path, form: TableFormat) -> int:
         with path.open("x", encoding="utf-8", newline="") as out:
             if form == "csv":
                 writer = csv.writer(out, lineterminator="\n")
-                writer.writerow([c.title for c in rows.columns])
+                writer.writerow([c.exported for c in rows.columns])
                 writer.writerows(_values(rows))
             else:
-                names = [c.title or f"column {i}" for i, c in enumerate(rows.columns)]
+                names = [c.exported or f"column {i}" for i, c in enumerate(rows.columns)]
                 out.write("[")
                 for i, row in enumerate(_values(rows)):
                     out.write(("," if i else "") + "\n" + json.dumps(dict(zip(names, row, strict=True))))

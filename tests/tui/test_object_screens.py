@@ -27,6 +27,7 @@ from tui.views.map import HeatView
 from tui.views.strip import StripView
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
+from tui.widgets.filter_line import FilterLine
 
 pytestmark = pytest.mark.asyncio
 
@@ -72,6 +73,51 @@ async def test_the_filter_narrows_and_is_left_again(session: Session) -> None:
         assert len(table.rows) == 1
         await press(pilot, "escape")
         assert len(table.rows) == table.rows.total
+
+
+async def test_a_filter_that_is_not_understood_hides_no_row_and_says_so(session: Session) -> None:
+    async with at(session, FoliosPlace()) as pilot:
+        table = pilot.app.screen.query_one(ColumnTable)
+        line = pilot.app.screen.query_one(FilterLine)
+        for words, why in {
+            "partial>=1": "holds words",
+            "foo>3": "no such column",
+            "order>=": "needs a value",
+            "order>=x": "no number",
+            "refs>2M": "no size",
+            "size>2X": "no such unit",
+            "anon or": "both sides",
+            "partial=1": "no row has that: partial=1. There is partial",
+            "!": "after it",
+        }.items():
+            await press(pilot, "slash", *words)
+            assert table.rows is not None
+            assert "not filtered: " in text(pilot), words
+            assert why in " ".join(text(pilot).split()), words
+            assert len(table.rows) == table.rows.total, words
+            await press(pilot, "escape")
+            assert "not filtered" not in text(pilot)
+        assert line.value == ""
+
+
+async def test_names_of_columns_are_completed_and_earlier_filters_come_back(session: Session) -> None:
+    async with at(session, FoliosPlace()) as pilot:
+        line = pilot.app.screen.query_one(FilterLine)
+        await press(pilot, "slash", *"anon !ord", "tab")
+        assert line.value == "anon !order"
+        await press(pilot, *">4", "enter", "slash")
+        assert line.has_focus
+        line.value = ""
+        await press(pilot, *"shmem", "enter", "escape", "slash", "up")
+        assert line.value == "shmem"
+        await press(pilot, "up")
+        assert line.value == "anon !order>4"
+        await press(pilot, "down", "down")
+        assert line.value == ""
+        await press(pilot, *"zzz")
+        assert line._suggestion == ""
+        await press(pilot, "tab")
+        assert not line.has_focus
 
 
 async def test_the_strip_zooms_to_single_pages_and_opens_a_folio(session: Session) -> None:

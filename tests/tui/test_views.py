@@ -194,6 +194,34 @@ def test_folio_columns_and_filters(s: Snapshot) -> None:
         rows.filter("color=4")
 
 
+def test_filters_know_sizes_alternatives_and_negation(s: Snapshot) -> None:
+    large = folio_columns(s, small=False)
+    rows = folio_rows(Session(s), small=False)
+    anon, order = large.kind == KINDS.index("anon"), large.order
+    for words, wanted in {
+        "size>=2M": order >= 9,
+        "size>=2097152": order >= 9,
+        "size >= 512pages": order >= 9,
+        "size=64k": order == 4,
+        "size<0.5m": order < 7,
+        "!anon": ~anon,
+        "not anon": ~anon,
+        "!order>=4": order < 4,
+        "kind=anon or order=9": anon | (order == 9),
+        "anon order=9 | order<2": (anon & (order == 9)) | (order < 2),
+        "kind!=anon and pfn<0x8000": ~anon & (large.pfn < 0x8000),
+        "partial": large.partial,
+        "!partial": ~large.partial,
+    }.items():
+        rows.filter(words)
+        assert len(rows) == int(wanted.sum()), words
+    rows.filter("")
+    assert len(rows) == rows.total
+    assert [c.exported for c in rows.columns if c.title == "size"] == ["size (bytes)"]
+    place = [c.title for c in rows.columns].index("size")
+    assert rows.values(0)[place] == 4096 << int(order[0])
+
+
 def test_both_views_of_a_folio_stand_side_by_side(s: Snapshot) -> None:
     folio = int(np.argmax(s.counts.nr_mms * s.folios.is_anon))
     pfn = int(s.folios.pfn[folio])

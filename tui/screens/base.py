@@ -16,8 +16,10 @@ from inspector.errors import FolioscopeError, TargetError
 from inspector.text import clean
 from tui.places import Place
 from tui.session import Session, StoppedError
+from tui.views.filters import completed
 from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
+from tui.widgets.filter_line import FilterError, FilterLine
 from tui.widgets.frame import Crumbs, TopBar, Working
 
 if TYPE_CHECKING:
@@ -78,9 +80,8 @@ class PlaceScreen(Screen[None], Generic[D]):
         yield Working(id="working")
         with Vertical(id="body"):
             yield from self.body()
-        line = Input(placeholder="words, or comparisons such as rss>=100", id="filter", classes="hidden", compact=True)
-        line.cursor_blink = False
-        yield line
+        yield FilterError()
+        yield FilterLine(self._completed, self.scope.filters)
         yield Footer(show_command_palette=False, compact=True)
 
     def body(self) -> ComposeResult:
@@ -224,6 +225,7 @@ class PlaceScreen(Screen[None], Generic[D]):
             return
         line.value = ""
         line.add_class("hidden")
+        self.query_one(FilterError).show("")
         self._focus_table()
 
     def _focus_table(self) -> None:
@@ -236,15 +238,26 @@ class PlaceScreen(Screen[None], Generic[D]):
         return next((t for t in self.query(ColumnTable) if t.display and t.rows is not None), None)
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Narrow the table with every key; what cannot be understood yet changes nothing."""
+        """Narrow the table with every key; what is not understood hides no row, and the reason is shown."""
         table = self.filtered()
         if event.input.id != "filter" or table is None or table.rows is None:
             return
-        table.filter_by(event.value, event.input)
+
+        def wrong(why: str) -> None:
+            event.input.set_class(bool(why), "wrong")
+            self.query_one(FilterError).show(why)
+
+        table.filter_by(event.value, wrong)
+
+    def _completed(self, words: str) -> str | None:
+        """A filter with the name of a column written out."""
+        table = self.filtered()
+        return completed(table.rows.fields, words) if table is not None and isinstance(table.rows, Rows) else None
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Back to the table, which stays narrowed."""
         if event.input.id == "filter":
+            self.query_one(FilterLine).keep()
             if not event.value:
                 event.input.add_class("hidden")
             self._focus_table()

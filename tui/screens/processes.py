@@ -23,7 +23,8 @@ class ProcessesScreen(PlaceScreen[Rows]):
 Every address space, those without a task too. Sizes are the kernel's own counters; *huge* is what page tables map with
 huge entries. **!** counts findings that concern the process.
 
-Filter: `/` then words of the name, or comparisons: `rss>=1000` (pages), `swap>0`, `findings>0`.
+Filter: `/` then words of the name, or comparisons: `rss>=10M`, `swap>0`, `findings>0`. Sizes are in bytes, or in K, M,
+G or `pages`; `!` before a word or a comparison turns it round, `or` parts alternatives; Tab completes names of columns.
 """
 
     _is_partial = False

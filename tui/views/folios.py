@@ -12,7 +12,7 @@ from inspector.walk.kinds import KINDS, kind_codes
 from tui.places import FolioPlace
 from tui.session import Session
 from tui.views.map import finding_codes
-from tui.views.rows import ColumnData, Rows, ViewColumn, number, short
+from tui.views.rows import ColumnData, Rows, ViewColumn, number, sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def folio_rows(session: Session, *, small: bool) -> Rows:
             number("pfn", c.pfn, lambda n: f"{n:#x}", shade=lambda _: "heat1"),
             ColumnData(ViewColumn("kind"), c.kind, str, kinds, lambda k: KINDS[k] if KINDS[k] != "free" else ""),
             number("order", c.order, str),
-            number("size", np.int64(1) << c.order, lambda n: short(n << shift), drop=3),
+            sizes("size", np.int64(1) << c.order, 1 << shift, drop=3),
             number("mapped", c.mapped, blank=0),
             number("huge", c.huge, blank=0, drop=2),
             number("mms", c.mms, blank=-1, drop=1),

@@ -13,7 +13,7 @@ from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.text import clean, clean_bytes, duration, size
 from tui.places import MmPlace
 from tui.views.map import Layer
-from tui.views.rows import ColumnData, Rows, number, words
+from tui.views.rows import ColumnData, Rows, number, sizes, words
 
 
 def identity_lines(s: Snapshot, *, is_early: bool = False) -> list[tuple[str, str]]:
@@ -80,17 +80,17 @@ def top_processes(s: Snapshot, most: int) -> Rows:
     top: I64 = np.argsort(-rss, kind="stable")[:most]
     shift = s.layout.arch.page_shift
 
-    def kib(title: str, pages: I64, drop: int = 0) -> ColumnData:
-        return number(title, pages << (shift - 10), drop=drop, blank=0)
+    def pages_of(title: str, pages: I64, drop: int = 0) -> ColumnData:
+        return sizes(title, pages, 1 << shift, drop=drop, blank=0)
 
     comm = [clean_bytes(bytes(mms.comm[i])) if mms.pid[i] >= 0 else "no task" for i in top.tolist()]
     fields = [
         number("pid", mms.pid[top].astype(np.int64), str, blank=-1),
         words("name", comm),
-        kib("rss kB", rss[top]),
-        kib("anon", mms.rss[top, RSS_ANON], 1),
-        kib("file", mms.rss[top, RSS_FILE], 2),
-        kib("shmem", mms.rss[top, RSS_SHMEM], 3),
-        kib("swap", mms.rss[top, RSS_SWAP], 4),
+        pages_of("rss", rss[top]),
+        pages_of("anon", mms.rss[top, RSS_ANON], 1),
+        pages_of("file", mms.rss[top, RSS_FILE], 2),
+        pages_of("shmem", mms.rss[top, RSS_SHMEM], 3),
+        pages_of("swap", mms.rss[top, RSS_SWAP], 4),
     ]
     return Rows(fields, lambda row: MmPlace(int(top[row])))

@@ -14,7 +14,7 @@ from inspector.text import clean_bytes
 from inspector.walk.smaps import VmaFigures
 from tui.places import MmPlace
 from tui.session import Session
-from tui.views.rows import Rows, bang, number, short, words
+from tui.views.rows import Rows, bang, number, sizes, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,7 @@ def process_rows(session: Session, figures: VmaFigures | None) -> Rows:
     names = [clean_bytes(bytes(n)) if p >= 0 else "(no task)" for n, p in zip(s.mms.comm[order], c.pid, strict=True)]
     addresses = [f"{a:#x}" for a in s.mms.addr[order].tolist()]
 
-    def pages(n: int) -> str:
-        return "?" if n < 0 else short(n << s.layout.arch.page_shift)
+    page = 1 << s.layout.arch.page_shift
 
     def known(column: I64) -> I64:
         return np.where(c.known, column, -1)
@@ -107,15 +106,15 @@ def process_rows(session: Session, figures: VmaFigures | None) -> Rows:
         [
             number("pid", c.pid, str, blank=-1, shade=lambda _: "heat1"),
             words("comm", names),
-            number("rss", known(c.rss), pages),
-            number("anon", known(c.anon), pages, blank=0, shade=lambda _: "anon"),
-            number("file", known(c.file), pages, blank=0, shade=lambda _: "file"),
-            number("shmem", known(c.shmem), pages, blank=0, shade=lambda _: "shmem"),
-            number("huge", c.huge, pages, blank=0, drop=2),
-            number("hugetlb", c.hugetlb, pages, blank=0, drop=3, shade=lambda _: "hugetlb"),
-            number("swap", known(c.swap), pages, blank=0, drop=1, shade=lambda _: "swap"),
+            sizes("rss", known(c.rss), page),
+            sizes("anon", known(c.anon), page, blank=0, shade=lambda _: "anon"),
+            sizes("file", known(c.file), page, blank=0, shade=lambda _: "file"),
+            sizes("shmem", known(c.shmem), page, blank=0, shade=lambda _: "shmem"),
+            sizes("huge", c.huge, page, blank=0, drop=2),
+            sizes("hugetlb", c.hugetlb, page, blank=0, drop=3, shade=lambda _: "hugetlb"),
+            sizes("swap", known(c.swap), page, blank=0, drop=1, shade=lambda _: "swap"),
             number("vmas", c.vmas, drop=1),
-            number("tables", c.tables, short, drop=4),
+            sizes("tables", c.tables, 1, drop=4),
             number("tasks", c.tasks, drop=5),
             number("findings", np.array(found, np.int64), bang, blank=0, shade=lambda _: "fail", marked=False),
             words("mm", addresses, drop=9),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask, stable_order
-from inspector.errors import UsageError
 from tui.places import Place
 from tui.views.changes import Changes, compare
+from tui.views.filters import filter_mask
 
 
 @dataclass(frozen=True)
@@ -24,11 +22,18 @@ class ViewColumn:
         title: Its heading.
         right: Whether it is flush right.
         drop: Where the terminal is narrow, columns of the highest number go first; 0 stays.
+        unit: Of its values as programs are given them.
     """
 
     title: str
     right: bool = False
     drop: int = 0
+    unit: str = ""
+
+    @property
+    def exported(self) -> str:
+        """Its heading in a file."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
 class RowSource(Protocol):
@@ -89,6 +94,7 @@ class ColumnData:
         shade: Colour of a value by name.
         blank: The number that means nothing is there.
         marked: Whether a change is marked when the target was read again.
+        unit: Bytes of 1 of a size, of which -1 is one that is not known; 0 for other numbers.
     """
 
     column: ViewColumn
@@ -98,6 +104,12 @@ class ColumnData:
     shade: Callable[[Any], str] | None = None
     blank: int | None = None
     marked: bool = True
+    unit: int = 0
+
+    @property
+    def name(self) -> str:
+        """What it is called in a filter."""
+        return self.column.title.lower().replace(" ", "-")
 
     def written(self, row: int) -> str:
         """One value for people."""
@@ -105,10 +117,12 @@ class ColumnData:
         return self.words[value] if self.words else self.text(value)
 
     def value(self, row: int) -> Any:
-        """One value for programs: numbers as they are, addresses in hex, None for nothing."""
+        """One value for programs: numbers as they are, sizes in bytes, addresses in hex, None for nothing."""
         value = self.values[row].item()
         if self.words or isinstance(value, str):
             return self.written(row)
+        if self.unit:
+            return value * self.unit if value >= 0 else None
         if value == self.blank:
             return None
         text = self.text(value)
@@ -138,6 +152,23 @@ def number(  # noqa: PLR0913
     return ColumnData(
         ViewColumn(title, True, drop), values, lambda n: "" if n == blank else write(n), (), shade, blank, marked
     )
+
+
+def sizes(  # noqa: PLR0913
+    title: str,
+    values: AnyArray,
+    unit: int,
+    *,
+    drop: int = 0,
+    blank: int | None = None,
+    shade: Callable[[Any], str] | None = None,
+) -> ColumnData:
+    """A column of sizes, each so many units of bytes; -1 is unknown, ``blank`` is left out on the screen."""
+
+    def text(value: int) -> str:
+        return "" if value == blank else "?" if value < 0 else short(value * unit)
+
+    return ColumnData(ViewColumn(title, True, drop, "bytes"), values, text, (), shade, None, unit=unit)
 
 
 def words(title: str, values: Sequence[str], *, drop: int = 0, shade: Callable[[Any], str] | None = None) -> ColumnData:
@@ -172,17 +203,6 @@ def short(nr_bytes: int) -> str:
 def bang(count: int) -> str:
     """A number of findings, marked as such."""
     return f"! {count}"
-
-
-_TERM = re.compile(r"([a-z_ -]+?)(>=|<=|!=|=|>|<)(-?(?:0x[0-9a-f]+|\d+))")
-_COMPARE: dict[str, Callable[[AnyArray, int], Mask]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "!=": operator.ne,
-    "=": operator.eq,
-    ">": operator.gt,
-    "<": operator.lt,
-}
 
 
 @dataclass
@@ -281,30 +301,3 @@ class Rows:
             self._sorted, self._mask, self._order = order, mask, shown
 
         return show
-
-
-def filter_mask(fields: Sequence[ColumnData], text: str) -> Mask:
-    """Rows that every word fits: ``order>=4`` compares a column, any other word must be in a column of text.
-
-    Raises:
-        UsageError: A comparison names no column of numbers.
-    """
-    keep = np.ones(len(fields[0].values), np.bool_)
-    numbers = {
-        f.column.title.lower().replace(" ", "-"): f for f in fields if f.values.dtype.kind in "iufb" and not f.words
-    }
-    for word in text.lower().split():
-        term = _TERM.fullmatch(word)
-        if term:
-            known = numbers.get(term[1])
-            if known is None:
-                raise UsageError("there is no such column of numbers", term[1], f"Try {', '.join(numbers)}")
-            keep &= _COMPARE[term[2]](known.values, int(term[3], 0))
-            continue
-        fits = np.zeros(len(keep), np.bool_)
-        for one in fields:
-            found = one.contains(word)
-            if found is not None:
-                fits |= found
-        keep &= fits
-    return keep

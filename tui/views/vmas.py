@@ -20,7 +20,7 @@ from inspector.walk.names import vma_names
 from inspector.walk.smaps import VmaFigures
 from tui.places import MmPlace, UserPlace, VmaPlace
 from tui.session import Session
-from tui.views.rows import Rows, bang, number, short, words
+from tui.views.rows import Rows, bang, number, sizes, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,21 +172,20 @@ def vma_table(session: Session, vma_rows: I64, names: Sequence[str], f: VmaFigur
     found = np.array([number_of[a] for a in s.vmas.addr[vma_rows].tolist()], np.int64)
     mm = int(s.vmas.mm_idx[vma_rows[0]]) if len(vma_rows) else -1
 
-    def pages(n: int) -> str:
-        return short(n << shift)
+    page = 1 << shift
 
     return Rows(
         [
             number("start", s.vmas.start[vma_rows], lambda n: f"{n:x}", shade=lambda _: "heat1"),
-            number("size", s.vmas.nr_pages[vma_rows], pages),
+            sizes("size", s.vmas.nr_pages[vma_rows], page),
             words("perm", [n[:4] for n in names]),
-            number("rss", f.rss + f.hugetlb_private + f.hugetlb_shared, pages, blank=0),
-            number("anon", f.anon, pages, blank=0, drop=5, shade=lambda _: "anon"),
-            number("file", f.file, pages, blank=0, drop=5, shade=lambda _: "file"),
-            number("shmem", f.shmem, pages, blank=0, drop=5, shade=lambda _: "shmem"),
-            number("pte", folios.pte_pages, pages, blank=0, drop=3),
-            number("pmd", folios.huge_pages, pages, blank=0, drop=1),
-            number("swap", f.swap + f.shmem_swap, pages, blank=0, drop=2, shade=lambda _: "swap"),
+            sizes("rss", f.rss + f.hugetlb_private + f.hugetlb_shared, page, blank=0),
+            sizes("anon", f.anon, page, blank=0, drop=5, shade=lambda _: "anon"),
+            sizes("file", f.file, page, blank=0, drop=5, shade=lambda _: "file"),
+            sizes("shmem", f.shmem, page, blank=0, drop=5, shade=lambda _: "shmem"),
+            sizes("pte", folios.pte_pages, page, blank=0, drop=3),
+            sizes("pmd", folios.huge_pages, page, blank=0, drop=1),
+            sizes("swap", f.swap + f.shmem_swap, page, blank=0, drop=2, shade=lambda _: "swap"),
             words("orders", [order_words(b) for b in folios.order_bits.tolist()], drop=2),
             number("partial", folios.partial, blank=0, drop=2, shade=lambda _: "warn"),
             *([number("findings", found, bang, blank=0, shade=lambda _: "fail", marked=False)] if found.any() else []),

@@ -15,10 +15,9 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
-from textual.widget import Widget
 
 from inspector.errors import FolioscopeError
-from inspector.text import cell_width
+from inspector.text import cell_width, clean
 from tui.views.rows import RowSource
 from tui.widgets.palette import shade_style
 
@@ -81,7 +80,6 @@ class ColumnTable(ScrollView, can_focus=True):
         self._last = 0
         self._shown: list[int] = []
         self._sorted: tuple[int, bool] | None = None
-        self._asked = ""
         self._turn = 0
 
     @property
@@ -95,7 +93,7 @@ class ColumnTable(ScrollView, can_focus=True):
         self.refill(cursor)
 
     def show_again(self, rows: RowSource, words: str) -> None:
-        """Show newer rows of the same kind: filter, order and cursor stay."""
+        """Show newer rows of the same kind: filter, order and cursor stay; a filter not understood hides no row."""
         cursor, self._rows = self.cursor, rows
         if words:
             with suppress(FolioscopeError):
@@ -104,20 +102,32 @@ class ColumnTable(ScrollView, can_focus=True):
             rows.sort(self._sorted[0], descending=self._sorted[1])
         self.refill(cursor)
 
-    def filter_by(self, words: str, line: Widget) -> None:
-        """Narrow the rows; a line whose words are not understood is marked and changes nothing."""
+    def filter_by(self, words: str, wrong: Callable[[str], None]) -> None:
+        """Narrow the rows; a filter that is not understood hides none.
+
+        Args:
+            words: The filter.
+            wrong: Called with the reason why it is not understood; with "" when it is.
+        """
         rows = self._rows
         if rows is None:
             return
-        self._asked = words
+        reasons: list[str] = []
+
+        def filtering() -> Callable[[], None]:
+            try:
+                return rows.filtering(words)
+            except FolioscopeError as error:
+                reasons.append(clean(str(error)))
+                return rows.filtering("")
 
         def ready(show: Callable[[], None] | None) -> None:
-            line.set_class(show is None, "wrong")
+            wrong("".join(reasons))
             if show is not None and rows is self._rows:
                 show()
                 self.refill()
 
-        self._work(lambda: rows.filtering(words), ready)
+        self._work(filtering, ready)
 
     def _work(
         self, prepare: Callable[[], Callable[[], None]], ready: Callable[[Callable[[], None] | None], None]
