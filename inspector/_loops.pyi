@@ -69,7 +69,7 @@ def judge_runs(
     page_row: I32,
     head_row: I32,
 ) -> None: ...
-def link_words(
+def link_kinds(
     entry_class: U8,
     normal: int,
     vma_idx: I32,
@@ -91,8 +91,28 @@ def link_words(
     vma_pgoff: U64,
     vma_anon_pgoff: U64,
     page_shift: int,
+    kinds: Distinct,
+    wanted: U8 | Mask,
     owner: I32,
     skip: I32,
     length: I32,
-    out: U64,
+) -> int: ...
+def entry_kinds(
+    level: U8,
+    bits: U16,
+    entry_class: U8,
+    mm_idx: I32,
+    vma_idx: I32,
+    head_row: I32,
+    page_row: I32,
+    nr: U32,
+    codes: U8,
+    unlike: int,
+    number: I32,
+    compound: I32,
+    is_hugetlb: U8 | Mask,
+    kinds: Distinct,
+    kind: I32,
+    first: I64,
+    runs: I64,
 ) -> int: ...

@@ -137,7 +137,7 @@ def count_runs(int32_t[::1] counts, const int32_t[::1] row, const uint32_t[::1] 
                     counts[j] += 1
 
 
-VERSION = 6
+VERSION = 7
 """Of the functions' arguments; an extension of another version than `inspector.loops` asks for is not used."""
 
 
@@ -253,94 +253,13 @@ def judge_runs(
             entry_class[i] = found
 
 
-def link_words(
-    const uint8_t[::1] entry_class,
-    uint8_t normal,
-    const int32_t[::1] vma_idx,
-    const int32_t[::1] page_row,
-    const uint32_t[::1] nr,
-    const uint64_t[::1] va,
-    const uint8_t[::1] codes,
-    uint8_t border,
-    uint8_t unknown,
-    const int32_t[::1] number,
-    const int32_t[::1] compound,
-    const int32_t[::1] heads,
-    const uint64_t[::1] index,
-    const uint64_t[::1] word_mapping,
-    const uint8_t[::1] word_kind,
-    const uint8_t[::1] is_hugetlb,
-    const uint8_t[::1] bits,
-    const uint64_t[::1] vma_start,
-    const uint64_t[::1] vma_pgoff,
-    const uint64_t[::1] vma_anon_pgoff,
-    int page_shift,
-    int32_t[::1] owner,
-    int32_t[::1] skip,
-    int32_t[::1] length,
-    uint64_t[:, ::1] out,
-):
-    """``bits``: of an anonymous, a hugetlb and an unreadable folio; ``word_kind``: 0x80 for pages with a type."""
-    cdef Py_ssize_t n = nr.shape[0], room = owner.shape[0], i, links = 0
-    cdef int64_t pages = number.shape[0], row, head, at, head_count = heads.shape[0], folios = is_hugetlb.shape[0]
-    cdef int64_t vma, vmas = vma_start.shape[0], words = word_mapping.shape[0], of_head
-    cdef uint32_t j
-    cdef uint8_t kind, anon = bits[0], hugetlb = bits[1], unread = bits[2]
-    cdef bint huge
-    cdef uint64_t linear
-    if entry_class.shape[0] != n or vma_idx.shape[0] != n or page_row.shape[0] != n or va.shape[0] != n:
-        raise ValueError("columns of unequal length")
-    if skip.shape[0] != room or length.shape[0] != room or out.shape[0] != room or out.shape[1] != 3:
-        raise ValueError("columns of unequal length")
-    if codes.shape[0] < pages or compound.shape[0] != pages or index.shape[0] != pages or word_kind.shape[0] != words:
-        raise ValueError("columns of unequal length")
-    if vma_pgoff.shape[0] != vmas or vma_anon_pgoff.shape[0] != vmas:
-        raise ValueError("columns of unequal length")
-    with nogil:
-        for i in range(n):
-            vma = vma_idx[i]
-            if entry_class[i] != normal or vma < 0 or vma >= vmas or page_row[i] < 0:
-                continue
-            for j in range(nr[i]):
-                row = <int64_t>page_row[i] + j
-                if row >= pages:
-                    break
-                if j and not codes[row] & border:
-                    length[links - 1] += 1
-                    continue
-                if links >= room:
-                    break
-                at = compound[row]
-                head = row
-                huge = False
-                if at != -1:
-                    if at >= 0 and at < folios:
-                        huge = is_hugetlb[at]
-                    if at < 0:
-                        at += head_count
-                    head = heads[at] if 0 <= at < head_count else -1
-                    if head < 0:
-                        # A tail without a head has no normal entry; NumPy would take the last page's.
-                        head = pages - 1
-                of_head = number[head]
-                kind = word_kind[of_head]
-                if kind & 0x80 and not huge:
-                    kind = 0
-                kind &= 0x7F
-                if huge:
-                    kind |= hugetlb
-                if codes[head] & unknown:
-                    kind |= unread
-                linear = (va[i] + (<uint64_t>j << page_shift) - vma_start[vma]) >> page_shift
-                linear += vma_anon_pgoff[vma] if kind & anon else vma_pgoff[vma]
-                owner[links] = <int32_t>i
-                skip[links] = <int32_t>j
-                length[links] = 1
-                out[links, 0] = <uint64_t>vma | <uint64_t>kind << 32
-                out[links, 1] = word_mapping[of_head]
-                out[links, 2] = index[head] + <uint64_t>(row - head) - linear
-                links += 1
-    return links
+cdef inline uint64_t _hashed(const uint64_t *row, int width) noexcept:
+    cdef uint64_t hashed = 0
+    cdef int j
+    for j in range(width):
+        hashed = (hashed ^ row[j]) * <uint64_t>0x9E3779B97F4A7C15u
+        hashed ^= hashed >> 29
+    return hashed
 
 
 cdef class Distinct:
@@ -373,7 +292,6 @@ cdef class Distinct:
         cdef Py_ssize_t n = rows.shape[0], i, j
         cdef int w = self.width
         cdef int32_t code = -1
-        cdef uint64_t hashed, slot
         cdef bint same, weighted = weights.shape[0] > 0
         if rows.shape[1] != w or out.shape[0] != n or (weighted and weights.shape[0] != n):
             raise ValueError("columns of unequal length")
@@ -387,28 +305,30 @@ cdef class Distinct:
             else:
                 same = False
             if not same:
-                hashed = 0
-                for j in range(w):
-                    hashed = (hashed ^ rows[i, j]) * <uint64_t>0x9E3779B97F4A7C15u
-                    hashed ^= hashed >> 29
-                slot = hashed & self._mask
-                while True:
-                    code = self._slots[slot]
-                    if code < 0:
-                        code = self._add(rows[i], slot)
-                        break
-                    same = True
-                    for j in range(w):
-                        if self._values[code, j] != rows[i, j]:
-                            same = False
-                            break
-                    if same:
-                        break
-                    slot = (slot + 1) & self._mask
+                code = self.number(&rows[i, 0])
             out[i] = code
             self._weights[code] += weights[i] if weighted else 1
 
-    cdef int32_t _add(self, const uint64_t[::1] row, uint64_t slot) except -1:
+    cdef int32_t number(self, const uint64_t *row) except -1:
+        """The number of a row, a new one where it was not met before; counts nothing."""
+        cdef int w = self.width, j
+        cdef uint64_t slot = _hashed(row, w) & self._mask
+        cdef int32_t code
+        cdef bint same
+        while True:
+            code = self._slots[slot]
+            if code < 0:
+                return self._add(row, slot)
+            same = True
+            for j in range(w):
+                if self._values[code, j] != row[j]:
+                    same = False
+                    break
+            if same:
+                return code
+            slot = (slot + 1) & self._mask
+
+    cdef int32_t _add(self, const uint64_t *row, uint64_t slot) except -1:
         cdef int32_t code = <int32_t>self.length
         cdef int j
         if self.length == self._values.shape[0]:
@@ -433,16 +353,11 @@ cdef class Distinct:
         return 0
 
     cdef int _rehash(self) except -1:
-        cdef uint64_t size = (self._mask + 1) * 4, mask = size - 1, hashed, slot
+        cdef uint64_t size = (self._mask + 1) * 4, mask = size - 1, slot
         cdef Py_ssize_t i
-        cdef int j
         cdef int32_t[::1] slots = _no_i32(size)
         for i in range(self.length):
-            hashed = 0
-            for j in range(self.width):
-                hashed = (hashed ^ self._values[i, j]) * <uint64_t>0x9E3779B97F4A7C15u
-                hashed ^= hashed >> 29
-            slot = hashed & mask
+            slot = _hashed(&self._values[i, 0], self.width) & mask
             while slots[slot] >= 0:
                 slot = (slot + 1) & mask
             slots[slot] = <int32_t>i
@@ -461,3 +376,181 @@ def _zero_i64(n):
 
 def _no_i32(n):
     return np.full(n, -1, np.int32)
+
+
+def link_kinds(
+    const uint8_t[::1] entry_class,
+    uint8_t normal,
+    const int32_t[::1] vma_idx,
+    const int32_t[::1] page_row,
+    const uint32_t[::1] nr,
+    const uint64_t[::1] va,
+    const uint8_t[::1] codes,
+    uint8_t border,
+    uint8_t unknown,
+    const int32_t[::1] number,
+    const int32_t[::1] compound,
+    const int32_t[::1] heads,
+    const uint64_t[::1] index,
+    const uint64_t[::1] word_mapping,
+    const uint8_t[::1] word_kind,
+    const uint8_t[::1] is_hugetlb,
+    const uint8_t[::1] bits,
+    const uint64_t[::1] vma_start,
+    const uint64_t[::1] vma_pgoff,
+    const uint64_t[::1] vma_anon_pgoff,
+    int page_shift,
+    Distinct kinds,
+    const uint8_t[::1] wanted,
+    int32_t[::1] owner,
+    int32_t[::1] skip,
+    int32_t[::1] length,
+):
+    """``bits``: of an anonymous, a hugetlb and an unreadable folio; ``word_kind``: 0x80 for pages with a type.
+
+    Without ``wanted`` the first link of each kind is put out, with it all links of the kinds that are: -1 where there is
+    too little room for them.
+    """
+    cdef Py_ssize_t n = nr.shape[0], room = owner.shape[0], i, links = 0, place = -1
+    cdef int64_t pages = number.shape[0], row, head, at, head_count = heads.shape[0], folios = is_hugetlb.shape[0]
+    cdef int64_t vma, vmas = vma_start.shape[0], words = word_mapping.shape[0], of_head
+    cdef uint32_t j
+    cdef uint8_t kind, anon = bits[0], hugetlb = bits[1], unread = bits[2]
+    cdef bint huge, choose = wanted.shape[0] > 0
+    cdef uint64_t linear, link[3]
+    cdef uint64_t last[3]
+    cdef int32_t code = -1
+    if entry_class.shape[0] != n or vma_idx.shape[0] != n or page_row.shape[0] != n or va.shape[0] != n:
+        raise ValueError("columns of unequal length")
+    if skip.shape[0] != room or length.shape[0] != room or kinds.width != 3:
+        raise ValueError("columns of unequal length")
+    if codes.shape[0] < pages or compound.shape[0] != pages or index.shape[0] != pages or word_kind.shape[0] != words:
+        raise ValueError("columns of unequal length")
+    if vma_pgoff.shape[0] != vmas or vma_anon_pgoff.shape[0] != vmas:
+        raise ValueError("columns of unequal length")
+    for i in range(n):
+        vma = vma_idx[i]
+        if entry_class[i] != normal or vma < 0 or vma >= vmas or page_row[i] < 0:
+            continue
+        for j in range(nr[i]):
+            row = <int64_t>page_row[i] + j
+            if row >= pages:
+                break
+            if j and not codes[row] & border:
+                if place >= 0:
+                    length[place] += 1
+                continue
+            at = compound[row]
+            head = row
+            huge = False
+            if at != -1:
+                if at >= 0 and at < folios:
+                    huge = is_hugetlb[at]
+                if at < 0:
+                    at += head_count
+                head = heads[at] if 0 <= at < head_count else -1
+                if head < 0:
+                    # A tail without a head has no normal entry; NumPy would take the last page's.
+                    head = pages - 1
+            of_head = number[head]
+            kind = word_kind[of_head]
+            if kind & 0x80 and not huge:
+                kind = 0
+            kind &= 0x7F
+            if huge:
+                kind |= hugetlb
+            if codes[head] & unknown:
+                kind |= unread
+            linear = (va[i] + (<uint64_t>j << page_shift) - vma_start[vma]) >> page_shift
+            linear += vma_anon_pgoff[vma] if kind & anon else vma_pgoff[vma]
+            link[0] = <uint64_t>vma | <uint64_t>kind << 32
+            link[1] = word_mapping[of_head]
+            link[2] = index[head] + <uint64_t>(row - head) - linear
+            place = -1
+            if code < 0 or link[0] != last[0] or link[1] != last[1] or link[2] != last[2]:
+                last[0] = link[0]
+                last[1] = link[1]
+                last[2] = link[2]
+                code = kinds.number(link)
+                if not choose and code == links:
+                    place = links
+            if choose and code < wanted.shape[0] and wanted[code]:
+                place = links
+            kinds._weights[code] += 1
+            if place >= 0:
+                if links >= room:
+                    return -1
+                owner[links] = <int32_t>i
+                skip[links] = <int32_t>j
+                length[links] = 1
+                links += 1
+    return links
+
+
+def entry_kinds(
+    const uint8_t[::1] level,
+    const uint16_t[::1] bits,
+    const uint8_t[::1] entry_class,
+    const int32_t[::1] mm_idx,
+    const int32_t[::1] vma_idx,
+    const int32_t[::1] head_row,
+    const int32_t[::1] page_row,
+    const uint32_t[::1] nr,
+    const uint8_t[::1] codes,
+    uint8_t unlike,
+    const int32_t[::1] number,
+    const int32_t[::1] compound,
+    const uint8_t[::1] is_hugetlb,
+    Distinct kinds,
+    int32_t[::1] kind,
+    int64_t[::1] first,
+    int64_t[::1] runs,
+):
+    """-1 where there is too little room for the first run of each kind; runs whose own pages differ have kind -1."""
+    cdef Py_ssize_t n = nr.shape[0], i, room = first.shape[0]
+    cdef int64_t pages = number.shape[0], row, last_code = codes.shape[0] - 1, at, folios = is_hugetlb.shape[0]
+    cdef uint32_t j, low, second
+    cdef uint64_t key[2]
+    cdef uint64_t last[2]
+    cdef int32_t code = -1
+    cdef bint alike
+    if bits.shape[0] != n or entry_class.shape[0] != n or mm_idx.shape[0] != n or vma_idx.shape[0] != n:
+        raise ValueError("columns of unequal length")
+    if head_row.shape[0] != n or page_row.shape[0] != n or level.shape[0] != n or kind.shape[0] != n:
+        raise ValueError("columns of unequal length")
+    if compound.shape[0] != pages or runs.shape[0] != room or kinds.width != 2 or last_code < 0:
+        raise ValueError("columns of unequal length")
+    for i in range(n):
+        row = page_row[i]
+        alike = True
+        if row >= 0:
+            for j in range(1, nr[i]):
+                if codes[min(row + j, last_code)] & unlike:
+                    alike = False
+                    break
+        if not alike:
+            kind[i] = -1
+            continue
+        low = <uint32_t>bits[i] << 16 | <uint32_t>entry_class[i] << 8 | level[i]
+        if 0 <= row < pages:
+            at = compound[row]
+            if 0 <= at < folios and is_hugetlb[at]:
+                low |= 1 << 7
+        second = <uint32_t>(vma_idx[i] if vma_idx[i] >= 0 else -2 - mm_idx[i])
+        key[0] = <uint64_t>low | <uint64_t>second << 32
+        low = <uint32_t>(number[head_row[i]] if 0 <= head_row[i] < pages else -1)
+        second = <uint32_t>(number[row] if 0 <= row < pages else -1)
+        key[1] = <uint64_t>low | <uint64_t>second << 32
+        if code < 0 or key[0] != last[0] or key[1] != last[1]:
+            last[0] = key[0]
+            last[1] = key[1]
+            code = kinds.number(key)
+            if code >= room:
+                return -1
+            if kinds._weights[code] == 0:
+                first[code] = i
+                runs[code] = 0
+        kind[i] = code
+        runs[code] += 1
+        kinds._weights[code] += nr[i]
+    return kinds.length

@@ -14,7 +14,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, expand_runs
 from inspector.records import dataclass
 
-_VERSION = 6
+_VERSION = 7
 """Of the extension that the functions here call: one that an older install left is not used."""
 
 
@@ -462,42 +462,140 @@ class LinkedVmas:
     page_shift: int
 
 
-def link_words(m: LinkedRuns, pages: LinkedPages, vmas: LinkedVmas) -> tuple[I32, I32, I32, U64]:
-    """Links of runs, as `inspector.walk.linear.links_of` has them, compiled; only where `is_compiled`.
+class LinksByKind:
+    """Links of runs, as `inspector.walk.linear.links_of` has them, by kind, compiled; only where `is_compiled`.
+
+    Args:
+        m: The runs.
+        pages: The pages that they map.
+        vmas: The VMAs.
+
+    Attributes:
+        nr: int64 a kind; links of it.
+    """
+
+    def __init__(self, m: LinkedRuns, pages: LinkedPages, vmas: LinkedVmas) -> None:
+        self._m, self._pages, self._vmas = m, pages, vmas
+        self._examples, self.nr = self._put_out(np.empty(0, np.bool_), _FEW_KINDS)
+
+    def examples(self) -> tuple[I32, I32, I32]:
+        """The first link of each kind: which run it is of, how many entries into it, and how many it is long."""
+        return self._examples
+
+    def links(self, some: Mask) -> tuple[I32, I32, I32]:
+        """Likewise all links of some kinds."""
+        return self._put_out(some, int(self.nr[some].sum()))[0]
+
+    def _put_out(self, some: Mask, room: int) -> tuple[tuple[I32, I32, I32], I64]:
+        assert _COMPILED is not None
+        m, pages, vmas = self._m, self._pages, self._vmas
+        while True:
+            kinds = _COMPILED.Distinct(3)
+            owner, skip, length = (np.empty(room, np.int32) for _ in range(3))
+            n = _COMPILED.link_kinds(
+                m.entry_class,
+                m.normal,
+                m.vma_idx,
+                m.page_row,
+                m.nr,
+                m.va,
+                pages.codes,
+                pages.border,
+                pages.unknown,
+                pages.number,
+                pages.compound,
+                pages.heads,
+                pages.index,
+                pages.mapping,
+                pages.kind,
+                pages.is_hugetlb.view(np.uint8),
+                pages.bits,
+                vmas.start,
+                vmas.pgoff,
+                vmas.anon_pgoff,
+                vmas.page_shift,
+                kinds,
+                some.view(np.uint8),
+                owner,
+                skip,
+                length,
+            )
+            if n >= 0:
+                return (owner[:n], skip[:n], length[:n]), kinds.weights
+            room *= _MORE
+
+
+_FEW_KINDS = 1 << 12
+"""Kinds of rows that there is room for at first."""
+
+_MORE = 8
+"""How many times as many there is room for when there are more."""
+
+
+@dataclass(frozen=True)
+class JudgedRuns:
+    """Columns of runs of entries, as in `inspector.walk.mappings.Mappings`."""
+
+    level: U8
+    bits: U16
+    entry_class: U8
+    mm_idx: I32
+    vma_idx: I32
+    head_row: I32
+    page_row: I32
+    nr: U32
+
+
+@dataclass(frozen=True)
+class AlikePages:
+    """What is known of pages.
+
+    Attributes:
+        codes: uint8 by row; bit ``unlike``.
+        unlike: The page has other words than the one before it.
+        number, compound: As in `inspector.tables.pages.Pages`.
+        is_hugetlb: As in `inspector.tables.folios.Folios`.
+    """
+
+    codes: U8
+    unlike: int
+    number: I32
+    compound: I32
+    is_hugetlb: Mask
+
+
+def entry_kinds(m: JudgedRuns, pages: AlikePages) -> tuple[I32, I64, I64, I64]:
+    """Runs by kind, as `inspector.walk.batches.Kinds` has them, compiled; only where `is_compiled`.
 
     Returns:
-        ``(owner, skip, length, words)``: which run each link is of, how many entries into it, how many it is long, and
-        uint64[links, 3]: row of the VMA with the kind in the upper half, ``mapping`` word, difference of the index.
+        ``(kind, first, runs, entries)``: of each run its kind, -1 where its own pages differ; of each kind its first
+        run, and how many runs and entries it has.
     """
     assert _COMPILED is not None
-    room = int(m.nr.sum())
-    owner, skip, length = (np.empty(room, np.int32) for _ in range(3))
-    words = np.empty((room, 3), np.uint64)
-    n = _COMPILED.link_words(
-        m.entry_class,
-        m.normal,
-        m.vma_idx,
-        m.page_row,
-        m.nr,
-        m.va,
-        pages.codes,
-        pages.border,
-        pages.unknown,
-        pages.number,
-        pages.compound,
-        pages.heads,
-        pages.index,
-        pages.mapping,
-        pages.kind,
-        pages.is_hugetlb.view(np.uint8),
-        pages.bits,
-        vmas.start,
-        vmas.pgoff,
-        vmas.anon_pgoff,
-        vmas.page_shift,
-        owner,
-        skip,
-        length,
-        words,
-    )
-    return owner[:n], skip[:n], length[:n], words[:n]
+    room = _FEW_KINDS
+    kind = np.empty(len(m.nr), np.int32)
+    while True:
+        kinds = _COMPILED.Distinct(2)
+        first, runs = (np.empty(room, np.int64) for _ in range(2))
+        n = _COMPILED.entry_kinds(
+            m.level,
+            m.bits,
+            m.entry_class,
+            m.mm_idx,
+            m.vma_idx,
+            m.head_row,
+            m.page_row,
+            m.nr,
+            pages.codes,
+            pages.unlike,
+            pages.number,
+            pages.compound,
+            pages.is_hugetlb.view(np.uint8),
+            kinds,
+            kind,
+            first,
+            runs,
+        )
+        if n >= 0:
+            return kind, first[:n], runs[:n], kinds.weights
+        room *= _MORE

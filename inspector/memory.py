@@ -17,6 +17,9 @@ from inspector.records import dataclass
 CHUNK = 2 << 20
 """Bytes of one read of a long range: large enough that the cost of a call vanishes, small enough for the L2 cache."""
 
+_LONG = 2048
+"""Bytes of a piece that are copied by themselves: from there on NumPy's call costs less than a second copy."""
+
 WALK_SECONDS = 5.0
 """What following lists or trees of a kernel that runs on may take: they can grow as fast as they are read."""
 
@@ -213,17 +216,28 @@ class _Pieces:
 
     def __init__(self, ordered: U64, order: I64, out: U8, valid: Mask) -> None:
         self._ordered, self._order, self._out, self._valid = ordered, order, out, valid
+        self._rows = out.reshape(-1).data if out.shape[1] >= _LONG else None
         self._data: list[bytes] = []
         self._runs: list[tuple[int, int, int]] = []
         self._length = 0
 
     def add(self, lo: int, hi: int, base: int, data: bytes) -> None:
         """Take the bytes from ``base`` that hold the pieces ``lo`` to ``hi``."""
+        if self._rows is not None:
+            self._put(self._rows, lo, hi, base, data)
+            return
         self._runs.append((lo, hi, self._length - base))
         self._data.append(data)
         self._length += len(data)
         if self._length > CHUNK:
             self.cut()
+
+    def _put(self, rows: memoryview, lo: int, hi: int, base: int, data: bytes) -> None:
+        """Put long pieces into their places one by one: that copies them once."""
+        size, read = self._out.shape[1], memoryview(data)
+        for address, place in zip(self._ordered[lo:hi].tolist(), self._order[lo:hi].tolist(), strict=True):
+            rows[place * size : (place + 1) * size] = read[address - base : address - base + size]
+            self._valid[place] = True
 
     def cut(self) -> None:
         """Put every piece that was read into its place."""

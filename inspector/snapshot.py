@@ -58,7 +58,7 @@ from inspector.walk.batches import (
     run_collectors,
 )
 from inspector.walk.compound import compound_wrong, count_tails
-from inspector.walk.counts import Counted, Counter, Ground, MappingCounts, count_migration_entries, judge
+from inspector.walk.counts import Counter, Ground, MappingCounts, count_migration_entries, judge
 from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.ksm_rmap import KsmEntries, KsmRmap
 from inspector.walk.linear import Links, Named, PageIndex, links_of, named_by_folios, read_page_index
@@ -217,23 +217,26 @@ class Snapshot:
         """
         nr = sharing(nr_pieces, self.nr_workers, least)
         if nr == 1:
-            look(self._one_by_one(nr_pieces))
+            look(self._one_by_one(range(nr_pieces)))
             return
         rehearse()
         known = set(vars(self))
 
-        def share(numbers: Iterator[int]) -> tuple[list[str], G]:
+        def here(numbers: Iterator[int]) -> None:
+            look(self._one_by_one(numbers))
+
+        def there(numbers: Iterator[int]) -> tuple[list[str], G]:
             look(numbers)
             return sorted(set(vars(self)) - known), found.gathered()
 
-        for built, gathered in share_out(nr_pieces, share, nr):
+        for built, gathered in share_out(nr_pieces, here, there, nr):
             for name in built:
                 # What could not be read for a table that only some pieces need counts here.
                 getattr(self, name)
             found.merge(gathered)
 
-    def _one_by_one(self, nr_pieces: int) -> Iterator[int]:
-        for number in range(nr_pieces):
+    def _one_by_one(self, numbers: Iterable[int]) -> Iterator[int]:
+        for number in numbers:
             if self.between_pieces is not None:
                 self.between_pieces()
             yield number
@@ -551,18 +554,10 @@ class Snapshot:
             if take is not None:
                 take(batch)
 
-        def begin() -> None:
-            counter.begin()
-            kept.give_up()
-
-        def merge(counted: Counted) -> None:
-            counter.merge(counted)
-            kept.give_up()
-
         # While a kernel runs on, tables come and go: what was a table when all struct pages were read may be none now.
         is_live = self.target.is_live
         pages = self._pages_now if is_live else lambda _pfns: self.pages
-        sharing = Sharing(nr_workers, begin, counter.gathered, merge)
+        sharing = Sharing(nr_workers, kept.give_up, counter.begin, counter.gathered, counter.merge)
         walk = walk_page_tables(self.layout, pages, self.mms, self.vmas, count, sharing=sharing)
         if is_live:
             mark_moved(self.layout, self.mms, walk.tables)

@@ -5,6 +5,7 @@ Arrays in results come through shared memory: what is pickled does not grow with
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import mmap
 import os
@@ -15,7 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar, cast
 from weakref import WeakSet
@@ -77,7 +78,7 @@ def default_workers() -> int:
 def may_fork() -> bool:
     """Whether this process can have workers: it is not one of them, and no other thread has locks that forks copy."""
     here = threading.current_thread()
-    return not _Workers.inside and all(t is here or t in bystanders for t in threading.enumerate())
+    return not _Workers.busy and all(t is here or t in bystanders for t in threading.enumerate())
 
 
 def sharing(nr_pieces: int, nr_workers: int, least: int = 2) -> int:
@@ -131,27 +132,51 @@ def work_on(pieces: Sequence[Piece], work: Callable[[Piece], Result], nr_workers
                 break
 
 
-def share_out(nr_pieces: int, work: Callable[[Iterator[int]], Result], nr_workers: int) -> Iterator[Result]:
-    """Let each of several processes work on its share of the pieces, and give what each makes of its share.
+def share_out(
+    nr_pieces: int, here: Callable[[Iterator[int]], None], there: Callable[[Iterator[int]], Result], nr_workers: int
+) -> Iterator[Result]:
+    """Let this process and others each work on a share of the pieces, and give what the others make of theirs.
 
-    As `work_on`, but that a worker keeps something from piece to piece. Nothing is done here: ask `sharing` before.
+    As `work_on`, but that each keeps something from piece to piece. This process is one of them: what all of them
+    write to while they work is then held once less. Ask `sharing` before.
 
     Args:
         nr_pieces: How many pieces there are.
-        work: Called once a worker with the numbers of the pieces of its share, ascending: who is first takes the next.
-        nr_workers: Processes.
+        here: Called once in this process with the numbers of the pieces of its share, ascending: who is first takes the
+            next.
+        there: Called likewise in each of the others.
+        nr_workers: Processes, this one included.
 
     Raises:
         TargetError: A worker died.
     """
 
     def serve(numbers: Iterator[int]) -> Iterator[tuple[int, Result]]:
-        yield 0, work(numbers)
+        yield 0, there(numbers)
 
-    with PutOff(), _Workers(nr_workers, nr_pieces, serve) as workers:
+    with PutOff(), _Workers(nr_workers - 1, nr_pieces, serve) as workers:
+        with Allowed(), _at_work():
+            here(workers.numbers_here())
         for _, result in workers.results():
             with Allowed():
                 yield result
+
+
+@contextmanager
+def _at_work() -> Iterator[None]:
+    """This process has a share itself: it starts no others for parts of that."""
+    _Workers.busy = True
+    _leave_garbage()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        _Workers.busy = False
+
+
+def _leave_garbage() -> None:
+    """What is there by now is not looked through for garbage: that would copy the pages that it is in."""
+    gc.freeze()
 
 
 class Beside:
@@ -256,8 +281,8 @@ class _Workers(Generic[Result]):
     They start and end with interrupts put off (`PutOff`): one between a fork and the note of it would leave a process.
     """
 
-    inside: ClassVar = False
-    """Whether this process is a worker."""
+    busy: ClassVar = False
+    """Whether this process is a worker, or has a share itself while others work."""
 
     def __init__(self, nr: int, nr_pieces: int, serve: Callable[[Iterator[int]], Iterator[tuple[int, Result]]]) -> None:
         self._workers: dict[int, _Worker] = {}
@@ -273,7 +298,7 @@ class _Workers(Generic[Result]):
                 os.close(opened)
             raise TargetError(f"no worker process can be started ({error.strerror})", "", "Use --workers 1") from None
         if not pid:
-            _be_worker(_Outlet(there, store), self._next.numbers(parent), self._serve)
+            _be_worker(_Outlet(there, store), self._next.numbers(lambda: os.getppid() == parent), self._serve)
         os.close(there)
         self._workers[here] = _Worker(pid, store)
 
@@ -298,6 +323,10 @@ class _Workers(Generic[Result]):
             os.waitpid(worker.pid, 0)
         self._workers.clear()
         self._next.close()
+
+    def numbers_here(self) -> Iterator[int]:
+        """Those of the pieces that this process takes itself."""
+        return self._next.numbers(lambda: True)
 
     def results(self) -> Iterator[tuple[int, Result]]:
         """What the workers give, as it comes, until all have ended."""
@@ -332,27 +361,31 @@ class _Workers(Generic[Result]):
 
 
 class _Counter:
-    """Numbers from 0 up, each given to one process only."""
+    """Numbers from 0 up, each given to one process only.
+
+    The next one is in a file in memory, under a lock that the end of a process gives back, however it ends.
+    """
 
     def __init__(self, end: int) -> None:
         self._end = end
-        self._read, self._write = os.pipe()
-        os.write(self._write, (0).to_bytes(_LENGTH, "little"))
+        self._file = os.memfd_create("folioscope")
 
-    def numbers(self, parent: int) -> Iterator[int]:
-        """Those that this process takes, as long as the process that forked it lives."""
-        while (number := self._take()) < self._end and os.getppid() == parent:
+    def numbers(self, is_wanted: Callable[[], bool]) -> Iterator[int]:
+        """Those that this process takes, as long as they are wanted."""
+        while (number := self._take()) < self._end and is_wanted():
             yield number
 
     def _take(self) -> int:
-        # The number itself is the token: while one process has it, the others wait for it.
-        number = int.from_bytes(os.read(self._read, _LENGTH), "little")
-        os.write(self._write, (number + 1).to_bytes(_LENGTH, "little"))
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
+            number = int.from_bytes(os.pread(self._file, _LENGTH, 0), "little")
+            os.pwrite(self._file, (number + 1).to_bytes(_LENGTH, "little"), 0)
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
         return number
 
     def close(self) -> None:
-        os.close(self._read)
-        os.close(self._write)
+        os.close(self._file)
 
 
 def _fork() -> int:
@@ -364,10 +397,9 @@ def _fork() -> int:
 
 def _begin_as_worker() -> None:
     """What a process does first that was forked to work for its parent."""
-    _Workers.inside = True
+    _Workers.busy = True
     end_by_signals()
-    # What is there by now is no garbage; to look through it would copy the pages that it is in.
-    gc.freeze()
+    _leave_garbage()
 
 
 def _be_worker(

@@ -282,19 +282,20 @@ class _Found:
     Args:
         layout: The kernel's layout.
         slab_caches: As of `sweep_pages`.
-        shared: Whether workers read as well, into the same columns.
+        number, head: Columns with a row a page, zeros, that others may write to as well.
+
+    Attributes:
+        number: int32 by page row; row in `words` of each page.
+        head: int32 by page row; row of the head of each tail, `_NO_HEAD` for none; -1 for pages that are no tails.
     """
 
-    def __init__(self, layout: Layout, slab_caches: U64, *, shared: bool) -> None:
+    def __init__(self, layout: Layout, slab_caches: U64, number: I32, head: I32) -> None:
         self._layout = layout
         self._off = _offsets(layout)
         self._caches = slab_caches if _slab_cache(layout) is not None else slab_caches[:0]
-        n = layout.memmap.nr_pages
         self.words = distinct_rows(4)
         self._met = [np.empty(0, np.int64)]
-        self.number = long_zeros(n, np.int32, shared=shared)
-        self.head = long_zeros(n, np.int32, shared=shared)
-        """Row of the head of each tail, `_NO_HEAD` for none; -1 for pages that are no tails."""
+        self.number, self.head = number, head
         self.folios: InOrder[Folios] = InOrder()
         self.slabs: InOrder[tuple[I64, U64]] = InOrder()
         self.buddy_pages: InOrder[BuddyPages] = InOrder()
@@ -468,21 +469,30 @@ def sweep_pages(layout: Layout, slab_caches: U64, nr_workers: int = 1) -> Sweep:
 def _read_all(layout: Layout, slab_caches: U64, nr_workers: int) -> _Found:
     pieces = _StructPages(layout)
     nr = sharing(len(pieces), nr_workers, _WORTH_SHARING)
-    found = _Found(layout, slab_caches, shared=nr > 1)
+    n = layout.memmap.nr_pages
+    number, head = (long_zeros(n, np.int32, shared=nr > 1) for _ in range(2))
+    found, share = (_Found(layout, slab_caches, number, head) for _ in range(2))
+    done: list[slice] = []
 
-    def read(numbers: Iterable[int]) -> list[slice]:
-        done = []
-        for number in numbers:
-            row, pfn, data, readable = pieces[number]
-            found.read(row, pfn, data, readable)
+    def read(into: _Found, numbers: Iterable[int]) -> None:
+        for piece in numbers:
+            row, pfn, data, readable = pieces[piece]
+            into.read(row, pfn, data, readable)
             done.append(slice(row, row + len(pfn)))
-        return done
+
+    def here(numbers: Iterable[int]) -> None:
+        read(share, numbers)
+
+    def there(numbers: Iterable[int]) -> _Gathered:
+        read(share, numbers)
+        return share.gathered(done)
 
     if nr == 1:
-        read(range(len(pieces)))
+        read(found, range(len(pieces)))
     else:
-        found.merge(list(share_out(len(pieces), lambda numbers: found.gathered(read(numbers)), nr)))
-        found.number, found.head = settled(found.number), settled(found.head)
+        others = list(share_out(len(pieces), here, there, nr))
+        found.merge([share.gathered(done), *others])
+        found.number, found.head = settled(number), settled(head)
     return found
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I32, I64, U64, AnyArray, Mask, count_up, rows_covering, rows_of, take_or
-from inspector.loops import cut_runs, distinct_rows
+from inspector.loops import AlikePages, JudgedRuns, cut_runs, distinct_rows, entry_kinds, is_compiled
 from inspector.records import dataclass
 from inspector.walk.counts import UNLIKE, Ground, judge, pieces_of_runs
 from inspector.walk.linear import LinkKinds, link_kinds
@@ -127,35 +127,16 @@ class Kinds:
     @classmethod
     def of(cls, s: Snapshot, m: Mappings) -> Kinds:
         """The kinds of some runs."""
-        pages, n = s.pages, len(m)
-        long = np.flatnonzero((m.nr > 1) & (m.page_row >= 0))
-        owner, _, _ = cut_runs(s.counts.codes, m.page_row[long].astype(np.int64), m.nr[long].astype(np.int64), UNLIKE)
-        alike = np.ones(n, np.bool_)
-        alike[long[np.bincount(owner, minlength=len(long)) > 1]] = False
-        low = m.bits.astype(np.int32) << 16 | m.entry_class.astype(np.int32) << 8 | m.level
-        if s.folios.is_hugetlb.any():
-            low |= take_or(s.folios.is_hugetlb, take_or(s.folio_of_page, m.page_row, -1), False).astype(np.int32) << 7
-        words = np.empty((n, 4), np.int32)
-        words[:, 0] = low
-        words[:, 1] = m.vma_idx
-        outside = np.flatnonzero(m.vma_idx < 0)
-        words[outside, 1] = -2 - m.mm_idx[outside]
-        words[:, 2], words[:, 3] = take_or(pages.number, m.head_row, -1), take_or(pages.number, m.page_row, -1)
-        kinds, kind, other = distinct_rows(2), np.empty(n, np.int32), np.flatnonzero(~alike)
-        nr = m.nr.astype(np.int64)
-        if len(other):
-            kind[alike] = kinds.codes(words.view(np.uint64)[alike], nr[alike])
-            kind[other] = np.arange(len(kinds), len(kinds) + len(other))
-        else:
-            kind = kinds.codes(words.view(np.uint64), nr)
-        first = np.empty(len(kinds) + len(other), np.int64)
-        first[kind[::-1]] = np.arange(n - 1, -1, -1)
+        kind, first, runs, entries = _kinds_compiled(s, m) if is_compiled() else _kinds(s, m)
+        other = np.flatnonzero(kind < 0)
+        nr, one = len(first), np.ones(len(other), np.int64)
+        kind[other] = np.arange(nr, nr + len(other))
         return cls(
-            m.take(first),
+            m.take(np.concatenate([first, other])),
             kind,
-            np.bincount(kind, minlength=len(first)),
-            np.concatenate([kinds.weights, nr[other]]),
-            alike[first],
+            np.concatenate([runs, one]),
+            np.concatenate([entries, m.nr[other].astype(np.int64)]),
+            np.arange(nr + len(other)) < nr,
         )
 
     @classmethod
@@ -164,6 +145,39 @@ class Kinds:
         n = len(m)
         one = np.ones(n, np.int64)
         return cls(m, np.arange(n, dtype=np.int32), one, m.nr.astype(np.int64), np.zeros(n, np.bool_))
+
+
+_ByKind = tuple[I32, I64, I64, I64]
+"""What `inspector.loops.entry_kinds` returns."""
+
+
+def _kinds_compiled(s: Snapshot, m: Mappings) -> _ByKind:
+    pages = AlikePages(s.counts.codes, UNLIKE, s.pages.number, s.pages.compound, s.folios.is_hugetlb)
+    columns = m.level, m.bits, m.entry_class, m.mm_idx, m.vma_idx, m.head_row, m.page_row, m.nr
+    return entry_kinds(JudgedRuns(*columns), pages)
+
+
+def _kinds(s: Snapshot, m: Mappings) -> _ByKind:
+    pages, n = s.pages, len(m)
+    long = np.flatnonzero((m.nr > 1) & (m.page_row >= 0))
+    owner, _, _ = cut_runs(s.counts.codes, m.page_row[long].astype(np.int64), m.nr[long].astype(np.int64), UNLIKE)
+    alike = np.ones(n, np.bool_)
+    alike[long[np.bincount(owner, minlength=len(long)) > 1]] = False
+    low = m.bits.astype(np.int32) << 16 | m.entry_class.astype(np.int32) << 8 | m.level
+    if s.folios.is_hugetlb.any():
+        low |= take_or(s.folios.is_hugetlb, take_or(s.folio_of_page, m.page_row, -1), False).astype(np.int32) << 7
+    words = np.empty((n, 4), np.int32)
+    words[:, 0] = low
+    words[:, 1] = m.vma_idx
+    outside = np.flatnonzero(m.vma_idx < 0)
+    words[outside, 1] = -2 - m.mm_idx[outside]
+    words[:, 2], words[:, 3] = take_or(pages.number, m.head_row, -1), take_or(pages.number, m.page_row, -1)
+    kinds, kind, nr = distinct_rows(2), np.full(n, -1, np.int32), m.nr.astype(np.int64)
+    kind[alike] = kinds.codes(words.view(np.uint64)[alike], nr[alike])
+    first = np.empty(len(kinds), np.int64)
+    some = np.flatnonzero(alike)[::-1]
+    first[kind[some]] = some
+    return kind, first, np.bincount(kind[some], minlength=len(first)), kinds.weights
 
 
 @dataclass(frozen=True)

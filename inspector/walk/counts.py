@@ -370,13 +370,16 @@ class Counter:
         """Mark the heads of what is mapped in VMAs."""
         ground, mark, single = self._ground, np.uint8(LINKED), self._single
         outside = self._outside if self._any_outside else None
+        pages, codes = ground.pages, ground.codes
         for first in range(0, len(single), _PIECE):
-            inside = single[first : first + _PIECE]
-            if outside is not None:
-                inside = inside - outside[0][first : first + _PIECE]
-            ground.codes[ground.pages.head_row[first + np.flatnonzero(inside)]] |= mark
+            here = slice(first, first + _PIECE)
+            inside = single[here] if outside is None else single[here] - outside[0][here]
+            is_mapped, compound = inside != 0, pages.compound[here]
+            is_small = compound == -1
+            codes[here] |= (is_mapped & is_small).view(np.uint8) * mark
+            codes[pages.heads[compound[is_mapped & ~is_small]]] |= mark
         entire = self._entire if outside is None else self._entire - outside[1]
-        ground.codes[ground.folios.row[entire > 0]] |= mark
+        codes[ground.folios.row[entire > 0]] |= mark
 
     def _merge(self) -> None:
         keys, counts = (np.concatenate([part[i] for part in self._pairs]) for i in (0, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from inspector.arch.base import Level
 from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Table, distinct, spans, take_or
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
 from inspector.layout.kernel import Layout
-from inspector.loops import LinkedPages, LinkedRuns, LinkedVmas, cut_runs, distinct_rows, is_compiled, link_words
+from inspector.loops import LinkedPages, LinkedRuns, LinkedVmas, LinksByKind, cut_runs, distinct_rows, is_compiled
 from inspector.model.scheme import Scheme
 from inspector.records import dataclass
 from inspector.scratch import is_shared, long_zeros
@@ -184,43 +185,45 @@ class LinkKinds:
     """The links of a batch by kind: those of one kind have VMA, ``mapping``, ``delta`` and ``kind`` in common.
 
     Attributes:
-        of_link: int32 a link; its kind.
-        examples: A link of each kind.
+        examples: The first link of each kind.
         nr: int64 a kind; links.
     """
 
-    of_link: I32
     examples: Links
     nr: I64
-    _s: Snapshot
-    _m: Mappings
-    _cut: _Cut
+    _cut: Callable[[Mask], _Cut]
+    _links: Callable[[_Cut], Links]
 
     def links(self, some: Mask) -> Links:
         """The links of some kinds."""
-        rows = np.flatnonzero(some[self.of_link]) if some.any() else np.empty(0, np.int64)
-        return _links_at(self._s, self._m, *(column[rows] for column in self._cut))
+        return self._links(self._cut(some)) if some.any() else self.examples.take(slice(0))
 
 
 def link_kinds(s: Snapshot, m: Mappings) -> LinkKinds:
     """Sort the links of some judged entries by kind."""
-    table = distinct_rows(3)
+
+    def links(cut: _Cut) -> Links:
+        return _links_at(s, m, *cut)
+
     if is_compiled():
         runs = LinkedRuns(m.entry_class, m.vma_idx, m.page_row, m.nr, m.va, EntryClass.NORMAL)
         vmas = LinkedVmas(s.vmas.start, s.vmas.pgoff, s.vmas.anon_pgoff, s.layout.memmap.page_shift)
-        *columns, words = link_words(runs, _linked_pages(s), vmas)
-        # Much room was made for them.
-        cut: _Cut = columns[0].copy(), columns[1].copy(), columns[2].copy()
-    else:
-        cut = _cut_links(s, m)
-        links = _links_at(s, m, *cut)
-        words = np.empty((len(links), 3), np.uint64)
-        words[:, 0] = links.vma_idx | links.kind.astype(np.int64) << 32
-        words[:, 1], words[:, 2] = links.mapping, links.delta.view(np.uint64)
+        by_kind = LinksByKind(runs, _linked_pages(s), vmas)
+        return LinkKinds(links(by_kind.examples()), by_kind.nr, by_kind.links, links)
+    table, cut = distinct_rows(3), _cut_links(s, m)
+    every = links(cut)
+    words = np.empty((len(every), 3), np.uint64)
+    words[:, 0] = every.vma_idx | every.kind.astype(np.int64) << 32
+    words[:, 1], words[:, 2] = every.mapping, every.delta.view(np.uint64)
     of_link = table.codes(words)
+
+    def of_kinds(some: Mask) -> _Cut:
+        rows = np.flatnonzero(some[of_link])
+        return cut[0][rows], cut[1][rows], cut[2][rows]
+
     # Kinds are numbered as they are met, so each number is new just once.
     example = np.flatnonzero(np.diff(np.maximum.accumulate(of_link), prepend=-1))
-    return LinkKinds(of_link, _links_at(s, m, *(column[example] for column in cut)), table.weights, s, m, cut)
+    return LinkKinds(every.take(example), table.weights, of_kinds, links)
 
 
 def _linked_pages(s: Snapshot) -> LinkedPages:

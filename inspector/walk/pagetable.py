@@ -62,8 +62,11 @@ from inspector.workers import sharing as in_processes
 _BATCH = 256
 """Tables decoded together: 1 MiB of entries, so that the passes over them stay in a core's own cache."""
 
+_AT_FULL_SIZE = 2
+"""Workers that each have such a batch in hand; more of them share what these take."""
+
 _LEAST = 64
-"""The same where many workers share this: fewer cost more calls than they save memory."""
+"""Tables of the smallest batches: fewer cost more calls than they save memory."""
 
 _NOT_A_TABLE = tuple(type_code(name) for name in ("buddy", "offline", "hugetlb", "slab", "zsmalloc", "large_kmalloc"))
 
@@ -78,12 +81,14 @@ class Sharing:
 
     Attributes:
         nr_workers: Processes at most.
-        begin: Called in each before the first batch.
-        gathered: Called in each behind the last one: what its share came to.
+        divide: Called here before others take batches.
+        begin: Called in each of the others before its first batch.
+        gathered: Called in each of them behind the last one: what its share came to.
         merge: Called with that, here.
     """
 
     nr_workers: int
+    divide: Callable[[], None] = lambda: None
     begin: Callable[[], None] = lambda: None
     gathered: Callable[[], Any] = lambda: None
     merge: Callable[[Any], None] = lambda _: None
@@ -182,12 +187,16 @@ class _FirstWalk:
         state[:] = level.tables.state
         level.tables = replace(level.tables, state=state)
 
-        def share(numbers: Iterator[int]) -> tuple[InOrder[NonPresent], InOrder[PageTables], Any]:
+        def here(numbers: Iterator[int]) -> None:
+            self._look(level, batches, numbers)
+
+        def there(numbers: Iterator[int]) -> tuple[InOrder[NonPresent], InOrder[PageTables], Any]:
             sharing.begin()
             self._look(level, batches, numbers)
             return level.nonpresent, level.below, sharing.gathered()
 
-        for nonpresent, below, taken in share_out(len(batches), share, nr):
+        sharing.divide()
+        for nonpresent, below, taken in share_out(len(batches), here, there, nr):
             level.nonpresent.merge(nonpresent)
             level.below.merge(below)
             sharing.merge(taken)
@@ -313,10 +322,10 @@ def tables_over(layout: Layout, vmas: Vmas, tables: PageTables) -> Mask:
 def _batches(tables: PageTables, rows: I64, nr_workers: int) -> Iterator[I64]:
     """Tables of one level in ascending order of page frames, so that one batch is one stretch of the dump.
 
-    What all workers have in hand together takes no more memory than one batch of a single process.
+    What all workers have in hand together is bounded, however many they are.
     """
     rows = rows[np.argsort(tables.pfn[rows], kind="stable")]
-    size = max(_BATCH // nr_workers, min(_BATCH, _LEAST))
+    size = max(_BATCH * _AT_FULL_SIZE // max(nr_workers, _AT_FULL_SIZE), min(_BATCH, _LEAST))
     for at in range(0, len(rows), size):
         yield rows[at : at + size]
 

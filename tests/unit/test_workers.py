@@ -102,7 +102,8 @@ def test_as_many_workers_as_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_each_piece_is_in_one_share() -> None:
-    shares = list(share_out(100, list, 3))
+    shares: list[list[int]] = []
+    shares += share_out(100, lambda numbers: shares.append(list(numbers)), list, 3)
     assert len(shares) == 3
     assert sorted(n for share in shares for n in share) == list(range(100))
     assert all(share == sorted(share) for share in shares)
@@ -112,7 +113,7 @@ def test_arrays_come_through_shared_memory() -> None:
     def arrays(numbers: Iterator[int]) -> list[npt.NDArray[np.uint64]]:
         return [np.full(n, n, np.uint64) for n in (*numbers, 0, 3_000_001, 0, 5, 1_000_000)]
 
-    for found in share_out(2, arrays, 2):
+    for found in share_out(2, _leave_all, arrays, 2):
         assert sum(len(column) for column in found) >= 4_000_006
         for column in found:
             assert (column == len(column)).all()
@@ -127,6 +128,10 @@ def test_arrays_come_through_shared_memory() -> None:
         os.close(opened)
 
 
+def _leave_all(_: Iterator[int]) -> None:
+    """The others take all pieces."""
+
+
 def test_errors_of_shares_are_raised_here() -> None:
     def fail(numbers: Iterator[int]) -> int:
         for n in numbers:
@@ -135,9 +140,51 @@ def test_errors_of_shares_are_raised_here() -> None:
         return 0
 
     with pytest.raises(TargetError, match="cannot be read any more"):
-        list(share_out(20, fail, 2))
+        list(share_out(20, _leave_all, fail, 2))
     with pytest.raises(RuntimeError, match=r"in a worker: ZeroDivisionError"):
-        list(share_out(20, lambda numbers: [1 // n for n in numbers], 2))
+        list(share_out(20, _leave_all, lambda numbers: [1 // n for n in numbers], 2))
+
+
+def test_an_error_of_the_own_share_ends_the_others() -> None:
+    def fail(numbers: Iterator[int]) -> None:
+        assert next(numbers) >= 0
+        raise TargetError("the target cannot be read any more")
+
+    def slow(numbers: Iterator[int]) -> None:
+        for _ in numbers:
+            time.sleep(60)
+
+    began = time.monotonic()
+    with pytest.raises(TargetError, match="cannot be read any more"):
+        list(share_out(20, fail, slow, 3))
+    assert time.monotonic() - began < 50
+    assert may_fork()
+
+
+def test_nothing_of_the_own_share_is_given_to_others_again() -> None:
+    inner: list[int] = []
+
+    def here(numbers: Iterator[int]) -> None:
+        for n in numbers:
+            assert not may_fork()
+            inner.extend(work_on([n, n], lambda _: os.getpid(), 2))
+
+    list(share_out(20, here, lambda _: None, 2))
+    assert inner == [os.getpid()] * 40
+    assert may_fork()
+
+
+def test_a_worker_that_dies_with_a_number_in_hand_keeps_none_waiting() -> None:
+    """Where the next piece is noted is given back, however a process ends."""
+
+    def die(numbers: Iterator[int]) -> None:
+        next(numbers)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    done: list[int] = []
+    with pytest.raises(TargetError, match="was killed by SIGKILL"):
+        list(share_out(2000, done.extend, die, 4))
+    assert len(done) >= 1997
 
 
 @dataclass(frozen=True)
@@ -157,8 +204,11 @@ def test_what_is_found_is_in_the_order_of_the_pieces() -> None:
 
     expected = look(iter(range(50)))
     assert sum(1 for _ in pickle.loads(pickle.dumps(InOrder[str]()))) == 0
-    first, *others = share_out(50, look, 3)
-    for other in others:
+    first = look(iter(()))
+    shares = [first]
+    shares += share_out(50, lambda numbers: shares.append(look(numbers)), look, 3)
+    assert len(shares) == 4
+    for other in shares[1:]:
         first[0].merge(other[0])
         first[1].merge(other[1])
         first[2].merge(other[2])
