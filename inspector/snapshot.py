@@ -82,7 +82,10 @@ from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
 from inspector.walk.unread_tables import pages_behind, tables_not_followed, vmas_behind
+from inspector.walk.writeback import Writeback, read_writeback
+from inspector.windows.folio_locks import FolioLocks, read_folio_locks
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
+from inspector.windows.vma_locks import VmaLocks, read_vma_locks
 from inspector.workers import default_workers, may_fork, share_out, sharing
 
 if TYPE_CHECKING:
@@ -517,6 +520,11 @@ class Snapshot:
         return mms.locked | (mms.users <= 0) | (mms.nr_tasks == 0)
 
     @cached_property
+    def vma_locks(self) -> VmaLocks | None:
+        """The locks of VMAs; None where the kernel has none."""
+        return read_vma_locks(self)
+
+    @cached_property
     def in_flight(self) -> InFlight:
         """Tasks that are in a window, where they may have left counters and page tables out of step."""
         return find_in_flight(self)
@@ -886,6 +894,16 @@ class Snapshot:
         return compare_cache(self)
 
     @cached_property
+    def writeback(self) -> Writeback:
+        """Folios under writeback, and what the caches say of them."""
+        return read_writeback(self)
+
+    @cached_property
+    def folio_locks(self) -> FolioLocks:
+        """Locked folios that only a task at work can have locked, and whether one is."""
+        return read_folio_locks(self)
+
+    @cached_property
     def swap(self) -> Swap:
         """Swap devices and their slots."""
         swap = build_swap(self.layout, self.files, referred_entries(self.layout, self.nonpresent, self.files))
@@ -1046,7 +1064,7 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
         *("table_holders", "tables", "nonpresent", "migration_entries", "mappings", "counts", "page_tables_locked"),
         *("upper_entries", "tables_complete", "why_incomplete", "mappings_whole", "mm_tables_complete", "page_index"),
         *("known_entries", "links", "anon_rmap", "anon_vma_locked", "file_rmap", "i_mmap_locked", "address_spaces"),
-        *("maps_driver_pages", "mapping_of_vma", "huge_zero", "swap_totals"),
+        *("maps_driver_pages", "mapping_of_vma", "huge_zero", "swap_totals", "writeback"),
     ),
     Needed.FOLIO: ("rebuilt", "expected", "folio_totals", "page_cache"),
     Needed.WHOLE: (
@@ -1054,6 +1072,7 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
         *("ksm_entries", "lost_tables", "lost_vmas", "mm_holders", "mm_slabs_lost", "mm_slots", "mm_slots_whole"),
         *("mms_complete", "named", "node_stats", "open_files", "pipes", "reference_terms", "ring_buffers", "rss"),
         *("swap", "swap_cache", "swap_clusters", "swap_refs", "top_tables", "uffd"),
+        *("vma_locks", "folio_locks"),
     ),
 }
 """Every table of a snapshot, by that part. A snapshot of a part has no other tables than these, and those that it makes

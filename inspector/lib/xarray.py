@@ -151,3 +151,56 @@ def _in_order(found: list[tuple[I32, U64, U64, U64]]) -> tuple[I32, U64, U64, U6
     root = root[order]
     index = index[order]
     return root, index, joined(spans)[order], joined(values)[order]
+
+
+_MARKS = 3
+"""Marks that an entry may have (XA_MAX_MARKS)."""
+_FLAG_BITS = 24
+"""Below what the flags of an array have for the mark of its only entry: XA_FLAGS_MARK() begins above all GFP flags."""
+
+
+def read_marks(prog: drgn.Program, memory: Memory, arrays: U64, flags: AnyArray, index: U64) -> tuple[U8, Mask]:
+    """The marks of one entry each (xas_get_mark()).
+
+    Args:
+        prog: For struct xa_node.
+        memory: For the nodes.
+        arrays: uint64[n]; the ``xa_head`` word of the array of each.
+        flags: [n]; its ``xa_flags``. An array of one entry has no node, and the entry's mark is in there, above the GFP
+            flags, whose number is in no type: any bit up there counts as each of the marks.
+        index: uint64[n]; first index of the entry.
+
+    Returns:
+        uint8[n], bit i for mark i; and which are known: the entry was found.
+    """
+    struct = Struct(prog, "struct xa_node")
+    place = struct.field("marks")
+    marks, known = np.zeros(len(arrays), np.uint8), np.zeros(len(arrays), np.bool_)
+    single = (arrays != 0) & ~_is_node(arrays)
+    known[single] = index[single] == 0
+    marks[single & ((flags.astype(np.uint64) >> np.uint64(_FLAG_BITS)) != 0)] = (1 << _MARKS) - 1
+    rows, node = np.flatnonzero(_is_node(arrays)), arrays[_is_node(arrays)]
+    above = np.full(len(rows), 127, np.uint8)
+    while len(rows):
+        raw = memory.gather(node & np.uint64(~3 & 0xFFFFFFFFFFFFFFFF), struct.size)
+        shift = struct.field("shift").column(raw.bytes)
+        sane = raw.valid & (shift < above) & (shift % 6 == 0)
+        rows, shift, data = rows[sane], shift[sane], raw.bytes[sane]
+        slots = struct.field("slots").matrix(data).view(np.uint64)
+        at = ((index[rows] >> shift.astype(np.uint64)) & np.uint64(slots.shape[1] - 1)).astype(np.int64)
+        line = np.arange(len(rows))
+        entry = slots[line, at]
+        # A sibling names the slot of its entry.
+        sibling = ((entry & np.uint64(3)) == _INTERNAL) & (entry < np.uint64(_SIBLING_MAX << np.uint64(2)))
+        at[sibling] = (entry[sibling] >> np.uint64(2)).astype(np.int64)
+        entry = slots[line, at]
+        down = _is_node(entry) & (shift > 0)
+        leaf = ~down & (entry != 0)
+        words = np.ascontiguousarray(data[:, place.offset : place.offset + place.size]).view(np.uint64)
+        words = words.reshape(len(rows), _MARKS, place.size // 8 // _MARKS)
+        for mark in range(_MARKS):
+            bit = (words[line, mark, at // 64] >> (at % 64).astype(np.uint64)) & np.uint64(1)
+            marks[rows[leaf]] |= bit[leaf].astype(np.uint8) << np.uint8(mark)
+        known[rows[leaf]] = True
+        rows, node, above = rows[down], entry[down], shift[down]
+    return marks, known

@@ -148,7 +148,7 @@ _LINES: tuple[tuple[int, str, str, str], ...] = (
     (75, E, "number of VMAs", ""),
     (76, E, "counters of virtual memory", ""),
     (77, E, "VMAs in the tree are attached", ""),
-    (78, E, "the mm of a write-locked VMA is locked", "later: locks of VMAs are not read yet"),
+    (78, E, "the mm of a write-locked VMA is locked", ""),
     (79, E, "flags of VMAs", ""),
     (
         80,
@@ -198,7 +198,7 @@ _LINES: tuple[tuple[int, str, str, str], ...] = (
     (115, G, "file folios are in the page cache", ""),
     (116, G, "number of cached pages", ""),
     (117, G, "counters of cached pages", "partly: huge cached pages and pages under writeback are not added up"),
-    (118, G, "xarray marks of dirty pages", "later: a mark may lead its flag, so that only hints can be given"),
+    (118, G, "xarray marks of dirty pages", "partly: a mark may lead the flag of a dirty page, and stay without it"),
     (119, G, "counts of swap slots", ""),
     (120, G, "swap entries name slots", ""),
     (121, G, "swap cache and folios name each other", ""),

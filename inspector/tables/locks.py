@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import U8, AnyArray, Mask
+from inspector.columns import I64, U8, AnyArray, Mask
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Field, Struct
 from inspector.records import dataclass
@@ -35,6 +35,9 @@ def is_held(layout: Layout, name: str) -> bool:
     raw = layout.memory.read(start + word.offset, word.size) if start is not None and word is not None else None
     return any(raw or b"")
 
+
+_READER_SHIFT = 8
+"""RWSEM_READER_SHIFT (kernel/locking/rwsem.c): readers count above eight flags."""
 
 _READER_BIAS = 1 << 31
 _WRITER_BIAS = 1 << 30
@@ -68,8 +71,19 @@ class RwSemaphore:
     def read(self, words: AnyArray) -> Mask:
         """Which readers hold: they count above eight flags (RWSEM_READER_MASK), or below the two biases."""
         if not self.is_rt:
-            return (words.astype(np.int64) >> 8) > 0
+            return (words.astype(np.int64) >> _READER_SHIFT) > 0
         return (words.view(np.uint32) & np.uint32(_WRITER_BIAS - 1)) != 0
+
+    def nr_readers(self, words: AnyArray) -> I64:
+        """How many readers hold each."""
+        if not self.is_rt:
+            return np.maximum(words.astype(np.int64) >> _READER_SHIFT, 0)
+        return (words.view(np.uint32) & np.uint32(_WRITER_BIAS - 1)).astype(np.int64)
+
+    def awaited(self, words: AnyArray) -> Mask:
+        """Which tasks wait for (RWSEM_FLAG_WAITERS, RWSEM_FLAG_HANDOFF); not known of PREEMPT_RT's."""
+        waiting: Mask = (words & 6) != 0 if not self.is_rt else np.zeros(len(words), np.bool_)
+        return waiting
 
     def is_free(self, words: AnyArray) -> Mask:
         """Which neither a reader nor a writer holds, and no task waits for."""

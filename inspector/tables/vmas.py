@@ -12,7 +12,8 @@ from inspector.lib.maple_tree import walk_maple_trees
 from inspector.records import dataclass
 from inspector.tables.mms import Mms
 
-_REFCOUNT = ("vm_refcnt.refs.counter", "vm_refcnt.counter")
+LOCK_WORD = ("vm_refcnt.refs.counter", "vm_refcnt.counter")
+"""The member that says whether a VMA is attached and who holds its lock, from 6.15 on."""
 _PAGE = 1 << 12
 _ANON_HI_SHIFT = np.uint64(32)
 
@@ -137,7 +138,7 @@ def with_vmas_of_slab(layout: Layout, mms: Mms, vmas: Vmas, trees: VmaTrees, slo
         slots: uint64; all object slots, in use or free, of the slab cache of VMAs.
     """
     struct = layout.struct("struct vm_area_struct")
-    if struct.find(*_REFCOUNT) is None and struct.find("detached") is None:
+    if struct.find(*LOCK_WORD) is None and struct.find("detached") is None:
         return vmas
     raw = layout.memory.gather(np.setdiff1d(slots, vmas.addr), struct.size)
     addr, data = raw.addr[raw.valid], raw.bytes[raw.valid]
@@ -188,7 +189,7 @@ def _decode(struct: Struct, addr: U64, data: U8, place: _Place) -> Vmas:
     if low is not None or high is not None:
         parts = [struct.field(f"__vm_anon_pgoff_{part}").column(data).astype(np.uint64) for part in ("lo", "hi")]
         anon_pgoff = parts[0] | (parts[1] << _ANON_HI_SHIFT)
-    refcnt, detached = struct.find(*_REFCOUNT), struct.find("detached")
+    refcnt, detached = struct.find(*LOCK_WORD), struct.find("detached")
     attached = np.ones(n, np.bool_)
     if refcnt is not None:
         attached = refcnt.column(data) != 0

@@ -17,6 +17,7 @@ from tests.faults import (
     state_catalogue,
     swap_catalogue,
     table_catalogue,
+    work_catalogue,
 )
 from tests.faults.plants import Plant
 
@@ -35,6 +36,7 @@ FAMILIES = (
     ("Loops", loop_catalogue),
     ("Address spaces and what holds them", mm_catalogue),
     ("Counters of nodes and zones, free lists", counter_catalogue),
+    ("Work that nobody does", work_catalogue),
 )
 """Families of faults and the modules that plant them."""
 
@@ -44,6 +46,7 @@ _NO_COUNT = "this kernel keeps no such count"
 _NO_EXTENDED = "extend tables"
 _NO_HOMES = "lists of clusters in use"
 _NO_TYPES = "lists that follow the types of page blocks"
+_NO_VMA_LOCKS = "VMAs with locks of their own"
 _NO_OFFSET = "an offset for anonymous pages of its own"
 
 ABSENT: dict[str, dict[str, str]] = {
@@ -73,6 +76,13 @@ ABSENT: dict[str, dict[str, str]] = {
         "type-of-a-page-block-changed": _NO_TYPES,
         "anonymous-offset-of-an-unfaulted-vma-shifted": _NO_OFFSET,
         "two-offsets-of-an-anonymous-vma-apart": _NO_OFFSET,
+        "mm-whose-sequence-was-not-ended": _NO_VMA_LOCKS,
+        "vma-marked-as-write-locked-under-an-unlocked-mm": _NO_VMA_LOCKS,
+        "vma-read-locked-by-many-that-are-gone": _NO_VMA_LOCKS,
+        "vma-read-locked-by-nobody": _NO_VMA_LOCKS,
+        "vma-that-a-writer-waits-for-who-is-gone": _NO_VMA_LOCKS,
+        "vma-with-a-sequence-number-that-no-writer-has": _NO_VMA_LOCKS,
+        "vma-write-locked-by-nobody": _NO_VMA_LOCKS,
         "vma-marked-as-detached": "VMAs that know whether they are attached",
         "zero-pages-of-ksm-miscounted": "a count of KSM's zero pages",
     },

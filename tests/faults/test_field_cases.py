@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from inspector.check.run import run_check
 from inspector.findings import Finding
+from inspector.report.explain import build_explanation
 from tests.faults.overlay import core_path, planted
 from tests.faults.test_stretches import edits
 
@@ -12,6 +15,13 @@ def only(name: str) -> Finding:
     (found,) = run_check(planted(core_path("fixture", "7.3"), *edits(name))).findings
     assert found.severity == "fail"
     return found
+
+
+def _decided(name: str, pfn: int) -> tuple[str, str]:
+    """Whether the kernel would migrate and reclaim a folio."""
+    explained = build_explanation(planted(core_path("fixture", "7.3"), *edits(name)), pfn, check=False)
+    answers = {d.question: d.answer for d in explained.decisions}
+    return answers["migrate"], answers["reclaim"]
 
 
 def test_a_free_page_that_a_memory_cgroup_is_charged_for() -> None:
@@ -32,3 +42,24 @@ def test_rss_counters_kept_in_the_words_of_another_process() -> None:
     found = only("rss_pointer_alias.7.3")
     assert (found.rule, found.subject.pid) == ("rss-mismatch", 304)
     assert str(found.evidence.facts["per_cpu_words"]).startswith("those of pid 172 (")
+
+
+def test_a_folio_left_locked() -> None:
+    found = only("folio_locked.7.3")
+    assert (found.rule, found.subject.pfn) == ("folio-lock-holder-missing", 0x3442)
+    assert _decided("folio_locked.7.3", 0x3442) == ("no", "no")
+
+
+def test_a_folio_left_under_writeback() -> None:
+    found = only("folio_writeback.7.3")
+    assert (found.rule, found.subject.pfn) == ("folio-writeback-unexpected", 0x3442)
+    assert _decided("folio_writeback.7.3", 0x3442) == ("no", "no")
+
+
+@pytest.mark.parametrize(
+    ("name", "writer"), [("vma_reader.7.3", False), ("vma_writer_waits.7.3", True)], ids=["reader", "writer"]
+)
+def test_the_lock_of_a_vma_that_nobody_holds(name: str, writer: bool) -> None:  # noqa: FBT001  (a parameter)
+    found = only(name)
+    assert (found.rule, found.subject.pid, found.subject.va) == ("vma-lock-holder-missing", 168, 0x7FCC8D936000)
+    assert (found.observed["readers"], found.observed["writer"]) == (1, writer)
