@@ -196,8 +196,7 @@ class Beside:
 
     def __enter__(self) -> Self:
         parent = os.getpid()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         with suppress(OSError):
             self._pid = _fork()
             if not self._pid:
@@ -305,8 +304,7 @@ class _Workers(Generic[Result]):
     def __enter__(self) -> Self:
         self._next = _Counter(self._nr_pieces)
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             for _ in range(self._nr):
                 self._start()
         except BaseException:
@@ -483,3 +481,10 @@ def _stored(store: int, start: int, sizes: list[int]) -> list[memoryview]:
         out.append(whole[:size])
         whole = whole[_up(size, _ALIGNED) :]
     return out
+
+
+def _flush() -> None:
+    """What is not written yet would be written by each process; a stream that was closed at the start is None."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 import click
 
+from inspector.cli.completion import asked, complete
 from inspector.cli.diagnostics import BROKEN_PIPE, INTERRUPTED, BrokenOutput, report_error
 from inspector.cli.output import silence
 from inspector.cli.params import InspectorGroup, Settings
+from inspector.cli.start import first_steps, offers
 from inspector.errors import Exit
 
 COMMANDS = {
@@ -47,20 +49,25 @@ EPILOG = """\b
 Exit codes:
   0  consistent; what was asked for was shown
   1  findings: a counter or a structure is not what it must be
-  2  the command line cannot be understood, or names something that does not exist
+  2  the command line is wrong, or names something that does not exist
   3  the target cannot be opened or read
   4  nothing wrong found, but data is missing: not the same as consistent
 """
 
 
-@click.group(cls=InspectorGroup, lines=COMMANDS, epilog=EPILOG)
+@click.group(cls=InspectorGroup, lines=COMMANDS, epilog=EPILOG, invoke_without_command=True)
 @click.version_option(package_name="folioscope", message="folioscope %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Show from a vmcore or a live kernel who maps which folio, and whether the stored counts are correct.
 
     Without -c, -k or --qemu the running kernel is inspected. Nothing is ever written to a target. Options of the
     target may be given before or after the name of the command.
     """
+    settings: Settings = context.obj
+    if context.invoked_subcommand is None:
+        shown = [line for core in settings.cores for line in offers(core)] or first_steps()
+        settings.output.lines(shown)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see `inspector.errors.Exit`.
     """
+    _occupy_standard_files()
+    if arguments is None and asked():
+        return complete(cli, asked())
     # NumPy's linear algebra is not used here: no threads for it, which cost as much as opening a dump.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # What is imported until a target is open stays: to look for garbage in it takes a twentieth of a start.
@@ -80,6 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     finally:
         gc.enable()
+
+
+def _occupy_standard_files() -> None:
+    """Where standard input, output or error is closed, no file that is opened later takes its place."""
+    while (file := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004
+        pass
+    os.close(file)
 
 
 def _run(words: list[str]) -> int:

@@ -28,6 +28,8 @@ class BrokenOutput(Exception):  # noqa: N818  (not an error of ours)
 
 def say(line: str) -> None:
     """Write one line to stderr; control characters never pass."""
+    if sys.stderr is None:
+        return
     try:
         sys.stderr.write(clean(line) + "\n")
         sys.stderr.flush()

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
+from inspector.cli import completion
 from inspector.cli.output import Output
+from inspector.cli.start import is_path, offer_command
 from inspector.errors import TargetError, UsageError
 from inspector.text import parse_number, parse_size
 
@@ -154,12 +157,27 @@ def shared_options() -> list[click.Parameter]:
     """The options of target and output, made anew for each command."""
     level = click.Choice(["debug", "info", "warning", "error", "critical", "none"])
     made: list[click.Parameter] = [
-        click.Option(["-c", "--core", "cores"], multiple=True, metavar="CORE", help="A vmcore: ELF or kdump."),
+        click.Option(
+            ["-c", "--core", "cores"],
+            multiple=True,
+            metavar="CORE",
+            help="A vmcore: ELF or kdump.",
+            shell_complete=completion.files,
+        ),
         click.Option(["-k", "--kernel"], is_flag=True, help="The running kernel (the default)."),
-        click.Option(["--qemu"], metavar="ADDRESS", help="A QEMU guest: its QMP socket, or host:port."),
+        click.Option(
+            ["--qemu"],
+            metavar="ADDRESS",
+            help="A QEMU guest: its QMP socket, or host:port.",
+            shell_complete=completion.files,
+        ),
         click.Option(["--pause"], is_flag=True, help="Stop the QEMU guest while it is read."),
         click.Option(
-            ["-s", "--symbols"], multiple=True, metavar="FILE", help="vmlinux or module with DWARF; may be repeated."
+            ["-s", "--symbols"],
+            multiple=True,
+            metavar="FILE",
+            help="vmlinux or module with DWARF; may be repeated.",
+            shell_complete=completion.files,
         ),
         click.Option(
             ["--types"],
@@ -247,13 +265,20 @@ class InspectorGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; a misspelt one is answered with the nearest."""
-        if args and args[0] not in self._lines and not args[0].startswith("-"):
+        """Find the command; a misspelt one is answered with the nearest, a file with what can be done with it."""
+        if args and args[0] not in self._lines and not args[0].startswith("-") and not ctx.resilient_parsing:
+            if is_path(args[0]):
+                return "file", offer_command(args), []
             near = difflib.get_close_matches(args[0], self._lines, 1)
             raise UsageError(
                 "there is no such command", args[0], f"Did you mean {near[0]}?" if near else "See folioscope --help"
             )
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands, or files where no command begins so."""
+        found = super().shell_complete(ctx, incomplete)
+        return found or [CompletionItem(incomplete, type="file")]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any."""

@@ -6,6 +6,7 @@ from collections import Counter
 
 import click
 
+from inspector.cli import completion
 from inspector.cli.params import InspectorCommand, Settings, confirm_option
 from inspector.cli.show import print_report
 from inspector.errors import Exit, UsageError
@@ -25,9 +26,17 @@ _WORDS = {
     schemas=("inspector.findings:Report", "inspector.report.errors:ErrorReport"),
     epilog="With several cores the exit code is the worst of all, in the order 3, 1, 4, 0.",
 )
-@click.option("-r", "--rule", "slugs", multiple=True, metavar="RULE", help="A rule or a group; may be repeated.")
+@click.option(
+    "-r",
+    "--rule",
+    "slugs",
+    multiple=True,
+    metavar="RULE",
+    help="A rule or a group; may be repeated.",
+    shell_complete=completion.rules,
+)
 @confirm_option
-@click.argument("more_cores", nargs=-1, metavar="[CORE]...")
+@click.argument("more_cores", nargs=-1, metavar="[CORE]...", shell_complete=completion.files)
 @click.pass_obj
 def check(settings: Settings, slugs: tuple[str, ...], looks: int, more_cores: tuple[str, ...]) -> int:
     """Rebuild every mapping count from the page tables and name each recorded count that differs.

@@ -6,6 +6,7 @@ from importlib.resources import files
 
 import click
 
+from inspector.cli.completion import one_of
 from inspector.cli.params import InspectorCommand, Settings
 from inspector.errors import UsageError
 
@@ -20,7 +21,7 @@ PAGES = {
 
 
 @click.command(cls=InspectorCommand)
-@click.argument("topic", required=False, metavar="[TOPIC]")
+@click.argument("topic", required=False, metavar="[TOPIC]", shell_complete=one_of(PAGES))
 @click.pass_obj
 def manual(settings: Settings, topic: str | None) -> None:
     """Show a page of the manual, or the list of pages."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from inspector.cli import completion
 from inspector.cli.params import InspectorCommand, Settings
 from inspector.cli.show import print_report
 from inspector.errors import UsageError
@@ -13,7 +14,7 @@ from inspector.errors import UsageError
     cls=InspectorCommand,
     schemas=("inspector.report.rules:RulesReport", "inspector.report.catalogue:CatalogueReport"),
 )
-@click.argument("rule", required=False, metavar="[RULE]")
+@click.argument("rule", required=False, metavar="[RULE]", shell_complete=completion.rules)
 @click.option("--catalogue", is_flag=True, help="Show all that must hold, and which rules decide it.")
 @click.pass_obj
 def rules(settings: Settings, rule: str | None, *, catalogue: bool) -> None:
