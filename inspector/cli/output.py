@@ -39,8 +39,9 @@ class Output:
     def lines(self, lines: Iterable[str]) -> None:
         """Write lines of text."""
         batch: list[str] = []
+        terminal = self.screen if _is_terminal(sys.stdout) else None
         for line in lines:
-            batch.append(line)
+            batch.extend([line] if terminal is None else terminal.fold(line))
             if len(batch) >= 512:
                 self._write("\n".join(batch) + "\n")
                 batch.clear()

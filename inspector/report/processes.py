@@ -25,7 +25,7 @@ from inspector.layout.flags import (
     VM_SHARED,
     VM_WRITE,
 )
-from inspector.report.screen import Screen, TableColumn, render_facts, render_table, table_width
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.tables.tasks import read_process
@@ -358,24 +358,12 @@ _VMAS = (
 
 
 def render_vmas(screen: Screen, report: VmasReport) -> Iterator[str]:
-    """The report for people; sizes in kB. Where the terminal is too narrow, the name is on a line of its own."""
+    """The report for people; sizes in kB."""
     yield from render_facts(screen, [("process", _who(report)), ("mm", f"{report.mm:#x}")])
     yield ""
     rows = [_vma_cells(v) for v in report.vmas]
     rows.append(("", "", "sum", *_sums(report.vmas), "", ""))
-    used = [i for i in range(len(_VMAS)) if any(row[i] for row in rows)]
-    columns, rows = [_VMAS[i] for i in used], [tuple(row[i] for i in used) for row in rows]
-    last = [c.title for c in columns].index("name") if "name" in [c.title for c in columns] else len(columns)
-    if screen.fits(table_width(columns, rows)) or last == len(columns):
-        yield from render_table(screen, columns, rows)
-    else:
-        table = list(render_table(screen, columns[:last], [row[:last] for row in rows]))
-        yield table[0]
-        for line, row in zip(table[1:], rows, strict=True):
-            yield line
-            tail = "  ".join(cell for cell in row[last:] if cell)
-            if tail:
-                yield f"    {tail}"
+    yield from render_table(screen, _VMAS, rows)
     yield ""
     note = "" if report.complete else "; some page tables, VMAs or struct pages are not in the dump"
     if report.searched == "own page tables":

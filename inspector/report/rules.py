@@ -109,7 +109,7 @@ def render_rules(screen: Screen, report: RulesReport) -> Iterator[str]:
     if screen.fits(table_width(_COLUMNS, rows)):
         yield from render_table(screen, _COLUMNS, rows)
     else:
-        table = list(render_table(screen, _COLUMNS[:3], [row[:3] for row in rows]))
+        table = list(render_table(Screen(screen.color), _COLUMNS[:3], [row[:3] for row in rows]))
         yield table[0]
         for line, rule in zip(table[1:], report.rules, strict=True):
             yield line
