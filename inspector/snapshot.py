@@ -41,6 +41,7 @@ from inspector.tables.pages import ClaimedPages, Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
 from inspector.tables.slabs import cache_objects, nr_slabs
+from inspector.tables.split_queues import SplitLinks, read_split_links
 from inspector.tables.stacks import Stacks, build_stacks, no_stacks
 from inspector.tables.swap import Swap, build_swap
 from inspector.tables.swap_clusters import Clusters, build_clusters
@@ -868,6 +869,11 @@ class Snapshot:
         """The variables that are kept about the huge zero folio."""
         return read_huge_zero(self.layout)
 
+    @cached_property
+    def split_links(self) -> SplitLinks:
+        """Large folios of user memory with their links of split queues."""
+        return read_split_links(self.layout, self.folios)
+
     # -- page cache and swap -----------------------------------------------------------------------------------------
 
     @cached_property
@@ -1071,7 +1077,7 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
         *("buddy", "deposits", "files", "free_block_types", "gathered", "gathers", "hugetlb", "hugetlb_tables", "ksm"),
         *("ksm_entries", "lost_tables", "lost_vmas", "mm_holders", "mm_slabs_lost", "mm_slots", "mm_slots_whole"),
         *("mms_complete", "named", "node_stats", "open_files", "pipes", "reference_terms", "ring_buffers", "rss"),
-        *("swap", "swap_cache", "swap_clusters", "swap_refs", "top_tables", "uffd"),
+        *("split_links", "swap", "swap_cache", "swap_clusters", "swap_refs", "top_tables", "uffd"),
         *("vma_locks", "folio_locks"),
     ),
 }

@@ -47,7 +47,11 @@ _INVARIANTS: tuple[tuple[str, str, str], ...] = (
     ("I7", "exclusive pages belong to one process; writable anonymous entries map exclusive pages", ""),
     ("I8", "hugetlb counts mappings in the entire mapcount alone; hugetlb VMAs hold no swap entries", ""),
     ("I9", "heads and tails agree", ""),
-    ("I10", "deferred split queues: membership, length, flag", "later: the queues are not read yet"),
+    (
+        "I10",
+        "deferred split queues: membership, length, flag",
+        "partly: the links, who is on one and the flag; the lengths are not read yet",
+    ),
     ("I11", "counters of memory nodes are the sums over their folios", ""),
     ("I12", "rss counters are the sums over the page tables", ""),
     (
@@ -68,7 +72,7 @@ E, F, G, H = "VMAs and address spaces", "LRU and THP", "cache, swap, free memory
 
 _DEBUG = "undecidable: only debug kernels record this, and the supported ones are not debug kernels"
 _LRU = "later: the LRU lists are not read yet"
-_QUEUE = "later: the deferred split queues are not read yet"
+_QUEUE = "later: the heads of the deferred split queues are not read yet"
 
 _LINES: tuple[tuple[int, str, str, str], ...] = (
     (1, A, "a tail leads to its head", ""),
@@ -189,9 +193,9 @@ _LINES: tuple[tuple[int, str, str, str], ...] = (
     (106, F, "mlocked folios are unevictable", "later: mlock"),
     (107, F, "LRU folios are charged", "later: memory cgroups"),
     (108, F, "lengths of split queues", _QUEUE),
-    (109, F, "partially mapped folios are queued", _QUEUE),
+    (109, F, "partially mapped folios are queued", "partly: since 6.12 those that the kernel has marked as such"),
     (110, F, "PG_partially_mapped is set on partially mapped folios", _QUEUE),
-    (111, F, "only THPs are queued", _QUEUE),
+    (111, F, "only THPs are queued", ""),
     (112, F, "queued with the right cgroup", _QUEUE),
     (113, F, "counters of THPs by size", _QUEUE),
     (114, G, "page cache entries and folios name each other", ""),

@@ -130,7 +130,19 @@ LIST_WINDOWS: tuple[Window, ...] = (
         "W24",
         "a memory cgroup goes offline: folios change their list",
         named("mem_cgroup_css_offline memcg_reparent_objcgs memcg_reparent_list_lrus reparent_state_local"),
-        effects("", "statistic"),
+        effects("", "statistic split_queue"),
+        Scope.SYSTEM,
+    ),
+    Window(
+        "W29",
+        "split queues: a folio is put on one, taken off, or in the hands of the shrinker",
+        named(
+            "deferred_split_folio deferred_split_huge_page deferred_split_scan deferred_split_isolate"
+            " folio_unqueue_deferred_split __folio_unqueue_deferred_split folio_undo_large_rmappable"
+            " __folio_undo_large_rmappable free_transhuge_page __list_lru_add __list_lru_del list_lru_add"
+            " list_lru_add_irq list_lru_isolate_move mem_cgroup_move_account"
+        ),
+        effects("", "split_queue"),
         Scope.SYSTEM,
     ),
     Window(

@@ -43,6 +43,8 @@ class Effect(Enum):
     """mm_count against those who hold an mm."""
     PAGES = "struct pages"
     """Heads, tails and sizes of compound pages, free pages."""
+    SPLIT_QUEUE = "split queues"
+    """Links of folios that wait to be split, and the flag beside them."""
 
 
 class Way(Enum):
