@@ -64,6 +64,11 @@ class Bit(IntFlag):
     """Swap entries: the anonymous page belonged to one process alone."""
     CONT = 1 << 11
     SHADOW_STACK = 1 << 12
+    ODD = 1 << 13
+    """Beside what is named here a bit that entries of ordinary memory rarely have or never: cache attributes, a
+    protection key, a bit that no kernel sets. Runs with it are judged one by one."""
+    SAVED_DIRTY = 1 << 14
+    """Dirty, kept in a bit of the kernel's own while the entry is read-only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,24 @@ class Arch(Protocol):
 
     def leaf_bits(self, level: Level, entries: U64) -> U16:
         """The `Bit` attributes of leaf entries."""
+
+    def page_prot(self, vm_flags: U64) -> U64:
+        """What vm_get_page_prot() gives for a VMA, without what drivers and writenotify change in it."""
+
+    def page_prot_differs(self, prots: U64, others: U64, *, strict: Mask) -> Mask:
+        """Which vm_page_prots are not what they should be; all of their bits count where ``strict``."""
+
+    def access_differs(self, entries: U64, prots: U64) -> Mask:
+        """Which leaves let other code in, or other instructions be fetched, than the vm_page_prots of their VMAs."""
+
+    def caching_differs(self, levels: U8, entries: U64, prots: U64) -> Mask:
+        """Which leaves are cached in another way than the vm_page_prots of their VMAs say."""
+
+    def never_written(self, levels: U8, entries: U64) -> U64:
+        """The bits of each leaf that the kernel sets in no leaf of user space."""
+
+    def nonpresent_never_written(self, kinds: U8, entries: U64) -> U64:
+        """The bits of each non-present entry, of some kinds, that the kernel gives no such entry."""
 
     def leaf_step(self, level: Level, entries: U64) -> U64:
         """What the next entry of a contiguous mapping differs by (modulo 2**64) from each leaf."""

@@ -361,6 +361,11 @@ class NonPresentPiece(_EntriesOfVmas):
         """Row of the VMA, -1 for none."""
         return self._cut(self.s.nonpresent.vma_idx)
 
+    @cached_property
+    def entry(self) -> U64:
+        """Each as stored."""
+        return self._cut(self.s.nonpresent.entry)
+
     @property
     def counted(self) -> Mask:
         """Entries but those that were reached before, through a shared table."""

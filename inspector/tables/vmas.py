@@ -29,6 +29,7 @@ class Vmas(Table):
         slot_start, slot_end: uint64; its range in the tree ([start, end)).
         vm_mm: uint64; the mm it names itself.
         flags: uint64; VM_ bits.
+        page_prot: uint64; vm_page_prot, what its page-table entries are made with.
         pgoff: uint64; vm_pgoff, pages.
         anon_pgoff: uint64; offset that anonymous pages are indexed by: vm_pgoff before 7.3.
         file, ops, anon_vma, private: uint64; vm_file, vm_ops, anon_vma, vm_private_data.
@@ -43,6 +44,7 @@ class Vmas(Table):
     slot_end: U64
     vm_mm: U64
     flags: U64
+    page_prot: U64
     pgoff: U64
     anon_pgoff: U64
     file: U64
@@ -204,6 +206,7 @@ def _decode(struct: Struct, addr: U64, data: U8, place: _Place) -> Vmas:
         slot_end=place.end,
         vm_mm=struct.field("vm_mm").column(data),
         flags=struct.field("vm_flags", "flags.__vma_flags[0]", "flags").column(data).astype(np.uint64),
+        page_prot=struct.field("vm_page_prot.pgprot", "vm_page_prot").column(data),
         pgoff=pgoff,
         anon_pgoff=anon_pgoff,
         file=struct.field("vm_file").column(data),

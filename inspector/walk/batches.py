@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from inspector.arch.base import Level
+from inspector.arch.base import Bit, Level
 from inspector.columns import I32, I64, U64, AnyArray, Mask, count_up, rows_covering, rows_of, take_or
 from inspector.loops import AlikePages, JudgedRuns, cut_runs, distinct_rows, entry_kinds, is_compiled
 from inspector.records import dataclass
@@ -108,7 +108,7 @@ class Kinds:
 
     Runs of one kind are in one VMA, or of one mm outside of all, have the same level, bits and class, and map pages
     with the same words (`inspector.tables.pages.Pages.number`), of folios with the same words, all of hugetlb or none.
-    A run whose own pages differ is a kind of its own.
+    A run whose own pages differ is a kind of its own, and so is one with bits that only its entries name (`Bit.ODD`).
 
     Attributes:
         m: The first run of each kind.
@@ -127,7 +127,7 @@ class Kinds:
     @classmethod
     def of(cls, s: Snapshot, m: Mappings) -> Kinds:
         """The kinds of some runs."""
-        kind, first, runs, entries = _kinds_compiled(s, m) if is_compiled() else _kinds(s, m)
+        kind, first, runs, entries = _each_odd_one(m, _kinds_compiled(s, m) if is_compiled() else _kinds(s, m))
         other = np.flatnonzero(kind < 0)
         nr, one = len(first), np.ones(len(other), np.int64)
         kind[other] = np.arange(nr, nr + len(other))
@@ -178,6 +178,16 @@ def _kinds(s: Snapshot, m: Mappings) -> _ByKind:
     some = np.flatnonzero(alike)[::-1]
     first[kind[some]] = some
     return kind, first, np.bincount(kind[some], minlength=len(first)), kinds.weights
+
+
+def _each_odd_one(m: Mappings, found: _ByKind) -> _ByKind:
+    """Those kinds taken apart whose runs have bits that only their entries name."""
+    kind, first, runs, entries = found
+    plain = (m.bits[first] & Bit.ODD) == 0
+    if plain.all():
+        return found
+    number = np.where(plain, np.cumsum(plain, dtype=np.int32) - 1, -1).astype(np.int32)
+    return take_or(number, kind, -1), first[plain], runs[plain], entries[plain]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.faults import (
+    attribute_catalogue,
     cache_catalogue,
     catalogue,
     cluster_catalogue,
@@ -28,6 +29,7 @@ FAMILIES = (
     ("Words of struct pages", page_catalogue),
     ("Split queues", split_catalogue),
     ("Page tables deposited or lost", table_catalogue),
+    ("Attributes of entries", attribute_catalogue),
     ("Reverse maps", rmap_catalogue),
     ("Copy-on-write, pins, zero and poisoned pages", cow_catalogue),
     ("Swap and migration", swap_catalogue),
@@ -53,6 +55,7 @@ _NO_OFFSET = "an offset for anonymous pages of its own"
 
 ABSENT: dict[str, dict[str, str]] = {
     "6.1": {
+        "anonymous-offset-of-an-unfaulted-vma-shifted": _NO_OFFSET,
         "cluster-kept-for-another-order": _NO_HOMES,
         "continued-count-too-high": _NO_EXTENDED,
         "count-continued-that-is-not-full": _NO_EXTENDED,
@@ -77,9 +80,8 @@ ABSENT: dict[str, dict[str, str]] = {
         "shared-flag-left-on-an-unmapped-folio": _NO_COUNT,
         "shared-flag-of-a-shared-folio-cleared": _NO_COUNT,
         "swap-counter-in-the-words-of-another-mm": "per-CPU parts of rss counters",
-        "type-of-a-page-block-changed": _NO_TYPES,
-        "anonymous-offset-of-an-unfaulted-vma-shifted": _NO_OFFSET,
         "two-offsets-of-an-anonymous-vma-apart": _NO_OFFSET,
+        "type-of-a-page-block-changed": _NO_TYPES,
         "mm-whose-sequence-was-not-ended": _NO_VMA_LOCKS,
         "vma-marked-as-write-locked-under-an-unlocked-mm": _NO_VMA_LOCKS,
         "vma-read-locked-by-many-that-are-gone": _NO_VMA_LOCKS,
@@ -88,6 +90,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "vma-with-a-sequence-number-that-no-writer-has": _NO_VMA_LOCKS,
         "vma-write-locked-by-nobody": _NO_VMA_LOCKS,
         "vma-marked-as-detached": "VMAs that know whether they are attached",
+        "writable-entry-with-the-saved-dirty-bit": "a saved dirty bit",
         "zero-pages-of-ksm-miscounted": "a count of KSM's zero pages",
     },
     "6.12": {

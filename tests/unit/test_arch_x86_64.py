@@ -19,7 +19,8 @@ SHIFT = {Level.PTE: 12, Level.PMD: 21, Level.PUD: 30}
 
 P, W, U, A, D, PSE, G = 1, 2, 4, 0x20, 0x40, 0x80, 0x100
 SPECIAL, UFFD, SOFT, PAT_LARGE = 0x200, 0x400, 0x800, 0x1000
-DEVMAP, SAVED_DIRTY, NX = 1 << 57, 1 << 58, 1 << 63
+DEVMAP, SAVED_DIRTY, NX = 1 << 57, 1 << 58, 1 << 63  # 6.1: the bit of DAX memory is 58
+PWT, PCD, PKEY = 0x8, 0x10, 0xF << 59
 ALL = (1 << 64) - 1
 FIELD = ALL >> 12 & ~0xFFF
 
@@ -82,7 +83,7 @@ def test_protocol_and_geometry() -> None:
     [
         # An anonymous page, written to; the same for reading; a page of a file, executable.
         (Level.PTE, 0x8000000123456867, 0x123456, Bit.WRITE | Bit.DIRTY | Bit.YOUNG | Bit.USER | Bit.SOFT_DIRTY),
-        (Level.PTE, 0x8400000123456825, 0x123456, Bit.YOUNG | Bit.USER | Bit.SOFT_DIRTY | Bit.DIRTY),
+        (Level.PTE, 0x8400000123456825, 0x123456, Bit.YOUNG | Bit.USER | Bit.SOFT_DIRTY | Bit.DIRTY | Bit.SAVED_DIRTY),
         (Level.PTE, 0x0000000000789025, 0x789, Bit.YOUNG | Bit.USER | Bit.EXEC),
         # The zero page; write-protected by userfaultfd; a shadow stack.
         (Level.PTE, 0x8000000000002225, 0x2, Bit.YOUNG | Bit.USER | Bit.SPECIAL),
@@ -90,14 +91,18 @@ def test_protocol_and_geometry() -> None:
         (Level.PTE, 0x8000000000ABC065, 0xABC, Bit.YOUNG | Bit.USER | Bit.DIRTY | Bit.SHADOW_STACK),
         # PROT_NONE: page frame 0x123456 inverted in bits 12..51.
         (Level.PTE, 0x800FFFFEDCBA9160, 0x123456, Bit.YOUNG | Bit.PROT_NONE | Bit.DIRTY | Bit.SHADOW_STACK),
+        # Cached in another way; of a protection key; global.
+        (Level.PTE, 0x800000012345606F, 0x123456, Bit.WRITE | Bit.DIRTY | Bit.YOUNG | Bit.USER | Bit.ODD),
+        (Level.PTE, 0x8800000123456025, 0x123456, Bit.YOUNG | Bit.USER | Bit.ODD),
+        (Level.PTE, 0x8000000123456125, 0x123456, Bit.YOUNG | Bit.USER | Bit.ODD),
         (Level.PTE, 0x800FFFFEDCBA9120, 0x123456, Bit.YOUNG | Bit.PROT_NONE),
         # A huge page; with the PAT bit 12; invalidated by a split; PROT_NONE.
         (Level.PMD, 0x80000001234000E7, 0x123400, Bit.WRITE | Bit.DIRTY | Bit.YOUNG | Bit.USER),
-        (Level.PMD, 0x80000001234010E7, 0x123400, Bit.WRITE | Bit.DIRTY | Bit.YOUNG | Bit.USER),
-        (Level.PMD, 0x800FFFFEDC9FF0E6, 0x123600, Bit.WRITE | Bit.DIRTY | Bit.YOUNG | Bit.USER | Bit.PROT_NONE),
-        (Level.PMD, 0x800FFFFEDCBFF1A0, 0x123400, Bit.YOUNG | Bit.PROT_NONE),
+        (Level.PMD, 0x80000001234010E7, 0x123400, Bit.WRITE | Bit.DIRTY | Bit.YOUNG | Bit.USER | Bit.ODD),
+        (Level.PMD, 0x800FFFFEDC8000E6, 0x123600, Bit.WRITE | Bit.DIRTY | Bit.YOUNG | Bit.USER | Bit.PROT_NONE),
+        (Level.PMD, 0x800FFFFEDCA001A0, 0x123400, Bit.YOUNG | Bit.PROT_NONE),
         # 1 GiB of hugetlb, with PAT.
-        (Level.PUD, 0x80000001400010E7, 0x140000, Bit.WRITE | Bit.DIRTY | Bit.YOUNG | Bit.USER),
+        (Level.PUD, 0x80000001400010E7, 0x140000, Bit.WRITE | Bit.DIRTY | Bit.YOUNG | Bit.USER | Bit.ODD),
     ],
 )
 def test_leaves_written_by_hand(level: Level, entry: int, pfn: int, bits: Bit) -> None:
@@ -111,12 +116,89 @@ def test_leaves_written_by_hand(level: Level, entry: int, pfn: int, bits: Bit) -
 def test_bits_that_only_some_kernels_have() -> None:
     entry = u64(encode_leaf(1, P | U | D | NX | DEVMAP | SAVED_DIRTY))
     plain = X86_64(4, OLD.swap_types)
-    assert plain.leaf_bits(Level.PTE, entry).tolist() == [Bit.USER | Bit.DIRTY]
-    assert OLD.leaf_bits(Level.PTE, entry).tolist() == [Bit.USER | Bit.DIRTY | Bit.DEVMAP]
-    assert NEW.leaf_bits(Level.PTE, entry).tolist() == [Bit.USER | Bit.DIRTY | Bit.SHADOW_STACK]
+    dirty, saved_too = Bit.USER | Bit.DIRTY, Bit.SHADOW_STACK | Bit.SAVED_DIRTY
+    assert plain.leaf_bits(Level.PTE, entry).tolist() == [dirty | Bit.ODD]
+    assert OLD.leaf_bits(Level.PTE, entry).tolist() == [dirty | Bit.DEVMAP | Bit.ODD]
+    assert MID.leaf_bits(Level.PTE, entry).tolist() == [dirty | Bit.DEVMAP | saved_too]
+    assert NEW.leaf_bits(Level.PTE, entry).tolist() == [dirty | Bit.ODD | saved_too]
     saved = u64(encode_leaf(1, P | U | NX | SAVED_DIRTY))
-    assert plain.leaf_bits(Level.PTE, saved).tolist() == [Bit.USER]
-    assert NEW.leaf_bits(Level.PTE, saved).tolist() == [Bit.USER | Bit.DIRTY]
+    assert plain.leaf_bits(Level.PTE, saved).tolist() == [Bit.USER | Bit.ODD]
+    assert OLD.leaf_bits(Level.PTE, saved).tolist() == [Bit.USER | Bit.DEVMAP]
+    assert NEW.leaf_bits(Level.PTE, saved).tolist() == [dirty | Bit.SAVED_DIRTY]
+
+
+def test_vm_page_prot_by_vm_flags() -> None:
+    """As in the table of arch/x86/mm/pgprot.c, the protection key in bits 59 to 62."""
+    read, write, execute, shared = 1, 2, 4, 8
+    made = {
+        0: 0x120,
+        shared: 0x120,
+        read: NX | 0x25,
+        write | read: NX | 0x25,
+        execute: 0x25,
+        shared | read: NX | 0x25,
+        shared | write: NX | 0x27,
+        shared | write | execute: 0x27,
+        read | 5 << 32: NX | 0x25 | 5 << 59,
+    }
+    assert NEW.page_prot(u64(*made)).tolist() == list(made.values())
+
+
+def test_attributes_that_fit_the_vma_and_those_that_do_not() -> None:
+    key = 1 << 59
+    plain, executable, keyed, none = NX | 0x25, 0x25, NX | 0x25 | key, 0x120
+    fits = [(NX | 0x867, plain), (0x25, executable), (NX | 0x25 | key, keyed), (0x960, none), (0x962, plain)]
+    fits += [(0x920 | key, keyed), (0x920, keyed), (NX | 0xE6, plain)]  # the last is a huge entry being invalidated
+    differs = [
+        (0x867, plain),
+        (NX | 0x863, plain),
+        (NX | 0x25, executable),
+        (NX | 0x25, keyed),
+        (0x25 | NX | key, plain),
+    ]
+    differs += [(0x964, none), (NX | 0x920, plain), (0x920 | key, plain), (0x25, none)]
+    for pairs, wrong in ((fits, False), (differs, True)):
+        entries, prots = (u64(*column) for column in zip(*pairs, strict=True))
+        assert NEW.access_differs(entries, prots).tolist() == [wrong] * len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("level", "flags", "prot", "wrong"),
+    [
+        (Level.PTE, 0x867, 0x25, False),
+        (Level.PTE, 0x86F, 0x25, True),
+        (Level.PTE, 0x877, 0x25, True),
+        (Level.PTE, 0x8E7, 0x25, True),
+        (Level.PTE, 0x877, 0x35, False),
+        (Level.PMD, 0x8E7, 0x25, False),
+        (Level.PMD, 0x8E7 | PAT_LARGE, 0x25, True),
+        (Level.PMD, 0x8E7 | PAT_LARGE, 0x25 | PSE, False),
+        (Level.PMD, 0x8E7 | PCD, 0x25, True),
+    ],
+)
+def test_caching(level: Level, flags: int, prot: int, wrong: bool) -> None:  # noqa: FBT001
+    assert NEW.caching_differs(np.array([level], np.uint8), u64(flags), u64(prot)).tolist() == [wrong]
+
+
+def test_bits_that_no_leaf_has() -> None:
+    for arch, spare in ((OLD, 1 << 57), (MID, 0), (NEW, 1 << 57)):
+        for level, below in ((Level.PTE, 0), (Level.PMD, 0xFF << 13), (Level.PUD, 0x1FFFF << 13)):
+            levels = np.array([level], np.uint8)
+            every = 0x1F << 52 | spare | G | below
+            assert arch.never_written(levels, u64(ALL)).tolist() == [every]
+            assert arch.never_written(levels, u64(ALL & ~P)).tolist() == [every & ~G]
+            assert bool(arch.leaf_bits(level, u64(P | PSE * (level != Level.PTE) | U | NX | 1 << 54))[0] & Bit.ODD)
+
+
+def test_bits_that_no_entry_without_a_page_has() -> None:
+    pfn, top = 1 << 34, (1 << 50) - 1
+    kinds = [Kind.SWAP, Kind.MIGRATION_READ, Kind.MIGRATION_READ, Kind.HWPOISON, Kind.MARKER, Kind.MARKER]
+    offsets = [top, pfn << 2, pfn << 1 | 5, pfn, 8, 4]
+    entries = u64(*(encode_swap(3, offset, 0xE) for offset in offsets))
+    found = MID.nonpresent_never_written(np.array(kinds, np.uint8), entries)
+    assert [int(x) >> 9 for x in found] == [0, pfn << 2, 0, pfn, 8, 0]
+    assert OLD.nonpresent_never_written(np.array([Kind.MARKER], np.uint8), entries[-1:]).tolist() == [4 << 9]
+    assert MID.nonpresent_never_written(np.array([Kind.SWAP], np.uint8), u64(encode_swap(3, 1, PCD))).tolist() == [PCD]
 
 
 @pytest.mark.parametrize("level", [Level.PTE, *TABLE_LEVELS])
@@ -303,7 +385,11 @@ def slow_kind(arch: X86_64, level: Level, e: int) -> Kind:
     return Kind.BAD if level == Level.PUD and kind in (Kind.DEVICE_READ, Kind.DEVICE_WRITE) else kind
 
 
-def slow_bits(arch: X86_64, e: int) -> int:
+def slow_bits(arch: X86_64, level: Level, e: int) -> int:
+    devmap = 0 if not arch.devmap else DEVMAP if arch.saved_dirty else SAVED_DIRTY
+    odd = PWT | PCD | PKEY | 0x1F << 52 | DEVMAP | SAVED_DIRTY
+    odd |= PSE if level == Level.PTE else (1 << SHIFT[level]) - 0x1000
+    odd &= ~(devmap | (SAVED_DIRTY if arch.saved_dirty else 0))
     tests = [
         (e & W, Bit.WRITE),
         (e & D or (arch.saved_dirty and e & SAVED_DIRTY), Bit.DIRTY),
@@ -314,7 +400,9 @@ def slow_bits(arch: X86_64, e: int) -> int:
         (e & UFFD, Bit.UFFD_WP),
         (e & SOFT, Bit.SOFT_DIRTY),
         (not e & P, Bit.PROT_NONE),
-        (arch.devmap and e & DEVMAP, Bit.DEVMAP),
+        (e & devmap, Bit.DEVMAP),
+        (e & odd or e & (P | G) == P | G, Bit.ODD),
+        (arch.saved_dirty and e & SAVED_DIRTY, Bit.SAVED_DIRTY),
         (arch.saved_dirty and e & D and not e & W, Bit.SHADOW_STACK),
     ]
     return sum(int(bit) for test, bit in tests if test)
@@ -351,7 +439,7 @@ def test_whole_arrays_equal_entry_by_entry(arch: X86_64, level: Level, entries: 
     leaves = [e for e, k in zip(entries, kinds, strict=True) if k == Kind.LEAF]
     if level in LEVELS:
         assert arch.leaf_pfn(level, u64(*leaves)).tolist() == [slow_pfn(arch, level, e) for e in leaves]
-        assert arch.leaf_bits(level, u64(*leaves)).tolist() == [slow_bits(arch, e) for e in leaves]
+        assert arch.leaf_bits(level, u64(*leaves)).tolist() == [slow_bits(arch, level, e) for e in leaves]
         step = 1 << SHIFT[level]
         assert arch.leaf_step(level, u64(*leaves)).tolist() == [step if e & P else (1 << 64) - step for e in leaves]
     assert (array == before).all()

@@ -72,8 +72,8 @@ def vma(start: int, end: int, pgoff: int, anon_pgoff: int) -> Vmas:
 
     zero = one(0)
     return Vmas(
-        zero, one(0, np.int32), one(start), one(end), one(start), one(end), zero, zero, one(pgoff), one(anon_pgoff),
-        zero, zero, zero, zero, np.array([True]),
+        zero, one(0, np.int32), one(start), one(end), one(start), one(end), zero, zero, zero, one(pgoff),
+        one(anon_pgoff), zero, zero, zero, zero, np.array([True]),
     )  # fmt: skip
 
 

@@ -266,6 +266,40 @@ def marker_unexpected(n: NonPresentPiece) -> Judged:
     return Judged(able & n.in_vma & wrong, able)
 
 
+def _stray_bits(s: Snapshot, rows: I64) -> Details:
+    n = s.nonpresent
+    bits = s.layout.arch.nonpresent_never_written(n.kind[rows], n.entry[rows])
+    return details(
+        rows,
+        observed={"entry": n.entry[rows]},
+        expected={"entry": n.entry[rows] ^ bits},
+        facts={"kind": np.array([Kind(x).name.lower() for x in n.kind[rows].tolist()], dtype=np.str_), "bits": bits},
+    )
+
+
+@nonpresent_rule(
+    "nonpresent-entry-bits-invalid",
+    _stray_bits,
+    "nonpresent",
+    Phase.WORDS,
+    effect=Effect.ENTRIES,
+    decides="I14",
+)
+def nonpresent_entry_bits_invalid(n: NonPresentPiece) -> Judged:
+    """A non-present entry has bits that the kernel gives no entry of its kind.
+
+    Invariant: bit 4 is clear; a marker has the marks that this kernel knows and no other; an entry that names a page
+        has nothing above the page frame but the young and dirty bits of migration entries.
+    Why: arch/x86/include/asm/pgtable_64.h gives the layout of swap entries; include/linux/swapops.h (leafops.h) what is
+        in the offset of each kind.
+    Consequence: the entry was overwritten; the kernel compares it with what it made and does not find it.
+    Exceptions: bits 5 and 6, which some processors set in entries that are not present.
+    See also: folioscope va PID ADDRESS
+    """
+    able = n.counted & (n.kind != Kind.BAD)
+    return Judged(able & (n.s.layout.arch.nonpresent_never_written(n.kind, n.entry) != 0), able)
+
+
 def _watched(s: Snapshot, rows: I64) -> Details:
     m = s.entries(rows)
     return details(

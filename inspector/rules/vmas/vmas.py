@@ -6,14 +6,18 @@ import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask, expand_runs
 from inspector.layout.flags import (
+    VM_DONTEXPAND,
     VM_EXEC,
     VM_GROWSDOWN,
     VM_HUGETLB,
+    VM_IO,
     VM_LOCKED,
     VM_MAYEXEC,
     VM_MAYREAD,
     VM_MAYSHARE,
     VM_MAYWRITE,
+    VM_MIXEDMAP,
+    VM_PFNMAP,
     VM_READ,
     VM_SHARED,
     VM_WIPEONFORK,
@@ -113,6 +117,32 @@ def vma_flags_invalid(s: Snapshot) -> Violations:
         bad |= v.has(now) & ~v.has(may)
     bad |= v.has(VM_HUGETLB) & (v.file == 0)
     return _vma_violations(s, bad, {"vm_flags": v.flags}, {"vm_flags": np.full(len(v), "a consistent set")})
+
+
+@rule(
+    "vma-page-prot-mismatch",
+    VMA,
+    "vma",
+    Phase.STRUCTURES,
+    after=("vma-flags-invalid",),
+    effect=Effect.VMAS,
+)
+def vma_page_prot_mismatch(s: Snapshot) -> Violations:
+    """A VMA's vm_page_prot is not what its vm_flags give.
+
+    Invariant: vm_page_prot is the protection of vm_flags (VM_READ, VM_WRITE, VM_EXEC, VM_SHARED, protection key).
+    Why: arch/x86/mm/pgprot.c, vm_get_page_prot(); mm/mmap.c, vma_set_page_prot() computes it whenever the flags change.
+    Consequence: the next page faults make entries that allow more or less than the VMA does.
+    Exceptions: the RW bit of a shared VMA (without it while the file tracks writes); caching, encryption and the RW
+        bit in a driver's VMA (VM_IO, VM_PFNMAP, VM_MIXEDMAP, VM_DONTEXPAND). NX on a machine where no VMA has it. The
+        mm is being built, changed or torn down.
+    See also: folioscope vmas PID
+    """
+    v, arch = s.vmas, s.layout.arch
+    expected = arch.page_prot(v.flags)
+    strict = (v.flags & np.uint64(VM_IO | VM_PFNMAP | VM_MIXEDMAP | VM_DONTEXPAND)) == 0
+    bad = arch.page_prot_differs(v.page_prot, expected, strict=strict)
+    return _vma_violations(s, bad, {"vm_page_prot": v.page_prot, "vm_flags": v.flags}, {"vm_page_prot": expected})
 
 
 @rule(
