@@ -13,13 +13,14 @@ from textual.screen import ModalScreen
 from textual.theme import Theme
 from textual.worker import Worker, WorkerState
 
+from inspector.errors import TargetError
 from tui.palette import PaletteCommands
 from tui.places import FindingsPlace, FoliosPlace, MemoryPlace, OverviewPlace, Place, ProcessesPlace, UserPlace
 from tui.screens.base import PlaceScreen, known
 from tui.screens.registry import prepare, screen_for
 from tui.session import Session, StoppedError
 from tui.widgets.column_table import ColumnTable
-from tui.widgets.frame import Crumbs, Status, TopBar, Working, bar
+from tui.widgets.frame import Crumbs, Notice, Status, TopBar, Working, bar
 
 if TYPE_CHECKING:
     from textual.screen import Screen
@@ -164,8 +165,12 @@ class FolioscopeApp(App[Exception]):
         self.session.closed = True
 
     def complain(self, error: BaseException | None) -> None:
-        """Report an error without losing the screen."""
-        self.notify(known(error), severity="error", markup=False, timeout=10)
+        """Report an error without losing the screen: on it, where it stays."""
+        screen = self.current
+        if screen is not None and screen.query(Notice):
+            screen.query_one(Notice).show(known(error))
+        else:
+            self.notify(known(error), severity="error", markup=False, timeout=10)
 
     def _tick(self) -> None:
         screen = self.current
@@ -219,7 +224,8 @@ class FolioscopeApp(App[Exception]):
         """Go to a place that is known by its addresses; in a worker, for all mms may have to be read for it."""
         found = self.session.rows_of_place(place)
         if found is None:
-            self.call_from_thread(self.notify, "this process is not there any more")
+            gone = TargetError("this process is not there any more")
+            self.call_from_thread(self.complain, gone)
         else:
             self.call_from_thread(self.go, found)
 

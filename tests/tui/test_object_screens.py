@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from inspector.errors import TargetError
 from inspector.findings import Evidence, Finding, Subject
 from inspector.report.mappings import mapping_rows
 from inspector.snapshot import Snapshot
 from tests.conftest import SIZES
 from tests.fixtures import KERNELS
 from tests.tui.driving import at, lines, place_of, press, session_of, settle, snapshot_of, text
+from tui.app import FolioscopeApp
 from tui.places import (
     AnonVmaPlace,
     FilePlace,
@@ -98,6 +100,25 @@ async def test_a_filter_that_is_not_understood_hides_no_row_and_says_so(session:
             await press(pilot, "escape")
             assert "not filtered" not in text(pilot)
         assert line.value == ""
+
+
+async def test_a_failure_stays_where_the_result_would_be(session: Session) -> None:
+    s = session.snapshot
+    pfn = int(s.folios.pfn[np.flatnonzero(s.folios.is_hugetlb)[0]])
+    async with at(session, FolioPlace(pfn)) as pilot:
+        await press(pilot, "a")
+        assert "this folio names no anon_vma" in text(pilot)
+        await press(pilot, "down")
+        pilot.app._notifications.clear()
+        await settle(pilot)
+        assert "this folio names no anon_vma" in text(pilot)
+        assert isinstance(pilot.app, FolioscopeApp)
+        pilot.app.complain(TargetError("the table cannot be read", "0x1"))
+        await settle(pilot)
+        assert "the table cannot be read: 0x1" in text(pilot)
+        await press(pilot, "o", "backspace")
+        assert place_of(pilot) == FolioPlace(pfn)
+        assert "cannot be read" not in text(pilot)
 
 
 async def test_names_of_columns_are_completed_and_earlier_filters_come_back(session: Session) -> None:

@@ -20,7 +20,7 @@ from tui.views.filters import completed
 from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.filter_line import FilterError, FilterLine
-from tui.widgets.frame import Crumbs, TopBar, Working
+from tui.widgets.frame import Crumbs, Notice, TopBar, Working
 
 if TYPE_CHECKING:
     from tui.app import FolioscopeApp
@@ -80,6 +80,7 @@ class PlaceScreen(Screen[None], Generic[D]):
         yield Working(id="working")
         with Vertical(id="body"):
             yield from self.body()
+        yield Notice()
         yield FilterError()
         yield FilterLine(self._completed, self.scope.filters)
         yield Footer(show_command_palette=False, compact=True)
@@ -169,6 +170,14 @@ class PlaceScreen(Screen[None], Generic[D]):
         if self.stale:
             self.reload()
 
+    def on_screen_suspend(self) -> None:
+        """What could not be had is no more of interest."""
+        self.refuse("")
+
+    def refuse(self, words: str) -> None:
+        """Say why something cannot be had, where it stays to be read."""
+        self.query_one(Notice).show(words)
+
     def on_resize(self) -> None:
         """The path is cut to the width."""
         self.call_after_refresh(self.scope.dress, self)
@@ -210,7 +219,7 @@ class PlaceScreen(Screen[None], Generic[D]):
     def action_filter(self) -> None:
         """Open the filter line."""
         if self.exported() is None:
-            self.notify("nothing here can be filtered")
+            self.refuse("nothing here can be filtered")
             return
         line = self.query_one("#filter", Input)
         line.remove_class("hidden")

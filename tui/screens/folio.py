@@ -241,14 +241,14 @@ finding.
         if self.data is not None and self.data.anon_vma:
             self.scope.go(AnonVmaPlace(self.data.anon_vma))
         else:
-            self.notify("this folio names no anon_vma")
+            self.refuse("this folio names no anon_vma")
 
     def action_file(self) -> None:
         """The file that it belongs to."""
         if self.data is not None and self.data.file:
             self.scope.go(FilePlace(self.data.file))
         else:
-            self.notify("this folio belongs to no file")
+            self.refuse("this folio belongs to no file")
 
     def action_finding(self) -> None:
         """Its first finding."""

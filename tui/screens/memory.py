@@ -138,7 +138,7 @@ pages are, as a capital where three quarters are so; by mappings and findings it
         if isinstance(view, HeatView):
             cell = view.next_mark(grid.cursor)
             if cell < 0:
-                self.notify("no finding is about a page of memory")
+                self.refuse("no finding is about a page of memory")
             else:
                 grid.cursor = cell
 

@@ -115,11 +115,11 @@ page tables know the mapping: the kernel would not find it; **≠** they count d
         if self.data is not None and self.data.anon_vma:
             self.scope.go(AnonVmaPlace(self.data.anon_vma))
         else:
-            self.notify("the rmap walk of this folio goes through no anon_vma")
+            self.refuse("the rmap walk of this folio goes through no anon_vma")
 
     def action_file(self) -> None:
         """The file that the walk starts from."""
         if self.data is not None and self.data.file:
             self.scope.go(FilePlace(self.data.file))
         else:
-            self.notify("the rmap walk of this folio goes through no file")
+            self.refuse("the rmap walk of this folio goes through no file")

@@ -123,7 +123,7 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
         if address:
             self.scope.go(AnonVmaPlace(address))
         else:
-            self.notify("this VMA has no anon_vma: none of its pages was ever anonymous")
+            self.refuse("this VMA has no anon_vma: none of its pages was ever anonymous")
 
     def action_file(self) -> None:
         """To the file that it maps."""
@@ -136,7 +136,7 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
         if row >= 0:
             self.app.call_from_thread(self.scope.go, FilePlace(int(rmap.address_spaces.addr[row])))
         else:
-            self.app.call_from_thread(self.notify, "this VMA maps no file")
+            self.app.call_from_thread(self.refuse, "this VMA maps no file")
 
     def on_cell_grid_moved(self, event: CellGrid.Moved) -> None:
         """Show what the cursor is on."""
@@ -152,4 +152,4 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
             if pfn is not None:
                 self.scope.go(FolioPlace(pfn))
             else:
-                self.notify("no page with a struct page is mapped here")
+                self.refuse("no page with a struct page is mapped here")

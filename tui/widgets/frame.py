@@ -108,6 +108,18 @@ class Crumbs(Static):
         self.update(Content.assemble(*parts))
 
 
+class Notice(Static):
+    """Why something that was asked for cannot be had; stays until the screen is left or something else is."""
+
+    def __init__(self) -> None:
+        super().__init__(id="notice", classes="hidden", markup=False)
+
+    def show(self, words: str) -> None:
+        """Show it; nothing for ""."""
+        self.update(words)
+        self.set_class(not words, "hidden")
+
+
 class Working(Static):
     """What is being done while a screen waits; appears after a moment, so that quick work does not flicker."""
 

@@ -139,7 +139,9 @@ def rss_words_mismatch(s: Snapshot) -> Violations:
     # From 6.6 on the counters of one mm lie side by side: where they do not, that is the mm that was written to.
     steps = np.diff(words.astype(np.int64), axis=1)
     apart = (steps != np.median(steps, axis=0)).any(axis=1) if len(mms) else shared.any(axis=1)
-    odd = shared.any(axis=1) & apart & (apart.mean() < 1 / 2)
+    odd = np.zeros(len(mms), np.bool_)
+    if 2 * np.count_nonzero(apart) < len(mms):
+        odd |= shared.any(axis=1) & apart
     at_fault, is_wrong = odd.copy(), np.zeros(len(mms), np.bool_)
     is_wrong[_mismatching(s)] = True
     for row in np.flatnonzero(shared.any(axis=1) & ~odd).tolist():
