@@ -1,0 +1,18 @@
+"""The command that shows the large folios of user memory."""
+
+from __future__ import annotations
+
+import click
+
+from inspector.cli.params import InspectorCommand, Settings
+from inspector.cli.show import exit_code, show
+
+
+@click.command(cls=InspectorCommand, schemas=("inspector.report.mthp:MthpReport",))
+@click.pass_obj
+def mthp(settings: Settings) -> int:
+    """Show the large folios of user memory: by size what maps them, and who maps some in part."""
+    from inspector.report.mthp import build_mthp, render_mthp  # noqa: PLC0415
+
+    snapshot, _ = show(settings, build_mthp, render_mthp)
+    return exit_code(snapshot)

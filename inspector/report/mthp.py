@@ -1,0 +1,211 @@
+"""Large folios of user memory: by kind and order, and the processes that map some in part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from inspector.columns import Mask, take_or
+from inspector.hex_json import Hex
+from inspector.report.mappings import owner_of
+from inspector.report.screen import Screen, TableColumn, render_table
+from inspector.snapshot import Snapshot
+from inspector.tables.mthp_stats import read_mthp_stats
+from inspector.text import counted, size
+from inspector.walk.kinds import KINDS
+from inspector.walk.mthp import LargeFolios, large_folios
+
+
+class MthpSize(msgspec.Struct, frozen=True):
+    """The large folios of one kind and order."""
+
+    kind: str
+    """anon, ksm, shmem or file."""
+    order: int
+    folios: int
+    bytes: int
+    by_pmd: int
+    """Folios that a PMD maps whole."""
+    by_ptes: int
+    """Folios all of whose pages PTEs map."""
+    partly: int
+    """Folios of which some pages are mapped."""
+    unmapped: int
+    """Folios that nothing maps: in the page cache or swap cache alone."""
+    unmapped_bytes: int
+    """Of those mapped in part, what nothing maps: of an anonymous one, what splitting would free."""
+    queued: int
+    """Folios on a split queue."""
+    swapcache: int
+    mlocked: int
+    stored_anon: int | None
+    """The kernel's own count of anonymous folios of this order (nr_anon); on the line of anonymous ones alone."""
+    stored_partly: int | None
+    """Its count of those marked as partially mapped (nr_anon_partially_mapped)."""
+
+
+class MthpProcess(msgspec.Struct, frozen=True):
+    """An address space that maps folios which are mapped in part."""
+
+    mm: Hex
+    pid: int | None
+    comm: str | None
+    folios: int
+    """Large folios that it maps."""
+    partly: int
+    """Those of them of which some pages are mapped by no process."""
+    unmapped_bytes: int
+    """These pages. Several address spaces may map the same folio, and each has them in its number."""
+
+
+class MthpReport(msgspec.Struct, frozen=True):
+    """The object that ``mthp --format json`` prints."""
+
+    schema: Literal["folioscope.mthp/1"]
+    sizes: list[MthpSize]
+    processes: list[MthpProcess]
+    """Those with the most unmapped bytes first."""
+    policy: dict[str, list[int]]
+    """Orders for which anonymous folios are made: always, madvise, inherit (/sys/kernel/mm/transparent_hugepage)."""
+
+
+def build_mthp(s: Snapshot) -> MthpReport:
+    """Count the large folios."""
+    large = large_folios(s)
+    return MthpReport("folioscope.mthp/1", _sizes(s, large), _processes(s, large), _policy(s))
+
+
+def _sizes(s: Snapshot, large: LargeFolios) -> list[MthpSize]:
+    orders, stats = s.folios.order[large.folio], read_mthp_stats(s.layout)
+    queued = s.split_links.folio[s.split_links.queued]
+    word = s.pages.flags[s.folios.row[large.folio]]
+    columns = {
+        "folios": np.ones(len(large), np.int64),
+        "bytes": large.nr_pages << s.layout.memmap.page_shift,
+        "by_pmd": large.by_pmd,
+        "by_ptes": ~large.by_pmd & (large.mapped == large.nr_pages),
+        "partly": large.partly,
+        "unmapped": large.mapped == 0,
+        "unmapped_bytes": large.unmapped_pages << s.layout.memmap.page_shift,
+        "queued": np.isin(large.folio, queued),
+        "swapcache": s.layout.flags.test(word, "swapcache"),
+        "mlocked": s.layout.flags.test(word, "mlocked"),
+    }
+    out = []
+    for kind, order in np.unique(np.stack([large.kind, orders]), axis=1).T.tolist():
+        here = (large.kind == kind) & (orders == order)
+        own = {name: int(column[here].sum()) for name, column in columns.items()}
+        known = {name: by_order[order] for name, by_order in stats.items() if KINDS[kind] == "anon"}
+        stored = known.get("NR_ANON"), known.get("NR_ANON_PARTIALLY_MAPPED")
+        out.append(MthpSize(KINDS[kind], order, **own, stored_anon=stored[0], stored_partly=stored[1]))
+    return out
+
+
+def _processes(s: Snapshot, large: LargeFolios) -> list[MthpProcess]:
+    counts, mms = s.counts, len(s.mms)
+    place = np.full(len(s.folios), -1, np.int64)
+    place[large.folio] = np.arange(len(large))
+    row = place[counts.pair_folio]
+    mm, row = counts.pair_mm[row >= 0], row[row >= 0]
+    is_partly: Mask = take_or(large.partly, row, False)
+    folios, partly = (np.bincount(mm[some], minlength=mms) for some in (row >= 0, is_partly))
+    unmapped = np.zeros(mms, np.int64)
+    np.add.at(unmapped, mm, large.unmapped_pages[row] << s.layout.memmap.page_shift)
+    out = []
+    for at in np.lexsort((-partly, -unmapped)).tolist():
+        if not partly[at]:
+            break
+        address, pid, comm = owner_of(s, at)
+        out.append(MthpProcess(address, pid, comm, int(folios[at]), int(partly[at]), int(unmapped[at])))
+    return out
+
+
+def _policy(s: Snapshot) -> dict[str, list[int]]:
+    found = {}
+    for name in ("always", "madvise", "inherit"):
+        word = s.layout.variable(f"huge_anon_orders_{name}")
+        if word is not None:
+            found[name] = [order for order in range(64) if word >> order & 1]
+    return found
+
+
+_SIZES = (
+    TableColumn("kind"),
+    TableColumn("order", right=True),
+    TableColumn("size", right=True),
+    TableColumn("folios", right=True),
+    TableColumn("memory", right=True),
+    TableColumn("by PMD", right=True),
+    TableColumn("by PTEs", right=True),
+    TableColumn("partly", right=True),
+    TableColumn("unmapped", right=True),
+    TableColumn("splitting frees", right=True),
+    TableColumn("queued", right=True),
+    TableColumn("swapcache", right=True),
+    TableColumn("mlocked", right=True),
+    TableColumn("nr_anon", right=True),
+)
+_PROCESSES = (
+    TableColumn("pid", right=True),
+    TableColumn("comm"),
+    TableColumn("large folios", right=True),
+    TableColumn("partly mapped", right=True),
+    TableColumn("unmapped of these", right=True),
+)
+
+_LISTED = 20
+"""Processes in the text."""
+
+
+def render_mthp(screen: Screen, report: MthpReport) -> Iterator[str]:
+    """The report for people."""
+    if not report.sizes:
+        yield "no large folios of user memory, hugetlb left out"
+        return
+    yield from render_table(screen, _SIZES, [_cells(each) for each in report.sizes])
+    if report.policy:
+        each = [f"{name} {', '.join(map(str, orders)) or 'none'}" for name, orders in report.policy.items()]
+        yield ""
+        yield from screen.wrap(f"orders of new anonymous folios: {'; '.join(each)}", hang="  ")
+    if report.processes:
+        yield ""
+        rows = [
+            (
+                "" if p.pid is None else str(p.pid),
+                p.comm or f"mm {p.mm:#x}",
+                str(p.folios),
+                str(p.partly),
+                size(p.unmapped_bytes),
+            )
+            for p in report.processes[:_LISTED]
+        ]
+        yield from render_table(screen, _PROCESSES, rows)
+        more = len(report.processes) - len(rows)
+        if more > 0:
+            yield from screen.wrap(f"{counted(more, 'more process', 'more processes')}: --format json lists all")
+
+
+def _cells(each: MthpSize) -> tuple[str, ...]:
+    def number(value: int | None) -> str:
+        return str(value) if value else ""
+
+    frees = size(each.unmapped_bytes) if each.unmapped_bytes and each.kind == "anon" else ""
+    return (
+        each.kind,
+        str(each.order),
+        size(each.bytes // each.folios),
+        str(each.folios),
+        size(each.bytes),
+        number(each.by_pmd),
+        number(each.by_ptes),
+        number(each.partly),
+        number(each.unmapped),
+        frees,
+        number(each.queued),
+        number(each.swapcache),
+        number(each.mlocked),
+        "" if each.stored_anon is None else str(each.stored_anon),
+    )
