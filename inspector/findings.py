@@ -127,6 +127,8 @@ class Coverage(msgspec.Struct, frozen=True):
     """Unreadable things by table: pages, tables, mms, vmas and so on."""
     rules: list[RuleCoverage]
     notes: list[str]
+    not_audited: list[str] = []
+    """Families of counters and structures that no rule checks in any dump; empty where only some rules ran."""
 
 
 class Confirmation(msgspec.Struct, frozen=True):

@@ -19,7 +19,8 @@ from inspector.columns import spans
 from inspector.errors import Exit, LayoutError
 from inspector.findings import SCHEMA, Confirmation, Coverage, Evidence, Finding, Report, RuleCoverage, Scalar
 from inspector.records import dataclass
-from inspector.rules import Rule, select_rules
+from inspector.rules import Rule, all_rules, select_rules
+from inspector.rules.catalogue import NOT_AUDITED
 from inspector.rules.cause import Cause, Causes
 from inspector.rules.memory.overwritten import memory_stretch_damaged
 from inspector.rules.needs import lacking
@@ -248,7 +249,8 @@ def _coverage(
         notes.append(f"the dump is truncated: {size(s.target.missing_bytes)} of memory at its end are missing")
     whole = not missing and not s.target.missing_bytes
     complete = whole and s.scheme is not None and not any(c.state in ("partial", "not-checked") for c in covered)
-    return Coverage(complete, missing, covered, notes)
+    not_audited = list(NOT_AUDITED) if len(covered) == len(all_rules()) else []
+    return Coverage(complete, missing, covered, notes, not_audited)
 
 
 def _exit_code(findings: list[Finding], coverage: Coverage) -> Exit:

@@ -170,6 +170,7 @@ def _closing(report: Report) -> list[tuple[str, str]]:
             if c.state in ("partial", "not-checked")
         ],
         ("unreadable", ", ".join(missing) or "none"),
+        *([("unaudited", ", ".join(report.coverage.not_audited))] if report.coverage.not_audited else []),
         *([("stopped", paused_words(report.paused_seconds))] if report.paused_seconds is not None else []),
         *([("looks", looks_words(report.confirmation))] if report.confirmation is not None else []),
         *[("note", clean(n)) for n in report.coverage.notes],
