@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Kind
+from inspector.columns import distinct
 from inspector.folio.numbers import OneFolio
 from inspector.text import counted
+from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import entry_pages
 
 if TYPE_CHECKING:
@@ -57,11 +59,39 @@ def about(s: Snapshot, f: OneFolio, pfn: int) -> list[str]:
         rows = s.mappings_of(f.pfn, f.nr_pages)
         out.append(f"{counted(int(s.mappings.nr[rows].sum()), 'entry', 'entries')} show it; none is counted.")
     out += _absent_entries(s, f)
+    if len(f.rejected):
+        out.append(_rejected(s, f))
     if f.is_hugetlb:
         out.append("Of the counters of large folios it uses the entire and the large mapcount alone.")
     elif f.page_type:
         out.append("The word of _mapcount holds the page type.")
     return out
+
+
+_WHY = {
+    EntryClass.FREE: "it was freed with mappings left, or mapped after it was freed, and its next owner shares it with"
+    " them (early free)",
+    EntryClass.TYPED: "no process may map a page of this type, whose owner does not know of it",
+    EntryClass.BROKEN: "the folio is damaged, or smaller than what a huge entry maps",
+}
+
+
+def _rejected(s: Snapshot, f: OneFolio) -> str:
+    """Entries that map it and may not."""
+    whose = s.mappings.mm_idx[f.rejected]
+    pids = [pid for pid in distinct(s.mms.pid[whose]).tolist() if pid >= 0]
+    owners = f" (pid {', '.join(map(str, pids[:_FEW]))}{' ...' if len(pids) > _FEW else ''})" if pids else ""
+    why = _WHY[EntryClass(int(s.mappings.entry_class[f.rejected[0]]))]
+    return f"{_entries(s, f)} all the same{owners}, and no count has that: {why}."
+
+
+_FEW = 4
+"""So many processes are named."""
+
+
+def _entries(s: Snapshot, f: OneFolio) -> str:
+    number = int(s.mappings.nr[f.rejected].sum())
+    return f"{counted(number, 'entry', 'entries')} {'maps' if number == 1 else 'map'} it"
 
 
 def _absent_entries(s: Snapshot, f: OneFolio) -> list[str]:

@@ -109,8 +109,8 @@ class FolioAccount:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether anything is."""
-        return "WRONG" in self.verdicts
+        """Whether anything is: a stored value, or an entry that maps it and may not."""
+        return "WRONG" in self.verdicts or len(self.folio.rejected) > 0
 
     def exit_unless_wrong(self, *, readable: bool) -> Exit:
         """The exit code where nothing is wrong: whether all was known that was wanted.
@@ -136,7 +136,8 @@ class FolioAccount:
     @cached_property
     def looks_like(self) -> list[str]:
         """What would have to happen to a sound folio to leave what this one holds; empty when nothing is wrong."""
-        if not self.is_wrong:
+        if not self.is_wrong or len(self.folio.rejected):
+            # What maps a page that none may map is the reason for all else, and no operation of the model leads there.
             return []
         from inspector.folio.looks_like import looks_like  # noqa: PLC0415  (only where something is wrong)
 

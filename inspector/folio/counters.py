@@ -130,7 +130,7 @@ def _folio_lines(
             expected = int(getattr(s.expected, column)[f.folio])
         if formula.counter is RmapCounter.NR_PAGES_MAPPED and (stored >> 24 or expected not in (None, stored)):
             note = word_text(stored)
-        out.append(_compared(s, formula, stored, expected, verdicts, note=note))
+        out.append(_compared(s, f, formula, stored, expected, verdicts, note=note))
     if mapped.double_map:
         note = "one of several huge mappings was split: every page of an anonymous folio counts one more"
         out.append(_line("PG_double_map", 1, None, "PG_double_map is set", "", "none", note=note))
@@ -158,12 +158,12 @@ def _page_lines(
         expected = s.expected.page_mapcount_raw[f.head : f.head + f.nr_pages].astype(np.int64)
     if not f.is_large:
         formula = page_formula(scheme, mapped, int(f.pte[0]), small=True)
-        return [_compared(s, formula, int(stored[0]), int(expected[0]) if verdicts else None, verdicts)]
+        return [_compared(s, f, formula, int(stored[0]), int(expected[0]) if verdicts else None, verdicts)]
     out = []
     for at, n in runs(stored, expected, f.pte.astype(np.int64)):
         formula = page_formula(scheme, mapped, int(f.pte[at]))
         wanted = int(expected[at]) if verdicts else None
-        out.append(_compared(s, formula, int(stored[at]), wanted, verdicts, at=(at, n)))
+        out.append(_compared(s, f, formula, int(stored[at]), wanted, verdicts, at=(at, n)))
     return out
 
 
@@ -185,6 +185,7 @@ def uses_mapcount_otherwise(s: Snapshot, f: OneFolio) -> bool:
 
 def _compared(  # noqa: PLR0913
     s: Snapshot,
+    f: OneFolio,
     formula: Formula,
     stored: int,
     expected: int | None,
@@ -201,7 +202,9 @@ def _compared(  # noqa: PLR0913
         verdict = verdicts.of(formula.field, at[0] if at[1] else 0, at[1])
         if verdict != "not checked":
             found = meaning(formula.counter, Direction.TOO_HIGH if stored > expected else Direction.TOO_LOW)
-            if found is not None:
+            if len(f.rejected) and stored > expected:
+                note = "entries that map it and may not are not counted here" + (f" ({note})" if note else "")
+            elif found is not None:
                 note = f"{found.name}: {found.reason}" + (f" ({note})" if note else "")
         elif s.search == "reverse map" and stored > expected:
             note = UNPROVEN + (f" ({note})" if note else "")

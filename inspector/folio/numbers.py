@@ -12,7 +12,7 @@ from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES, VM_LOCKED
 from inspector.model.decisions import FolioSituation
 from inspector.model.formulas import Mapped
 from inspector.records import dataclass
-from inspector.walk.counts import EntryClass
+from inspector.walk.counts import REJECTED, EntryClass
 from inspector.walk.kinds import page_kinds
 from inspector.walk.references import PIN_BIAS, TERMS, ReferenceTerms, break_down
 
@@ -40,6 +40,7 @@ class OneFolio:
         is_counted: Its references can be compared with what holds them: its head is known, its first tail was read,
             and it has no type that gives the counters another meaning.
         mapping_rows: int64; rows of the mappings that the rmap counts.
+        rejected: int64; rows of those that map it and may not (`inspector.walk.counts.REJECTED`).
         pte, writable: int32[nr_pages]; PTEs that map each page, and those of them that let user space write.
         exclusive: bool[nr_pages]; PG_anon_exclusive; all False where the bit means something else.
         pmd, pud, huge_writable: Huge entries by level, and those of them that let user space write.
@@ -59,6 +60,7 @@ class OneFolio:
     is_file: bool
     is_counted: bool
     mapping_rows: I64
+    rejected: I64
     pte: I32
     writable: I32
     exclusive: Mask
@@ -111,10 +113,12 @@ def one_folio(s: Snapshot, pfn: int, *, walked: bool = True) -> OneFolio:
     anon = bool(folios.is_anon[folio]) if hugetlb else bool(pages.is_anon(at)[0])
     first = int(pages.memmap.pfns_of_rows(at)[0])
     rows, pte, writable = np.empty(0, np.int64), np.zeros(nr, np.int32), np.zeros(nr, np.int32)
+    rejected = rows
     pmd = pud = huge_writable = 0
     if walked:
         found = s.mappings_of(first, nr)
-        rows = found[(s.mappings.entry_class[found] == EntryClass.NORMAL) & s.mappings.counted[found]]
+        classes, own = s.mappings.entry_class[found], s.mappings.counted[found]
+        rows, rejected = found[(classes == EntryClass.NORMAL) & own], found[np.isin(classes, REJECTED) & own]
         level, can_write = s.mappings.level[rows], (s.mappings.bits[rows] & Bit.WRITE) != 0
         pte = s.counts.page_mappings[head : head + nr]
         writable = _by_page(s, rows[(level == Level.PTE) & can_write], first, nr)
@@ -135,6 +139,7 @@ def one_folio(s: Snapshot, pfn: int, *, walked: bool = True) -> OneFolio:
         is_file=not typed and mapping != 0 and mapping & MAPPING_TAGS == 0,
         is_counted=not typed and not lost and int(pages.head_row[row]) >= 0,
         mapping_rows=rows,
+        rejected=rejected,
         pte=pte,
         writable=writable,
         exclusive=exclusive,

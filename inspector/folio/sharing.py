@@ -75,7 +75,8 @@ def sharing(s: Snapshot, f: OneFolio, verdicts: Verdicts) -> list[SharingRun]:
         elif huge:
             out.append(SharingRun(at, n, "-" if not entries else "s", entries + huge, can_write, "ok", "see the head"))
         else:
-            out.append(_judge(verdicts, at, n, (own, entries, can_write), ""))
+            note = "mapped by an entry that may not" if own and len(f.rejected) else ""
+            out.append(_judge(verdicts, at, n, (own, entries, can_write), note))
     return out if not f.is_ksm else [_ksm(x, verdicts) for x in out]
 
 
@@ -92,7 +93,8 @@ def _judge(verdicts: Verdicts, at: int, n: int, what: tuple[bool, int, int], not
         note = "user space may write, but the page may be shared"
         return SharingRun(at, n, "s", entries, writable, verdicts.of(_FLAG, at, n), note)
     if not entries:
-        return SharingRun(at, n, "x" if marked else "-", 0, 0, "ok", "left over from a mapping" if marked else note)
+        note = note or ("left over from a mapping" if marked else "")
+        return SharingRun(at, n, "x" if marked else "-", 0, 0, "ok", note)
     return SharingRun(at, n, "E" if marked else "s", entries, writable, "ok", note)
 
 

@@ -88,6 +88,8 @@ class Explanation(msgspec.Struct, frozen=True):
     pud: int
     pte: int
     """Entries that map it, by level."""
+    rejected: int
+    """Entries that map it and may not: no count has them, and ``mappings`` lists them with the reason as their sort."""
     ledger: list[CounterLine]
     mm_ids: list[MmIdSlot]
     references: References | None
@@ -178,6 +180,7 @@ def explain_account(
         pmd=f.pmd,
         pud=f.pud,
         pte=int(f.pte.sum()),
+        rejected=int(s.mappings.nr[f.rejected].sum()),
         ledger=account.counters,
         mm_ids=account.slots,
         references=_references(s, f, account.references),
@@ -214,6 +217,7 @@ def _nothing(s: Snapshot, place: FoundPage, f: OneFolio) -> Explanation:
         pmd=0,
         pud=0,
         pte=0,
+        rejected=0,
         ledger=[],
         mm_ids=[],
         references=None,

@@ -8,10 +8,11 @@ from inspector.folio.counters import CounterLine
 from inspector.folio.sharing import SharingRun
 from inspector.report import mappings as mapping_view
 from inspector.report.explain import Explanation, References
+from inspector.report.mappings import NOT_ALLOWED, rejected_words
 from inspector.report.pages import render_place
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.report.searched import where_searched
-from inspector.text import counted, grouped, size
+from inspector.text import clean, counted, grouped, size
 
 _PLAIN = 100
 """Where formulas are wrapped when there is no terminal to ask."""
@@ -71,6 +72,8 @@ def _identity(screen: Screen, e: Explanation) -> Iterator[str]:
         if total
         else "nothing"
     )
+    if e.rejected:
+        words += rejected_words(e.rejected)
     searched = where_searched(e.searched, e.gaps)
     words = searched if e.searched == "nothing" else words + searched
     yield from render_facts(
@@ -245,11 +248,16 @@ def _findings(screen: Screen, e: Explanation) -> Iterator[str]:
         yield from screen.wrap(f.title.rstrip(".") + ".", "  ")
         if f.evidence.also:
             yield from screen.wrap(f"with it: {', '.join(f.evidence.also)}", "  ")
+        if f.diagnosis is not None:
+            yield from screen.wrap(f"diagnosis: {f.diagnosis.verdict}", "  ")
+            for reason in f.diagnosis.because:
+                yield from screen.wrap(f"- {clean(reason)}", "    ", "      ")
     for sentence in e.looks_like:
         yield from screen.wrap(f"looks like: {sentence}", "", "    ")
     wrong = sum(x.verdict == "WRONG" for part in (e.ledger, e.mm_ids, e.sharing) for x in part)
-    if wrong or e.findings:
-        parts = [counted(n, word) for n, word in ((wrong, "difference"), (len(e.findings), "finding")) if n]
+    if wrong or e.findings or e.rejected:
+        numbers = ((wrong, "difference", ""), (len(e.findings), "finding", ""), (e.rejected, *NOT_ALLOWED))
+        parts = [counted(n, *word) for n, *word in numbers if n]
         yield f"verdict  {screen.paint('fail', ' and '.join(parts))}"
     elif e.exit_code:
         yield "verdict  nothing wrong found, but data is missing"

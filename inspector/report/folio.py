@@ -14,7 +14,7 @@ from inspector.folio.counters import CounterLine, MmIdSlot, Relation
 from inspector.folio.verdicts import Verdict
 from inspector.hex_json import Wide
 from inspector.report import mappings as mapping_view
-from inspector.report.mappings import MappingRow, mapping_rows
+from inspector.report.mappings import MappingRow, mapping_rows, rejected_words
 from inspector.report.pages import FoundPage, PageRow, page_rows, render_place
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.report.searched import where_searched
@@ -77,6 +77,8 @@ class FolioReport(msgspec.Struct, frozen=True):
     pte_mappings: int
     mms: int
     """Address spaces that map it."""
+    rejected: int
+    """Entries that map it and may not: no count has them, and ``mappings`` lists them with the reason as their sort."""
     counters: list[CounterRow]
     mm_ids: list[MmIdSlot]
     page_counts: list[PageRun]
@@ -117,6 +119,7 @@ def build_folio(s: Snapshot, place: FoundPage, *, limit: int | None = None) -> F
         entire_mappings=f.pmd + f.pud,
         pte_mappings=int(f.pte.sum()),
         mms=f.nr_mms,
+        rejected=int(s.mappings.nr[f.rejected].sum()) if walked else 0,
         counters=[_counter(x) for x in account.counters if not _is_of_pages(x)],
         mm_ids=account.slots,
         page_counts=_page_runs(account),
@@ -234,7 +237,7 @@ def _mapped(report: FolioReport) -> str:
         f"{counted(total, 'mapping')} ({counted(report.entire_mappings, 'huge entry', 'huge entries')}, "
         f"{counted(report.pte_mappings, 'PTE')}) in {counted(report.mms, 'address space')}"
     )
-    return words + where_searched(report.searched, report.gaps)
+    return words + rejected_words(report.rejected) + where_searched(report.searched, report.gaps)
 
 
 def _colored(screen: Screen, lines: Iterator[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from inspector.arch.base import Bit, Kind, Level
 from inspector.columns import I64, take_or
 from inspector.hex_json import Hex
 from inspector.report.screen import TableColumn
+from inspector.text import counted
 from inspector.walk.counts import EntryClass
 from inspector.walk.lookup import decode_entry
 from inspector.walk.mappings import entry_pages
@@ -72,6 +73,14 @@ _BIT_WORDS = {
     Bit.CONT: "cont",
     Bit.SHADOW_STACK: "shadow-stack",
 }
+
+
+NOT_ALLOWED = ("entry that may not map it", "entries that may not map it")
+
+
+def rejected_words(number: int) -> str:
+    """What to add to the number of mappings where some entries may not be there."""
+    return f"; beside {counted(number, *NOT_ALLOWED)}" if number else ""
 
 
 def bit_words(bits: Bit) -> list[str]:

@@ -20,6 +20,7 @@ from inspector.report.screen import Screen, TableColumn, render_facts, render_ta
 from inspector.snapshot import Search
 from inspector.tables.vmas import vma_rows
 from inspector.text import counted, grouped
+from inspector.walk.counts import REJECTED
 from inspector.walk.linear import linear_index, read_index
 from inspector.walk.names import owners_of
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates, candidates_of, rmap_kinds
@@ -82,6 +83,8 @@ class RmapReport(msgspec.Struct, frozen=True):
     """Entries found by the rmap walk."""
     by_tables: int
     """Entries found in the page tables that were searched."""
+    rejected: int
+    """Those of them that may not map the folio, which is free, say: no count has them."""
     searched: Search
     """Which page tables: all, those that the reverse map leads to, or none, for it leads to none."""
     gaps: list[str]
@@ -113,15 +116,19 @@ def build_rmap(s: Snapshot, place: FoundPage, limit: int | None = None) -> RmapR
     nr = int(s.folios.nr_pages[folio]) if folio >= 0 else 1
     first = int(s.pages.memmap.pfns_of_rows(heads.astype(np.int64))[0])
     listed, _ = mapping_rows(s, first, nr, None)
-    mapped = [m for m in listed if m.present and m.entry_class == "normal"]
-    orphans = _orphans(s, mapped, places, heads, kind) if kind or _needs_walk(s, head) else []
+    mapped = [m for m in listed if m.present and m.entry_class in _FOUND]
+    rejected = sum(m.entries for m in mapped if m.entry_class != "normal")
+    normal = [m for m in mapped if m.entry_class == "normal"]
+    orphans = _orphans(s, normal, places, heads, kind) if kind or _needs_walk(s, head) else []
     by_tables, by_walk = sum(m.entries for m in mapped), sum(p.entries for p in places)
     agree = not orphans and (kind == 0 or by_walk == by_tables)
     proven = s.search == "all page tables"
     mapcount = stored_mapcount(s, one_folio(s, place.pfn, walked=False))
     found_counted = sum(m.entries for m in mapped if m.counted)
     exit_code = Exit.CLEAN if agree else Exit.FINDINGS
-    if agree and not proven and mapcount != found_counted:
+    if rejected:
+        exit_code = Exit.FINDINGS
+    elif agree and not proven and mapcount != found_counted:
         agree = s.search == "nothing"
         exit_code = Exit.INCOMPLETE if mapcount > found_counted else Exit.FINDINGS
     if exit_code is Exit.CLEAN and not (s.missing.complete if proven else s.mappings_whole or s.search == "nothing"):
@@ -139,12 +146,17 @@ def build_rmap(s: Snapshot, place: FoundPage, limit: int | None = None) -> RmapR
         orphans,
         by_walk,
         by_tables,
+        rejected,
         s.search,
         s.gaps,
         mapcount,
         agree,
         int(exit_code),
     )
+
+
+_FOUND = ("normal", *(each.name.lower() for each in REJECTED))
+"""Classes of entries that the kernel's walk finds: it compares page frames."""
 
 
 def _needs_walk(s: Snapshot, head: int) -> bool:
@@ -288,6 +300,9 @@ def render_rmap(screen: Screen, report: RmapReport) -> Iterator[str]:
     for orphan in report.orphans:
         who = f"pid {orphan.mapping.pid} {orphan.mapping.comm}" if orphan.mapping.pid is not None else "no task"
         yield screen.paint("fail", f"orphan mapping: {who} at {orphan.mapping.va:#x}: {orphan.reason}")
+    if report.rejected:
+        words = f"Found: {counted(report.rejected, *mapping_view.NOT_ALLOWED)}: the folio is {folio.kind}."
+        yield screen.paint("fail", words)
     if report.searched != "all page tables":
         yield from _unproven(screen, report)
     elif not report.agree:

@@ -55,6 +55,9 @@ class EntryClass(IntEnum):
     """A tail whose head cannot be found, or a huge entry that is not at the head of a folio of its size."""
 
 
+REJECTED = (EntryClass.FREE, EntryClass.TYPED, EntryClass.BROKEN)
+"""Entries that map a page which none may map: the kernel's rmap walk finds them, and no count has them."""
+
 CLASS, LINK_BORDER, LINKED, INDEX_UNKNOWN, UNLIKE, BORDER = 0x07, 0x08, 0x10, 0x20, 0x40, 0x80
 """Bits of `Ground.codes`."""
 

@@ -34,7 +34,7 @@ from inspector.columns import (
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.records import dataclass
 from inspector.tables.ksm import CHAIN
-from inspector.walk.counts import EntryClass
+from inspector.walk.counts import REJECTED, EntryClass
 from inspector.walk.mappings import entry_pages
 from inspector.walk.rmap import ANON, FILE, KSM, Candidates
 
@@ -127,7 +127,8 @@ def _contents(s: Snapshot, c: Candidates, head: int) -> PlaceContents:
     row = rows[at[at >= 0]]
     here = at >= 0
     same = s.pages.memmap.rows(m.pfn[row] + distance[here]) == (head + c.page[who] + skip)[here]
-    same &= s.mappings.entry_class[row] == EntryClass.NORMAL
+    # The kernel's walk compares page frames alone: it finds entries, too, that may not be there.
+    same &= np.isin(s.mappings.entry_class[row], (EntryClass.NORMAL, *REJECTED))
     what = _absent(s, mm, va >> shift)
     what[here] = np.where(same, MAPS, OTHER_PAGE)
     pages = np.bincount(who * len(CONTENTS) + what, minlength=len(c) * len(CONTENTS)).reshape(-1, len(CONTENTS))

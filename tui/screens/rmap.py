@@ -13,6 +13,7 @@ from textual.widgets import Static
 from inspector.errors import Exit, UsageError
 from inspector.folio.look import look_at
 from inspector.report.anon_vma import anon_vma_of
+from inspector.report.mappings import NOT_ALLOWED
 from inspector.report.pages import build_place
 from inspector.report.rmap import RmapReport, build_rmap
 from inspector.text import counted
@@ -78,6 +79,9 @@ page tables know the mapping: the kernel would not find it; **≠** they count d
         r = data.report
         order = f" order {r.folio.order}" if r.folio.order else ""
         title = rich.text.Text(f"folio {r.folio.pfn:#x}  {r.folio.kind}{order}  rmap walk: {r.walk}  ", "bold")
+        if r.rejected:
+            title.append(f" ≠ {counted(r.rejected, *NOT_ALLOWED)} ", "bold white on #b3262b")
+            title.append("  ")
         if r.walk == "none":
             title.append("no rmap walk possible: folio->mapping names nothing")
         elif r.searched != "all page tables":

@@ -80,6 +80,14 @@ def place_text(p: SearchedPlace | None) -> str:
     return f"{p.va:#x} {pages}"
 
 
+def attributes_text(r: SideRow) -> str:
+    """The entry's attributes, beginning with the reason why it may not be there; else why there is none."""
+    if r.mapping is None:
+        return r.note
+    mark = [] if r.mapping.entry_class == "normal" else [f"[{r.mapping.entry_class}]"]
+    return " ".join([*mark, *r.mapping.bits])
+
+
 def mapping_text(m: MappingRow | None) -> str:
     """What the page tables hold, in few words."""
     if m is None:
@@ -106,7 +114,7 @@ def rmap_rows(s: Snapshot, sides: list[SideRow]) -> Rows:
             words("rmap walk checks", [place_text(r.place) for r in sides]),
             words("", [r.mark for r in sides], shade=lambda m: _SHADES.get(m, "")),
             words("the page tables hold", [mapping_text(r.mapping) for r in sides]),
-            words("attributes", [" ".join(r.mapping.bits) if r.mapping else r.note for r in sides], drop=1),
+            words("attributes", [attributes_text(r) for r in sides], drop=1),
         ],
         leads,
     )
