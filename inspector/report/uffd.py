@@ -119,8 +119,8 @@ _COLUMNS = (
     TableColumn("context", right=True),
     TableColumn("range"),
     TableColumn("modes"),
-    TableColumn("protected", right=True),
-    TableColumn("markers", right=True),
+    TableColumn("protected pages", right=True),
+    TableColumn("marked pages", right=True),
     TableColumn("features"),
     TableColumn("state"),
 )

@@ -72,3 +72,11 @@ def test_colour_takes_no_room() -> None:
     assert screen.fold(line) == ["\x1b[31mone two\x1b[0m three \x1b[1mfour", "    five\x1b[0m"]
     assert screen.fold("x" * 30) == ["x" * 30]
     assert Screen().fold("word " * 90) == ["word " * 90]
+
+
+def test_sizes_have_their_unit_in_the_heading(run: Run, any_core: str) -> None:
+    ps = run("ps", "-c", any_core).out.splitlines()[0]
+    for name in ("rss", "anon", "file", "shmem", "swap", "pmd-mapped", "hugetlb", "tables"):
+        assert f"{name} kB" in ps
+    vmas = next(line for line in run("vmas", "1", "-c", any_core).out.splitlines() if "perm" in line)
+    assert all(f"{name} kB" in vmas for name in ("size", "rss", "anon", "file"))
