@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from inspector.columns import I64, U8, Mask, Table
 from inspector.records import dataclass
-from inspector.snapshot import Snapshot
 from inspector.walk.kinds import KINDS, kind_codes
+
+if TYPE_CHECKING:
+    from inspector.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
