@@ -86,6 +86,7 @@ from inspector.walk.unread_tables import pages_behind, tables_not_followed, vmas
 from inspector.walk.writeback import Writeback, read_writeback
 from inspector.windows.folio_locks import FolioLocks, read_folio_locks
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
+from inspector.windows.lost_pages import LostPages, find_lost_pages
 from inspector.windows.vma_locks import VmaLocks, read_vma_locks
 from inspector.workers import default_workers, may_fork, share_out, sharing
 
@@ -994,6 +995,11 @@ class Snapshot:
         self.missing.add("zones and free lists", buddy.unreadable)
         return buddy
 
+    @cached_property
+    def lost_pages(self) -> LostPages:
+        """Pages without references that are on no free list and can be part of no allocation."""
+        return find_lost_pages(self)
+
     @property
     def in_free_block(self) -> RowSet:
         """Pages inside free blocks of the buddy allocator."""
@@ -1070,7 +1076,7 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
         *("table_holders", "tables", "nonpresent", "migration_entries", "mappings", "counts", "page_tables_locked"),
         *("upper_entries", "tables_complete", "why_incomplete", "mappings_whole", "mm_tables_complete", "page_index"),
         *("known_entries", "links", "anon_rmap", "anon_vma_locked", "file_rmap", "i_mmap_locked", "address_spaces"),
-        *("maps_driver_pages", "mapping_of_vma", "huge_zero", "swap_totals", "writeback"),
+        *("maps_driver_pages", "mapping_of_vma", "huge_zero", "swap_totals", "writeback", "vma_locks"),
     ),
     Needed.FOLIO: ("rebuilt", "expected", "folio_totals", "page_cache"),
     Needed.WHOLE: (
@@ -1078,7 +1084,7 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
         *("ksm_entries", "lost_tables", "lost_vmas", "mm_holders", "mm_slabs_lost", "mm_slots", "mm_slots_whole"),
         *("mms_complete", "named", "node_stats", "open_files", "pipes", "reference_terms", "ring_buffers", "rss"),
         *("split_links", "swap", "swap_cache", "swap_clusters", "swap_refs", "top_tables", "uffd"),
-        *("vma_locks", "folio_locks"),
+        *("folio_locks", "lost_pages"),
     ),
 }
 """Every table of a snapshot, by that part. A snapshot of a part has no other tables than these, and those that it makes

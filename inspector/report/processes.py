@@ -201,6 +201,9 @@ class VmaRow(msgspec.Struct, frozen=True):
     hugetlb_shared_kb: int
     swap_kb: Wide
     locked_kb: int
+    lock: str
+    """Who holds the VMA's own lock, or waits for it, "" for no one: ``1 reader``, ``writer, 2 readers``; and how many
+    of these no task can be."""
 
 
 class VmasReport(msgspec.Struct, frozen=True):
@@ -289,19 +292,35 @@ def build_vmas(s: Snapshot, mm_idx: int) -> VmasReport:
     aimed = isinstance(s, AimedSnapshot)
     figures = vma_figures(s, stored=aimed).take(rows)
     names = vma_names(s.layout, s.mms, s.vmas, rows)
-    pid = int(s.mms.pid[mm_idx])
+    pid, locks = int(s.mms.pid[mm_idx]), _locks(s, rows)
     return VmasReport(
         "folioscope.vmas/2",
         int(s.mms.addr[mm_idx]),
         pid if pid >= 0 else None,
         clean_bytes(bytes(s.mms.comm[mm_idx])) if pid >= 0 else None,
-        [_vma_row(s, row, figures, i, names[i]) for i, row in enumerate(rows.tolist())],
+        [_vma_row(s, row, figures, i, names[i], locks[i]) for i, row in enumerate(rows.tolist())],
         "own page tables" if aimed else "all page tables",
         s.missing.complete and s.mappings_whole,
     )
 
 
-def _vma_row(s: Snapshot, row: int, f: VmaFigures, i: int, name: str) -> VmaRow:
+def _locks(s: Snapshot, rows: I64) -> list[str]:
+    """The locks of some VMAs in words."""
+    locks, out = s.vma_locks, [""] * len(rows)
+    if locks is None:
+        return out
+    for i in np.flatnonzero(locks.held[rows]).tolist():
+        row = rows[i]
+        nr, found = int(locks.readers[row]), int(locks.named_by[row])
+        holders = ["writer"] * bool(locks.written[row]) + [counted(nr, "reader")] * bool(nr)
+        lost = nr + int(locks.written[row]) - found
+        if lost > 0:
+            holders.append(f"{lost} not found" if found else "no such task")
+        out[i] = ", ".join(holders)
+    return out
+
+
+def _vma_row(s: Snapshot, row: int, f: VmaFigures, i: int, name: str, lock: str) -> VmaRow:  # noqa: PLR0913, PLR0917
     vmas, kb = s.vmas, 1 << (s.layout.arch.page_shift - 10)
     flags = int(vmas.flags[row])
 
@@ -329,6 +348,7 @@ def _vma_row(s: Snapshot, row: int, f: VmaFigures, i: int, name: str) -> VmaRow:
         size(f.hugetlb_shared),
         size(f.swap + f.shmem_swap),
         int(f.locked_bytes[i]) >> 10,
+        lock,
     )
 
 
@@ -352,6 +372,7 @@ _VMAS = (
     TableColumn("hugetlb kB", right=True),
     TableColumn("swap kB", right=True),
     TableColumn("locked kB", right=True),
+    TableColumn("lock"),
     TableColumn("name"),
     TableColumn("flags"),
 )
@@ -362,7 +383,7 @@ def render_vmas(screen: Screen, report: VmasReport) -> Iterator[str]:
     yield from render_facts(screen, [("process", _who(report)), ("mm", f"{report.mm:#x}")])
     yield ""
     rows = [_vma_cells(v) for v in report.vmas]
-    rows.append(("", "", "sum", *_sums(report.vmas), "", ""))
+    rows.append(("", "", "sum", *_sums(report.vmas), "", "", ""))
     yield from render_table(screen, _VMAS, rows)
     yield ""
     note = "" if report.complete else "; some page tables, VMAs or struct pages are not in the dump"
@@ -388,7 +409,7 @@ def _vma_cells(v: VmaRow) -> tuple[str, ...]:
         v.locked_kb,
     )
     shown = [str(sizes[0]), str(sizes[1]), *(str(n) if n else "" for n in sizes[2:])]
-    return f"{v.start:x}", f"{v.end:x}", v.perms, *shown, v.name, " ".join(v.flags)
+    return f"{v.start:x}", f"{v.end:x}", v.perms, *shown, v.lock, v.name, " ".join(v.flags)
 
 
 def _sums(vmas: list[VmaRow]) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ _LINES: tuple[tuple[int, str, str, str], ...] = (
     (7, A, "tails have no page flags of their own", ""),
     (8, A, "a folio is in one zone", ""),
     (9, A, "references are not negative", ""),
-    (10, A, "a page without references is free or frozen", "later: informative only"),
+    (10, A, "a page without references is free or frozen", "partly: part of an allocation may be lost unseen"),
     (11, A, "page types are known", ""),
     (12, A, "typed pages are not mapped", ""),
     (13, A, "counts of unmapped compound pages have their initial values", ""),

@@ -7,6 +7,7 @@ import pytest
 from inspector.check.run import run_check
 from inspector.findings import Finding
 from inspector.report.explain import build_explanation
+from inspector.report.processes import aim_at_mm, build_vmas, find_mm
 from tests.faults.overlay import core_path, planted
 from tests.faults.test_stretches import edits
 
@@ -63,3 +64,12 @@ def test_the_lock_of_a_vma_that_nobody_holds(name: str, writer: bool) -> None:  
     found = only(name)
     assert (found.rule, found.subject.pid, found.subject.va) == ("vma-lock-holder-missing", 168, 0x7FCC8D936000)
     assert (found.observed["readers"], found.observed["writer"]) == (1, writer)
+    s = planted(core_path("fixture", "7.3"), *edits(name))
+    for report in (build_vmas(s, find_mm(s, 168)), build_vmas(aim_at_mm(s, 168), 0)):
+        shown = {vma.start: vma.lock for vma in report.vmas if vma.lock}
+        assert shown == {0x7FCC8D936000: "writer, 1 reader, no such task" if writer else "1 reader, no such task"}
+
+
+def test_a_page_that_belongs_to_nobody() -> None:
+    found = only("limbo.7.3")
+    assert (found.rule, found.subject.pfn) == ("page-owner-missing", 0x25D6)

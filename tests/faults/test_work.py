@@ -9,7 +9,8 @@ from inspector.check.run import run_check
 from inspector.snapshot import Snapshot
 from inspector.tables.stacks import How, stack_words
 from tests.faults.every import CATALOGUE
-from tests.faults.overlay import KERNELS, Patch, core_path, findings, flags_xor, put, sound, without_stacks
+from tests.faults.overlay import KERNELS, Patch, core_path, findings, flags_xor, page_word, put, sound, without_stacks
+from tests.faults.overlay import planted as planted_in
 from tests.faults.plants import pick
 
 LOCKS = ("anonymous-page-left-locked", "thp-left-locked", "clean-page-of-a-file-left-locked")
@@ -66,3 +67,42 @@ def test_a_folio_that_is_read_or_written_or_put_aside_is_locked_by_whoever_is_at
     for flag in ("uptodate", "lru"):
         rules = [f.rule for f in findings(path, flags_xor(s, pfn, "locked", flag))]
         assert "folio-lock-holder-missing" not in rules
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_page_that_a_stack_names_is_on_its_way(kernel: str) -> None:
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    planted = CATALOGUE["free-block-taken-and-given-to-nobody"](s)
+    assert planted.pfn is not None
+    # The last page of the block: what is allocated is in hand as a whole.
+    named = on_a_stack(s, s.layout.memmap.page_addr(planted.pfn + 7))
+    report = run_check(planted_in(path, *planted.patches, named))
+    assert not report.findings
+    assert any("8 pages without references may be in the hands of tasks" in note for note in report.coverage.notes)
+    (found,) = findings(path, *planted.patches)
+    assert (found.observed["pages"], found.subject.pfn) == (8, planted.pfn)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_page_on_some_list_is_not_lost(kernel: str) -> None:
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    planted = CATALOGUE["free-page-taken-and-given-to-nobody"](s)
+    assert planted.pfn is not None
+    link = page_word(s, planted.pfn, "lru")
+    # A list of which it is the only page: its head is in memory that is not used otherwise.
+    head = int(s.tasks.stack[np.flatnonzero(s.tasks.stack)[0]]) + 64
+    on_list = (put(s, link, head), put(s, link + 8, head), put(s, head, link), put(s, head + 8, link))
+    assert not findings(path, *planted.patches, *on_list)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_what_may_be_part_of_an_allocation_is_left_alone(kernel: str) -> None:
+    """The kernel's allocations of several pages have one counted page each."""
+    s = sound(core_path("fixture", kernel))
+    uncounted = (s.pages.refcount[:] == 0) & (s.pages.type_[:] == 0) & ~s.pages.is_tail[:] & s.pages.readable[:]
+    uncounted[s.buddy_pages] = False
+    uncounted[s.buddy.cpu_page_row] = False
+    assert uncounted.sum() > 500
+    assert not len(s.lost_pages)

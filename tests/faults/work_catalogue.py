@@ -11,7 +11,7 @@ from inspector.tables.locks import RwSemaphore
 from inspector.tables.vmas import LOCK_WORD
 from inspector.walk.writeback import cache_marks
 from tests.faults.catalogue import fault
-from tests.faults.overlay import add, flags_xor, pfn_of, put, word
+from tests.faults.overlay import add, flags_xor, page_word, pfn_of, put, word
 from tests.faults.plants import MissingError, Planted, pick, pmd_mapped, small_anon, small_file
 from tests.faults.state_catalogue import quiet_mms, vma_word
 
@@ -166,3 +166,56 @@ def mm_whose_sequence_was_not_ended(s: Snapshot) -> Planted:
     place = s.layout.struct("struct mm_struct").field("mm_lock_seq.sequence").offset
     patch = add(s, int(s.mms.addr[s.vmas.mm_idx[vma]]) + place, 1, 4)
     return Planted((patch,), ("mm-lock-seq-mismatch",), None)
+
+
+def _lost_block(s: Snapshot, order: int, *flags: str) -> Planted:
+    """A block taken off its free list, with all counters as they are then, and given to nobody."""
+    b = s.buddy
+    listed = b.blocks.list_idx >= 0
+    pages = s.pages
+    for at in np.flatnonzero(listed & (b.blocks.order == order)).tolist():
+        row = int(b.blocks.row[at])
+        # Behind an odd page frame that is in use, or free itself: no allocation of several begins there.
+        own = row and (
+            pages.refcount[row - 1] > 0 or s.in_free_block[np.array([row - 1])][0] or row - 1 in b.cpu_page_row
+        )
+        if own and pfn_of(s, row - 1) % 2:
+            break
+    else:
+        raise MissingError("a free block behind a page that is not part of an allocation")
+    pfn, on = pfn_of(s, row), int(b.blocks.list_idx[at])
+    zone, z = s.layout.struct("struct zone"), int(b.zones.addr[b.lists.zone_idx[on]])
+    area, link = s.layout.struct("struct free_area"), page_word(s, pfn, "lru")
+    following, before = word(s, link), word(s, link + 8)
+    nr_free = z + zone.field("free_area").offset + order * area.size + area.field("nr_free").offset
+    free = z + zone.field("vm_stat").offset + 8 * s.layout.enum("enum zone_stat_item")["NR_FREE_PAGES"]
+    patches = [
+        put(s, following + 8, before),
+        put(s, before, following),
+        put(s, link, 0xDEAD000000000100),
+        put(s, link + 8, 0xDEAD000000000122),
+        put(s, page_word(s, pfn, "_mapcount.counter", "_mapcount"), -1, 4),
+        put(s, page_word(s, pfn, "private"), 0),
+        add(s, nr_free, -1),
+        add(s, free, -(1 << order)),
+    ]
+    if flags:
+        patches.append(flags_xor(s, pfn, *flags))
+    assert pages.refcount[row] == 0
+    return Planted(tuple(patches), ("page-owner-missing",), pfn)
+
+
+@fault
+def free_page_taken_and_given_to_nobody(s: Snapshot) -> Planted:
+    return _lost_block(s, 0)
+
+
+@fault
+def free_block_taken_and_given_to_nobody(s: Snapshot) -> Planted:
+    return _lost_block(s, 3)
+
+
+@fault
+def page_given_up_in_a_bad_state(s: Snapshot) -> Planted:
+    """bad_page() in check_new_page(): the page stays as it was found."""
+    return _lost_block(s, 0, "active", "dirty")
