@@ -11,7 +11,7 @@ from inspector.tables.mms import RSS_FILE
 from inspector.walk.counts import EntryClass
 from tests.faults.catalogue import fault
 from tests.faults.cow_plants import anon_pages, private_writable, shared_pages
-from tests.faults.overlay import RW, Patch, add, entry_xor, flags_xor, page_word, pfn_of, put
+from tests.faults.overlay import DIRTY, RW, Patch, add, entry_writable, entry_xor, flags_xor, page_word, pfn_of, put
 from tests.faults.plants import (
     MissingError,
     Planted,
@@ -26,7 +26,6 @@ from tests.faults.plants import (
 )
 
 UFFD_WP = 1 << 10
-DIRTY = 1 << 6
 
 
 def _entry_of_shared(s: Snapshot) -> int:
@@ -40,7 +39,7 @@ def _entry_of_shared(s: Snapshot) -> int:
 @fault
 def entry_of_a_shared_page_made_writable(s: Snapshot) -> Planted:
     row = _entry_of_shared(s)
-    return Planted((entry_xor(s, row, RW | DIRTY),), ("writable-page-exclusive-missing",), int(s.mappings.pfn[row]))
+    return Planted((entry_writable(s, row),), ("writable-page-exclusive-missing",), int(s.mappings.pfn[row]))
 
 
 @fault
@@ -48,7 +47,7 @@ def shared_page_taken_for_exclusive_and_written(s: Snapshot) -> Planted:
     """What a copy-on-write decision taken on a torn mapcount leaves: both the bit and the permission."""
     row = _entry_of_shared(s)
     pfn = int(s.mappings.pfn[row])
-    patches = (entry_xor(s, row, RW | DIRTY), flags_xor(s, pfn, "anon_exclusive"))
+    patches = (entry_writable(s, row), flags_xor(s, pfn, "anon_exclusive"))
     return Planted(patches, ("exclusive-page-mapcount-high",), pfn)
 
 
@@ -104,7 +103,7 @@ def private_mapping_writes_the_page_cache(s: Snapshot) -> Planted:
     wanted = private_writable(s) & file & (s.mappings.level == Level.PTE)
     row = pick(np.flatnonzero(wanted), "a private entry of a page-cache page")
     rules = ("private-file-page-write-bit-unexpected",)
-    return Planted((entry_xor(s, row, RW | DIRTY),), rules, int(s.mappings.pfn[row]))
+    return Planted((entry_writable(s, row),), rules, int(s.mappings.pfn[row]))
 
 
 @fault
@@ -112,7 +111,7 @@ def entry_of_a_readonly_vma_made_writable(s: Snapshot) -> Planted:
     readonly = (s.mappings.vma_idx >= 0) & ~vma_has(s, VM_WRITE) & (s.mappings.entry_class == EntryClass.NORMAL)
     readonly &= ((s.mappings.bits & Bit.PROT_NONE) == 0) & in_shared_vma(s)
     row = pick(np.flatnonzero(readonly), "a read-only entry")
-    return Planted((entry_xor(s, row, RW),), ("write-bit-unexpected",), None)
+    return Planted((entry_writable(s, row),), ("write-bit-unexpected",), None)
 
 
 @fault
@@ -120,7 +119,7 @@ def write_protected_entry_made_writable(s: Snapshot) -> Planted:
     watched = ((s.mappings.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
     watched &= ((s.mappings.bits & Bit.PROT_NONE) == 0) & (s.mappings.entry_class == EntryClass.NORMAL)
     row = pick(np.flatnonzero(watched), "a write-protected entry")
-    return Planted((entry_xor(s, row, RW),), ("uffd-wp-write-bit-unexpected",), None)
+    return Planted((entry_writable(s, row),), ("uffd-wp-write-bit-unexpected",), None)
 
 
 @fault

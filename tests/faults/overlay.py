@@ -20,6 +20,8 @@ from tests.opening import parsed_once
 
 KERNELS = ("6.1", "6.12", "7.3")
 RW = 1 << 1
+DIRTY = 1 << 6
+SAVED_DIRTY = 1 << 58
 _KERNEL_HALF = 0xFFFF_8000_0000_0000
 
 
@@ -175,6 +177,15 @@ def entry_xor(s: Snapshot, row: int, bits: int, skip: int = 0) -> Patch:
     data = s.layout.memory.read(address, 8, physical=True)
     assert data is not None
     return Patch(address, (int.from_bytes(data, "little") ^ bits).to_bytes(8, "little"), True)
+
+
+def entry_writable(s: Snapshot, row: int) -> Patch:
+    """An entry made writable and dirty as pte_mkwrite() does: the saved dirty bit goes back to its place."""
+    m = s.mappings
+    entry = int(m.entry[row]) | RW | DIRTY
+    if getattr(s.layout.arch, "saved_dirty", False):
+        entry &= ~SAVED_DIRTY
+    return entry_xor(s, row, entry ^ int(m.entry[row]))
 
 
 def pfn_of(s: Snapshot, row: int) -> int:

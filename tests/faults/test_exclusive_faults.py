@@ -15,6 +15,7 @@ from tests.faults.overlay import (
     RW,
     also_broken,
     core_path,
+    entry_writable,
     entry_xor,
     flags_xor,
     pfn_of,
@@ -90,7 +91,7 @@ def test_writable_entry_of_a_shared_page(path: str) -> None:
     mark[shared_pages(s)] = True
     first = mark[s.pages.memmap.rows(s.mappings.pfn)]
     row = first_mapping(s, private_writable(s) & first & (s.mappings.level == Level.PTE))
-    also_broken(path, "writable-page-exclusive-missing", entry_xor(s, row, RW))
+    also_broken(path, "writable-page-exclusive-missing", entry_writable(s, row))
 
 
 def test_writable_pmd_of_a_shared_folio(path: str) -> None:
@@ -101,14 +102,14 @@ def test_writable_pmd_of_a_shared_folio(path: str) -> None:
     for hugetlb in (False, True):
         kind = s.folios.is_hugetlb[np.maximum(folio, 0)] == hugetlb
         row = first_mapping(s, private_writable(s) & able & shared & kind)
-        also_broken(path, "writable-page-exclusive-missing", entry_xor(s, row, RW))
+        also_broken(path, "writable-page-exclusive-missing", entry_writable(s, row))
 
 
 def test_writable_entry_of_a_ksm_page(path: str) -> None:
     s = sound_snapshot(path)
     e = s.ksm_entries
     ok = np.flatnonzero(private_writable(s)[e.mapping_row] & (e.va == s.mappings.va[e.mapping_row]))
-    also = also_broken(path, "writable-page-exclusive-missing", entry_xor(s, int(e.mapping_row[ok[0]]), RW))
+    also = also_broken(path, "writable-page-exclusive-missing", entry_writable(s, int(e.mapping_row[ok[0]])))
     assert also == []
 
 
@@ -154,7 +155,7 @@ def test_writable_watched_entry(path: str) -> None:
     watched = ((s.mappings.bits & Bit.UFFD_WP) != 0) & vma_has(s, 1 << 12) & vma_has(s, VM_WRITE)
     watched &= ((s.mappings.bits & Bit.PROT_NONE) == 0) & (s.mappings.entry_class == EntryClass.NORMAL)
     row = first_mapping(s, watched)
-    also_broken(path, "uffd-wp-write-bit-unexpected", entry_xor(s, row, RW))
+    also_broken(path, "uffd-wp-write-bit-unexpected", entry_writable(s, row))
 
 
 def test_writable_zero_page(path: str) -> None:
