@@ -197,7 +197,14 @@ def test_an_aim_declares_tables_alone() -> None:
     assert "buddy" not in FolioSnapshot._HERE
 
 
-NOT_OF_ONE_FOLIO = {"entry-vma-missing": "lost_vmas", "page-table-unreachable": "lost_tables"}
+NOT_OF_ONE_FOLIO = {
+    "entry-vma-missing": "lost_vmas",
+    "page-table-unreachable": "lost_tables",
+    # The links of one folio are judged by those of its neighbours on the queue.
+    "partially-mapped-flag-unexpected": "split_links",
+    "split-queue-folio-unexpected": "split_links",
+    "split-queue-list-damaged": "split_links",
+}
 """Rules about pages, folios and entries that the account of one folio cannot ask, and the table they would need."""
 
 
