@@ -22,6 +22,7 @@ from inspector.report.rmap import build_rmap
 from inspector.rules import all_rules
 from inspector.snapshot import Snapshot
 from inspector.subjects import ENTRY, FOLIO, PAGE
+from inspector.walk.counts import REJECTED
 from inspector.walk.page_numbers import NumberMeaning
 from inspector.walk.references import expected_references
 from tui.places import FolioPlace, RmapPlace
@@ -138,7 +139,8 @@ def _counters(checked: Checked, short: FolioReport, long: Explanation, pfn: int)
     _same(checked, "pages of folio and explain", runs, lines, f"{pfn:#x}")
     _same(checked, "mm ids of folio and explain", short.mm_ids, long.mm_ids, f"{pfn:#x}")
     wrong = any(x.verdict == "WRONG" for part in (long.ledger, long.mm_ids, long.sharing) for x in part)
-    _same(checked, "exit codes", short.exit_code == 1, wrong, f"{pfn:#x}")
+    _same(checked, "entries that may not map it", short.rejected, long.rejected, f"{pfn:#x}")
+    _same(checked, "exit codes", short.exit_code == 1, wrong or short.rejected > 0, f"{pfn:#x}")
 
 
 def _screen(checked: Checked, long: Explanation, shown: Explanation, pfn: int) -> None:
@@ -248,9 +250,9 @@ def _mappings(checked: Checked, short: FolioReport, long: Explanation, pfn: int)
     place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
     rmap = build_rmap(s, place)
     _same(checked, "kind by rmap", (rmap.folio.pfn, rmap.folio.kind), (short.head.pfn, short.kind), f"{pfn:#x}")
-    mapped = [m for m in long.mappings if m.present and m.entry_class == "normal"]
+    mapped = [m for m in long.mappings if m.present and m.entry_class in FOUND]
     _same(checked, "mappings of rmap", rmap.mappings, mapped, f"{pfn:#x}")
-    entries = sum(m.entries for m in mapped if m.counted)
+    entries = sum(m.entries for m in mapped if m.counted and m.entry_class == "normal")
     _same(checked, "counted entries", entries, short.entire_mappings + short.pte_mappings, f"{pfn:#x}")
     screen = RmapScreen(Session(s), RmapPlace(pfn)).load()
     _same(checked, "rmap on the screen", screen.report, rmap, f"{pfn:#x}")
@@ -346,10 +348,14 @@ def _aimed(checked: Checked, short: FolioReport, long: Explanation, pfn: int) ->
         sought = [x for x in long.references.terms if x.term not in ("pipe", "gather", "owner", "isolated")]
         found = [x for x in quick.references.terms if x.term not in ("owner", "isolated")]
         _same(checked, "references, aimed", _terms(found), _terms(sought), f"{pfn:#x}")
-    _same(checked, "proven wrong", quick.exit_code == 1, _is_low(long) or any(impossible), f"{pfn:#x}")
-    if quick.exit_code == 0:
+    proven = _is_low(long) or any(impossible) or quick.rejected > 0
+    _same(checked, "proven wrong", quick.exit_code == 1, proven, f"{pfn:#x}")
+    if quick.exit_code == 0 and long.rejected == quick.rejected:
         _same(checked, "consistent, aimed", long.exit_code in (0, 4), True, f"{pfn:#x}")
 
+
+FOUND = ("normal", *(each.name.lower() for each in REJECTED))
+"""Classes of entries that an rmap walk finds: those that count, and those of pages that none may map."""
 
 WORDS = ("_nr_pages_mapped", "_subpages_mapcount")
 """Counters with values that no mappings at all explain (nr-pages-mapped-invalid), as every count of a free page is."""
