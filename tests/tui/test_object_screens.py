@@ -104,7 +104,7 @@ async def test_a_filter_that_is_not_understood_hides_no_row_and_says_so(session:
 
 async def test_a_failure_stays_where_the_result_would_be(session: Session) -> None:
     s = session.snapshot
-    pfn = int(s.folios.pfn[np.flatnonzero(s.folios.is_hugetlb)[0]])
+    pfn = int(s.folios.pfn[np.flatnonzero(s.folios.is_hugetlb & ~s.folios.is_anon)[0]])
     async with at(session, FolioPlace(pfn)) as pilot:
         await press(pilot, "a")
         assert "this folio names no anon_vma" in text(pilot)
