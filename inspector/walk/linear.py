@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ from inspector.tables.pages import Pages, page_words
 from inspector.tables.vmas import Vmas
 from inspector.walk.counts import INDEX_UNKNOWN, LINK_BORDER, LINKED, EntryClass
 from inspector.walk.mappings import Mappings, entry_pages
-from inspector.workers import sharing, work_on
+from inspector.workers import share_out, sharing
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -30,7 +30,7 @@ ANON, KSM, HUGETLB, UNKNOWN = 1, 2, 4, 8
 """Bits of `Links.kind`; none of the first two means a file's folio or a driver's page."""
 
 
-_PIECE = 1 << 18
+_PIECE = 1 << 16
 """Pages worked on at a time, so that temporaries are bounded."""
 
 _WORTH_SHARING = 4
@@ -283,15 +283,30 @@ def read_page_index(s: Snapshot, codes: U8) -> PageIndex:
         known = [_read_indices(s, codes, index, piece) for piece in _cut(rows)]
         return all(known)
 
-    def mark(rows: slice) -> None:
+    def mark(rows: slice) -> bool:
         for piece in _cut(rows):
             _mark_borders(s, codes, index, piece)
+        return True
 
-    all_known = all(list(work_on(spans(n, step), read, nr)))
-    list(work_on(spans(n, step), mark, nr))
+    all_known = all(_of_spans(spans(n, step), read, nr))
+    _of_spans(spans(n, step), mark, nr)
     words = s.pages.words
     kinds = _tagged(words) | np.where(words.type_ != 0, np.uint8(_TYPED), np.uint8(0))
     return PageIndex(index, codes, all_known, _bases(s), kinds)
+
+
+def _of_spans(rows: list[slice], look: Callable[[slice], bool], nr: int) -> list[bool]:
+    """What looking at each of some stretches of pages gives, in any order: in that many processes."""
+
+    def there(numbers: Iterable[int]) -> list[bool]:
+        return [look(rows[number]) for number in numbers]
+
+    if nr == 1:
+        return there(range(len(rows)))
+    found: list[bool] = []
+    for others in share_out(len(rows), lambda numbers: found.extend(there(numbers)), there, nr):
+        found.extend(others)
+    return found
 
 
 def _cut(rows: slice) -> list[slice]:
