@@ -1,12 +1,35 @@
-"""Frozen dataclasses that cost nothing until they are used: a start declares hundreds and makes objects of few."""
+"""Frozen dataclasses that cost nothing until they are used: a start declares hundreds and makes objects of few.
+
+And properties that are worked out once, without a lock.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from functools import cached_property as cached_property  # noqa: PLC0414  (to import it from here)
+else:
+
+    class cached_property(functools.cached_property):  # noqa: N801  (named like what it is)
+        """What that is since Python 3.12: without a lock.
+
+        The lock of 3.11 is one for all objects of a class, held while the value is worked out. A check works out most
+        of its tables in such properties, and lets the interface have a turn meanwhile, which needs the same ones of
+        another snapshot: neither would end.
+        """
+
+        def __get__(self, instance: object, owner: type | None = None) -> object:
+            """Work the value out, and leave it where the next look-up finds it first."""
+            if instance is None:
+                return self
+            value = vars(instance)[self.attrname] = self.func(instance)
+            return value
 
 
 @dataclass_transform(field_specifiers=(dataclasses.field,))

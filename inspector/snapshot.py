@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from enum import Enum
-from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, cast
 
 import numpy as np
@@ -19,6 +18,7 @@ from inspector.layout.memmap import MemMap
 from inspector.loops import is_compiled
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
+from inspector.records import cached_property
 from inspector.scratch import give_back
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.batches import Batched, read_batches

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 
 from inspector.aimed.snapshot import AimedSnapshot, UserPlaces
 from inspector.columns import I32, U64, Mask, distinct, is_among, rows_of, union
+from inspector.records import cached_property
 from inspector.snapshot import Search, Snapshot
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.i_mmap import FileRmap, build_file_rmap

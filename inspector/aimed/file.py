@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from inspector.aimed.pages import memmap_with_heads
 from inspector.aimed.snapshot import AimedSnapshot
 from inspector.columns import I64, U64, AnyArray, Stretches, distinct, is_among, rows_of, take_or
 from inspector.layout.memmap import MemMap
+from inspector.records import cached_property
 from inspector.snapshot import Search, Snapshot
 from inspector.tables.files import FOLIO, Files, read_files
 from inspector.tables.i_mmap import build_file_rmap

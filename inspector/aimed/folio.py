@@ -14,7 +14,6 @@ wrong in any case.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from inspector.columns import I32, U64, distinct
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.layout.memmap import MemMap
 from inspector.model.scheme import Scheme
+from inspector.records import cached_property
 from inspector.snapshot import Needed, Search, Snapshot
 from inspector.tables.anon_vmas import read_anon_trees
 from inspector.tables.files import Files, read_files

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 
 from inspector.aimed.snapshot import AimedSnapshot
 from inspector.columns import I64, U64, Mask
+from inspector.records import cached_property
 from inspector.snapshot import Snapshot
 from inspector.tables.files import Files, read_files, swapped_spaces, swapper_spaces
 from inspector.tables.mms import RSS_SWAP, mms_swapped_out

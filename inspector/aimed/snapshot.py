@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +11,7 @@ from inspector.aimed.pages import memmap_with_heads
 from inspector.columns import I64, U64, AnyArray, Mask, Stretches, Table, distinct, rows_of, take_or
 from inspector.layout.flags import VM_LOCKED
 from inspector.layout.memmap import MemMap
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 from inspector.snapshot import TABLES, Needed, Snapshot, tables_made_from
 from inspector.tables.anon_vmas import AnonRmap, read_anon_trees
 from inspector.tables.batches import Batched

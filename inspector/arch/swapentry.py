@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 
 from inspector.arch.base import Kind
 from inspector.columns import U8
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 
 NR_TYPES = 32
 """1 << MAX_SWAPFILES_SHIFT (include/linux/swap.h)."""

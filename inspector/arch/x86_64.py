@@ -5,15 +5,13 @@ Follows arch/x86/include/asm/pgtable_types.h, pgtable.h, pgtable_64.h and pgtabl
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, PFN_KINDS, Bit, Kind, Level, LevelShape
 from inspector.arch.swapentry import MARKER_GUARD, MARKER_POISONED, MARKER_UFFD_WP, SwapTypes
 from inspector.columns import I64, U8, U16, U64, AnyArray, Mask
 from inspector.loops import LeafWords
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 
 PRESENT = np.uint64(1 << 0)
 RW = np.uint64(1 << 1)

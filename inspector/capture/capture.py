@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -30,7 +29,7 @@ from inspector.findings import Report
 from inspector.interrupts import Allowed, PutOff
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 from inspector.snapshot import Snapshot
 from inspector.target.prstatus import maps_for_user, stripped
 from inspector.target.target import RAN_ON, Target

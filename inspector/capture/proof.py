@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import fields, is_dataclass
-from functools import cached_property
 from itertools import compress
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import numpy as np
 from inspector.capture.kdump_writer import PIECE
 from inspector.capture.recorder import Recorder, runs
 from inspector.columns import I64, U64
+from inspector.records import cached_property
 from inspector.scratch import nameless_file
 from inspector.snapshot import Snapshot
 from inspector.tables.mmu_gather import read_gathers

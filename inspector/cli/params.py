@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +16,7 @@ from inspector.cli import completion
 from inspector.cli.output import Output
 from inspector.cli.start import is_path, offer_command
 from inspector.errors import TargetError, UsageError
+from inspector.records import cached_property
 from inspector.text import parse_number, parse_size
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ Parts are computed when they are first asked for.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +29,7 @@ from inspector.folio.holders import ring_pins
 from inspector.folio.numbers import OneFolio, one_folio, stored_mapcount
 from inspector.folio.sharing import SharingRun, sharing
 from inspector.folio.verdicts import Verdict, Verdicts
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 from inspector.walk.references import (
     ExpectedReferences,
     ReferenceTerms,

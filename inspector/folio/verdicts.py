@@ -8,12 +8,12 @@ need more than was read of one folio are left out.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from inspector.aimed.snapshot import NotAimedAtError
+from inspector.records import cached_property
 from inspector.subjects import ENTRY, FOLIO, PAGE
 
 if TYPE_CHECKING:

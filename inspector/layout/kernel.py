@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import drgn
 import numpy as np
@@ -19,6 +18,7 @@ from inspector.layout.offsets import Struct, enumerators
 from inspector.layout.paging import probe_arch
 from inspector.layout.scheme import SchemeEvidence, probe_scheme
 from inspector.memory import Memory
+from inspector.records import cached_property
 from inspector.target.target import Target
 
 _DIRECT_MAP_SIZE = {4: 64 << 40, 5: 32 << 50}

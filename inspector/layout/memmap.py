@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cached_property
 
 import drgn
 import numpy as np
@@ -13,7 +12,7 @@ from inspector.columns import I64, U64, AnyArray, Mask, UnknownColumn, distinct,
 from inspector.errors import LayoutError
 from inspector.layout.offsets import Struct
 from inspector.memory import Memory
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 
 _HAS_MEM_MAP = 1 << 1
 """SECTION_HAS_MEM_MAP, include/linux/mmzone.h."""

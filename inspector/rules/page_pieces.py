@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -18,7 +17,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, U64, AnyArray, Column, Mask, S, expand_runs, rows_of, take_or
 from inspector.errors import LayoutError
 from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 from inspector.rules.pieces import FoundInPieces, Judged, Judgement, Pieces, Predicate, TablePiece
 from inspector.violations import Unread, Violations, cannot_check
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from inspector.arch.base import Bit, Kind, Level
 from inspector.columns import I32, I64, U8, U32, U64, AnyArray, Column, Mask, S, count_up, group_starts, take_or
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 from inspector.violations import Details, Unread, Violations, cannot_check, together
 from inspector.walk.batches import Collector, EntryBatch, Kinds
 from inspector.walk.counts import EntryClass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -35,7 +34,7 @@ from inspector.layout.memmap import GRAIN, MemMap
 from inspector.layout.offsets import Field
 from inspector.loops import distinct_rows
 from inspector.memory import CHUNK, HOLE
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 from inspector.scratch import long_zeros, settled
 from inspector.tables.folios import HEAD_PAGES, Folios, decode_heads, no_folios
 from inspector.tables.page_words import PageWords, page_type_codes, page_words_table

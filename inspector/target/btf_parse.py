@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from enum import IntEnum
-from functools import cached_property
 
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U32, AnyArray, Mask
 from inspector.errors import TargetError
+from inspector.records import cached_property
 
 
 class BtfKind(IntEnum):

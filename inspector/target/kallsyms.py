@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
 
 import drgn
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U32, U64
 from inspector.errors import TargetError
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 
 Read = Callable[[int, int], bytes]
 """Bytes at a kernel virtual address; raises TargetError when they cannot be read."""

@@ -7,7 +7,6 @@ import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -15,7 +14,7 @@ import drgn
 
 from inspector.columns import sorts_rightly
 from inspector.errors import TargetError
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 from inspector.target.btf import BtfTypes, open_btf
 from inspector.target.corefile import CoreFile, PagesAt, Segments, SymbolsFile, examine_core, examine_symbols
 from inspector.target.identity import Identity, identify

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field, replace
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 
@@ -14,7 +13,7 @@ import numpy as np
 from inspector.arch.base import Bit, Level
 from inspector.columns import I32, I64, U64, AnyArray, Mask, count_up, rows_covering, rows_of, take_or
 from inspector.loops import AlikePages, JudgedRuns, cut_runs, distinct_rows, entry_kinds, is_compiled
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 from inspector.walk.counts import UNLIKE, Ground, judge, pieces_of_runs
 from inspector.walk.linear import LinkKinds, link_kinds
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, Mappings, entry_pages

@@ -296,7 +296,7 @@ def read_page_index(s: Snapshot, codes: U8) -> PageIndex:
 
 
 def _of_spans(rows: list[slice], look: Callable[[slice], bool], nr: int) -> list[bool]:
-    """What looking at each of some stretches of pages gives, in any order: in that many processes."""
+    """Ask something of each of some stretches of pages, in that many processes; the answers in any order."""
 
     def there(numbers: Iterable[int]) -> list[bool]:
         return [look(rows[number]) for number in numbers]

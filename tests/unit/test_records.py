@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from dataclasses import FrozenInstanceError, field, fields, replace
 from typing import Any
 
 import pytest
 
-from inspector.records import dataclass
+from inspector.records import cached_property, dataclass
 
 
 def declared(decorate: Any) -> Any:
@@ -90,3 +91,25 @@ def test_fields_by_name_and_objects_by_identity() -> None:
     assert one == one  # noqa: PLR0124  (itself only)
     with pytest.raises(TypeError, match="takes 1 positional argument"):
         Named(1)  # type: ignore[call-arg]
+
+
+class _Waiting:
+    def __init__(self, until: threading.Event, done: threading.Event) -> None:
+        self._until, self._done = until, done
+
+    @cached_property
+    def value(self) -> bool:
+        """Worked out while the same of another object is."""
+        self._done.set()
+        return self._until.wait(30)
+
+
+def test_a_property_of_one_object_does_not_wait_for_that_of_another() -> None:
+    one, other = threading.Event(), threading.Event()
+    first, second = _Waiting(one, other), _Waiting(other, one)
+    thread = threading.Thread(target=lambda: first.value)
+    thread.start()
+    assert other.wait(30)
+    assert second.value
+    thread.join()
+    assert vars(first)["value"] and vars(second)["value"]

@@ -107,6 +107,9 @@ The whole target on one page; it fills in while the check runs.
 
     def session_changed(self) -> None:
         """Findings so far, and the verdict when there is one."""
+        if not self.query("#rules"):
+            # The panels are there some moments after the screen.
+            return
         table = self.query_one("#rules", ColumnTable)
         rows = rule_rows(self.session)
         table.display = len(rows) > 0
