@@ -40,7 +40,7 @@ def test_every_command(
     if lost == "mms":
         monkeypatch.setattr(inspector.snapshot, "build_mms", lambda *_, **__: (no_mms(), 0))
     command, *rest = words
-    warnings.simplefilter("error")
+    warnings.simplefilter("error", RuntimeWarning)
     result = run(command, "--no-cache", "-c", any_core, *rest)
     assert "unexpected" not in result.err
     # Where the mms were taken away, pages that they map look lost.
