@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask, Table, rows_of, take_or
+from inspector.columns import I32, I64, U64, Mask, Table, rows_of, rows_of_unordered, take_or
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Field
 from inspector.lib.chains import owners_of_nodes
@@ -21,6 +21,7 @@ class SplitLinks(Table):
 
     Attributes:
         folio: int64; row in `inspector.tables.folios.Folios`.
+        node: uint64; address of its node, which is ascending.
         following, before: uint64; the pointers of the node, 0 where they could not be read.
         queued: bool; the node leads elsewhere than to itself.
         queue: uint64; address of the list_head of its queue, 0 for none.
@@ -31,6 +32,7 @@ class SplitLinks(Table):
     """
 
     folio: I64
+    node: U64
     following: U64
     before: U64
     queued: Mask
@@ -55,13 +57,13 @@ def read_split_links(layout: Layout, folios: Folios) -> SplitLinks:
     following, before = (raw.bytes.view(np.uint64).reshape(-1, 2)[:, i].copy() for i in (0, 1))
     queued = raw.valid & ~((following == own) & (before == own))
     heads, first, last = _heads(layout, own, following, before, queued)
-    node = np.concatenate([heads, own])
+    nodes = np.concatenate([heads, own])
     after, behind = np.concatenate([first, following]), np.concatenate([last, before])
-    at = rows_of_node(node, after), rows_of_node(node, behind)
-    place = np.arange(len(node))
+    at = rows_of_unordered(nodes, after), rows_of_unordered(nodes, behind)
+    place = np.arange(len(nodes))
     points_back = take_or(at[1], at[0], -1) == place
     pointed_to = take_or(at[0], at[1], -1) == place
-    owner, _ = owners_of_nodes(node, after, behind, len(heads))
+    owner, _ = owners_of_nodes(nodes, after, behind, len(heads))
     here = slice(len(heads), None)
     whole = queued & points_back[here] & pointed_to[here]
     queue = np.where(queued & (owner[here] >= 0), take_or(heads, owner[here], 0), np.uint64(0))
@@ -71,6 +73,7 @@ def read_split_links(layout: Layout, folios: Folios) -> SplitLinks:
     damaged |= _in_rings(at[1], np.concatenate([np.zeros(len(heads), np.bool_), whole]))[here]
     return SplitLinks(
         rows,
+        own,
         following,
         before,
         queued,
@@ -80,13 +83,6 @@ def read_split_links(layout: Layout, folios: Folios) -> SplitLinks:
         damaged,
         raw.valid,
     )
-
-
-def rows_of_node(nodes: U64, wanted: U64) -> I64:
-    """Row of each address among nodes in any order, -1 where there is none."""
-    order = np.argsort(nodes, kind="stable")
-    at = rows_of(nodes[order], wanted)
-    return np.where(at >= 0, take_or(order, at, -1), -1)
 
 
 def _node(layout: Layout) -> Field | None:
@@ -116,14 +112,14 @@ def _heads(layout: Layout, own: U64, following: U64, before: U64, queued: Mask) 
     after, behind = (raw.bytes.view(np.uint64).reshape(-1, 2)[:, i].copy() for i in (0, 1))
     is_head = raw.valid & ((rows_of(own, after) >= 0) | (rows_of(own, behind) >= 0))
     # Of nodes that lead to the same place the first is taken; the others fit nowhere.
-    at = rows_of_node(following[last], heads), rows_of_node(before[first], heads)
+    at = rows_of_unordered(following[last], heads), rows_of_unordered(before[first], heads)
     guessed = np.flatnonzero(~raw.valid & (at[0] >= 0) & (at[1] >= 0))
     behind[guessed], after[guessed] = own[last[at[0][guessed]]], own[first[at[1][guessed]]]
     is_head[guessed] = True
     return heads[is_head], after[is_head], behind[is_head]
 
 
-def _in_rings(behind: I64, whole: Mask) -> Mask:
+def _in_rings(behind: I32, whole: Mask) -> Mask:
     """Nodes from which one comes back to no head and to no node whose links do not fit."""
     step = np.where(whole, behind, np.arange(len(behind)))
     for _ in range(max(len(behind), 2).bit_length()):
@@ -131,7 +127,7 @@ def _in_rings(behind: I64, whole: Mask) -> Mask:
     return whole[step]
 
 
-def _changed_nodes(at: tuple[I64, I64], breaks_after: Mask, breaks_before: Mask) -> Mask:
+def _changed_nodes(at: tuple[I32, I32], breaks_after: Mask, breaks_before: Mask) -> Mask:
     """Of two neighbours that do not fit together the one with more such places: a changed node has two of them."""
     n = len(breaks_after)
     holder = np.concatenate([np.flatnonzero(breaks_after), np.flatnonzero(breaks_before)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import U64, rows_of
+from inspector.columns import rows_of
 from inspector.snapshot import Snapshot
 from tests.faults.catalogue import fault
 from tests.faults.overlay import Patch, page_word, pfn_of, put, word
@@ -16,24 +16,16 @@ DAMAGED = ("split-queue-list-damaged",)
 def _node(s: Snapshot, folio: int) -> int:
     """Address of the list node of a folio."""
     links = s.split_links
-    return int(_nodes(s)[np.flatnonzero(links.folio == folio)[0]])
-
-
-def _nodes(s: Snapshot) -> U64:
-    """Addresses of all nodes, in the order of the table."""
-    page, folio = s.layout.struct("struct page"), s.layout.struct("struct folio").find("_deferred_list")
-    offset = 2 * page.size + page.field("deferred_list").offset if folio is None else folio.offset
-    nodes: U64 = s.layout.memmap.page_addrs(s.folios.pfn[s.split_links.folio]) + np.uint64(offset)
-    return nodes
+    return int(links.node[np.flatnonzero(links.folio == folio)[0]])
 
 
 def _neighbours(s: Snapshot) -> tuple[int, int]:
     """Two folios of a queue of which the second follows the first."""
     links = s.split_links
     queued = np.flatnonzero(links.queued)
-    at = rows_of(_nodes(s), links.following[queued])
+    at = rows_of(links.node, links.following[queued])
     first = pick(queued[at >= 0], "a queue of two")
-    second = int(rows_of(_nodes(s), links.following[first : first + 1])[0])
+    second = int(rows_of(links.node, links.following[first : first + 1])[0])
     return int(links.folio[first]), int(links.folio[second])
 
 
@@ -68,8 +60,7 @@ def bit_of_a_split_queue_flipped(s: Snapshot) -> Planted:
 def queued_folio_that_only_its_neighbours_know(s: Snapshot) -> Planted:
     """Its node was made anew instead of being taken off."""
     links = s.split_links
-    nodes = _nodes(s)
-    inside = links.queued & (rows_of(nodes, links.following) >= 0) & (rows_of(nodes, links.before) >= 0)
+    inside = links.queued & (rows_of(links.node, links.following) >= 0) & (rows_of(links.node, links.before) >= 0)
     folio = int(links.folio[pick(np.flatnonzero(inside), "a queue of three")])
     node = _node(s, folio)
     return Planted((put(s, node, node), put(s, node + 8, node)), DAMAGED, int(s.folios.pfn[folio]))
