@@ -1,4 +1,4 @@
-"""Address spaces and the VMAs of one, with their memory by kind, in kB as /proc has them."""
+"""Address spaces and the VMAs of one, with their memory by kind, in KiB, which /proc calls kB."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _VM_NAMES = {
 
 
 class Process(msgspec.Struct, frozen=True):
-    """One address space. Sizes in kB."""
+    """One address space. Sizes in KiB."""
 
     pid: int | None
     """The lowest pid of its tasks; null when no task uses it."""
@@ -125,21 +125,21 @@ _PS = (
     TableColumn("pid", right=True, style="bold"),
     TableColumn("comm"),
     TableColumn("tasks", right=True),
-    TableColumn("rss kB", right=True),
-    TableColumn("anon kB", right=True),
-    TableColumn("file kB", right=True),
-    TableColumn("shmem kB", right=True),
-    TableColumn("swap kB", right=True),
-    TableColumn("pmd-mapped kB", right=True),
-    TableColumn("hugetlb kB", right=True),
-    TableColumn("tables kB", right=True),
+    TableColumn("rss KiB", right=True),
+    TableColumn("anon KiB", right=True),
+    TableColumn("file KiB", right=True),
+    TableColumn("shmem KiB", right=True),
+    TableColumn("swap KiB", right=True),
+    TableColumn("pmd-mapped KiB", right=True),
+    TableColumn("hugetlb KiB", right=True),
+    TableColumn("tables KiB", right=True),
     TableColumn("vmas", right=True),
     TableColumn("note"),
 )
 
 
 def render_ps(screen: Screen, report: PsReport) -> Iterator[str]:
-    """The report for people; sizes in kB."""
+    """The report for people; sizes in KiB."""
     rows = [
         (
             "-" if p.pid is None else str(p.pid),
@@ -156,7 +156,7 @@ def render_ps(screen: Screen, report: PsReport) -> Iterator[str]:
     ]
     yield from render_table(screen, _PS, rows)
     yield ""
-    yield f"{counted(len(report.processes), 'address space')}; sizes in kB" + _missing(report.missing)
+    yield f"{counted(len(report.processes), 'address space')}; sizes in KiB" + _missing(report.missing)
 
 
 def _counters(p: Process) -> tuple[str, ...]:
@@ -179,7 +179,7 @@ def _missing(missing: dict[str, int]) -> str:
 
 
 class VmaRow(msgspec.Struct, frozen=True):
-    """One VMA. Sizes in kB, defined as in /proc/PID/smaps, rebuilt from the page tables."""
+    """One VMA. Sizes in KiB, defined as in /proc/PID/smaps, rebuilt from the page tables."""
 
     start: Hex
     end: Hex
@@ -363,15 +363,15 @@ _VMAS = (
     TableColumn("start", right=True),
     TableColumn("end", right=True),
     TableColumn("perm"),
-    TableColumn("size kB", right=True),
-    TableColumn("rss kB", right=True),
-    TableColumn("anon kB", right=True),
-    TableColumn("file kB", right=True),
-    TableColumn("shmem kB", right=True),
-    TableColumn("pmd-mapped kB", right=True),
-    TableColumn("hugetlb kB", right=True),
-    TableColumn("swap kB", right=True),
-    TableColumn("locked kB", right=True),
+    TableColumn("size KiB", right=True),
+    TableColumn("rss KiB", right=True),
+    TableColumn("anon KiB", right=True),
+    TableColumn("file KiB", right=True),
+    TableColumn("shmem KiB", right=True),
+    TableColumn("pmd-mapped KiB", right=True),
+    TableColumn("hugetlb KiB", right=True),
+    TableColumn("swap KiB", right=True),
+    TableColumn("locked KiB", right=True),
     TableColumn("lock"),
     TableColumn("name"),
     TableColumn("flags"),
@@ -379,7 +379,7 @@ _VMAS = (
 
 
 def render_vmas(screen: Screen, report: VmasReport) -> Iterator[str]:
-    """The report for people; sizes in kB."""
+    """The report for people; sizes in KiB."""
     yield from render_facts(screen, [("process", _who(report)), ("mm", f"{report.mm:#x}")])
     yield ""
     rows = [_vma_cells(v) for v in report.vmas]
@@ -389,7 +389,7 @@ def render_vmas(screen: Screen, report: VmasReport) -> Iterator[str]:
     note = "" if report.complete else "; some page tables, VMAs or struct pages are not in the dump"
     if report.searched == "own page tables":
         note += "; how often others map a page is the kernel's own count (--all counts in all page tables)"
-    yield from screen.wrap(f"{counted(len(report.vmas), 'VMA')}; sizes in kB as in smaps{note}")
+    yield from screen.wrap(f"{counted(len(report.vmas), 'VMA')}; sizes in KiB (kB in smaps){note}")
 
 
 def _who(report: VmasReport) -> str:

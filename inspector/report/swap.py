@@ -186,7 +186,7 @@ _DEVICES = (
     TableColumn("device"),
     *(
         TableColumn(name, right=True)
-        for name in ("priority", "size kB", "used kB", "slots used", "stored", "cached", "shared", "shmem", "PTEs")
+        for name in ("priority", "size KiB", "used KiB", "slots used", "stored", "cached", "shared", "shmem", "PTEs")
     ),
     TableColumn("", style="yellow"),
 )

@@ -77,6 +77,6 @@ def test_colour_takes_no_room() -> None:
 def test_sizes_have_their_unit_in_the_heading(run: Run, any_core: str) -> None:
     ps = run("ps", "-c", any_core).out.splitlines()[0]
     for name in ("rss", "anon", "file", "shmem", "swap", "pmd-mapped", "hugetlb", "tables"):
-        assert f"{name} kB" in ps
+        assert f"{name} KiB" in ps
     vmas = next(line for line in run("vmas", "1", "-c", any_core).out.splitlines() if "perm" in line)
-    assert all(f"{name} kB" in vmas for name in ("size", "rss", "anon", "file"))
+    assert all(f"{name} KiB" in vmas for name in ("size", "rss", "anon", "file"))

@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,67 @@ def test_files_in_the_current_directory_are_not_executed(tmp_path: Path) -> None
         check=False,
     )
     assert done.stdout.startswith("folioscope "), done.stderr
+
+
+def _as_another_user(ask: Callable[[], bytes]) -> bytes:
+    """What a function gives that runs as the user nobody, in a process of its own."""
+    come, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        answer = b""
+        try:
+            os.setgroups([])
+            os.setgid(_NOBODY)
+            os.setuid(_NOBODY)
+            answer = ask()
+        except BaseException as error:  # noqa: BLE001  (this process must not become a second pytest)
+            answer = f"failed: {error!r}".encode()
+        finally:
+            os.write(go, answer)
+            os._exit(0)
+    os.close(go)
+    with os.fdopen(come, "rb") as told:
+        answer = told.read()
+    os.waitpid(pid, 0)
+    return answer
+
+
+_NOBODY = 65534
+
+
+def _ask_server(port: int, path: str) -> bytes:
+    """The status line of an answer."""
+    with socket.socket() as talk:
+        # As bytes: the codec for names is in a file that the other user may not read.
+        talk.connect((HOST.encode(), port))
+        talk.sendall(f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nConnection: close\r\n\r\n".encode())
+        return talk.makefile("rb").readline()
+
+
+def _seen_of(word: str) -> bytes:
+    """Where a user finds a word in what /proc shows of processes."""
+    found = []
+    for file in [*Path("/proc").glob("[0-9]*/cmdline"), *Path("/proc").glob("[0-9]*/environ")]:
+        with contextlib.suppress(OSError):
+            found += [str(file)] if word.encode() in file.read_bytes() else []
+    return " ".join(found).encode()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a second user")
+def test_a_second_user_of_this_machine_is_refused() -> None:
+    port = unused_port()
+    words = [*_this_program(), "tui", "--web", "--port", str(port), "-c", str(fixture_path("7.3"))]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = next(found[1] for line in server.stdout if (found := re.search(r"http://[^/]+(/\S+/)", line)))
+            token = url.strip("/")
+            for path in ("/", "/ws", f"{url[:-2]}/ws", "/static/css/xterm.css"):
+                assert b" 403 " in _as_another_user(lambda path=path: _ask_server(port, path)), path
+            assert _as_another_user(lambda: _seen_of(token)) == b""
+            assert b" 200 " in _ask_server(port, url)
+        finally:
+            server.terminate()
 
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

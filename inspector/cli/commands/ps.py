@@ -12,7 +12,7 @@ from inspector.errors import Exit
 @click.command(cls=InspectorCommand, schemas=("inspector.report.processes:PsReport",))
 @click.pass_obj
 def ps(settings: Settings) -> int:
-    """List address spaces: their processes and their memory by kind, in kB as /proc has it.
+    """List address spaces: their processes and their memory by kind, in KiB, which /proc calls kB.
 
     Address spaces that no task uses any more, or yet, are listed last. Kernel threads have none.
     """

@@ -14,7 +14,7 @@ from inspector.errors import Exit
 @click.option("--all", "everything", is_flag=True, help=ALL_HELP)
 @click.pass_obj
 def vmas(settings: Settings, pid: int, everything: bool) -> int:
-    """List the VMAs of one process with their memory by kind, defined as in /proc/PID/smaps, in kB.
+    """List the VMAs of one process with their memory by kind, defined as in /proc/PID/smaps, in KiB (its kB).
 
     PID is a process or thread in the initial namespace, or the address of an mm_struct. No more is read than the
     process has; how often others map a page is taken from the kernel's own counts, as smaps does.
