@@ -1,7 +1,7 @@
 """`make bench`: what each question costs on one dump, beside its floor and its peers.
 
 Each figure is of a process of its own, from its start to its end: CPU time (user and system, children included), wall
-time, and the most memory that was resident. Beside ours are:
+time, and the most memory that was resident; of keys it is the bytes that are sent to the terminal. Beside ours are:
 
 * the floor: a process that reads the same pages, each once, and does nothing else;
 * of a compressed dump, the decompressor alone on the same pages: what `tests/bench/convert.py` makes of any dump; and,
@@ -45,7 +45,7 @@ OURS, WARM, UNCOMPRESSED, FLOOR, DECOMPRESSOR, CHECK, RECIPE, OBJECTS, COMMANDS,
     "drgn's crash commands",
     "crash",
 )
-NAMES = ("info", "page", "folio", "explain", "rmap", "va", "vmas", "check", "capture", "tui")
+NAMES = ("info", "page", "folio", "explain", "rmap", "va", "vmas", "check", "capture", "tui", "keys")
 Row = dict[str, float]
 Rows = dict[str, dict[str, Row]]
 
@@ -81,6 +81,8 @@ class Bench:
         """Everybody's costs of one question, by who answered it."""
         if name == "tui":
             return {OURS: json.loads(self._module("tui", "--first-paint", self._core)[1])}
+        if name == "keys":
+            return json.loads(self._module("keys", "--json", "--core", self._core)[1])
         asked, out = self._asked[name], {}
         command = [sys.executable, "-m", "inspector", *self._words(asked.ours)]
         out[OURS] = best([*command, "--no-cache"], self._rounds, codes=(0, 4))[0].row()
@@ -149,6 +151,11 @@ class Bench:
 
 def show(name: str, rows: dict[str, Row]) -> None:
     """Print one question."""
+    if name == "keys":
+        for size, row in rows.items():
+            sent = ", ".join(f"{what} {nr:,.0f} bytes" for what, nr in row.items())
+            print(f"{name:<8} {size:<22} {sent}", flush=True)
+        return
     ours = rows[OURS]
     for who, row in rows.items():
         beside = (

@@ -68,7 +68,7 @@ def compression_costs(peers: dict[str, dict[str, float]]) -> float | None:
 
 
 def ratios(rows: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """What does not depend on how fast a machine is: our CPU time over each peer's, and peak memory in MiB.
+    """What does not depend on how fast a machine is: our CPU time over each peer's, peak memory in MiB, bytes a key.
 
     Args:
         rows: By question and by who answered it, what it cost.
@@ -77,6 +77,8 @@ def ratios(rows: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, 
     for question, peers in rows.items():
         ours = peers.get("folioscope")
         if ours is None:
+            # Not costs but what was sent to terminals.
+            out[question] = {f"{what}, {size}, bytes": nr for size, row in peers.items() for what, nr in row.items()}
             continue
         out[question] = {
             f"CPU / {who}": ours["cpu"] / row["cpu"]

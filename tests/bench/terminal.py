@@ -17,6 +17,8 @@ from pathlib import Path
 KEYS = {
     "down": b"\x1b[B",
     "up": b"\x1b[A",
+    "right": b"\x1b[C",
+    "left": b"\x1b[D",
     "pagedown": b"\x1b[6~",
     "pageup": b"\x1b[5~",
     "home": b"\x1b[H",
@@ -51,6 +53,7 @@ class Terminal:
         self._pid, self._fd = pty.fork()
         if self._pid == 0:
             os.environ.update(TERM="xterm-256color", TEXTUAL_ANIMATIONS="none")
+            os.environ.pop("COLORTERM", None)
             os.execv(words[0], list(words))
         columns, lines = size
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,7 @@ def test_a_second_user_of_this_machine_is_refused() -> None:
             url = next(found[1] for line in server.stdout if (found := re.search(r"http://[^/]+(/\S+/)", line)))
             token = url.strip("/")
             for path in ("/", "/ws", f"{url[:-2]}/ws", "/static/css/xterm.css"):
-                assert b" 403 " in _as_another_user(lambda path=path: _ask_server(port, path)), path
+                assert b" 403 " in _as_another_user(partial(_ask_server, port, path)), path
             assert _as_another_user(lambda: _seen_of(token)) == b""
             assert b" 200 " in _ask_server(port, url)
         finally:

@@ -62,7 +62,7 @@ class CellGrid(ScrollView, can_focus=True):
         Binding("enter", "choose", "Open"),
     ]
 
-    cursor: reactive[int] = reactive(0)
+    cursor: reactive[int] = reactive(0, repaint=False)
 
     class Moved(Message):
         """The cursor is on another cell."""
@@ -151,12 +151,15 @@ class CellGrid(ScrollView, can_focus=True):
                 style += _cursor_style(focused=self.has_focus)
             segments.append(Segment(text, style))
         strip = Strip(segments).crop(self.scroll_offset.x, self.scroll_offset.x + self.size.width)
-        return strip.extend_cell_length(self.size.width, plain)
+        return strip.extend_cell_length(self.size.width, plain).simplify()
 
-    def watch_cursor(self) -> None:
-        """Keep the cursor in sight and send where it is."""
+    def watch_cursor(self, old: int, new: int) -> None:
+        """Keep the cursor in sight and send where it is; only its lines are painted, unless the rest moves."""
+        before = self.scroll_offset
         self._into_view()
-        self.refresh()
+        if self.scroll_offset == before:
+            for row in {old // self._at.columns, new // self._at.columns}:
+                self.refresh_lines(row)
         self.post_message(self.Moved(self, self.cursor))
 
     def validate_cursor(self, cell: int) -> int:

@@ -55,7 +55,7 @@ class ColumnTable(ScrollView, can_focus=True):
         "table--sorted",
     }
 
-    cursor: reactive[int] = reactive(0)
+    cursor: reactive[int] = reactive(0, repaint=False)
 
     class Moved(Message):
         """The cursor is on another row."""
@@ -230,7 +230,7 @@ class ColumnTable(ScrollView, can_focus=True):
             text, shade = cells[i]
             padded = _pad(text, self._widths[i], right=rows.columns[i].right)
             segments.append(Segment(padded + " " * _GAP, shade_style(shade, ground, dark=dark) + extra))
-        return Strip(segments).adjust_cell_length(width, plain + extra)
+        return Strip(segments).adjust_cell_length(width, plain + extra).simplify()
 
     def _heading(self, plain: Style, width: int) -> Strip:
         rows = self._rows
@@ -241,12 +241,15 @@ class ColumnTable(ScrollView, can_focus=True):
             title = _pad(rows.columns[i].title + mark, self._widths[i], right=rows.columns[i].right)
             style = plain + self.get_component_rich_style("table--sorted" if mark else "table--heading")
             segments.append(Segment(title + " " * _GAP, style))
-        return Strip(segments).adjust_cell_length(width, plain)
+        return Strip(segments).adjust_cell_length(width, plain).simplify()
 
-    def watch_cursor(self) -> None:
-        """Keep the cursor in sight and send where it is."""
+    def watch_cursor(self, old: int, new: int) -> None:
+        """Keep the cursor in sight and send where it is; only its two lines are painted, unless the rest moves."""
+        before = self.scroll_offset
         self._into_view()
-        self.refresh()
+        if self.scroll_offset == before:
+            for row in (old, new):
+                self.refresh_lines(row + 1)
         self.post_message(self.Moved(self, self.cursor))
 
     def validate_cursor(self, row: int) -> int:
