@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.events import Event, Key, MouseDown, MouseScrollDown, MouseScrollUp
+from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import ModalScreen
-from textual.theme import Theme
 from textual.worker import Worker, WorkerState
 
 from inspector.errors import TargetError
+from tui.colors import DARK, DEPTHS, LIGHT, TRUE, Inks
 from tui.palette import PaletteCommands
 from tui.places import FindingsPlace, FoliosPlace, MemoryPlace, OverviewPlace, Place, ProcessesPlace, UserPlace
 from tui.screens.base import PlaceScreen, known
@@ -30,40 +32,13 @@ _REMEMBERED = 50
 
 _TICK = 0.1
 
-AnyScreen = PlaceScreen[Any]
+_TWICE = 2.0
+"""Seconds within which a second Ctrl+C ends it."""
 
-DARK = Theme(
-    "folioscope-dark",
-    primary="#6ea8fe",
-    secondary="#8fb8de",
-    accent="#f2c14e",
-    warning="#e0a93c",
-    error="#f0616d",
-    success="#7cc47f",
-    foreground="#d5dbe6",
-    background="#0f131a",
-    surface="#151b24",
-    panel="#1d2531",
-    boost="#232d3b",
-    dark=True,
-    variables={"quiet": "#8b97a8", "faint": "#566273", "footer-key-foreground": "#f2c14e"},
-)
-LIGHT = Theme(
-    "folioscope-light",
-    primary="#2563b8",
-    secondary="#3d6b96",
-    accent="#9a6400",
-    warning="#9a6400",
-    error="#b3261e",
-    success="#2e7d32",
-    foreground="#1f2733",
-    background="#fbfbfd",
-    surface="#f1f3f7",
-    panel="#e4e8ef",
-    boost="#d9dfe8",
-    dark=False,
-    variables={"quiet": "#5c6877", "faint": "#9aa5b3", "footer-key-foreground": "#9a6400"},
-)
+_NARROW = 60
+"""Columns below which the verdict is in fewer words."""
+
+AnyScreen = PlaceScreen[Any]
 
 
 class FolioscopeApp(App[Exception]):
@@ -92,6 +67,7 @@ class FolioscopeApp(App[Exception]):
         Binding("r", "refresh", "Read again", show=False),
         Binding("question_mark,f1", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
+        Binding("ctrl+z", "suspend_process", "To the shell; fg comes back", show=False),
     ]
 
     def __init__(self, session: Session, start: Place | None = None, *, interval: float = 0) -> None:
@@ -102,10 +78,16 @@ class FolioscopeApp(App[Exception]):
         self.filters: list[str] = []
         self._start = start or OverviewPlace()
         self._interval = interval
+        self._interrupted = -_TWICE
         self._generation = session.generation
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = DARK.name
+        self._inks = NoColor() if self.no_color else Inks(DEPTHS.get(self.console.color_system or "", TRUE))
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Colours of this terminal, or none."""
+        return [*(f for f in super().get_line_filters() if not isinstance(f, Monochrome)), self._inks]
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Inks that the style sheet names, for themes that do not define them."""
@@ -202,7 +184,8 @@ class FolioscopeApp(App[Exception]):
         if nr:
             return (f"✗ {words}", "fail" if worst == 2 else "warn")
         if session.report.exit_code:
-            return ("~ nothing wrong found, data missing", "warn")
+            missing = "data missing"
+            return (f"~ {missing}" if self.size.width < _NARROW else f"~ nothing wrong found, {missing}", "warn")
         return ("✓ consistent", "ok")
 
     # Places
@@ -340,6 +323,15 @@ class FolioscopeApp(App[Exception]):
     def action_toggle_dark(self) -> None:
         """The other theme."""
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name
+
+    def action_help_quit(self) -> None:
+        """Ctrl+C: twice ends it, wherever one is."""
+        now = time.monotonic()
+        if now - self._interrupted < _TWICE:
+            self.exit()
+        else:
+            self.notify("once more ends folioscope", title="Ctrl+C", timeout=_TWICE)
+        self._interrupted = now
 
     def action_jump(self) -> None:
         """Ask where to."""

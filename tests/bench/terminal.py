@@ -100,6 +100,21 @@ class Terminal:
         ticks = sum(int(fields[at]) for at in _CPU_FIELDS)
         return {"cpu": ticks / os.sysconf("SC_CLK_TCK"), "peak_mib": int(peak[1]) / 1024 if peak else 0.0}
 
+    @property
+    def pid(self) -> int:
+        """Of the program."""
+        return self._pid
+
+    def ended(self) -> bool:
+        """Whether the program ends by itself, soon; then there is nothing to close."""
+        for _ in range(200):
+            if not self._read(0.05):
+                time.sleep(0.05)
+            if os.waitpid(self._pid, os.WNOHANG)[0]:
+                os.close(self._fd)
+                return True
+        return False
+
     def close(self) -> None:
         """Ask it to quit, and wait until it has."""
         os.write(self._fd, b"\x11")

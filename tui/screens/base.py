@@ -52,6 +52,7 @@ class PlaceScreen(Screen[None], Generic[D]):
     COUNTS: ClassVar[bool] = False
     """Whether it shows counts of all mappings, for which it waits while the check makes them."""
     AUTO_FOCUS = None
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]
 
     def __init__(self, session: Session, place: Place) -> None:
         super().__init__()

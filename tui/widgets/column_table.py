@@ -222,7 +222,8 @@ class ColumnTable(ScrollView, can_focus=True):
         extra = Style()
         if here:
             name = "table--cursor" if self.has_focus else "table--cursor-away"
-            extra = Style(bgcolor=self.get_component_rich_style(name).bgcolor, bold=self.has_focus)
+            ground_here = self.get_component_rich_style(name).bgcolor
+            extra = Style(bgcolor=ground_here, bold=self.has_focus, reverse=self.has_focus and self.app.no_color)
         cells = rows.cells(row)
         mark = ("▌" if self.has_focus else "▏") if here else " "
         segments = [Segment(mark, plain + self.get_component_rich_style("table--mark") + extra)]

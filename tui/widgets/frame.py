@@ -42,25 +42,30 @@ class TopBar(Widget):
     here: reactive[str] = reactive("")
     status: reactive[Status] = reactive(("", "ok"))
 
-    def _tabs(self) -> list[tuple[str, str, str, int]]:
-        """``(name, key, title, first column)`` of each tab."""
+    def _tabs(self) -> list[tuple[str, str, str, int, int]]:
+        """``(name, key, title, first column, columns)`` of each tab."""
+        room = self.size.width - cell_width(self.status[0]) - 2
         titles = [title for _, title in TABS]
-        if self.size.width < sum(len(t) + 5 for t in titles) + cell_width(self.status[0]) + 2:
-            titles = [t[:5].rstrip() for t in titles] if self.size.width < 60 else titles
+        if room < sum(len(title) + 4 for title in titles):
+            # What is known about the target is never cut: tabs shrink to their digits.
+            titles = [title if name == self.here else "" for name, title in TABS]
+        if room < sum(len(title) + 3 for title in titles) + 1:
+            titles = ["" for _ in TABS]
         out, at = [], 0
         for i, ((name, _), title) in enumerate(zip(TABS, titles, strict=True), 1):
-            out.append((name, str(i), title, at))
-            at += len(title) + 4
+            width = len(title) + 4 if title else 3
+            out.append((name, str(i), title, at, width))
+            at += width
         return out
 
     def render_line(self, y: int) -> Strip:
         """The one line there is."""
         segments, at = [], 0
-        for name, key, title, _ in self._tabs():
+        for name, key, title, first, width in self._tabs():
             style = self.get_component_rich_style("bar--here" if name == self.here else "bar--tab")
             mark = self.get_component_rich_style("bar--key") if name != self.here else style
-            segments += [Segment(f" {key} ", mark), Segment(f"{title} ", style)]
-            at += len(title) + 4
+            segments += [Segment(f" {key} ", mark), Segment(f"{title} " if title else "", style)]
+            at = first + width
         words, kind = self.status
         room = max(self.size.width - at - 1, 0)
         words = words if cell_width(words) <= room else words[: max(room - 1, 0)] + "…" * bool(room)
@@ -73,8 +78,8 @@ class TopBar(Widget):
 
     def on_click(self, event: events.Click) -> None:
         """To the tab, or to the findings."""
-        for name, _, title, first in self._tabs():
-            if first <= event.x < first + len(title) + 4:
+        for name, _, _, first, width in self._tabs():
+            if first <= event.x < first + width:
                 self.app.run_worker(self.app.run_action(f"go_to('{name}')"))
                 return
         if event.x > self.size.width - cell_width(self.status[0]) - 2:
