@@ -43,6 +43,7 @@ COMMANDS = {
     "tui": "Browse it all in the terminal, or in a browser on this machine.",
     "cache": "What is kept of dumps between starts, and where; --clear removes it.",
     "manual": "Pages about concepts: findings, schemes, targets.",
+    "help": "The help of a command.",
 }
 """Each command with its line in the list of commands; the file of each is `inspector.cli.commands`' of its name."""
 
@@ -62,8 +63,8 @@ Exit codes:
 def cli(context: click.Context) -> None:
     """Show from a vmcore or a live kernel who maps which folio, and whether the stored counts are correct.
 
-    Without -c, -k or --qemu the running kernel is inspected. Nothing is ever written to a target. Options of the
-    target may be given before or after the name of the command.
+    Without -c, -k or --qemu the dump that FOLIOSCOPE_CORE names is inspected, or else the running kernel. Nothing is
+    ever written to a target. Options of the target may be given before or after the name of the command.
     """
     settings: Settings = context.obj
     if context.invoked_subcommand is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +15,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from inspector.cli import completion
+from inspector.cli.examples import CRASH, EXAMPLES
 from inspector.cli.output import Output
 from inspector.cli.start import is_path, offer_command
 from inspector.errors import TargetError, UsageError
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from inspector.target.qmp import Pause
     from inspector.target.target import Target
 
+
+CORE_VARIABLE = "FOLIOSCOPE_CORE"
+"""Environment variable with the dump that is inspected where none is named."""
 
 ALL_HELP = "Walk all page tables of all processes, however long that takes."
 """Of the option that every question about one thing has."""
@@ -41,7 +47,8 @@ class Settings:
     types: Literal["auto", "dwarf", "btf"] = "auto"
     quiet: bool = False
     log_level: str = "warning"
-    no_color: bool = False
+    color: Literal["auto", "always", "never"] = "auto"
+    no_pager: bool = False
     no_cache: bool = False
     memory: int | None = None
     workers: int | None = None
@@ -60,14 +67,16 @@ class Settings:
     @cached_property
     def output(self) -> Output:
         """Standard output."""
-        return Output(no_color=self.no_color)
+        return Output(self.color, pager=not self.no_pager)
 
     def require_one_kind(self) -> None:
-        """Refuse targets of several kinds at once.
+        """Refuse targets of several kinds at once; where none is named, take the dump that the environment names.
 
         Raises:
             UsageError: More than one of -c, -k and --qemu was given.
         """
+        if not (self.cores or self.kernel or self.qemu):
+            self.cores.extend(filter(None, [os.environ.get(CORE_VARIABLE)]))
         given = [name for name, on in (("-c", self.cores), ("-k", self.kernel), ("--qemu", self.qemu)) if on]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} name different targets", "", "Give one of them")
@@ -185,7 +194,13 @@ def shared_options() -> list[click.Parameter]:
             help="Where types come from: DWARF if there is any, else BTF in the dump (auto).",
         ),
         click.Option(["--format"], type=click.Choice(["text", "json"]), help="For people (default) or for programs."),
-        click.Option(["--no-color"], is_flag=True, help="No colours; NO_COLOR does the same."),
+        click.Option(
+            ["--color"],
+            type=click.Choice(["auto", "always", "never"]),
+            help="Colours: on a terminal (auto), always, never; NO_COLOR is never.",
+        ),
+        click.Option(["--no-color", "color"], is_flag=True, flag_value="never", hidden=True),
+        click.Option(["--no-pager"], is_flag=True, help="On a terminal, do not show long text in PAGER (less)."),
         click.Option(
             ["--no-cache"],
             is_flag=True,
@@ -233,6 +248,15 @@ class InspectorCommand(click.Command):
         """List the command's own options apart from the shared ones."""
         _format_options(self, ctx, formatter, self._shared)
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """An example, then what else there is to say."""
+        examples = EXAMPLES.get(self.name or "", ())
+        if examples:
+            with formatter.section("Examples" if len(examples) > 1 else "Example"):
+                for words in examples:
+                    formatter.write_text(f"folioscope {words}")
+        super().format_epilog(ctx, formatter)
+
 
 class InspectorGroup(click.Group):
     """A group that imports a command when it is called, and takes the shared options itself.
@@ -269,6 +293,8 @@ class InspectorGroup(click.Group):
         if args and args[0] not in self._lines and not args[0].startswith("-") and not ctx.resilient_parsing:
             if is_path(args[0]):
                 return "file", offer_command(args), []
+            if args[0] in CRASH:
+                raise UsageError("this is a command of crash", args[0], f"Here it is folioscope {CRASH[args[0]]}")
             near = difflib.get_close_matches(args[0], self._lines, 1)
             raise UsageError(
                 "there is no such command", args[0], f"Did you mean {near[0]}?" if near else "See folioscope --help"
@@ -294,7 +320,9 @@ class InspectorGroup(click.Group):
 def _format_options(
     command: click.Command, ctx: click.Context, formatter: click.HelpFormatter, shared: list[click.Parameter]
 ) -> None:
-    own = [p.get_help_record(ctx) for p in command.get_params(ctx) if p not in shared]
+    own = [
+        p.get_help_record(ctx) for p in command.get_params(ctx) if p not in shared and not isinstance(p, click.Argument)
+    ]
     for title, records in (("Options", own), ("Target and output", [p.get_help_record(ctx) for p in shared])):
         with formatter.section(title):
             formatter.write_dl([r for r in records if r is not None])
@@ -372,3 +400,44 @@ def every_option(seconds: float) -> Callable[[Callable[..., Any]], Callable[...,
     return click.option(
         "--every", type=rest, default=seconds, show_default=True, metavar="S", help="Seconds between checks."
     )
+
+
+@dataclass(frozen=True)
+class Listing:
+    """How a list of a report is wanted.
+
+    Attributes:
+        member: Its name in the report.
+        by: The column to sort by; None leaves the order.
+        limit: Rows to keep; None or 0 for all.
+    """
+
+    member: str
+    by: str | None = None
+    limit: int | None = None
+
+
+def list_options(member: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--sort`` and ``--limit`` for a command that lists rows; it is given a `Listing`.
+
+    Args:
+        member: Name of the list in the report.
+    """
+
+    def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def called(*args: Any, by: str | None, rows: int | None, **more: Any) -> Any:
+            return function(*args, listing=Listing(member, by, rows), **more)
+
+        limited = click.option("--limit", "rows", type=click.IntRange(0), metavar="N", help="Rows to list; 0 for all.")
+        return limited(sort_option(called))
+
+    return with_options
+
+
+sort_option = click.option(
+    "--sort",
+    "by",
+    metavar="COLUMN",
+    help="Sort by a column, as JSON calls it: numbers with the most first; - before it turns the order round.",
+)

@@ -31,7 +31,7 @@ class ProgressBar:
     def __init__(self, settings: Settings, title: str = "", delay: float = _DELAY) -> None:
         wanted = not settings.quiet and settings.log_level != "debug" and _is_terminal()
         self._title = f"{title} " if title else ""
-        self._no_color = settings.no_color
+        self._no_color = settings.color == "never"
         self._lock = threading.Lock()
         self._bar: Any = None
         self._state = ("", 0, 1)

@@ -27,5 +27,5 @@ def print_round(settings: Settings, taken: Round) -> None:
     """Print a round at once."""
     from inspector.report.rounds import render_round  # noqa: PLC0415  (msgspec, for these commands only)
 
-    print_report(settings, taken, render_round)
+    print_report(settings, taken, render_round, paged=False)
     settings.output.flush()

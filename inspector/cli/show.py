@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from inspector.errors import Exit
 
 if TYPE_CHECKING:
-    from inspector.cli.params import Settings
+    from inspector.cli.params import Listing, Settings
     from inspector.cli.progress import ProgressBar
     from inspector.report.screen import Screen
     from inspector.snapshot import Snapshot
@@ -28,7 +29,10 @@ def opened(settings: Settings) -> Iterator[tuple[Snapshot, ProgressBar]]:
 
 
 def show(
-    settings: Settings, build: Callable[[Snapshot], R], render: Callable[[Screen, R], Iterable[str]]
+    settings: Settings,
+    build: Callable[[Snapshot], R],
+    render: Callable[[Screen, R], Iterable[str]],
+    listing: Listing | None = None,
 ) -> tuple[Snapshot, R]:
     """Open the target, build its tables and then a report, and print that.
 
@@ -40,16 +44,39 @@ def show(
     with opened(settings) as (snapshot, progress):
         prepare(snapshot, progress)
         report = build(snapshot)
-    print_report(settings, report, render)
+    print_report(settings, report, render, listing)
     return snapshot, report
 
 
-def print_report(settings: Settings, report: R, render: Callable[[Screen, R], Iterable[str]]) -> None:
-    """Print a report as one JSON object, or as the text that ``render`` makes of it."""
+def print_report(
+    settings: Settings,
+    report: R,
+    render: Callable[[Screen, R], Iterable[str]],
+    listing: Listing | None = None,
+    *,
+    paged: bool = True,
+) -> None:
+    """Print a report as one JSON object, or as the text that ``render`` makes of it.
+
+    Args:
+        settings: Where to and how.
+        report: It.
+        render: Makes text of it.
+        listing: In which order a list of it is wanted, and how much of it.
+        paged: Whether long text may go through a pager.
+    """
+    left = ""
+    if listing is not None and (listing.by is not None or listing.limit):
+        from inspector.report.arranged import arranged  # noqa: PLC0415  (msgspec, not needed for --help)
+
+        report, total = arranged(report, listing.member, listing.by, listing.limit)  # type: ignore[type-var]
+        shown = len(getattr(report, listing.member))
+        left = f"{shown:,} of {total:,} rows are shown; sums are of these" if shown < total else ""
     if settings.format == "json":
         settings.output.json(report)
-    else:
-        settings.output.lines(render(settings.output.screen, report))
+        return
+    write = settings.output.paged if paged else settings.output.lines
+    write(chain(render(settings.output.screen, report), ["", left] if left else []))
 
 
 def exit_code(snapshot: Snapshot) -> Exit:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tests.arch import man
+
 if TYPE_CHECKING:
     from inspector.report.rules import RuleInfo
 
@@ -355,3 +357,4 @@ def write() -> None:
 
 if __name__ == "__main__":
     write()
+    man.write()

@@ -12,6 +12,7 @@ import pytest
 
 import inspector
 from inspector.errors import Exit
+from tests.arch import man
 from tests.arch.docs import DOCS, README, ROOT, TRANSCRIBED, first_sentence, pages, with_transcripts
 
 WRITTEN = [README, *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
@@ -37,6 +38,11 @@ def test_made_pages_are_current() -> None:
     )
     stale = [name for name, text in made.items() if (DOCS / name).read_text("utf-8") != text]
     assert not stale, AGAIN
+
+
+def test_manual_pages_are_current() -> None:
+    made = man.man_pages()
+    assert {path.name: path.read_text("utf-8") for path in man.MAN.iterdir()} == made, AGAIN
 
 
 def test_readme_is_short() -> None:

@@ -85,7 +85,11 @@ def test_text(command: str, run: Run, any_core: str) -> None:
 
 
 def test_every_command_is_run() -> None:
-    assert set(COMMANDS) == {*COMMAND_LINES, *NEED_AN_ADDRESS, "capture", "guard", "manual", "tui", "watch"}
+    assert set(COMMANDS) == {
+        *COMMAND_LINES,
+        *NEED_AN_ADDRESS,
+        *("capture", "guard", "help", "manual", "tui", "watch"),
+    }
 
 
 def test_schema_refuses_what_is_not_a_report(run: Run) -> None:
@@ -93,7 +97,7 @@ def test_schema_refuses_what_is_not_a_report(run: Run) -> None:
         jsonschema.validate({"schema": "folioscope.check/2"}, schema_of(run, "check"))
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("manual", "tui")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("help", "manual", "tui")])
 def test_help_and_schema(command: str, run: Run) -> None:
     result = run(command, "--help")
     assert (result.code, result.err) == (0, "")

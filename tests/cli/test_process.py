@@ -220,6 +220,7 @@ def test_colour_only_where_wanted(core: Callable[[str], str]) -> None:
     assert "\x1b[1mTarget" in on_terminal(words, terminal)
     for refused, environment in (
         (["--no-color"], terminal),
+        (["--color", "never"], terminal),
         ([], {**terminal, "NO_COLOR": "1"}),
         ([], {"TERM": "dumb"}),
     ):
@@ -228,6 +229,10 @@ def test_colour_only_where_wanted(core: Callable[[str], str]) -> None:
         [*FOLIOSCOPE, *words], capture_output=True, text=True, check=True, env={**os.environ, "TERM": "xterm"}
     )
     assert "\x1b" not in piped.stdout
+    wanted = subprocess.run(
+        [*FOLIOSCOPE, *words, "--color", "always"], capture_output=True, text=True, check=True, env={**os.environ}
+    )
+    assert "\x1b[1mTarget" in wanted.stdout
 
 
 def test_terminal_text_keeps_to_its_width(core: Callable[[str], str]) -> None:

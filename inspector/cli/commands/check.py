@@ -91,5 +91,5 @@ def _check_one(settings: Settings, slugs: tuple[str, ...], looks: int, core: str
         progress("opening", 0, 1)
         report = check_target(Snapshot(open_target(settings, core)), slugs, looks=looks, progress=progress)
         report = msgspec.structs.replace(report, paused_seconds=settings.resume())
-    print_report(settings, report, render_report)
+    print_report(settings, report, render_report, paged=not place)
     return report.exit_code

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from inspector.cli.params import ALL_HELP, InspectorCommand, Settings
+from inspector.cli.params import ALL_HELP, InspectorCommand, Listing, Settings, list_options
 from inspector.cli.show import exit_code, opened, print_report
 from inspector.errors import Exit
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 @click.command(cls=InspectorCommand, schemas=("inspector.report.file:FileReport",))
 @click.argument("name", metavar="PATH|INODE|ADDRESS")
 @click.option("--all", "everything", is_flag=True, help=ALL_HELP)
+@list_options("mappers")
 @click.pass_obj
-def file(settings: Settings, name: str, everything: bool) -> int:
+def file(settings: Settings, listing: Listing, name: str, everything: bool) -> int:
     """Show who maps which part of a file, and its page cache by order of folio.
 
     The file is named by a path as vmas shows it, by its inode number, or by the address of its address_space or inode.
@@ -40,5 +41,5 @@ def file(settings: Settings, name: str, everything: bool) -> int:
 
     with opened(settings) as (snapshot, progress):
         seen, report = settled(snapshot, ask, lambda answer: bool(answer[1].damage))
-    print_report(settings, report, render_file)
+    print_report(settings, report, render_file, listing)
     return Exit.FINDINGS if report.damage else exit_code(seen)

@@ -42,4 +42,4 @@ def manual(settings: Settings, topic: str | None) -> None:
     console = Console(width=min(screen.width, 120), no_color=not screen.color, force_terminal=True)
     with console.capture() as capture:
         console.print(Markdown(text))
-    output.lines(capture.get().splitlines())
+    output.paged(capture.get().splitlines())

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import click
 
-from inspector.cli.params import InspectorCommand, Settings
+from inspector.cli.params import InspectorCommand, Listing, Settings, list_options
 from inspector.cli.show import exit_code, show
 
 
 @click.command(cls=InspectorCommand, schemas=("inspector.report.mthp:MthpReport",))
+@list_options("processes")
 @click.pass_obj
-def mthp(settings: Settings) -> int:
+def mthp(settings: Settings, listing: Listing) -> int:
     """Show the large folios of user memory: by size what maps them, and who maps some in part."""
     from inspector.report.mthp import build_mthp, render_mthp  # noqa: PLC0415
 
-    snapshot, _ = show(settings, build_mthp, render_mthp)
+    snapshot, _ = show(settings, build_mthp, render_mthp, listing)
     return exit_code(snapshot)

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @click.command(cls=InspectorCommand)
 @click.option(
-    "--interval", type=click.FloatRange(min=1), metavar="SECONDS", help="Read a running kernel again that often."
+    "--every",
+    "--interval",
+    "interval",
+    type=click.FloatRange(min=1),
+    metavar="S",
+    help="Read a running kernel again that often.",
 )
 @click.option("--web", is_flag=True, help="Serve it to a browser on this machine instead.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="For --web.")
@@ -52,7 +57,7 @@ def tui(settings: Settings, interval: float | None, web: bool, port: int) -> int
 
         return Snapshot(settings.open_running())
 
-    if settings.no_color:
+    if settings.color == "never":
         os.environ.setdefault("NO_COLOR", "1")
     app = FolioscopeApp(Session(opener=opener), interval=interval or 0)
     error = app.run()
@@ -78,7 +83,7 @@ def _serve(settings: Settings, interval: float | None, port: int) -> int:
         ) from None
     words = [*_this_program(), "tui", *_target_options(settings)]
     if interval:
-        words += ["--interval", str(interval)]
+        words += ["--every", str(interval)]
     try:
         serve(words, port)
     except OSError as error:
@@ -106,7 +111,7 @@ def _target_options(settings: Settings) -> list[str]:
     words += ["--qemu", settings.qemu] if settings.qemu else []
     words += [word for file in settings.symbols for word in ("-s", file)]
     words += ["--no-cache"] if settings.no_cache else []
-    words += ["--no-color"] if settings.no_color else []
+    words += ["--color", settings.color]
     words += ["--memory", str(settings.memory)] if settings.memory else []
     words += ["--workers", str(settings.workers)] if settings.workers else []
     return [*words, "--types", settings.types, "--log-level", settings.log_level]

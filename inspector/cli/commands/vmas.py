@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from inspector.cli.params import ALL_HELP, InspectorCommand, Number, Settings
+from inspector.cli.params import ALL_HELP, InspectorCommand, Listing, Number, Settings, list_options
 from inspector.cli.show import opened, print_report
 from inspector.errors import Exit
 
@@ -12,8 +12,9 @@ from inspector.errors import Exit
 @click.command(cls=InspectorCommand, schemas=("inspector.report.processes:VmasReport",))
 @click.argument("pid", type=Number(), metavar="PID")
 @click.option("--all", "everything", is_flag=True, help=ALL_HELP)
+@list_options("vmas")
 @click.pass_obj
-def vmas(settings: Settings, pid: int, everything: bool) -> int:
+def vmas(settings: Settings, listing: Listing, pid: int, everything: bool) -> int:
     """List the VMAs of one process with their memory by kind, defined as in /proc/PID/smaps, in KiB (its kB).
 
     PID is a process or thread in the initial namespace, or the address of an mm_struct. No more is read than the
@@ -29,5 +30,5 @@ def vmas(settings: Settings, pid: int, everything: bool) -> int:
             report = build_vmas(snapshot, mm)
         else:
             report = build_vmas(aim_at_mm(snapshot, pid), 0)
-    print_report(settings, report, render_vmas)
+    print_report(settings, report, render_vmas, listing)
     return Exit.CLEAN if report.complete else Exit.INCOMPLETE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from inspector.cli.params import InspectorCommand, Number, Settings
+from inspector.cli.params import InspectorCommand, Listing, Number, Settings, list_options
 from inspector.cli.show import print_report
 from inspector.errors import Exit
 
@@ -13,8 +13,9 @@ from inspector.errors import Exit
     cls=InspectorCommand, schemas=("inspector.report.stacks:WindowsReport", "inspector.report.stacks:StackReport")
 )
 @click.option("--stack", type=Number(), metavar="PID", help="Show the kernel stack of one task instead.")
+@list_options("windows")
 @click.pass_obj
-def windows(settings: Settings, stack: int | None) -> int:
+def windows(settings: Settings, listing: Listing, stack: int | None) -> int:
     """List the tasks inside functions in which counters and page tables may legitimately differ for a moment.
 
     Each task with the innermost such function on its stack and the address spaces that it works on. Stacks are unwound
@@ -24,7 +25,7 @@ def windows(settings: Settings, stack: int | None) -> int:
 
     snapshot = settings.snapshot()
     if stack is None:
-        print_report(settings, build_windows(snapshot), render_windows)
+        print_report(settings, build_windows(snapshot), render_windows, listing)
     else:
         print_report(settings, build_stack(snapshot, stack), render_stack)
     return Exit.INCOMPLETE if snapshot.stacks.incomplete or not snapshot.missing.complete else Exit.CLEAN

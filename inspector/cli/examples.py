@@ -1,0 +1,61 @@
+"""An example or two for each command, shown in its help and its manual page, and the words that crash's users type."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "info": ("info -c vmcore",),
+    "check": ("check vmcore", "check -r mapcount --format json vmcore", "check -k --confirm 5"),
+    "folio": ("folio -c vmcore 0x13d60", "folio -c vmcore 0xfffff8b8c04f5800 --all"),
+    "explain": ("explain -c vmcore 0x13d60",),
+    "references": ("references -c vmcore --limit 50",),
+    "page": ("page -c vmcore 0x13d60+16", "page -c vmcore 0x13d60-0x13dff"),
+    "va": ("va -c vmcore 203 0x7fcc8d947000",),
+    "ps": ("ps -c vmcore --sort rss --limit 10", "ps -c vmcore --sort swap"),
+    "vmas": ("vmas -c vmcore 203 --sort anon",),
+    "rmap": ("rmap -c vmcore 0x13d60",),
+    "anon-vma": ("anon-vma -c vmcore --of 0x13d60",),
+    "file": ("file -c vmcore /usr/lib/x86_64-linux-gnu/libc.so.6",),
+    "mthp": ("mthp -c vmcore --sort unmapped_bytes",),
+    "uffd": ("uffd -c vmcore",),
+    "ksm": ("ksm -c vmcore --sort entries --limit 20",),
+    "hugetlb": ("hugetlb -c vmcore --sort mappings",),
+    "swap": ("swap -c vmcore", "swap -c vmcore 0:7"),
+    "windows": ("windows -c vmcore", "windows -c vmcore --stack 295"),
+    "rules": ("rules", "rules mapcount-too-high"),
+    "watch": ("watch -k --every 300",),
+    "guard": ("guard --qemu /run/guest.qmp --until-finding --keep found",),
+    "doctor": ("doctor",),
+    "capture": ("capture -c vmcore small.vmcore",),
+    "tui": ("tui -c vmcore", "tui -c vmcore --web"),
+    "cache": ("cache", "cache --clear"),
+    "manual": ("manual", "manual findings"),
+    "help": ("help folio",),
+}
+"""By command, without the program's name."""
+
+CRASH: dict[str, str] = {
+    "vtop": "va PID ADDRESS",
+    "ptov": "page PHYSICAL",
+    "kmem": "page ADDRESS, folio ADDRESS; for totals mthp and hugetlb",
+    "vm": "vmas PID",
+    "bt": "windows --stack PID",
+    "rd": "page ADDRESS for a struct page; memory itself is drgn's: drgn -c VMCORE",
+    "struct": "folio ADDRESS or page ADDRESS; other types are drgn's: drgn -c VMCORE",
+    "p": "info; expressions are drgn's: drgn -c VMCORE",
+    "sym": "info; symbols are drgn's: drgn -c VMCORE",
+    "sys": "info",
+    "log": "info; the log is drgn's: drgn -c VMCORE",
+    "set": "windows --stack PID, or vmas PID",
+    "task": "windows --stack PID",
+    "files": "file PATH",
+    "search": "rmap ADDRESS: who maps a page",
+    "pte": "va PID ADDRESS",
+    "whatis": "page ADDRESS",
+    "list": "anon-vma ADDRESS",
+    "tree": "anon-vma ADDRESS, file PATH",
+    "swapinfo": "swap",
+    "ipcs": "file PATH",
+    "foreach": "windows",
+    "top": "ps --sort rss",
+}
+"""What does here what a command of crash does there."""
