@@ -17,7 +17,16 @@ from textual.worker import Worker, WorkerState
 from inspector.errors import TargetError
 from tui.colors import DARK, DEPTHS, LIGHT, TRUE, Inks
 from tui.palette import PaletteCommands
-from tui.places import FindingsPlace, FoliosPlace, MemoryPlace, OverviewPlace, Place, ProcessesPlace, UserPlace
+from tui.places import (
+    FindingsPlace,
+    FoliosPlace,
+    MemoryPlace,
+    OverviewPlace,
+    Place,
+    ProcessesPlace,
+    SubjectsPlace,
+    UserPlace,
+)
 from tui.screens.base import PlaceScreen, known
 from tui.screens.registry import prepare, screen_for
 from tui.session import Session, StoppedError
@@ -59,6 +68,7 @@ class FolioscopeApp(App[Exception]):
         Binding("3,p", "go_to('processes')", "Processes", show=False),
         Binding("4", "go_to('folios')", "Folios", show=False),
         Binding("5,m", "go_to('memory')", "Memory map", show=False),
+        Binding("6", "go_to('subjects')", "More: CPUs, files, swap ...", show=False),
         Binding("g", "jump", "Jump"),
         Binding("backspace,left_square_bracket,alt+left", "back", "Back", key_display="⌫"),
         Binding("right_square_bracket,alt+right", "forward", "Forward", show=False),
@@ -268,6 +278,7 @@ class FolioscopeApp(App[Exception]):
             "processes": ProcessesPlace(),
             "memory": MemoryPlace(),
             "folios": FoliosPlace(),
+            "subjects": SubjectsPlace(),
         }
         self.go(places[name])
 

@@ -28,17 +28,39 @@ from tui.places import (
     Place,
     ProcessesPlace,
     RulePlace,
+    SubjectPlace,
+    SubjectsPlace,
     VmaPlace,
 )
 from tui.session import Session
 from tui.views.findings import find_vma, row_of, short_subject
+from tui.views.subjects import SUBJECTS
 
 MOST = 40
 """Places offered at once."""
 
 _KERNEL_HALF = 1 << 63
 _FORMS = {"pfn": "page frame", "phys": "physical address", "page": "struct page", "virt": "direct-map address"}
-_SCREENS: tuple[Place, ...] = (OverviewPlace(), FindingsPlace(), ProcessesPlace(), FoliosPlace(), MemoryPlace())
+_SCREENS: tuple[Place, ...] = (
+    *(OverviewPlace(), FindingsPlace(), ProcessesPlace(), FoliosPlace(), MemoryPlace(), SubjectsPlace()),
+    *(SubjectPlace(name) for name in SUBJECTS),
+)
+_WORDS = {
+    "thp": "mthp",
+    "large": "mthp",
+    "leak": "references",
+    "refs": "references",
+    "userfaultfd": "uffd",
+    "zram": "swap",
+    "stack": "cpus",
+    "map": "memory",
+    "mounts": "files",
+    "ps": "processes",
+    "rules": "findings",
+    "check": "findings",
+    "info": "overview",
+}
+"""Other words for screens."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +178,8 @@ def _holders_of_va(session: Session, s: Snapshot, va: int) -> list[Goal]:
 def _by_name(session: Session, s: Snapshot, word: str) -> list[Goal]:
     """Names of screens, processes, findings, rules and files that hold the word."""
     low = word.lower()
-    out = [Goal(p, "screen", p.title) for p in _SCREENS if p.title.startswith(low)]
+    meant = {title for word, title in _WORDS.items() if word.startswith(low)}
+    out = [Goal(p, "screen", p.title) for p in _SCREENS if p.title.startswith(low) or p.title in meant]
     names = session.keep("comms", lambda: [clean_bytes(bytes(c)).lower() for c in s.mms.comm])
     pids = s.mms.pid.tolist()
     out += [

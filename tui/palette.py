@@ -18,6 +18,7 @@ COMMANDS = {
     "Processes": "go_to('processes')",
     "Folios": "go_to('folios')",
     "Memory map": "go_to('memory')",
+    "More: CPUs, files, large folios, references, swap, KSM, hugetlb, userfaultfd, windows": "go_to('subjects')",
     "Jump to a pfn, address, pid, pid:va, file, finding or rule": "jump",
     "Export the table or the screen": "export",
     "Copy the command that shows the same": "copy_command",

@@ -203,6 +203,33 @@ class FilePlace(_Place):
 
 
 @dataclass(frozen=True)
+class SubjectsPlace(_Place):
+    """What else can be browsed."""
+
+    @property
+    def title(self) -> str:
+        """As its tab."""
+        return "more"
+
+
+@dataclass(frozen=True)
+class SubjectPlace(_Place):
+    """A report that is a list, by its name in `tui.views.subjects.SUBJECTS`."""
+
+    name: str
+
+    @property
+    def title(self) -> str:
+        """Its name."""
+        return self.name
+
+    @property
+    def command(self) -> str:
+        """The command of the same name; the list of files is that of ``file`` without one."""
+        return "file" if self.name == "files" else self.name
+
+
+@dataclass(frozen=True)
 class MemoryPlace(_Place):
     """Physical memory; with a page frame the cursor starts there."""
 
@@ -234,4 +261,6 @@ Place = (
     | AnonVmaPlace
     | FilePlace
     | MemoryPlace
+    | SubjectsPlace
+    | SubjectPlace
 )

@@ -34,6 +34,7 @@ COMMANDS = {
     "ksm": "KSM's stable nodes, pages and totals.",
     "hugetlb": "hugetlb's pools, folios and shared page tables.",
     "swap": "Swap devices, or one slot and who refers to it.",
+    "cpus": "What each CPU was doing, and on what memory.",
     "windows": "What a stopped kernel was in the middle of; one task's stack.",
     "rules": "The rules that check applies, or the manual page of one.",
     "watch": "Check a kernel that runs on again and again; show what is new and gone.",

@@ -140,16 +140,12 @@ def build_stack(s: Snapshot, pid: int) -> StackReport:
     Raises:
         UsageError: There is no such task.
     """
-    tasks, stacks, frames = s.tasks, s.stacks, s.stacks.frames
+    tasks, stacks = s.tasks, s.stacks
     at = np.flatnonzero(tasks.pid == pid)
     if not len(at):
         error = UsageError("there is no such task", str(pid), "See folioscope windows, or ps for processes")
         raise s.missing.unless_lost(error, "tasks")
     task = int(at[0])
-    flight = s.in_flight
-    opened: dict[int, list[str]] = {}
-    for row in np.flatnonzero(flight.task_idx == task).tolist():
-        opened.setdefault(int(flight.frame[row]), []).append(WINDOWS[flight.window[row]].id)
     return StackReport(
         "folioscope.stack/2",
         pid,
@@ -157,17 +153,26 @@ def build_stack(s: Snapshot, pid: int) -> StackReport:
         int(tasks.cpu[task]) if tasks.on_cpu[task] else None,
         state_letter(tasks, task),
         StackState(int(stacks.state[task])).name.lower(),
-        [
-            StackFrameRow(
-                ip=int(frames.ip[row]),
-                sp=int(frames.sp[row]),
-                function=stacks.places[int(frames.ip[row])],
-                known=_KNOWN[How(int(frames.how[row]))],  # type: ignore[arg-type]
-                windows=opened.get(row, []),
-            )
-            for row in np.flatnonzero(frames.task_idx == task).tolist()
-        ],
+        frames_of(s, task),
     )
+
+
+def frames_of(s: Snapshot, task: int) -> list[StackFrameRow]:
+    """The functions on the stack of a task, by its row, the innermost first."""
+    stacks, frames, flight = s.stacks, s.stacks.frames, s.in_flight
+    opened: dict[int, list[str]] = {}
+    for row in np.flatnonzero(flight.task_idx == task).tolist():
+        opened.setdefault(int(flight.frame[row]), []).append(WINDOWS[flight.window[row]].id)
+    return [
+        StackFrameRow(
+            ip=int(frames.ip[row]),
+            sp=int(frames.sp[row]),
+            function=stacks.places[int(frames.ip[row])],
+            known=_KNOWN[How(int(frames.how[row]))],  # type: ignore[arg-type]
+            windows=opened.get(row, []),
+        )
+        for row in np.flatnonzero(frames.task_idx == task).tolist()
+    ]
 
 
 _WINDOWS = (

@@ -35,6 +35,8 @@ def session_of(kernel: str) -> Session:
 async def at(session: Session, place: Place, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot[Any]]:
     """The interface opened at a place, everything loaded."""
     app = FolioscopeApp(session, place)
+    # The variable in the environment is read when Textual is imported.
+    app.animation_level = "none"
     async with app.run_test(size=size) as pilot:
         await settle(pilot)
         yield pilot

@@ -26,6 +26,8 @@ from tui.places import (
     ProcessesPlace,
     RmapPlace,
     RulePlace,
+    SubjectPlace,
+    SubjectsPlace,
     VmaPlace,
 )
 from tui.session import Session
@@ -71,6 +73,8 @@ def places(session: Session) -> dict[str, Place]:
         "anon_vma": AnonVmaPlace(int(s.pages.mapping[s.pages.memmap.row(LARGE)]) & ~3),
         "file": files[0],
         "memory": MemoryPlace(LARGE),
+        "more": SubjectsPlace(),
+        **{name: SubjectPlace(name) for name in ("mthp", "references", "hugetlb")},
     }
 
 

@@ -16,6 +16,7 @@ from tui.app import FolioscopeApp
 SCREENS = (
     *("overview", "findings", "finding", "rule", "processes", "mm", "vma"),
     *("folios", "folio", "rmap", "anon_vma", "file", "memory"),
+    *("more", "mthp", "references", "hugetlb"),
 )
 
 

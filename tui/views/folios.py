@@ -17,7 +17,7 @@ from tui.views.rows import ColumnData, Rows, ViewColumn, number, sizes
 
 @dataclass(frozen=True, slots=True)
 class FolioColumns(Table):
-    """One row a folio, by page frame number.
+    """One row a folio, those of users first, each by page frame number.
 
     Attributes:
         row: int64; of the head, in the pages.
@@ -28,6 +28,7 @@ class FolioColumns(Table):
         huge: int64; huge entries among them.
         mms: int64; address spaces that map it; -1 for a folio of one page, where none is counted.
         refs: int64; ``_refcount``.
+        unmapped: int64; pages of one that is mapped in part which nothing maps.
         partial: bool; a large folio of which some page is mapped and another is not.
     """
 
@@ -39,7 +40,11 @@ class FolioColumns(Table):
     huge: I64
     mms: I64
     refs: I64
+    unmapped: I64
     partial: Mask
+
+
+_OF_USERS = [KINDS.index(kind) for kind in ("anon", "ksm", "shmem", "file", "hugetlb")]
 
 
 def folio_columns(s: Snapshot, *, small: bool) -> FolioColumns:
@@ -58,16 +63,22 @@ def folio_columns(s: Snapshot, *, small: bool) -> FolioColumns:
     def of(column: AnyArray, otherwise: AnyArray | int) -> I64:
         return np.where(folio >= 0, column[at], otherwise).astype(np.int64) if some else np.zeros(len(rows), np.int64)
 
+    kinds = kind_codes(s.layout, s.pages, f, s.folio_of_page, rows)
+    order = np.argsort(~np.isin(kinds, _OF_USERS), kind="stable")
+    kinds = kinds[order]
+    rows, folio, at, one = (column[order] for column in (rows, folio, at, one))
     touched = _pages_mapped(s)
+    untouched = np.where((touched > 0) & (s.counts.entire == 0), f.nr_pages - touched, 0)
     return FolioColumns(
         row=rows,
         pfn=s.pages.memmap.pfns_of_rows(rows),
-        kind=kind_codes(s.layout, s.pages, f, s.folio_of_page, rows),
+        kind=kinds,
         order=of(f.order, 0),
         mapped=of(s.folio_totals, one) if some else one,
         huge=of(s.counts.entire, 0),
         mms=of(s.counts.nr_mms, -1) if some else np.full(len(rows), -1, np.int64),
         refs=s.pages.refcount[rows].astype(np.int64),
+        unmapped=of(untouched, 0),
         partial=of((touched > 0) & (touched < f.nr_pages) & (s.counts.entire == 0), 0).astype(np.bool_),
     )
 
@@ -83,7 +94,7 @@ _FOUND = ("", "i info", "! warn", "! fail")
 
 
 def folio_rows(session: Session, *, small: bool) -> Rows:
-    """All large folios by page frame, or every folio in use."""
+    """All large folios, or every folio in use: those of users first, each by page frame."""
     s = session.snapshot
     c = folio_columns(s, small=small)
     found = finding_codes(s.pages.memmap, len(s.pages), session.findings)[c.row]
@@ -99,8 +110,9 @@ def folio_rows(session: Session, *, small: bool) -> Rows:
             number("huge", c.huge, blank=0, drop=2),
             number("mms", c.mms, blank=-1, drop=1),
             number("refs", c.refs),
+            sizes("unmapped", c.unmapped, 1 << shift, blank=0, drop=1, shade=lambda _: "warn"),
             ColumnData(
-                ViewColumn("partial", drop=1), c.partial.astype(np.uint8), str, ("", "partial"), lambda _: "warn"
+                ViewColumn("partial", drop=2), c.partial.astype(np.uint8), str, ("", "partial"), lambda _: "warn"
             ),
             ColumnData(ViewColumn("findings"), found, str, _FOUND, lambda n: "fail" if n > 1 else "", marked=False),
         ],

@@ -18,6 +18,7 @@ TABS = (
     ("processes", "Processes"),
     ("folios", "Folios"),
     ("memory", "Memory"),
+    ("subjects", "More"),
 )
 """Places with a tab, in the order of the digits that lead to them."""
 

@@ -38,7 +38,7 @@ class PaperView(VerticalScroll, can_focus=True):
 
     def _write(self) -> None:
         # A column is left for the scroll bar, so that its coming and going changes nothing.
-        width = max(_NARROWEST, self.size.width + (0 if self.show_vertical_scrollbar else -1))
+        width = max(_NARROWEST, self.scrollable_content_region.width + (0 if self.show_vertical_scrollbar else -1))
         if self._writer is None or width == self._width:
             return
         self._width = width

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from inspector.cli.params import ALL_HELP, InspectorCommand, Listing, Settings, list_options
-from inspector.cli.show import exit_code, opened, print_report
+from inspector.cli.show import exit_code, opened, print_report, show
 from inspector.errors import Exit
 
 if TYPE_CHECKING:
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
 
-@click.command(cls=InspectorCommand, schemas=("inspector.report.file:FileReport",))
-@click.argument("name", metavar="PATH|INODE|ADDRESS")
+@click.command(cls=InspectorCommand, schemas=("inspector.report.file:FileReport", "inspector.report.files:FilesReport"))
+@click.argument("name", required=False, metavar="[PATH|INODE|ADDRESS]")
 @click.option("--all", "everything", is_flag=True, help=ALL_HELP)
 @list_options("mappers")
 @click.pass_obj
-def file(settings: Settings, listing: Listing, name: str, everything: bool) -> int:
-    """Show who maps which part of a file, and its page cache by order of folio.
+def file(settings: Settings, listing: Listing, name: str | None, everything: bool) -> int:
+    """Show who maps which part of a file, and its page cache by order of folio; without a name, all mapped files.
 
     The file is named by a path as vmas shows it, by its inode number, or by the address of its address_space or inode.
     A path is looked up in the first mount namespace, then among the files that processes map; a number in the kernel's
@@ -31,6 +31,12 @@ def file(settings: Settings, listing: Listing, name: str, everything: bool) -> i
     from inspector.check.prepare import prepare  # noqa: PLC0415  (drgn and NumPy)
     from inspector.folio.look import settled  # noqa: PLC0415
     from inspector.report.file import aim_at_file, build_file, find_file, render_file  # noqa: PLC0415
+
+    if name is None:
+        from inspector.report.files import build_files, render_files  # noqa: PLC0415
+
+        snapshot, _ = show(settings, build_files, render_files, Listing("files", listing.by, listing.limit))
+        return exit_code(snapshot)
 
     def ask(s: Snapshot) -> tuple[Snapshot, FileReport]:
         if everything:

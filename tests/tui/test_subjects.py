@@ -1,0 +1,118 @@
+"""The interface browses everything: each command's subject has a screen, and what is asked is a few keys away."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import pytest
+
+from inspector.check.run import run_check
+from inspector.cli import COMMANDS
+from tests.faults.overlay import add, planted, sound
+from tests.faults.plants import folio_at, head_field, pmd_mapped
+from tests.fixtures import fixture_path
+from tests.tui.driving import at, lines, press, session_of, text
+from tests.tui.scenes import LARGE
+from tui.jump import goals
+from tui.places import (
+    AnonVmaPlace,
+    FilePlace,
+    FindingsPlace,
+    FolioPlace,
+    MemoryPlace,
+    MmPlace,
+    OverviewPlace,
+    Place,
+    ProcessesPlace,
+    RmapPlace,
+    RulePlace,
+    SubjectPlace,
+    VmaPlace,
+)
+from tui.session import Session
+from tui.views.subjects import SUBJECTS, table_rows
+
+PATH = str(fixture_path("7.3"))
+
+NO_SUBJECT = {"capture", "tui", "cache", "manual", "help", "watch", "guard", "doctor"}
+"""Commands that do something, or are about this program and this machine."""
+
+SHOWN_BESIDE = {"folio": FolioPlace, "explain": FolioPlace}
+"""Two commands about one thing."""
+
+
+def test_every_commands_subject_has_a_screen() -> None:
+    session = session_of("7.3")
+    some: list[Place] = [
+        *(OverviewPlace(), FindingsPlace(), ProcessesPlace(), RulePlace("mapcount-too-low"), MemoryPlace(LARGE)),
+        *(MmPlace(3), VmaPlace(3, 3), FolioPlace(LARGE), RmapPlace(LARGE), AnonVmaPlace(1 << 63), FilePlace(1 << 63)),
+        *(SubjectPlace(name) for name in SUBJECTS),
+    ]
+    shown = {session.command(place).split(PATH)[-1].split()[0] for place in some}
+    assert shown | set(SHOWN_BESIDE) == set(COMMANDS) - NO_SUBJECT
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+async def test_every_subject_opens_and_its_rows_lead_on(name: str) -> None:
+    session = session_of("7.3")
+    async with at(session, SubjectPlace(name)) as pilot:
+        for _ in SUBJECTS[name].tables:
+            shown = lines(pilot)
+            assert "This cannot be shown" not in "\n".join(shown)
+            assert all(len(line) <= 80 for line in shown)
+            await press(pilot, "v")
+    report = SUBJECTS[name].build(session.snapshot)
+    for listed in SUBJECTS[name].tables:
+        rows, shown_rows = table_rows(listed, report)
+        assert len(shown_rows) == len(rows)
+        for i in range(min(len(rows), 5)):
+            assert all(isinstance(value, (int, str, type(None))) for value in shown_rows.values(i))
+            shown_rows.place(i)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"), [("cpu", "cpus"), ("thp", "mthp"), ("leak", "references"), ("zram", "swap")]
+)
+def test_words_for_screens(words: str, name: str) -> None:
+    assert SubjectPlace(name) in [goal.place for goal in goals(session_of("7.3"), words)]
+
+
+KEYS = {
+    "who leaked this THP": ("6", "end", "enter"),
+    "why is the refcount 5": ("4", "enter", "pagedown"),
+    "who maps this file": ("6", "down", "enter", "enter"),
+    "where did the memory go": ("5",),
+    "which processes have partly mapped THPs, and how much they waste": ("6", "down", "down", "enter"),
+    "what was CPU 1 doing": ("6", "enter", "down"),
+}
+"""Keys at 80x24 from the overview."""
+
+SHOWS = {
+    "who leaked this THP": ("anon", "explained", "likeliest", f"{1 << 9}"),
+    "why is the refcount 5": ("_refcount", "page-table entries"),
+    "who maps this file": ("mapped by", "pid"),
+    "where did the memory go": ("free 393M", "anon 68M", "page table"),
+    "which processes have partly mapped THPs, and how much they waste": ("thp-partial", "404K", "wasted"),
+    "what was CPU 1 doing": ("1     0  swapper/1  idle",),
+}
+
+
+@lru_cache(maxsize=1)
+def _leaked() -> Session:
+    """A THP with many references too many."""
+    s = sound(PATH)
+    folio = int(pmd_mapped(s, anon=True)[0])
+    snapshot = planted(PATH, add(s, folio_at(s, folio, head_field(s, "_refcount.counter", "_refcount")), 1 << 9, 4))
+    return Session(snapshot, run_check(snapshot))
+
+
+@pytest.mark.parametrize("question", KEYS)
+async def test_a_question_is_a_few_keys_away(question: str) -> None:
+    keys = KEYS[question]
+    assert len(keys) <= 4
+    session = _leaked() if question == "who leaked this THP" else session_of("7.3")
+    async with at(session, OverviewPlace(), (80, 24)) as pilot:
+        await press(pilot, *keys)
+        seen = text(pilot)
+        for words in SHOWS[question]:
+            assert words in seen, words + seen
