@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.app import App, ComposeResult
+from textual.app import App, ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.events import Event, Key, MouseDown, MouseScrollDown, MouseScrollUp
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import ModalScreen
-from textual.worker import Worker, WorkerState
+from textual.worker import Worker, WorkerState, get_current_worker
 
 from inspector.errors import TargetError
 from tui.colors import DARK, DEPTHS, LIGHT, TRUE, Inks
@@ -30,6 +30,7 @@ from tui.places import (
 from tui.screens.base import PlaceScreen, known
 from tui.screens.registry import prepare, screen_for
 from tui.session import Session, StoppedError
+from tui.state import State
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.frame import Crumbs, Notice, Status, TopBar, Working, bar
 
@@ -57,6 +58,7 @@ class FolioscopeApp(App[Exception]):
         session: The target with its check.
         start: Where to begin.
         interval: Seconds between two readings of a target that runs on; 0 for readings on demand.
+        asked: Words for a place, as the jump dialog takes them, to go to as soon as they can be looked up.
     """
 
     CSS_PATH = "folioscope.tcss"
@@ -73,6 +75,7 @@ class FolioscopeApp(App[Exception]):
         Binding("backspace,left_square_bracket,alt+left", "back", "Back", key_display="⌫"),
         Binding("right_square_bracket,alt+right", "forward", "Forward", show=False),
         Binding("e", "export", "Export", show=False),
+        Binding("D", "prompt", "drgn prompt", show=False),
         Binding("c", "copy_command", "Copy command", show=False),
         Binding("r", "refresh", "Read again", show=False),
         Binding("question_mark,f1", "help", "Help", key_display="?"),
@@ -80,8 +83,10 @@ class FolioscopeApp(App[Exception]):
         Binding("ctrl+z", "suspend_process", "To the shell; fg comes back", show=False),
     ]
 
-    def __init__(self, session: Session, start: Place | None = None, *, interval: float = 0) -> None:
+    def __init__(self, session: Session, start: Place | None = None, *, interval: float = 0, asked: str = "") -> None:
         super().__init__()
+        self._asked = asked
+        self._state = State("interface")
         self.session = session
         self.history: list[tuple[Place, AnyScreen | None]] = []
         self.at = -1
@@ -92,7 +97,7 @@ class FolioscopeApp(App[Exception]):
         self._generation = session.generation
         self.register_theme(DARK)
         self.register_theme(LIGHT)
-        self.theme = DARK.name
+        self.theme = LIGHT.name if self._state.text("theme") == LIGHT.name else DARK.name
         self._inks = NoColor() if self.no_color else Inks(DEPTHS.get(self.console.color_system or "", TRUE))
 
     def get_line_filters(self) -> Sequence[LineFilter]:
@@ -123,6 +128,8 @@ class FolioscopeApp(App[Exception]):
     def _begin(self) -> None:
         self.go(self._start)
         self.set_interval(_TICK, self._tick)
+        if self._asked:
+            self.run_worker(self._find_asked, name="asked", thread=True, group="find", exit_on_error=False)
         if self._interval:
             self.set_interval(self._interval, self._look_again)
         if self.session.report is None:
@@ -221,6 +228,19 @@ class FolioscopeApp(App[Exception]):
             self.call_from_thread(self.complain, gone)
         else:
             self.call_from_thread(self.go, found)
+
+    def _find_asked(self) -> None:
+        """Go to the place that was asked for on the command line, when what names it is read."""
+        from tui.jump import goals  # noqa: PLC0415
+
+        worker = get_current_worker()
+        self.session.wait_for_tables(lambda: worker.is_cancelled)
+        with self.session.lock:
+            found = goals(self.session, self._asked)
+        if found:
+            self.call_from_thread(self.go, found[0].place)
+        else:
+            self.call_from_thread(self.complain, TargetError("nothing of this target is called so", self._asked))
 
     def dress(self, screen: Screen[Any]) -> None:
         """Put the way here and the status into the frame of a screen."""
@@ -334,6 +354,19 @@ class FolioscopeApp(App[Exception]):
     def action_toggle_dark(self) -> None:
         """The other theme."""
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name
+        self._state.keep("theme", self.theme)
+
+    def action_prompt(self) -> None:
+        """Drgn's prompt, the object at hand bound; folioscope comes back when it is left."""
+        if self.at < 0 or self.session.opened is None:
+            return
+        bound = self.session.bound(self.history[self.at][0])
+        try:
+            with self.suspend():
+                self.session.prompt(bound)
+        except SuspendNotSupported:
+            self.complain(TargetError("there is no terminal for a prompt of drgn"))
+        self.refresh(layout=True)
 
     def action_help_quit(self) -> None:
         """Ctrl+C: twice ends it, wherever one is."""

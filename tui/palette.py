@@ -24,6 +24,7 @@ COMMANDS = {
     "Copy the command that shows the same": "copy_command",
     "Read the running kernel again": "refresh",
     "Run the check, or stop it": "toggle_check",
+    "A drgn prompt with the object at hand": "prompt",
     "Light or dark": "toggle_dark",
     "Help for this screen": "help",
 }

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from inspector.errors import FolioscopeError
 from inspector.text import clean, clean_bytes
-from tui.places import MmPlace, Place, UserPlace, VmaPlace
+from tui.places import AnonVmaPlace, FilePlace, FolioPlace, MmPlace, Place, RmapPlace, UserPlace, VmaPlace
+from tui.state import State, dump_name
 
 if TYPE_CHECKING:
     from inspector.columns import U64
@@ -110,6 +111,7 @@ class Session:
         self._next_turn = self._next_rest = self._answering_until = 0.0
         self._aside: Snapshot | None = None
         self._kept: dict[object, object] = {}
+        self._state: State | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -299,13 +301,54 @@ class Session:
         target = self._snapshot.target
         return clean(target.path).rsplit("/", 1)[-1] if target.kind in ("core", "kdump") else clean(target.path)
 
+    def bound(self, place: Place) -> dict[str, tuple[str, int]]:
+        """The object that a place is about, for a prompt: by name, the type that it points to and its address."""
+        s = self.snapshot
+        match place:
+            case MmPlace(mm_idx):
+                return {"mm": ("struct mm_struct", int(s.mms.addr[mm_idx]))}
+            case VmaPlace(mm_idx, vma_idx):
+                found = {"mm": ("struct mm_struct", int(s.mms.addr[mm_idx]))}
+                return found | {"vma": ("struct vm_area_struct", int(s.vmas.addr[vma_idx]))}
+            case FolioPlace(pfn) | RmapPlace(pfn):
+                page = s.layout.memmap.page_addr(pfn)
+                head = s.pages.head_row[s.layout.memmap.row(pfn)] if s.layout.memmap.row(pfn) >= 0 else -1
+                found = {"page": ("struct page", page)}
+                pages = s.pages.memmap
+                return found | ({"folio": ("struct folio", pages.page_addr(pages.pfn(int(head))))} if head >= 0 else {})
+            case AnonVmaPlace(addr):
+                return {"anon_vma": ("struct anon_vma", addr)}
+            case FilePlace(addr):
+                return {"mapping": ("struct address_space", addr)}
+            case _:
+                return {}
+
+    def prompt(self, bound: dict[str, tuple[str, int]]) -> None:
+        """Drgn's prompt on the target, until its user leaves it."""
+        from inspector.target.prompt import open_prompt  # noqa: PLC0415  (drgn's command line, when asked for)
+
+        open_prompt(self.snapshot.target, bound)
+
+    def remember(self) -> State | None:
+        """What is remembered of this dump; None of kernels that run on. Marks of earlier runs are taken up."""
+        if self._state is None and self._snapshot is not None and self._snapshot.target.kind in ("core", "kdump"):
+            name = dump_name(self._snapshot.target.path)
+            if name:
+                self._state = State(name)
+                self.seen |= set(self._state.texts("seen"))
+        return self._state
+
     def toggle_seen(self, finding: Finding) -> None:
-        """Mark as seen, or take the mark away."""
+        """Mark as seen, or take the mark away; kept for the next run."""
+        state = self.remember()
         self.seen ^= {finding.key}
+        if state is not None:
+            state.keep("seen", sorted(self.seen))
         self.generation += 1
 
     def has_seen(self, finding: Finding) -> bool:
         """Whether it is marked as seen."""
+        self.remember()
         return finding.key in self.seen
 
     def is_new(self, finding: Finding) -> bool:

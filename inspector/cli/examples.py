@@ -30,7 +30,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "guard": ("guard --qemu /run/guest.qmp --until-finding --keep found",),
     "doctor": ("doctor",),
     "capture": ("capture -c vmcore small.vmcore",),
-    "tui": ("tui -c vmcore", "tui -c vmcore --web"),
+    "tui": ("tui -c vmcore", "tui -c vmcore 203:0x7fcc8d947000", "tui -c vmcore --web"),
     "cache": ("cache", "cache --clear"),
     "manual": ("manual", "manual findings"),
     "help": ("help folio",),

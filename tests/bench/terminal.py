@@ -70,6 +70,14 @@ class Terminal:
                 raise SystemExit(f"{text.decode()} never appeared: {self.seen[-2000:]!r}")
         return time.perf_counter() - self.started
 
+    def has_written(self, text: bytes, since: int, seconds: float = 60.0) -> bool:
+        """Whether ``text`` is written, soon, behind so many bytes."""
+        start = time.perf_counter()
+        while text not in self.seen[since:]:
+            if time.perf_counter() - start > seconds or not self._read(0.05):
+                return False
+        return True
+
     def settle(self, quiet: float) -> None:
         """Wait until nothing has been written for so many seconds."""
         last = time.perf_counter()

@@ -12,9 +12,10 @@ import pytest
 
 from tests.bench.terminal import Terminal
 from tests.fixtures import fixture_path
-from tests.tui.driving import at, lines, press
+from tests.tui.driving import at, lines, place_of, press
 from tests.tui.scenes import DIALOGS, broken, places
 from tests.tui.test_looks import SCREENS
+from tui.places import FoliosPlace
 
 
 def _started() -> Terminal:
@@ -38,12 +39,25 @@ def test_ctrl_c_twice_ends_it_and_ctrl_z_suspends_it() -> None:
     assert _state(terminal.pid) == "T"
     seen = len(terminal.seen)
     os.kill(terminal.pid, signal.SIGCONT)
-    terminal.settle(0.5)
-    assert b"consistent" in terminal.seen[seen:]
+    assert terminal.has_written(b"consistent", seen)
     terminal.press("\x03")
-    assert b"once more" in terminal.seen[seen:]
+    assert terminal.has_written(b"once more", seen)
     terminal.press("\x03\x03")
     assert terminal.ended()
+
+
+@pytest.mark.long
+def test_the_prompt_of_drgn_comes_and_goes() -> None:
+    terminal = _started()
+    seen = len(terminal.seen)
+    terminal.press("D")
+    assert terminal.has_written(b">>> ", seen)
+    terminal.press("print(42 + prog['init_task'].pid.value_())\r")
+    assert terminal.has_written(b"\n42", seen)
+    seen = len(terminal.seen)
+    terminal.press("\x04")
+    assert terminal.has_written(b"consistent", seen)
+    terminal.close()
 
 
 @pytest.mark.parametrize("name", [n for n in (*SCREENS, *DIALOGS) if n != "help"])
@@ -67,3 +81,20 @@ async def test_the_verdict_is_never_cut(width: int) -> None:
         first = lines(pilot)[0]
         assert first.rstrip().endswith("✗ 1 finding")
         assert all(str(n) in first for n in range(1, 6))
+
+
+async def test_every_panel_of_the_overview_is_reached_by_keys() -> None:
+    session = broken("mapcount")
+    async with at(session, places(session)["overview"], (80, 24)) as pilot:
+        reached = []
+        for _ in range(5):
+            focused = pilot.app.focused
+            assert focused is not None
+            reached.append(focused.id)
+            assert focused.region.intersection(pilot.app.screen.region).height > 0
+            await press(pilot, "tab")
+        assert {"rules", "kind-bars", "largest", "order-bars"} <= set(reached)
+        while pilot.app.focused is None or pilot.app.focused.id != "kind-bars":
+            await press(pilot, "tab")
+        await press(pilot, "down", "enter")
+        assert place_of(pilot) == FoliosPlace("anon")

@@ -56,7 +56,7 @@ class FindingScreen(PlaceScreen[FindingData]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "step(1)", "Next"),
         Binding("N", "step(-1)", "Previous", show=False),
-        Binding("j", "copy_json", "Copy JSON"),
+        Binding("y", "copy_json", "Copy JSON"),
         Binding("s", "seen", "Seen"),
     ]
     HELP = """

@@ -29,7 +29,7 @@ class FindingsScreen(PlaceScreen[Rows]):
     TAB = "findings"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "copy_json", "Copy JSON"),
+        Binding("y", "copy_json", "Copy JSON"),
         Binding("s", "seen", "Seen"),
     ]
     HELP = """

@@ -43,7 +43,7 @@ The whole target on one page; it fills in while the check runs.
 * **Target**: what was opened and how. `counting` is the accounting scheme: which counters this kernel keeps.
 * **Findings**: one line a rule that found something. `✗ fail` is impossible by the kernel's own rules, `! warn` is
   legal but notable, `i info` is explained by work in flight or worth knowing.
-* **Memory by kind** and **by order** count pages. Click a bar to list such folios.
+* **Memory by kind** and **by order** count pages. Enter on a bar, or a click, lists such folios.
 * **Largest processes** by rss, the kernel's own counters.
 """
 

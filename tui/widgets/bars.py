@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.message import Message
+from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -36,8 +38,16 @@ class BarLike(Protocol):
         """Of all, 0 to 1."""
 
 
-class BarChart(Widget):
-    """A line a bar: name, bar, amount, share; a click sends which."""
+class BarChart(Widget, can_focus=True):
+    """A line a bar: name, bar, amount, share; arrows move, Enter or a click sends which."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("enter", "choose", "Open"),
+    ]
+
+    cursor: reactive[int] = reactive(0)
 
     class Chosen(Message):
         """A bar was clicked."""
@@ -56,6 +66,7 @@ class BarChart(Widget):
     def show(self, bars: Sequence[BarLike], page_size: int) -> None:
         """Show bars."""
         self._bars, self._page = bars, page_size
+        self.cursor = min(self.cursor, max(len(bars) - 1, 0))
         self.styles.height = max(len(bars), 1)
         self.refresh(layout=True)
 
@@ -76,15 +87,36 @@ class BarChart(Widget):
         drawn = "█" * full + (" ▏▎▍▌▋▊▉"[eighth] if eighth and full < room else "")
         drawn = drawn or "▏"
         share = f"{one.share * 100:.1f}%" if one.share >= 0.001 else "<0.1%"
+        here = self.has_focus and y == self.cursor
+        if here:
+            plain, quiet = plain + Style(bold=True, reverse=True), quiet + Style(bold=True)
         ink = Style(color=shade_style(one.shade, ground, dark=dark).color, bgcolor=plain.bgcolor)
         return Strip(
             [
-                Segment(one.label.ljust(names) + "  ", plain),
+                Segment(one.label.ljust(names), plain),
+                Segment("  ", quiet),
                 Segment(drawn.ljust(room), quiet if one.shade == "free" else ink),
                 Segment(f"{size(one.pages * self._page):>11}", plain),
                 Segment(f"{share:>7} ", quiet),
             ]
         ).adjust_cell_length(width, plain)
+
+    def on_focus(self) -> None:
+        """The cursor appears."""
+        self.refresh()
+
+    def on_blur(self) -> None:
+        """The cursor goes away."""
+        self.refresh()
+
+    def action_move(self, bars: int) -> None:
+        """To another bar."""
+        self.cursor = max(0, min(self.cursor + bars, len(self._bars) - 1))
+
+    def action_choose(self) -> None:
+        """Send the bar under the cursor."""
+        if self._bars:
+            self.post_message(self.Chosen(self, self._bars[self.cursor].label))
 
     def on_click(self, event: events.Click) -> None:
         """Send which bar."""

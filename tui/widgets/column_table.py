@@ -35,8 +35,8 @@ class ColumnTable(ScrollView, can_focus=True):
     """The table. Arrows move, Enter opens, ``<`` and ``>`` choose the column to sort by, ``,`` turns the order."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "move(-1)", "Up", show=False),
-        Binding("down", "move(1)", "Down", show=False),
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
         Binding("home", "jump_to(0)", "First", show=False),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=InspectorCommand)
+@click.argument("place", required=False, metavar="[PLACE]")
 @click.option(
     "--every",
     "--interval",
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 @click.option("--web", is_flag=True, help="Serve it to a browser on this machine instead.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="For --web.")
 @click.pass_obj
-def tui(settings: Settings, interval: float | None, web: bool, port: int) -> int:
+def tui(settings: Settings, place: str | None, interval: float | None, web: bool, port: int) -> int:
     """Browse a kernel's memory: findings, processes, VMAs, folios, reverse maps, physical memory.
 
-    The check runs in the background; everything can be browsed meanwhile. Press ? on any screen for its help.
+    PLACE is where to begin: a page frame number, an address, a pid, pid:address, a name of a process, file, rule or
+    screen. The check runs in the background; everything can be browsed meanwhile. Press ? on any screen for its help.
 
     With --web the same is served to a browser, on 127.0.0.1 only and to who knows the URL that it prints; it needs the
     extra: pip install 'folioscope[web]'.
@@ -44,7 +46,7 @@ def tui(settings: Settings, interval: float | None, web: bool, port: int) -> int
     if settings.format == "json":
         raise UsageError("the terminal interface prints no JSON", "--format json", "See folioscope check --format json")
     if web:
-        return _serve(settings, interval, port)
+        return _serve(settings, place, interval, port)
     if not _has_terminal():
         raise UsageError(
             "the terminal interface needs a terminal", "", "Run it in one, use --web, or see folioscope --help"
@@ -59,7 +61,7 @@ def tui(settings: Settings, interval: float | None, web: bool, port: int) -> int
 
     if settings.color == "never":
         os.environ.setdefault("NO_COLOR", "1")
-    app = FolioscopeApp(Session(opener=opener), interval=interval or 0)
+    app = FolioscopeApp(Session(opener=opener), interval=interval or 0, asked=place or "")
     error = app.run()
     if error is not None:
         raise error
@@ -73,7 +75,7 @@ def _has_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _serve(settings: Settings, interval: float | None, port: int) -> int:
+def _serve(settings: Settings, place: str | None, interval: float | None, port: int) -> int:
     """Serve until interrupted; every browser tab gets a process of its own."""
     try:
         from tui.web import serve  # noqa: PLC0415  (an extra)
@@ -82,6 +84,7 @@ def _serve(settings: Settings, interval: float | None, port: int) -> int:
             "--web needs textual-serve, which is not installed", "", "Run pip install 'folioscope[web]'"
         ) from None
     words = [*_this_program(), "tui", *_target_options(settings)]
+    words += [place] if place else []
     if interval:
         words += ["--every", str(interval)]
     try:
