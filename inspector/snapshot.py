@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -111,6 +112,35 @@ class Found(Protocol[G]):
         """Take in what was found elsewhere."""
 
 
+@contextmanager
+def _begun(aside: Aside) -> Iterator[None]:
+    aside.begin()
+    try:
+        yield
+    finally:
+        aside.end()
+
+
+class WholeWalkError(Exception):
+    """Something asks for a walk of all page tables, or for as long a look, where others are at one."""
+
+
+class Aside(Protocol):
+    """What other processes do before they take a share of pieces, while this one is at these."""
+
+    def begin(self) -> None:
+        """Before the processes start."""
+
+    def do(self) -> Any:
+        """In each of the others. `WholeWalkError` is raised by what it cannot do."""
+
+    def done(self, results: list[Any]) -> None:
+        """Here, when all of them are through; not called where they did not come to an end."""
+
+    def end(self) -> None:
+        """However it went."""
+
+
 class Snapshot:
     """What is read: struct pages, tasks, mms, VMAs, and whatever else the kernel keeps lists of.
 
@@ -131,6 +161,9 @@ class Snapshot:
         """What rules about pages found that were judged together (`inspector.rules.page_pieces`)."""
         self.between_pieces: Callable[[], None] | None = None
         """Called before each piece of a table that is looked through in this process: it may wait, or end the work."""
+        self.aside: Aside | None = None
+        """What the next processes that have a share of something do first."""
+        self._is_aside = False
 
     _OWN: ClassVar[frozenset[str]] = frozenset(
         ("target", "overwritten", "missing", "judged_pages", "_collected", "known_entries")
@@ -220,25 +253,45 @@ class Snapshot:
             least: How many pieces are worth it.
             rehearse: Builds the tables that are looked into, before there are workers, each of which would build them.
         """
+        if self._is_aside and nr_pieces >= least:
+            raise WholeWalkError
         nr = sharing(nr_pieces, self.nr_workers, least)
         if nr == 1:
             look(self._one_by_one(range(nr_pieces)))
             return
         rehearse()
+        aside, self.aside = self.aside, None
         known = set(vars(self))
 
         def here(numbers: Iterator[int]) -> None:
             look(self._one_by_one(numbers))
 
-        def there(numbers: Iterator[int]) -> tuple[list[str], G]:
+        def there(numbers: Iterator[int]) -> tuple[list[str], G, Any]:
+            first = None if aside is None else self._do_aside(aside)
             look(numbers)
-            return sorted(set(vars(self)) - known), found.gathered()
+            return sorted(set(vars(self)) - known), found.gathered(), first
 
-        for built, gathered in share_out(nr_pieces, here, there, nr):
-            for name in built:
-                # What could not be read for a table that only some pieces need counts here.
-                getattr(self, name)
-            found.merge(gathered)
+        done_aside = []
+        with nullcontext() if aside is None else _begun(aside):
+            for built, gathered, first in share_out(nr_pieces, here, there, nr):
+                for name in built:
+                    # What could not be read for a table that only some pieces need counts here.
+                    getattr(self, name)
+                found.merge(gathered)
+                done_aside.append(first)
+        if aside is not None:
+            aside.done(done_aside)
+
+    def _do_aside(self, aside: Aside) -> Any:
+        """Do it, and forget the tables that it built."""
+        known, self._is_aside = set(vars(self)), True
+        try:
+            return aside.do()
+        finally:
+            self._is_aside = False
+            for name in set(vars(self)) - known:
+                del vars(self)[name]
+            give_back(self.nr_pages)
 
     def _one_by_one(self, numbers: Iterable[int]) -> Iterator[int]:
         for number in numbers:
@@ -597,6 +650,8 @@ class Snapshot:
     @cached_property
     def mappings(self) -> Mappings:
         """One row a run of leaf entries: all of them at once. A check sees them a batch at a time (`entry_batches`)."""
+        if self._is_aside:
+            raise WholeWalkError
         every: Builder[Mappings] = Builder(Mappings)
         if "_walked" in vars(self):
             for batch in self.entry_batches():
@@ -612,6 +667,8 @@ class Snapshot:
 
     def entry_walk(self, tables: AnyArray | None = None) -> EntryWalk:
         """The same batches, each when it is asked for by its number, and some that are empty."""
+        if self._is_aside and tables is None:
+            raise WholeWalkError
         kept = KeptMappings.of(self.mappings) if "mappings" in vars(self) else self._walked[2]
         if kept.whole:
             return list(kept.batches(tables))
@@ -634,7 +691,10 @@ class Snapshot:
 
     def collect(self, makers: Iterable[MakeCollector]) -> None:
         """Let these collectors, but for those that have, see all leaf entries in one walk."""
-        made = {make: make(self) for make in dict.fromkeys(makers) if make not in self._collected}
+        new = [make for make in dict.fromkeys(makers) if make not in self._collected]
+        if self._is_aside and new:
+            raise WholeWalkError
+        made = {make: make(self) for make in new}
         give_back(self.nr_pages)
         run_collectors(self, list(made.values()))
         self._collected.update(made)

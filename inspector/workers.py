@@ -302,7 +302,7 @@ class _Workers(Generic[Result]):
         self._workers[here] = _Worker(pid, store)
 
     def __enter__(self) -> Self:
-        self._next = _Counter(self._nr_pieces)
+        self._next = Numbers(self._nr_pieces)
         try:
             _flush()
             for _ in range(self._nr):
@@ -324,7 +324,7 @@ class _Workers(Generic[Result]):
 
     def numbers_here(self) -> Iterator[int]:
         """Those of the pieces that this process takes itself."""
-        return self._next.numbers(lambda: True)
+        return self._next.numbers()
 
     def results(self) -> Iterator[tuple[int, Result]]:
         """What the workers give, as it comes, until all have ended."""
@@ -358,7 +358,7 @@ class _Workers(Generic[Result]):
             raise TargetError(f"a worker process {how}", "", "Give it more memory, or --workers 1")
 
 
-class _Counter:
+class Numbers:
     """Numbers from 0 up, each given to one process only.
 
     The next one is in a file in memory, under a lock that the end of a process gives back, however it ends.
@@ -368,7 +368,7 @@ class _Counter:
         self._end = end
         self._file = os.memfd_create("folioscope")
 
-    def numbers(self, is_wanted: Callable[[], bool]) -> Iterator[int]:
+    def numbers(self, is_wanted: Callable[[], bool] = lambda: True) -> Iterator[int]:
         """Those that this process takes, as long as they are wanted."""
         while (number := self._take()) < self._end and is_wanted():
             yield number
@@ -383,6 +383,7 @@ class _Counter:
         return number
 
     def close(self) -> None:
+        """No process takes another; each has its own copy to close, or ends."""
         os.close(self._file)
 
 

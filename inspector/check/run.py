@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from inspector.check.aside import RulesAside
 from inspector.check.cause import gather_causes
 from inspector.check.left_out import likely_reason, tables_left_out
 from inspector.check.overwritten import find_stretches, together, with_what_broke
@@ -169,9 +170,13 @@ def take_look(
     report_step = progress or (lambda _what, _done, _all: None)
     prepare(snapshot, report_step, len(chosen) + 1)
     report_step("entries", len(STAGES), steps)
-    collect_for(snapshot, chosen, collects)
-    judging = [rule.predicate for rule in chosen if not rule.applies(snapshot.scheme)]
-    judge_together(snapshot, [p for p in judging if isinstance(p, PagesPredicate)])
+    judging = [rule for rule in chosen if not rule.applies(snapshot.scheme)]
+    aside = RulesAside(snapshot, judging, violations_of)
+    with aside:
+        collect_for(snapshot, chosen, collects)
+    predicates = [rule.predicate for rule in judging]
+    with aside:
+        judge_together(snapshot, [p for p in predicates if isinstance(p, PagesPredicate)])
     look = RulesRun(snapshot, [], [])
     for done, rule in enumerate(chosen, before):
         report_step(rule.slug, done, steps)
@@ -179,7 +184,8 @@ def take_look(
         if reason:
             look.covered.append(RuleCoverage(rule.slug, 0, state="not-applicable", reason=reason))
             continue
-        violations = violations_of(snapshot, rule)
+        held = aside.held.get(rule)
+        violations = violations_of(snapshot, rule) if held is None else held
         look.results.append((rule, violations))
         look.covered.append(_covered(rule, violations))
         if found is not None and len(violations):
