@@ -320,6 +320,15 @@ class RowSet:
     bits: U8
     length: int
 
+    @classmethod
+    def none(cls, length: int) -> RowSet:
+        """An empty one, to be filled with `add`."""
+        return cls(np.zeros(-(-length // 8), np.uint8), length)
+
+    def add(self, rows: AnyArray) -> None:
+        """Put some rows into the set."""
+        np.bitwise_or.at(self.bits, rows >> 3, np.uint8(1) << (rows & 7).astype(np.uint8))
+
     def __getitem__(self, rows: AnyArray | slice) -> Mask:
         """Whether each of these rows is in the set."""
         if not isinstance(rows, slice):

@@ -17,6 +17,9 @@ from inspector.records import dataclass
 CHUNK = 2 << 20
 """Bytes of one read of a long range: large enough that the cost of a call vanishes, small enough for the L2 cache."""
 
+_RUN = 1 << 18
+"""Bytes of pieces that are read together, or a few more: they are copied while they are in the L2 cache."""
+
 _LONG = 2048
 """Bytes of a piece that are copied by themselves: from there on NumPy's call costs less than a second copy."""
 
@@ -194,7 +197,7 @@ class Memory:
             while todo:
                 lo, hi = todo.pop()
                 base, last = int(ordered[lo]), int(ordered[hi - 1])
-                data = self.read(base, last - base + size, physical=physical) if last - base <= CHUNK else None
+                data = self.read(base, last - base + size, physical=physical) if last - base <= _RUN else None
                 if data is not None:
                     pieces.add(lo, hi, base, data)
                 elif hi > lo + 1:
@@ -229,7 +232,7 @@ class _Pieces:
         self._runs.append((lo, hi, self._length - base))
         self._data.append(data)
         self._length += len(data)
-        if self._length > CHUNK:
+        if self._length > _RUN:
             self.cut()
 
     def _put(self, rows: memoryview, lo: int, hi: int, base: int, data: bytes) -> None:

@@ -122,7 +122,7 @@ def _begun(aside: Aside) -> Iterator[None]:
 
 
 class WholeWalkError(Exception):
-    """Something asks for a walk of all page tables, or for as long a look, where others are at one."""
+    """Something asks for a walk of all page tables while others are at one."""
 
 
 class Aside(Protocol):
@@ -253,8 +253,6 @@ class Snapshot:
             least: How many pieces are worth it.
             rehearse: Builds the tables that are looked into, before there are workers, each of which would build them.
         """
-        if self._is_aside and nr_pieces >= least:
-            raise WholeWalkError
         nr = sharing(nr_pieces, self.nr_workers, least)
         if nr == 1:
             look(self._one_by_one(range(nr_pieces)))

@@ -581,14 +581,15 @@ I_MMAP_NODE = SubjectKind(
 
 
 def _cache_entry(s: Snapshot, row: int) -> Subject:
-    spaces, entries = s.files.address_spaces, s.files.entries
-    space = int(entries.address_space_idx[row])
-    name = f"{address_space_name(s, space)} index {int(entries.index[row]):#x}"
-    return Subject(kind="cache_entry", pfn=int(entries.pfn[row]), address=int(spaces.addr[space]), name=name)
+    entry = s.files.numbered(np.array([row], np.int64))
+    space = int(entry.address_space_idx[0])
+    name = f"{address_space_name(s, space)} index {int(entry.index[0]):#x}"
+    address = int(s.files.address_spaces.addr[space])
+    return Subject(kind="cache_entry", pfn=int(entry.pfn[0]), address=address, name=name)
 
 
 def _cache_entry_addresses(s: Snapshot, rows: I64) -> U64:
-    return s.files.address_spaces.addr[s.files.entries.address_space_idx[rows]]
+    return s.files.address_spaces.addr[s.files.numbered(rows).address_space_idx]
 
 
 def _look_at_page(subject: Subject) -> str:

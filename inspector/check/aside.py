@@ -8,6 +8,7 @@ from typing import Self
 
 from inspector.rules import Rule
 from inspector.rules.page_pieces import PagesPredicate
+from inspector.scratch import give_back
 from inspector.snapshot import Snapshot, WholeWalkError
 from inspector.violations import Unread, Violations, holds
 from inspector.workers import Numbers
@@ -60,6 +61,8 @@ class RulesAside:
         before = dict(missing.counts), list(missing.notes)
         for number in self._numbers.numbers():
             for rule in self._groups[number]:
+                # Holes that one rule leaves are not what the next one asks for, and the other process needs memory too.
+                give_back(self._s.nr_pages)
                 with suppress(WholeWalkError):
                     found = self._run(self._s, rule)
                     if not len(found):

@@ -65,16 +65,15 @@ def inside(f: OneFolio, pfn: I64) -> I64:
 
 
 def _cache(s: Snapshot, f: OneFolio) -> list[str]:
-    spaces, entries = s.files.address_spaces, s.files.entries
-    rows = np.flatnonzero((entries.kind == FOLIO) & (entries.pfn == f.pfn))
-    rows = rows[spaces.kind[entries.address_space_idx[rows]] != SWAP]
-    if not len(rows):
-        return ["by folio->mapping: no entry of that address_space was found"]
-    return [
-        f"{address_space_name(s, int(entries.address_space_idx[r]))}, index {int(entries.index[r]):#x}"
-        + (f" to {int(entries.index[r]) + int(entries.nr[r]) - 1:#x}" if entries.nr[r] > 1 else "")
-        for r in rows.tolist()
-    ]
+    kind, found = s.files.address_spaces.kind, []
+    for _, entries in s.files.pieces():
+        mine = (entries.kind == FOLIO) & (entries.pfn == f.pfn) & (kind[entries.address_space_idx] != SWAP)
+        found += [
+            f"{address_space_name(s, int(entries.address_space_idx[r]))}, index {int(entries.index[r]):#x}"
+            + (f" to {int(entries.index[r]) + int(entries.nr[r]) - 1:#x}" if entries.nr[r] > 1 else "")
+            for r in np.flatnonzero(mine).tolist()
+        ]
+    return found or ["by folio->mapping: no entry of that address_space was found"]
 
 
 def _swap(s: Snapshot, f: OneFolio) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import field, replace
 from typing import cast
 
 import numpy as np
@@ -12,8 +13,8 @@ from inspector.errors import LayoutError
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
-from inspector.lib.xarray import XArrayEntries, walk_xarrays
-from inspector.records import dataclass
+from inspector.lib.xarray import XArrayEntries, XArrays, walk_xarrays
+from inspector.records import cached_property, dataclass
 from inspector.tables.inodes import Inodes, read_inodes
 from inspector.tables.locks import held
 from inspector.tables.pages import Pages
@@ -35,9 +36,6 @@ _S_IFMT, _S_IFBLK = 0o170000, 0o060000
 _HUGE_ARRAY = 1 << 16
 _SPACE_SHIFT = 14
 """Slots of one swapper address_space (SWAP_ADDRESS_SPACE_SHIFT, mm/swap.h)."""
-
-_PIECE = 1 << 16
-"""Entries judged together."""
 
 _VALUE = np.uint64(1)
 _TOP = np.uint64(0xFFFFFFFFFFFFF000)
@@ -109,14 +107,71 @@ class CacheEntries(Table):
 class Files:
     """The page cache.
 
+    Its entries, of which there may be one for each page of the machine, are not kept: each pass over them reads them
+    again, some at a time (`pieces`). They are numbered in the order of `CacheEntries`.
+
     Attributes:
-        address_spaces, entries: The tables.
+        address_spaces: The address_spaces.
+        indices: int64[spaces, kinds]; indices that entries of each kind (`FOLIO` ...) take in each.
+        strange: int64[spaces]; entries of each that are nothing that this kernel puts there.
+        swapped: Entries that are pages in swap (`SWAP_ENTRY`).
+        swap_cache: Folios of the swap cache, which has an entry for each of their pages: one row each.
         unreadable: address_spaces, nodes and lists that could not be read.
+        arrays: Their xarrays.
+        layout: For the entries.
     """
 
     address_spaces: AddressSpaces
-    entries: CacheEntries
+    indices: I64
+    strange: I64
+    swapped: CacheEntries
+    swap_cache: CacheEntries
     unreadable: int
+    arrays: XArrays = field(repr=False)
+    layout: Layout = field(repr=False)
+
+    @property
+    def nr_entries(self) -> int:
+        """How many entries there are."""
+        return self.arrays.length
+
+    def pieces(self, spaces: AnyArray | None = None) -> Iterator[tuple[int, CacheEntries]]:
+        """The entries, some at a time, each time with the number of the first.
+
+        Args:
+            spaces: Rows of address_spaces whose entries are wanted; others of the same pieces come with them.
+        """
+        wanted = range(self.arrays.pieces) if spaces is None else self.arrays.pieces_of(spaces).tolist()
+        for number in wanted:
+            yield self.arrays.start(number), self._judged(self.arrays.piece(number))
+
+    def of_space(self, row: int) -> CacheEntries:
+        """The entries of one address_space, a folio of the swap cache as one."""
+        parts = [CacheEntries.empty()]
+        for _, entries in self.pieces(np.array([row])):
+            parts.append(entries.take(np.flatnonzero(entries.address_space_idx == row)))
+        found = CacheEntries.concat(parts)
+        return _merged(found) if self.address_spaces.kind[row] == SWAP else found
+
+    def numbered(self, rows: I64) -> CacheEntries:
+        """The entries of some numbers, in that order."""
+        order = np.argsort(rows, kind="stable")
+        ordered, parts = rows[order], [CacheEntries.empty()]
+        piece = self.arrays.piece_of(ordered)
+        for number in distinct(piece).tolist():
+            entries = self._judged(self.arrays.piece(number))
+            parts.append(entries.take(ordered[piece == number] - self.arrays.start(number)))
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        return CacheEntries.concat(parts).take(place)
+
+    @cached_property
+    def entries(self) -> CacheEntries:
+        """All entries at once. A check sees them some at a time."""
+        return CacheEntries.concat([CacheEntries.empty(), *(entries for _, entries in self.pieces())])
+
+    def _judged(self, found: XArrayEntries) -> CacheEntries:
+        return _judge_entries(self.layout, self.address_spaces.kind, found)
 
 
 def build_address_spaces(layout: Layout, pages: Pages, vmas: Vmas) -> tuple[AddressSpaces, int]:
@@ -156,12 +211,31 @@ def build_files(layout: Layout, spaces: AddressSpaces, only: tuple[int, int] | N
     """
     # An array is only followed where the rest is what it should be: everything else is some other struct's bytes.
     heads = np.where(spaces.is_inode | (spaces.kind == SWAP), spaces.head, 0)
-    found = walk_xarrays(layout.prog, layout.memory, heads, only)
+    indices, strange = np.zeros((len(spaces), len(ENTRY_KINDS)), np.int64), np.zeros(len(spaces), np.int64)
+    swapped, swap_cache = [CacheEntries.empty()], [CacheEntries.empty()]
+
+    def look(found: XArrayEntries) -> None:
+        e = _judge_entries(layout, spaces.kind, found)
+        np.add.at(indices, (e.address_space_idx, e.kind), e.nr)
+        odd = (e.kind > DAX_ENTRY) | ((e.kind == FOLIO) & (e.pfn < 0))
+        np.add.at(strange, e.address_space_idx[odd], 1)
+        swapped.append(e.take(np.flatnonzero(e.kind == SWAP_ENTRY)))
+        swap_cache.append(e.take(np.flatnonzero((e.kind == FOLIO) & (spaces.kind[e.address_space_idx] == SWAP))))
+
+    arrays = walk_xarrays(layout.prog, layout.memory, heads, only, look)
     broken, whole = spaces.broken.copy(), spaces.whole.copy()
-    broken[found.broken] = True
-    whole[np.concatenate([found.broken, found.unreadable])] = False
-    judged = replace(spaces, broken=broken, whole=whole)
-    return Files(judged, _read_entries(layout, judged, found), len(found.unreadable))
+    broken[arrays.broken] = True
+    whole[np.concatenate([arrays.broken, arrays.unreadable])] = False
+    return Files(
+        replace(spaces, broken=broken, whole=whole),
+        indices,
+        strange,
+        _in_order(swapped),
+        _merged(_in_order(swap_cache)),
+        len(arrays.unreadable),
+        arrays,
+        layout,
+    )
 
 
 def read_files(layout: Layout, addrs: U64, only: tuple[int, int] | None = None) -> Files:
@@ -183,7 +257,9 @@ def _named_by_folios(pages: Pages) -> U64:
     pointer = (words.mapping != 0) & ((words.mapping & np.uint64(7)) == 0)
     wanted = plain & pointer & words.readable & (words.refcount > 0)
     # Some sets are of tails alone, whose word is no mapping.
-    owned = np.unique(pages.number[pages.heads_where(wanted)])
+    owned = np.zeros(len(words), np.bool_)
+    for rows in pages.pieces_where(wanted):
+        owned[pages.number[rows]] = True
     return distinct(words.mapping[owned])
 
 
@@ -295,37 +371,34 @@ def shmem_swapped_pages(layout: Layout, host: U64, shmem: Mask) -> I64:
     return out
 
 
-def _read_entries(layout: Layout, spaces: AddressSpaces, found: XArrayEntries) -> CacheEntries:
-    """Entries judged; a folio of the swap cache, which has an entry for each of its pages there, becomes one row.
+def _judge_entries(layout: Layout, space_kind: U8, found: XArrayEntries) -> CacheEntries:
+    """What some entries are.
 
     In the page cache siblings follow the one entry of a folio (lib/xarray.c, xas_store()): two entries of one folio
     side by side are two rows, of which one leads to a folio of another index.
     """
-    n = len(found.root)
-    kind, pfn = np.full(n, FOLIO, np.uint8), np.full(n, -1, np.int64)
-    merges = False
-    for first in range(0, n, _PIECE):
-        here = slice(first, first + _PIECE)
-        word, of = found.value[here], spaces.kind[found.root[here]]
-        value, codes = (word & _VALUE) != 0, kind[here]
-        codes[value] = SHADOW
-        codes[value & (of == SHMEM)] = SWAP_ENTRY
-        codes[value & (of == DAX)] = DAX_ENTRY
-        codes[~value & (word & np.uint64(3) != 0)] = OTHER
-        codes[value & (of == HUGETLB)] = OTHER
-        pfn[here] = np.where(codes == FOLIO, layout.memmap.pfns(word), -1)
-        # The entry before the piece may be the same as its first.
-        around = slice(max(first - 1, 0), here.stop)
-        word = found.value[around]
-        swap = spaces.kind[found.root[around]][1:] == SWAP
-        merges |= bool(((word[1:] == word[:-1]) & (kind[around][1:] == FOLIO) & swap).any())
-    entries = CacheEntries(found.root, found.index, found.nr.view(np.int64), found.value, kind, pfn)
-    return _merged(entries, spaces.kind[entries.address_space_idx] == SWAP) if merges else entries
+    word, of = found.value, space_kind[found.root]
+    kind = np.full(len(word), FOLIO, np.uint8)
+    value = (word & _VALUE) != 0
+    kind[value] = SHADOW
+    kind[value & (of == SHMEM)] = SWAP_ENTRY
+    kind[value & (of == DAX)] = DAX_ENTRY
+    kind[~value & (word & np.uint64(3) != 0)] = OTHER
+    kind[value & (of == HUGETLB)] = OTHER
+    pfn = np.where(kind == FOLIO, layout.memmap.pfns(word), -1)
+    return CacheEntries(found.root, found.index, found.nr.view(np.int64), word, kind, pfn)
 
 
-def _merged(e: CacheEntries, swap: Mask) -> CacheEntries:
-    """The entries, those of the swap cache that are neighbours and of one folio as one."""
+def _in_order(parts: list[CacheEntries]) -> CacheEntries:
+    e = CacheEntries.concat(parts)
+    return e.take(np.lexsort((e.index, e.address_space_idx)))
+
+
+def _merged(e: CacheEntries) -> CacheEntries:
+    """The entries of the swap cache, those that are neighbours and of one folio as one."""
+    if not len(e):
+        return e
     same: AnyArray = (e.address_space_idx[1:] == e.address_space_idx[:-1]) & (e.value[1:] == e.value[:-1])
-    same &= swap[1:] & (e.kind[1:] == FOLIO) & (e.index[1:] == e.index[:-1] + e.nr[:-1].astype(np.uint64))
+    same &= (e.kind[1:] == FOLIO) & (e.index[1:] == e.index[:-1] + e.nr[:-1].astype(np.uint64))
     first = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(~same) + 1])
     return replace(e.take(first), nr=np.add.reduceat(e.nr, first))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.arch.base import Level
-from inspector.columns import I64, U64
+from inspector.arch.base import Level, LevelShape
+from inspector.columns import I64, U64, distinct
 from inspector.layout.kernel import Layout
 from inspector.tables.mms import Mms
 
 _MMS = ("init_mm", "efi_mm", "tboot_mm")
 """Mms that are variables: the kernel, EFI's services, Intel TXT. Those of tasks are slab objects."""
+
+_AT_ONCE = 256
+"""Tables read together: where the direct map has small pages a machine has one for each 2 MiB of memory."""
 
 
 def kernel_tables(layout: Layout, mms: Mms) -> tuple[I64, int]:
@@ -31,33 +34,33 @@ def kernel_tables(layout: Layout, mms: Mms) -> tuple[I64, int]:
     base = layout.memory.direct_map_base
     pfn = ((own.addr - np.uint64(base)) >> np.uint64(layout.memmap.page_shift)).astype(np.int64)
     parts = [pfn[layout.memmap.valid(pfn)]]
-    of_mms = _read(layout, np.unique(mms.pgd_pfn[mms.pgd_pfn >= 0]), size)
-    missing = int((~own.valid).sum()) + of_mms[1]
-    half = top.entries // 2
-    entries = np.concatenate(
-        [own.bytes.view(np.uint64).reshape(-1), of_mms[0].reshape(-1, top.entries)[:, half:].ravel()]
-    )
-    level = top.level
+    missing = int((~own.valid).sum())
+    of_mms, lost = _all_below(layout, distinct(mms.pgd_pfn[mms.pgd_pfn >= 0]), top, top.entries // 2)
+    here = distinct(np.concatenate([_below(layout, top.level, own.bytes.view(np.uint64).reshape(-1)), of_mms]))
+    missing += lost
     for shape in below:
-        here = _below(layout, level, entries)
         parts.append(here)
-        level = shape.level
-        if level == Level.PTE:
+        if shape.level == Level.PTE:
             break
-        entries, lost = _read(layout, here, 8 * shape.entries)
+        here, lost = _all_below(layout, here, shape)
         missing += lost
-    return np.unique(np.concatenate(parts)), missing
+    return distinct(np.concatenate(parts)), missing
 
 
-def _read(layout: Layout, pfns: I64, size: int) -> tuple[U64, int]:
-    """All entries of these tables, and how many tables could not be read."""
-    raw = layout.memory.gather(pfns.astype(np.uint64) << np.uint64(layout.memmap.page_shift), size, physical=True)
-    return raw.bytes[raw.valid].view(np.uint64).reshape(-1), int((~raw.valid).sum())
+def _all_below(layout: Layout, pfns: I64, shape: LevelShape, first: int = 0) -> tuple[I64, int]:
+    """The tables that tables of one level lead to by their entries from the first on, and how many cannot be read."""
+    found, missing = [np.empty(0, np.int64)], 0
+    for at in range(0, len(pfns), _AT_ONCE):
+        addresses = pfns[at : at + _AT_ONCE].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
+        raw = layout.memory.gather(addresses, 8 * shape.entries, physical=True)
+        missing += int((~raw.valid).sum())
+        found.append(_below(layout, shape.level, raw.bytes[raw.valid].view(np.uint64)[:, first:].reshape(-1)))
+    return distinct(np.concatenate(found)), missing
 
 
 def _below(layout: Layout, level: Level, entries: U64) -> I64:
     """The tables that entries of this level point to, each once."""
     arch = layout.arch
     down = arch.table_mask(level, entries) & ~arch.leaf_mask(level, entries)
-    pfns = np.unique(arch.table_pfn(entries[down]).astype(np.int64))
+    pfns = distinct(arch.table_pfn(entries[down]).astype(np.int64))
     return pfns[layout.memmap.valid(pfns)]

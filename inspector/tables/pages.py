@@ -52,8 +52,11 @@ _SHORT = 1 << 10
 MAX_PAGES = (1 << 31) - 2
 """Struct pages that a target may have: rows are int32."""
 
-_WORTH_SHARING = 16
-"""Pieces of the memory map that take longer than processes to start."""
+_WORTH_SHARING = 256
+"""Pieces of the memory map that take longer to look through than to start processes and put together what they find."""
+
+_WORTH_UNPACKING = 16
+"""The same where they are unpacked as they are read."""
 
 _NO_HEAD = -2
 """While the memory map is read: the mark of tails that point to no struct page."""
@@ -163,8 +166,13 @@ class Pages:
 
     def heads_where(self, holds: Mask) -> I64:
         """The same, without tails."""
-        rows = self.where(holds)
-        return rows[~self.is_tail[rows]]
+        return np.concatenate([*self.pieces_where(holds), np.empty(0, np.int64)])
+
+    def pieces_where(self, holds: Mask) -> Iterator[I64]:
+        """The same, some at a time."""
+        for here in spans(len(self)) if holds.any() else ():
+            rows = here.start + np.flatnonzero(holds[self.number[here]])
+            yield rows[~self.is_tail[rows]]
 
     @property
     def nr_unreadable(self) -> int:
@@ -467,7 +475,7 @@ def sweep_pages(layout: Layout, slab_caches: U64, nr_workers: int = 1) -> Sweep:
 
 def _read_all(layout: Layout, slab_caches: U64, nr_workers: int) -> _Found:
     pieces = _StructPages(layout)
-    nr = sharing(len(pieces), nr_workers, _WORTH_SHARING)
+    nr = sharing(len(pieces), nr_workers, _WORTH_UNPACKING if layout.target.is_packed else _WORTH_SHARING)
     n = layout.memmap.nr_pages
     number, head = (long_zeros(n, np.int32, shared=nr > 1) for _ in range(2))
     found, share = (_Found(layout, slab_caches, number, head) for _ in range(2))

@@ -9,7 +9,7 @@ import numpy as np
 from inspector.columns import I64, U8, U64, Mask, Table, distinct, expand_runs, rows_of
 from inspector.layout.kernel import Layout
 from inspector.records import dataclass
-from inspector.tables.files import FOLIO, SWAP, Files
+from inspector.tables.files import Files
 from inspector.tables.swap_devices import (
     SwapDevices,
     build_devices,
@@ -111,16 +111,15 @@ def _cached(files: Files, most: int) -> tuple[U64, I64]:
     Until 6.11 the index is the offset, since then what is left of it in its address_space. The space's first slot
     distinguishes both.
     """
-    spaces, entries = files.address_spaces, files.entries
-    rows = np.flatnonzero((entries.kind == FOLIO) & (spaces.kind[entries.address_space_idx] == SWAP))
-    space = entries.address_space_idx[rows]
-    nr = np.minimum(entries.nr[rows], most)
-    index = expand_runs(entries.index[rows], nr).astype(np.int64)
-    first, owner = np.repeat(spaces.first_slot[space], nr), np.repeat(rows, nr)
+    spaces, entries = files.address_spaces, files.swap_cache
+    space = entries.address_space_idx
+    nr = np.minimum(entries.nr, most)
+    index = expand_runs(entries.index, nr).astype(np.int64)
+    first, pfn = np.repeat(spaces.first_slot[space], nr), np.repeat(entries.pfn, nr)
     inside = index - first
     offset = np.where((inside >= 0) & (inside < (1 << 14)), index, first + index)
     entry, keep = np.unique(swap_entries(np.repeat(spaces.swap_type[space], nr), offset), return_index=True)
-    return entry, entries.pfn[owner[keep]]
+    return entry, pfn[keep]
 
 
 def _span(layout: Layout, devices: SwapDevices, row: int, one: tuple[int, int] | None) -> range:

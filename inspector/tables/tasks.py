@@ -137,7 +137,8 @@ def _of_namespace(layout: Layout, only: tuple[int, int] | None = None) -> tuple[
     head = layout.memory.read_u64(start + root.offset) if root is not None and start is not None else None
     found = walk_xarrays(layout.prog, layout.memory, np.array([head or 0], np.uint64), only)
     pid_struct, task = layout.struct("struct pid"), layout.struct("struct task_struct")
-    pids = found.value[(found.value & np.uint64(3)) == 0]
+    entries = found.all().value
+    pids = entries[(entries & np.uint64(3)) == 0]
     raw_pids = layout.memory.gather(pids, pid_struct.size)
     first = pid_struct.field("tasks[0].first").column(raw_pids.bytes)
     links = first[first != 0]

@@ -106,6 +106,11 @@ class Target:
         return self.kind in ("live", "qemu")
 
     @property
+    def is_packed(self) -> bool:
+        """Whether its memory is unpacked as it is read, which takes longer than what is done with it."""
+        return self.kind == "kdump"
+
+    @property
     def ran_on(self) -> bool:
         """Whether the kernel ran on while what is read here was taken: it is live, or captured from a live one."""
         return self.is_live or RAN_ON in self.vmcoreinfo

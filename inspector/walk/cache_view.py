@@ -78,9 +78,7 @@ def find_address_spaces(files: Files, *, address: int | None = None, ino: int | 
 
 def cache_of(s: Snapshot, space_row: int) -> CacheView:
     """Everything in the page cache of one address_space."""
-    entries, pages, flags = s.files.entries, s.pages, s.layout.flags
-    first, last = np.searchsorted(entries.address_space_idx, [space_row, space_row + 1])
-    mine = entries.take(np.arange(first, last))
+    mine, pages, flags = s.files.of_space(space_row), s.pages, s.layout.flags
     row = pages.memmap.rows(mine.pfn)
     folio = (mine.kind == FOLIO) & (row >= 0)
     safe = np.where(folio, row, 0)

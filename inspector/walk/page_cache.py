@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, Mask, Table, distinct, rows_of, take_or
+from inspector.columns import I32, I64, U64, Mask, RowSet, Table, distinct, rows_of, take_or
 from inspector.layout.flags import type_code
 from inspector.records import dataclass
-from inspector.tables.files import ADDRESS_SPACE_KINDS, FOLIO, SWAP, Files
+from inspector.tables.files import ADDRESS_SPACE_KINDS, FOLIO, SWAP, AddressSpaces, CacheEntries, Files
 from inspector.tables.pages import Pages, page_words
 
 if TYPE_CHECKING:
@@ -20,16 +20,16 @@ _MAX_ORDER = 20
 """A larger order is damage; nothing is repeated so often."""
 
 
-_PIECE = 1 << 16
-"""Entries, or folios, compared together: temporaries are bounded."""
-
-
 @dataclass(frozen=True, slots=True)
 class CachedFolios(Table):
     """One row a folio entry of an address_space that is not swap's, in their order.
 
     Attributes:
-        entry_row: int64; row in `CacheEntries`.
+        entry: int64; number of the entry.
+        space: int32; row of its address_space.
+        place: uint64; its first index.
+        span: int64; indices it covers.
+        pfn: int64; page frame that it points to.
         head_row: int64; row in `Pages` of the page it points to, -1 for none.
         is_head: bool; that page can be a folio: no tail, referenced or frozen, and its struct page was read.
         readable: bool.
@@ -39,7 +39,11 @@ class CachedFolios(Table):
         locked: bool; PG_locked.
     """
 
-    entry_row: I64
+    entry: I64
+    space: I32
+    place: U64
+    span: I64
+    pfn: I64
     head_row: I64
     is_head: Mask
     readable: Mask
@@ -47,6 +51,10 @@ class CachedFolios(Table):
     index: U64
     nr: I64
     locked: Mask
+
+    def agree(self, spaces: AddressSpaces) -> Mask:
+        """Whether each folio names the address_space and the index that it was found at."""
+        return self.is_head & (self.mapping == spaces.addr[self.space]) & (self.index == self.place)
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,12 @@ class PageCache:
         unread: How many point to a folio whose struct page could not be read.
         odd: Entries, of those compared, that do not agree with their folio in address_space, index or size.
         locked: Entries of locked folios.
-        agrees: bool by row of `CacheEntries`; the folio names this address_space and index.
         named: How many folios name an address_space that was read whole.
         missing: int64; rows in `Pages` of those that it does not lead to at their index.
         missing_address_space: int32; rows of these address_spaces.
         missing_index: uint64; their index.
-        missing_entry: int64; row of the entry that is there instead, -1 for none.
+        missing_entry: int64; number of the entry that is there instead, -1 for none.
+        missing_value: uint64; that entry, 0 for none.
         strays: int64; rows in `Pages` of folios on the LRU whose mapping is no address_space.
     """
 
@@ -71,12 +79,12 @@ class PageCache:
     unread: int
     odd: CachedFolios
     locked: CachedFolios
-    agrees: Mask
     named: int
     missing: I64
     missing_address_space: I32
     missing_index: U64
     missing_entry: I64
+    missing_value: U64
     strays: I64
 
 
@@ -89,86 +97,83 @@ def folio_pages(s: Snapshot, head_rows: I64) -> I64:
 def compare_cache(s: Snapshot) -> PageCache:
     """Compare entries and folios (mm/filemap.c, __filemap_add_folio() and page_cache_delete())."""
     files, pages = s.files, s.pages
-    entries, spaces = files.entries, files.address_spaces
+    spaces = files.address_spaces
     checked = unread = 0
-    odd, locked, found = [CachedFolios.empty()], [CachedFolios.empty()], [np.empty(0, np.int32)]
-    agrees = np.zeros(len(entries), np.bool_)
+    odd, locked = [CachedFolios.empty()], [CachedFolios.empty()]
     filled = np.zeros(len(spaces), np.bool_)
+    found = RowSet.none(len(pages))
     for cached in cached_folios(s):
-        space = entries.address_space_idx[cached.entry_row]
-        filled[space] = True
-        names = cached.is_head & (cached.mapping == spaces.addr[space])
-        names &= cached.index == entries.index[cached.entry_row]
-        agrees[cached.entry_row] = names
-        found.append(cached.head_row[names].astype(np.int32))
-        sound = spaces.is_inode[space] & (cached.head_row >= 0) & cached.readable
+        filled[cached.space] = True
+        names = cached.agree(spaces)
+        found.add(cached.head_row[names])
+        sound = spaces.is_inode[cached.space] & (cached.head_row >= 0) & cached.readable
         checked += int(sound.sum())
         unread += int((~cached.readable).sum())
-        odd.append(cached.take(np.flatnonzero(sound & (~names | (cached.nr != entries.nr[cached.entry_row])))))
+        odd.append(cached.take(np.flatnonzero(sound & (~names | (cached.nr != cached.span)))))
         locked.append(cached.take(np.flatnonzero(cached.locked)))
-    heads_found = distinct(np.concatenate(found))
-    found.clear()
     # Drivers map pages that only name their file's address_space (perf, frame buffers): its cache is empty.
     judged = spaces.is_inode & spaces.whole & (filled | (spaces.nrpages > 0))
-    named, heads = 0, _naming_an_address_space(pages).astype(np.int32)
+    named = 0
     missing, missing_at, strays = [np.empty(0, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.int64)]
-    for first in range(0, len(heads), _PIECE):
-        head = heads[first : first + _PIECE].astype(np.int64)
+    for head in pages.pieces_where(_name_an_address_space(pages)):
         at = rows_of(spaces.addr, pages.mapping[head])
         on_lru = s.layout.flags.test(pages.flags[head], "lru")
         strays.append(head[on_lru & ~take_or(spaces.is_inode, at, False)])
         able = take_or(judged, at, False)
         named += int(able.sum())
-        lost = able & (rows_of(heads_found, head) < 0)
+        lost = able & ~found[head]
         missing.append(head[lost])
         missing_at.append(at[lost])
     gone, gone_at = np.concatenate(missing), np.concatenate(missing_at)
     index, _ = page_words(s.layout, pages, gone, "__folio_index", "index")
-    there = find_entries(files, gone_at, index)
+    there, value = find_entries(files, gone_at, index)
     return PageCache(
         checked=checked,
         unread=unread,
         odd=CachedFolios.concat(odd),
         locked=CachedFolios.concat(locked),
-        agrees=agrees,
         named=named,
         missing=gone,
         missing_address_space=gone_at,
         missing_index=index,
         missing_entry=there,
+        missing_value=value,
         strays=np.concatenate(strays),
     )
 
 
-def _naming_an_address_space(pages: Pages) -> I64:
-    """Heads and small pages that name an address_space."""
+def _name_an_address_space(pages: Pages) -> Mask:
+    """By row of its words: heads and small pages that name an address_space."""
     words = pages.words
     plain = (words.type_ == 0) | (words.type_ == type_code("hugetlb"))
-    return pages.heads_where(plain & words.names_file & words.readable & (words.refcount > 0))
+    return plain & words.names_file & words.readable & (words.refcount > 0)
 
 
 def cached_folios(s: Snapshot) -> Iterator[CachedFolios]:
     """The folios of all address_spaces but swap's, those of some entries at a time."""
-    entries, spaces = s.files.entries, s.files.address_spaces
-    for first in range(0, len(entries), _PIECE):
-        here = slice(first, first + _PIECE)
-        mine = (entries.kind[here] == FOLIO) & (spaces.kind[entries.address_space_idx[here]] != SWAP)
-        yield _cached(s, first + np.flatnonzero(mine))
+    kind = s.files.address_spaces.kind
+    for first, entries in s.files.pieces():
+        mine = np.flatnonzero((entries.kind == FOLIO) & (kind[entries.address_space_idx] != SWAP))
+        yield _cached(s, first + mine, entries.take(mine))
 
 
-def _cached(s: Snapshot, rows: I64) -> CachedFolios:
-    pages, entries = s.pages, s.files.entries
-    head = pages.memmap.rows(entries.pfn[rows])
+def _cached(s: Snapshot, numbers: I64, entries: CacheEntries) -> CachedFolios:
+    pages = s.pages
+    head = pages.memmap.rows(entries.pfn)
     safe = np.maximum(head, 0)
     index, known = page_words(s.layout, pages, safe, "__folio_index", "index")
     nr = folio_pages(s, safe)
     # hugetlb counts in huge pages until 6.7: one index each.
     hugetlb = take_or(s.folios.is_hugetlb, s.folio_of_page[safe], False)
-    nr = np.where((entries.nr[rows] == 1) & hugetlb, 1, nr)
+    nr = np.where((entries.nr == 1) & hugetlb, 1, nr)
     readable = (head < 0) | (known & pages.readable[safe])
     locked = s.layout.flags.test(pages.flags[safe], "locked")
     return CachedFolios(
-        entry_row=rows,
+        entry=numbers,
+        space=entries.address_space_idx,
+        place=entries.index,
+        span=entries.nr,
+        pfn=entries.pfn,
         head_row=head,
         is_head=(head >= 0) & (pages.head_row[safe] == head) & ((pages.refcount[safe] > 0) | locked),
         readable=readable,
@@ -179,27 +184,37 @@ def _cached(s: Snapshot, rows: I64) -> CachedFolios:
     )
 
 
-def find_entries(files: Files, address_space_idx: I32, index: U64) -> I64:
-    """Row of the entry that covers an index of an address_space, -1 where there is none.
+def find_entries(files: Files, space: I32, index: U64) -> tuple[I64, U64]:
+    """The entry that covers an index of an address_space.
 
     Args:
         files: The page cache.
-        address_space_idx: int32[n]; rows of address_spaces.
+        space: int32[n]; rows of address_spaces.
         index: uint64[n].
+
+    Returns:
+        int64[n], the number of each, -1 where there is none, and uint64[n], the entry itself, 0 for none.
     """
-    entries = files.entries
-    if not len(entries) or not len(index):
-        return np.full(len(index), -1, np.int64)
+    number, value = np.full(len(index), -1, np.int64), np.zeros(len(index), np.uint64)
+    for first, entries in files.pieces(distinct(space)) if len(index) else ():
+        row = _covering(entries, space, index)
+        number[row >= 0] = first + row[row >= 0]
+        value[row >= 0] = entries.value[row[row >= 0]]
+    return number, value
+
+
+def _covering(entries: CacheEntries, space: I32, index: U64) -> I64:
+    """Row of the entry that covers each index, -1 where none of these does."""
     # Both sorted into one order: the entry before each question is the one that may cover it.
-    space = np.concatenate([entries.address_space_idx, address_space_idx.astype(np.int32)])
-    place = np.concatenate([entries.index, index])
+    spaces = np.concatenate([entries.address_space_idx, space.astype(np.int32)])
+    places = np.concatenate([entries.index, index])
     asks = np.repeat([0, 1], [len(entries), len(index)])
-    order = np.lexsort((asks, place, space))
+    order = np.lexsort((asks, places, spaces))
     last = np.maximum.accumulate(np.where(asks[order] == 0, order, -1))
     out = np.empty(len(order), np.int64)
     out[order] = last
     at = out[len(entries) :]
-    inside = take_or(entries.address_space_idx, at, -1) == address_space_idx
+    inside = take_or(entries.address_space_idx, at, -1) == space
     distance = index - take_or(entries.index, at, 0)
     return np.where(inside & (distance < take_or(entries.nr, at, 0).astype(np.uint64)), at, -1)
 

@@ -20,12 +20,10 @@ import numpy as np
 from inspector.columns import I32, I64, Mask, rows_of, rows_where
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
 from inspector.records import dataclass
+from inspector.walk.page_cache import cached_folios
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
-
-_PIECE = 1 << 16
-"""Entries of the page cache looked through together."""
 
 PIN_BIAS = 1024
 """GUP_PIN_COUNTING_BIAS, include/linux/mm.h: what one pin adds to the references of a small folio."""
@@ -265,13 +263,11 @@ def _cached(s: Snapshot, rows: I64, nr: I64) -> I64:
 
 def _indices(s: Snapshot, rows: I64) -> I64:
     """How many indices each folio takes in the page cache, by the entries found there that it agrees with."""
-    entries, agrees = s.files.entries, s.page_cache.agrees
     heads, which = np.unique(rows, return_inverse=True)
     found = np.zeros(len(heads), np.int64)
-    for first in range(0, len(entries), _PIECE):
-        here = first + np.flatnonzero(agrees[first : first + _PIECE])
-        at = rows_of(heads, s.pages.memmap.rows(entries.pfn[here]))
-        np.add.at(found, at[at >= 0], entries.nr[here[at >= 0]])
+    for cached in cached_folios(s):
+        at = rows_of(heads, np.where(cached.agree(s.files.address_spaces), cached.head_row, -1))
+        np.add.at(found, at[at >= 0], cached.span[at >= 0])
     return found[which]
 
 

@@ -210,7 +210,7 @@ def shmem_entries(layout: Layout, vmas: Vmas) -> tuple[I64, I64, XArrayEntries]:
     """
     rows, heads = _shmem_arrays(layout, vmas)
     arrays, place = np.unique(heads, return_inverse=True)
-    return rows, place, walk_xarrays(layout.prog, layout.memory, arrays)
+    return rows, place, walk_xarrays(layout.prog, layout.memory, arrays).all()
 
 
 def _shmem_arrays(layout: Layout, vmas: Vmas) -> tuple[I64, U64]:

@@ -10,7 +10,7 @@ from inspector.arch.base import Bit, Kind
 from inspector.columns import I64, U64, AnyArray, Mask, Table, count_up, distinct, rows_of
 from inspector.layout.kernel import Layout
 from inspector.records import dataclass
-from inspector.tables.files import SWAP_ENTRY, Files
+from inspector.tables.files import Files
 from inspector.tables.swap import SwapSlots
 from inspector.tables.swap_devices import TYPE_SHIFT, max_swapfiles, swap_entries
 from inspector.walk.mappings import NonPresent
@@ -66,16 +66,14 @@ def shmem_swap(layout: Layout, files: Files) -> tuple[AnyArray, U64, U64]:
     An entry of higher order is for a run of slots (mm/shmem.c, shmem_swap_alloc_folio()). Entries of types that
     are no device's mark failed swap-ins.
     """
-    entries = files.entries
-    rows = np.flatnonzero(entries.kind == SWAP_ENTRY)
-    first = entries.value[rows] >> np.uint64(1)
+    first = files.swapped.value >> np.uint64(1)
     device = (first >> TYPE_SHIFT) < np.uint64(max_swapfiles(layout))
-    rows, first = rows[device], first[device]
-    nr = np.minimum(entries.nr[rows], 1 << layout.pmd_order)  # no folio that is swapped whole is larger
+    entries, first = files.swapped.take(np.flatnonzero(device)), first[device]
+    nr = np.minimum(entries.nr, 1 << layout.pmd_order)  # no folio that is swapped whole is larger
     step = count_up(nr).astype(np.uint64)
     return (
-        np.repeat(entries.address_space_idx[rows], nr),
-        np.repeat(entries.index[rows], nr) + step,
+        np.repeat(entries.address_space_idx, nr),
+        np.repeat(entries.index, nr) + step,
         np.repeat(first, nr) + step,
     )
 

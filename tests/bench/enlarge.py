@@ -26,6 +26,7 @@ from inspector.snapshot import Snapshot
 from inspector.tables.node_stats import nodes
 from inspector.target.corefile import examine_core
 from inspector.target.target import open_core
+from tests.bench.cached import Cached
 from tests.bench.compression import COMPRESSIONS, compression_named
 from tests.bench.convert import pieces_of
 from tests.bench.patching import PAGE, Patched, put
@@ -72,9 +73,10 @@ class Enlarger:
         size: Bytes of memory that the machine is to have.
         used: How many bytes of that are pages of processes.
         members: How many mms map each of them.
+        cached: How many bytes are page cache; either this or ``used``.
     """
 
-    def __init__(self, s: Snapshot, size: int, used: int = 0, members: int = 1) -> None:
+    def __init__(self, s: Snapshot, size: int, used: int = 0, members: int = 1, cached: int = 0) -> None:
         self._s, self._layout, self._patched = s, s.layout, Patched(s.layout)
         memmap = s.layout.memmap
         self._page = s.layout.struct("struct page")
@@ -94,13 +96,16 @@ class Enlarger:
         self._sections(start, nr)
         block = 1 << _MAX_ORDER
         self._users = Users(s, patched, used // PAGE, members) if used else None
+        self._cached = Cached(s, patched, cached // PAGE) if cached else None
         reserved = -(-patched.next_free // block) * block
         free = reserved
         if self._users is not None:
             reserved, free = self._users.plan.slabs, self._users.plan.end
+        if self._cached is not None:
+            reserved, free = self._cached.start, self._cached.end
         self._added = Added(start, start + nr, own_map, reserved, free)
         if free > start + nr:
-            raise SystemExit("so many pages of processes do not fit")
+            raise SystemExit("so many pages in use do not fit")
 
     def _map(self, start: int, nr: int, own_map: int) -> None:
         """The kernel's page tables for the added memory map and for the added part of the direct map."""
@@ -244,6 +249,8 @@ class Enlarger:
         if self._users is not None:
             field = self._page.field("flags.f", "flags")
             self._users.write(writer, added.start, added.memmap, int(field.column(blank)[0]))
+        if self._cached is not None:
+            self._cached.write(writer, added.start, added.memmap, blank, reserved)
         self._copy(writer)
 
     def _copy(self, writer: Writer) -> None:
@@ -259,7 +266,9 @@ class Enlarger:
             writer.place(pfn, writer.store(bytes(pages[pfn])), 1)
 
 
-def enlarge(core: Path, out: Path, size: int, compression: str = "", used: int = 0, members: int = 1) -> None:
+def enlarge(
+    core: Path, out: Path, size: int, compression: str = "", *, used: int = 0, members: int = 1, cached: int = 0
+) -> None:
     """Write an enlarged dump.
 
     Args:
@@ -269,10 +278,11 @@ def enlarge(core: Path, out: Path, size: int, compression: str = "", used: int =
         compression: A kdump-compressed dump with it; empty for ELF.
         used: How many bytes of that are pages of processes.
         members: How many mms map each of them.
+        cached: How many bytes are page cache.
     """
     s = Snapshot(open_core(str(core), types="btf"))
     header = header_of(s.target, examine_core(str(core)).vmcoreinfo)
-    enlarger = Enlarger(s, size, used, members)
+    enlarger = Enlarger(s, size, used, members, cached)
     part = out.with_name(f".{out.name}.part")
     try:
         with enlarger.writer(part, header, compression) as writer:
@@ -296,8 +306,9 @@ def main() -> None:
     parser.add_argument("--to", choices=COMPRESSIONS, default="", help="kdump-compressed instead of ELF")
     parser.add_argument("--used", type=parse_size, default=0, help="of that, anonymous pages of processes [default: 0]")
     parser.add_argument("--members", type=int, default=1, help="how many address spaces map each of them [default: 1]")
+    parser.add_argument("--cached", type=parse_size, default=0, help="of that, page cache of one file [default: 0]")
     asked = parser.parse_args()
-    enlarge(asked.core, asked.out, asked.size, asked.to, asked.used, asked.members)
+    enlarge(asked.core, asked.out, asked.size, asked.to, used=asked.used, members=asked.members, cached=asked.cached)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Size:
         name: In the table.
         megabytes: Of a real guest; 0 for a synthetic dump.
         size, used, members: Of a synthetic dump, in GiB; how many address spaces map each of the used pages.
+        cached: GiB of page cache in it.
         compression: Of it; empty for ELF.
     """
 
@@ -46,6 +47,7 @@ class Size:
     used: int = 0
     members: int = 1
     compression: str = ""
+    cached: int = 0
 
     @property
     def path(self) -> Path:
@@ -53,7 +55,8 @@ class Size:
         if self.megabytes:
             return guests_folder() / "big-7.3" / f"{self.megabytes}.elf"
         kind = f"{self.compression}.kdump" if self.compression else "elf"
-        return guests_folder() / "synthetic" / f"{self.size}G-{self.used}-{self.members}.{kind}"
+        held = f"{self.used}-{self.members}" if not self.cached else f"cached-{self.cached}"
+        return guests_folder() / "synthetic" / f"{self.size}G-{held}.{kind}"
 
     def made(self) -> Path:
         """The dump, built when this machine has none yet."""
@@ -64,7 +67,8 @@ class Size:
             else:
                 base = Size("", megabytes=BASE_MB).made()
                 words = [str(base), str(self.path), "--size", f"{self.size}G", "--used", f"{self.used}G"]
-                words += ["--members", str(self.members), *(["--to", self.compression] if self.compression else [])]
+                words += ["--members", str(self.members), "--cached", f"{self.cached}G"]
+                words += [*(["--to", self.compression] if self.compression else [])]
                 _module("enlarge", *words)
         return self.path
 
@@ -75,6 +79,7 @@ SIZES = (
     Size("12 GB", megabytes=12 << 10),
     Size("64 GB", size=64),
     Size("64 GB, 16 GB by 8", size=64, used=16, members=8),
+    Size("64 GB, 48 GB of a file", size=64, cached=48),
     Size("256 GB", size=256),
     Size("256 GB, 64 GB by 4", size=256, used=64, members=4),
     Size("1 TB", size=1024, compression="zlib"),
@@ -242,7 +247,7 @@ def page(points: Sequence[Point], limit: int, limited_by: str) -> str:
         "",
         "The dumps are those of [tests/bench](../tests/bench/README.md): real guests with some 2,000 address spaces,",
         'and synthetic ones made from the smallest of them. "16 GB by 8": 16 GB of anonymous pages, each of which 8',
-        "address spaces map.",
+        'address spaces map. "48 GB of a file": as much page cache.',
         "",
         *table(points, limit),
         "",

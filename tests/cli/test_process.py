@@ -154,7 +154,7 @@ def test_interrupt_of_a_process_with_workers(core: Callable[[str], str]) -> None
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import os, sys, time\nfrom inspector.tables import pages\nfrom inspector.cli import main\n"
         "def wait(*a, **k):\n    os.write(2, b'ready\\n')\n    time.sleep(60)\n"
-        "pages.CHUNK, pages._WORTH_SHARING, pages._Found.read = 1 << 12, 2, wait\nsys.exit(main(sys.argv[1:]))"
+        "pages.CHUNK, pages._WORTH_UNPACKING, pages._Found.read = 1 << 12, 2, wait\nsys.exit(main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "check", "-c", core("6.1"), "--workers", "3"],

@@ -14,14 +14,9 @@ def idle_entries(s: Snapshot, kind: int) -> I64:
     """Unmapped, unlocked small folios in the page cache of one file that has at least three of them."""
     entries, c = s.files.entries, CachedFolios.concat(list(cached_folios(s)))
     mapped = s.counts.page_mappings[np.maximum(c.head_row, 0)] > 0
-    fine = (
-        (s.files.address_spaces.kind[entries.address_space_idx[c.entry_row]] == kind)
-        & (c.nr == 1)
-        & ~mapped
-        & ~c.locked
-    )
+    fine = (s.files.address_spaces.kind[c.space] == kind) & (c.nr == 1) & ~mapped & ~c.locked
     fine &= ~s.layout.flags.test(s.pages.flags[np.maximum(c.head_row, 0)], "swapcache")
-    rows = c.entry_row[fine]
+    rows = c.entry[fine]
     space, nr = np.unique(entries.address_space_idx[rows], return_counts=True)
     rows = rows[np.isin(entries.address_space_idx[rows], space[nr > 2])]
     assert len(rows), "no such entries in this dump"

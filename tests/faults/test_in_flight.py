@@ -155,8 +155,8 @@ def test_counters_of_an_mm_whose_munmap_ends_with_the_lock_held_for_reading(path
 def test_a_shmem_file_whose_holes_a_collapse_has_counted(path: str) -> None:
     """collapse_file() calls shmem_charge() for the holes between the folios it has locked."""
     s = sound(path)
-    c, entries, spaces = CachedFolios.concat(list(cached_folios(s))), s.files.entries, s.files.address_spaces
-    of = entries.address_space_idx[c.entry_row]
+    c, spaces = CachedFolios.concat(list(cached_folios(s))), s.files.address_spaces
+    of = c.space
     small = np.bincount(of, weights=c.nr, minlength=len(spaces)) < 100
     row = int(np.flatnonzero((spaces.kind[of] == SHMEM) & small[of] & ~c.locked & spaces.is_inode[of])[2])
     space = int(of[row])

@@ -116,18 +116,20 @@ def test_entries_are_found_by_index(path: str) -> None:
     s = sound_snapshot(path)
     entries = s.files.entries
     rows = np.arange(len(entries))
-    assert (find_entries(s.files, entries.address_space_idx, entries.index) == rows).all()
+    found, value = find_entries(s.files, entries.address_space_idx, entries.index)
+    assert (found == rows).all()
+    assert (value == entries.value).all()
     last = entries.index + entries.nr.astype(np.uint64) - np.uint64(1)
-    assert (find_entries(s.files, entries.address_space_idx, last) == rows).all()
+    assert (find_entries(s.files, entries.address_space_idx, last)[0] == rows).all()
     beyond = np.full(len(s.files.address_spaces), 1 << 50, np.uint64)
-    assert (find_entries(s.files, np.arange(len(beyond), dtype=np.int32), beyond) == -1).all()
+    assert (find_entries(s.files, np.arange(len(beyond), dtype=np.int32), beyond)[0] == -1).all()
 
 
 def test_views(path: str) -> None:
     s = sound_snapshot(path)
     spaces, entries = s.files.address_spaces, s.files.entries
     cached = CachedFolios.concat(list(cached_folios(s)))
-    large = cached.entry_row[cached.nr == 512]
+    large = cached.entry[cached.nr == 512]
     row = int(entries.address_space_idx[large[0]])
     view = cache_of(s, row)
     assert len(view) == int((entries.address_space_idx == row).sum())

@@ -55,6 +55,7 @@ def _all_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small as the dumps are, all that can be is done by workers, and of a walk nothing is kept."""
     for module in (pages, pagetable, linear, page_pieces):
         monkeypatch.setattr(module, "_WORTH_SHARING", 2)
+    monkeypatch.setattr(pages, "_WORTH_UNPACKING", 2)
     monkeypatch.setattr(batches, "WORTH_SHARING", 2)
     monkeypatch.setattr(batches, "RUNS_KEPT", 0)
     workers.use_workers(1)

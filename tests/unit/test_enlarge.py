@@ -13,9 +13,11 @@ import pytest
 from inspector.capture.capture import header_of
 from inspector.capture.kdump_writer import DumpHeader
 from inspector.check.run import run_check
+from inspector.lib import xarray
 from inspector.snapshot import Snapshot
 from inspector.target.corefile import examine_core
 from inspector.target.target import open_core
+from inspector.walk.cache_view import cache_of
 from tests.bench.compression import COMPRESSIONS, compression_named
 from tests.bench.convert import converted, pieces_of
 from tests.bench.cost import measure
@@ -64,7 +66,7 @@ def test_a_check_of_an_enlarged_dump_finds_nothing(kernel: str, tmp_path: Path) 
 def test_added_processes_are_consistent(kernel: str, members: int, tmp_path: Path) -> None:
     core, pages = fixture_path(kernel), 4096
     small, out = Snapshot(open_core(str(core), types="btf")), tmp_path / "out.kdump"
-    enlarge(core, out, 5 << 30, "zlib", pages * PAGE, members)
+    enlarge(core, out, 5 << 30, "zlib", used=pages * PAGE, members=members)
     s = Snapshot(open_core(str(out), types="btf"))
     report = run_check(s)
     assert report.findings == []
@@ -81,9 +83,40 @@ def test_added_processes_are_consistent(kernel: str, members: int, tmp_path: Pat
     assert sum(row["pages"] for row in json.loads(text)["mappings"]) == members
 
 
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+@pytest.mark.parametrize("pages", [1, 64, 65, 70_000])
+def test_added_page_cache_is_consistent(
+    kernel: str, pages: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = fixture_path(kernel)
+    small, out = Snapshot(open_core(str(core), types="btf")), tmp_path / "out.elf"
+    enlarge(core, out, 5 << 30, cached=pages * PAGE)
+    monkeypatch.setattr(xarray, "_KEPT", 1000)
+    s = Snapshot(open_core(str(out), types="btf"))
+    assert run_check(s).findings == []
+    assert s.missing.complete, s.missing.counts
+    assert s.files.nr_entries == small.files.nr_entries + pages
+    view = cache_of(s, int(np.argmax(s.files.address_spaces.nrpages)))
+    assert pages < 1000 or view.index.tolist() == list(range(pages))
+
+
+def test_a_wrong_entry_among_added_page_cache_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, index = tmp_path / "out.elf", 41_234
+    enlarge(fixture_path("7.3"), out, 5 << 30, cached=70_000 * PAGE)
+    monkeypatch.setattr(xarray, "_KEPT", 1000)
+    s = Snapshot(open_core(str(out), types="btf"))
+    space = int(np.argmax(s.files.address_spaces.nrpages))
+    folio = int(cache_of(s, space).pfn[index])
+    place = s.layout.struct("struct page").field("__folio_index", "index").offset
+    (found,) = findings(str(out), Patch(s.layout.memmap.page_addr(folio) + place, (7).to_bytes(8, "little")))
+    assert (found.rule, found.subject.pfn) == ("cache-entry-mismatch", folio)
+    assert found.evidence.also == ["cached-folio-missing"]
+    assert f"index {index:#x}" in (found.subject.name or "")
+
+
 def test_a_wrong_count_among_added_processes_is_found(tmp_path: Path) -> None:
     out = tmp_path / "out.elf"
-    enlarge(fixture_path("7.3"), out, 5 << 30, "", 512 * PAGE, 2)
+    enlarge(fixture_path("7.3"), out, 5 << 30, used=512 * PAGE, members=2)
     s = Snapshot(open_core(str(out), types="btf"))
     pfn = int(s.mappings.pfn[s.mappings.pfn > 1 << 20][0])
     count = s.layout.struct("struct page").field("_mapcount.counter").offset

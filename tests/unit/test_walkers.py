@@ -6,10 +6,12 @@ from functools import cache
 
 import drgn
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.layout.offsets import Struct
+from inspector.lib import xarray
 from inspector.lib.list import walk_lists
 from inspector.lib.maple_tree import walk_maple_trees
 from inspector.lib.rbtree import check_colours, check_order, subtree_max, walk_rbtrees
@@ -170,7 +172,8 @@ def test_xarray_entries_keep_index_order_and_kind() -> None:
     low = xa_node(reader, 0x10000, 0, {3: 0x8000, 4: 0x9000, 5: sibling, 6: sibling, 7: sibling, 9: (7 << 1) | 1})
     top = xa_node(reader, 0x20000, 6, {0: low, 2: 0xA000})
     found = walk_xarrays(prog(), reader.memory(), np.array([top, 0x7000, 0], np.uint64))
-    rows = list(zip(found.root.tolist(), found.index.tolist(), found.nr.tolist(), found.value.tolist(), strict=True))
+    e = found.all()
+    rows = list(zip(e.root.tolist(), e.index.tolist(), e.nr.tolist(), e.value.tolist(), strict=True))
     assert rows == [
         (0, 3, 1, 0x8000),
         (0, 4, 4, 0x9000),
@@ -181,18 +184,50 @@ def test_xarray_entries_keep_index_order_and_kind() -> None:
     assert (len(found.broken), len(found.unreadable)) == (0, 0)
 
 
+def test_xarray_entries_are_the_same_in_any_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the nodes of the lowest level lie entries of nodes above, which are as long as one or longer."""
+    reader = FakeReader()
+    first = xa_node(reader, 0x10000, 0, {3: 0x8000, 63: 0x9000})
+    last = xa_node(reader, 0x11000, 0, {0: 0xA000})
+    middle = xa_node(reader, 0x20000, 6, {0: first, 1: 0xB000, 2: (1 << 2) | 2, 3: last, 63: (9 << 1) | 1})
+    top = xa_node(reader, 0x30000, 12, {0: middle, 5: 0xC000})
+    heads = np.array([0x7000, top, 0, 0xD000, first], np.uint64)
+    whole = walk_xarrays(prog(), reader.memory(), heads).all()
+    assert list(zip(whole.root.tolist(), whole.index.tolist(), whole.nr.tolist(), strict=True)) == [
+        (0, 0, 1),
+        *((1, i, n) for i, n in ((3, 1), (63, 1), (64, 128), (192, 1), (4032, 64), (5 << 12, 1 << 12))),
+        (3, 0, 1),
+        *((4, 3, 1), (4, 63, 1)),
+    ]
+    monkeypatch.setattr(xarray, "_KEPT", 0)
+    for size in (1, 2, 3, 100):
+        monkeypatch.setattr(xarray, "_ENTRIES", size)
+        arrays = walk_xarrays(prog(), reader.memory(), heads)
+        parts = [arrays.piece(number) for number in range(arrays.pieces)]
+        assert [arrays.start(n) for n in range(arrays.pieces)] == np.cumsum([0, *map(len, parts[:-1])]).tolist()
+        assert all(
+            np.array_equal(getattr(arrays.all(), n), getattr(whole, n)) for n in ("root", "index", "nr", "value")
+        )
+        assert arrays.piece_of(np.arange(len(whole))).tolist() == [n for n, part in enumerate(parts) for _ in part.root]
+        for root in range(len(heads)):
+            having = [number for number, part in enumerate(parts) if (part.root == root).any()]
+            assert arrays.pieces_of(np.array([root])).tolist() == having
+        assert arrays.pieces_of(np.array([0, 1, 2, 3, 4])).tolist() == list(range(arrays.pieces))
+    assert walk_xarrays(prog(), reader.memory(), heads[2:3]).pieces == 0
+
+
 def test_the_last_slot_of_an_xarray_node_can_be_a_sibling() -> None:
     """Two pages at the end of a node: xa_mk_sibling(62) in slot 63, seen in huge tmpfs files of 7.3."""
     reader = FakeReader()
     node = xa_node(reader, 0x10000, 0, {62: 0x8000, 63: (62 << 2) | 2})
-    found = walk_xarrays(prog(), reader.memory(), np.array([node], np.uint64))
+    found = walk_xarrays(prog(), reader.memory(), np.array([node], np.uint64)).all()
     assert (found.index.tolist(), found.nr.tolist(), found.value.tolist()) == ([62], [2], [0x8000])
 
 
 def test_reserved_xarray_entries_are_no_pages() -> None:
     reader = FakeReader()
     node = xa_node(reader, 0x10000, 0, {0: (256 << 2) | 2, 1: (257 << 2) | 2, 2: 0x8000})
-    found = walk_xarrays(prog(), reader.memory(), np.array([node], np.uint64))
+    found = walk_xarrays(prog(), reader.memory(), np.array([node], np.uint64)).all()
     assert found.value.tolist() == [0x8000]
 
 
@@ -202,7 +237,7 @@ def test_an_xarray_node_that_leads_to_itself_ends() -> None:
     found = walk_xarrays(prog(), reader.memory(), np.array([0x10002, 0x999002], np.uint64))
     assert set(found.broken.tolist()) == {0}
     assert found.unreadable.tolist() == [1]
-    assert found.value.tolist() == [0x8000]
+    assert found.all().value.tolist() == [0x8000]
 
 
 LEAF, RANGE = 1, 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray, Mask, rows_of, take_or
+from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct, rows_of, take_or
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
@@ -22,9 +22,6 @@ from inspector.violations import Unread, Violations, cannot_check, holds, one, v
 from inspector.windows.locks import pages_locked
 from inspector.windows.window import Effect
 
-_PIECE = 1 << 16
-"""Entries added up together."""
-
 
 def _unread(s: Snapshot) -> Unread:
     """Page caches that could not be read whole."""
@@ -35,24 +32,14 @@ def _unread(s: Snapshot) -> Unread:
 
 def _cached_pages(s: Snapshot) -> I64:
     """Pages in each xarray as nrpages counts them."""
-    return _indices_of(s, FOLIO) + _indices_of(s, DAX_ENTRY)
-
-
-def _indices_of(s: Snapshot, kind: int) -> I64:
-    """Indices that entries of a kind take in each xarray."""
-    entries, out = s.files.entries, np.zeros(len(s.files.address_spaces), np.int64)
-    for first in range(0, len(entries), _PIECE):
-        here = slice(first, first + _PIECE)
-        rows = np.flatnonzero(entries.kind[here] == kind)
-        np.add.at(out, entries.address_space_idx[here][rows], entries.nr[here][rows])
-    return out
+    indices = s.files.indices
+    return indices[:, FOLIO] + indices[:, DAX_ENTRY]
 
 
 def _collapsing(s: Snapshot) -> Mask:
     """address_spaces with a locked huge folio: counters follow a collapse at its end (collapse_file())."""
-    locked, entries = s.page_cache.locked, s.files.entries
-    out = np.zeros(len(s.files.address_spaces), np.bool_)
-    out[entries.address_space_idx[locked.entry_row[locked.nr >= 1 << s.layout.pmd_order]]] = True
+    locked, out = s.page_cache.locked, np.zeros(len(s.files.address_spaces), np.bool_)
+    out[locked.space[locked.nr >= 1 << s.layout.pmd_order]] = True
     return out
 
 
@@ -62,22 +49,20 @@ def _charged_ahead(s: Snapshot) -> I64:
     collapse_file() (mm/khugepaged.c) locks what the range of a huge folio holds, then has shmem_charge() count the
     rest of the range, and only then fills it.
     """
-    entries, spaces = s.files.entries, s.files.address_spaces
+    spaces, locked = s.files.address_spaces, s.page_cache.locked
     order = np.uint64(s.layout.pmd_order)
 
-    def spans(rows: AnyArray | slice) -> I64:
-        space: I64 = entries.address_space_idx[rows].astype(np.int64) << 40
-        return space | (entries.index[rows] >> order).astype(np.int64)
+    def spans(space: I32, index: U64) -> I64:
+        return (space.astype(np.int64) << 40) | (index >> order).astype(np.int64)
 
-    locked = np.unique(spans(s.page_cache.locked.entry_row))
-    held = np.zeros(len(locked), np.int64)
-    for first in range(0, len(entries) if len(locked) else 0, _PIECE):
-        here = slice(first, first + _PIECE)
-        at = rows_of(locked, spans(here))
-        inside = (at >= 0) & (entries.kind[here] == FOLIO)
-        np.add.at(held, at[inside], entries.nr[here][inside])
+    busy = distinct(spans(locked.space, locked.place))
+    held = np.zeros(len(busy), np.int64)
+    for _, entries in s.files.pieces(distinct(locked.space)) if len(busy) else ():
+        at = rows_of(busy, spans(entries.address_space_idx, entries.index))
+        inside = (at >= 0) & (entries.kind == FOLIO)
+        np.add.at(held, at[inside], entries.nr[inside])
     holes = np.maximum((1 << s.layout.pmd_order) - held, 0)
-    ahead = np.bincount(locked >> 40, weights=holes, minlength=len(spaces)).astype(np.int64)
+    ahead = np.bincount(busy >> 40, weights=holes, minlength=len(spaces)).astype(np.int64)
     return np.where(spaces.kind == SHMEM, ahead, 0)
 
 
@@ -139,9 +124,7 @@ def cache_tree_damaged(s: Snapshot) -> Violations:
     Exceptions: a node is not in the dump.
     See also: folioscope file ADDRESS
     """
-    spaces, entries = s.files.address_spaces, s.files.entries
-    odd = (entries.kind > DAX_ENTRY) | ((entries.kind == FOLIO) & (entries.pfn < 0))
-    strange = np.bincount(entries.address_space_idx[odd], minlength=len(spaces)).astype(np.int64)
+    spaces, strange = s.files.address_spaces, s.files.strange
     rows = np.flatnonzero(spaces.broken | (strange > 0))
     ids = address_space_ids(spaces.addr[rows])
     return violations(
@@ -175,21 +158,20 @@ def cache_entry_mismatch(s: Snapshot) -> Violations:
     Exceptions: the folio is locked: truncation, migration, split and collapse change both under its lock.
     See also: folioscope file ADDRESS; folioscope folio PFN
     """
-    cache, entries, spaces = s.page_cache, s.files.entries, s.files.address_spaces
-    c, row = cache.odd, cache.odd.entry_row
-    space = entries.address_space_idx[row]
-    folio = np.where(c.is_head, entries.pfn[row], -1)
+    cache, spaces = s.page_cache, s.files.address_spaces
+    c = cache.odd
+    folio = np.where(c.is_head, c.pfn, -1)
     # A page that is no folio any more for another reason, such as its reference count.
     return violations(
-        row,
+        c.entry,
         observed={"mapping": c.mapping, "index": c.index, "pages": c.nr},
-        expected={"mapping": spaces.addr[space], "index": entries.index[row], "pages": entries.nr[row]},
+        expected={"mapping": spaces.addr[c.space], "index": c.place, "pages": c.span},
         checked=cache.checked,
         unread=cannot_check(cache.unread, "struct pages of some cached folios are missing"),
-        facts={"pfn": entries.pfn[row]},
-        claims=one("cache_entry", row) + one("folio", folio),
-        depends=one("address_space", address_space_ids_at(spaces.addr, space)) + one("folio", entries.pfn[row]),
-        transient=c.locked | spaces.in_motion[space],
+        facts={"pfn": c.pfn},
+        claims=one("cache_entry", c.entry) + one("folio", folio),
+        depends=one("address_space", address_space_ids_at(spaces.addr, c.space)) + one("folio", c.pfn),
+        transient=c.locked | spaces.in_motion[c.space],
     )
 
 
@@ -217,7 +199,7 @@ def cached_folio_missing(s: Snapshot) -> Violations:
     keep = spaces.kind[cache.missing_address_space] != DAX
     rows, at, index = cache.missing[keep], cache.missing_address_space[keep], cache.missing_index[keep]
     entry = cache.missing_entry[keep]
-    there = take_or(s.files.entries.value, entry, 0)
+    there = cache.missing_value[keep]
     stray = cache.strays
     n = len(stray)
     return violations(
@@ -258,12 +240,11 @@ def shmem_swapped_mismatch(s: Snapshot) -> Violations:
         locked.
     See also: folioscope file ADDRESS
     """
-    spaces, entries = s.files.address_spaces, s.files.entries
-    held = _indices_of(s, SWAP_ENTRY)
+    spaces, held = s.files.address_spaces, s.files.indices[:, SWAP_ENTRY]
     able = (spaces.kind == SHMEM) & spaces.whole & spaces.is_inode & (spaces.swapped >= 0)
     rows = np.flatnonzero(able & (spaces.swapped != held))
     busy = np.zeros(len(spaces), np.bool_)
-    busy[entries.address_space_idx[s.page_cache.locked.entry_row]] = True
+    busy[s.page_cache.locked.space] = True
     ids = address_space_ids(spaces.addr[rows])
     return violations(
         ids,
@@ -282,7 +263,7 @@ COUNTERS = ("NR_FILE_PAGES", "NR_SHMEM", "NR_SWAPCACHE")
 
 def cached_totals(s: Snapshot) -> dict[str, int]:
     """The same items added up from page cache and swap cache."""
-    spaces, pages = s.files.address_spaces, _indices_of(s, FOLIO)
+    spaces, pages = s.files.address_spaces, s.files.indices[:, FOLIO]
     swap = int((s.swap.slots.cache_pfn >= 0).sum())
     files = int(pages[(spaces.kind != SWAP) & (spaces.kind != HUGETLB)].sum())
     return {
