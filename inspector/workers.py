@@ -52,6 +52,13 @@ bystanders: WeakSet[threading.Thread] = WeakSet()
 class _Setting:
     asked: int | None = None
     """Processes to use at most, None for as many as there are processors."""
+    stays_frozen = False
+    """Whether somebody else decides what garbage is looked for in (gc.freeze())."""
+
+
+def leave_frozen(is_so: bool) -> None:  # noqa: FBT001
+    """Say whether what is frozen for the garbage collector while processes work stays so: somebody else thaws it."""
+    _Setting.stays_frozen = is_so
 
 
 def use_workers(nr: int | None) -> None:
@@ -170,7 +177,8 @@ def _at_work() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not _Setting.stays_frozen:
+            gc.unfreeze()
         _Workers.busy = False
 
 

@@ -16,6 +16,7 @@ from textual.worker import Worker, WorkerState, get_current_worker
 
 from inspector.errors import TargetError
 from tui.colors import DARK, DEPTHS, LIGHT, TRUE, Inks
+from tui.garbage import Garbage
 from tui.palette import PaletteCommands
 from tui.places import (
     FindingsPlace,
@@ -93,6 +94,7 @@ class FolioscopeApp(App[Exception]):
         self.filters: list[str] = []
         self._start = start or OverviewPlace()
         self._interval = interval
+        self._garbage = Garbage()
         self._interrupted = -_TWICE
         self._generation = session.generation
         self.register_theme(DARK)
@@ -116,6 +118,7 @@ class FolioscopeApp(App[Exception]):
     def on_mount(self) -> None:
         """Go to the first place, then begin to check."""
         self.session.closed, self.session.awaits_check = False, self.session.report is None
+        self._garbage.begin()
         if self.session.opened is None:
             self.run_worker(self._prepare, name="check", thread=True, group="prepare", exit_on_error=False)
         else:
@@ -139,6 +142,7 @@ class FolioscopeApp(App[Exception]):
         """Let the check rest while a key is answered."""
         if isinstance(event, (Key, MouseDown, MouseScrollDown, MouseScrollUp)):
             self.session.answer()
+            self._garbage.key(time.monotonic())
         await super().on_event(event)
 
     # The check behind the screens
@@ -162,6 +166,7 @@ class FolioscopeApp(App[Exception]):
     def on_unmount(self) -> None:
         """Nothing is read any more once the interface is gone."""
         self.session.closed = True
+        self._garbage.end()
 
     def complain(self, error: BaseException | None) -> None:
         """Report an error without losing the screen: on it, where it stays."""
@@ -172,6 +177,7 @@ class FolioscopeApp(App[Exception]):
             self.notify(known(error), severity="error", markup=False, timeout=10)
 
     def _tick(self) -> None:
+        self._garbage.at(time.monotonic())
         screen = self.current
         if screen is None or not screen.query(TopBar):
             return

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complete(cli, asked())
     # NumPy's linear algebra is not used here: no threads for it, which cost as much as opening a dump.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # What is imported until a target is open stays: to look for garbage in it takes a twentieth of a start.
+    # What is imported stays, and so do a dump's tables: to look for garbage in them takes a twentieth of a check.
     gc.disable()
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))

@@ -36,8 +36,10 @@ def open_target(settings: Settings, core: str | None) -> Target:
     try:
         return _open(settings, core)
     finally:
-        # `inspector.cli.main` turned it off for the start.
-        gc.enable()
+        # `inspector.cli.main` turned it off. An answer about a dump is over before there is much garbage; at a kernel
+        # that runs on there is more than one look.
+        if core is None:
+            gc.enable()
 
 
 def _open(settings: Settings, core: str | None) -> Target:

@@ -89,7 +89,7 @@ class XArrays:
         self._kept: XArrayEntries | None = None
         # A piece ends with the holder in which it gets its last entry.
         last = np.searchsorted(ends, np.arange(_ENTRIES, self.length + _ENTRIES, _ENTRIES))
-        cuts = np.unique(np.minimum(last + 1, len(holders)))
+        cuts = distinct(np.minimum(last + 1, len(holders)))
         self._cuts = np.concatenate([np.zeros(1, np.int64), cuts])
         self._rows = np.concatenate([np.zeros(1, np.int64), ends[cuts - 1]]) if len(cuts) else np.zeros(1, np.int64)
 

@@ -20,6 +20,8 @@ from inspector import scratch, snapshot, workers
 from inspector.capture import capture as capture_module
 from inspector.capture.packing import Ahead, Packer
 from inspector.capture.proof import VirtualReads, Written, same_reads
+from inspector.check import run
+from inspector.check.aside import RulesAside
 from inspector.check.run import run_check
 from inspector.errors import TargetError
 from inspector.loops import is_compiled
@@ -190,12 +192,13 @@ def test_nothing_is_built_by_workers_only(kernel: str, monkeypatch: pytest.Monke
     assert built <= {"files", "page_cache"}
 
 
-@pytest.mark.parametrize("stage", ["pages", "entries", "again"])
+@pytest.mark.parametrize("stage", ["pages", "entries", "again", "aside"])
 def test_a_worker_that_dies_is_one_clear_error(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, name = {
         "pages": (pages._Found, "read"),
         "entries": (counts.Counter, "take"),
         "again": (batches.Kinds, "of"),
+        "aside": (run, "violations_of"),
     }[stage]
     real, test = getattr(module, name), os.getpid()
 
@@ -209,6 +212,9 @@ def test_a_worker_that_dies_is_one_clear_error(stage: str, monkeypatch: pytest.M
     vars(s).pop("_sweep")
     monkeypatch.setattr(pages, "CHUNK", 1 << 12)
     monkeypatch.setattr(module, name, die)
+    if stage == "again":
+        # So that it takes a piece before the other has taken all.
+        monkeypatch.setattr(RulesAside, "do", lambda _: [])
     with pytest.raises(TargetError, match=r"^a worker process was killed by SIGKILL\. Give it more memory, or"):
         report(s, 2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 
 import click
@@ -75,6 +76,8 @@ def _check_next(settings: Settings, slugs: tuple[str, ...], looks: int, index: i
     except Exception as error:  # noqa: BLE001  (one damaged core must not lose the others)
         code = report_error(error, settings)
     settings.output.flush()
+    # The tables of one target are gone before those of the next are built.
+    gc.collect()
     return Exit(code)
 
 
