@@ -53,11 +53,11 @@ class _Setting:
     asked: int | None = None
     """Processes to use at most, None for as many as there are processors."""
     stays_frozen = False
-    """Whether somebody else decides what garbage is looked for in (gc.freeze())."""
+    """Whether what is frozen for the garbage collector stays so."""
 
 
 def leave_frozen(is_so: bool) -> None:  # noqa: FBT001
-    """Say whether what is frozen for the garbage collector while processes work stays so: somebody else thaws it."""
+    """Say whether what is frozen for the garbage collector while processes work stays so: it is thawed elsewhere."""
     _Setting.stays_frozen = is_so
 
 

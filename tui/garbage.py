@@ -1,7 +1,7 @@
 """Python's garbage collections at moments at which no key waits.
 
-A full one looks at every object there is: half a million of them, most of them lines that Textual keeps, take a third
-of a second. Here they wait until no key has been pressed for a moment, and look only at what is new since the last one.
+A full one takes in every object there is: half a million of them, most of them lines that Textual keeps, take a third
+of a second. Here they wait until no key has been pressed for a moment, and take in only what is new since the last one.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import gc
 from inspector.workers import leave_frozen
 
 _RESTING = 0.5
-"""Seconds without a key after which somebody reads what is on the screen."""
+"""Seconds without a key after which what is on the screen is being read."""
 
 _AWAY = 30.0
-"""Seconds without a key after which nobody minds a long collection."""
+"""Seconds without a key after which a long collection is hardly noticed."""
 
 _WORTH, _LONG = 2, 12
 """Collections of young objects after which one of all that is new is worth it, and after which it takes as long as a
 key may."""
 
 _FULL = 400
-"""Collections of young objects that were put by, at which a long one is due whoever waits: some 3 million objects."""
+"""Collections of young objects that were put by, at which a long one is due in any case: some 3 million objects."""
 
 _NEVER = 1 << 30
 
@@ -35,7 +35,7 @@ class Garbage:
         self._put_by = 0
 
     def begin(self) -> None:
-        """From here on Python itself looks at young objects only, and what there is by now stays."""
+        """From here on Python itself collects young objects only, and what there is by now stays."""
         leave_frozen(True)
         gc.freeze()
         gc.enable()

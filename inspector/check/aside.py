@@ -13,7 +13,6 @@ from inspector.snapshot import Snapshot, WholeWalkError
 from inspector.violations import Unread, Violations, holds
 from inspector.workers import Numbers
 
-Run = Callable[[Snapshot, Rule], Violations]
 _Held = tuple[str, int, Unread, str]
 """Of a rule that found nothing: its slug, and the rest of `Violations`."""
 
@@ -33,7 +32,7 @@ class RulesAside:
         held: What rules found that were run; empty until then.
     """
 
-    def __init__(self, s: Snapshot, rules: Iterable[Rule], run: Run) -> None:
+    def __init__(self, s: Snapshot, rules: Iterable[Rule], run: Callable[[Snapshot, Rule], Violations]) -> None:
         self._s, self._run = s, run
         self._rules = {rule.slug: rule for rule in rules if not isinstance(rule.predicate, PagesPredicate)}
         self.held: dict[Rule, Violations] = {}

@@ -20,7 +20,7 @@ _ABOVE_LOWEST = np.uint8(6)
 _ENTRIES = 1 << 15
 """Entries of a piece, or a few more."""
 _KEPT = 1 << 17
-"""So many entries are kept; of more each piece is read again when it is looked at."""
+"""So many entries are kept; of more each piece is read again when it is wanted."""
 _PIECE = 1 << 9
 """Nodes looked into together: temporaries are bounded, however many there are."""
 _INTERNAL = np.uint64(2)

@@ -66,6 +66,8 @@ class PageCache:
         unread: How many point to a folio whose struct page could not be read.
         odd: Entries, of those compared, that do not agree with their folio in address_space, index or size.
         locked: Entries of locked folios.
+        beside_locked: int64; indices that folios take in the stretch of a huge folio that each of these lies in.
+        off_lru: Those of folios on no LRU list, of the entries that agree with theirs: hugetlb's, and a few.
         named: How many folios name an address_space that was read whole.
         missing: int64; rows in `Pages` of those that it does not lead to at their index.
         missing_address_space: int32; rows of these address_spaces.
@@ -79,6 +81,8 @@ class PageCache:
     unread: int
     odd: CachedFolios
     locked: CachedFolios
+    beside_locked: I64
+    off_lru: CachedFolios
     named: int
     missing: I64
     missing_address_space: I32
@@ -99,7 +103,7 @@ def compare_cache(s: Snapshot) -> PageCache:
     files, pages = s.files, s.pages
     spaces = files.address_spaces
     checked = unread = 0
-    odd, locked = [CachedFolios.empty()], [CachedFolios.empty()]
+    odd, locked, off_lru = ([CachedFolios.empty()] for _ in range(3))
     filled = np.zeros(len(spaces), np.bool_)
     found = RowSet.none(len(pages))
     for cached in cached_folios(s):
@@ -111,19 +115,21 @@ def compare_cache(s: Snapshot) -> PageCache:
         unread += int((~cached.readable).sum())
         odd.append(cached.take(np.flatnonzero(sound & (~names | (cached.nr != cached.span)))))
         locked.append(cached.take(np.flatnonzero(cached.locked)))
+        off_lru.append(cached.take(np.flatnonzero(names & ~on_lru(s, np.maximum(cached.head_row, 0)))))
     # Drivers map pages that only name their file's address_space (perf, frame buffers): its cache is empty.
     judged = spaces.is_inode & spaces.whole & (filled | (spaces.nrpages > 0))
     named = 0
     missing, missing_at, strays = [np.empty(0, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.int64)]
     for head in pages.pieces_where(_name_an_address_space(pages)):
         at = rows_of(spaces.addr, pages.mapping[head])
-        on_lru = s.layout.flags.test(pages.flags[head], "lru")
-        strays.append(head[on_lru & ~take_or(spaces.is_inode, at, False)])
+        listed = s.layout.flags.test(pages.flags[head], "lru")
+        strays.append(head[listed & ~take_or(spaces.is_inode, at, False)])
         able = take_or(judged, at, False)
         named += int(able.sum())
         lost = able & ~found[head]
         missing.append(head[lost])
         missing_at.append(at[lost])
+    locked_folios = CachedFolios.concat(locked)
     gone, gone_at = np.concatenate(missing), np.concatenate(missing_at)
     index, _ = page_words(s.layout, pages, gone, "__folio_index", "index")
     there, value = find_entries(files, gone_at, index)
@@ -131,7 +137,9 @@ def compare_cache(s: Snapshot) -> PageCache:
         checked=checked,
         unread=unread,
         odd=CachedFolios.concat(odd),
-        locked=CachedFolios.concat(locked),
+        locked=locked_folios,
+        beside_locked=_held_beside(s, locked_folios),
+        off_lru=CachedFolios.concat(off_lru),
         named=named,
         missing=gone,
         missing_address_space=gone_at,
@@ -140,6 +148,29 @@ def compare_cache(s: Snapshot) -> PageCache:
         missing_value=value,
         strays=np.concatenate(strays),
     )
+
+
+def huge_stretches(s: Snapshot, space: I32, index: U64) -> I64:
+    """A number for the stretch of a huge folio that each index of an address_space lies in; its row is above bit 40."""
+    return (space.astype(np.int64) << 40) | (index >> np.uint64(s.layout.pmd_order)).astype(np.int64)
+
+
+def _held_beside(s: Snapshot, folios: CachedFolios) -> I64:
+    """Indices that folios take in the stretch of a huge folio that each of these lies in."""
+    mine = huge_stretches(s, folios.space, folios.place)
+    stretches = distinct(mine)
+    held = np.zeros(len(stretches), np.int64)
+    for _, entries in s.files.pieces(distinct(folios.space)) if len(folios) else ():
+        at = rows_of(stretches, huge_stretches(s, entries.address_space_idx, entries.index))
+        inside = (at >= 0) & (entries.kind == FOLIO)
+        np.add.at(held, at[inside], entries.nr[inside])
+    return held[rows_of(stretches, mine)]
+
+
+def on_lru(s: Snapshot, rows: I64) -> Mask:
+    """Folios that say to be on an LRU list: evictable or not."""
+    words, flags = s.pages.flags[rows], s.layout.flags
+    return flags.test(words, "lru") | flags.test(words, "unevictable")
 
 
 def _name_an_address_space(pages: Pages) -> Mask:

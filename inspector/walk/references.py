@@ -20,7 +20,7 @@ import numpy as np
 from inspector.columns import I32, I64, Mask, rows_of, rows_where
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
 from inspector.records import dataclass
-from inspector.walk.page_cache import cached_folios
+from inspector.walk.page_cache import on_lru
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -251,10 +251,8 @@ def _cached(s: Snapshot, rows: I64, nr: I64) -> I64:
     one reference for each index. hugetlb folios, which are on no LRU list, take one index up to 6.6 and one a base page
     from 6.7 on (mm/filemap.c, __filemap_add_folio() lost its special case of hugetlb, and with it its count of 1).
     """
-    flags, pages = s.layout.flags, s.pages
-    word, file = pages.flags[rows], _names_file(s, rows)
-    hugetlb = _is_hugetlb(s, rows)
-    by_lru = file & ~hugetlb & (flags.test(word, "lru") | flags.test(word, "unevictable"))
+    pages, file, hugetlb = s.pages, _names_file(s, rows), _is_hugetlb(s, rows)
+    by_lru = file & ~hugetlb & on_lru(s, rows)
     by_tree = file & ~by_lru & ((pages.type_[rows] == 0) | hugetlb)
     if not by_tree.any():
         return np.where(by_lru, nr, 0)
@@ -264,10 +262,9 @@ def _cached(s: Snapshot, rows: I64, nr: I64) -> I64:
 def _indices(s: Snapshot, rows: I64) -> I64:
     """How many indices each folio takes in the page cache, by the entries found there that it agrees with."""
     heads, which = np.unique(rows, return_inverse=True)
-    found = np.zeros(len(heads), np.int64)
-    for cached in cached_folios(s):
-        at = rows_of(heads, np.where(cached.agree(s.files.address_spaces), cached.head_row, -1))
-        np.add.at(found, at[at >= 0], cached.span[at >= 0])
+    cached, found = s.page_cache.off_lru, np.zeros(len(heads), np.int64)
+    at = rows_of(heads, cached.head_row)
+    np.add.at(found, at[at >= 0], cached.span[at >= 0])
     return found[which]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Mask, distinct, rows_of, take_or
+from inspector.columns import I64, AnyArray, Mask, take_or
 from inspector.rules.needs import EVERYTHING
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
@@ -19,6 +19,7 @@ from inspector.subjects import (
 )
 from inspector.tables.files import DAX, DAX_ENTRY, FOLIO, HUGETLB, SHMEM, SWAP, SWAP_ENTRY
 from inspector.violations import Unread, Violations, cannot_check, holds, one, violations
+from inspector.walk.page_cache import huge_stretches
 from inspector.windows.locks import pages_locked
 from inspector.windows.window import Effect
 
@@ -49,20 +50,10 @@ def _charged_ahead(s: Snapshot) -> I64:
     collapse_file() (mm/khugepaged.c) locks what the range of a huge folio holds, then has shmem_charge() count the
     rest of the range, and only then fills it.
     """
-    spaces, locked = s.files.address_spaces, s.page_cache.locked
-    order = np.uint64(s.layout.pmd_order)
-
-    def spans(space: I32, index: U64) -> I64:
-        return (space.astype(np.int64) << 40) | (index >> order).astype(np.int64)
-
-    busy = distinct(spans(locked.space, locked.place))
-    held = np.zeros(len(busy), np.int64)
-    for _, entries in s.files.pieces(distinct(locked.space)) if len(busy) else ():
-        at = rows_of(busy, spans(entries.address_space_idx, entries.index))
-        inside = (at >= 0) & (entries.kind == FOLIO)
-        np.add.at(held, at[inside], entries.nr[inside])
-    holes = np.maximum((1 << s.layout.pmd_order) - held, 0)
-    ahead = np.bincount(busy >> 40, weights=holes, minlength=len(spaces)).astype(np.int64)
+    spaces, cache = s.files.address_spaces, s.page_cache
+    stretches, first = np.unique(huge_stretches(s, cache.locked.space, cache.locked.place), return_index=True)
+    holes = np.maximum((1 << s.layout.pmd_order) - cache.beside_locked[first], 0)
+    ahead = np.bincount(stretches >> 40, weights=holes, minlength=len(spaces)).astype(np.int64)
     return np.where(spaces.kind == SHMEM, ahead, 0)
 
 
