@@ -269,7 +269,7 @@ def matches(ordered: AnyArray, wanted: AnyArray) -> tuple[I64, I64]:
     return which, low[which] + count_up(count)
 
 
-AT_ONCE = 1 << 18
+AT_ONCE = 1 << 16
 """Rows of a long table that are worked on at a time, so that temporaries stay in the cache and memory is bounded."""
 
 
