@@ -126,7 +126,7 @@ def _folios(s: Snapshot, task: int) -> list[CpuFolio]:
     heads = np.unique(heads[heads >= 0])
     orders = take_or(s.folios.order, s.folio_of_page[heads], 0).tolist() if len(s.folios) else [0] * len(heads)
     pfns = pages.memmap.pfns_of_rows(heads).tolist()
-    kinds = page_kinds(s.layout, pages, s.folios, s.folio_of_page, heads)
+    kinds = page_kinds(s.layout, pages, s.folios, s.folio_of_page, heads).tolist()
     return [CpuFolio(*each) for each in zip(pfns, orders, kinds, strict=True)]
 
 

@@ -56,6 +56,8 @@ class Commands:
             ["ksm"],
             ["hugetlb"],
             ["swap"],
+            ["cpus"],
+            ["file"],
         )
         words = lines[int(rng.integers(len(lines)))]
         return [*words, "--format", "json"] if rng.integers(2) else words
