@@ -24,13 +24,15 @@ from inspector.scratch import give_back
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.batches import Batched, read_batches
 from inspector.tables.buddy import Buddy, build_buddy
+from inspector.tables.charges import odd_charges
 from inspector.tables.device_files import is_driver_file
-from inspector.tables.files import AddressSpaces, Files, build_address_spaces, build_files
+from inspector.tables.files import AddressSpaces, Files, build_address_spaces, build_files, not_in_cache
 from inspector.tables.folios import Folios, anon_pages, file_pages, settle_page_mapcount
 from inspector.tables.huge_zero import HugeZero, read_huge_zero
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb, has_shared_tails
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
+from inspector.tables.lru import uses_generations
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
 from inspector.tables.mms import Mms, build_mms, no_mms, static_mms
 from inspector.tables.mmu_gather import Gathered, Gathers, read_gathers
@@ -38,9 +40,10 @@ from inspector.tables.node_stats import node_stats
 from inspector.tables.open_files import OpenFiles, read_open_files
 from inspector.tables.overwritten import Stretch
 from inspector.tables.pageblocks import BlockTypes, pageblock_types
-from inspector.tables.pages import ClaimedPages, Pages, Sweep, sweep_pages
+from inspector.tables.pages import Charges, ClaimedPages, Pages, Sweep, sweep_pages
 from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
+from inspector.tables.slab_words import SlabWords, read_slab_words, usual_counts
 from inspector.tables.slabs import cache_objects, nr_slabs
 from inspector.tables.split_queues import SplitLinks, read_split_links
 from inspector.tables.stacks import Stacks, build_stacks, no_stacks
@@ -49,6 +52,7 @@ from inspector.tables.swap_clusters import Clusters, build_clusters
 from inspector.tables.tasks import Tasks, build_tasks, no_tasks, tasks_being_dumped
 from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, no_vmas, read_page_finders, with_vmas_of_slab
+from inspector.tables.zone_spans import ZoneSpans, read_zone_spans
 from inspector.target.target import Target
 from inspector.walk.batches import (
     Collector,
@@ -936,7 +940,7 @@ class Snapshot:
     # -- page cache and swap -----------------------------------------------------------------------------------------
 
     @cached_property
-    def _found_spaces(self) -> tuple[AddressSpaces, int]:
+    def _found_spaces(self) -> tuple[AddressSpaces, int, U64]:
         return build_address_spaces(self.layout, self.pages, self.vmas)
 
     @property
@@ -947,8 +951,9 @@ class Snapshot:
     @cached_property
     def files(self) -> Files:
         """address_spaces and the entries of the page cache, before 6.18 those of the swap cache too."""
-        spaces, lost = self._found_spaces
+        spaces, lost, named = self._found_spaces
         files = build_files(self.layout, spaces)
+        lost += not_in_cache(self.pages, files, named)
         files = replace(files, unreadable=files.unreadable + lost)
         self.missing.add("page cache trees", files.unreadable)
         return files
@@ -1054,6 +1059,26 @@ class Snapshot:
         return buddy
 
     @cached_property
+    def slab_words(self) -> tuple[SlabWords, int]:
+        """Words of slabs' struct pages that no allocator left there, and how many slabs there are."""
+        return read_slab_words(self.layout, self.pages, self.folios)
+
+    @cached_property
+    def slab_counts(self) -> tuple[int, int]:
+        """_refcount and _mapcount, as stored, of most slabs."""
+        return usual_counts(self.pages)
+
+    @cached_property
+    def uses_generations(self) -> bool:
+        """Whether folios are on the lists of multi-generation LRU."""
+        return uses_generations(self.layout, self.pages)
+
+    @cached_property
+    def zone_spans(self) -> ZoneSpans:
+        """Which zones span which page frames."""
+        return read_zone_spans(self.layout)
+
+    @cached_property
     def lost_pages(self) -> LostPages:
         """Pages without references that are on no free list and can be part of no allocation."""
         return find_lost_pages(self)
@@ -1067,6 +1092,16 @@ class Snapshot:
     def claimed_pages(self) -> ClaimedPages:
         """The pages without references that a memory cgroup or a page pool counts as its own."""
         return self._sweep.claimed
+
+    @property
+    def charges(self) -> Charges:
+        """What pages in use are charged to: each distinct word once."""
+        return self._sweep.charges
+
+    @cached_property
+    def odd_charges(self) -> Mask:
+        """Which of `charges` name nothing that a page can be charged to."""
+        return odd_charges(self.layout, self.pages, self.charges)
 
     @property
     def buddy_pages(self) -> I64:
@@ -1125,7 +1160,7 @@ class Needed(Enum):
 _MADE_FROM: dict[Needed, tuple[str, ...]] = {
     Needed.PAGES: (
         *("layout", "has_walked", "nr_pages", "pages", "folios", "folio_of_page", "scheme", "scheme_evidence"),
-        *("claimed_pages", "compound_wrong", "folio_whole", "nr_tails", "hvo_folio"),
+        *("claimed_pages", "compound_wrong", "folio_whole", "nr_tails", "hvo_folio", "zone_spans"),
     ),
     Needed.BLOCKS: ("buddy_pages", "in_free_block"),
     Needed.PLACES: (
@@ -1142,7 +1177,7 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
         *("ksm_entries", "lost_tables", "lost_vmas", "mm_holders", "mm_slabs_lost", "mm_slots", "mm_slots_whole"),
         *("mms_complete", "named", "node_stats", "open_files", "pipes", "reference_terms", "ring_buffers", "rss"),
         *("split_links", "swap", "swap_cache", "swap_clusters", "swap_refs", "top_tables", "uffd"),
-        *("folio_locks", "lost_pages"),
+        *("folio_locks", "lost_pages", "slab_words", "slab_counts", "charges", "odd_charges", "uses_generations"),
     ),
 }
 """Every table of a snapshot, by that part. A snapshot of a part has no other tables than these, and those that it makes

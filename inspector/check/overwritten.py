@@ -27,6 +27,7 @@ from inspector.rules.registry import Rule
 from inspector.rules.swap.swap import swap_entry_slot_invalid
 from inspector.subjects import ENTRY, NONPRESENT, TABLE, mm_of
 from inspector.tables.overwritten import Stretch, looks_like, shown
+from inspector.tables.zone_spans import of_no_zone
 from inspector.walk.lost_places import lost_places
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS
 
@@ -51,9 +52,6 @@ _FAR_PFN = 1 << 39
 
 _AROUND = 2048
 """Struct pages that are examined around those that are at fault."""
-
-_SAMPLES = 4096
-"""Struct pages that show what those of a zone name as theirs."""
 
 _MAX_STRETCHES = 64
 """Stretches of either kind: more are no damage here and there, but a target that is not understood."""
@@ -257,15 +255,14 @@ def _described(s: Snapshot, subject: Subject, address: int, size: int, instead: 
 
 def _in_memory_map(s: Snapshot, results: Results) -> Iterator[Stretch]:
     rows = _heads_at_fault(s, results)
-    if not len(rows) or not s.layout.zone_bits:
+    if not len(rows):
         return
-    zones = _zones(s)
-    strange = rows[_of_no_zone(s, zones, rows)]
+    strange = rows[_of_no_zone(s, rows)]
     for start in distinct(strange // _AROUND * _AROUND)[:_MAX_STRETCHES].tolist():
         around = np.arange(start, min(start + _AROUND, len(s.pages)))
         own = np.zeros(len(around), np.bool_)
         own[rows[(rows >= start) & (rows < start + _AROUND)] - start] = True
-        wrong = np.flatnonzero(_of_no_zone(s, zones, around))
+        wrong = np.flatnonzero(_of_no_zone(s, around))
         odd = np.zeros(len(around), np.bool_)
         odd[wrong] = ~_may_be_struct_pages(s, around[wrong])
         for run in np.split(wrong, np.flatnonzero(np.diff(wrong) > _GAP) + 1):
@@ -277,35 +274,10 @@ def _in_memory_map(s: Snapshot, results: Results) -> Iterator[Stretch]:
                 yield _stretch_of_pages(s, start + first, start + end)
 
 
-class _Zone(NamedTuple):
-    """A zone: the page frames it spans, and what most of its struct pages name as theirs."""
-
-    first: int
-    end: int
-    named: np.uint64
-
-
-def _zones(s: Snapshot) -> list[_Zone]:
-    pages, zones, out = s.pages, s.buddy.zones, []
-    for first, end in zip(zones.first_pfn.tolist(), zones.end_pfn.tolist(), strict=True):
-        rows = pages.memmap.rows(np.arange(first, end, max(1, (end - first) // _SAMPLES)))
-        rows = rows[rows >= 0]
-        values, numbers = np.unique(pages.flags[rows] & np.uint64(s.layout.zone_bits), return_counts=True)
-        if len(values):
-            out.append(_Zone(first, end, values[numbers.argmax()]))
-    return out
-
-
-def _of_no_zone(s: Snapshot, zones: list[_Zone], rows: I64) -> Mask:
-    """Which struct pages name none of the zones that span them (page_zone(), include/linux/mm.h)."""
-    named = s.pages.flags[rows] & np.uint64(s.layout.zone_bits)
-    pfns = s.pages.memmap.pfns_of_rows(rows)
-    spanned, right = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
-    for zone in zones:
-        inside = (pfns >= zone.first) & (pfns < zone.end)
-        spanned |= inside
-        right |= inside & (named == zone.named)
-    return s.pages.readable[rows] & spanned & ~right
+def _of_no_zone(s: Snapshot, rows: I64) -> Mask:
+    """Which struct pages name none of the zones that span them."""
+    pfn = s.pages.memmap.pfns_of_rows(rows)
+    return s.pages.readable[rows] & of_no_zone(s.zone_spans, s.layout.zone_bits, pfn, s.pages.flags[rows])
 
 
 def _heads_at_fault(s: Snapshot, results: Results) -> I64:

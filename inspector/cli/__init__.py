@@ -29,6 +29,7 @@ COMMANDS = {
     "rmap": "A folio's mappings by the kernel's rmap walk, beside the page tables.",
     "anon-vma": "The family of an anon_vma, who uses it, and its interval tree.",
     "file": "Who maps which part of a file, and its page cache by order.",
+    "memory": "Every page accounted for, beside the counters of zones and hugetlb.",
     "mthp": "Large folios by kind and order: mapped whole, in part, not at all.",
     "uffd": "userfaultfd's contexts and the memory that each watches.",
     "ksm": "KSM's stable nodes, pages and totals.",

@@ -27,7 +27,7 @@ _KINDS = {
     "movable": "Memory of a driver that can move it (movable_operations), such as zsmalloc or a balloon.",
     "zero": "The shared zero page: mapped read-only wherever nothing was written yet; its mappings count nothing.",
     "huge zero": "The huge zero folio: mapped read-only by PMDs where nothing was written; its mappings count nothing.",
-    "free": "Free, or on its way there or from there: it has no references.",
+    "free": "It has no references: free, on its way there or from there, or behind the first page of an allocation.",
     "slab": "A slab of the kernel's object allocator: never mapped by user space, no mapcount.",
     "page table": "A page table: never mapped by user space, no mapcount.",
     "zsmalloc": "Compressed memory of zsmalloc: never mapped by user space, no mapcount.",

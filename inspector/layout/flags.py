@@ -27,9 +27,23 @@ VM_IO = 1 << 14
 VM_SEQ_READ = 1 << 15
 VM_RAND_READ = 1 << 16
 VM_DONTEXPAND = 1 << 18
+VM_LOCKONFAULT = 1 << 19
+VM_ACCOUNT = 1 << 20
+VM_NORESERVE = 1 << 21
 VM_HUGETLB = 1 << 22
+VM_ARCH_1 = 1 << 24
 VM_WIPEONFORK = 1 << 25
+VM_DONTDUMP = 1 << 26
 VM_MIXEDMAP = 1 << 28
+VM_HUGEPAGE = 1 << 29
+VM_NOHUGEPAGE = 1 << 30
+VM_MERGEABLE = 1 << 31
+VM_SHADOW_STACK = 1 << 37
+VM_ALLOW_ANY_UNCACHED = 1 << 39
+VM_DROPPABLE = 1 << 40
+
+MMF_VM_MERGEABLE = 16
+"""Bit of mm->flags: KSM knows the mm (include/linux/sched/coredump.h; mm_types.h from 6.18 on)."""
 
 UFFD_KNOWN_TO = (7, 3)
 """Newer kernels may watch VMAs in further ways."""
@@ -48,6 +62,25 @@ def uffd_modes(version: tuple[int, int] | None) -> dict[str, int]:
         if version >= (7, 0):
             modes["rwp"] = 1 << 43
     return modes
+
+
+_VM_SINCE = {11: (6, 18), 36: None, 38: (6, 6), 39: (6, 8), 40: (6, 11), 41: (6, 13), 42: (6, 13), 43: (7, 0)}
+"""Bits of vm_flags that are newer than 6.1, each with the first version that may have it; None: no x86 has it."""
+_SEALED_63 = ((6, 10), (7, 0))
+"""From which version on, and until which, VM_SEALED may be the highest bit."""
+
+
+def unknown_vm_flags(version: tuple[int, int] | None) -> int:
+    """The bits of vm_flags that mean nothing on x86-64 (include/linux/mm.h); 0 where the version is not known."""
+    if version is None:
+        return 0
+    bits = [*range(44, 63), *(bit for bit, since in _VM_SINCE.items() if since is None or version < since)]
+    if not _SEALED_63[0] <= version < _SEALED_63[1]:
+        bits.append(63)
+    if version >= (6, 13):
+        # VM_UFFD_MINOR has moved on.
+        bits.append(38)
+    return sum(1 << bit for bit in bits)
 
 
 MAPPING_ANON = 1
@@ -96,6 +129,24 @@ class PageTypes:
             return np.isin(word >> np.uint32(24), np.array([*self.byte_types, *self.others], np.uint32))
         known = np.uint32(sum(self.bit_types) | sum(self.others))
         return (~word & np.uint32(0x0FFFFF80) & ~known) == 0
+
+    def is_whole(self, word: U32) -> Mask:
+        """Which words are just one type as the kernel writes it, or one that may keep something beside it.
+
+        Where types are cleared bits, words with many of these are no type with a bit turned over and count as whole.
+        """
+        if self.byte_types:
+            free = [byte for byte, code in self.byte_types.items() if code == type_code("zsmalloc")] + sorted(
+                self.others
+            )
+            top = word >> np.uint32(24)
+            return ((word & np.uint32(0xFFFFFF)) == 0) | np.isin(top, np.array(free, np.uint32))
+        exact = np.array([~np.uint32(bit) for bit in (*self.bit_types, *self.others)], np.uint32)
+        cleared = ~word
+        # Of a word with two bits nothing is left when the lowest is taken away twice.
+        for _ in range(2):
+            cleared = cleared & (cleared - np.uint32(1))
+        return np.isin(word, exact) | (cleared != 0)
 
     def decode(self, word: U32) -> U8:
         """Code of each ``_mapcount`` word's page type; 0 for a count."""

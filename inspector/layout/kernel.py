@@ -9,7 +9,7 @@ import drgn
 import numpy as np
 
 from inspector.arch.base import Arch
-from inspector.columns import U64
+from inspector.columns import I64, U64
 from inspector.errors import LayoutError, TargetError
 from inspector.layout.config import Config, probe_config
 from inspector.layout.flags import PageFlags, PageTypes, page_flags, page_types
@@ -45,6 +45,9 @@ _VMEMMAP = {4: 0xFFFFEA0000000000, 5: 0xFFD4000000000000}
 
 _KERNEL_MAP = 0xFFFFFFFF80000000
 """Where the image of the kernel is mapped (__START_KERNEL_map)."""
+
+_LRU_GEN_WIDTH, _LRU_REFS_WIDTH = 3, 2
+"""Bits of page flags that multi-generation LRU uses (kernel/bounds.c)."""
 
 _MAX_RAM = 1 << 46
 
@@ -246,21 +249,73 @@ class Layout:
         return old is None
 
     @cached_property
-    def zone_bits(self) -> int:
-        """Mask of the bits of page flags that hold node and zone; 0 when their widths are not known.
+    def _zone_widths(self) -> tuple[int, int]:
+        """Bits of page flags that hold the node, and those below that hold the zone; 0 and 0 when not known.
 
-        With a vmemmap there are no section bits above them (include/linux/page-flags-layout.h): MAX_NUMNODES follows
-        from the length of a zonelist, MAX_NR_ZONES from that of a node.
+        MAX_NUMNODES follows from the length of a zonelist, MAX_NR_ZONES from that of a node.
         """
         if not self.has_struct("struct zonelist"):
-            return 0
+            return 0, 0
         zones = self.struct("struct pglist_data").field("node_zones").length
         entries = self.struct("struct zonelist").field("_zonerefs").length
         nodes = (entries - 1) // zones if zones else 0
         if nodes < 1 or nodes & (nodes - 1):
-            return 0
-        width = (nodes - 1).bit_length() + (zones - 1).bit_length()
+            return 0, 0
+        return (nodes - 1).bit_length(), (zones - 1).bit_length()
+
+    @cached_property
+    def zone_bits(self) -> int:
+        """Mask of the bits of page flags that hold node and zone; 0 when their widths are not known.
+
+        With a vmemmap there are no section bits above them (include/linux/page-flags-layout.h).
+        """
+        width = sum(self._zone_widths)
         return ((1 << width) - 1) << (64 - width) if width else 0
+
+    def zone_links(self, node: I64, zone: I64) -> U64:
+        """Node and zone as the flags of their pages hold them (include/linux/mm.h, set_page_links())."""
+        of_node, of_zone = self._zone_widths
+        return (node << of_zone | zone).astype(np.uint64) << np.uint64(64 - of_node - of_zone)
+
+    @cached_property
+    def has_lru_gen(self) -> bool:
+        """Whether this kernel is built with multi-generation LRU (CONFIG_LRU_GEN)."""
+        return self.struct("struct lruvec").has("lrugen")
+
+    @cached_property
+    def _lru_gen_end(self) -> int:
+        """The bit of page flags above the generation (LRU_GEN_PGOFF + LRU_GEN_WIDTH)."""
+        end = 64 - sum(self._zone_widths)
+        if self.struct("struct task_struct").has("numa_scan_period") and not self.struct("struct page").has(
+            "_last_cpupid"
+        ):
+            end -= 8 + (8 * self.struct("struct cpumask").size - 1).bit_length()
+        return end
+
+    @cached_property
+    def lru_gen_bits(self) -> int:
+        """Mask of the bits of page flags that hold the generation of multi-generation LRU; 0 for none or not known."""
+        if not self.has_lru_gen or not self.zone_bits or self.arch.name != "x86_64":
+            return 0
+        return ((1 << _LRU_GEN_WIDTH) - 1) << (self._lru_gen_end - _LRU_GEN_WIDTH)
+
+    @cached_property
+    def lru_bits(self) -> int:
+        """The same, and below them those of the references that the pages of a generation had (LRU_REFS_MASK)."""
+        return self.lru_gen_bits | self.lru_gen_bits >> _LRU_REFS_WIDTH
+
+    @cached_property
+    def unused_flag_bits(self) -> int:
+        """Mask of the bits of page flags that mean nothing on this kernel; 0 when that is not known.
+
+        From above: node, zone, the CPU and process of the last NUMA hint fault, the generation and the references of
+        multi-generation LRU (include/linux/page-flags-layout.h), unused bits, ``enum pageflags``.
+        """
+        used = max(self.flags.bits.values(), default=0) + 1
+        if not self.zone_bits or self.arch.name != "x86_64":
+            return 0
+        free = self._lru_gen_end - (_LRU_GEN_WIDTH + _LRU_REFS_WIDTH if self.has_lru_gen else 0)
+        return ((1 << free) - 1) & ~((1 << used) - 1) if free > used else 0
 
     @cached_property
     def version(self) -> tuple[int, int] | None:

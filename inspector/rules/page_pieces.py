@@ -19,6 +19,7 @@ from inspector.errors import LayoutError
 from inspector.layout.flags import MAPPING_KSM, MAPPING_TAGS
 from inspector.records import cached_property, dataclass
 from inspector.rules.pieces import FoundInPieces, Judged, Judgement, Pieces, Predicate, TablePiece
+from inspector.tables.pages import FIRST_PLAIN_TAIL
 from inspector.violations import Unread, Violations, cannot_check
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ _TIMES = 64
 
 _LONGEST = 16
 """Pages of a piece, in as many times the rows: of memory that is all alike one piece holds more."""
-
-FIRST_PLAIN_TAIL = 4
-"""Tails below this index share their fields with struct folio (include/linux/mm_types.h)."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +241,11 @@ def _places_in(s: Snapshot, start: int, stop: int) -> I64:
     return np.concatenate(places)
 
 
+def _zone_borders(s: Snapshot) -> I64:
+    """Rows at which a zone begins or has ended."""
+    return s.pages.memmap.rows(np.concatenate([s.zone_spans.first_pfn, s.zone_spans.end_pfn]))
+
+
 def _stretches(s: Snapshot, cuts: I64, alone: Mask) -> list[PagePiece]:
     """The pages of rows [cuts[0], cuts[-1]), a piece from each cut to the next."""
     start, stop = int(cuts[0]), int(cuts[-1])
@@ -263,6 +266,8 @@ def _stretches(s: Snapshot, cuts: I64, alone: Mask) -> list[PagePiece]:
     fresh[1:] |= odd[:-1]
     places = _places_in(s, start, stop)
     fresh[places[places < stop] - start] = True
+    borders = _zone_borders(s)
+    fresh[borders[(borders >= start) & (borders < stop)] - start] = True
     fresh[cuts[:-1] - start] = True
     first = np.flatnonzero(fresh)
     nr = np.diff(first, append=len(fresh))

@@ -125,8 +125,9 @@ def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64, freed: Mask, *, is_e
     listed = avc_struct.field("anon_vma").column(lists.raw)
     linked = np.concatenate([vmas.anon_vma, listed])
     lists_lost = int((~freed[lists.unreadable]).sum())
-    # Where all chains are known, an anon_vma of none of them belongs to no VMA: who names it names it wrongly.
-    all_linked = linked if is_every_vma and not lists_lost and not len(lists.broken) else None
+    # Where all chains are known, an anon_vma of none of them belongs to no VMA: who names it, be it a VMA, names it
+    # wrongly.
+    all_linked = listed if is_every_vma and not lists_lost and not len(lists.broken) else None
     found = _with_trees(layout, vmas, np.concatenate([linked, extra]), (lists.addr, lists.owner), all_linked)
     broken_lists = distinct(np.concatenate([lists.broken, lists.unreadable])).astype(np.int32)
     return replace(found, broken_lists=broken_lists, unreadable=lists_lost + found.unreadable)
@@ -167,7 +168,7 @@ def _with_trees(layout: Layout, vmas: Vmas, named: U64, listed: tuple[U64, I32],
 
 
 def _and_above(anon_vmas: AnonVmas, linked: U64) -> Mask:
-    """Those linked to a VMA, and the roots and parents that they name."""
+    """Those that a chain links to a VMA, and the roots and parents that they name."""
     out = np.isin(anon_vmas.addr, linked)
     while True:
         up = np.concatenate([anon_vmas.root_idx[out], anon_vmas.parent_idx[out]])

@@ -36,6 +36,8 @@ class Zones(Table):
         free_pages: int64; NR_FREE_PAGES, the per-CPU parts added.
         free_cma: int64; NR_FREE_CMA_PAGES alike.
         unaccepted: int64; NR_UNACCEPTED alike, 0 where the kernel has none.
+        on_lru: int64[n, 6]; NR_ZONE_INACTIVE_ANON ... NR_ZONE_UNEVICTABLE and NR_MLOCK alike, as `LRU_ITEMS` has them.
+        present, managed: int64; present_pages, managed_pages.
         locked: bool; zone->lock is held.
     """
 
@@ -47,7 +49,17 @@ class Zones(Table):
     free_pages: I64
     free_cma: I64
     unaccepted: I64
+    on_lru: I64
+    present: I64
+    managed: I64
     locked: Mask
+
+
+LRU_ITEMS = (
+    *("NR_ZONE_INACTIVE_ANON", "NR_ZONE_ACTIVE_ANON", "NR_ZONE_INACTIVE_FILE", "NR_ZONE_ACTIVE_FILE"),
+    *("NR_ZONE_UNEVICTABLE", "NR_MLOCK"),
+)
+"""Counters of a zone for each kind of LRU list (include/linux/mmzone.h, enum lru_list), and that of mlocked pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,7 @@ class Buddy:
         zones, lists, blocks, cpu_lists: Tables.
         cpu_page_row: int64[n]; rows of the first pages of blocks on per-CPU lists; -1 for what is no struct page.
         cpu_page_list: int32[n]; row in ``cpu_lists`` of each.
+        cpu_page_order: int64[n]; of each block.
         unreadable: Zones, lists and blocks that are not in the dump.
     """
 
@@ -133,6 +146,7 @@ class Buddy:
     cpu_lists: CpuLists
     cpu_page_row: I64
     cpu_page_list: I32
+    cpu_page_order: I64
     unreadable: int
 
 
@@ -148,8 +162,8 @@ def build_buddy(layout: Layout, pages: Pages, found: BuddyPages) -> Buddy:
     zones, raw, missing = _zones(layout, struct)
     lists = _lists(layout, struct, zones, raw)
     blocks, lists, unread = _blocks(layout, found, lists)
-    cpu_lists, rows, owner, gone = _cpu_lists(layout, pages, zones, raw)
-    return Buddy(zones, lists, blocks, cpu_lists, rows, owner, missing + unread + gone)
+    cpu_lists, blocks_there, gone = _cpu_lists(layout, pages, zones, raw)
+    return Buddy(zones, lists, blocks, cpu_lists, *blocks_there, missing + unread + gone)
 
 
 def _zones(layout: Layout, struct: Struct) -> tuple[Zones, AnyArray, int]:
@@ -166,7 +180,7 @@ def _zones(layout: Layout, struct: Struct) -> tuple[Zones, AnyArray, int]:
     first = struct.field("zone_start_pfn").column(raw).astype(np.int64)
     items = layout.enum("enum zone_stat_item")
     stats, whole = _zone_items(layout, struct, raw, len(items))
-    none = np.zeros(len(at), np.int64)
+    none, own = np.zeros(len(at), np.int64), struct.find("node")
 
     def item(name: str) -> I64:
         return stats[:, items[name]] if name in items else none
@@ -174,12 +188,15 @@ def _zones(layout: Layout, struct: Struct) -> tuple[Zones, AnyArray, int]:
     zones = Zones(
         addr=addr[present],
         number=(at % node.length).astype(np.int32),
-        node=(at // node.length).astype(np.int32),
+        node=(at // node.length if own is None else own.column(raw)).astype(np.int32),
         first_pfn=first,
         end_pfn=first + struct.field("spanned_pages").column(raw).astype(np.int64),
         free_pages=item("NR_FREE_PAGES"),
         free_cma=item("NR_FREE_CMA_PAGES"),
         unaccepted=item("NR_UNACCEPTED"),
+        on_lru=np.stack([item(name) for name in LRU_ITEMS], axis=1),
+        present=struct.field("present_pages").column(raw).astype(np.int64),
+        managed=struct.field("managed_pages.counter", "managed_pages").column(raw).astype(np.int64),
         locked=held(struct, "lock", raw),
     )
     return zones, raw, int((~found.valid).sum()) + int((~whole).sum())
@@ -242,7 +259,7 @@ def _blocks(layout: Layout, found: BuddyPages, lists: FreeLists) -> tuple[FreeBl
     return blocks, checked, int((~heads.valid).sum())
 
 
-def _cpu_lists(layout: Layout, pages: Pages, zones: Zones, raw: AnyArray) -> tuple[CpuLists, I64, I32, int]:
+def _cpu_lists(layout: Layout, pages: Pages, zones: Zones, raw: AnyArray) -> tuple[CpuLists, tuple[I64, I32, I64], int]:
     """Blocks that wait on per-CPU lists (struct per_cpu_pages; order_to_pindex() in mm/page_alloc.c)."""
     pcp, zone = layout.struct("struct per_cpu_pages"), layout.struct("struct zone")
     base = zone.field("per_cpu_pageset").column(raw).astype(np.uint64)
@@ -276,4 +293,4 @@ def _cpu_lists(layout: Layout, pages: Pages, zones: Zones, raw: AnyArray) -> tup
         unread=unread,
         locked=held(pcp, "lock", found.bytes),
     )
-    return table, rows.astype(np.int64), owner, int((~found.valid).sum())
+    return table, (rows.astype(np.int64), owner, order.astype(np.int64)), int((~found.valid).sum())

@@ -18,6 +18,7 @@ from inspector.records import cached_property, dataclass
 from inspector.tables.inodes import Inodes, read_inodes
 from inspector.tables.locks import held
 from inspector.tables.pages import Pages
+from inspector.tables.slab_words import in_slabs
 from inspector.tables.swap_devices import max_swapfiles
 from inspector.tables.vmas import Vmas
 
@@ -174,7 +175,7 @@ class Files:
         return _judge_entries(self.layout, self.address_spaces.kind, found)
 
 
-def build_address_spaces(layout: Layout, pages: Pages, vmas: Vmas) -> tuple[AddressSpaces, int]:
+def build_address_spaces(layout: Layout, pages: Pages, vmas: Vmas) -> tuple[AddressSpaces, int, U64]:
     """Find all address_spaces (include/linux/fs.h); ``broken`` and ``whole`` are not judged yet.
 
     An address_space is found through the folios that name it, the files that VMAs map, shmem's list of inodes with
@@ -186,19 +187,23 @@ def build_address_spaces(layout: Layout, pages: Pages, vmas: Vmas) -> tuple[Addr
         vmas: Whose files are wanted.
 
     Returns:
-        The table, and how many files, lists and address_spaces could not be read.
+        The table, how many files, lists and address_spaces could not be read, and the addresses of more that could not:
+        folios alone name these, so that they may be none.
     """
     swappers = swapper_spaces(layout)
     swapped, lost = swapped_spaces(layout)
     files = np.unique(vmas.file[vmas.file != 0])
     f_mapping = layout.struct("struct file").field("f_mapping")
     of_files, known = layout.memory.words(files + np.uint64(f_mapping.offset))
-    addr = np.unique(np.concatenate([_named_by_folios(pages), of_files[known], swapped, swappers.addr]))
+    sure = np.concatenate([of_files[known], swapped, swappers.addr])
+    addr = np.unique(np.concatenate([_named_by_folios(pages), sure]))
     addr = addr[(addr != 0) & (addr & np.uint64(7) == 0)]
     spaces = _read_spaces(layout, addr, swappers)
     # Folios of drivers keep other things in their mapping word; what lies outside all memory is not missing.
     missing = ~spaces.readable & (addr >= np.uint64(layout.memory.direct_map_base)) & (addr < _TOP)
-    return spaces, lost + int((~known).sum()) + int(missing.sum())
+    named = missing & ~np.isin(addr, sure)
+    lost += int((~known).sum()) + int((missing & ~named).sum())
+    return spaces, lost, addr[named & in_slabs(layout, pages, addr)]
 
 
 def build_files(layout: Layout, spaces: AddressSpaces, only: tuple[int, int] | None = None) -> Files:
@@ -248,6 +253,18 @@ def read_files(layout: Layout, addrs: U64, only: tuple[int, int] | None = None) 
     """
     addr = distinct(addrs[(addrs != 0) & (addrs & np.uint64(7) == 0)])
     return build_files(layout, _read_spaces(layout, addr, swapper_spaces(layout)), only)
+
+
+def not_in_cache(pages: Pages, files: Files, addrs: U64) -> int:
+    """How many of some addresses a folio names that no array of the page cache holds.
+
+    A folio that an array holds is of that array's address_space, whatever it names itself.
+    """
+    if not len(addrs):
+        return 0
+    rows = pages.heads_where(np.isin(pages.words.mapping, addrs))
+    held = np.isin(pages.memmap.pfns_of_rows(rows), files.entries.pfn)
+    return len(np.unique(pages.mapping[rows[~held]]))
 
 
 def _named_by_folios(pages: Pages) -> U64:

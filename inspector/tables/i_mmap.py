@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask, Table, distinct, rows_of
@@ -9,6 +11,7 @@ from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Field
 from inspector.lib.rbtree import check_colours, check_order, subtree_max, walk_rbtrees
 from inspector.records import dataclass
+from inspector.tables.inodes import read_inodes
 from inspector.tables.locks import RwSemaphore
 from inspector.tables.vmas import Vmas, vma_rows
 
@@ -101,6 +104,11 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
     space_addr = np.zeros(len(vmas), np.uint64)
     space_addr[has_file] = f_mapping[back]
     spaces = _read_spaces(layout, distinct(np.concatenate([space_addr, extra])))
+    # What folios alone name is one if its inode says so. Of what is none nothing is followed, and nothing is missing.
+    owned = np.isin(spaces.addr, space_addr)
+    inodes = read_inodes(layout, np.where(owned, np.uint64(0), spaces.host))
+    owned |= spaces.readable & inodes.readable & ((inodes.mapping == spaces.addr) | (inodes.data == spaces.addr))
+    spaces = replace(spaces, tree=np.where(owned, spaces.tree, np.uint64(0)))
     address_space_of_vma = rows_of(spaces.addr, space_addr)
     address_space_of_vma[space_addr == 0] = -1
     struct = layout.struct("struct vm_area_struct")
@@ -126,7 +134,7 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
     in_tree = np.zeros(len(vmas), np.bool_)
     known = vma_idx >= 0
     in_tree[vma_idx[known]] = address_space_of_vma[vma_idx[known]] == found.root[known]
-    unreadable = int((~raw_files.valid).sum()) + int((~spaces.readable).sum()) + len(found.unreadable)
+    unreadable = int((~raw_files.valid).sum()) + int((owned & ~spaces.readable).sum()) + len(found.unreadable)
     broken = distinct(np.concatenate([found.unreadable, found.cyclic])).astype(np.int32)
     return FileRmap(spaces, nodes, address_space_of_vma, in_tree, broken, distinct(found.cyclic), unreadable)
 

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 _MAX_BUDDY_ORDER = 16
 """No kernel builds larger free blocks (MAX_PAGE_ORDER, arm64 with 64 KiB pages has 13)."""
 
+FIRST_PLAIN_TAIL = 4
+"""Tails below this index share their fields with struct folio (include/linux/mm_types.h)."""
+
 _SHORT = 1 << 10
 """Pages of a stretch of the memory map below which many of them are read together."""
 
@@ -242,6 +245,8 @@ class BuddyPages(Table):
 class ClaimedPages(Table):
     """One row a page without references and without a type that a memory cgroup or a page pool counts as its own.
 
+    Tails are among them whose memory cgroup no other field of their folio lies over.
+
     Attributes:
         row: int64; row in `Pages`, ascending.
         memcg_data: uint64; page->memcg_data, 0 where the kernel has none.
@@ -251,6 +256,23 @@ class ClaimedPages(Table):
     row: I64
     memcg_data: U64
     is_pooled: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Charges(Table):
+    """One row a distinct memcg_data of pages in use other than slabs, heads and small pages.
+
+    Attributes:
+        memcg_data: uint64; the word.
+        is_lru: bool; of pages on an LRU list.
+        row: int64; row in `Pages` of the first of them.
+        nr: int64; how many they are.
+    """
+
+    memcg_data: U64
+    is_lru: Mask
+    row: I64
+    nr: I64
 
 
 _POOL_SIGNATURE = np.uint64(0xDEAD000000000040)
@@ -272,6 +294,7 @@ class Sweep:
         buddy_pages: The first pages of free blocks.
         in_free_block: Rows of all pages inside free blocks, the blocks' heads included.
         claimed: The pages without references that something counts as its own.
+        charges: What pages in use are charged to.
     """
 
     pages: Pages
@@ -281,6 +304,7 @@ class Sweep:
     buddy_pages: BuddyPages
     in_free_block: RowSet
     claimed: ClaimedPages
+    charges: Charges
 
 
 class _Found:
@@ -307,11 +331,12 @@ class _Found:
         self.slabs: InOrder[tuple[I64, U64]] = InOrder()
         self.buddy_pages: InOrder[BuddyPages] = InOrder()
         self.claimed: InOrder[ClaimedPages] = InOrder()
+        self.charges: InOrder[Charges] = InOrder()
 
     def gathered(self, pieces: list[slice]) -> _Gathered:
         """What was found in some pieces, for `merge`."""
         met = np.concatenate(self._met)
-        lists = self.folios, self.slabs, self.buddy_pages, self.claimed
+        lists = self.folios, self.slabs, self.buddy_pages, self.claimed, self.charges
         return _Gathered(pieces, self.words.values, self.words.weights, met, *lists)
 
     def merge(self, parts: list[_Gathered]) -> None:
@@ -331,6 +356,7 @@ class _Found:
             self.slabs.merge(part.slabs)
             self.buddy_pages.merge(part.buddy_pages)
             self.claimed.merge(part.claimed)
+            self.charges.merge(part.charges)
 
     def _codes(self, row: int, alike: _Alike, keys: U64) -> I32:
         """Number the words of stretches of pages, and note where new ones are met."""
@@ -385,18 +411,38 @@ class _Found:
             rows = (row + blocks).astype(np.int32)
             private, following, before = words[blocks, off.private], node[:, 0].copy(), node[:, 1].copy()
             self.buddy_pages.add(row, BuddyPages(rows, private, following, before))
-        some = self._claimed(words, (refcount == 0) & ((link & np.uint64(1)) == 0) & readable)
+        is_tail = (link & np.uint64(1)) != 0
+        some = self._claimed(words, (refcount == 0) & readable)
         if len(some.row):
-            # Slabs and page tables have other things in these words.
-            untyped = np.isin(types, (0, type_code("buddy")))
-            some = some.take(untyped[np.searchsorted(first, some.row, "right") - 1])
+            # Slabs and page tables have other things in these words, and the first tails fields of their folio.
+            untyped = np.isin(types, (0, type_code("buddy")))[np.searchsorted(first, some.row, "right") - 1]
+            index = row + some.row - self.head[row + some.row]
+            plain = (some.memcg_data != 0) & (self.head[row + some.row] >= 0) & (index >= FIRST_PLAIN_TAIL)
+            some = some.take(np.where(is_tail[some.row], plain, untyped))
             self.claimed.add(row, replace(some, row=row + some.row))
+        if off.memcg >= 0:
+            in_use = ~is_tail & readable & ((refcount != 0) | alike.rows_of_kinds(types != 0, n))
+            self._charged(row, words[:, off.memcg], in_use, flags, (alike, types))
         if len(self._caches):
             slabs = alike.rows(types == type_code("slab"))
             caches = words[slabs, off.slab_cache]
             wanted = (caches[:, None] == self._caches).any(axis=1)
             if wanted.any():
                 self.slabs.add(row, (row + slabs[wanted], caches[wanted]))
+
+    def _charged(self, row: int, memcg: U64, among: Mask, flags: U64, typed: tuple[_Alike, U8]) -> None:
+        """Note what some neighbouring pages are charged to; free pages and slabs are left out."""
+        alike, types = typed
+        mine = alike.rows_of_kinds(~np.isin(types, (type_code("buddy"), type_code("slab"))), len(memcg))
+        at = np.flatnonzero(among & mine & (memcg != 0))
+        if not len(at):
+            return
+        word, lru = memcg[at], (flags[at] & self._layout.flags.mask("lru")) != 0
+        fresh = np.ones(len(at), np.bool_)
+        fresh[1:] = (word[1:] != word[:-1]) | (lru[1:] != lru[:-1])
+        start = np.flatnonzero(fresh)
+        found = Charges(word[start], lru[start], row + at[start], np.diff(start, append=len(at)))
+        self.charges.add(row, _summed(found))
 
     def _claimed(self, words: U64, among: Mask) -> ClaimedPages:
         """Those of some pages that something counts as its own, by their place among these."""
@@ -414,7 +460,7 @@ class _Gathered(NamedTuple):
         pieces: Which rows it read.
         values, weights: As of `inspector.loops.Distinct`.
         met: int64; the row in which each of ``values`` was met first.
-        folios, slabs, buddy_pages, claimed: As of `_Found`.
+        folios, slabs, buddy_pages, claimed, charges: As of `_Found`.
     """
 
     pieces: list[slice]
@@ -425,6 +471,7 @@ class _Gathered(NamedTuple):
     slabs: InOrder[tuple[I64, U64]]
     buddy_pages: InOrder[BuddyPages]
     claimed: InOrder[ClaimedPages]
+    charges: InOrder[Charges]
 
 
 class _Alike(NamedTuple):
@@ -433,9 +480,23 @@ class _Alike(NamedTuple):
     first: I64
     nr: I64
 
+    def rows_of_kinds(self, some: Mask, n: int) -> Mask:
+        """bool[n]; the pages of some of them."""
+        return np.repeat(some, self.nr) if not some.all() else np.ones(n, np.bool_)
+
     def rows(self, some: Mask) -> I64:
         """The pages of some of them, one by one."""
         return expand_runs(self.first[some], self.nr[some]).astype(np.int64) if some.any() else np.empty(0, np.int64)
+
+
+def _summed(charges: Charges) -> Charges:
+    """Each distinct word once."""
+    order = np.lexsort((charges.row, charges.is_lru, charges.memcg_data))
+    c = charges.take(order)
+    first = np.ones(len(c), np.bool_)
+    first[1:] = (c.memcg_data[1:] != c.memcg_data[:-1]) | (c.is_lru[1:] != c.is_lru[:-1])
+    start = np.flatnonzero(first)
+    return replace(c.take(start), nr=np.add.reduceat(c.nr, start) if len(start) else c.nr)
 
 
 def sweep_pages(layout: Layout, slab_caches: U64, nr_workers: int = 1) -> Sweep:
@@ -470,6 +531,7 @@ def sweep_pages(layout: Layout, slab_caches: U64, nr_workers: int = 1) -> Sweep:
         blocks,
         _free_pages(blocks, n),
         ClaimedPages.concat([ClaimedPages.empty(), *found.claimed]),
+        _summed(Charges.concat([Charges.empty(), *found.charges])),
     )
 
 

@@ -60,9 +60,8 @@ class LostPages(Table):
 
 def find_lost_pages(s: Snapshot) -> LostPages:
     """Find them."""
-    rows = _unowned(s)
-    kept = _left_alone(s, rows, np.isin(rows, s.buddy.cpu_page_row))
-    rows = rows[~kept]
+    rows = unowned_pages(s)
+    rows = rows[~rest_of_allocations(s, rows)]
     rows = rows[~(_in_doubt(s, rows) | _reached(s, rows))]
     first, nr = _runs(s, rows)
     rows = rows[np.repeat(nr < _LARGEST_RUN, nr)]
@@ -78,13 +77,18 @@ def find_lost_pages(s: Snapshot) -> LostPages:
     return found.take(np.flatnonzero(_in_zone(s, s.pages.memmap.pfns_of_rows(found.row))))
 
 
+def rest_of_allocations(s: Snapshot, rows: I64) -> Mask:
+    """Which of some pages without references may be of an allocation that begins before them."""
+    return _left_alone(s, rows, np.isin(rows, s.buddy.cpu_page_row))
+
+
 def _runs(s: Snapshot, rows: I64) -> tuple[I64, I64]:
     """Where runs of neighbours among some rows begin, and how long they are."""
     first = group_starts(s.pages.memmap.pfns_of_rows(rows) - np.arange(len(rows)))
     return first, np.diff(first, append=len(rows))
 
 
-def _unowned(s: Snapshot) -> I64:
+def unowned_pages(s: Snapshot) -> I64:
     """Rows of pages without references that are in no free block, on no CPU's list, and of no type."""
     pages, flags = s.pages, s.layout.flags
     words = pages.words

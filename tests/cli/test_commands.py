@@ -30,6 +30,7 @@ COMMAND_LINES = {
     "ksm": (),
     "hugetlb": (),
     "swap": (),
+    "memory": (),
     "mthp": (),
     "uffd": (),
     "windows": (),
@@ -41,7 +42,7 @@ COMMAND_LINES = {
 NEED_AN_ADDRESS = {"anon-vma", "file"}
 """Commands whose argument is found in the dump first, in tests of their own."""
 
-VERSIONS = {"rmap": 3, "folio": 3, "explain": 3, "doctor": 1, "cache": 1, "mthp": 1, "cpus": 1}
+VERSIONS = {"rmap": 3, "folio": 3, "explain": 3, "doctor": 1, "cache": 1, "memory": 1, "mthp": 1, "cpus": 1}
 """Of the JSON objects that are not at their second."""
 
 

@@ -16,7 +16,10 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from inspector.check.run import run_check
+from inspector.snapshot import Snapshot
 from tests.faults.bit_reasons import reason_for
 from tests.faults.bit_words import WORDS, Place
 from tests.faults.overlay import KERNELS, core_path, planted, sound
@@ -60,17 +63,53 @@ def _missing_anyway(path: str) -> dict[str, int]:
 def found_in(kernel: str, names: Sequence[str], bits: Mapping[str, Sequence[int]]) -> dict[str, dict[int, str]]:
     """What a check finds for each bit of words of one size, or for those given.
 
-    A bit that is not found although it is turned over in all of the words at once is found in none of them; else each
-    word is checked alone.
+    The bit is turned over in all of the words at once: where each finding is of one of them, by its subject, these need
+    not be checked alone. Nor need others be of which, turned over together without these, nothing is found.
     """
     places = {name: place for name in names if (place := place_of(kernel, name)) is not None}
     out: dict[str, dict[int, str]] = {name: {} for name in names}
     for bit in range(max((8 * place.size for place in places.values()), default=0)):
         here = {name: place for name, place in places.items() if bit in bits.get(name, range(8 * place.size))}
-        alike = len(here) > 1 and found_for(kernel, here.values(), bit) == NOTHING
+        together = found_together(kernel, here, bit) if len(here) > 1 else {}
+        left = {name: place for name, place in here.items() if name not in together}
+        if len(left) > 1 and found_for(kernel, left.values(), bit) == NOTHING:
+            together |= dict.fromkeys(left, NOTHING)
         for name, place in here.items():
-            out[name][bit] = NOTHING if alike else found_for(kernel, [place], bit)
+            out[name][bit] = together[name] if name in together else found_for(kernel, [place], bit)
     return out
+
+
+def found_together(kernel: str, places: Mapping[str, Place], bit: int) -> dict[str, str]:
+    """What a check finds for each word that has a finding of its own when the bit is turned over in all of them.
+
+    None of them where a finding is of something else, or something cannot be read.
+    """
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    report = run_check(planted(path, *(place.flipped(s, bit) for place in places.values())))
+    subjects = {name: subject_of(s, place) for name, place in places.items()}
+    mine: dict[str, list[str]] = {name: [] for name in places}
+    if report.coverage.missing != _missing_anyway(path):
+        return {}
+    for f in report.findings:
+        subject = {("page", f.subject.pfn), ("VMA", f.subject.vma)}
+        owners = [name for name, own in subjects.items() if own in subject]
+        if len(owners) != 1:
+            return {}
+        mine[owners[0]].append(f.rule + ("" if f.severity == "fail" else f" ({f.severity})"))
+    return {name: rules[0] for name, rules in mine.items() if len(rules) == 1}
+
+
+def subject_of(s: Snapshot, place: Place) -> tuple[str, int | None]:
+    """The page whose struct page, or the VMA whose vm_area_struct, holds a word."""
+    memmap = s.layout.memmap
+    page = place.address - (place.address - memmap.vmemmap) % memmap.page_size
+    pfn = -1 if place.physical else int(memmap.pfns(np.array([page], np.uint64))[0])
+    if pfn >= 0:
+        return "page", pfn
+    size = s.layout.struct("struct vm_area_struct").size
+    row = np.flatnonzero((s.vmas.addr <= np.uint64(place.address)) & (place.address < s.vmas.addr + np.uint64(size)))
+    return "VMA", None if place.physical or not len(row) else int(s.vmas.addr[row[0]])
 
 
 def ranges(bits: Iterable[int]) -> str:

@@ -226,3 +226,34 @@ def page_of_a_cpu_list_still_charged(s: Snapshot) -> Planted:
 def writeback_of_a_page_of_a_cpu_list(s: Snapshot) -> Planted:
     pfn = pfn_of(s, cpu_page(s))
     return Planted((flags_xor(s, pfn, "writeback"),), ("cpu-free-page-state-unexpected",), pfn)
+
+
+def _zone_item(s: Snapshot, name: str, delta: int) -> Patch:
+    """The global word of an item of enum zone_stat_item of the last zone changed."""
+    field = s.layout.struct("struct zone").field("vm_stat")
+    return add(s, int(s.buddy.zones.addr[-1]) + field.offset + 8 * s.layout.enum("enum zone_stat_item")[name], delta)
+
+
+@fault
+def file_pages_on_lru_lists_miscounted(s: Snapshot) -> Planted:
+    return Planted((_zone_item(s, "NR_ZONE_INACTIVE_FILE", -1),), ("lru-size-mismatch",), None, "warn")
+
+
+@fault
+def mlocked_pages_miscounted(s: Snapshot) -> Planted:
+    return Planted((_zone_item(s, "NR_MLOCK", 1),), ("lru-size-mismatch",), None, "warn")
+
+
+@fault
+def anonymous_page_lost_from_its_lru_list(s: Snapshot) -> Planted:
+    """PG_swapbacked is gone: the page is taken off the lists of files, on which it was never put."""
+    row = pick(small_anon(s, 1), "an anonymous page", 41)
+    return Planted((flags_xor(s, pfn_of(s, row), "swapbacked"),), ("lru-size-mismatch",), None, "warn")
+
+
+@fault
+def page_of_a_generation_on_no_lru_list(s: Snapshot) -> Planted:
+    if not s.uses_generations:
+        raise MissingError("pages of generations")
+    row = pick(small_anon(s, 1), "an anonymous page", 42)
+    return Planted((flags_xor(s, pfn_of(s, row), "lru"),), ("lru-generation-mismatch",), pfn_of(s, row))

@@ -71,6 +71,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "mm-id-of-two-processes": "mm ids",
         "mm-id-slot-raised": _NO_COUNT,
         "nr-pages-mapped-raised": _NO_COUNT,
+        "page-of-a-generation-on-no-lru-list": "pages of generations",
         "partly-used-cluster-marked-as-full": _NO_HOMES,
         "partially-mapped-folio-off-the-queue": "PG_partially_mapped",
         "poisoned-page-of-a-large-folio-unsaid": "PG_hwpoison",
@@ -110,6 +111,7 @@ ABSENT: dict[str, dict[str, str]] = {
     },
     "7.3": {
         "double-map-flag-turned": "PG_double_map",
+        "unused-bit-of-page-flags-set": "unused bits of page flags",
         "swap-map-byte-of-a-free-slot-set": "a mark: a swap table names the folio",
         "swap-slot-marked-as-cached": "a mark: a swap table names the folio",
     },

@@ -204,6 +204,11 @@ NOT_OF_ONE_FOLIO = {
     "partially-mapped-flag-unexpected": "split_links",
     "split-queue-folio-unexpected": "split_links",
     "split-queue-list-damaged": "split_links",
+    # Such pages are compared with all others of their kind.
+    "lru-generation-mismatch": "uses_generations",
+    "memcg-data-invalid": "odd_charges",
+    "slab-page-damaged": "slab_words",
+    "slab-refcount-mismatch": "slab_counts",
 }
 """Rules about pages, folios and entries that the account of one folio cannot ask, and the table they would need."""
 

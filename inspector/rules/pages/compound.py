@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask, take_or
+from inspector.columns import I64, U64, Mask, rows_of, take_or
+from inspector.layout.flags import type_code
 from inspector.rules.needs import PAGES
-from inspector.rules.page_pieces import FIRST_PLAIN_TAIL, PagePiece
+from inspector.rules.page_pieces import PagePiece
 from inspector.rules.pieces import Judged
 from inspector.rules.registry import Phase, page_rule, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO
+from inspector.tables.pages import FIRST_PLAIN_TAIL
 from inspector.violations import Details, Violations, cannot_check, details, unread_pages, violations
 from inspector.windows.window import Effect
 
@@ -99,10 +101,11 @@ def _tail_words(s: Snapshot, rows: I64) -> Details:
     index, mapping = rows - s.pages.head_row[rows], s.pages.mapping[rows]
     alias = take_or(s.hvo_folio, s.folio_of_page[rows], False) & (index >= s.layout.memmap.structs_a_page)
     other = (index < FIRST_PLAIN_TAIL) | alias
+    charge = np.where(other, 0, take_or(s.claimed_pages.memcg_data, rows_of(s.claimed_pages.row, rows), 0))
     return details(
         rows,
-        observed={"_refcount": s.pages.refcount[rows], "mapping": mapping},
-        expected={"_refcount": 0, "mapping": np.where(other, mapping, _TAIL_MAPPING)},
+        observed={"_refcount": s.pages.refcount[rows], "mapping": mapping, "memcg_data": charge},
+        expected={"_refcount": 0, "mapping": np.where(other, mapping, _TAIL_MAPPING), "memcg_data": 0},
         facts={"tail_index": index},
     )
 
@@ -117,10 +120,12 @@ def _tail_words(s: Snapshot, rows: I64) -> Details:
     decides="I9 5 6",
 )
 def tail_page_damaged(p: PagePiece) -> Judged:
-    """The _refcount of a tail page is not 0, or its mapping is not TAIL_MAPPING.
+    """The _refcount of a tail page is not 0, its mapping is not TAIL_MAPPING, or it is charged by itself.
 
-    Invariant: the reference count of a tail is 0, and from the fifth page of a folio on its mapping is TAIL_MAPPING.
-    Why: mm/page_alloc.c, prep_compound_tail() sets both, free_tail_page_prepare() tests the mapping.
+    Invariant: the reference count of a tail is 0, and from the fifth page of a folio on its mapping is TAIL_MAPPING and
+        its memcg_data 0.
+    Why: mm/page_alloc.c, prep_compound_tail() sets the first two, free_tail_page_prepare() tests the mapping and
+        free_page_is_bad() the charge; mm/memcontrol.c, commit_charge() writes the head alone.
     Consequence: "corrupted mapping in tail page" when the folio is freed; a speculative reference to a tail succeeds.
     Exceptions: hugetlb's vmemmap optimisation aliases the struct page with another one.
     See also: folioscope page PFN
@@ -129,7 +134,7 @@ def tail_page_damaged(p: PagePiece) -> Judged:
     # An alias of the head shows the head's own fields, and PG_head, which no real tail has.
     alias = p.has("head")
     plain = (p.index >= FIRST_PLAIN_TAIL) & ~alias & _is_own(p)
-    wrong = ((p.refcount != 0) & ~alias) | (plain & (p.mapping != _TAIL_MAPPING))
+    wrong = ((p.refcount != 0) & ~alias) | (plain & ((p.mapping != _TAIL_MAPPING) | p.is_claimed))
     return p.judge(wrong, tails)
 
 
@@ -152,7 +157,7 @@ def _real_tails(p: PagePiece) -> Mask:
 
 def _odd_flags(s: Snapshot, flags: U64, index: I64) -> U64:
     """Flags that a tail may not have, given its own and its number in the folio."""
-    known = np.uint64((1 << (max(s.layout.flags.bits.values(), default=0) + 1)) - 1)
+    known = np.uint64((1 << (max(s.layout.flags.bits.values(), default=0) + 1)) - 1 | s.layout.lru_bits)
     everywhere = np.bitwise_or.reduce([s.layout.flags.mask(name) for name in _OF_PAGES])
     second = np.bitwise_or.reduce([s.layout.flags.mask(name) for name in _OF_SECOND])
     if s.layout.order_in_flags:
@@ -165,8 +170,8 @@ def _tail_flags(s: Snapshot, rows: I64) -> Details:
     odd = _odd_flags(s, s.pages.flags[rows], rows - head)
     return details(
         rows,
-        observed={"flags": s.layout.flags.listed(odd)},
-        expected={"flags": "none of these"},
+        observed={"flags": s.layout.flags.listed(odd), "generation": odd & np.uint64(s.layout.lru_bits) != 0},
+        expected={"flags": "none of these", "generation": False},
         facts={"tail_index": rows - head},
         transient=s.pages.refcount[head] == 0,
     )
@@ -186,16 +191,17 @@ def tail_flags_unexpected(p: PagePiece) -> Judged:
 
     Invariant: of the flags a tail has but its own PG_anon_exclusive and PG_hwpoison; the first tail has those that it
         keeps for the folio beside (PG_has_hwpoisoned, PG_large_rmappable, PG_partially_mapped, PG_double_map, and since
-        6.6 the order).
+        6.6 the order). It has no generation of an LRU list.
     Why: mm/page_alloc.c, __free_pages_prepare() clears the flags of every page that is freed, so that all are given out
         with none; include/linux/page-flags.h: nearly all flags are PF_HEAD or PF_NO_TAIL, and of those that any page
-        may carry (PF_ANY) the owners of user memory set no other on a tail.
+        may carry (PF_ANY) the owners of user memory and of slabs set no other on a tail.
     Consequence: "Bad page state" when the folio is freed or split; code that tests a page instead of its folio errs.
     Exceptions: the compound page belongs to a driver, which may flag its pages as it likes; it is a vmemmap alias of
         hugetlb; the folio has no references (it is being split or freed).
     See also: folioscope page PFN
     """
-    tails = _real_tails(p) & p.of_folio(p.s.folios.is_rmappable | p.s.folios.is_hugetlb, 0)
+    slab = p.of_head("type_") == type_code("slab")
+    tails = _real_tails(p) & (p.of_folio(p.s.folios.is_rmappable | p.s.folios.is_hugetlb, 0) | slab)
     return p.judge(_odd_flags(p.s, p.flags, p.index) != 0, tails)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, rows_of, take_or
+from inspector.layout.flags import type_code
 from inspector.rules.diagnosis import freed_in_use
 from inspector.rules.page_pieces import PagePiece
 from inspector.rules.pieces import Judged
@@ -42,14 +43,18 @@ def free_page_mapcount_unexpected(p: PagePiece) -> Judged:
     return p.judge(p.mapcount_raw != -1, free)
 
 
-_IN_USE = ("locked", "lru", "active", "unevictable", "mlocked", "writeback", "private", "private_2", "reserved")
+_KEPT = ("head", "hwpoison")
+"""Flags that are not asked of free pages: the rules of compound pages find the first, and broken memory keeps the other
+(mm/page_alloc.c, check_new_page_bad())."""
 
 
 def in_use_flags(s: Snapshot) -> np.uint64:
-    """The flags of PAGE_FLAGS_CHECK_AT_FREE that this kernel has (include/linux/page-flags.h)."""
-    mask = np.uint64(0)
-    for name in _IN_USE:
-        mask |= s.layout.flags.mask(name)
+    """The flags that no free page has, PAGE_FLAGS_CHECK_AT_PREP (include/linux/page-flags.h)."""
+    flags, mask = s.layout.flags, np.uint64(s.layout.lru_bits)
+    for bit in flags.bits.values():
+        mask |= np.uint64(1) << np.uint64(bit)
+    for name in _KEPT:
+        mask &= ~flags.mask(name)
     return mask
 
 
@@ -83,17 +88,20 @@ def free_state(s: Snapshot, rows: I64) -> Details:
 def free_page_state_unexpected(p: PagePiece) -> Judged:
     """A page in a free block has a reference, a mapping, an owner or a flag of a page in use.
 
-    Invariant: every page of a free block has no reference, no mapping pointer, none of the flags of pages in use
-        (locked, lru, active, unevictable, mlocked, writeback, private, reserved) and, but for the block's first page
-        that carries the buddy type, _mapcount -1. No memory cgroup is charged for it (memcg_data), and it belongs to no
-        page pool (pp_magic).
+    Invariant: every page of a free block has no reference, no mapping pointer, no page flag, no generation of an LRU
+        list and, but for the block's first page that carries the buddy type, _mapcount -1. No memory cgroup is charged
+        for it (memcg_data), and it belongs to no page pool (pp_magic).
     Why: mm/page_alloc.c, page_expected_state(), by which free_pages_prepare() and check_new_page() print "Bad page
-        state"; __free_one_page() joins blocks of such pages. include/linux/mm.h, page_pool_page_is_pp().
+        state", the latter over PAGE_FLAGS_CHECK_AT_PREP, which freeing clears; __free_one_page() joins blocks of such
+        pages. include/linux/mm.h, page_pool_page_is_pp().
     Consequence: the page was freed while in use: it will be allocated a second time.
-    Exceptions: the block's pages are not all in the dump.
+    Exceptions: the block's pages are not all in the dump; PG_reported of a block's first page (mm/page_reporting.c);
+        PG_hwpoison.
     See also: folioscope page PFN
     """
-    in_use = (p.refcount != 0) | (p.mapping != 0) | ((p.flags & in_use_flags(p.s)) != 0) | p.is_claimed
+    flags = p.flags & in_use_flags(p.s)
+    flags[p.type == type_code("buddy")] &= ~p.s.layout.flags.mask("reported")
+    in_use = (p.refcount != 0) | (p.mapping != 0) | (flags != 0) | p.is_claimed
     return Judged(in_use & p.in_free_block & p.readable, p.in_free_block, p.unread)
 
 

@@ -14,7 +14,7 @@ from inspector.rules.diagnosis import lost_rmap
 from inspector.rules.needs import FILES, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.rules.rmap.anon_vmas_map import mapping_ids
-from inspector.rules.rmap.links import FileIndexCheck, IndexCheck, LinkCheck
+from inspector.rules.rmap.links import FileIndexCheck, IndexCheck, LinkCheck, mistagged_links
 from inspector.rules.vmas.lost_vmas import lost_vma_rows, mm_of_lost_vma
 from inspector.snapshot import Snapshot
 from inspector.subjects import ADDRESS_SPACE, I_MMAP_NODE, PAGE, VMA, address_space_ids, address_space_ids_at
@@ -38,7 +38,8 @@ class _ForeignMappings(LinkCheck):
         """As `LinkCheck.judge`."""
         links = batch.link_kinds.examples
         wrong = links.mapping != batch.s.mapping_of_vma[links.vma_idx]
-        return wrong & ((links.mapping != 0) | ~self._driver[links.vma_idx]), links.is_file
+        mistagged = batch.view(mistagged_links)
+        return wrong & ((links.mapping != 0) | ~self._driver[links.vma_idx]), links.is_file | mistagged
 
 
 @rule(
@@ -56,7 +57,7 @@ class _ForeignMappings(LinkCheck):
 def file_mapping_mismatch(s: Snapshot) -> Violations:
     """A file VMA maps a folio whose mapping is not the file's address_space.
 
-    Invariant: folio->mapping is the address_space of the VMA's file.
+    Invariant: folio->mapping is the address_space of the VMA's file, without the tag of anonymous folios.
     Why: mm/memory.c, finish_fault() installs what the file's fault handler found; mm/rmap.c, rmap_walk_file().
     Consequence: truncation and reclaim of the folio's own file never find this mapping.
     Exceptions: folio->mapping is null and the VMA is VM_MIXEDMAP or VM_PFNMAP, has no file, or its file is a device, a

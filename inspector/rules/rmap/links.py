@@ -22,7 +22,14 @@ _PENDING = 1 << 18
 
 def anon_links(batch: EntryBatch) -> Mask:
     """Which kinds of links of a batch are of anonymous folios."""
-    return batch.link_kinds.examples.is_anon
+    return batch.link_kinds.examples.is_anon & ~batch.view(mistagged_links)
+
+
+def mistagged_links(batch: EntryBatch) -> Mask:
+    """Which kinds of links of a batch map folios that are the VMA's own file's but for a tag of anonymous ones."""
+    links = batch.link_kinds.examples
+    own = batch.s.mapping_of_vma[links.vma_idx]
+    return links.is_anon & (own != 0) & (anon_vma_named(links) == own)
 
 
 def own_file_links(batch: EntryBatch) -> Mask:

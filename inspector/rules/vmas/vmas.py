@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask, expand_runs
 from inspector.layout.flags import (
+    MMF_VM_MERGEABLE,
+    VM_ACCOUNT,
+    VM_ALLOW_ANY_UNCACHED,
+    VM_ARCH_1,
+    VM_DONTDUMP,
     VM_DONTEXPAND,
+    VM_DROPPABLE,
     VM_EXEC,
     VM_GROWSDOWN,
+    VM_HUGEPAGE,
     VM_HUGETLB,
     VM_IO,
     VM_LOCKED,
+    VM_LOCKONFAULT,
     VM_MAYEXEC,
     VM_MAYREAD,
     VM_MAYSHARE,
     VM_MAYWRITE,
+    VM_MERGEABLE,
     VM_MIXEDMAP,
+    VM_NOHUGEPAGE,
+    VM_NORESERVE,
     VM_PFNMAP,
     VM_READ,
+    VM_SHADOW_STACK,
     VM_SHARED,
     VM_WIPEONFORK,
     VM_WRITE,
+    unknown_vm_flags,
 )
 from inspector.rules.registry import Phase, rule
 from inspector.rules.vmas.lost_vmas import lost_vmas_of, mms_changing_vmas
@@ -102,21 +117,70 @@ def vma_attached_mark_missing(s: Snapshot) -> Violations:
     was="vma-flags-impossible",
 )
 def vma_flags_invalid(s: Snapshot) -> Violations:
-    """A VMA has vm_flags that exclude each other.
+    """A VMA has vm_flags that exclude each other, or a bit that means nothing.
 
-    Invariant: VM_SHARED implies VM_MAYSHARE; VM_READ, VM_WRITE and VM_EXEC imply their VM_MAY* counterparts; VM_HUGETLB
-        implies a file.
-    Why: mm/mmap.c, do_mmap() and mm/mprotect.c, mprotect_fixup() compute them together.
+    Invariant: VM_SHARED implies VM_MAYSHARE, VM_MAYSHARE without VM_SHARED forbids VM_MAYWRITE; VM_READ, VM_WRITE and
+        VM_EXEC imply their VM_MAY* counterparts, and anonymous memory (no file, no operations) has all of these, is not
+        shared and no driver's (VM_IO, VM_PFNMAP, VM_MIXEDMAP, VM_DONTEXPAND). VM_HUGETLB implies a file, VM_WIPEONFORK
+        and VM_SHADOW_STACK none, VM_LOCKONFAULT implies VM_LOCKED, VM_DROPPABLE implies VM_NORESERVE, VM_WIPEONFORK and
+        VM_DONTDUMP. VM_MERGEABLE implies MMF_VM_MERGEABLE of the mm, which KSM then knows.
+        VM_HUGEPAGE and VM_NOHUGEPAGE exclude each other, and so do VM_ACCOUNT and each of VM_NORESERVE and
+        VM_SHARED; one of VM_ACCOUNT and VM_NORESERVE is set where private memory is writable. On x86 VM_ARCH_1 (VM_PAT)
+        and VM_ALLOW_ANY_UNCACHED imply VM_PFNMAP. Bits that the kernel does not define are 0.
+    Why: mm/mmap.c, do_mmap(); mm/mprotect.c, mprotect_fixup(); mm/vma.c, accountable_mapping(); mm/mlock.c,
+        apply_vma_lock_flags(); mm/madvise.c, madvise_vma_behavior(); mm/khugepaged.c, hugepage_madvise();
+        include/linux/mm.h.
     Consequence: a mapping can be used in a way its file or its owner forbade.
-    Exceptions: the mm is being built, changed or torn down.
+    Exceptions: the mm is being built, changed or torn down. What is charged is not asked of drivers' and hugetlb's
+        VMAs.
     See also: folioscope vmas PID
     """
     v = s.vmas
-    bad = v.has(VM_SHARED) & ~v.has(VM_MAYSHARE)
-    for now, may in ((VM_READ, VM_MAYREAD), (VM_WRITE, VM_MAYWRITE), (VM_EXEC, VM_MAYEXEC)):
-        bad |= v.has(now) & ~v.has(may)
-    bad |= v.has(VM_HUGETLB) & (v.file == 0)
-    return _vma_violations(s, bad, {"vm_flags": v.flags}, {"vm_flags": np.full(len(v), "a consistent set")})
+    why = np.full(len(v), "", dtype="<U64")
+    for bad, what in _odd_flags(s):
+        why[bad & (why == "")] = what
+    return _vma_violations(s, why != "", {"vm_flags": v.flags}, {"vm_flags": why})
+
+
+def _odd_flags(s: Snapshot) -> Iterator[tuple[Mask, str]]:
+    """Which VMAs have flags that do not go together, and what would."""
+    v = s.vmas
+    shared, may_share = v.has(VM_SHARED), v.has(VM_MAYSHARE)
+    yield shared & ~may_share, "no VM_SHARED without VM_MAYSHARE"
+    for name, now, may in (
+        ("READ", VM_READ, VM_MAYREAD),
+        ("WRITE", VM_WRITE, VM_MAYWRITE),
+        ("EXEC", VM_EXEC, VM_MAYEXEC),
+    ):
+        yield v.has(now) & ~v.has(may), f"no VM_{name} without VM_MAY{name}"
+    no_file = v.file == 0
+    yield v.has(VM_HUGETLB) & no_file, "no VM_HUGETLB without a file"
+    if unknown := unknown_vm_flags(s.layout.version) if s.layout.arch.name == "x86_64" else 0:
+        yield (v.flags & np.uint64(unknown)) != 0, f"no bits of {unknown:#x}"
+        yield v.has(VM_ARCH_1) & ~v.has(VM_PFNMAP), "no VM_PAT without VM_PFNMAP"
+        if (s.layout.version or (0, 0)) >= _DROPPABLE_SINCE:
+            yield v.has(VM_ALLOW_ANY_UNCACHED) & ~v.has(VM_PFNMAP), "no VM_ALLOW_ANY_UNCACHED without VM_PFNMAP"
+            whole = v.has(VM_NORESERVE) & v.has(VM_WIPEONFORK) & v.has(VM_DONTDUMP) & no_file
+            yield v.has(VM_DROPPABLE) & ~whole, "no VM_DROPPABLE without what it implies"
+            yield v.has(VM_SHADOW_STACK) & ~no_file, "no VM_SHADOW_STACK with a file"
+    yield may_share & ~shared & v.has(VM_MAYWRITE), "no VM_MAYSHARE with VM_MAYWRITE alone"
+    special = (v.flags & np.uint64(VM_IO | VM_PFNMAP | VM_MIXEDMAP | VM_DONTEXPAND)) != 0
+    plain = no_file & (v.ops == 0)
+    every = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+    yield plain & (may_share | ~v.has(every)), "VM_MAYREAD, VM_MAYWRITE and VM_MAYEXEC, no VM_MAYSHARE"
+    yield plain & special, "none of VM_IO, VM_PFNMAP, VM_MIXEDMAP, VM_DONTEXPAND"
+    yield v.has(VM_WIPEONFORK) & ~no_file, "no VM_WIPEONFORK with a file"
+    yield v.has(VM_LOCKONFAULT) & ~v.has(VM_LOCKED), "no VM_LOCKONFAULT without VM_LOCKED"
+    yield v.has(VM_HUGEPAGE) & v.has(VM_NOHUGEPAGE), "not both VM_HUGEPAGE and VM_NOHUGEPAGE"
+    listed = ((s.mms.flags & np.uint64(1 << MMF_VM_MERGEABLE)) != 0) | (s.mms.users <= 0)
+    yield v.has(VM_MERGEABLE) & ~listed[v.mm_idx], "no VM_MERGEABLE in an mm without MMF_VM_MERGEABLE"
+    charged, free = v.has(VM_ACCOUNT), v.has(VM_NORESERVE)
+    yield charged & (free | shared), "no VM_ACCOUNT with VM_NORESERVE or VM_SHARED"
+    ordinary = ~special & ~v.has(VM_HUGETLB) & ~shared
+    yield ordinary & v.has(VM_WRITE) & ~charged & ~free, "VM_ACCOUNT or VM_NORESERVE"
+
+
+_DROPPABLE_SINCE = (6, 11)
 
 
 @rule(
