@@ -263,7 +263,10 @@ def not_in_cache(pages: Pages, files: Files, addrs: U64) -> int:
     if not len(addrs):
         return 0
     rows = pages.heads_where(np.isin(pages.words.mapping, addrs))
-    held = np.isin(pages.memmap.pfns_of_rows(rows), files.entries.pfn)
+    pfn = pages.memmap.pfns_of_rows(rows)
+    held = np.zeros(len(rows), np.bool_)
+    for _, entries in files.pieces():
+        held |= np.isin(pfn, entries.pfn)
     return len(np.unique(pages.mapping[rows[~held]]))
 
 
