@@ -18,6 +18,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "file -c vmcore",
         "file -c vmcore /usr/lib/x86_64-linux-gnu/libc.so.6",
     ),
+    "memory": ("memory -c vmcore --sort bytes",),
     "mthp": ("mthp -c vmcore --sort unmapped_bytes",),
     "uffd": ("uffd -c vmcore",),
     "ksm": ("ksm -c vmcore --sort entries --limit 20",),

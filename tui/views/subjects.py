@@ -12,6 +12,7 @@ from inspector.report.cpus import CpusReport, build_cpus, folio_words, stack_lin
 from inspector.report.files import FilesReport, build_files
 from inspector.report.hugetlb import HugetlbReport, build_hugetlb_report
 from inspector.report.ksm import KsmReport, build_ksm_report
+from inspector.report.memory import MemoryReport, build_memory
 from inspector.report.mthp import MthpReport, build_mthp
 from inspector.report.references import ReferencesReport, settled_references
 from inspector.report.stacks import WindowsReport, build_windows
@@ -19,7 +20,7 @@ from inspector.report.swap import SwapReport, build_swap
 from inspector.report.uffd import UffdReport, build_uffd_report
 from inspector.snapshot import Snapshot
 from inspector.text import counted
-from tui.places import FilePlace, FolioPlace, FoliosPlace, Place, SubjectPlace, UserPlace
+from tui.places import FilePlace, FolioPlace, FoliosPlace, MemoryPlace, Place, SubjectPlace, UserPlace
 from tui.views.rows import ColumnData, Rows, ViewColumn, number, sizes, words
 
 Cell = Callable[[Any], Any]
@@ -215,6 +216,35 @@ SUBJECTS: dict[str, ListReport] = {
             ),
         ),
     ),
+    "memory": ListReport(
+        "every page accounted for, beside the counters of zones and hugetlb",
+        build_memory,
+        lambda r: f"{r.pages:,} pages in {counted(len(r.zones), 'zone')}",
+        (
+            Listed(
+                "by kind",
+                lambda r: r.kinds,
+                (
+                    _text("kind", lambda k: k.kind),
+                    _num("pages", lambda k: k.pages),
+                    _size("memory", lambda k: k.bytes, 1),
+                    _num("folios", lambda k: k.folios),
+                ),
+                lambda _kind: MemoryPlace(),
+            ),
+            Listed(
+                "sums beside counters",
+                lambda r: r.sums,
+                (
+                    _text("of", lambda x: x.of),
+                    _text("what", lambda x: x.what),
+                    _num("pages", lambda x: x.pages, blank=None),
+                    _num("stored", lambda x: x.stored, blank=None),
+                    _text("counter", lambda x: x.counter),
+                ),
+            ),
+        ),
+    ),
     "swap": ListReport(
         "swap devices and what is on them",
         lambda s: build_swap(s, None),
@@ -396,8 +426,8 @@ SUBJECTS: dict[str, ListReport] = {
 """By the name of the command that prints the same; "files" is ``file`` without a name."""
 
 REPORTS = (
-    CpusReport | FilesReport | MthpReport | ReferencesReport | SwapReport | KsmReport | HugetlbReport | UffdReport
-    | WindowsReport
+    CpusReport | FilesReport | MthpReport | MemoryReport | ReferencesReport | SwapReport | KsmReport | HugetlbReport
+    | UffdReport | WindowsReport
 )  # fmt: skip
 """What the tables are made from."""
 
