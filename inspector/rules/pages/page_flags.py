@@ -91,7 +91,7 @@ _NEVER = {
     "file": ("reserved", *_OF_NO_USER),
     "hugetlb": (
         *("lru", "active", "swapcache", "reclaim", "swapbacked", "unevictable", "mlocked", "private", "private_2"),
-        *("error", "reserved", "dropbehind", *_OF_NO_USER),
+        *("error", "reserved", "writeback", "dropbehind", *_OF_NO_USER),
     ),
     "slab": (
         *("referenced", "uptodate", "dirty", "lru", "waiters", "error", "owner_priv_1", "mappedtodisk", "owner_2"),

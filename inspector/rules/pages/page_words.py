@@ -67,7 +67,7 @@ def page_type_invalid(p: PagePiece) -> Judged:
     types, words = p.s.layout.types, p.mapcount_raw.view(np.uint32)
     unknown = (p.type == 0) & ~types.is_known(words)
     # Of a page that is mapped it is no type at all: typed-page-mapping-unexpected finds it.
-    more = (p.type != 0) & ~types.is_whole(words) & ~p.is_mapped
+    more = (p.type != 0) & ~types.is_whole(words) & (~p.is_mapped | p.is_hugetlb)
     return p.judge(types.is_typed(words) & (unknown | more), p.readable)
 
 
