@@ -137,7 +137,7 @@ def count_runs(int32_t[::1] counts, const int32_t[::1] row, const uint32_t[::1] 
                     counts[j] += 1
 
 
-VERSION = 7
+VERSION = 8
 """Of the functions' arguments; an extension of another version than `inspector.loops` asks for is not used."""
 
 
@@ -554,3 +554,63 @@ def entry_kinds(
         runs[code] += 1
         kinds._weights[code] += nr[i]
     return kinds.length
+
+
+def list_misfits(const int32_t[::1] rows, const int32_t[::1] following, const int32_t[::1] before, uint8_t[::1] out):
+    cdef Py_ssize_t n = rows.shape[0], pages = following.shape[0], i
+    cdef int32_t row, other
+    cdef uint8_t found
+    if before.shape[0] != pages or out.shape[0] != n:
+        raise ValueError("columns of unequal length")
+    with nogil:
+        for i in range(n):
+            row = rows[i]
+            if row < 0 or row >= pages:
+                out[i] = 0
+                continue
+            found = 0
+            other = following[row]
+            if other > 0 and (other > pages or other == row + 1 or before[other - 1] != row + 1):
+                found |= 1
+            other = before[row]
+            if other > 0 and (other > pages or other == row + 1 or following[other - 1] != row + 1):
+                found |= 2
+            out[i] = found
+
+
+def list_owners(const int32_t[::1] rows, const int32_t[::1] before, int32_t[::1] owner):
+    """In ``owner`` -1 is not asked yet, -2 is asked just now."""
+    cdef Py_ssize_t n = rows.shape[0], pages = before.shape[0], i
+    cdef int32_t row, at, behind, found
+    if owner.shape[0] != pages:
+        raise ValueError("columns of unequal length")
+    for i in range(n):
+        if not 0 <= rows[i] < pages:
+            raise ValueError("rows out of range")
+    with nogil:
+        for i in range(n):
+            owner[rows[i]] = -1
+        for i in range(n):
+            row = rows[i]
+            if owner[row] != -1:
+                continue
+            at = row
+            while True:
+                owner[at] = -2
+                behind = before[at]
+                if behind <= 0 or behind > pages:
+                    found = -behind if behind < 0 else 0
+                    break
+                behind -= 1
+                if owner[behind] == -1:
+                    at = behind
+                    continue
+                found = 0 if owner[behind] == -2 else owner[behind]
+                break
+            at = row
+            while owner[at] == -2:
+                owner[at] = found
+                behind = before[at]
+                if behind <= 0 or behind > pages:
+                    break
+                at = behind - 1

@@ -26,7 +26,8 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str
     """folio, page, task, mm, vma, table (page table), entry (page-table entry), anon_vma, anon_vma_chain,
     address_space, stable_node, ksm, hstate, cache_entry (of a page cache), swap_slot, swap_device,
-    vmstat (a counter), zone, free_list, cpu_list (of free pages), memory (a stretch of it)."""
+    vmstat (a counter), zone, free_list, cpu_list (of free pages), lruvec (LRU lists of a node), split_queue, memory
+    (a stretch of it)."""
     pfn: int | None = None
     page: Hex | None = None
     """Address of the struct page."""

@@ -14,7 +14,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, expand_runs
 from inspector.records import dataclass
 
-_VERSION = 7
+_VERSION = 8
 """Of the extension that the functions here call: one that an older install left is not used."""
 
 
@@ -599,3 +599,51 @@ def entry_kinds(m: JudgedRuns, pages: AlikePages) -> tuple[I32, I64, I64, I64]:
         if n >= 0:
             return kind, first[:n], runs[:n], kinds.weights
         room *= _MORE
+
+
+def list_misfits(rows: I32, following: I32, before: I32) -> U8:
+    """Which nodes of lists do not fit their neighbours.
+
+    Args:
+        rows: The nodes.
+        following: By row of a page: row plus 1 of the node that its link leads to, 0 for none that is known,
+            negative for something that is no page.
+        before: The same of the other link.
+
+    Returns:
+        uint8 a node; 1: what it leads to as the next one has another one before it, or is itself; 2: the same the other
+        way round.
+    """
+    out = np.zeros(len(rows), np.uint8)
+    if _COMPILED is not None:
+        _COMPILED.list_misfits(np.ascontiguousarray(rows), following, before, out)
+        return out
+    for link, back, bit in ((following, before, 1), (before, following, 2)):
+        other = link[rows]
+        known = np.flatnonzero(other > 0)
+        own = rows[known] + 1
+        out[known[(back[other[known] - 1] != own) | (other[known] == own)]] |= bit
+    return out
+
+
+def list_owners(rows: I32, before: I32, owner: I32) -> None:
+    """The list of each node, found backwards.
+
+    Args:
+        rows: The nodes, ascending.
+        before: As of `list_misfits`: a negative number is that of the list, counted from -1.
+        owner: Takes by row of a page the number of the list, counted from 1, 0 for a node whose links lead back to what
+            is no node, or in a circle. It holds 0 for all that are no nodes.
+    """
+    if _COMPILED is not None:
+        _COMPILED.list_owners(np.ascontiguousarray(rows), before, owner)
+        return
+    n = len(rows)
+    behind = before[rows]
+    at = np.searchsorted(rows, behind - 1).astype(np.int64)
+    known = (behind > 0) & (at < n)
+    known[known] = rows[at[known]] == behind[known] - 1
+    step = np.where(known, at, np.arange(n))
+    for _ in range(max(n, 2).bit_length()):
+        step = step[step]
+    owner[rows] = np.where(behind[step] < 0, -behind[step], 0)

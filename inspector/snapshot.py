@@ -33,9 +33,13 @@ from inspector.tables.hugetlb import Hugetlb, build_hugetlb, has_shared_tails
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.lru import uses_generations
+from inspector.tables.lru_pages import LruPages, read_lru_pages
+from inspector.tables.memcgs import Lru, read_lru
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
 from inspector.tables.mms import Mms, build_mms, no_mms, static_mms
 from inspector.tables.mmu_gather import Gathered, Gathers, read_gathers
+from inspector.tables.mthp_stats import read_mthp_stats
+from inspector.tables.node_counters import NodeCounters, read_node_counters
 from inspector.tables.node_stats import node_stats
 from inspector.tables.open_files import OpenFiles, read_open_files
 from inspector.tables.overwritten import Stretch
@@ -45,6 +49,7 @@ from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
 from inspector.tables.slab_words import SlabWords, read_slab_words, usual_counts
 from inspector.tables.slabs import cache_objects, nr_slabs
+from inspector.tables.split_queue_heads import SplitQueueHeads, charged_to, read_split_queues
 from inspector.tables.split_queues import SplitLinks, read_split_links
 from inspector.tables.stacks import Stacks, build_stacks, no_stacks
 from inspector.tables.swap import Swap, build_swap
@@ -937,6 +942,33 @@ class Snapshot:
         """Large folios of user memory with their links of split queues."""
         return read_split_links(self.layout, self.folios)
 
+    @cached_property
+    def split_queues(self) -> SplitQueueHeads:
+        """Split queues with the lengths that the kernel keeps."""
+        return read_split_queues(self.layout, self.lru)
+
+    @cached_property
+    def split_charges(self) -> I32:
+        """Rows of the memory cgroups that the folios of `split_links` are charged to, -1 for none, -2 where unknown."""
+        return charged_to(self.layout, self.pages, self.lru, self.folios.row[self.split_links.folio])
+
+    @cached_property
+    def mthp_stats(self) -> dict[str, list[int]]:
+        """Counts of large anonymous folios by item and order; empty where the kernel has none, or one is missing."""
+        return read_mthp_stats(self.layout)
+
+    # -- LRU lists ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def lru(self) -> Lru:
+        """Memory cgroups and their LRU vectors."""
+        return read_lru(self.layout)
+
+    @cached_property
+    def lru_pages(self) -> LruPages | None:
+        """Folios on LRU lists; None where it is not known where flags hold node and zone."""
+        return read_lru_pages(self.layout, self.pages, self.folios, self.lru)
+
     # -- page cache and swap -----------------------------------------------------------------------------------------
 
     @cached_property
@@ -1118,6 +1150,11 @@ class Snapshot:
         """Items of enum node_stat_item by name, summed over nodes and CPUs; empty where one could not be read."""
         return node_stats(self.layout)
 
+    @cached_property
+    def node_counters(self) -> NodeCounters:
+        """Items of each node and zone, CPUs added; those of which a part could not be read are left out."""
+        return read_node_counters(self.layout)
+
 
 class PartialSnapshot(Snapshot):
     """The struct pages of some stretches of the memory map, for questions about few pages.
@@ -1178,6 +1215,16 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
         *("mms_complete", "named", "node_stats", "open_files", "pipes", "reference_terms", "ring_buffers", "rss"),
         *("split_links", "swap", "swap_cache", "swap_clusters", "swap_refs", "top_tables", "uffd"),
         *("folio_locks", "lost_pages", "slab_words", "slab_counts", "charges", "odd_charges", "uses_generations"),
+        *(
+            "folio_locks",
+            "lost_pages",
+            "lru",
+            "lru_pages",
+            "split_queues",
+            "split_charges",
+            "mthp_stats",
+            "node_counters",
+        ),
     ),
 }
 """Every table of a snapshot, by that part. A snapshot of a part has no other tables than these, and those that it makes

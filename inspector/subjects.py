@@ -746,6 +746,42 @@ def _vmstat(_s: Snapshot, row: int) -> Subject:
     return Subject(kind="vmstat", name=NODE_COUNTERS[row])
 
 
+def _lruvec(s: Snapshot, row: int) -> Subject:
+    lruvecs = s.lru.lruvecs
+    memcg = int(lruvecs.memcg[row])
+    of = f" of {s.lru.memcgs.path(memcg)}" if memcg >= 0 else ""
+    return Subject(kind="lruvec", address=int(lruvecs.addr[row]), name=f"node {int(lruvecs.node[row])}{of}")
+
+
+def _split_queue(s: Snapshot, row: int) -> Subject:
+    queues = s.split_queues.queues
+    memcg, node = int(queues.memcg[row]), int(queues.node[row])
+    parts = [f"node {node}"] if node >= 0 else []
+    parts += [s.lru.memcgs.path(memcg)] if memcg >= 0 else []
+    return Subject(kind="split_queue", address=int(queues.head[row]), name=" ".join(parts))
+
+
+MTHP_COUNTERS = ("NR_ANON", "NR_ANON_PARTIALLY_MAPPED")
+"""Items of enum mthp_stat_item that rules add up; rows of `MTHP_COUNTER` are places here plus twice the order."""
+
+
+def _mthp_counter(_s: Snapshot, row: int) -> Subject:
+    order, item = divmod(row, len(MTHP_COUNTERS))
+    return Subject(kind="vmstat", name=f"{MTHP_COUNTERS[item].lower()} of order {order}")
+
+
+def _look_at_mthp(_subject: Subject) -> str:
+    return "mthp"
+
+
+def _node_counter(s: Snapshot, row: int) -> Subject:
+    counters = s.node_counters
+    zone = int(counters.zone[row])
+    kinds = {number: name for name, number in s.layout.enum("enum zone_type").items() if not name.startswith("__")}
+    kind = f" {kinds.get(zone, 'ZONE_?').removeprefix('ZONE_')}" if zone >= 0 else ""
+    return Subject(kind="vmstat", name=f"{counters.item[row]} of node {int(counters.node[row])}{kind}")
+
+
 def _stretch(s: Snapshot, row: int) -> Subject:
     return s.overwritten[row].subject
 
@@ -766,6 +802,11 @@ HSTATE = SubjectKind(name="hstate", describe=_hstate, look=_look_at_hugetlb, typ
 ZONE = SubjectKind(name="zone", describe=_zone, types=("struct zone",))
 FREE_LIST = SubjectKind(name="free_list", describe=_free_list, types=("struct free_area",))
 CPU_LIST = SubjectKind(name="cpu_list", describe=_cpu_list, types=("struct per_cpu_pages",))
+SPLIT_QUEUE = SubjectKind(name="split_queue", describe=_split_queue, of_the_machine=True, look=_look_at_mthp)
+LRUVEC = SubjectKind(name="lruvec", describe=_lruvec, of_the_machine=True, types=("struct lruvec",))
 STRETCH = SubjectKind(name="memory", describe=_stretch, look=_look_at_stretch)
 """Rows are those of `inspector.snapshot.Snapshot.overwritten`."""
 VMSTAT = SubjectKind(name="vmstat", describe=_vmstat, of_the_machine=True)
+MTHP_COUNTER = SubjectKind(name="vmstat", describe=_mthp_counter, of_the_machine=True, look=_look_at_mthp)
+NODE_COUNTER = SubjectKind(name="vmstat", describe=_node_counter, of_the_machine=True)
+"""Rows are those of `inspector.tables.node_counters.NodeCounters`."""

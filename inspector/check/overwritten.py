@@ -30,6 +30,7 @@ from inspector.tables.overwritten import Stretch, looks_like, shown
 from inspector.tables.zone_spans import of_no_zone
 from inspector.walk.lost_places import lost_places
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS
+from inspector.windows.window import Effect
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -254,7 +255,8 @@ def _described(s: Snapshot, subject: Subject, address: int, size: int, instead: 
 
 
 def _in_memory_map(s: Snapshot, results: Results) -> Iterator[Stretch]:
-    rows = _heads_at_fault(s, results)
+    # A folio on an LRU list is at fault where its neighbour there was overwritten.
+    rows = _heads_at_fault(s, [(rule, found) for rule, found in results if rule.effect is not Effect.LRU])
     if not len(rows):
         return
     strange = rows[_of_no_zone(s, rows)]

@@ -65,6 +65,48 @@ def _memmap_without_sections(target: Target, memory: Memory, info: dict[str, str
     return memmap_of_ram(target.prog, base, info, [(start, end) for start, end in ram if start < end])
 
 
+_LAST_PID_BITS = 8
+"""LAST__PID_SHIFT (include/linux/page-flags-layout.h)."""
+
+
+@dataclass(frozen=True)
+class FlagFields:
+    """Where page flags hold numbers.
+
+    Attributes:
+        node_width: Bits of the node, the uppermost.
+        zone, zone_width: Lowest bit of the zone, and how many.
+        gen, gen_width: The same of the generation in the multi-gen LRU, counted from 1; 0 bits where there is none.
+    """
+
+    node_width: int
+    zone: int
+    zone_width: int
+    gen: int
+    gen_width: int
+
+    @property
+    def gen_mask(self) -> int:
+        """LRU_GEN_MASK."""
+        return ((1 << self.gen_width) - 1) << self.gen
+
+    def nodes(self, flags: U64) -> I64:
+        """Node of each flags word."""
+        return (
+            (flags >> np.uint64(64 - self.node_width)).astype(np.int64)
+            if self.node_width
+            else flags.astype(np.int64) * 0
+        )
+
+    def zones(self, flags: U64) -> I64:
+        """Zone of each flags word."""
+        return ((flags >> np.uint64(self.zone)) & np.uint64((1 << self.zone_width) - 1)).astype(np.int64)
+
+    def gens(self, flags: U64) -> I64:
+        """Generation of each flags word, -1 for none."""
+        return ((flags >> np.uint64(self.gen)) & np.uint64((1 << self.gen_width) - 1)).astype(np.int64) - 1
+
+
 @dataclass
 class Layout:
     """What this kernel looks like.
@@ -316,6 +358,30 @@ class Layout:
             return 0
         free = self._lru_gen_end - (_LRU_GEN_WIDTH + _LRU_REFS_WIDTH if self.has_lru_gen else 0)
         return ((1 << free) - 1) & ~((1 << used) - 1) if free > used else 0
+
+    @cached_property
+    def flag_fields(self) -> FlagFields | None:
+        """Where page flags hold node, zone and generation; None where their widths are not known.
+
+        They lie above the flags, from the top: node, zone, last_cpupid where it fits in, generation
+        (include/linux/mmzone.h, NODES_PGOFF to LRU_GEN_PGOFF; include/linux/page-flags-layout.h). What is known of
+        their widths is as for `zone_bits`; that of last_cpupid follows from the length of a cpumask.
+        """
+        if not self.zone_bits:
+            return None
+        zones = self.struct("struct pglist_data").field("node_zones").length
+        zone_width = (zones - 1).bit_length()
+        node_width = self.zone_bits.bit_count() - zone_width
+        folios = self.struct("struct lruvec").find("lrugen.folios", "lrugen.lists")
+        gens = 0 if folios is None else folios.size // (16 * 2 * zones)
+        cpupid = 0
+        if self.struct("struct task_struct").has("numa_scan_seq") and not self.struct("struct page").has(
+            "_last_cpupid"
+        ):
+            cpupid = _LAST_PID_BITS + (8 * self.struct("struct cpumask").size - 1).bit_length()
+        gen_width = gens.bit_length() if gens else 0
+        zone = 64 - node_width - zone_width
+        return FlagFields(node_width, zone, zone_width, zone - cpupid - gen_width, gen_width)
 
     @cached_property
     def version(self) -> tuple[int, int] | None:

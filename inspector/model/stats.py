@@ -42,7 +42,7 @@ class PagePlacement:
     """
 
     folio_of_page: I32
-    page_node: AnyArray | Column[np.uint8]
+    page_node: AnyArray | Column[np.uint8] | Column[np.int64]
     page_is_anon: Mask | Column[np.bool_]
     folio_node: AnyArray
     folio_is_swapbacked: Mask

@@ -13,7 +13,6 @@ from inspector.hex_json import Hex
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_table
 from inspector.snapshot import Snapshot
-from inspector.tables.mthp_stats import read_mthp_stats
 from inspector.text import counted, size
 from inspector.walk.kinds import KINDS
 from inspector.walk.mthp import LargeFolios, large_folios
@@ -79,7 +78,7 @@ def build_mthp(s: Snapshot) -> MthpReport:
 
 
 def _sizes(s: Snapshot, large: LargeFolios) -> list[MthpSize]:
-    orders, stats = s.folios.order[large.folio], read_mthp_stats(s.layout)
+    orders, stats = s.folios.order[large.folio], s.mthp_stats
     queued = s.split_links.folio[s.split_links.queued]
     word = s.pages.flags[s.folios.row[large.folio]]
     columns = {

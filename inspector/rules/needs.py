@@ -39,6 +39,10 @@ _HOLDERS = frozenset(
 """Only the account of references, the rules of free memory and lower bounds draw on these."""
 
 
+NO_CGROUPS = "memory cgroups or some counters are not in the dump"
+"""What captures of versions before these were read lack, as a note: what follows from struct pages alone is checked."""
+
+
 def lacking(s: Snapshot, needs: Needs) -> str:
     """What of the things that a rule needs whole is missing, in words; "" when nothing is.
 

@@ -536,7 +536,7 @@ def sweep_pages(layout: Layout, slab_caches: U64, nr_workers: int = 1) -> Sweep:
 
 
 def _read_all(layout: Layout, slab_caches: U64, nr_workers: int) -> _Found:
-    pieces = _StructPages(layout)
+    pieces = StructPages(layout)
     nr = sharing(len(pieces), nr_workers, _WORTH_UNPACKING if layout.target.is_packed else _WORTH_SHARING)
     n = layout.memmap.nr_pages
     number, head = (long_zeros(n, np.int32, shared=nr > 1) for _ in range(2))
@@ -608,7 +608,7 @@ def _free_pages(blocks: BuddyPages, n: int) -> RowSet:
     return rows_inside(blocks.row[sane], blocks.private[sane].astype(np.uint8), n, _MAX_BUDDY_ORDER)
 
 
-class _StructPages:
+class StructPages:
     """The struct pages of the memory map in bounded pieces, each read when it is asked for by its number."""
 
     def __init__(self, layout: Layout) -> None:
@@ -634,6 +634,12 @@ class _StructPages:
 
     def __iter__(self) -> Iterator[tuple[int, I64, U8, Mask]]:
         return (self[number] for number in range(len(self)))
+
+    def rows(self, number: int) -> slice:
+        """The rows of a piece."""
+        row, start, end = self._pieces[number]
+        nr = (min(end, len(self._blocks)) - start) * GRAIN if len(self._blocks) else end - start
+        return slice(row, row + nr)
 
     def __getitem__(self, number: int) -> tuple[int, I64, U8, Mask]:
         """A piece: ``(first row, page frames, bytes, readable)``."""
@@ -669,7 +675,7 @@ def heads_of_tails(memmap: MemMap, link: U64, pfn: I64) -> I64:
 def heads_beside(layout: Layout, part: MemMap) -> I64:
     """Page frames of the heads that tails in a part of the memory map name and that are not in it themselves."""
     link, found = _offsets(layout).link, [np.empty(0, np.int64)]
-    for _, pfn, data, _ in _StructPages(replace(layout, memmap=part)):
+    for _, pfn, data, _ in StructPages(replace(layout, memmap=part)):
         words = data.view(np.uint64).reshape(len(pfn), -1)[:, link]
         tail = np.flatnonzero(words & np.uint64(1))
         heads = distinct(heads_of_tails(layout.memmap, words[tail], pfn[tail]))

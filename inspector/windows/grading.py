@@ -72,6 +72,8 @@ _BY_STACK_ALONE = frozenset(
         Effect.VMAS,
         Effect.STATISTIC,
         Effect.MM_COUNT,
+        Effect.LRU_SIZES,
+        Effect.LARGE_FOLIOS,
     }
 )
 """What moves under page-table locks or none, so that a task in the right window is evidence enough. Anything else must

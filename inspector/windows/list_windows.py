@@ -130,7 +130,7 @@ LIST_WINDOWS: tuple[Window, ...] = (
         "W24",
         "a memory cgroup goes offline: folios change their list",
         named("mem_cgroup_css_offline memcg_reparent_objcgs memcg_reparent_list_lrus reparent_state_local"),
-        effects("", "statistic split_queue"),
+        effects("", "statistic split_queue lru lru_sizes"),
         Scope.SYSTEM,
     ),
     Window(
@@ -142,7 +142,74 @@ LIST_WINDOWS: tuple[Window, ...] = (
             " __folio_undo_large_rmappable free_transhuge_page __list_lru_add __list_lru_del list_lru_add"
             " list_lru_add_irq list_lru_isolate_move mem_cgroup_move_account"
         ),
-        effects("", "split_queue"),
+        effects("", "split_queue large_folios"),
+        Scope.SYSTEM,
+    ),
+    Window(
+        "W30",
+        "mlock or munlock of a folio: PG_mlocked is changed, and counted behind it",
+        named(
+            "mlock_folio mlock_new_folio mlock_new_page __munlock_folio __munlock_page mlock_folio_batch mlock_pagevec"
+            " munlock_folio munlock_vma_folio mlock_vma_folio mlock_vma_page free_pages_prepare __free_pages_prepare"
+            " __page_cache_release folio_add_lru_vma folio_migrate_flags migrate_folio_move"
+        ),
+        effects("", "lru_sizes"),
+        Scope.SYSTEM,
+    ),
+    Window(
+        "W31",
+        "a large anonymous folio is made, replaced, split or freed: counted before or after",
+        named(
+            "folio_add_new_anon_rmap page_add_new_anon_rmap do_anonymous_page map_anon_folio_pte_nopf"
+            " map_anon_folio_pmd_nopf map_anon_folio_pmd_pf __do_huge_pmd_anonymous_page do_huge_pmd_anonymous_page"
+            " do_swap_page wp_page_copy collapse_huge_page mthp_collapse folio_migrate_mapping __folio_migrate_mapping"
+            " __migrate_folio migrate_folio migrate_folio_move __split_huge_page __split_unmapped_folio __folio_split"
+            " __folio_freeze_and_split_unmapped split_huge_page_to_list_to_order free_pages_prepare"
+            " __free_pages_prepare free_unref_page_prepare free_unref_folios free_unref_page free_frozen_pages"
+            " __free_frozen_pages __folio_put folios_put_refs free_zone_device_folio"
+        ),
+        effects("", "large_folios"),
+        Scope.SYSTEM,
+    ),
+    Window(
+        "W30",
+        "LRU lists: folios are put on one, taken off or moved, under lru_lock",
+        named(
+            "folio_batch_move_lru pagevec_lru_move_fn lru_add_fn lru_add __page_cache_release release_pages"
+            " folios_put_refs page_cache_release folio_activate activate_page __lru_add_drain_all lru_add_drain_cpu"
+            " isolate_lru_folios isolate_lru_pages move_folios_to_lru move_pages_to_lru shrink_inactive_list"
+            " shrink_active_list isolate_folios scan_folios sort_folio isolate_folio evict_folios inc_min_seq"
+            " inc_max_seq try_to_inc_min_seq reset_batch_size lru_gen_change_state fill_evictable drain_evictable"
+            " isolate_migratepages_block folio_isolate_lru isolate_lru_page __mlock_folio __mlock_new_folio"
+            " __munlock_folio mlock_folio_batch __mlock_page __mlock_new_page __munlock_page mlock_pagevec"
+            " check_move_unevictable_folios check_move_unevictable_pages __split_huge_page __split_unmapped_folio"
+            " __folio_freeze_and_split_unmapped __folio_split split_huge_page_to_list_to_order lru_add_split_folio"
+            " lru_add_page_tail lru_note_cost lru_gen_reparent_memcg lru_reparent_memcg"
+        ),
+        effects("", "lru lru_sizes"),
+        Scope.SYSTEM,
+        spinning=True,
+    ),
+    Window(
+        "W30",
+        "a folio is about to be taken off its LRU list: PG_lru is cleared, the lock not taken yet",
+        named(
+            "folio_batch_move_lru pagevec_lru_move_fn folio_activate activate_page isolate_migratepages_block"
+            " folio_isolate_lru isolate_lru_page __mlock_folio __munlock_folio mlock_folio_batch __mlock_page"
+            " __munlock_page mlock_pagevec check_move_unevictable_folios check_move_unevictable_pages"
+        ),
+        effects("", "lru"),
+        Scope.SYSTEM,
+        folios=FoliosWorkedOn.IN_HAND,
+    ),
+    Window(
+        "W30",
+        "aging: folios are marked as of the youngest generation, and counted there later",
+        named(
+            "walk_mm walk_pte_range walk_pmd_range walk_pud_range lru_gen_look_around try_to_inc_max_seq"
+            " lru_gen_age_node"
+        ),
+        effects("", "lru_sizes"),
         Scope.SYSTEM,
     ),
     Window(

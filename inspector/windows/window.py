@@ -45,6 +45,11 @@ class Effect(Enum):
     """Heads, tails and sizes of compound pages, free pages."""
     SPLIT_QUEUE = "split queues"
     """Links of folios that wait to be split, and the flag beside them."""
+    LRU = "LRU lists"
+    """Links of folios on LRU lists, and PG_lru."""
+    LRU_SIZES = "sizes of LRU lists"
+    LARGE_FOLIOS = "counts of large folios"
+    """The kernel's own counts of large anonymous folios by order."""
 
 
 class Way(Enum):

@@ -53,6 +53,15 @@ def total_of_huge_mapped_files_raised(s: Snapshot) -> Planted:
     return Planted((node_item(s, "NR_FILE_PMDMAPPED", 512),), ("node-mapped-mismatch",), None, "warn")
 
 
+@fault
+def share_of_a_node_raised(s: Snapshot) -> Planted:
+    """Added to a node and not to the machine."""
+    pgdat = word(s, s.layout.symbol("node_data"))
+    at = pgdat + s.layout.struct("struct pglist_data").field("vm_stat").offset
+    patch = add(s, at + 8 * s.layout.enum("enum node_stat_item")["NR_ANON_MAPPED"], 50)
+    return Planted((patch,), ("node-share-mismatch",), None, "warn")
+
+
 def listed_block(s: Snapshot, order: int) -> int:
     """Row of a free block of that order or above which has neighbours on its list on both sides."""
     b = s.buddy

@@ -14,7 +14,7 @@ from inspector.findings import Finding
 from inspector.snapshot import Snapshot
 from inspector.tables.locks import RwSemaphore
 from inspector.target.prstatus import SIZE
-from tests.faults.overlay import KERNELS, Patch, add, core_path, opened, page_word, plant, put, sound
+from tests.faults.overlay import KERNELS, Patch, add, core_path, opened, page_word, plant, put, sound, word
 from tests.faults.plants import clear_entry, mapcount_at, mapping_of_page, small_anon
 from tests.faults.rmap_catalogue import file_vma_out_of_its_tree
 
@@ -184,13 +184,19 @@ def test_a_folio_on_the_lru_is_not_in_the_hands_of_reclaim(path: str) -> None:
     patches, note = on_cpu(s, task_of(s, int(s.mappings.mm_idx[row])), ("shrink_folio_list", "shrink_page_list"))
     high = add(s, mapcount_at(s, page), 1, 4)
     pfn = int(s.pages.memmap.pfns_of_rows(np.array([page]))[0])
-    in_hand = put(s, page_word(s, pfn, "flags"), flags[page] & ~lru | locked)
+    links = page_word(s, pfn, "lru")
+    following, before = word(s, links), word(s, links + 8)
+    in_hand = (
+        put(s, page_word(s, pfn, "flags"), flags[page] & ~lru | locked),
+        put(s, before, following),
+        put(s, following + 8, before),
+    )
 
     def graded(found: list[Finding]) -> set[str]:
         return {f.severity for f in found if f.rule == "mapcount-too-high"}
 
     assert graded(told(path, [high, *patches], note)) == {"fail"}
-    assert graded(told(path, [high, in_hand, *patches], note)) == {"info"}
+    assert graded(told(path, [high, *in_hand, *patches], note)) == {"info"}
 
 
 def _pgtables(s: Snapshot, mm_idx: int, pages: int) -> Patch:

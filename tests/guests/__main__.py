@@ -12,10 +12,11 @@ from .build import KINDS, build_dump
 from .cache import BUSY, REST, guests_folder, read_manifest
 from .errors import GuestError
 from .kernels import KERNELS, Kernel, kernel_named
+from .numa import NUMA, build_numa, read_numa_facts
 from .packages import Unpacked, fetch_debug_info, fetch_kernel
 from .zoo import ZOO, ZOO_RACES, build_zoo, read_zoo_facts
 
-ALL_KINDS = (*KINDS, ZOO)
+ALL_KINDS = (*KINDS, ZOO, NUMA)
 # More guests than this only slow each other down on two processors.
 SIDE_BY_SIDE = 2
 
@@ -28,6 +29,7 @@ def _parse() -> argparse.Namespace:
     build.add_argument("--rest", action="store_true", help="only the dumps at rest")
     build.add_argument("--busy", action="store_true", help="only the busy dumps")
     build.add_argument("--zoo", action="store_true", help="only the dumps of the zoo")
+    build.add_argument("--numa", action="store_true", help="only the dumps of the small guest of two nodes")
     build.add_argument("--debug-info", action="store_true", help="fetch vmlinux with DWARF, too")
     build.add_argument("--force", action="store_true", help="build even what the cache holds")
     path = commands.add_parser("path", help="print the folder of a kernel's dumps")
@@ -63,6 +65,8 @@ def _build_one(job: tuple[Kernel, Unpacked, str], is_forced: bool) -> str | None
     try:
         if kind == ZOO:
             is_new, facts = build_zoo(kernel, unpacked, is_forced), read_zoo_facts(kernel.name)
+        elif kind == NUMA:
+            is_new, facts = build_numa(kernel, unpacked, is_forced), read_numa_facts(kernel.name)
         else:
             is_new, facts = build_dump(kernel, unpacked, kind, is_forced), read_manifest(kernel.name)[kind]
     except GuestError as error:
@@ -76,7 +80,7 @@ def _build_one(job: tuple[Kernel, Unpacked, str], is_forced: bool) -> str | None
 
 def _build(arguments: argparse.Namespace) -> int:
     kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
-    wanted = ((REST, arguments.rest), (BUSY, arguments.busy), (ZOO, arguments.zoo))
+    wanted = ((REST, arguments.rest), (BUSY, arguments.busy), (ZOO, arguments.zoo), (NUMA, arguments.numa))
     chosen = [kind for kind, is_on in wanted if is_on]
     jobs = []
     for kernel in kernels:

@@ -200,6 +200,12 @@ def test_an_aim_declares_tables_alone() -> None:
 NOT_OF_ONE_FOLIO = {
     "entry-vma-missing": "lost_vmas",
     "page-table-unreachable": "lost_tables",
+    # Who is on which list, the lists themselves say.
+    "lru-folio-unexpected": "lru_pages",
+    "lru-list-damaged": "lru_pages",
+    "lru-list-mismatch": "lru_pages",
+    "lru-list-missing": "lru_pages",
+    "mlocked-unevictable-missing": "lru",
     # The links of one folio are judged by those of its neighbours on the queue.
     "partially-mapped-flag-unexpected": "split_links",
     "split-queue-folio-unexpected": "split_links",
@@ -209,6 +215,7 @@ NOT_OF_ONE_FOLIO = {
     "memcg-data-invalid": "odd_charges",
     "slab-page-damaged": "slab_words",
     "slab-refcount-mismatch": "slab_counts",
+    "split-queue-mismatch": "split_queues",
 }
 """Rules about pages, folios and entries that the account of one folio cannot ask, and the table they would need."""
 

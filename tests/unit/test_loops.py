@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from inspector import loops
 from inspector.columns import U64
-from inspector.loops import Distinct, distinct_rows, is_compiled
+from inspector.loops import Distinct, distinct_rows, is_compiled, list_misfits, list_owners
 
 
 def both(width: int) -> list[Distinct]:
@@ -61,3 +61,37 @@ def test_a_machine_whose_rows_all_differ_only_makes_a_longer_table() -> None:
         assert len(table) == len(rows)
         assert (table.values == rows).all()
         assert (table.codes(rows) == np.arange(len(rows))).all()
+
+
+LINKS = st.integers(1, 24).flatmap(lambda n: st.tuples(*(st.lists(st.integers(-3, n), min_size=n, max_size=n),) * 2))
+
+
+@given(LINKS, st.data())
+def test_links_of_lists_in_any_state(links: tuple[list[int], list[int]], data: st.DataObject) -> None:
+    """Garbage ends, circles are of no list, and both ways say the same."""
+    following, before = (np.array(column, np.int32) for column in links)
+    n = len(before)
+    chosen = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
+    rows = np.flatnonzero(chosen).astype(np.int32)
+    found = []
+    for compiled in (loops._COMPILED, None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loops, "_COMPILED", compiled)
+            owner = np.zeros(n, np.int32)
+            list_owners(rows, before, owner)
+            found.append((list_misfits(rows, following, before).tolist(), owner.tolist()))
+    assert found[0] == found[1]
+    assert set(found[0][1]) <= {0, 1, 2, 3}
+
+
+def test_a_list_is_found_backwards_from_each_of_its_members() -> None:
+    # Rows 1, 3 and 0 in this order on the first list, 2 alone on the second, 4 and 5 in a circle.
+    before = np.array([4, -1, -2, 2, 6, 5], np.int32)
+    following = np.array([-1, 4, -2, 1, 6, 5], np.int32)
+    rows = np.arange(6, dtype=np.int32)
+    owner = np.zeros(6, np.int32)
+    list_owners(rows, before, owner)
+    assert owner.tolist() == [1, 1, 2, 1, 0, 0]
+    assert list_misfits(rows, following, before).tolist() == [0, 0, 0, 0, 0, 0]
+    following[3] = 4
+    assert list_misfits(rows, following, before).tolist() == [2, 0, 0, 1, 0, 0]

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.columns import I32, I64, Column, Mask, take_or
+from inspector.columns import I32, I64, AnyArray, Column, Mask, take_or
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.model.stats import PagePlacement, expect_node_stats
 from inspector.rules.cause import Causes
 from inspector.rules.folios.mapcount import keeps_mapcount
-from inspector.rules.needs import PAGES, VMAS
+from inspector.rules.needs import NO_CGROUPS, PAGES, VMAS
 from inspector.rules.page_pieces import PAGE_PIECES
 from inspector.rules.registry import Phase, Rule, rule
 from inspector.snapshot import Snapshot
-from inspector.subjects import NODE_COUNTERS, VMSTAT
+from inspector.subjects import NODE_COUNTER, NODE_COUNTERS, VMSTAT
 from inspector.violations import Violations, cannot_check, holds, several, violations
 from inspector.windows.catalogue import WINDOWS
 from inspector.windows.locks import mm_in_flight, tables_locked
@@ -58,24 +58,39 @@ def _stored_counts(s: Snapshot) -> I32:
 
 
 def _totals(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, int]:
+    return {name: int(by_node.sum()) for name, by_node in _by_node(s, rebuilt, expected).items()}
+
+
+def mapped_by_node(s: Snapshot) -> dict[str, I64]:
+    """`mapped_totals` by node."""
+    return {} if s.expected is None else _by_node(s, s.rebuilt, s.expected)
+
+
+def _by_node(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, I64]:
     assert s.scheme is not None
-    folios = s.folios
+    folios, fields = s.folios, s.layout.flag_fields
+
+    def node_of(rows: AnyArray | slice) -> I64:
+        nodes = s.pages.flags[rows].astype(np.int64) * 0 if fields is None else fields.nodes(s.pages.flags[rows])
+        # What is no node of this machine is a fault of its own.
+        return np.where(nodes < s.layout.nr_nodes, nodes, 0)
+
     places = PagePlacement(
         folio_of_page=s.folio_of_page,
-        page_node=Column(lambda at: np.zeros(len(s.folio_of_page[at]), np.uint8), len(s.pages)),
+        page_node=Column(node_of, len(s.pages)),
         page_is_anon=Column(s.pages.is_anon, len(s.pages)),
-        folio_node=np.zeros(len(folios), np.uint8),
+        folio_node=node_of(folios.row),
         folio_is_swapbacked=s.layout.flags.test(s.pages.flags[folios.row], "swapbacked"),
     )
-    stats = expect_node_stats(s.scheme, rebuilt, expected, places, 1, s.layout.pmd_order)
-    totals = {name: int(getattr(stats, name.lower())[0]) for name in MAPPED}
+    stats = expect_node_stats(s.scheme, rebuilt, expected, places, s.layout.nr_nodes, s.layout.pmd_order)
+    totals: dict[str, I64] = {name: getattr(stats, name.lower()) for name in MAPPED}
     if s.scheme is Scheme.OLD:
         twice = folios.is_anon & ~folios.is_hugetlb & (rebuilt.entire > 0) & ~folios.double_map
-        totals["NR_ANON_MAPPED"] += int(expected.nr_mapped_pages[twice].sum())
+        np.add.at(totals["NR_ANON_MAPPED"], places.folio_node[twice], expected.nr_mapped_pages[twice])
     return totals
 
 
-def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
+def settle_by_pages(s: Snapshot, rule: Rule, causes: Causes) -> None:
     """Attach totals that are off by no more than the pages of broken folios: those were counted there."""
     off = causes.of(rule)
     faulty = {head: cause for head, cause in causes.of_folio.items() if cause.rule.severity != "info"}
@@ -99,7 +114,7 @@ def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
     needs=VMAS | PAGES,
     decides="I11 138",
     severity="warn",
-    settle=_settle,
+    settle=settle_by_pages,
 )
 def node_mapped_mismatch(s: Snapshot) -> Violations:
     """The node counters of mapped memory are not what the page tables map.
@@ -135,6 +150,53 @@ def node_mapped_mismatch(s: Snapshot) -> Violations:
         depends=several("folio", np.repeat(np.arange(len(rows)), len(resized)), np.tile(resized, len(rows))),
         transient=np.full(len(rows), bool(wrong) and _moving(s), np.bool_),
         beyond=_beyond(s, {name: stored[name] for name in wrong}) if wrong else None,
+    )
+
+
+@rule(
+    "node-share-mismatch",
+    NODE_COUNTER,
+    "node-counters",
+    Phase.TOTALS,
+    after=("node-mapped-mismatch",),
+    effect=Effect.STATISTIC,
+    needs=VMAS | PAGES,
+    decides="I11 138",
+    severity="warn",
+)
+def node_share_mismatch(s: Snapshot) -> Violations:
+    """A counter of mapped memory is right for the machine, and wrong for a node.
+
+    Invariant: NR_ANON_MAPPED, NR_FILE_MAPPED, NR_ANON_THPS, NR_SHMEM_PMDMAPPED and NR_FILE_PMDMAPPED of a node are
+        those of the pages and folios on that node; the per-CPU parts are added.
+    Why: mm/rmap.c, __folio_mod_stat(): the node is that of the folio; mm/vmstat.c, node_page_state_add(), which adds to
+        the node and to the machine.
+    Consequence: meminfo of the node is wrong, and what goes by it: NUMA balancing, reclaim of one node.
+    Exceptions: a page table is not in the dump, or a task is changing mappings. What is wrong for the machine is
+        reported of the machine alone.
+    See also: folioscope check
+    """
+    if not s.tables_complete or s.scheme is None or s.pages.nr_unreadable:
+        return holds(0, cannot_check(len(MAPPED), "page tables or struct pages are missing"))
+    counters, stored, right = s.node_counters, s.node_stats, mapped_by_node(s)
+    if s.layout.flag_fields is None or not len(counters):
+        return holds(0, note=NO_CGROUPS)
+    sound = [name for name in MAPPED if stored.get(name) == int(right[name].sum())]
+    mine = np.flatnonzero(np.isin(counters.item, sound) & (counters.zone < 0))
+    expected = np.array(
+        [
+            right[name][node]
+            for name, node in zip(counters.item[mine].tolist(), counters.node[mine].tolist(), strict=True)
+        ],
+        np.int64,
+    )
+    off = np.flatnonzero(counters.stored[mine] != expected)
+    return violations(
+        mine[off],
+        observed={"stored": counters.stored[mine[off]]},
+        expected={"stored": expected[off]},
+        checked=len(mine),
+        transient=np.full(len(off), len(off) > 0 and _moving(s), np.bool_),
     )
 
 
