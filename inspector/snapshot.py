@@ -1216,8 +1216,6 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
         *("split_links", "swap", "swap_cache", "swap_clusters", "swap_refs", "top_tables", "uffd"),
         *("folio_locks", "lost_pages", "slab_words", "slab_counts", "charges", "odd_charges", "uses_generations"),
         *(
-            "folio_locks",
-            "lost_pages",
             "lru",
             "lru_pages",
             "split_queues",

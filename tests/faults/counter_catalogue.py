@@ -257,7 +257,7 @@ def mlocked_pages_miscounted(s: Snapshot) -> Planted:
 def anonymous_page_lost_from_its_lru_list(s: Snapshot) -> Planted:
     """PG_swapbacked is gone: the page is taken off the lists of files, on which it was never put."""
     row = pick(small_anon(s, 1), "an anonymous page", 41)
-    return Planted((flags_xor(s, pfn_of(s, row), "swapbacked"),), ("lru-size-mismatch",), None, "warn")
+    return Planted((flags_xor(s, pfn_of(s, row), "swapbacked"),), ("lru-list-mismatch",), pfn_of(s, row))
 
 
 @fault
@@ -265,4 +265,4 @@ def page_of_a_generation_on_no_lru_list(s: Snapshot) -> Planted:
     if not s.uses_generations:
         raise MissingError("pages of generations")
     row = pick(small_anon(s, 1), "an anonymous page", 42)
-    return Planted((flags_xor(s, pfn_of(s, row), "lru"),), ("lru-generation-mismatch",), pfn_of(s, row))
+    return Planted((flags_xor(s, pfn_of(s, row), "lru"),), ("lru-folio-unexpected",), pfn_of(s, row))

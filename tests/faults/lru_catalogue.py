@@ -118,7 +118,8 @@ def unevictable_flag_on_a_list(s: Snapshot) -> Planted:
 def active_flag_of_an_lru_folio_flipped(s: Snapshot) -> Planted:
     """Of the multi-gen LRU no folio on a list is active; of the classic one it is on the other list."""
     row, *_ = _member(s)
-    return Planted((flags_xor(s, pfn_of(s, row), "active"),), ("lru-list-mismatch",), pfn_of(s, row))
+    rules = ("lru-list-mismatch", "lru-generation-mismatch")
+    return Planted((flags_xor(s, pfn_of(s, row), "active"),), rules, pfn_of(s, row))
 
 
 @fault

@@ -6,6 +6,8 @@ import numpy as np
 
 from inspector.columns import I64, take_or
 from inspector.rules.cause import Causes
+from inspector.rules.lru.lists import lru_folio_unexpected, lru_list_mismatch, lru_list_missing
+from inspector.rules.lru.mlock import mlocked_unevictable_missing
 from inspector.rules.needs import PAGES, ZONES
 from inspector.rules.page_pieces import PagePiece
 from inspector.rules.pages.compound import compound_size_mismatch, tail_flags_unexpected, tail_head_invalid
@@ -101,6 +103,10 @@ _OF_FLAGS = (
     tail_flags_unexpected,
     lazyfree_swapcache_unexpected,
     lru_generation_mismatch,
+    lru_list_missing,
+    lru_folio_unexpected,
+    lru_list_mismatch,
+    mlocked_unevictable_missing,
 )
 """Rules that say which flags of a page, or which size of a folio, are wrong."""
 
