@@ -133,6 +133,7 @@ def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
     "lru",
     Phase.TOTALS,
     needs=PAGES | ZONES | frozenset(("tasks",)),
+    decides="105",
     severity="warn",
     settle=_settle,
 )
