@@ -137,7 +137,7 @@ def count_runs(int32_t[::1] counts, const int32_t[::1] row, const uint32_t[::1] 
                     counts[j] += 1
 
 
-VERSION = 8
+VERSION = 9
 """Of the functions' arguments; an extension of another version than `inspector.loops` asks for is not used."""
 
 
@@ -614,3 +614,29 @@ def list_owners(const int32_t[::1] rows, const int32_t[::1] before, int32_t[::1]
                 if behind <= 0 or behind > pages:
                     break
                 at = behind - 1
+
+
+def list_sums(
+    const int32_t[::1] following, const int64_t[::1] first, uint64_t[::1] sums, int64_t nr, uint64_t turn, uint64_t spread
+):
+    cdef Py_ssize_t pages = following.shape[0], i
+    cdef int64_t at, done = 0
+    cdef uint64_t x
+    if sums.shape[0] != first.shape[0]:
+        raise ValueError("columns of unequal length")
+    with nogil:
+        for i in range(first.shape[0]):
+            at = first[i]
+            while at > 0:
+                if at > pages or done >= nr:
+                    done = -1
+                    break
+                x = <uint64_t>at * turn
+                x = (x ^ (x >> 33)) * spread
+                sums[i] += x ^ (x >> 29)
+                done += 1
+                at = following[at - 1]
+            if done < 0 or at != -1 - i:
+                done = -1
+                break
+    return done

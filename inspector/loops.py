@@ -14,7 +14,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, U16, U32, U64, Mask, expand_runs
 from inspector.records import dataclass
 
-_VERSION = 8
+_VERSION = 9
 """Of the extension that the functions here call: one that an older install left is not used."""
 
 
@@ -647,3 +647,40 @@ def list_owners(rows: I32, before: I32, owner: I32) -> None:
     for _ in range(max(n, 2).bit_length()):
         step = step[step]
     owner[rows] = np.where(behind[step] < 0, -behind[step], 0)
+
+
+_TURN, _STIR, _SPREAD = (np.uint64(k) for k in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xD6E8FEB86659FD93))
+"""Odd numbers that mix the bits of what they are multiplied with."""
+
+
+def _mixed(x: U64) -> U64:
+    x = (x ^ (x >> np.uint64(33))) * _SPREAD
+    return x ^ (x >> np.uint64(29))
+
+
+def node_sums(nodes: I64) -> U64:
+    """A number for each node, as good as random: sums of them are equal for the same nodes, and hardly for others."""
+    return _mixed(nodes.view(np.uint64) * _TURN)
+
+
+def pair_sum(one: I64, other: I64) -> int:
+    """The sum of such numbers for pairs of nodes, to be compared modulo 2^64."""
+    mixed = _mixed(one.view(np.uint64) * _TURN + _mixed(other.view(np.uint64) * _STIR))
+    return int(np.add.reduce(mixed, dtype=np.uint64))
+
+
+def list_sums(following: I32, first: I64, nr: int) -> U64 | None:
+    """Follow lists from their heads, and add up `node_sums` of the nodes of each, compiled; only where `is_compiled`.
+
+    Args:
+        following: By row of a page: row plus 1 of the next node, -1 - the number of the list at its end.
+        first: int64[lists]; the same of its head.
+        nr: How many nodes there are.
+
+    Returns:
+        uint64[lists]; None where a list does not end at its head, or not all nodes are on one.
+    """
+    assert _COMPILED is not None
+    sums = np.zeros(len(first), np.uint64)
+    done = _COMPILED.list_sums(following, np.ascontiguousarray(first), sums, nr, int(_TURN), int(_SPREAD))
+    return sums if done == nr else None

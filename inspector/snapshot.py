@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
@@ -98,7 +98,7 @@ from inspector.windows.folio_locks import FolioLocks, read_folio_locks
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
 from inspector.windows.lost_pages import LostPages, find_lost_pages
 from inspector.windows.vma_locks import VmaLocks, read_vma_locks
-from inspector.workers import default_workers, may_fork, share_out, sharing
+from inspector.workers import Share, default_workers, may_fork, share_out, sharing
 
 if TYPE_CHECKING:
     from inspector.rules.page_pieces import PagePiece, PagesPredicate
@@ -140,14 +140,54 @@ class Aside(Protocol):
     def begin(self) -> None:
         """Before the processes start."""
 
-    def do(self) -> Any:
-        """In each of the others. `WholeWalkError` is raised by what it cannot do."""
+    def do(self, some_left: Callable[[], bool]) -> Any:
+        """In each of the others, for as long as pieces are left. `WholeWalkError` is raised by what it cannot do."""
 
     def done(self, results: list[Any]) -> None:
         """Here, when all of them are through; not called where they did not come to an end."""
 
     def end(self) -> None:
         """However it went."""
+
+
+class _WalkShared:
+    """The first walk of the page tables in several processes, and what the others do before they take a share of it."""
+
+    def __init__(self, s: Snapshot, counter: Counter, kept: KeptMappings) -> None:
+        self._s, self._counter, self._kept = s, counter, kept
+        self._aside: Aside | None = None
+        self._first: list[Any] = []
+
+    def divide(self) -> None:
+        """As in `Sharing`."""
+        self._kept.give_up()
+        if self._s.aside is not None:
+            self._aside, self._s.aside = self._s.aside, None
+            self._aside.begin()
+
+    def begin(self, some_left: Callable[[], bool]) -> None:
+        """As in `Sharing`."""
+        if self._aside is not None:
+            self._first = [self._s.do_aside(self._aside, some_left)]
+        self._counter.begin()
+
+    def gathered(self) -> tuple[Any, list[Any]]:
+        """As in `Sharing`."""
+        return self._counter.gathered(), self._first
+
+    def merge(self, both: tuple[Any, list[Any]]) -> None:
+        """As in `Sharing`."""
+        self._counter.merge(both[0])
+        self._first += both[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._aside is not None:
+            self._aside.end()
+            if kind is None:
+                self._aside.done(self._first)
 
 
 class Snapshot:
@@ -270,11 +310,11 @@ class Snapshot:
         aside, self.aside = self.aside, None
         known = set(vars(self))
 
-        def here(numbers: Iterator[int]) -> None:
+        def here(numbers: Share) -> None:
             look(self._one_by_one(numbers))
 
-        def there(numbers: Iterator[int]) -> tuple[list[str], G, Any]:
-            first = None if aside is None else self._do_aside(aside)
+        def there(numbers: Share) -> tuple[list[str], G, Any]:
+            first = None if aside is None else self.do_aside(aside, numbers.some_left)
             look(numbers)
             return sorted(set(vars(self)) - known), found.gathered(), first
 
@@ -289,11 +329,11 @@ class Snapshot:
         if aside is not None:
             aside.done(done_aside)
 
-    def _do_aside(self, aside: Aside) -> Any:
-        """Do it, and forget the tables that it built."""
+    def do_aside(self, aside: Aside, some_left: Callable[[], bool]) -> Any:
+        """Do it in a process that others are at work beside, and forget the tables that it built."""
         known, self._is_aside = set(vars(self)), True
         try:
-            return aside.do()
+            return aside.do(some_left)
         finally:
             self._is_aside = False
             for name in set(vars(self)) - known:
@@ -609,6 +649,8 @@ class Snapshot:
 
     @cached_property
     def _walked(self) -> tuple[Walk, MappingCounts, KeptMappings]:
+        if self._is_aside:
+            raise WholeWalkError
         return self._walk_and_count(None)
 
     def _walk_and_count(self, take: Callable[[Mappings], None] | None) -> tuple[Walk, MappingCounts, KeptMappings]:
@@ -627,8 +669,9 @@ class Snapshot:
         # While a kernel runs on, tables come and go: what was a table when all struct pages were read may be none now.
         is_live = self.target.is_live
         pages = self._pages_now if is_live else lambda _pfns: self.pages
-        sharing = Sharing(nr_workers, kept.give_up, counter.begin, counter.gathered, counter.merge)
-        walk = walk_page_tables(self.layout, pages, self.mms, self.vmas, count, sharing=sharing)
+        with _WalkShared(self, counter, kept) as shared:
+            sharing = Sharing(nr_workers, shared.divide, shared.begin, shared.gathered, shared.merge)
+            walk = walk_page_tables(self.layout, pages, self.mms, self.vmas, count, sharing=sharing)
         if is_live:
             mark_moved(self.layout, self.mms, walk.tables)
         self.missing.add("page tables", int((walk.tables.state == TABLE_UNREADABLE).sum()))

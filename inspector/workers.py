@@ -123,7 +123,7 @@ def work_on(pieces: Sequence[Piece], work: Callable[[Piece], Result], nr_workers
         yield from map(work, pieces)
         return
 
-    def serve(numbers: Iterator[int]) -> Iterator[tuple[int, Result]]:
+    def serve(numbers: Share) -> Iterator[tuple[int, Result]]:
         return ((number, work(pieces[number])) for number in numbers)
 
     with PutOff(), _Workers(nr, len(pieces), serve) as workers:
@@ -140,7 +140,7 @@ def work_on(pieces: Sequence[Piece], work: Callable[[Piece], Result], nr_workers
 
 
 def share_out(
-    nr_pieces: int, here: Callable[[Iterator[int]], None], there: Callable[[Iterator[int]], Result], nr_workers: int
+    nr_pieces: int, here: Callable[[Share], None], there: Callable[[Share], Result], nr_workers: int
 ) -> Iterator[Result]:
     """Let this process and others each work on a share of the pieces, and give what the others make of theirs.
 
@@ -158,7 +158,7 @@ def share_out(
         TargetError: A worker died.
     """
 
-    def serve(numbers: Iterator[int]) -> Iterator[tuple[int, Result]]:
+    def serve(numbers: Share) -> Iterator[tuple[int, Result]]:
         yield 0, there(numbers)
 
     with PutOff(), _Workers(nr_workers - 1, nr_pieces, serve) as workers:
@@ -291,7 +291,7 @@ class _Workers(Generic[Result]):
     busy: ClassVar = False
     """Whether this process is a worker, or has a share itself while others work."""
 
-    def __init__(self, nr: int, nr_pieces: int, serve: Callable[[Iterator[int]], Iterator[tuple[int, Result]]]) -> None:
+    def __init__(self, nr: int, nr_pieces: int, serve: Callable[[Share], Iterator[tuple[int, Result]]]) -> None:
         self._workers: dict[int, _Worker] = {}
         self._nr, self._nr_pieces, self._serve = nr, nr_pieces, serve
 
@@ -330,7 +330,7 @@ class _Workers(Generic[Result]):
         self._workers.clear()
         self._next.close()
 
-    def numbers_here(self) -> Iterator[int]:
+    def numbers_here(self) -> Share:
         """Those of the pieces that this process takes itself."""
         return self._next.numbers()
 
@@ -376,10 +376,19 @@ class Numbers:
         self._end = end
         self._file = os.memfd_create("folioscope")
 
-    def numbers(self, is_wanted: Callable[[], bool] = lambda: True) -> Iterator[int]:
+    def numbers(self, is_wanted: Callable[[], bool] = lambda: True) -> Share:
         """Those that this process takes, as long as they are wanted."""
-        while (number := self._take()) < self._end and is_wanted():
-            yield number
+        return Share(self, is_wanted)
+
+    @property
+    def some_left(self) -> bool:
+        """Whether some were not taken yet."""
+        return int.from_bytes(os.pread(self._file, _LENGTH, 0), "little") < self._end
+
+    def take(self) -> int | None:
+        """The next one, None when there is none."""
+        number = self._take()
+        return number if number < self._end else None
 
     def _take(self) -> int:
         fcntl.lockf(self._file, fcntl.LOCK_EX)
@@ -393,6 +402,26 @@ class Numbers:
     def close(self) -> None:
         """No process takes another; each has its own copy to close, or ends."""
         os.close(self._file)
+
+
+class Share:
+    """The numbers that one process takes; an iterator."""
+
+    def __init__(self, numbers: Numbers, is_wanted: Callable[[], bool]) -> None:
+        self._numbers, self._is_wanted = numbers, is_wanted
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        number = self._numbers.take()
+        if number is None or not self._is_wanted():
+            raise StopIteration
+        return number
+
+    def some_left(self) -> bool:
+        """Whether there are more, which this process or another will take."""
+        return self._numbers.some_left
 
 
 def _fork() -> int:
@@ -409,9 +438,7 @@ def _begin_as_worker() -> None:
     _leave_garbage()
 
 
-def _be_worker(
-    outlet: _Outlet, numbers: Iterator[int], serve: Callable[[Iterator[int]], Iterator[tuple[int, Result]]]
-) -> NoReturn:
+def _be_worker(outlet: _Outlet, numbers: Share, serve: Callable[[Share], Iterator[tuple[int, Result]]]) -> NoReturn:
     """Never returns."""
     code = 1
     try:

@@ -48,18 +48,20 @@ class RulesAside:
         """Before there are other processes."""
         groups: dict[str, list[Rule]] = {}
         for rule in self._rules.values():
-            if rule not in self.held:
+            if rule not in self.held and not rule.applies(self._s.scheme):
                 groups.setdefault(rule.group, []).append(rule)
         self._groups = list(groups.values())
         self._numbers = Numbers(len(self._groups))
 
-    def do(self) -> list[_Held]:
-        """What the rules of the groups that this process takes say."""
+    def do(self, some_left: Callable[[], bool]) -> list[_Held]:
+        """What the rules of the groups that this process takes say, as far as there is time for them."""
         out: list[_Held] = []
         missing = self._s.missing
         before = dict(missing.counts), list(missing.notes)
         for number in self._numbers.numbers():
             for rule in self._groups[number]:
+                if not some_left():
+                    break
                 # Holes that one rule leaves are not what the next one asks for, and the other process needs memory too.
                 give_back(self._s.nr_pages)
                 with suppress(WholeWalkError):

@@ -168,13 +168,13 @@ def take_look(
     before = len(STAGES) + 1
     steps = len(chosen) + before
     report_step = progress or (lambda _what, _done, _all: None)
-    prepare(snapshot, report_step, len(chosen) + 1)
+    aside = RulesAside(snapshot, chosen, violations_of)
+    with aside:
+        prepare(snapshot, report_step, len(chosen) + 1)
     report_step("entries", len(STAGES), steps)
-    judging = [rule for rule in chosen if not rule.applies(snapshot.scheme)]
-    aside = RulesAside(snapshot, judging, violations_of)
     with aside:
         collect_for(snapshot, chosen, collects)
-    predicates = [rule.predicate for rule in judging]
+    predicates = [rule.predicate for rule in chosen if not rule.applies(snapshot.scheme)]
     with aside:
         judge_together(snapshot, [p for p in predicates if isinstance(p, PagesPredicate)])
     look = RulesRun(snapshot, [], [])

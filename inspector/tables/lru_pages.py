@@ -6,11 +6,13 @@ outside of it are the heads of lists. Members are counted by list and by class: 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U64, Mask, Table, distinct, rows_of_unordered, spans, take_or
 from inspector.layout.kernel import Layout
-from inspector.loops import distinct_rows, list_misfits, list_owners
+from inspector.loops import distinct_rows, is_compiled, list_misfits, list_owners, list_sums, node_sums, pair_sum
 from inspector.records import dataclass
 from inspector.scratch import long_zeros
 from inspector.tables.folios import Folios
@@ -144,6 +146,9 @@ def read_lru_pages(layout: Layout, pages: Pages, folios: Folios, lru: Lru) -> Lr
     """Follow the lists of all folios with PG_lru; None where it is not known where flags hold node and zone."""
     if layout.flag_fields is None:
         return None
+    sound = _Links(layout, pages, folios).sound(lru)
+    if sound is not None:
+        return sound
     found = _Links(layout, pages, folios)
     found.read()
     return found.judge(lru)
@@ -175,6 +180,13 @@ class _Links:
 
     def read(self) -> None:
         """Take in the folios with PG_lru, then what their links lead to beside them."""
+        for row, code, on, following, before in self._pieces():
+            self.class_[row] = code
+            self._add(row[on], following, before)
+        self._others_beside()
+
+    def _pieces(self) -> Iterator[tuple[I64, I32, Mask, U64, U64]]:
+        """Rows and classes of folios with PG_lru, some at a time; which are on lists, and the links of those."""
         size, pieces = self._layout.memmap.page_size, StructPages(self._layout)
         link, memcg = self._lru // 8, None if self._memcg is None else self._memcg.offset // 8
         for number in range(len(pieces)):
@@ -187,17 +199,15 @@ class _Links:
             words = pieces[number][2].view(np.uint64).reshape(-1, size // 8)[at]
             data = words[:, memcg] if memcg is not None else np.zeros(len(at), np.uint64)
             row = at + rows.start
-            self._count(row, here[at], data)
             on = self._on_list[here[at]]
-            self._add(row[on], words[on, link], words[on, link + 1])
-        self._others_beside()
+            yield row, self._codes(row, here[at], data), on, words[on, link], words[on, link + 1]
 
-    def _count(self, row: I64, number: I32, memcg: U64) -> None:
+    def _codes(self, row: I64, number: I32, memcg: U64) -> I32:
         keys = np.stack([self._pages.words.flags[number] & self._mask, memcg], axis=1)
         large = self._pages.folio[row]
         nr = np.where(large >= 0, take_or(self._folios.nr_pages, large, 1), 1)
-        self.class_[row] = self._classes.codes(np.ascontiguousarray(keys), nr)
         self.nr += len(row)
+        return self._classes.codes(np.ascontiguousarray(keys), nr)
 
     def _add(self, row: I64, following: U64, before: U64) -> None:
         self.following[row], self.before[row] = self._targets(following), self._targets(before)
@@ -240,6 +250,62 @@ class _Links:
             links = self._layout.memory.gather(own, 16).bytes.view(np.uint64).reshape(-1, 2)
             self._add(wanted, links[:, 0].copy(), links[:, 1].copy())
             self._nr_beside += len(wanted)
+
+    # -- lists on which all is as it must be ---------------------------------------------------------------------------
+
+    def sound(self, lru: Lru) -> LruPages | None:
+        """What is found where every link is sound and every folio on a list of its class, by sums alone.
+
+        The pairs of a node and its next one add up to what those of a node's previous one and itself do, and the nodes
+        of each list, followed from its head, to those of its classes. So one link a page is kept and no more. None
+        where anything differs, or is not known: then it is to be found out what.
+        """
+        if not is_compiled() or not lru.whole or self._pages.nr_unreadable:
+            return None
+        heads, links = lru.heads.ravel(), lru.links.reshape(-1, 2)
+        sorted_heads = np.argsort(heads, kind="stable")
+        own = -1 - np.arange(len(heads), dtype=np.int64)
+        first, last = (self._ids(links[:, side], heads, sorted_heads) for side in (0, 1))
+        if first is None or last is None:
+            return None
+        ahead, back = pair_sum(own, first), pair_sum(last, own)
+        by_class, nr = np.zeros(0, np.uint64), 0
+        for row, code, on, following, before in self._pieces():
+            to, of = self._ids(following, heads, sorted_heads), self._ids(before, heads, sorted_heads)
+            if to is None or of is None:
+                return None
+            node = row[on] + 1
+            nr += len(node)
+            ahead, back = ahead + pair_sum(node, to), back + pair_sum(of, node)
+            self.following[node - 1] = to
+            by_class = np.append(by_class, np.zeros(len(self._classes) - len(by_class), np.uint64))
+            np.add.at(by_class, code[on], node_sums(node))
+        if (ahead - back) % (1 << 64):
+            return None
+        classes = self._class_table(lru)
+        by_list = list_sums(self.following, first, nr)
+        if by_list is None or not _are_alike(lru, classes, by_class, by_list):
+            return None
+        odd, misplaced = OddPages.empty(), MisplacedPages.empty()
+        lists = _lists(lru, heads[first > 0])
+        return LruPages(lists, classes, LruMembers.empty(), odd, misplaced, self.nr, 0, np.empty((0, 2), np.int64))
+
+    def _ids(self, pointer: U64, heads: U64, sorted_heads: I64) -> I64 | None:
+        """Row plus 1 of the folio that each link leads to, or -1 - a head's number; None if any leads elsewhere."""
+        memmap = self._layout.memmap
+        offset = (pointer - self._first).view(np.int64)
+        row = memmap.rows(offset // memmap.page_size)
+        inside = (row >= 0) & (offset % memmap.page_size == 0)
+        inside &= self._on_list[self._pages.number[row]]
+        out = row + 1
+        outside = np.flatnonzero(~inside)
+        if len(outside):
+            at = np.searchsorted(heads, pointer[outside], sorter=sorted_heads)
+            number = sorted_heads[np.minimum(at, len(heads) - 1)] if len(heads) else at
+            if not len(heads) or (heads[number] != pointer[outside]).any():
+                return None
+            out[outside] = -1 - number
+        return out
 
     # -- what they add up to -----------------------------------------------------------------------------------------
 
@@ -427,6 +493,36 @@ class _Links:
         return MisplacedPages.concat(parts)
 
 
+def _are_alike(lru: Lru, classes: LruClasses, by_class: U64, by_list: U64) -> bool:
+    """Whether the nodes of lists and those of the classes that belong on them add up to the same."""
+    vectors = zip(lru.lruvecs.memcg.tolist(), lru.lruvecs.node.tolist(), strict=True)
+    row_of = {pair: row for row, pair in enumerate(vectors)}
+    on_lists: dict[tuple[int, int], int] = {}
+    place = _generations_alike(lru, np.arange(lru.shape.nr_lists))
+    for number in np.flatnonzero(by_list).tolist():
+        key = number // lru.shape.nr_lists, int(place[number % lru.shape.nr_lists])
+        on_lists[key] = (on_lists.get(key, 0) + int(by_list[number])) % (1 << 64)
+    young, belongs = classes.gen >= 0, _generations_alike(lru, _place_of(lru, classes))
+    for number in np.flatnonzero(by_class).tolist():
+        row = row_of.get((int(classes.memcg[number]), int(classes.node[number])), -1)
+        if row < 0 or classes.unevictable[number] or (young[number] and classes.active[number]):
+            return False
+        key = row, int(belongs[number])
+        on_lists[key] = (on_lists.get(key, 0) - int(by_class[number])) % (1 << 64)
+    return not any(on_lists.values())
+
+
+def _place_of(lru: Lru, of: LruClasses) -> I64:
+    """Which of a vector's lists each class belongs on."""
+    young = CLASSIC + (np.maximum(of.gen, 0) * 2 + of.file) * lru.shape.zones + of.zone
+    return np.where(of.gen >= 0, young, 2 * of.file.astype(np.int64) + of.active).astype(np.int64)
+
+
+def _generations_alike(lru: Lru, place: I64) -> I64:
+    """The same number for the lists of all generations of a type and zone."""
+    return np.where(place >= CLASSIC, (place - CLASSIC) % max(2 * lru.shape.zones, 1) + CLASSIC, place)
+
+
 def _lists(lru: Lru, heads: U64) -> LruLists:
     at = rows_of_unordered(lru.heads.ravel(), heads) if lru.heads.size else np.full(len(heads), -1, np.int32)
     nr = max(lru.shape.nr_lists, 1)
@@ -447,17 +543,10 @@ def _wrong_pairs(lru: Lru, lists: LruLists, classes: LruClasses, members: LruMem
     """
     of, on = classes.take(members.class_.astype(np.int64)), members.list_
     young = of.gen >= 0
-    place = np.where(
-        young,
-        CLASSIC + (np.maximum(of.gen, 0) * 2 + of.file) * lru.shape.zones + of.zone,
-        2 * of.file.astype(np.int64) + of.active,
-    )
     lruvec = take_or(lists.lruvec, on, -1)
     stored = take_or(lists.place, on, -1)
     known = lruvec >= 0
-    steps = 2 * lru.shape.zones
-    apart = np.where(young, (place - CLASSIC) % max(steps, 1) + CLASSIC, place)
-    there = np.where(stored >= CLASSIC, (stored - CLASSIC) % max(steps, 1) + CLASSIC, stored)
+    apart, there = _generations_alike(lru, _place_of(lru, of)), _generations_alike(lru, stored.astype(np.int64))
     right = (apart == there) & (young == (stored >= CLASSIC)) & ~(young & of.active) & ~of.unevictable
     right &= take_or(lru.lruvecs.node, lruvec, -1) == of.node
     right &= (take_or(lru.lruvecs.memcg, lruvec, -1) == of.memcg) | (of.memcg == -2)

@@ -56,7 +56,7 @@ from inspector.walk.mappings import (
     PageTables,
     Walk,
 )
-from inspector.workers import InOrder, share_out
+from inspector.workers import InOrder, Share, share_out
 from inspector.workers import sharing as in_processes
 
 _BATCH = 256
@@ -82,14 +82,14 @@ class Sharing:
     Attributes:
         nr_workers: Processes at most.
         divide: Called here before others take batches.
-        begin: Called in each of the others before its first batch.
+        begin: Called in each of the others before its first batch, with what says whether there are more.
         gathered: Called in each of them behind the last one: what its share came to.
         merge: Called with that, here.
     """
 
     nr_workers: int
     divide: Callable[[], None] = lambda: None
-    begin: Callable[[], None] = lambda: None
+    begin: Callable[[Callable[[], bool]], None] = lambda _: None
     gathered: Callable[[], Any] = lambda: None
     merge: Callable[[Any], None] = lambda _: None
 
@@ -187,11 +187,11 @@ class _FirstWalk:
         state[:] = level.tables.state
         level.tables = replace(level.tables, state=state)
 
-        def here(numbers: Iterator[int]) -> None:
+        def here(numbers: Share) -> None:
             self._look(level, batches, numbers)
 
-        def there(numbers: Iterator[int]) -> tuple[InOrder[NonPresent], InOrder[PageTables], Any]:
-            sharing.begin()
+        def there(numbers: Share) -> tuple[InOrder[NonPresent], InOrder[PageTables], Any]:
+            sharing.begin(numbers.some_left)
             self._look(level, batches, numbers)
             return level.nonpresent, level.below, sharing.gathered()
 

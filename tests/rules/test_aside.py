@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -90,7 +90,7 @@ def test_a_rule_that_wants_the_walk_is_left_for_later() -> None:
     aside = RulesAside(s, [wanting], walk)
     aside.begin()
     try:
-        assert aside.do() == []
+        assert aside.do(lambda: True) == []
     finally:
         aside.end()
     assert asked == [wanting]
@@ -107,7 +107,7 @@ def test_tables_that_only_rules_aside_built_are_not_kept() -> None:
         def begin(self) -> None:
             """Nothing."""
 
-        def do(self) -> bool:
+        def do(self, some_left: Callable[[], bool]) -> bool:
             with pytest.raises(WholeWalkError):
                 s.collected(next(make for rule in all_rules() for make in rule.collects))
             return len(s.files.entries) > 0
@@ -118,5 +118,5 @@ def test_tables_that_only_rules_aside_built_are_not_kept() -> None:
         def end(self) -> None:
             """Nothing."""
 
-    assert s._do_aside(Builds())
+    assert s.do_aside(Builds(), lambda: True)
     assert set(vars(s)) == known

@@ -214,7 +214,7 @@ def test_a_worker_that_dies_is_one_clear_error(stage: str, monkeypatch: pytest.M
     monkeypatch.setattr(module, name, die)
     if stage == "again":
         # So that it takes a piece before the other has taken all.
-        monkeypatch.setattr(RulesAside, "do", lambda _: [])
+        monkeypatch.setattr(RulesAside, "do", lambda *_: [])
     with pytest.raises(TargetError, match=r"^a worker process was killed by SIGKILL\. Give it more memory, or"):
         report(s, 2)
 
