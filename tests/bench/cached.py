@@ -11,6 +11,7 @@ import numpy as np
 from inspector.columns import I64, U8, U64
 from inspector.snapshot import Snapshot
 from inspector.tables.files import FILE
+from tests.bench.listed import Listed
 from tests.bench.patching import PAGE, Patched, put
 from tests.bench.writers import Writer
 
@@ -46,6 +47,7 @@ class Cached:
         while counts[-1] > 1:
             counts.append(-(-counts[-1] // _SLOTS))
         self._counts, self._a_page = counts, PAGE // self._node.size
+        self._listed = Listed(s, patched, file=True)
         self._nodes = patched.take(-(-sum(counts) // self._a_page))
         self.start = -(-patched.next_free // _BLOCK) * _BLOCK
         self.end = -(-(self.start + nr_pages) // _BLOCK) * _BLOCK
@@ -71,18 +73,24 @@ class Cached:
         page = layout.struct("struct page")
         field = page.field("flags.f", "flags")
         word = int(field.column(blank)[0]) | int(layout.flags.mask("uptodate")) | int(layout.flags.mask("lru"))
+        word |= self._listed.flags
         like = blank.copy()
         put(like, field, word)
         put(like, page.field("_refcount.counter"), 1)
         put(like, page.field("mapping"), self._space)
-        index = page.field("__folio_index", "index")
+        index, link = page.field("__folio_index", "index"), page.field("lru").offset
+        following, before = self._listed.links(self.start, self._nr)
         for first in range(0, self.end - self.start, _AT_ONCE):
             number: I64 = np.arange(first, min(first + _AT_ONCE, self.end - self.start))
             pages = np.tile(like, (len(number), 1))
             put(pages, index, number)
+            here = pages[number < self._nr]
+            for at, words in ((link, following), (link + 8, before)):
+                here[:, at : at + 8] = words[first : first + len(here)].view(np.uint8).reshape(-1, 8)
+            pages[number < self._nr] = here
             pages[number >= self._nr] = reserved
             writer.place(own_map + (self.start + first - added) // _MAP_PAGES, writer.store(pages), len(pages) // 64)
-        self._count()
+        self._listed.count("NR_FILE_PAGES", self._nr)
 
     def _write_nodes(self, writer: Writer) -> None:
         space = self._layout.struct("struct address_space")
@@ -115,9 +123,3 @@ class Cached:
         self._patched.set_word(self._space + space.field("nrpages").offset, self._nr)
         size = self._layout.struct("struct inode").field("i_size").offset
         self._patched.set_word(self._host + size, self._nr * PAGE)
-
-    def _count(self) -> None:
-        """Counters of memory nodes (mm/vmstat.c)."""
-        items, start = self._layout.enum("enum node_stat_item"), self._layout.symbol("vm_node_stat")
-        for name in {"NR_FILE_PAGES", "NR_INACTIVE_FILE"} & items.keys():
-            self._patched.add_word(start + 8 * items[name], self._nr)

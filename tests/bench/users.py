@@ -18,6 +18,7 @@ from inspector.layout.flags import MAPPING_ANON
 from inspector.layout.offsets import Field, Struct
 from inspector.model.stats import RssKind
 from inspector.snapshot import Snapshot
+from tests.bench.listed import Listed
 from tests.bench.patching import PAGE, Patched, put
 from tests.bench.writers import Writer
 
@@ -113,6 +114,7 @@ class Users:
             name: _Kind(s.layout.struct(f"struct {name}").size, families * members * nr)
             for name, nr in (("vm_area_struct", 1), ("anon_vma", 1), ("anon_vma_chain", 2), ("maple_node", 1))
         }
+        self._listed = Listed(s, patched, file=False)
         self._at = {name: patched.take(kind.nr_pages) for name, kind in self._kinds.items()}
         slabs = -(-patched.next_free // _MAP_PAGES) * _MAP_PAGES
         tables = slabs + -(-(-(-families * members // each) << order) // _MAP_PAGES) * _MAP_PAGES
@@ -404,6 +406,7 @@ class Users:
         word = self._zone
         for name in ("uptodate", "lru", "swapbacked", "dirty"):
             word |= int(flags.mask(name))
+        word |= self._listed.flags
         if plan.members == 1:
             word |= int(flags.mask("anon_exclusive"))
         blank = np.zeros((1, page.size), np.uint8)
@@ -416,10 +419,13 @@ class Users:
             plan.pages
         )
         put(pages, page.field("__folio_index", "index"), index + np.uint64(_VA // PAGE))
-        roots = self._addresses("anon_vma")[:: plan.members]
+        roots, link = self._addresses("anon_vma")[:: plan.members], page.field("lru").offset
+        links = self._listed.links(plan.user, plan.families * plan.pages)
         for family, root in enumerate(roots.tolist()):
             put(pages, page.field("mapping"), root | MAPPING_ANON)
-            first = plan.user + family * plan.pages
+            first, own = plan.user + family * plan.pages, slice(family * plan.pages, (family + 1) * plan.pages)
+            for at, words in zip((link, link + 8), links, strict=True):
+                pages[:, at : at + 8] = words[own].view(np.uint8).reshape(-1, 8)
             writer.place(self._map + first // _MAP_PAGES, writer.store(pages), plan.pages // _MAP_PAGES)
         end = plan.user + plan.families * plan.pages
         if end < plan.end:
@@ -427,12 +433,10 @@ class Users:
 
     def _count(self) -> None:
         """Counters of memory nodes (mm/vmstat.c)."""
-        plan, items = self.plan, self._layout.enum("enum node_stat_item")
+        plan = self.plan
         used = plan.families * plan.pages
-        start = self._layout.symbol("vm_node_stat")
-        for name, value in (("NR_ANON_MAPPED", used), ("NR_INACTIVE_ANON", used), ("NR_PAGETABLE", self._all_tables)):
-            if name in items:
-                self._patched.add_word(start + 8 * items[name], value)
+        for name, value in (("NR_ANON_MAPPED", used), ("NR_PAGETABLE", self._all_tables)):
+            self._listed.count(name, value)
 
     @property
     def _all_tables(self) -> int:
