@@ -26,7 +26,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "swap": ("swap -c vmcore", "swap -c vmcore 0:7"),
     "cpus": ("cpus -c vmcore",),
     "windows": ("windows -c vmcore", "windows -c vmcore --stack 295"),
-    "rules": ("rules", "rules mapcount"),
+    "rules": ("rules", "rules --catalogue"),
     "watch": ("watch -k --every 300",),
     "guard": ("guard --qemu /run/guest.qmp --until-finding --keep found",),
     "doctor": ("doctor",),

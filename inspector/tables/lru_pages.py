@@ -124,7 +124,7 @@ class LruPages:
     """What was found.
 
     Attributes:
-        lists, classes, members: Which folios are where.
+        lists, classes, members: Which folios are where; ``members`` is empty where all are where they must be.
         odd: Pages whose links are damaged, or that are on lists without PG_lru.
         misplaced: Members that are not where their class belongs.
         nr: Folios with PG_lru.

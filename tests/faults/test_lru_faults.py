@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from inspector.check.run import run_check
+from inspector.loops import is_compiled
 from inspector.snapshot import Snapshot
 from inspector.subjects import MTHP_COUNTERS
+from inspector.tables.lru_pages import _Links
 from tests.faults.lru_catalogue import lru_folio_of_another_memory_cgroup
 from tests.faults.overlay import Patch, add, only_finding, page_word, pfn_of, planted, put, sound, word
 from tests.fixtures import KERNELS, NUMA_KERNELS, numa_fixture_path
@@ -30,8 +32,9 @@ def numa(request: pytest.FixtureRequest) -> str:
 
 def _busiest(s: Snapshot) -> tuple[int, int]:
     """The list with the most members: its vector, and its place there."""
-    found = s.lru_pages
-    assert found is not None
+    links = _Links(s.layout, s.pages, s.folios)
+    links.read()
+    found = links.judge(s.lru)
     members = np.bincount(found.members.list_, found.members.nr)
     at = int(np.argmax(members))
     return int(found.lists.lruvec[at]), int(found.lists.place[at])
@@ -54,6 +57,19 @@ def test_vectors_of_all_cgroups_on_both_nodes(numa: str) -> None:
     report = run_check(s, ["lru"])
     assert not report.findings
     assert report.coverage.complete
+
+
+@pytest.mark.skipif(not is_compiled(), reason="the loops are not compiled")
+def test_sums_prove_sound_what_is_found_sound_one_by_one(numa: str) -> None:
+    s = sound(numa)
+    links = _Links(s.layout, s.pages, s.folios)
+    links.read()
+    found, proved = links.judge(s.lru), _Links(s.layout, s.pages, s.folios).sound(s.lru)
+    assert proved is not None
+    assert len(found.odd) == len(found.misplaced) == len(found.odd_heads) == found.nr_unknown == 0
+    assert proved.nr == found.nr > 1000
+    assert np.array_equal(proved.classes.nr_pages, found.classes.nr_pages)
+    assert set(proved.lists.head.tolist()) == set(found.lists.head.tolist())
 
 
 def test_head_that_leads_to_poison(numa: str) -> None:

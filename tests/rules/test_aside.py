@@ -26,6 +26,8 @@ from tests.rules.broken import broken, with_holes
 def _is_shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(batches, "WORTH_SHARING", 2)
     monkeypatch.setattr(batches, "RUNS_KEPT", 0)
+    # As if there were enough to do for the other process in the meantime.
+    monkeypatch.setattr(workers.Share, "some_left", lambda _: True)
     workers.use_workers(2)
     yield
     workers.use_workers(None)
@@ -75,6 +77,13 @@ def _missing_alone() -> dict[str, int]:
     s = with_holes("7.3")
     take_look(s, all_rules())
     return s.missing.counts
+
+
+def test_no_rule_is_begun_when_nothing_is_left_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.Share, "some_left", lambda _: False)
+    s = sound()
+    here = run_here(s, monkeypatch)
+    assert here == {rule for rule in all_rules() if not rule.applies(s.scheme)}
 
 
 def test_a_rule_that_wants_the_walk_is_left_for_later() -> None:

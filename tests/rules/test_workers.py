@@ -60,6 +60,7 @@ def _all_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(pages, "_WORTH_UNPACKING", 2)
     monkeypatch.setattr(batches, "WORTH_SHARING", 2)
     monkeypatch.setattr(batches, "RUNS_KEPT", 0)
+    monkeypatch.setattr(workers.Share, "some_left", lambda _: True)
     workers.use_workers(1)
     yield
     workers.use_workers(None)
