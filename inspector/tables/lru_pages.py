@@ -194,6 +194,8 @@ class _Links:
             here = self._pages.number[rows]
             at = np.flatnonzero(self._has_lru[here])
             at = at[~self._pages.is_tail[at + rows.start]]
+            # hugetlb's own lists hang on the same member; PG_lru there is a fault of its own.
+            at = at[~take_or(self._folios.is_hugetlb, self._pages.folio[at + rows.start], False)]
             if not len(at):
                 continue
             words = pieces[number][2].view(np.uint64).reshape(-1, size // 8)[at]

@@ -113,6 +113,7 @@ ABSENT: dict[str, dict[str, str]] = {
     },
     "7.3": {
         "double-map-flag-turned": "PG_double_map",
+        "lru-folio-of-another-memory-cgroup": "memory cgroups in the dump",
         "unused-bit-of-page-flags-set": "unused bits of page flags",
         "swap-map-byte-of-a-free-slot-set": "a mark: a swap table names the folio",
         "swap-slot-marked-as-cached": "a mark: a swap table names the folio",

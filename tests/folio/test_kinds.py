@@ -142,7 +142,7 @@ def test_pages_that_are_not_counted_say_what_they_are(kernel: str) -> None:
     assert "object allocator" in explained(kernel, "slab").about[0]
     assert "page type: slab" in line(explained(kernel, "slab"), "_mapcount").note or kernel == "6.1"
     assert "page table" in explained(kernel, "page table").about[0]
-    assert "Free" in explained(kernel, "free").about[0]
+    assert "no references: free" in explained(kernel, "free").about[0]
     assert explained(kernel, "free").references is None
     zero = explained(kernel, "zero")
     assert "none is counted" in zero.about[-1]

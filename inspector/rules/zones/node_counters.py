@@ -163,6 +163,7 @@ def node_mapped_mismatch(s: Snapshot) -> Violations:
     needs=VMAS | PAGES,
     decides="I11 138",
     severity="warn",
+    settle=settle_by_pages,
 )
 def node_share_mismatch(s: Snapshot) -> Violations:
     """A counter of mapped memory is right for the machine, and wrong for a node.
