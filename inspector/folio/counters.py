@@ -255,6 +255,10 @@ def refcount_line(
         found: All that was found; None for the short form, which shows what is expected alone.
     """
     stored = int(s.pages.refcount[f.head])
+    if f.page_type == "slab" and verdicts is not None and s.search == "all page tables":
+        usual = s.slab_counts[0]
+        verdict: Verdict = "ok" if stored == usual else verdicts.of("_refcount")
+        return _line("_refcount", stored, usual, f"_refcount = {usual}", verdict, note="as most slabs have it")
     if stored == 0:
         locked = bool(s.layout.flags.test(s.pages.flags[f.head : f.head + 1], "locked")[0])
         frozen = locked and f.total
@@ -283,7 +287,7 @@ def refcount_line(
         note = "more hold a reference than are counted"
     if not f.is_counted or verdicts is None:
         return _line("_refcount", stored, None, formula, "", "none", terms=held, note=note)
-    verdict: Verdict = "ok" if stored >= least else verdicts.of("_refcount")
+    verdict = "ok" if stored >= least else verdicts.of("_refcount")
     return _line("_refcount", stored, least, formula, verdict, "at least", terms=held, note=note)
 
 
