@@ -258,7 +258,8 @@ def refcount_line(
     if f.page_type == "slab" and verdicts is not None and s.search == "all page tables":
         usual = s.slab_counts[0]
         verdict: Verdict = "ok" if stored == usual else verdicts.of("_refcount")
-        return _line("_refcount", stored, usual, f"_refcount = {usual}", verdict, note="as most slabs have it")
+        held = {"slab allocator": usual} if usual else {}
+        return _line("_refcount", stored, usual, f"_refcount = {usual}", verdict, terms=held, note="as of most slabs")
     if stored == 0:
         locked = bool(s.layout.flags.test(s.pages.flags[f.head : f.head + 1], "locked")[0])
         frozen = locked and f.total
