@@ -103,6 +103,8 @@ def build_aimed_va(s: Snapshot, number: int, va: int, limit: int | None) -> VaRe
     mm = aim_at_mm(s, number).mms.addr
     at: U64 = np.array([min(va, (1 << 64) - 1)], np.uint64)
     one = AimedSnapshot(s, mm, places=UserPlaces(mm, at, at + np.uint64(at[0] != np.uint64((1 << 64) - 1))))
+    if not len(one.mms):
+        raise UsageError("this address space has ended meanwhile", str(number), "The kernel runs on: ask again")
     found = _look_up(one, 0, va)
     if found.pfn < 0 or not s.layout.memmap.valid(np.array([found.pfn], np.int64))[0]:
         return _report(one, 0, va, found, _Others(one, [], 0, True))

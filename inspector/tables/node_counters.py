@@ -68,7 +68,7 @@ def _counters(  # noqa: PLR0913, PLR0917  (nodes and zones are read alike)
     stat = struct.field("vm_stat")
     nr = stat.size // 8
     names = {at: name for name, at in items.items() if at < nr and not name.startswith("NR_VM_")}
-    if not 0 < nr <= _MAX_ITEMS or not names:
+    if not len(owners) or not 0 < nr <= _MAX_ITEMS or not names:
         return NodeCounters.empty(item=np.empty(0, "U1"))
     raw = layout.memory.gather(owners + np.uint64(stat.offset), stat.size)
     base, known = layout.memory.words(owners + np.uint64(struct.field(pointer).offset))
