@@ -7,7 +7,7 @@ import numpy as np
 from inspector.columns import I64, rows_of_unordered, take_or
 from inspector.rules.needs import NO_CGROUPS, PAGES
 from inspector.rules.registry import Phase, rule
-from inspector.rules.zones.node_counters import settle_by_pages
+from inspector.rules.settling import settle_by_pages
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, MTHP_COUNTER, MTHP_COUNTERS, SPLIT_QUEUE
 from inspector.violations import Unread, Violations, cannot_check, holds, several, violations

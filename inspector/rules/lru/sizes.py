@@ -9,7 +9,7 @@ from inspector.rules.lru.lists import looked_at
 from inspector.rules.lru.mlock import evictable_mlocked
 from inspector.rules.needs import NO_CGROUPS, PAGES
 from inspector.rules.registry import Phase, rule
-from inspector.rules.zones.node_counters import settle_by_pages
+from inspector.rules.settling import settle_by_pages
 from inspector.snapshot import Snapshot
 from inspector.subjects import LRUVEC, NODE_COUNTER
 from inspector.tables.lru_pages import LruPages

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from inspector.columns import I32, I64, AnyArray, Column, Mask, take_or
+from inspector.columns import I32, I64, AnyArray, Column, Mask
 from inspector.model.expectation import Expected, Rebuilt, expect
 from inspector.model.scheme import Scheme
 from inspector.model.stats import PagePlacement, expect_node_stats
-from inspector.rules.cause import Causes
 from inspector.rules.folios.mapcount import keeps_mapcount
 from inspector.rules.needs import NO_CGROUPS, PAGES, VMAS
 from inspector.rules.page_pieces import PAGE_PIECES
-from inspector.rules.registry import Phase, Rule, rule
+from inspector.rules.registry import Phase, rule
+from inspector.rules.settling import settle_by_pages
 from inspector.snapshot import Snapshot
 from inspector.subjects import NODE_COUNTER, NODE_COUNTERS, VMSTAT
 from inspector.violations import Violations, cannot_check, holds, several, violations
@@ -88,21 +88,6 @@ def _by_node(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, I64
         twice = folios.is_anon & ~folios.is_hugetlb & (rebuilt.entire > 0) & ~folios.double_map
         np.add.at(totals["NR_ANON_MAPPED"], places.folio_node[twice], expected.nr_mapped_pages[twice])
     return totals
-
-
-def settle_by_pages(s: Snapshot, rule: Rule, causes: Causes) -> None:
-    """Attach totals that are off by no more than the pages of broken folios: those were counted there."""
-    off = causes.of(rule)
-    faulty = {head: cause for head, cause in causes.of_folio.items() if cause.rule.severity != "info"}
-    if not off or not faulty:
-        return
-    rows = s.pages.memmap.rows(np.array(list(faulty), np.int64))
-    folio = take_or(s.folio_of_page, rows, -1)
-    pages = sum(int(s.folios.nr_pages[large]) if large >= 0 else 1 for large in folio.tolist())
-    root = next(iter(faulty.values()))
-    for cause in off:
-        if abs(int(cause.observed("stored")[0] - cause.expected("stored")[0])) <= pages:
-            causes.attach(cause, root)
 
 
 @rule(
