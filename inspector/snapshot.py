@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from enum import Enum
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar, cast
 
 import numpy as np
@@ -121,15 +122,6 @@ class Found(Protocol[G]):
         """Take in what was found elsewhere."""
 
 
-@contextmanager
-def _begun(aside: Aside) -> Iterator[None]:
-    aside.begin()
-    try:
-        yield
-    finally:
-        aside.end()
-
-
 class WholeWalkError(Exception):
     """Something asks for a walk of all page tables while others are at one."""
 
@@ -150,6 +142,21 @@ class Aside(Protocol):
         """However it went."""
 
 
+@contextmanager
+def _begun(aside: Aside | None) -> Iterator[list[Any]]:
+    """While other processes do it, if anything, and take their shares; gives the list that takes their results."""
+    results: list[Any] = []
+    if aside is None:
+        yield results
+        return
+    aside.begin()
+    try:
+        yield results
+    finally:
+        aside.end()
+    aside.done(results)
+
+
 class _WalkShared:
     """The first walk of the page tables in several processes, and what the others do before they take a share of it."""
 
@@ -157,13 +164,14 @@ class _WalkShared:
         self._s, self._counter, self._kept = s, counter, kept
         self._aside: Aside | None = None
         self._first: list[Any] = []
+        self._running = ExitStack()
 
     def divide(self) -> None:
         """As in `Sharing`."""
         self._kept.give_up()
         if self._s.aside is not None:
             self._aside, self._s.aside = self._s.aside, None
-            self._aside.begin()
+            self._first = self._running.enter_context(_begun(self._aside))
 
     def begin(self, some_left: Callable[[], bool]) -> None:
         """As in `Sharing`."""
@@ -183,11 +191,10 @@ class _WalkShared:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._aside is not None:
-            self._aside.end()
-            if kind is None:
-                self._aside.done(self._first)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.__exit__(kind, error, trace)
 
 
 class Snapshot:
@@ -318,16 +325,13 @@ class Snapshot:
             look(numbers)
             return sorted(set(vars(self)) - known), found.gathered(), first
 
-        done_aside = []
-        with nullcontext() if aside is None else _begun(aside):
+        with _begun(aside) as done_aside:
             for built, gathered, first in share_out(nr_pieces, here, there, nr):
                 for name in built:
                     # What could not be read for a table that only some pieces need counts here.
                     getattr(self, name)
                 found.merge(gathered)
                 done_aside.append(first)
-        if aside is not None:
-            aside.done(done_aside)
 
     def do_aside(self, aside: Aside, some_left: Callable[[], bool]) -> Any:
         """Do it in a process that others are at work beside, and forget the tables that it built."""

@@ -387,17 +387,13 @@ class Numbers:
 
     def take(self) -> int | None:
         """The next one, None when there is none."""
-        number = self._take()
-        return number if number < self._end else None
-
-    def _take(self) -> int:
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
             number = int.from_bytes(os.pread(self._file, _LENGTH, 0), "little")
             os.pwrite(self._file, (number + 1).to_bytes(_LENGTH, "little"), 0)
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
-        return number
+        return number if number < self._end else None
 
     def close(self) -> None:
         """No process takes another; each has its own copy to close, or ends."""

@@ -497,16 +497,15 @@ class _Links:
 
 def _are_alike(lru: Lru, classes: LruClasses, by_class: U64, by_list: U64) -> bool:
     """Whether the nodes of lists and those of the classes that belong on them add up to the same."""
-    vectors = zip(lru.lruvecs.memcg.tolist(), lru.lruvecs.node.tolist(), strict=True)
-    row_of = {pair: row for row, pair in enumerate(vectors)}
     on_lists: dict[tuple[int, int], int] = {}
     place = _generations_alike(lru, np.arange(lru.shape.nr_lists))
     for number in np.flatnonzero(by_list).tolist():
         key = number // lru.shape.nr_lists, int(place[number % lru.shape.nr_lists])
         on_lists[key] = (on_lists.get(key, 0) + int(by_list[number])) % (1 << 64)
     young, belongs = classes.gen >= 0, _generations_alike(lru, _place_of(lru, classes))
+    vector = lru.vector_rows(classes.memcg, classes.node)
     for number in np.flatnonzero(by_class).tolist():
-        row = row_of.get((int(classes.memcg[number]), int(classes.node[number])), -1)
+        row = int(vector[number])
         if row < 0 or classes.unevictable[number] or (young[number] and classes.active[number]):
             return False
         key = row, int(belongs[number])

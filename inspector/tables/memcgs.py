@@ -126,6 +126,12 @@ class Lru:
     is_by_objcg: bool
     whole: bool
 
+    def vector_rows(self, memcg: I32, node: I32) -> I64:
+        """Row of the vector of each memory cgroup, by its row or -1 where there are none, on each node; -1 for none."""
+        vectors = zip(self.lruvecs.memcg.tolist(), self.lruvecs.node.tolist(), strict=True)
+        row_of = {pair: row for row, pair in enumerate(vectors)}
+        return np.array([row_of.get(pair, -1) for pair in zip(memcg.tolist(), node.tolist(), strict=True)], np.int64)
+
 
 def is_by_objcg(layout: Layout) -> bool:
     """Whether folio->memcg_data of user memory is an obj_cgroup."""

@@ -24,10 +24,7 @@ def rebuilt_sizes(s: Snapshot, found: LruPages) -> tuple[I64, I64]:
     """``nr_pages`` and ``sizes`` of `inspector.tables.memcgs.Lru` by the folios with PG_lru."""
     lru, of = s.lru, found.classes
     nr_pages, sizes = np.zeros_like(lru.nr_pages), np.zeros_like(lru.sizes)
-    vector = {
-        (m, n): i for i, (m, n) in enumerate(zip(lru.lruvecs.memcg.tolist(), lru.lruvecs.node.tolist(), strict=True))
-    }
-    row = np.array([vector.get(key, -1) for key in zip(of.memcg.tolist(), of.node.tolist(), strict=True)], np.int64)
+    row = lru.vector_rows(of.memcg, of.node)
     young = (of.gen >= 0) & (row >= 0)
     old = (of.gen < 0) & (row >= 0)
     np.add.at(nr_pages, (row[young], of.gen[young], of.file[young].astype(int), of.zone[young]), of.nr_pages[young])
@@ -106,10 +103,7 @@ def list_totals(s: Snapshot, found: LruPages) -> dict[tuple[int, int], I64]:
     lru_gen_is_active()).
     """
     lru, of = s.lru, found.classes
-    vector = {
-        (m, n): i for i, (m, n) in enumerate(zip(lru.lruvecs.memcg.tolist(), lru.lruvecs.node.tolist(), strict=True))
-    }
-    row = np.array([vector.get(key, -1) for key in zip(of.memcg.tolist(), of.node.tolist(), strict=True)], np.int64)
+    row = lru.vector_rows(of.memcg, of.node)
     youngest = take_or(lru.lruvecs.max_seq, row, 0).astype(np.int64)
     gens = max(lru.shape.gens, 1)
     is_young = (of.gen == youngest % gens) | (of.gen == (youngest - 1) % gens)
