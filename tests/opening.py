@@ -18,7 +18,9 @@ from inspector.target.kallsyms import Kallsyms
 parse_symbols = target._symbol_table
 _symbols: dict[tuple[str, int, int, str], tuple[target.Symbols, str]] = {}
 _types: dict[tuple[str, int, int], Btf] = {}
-_structs: dict[tuple[str, int, int, str], Struct] = {}
+_structs: dict[tuple[str, int, int], tuple[drgn.Program, dict[str, Struct]]] = {}
+_MOST = 24
+"""Dumps whose structs are kept: those of a dump keep the program that they came from, and with it the open file."""
 
 
 def _file(path: str) -> tuple[str, int, int]:
@@ -54,10 +56,14 @@ def _known_types(prog: drgn.Program, locate: Locate) -> BtfTypes:
 def _known_struct(prog: drgn.Program, name: str) -> Struct:
     if not prog.core_dump_path or "btf" not in prog.enabled_type_finders():
         return Struct(prog, name)
-    key = (*_file(str(prog.core_dump_path)), name)
-    if key not in _structs:
-        _structs[key] = Struct(prog, name)
-    return _structs[key]
+    key = _file(str(prog.core_dump_path))
+    # Taken out and put back: the last one is the one that was opened last.
+    first, known = _structs[key] = _structs.pop(key, (prog, {}))
+    if len(_structs) > _MOST:
+        del _structs[next(iter(_structs))]
+    if name not in known:
+        known[name] = Struct(first, name)
+    return known[name]
 
 
 @contextmanager

@@ -56,6 +56,9 @@ class Terminal:
             os.environ.pop("COLORTERM", None)
             os.execv(words[0], list(words))
         columns, lines = size
+        # A select() would fail in a process that has more than a thousand files open.
+        self._written = select.poll()
+        self._written.register(self._fd, select.POLLIN)
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.seen = b""
 
@@ -133,7 +136,7 @@ class Terminal:
 
     def _read(self, seconds: float) -> bool:
         """Take what has been written; False once the program has ended."""
-        if select.select([self._fd], [], [], seconds)[0]:
+        if self._written.poll(seconds * 1000):
             try:
                 piece = os.read(self._fd, 1 << 16)
             except OSError:

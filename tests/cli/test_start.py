@@ -147,9 +147,10 @@ def test_a_shell_completes(shell: str, folioscope: dict[str, str], tmp_path: Pat
 
 def read_until(terminal: int, wanted: str, seconds: float = 20) -> bool:
     """Read until some text has come; control characters of a line editor are left out."""
-    seen, end = "", time.monotonic() + seconds
+    seen, end, written = "", time.monotonic() + seconds, select.poll()
+    written.register(terminal, select.POLLIN)
     while wanted not in seen.replace("\x08", ""):
-        if not select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
+        if not written.poll(1000 * max(0, end - time.monotonic())):
             return False
         seen += os.read(terminal, 4096).decode("utf-8", "replace").replace("\x07", "")
     return True

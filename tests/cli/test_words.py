@@ -121,9 +121,10 @@ def test_long_text_goes_through_a_pager(words: list[str], core: Callable[[str], 
         os.environ.update(TERM="xterm", PAGER="sed 's/^/paged /'", NO_COLOR="1")
         os.environ.pop("FOLIOSCOPE_PAGER", None)
         os.execv(sys.executable, [sys.executable, "-P", "-m", "inspector", "-q", "-c", core("7.3"), *words])
-    seen, end = b"", time.monotonic() + 60
+    seen, end, written = b"", time.monotonic() + 60, select.poll()
+    written.register(terminal, select.POLLIN)
     while time.monotonic() < end:
-        if select.select([terminal], [], [], 1)[0]:
+        if written.poll(1000):
             try:
                 seen += os.read(terminal, 65536)
             except OSError:
