@@ -16,7 +16,7 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.capture.blanking import blank_dead_stacks, blank_leftovers
-from inspector.capture.kdump_writer import LEVEL, DumpHeader, Effort, PageSpool, write_kdump
+from inspector.capture.kdump_writer import DumpHeader, Effort, PageSpool, write_kdump
 from inspector.capture.packing import Packer
 from inspector.capture.private_pages import PRIVATE, CoveredPages, judge_pages
 from inspector.capture.proof import VirtualReads, Written, same_reads
@@ -24,6 +24,7 @@ from inspector.capture.recorder import Recorder, debug_files, open_recording, re
 from inspector.check.prepare import Progress
 from inspector.check.run import run_check
 from inspector.columns import I64, U8
+from inspector.deflate import LEVEL
 from inspector.errors import FolioscopeError, TargetError, UsageError
 from inspector.findings import Report
 from inspector.interrupts import Allowed, PutOff
@@ -114,7 +115,7 @@ def capture(
     Args:
         target: As opened; only read.
         out: The file to write. It appears whole or not at all.
-        compression: Of zlib, 1 (quick) to 9 (small).
+        compression: Of `inspector.deflate.deflated`, 1 (quick) to 9 (small).
         is_forced: Whether an existing file may be replaced.
         progress: Called at each step.
         nr_workers: Processes that compress and compare at most; None for as many as there are processors. What is

@@ -13,6 +13,7 @@ import numpy as np
 
 from inspector.capture.packing import DIGEST, Ahead, PageSource, digest, packed
 from inspector.columns import I64, AnyArray
+from inspector.deflate import LEVEL
 from inspector.records import dataclass
 from inspector.target.corefile import DESCRIPTOR
 from inspector.target.prstatus import NT_PRSTATUS, OWNER
@@ -24,9 +25,6 @@ _SUB_HEADER = struct.Struct("<Qii11Q")
 _VERSION = 6
 _ZLIB = 1
 """DUMP_DH_COMPRESSED_ZLIB: of the compressions the format knows, the one that every reader has."""
-
-LEVEL = 3
-"""Of zlib: as small as at its own 6 to a fiftieth, in half the time."""
 
 _LEFT_OUT = 2 | 4 | 8 | 16
 """Dump level: no page cache, private page cache, user and free pages; zero pages are kept."""
@@ -116,7 +114,7 @@ class Effort:
     """How pages are compressed.
 
     Attributes:
-        level: Of zlib, 1 (quick) to 9 (small).
+        level: Of `inspector.deflate.deflated`, 1 (quick) to 9 (small).
         nr_workers: Processes that compress at most.
         ahead: What was compressed before, in the same way.
     """

@@ -10,13 +10,13 @@ import hashlib
 import os
 import time
 import weakref
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask
+from inspector.deflate import deflated
 from inspector.records import dataclass
 from inspector.scratch import nameless_file, room_in
 from inspector.workers import Beside
@@ -53,7 +53,7 @@ def digest(page: bytes) -> bytes:
 
 def packed(page: bytes, level: int) -> bytes:
     """A page as it is stored: one that would become no smaller is not compressed."""
-    return min(zlib.compress(page, level), page, key=len)
+    return min(deflated(page, level), page, key=len)
 
 
 class Spool:
@@ -147,7 +147,7 @@ class Packer:
     Args:
         source: Has the pages, which do not change any more once they are noted.
         noted: uint8 by page frame number, shared: not 0 once a page was read.
-        level: Of zlib.
+        level: Of `inspector.deflate.deflated`.
     """
 
     def __init__(self, source: PageSource, noted: AnyArray, level: int) -> None:

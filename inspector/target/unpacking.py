@@ -1,4 +1,4 @@
-"""How pages of kdump-compressed dumps are unpacked: zlib is Python's own, the others are the libraries drgn comes with.
+"""How pages of kdump-compressed dumps are unpacked: zlib by `inspector.deflate`, others by libraries drgn comes with.
 
 libkdumpfile, by which drgn reads such dumps, needs the same libraries: a wheel of drgn brings them along, elsewhere
 they are the system's.
@@ -6,7 +6,6 @@ they are the system's.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -54,10 +53,12 @@ def compression_library(name: str) -> ctypes.CDLL | None:
 
 
 def _zlib(size: int) -> Unpack:
+    from inspector.deflate import DAMAGED, inflated  # noqa: PLC0415  (for dumps that are compressed so only)
+
     def unpack(data: bytes) -> bytes:
         try:
-            return zlib.decompress(data, bufsize=size)
-        except zlib.error as error:
+            return inflated(data, bufsize=size)
+        except DAMAGED as error:
             raise ValueError(str(error)) from None
 
     return unpack

@@ -16,6 +16,7 @@ import inspector.capture.packing as packing
 from inspector.capture.kdump_writer import DumpHeader, Effort, write_kdump
 from inspector.capture.packing import Ahead, Packer, digest, packed
 from inspector.columns import I64, AnyArray
+from inspector.deflate import LEVEL
 from inspector.interrupts import PutOff
 from inspector.scratch import shared_zeros
 
@@ -75,7 +76,7 @@ def written(source: Source, pfns: I64, ahead: Ahead | None = None) -> bytes:
 
 def test_what_gets_noted_is_compressed_beside(noted: AnyArray) -> None:
     noted[[3, 14, 1000]] = 1
-    packer = Packer(Source(), noted, 3)
+    packer = Packer(Source(), noted, LEVEL)
     with PutOff(), packer.beside():
         for wanted in ([3, 14, 1000], [3, 14, 28, 1000, 2999]):
             noted[wanted] = 2
@@ -86,28 +87,28 @@ def test_what_gets_noted_is_compressed_beside(noted: AnyArray) -> None:
             assert ahead.digests.tolist() == [digest(page).rstrip(b"\0") for page in Source().pages(wanted)]
     place, size = ahead.places_of(np.sort(ahead.digests))
     stored = {os.pread(number_of(ahead), n, at) for at, n in zip(place.tolist(), size.tolist(), strict=True)}
-    assert stored == {packed(page, 3) for page in Source().pages([3, 14, 1000, 2999])}
-    assert zlib.decompress(packed(bytes(PAGE), 3)) == bytes(PAGE)
+    assert stored == {packed(page, LEVEL) for page in Source().pages([3, 14, 1000, 2999])}
+    assert zlib.decompress(packed(bytes(PAGE), LEVEL)) == bytes(PAGE)
 
 
 @pytest.mark.parametrize("nr", [0, 1, 700, NR])
 def test_a_dump_is_the_same_whatever_was_compressed_ahead(noted: AnyArray, nr: int) -> None:
     pfns = np.arange(5, NR - 5)
     noted[np.random.default_rng(nr).permutation(NR)[:nr]] = 1
-    ahead = pack(Packer(Source(), noted, 3), nr)
+    ahead = pack(Packer(Source(), noted, LEVEL), nr)
     assert written(Source(), pfns, ahead) == written(Source(), pfns)
 
 
 def test_content_that_was_replaced_is_not_taken_from_ahead(noted: AnyArray) -> None:
     noted[:] = 1
-    ahead, pfns = pack(Packer(Source(), noted, 3), NR), np.arange(NR)
+    ahead, pfns = pack(Packer(Source(), noted, LEVEL), NR), np.arange(NR)
     assert written(Spoilt(), pfns, ahead.without(np.array([42]))) == written(Spoilt(), pfns)
     assert written(Spoilt(), pfns, ahead) != written(Spoilt(), pfns)
 
 
 def test_a_record_that_was_not_finished_does_not_count(noted: AnyArray) -> None:
     noted[:] = 1
-    packer, pfns = Packer(Source(), noted, 3), np.arange(NR)
+    packer, pfns = Packer(Source(), noted, LEVEL), np.arange(NR)
     file = number_of(pack(packer, NR))
     rng = np.random.default_rng(1)
     size, nr, seen = os.fstat(file).st_size, NR, set[int]()
@@ -127,7 +128,7 @@ def test_without_room_nothing_is_compressed_ahead(noted: AnyArray, monkeypatch: 
     noted[:] = 1
     for name, instead in (("room_in", lambda _file: 0), ("nameless_file", lambda _flags: None)):
         monkeypatch.setattr(packing, name, instead)
-        packer = Packer(Source(), noted, 3)
+        packer = Packer(Source(), noted, LEVEL)
         with PutOff(), packer.beside():
             time.sleep(0.1)
         assert not len(packer.ahead().pfns)
@@ -135,7 +136,7 @@ def test_without_room_nothing_is_compressed_ahead(noted: AnyArray, monkeypatch: 
 
 def test_a_scratch_file_that_becomes_shorter_is_an_error(noted: AnyArray) -> None:
     noted[:] = 1
-    ahead = pack(Packer(Source(), noted, 3), NR)
+    ahead = pack(Packer(Source(), noted, LEVEL), NR)
     os.truncate(number_of(ahead), 10_000)
     with pytest.raises(OSError, match="shorter"):
         written(Source(), np.arange(NR), ahead)
@@ -152,7 +153,7 @@ def test_the_process_beside_ends_with_what_it_is_beside(noted: AnyArray) -> None
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     before = children.read_text()
     for source in (Source(), Broken()):
-        packer = Packer(source, noted, 3)
+        packer = Packer(source, noted, LEVEL)
         with pytest.raises(KeyError), PutOff(), packer.beside():
             time.sleep(0.05)
             raise KeyError

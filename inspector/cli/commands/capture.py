@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("out", type=click.Path())
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.option(
-    "--compression", type=click.IntRange(1, 9), default=3, show_default=True, help="1 is quickest, 9 smallest."
+    "--compression", type=click.IntRange(1, 9), default=2, show_default=True, help="1 is quickest, 9 smallest."
 )
 @click.pass_obj
 def capture(settings: Settings, out: str, force: bool, compression: int) -> int:
