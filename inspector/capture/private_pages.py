@@ -11,7 +11,16 @@ from inspector.snapshot import Snapshot
 from inspector.walk.batches import Collector, EntryBatch
 from inspector.walk.mappings import entry_pages
 
-PRIVATE = ("unknown", "anonymous", "page cache", "hugetlb", "compressed swap", "free", "mapped by processes")
+PRIVATE = (
+    "unknown",
+    "anonymous",
+    "page cache",
+    "hugetlb",
+    "compressed swap",
+    "free",
+    "mapped by processes",
+    "device memory",
+)
 """Reasons, counted from 1; 0 is a page of the kernel's own."""
 
 _TYPES = {"hugetlb": "hugetlb", "zsmalloc": "compressed swap", "buddy": "free", "offline": "free"}
@@ -26,7 +35,8 @@ def judge_pages(s: Snapshot, pfns: I64) -> U8:
     """For each page frame why its content may be a user's: a code of `PRIVATE`, 0 when it is the kernel's.
 
     A page is the kernel's only when its struct page shows it: one whose struct page is missing is "unknown". Pages that
-    were reserved at boot, which the kernel image is among, are the kernel's although every process maps the vDSO.
+    were reserved at boot, which the kernel image is among, are the kernel's although every process maps the vDSO; those
+    of devices are reserved, too, but hold what processes keep there.
     """
     row = s.pages.memmap.rows(pfns)
     out = _by_struct_page(s, pfns, np.maximum(row, 0))
@@ -56,6 +66,7 @@ def _by_struct_page(s: Snapshot, pfns: I64, row: I64) -> U8:
     out[untyped & (((mapping != 0) & (tags == 0)) | listed)] = reason_code("page cache")
     out[pages.is_anon(head)] = reason_code("anonymous")
     out[flags.test(pages.flags[row], "reserved")] = 0
+    out[s.layout.of_device(pages.flags[row])] = reason_code("device memory")
     out[~pages.readable[row] | ~pages.readable[head] | (head_row < 0)] = reason_code("unknown")
     return out
 

@@ -24,6 +24,7 @@ _KINDS = {
     "hugetlb": "A hugetlb folio: mapped and counted only as a whole, in a pool of its own, never swapped.",
     "kernel": "Memory that the kernel allocated for itself; if it is mapped, a driver did that (vm_insert_page()).",
     "reserved": "Reserved: part of the kernel's image or of firmware, not from the page allocator.",
+    "device": "Memory of a driver (ZONE_DEVICE), such as persistent memory; never in the page allocator.",
     "movable": "Memory of a driver that can move it (movable_operations), such as zsmalloc or a balloon.",
     "zero": "The shared zero page: mapped read-only wherever nothing was written yet; its mappings count nothing.",
     "huge zero": "The huge zero folio: mapped read-only by PMDs where nothing was written; its mappings count nothing.",

@@ -9,7 +9,7 @@ import drgn
 import numpy as np
 
 from inspector.arch.base import Arch
-from inspector.columns import I64, U64
+from inspector.columns import I64, U64, Mask
 from inspector.errors import LayoutError, TargetError
 from inspector.layout.config import Config, probe_config
 from inspector.layout.flags import PageFlags, PageTypes, page_flags, page_types
@@ -318,6 +318,20 @@ class Layout:
         """Node and zone as the flags of their pages hold them (include/linux/mm.h, set_page_links())."""
         of_node, of_zone = self._zone_widths
         return (node << of_zone | zone).astype(np.uint64) << np.uint64(64 - of_node - of_zone)
+
+    @cached_property
+    def _device_zone(self) -> tuple[int, int]:
+        """Mask of the bits of page flags that hold the zone, and what they are for ZONE_DEVICE; 0 and -1 for none."""
+        number, (of_node, of_zone) = self.enum("enum zone_type").get("ZONE_DEVICE", -1), self._zone_widths
+        if number < 0 or not of_zone:
+            return 0, -1
+        shift = 64 - of_node - of_zone
+        return ((1 << of_zone) - 1) << shift, number << shift
+
+    def of_device(self, flags: U64) -> Mask:
+        """Whether pages with such flags are a driver's memory (include/linux/mmzone.h, is_zone_device_page())."""
+        mask, value = self._device_zone
+        return (flags & np.uint64(mask)) == np.uint64(value) if value >= 0 else np.zeros(flags.shape, np.bool_)
 
     @cached_property
     def has_lru_gen(self) -> bool:

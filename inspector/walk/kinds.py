@@ -13,8 +13,8 @@ from inspector.tables.pages import Pages
 _TYPE_NAMES = {"buddy": "free", "table": "page table", "large_kmalloc": "kmalloc"}
 
 KINDS = (
-    *("kernel", "free", "anon", "ksm", "shmem", "file", "hugetlb", "movable", "reserved", "zero", "huge zero"),
-    *("unreadable", "broken tail"),
+    *("kernel", "free", "anon", "ksm", "shmem", "file", "hugetlb", "movable", "reserved", "device"),
+    *("zero", "huge zero", "unreadable", "broken tail"),
     *(_TYPE_NAMES.get(name, name) for name in PAGE_TYPES if name not in ("buddy", "hugetlb")),
 )
 """Every kind there is; `kind_codes` gives places in it."""
@@ -50,6 +50,8 @@ def kind_codes(layout: Layout, pages: Pages, folios: Folios, folio_of_page: I32,
     out[pages.is_anon(head)] = _CODE["anon"]
     out[pages.is_ksm(head)] = _CODE["ksm"]
     out[pages.refcount[head] <= 0] = _CODE["free"]
+    # Persistent memory and the like; a page of it that is not in use has no references from 6.15 on.
+    out[layout.of_device(flags) & ~pages.is_anon(head)] = _CODE["device"]
     type_ = pages.type_[head]
     typed = type_ != 0
     out[typed] = np.array([0, *(_CODE[_TYPE_NAMES.get(name, name)] for name in PAGE_TYPES)], np.uint8)[type_[typed]]

@@ -19,13 +19,13 @@ PAGE_KINDS = (
     *("free block", "free list of a CPU", "anonymous", "shmem", "file", "off the LRU lists", "hugetlb"),
     *("slab", "large kmalloc", "page table", "zsmalloc", "guard", "logically offline", "not accepted yet"),
     *("kernel", "rest of an allocation", "reserved", "offline memory", "broken", "in hand", "lost", "not known"),
-    "not in the dump",
+    *("not in the dump", "device"),
 )
 """What a page frame may be."""
 
 _FREE, _CPU_LIST, _ANON, _SHMEM, _FILE, _OFF_LRU, _HUGETLB, _SLAB, _KMALLOC, _TABLE, _ZSMALLOC, _GUARD = range(12)
 _LOGICALLY_OFFLINE, _UNACCEPTED, _KERNEL, _REST, _RESERVED, _OFFLINE, _BROKEN = range(12, 19)
-_IN_HAND, _LOST, _UNKNOWN, _UNREAD = range(19, 23)
+_IN_HAND, _LOST, _UNKNOWN, _UNREAD, _DEVICE = range(19, 24)
 
 _OF_TYPE = {
     "buddy": _FREE,
@@ -105,6 +105,7 @@ def _kinds_of_words(s: Snapshot) -> U8:
     for name, code in _OF_TYPE.items():
         kind[words.type_ == type_code(name)] = code
     kind[test(words.flags, "hwpoison")] = _BROKEN
+    kind[s.layout.of_device(words.flags)] = _DEVICE
     kind[~words.readable] = _UNREAD
     return kind
 
@@ -155,5 +156,5 @@ def _kinds(s: Snapshot, piece: slice, by_word: U8, places: _Places) -> tuple[U8,
         if start < piece.stop and stop > first:
             kind[max(start - first, 0) : max(stop - first, 0)] = _CPU_LIST
     pfn = pages.memmap.pfns_of_rows(np.arange(piece.start, piece.stop))
-    kind[~is_online(s.layout, pfn) & (kind != _UNREAD)] = _OFFLINE
+    kind[~is_online(s.layout, pfn) & ~np.isin(kind, (_UNREAD, _DEVICE))] = _OFFLINE
     return kind, is_tail

@@ -13,7 +13,7 @@ from inspector.tables.lru_pages import _Links
 from tests.faults.lru_catalogue import lru_folio_of_another_memory_cgroup
 from tests.faults.overlay import Patch, add, only_finding, page_word, pfn_of, planted, put, sound, word
 from tests.fixtures import KERNELS, NUMA_KERNELS, numa_fixture_path
-from tests.guests.numa import numa_path
+from tests.guests.numa import NUMA
 
 
 @pytest.fixture(
@@ -25,7 +25,7 @@ from tests.guests.numa import numa_path
 def numa(request: pytest.FixtureRequest) -> str:
     """Path of the small guest of two nodes, or of its capture."""
     where, kernel = request.param
-    path = numa_fixture_path(kernel) if where == "fixture" else numa_path(kernel)
+    path = numa_fixture_path(kernel) if where == "fixture" else NUMA.path(kernel)
     assert path.is_file(), f"{path} is missing"
     return str(path)
 

@@ -9,14 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .build import KINDS, build_dump
-from .cache import BUSY, REST, guests_folder, read_manifest
+from .cache import BUSY, guests_folder, read_manifest
+from .devices import DEVICES
 from .errors import GuestError
 from .kernels import KERNELS, Kernel, kernel_named
-from .numa import NUMA, build_numa, read_numa_facts
+from .numa import NUMA
 from .packages import Unpacked, fetch_debug_info, fetch_kernel
-from .zoo import ZOO, ZOO_RACES, build_zoo, read_zoo_facts
+from .zoo import ZOO, ZOO_RACES
 
-ALL_KINDS = (*KINDS, ZOO, NUMA)
+EXTRAS = {extra.kind: extra for extra in (ZOO, NUMA, DEVICES)}
+ALL_KINDS = (*KINDS, *EXTRAS)
 # More guests than this only slow each other down on two processors.
 SIDE_BY_SIDE = 2
 
@@ -30,6 +32,7 @@ def _parse() -> argparse.Namespace:
     build.add_argument("--busy", action="store_true", help="only the busy dumps")
     build.add_argument("--zoo", action="store_true", help="only the dumps of the zoo")
     build.add_argument("--numa", action="store_true", help="only the dumps of the small guest of two nodes")
+    build.add_argument("--devices", action="store_true", help="only the dumps of the guest with devices")
     build.add_argument("--debug-info", action="store_true", help="fetch vmlinux with DWARF, too")
     build.add_argument("--force", action="store_true", help="build even what the cache holds")
     path = commands.add_parser("path", help="print the folder of a kernel's dumps")
@@ -38,7 +41,9 @@ def _parse() -> argparse.Namespace:
     silence.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
     silence.add_argument("--runs", type=int, default=20, help="dumps of each racing guest (default: 20)")
     silence.add_argument(
-        "--guests", default=f"{ZOO},{ZOO_RACES},{BUSY}", help="which guests, all for storms too (default: %(default)s)"
+        "--guests",
+        default=f"{ZOO.kind},{ZOO_RACES},{BUSY}",
+        help="which guests, all for storms too (default: %(default)s)",
     )
     silence.add_argument("--keep", type=Path, help="a folder for captures of dumps that are not silent")
     silence.add_argument("--results", type=Path, help="a file with a line of JSON a dump; a run that was ended goes on")
@@ -63,10 +68,8 @@ def _build_one(job: tuple[Kernel, Unpacked, str], is_forced: bool) -> str | None
     kernel, unpacked, kind = job
     started = time.monotonic()
     try:
-        if kind == ZOO:
-            is_new, facts = build_zoo(kernel, unpacked, is_forced), read_zoo_facts(kernel.name)
-        elif kind == NUMA:
-            is_new, facts = build_numa(kernel, unpacked, is_forced), read_numa_facts(kernel.name)
+        if kind in EXTRAS:
+            is_new, facts = EXTRAS[kind].build(kernel, unpacked, is_forced), EXTRAS[kind].facts(kernel.name)
         else:
             is_new, facts = build_dump(kernel, unpacked, kind, is_forced), read_manifest(kernel.name)[kind]
     except GuestError as error:
@@ -80,8 +83,7 @@ def _build_one(job: tuple[Kernel, Unpacked, str], is_forced: bool) -> str | None
 
 def _build(arguments: argparse.Namespace) -> int:
     kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
-    wanted = ((REST, arguments.rest), (BUSY, arguments.busy), (ZOO, arguments.zoo), (NUMA, arguments.numa))
-    chosen = [kind for kind, is_on in wanted if is_on]
+    chosen = [kind for kind in ALL_KINDS if getattr(arguments, kind)]
     jobs = []
     for kernel in kernels:
         unpacked = fetch_kernel(kernel, guests_folder())

@@ -82,7 +82,7 @@ def build_dump(kernel: Kernel, unpacked: Unpacked, kind: str, is_forced: bool = 
             "memory_mb": MEMORY_MB,
             "bytes": fresh.stat().st_size,
             "sha256": _sha256(fresh),
-            **_read_words(lines),
+            **read_words(lines),
         }
         fresh.replace(dump)
     facts["seconds"] = round(time.monotonic() - started, 1)
@@ -143,7 +143,7 @@ def _make_file_system(disk: Path) -> None:
     raise GuestError("the guest's disk", "neither mkfs.xfs nor mkfs.ext4 is installed")
 
 
-def _read_words(lines: list[str]) -> dict[str, Any]:
+def read_words(lines: list[str]) -> dict[str, Any]:
     """Sort the guest's lines into ready, skipped, failed and notes."""
     ready: dict[str, int] = {}
     skipped: dict[str, str] = {}

@@ -79,8 +79,8 @@ def _dependencies(module: bytes) -> list[str]:
     return [name for name in value.split(",") if name]
 
 
-def pick_modules(root: Path) -> list[tuple[str, bytes]]:
-    """Find the wanted modules under root, dependencies first."""
+def pick_modules(root: Path, more: tuple[str, ...] = ()) -> list[tuple[str, bytes]]:
+    """Find the wanted modules under root, dependencies first, and more after them."""
     by_name = {
         path.name.split(".ko", 1)[0].replace("-", "_"): path for path in root.rglob("*.ko*") if not path.is_symlink()
     }
@@ -95,18 +95,18 @@ def pick_modules(root: Path) -> list[tuple[str, bytes]]:
             pick(dependency.replace("-", "_"))
         picked[name] = content
 
-    for name in WANTED_MODULES:
+    for name in (*WANTED_MODULES, *more):
         pick(name)
     return list(picked.items())
 
 
-def build_initramfs(root: Path, keeper: Path, mode: str) -> bytes:
+def build_initramfs(root: Path, keeper: Path, mode: str, more_modules: tuple[str, ...] = ()) -> bytes:
     """Build the archive for a kernel unpacked at root; mode tells the keeper what to do."""
     busybox = shutil.which("busybox")
     if busybox is None:
         raise GuestError("the initramfs", "busybox is not installed (package busybox-static)")
     folder, program, text = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
-    modules = pick_modules(root)
+    modules = pick_modules(root, more_modules)
     order = "".join(f"{name}.ko\n" for name, _ in modules)
     entries = [
         *(Entry(name, folder) for name in ("bin", "dev", "proc", "sys", "mnt", "modules")),

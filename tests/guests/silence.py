@@ -26,7 +26,7 @@ from .qemu import booted
 from .storms import STORMS, prepare_storm
 from .zoo import ZOO, ZOO_RACES, await_kind, prepare
 
-KINDS = (ZOO, ZOO_RACES, BUSY, *STORMS)
+KINDS = (ZOO.kind, ZOO_RACES, BUSY, *STORMS)
 WAIT_SECONDS = (0.2, 4.0)
 SEVERITIES = ("fail", "warn", "info")
 
@@ -75,7 +75,7 @@ def moments(kernel: Kernel, kind: str, runs: int, keep: Path | None = None) -> I
                 wait = random.uniform(*WAIT_SECONDS)
                 time.sleep(wait)
                 ran += wait
-                if kind == ZOO:
+                if kind == ZOO.kind:
                     stop_idle(qmp)
                 else:
                     qmp.stop()
@@ -125,7 +125,7 @@ def silence(kernels: list[Kernel], kinds: list[str], runs: int, keep: Path | Non
     done = _done(results)
     for kernel in kernels:
         for kind in kinds:
-            left = (1 if kind == ZOO else runs) - done[kernel.name, kind]
+            left = (1 if kind == ZOO.kind else runs) - done[kernel.name, kind]
             if left <= 0:
                 continue
             for moment in moments(kernel, kind, left, keep):

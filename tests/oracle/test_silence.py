@@ -10,7 +10,7 @@ from inspector.target.target import open_core
 from tests.fixtures import KERNELS
 from tests.guests.kernels import kernel_named
 from tests.guests.silence import moments, row
-from tests.guests.zoo import ZOO_RACES, read_zoo_facts, zoo_path
+from tests.guests.zoo import ZOO, ZOO_RACES
 
 MOMENTS = 3
 
@@ -25,7 +25,7 @@ LACKING = {
 @pytest.mark.guest
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_zoo_holds_all_that_its_kernel_can(kernel: str) -> None:
-    facts = read_zoo_facts(kernel)
+    facts = ZOO.facts(kernel)
     held = {name for name in facts["ready"] if name.startswith("zoo-")}
     skipped = {name for name in facts["skipped"] if name.startswith("zoo-")} - {"zoo-races"}
     assert facts["failed"] == {}
@@ -36,7 +36,7 @@ def test_zoo_holds_all_that_its_kernel_can(kernel: str) -> None:
 @pytest.mark.guest
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_zoo_at_rest_is_consistent(kernel: str) -> None:
-    report = run_check(Snapshot(open_core(str(zoo_path(kernel)), types="btf")))
+    report = run_check(Snapshot(open_core(str(ZOO.path(kernel)), types="btf")))
     assert report.findings == []
     assert report.coverage.complete
     assert report.exit_code == 0

@@ -87,7 +87,15 @@ class Layer:
 
 _KIND_GLYPHS = {
     **{"kernel": "k", "free": "·", "anon": "a", "ksm": "m", "shmem": "s", "file": "f", "hugetlb": "h", "movable": "v"},
-    **{"reserved": "r", "zero": "0", "huge zero": "0", "unreadable": "?", "broken tail": "x", "offline": "-"},
+    **{
+        "reserved": "r",
+        "device": "d",
+        "zero": "0",
+        "huge zero": "0",
+        "unreadable": "?",
+        "broken tail": "x",
+        "offline": "-",
+    },
     **{"page table": "t", "guard": "g", "slab": "b", "zsmalloc": "z", "unaccepted": "u", "kmalloc": "c"},
 }
 _MAPCOUNTS = ("0", "1", "2", "3-4", "5-8", "9-16", "17-64", "65+")

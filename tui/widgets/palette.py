@@ -17,6 +17,7 @@ _BASE = {
     "hugetlb": "#e08a3c",
     "movable": "#a59a6c",
     "reserved": "#8a7676",
+    "device": "#6f8f7f",
     "zero": "#9aa8b8",
     "huge zero": "#9aa8b8",
     "page table": "#cf72b4",
