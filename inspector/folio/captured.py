@@ -9,7 +9,8 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I64
-from inspector.folio.numbers import OneFolio, situation_of, terms_of
+from inspector.folio.numbers import OneFolio, terms_of
+from inspector.folio.situation import situation_of
 from inspector.model.state import Folio, FolioKind, Slot, bump
 from inspector.records import dataclass
 

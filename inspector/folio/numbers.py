@@ -1,4 +1,4 @@
-"""The numbers of one folio, rebuilt and stored, in the form that the model's formulas and decisions take."""
+"""The numbers of one folio, rebuilt and stored, in the form that the model's formulas take."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Bit, Level
-from inspector.columns import I32, I64, Mask, distinct, take_or
-from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES, VM_LOCKED
-from inspector.model.decisions import FolioSituation
+from inspector.columns import I32, I64, Mask, distinct
+from inspector.layout.flags import MAPPING_TAGS, PAGE_TYPES
 from inspector.model.formulas import Mapped
 from inspector.records import dataclass
 from inspector.walk.counts import REJECTED, EntryClass
 from inspector.walk.kinds import page_kinds
-from inspector.walk.references import PIN_BIAS, TERMS, ReferenceTerms, break_down
+from inspector.walk.references import ReferenceTerms, break_down
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
 MAX_PAGES = 1 << 20
 """Pages of one folio that are read: a corrupt order must not ask for more."""
-
-_UNEXPECTED = ("batch", "pipe", "gather", "pins", "owner", "isolated")
-"""Terms that folio_expected_ref_count() leaves out."""
 
 
 @dataclass(frozen=True)
@@ -184,54 +180,3 @@ def stored_mapcount(s: Snapshot, f: OneFolio) -> int:
 def terms_of(s: Snapshot, f: OneFolio) -> ReferenceTerms:
     """The references of the folio broken down."""
     return break_down(s, np.array([f.head], np.int64))
-
-
-def situation_of(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> FolioSituation:
-    """In the form that `inspector.model.decisions` takes."""
-    word, flags = s.pages.flags[f.head : f.head + 1], s.layout.flags
-
-    def flag(name: str) -> bool:
-        return bool(flags.test(word, name)[0])
-
-    def term(name: str) -> int:
-        return int(terms.terms[name][0])
-
-    shared = None
-    if s.scheme is not None and s.scheme.has_mm_ids and f.is_large:
-        shared = bool(s.folios.mm_id_slots.one(f.folio).shared[0])
-    refcount = int(s.pages.refcount[f.head])
-    others = [(word, term(name)) for name, _, word in TERMS if name in _UNEXPECTED and term(name)]
-    if terms.remainder[0] > 0:
-        others.append(("not explained", int(terms.remainder[0])))
-    # As folio_maybe_dma_pinned() in include/linux/mm.h decides it.
-    pinned = int(s.folios.pincount[f.folio]) > 0 if f.is_large else refcount >= PIN_BIAS
-    return FolioSituation(
-        scheme=s.scheme,
-        refcount=refcount,
-        mapcount=stored_mapcount(s, f),
-        nr_pages=f.nr_pages,
-        cache=term("page_cache"),
-        swap=term("swap_cache"),
-        private=term("private"),
-        batch=term("batch"),
-        pins=pinned,
-        is_anon=f.is_anon,
-        is_ksm=f.is_ksm,
-        is_hugetlb=f.is_hugetlb,
-        on_lru=flag("lru"),
-        mlocked=flag("mlocked"),
-        unevictable=flag("unevictable"),
-        writeback=flag("writeback"),
-        locked=flag("locked"),
-        dirty=flag("dirty"),
-        swapbacked=flag("swapbacked"),
-        in_locked_vma=_in_locked_vma(s, f),
-        free_swap=s.swap_totals[1],
-        maybe_shared=shared,
-        others=tuple(others),
-    )
-
-
-def _in_locked_vma(s: Snapshot, f: OneFolio) -> bool:
-    vma = s.mappings.vma_idx[f.mapping_rows]
-    return bool((take_or(s.vmas.flags, vma, 0) & np.uint64(VM_LOCKED)).any())

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from inspector.folio.counters import runs
-from inspector.folio.numbers import OneFolio, situation_of
+from inspector.folio.numbers import OneFolio
+from inspector.folio.situation import situation_of
 from inspector.folio.verdicts import Verdict, Verdicts
 from inspector.layout.flags import VM_SHARED
 from inspector.model.decisions import (
@@ -107,7 +108,7 @@ def _ksm(x: SharingRun, verdicts: Verdicts) -> SharingRun:
 
 def decisions(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> list[tuple[str, Decision]]:
     """What the kernel would do now, each with the pages it is about ("" for the whole folio)."""
-    if f.page_type or not (f.is_anon or f.is_file) or int(s.pages.refcount[f.head]) <= 0:
+    if f.page_type or int(s.pages.refcount[f.head]) <= 0 or not (f.is_anon or f.is_file or _is_orphan(s, f)):
         return []
     situation, out = situation_of(s, f, terms), []
     huge = f.pmd + f.pud > 0
@@ -121,7 +122,7 @@ def decisions(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> list[tuple[str
             if len(where) and not (huge and f.is_hugetlb):
                 found = on_write_fault(situation, exclusive=state == 2, huge=False)
                 out += [(_pages(f, where), found), (_pages(f, where), on_fork(situation, exclusive=state == 2))]
-    elif f.total:
+    elif f.total and f.is_file:
         shared = _in_shared_vma(s, f)
         if not shared.all():
             out.append(("", on_write_fault(situation, exclusive=False, huge=huge)))
@@ -133,6 +134,13 @@ def decisions(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> list[tuple[str
         out.append(("", may_collapse(situation)))
     out += [("", may_migrate(situation)), ("", may_reclaim(situation))]
     return out
+
+
+def _is_orphan(s: Snapshot, f: OneFolio) -> bool:
+    """Whether it names nothing, but is a folio of users: truncated, or in the swap cache alone."""
+    word = s.pages.flags[f.head : f.head + 1]
+    names_nothing = int(s.pages.mapping[f.head]) == 0
+    return names_nothing and bool(s.layout.flags.test(word, "lru")[0])
 
 
 def _in_shared_vma(s: Snapshot, f: OneFolio) -> Mask:

@@ -17,6 +17,7 @@ from inspector.folio.holders import holders, not_sought
 from inspector.folio.numbers import OneFolio
 from inspector.folio.sharing import SharingRun, decisions
 from inspector.folio.suspects import suspects
+from inspector.folio.waiters import Waiter, may_be_awaited, naming, waiters, waiting
 from inspector.folio.what_if import WhatIf, what_if
 from inspector.report.mappings import MappingRow, mapping_rows
 from inspector.report.pages import FoundPage, PageRow, build_place, page_rows
@@ -93,6 +94,8 @@ class Explanation(msgspec.Struct, frozen=True):
     ledger: list[CounterLine]
     mm_ids: list[MmIdSlot]
     references: References | None
+    waiting: list[str]
+    """Tasks that sleep until it is unlocked or written, in sentences."""
     sharing: list[SharingRun]
     decisions: list[Decided]
     mappings: list[MappingRow]
@@ -167,6 +170,7 @@ def explain_account(
     check = check and s.search == "all page tables"
     found = account.findings if check else []
     rows, total = mapping_rows(s, f.pfn, f.nr_pages, limit)
+    asleep = waiters(s, f) if may_be_awaited(s, f) else []
     return Explanation(
         schema="folioscope.explain/3",
         place=place,
@@ -183,7 +187,8 @@ def explain_account(
         rejected=int(s.mappings.nr[f.rejected].sum()),
         ledger=account.counters,
         mm_ids=account.slots,
-        references=_references(s, f, account.references),
+        references=_references(s, f, account.references, asleep),
+        waiting=waiting(s, asleep),
         sharing=account.sharing,
         decisions=[
             Decided(d.question, pages, d.answer, d.reason, d.source) for pages, d in decisions(s, f, account.references)
@@ -221,6 +226,7 @@ def _nothing(s: Snapshot, place: FoundPage, f: OneFolio) -> Explanation:
         ledger=[],
         mm_ids=[],
         references=None,
+        waiting=[],
         sharing=[],
         decisions=[],
         mappings=[],
@@ -237,8 +243,15 @@ def _nothing(s: Snapshot, place: FoundPage, f: OneFolio) -> Explanation:
     )
 
 
-def _references(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> References | None:
-    """None for a folio without references."""
+def _references(s: Snapshot, f: OneFolio, terms: ReferenceTerms, asleep: list[Waiter]) -> References | None:
+    """None for a folio without references.
+
+    Args:
+        s: The snapshot.
+        f: The folio.
+        terms: What holds its references.
+        asleep: The tasks that wait for it.
+    """
     stored = int(terms.refcount[0])
     if stored <= 0:
         return None
@@ -248,7 +261,10 @@ def _references(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> References |
         if terms.terms[name][0]
     ]
     rest = int(terms.remainder[0])
-    return References(stored, held, int(terms.explained[0]), rest, suspects(s, f, rest) if rest else [])
+    by_stack: list[str] = []
+    if rest > 0 and (f.is_anon or f.is_file):
+        by_stack = [*waiting(s, [w for w in asleep if w.holds]), *naming(s, f, asleep)]
+    return References(stored, held, int(terms.explained[0]), rest, [*by_stack, *suspects(s, f, rest)] if rest else [])
 
 
 def _exit(account: FolioAccount, found: list[Finding]) -> Exit:

@@ -51,6 +51,8 @@ def render_account(screen: Screen, e: Explanation) -> Iterator[str]:
             yield from _line(screen, line)
     if e.references is not None:
         yield from _references(screen, e.references)
+    for sentence in e.waiting:
+        yield from screen.wrap(sentence, "  ")
     yield from _sharing(screen, e.sharing)
     yield from _decisions(screen, e)
 

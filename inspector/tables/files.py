@@ -60,6 +60,9 @@ class AddressSpaces(Table):
         swap_type, first_slot: int64; device and first slot of a swapper space, -1 for other kinds.
         in_motion: bool; the inode is locked for writing or being freed, or i_pages is locked.
         is_inode: bool; the inode names the address_space as its own: what a stray pointer finds does not.
+        flags: uint64; ``enum mapping_flags``.
+        migrate_folio: uint64; the function that its a_ops have for that, 0 for none.
+        has_known_operations: bool; a_ops could be read.
         readable: bool.
         broken: bool; nodes of the xarray make no sense.
         whole: bool; all nodes of the xarray were read.
@@ -78,6 +81,9 @@ class AddressSpaces(Table):
     first_slot: I64
     in_motion: Mask
     is_inode: Mask
+    flags: U64
+    migrate_folio: U64
+    has_known_operations: Mask
     readable: Mask
     broken: Mask
     whole: Mask
@@ -336,7 +342,9 @@ def _read_spaces(layout: Layout, addr: U64, swappers: SwapperSpaces) -> AddressS
     host = struct.field("host").column(raw.bytes)
     inodes = read_inodes(layout, host)
     own = inodes.readable & ((inodes.mapping == addr) | (inodes.data == addr))
-    kind = _kinds(layout, struct.field("a_ops").column(raw.bytes), inodes)
+    a_ops = struct.field("a_ops").column(raw.bytes)
+    kind = _kinds(layout, a_ops, inodes)
+    migrate_folio, has_known_operations = _migrate_folio(layout, a_ops)
     locked = held(struct, "i_pages.xa_lock", raw.bytes)
     at = rows_of(addr, swappers.addr)
     mine = at >= 0
@@ -360,10 +368,24 @@ def _read_spaces(layout: Layout, addr: U64, swappers: SwapperSpaces) -> AddressS
         first_slot=first_slot,
         in_motion=locked | (own & (inodes.locked | inodes.freeing)),
         is_inode=own & raw.valid,
+        flags=struct.field("flags").column(raw.bytes).astype(np.uint64),
+        migrate_folio=migrate_folio,
+        has_known_operations=has_known_operations & raw.valid,
         readable=raw.valid,
         broken=np.zeros(len(addr), np.bool_),
         whole=raw.valid.copy(),
     )
+
+
+def _migrate_folio(layout: Layout, a_ops: U64) -> tuple[U64, Mask]:
+    """``migrate_folio`` of each address_space's operations, and where it could be read."""
+    field_ = layout.struct("struct address_space_operations").find("migrate_folio", "migratepage")
+    if field_ is None:
+        return np.zeros(len(a_ops), np.uint64), np.zeros(len(a_ops), np.bool_)
+    tables, back = np.unique(a_ops, return_inverse=True)
+    words, known = layout.memory.words(tables + np.uint64(field_.offset))
+    back = back.reshape(-1)
+    return words[back], (known & (tables != 0))[back]
 
 
 def _kinds(layout: Layout, a_ops: U64, inodes: Inodes) -> U8:

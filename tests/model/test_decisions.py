@@ -173,6 +173,62 @@ def test_reclaim_needs_swap_only_for_what_is_nowhere_else() -> None:
     assert "write it back" in may_reclaim(replace(file, dirty=True)).reason
 
 
+def test_many_mappings_look_like_pins_to_reclaim_alone() -> None:
+    shared = replace(SMALL, mapcount=1100, refcount=1100, pins=True)
+    assert may_migrate(shared).answer == "yes"
+    assert "counts as pinned" in may_reclaim(shared).reason
+    file = replace(shared, is_anon=False, swapbacked=False, cache=1, refcount=1101)
+    assert may_reclaim(file).answer == "yes"
+    assert "pinned" in may_reclaim(replace(file, refcount=1101 + 1024)).reason
+
+
+def test_the_file_system_and_its_flags_decide_about_file_folios() -> None:
+    file = replace(SMALL, is_anon=False, swapbacked=False, cache=1, refcount=2)
+    assert may_migrate(replace(file, migrate_folio=None)).answer == "yes"
+    assert "not in the dump" in may_migrate(replace(file, migrate_folio=None)).reason
+    private = replace(file, migrate_folio="", private=1, refcount=3)
+    assert "filemap_release_folio()" in may_migrate(private).reason
+    assert "filemap_release_folio()" in may_reclaim(private).reason
+    assert may_migrate(replace(file, migrate_folio="", dirty=True)).source == "fallback_migrate_folio()"
+    assert may_migrate(replace(file, space_flags=frozenset({"INACCESSIBLE"}))).answer == "no"
+    assert "AS_UNEVICTABLE" in may_reclaim(replace(file, space_flags=frozenset({"UNEVICTABLE"}))).reason
+    assert "flusher" in may_reclaim(replace(file, dirty_entries=True)).reason
+    large = replace(file, nr_pages=4, cache=4, refcount=5)
+    assert may_split(large).answer == "yes"
+    assert "-EINVAL" in may_split(replace(large, min_order=2)).reason
+    assert "-EAGAIN" in may_split(replace(large, in_tree=False)).reason
+    assert "truncated" in may_split(replace(large, has_mapping=False)).reason
+
+
+def test_compaction_passes_by_what_migration_would_move() -> None:
+    assert "compaction" not in may_migrate(SMALL).reason
+    assert "large" in may_migrate(THP).reason
+    assert "hugetlb" in may_migrate(replace(SMALL, is_hugetlb=True, on_lru=False, nr_pages=512)).reason
+    unevictable = replace(SMALL, mlocked=True, unevictable=True)
+    assert may_migrate(replace(unevictable, compacts_unevictable=True)).reason == may_migrate(SMALL).reason
+    assert "compact_unevictable_allowed" in may_migrate(replace(unevictable, compacts_unevictable=False)).reason
+
+
+def test_what_cannot_be_unmapped_is_left_alone() -> None:
+    stuck = replace(THP, left=1)
+    for decide in (may_split, may_migrate, may_reclaim):
+        assert "stays mapped" in decide(stuck).reason
+        assert decide(replace(THP, left=None)).answer == "yes"
+    assert may_split(replace(THP, mapcount=0, refcount=512, swap=512)).source == "folio_get_anon_vma()"
+    assert may_split(replace(THP, anon_vma_refcount=0)).source == "folio_get_anon_vma()"
+
+
+def test_what_madv_free_gave_up_is_dropped_unless_it_was_written_to() -> None:
+    free = replace(SMALL, swapbacked=False)
+    assert may_reclaim(replace(free, free_swap=0)).answer == "yes"
+    for written in (replace(free, dirty=True), replace(free, dirty_entries=True)):
+        assert "MADV_FREE" in may_reclaim(written).reason
+        assert may_reclaim(replace(written, droppable=True)).answer == "yes"
+    assert may_collapse(free).answer == "yes"
+    assert "LAZYFREE" in may_collapse(replace(free, scan_results=frozenset({"PAGE_LAZYFREE"}))).reason
+    assert may_collapse(replace(free, scan_results=frozenset({"PAGE_LAZYFREE"}), dirty_entries=True)).answer == "yes"
+
+
 @given(
     mapcount=st.integers(0, 600),
     cache=st.sampled_from([0, 1, 16]),
