@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -63,3 +64,21 @@ class UsageError(FolioscopeError):
     """The user named something that does not exist or cannot be understood."""
 
     exit_code = Exit.USAGE
+
+
+def known_error(error: Exception) -> FolioscopeError:
+    """Any exception as one that can be shown: what, where, what to do."""
+    if isinstance(error, FolioscopeError):
+        return error
+    if isinstance(error, MemoryError):
+        return TargetError("there is not enough memory for this target", "", "Give the process more")
+    if type(error).__module__ == "_drgn" and type(error).__name__ == "FaultError":
+        return TargetError(f"the target cannot be read ({_first_line(error)})", "", "It may be damaged")
+    if isinstance(error, OSError) and error.errno != errno.EPIPE:
+        return TargetError(error.strerror or _first_line(error), str(error.filename or ""), "")
+    what = f"unexpected {type(error).__name__}: {_first_line(error)}"
+    return TargetError(what, "", "Please report this; --log-level debug shows where it happened")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or ["no message"])[0]

@@ -101,6 +101,8 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """How many subjects broke the rule in the same way, when they were folded into this finding."""
     diagnosis: Diagnosis | None = None
     """What the symptoms amount to, where they are conclusive."""
+    fingerprint: str = ""
+    """16 hex digits: the same for the same fault in another folio, process, boot or machine."""
 
     @property
     def key(self) -> str:

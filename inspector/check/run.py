@@ -12,6 +12,7 @@ import numpy as np
 
 from inspector.check.aside import RulesAside
 from inspector.check.cause import gather_causes
+from inspector.check.fingerprint import fingerprint
 from inspector.check.left_out import likely_reason, tables_left_out
 from inspector.check.overwritten import find_stretches, together, with_what_broke
 from inspector.check.prepare import STAGES, Progress, prepare
@@ -309,6 +310,7 @@ def _findings(s: Snapshot, causes: Causes, limit: int) -> list[Finding]:
     # The mappings that prove them are looked for together.
     s.known_entries.of_pages(c.rule.about.stretch(s, c.first_row) for c in chosen if c.rule.about.stretch is not None)
     out = [_finding(s, cause) for cause in chosen]
+    out = [msgspec.structs.replace(f, fingerprint=fingerprint(f)) for f in out]
     if not surplus:
         return out
     last = {f.rule: i for i, f in enumerate(out)}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from typing import TYPE_CHECKING
 
 import click
 
-from inspector.errors import Exit, FolioscopeError, TargetError, UsageError
+from inspector.errors import Exit, FolioscopeError, UsageError, known_error
 from inspector.text import clean
 
 if TYPE_CHECKING:
@@ -69,18 +68,7 @@ class OutputError(FolioscopeError):
 
 def as_known(error: Exception) -> FolioscopeError:
     """Any exception as one that can be shown: what, where, what to do."""
-    if isinstance(error, FolioscopeError):
-        return error
-    if isinstance(error, click.ClickException):
-        return _usage(error)
-    if isinstance(error, MemoryError):
-        return TargetError("there is not enough memory for this target", "", "Give the process more")
-    if type(error).__module__ == "_drgn" and type(error).__name__ == "FaultError":
-        return TargetError(f"the target cannot be read ({_first_line(error)})", "", "It may be damaged")
-    if isinstance(error, OSError) and error.errno != errno.EPIPE:
-        return TargetError(error.strerror or _first_line(error), str(error.filename or ""), "")
-    what = f"unexpected {type(error).__name__}: {_first_line(error)}"
-    return TargetError(what, "", "Please report this; --log-level debug shows where it happened")
+    return _usage(error) if isinstance(error, click.ClickException) else known_error(error)
 
 
 def one_line(error: FolioscopeError) -> str:
@@ -98,7 +86,3 @@ def _usage(error: click.ClickException) -> UsageError:
         return UsageError("there is no such option", error.option_name, todo)
     words = error.format_message().rstrip(".")
     return UsageError(words[:1].lower() + words[1:], "", f"See {command} --help")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or ["no message"])[0]

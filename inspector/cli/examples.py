@@ -29,6 +29,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "rules": ("rules", "rules --catalogue"),
     "watch": ("watch -k --every 300",),
     "guard": ("guard --qemu /run/guest.qmp --until-finding --keep found",),
+    "batch": (
+        "batch /var/crash --out fleet --timeout 600",
+        "batch '/var/crash/*/vmcore' --out fleet --jobs 4 --memory 4G",
+        "batch - --out fleet < list-of-vmcores",
+    ),
     "doctor": ("doctor",),
     "capture": ("capture -c vmcore small.vmcore",),
     "tui": ("tui -c vmcore", "tui -c vmcore 203:0x7fcc8d947000", "tui -c vmcore --web"),

@@ -59,6 +59,12 @@ _OLDER_FIELDS = {
     (Scheme.SUBPAGES, RmapCounter.ENTIRE): "_compound_mapcount",
     (Scheme.SUBPAGES, RmapCounter.NR_PAGES_MAPPED): "_subpages_mapcount",
 }
+_NEWEST = {older: _FIELDS[counter] for (_, counter), older in _OLDER_FIELDS.items()}
+
+
+def newest_name(field: str) -> str:
+    """What the newest kernel calls a counter, by its name on any; other names stay."""
+    return _NEWEST.get(field, field)
 
 
 def field_name(scheme: Scheme, counter: RmapCounter) -> str:

@@ -40,6 +40,7 @@ def pages() -> dict[str, str]:
         "files.md": files_page(),
         "commands.md": commands_page(),
         "json.md": json_page(),
+        "dataset.md": dataset_page(),
         "python.md": python_page(),
     }
     made |= {f"{GROUPS}/{group}.md": group_page(group, rules) for group, rules in _groups()}
@@ -282,6 +283,25 @@ def _objects(classes: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
         properties, required = found["properties"], set(found.get("required", ()))
         schema = properties["schema"].get("enum", [SCHEMA])[0]
         yield schema, [f"`{m}`" if m in required else f"[`{m}`]" for m in properties]
+
+
+def dataset_page() -> str:
+    """The manual's page about many vmcores, and the tables of the dataset with their columns."""
+    from inspector.fleet.schema import TABLES, VERSION
+
+    lines = [
+        (ROOT / "inspector/manual/fleet.md").read_text("utf-8").rstrip(),
+        "",
+        "## Tables",
+        "",
+        f"Of version {VERSION}.",
+    ]
+    for table in TABLES:
+        where = "kernel=RELEASE/" if table.by_kernel else ""
+        lines += ["", f"### {table.name}", "", f"{table.means} `DIR/{table.name}/{where}*.parquet`", ""]
+        lines += ["| column | type | what it is | since |", "| --- | --- | --- | --- |"]
+        lines += [f"| `{c.name}` | {c.type} | {_cell(c.means)} | {c.since} |" for c in table.columns]
+    return "\n".join(lines)
 
 
 def python_page() -> str:

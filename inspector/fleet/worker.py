@@ -1,0 +1,110 @@
+"""The process that checks one vmcore of a batch.
+
+It is ended from outside when it takes too long or too much memory, and ends by itself when the batch is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from inspector.errors import FolioscopeError, known_error
+from inspector.fleet.content import Content, content_of
+from inspector.fleet.job import GO, Failure, Job, Known, Result, too_much_memory
+from inspector.text import clean
+
+if TYPE_CHECKING:
+    from inspector.fleet.job import Columns
+    from inspector.target.target import Target
+
+_SET_DEATH_SIGNAL = 1
+"""include/uapi/linux/prctl.h, PR_SET_PDEATHSIG."""
+
+_ROOM = 1 << 30
+"""Memory beyond the limit that may be asked for, not used."""
+
+
+def main(parent: int) -> None:
+    """Check what standard input says.
+
+    Args:
+        parent: The process that started this one.
+    """
+    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    # What libraries print does not get among the answers.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
+    # What it really uses is watched from outside; this is for what asks for very much at once.
+    resource.setrlimit(resource.RLIMIT_DATA, (job.memory + _ROOM, job.memory + _ROOM))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    path = os.fsdecode(job.path)
+    try:
+        content = content_of(path)
+    except (OSError, FolioscopeError) as error:
+        _send(out, Known("", 0, is_dump=True, failure=_failure(error, job)))
+        return
+    _send(out, Known(content.dump, content.size, content.is_dump))
+    if sys.stdin.buffer.readline() == GO:
+        _send(out, _result(job, path, content))
+
+
+def _send(out: IO[bytes], message: Known | Result) -> None:
+    out.write(msgspec.json.encode(message) + b"\n")
+    out.flush()
+
+
+def _result(job: Job, path: str, content: Content) -> Result:
+    opened: list[Target] = []
+    try:
+        tables = _check(job, path, content, opened)
+    except Exception as error:  # noqa: BLE001  (whatever a dump does, it is told)
+        tables = _failed(content, _failure(error, job), opened)
+    return Result(tables, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
+
+
+def _check(job: Job, path: str, content: Content, opened: list[Target]) -> Columns:
+    import gc  # noqa: PLC0415
+    import logging  # noqa: PLC0415
+
+    from inspector.fleet.gather import gather  # noqa: PLC0415  (drgn and NumPy: not to learn what a file is)
+    from inspector.scratch import use_at_most  # noqa: PLC0415
+    from inspector.target.target import open_core  # noqa: PLC0415
+    from inspector.workers import use_workers  # noqa: PLC0415
+
+    gc.disable()
+    logging.getLogger("drgn").setLevel(logging.CRITICAL + 1)
+    use_at_most(job.memory)
+    use_workers(job.workers)
+    target = open_core(path, job.symbols, types=job.types, cache=job.cache)
+    opened.append(target)
+    return gather(target, content)
+
+
+def _failed(content: Content, failure: Failure, opened: list[Target]) -> Columns:
+    """A dump that was not checked: what is known of it."""
+    from inspector.fleet.dumps import failed_dump  # noqa: PLC0415
+
+    known = {}
+    if opened:
+        from inspector.fleet.gather import known_of  # noqa: PLC0415
+
+        known = known_of(opened[0], content)
+    return failed_dump(content.dump, content.size, failure, known)
+
+
+def _failure(error: Exception, job: Job) -> Failure:
+    if isinstance(error, MemoryError):
+        return too_much_memory(job.memory)
+    known = known_error(error)
+    # The path is in another table: the same content has more than one.
+    where = f": {known.where}" if known.where and known.where != os.fsdecode(job.path) else ""
+    return Failure("target", clean(known.what + where))

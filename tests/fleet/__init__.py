@@ -1,0 +1,1 @@
+"""Batches of vmcores, the dataset, and clusters over it."""
