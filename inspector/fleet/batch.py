@@ -25,8 +25,8 @@ from inspector.errors import Exit
 from inspector.fleet.content import identity_of_path
 from inspector.fleet.dataset import Dataset, require_arrow
 from inspector.fleet.dumps import failed_dump
-from inspector.fleet.job import GO, Columns, Failure, Known, Options, Result, too_much_memory
-from inspector.fleet.paths import Named
+from inspector.fleet.job import GO, DumpFailure, DumpResult, DumpTables, Known, Options, too_much_memory
+from inspector.fleet.paths import NamedPath
 from inspector.fleet.schema import DUMPS, INPUTS
 from inspector.fleet.usage import memory_of
 from inspector.records import dataclass
@@ -37,8 +37,8 @@ Again = Literal["none", "errors", "all"]
 WORST_FIRST = (Exit.TARGET, Exit.FINDINGS, Exit.INCOMPLETE, Exit.CLEAN)
 """Exit codes of many targets: the first of these is that of all."""
 
-_LOOKED_AFTER = 0.1
-"""Seconds after which the memory of a process is looked at again."""
+_WATCHED_AFTER = 0.1
+"""Seconds after which the memory of a process is read again."""
 
 _MOST = 1 << 28
 """Bytes that a process may answer."""
@@ -80,7 +80,7 @@ class BatchReport(msgspec.Struct, frozen=True):
 
 
 @dataclasses.dataclass
-class Progress:
+class BatchProgress:
     """How far a batch is.
 
     Attributes:
@@ -120,9 +120,9 @@ class _State:
     exit_code: Exit
 
 
-Show = Callable[[Progress], None]
+Show = Callable[[BatchProgress], None]
 Words = Sequence[str]
-Answer = TypeVar("Answer", Known, Result)
+Answer = TypeVar("Answer", Known, DumpResult)
 
 
 def this_worker() -> list[str]:
@@ -137,7 +137,7 @@ def this_worker() -> list[str]:
 
 
 def run_batch(  # noqa: PLR0913  (all but two are options)
-    paths: Sequence[Named],
+    paths: Sequence[NamedPath],
     out: Path,
     options: Options,
     *,
@@ -175,7 +175,7 @@ class _Batch:
     ) -> None:
         self.dataset, self.options, self.worker = dataset, options, worker
         self.show = show or (lambda _progress: None)
-        self.progress = Progress(total, 0, 0, 0, 0, Counter(), time.monotonic())
+        self.progress = BatchProgress(total, 0, 0, 0, 0, Counter(), time.monotonic())
         dumps = dataset.read(DUMPS, ("dump", "state", "exit_code")).to_pylist()
         self.dumps = {row["dump"]: _State(row["state"], Exit(row["exit_code"])) for row in dumps}
         self.inputs = {row["path"]: row["dump"] for row in dataset.read(INPUTS).to_pylist()}
@@ -188,7 +188,7 @@ class _Batch:
         self.underway: dict[str, asyncio.Future[None]] = {}
         """By content: two paths may have the same."""
 
-    async def run(self, paths: Iterable[Named], jobs: int) -> int | None:
+    async def run(self, paths: Iterable[NamedPath], jobs: int) -> int | None:
         """Check them all.
 
         Returns:
@@ -221,7 +221,7 @@ class _Batch:
             await asyncio.gather(*tasks, return_exceptions=True)
         return came[0] if came else None
 
-    async def _take(self, waiting: Iterable[Named]) -> None:
+    async def _take(self, waiting: Iterable[NamedPath]) -> None:
         for named in waiting:
             code = await self._path(named)
             self.progress.done += 1
@@ -231,7 +231,7 @@ class _Batch:
                 self.progress.codes[code] += 1
             self.show(self.progress)
 
-    async def _path(self, named: Named) -> Exit | None:
+    async def _path(self, named: NamedPath) -> Exit | None:
         """See to one path.
 
         Returns:
@@ -244,8 +244,8 @@ class _Batch:
         child = _Child(self.worker, self.options)
         try:
             content = await self._within(child.start(path))
-            failure = content if isinstance(content, Failure) else content.failure
-            if isinstance(content, Failure) or failure is not None:
+            failure = content if isinstance(content, DumpFailure) else content.failure
+            if isinstance(content, DumpFailure) or failure is not None:
                 assert failure is not None
                 return self._keep(path, no_content, failed_dump(no_content, None, failure))
             if named.found and not content.is_dump:
@@ -264,20 +264,20 @@ class _Batch:
         self.underway[dump] = asyncio.get_running_loop().create_future()
         try:
             result = await self._within(child.go())
-            if isinstance(result, Failure):
+            if isinstance(result, DumpFailure):
                 return self._keep(path, dump, failed_dump(dump, content.size, result))
             child.peak = max(child.peak, result.peak_bytes)
             return self._keep(path, dump, result.tables)
         finally:
             self.underway.pop(dump).set_result(None)
 
-    async def _within(self, answer: Coroutine[None, None, Answer]) -> Answer | Failure:
+    async def _within(self, answer: Coroutine[None, None, Answer]) -> Answer | DumpFailure:
         """The answer of a process, or why there is none in the time that it has."""
         try:
             async with asyncio.timeout(self.options.timeout):
                 return await answer
         except TimeoutError:
-            return Failure("timeout", f"it was not through after {self.options.timeout:g} s")
+            return DumpFailure("timeout", f"it was not through after {self.options.timeout:g} s")
         except _EndedError as ended:
             return ended.failure
 
@@ -285,7 +285,7 @@ class _Batch:
         self._keep_input(path, dump)
         return self.dumps[dump].exit_code
 
-    def _keep(self, path: str, dump: str, tables: Columns) -> Exit:
+    def _keep(self, path: str, dump: str, tables: DumpTables) -> Exit:
         self.dataset.put_dump(dump, tables)
         row = tables[DUMPS.name]
         state = _State(str(row["state"][0]), Exit(row["exit_code"][0]))
@@ -329,7 +329,7 @@ class _Batch:
 class _EndedError(Exception):
     """A process gives no result."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: DumpFailure) -> None:
         super().__init__(failure.text)
         self.failure = failure
 
@@ -343,7 +343,7 @@ class _Child:
         self._watching: asyncio.Task[None] | None = None
         self._hearing: asyncio.Task[None] | None = None
         self._heard = b""
-        self._failure: Failure | None = None
+        self._failure: DumpFailure | None = None
         self.peak = 0
 
     async def start(self, path: str) -> Known:
@@ -360,10 +360,10 @@ class _Child:
         try:
             line = await process.stdout.readline()
         except ValueError:
-            raise _EndedError(Failure("crashed", "it gave no answer that can be understood")) from None
+            raise _EndedError(DumpFailure("crashed", "it gave no answer that can be understood")) from None
         return await self._decoded(line, Known)
 
-    async def go(self) -> Result:
+    async def go(self) -> DumpResult:
         """Let it check."""
         await self._say(GO)
         assert self._process is not None
@@ -372,8 +372,8 @@ class _Child:
         while part := await self._process.stdout.read(_LINE):
             data += part
             if len(data) > _MOST:
-                raise _EndedError(Failure("crashed", f"it answered more than {_MOST >> 20} MiB"))
-        return await self._decoded(bytes(data), Result)
+                raise _EndedError(DumpFailure("crashed", f"it answered more than {_MOST >> 20} MiB"))
+        return await self._decoded(bytes(data), DumpResult)
 
     async def _say(self, line: bytes) -> None:
         assert self._process is not None
@@ -402,7 +402,7 @@ class _Child:
                 self._failure = too_much_memory(self._options.memory)
                 self._kill()
                 return
-            await asyncio.sleep(_LOOKED_AFTER)
+            await asyncio.sleep(_WATCHED_AFTER)
 
     async def _hear(self) -> None:
         assert self._process is not None
@@ -427,16 +427,16 @@ class _Child:
             await self._process.wait()
 
 
-def _why(code: int, heard: bytes, memory: int) -> Failure:
+def _why(code: int, heard: bytes, memory: int) -> DumpFailure:
     """Why a process ended without an answer."""
     if code < 0:
         try:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
-        return Failure("crashed", f"the process that checked it was ended by {name}")
+        return DumpFailure("crashed", f"the process that checked it was ended by {name}")
     lines = heard.decode("utf-8", "replace").strip().splitlines()
     last = f": {clean(lines[-1][-_SHOWN:])}" if lines else ""
     if "MemoryError" in last:
         return too_much_memory(memory)
-    return Failure("crashed", f"the process that checked it ended with exit code {code}{last}")
+    return DumpFailure("crashed", f"the process that checked it ended with exit code {code}{last}")

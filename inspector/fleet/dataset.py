@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from inspector.errors import TargetError, UsageError
 from inspector.fleet.content import digest
-from inspector.fleet.job import Columns
+from inspector.fleet.job import DumpTables
 from inspector.fleet.schema import DUMPS, INPUTS, OF_A_DUMP, TABLES, VERSION, TableSchema
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Dataset:
                 if (file.parent.name, file.name) not in whole:
                     file.unlink()
 
-    def put_dump(self, dump: str, tables: Columns) -> None:
+    def put_dump(self, dump: str, tables: DumpTables) -> None:
         """Write what is known of a dump in place of what was; the row in ``dumps`` last.
 
         Raises:
@@ -192,7 +192,7 @@ class Dataset:
 
         Args:
             table: As it is to be: columns that files lack are null, others are left out.
-            names: Columns; all when empty.
+            names: DumpTables; all when empty.
 
         Raises:
             TargetError: A file is damaged.

@@ -6,11 +6,11 @@ from typing import Any
 
 import inspector
 from inspector.errors import Exit
-from inspector.fleet.job import Columns, Failure
+from inspector.fleet.job import DumpFailure, DumpTables
 from inspector.fleet.schema import DUMPS, columns_of
 
 
-def failed_dump(dump: str, size: int | None, failure: Failure, known: dict[str, Any] | None = None) -> Columns:
+def failed_dump(dump: str, size: int | None, failure: DumpFailure, known: dict[str, Any] | None = None) -> DumpTables:
     """The row of a dump that was not checked.
 
     Args:

@@ -13,7 +13,7 @@ from inspector.check.run import run_check
 from inspector.errors import FolioscopeError
 from inspector.findings import Finding, Report, Scalar
 from inspector.fleet.content import Content, digest
-from inspector.fleet.job import Columns
+from inspector.fleet.job import DumpTables
 from inspector.fleet.schema import (
     COUNTERS,
     COVERAGE,
@@ -41,7 +41,7 @@ _UNKNOWN = (FolioscopeError, drgn.FaultError, LookupError, ValueError, Attribute
 _INT64 = 1 << 63
 
 
-def gather(target: Target, content: Content) -> Columns:
+def gather(target: Target, content: Content) -> DumpTables:
     """Check a dump, and give all that the dataset holds of it.
 
     Raises:

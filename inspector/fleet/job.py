@@ -1,7 +1,7 @@
 """What a batch and the process that checks one vmcore say to each other: JSON, a line each.
 
 The batch sends a `Job`. The process answers with `Known`, the identity of the content, and waits: another line says
-that this content is still to be checked. Then it sends a `Result`, and ends.
+that this content is still to be checked. Then it sends a `DumpResult`, and ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ErrorKind = Literal["target", "timeout", "memory", "crashed"]
 
 GO = b"go\n"
 
-Columns = dict[str, dict[str, list[Any]]]
+DumpTables = dict[str, dict[str, list[Any]]]
 """Values by table and column."""
 
 
@@ -31,7 +31,7 @@ class Job(msgspec.Struct, frozen=True):
     workers: int
 
 
-class Failure(msgspec.Struct, frozen=True):
+class DumpFailure(msgspec.Struct, frozen=True):
     """Why a vmcore was not checked."""
 
     kind: ErrorKind
@@ -44,14 +44,14 @@ class Known(msgspec.Struct, frozen=True):
     dump: str
     size: int
     is_dump: bool
-    failure: Failure | None = None
+    failure: DumpFailure | None = None
     """It cannot be read; the other members mean nothing then."""
 
 
-class Result(msgspec.Struct, frozen=True):
+class DumpResult(msgspec.Struct, frozen=True):
     """What was found."""
 
-    tables: Columns
+    tables: DumpTables
     """Of a dump that could not be checked, no more than what is known of it: one row of ``dumps``."""
     peak_bytes: int = 0
     """Memory of the process at most."""
@@ -73,6 +73,6 @@ class Options(msgspec.Struct, frozen=True):
         return Job(path, self.symbols, self.types, self.cache, self.memory, self.workers)
 
 
-def too_much_memory(limit: int) -> Failure:
+def too_much_memory(limit: int) -> DumpFailure:
     """It would need more than it may have."""
-    return Failure("memory", f"it needs more memory than {limit >> 20:,} MiB")
+    return DumpFailure("memory", f"it needs more memory than {limit >> 20:,} MiB")

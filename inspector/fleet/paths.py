@@ -14,7 +14,7 @@ LIST = "-"
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedPath:
     """A path to be checked.
 
     Attributes:
@@ -32,19 +32,19 @@ def split_list(data: bytes) -> list[str]:
     return [os.fsdecode(word) for word in data.split(end) if word]
 
 
-def expand(words: Iterable[str]) -> list[Named]:
+def expand(words: Iterable[str]) -> list[NamedPath]:
     """What some words name, in their order and in that of names within folders; each path once.
 
-    A word that names nothing is a path still: that it does not exist is said when it is opened.
+    A word that names nothing is a path still: that it does not exist is found when it is opened.
     """
-    out: dict[str, Named] = {}
+    out: dict[str, NamedPath] = {}
     for word in words:
         for named in _of_word(word):
             out.setdefault(named.path, named)
     return list(out.values())
 
 
-def _of_word(word: str) -> Iterator[Named]:
+def _of_word(word: str) -> Iterator[NamedPath]:
     if not os.path.lexists(word) and glob.has_magic(word):
         matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207  (of an absolute pattern, too)
         if matches:
@@ -54,11 +54,11 @@ def _of_word(word: str) -> Iterator[Named]:
     yield from _of_path(word)
 
 
-def _of_path(path: str) -> Iterator[Named]:
+def _of_path(path: str) -> Iterator[NamedPath]:
     # Path.absolute() keeps "..", which may lead through a link.
     absolute = str(Path(path).absolute())
     if not Path(path).is_dir():
-        yield Named(absolute)
+        yield NamedPath(absolute)
         return
     for folder, below, files in os.walk(absolute):
         # os.walk() goes on in this order, and does not follow links.
@@ -66,4 +66,4 @@ def _of_path(path: str) -> Iterator[Named]:
         for name in sorted(files):
             file = str(Path(folder, name))
             if Path(file).is_file():
-                yield Named(file, found=True)
+                yield NamedPath(file, found=True)

@@ -1,7 +1,7 @@
 """The dataset: its tables and columns, and which version of it has which.
 
 A column is never renamed or given another type. A later version adds columns at the end, with its number as ``since``;
-a dataset of an earlier version is read with nulls in them. Columns that a reader does not know are left out.
+a dataset of an earlier version is read with nulls in them. DumpTables that a reader does not know are left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Type = Literal["string", "int64", "uint64", "bool", "strings", "time"]
 
 
 @dataclass(frozen=True)
-class Column:
+class SchemaColumn:
     """A column of a table.
 
     Attributes:
@@ -48,17 +48,17 @@ class TableSchema:
 
     name: str
     means: str
-    columns: tuple[Column, ...]
+    columns: tuple[SchemaColumn, ...]
     by_kernel: bool = True
 
 
-_DUMP = Column("dump", "string", "Identity of the dump's content, 16 hex digits.")
-_NUMBER = Column("number", "int64", "Which finding of the dump, from 0 on.")
+_DUMP = SchemaColumn("dump", "string", "Identity of the dump's content, 16 hex digits.")
+_NUMBER = SchemaColumn("number", "int64", "Which finding of the dump, from 0 on.")
 
 INPUTS = TableSchema(
     "inputs",
     "A path that was given, or found in a folder.",
-    (Column("path", "string", "Absolute; bytes that are no UTF-8 are escaped."), _DUMP),
+    (SchemaColumn("path", "string", "Absolute; bytes that are no UTF-8 are escaped."), _DUMP),
     by_kernel=False,
 )
 DUMPS = TableSchema(
@@ -66,34 +66,36 @@ DUMPS = TableSchema(
     "A dump, also one that could not be checked. Two paths with the same content are one dump.",
     (
         _DUMP,
-        Column("state", "string", "checked, failed (opened or checked in vain), or unreadable (no content to know)."),
-        Column("exit_code", "int64", "What `folioscope check` ends with: 0, 1, 3 or 4."),
-        Column("error", "string", "Why it was not checked: target, timeout, memory or crashed."),
-        Column("error_text", "string", "The same in words."),
-        Column("file_bytes", "int64", "Size of the file."),
-        Column("crash", "string", "The same for all files of one crash: of kernel build, boot and crash time."),
-        Column("kind", "string", "core (ELF) or kdump."),
-        Column("release", "string", "As `uname -r` prints it."),
-        Column("version", "string", "As `uname -v` prints it."),
-        Column("build_id", "string", "Of vmlinux, in hex."),
-        Column("architecture", "string", "As `uname -m` prints it."),
-        Column("scheme", "string", "The kernel's mapcount accounting."),
-        Column("types_from", "string", "DWARF or BTF."),
-        Column("page_size", "int64", "Bytes."),
-        Column("paging_levels", "int64", "Levels of the page tables."),
-        Column("hostname", "string", "Of the initial UTS namespace."),
-        Column("nr_cpus", "int64", "CPUs online."),
-        Column("memory_bytes", "int64", "RAM that the page allocator was given."),
-        Column("booted_at", "time", "When the kernel was started."),
-        Column("crashed_at", "time", "When it crashed, else what its clock last showed."),
-        Column("panic_message", "string", "What panic() printed."),
-        Column("complete", "bool", "Whether everything could be checked."),
-        Column("missing_bytes", "int64", "Bytes that a truncated dump promises but does not hold."),
-        Column("fail", "int64", "Findings of this severity."),
-        Column("warn", "int64", "Findings of this severity."),
-        Column("info", "int64", "Findings of this severity."),
-        Column("notes", "strings", "What the check had to remark, and which other tables could not be made."),
-        Column("checked_by", "string", "Version of folioscope."),
+        SchemaColumn(
+            "state", "string", "checked, failed (opened or checked in vain), or unreadable (no content to know)."
+        ),
+        SchemaColumn("exit_code", "int64", "What `folioscope check` ends with: 0, 1, 3 or 4."),
+        SchemaColumn("error", "string", "Why it was not checked: target, timeout, memory or crashed."),
+        SchemaColumn("error_text", "string", "The same in words."),
+        SchemaColumn("file_bytes", "int64", "Size of the file."),
+        SchemaColumn("crash", "string", "The same for all files of one crash: of kernel build, boot and crash time."),
+        SchemaColumn("kind", "string", "core (ELF) or kdump."),
+        SchemaColumn("release", "string", "As `uname -r` prints it."),
+        SchemaColumn("version", "string", "As `uname -v` prints it."),
+        SchemaColumn("build_id", "string", "Of vmlinux, in hex."),
+        SchemaColumn("architecture", "string", "As `uname -m` prints it."),
+        SchemaColumn("scheme", "string", "The kernel's mapcount accounting."),
+        SchemaColumn("types_from", "string", "DWARF or BTF."),
+        SchemaColumn("page_size", "int64", "Bytes."),
+        SchemaColumn("paging_levels", "int64", "Levels of the page tables."),
+        SchemaColumn("hostname", "string", "Of the initial UTS namespace."),
+        SchemaColumn("nr_cpus", "int64", "CPUs online."),
+        SchemaColumn("memory_bytes", "int64", "RAM that the page allocator was given."),
+        SchemaColumn("booted_at", "time", "When the kernel was started."),
+        SchemaColumn("crashed_at", "time", "When it crashed, else what its clock last showed."),
+        SchemaColumn("panic_message", "string", "What panic() printed."),
+        SchemaColumn("complete", "bool", "Whether everything could be checked."),
+        SchemaColumn("missing_bytes", "int64", "Bytes that a truncated dump promises but does not hold."),
+        SchemaColumn("fail", "int64", "Findings of this severity."),
+        SchemaColumn("warn", "int64", "Findings of this severity."),
+        SchemaColumn("info", "int64", "Findings of this severity."),
+        SchemaColumn("notes", "strings", "What the check had to remark, and which other tables could not be made."),
+        SchemaColumn("checked_by", "string", "Version of folioscope."),
     ),
 )
 COVERAGE = TableSchema(
@@ -101,17 +103,21 @@ COVERAGE = TableSchema(
     "How far one rule got in a dump.",
     (
         _DUMP,
-        Column("rule", "string", "The rule."),
-        Column("state", "string", "done, partial, not-applicable or not-checked."),
-        Column("checked", "int64", "Subjects that it checked."),
-        Column("unchecked", "int64", "Subjects that it could not check because data is missing."),
-        Column("reason", "string", "Why."),
+        SchemaColumn("rule", "string", "The rule."),
+        SchemaColumn("state", "string", "done, partial, not-applicable or not-checked."),
+        SchemaColumn("checked", "int64", "Subjects that it checked."),
+        SchemaColumn("unchecked", "int64", "Subjects that it could not check because data is missing."),
+        SchemaColumn("reason", "string", "Why."),
     ),
 )
 MISSING = TableSchema(
     "missing",
     "A kind of thing of which some cannot be read.",
-    (_DUMP, Column("what", "string", "Struct pages, page tables and so on."), Column("number", "int64", "How many.")),
+    (
+        _DUMP,
+        SchemaColumn("what", "string", "Struct pages, page tables and so on."),
+        SchemaColumn("number", "int64", "How many."),
+    ),
 )
 FINDINGS = TableSchema(
     "findings",
@@ -119,30 +125,30 @@ FINDINGS = TableSchema(
     (
         _DUMP,
         _NUMBER,
-        Column("fingerprint", "string", "The same for the same fault elsewhere, 16 hex digits."),
-        Column("signature", "string", "What the fingerprint is made of, in words."),
-        Column("rule", "string", "The rule."),
-        Column("severity", "string", "fail, warn or info."),
-        Column("exactness", "string", "exact, bound or transient."),
-        Column("title", "string", "What the rule says."),
-        Column("count", "int64", "Subjects that broke the rule in the same way, folded into this finding."),
-        Column("subject", "string", "Kind of what it is about."),
-        Column("pfn", "int64", "Page frame number."),
-        Column("page", "uint64", "Address of the struct page."),
-        Column("order", "int64", "Of the folio."),
-        Column("mm", "uint64", "Address of the mm_struct."),
-        Column("pid", "int64", "Of the mm's first task."),
-        Column("comm", "string", "Its name."),
-        Column("va", "uint64", "User virtual address."),
-        Column("vma", "uint64", "Address of the vm_area_struct."),
-        Column("address", "uint64", "Kernel address of a thing of any other kind."),
-        Column("name", "string", "Of the subject."),
-        Column("verdict", "string", "The diagnosis."),
-        Column("because", "strings", "Its reasons."),
-        Column("also", "strings", "Rules that the same cause breaks."),
-        Column("looks_like", "strings", "What `explain` proposes, for the first of each fingerprint in a dump."),
-        Column("mappings", "int64", "How many mappings prove it; the first are in evidence."),
-        Column("look", "string", "The command that shows more, without the program and the dump."),
+        SchemaColumn("fingerprint", "string", "The same for the same fault elsewhere, 16 hex digits."),
+        SchemaColumn("signature", "string", "What the fingerprint is made of, in words."),
+        SchemaColumn("rule", "string", "The rule."),
+        SchemaColumn("severity", "string", "fail, warn or info."),
+        SchemaColumn("exactness", "string", "exact, bound or transient."),
+        SchemaColumn("title", "string", "What the rule says."),
+        SchemaColumn("count", "int64", "Subjects that broke the rule in the same way, folded into this finding."),
+        SchemaColumn("subject", "string", "Kind of what it is about."),
+        SchemaColumn("pfn", "int64", "Page frame number."),
+        SchemaColumn("page", "uint64", "Address of the struct page."),
+        SchemaColumn("order", "int64", "Of the folio."),
+        SchemaColumn("mm", "uint64", "Address of the mm_struct."),
+        SchemaColumn("pid", "int64", "Of the mm's first task."),
+        SchemaColumn("comm", "string", "Its name."),
+        SchemaColumn("va", "uint64", "User virtual address."),
+        SchemaColumn("vma", "uint64", "Address of the vm_area_struct."),
+        SchemaColumn("address", "uint64", "Kernel address of a thing of any other kind."),
+        SchemaColumn("name", "string", "Of the subject."),
+        SchemaColumn("verdict", "string", "The diagnosis."),
+        SchemaColumn("because", "strings", "Its reasons."),
+        SchemaColumn("also", "strings", "Rules that the same cause breaks."),
+        SchemaColumn("looks_like", "strings", "What `explain` proposes, for the first of each fingerprint in a dump."),
+        SchemaColumn("mappings", "int64", "How many mappings prove it; the first are in evidence."),
+        SchemaColumn("look", "string", "The command that shows more, without the program and the dump."),
     ),
 )
 EVIDENCE = TableSchema(
@@ -151,16 +157,16 @@ EVIDENCE = TableSchema(
     (
         _DUMP,
         _NUMBER,
-        Column("what", "string", "observed, expected, fact or mapping."),
-        Column("name", "string", "Of the value."),
-        Column("value", "string", "It: words, a decimal number, true or false; null where it is unknown."),
-        Column("mm", "uint64", "Of a mapping: address of the mm_struct."),
-        Column("va", "uint64", "Of a mapping: user virtual address."),
-        Column("level", "string", "Of a mapping: PTE, PMD or PUD."),
-        Column("pfn", "int64", "Of a mapping: page frame number."),
-        Column("entry", "uint64", "Of a mapping: the entry."),
-        Column("pid", "int64", "Of a mapping: the mm's first task."),
-        Column("comm", "string", "Of a mapping: its name."),
+        SchemaColumn("what", "string", "observed, expected, fact or mapping."),
+        SchemaColumn("name", "string", "Of the value."),
+        SchemaColumn("value", "string", "It: words, a decimal number, true or false; null where it is unknown."),
+        SchemaColumn("mm", "uint64", "Of a mapping: address of the mm_struct."),
+        SchemaColumn("va", "uint64", "Of a mapping: user virtual address."),
+        SchemaColumn("level", "string", "Of a mapping: PTE, PMD or PUD."),
+        SchemaColumn("pfn", "int64", "Of a mapping: page frame number."),
+        SchemaColumn("entry", "uint64", "Of a mapping: the entry."),
+        SchemaColumn("pid", "int64", "Of a mapping: the mm's first task."),
+        SchemaColumn("comm", "string", "Of a mapping: its name."),
     ),
 )
 FOLIOS = TableSchema(
@@ -168,20 +174,20 @@ FOLIOS = TableSchema(
     "The large folios of user memory of one kind and order.",
     (
         _DUMP,
-        Column("kind", "string", "anon, ksm, shmem or file."),
-        Column("order", "int64", "log2 of their pages."),
-        Column("folios", "int64", "How many."),
-        Column("bytes", "int64", "Their memory."),
-        Column("by_pmd", "int64", "Folios that a PMD maps whole."),
-        Column("by_ptes", "int64", "Folios all of whose pages PTEs map."),
-        Column("partly", "int64", "Folios of which some pages are mapped."),
-        Column("unmapped", "int64", "Folios that nothing maps."),
-        Column("unmapped_bytes", "int64", "Of those mapped in part, what nothing maps."),
-        Column("queued", "int64", "Folios on a split queue."),
-        Column("swapcache", "int64", "Folios in the swap cache."),
-        Column("mlocked", "int64", "Folios that are mlocked."),
-        Column("stored_anon", "int64", "The kernel's own count of anonymous folios of this order."),
-        Column("stored_partly", "int64", "Its count of those marked as partially mapped."),
+        SchemaColumn("kind", "string", "anon, ksm, shmem or file."),
+        SchemaColumn("order", "int64", "log2 of their pages."),
+        SchemaColumn("folios", "int64", "How many."),
+        SchemaColumn("bytes", "int64", "Their memory."),
+        SchemaColumn("by_pmd", "int64", "Folios that a PMD maps whole."),
+        SchemaColumn("by_ptes", "int64", "Folios all of whose pages PTEs map."),
+        SchemaColumn("partly", "int64", "Folios of which some pages are mapped."),
+        SchemaColumn("unmapped", "int64", "Folios that nothing maps."),
+        SchemaColumn("unmapped_bytes", "int64", "Of those mapped in part, what nothing maps."),
+        SchemaColumn("queued", "int64", "Folios on a split queue."),
+        SchemaColumn("swapcache", "int64", "Folios in the swap cache."),
+        SchemaColumn("mlocked", "int64", "Folios that are mlocked."),
+        SchemaColumn("stored_anon", "int64", "The kernel's own count of anonymous folios of this order."),
+        SchemaColumn("stored_partly", "int64", "Its count of those marked as partially mapped."),
     ),
 )
 COUNTERS = TableSchema(
@@ -189,13 +195,13 @@ COUNTERS = TableSchema(
     "A counter: of the check, or the kernel's own beside the sum that was counted.",
     (
         _DUMP,
-        Column(
+        SchemaColumn(
             "place", "string", "check, a zone, a size of hugetlb folios, all nodes, or a node (and zone by number)."
         ),
-        Column("name", "string", "The counter."),
-        Column("stored", "int64", "What the kernel stored; null for those of the check."),
-        Column("counted", "int64", "What was counted; null where nothing was."),
-        Column("in_motion", "bool", "A lock is held under which the two may differ."),
+        SchemaColumn("name", "string", "The counter."),
+        SchemaColumn("stored", "int64", "What the kernel stored; null for those of the check."),
+        SchemaColumn("counted", "int64", "What was counted; null where nothing was."),
+        SchemaColumn("in_motion", "bool", "A lock is held under which the two may differ."),
     ),
 )
 MEMORY = TableSchema(
@@ -203,10 +209,10 @@ MEMORY = TableSchema(
     "The pages of one kind in one zone.",
     (
         _DUMP,
-        Column("kind", "string", "What the pages are."),
-        Column("zone", "string", "The zone; null for pages that name none."),
-        Column("pages", "int64", "How many."),
-        Column("bytes", "int64", "Their memory."),
+        SchemaColumn("kind", "string", "What the pages are."),
+        SchemaColumn("zone", "string", "The zone; null for pages that name none."),
+        SchemaColumn("pages", "int64", "How many."),
+        SchemaColumn("bytes", "int64", "Their memory."),
     ),
 )
 

@@ -16,11 +16,11 @@ import msgspec
 
 from inspector.errors import FolioscopeError, known_error
 from inspector.fleet.content import Content, content_of
-from inspector.fleet.job import GO, Failure, Job, Known, Result, too_much_memory
+from inspector.fleet.job import GO, DumpFailure, DumpResult, Job, Known, too_much_memory
 from inspector.text import clean
 
 if TYPE_CHECKING:
-    from inspector.fleet.job import Columns
+    from inspector.fleet.job import DumpTables
     from inspector.target.target import Target
 
 _SET_DEATH_SIGNAL = 1
@@ -57,21 +57,21 @@ def main(parent: int) -> None:
         _send(out, _result(job, path, content))
 
 
-def _send(out: IO[bytes], message: Known | Result) -> None:
+def _send(out: IO[bytes], message: Known | DumpResult) -> None:
     out.write(msgspec.json.encode(message) + b"\n")
     out.flush()
 
 
-def _result(job: Job, path: str, content: Content) -> Result:
+def _result(job: Job, path: str, content: Content) -> DumpResult:
     opened: list[Target] = []
     try:
         tables = _check(job, path, content, opened)
-    except Exception as error:  # noqa: BLE001  (whatever a dump does, it is told)
+    except Exception as error:  # noqa: BLE001  (whatever a dump does is recorded)
         tables = _failed(content, _failure(error, job), opened)
-    return Result(tables, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
+    return DumpResult(tables, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
 
 
-def _check(job: Job, path: str, content: Content, opened: list[Target]) -> Columns:
+def _check(job: Job, path: str, content: Content, opened: list[Target]) -> DumpTables:
     import gc  # noqa: PLC0415
     import logging  # noqa: PLC0415
 
@@ -89,7 +89,7 @@ def _check(job: Job, path: str, content: Content, opened: list[Target]) -> Colum
     return gather(target, content)
 
 
-def _failed(content: Content, failure: Failure, opened: list[Target]) -> Columns:
+def _failed(content: Content, failure: DumpFailure, opened: list[Target]) -> DumpTables:
     """A dump that was not checked: what is known of it."""
     from inspector.fleet.dumps import failed_dump  # noqa: PLC0415
 
@@ -101,10 +101,10 @@ def _failed(content: Content, failure: Failure, opened: list[Target]) -> Columns
     return failed_dump(content.dump, content.size, failure, known)
 
 
-def _failure(error: Exception, job: Job) -> Failure:
+def _failure(error: Exception, job: Job) -> DumpFailure:
     if isinstance(error, MemoryError):
         return too_much_memory(job.memory)
     known = known_error(error)
     # The path is in another table: the same content has more than one.
     where = f": {known.where}" if known.where and known.where != os.fsdecode(job.path) else ""
-    return Failure("target", clean(known.what + where))
+    return DumpFailure("target", clean(known.what + where))

@@ -145,7 +145,10 @@ USAGE = {
     ("--format", "xml", "info"): "invalid value for '--format': 'xml' is not one of 'text', 'json'.",
     ("rules", "mapcount-too-lo"): "there is no rule of that name: mapcount-too-lo. Did you mean mapcount-too-low",
     ("check", "-r", "nothing-like-it"): "there is no rule of that name: nothing-like-it.",
-    ("manual", "zzz"): "there is no such page: zzz. There are findings, references, schemes, windows, targets, json.",
+    (
+        "manual",
+        "zzz",
+    ): "there is no such page: zzz. There are findings, references, schemes, windows, targets, fleet, json.",
 }
 
 

@@ -94,13 +94,13 @@ def mapping(mm: int = 0xFFFF888000001000, pid: int = 7) -> Mapping:
     return Mapping(mm, 0x7F0000000000, "PTE", 0x1234, 0x8000000001234067, pid, "sh")
 
 
-SAME = [
+SAME: list[dict[str, Any]] = [
     {"subject": Subject("page", pfn=0x99, page=0xFFFFF00000000D00, order=0)},
     {"look": "folioscope -c b folio 0x99", "title": "other words", "count": 3, "severity": "warn"},
     {"observed": {"_mapcount": 8}, "expected": {"_mapcount": 7}},
     {"evidence": Evidence({"mappings": 8, "memcg_data": 1 << 60}, [mapping(0xFFFF888000009000, 99)], 1)},
 ]
-OTHER = [
+OTHER: list[dict[str, Any]] = [
     {"rule": "mapcount-too-low"},
     {"exactness": "transient"},
     {"subject": Subject("folio", pfn=0x1234, order=0)},

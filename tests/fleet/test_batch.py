@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from inspector.errors import Exit, UsageError
-from inspector.fleet.batch import BatchReport, Progress, run_batch, this_worker
+from inspector.fleet.batch import BatchProgress, BatchReport, run_batch, this_worker
 from inspector.fleet.dataset import Dataset
 from inspector.fleet.job import Options
 from inspector.fleet.paths import expand, split_list
@@ -46,11 +46,18 @@ MEMORY = 1 << 30
 
 
 def options(**changed: Any) -> Options:
-    usual = {"symbols": [], "types": "auto", "cache": False, "memory": MEMORY, "workers": 1, "timeout": 120}
+    usual: dict[str, Any] = {
+        "symbols": [],
+        "types": "auto",
+        "cache": False,
+        "memory": MEMORY,
+        "workers": 1,
+        "timeout": 120,
+    }
     return Options(**(usual | changed))
 
 
-def run(out: Path, *words: Path | str, show: Callable[[Progress], None] | None = None, **how: Any) -> BatchReport:
+def run(out: Path, *words: Path | str, show: Callable[[BatchProgress], None] | None = None, **how: Any) -> BatchReport:
     worker = how.pop("worker", ())
     again = how.pop("again", "none")
     return run_batch(expand(map(str, words)), out, options(**how), jobs=2, again=again, show=show, worker=worker)
@@ -81,7 +88,7 @@ def put_bad(folder: Path) -> None:
 
 
 BAD_PATHS = ("pipe", "gone")
-"""Named by themselves: they are not found in folders."""
+"""NamedPath by themselves: they are not found in folders."""
 
 
 def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +291,7 @@ def test_a_fleet_killed_at_three_moments(tmp_path: Path) -> None:
         shutil.copy(numa_fixture_path(kernel), cores)
     put_bad(cores)
     shutil.copy(fixture_path("6.1"), cores / "zz-the-same.kdump")
-    words = [cores, cores / "pipe", cores / "gone", "--timeout", "40"]
+    words: list[Path | str] = [cores, cores / "pipe", cores / "gone", "--timeout", "40"]
     (cores / "zzz-stuck").write_bytes(fixture_path("6.1").read_bytes() + b"stuck")
     with leased(cores / "zzz-stuck"):
         whole = batch(tmp_path / "at once", *words, "--jobs", "1", "--format", "json")

@@ -17,7 +17,7 @@ import pytest
 from inspector.errors import TargetError, UsageError
 from inspector.fleet import dataset, schema
 from inspector.fleet.dataset import Dataset, arrow_schema
-from inspector.fleet.schema import DUMPS, EVIDENCE, FINDINGS, INPUTS, OF_A_DUMP, TABLES, Column, columns_of
+from inspector.fleet.schema import DUMPS, EVIDENCE, FINDINGS, INPUTS, OF_A_DUMP, TABLES, SchemaColumn, columns_of
 from tests.arch.docs import ROOT
 
 VERSION_1 = Path(__file__).parent / "dataset-1"
@@ -62,7 +62,7 @@ def test_a_later_version_reads_the_first(tmp_path: Path, monkeypatch: pytest.Mon
     """A version that has one column more, to which it adds dumps; and what it wrote is read by the first."""
     before = Dataset(VERSION_1).read(FINDINGS).to_pylist()
     assert len(before) == 3
-    added = Column("suspect", "string", "The function that did it.", since=schema.VERSION + 1)
+    added = SchemaColumn("suspect", "string", "The function that did it.", since=schema.VERSION + 1)
     later = dataclasses.replace(FINDINGS, columns=(*FINDINGS.columns, added))
     monkeypatch.setattr(dataset, "VERSION", schema.VERSION + 1)
     monkeypatch.setattr(dataset, "OF_A_DUMP", tuple(later if table is FINDINGS else table for table in OF_A_DUMP))

@@ -16,7 +16,7 @@ from inspector.cli.show import print_report
 from inspector.errors import TargetError, UsageError
 
 if TYPE_CHECKING:
-    from inspector.fleet.batch import Again, BatchReport, Progress
+    from inspector.fleet.batch import Again, BatchProgress, BatchReport
     from inspector.report.screen import Screen
 
 _REST = 512 << 20
@@ -95,7 +95,7 @@ class _ProgressLine:
     def __init__(self, settings: Settings) -> None:
         self._wanted = not settings.quiet and sys.stderr is not None and sys.stderr.isatty()
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: BatchProgress) -> None:
         """Write it."""
         if self._wanted:
             import shutil  # noqa: PLC0415  (with every packer that Python knows)
@@ -116,7 +116,7 @@ class _ProgressLine:
             self._wanted = False
 
 
-def _progress_words(p: Progress) -> str:
+def _progress_words(p: BatchProgress) -> str:
     from inspector.errors import Exit  # noqa: PLC0415
     from inspector.text import duration, grouped  # noqa: PLC0415
 
