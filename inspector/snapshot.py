@@ -42,6 +42,7 @@ from inspector.tables.mmu_gather import Gathered, Gathers, read_gathers
 from inspector.tables.mthp_stats import read_mthp_stats
 from inspector.tables.node_counters import NodeCounters, read_node_counters
 from inspector.tables.node_stats import node_stats
+from inspector.tables.notifiers import MmuNotifiers, build_notifiers
 from inspector.tables.open_files import OpenFiles, read_open_files
 from inspector.tables.overwritten import Stretch
 from inspector.tables.pageblocks import BlockTypes, pageblock_types
@@ -249,6 +250,7 @@ class Snapshot:
         "zones and free lists": "buddy",
         "KSM nodes and items": "ksm",
         "userfaultfd contexts": "uffd",
+        "MMU notifiers": "notifiers",
         "holders of mms": "mm_holders",
         "hugetlb pools and files": "hugetlb",
         "page cache trees": "files",
@@ -965,6 +967,13 @@ class Snapshot:
         self.missing.add("userfaultfd contexts", uffd.unreadable)
         return uffd
 
+    @cached_property
+    def notifiers(self) -> MmuNotifiers:
+        """Who is told when page tables change."""
+        notifiers = build_notifiers(self.layout, self.mms)
+        self.missing.add("MMU notifiers", notifiers.unreadable)
+        return notifiers
+
     # -- hugetlb and the huge zero folio -----------------------------------------------------------------------------
 
     @cached_property
@@ -1260,7 +1269,7 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
         *("buddy", "deposits", "files", "free_block_types", "gathered", "gathers", "hugetlb", "hugetlb_tables", "ksm"),
         *("ksm_entries", "lost_tables", "lost_vmas", "mm_holders", "mm_slabs_lost", "mm_slots", "mm_slots_whole"),
         *("mms_complete", "named", "node_stats", "open_files", "pipes", "reference_terms", "ring_buffers", "rss"),
-        *("split_links", "swap", "swap_cache", "swap_clusters", "swap_refs", "top_tables", "uffd"),
+        *("split_links", "swap", "swap_cache", "swap_clusters", "swap_refs", "top_tables", "uffd", "notifiers"),
         *("folio_locks", "lost_pages", "slab_words", "slab_counts", "charges", "odd_charges", "uses_generations"),
         *(
             "lru",

@@ -21,6 +21,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "memory": ("memory -c vmcore --sort bytes",),
     "mthp": ("mthp -c vmcore --sort unmapped_bytes",),
     "uffd": ("uffd -c vmcore",),
+    "notifiers": ("notifiers -c vmcore",),
     "ksm": ("ksm -c vmcore --sort entries --limit 20",),
     "hugetlb": ("hugetlb -c vmcore --sort mappings",),
     "swap": ("swap -c vmcore", "swap -c vmcore 0:7"),

@@ -24,6 +24,7 @@ PAGES: Needs = frozenset(("struct pages",))
 ANON_VMAS: Needs = frozenset(("anon_vmas and chains",))
 FILES: Needs = frozenset(("files and address_spaces",))
 ZONES: Needs = frozenset(("zones and free lists",))
+NOTIFIERS: Needs = frozenset(("MMU notifiers",))
 
 _HOLDERS = frozenset(
     (
@@ -34,6 +35,7 @@ _HOLDERS = frozenset(
         "io_uring buffers",
         "zones and free lists",
         "holders of mms",
+        "MMU notifiers",
     )
 )
 """Only the account of references, the rules of free memory and lower bounds draw on these."""

@@ -74,6 +74,7 @@ _BY_STACK_ALONE = frozenset(
         Effect.MM_COUNT,
         Effect.LRU_SIZES,
         Effect.LARGE_FOLIOS,
+        Effect.NOTIFIERS,
     }
 )
 """What moves under page-table locks or none, so that a task in the right window is evidence enough. Anything else must

@@ -213,6 +213,25 @@ LIST_WINDOWS: tuple[Window, ...] = (
         Scope.SYSTEM,
     ),
     Window(
+        "W32",
+        "page tables are being changed: MMU notifiers were told that it begins, not yet that it ended",
+        named(
+            "__migrate_device_pages __mmu_notifier_invalidate_range_start __mmu_notifier_invalidate_range_end"
+            " __mmu_notifier_release __oom_reap_task_mm __replace_page __split_huge_pmd __split_huge_pud"
+            " __unmap_hugepage_range change_pmd_range change_pud_range change_protection clear_refs_write"
+            " collapse_and_free_pmd collapse_huge_page collapse_pte_mapped_thp try_collapse_pte_mapped_thp"
+            " copy_hugetlb_page_range copy_page_range do_huge_zero_wp_pmd do_huge_pmd_wp_page do_pagemap_scan"
+            " hugetlb_change_protection hugetlb_unshare_pmds hugetlb_wp madvise_free_single_vma make_device_exclusive"
+            " migrate_vma_collect move_hugetlb_page_tables move_page_tables move_pages_huge_pmd move_pages_pte"
+            " move_pages_ptes page_make_device_exclusive_one page_vma_mkclean_one remove_device_exclusive_entry"
+            " replace_page retract_page_tables try_to_migrate_one try_to_unmap_one try_to_unmap_poisoned_hugetlb_one"
+            " unmap_hugepage_range unmap_vmas uprobe_write wp_clean_pre_vma wp_page_copy write_protect_page"
+            " zap_page_range zap_page_range_single zap_vma_for_reaping zap_vma_range_batched"
+        ),
+        effects("", "notifiers"),
+        Scope.SYSTEM,
+    ),
+    Window(
         "W25",
         "struct pages being made or taken away",
         named(

@@ -50,6 +50,8 @@ class Effect(Enum):
     LRU_SIZES = "sizes of LRU lists"
     LARGE_FOLIOS = "counts of large folios"
     """The kernel's own counts of large anonymous folios by order."""
+    NOTIFIERS = "MMU notifiers"
+    """Changes of page tables that have begun, as the subscriptions of an mm count them."""
 
 
 class Way(Enum):

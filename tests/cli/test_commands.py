@@ -33,6 +33,7 @@ COMMAND_LINES = {
     "memory": (),
     "mthp": (),
     "uffd": (),
+    "notifiers": (),
     "windows": (),
     "cpus": (),
     "cache": (),
@@ -42,7 +43,17 @@ COMMAND_LINES = {
 NEED_AN_ADDRESS = {"anon-vma", "file"}
 """Commands whose argument is found in the dump first, in tests of their own."""
 
-VERSIONS = {"rmap": 3, "folio": 3, "explain": 3, "doctor": 1, "cache": 1, "memory": 1, "mthp": 1, "cpus": 1}
+VERSIONS = {
+    "rmap": 3,
+    "folio": 3,
+    "explain": 3,
+    "doctor": 1,
+    "cache": 1,
+    "memory": 1,
+    "mthp": 1,
+    "cpus": 1,
+    "notifiers": 1,
+}
 """Of the JSON objects that are not at their second."""
 
 

@@ -13,6 +13,7 @@ from tests.faults import (
     lru_catalogue,
     mm_catalogue,
     more_catalogue,
+    notifier_catalogue,
     page_catalogue,
     pool_catalogue,
     rmap_catalogue,
@@ -41,6 +42,7 @@ FAMILIES = (
     ("What races leave behind", state_catalogue),
     ("Loops", loop_catalogue),
     ("Address spaces and what holds them", mm_catalogue),
+    ("MMU notifiers", notifier_catalogue),
     ("Counters of nodes and zones, free lists", counter_catalogue),
     ("Work that nobody does", work_catalogue),
 )

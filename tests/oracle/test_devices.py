@@ -11,11 +11,12 @@ from inspector.capture.capture import capture
 from inspector.capture.private_pages import judge_pages, reason_code
 from inspector.check.run import run_check
 from inspector.columns import I64
+from inspector.report.notifiers import build_notifiers_report
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
 from inspector.walk.kinds import page_kinds
 from inspector.windows.page_account import PAGE_KINDS, account_for_pages
-from tests.faults.overlay import Patch, add, findings, flags_xor, page_word, sound
+from tests.faults.overlay import Patch, add, findings, flags_xor, page_word, put, sound
 from tests.fixtures import KERNELS
 from tests.guests.devices import DEVICES
 
@@ -102,3 +103,21 @@ def test_a_capture_has_none_of_what_is_in_it(kernel: str, tmp_path_factory: pyte
     assert set(judge_pages(s, pfns).tolist()) == {reason_code("device memory")}
     readable = s.layout.memory.gather(pfns[::7].astype(np.uint64) << np.uint64(12), 8, physical=True).valid
     assert not readable.any()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kvm_is_told_of_the_memory_of_its_machine(kernel: str) -> None:
+    report = build_notifiers_report(dump(kernel))
+    (one,) = report.notifiers
+    assert (one.pid, one.comm) == (DEVICES.facts(kernel)["ready"]["kvm-machine"], "kvm-machine")
+    assert (one.callback, one.users, one.start, one.end) == ("[kvm]", 1, None, None)
+    assert [(m.mm, m.notifiers, m.active) for m in report.mms] == [(one.mm, 1, 0)]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_notifier_whose_module_is_gone_is_found(kernel: str) -> None:
+    s = dump(kernel)
+    ops = int(s.notifiers.subscriptions.ops[0])
+    assert [f.rule for f in findings(str(DEVICES.path(kernel)), put(s, ops, int(s.mms.addr[0])))] == [
+        "notifier-callbacks-invalid"
+    ]

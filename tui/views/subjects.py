@@ -14,6 +14,7 @@ from inspector.report.hugetlb import HugetlbReport, build_hugetlb_report
 from inspector.report.ksm import KsmReport, build_ksm_report
 from inspector.report.memory import MemoryReport, build_memory
 from inspector.report.mthp import MthpReport, build_mthp
+from inspector.report.notifiers import NotifiersReport, build_notifiers_report
 from inspector.report.references import ReferencesReport, settled_references
 from inspector.report.stacks import WindowsReport, build_windows
 from inspector.report.swap import SwapReport, build_swap
@@ -104,6 +105,12 @@ def _size(title: str, of: Cell, unit: int, *, drop: int = 0) -> Callable[[Sequen
     return lambda rows: sizes(
         title, np.array([-1 if of(row) is None else of(row) for row in rows], np.int64), unit, drop=drop, blank=0
     )
+
+
+def _notifier_facts(r: NotifiersReport) -> str:
+    if not r.known:
+        return "no MMU notifiers here"
+    return f"{counted(len(r.notifiers), 'notifier')} of {counted(len(r.mms), 'address space')}"
 
 
 def _owner(row: Any) -> Place | None:
@@ -364,6 +371,40 @@ SUBJECTS: dict[str, ListReport] = {
                     _text("features", lambda x: " ".join(x[0].features), drop=2),
                 ),
                 lambda x: UserPlace(x[0].mm, x[1].start),
+            ),
+        ),
+    ),
+    "notifiers": ListReport(
+        "MMU notifiers: drivers that are told when page tables change",
+        build_notifiers_report,
+        _notifier_facts,
+        (
+            Listed(
+                "notifiers",
+                lambda r: r.notifiers,
+                (
+                    _id("pid", lambda n: n.pid),
+                    _text("comm", _who),
+                    _hex("notifier", lambda n: n.address, drop=1),
+                    _hex("from", lambda n: n.start),
+                    _hex("to", lambda n: n.end, drop=1),
+                    _text("callback", lambda n: n.callback),
+                    _num("users", lambda n: n.users),
+                ),
+                lambda n: UserPlace(n.mm),
+            ),
+            Listed(
+                "address spaces",
+                lambda r: r.mms,
+                (
+                    _id("pid", lambda m: m.pid),
+                    _text("comm", _who),
+                    _hex("subscriptions", lambda m: m.address, drop=1),
+                    _num("notifiers", lambda m: m.notifiers),
+                    _num("active changes", lambda m: m.active),
+                    _num("sequence", lambda m: m.sequence),
+                ),
+                lambda m: UserPlace(m.mm),
             ),
         ),
     ),
