@@ -969,7 +969,7 @@ class Snapshot:
 
     @cached_property
     def notifiers(self) -> MmuNotifiers:
-        """Who is told when page tables change."""
+        """Drivers called back when page tables change."""
         notifiers = build_notifiers(self.layout, self.mms)
         self.missing.add("MMU notifiers", notifiers.unreadable)
         return notifiers

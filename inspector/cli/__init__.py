@@ -32,7 +32,7 @@ COMMANDS = {
     "memory": "Every page accounted for, beside the counters of zones and hugetlb.",
     "mthp": "Large folios by kind and order: mapped whole, in part, not at all.",
     "uffd": "userfaultfd's contexts and the memory that each watches.",
-    "notifiers": "MMU notifiers: drivers that are told when page tables change.",
+    "notifiers": "MMU notifiers: drivers called back when page tables change.",
     "ksm": "KSM's stable nodes, pages and totals.",
     "hugetlb": "hugetlb's pools, folios and shared page tables.",
     "swap": "Swap devices, or one slot and who refers to it.",

@@ -1,4 +1,4 @@
-"""MMU notifiers of each process: which driver is told when page tables change."""
+"""MMU notifiers of each process: which driver is called back when page tables change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Subscription(msgspec.Struct, frozen=True):
     """The first of them: a function's name, [a module's name] where it is a module's, "" where it is no code."""
     users: int
     start: Hex | None
-    """Of the interval; null where it is told of every change in the mm."""
+    """Of the interval; null where it is called for every change in the mm."""
     end: Hex | None
 
 
@@ -112,7 +112,7 @@ _NOTIFIERS = (
     TableColumn("pid", right=True),
     TableColumn("comm"),
     TableColumn("notifier", right=True),
-    TableColumn("told of"),
+    TableColumn("of"),
     TableColumn("callback"),
     TableColumn("users", right=True),
 )

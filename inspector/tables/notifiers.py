@@ -1,4 +1,4 @@
-"""MMU notifiers: who is told when the kernel changes the page tables of an mm (mm/mmu_notifier.c)."""
+"""MMU notifiers: who is called back when the kernel changes the page tables of an mm (mm/mmu_notifier.c)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Notifiers(Table):
         callbacks: int8; 1: at least one, each in the code of the kernel or of a module; 0: not so; -1: not read.
         callback: uint64; address of the first of them, 0 for none.
         users: int64; how often the driver got it (struct mmu_notifier only, else 1).
-        start, end: uint64; the interval, 0 for a struct mmu_notifier, which is told of all of the mm.
+        start, end: uint64; the interval, 0 for a struct mmu_notifier, which is called for all of the mm.
     """
 
     of: I32

@@ -214,7 +214,7 @@ LIST_WINDOWS: tuple[Window, ...] = (
     ),
     Window(
         "W32",
-        "page tables are being changed: MMU notifiers were told that it begins, not yet that it ended",
+        "page tables are being changed: MMU notifiers know that it begins, not yet that it ended",
         named(
             "__migrate_device_pages __mmu_notifier_invalidate_range_start __mmu_notifier_invalidate_range_end"
             " __mmu_notifier_release __oom_reap_task_mm __replace_page __split_huge_pmd __split_huge_pud"

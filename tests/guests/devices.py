@@ -2,7 +2,7 @@
 
 * Persistent memory, taken out of RAM by the kernel's command line: a file system on it, and a device of its own, whose
   pages processes map without the page cache (DAX).
-* A virtual machine's memory: KVM is told when the kernel unmaps it (MMU notifiers).
+* A virtual machine's memory: KVM is called back when the kernel unmaps it (MMU notifiers).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Memory of devices in page tables: persistent memory that processes map without the page cache (DAX), as real kernels
-keep it, and address spaces that KVM is told about."""
+keep it, and address spaces that KVM watches."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_capture_has_none_of_what_is_in_it(kernel: str, tmp_path_factory: pyte
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_kvm_is_told_of_the_memory_of_its_machine(kernel: str) -> None:
+def test_kvm_watches_the_memory_of_its_machine(kernel: str) -> None:
     report = build_notifiers_report(dump(kernel))
     (one,) = report.notifiers
     assert (one.pid, one.comm) == (DEVICES.facts(kernel)["ready"]["kvm-machine"], "kvm-machine")

@@ -375,7 +375,7 @@ SUBJECTS: dict[str, ListReport] = {
         ),
     ),
     "notifiers": ListReport(
-        "MMU notifiers: drivers that are told when page tables change",
+        "MMU notifiers: drivers called back when page tables change",
         build_notifiers_report,
         _notifier_facts,
         (

@@ -12,7 +12,7 @@ from inspector.cli.show import exit_code, show
 @list_options("notifiers")
 @click.pass_obj
 def notifiers(settings: Settings, listing: Listing) -> int:
-    """Show MMU notifiers: drivers that are told when the page tables of a process change, such as KVM, and of what."""
+    """Show MMU notifiers: drivers called back when the page tables of a process change, such as KVM."""
     from inspector.report.notifiers import build_notifiers_report, render_notifiers  # noqa: PLC0415
 
     snapshot, _ = show(settings, build_notifiers_report, render_notifiers, listing)

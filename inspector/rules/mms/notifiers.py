@@ -1,4 +1,4 @@
-"""MMU notifiers: who is told when the page tables of an mm change."""
+"""MMU notifiers: who is called back when the page tables of an mm change."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def notifier_list_damaged(s: Snapshot) -> Violations:
     Invariant: each struct mmu_notifier on the list of its mm is linked both ways, and the list ends.
     Why: mm/mmu_notifier.c, __mmu_notifier_register() adds to it and mmu_notifier_unregister(), mmu_notifier_put() take
         off it, with mmu_notifier_subscriptions.lock held; readers follow next alone, under SRCU.
-    Consequence: a driver is not told that pages are gone, and its device or guest goes on writing to them.
+    Consequence: a driver does not learn that pages are gone, and its device or guest goes on writing to them.
     Exceptions: the lock is held: the list is being changed.
     See also: folioscope notifiers
     """
@@ -130,7 +130,7 @@ def notifier_callbacks_invalid(s: Snapshot) -> Violations:
 
 @rule("notifier-sequence-mismatch", MM, _GROUP, Phase.STRUCTURES, needs=NOTIFIERS | VMAS)
 def notifier_sequence_mismatch(s: Snapshot) -> Violations:
-    """The sequence of an mm's MMU notifiers says that an interval is being invalidated, and no change has begun.
+    """invalidate_seq of an mm is odd though no change of its page tables has begun.
 
     Invariant: invalidate_seq is odd only while active_invalidate_ranges is above 0.
     Why: mm/mmu_notifier.c, mn_itree_inv_start_range() counts the range and makes the sequence odd; mn_itree_inv_end()
@@ -162,7 +162,7 @@ def notifier_sequence_mismatch(s: Snapshot) -> Violations:
     needs=NOTIFIERS | VMAS,
 )
 def notifier_ranges_unexpected(s: Snapshot) -> Violations:
-    """MMU notifiers of an mm were told of changes that no task is making.
+    """An mm counts changes for its MMU notifiers that no task is making.
 
     Invariant: active_invalidate_ranges is the number of tasks between mmu_notifier_invalidate_range_start() and _end()
         for the mm; it is 0 when nothing changes its page tables.
