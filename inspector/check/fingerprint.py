@@ -11,6 +11,7 @@ import re
 
 from inspector.findings import Finding, Scalar
 from inspector.model.counters import newest_name
+from inspector.subjects import VMSTAT, kind_of
 
 VERSION = 1
 """Of what goes into a fingerprint: another number makes others of the same findings."""
@@ -54,7 +55,7 @@ def signature(finding: Finding) -> str:
     about = subject.kind.replace("_", " ")
     if subject.order is not None:
         about += f" of order {subject.order}"
-    if subject.kind == "vmstat" and subject.name:
+    if kind_of(subject) is VMSTAT and subject.name:
         about += f" {_plain(subject.name)}"
     parts += [about, *_differences(finding), *_facts(finding), _owners(finding)]
     if finding.diagnosis is not None:
