@@ -41,6 +41,7 @@ COMMANDS = {
     "rules": "The rules that check applies, or the manual page of one.",
     "watch": "Check a kernel that runs on again and again; show what is new and gone.",
     "batch": "Check many vmcores, each in a process of its own; keep a dataset.",
+    "report": "Cluster what a batch found: which faults, since when, on which kernels.",
     "guard": "Check a QEMU guest again and again, stopped for each check.",
     "doctor": "What this machine can inspect, and how to get what is missing.",
     "capture": "Write a small vmcore of just what the inspector reads.",

@@ -35,6 +35,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batch '/var/crash/*/vmcore' --out fleet --jobs 4 --memory 4G",
         "batch - --out fleet < list-of-vmcores",
     ),
+    "report": (
+        "report fleet --since 30d --html fleet.html",
+        "report fleet --kernel 6.12.118 --compare 6.12.117",
+    ),
     "doctor": ("doctor",),
     "capture": ("capture -c vmcore small.vmcore",),
     "tui": ("tui -c vmcore", "tui -c vmcore 203:0x7fcc8d947000", "tui -c vmcore --web"),

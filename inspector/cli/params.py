@@ -239,7 +239,9 @@ class InspectorCommand(click.Command):
     def __init__(self, *args: Any, schemas: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.schemas = schemas
-        self._shared = shared_options()
+        # An option of its own goes before a shared one of the same name.
+        own = {name for param in self.params for name in param.opts}
+        self._shared = [option for option in shared_options() if own.isdisjoint(option.opts)]
         if schemas:
             self.params.append(_schema_option(schemas))
         self.params += self._shared

@@ -187,12 +187,13 @@ class Dataset:
         pattern = "kernel=*/*.parquet" if table.by_kernel else "*.parquet"
         return (file for file in (self.folder / table.name).glob(pattern) if _FILE.fullmatch(file.name))
 
-    def read(self, table: TableSchema, names: tuple[str, ...] = ()) -> pa.Table:
+    def read(self, table: TableSchema, names: tuple[str, ...] = (), *, dump: str | None = None) -> pa.Table:
         """A table, of whatever version its files are; rows by dump, or by path.
 
         Args:
             table: As it is to be: columns that files lack are null, others are left out.
-            names: DumpTables; all when empty.
+            names: Columns; all when empty.
+            dump: Of this dump alone.
 
         Raises:
             TargetError: A file is damaged.
@@ -203,7 +204,8 @@ class Dataset:
         schema = arrow_schema(table)
         wanted = [schema.field(name) for name in names or schema.names]
         parts = []
-        for path in sorted(self._files(table), key=lambda file: file.name):
+        files = self._files(table) if dump is None else (self.folder / table.name).glob(f"kernel=*/{dump}.parquet")
+        for path in sorted(files, key=lambda file: file.name):
             try:
                 # One file at a time, not as a dataset: kernel= in its folder is no column of it.
                 with pq.ParquetFile(path) as file:

@@ -1,7 +1,7 @@
 """The dataset: its tables and columns, and which version of it has which.
 
 A column is never renamed or given another type. A later version adds columns at the end, with its number as ``since``;
-a dataset of an earlier version is read with nulls in them. DumpTables that a reader does not know are left out.
+a dataset of an earlier version is read with nulls in them. Columns that a reader does not know are left out.
 """
 
 from __future__ import annotations

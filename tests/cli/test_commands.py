@@ -101,7 +101,7 @@ def test_every_command_is_run() -> None:
     assert set(COMMANDS) == {
         *COMMAND_LINES,
         *NEED_AN_ADDRESS,
-        *("batch", "capture", "guard", "help", "manual", "tui", "watch"),
+        *("batch", "capture", "guard", "help", "manual", "report", "tui", "watch"),
     }
 
 

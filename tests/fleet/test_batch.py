@@ -19,6 +19,7 @@ import pytest
 
 from inspector.errors import Exit, UsageError
 from inspector.fleet.batch import BatchProgress, BatchReport, run_batch, this_worker
+from inspector.fleet.clusters import build_fleet_report
 from inspector.fleet.dataset import Dataset
 from inspector.fleet.job import Options
 from inspector.fleet.paths import expand, split_list
@@ -313,3 +314,6 @@ def test_a_fleet_killed_at_three_moments(tmp_path: Path) -> None:
     assert last.returncode == Exit.TARGET
     assert contents(out) == contents(tmp_path / "at once")
     assert not alive()
+    # The planted faults and no others, each on three kernels.
+    clusters = build_fleet_report(out).clusters
+    assert [(c.dumps, len(c.kernels)) for c in clusters] == [(3, 3)] * len(FAULTS)
