@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from inspector.fleet.clusters import Cluster, FleetReport, Outcomes, Share
+from inspector.fleet.clusters import AffectedShare, Cluster, FleetReport, Outcomes
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.text import clean, counted, grouped
 
@@ -67,7 +67,7 @@ def seen_words(c: Cluster) -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def shares_words(shares: list[Share]) -> str:
+def shares_words(shares: list[AffectedShare]) -> str:
     """Kernels or machines, and how many dumps of each have it."""
     words = [f"{clean(s.of)} ({grouped(s.dumps)} of {grouped(s.checked)})" for s in shares[:_LISTED]]
     more = len(shares) - len(words)

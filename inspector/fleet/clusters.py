@@ -66,7 +66,7 @@ class ErrorRow(msgspec.Struct, frozen=True):
     """Of one of them."""
 
 
-class Share(msgspec.Struct, frozen=True):
+class AffectedShare(msgspec.Struct, frozen=True):
     """How many of some dumps have a fault."""
 
     of: str
@@ -107,8 +107,8 @@ class Cluster(msgspec.Struct, frozen=True):
     first_seen: str | None
     """When the first of the kernels that have it crashed; null where that is not known of any."""
     last_seen: str | None
-    kernels: list[Share]
-    hardware: list[Share]
+    kernels: list[AffectedShare]
+    hardware: list[AffectedShare]
     exemplar: Exemplar
     change: Change | None
     """Null where nothing is compared."""
@@ -400,10 +400,12 @@ def _sold(memory: int) -> str:
     return f"up to {power >> 30} GiB" if power >= 1 << 30 else f"up to {power >> 20} MiB"
 
 
-def _shares(chosen: Chosen, rows: dict[str, dict[str, Any]], name: Callable[[dict[str, Any]], str]) -> list[Share]:
+def _shares(
+    chosen: Chosen, rows: dict[str, dict[str, Any]], name: Callable[[dict[str, Any]], str]
+) -> list[AffectedShare]:
     checked = Counter(name(row) for row in chosen.dumps.values() if _is_checked(row))
     has = Counter(name(row) for row in rows.values())
-    return [Share(of, has[of], checked[of]) for of in sorted(has, key=lambda of: (-has[of], _natural(of)))]
+    return [AffectedShare(of, has[of], checked[of]) for of in sorted(has, key=lambda of: (-has[of], _natural(of)))]
 
 
 def _change(now: tuple[int, int], before: tuple[int, int]) -> Change:
