@@ -37,6 +37,10 @@ class Reader(Protocol):
         """Read ``size`` bytes; raises drgn.FaultError if any of them cannot be read."""
 
 
+Nowhere = Callable[[U64], Mask]
+"""Which addresses can be none of an object of the kernel: what leads there is damaged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Raw:
     """The bytes of n equal-sized things.

@@ -353,9 +353,9 @@ class Snapshot:
             yield number
 
     def read_whole(self, kinds: frozenset[str]) -> set[str]:
-        """Read the tables that the kinds of things are in, "*" for all, and say which kinds are missing by then."""
+        """Read the tables that the kinds of things are in, and say which kinds are missing by then."""
         for kind, table in self._READ_BY.items():
-            if kind in kinds or "*" in kinds:
+            if kind in kinds:
                 try:
                     getattr(self, table)
                 except LayoutError as error:

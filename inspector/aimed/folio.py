@@ -88,7 +88,8 @@ class _LedTo(_FromOneFolio):
         named = distinct(np.concatenate([chains.vma[chains.tree_idx >= 0], self._of_file.nodes.vma]))
         vmas, readable = read_vmas(self.layout, named)
         self.missing.add("VMAs", int((~readable).sum()))
-        return vmas, VmaTrees(*(np.empty(0, np.int32) for _ in range(4)))
+        none = np.empty(0, np.int32)
+        return vmas, VmaTrees(none, none, none, none, none, np.empty(0, np.uint64))
 
     @cached_property
     def _of_file(self) -> FileRmap:

@@ -14,6 +14,7 @@ from inspector.check.aside import RulesAside
 from inspector.check.cause import gather_causes
 from inspector.check.fingerprint import fingerprint
 from inspector.check.left_out import likely_reason, tables_left_out
+from inspector.check.one_word import Explained, find_words, join_explained
 from inspector.check.overwritten import find_stretches, together, with_what_broke
 from inspector.check.prepare import STAGES, Progress, prepare
 from inspector.check.target_facts import target_facts
@@ -47,15 +48,23 @@ class RulesRun:
         snapshot: Of the target.
         results: Rules that apply, causes before consequences, with what each found.
         covered: How far each rule got.
+        explained: What single words brought about.
     """
 
     snapshot: Snapshot
     results: list[tuple[Rule, Violations]]
     covered: list[RuleCoverage]
+    explained: tuple[Explained, ...] = ()
+
+    def causes(self) -> Causes:
+        """What the violations come down to."""
+        causes = gather_causes(self.snapshot, self.results)
+        join_explained(causes, self.explained)
+        return causes
 
     def findings(self, limit: int = MAX_FINDINGS) -> list[Finding]:
         """One finding for each cause, ``limit`` for each rule."""
-        return _findings(self.snapshot, gather_causes(self.snapshot, self.results), limit)
+        return _findings(self.snapshot, self.causes(), limit)
 
     def report(
         self,
@@ -71,7 +80,7 @@ class RulesRun:
             missing: What could not be read in any of several looks; what this one could not read when not given.
         """
         s, covered = self.snapshot, self.covered
-        causes = gather_causes(s, self.results)
+        causes = self.causes()
         findings = _findings(s, causes, limit)
         lacks = dict(s.missing.counts) if missing is None else missing
         coverage = _coverage(s, covered, self.results, lacks, is_confirmed=confirmation is not None)
@@ -115,7 +124,29 @@ def run_check(
 
     chosen = select_rules(rules)
     look = take_look(snapshot, chosen, progress, show, collects)
-    return _apart_from_overwritten(look, chosen, progress).report(max_findings)
+    return _with_fewest_causes(look, chosen, progress).report(max_findings)
+
+
+def _with_fewest_causes(look: RulesRun, chosen: Sequence[Rule], progress: Progress | None) -> RulesRun:
+    """The look without stretches that were overwritten, or one in which single words explain more than these do."""
+    apart = _apart_from_overwritten(look, chosen, progress)
+    last = _with_words(apart, chosen, progress)
+    if apart is look or len(last.causes()) == 1:
+        return last
+    other = _with_words(look, chosen, progress)
+    return other if len(other.causes()) < len(last.causes()) else last
+
+
+def _with_words(look: RulesRun, chosen: Sequence[Rule], progress: Progress | None) -> RulesRun:
+    """The look with what single words in it brought about."""
+    s = look.snapshot
+    if s.target.ran_on or s.search != "all page tables":
+        return look
+
+    def without(places: tuple[Stretch, ...]) -> RulesRun:
+        return take_look(s.without(places), chosen, progress)
+
+    return replace(look, explained=tuple(find_words(s, look.causes(), without)))
 
 
 _ROUNDS = 3

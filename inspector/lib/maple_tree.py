@@ -9,7 +9,7 @@ import numpy as np
 
 from inspector.columns import I32, U8, U64, Mask, Seen, Stretches
 from inspector.layout.offsets import Struct, enumerators
-from inspector.memory import Memory
+from inspector.memory import Memory, Nowhere, Raw
 from inspector.records import dataclass
 
 _MAX_DEPTH = 16
@@ -71,7 +71,9 @@ def _is_node(entry: U64) -> Mask:
     return ((entry & np.uint64(3)) == 2) & (entry > np.uint64(4096))
 
 
-def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64, only: Stretches | None = None) -> MapleEntries:
+def walk_maple_trees(
+    prog: drgn.Program, memory: Memory, roots: U64, only: Stretches | None = None, nowhere: Nowhere | None = None
+) -> MapleEntries:
     """All stored ranges of all trees.
 
     Args:
@@ -79,6 +81,7 @@ def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64, only: Stret
         memory: For the nodes.
         roots: uint64[n]; the ``ma_root`` word of each tree.
         only: Indices, as addresses by tree, around which ranges are wanted: no other node is read. None for all.
+        nowhere: Which addresses that cannot be read can be none of a node; what leads there is broken, not missing.
 
     Returns:
         The ranges ordered by tree, then by first index. Damage never raises: it is in ``unreadable`` and
@@ -105,14 +108,14 @@ def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64, only: Stret
         if not len(node):
             break
         raw = memory.gather(node & _NODE_MASK, node_size)
-        unreadable.append(tree[~raw.valid])
+        lost, astray = _apart(raw, nowhere)
+        unreadable.append(tree[lost])
         kind = (node >> _TYPE_SHIFT) & _TYPE_MASK
-        bad = raw.valid & ~np.isin(kind, np.array(list(shapes), np.uint64))
+        bad = astray | raw.valid & ~np.isin(kind, np.array(list(shapes), np.uint64))
         broken.append(tree[bad])
         below: list[tuple[I32, U64, U64, U64]] = []
         for type_, shape in shapes.items():
-            rows = np.flatnonzero(raw.valid & (kind == type_))
-            if not len(rows):
+            if not len(rows := np.flatnonzero(raw.valid & (kind == type_))):
                 continue
             row, first, last, value = _decode(raw.bytes[rows], shape, low[rows], high[rows])
             entries = (tree[rows[row]], first, last, value)
@@ -140,6 +143,15 @@ def walk_maple_trees(prog: drgn.Program, memory: Memory, roots: U64, only: Stret
     return MapleEntries(
         root[order], first[order], last[order], value[order], np.concatenate(unreadable), np.concatenate(broken)
     )
+
+
+def _apart(raw: Raw, nowhere: Nowhere | None) -> tuple[Mask, Mask]:
+    """Nodes that could not be read: which are missing, and which cannot be there."""
+    lost = ~raw.valid
+    astray = np.zeros(len(lost), np.bool_)
+    if nowhere is not None and lost.any():
+        astray[lost] = nowhere(raw.addr[lost])
+    return lost & ~astray, astray
 
 
 def _near(only: Stretches, entries: tuple[I32, U64, U64, U64]) -> tuple[I32, U64, U64, U64]:

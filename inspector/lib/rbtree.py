@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from inspector.columns import I32, U8, U64, Mask, Seen, distinct
-from inspector.memory import Memory
+from inspector.memory import Memory, Nowhere
 from inspector.records import dataclass
 
 _MAX_DEPTH = 130
@@ -30,8 +30,9 @@ class RbNodes:
         depth: int32[n].
         leftmost: bool[n]; whether it is the first node of its tree in order.
         black: bool[n].
-        misparented: bool[n]; the node's own parent pointer names another node.
+        mislinked: bool[n]; the node's own parent pointer names another node, or a child is none.
         unreadable, cyclic: int32[k]; trees with nodes that could not be read, or were reached twice.
+        astray: int32[k]; trees with links to where there is no node.
     """
 
     root: I32
@@ -42,15 +43,16 @@ class RbNodes:
     depth: I32
     leftmost: Mask
     black: Mask
-    misparented: Mask
+    mislinked: Mask
     unreadable: I32
     cyclic: I32
+    astray: I32
 
     def __len__(self) -> int:
         return len(self.root)
 
 
-def walk_rbtrees(memory: Memory, roots: U64, size: int, link: int) -> RbNodes:
+def walk_rbtrees(memory: Memory, roots: U64, size: int, link: int, nowhere: Nowhere | None = None) -> RbNodes:
     """Walk trees from their root nodes.
 
     Args:
@@ -59,6 +61,8 @@ def walk_rbtrees(memory: Memory, roots: U64, size: int, link: int) -> RbNodes:
             Low bits (a mark of mm_take_all_locks()) are ignored.
         size: Bytes of the containing struct.
         link: Offset of the rb_node in it.
+        nowhere: Which addresses that cannot be read can be none of a node. Where it is not given, a node that cannot be
+            read is missing.
     """
     root = np.flatnonzero(roots & _PARENT).astype(np.int32)
     node = roots[root] & _PARENT
@@ -68,6 +72,8 @@ def walk_rbtrees(memory: Memory, roots: U64, size: int, link: int) -> RbNodes:
     parts: list[tuple[I32, U64, U8, I32, Mask, I32, Mask, Mask, Mask]] = []
     unreadable: list[I32] = []
     cyclic: list[I32] = []
+    astray: list[I32] = []
+    misled: list[I32] = []
     total, seen = 0, Seen()
     deadline = memory.deadline()
     for depth in range(_MAX_DEPTH):
@@ -78,7 +84,12 @@ def walk_rbtrees(memory: Memory, roots: U64, size: int, link: int) -> RbNodes:
             break
         raw = memory.gather(node - np.uint64(link), size)
         ok = raw.valid
-        unreadable.append(root[~ok])
+        lost = np.zeros(len(root), np.bool_)
+        if nowhere is not None and not ok.all():
+            lost[~ok] = nowhere(node[~ok])
+        astray.append(root[lost])
+        misled.append(parent[lost])
+        unreadable.append(root[~ok & ~lost])
         again = np.zeros(len(node), np.bool_)
         again[ok] = seen.take(node[ok])
         cyclic.append(root[again])
@@ -111,18 +122,18 @@ def walk_rbtrees(memory: Memory, roots: U64, size: int, link: int) -> RbNodes:
         node = np.concatenate([left_child[has_left], right_child[has_right]])
     cyclic.append(root if len(node) else root[:0])
     if not parts:
-        return _empty(size, unreadable, cyclic)
+        return _empty(size, unreadable, cyclic, astray)
     c = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    lost, round_ = distinct(np.concatenate(unreadable)), distinct(np.concatenate(cyclic))
-    return RbNodes(c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], lost, round_)
+    above = np.concatenate(misled)
+    c[8][above[above >= 0]] = True
+    trees = [distinct(np.concatenate([*some, root[:0]])) for some in (unreadable, cyclic, astray)]
+    return RbNodes(c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], *trees)
 
 
-def _empty(size: int, unreadable: list[I32], cyclic: list[I32]) -> RbNodes:
+def _empty(size: int, *trees: list[I32]) -> RbNodes:
     none, no = np.empty(0, np.int32), np.empty(0, np.bool_)
-    lost = [distinct(np.concatenate([*rows, none])) for rows in (unreadable, cyclic)]
-    return RbNodes(
-        none, np.empty(0, np.uint64), np.empty((0, size), np.uint8), none, no, none, no, no, no, lost[0], lost[1]
-    )
+    lost = [distinct(np.concatenate([*rows, none])) for rows in trees]
+    return RbNodes(none, np.empty(0, np.uint64), np.empty((0, size), np.uint8), none, no, none, no, no, no, *lost)
 
 
 def check_order(nodes: RbNodes, key: U64) -> Mask:

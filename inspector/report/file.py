@@ -198,7 +198,7 @@ def _damage(nodes: IMmapNodes, *, broken: bool) -> list[str]:
     wrong = {
         "nodes out of order": nodes.misordered,
         "red nodes under red ones": nodes.red_red,
-        "nodes that name another parent": nodes.misparented,
+        "nodes that name another parent": nodes.mislinked,
         "nodes with a wrong rb_subtree_last": nodes.subtree_last != nodes.true_subtree_last,
     }
     words = [f"{int(mask.sum())} {word}" for word, mask in wrong.items() if mask.any()]

@@ -14,32 +14,22 @@ if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
 Needs = frozenset[str]
-"""Kinds of unreadable things as `inspector.coverage.Missing` counts them; a set that holds "*" means any at all."""
+"""Kinds of unreadable things as `inspector.coverage.Missing` counts them."""
 
 NOTHING: Needs = frozenset()
-EVERYTHING: Needs = frozenset(("*",))
-"""These rules draw on most tables."""
 VMAS: Needs = frozenset(("tasks", "mms", "VMA tree nodes", "VMAs"))
 PAGES: Needs = frozenset(("struct pages",))
 ANON_VMAS: Needs = frozenset(("anon_vmas and chains",))
 FILES: Needs = frozenset(("files and address_spaces",))
 ZONES: Needs = frozenset(("zones and free lists",))
 NOTIFIERS: Needs = frozenset(("MMU notifiers",))
-
-_HOLDERS = frozenset(
-    (
-        "per-CPU batches",
-        "kernel stacks",
-        "open files",
-        "pipes",
-        "io_uring buffers",
-        "zones and free lists",
-        "holders of mms",
-        "MMU notifiers",
-    )
-)
-"""Only the account of references, the rules of free memory and lower bounds draw on these."""
-
+TABLES: Needs = frozenset(("page tables",))
+CACHES: Needs = PAGES | FILES | frozenset(("page cache trees",))
+"""What a file's own tree leads to."""
+HUGETLB: Needs = PAGES | frozenset(("hugetlb pools and files",))
+SLOTS: Needs = CACHES | frozenset(("swap devices", "swap clusters"))
+"""Swap slots, and pages of files that name them. Entries that are not known can only name more."""
+MERGED: Needs = PAGES | frozenset(("tasks", "mms", "KSM nodes and items"))
 
 NO_CGROUPS = "memory cgroups or some counters are not in the dump"
 """What captures of versions before these were read lack, as a note: what follows from struct pages alone is checked."""
@@ -51,7 +41,6 @@ def lacking(s: Snapshot, needs: Needs) -> str:
     Every table that the rule needs is read first, so that the answer is the same whatever else was asked.
     """
     missing = s.read_whole(needs)
-    if needs & {"*", "page tables"} and len(tables_not_followed(s)):
+    if "page tables" in needs and len(tables_not_followed(s)):
         missing.add("page tables")
-    gone = sorted(missing - _HOLDERS) if needs == EVERYTHING else sorted(missing & needs)
-    return ", ".join(gone)
+    return ", ".join(sorted(missing & needs))

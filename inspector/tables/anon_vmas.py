@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from inspector.columns import I32, I64, U64, Mask, Table, difference, distinct, rows_of, take_or, union
 from inspector.layout.kernel import Layout
-from inspector.lib.list import walk_lists
+from inspector.lib.list import ListEntries, walk_lists
 from inspector.lib.rbtree import RbNodes, check_colours, check_order, subtree_max, walk_rbtrees
 from inspector.records import dataclass
 from inspector.tables.locks import held_for_writing
+from inspector.tables.slabs import lead_nowhere
 from inspector.tables.vmas import Vmas, vma_rows
 
 _MAX_GENERATIONS = 64
@@ -61,7 +63,7 @@ class Avcs(Table):
         subtree_last: uint64; as stored.
         true_subtree_last: uint64; the greatest last page offset below it, rebuilt; 0 when in no tree.
         first, last: uint64; page offsets of its VMA that the tree is ordered by; 0 without a VMA.
-        misordered, red_red, misparented: bool; defects of its place in the tree.
+        misordered, red_red, mislinked: bool; defects of its place in the tree.
         is_leftmost: bool; first of its tree.
         tree_depth: int32; -1 when in no tree.
         tree_parent: uint64; the avc above it in the tree, 0 for the top.
@@ -80,7 +82,7 @@ class Avcs(Table):
     last: U64
     misordered: Mask
     red_red: Mask
-    misparented: Mask
+    mislinked: Mask
     is_leftmost: Mask
     tree_depth: I32
     tree_parent: U64
@@ -124,13 +126,29 @@ def build_anon_rmap(layout: Layout, vmas: Vmas, extra: U64, freed: Mask, *, is_e
     lists = walk_lists(layout.memory, heads, avc_struct.size, avc_struct.field("same_vma").offset)
     listed = avc_struct.field("anon_vma").column(lists.raw)
     linked = np.concatenate([vmas.anon_vma, listed])
-    lists_lost = int((~freed[lists.unreadable]).sum())
+    lost = lists.unreadable[~freed[lists.unreadable]]
+    lists_lost = len(lost) - int(_led_astray(layout, heads, lists, avc_struct.field("same_vma").offset)[lost].sum())
     # Where all chains are known, an anon_vma of none of them belongs to no VMA: who names it, be it a VMA, names it
     # wrongly.
     all_linked = listed if is_every_vma and not lists_lost and not len(lists.broken) else None
     found = _with_trees(layout, vmas, np.concatenate([linked, extra]), (lists.addr, lists.owner), all_linked)
     broken_lists = distinct(np.concatenate([lists.broken, lists.unreadable])).astype(np.int32)
     return replace(found, broken_lists=broken_lists, unreadable=lists_lost + found.unreadable)
+
+
+def _led_astray(layout: Layout, heads: U64, lists: ListEntries, link: int) -> Mask:
+    """Which of some lists that could not be followed to their end lead to where no chain can be."""
+    out = np.zeros(len(heads), np.bool_)
+    if len(lists.unreadable):
+        after, known = layout.memory.words(heads[lists.unreadable])
+        # The entries are ordered by list and position: the last one of each list is written last.
+        last = np.full(len(heads), -1, np.int64)
+        last[lists.owner] = np.arange(len(lists.owner))
+        at = last[lists.unreadable]
+        links = np.ascontiguousarray(lists.raw[:, link : link + 8]).view(np.uint64)[:, 0]
+        after = np.where(at >= 0, take_or(links, at, 0), after)
+        out[lists.unreadable] = known & lead_nowhere(layout, after)
+    return out
 
 
 def read_anon_trees(layout: Layout, vmas: Vmas, named: U64) -> AnonRmap:
@@ -151,17 +169,18 @@ def _with_trees(layout: Layout, vmas: Vmas, named: U64, listed: tuple[U64, I32],
     """
     avc = layout.struct("struct anon_vma_chain")
     anon_vmas = _read_anon_vmas(layout, named)
+    real = np.ones(len(anon_vmas), np.bool_)
     if linked is not None:
         real = _and_above(anon_vmas, linked)
-        missing = int((real & ~anon_vmas.readable).sum())
-        anon_vmas = replace(
-            anon_vmas, readable=anon_vmas.readable & real, tree=np.where(real, anon_vmas.tree, np.uint64(0))
-        )
-    else:
-        missing = int((~anon_vmas.readable).sum())
-    nodes = walk_rbtrees(layout.memory, anon_vmas.tree, avc.size, avc.field("rb").offset)
+    gone = anon_vmas.addr[real & ~anon_vmas.readable]
+    missing = int((~lead_nowhere(layout, gone)).sum()) if len(gone) else 0
+    anon_vmas = replace(
+        anon_vmas, readable=anon_vmas.readable & real, tree=np.where(real, anon_vmas.tree, np.uint64(0))
+    )
+    nowhere = partial(lead_nowhere, layout)
+    nodes = walk_rbtrees(layout.memory, anon_vmas.tree, avc.size, avc.field("rb").offset, nowhere)
     avcs = _join(layout, vmas, anon_vmas, *listed, nodes)
-    broken_trees = distinct(np.concatenate([nodes.unreadable, nodes.cyclic])).astype(np.int32)
+    broken_trees = distinct(np.concatenate([nodes.unreadable, nodes.cyclic, nodes.astray])).astype(np.int32)
     unreadable = len(nodes.unreadable) + missing
     no_lists = np.empty(0, np.int32)
     return AnonRmap(anon_vmas, avcs, no_lists, broken_trees, distinct(nodes.cyclic), unreadable)
@@ -247,7 +266,7 @@ def _join(layout: Layout, vmas: Vmas, anon_vmas: AnonVmas, list_addr: U64, list_
         last=last,
         misordered=spread(check_order(nodes, first[place])),
         red_red=spread(check_colours(nodes)),
-        misparented=spread(nodes.misparented),
+        mislinked=spread(nodes.mislinked),
         is_leftmost=spread(nodes.leftmost),
         tree_depth=depth,
         tree_parent=above,

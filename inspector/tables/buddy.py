@@ -294,3 +294,8 @@ def _cpu_lists(layout: Layout, pages: Pages, zones: Zones, raw: AnyArray) -> tup
         locked=held(pcp, "lock", found.bytes),
     )
     return table, (rows.astype(np.int64), owner, order.astype(np.int64)), int((~found.valid).sum())
+
+
+def links_at(layout: Layout, link: int) -> list[int]:
+    """The address of a list_head of a free list, and where its two links lead."""
+    return [link, *layout.memory.words(np.array([link, link + 8], np.uint64))[0].tolist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from inspector.lib.rbtree import check_colours, check_order, subtree_max, walk_r
 from inspector.records import dataclass
 from inspector.tables.inodes import read_inodes
 from inspector.tables.locks import RwSemaphore
+from inspector.tables.slabs import lead_nowhere
 from inspector.tables.vmas import Vmas, vma_rows
 
 
@@ -48,7 +50,7 @@ class IMmapNodes(Table):
         vm_mm: uint64; the mm it names.
         first, last: uint64; page offsets that the tree is ordered by.
         subtree_last, true_subtree_last: uint64; as stored, and rebuilt.
-        misordered, red_red, misparented, is_leftmost: bool.
+        misordered, red_red, mislinked, is_leftmost: bool.
     """
 
     vma: U64
@@ -61,7 +63,7 @@ class IMmapNodes(Table):
     true_subtree_last: U64
     misordered: Mask
     red_red: Mask
-    misparented: Mask
+    mislinked: Mask
     is_leftmost: Mask
 
 
@@ -112,7 +114,8 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
     address_space_of_vma = rows_of(spaces.addr, space_addr)
     address_space_of_vma[space_addr == 0] = -1
     struct = layout.struct("struct vm_area_struct")
-    found = walk_rbtrees(layout.memory, spaces.tree, struct.size, struct.field("shared.rb").offset)
+    nowhere = partial(lead_nowhere, layout)
+    found = walk_rbtrees(layout.memory, spaces.tree, struct.size, struct.field("shared.rb").offset, nowhere)
     start, end = struct.field("vm_start").column(found.raw), struct.field("vm_end").column(found.raw)
     first = struct.field("vm_pgoff").column(found.raw)
     last = first + ((end - start) >> np.uint64(layout.memmap.page_shift)) - np.uint64(1)
@@ -128,14 +131,16 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
         true_subtree_last=subtree_max(found, last),
         misordered=check_order(found, first),
         red_red=check_colours(found),
-        misparented=found.misparented,
+        mislinked=found.mislinked,
         is_leftmost=found.leftmost,
     )
     in_tree = np.zeros(len(vmas), np.bool_)
     known = vma_idx >= 0
     in_tree[vma_idx[known]] = address_space_of_vma[vma_idx[known]] == found.root[known]
-    unreadable = int((~raw_files.valid).sum()) + int((owned & ~spaces.readable).sum()) + len(found.unreadable)
-    broken = distinct(np.concatenate([found.unreadable, found.cyclic])).astype(np.int32)
+    lost = [files[~raw_files.valid], spaces.addr[owned & ~spaces.readable]]
+    missing = np.concatenate(lost)
+    unreadable = len(found.unreadable) + (int((~nowhere(missing)).sum()) if len(missing) else 0)
+    broken = distinct(np.concatenate([found.unreadable, found.cyclic, found.astray])).astype(np.int32)
     return FileRmap(spaces, nodes, address_space_of_vma, in_tree, broken, distinct(found.cyclic), unreadable)
 
 

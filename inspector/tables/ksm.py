@@ -272,7 +272,7 @@ def _read_nodes(layout: Layout) -> tuple[StableNodes, U64, _Lost]:
     chain = np.concatenate([np.zeros(n + len(waiting.addr), np.uint64), trees.addr[owner]])[keep]
     raw, kind = np.concatenate([trees.raw, waiting.raw, dups.raw])[keep], kind[keep]
     odd, broken = np.zeros(len(keep), np.bool_), np.zeros(len(keep), np.bool_)
-    odd[rows_of(addr, trees.addr)] = trees.misparented | check_colours(trees) | np.isin(trees.root, trees.cyclic)
+    odd[rows_of(addr, trees.addr)] = trees.mislinked | check_colours(trees) | np.isin(trees.root, trees.cyclic)
     broken[rows_of(addr, trees.addr[chains[np.union1d(dups.broken, dups.unreadable)]])] = True
     place = _FoundNodes(kind, tree, np.where(chain != 0, rows_of(addr, chain), -1).astype(np.int32))
     nodes = replace(_decode_nodes(struct, addr, raw, place), broken=broken, misplaced=odd)

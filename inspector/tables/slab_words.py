@@ -183,6 +183,10 @@ def _caches(layout: Layout, pages: Pages, folios: Folios, struct: Struct, rows: 
         size = int(np.gcd.reduce(places - places[0]))
         if size:
             sound &= (place - places[0]) % size == 0
+    # Where the struct page of a cache's own slab is not known, the cache may be one.
+    base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
+    row = np.where(named >= base, pages.memmap.rows(((named - base) >> shift).astype(np.int64)), -1)
+    sound |= (row >= 0) & ~take_or(pages.readable, row, True)
     return named[sound], True
 
 

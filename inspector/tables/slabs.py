@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from inspector.columns import I64, U64, Mask, distinct, is_among, rows_covering, rows_of, take_or
+from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Sweep, sweep_pages
@@ -86,6 +87,28 @@ def are_objects(layout: Layout, cache: int, addrs: U64) -> Mask:
     row = np.where(inside, sweep.pages.memmap.rows(pfn), -1)
     found = cache_objects(layout, sweep, sweep.folios, cache)
     return is_among(addrs, found) | ((row >= 0) & ~take_or(sweep.pages.readable, row, False))
+
+
+def lead_nowhere(layout: Layout, addrs: U64) -> Mask:
+    """Which addresses are of no slab object: beyond the direct map, or in a page that is known to be no slab's.
+
+    What leads there was overwritten; where it cannot be read, nothing is missing from the dump.
+
+    Args:
+        layout: The kernel's layout.
+        addrs: Any addresses; no struct pages are read but those around their own.
+    """
+    base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
+    inside = (addrs >= base) & (addrs - base < np.uint64(layout.memmap.max_pfn) << shift)
+    out: Mask = ~inside
+    pfn = ((addrs[inside] - base) >> shift).astype(np.int64)
+    if len(pfn):
+        pages = sweep_pages(replace(layout, memmap=layout.memmap.around(pfn)), np.empty(0, np.uint64)).pages
+        row = pages.memmap.rows(pfn)
+        head = np.where(row >= 0, take_or(pages.head_row, row, -1), -1)
+        known = (row >= 0) & take_or(pages.readable, row, False) & take_or(pages.readable, head, False)
+        out[inside] = known & (pages.type_[np.maximum(head, 0)] != type_code("slab"))
+    return out
 
 
 def _solve_size(layout: Layout, pages: U64, order: I64, base: U64, known: U64) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from inspector.columns import I32, I64, U8, U64, Mask, Stretches, Table, rows_of, rows_of_unordered
@@ -11,6 +13,7 @@ from inspector.layout.offsets import Struct
 from inspector.lib.maple_tree import walk_maple_trees
 from inspector.records import dataclass
 from inspector.tables.mms import Mms
+from inspector.tables.slabs import lead_nowhere
 
 LOCK_WORD = ("vm_refcnt.refs.counter", "vm_refcnt.counter")
 """The member that says whether a VMA is attached and who holds its lock, from 6.15 on."""
@@ -77,12 +80,16 @@ class VmaTrees:
         missing: int32; mm row of each VMA that could not be read.
         foreign: int32; number of entries in each mm's tree that belong to another mm (fork under way), that lead to no
             VMA of that place, or that are reserved.
+        stray_mm: int32; mm row of each pointer in a tree that leads to no VMA, though no fork is at work.
+        stray: uint64; those pointers.
     """
 
     unreadable: I32
     broken: I32
     missing: I32
     foreign: I32
+    stray_mm: I32
+    stray: U64
 
 
 def vma_rows(vmas: Vmas, addrs: U64) -> I32:
@@ -103,7 +110,8 @@ def build_vmas(layout: Layout, mms: Mms, only: Stretches | None = None) -> tuple
         only: Addresses, by row of the mm, whose VMAs are wanted; None for all.
     """
     struct = layout.struct("struct vm_area_struct")
-    trees = walk_maple_trees(layout.prog, layout.memory, mms.ma_root, only)
+    nowhere = partial(lead_nowhere, layout)
+    trees = walk_maple_trees(layout.prog, layout.memory, mms.ma_root, only, nowhere)
     pointer = (trees.value & np.uint64(3)) == 0
     root, slot_start = trees.root[pointer], trees.first[pointer]
     slot_end = trees.last[pointer] + np.uint64(1)
@@ -116,15 +124,24 @@ def build_vmas(layout: Layout, mms: Mms, only: Stretches | None = None) -> tuple
     foreign = np.bincount(root[raw.valid & ~own], minlength=len(mms)) + np.bincount(
         trees.root[~pointer], minlength=len(mms)
     )
+    lost = ~raw.valid
+    broken = trees.broken
+    if lost.any():
+        lost[lost] = ~nowhere(raw.addr[lost])
+        broken = np.concatenate([broken, root[~raw.valid & ~lost].astype(np.int32)])
+    # A tree that leads to what is no VMA of it, where no fork is at work.
+    stray = raw.valid & ~own & (mms.nr_tasks[root] > 0)
+    broken = np.concatenate([broken, root[stray].astype(np.int32)])
+    stray |= ~raw.valid & ~lost
     place = _Place(root[own].astype(np.int32), slot_start[own], slot_end[own])
     vmas = _decode(struct, raw.addr[own], raw.bytes[own], place)
-    return vmas, VmaTrees(trees.unreadable, trees.broken, root[~raw.valid], foreign.astype(np.int32))
+    return vmas, VmaTrees(trees.unreadable, broken, root[lost], foreign.astype(np.int32), root[stray], raw.addr[stray])
 
 
 def no_vmas(mms: Mms) -> tuple[Vmas, VmaTrees]:
     """The tables where no VMA of the mms can be read."""
     every, none = np.arange(len(mms), dtype=np.int32), np.empty(0, np.int32)
-    return Vmas.empty(), VmaTrees(every, none, every, np.zeros(len(mms), np.int32))
+    return Vmas.empty(), VmaTrees(every, none, every, np.zeros(len(mms), np.int32), none, np.empty(0, np.uint64))
 
 
 def with_vmas_of_slab(layout: Layout, mms: Mms, vmas: Vmas, trees: VmaTrees, slots: U64) -> Vmas:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inspector.arch.base import Level
 from inspector.columns import I64, U64, Mask, spans
 from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
-from inspector.walk.mappings import NOT_FOLLOWED
+from inspector.walk.mappings import NOT_FOLLOWED, TABLE_PARTLY
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -25,6 +26,15 @@ _PIECE = 1 << 18
 def tables_not_followed(s: Snapshot) -> I64:
     """Rows of the page tables whose entries are not known."""
     return np.flatnonzero(np.isin(s.tables.state, NOT_FOLLOWED))
+
+
+def tables_unknown(s: Snapshot, level: Level) -> I64:
+    """Rows of the page tables instead of which, or below which, there may be tables of a level that are not known.
+
+    A table with entries that were overwritten is itself known, and those of the last level lead to no table.
+    """
+    rows = tables_not_followed(s)
+    return rows[s.tables.level[rows].astype(np.int64) - (s.tables.state[rows] == TABLE_PARTLY) >= level]
 
 
 def vmas_behind(s: Snapshot, rows: I64) -> I64 | None:

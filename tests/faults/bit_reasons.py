@@ -201,6 +201,12 @@ LEGAL: tuple[Legal, ...] = (
     Legal("anonymous VMA: vm_flags", (25,), "VM_WIPEONFORK: advice of madvise() for private anonymous memory"),
     Legal(
         "anonymous VMA: vm_flags",
+        (37,),
+        "VM_SHADOW_STACK: a shadow stack is an anonymous VMA (arch/x86/kernel/shstk.c, alloc_shstk())",
+        _NEWER,
+    ),
+    Legal(
+        "(anonymous|file) VMA: vm_flags",
         (0,),
         "mmap(PROT_WRITE) alone is allowed, and x86 gives the same entries as with PROT_READ (protection_map)",
     ),

@@ -3,7 +3,8 @@
 ``python -m tests.faults.bits`` turns over every bit in the captured dump of each kernel, an hour of CPU time, and
 writes BITS.md anew; ``-k 7.3 -w PTE`` only those of a kernel and of words with that in their names. What was found is
 kept in bits.tsv as soon as a word is done, so that a run can be stopped; ``-m`` goes on with the words that are missing
-there, ``-u`` with the bits that are undecided, and ``-r`` only writes BITS.md from it.
+there, ``-u`` with the bits that are undecided, ``-s`` with those that gave several findings, and ``-r`` only writes
+BITS.md from it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -170,21 +171,34 @@ def _run(task: _Task) -> tuple[str, dict[str, dict[int, str]]]:
     return task[0], found_in(*task)
 
 
-def _tasks(pairs: Iterable[tuple[str, str]], found: Found, *, again: bool) -> list[_Task]:
+def _tasks(pairs: Iterable[tuple[str, str]], found: Found, again: Again | None) -> list[_Task]:
     """Words of one kernel and of one name in several things (``flags`` of pages) together, others alone."""
     out: dict[tuple[str, str], list[str]] = defaultdict(list)
     for kernel, name in pairs:
         out[kernel, name.rpartition(": ")[2]].append(name)
     return [
-        (kernel, names, {name: undecided(found, kernel, name) for name in names} if again else {})
+        (kernel, names, {name: again(found, kernel, name) for name in names} if again is not None else {})
         for (kernel, _), names in out.items()
     ]
+
+
+Again = Callable[[Found, str, str], list[int]]
+"""Which bits of a kernel's word to ask for again."""
 
 
 def undecided(found: Found, kernel: str, name: str) -> list[int]:
     """Bits of a word for which nothing was found, and no reason is declared."""
     cell = found.get((kernel, name), {})
     return [bit for bit, what in cell.items() if what == NOTHING and not reason_for(kernel, name, bit)]
+
+
+def several(found: Found, kernel: str, name: str) -> list[int]:
+    """Bits of a word for which there was more than one finding."""
+    return [bit for bit, what in found.get((kernel, name), {}).items() if _are_several(what)]
+
+
+def _are_several(what: str) -> bool:
+    return ", " in what or bool(re.search(r" x\d+$", what))
 
 
 _STYLE = """\
@@ -232,8 +246,7 @@ def _verdict(kernel: str, name: str, bit: int, what: str, reasons: list[str]) ->
     if what == UNREAD:
         return "missing", "missing"
     if what != NOTHING:
-        is_one = ", " not in what and not re.search(r" x\d+$", what)
-        return ("one finding" if is_one else "several findings"), f"found: {what}"
+        return ("several findings" if _are_several(what) else "one finding"), f"found: {what}"
     if not (reason := reason_for(kernel, name, bit)):
         return "undecided", "undecided"
     if reason not in reasons:
@@ -248,6 +261,7 @@ def main() -> None:
     parser.add_argument("-w", "--word", action="append", help="only words with this in their names; may be repeated")
     parser.add_argument("-m", "--missing", action="store_true", help="only what is not in bits.tsv yet")
     parser.add_argument("-u", "--undecided", action="store_true", help="only bits that are undecided so far")
+    parser.add_argument("-s", "--several", action="store_true", help="only bits that gave several findings so far")
     parser.add_argument("-r", "--render", action="store_true", help="only write BITS.md from bits.tsv")
     parser.add_argument("-j", "--jobs", type=int, default=2)
     options = parser.parse_args()
@@ -255,10 +269,13 @@ def main() -> None:
     names = [name for name in WORDS if not options.word or any(part in name for part in options.word)]
     pairs = [(kernel, name) for kernel in options.kernel or KERNELS for name in names]
     pairs = [pair for pair in pairs if not options.render and not (options.missing and pair in found)]
+    again = undecided if options.undecided else several if options.several else None
+    if again is not None:
+        pairs = [pair for pair in pairs if again(found, *pair)]
     with ProcessPoolExecutor(options.jobs) as pool:
-        for kernel, cells in pool.map(_run, _tasks(pairs, found, again=options.undecided)):
+        for kernel, cells in pool.map(_run, _tasks(pairs, found, again)):
             for name, cell in cells.items():
-                kept = found.get((kernel, name), {}) if options.undecided else {}
+                kept = found.get((kernel, name), {}) if again is not None else {}
                 found[kernel, name] = kept | cell
             store(found)
             for name, cell in cells.items():

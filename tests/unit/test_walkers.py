@@ -129,7 +129,7 @@ def test_a_sound_tree_is_in_order_and_knows_its_first() -> None:
     assert key[nodes.leftmost].tolist() == [10]
     assert not check_order(nodes, key).any()
     assert not check_colours(nodes).any()
-    assert not nodes.misparented.any()
+    assert not nodes.mislinked.any()
     assert subtree_max(nodes, key)[nodes.parent < 0].tolist() == [30]
 
 
@@ -142,7 +142,7 @@ def test_disorder_colours_and_parents_are_found() -> None:
     key = nodes.raw[:, :8].copy().view(np.uint64)[:, 0]
     assert set(key[check_order(nodes, key)].tolist()) == {15, 22}
     assert key[check_colours(nodes)].tolist() == [22]
-    assert key[nodes.misparented].tolist() == [15]
+    assert key[nodes.mislinked].tolist() == [15]
 
 
 def test_a_tree_that_leads_back_into_itself_ends() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask, take_or
-from inspector.rules.needs import EVERYTHING
+from inspector.rules.needs import CACHES
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import (
@@ -64,7 +64,7 @@ def _charged_ahead(s: Snapshot) -> I64:
     Phase.FOLIO_COUNTS,
     after=("cache-tree-damaged",),
     effect=Effect.PAGE_CACHE,
-    needs=EVERYTHING,
+    needs=CACHES,
     decides="116",
 )
 def cache_nrpages_mismatch(s: Snapshot) -> Violations:
@@ -101,7 +101,7 @@ def cache_nrpages_mismatch(s: Snapshot) -> Violations:
     "page-cache",
     Phase.FOLIO_COUNTS,
     effect=Effect.PAGE_CACHE,
-    needs=EVERYTHING,
+    needs=CACHES,
     decides="114",
     was="cache-tree-broken",
 )
@@ -136,7 +136,7 @@ def cache_tree_damaged(s: Snapshot) -> Violations:
     Phase.FOLIO_COUNTS,
     after=("cache-nrpages-mismatch",),
     effect=Effect.PAGE_CACHE,
-    needs=EVERYTHING,
+    needs=CACHES,
     decides="114",
 )
 def cache_entry_mismatch(s: Snapshot) -> Violations:
@@ -173,7 +173,7 @@ def cache_entry_mismatch(s: Snapshot) -> Violations:
     Phase.FOLIO_COUNTS,
     after=("cache-entry-mismatch",),
     effect=Effect.PAGE_CACHE,
-    needs=EVERYTHING,
+    needs=CACHES,
     decides="115",
 )
 def cached_folio_missing(s: Snapshot) -> Violations:
@@ -217,7 +217,7 @@ def _with(column: AnyArray, n: int, filler: int = 0) -> AnyArray:
     "page-cache",
     Phase.TOTALS,
     effect=Effect.PAGE_CACHE,
-    needs=EVERYTHING,
+    needs=CACHES,
     decides="127",
 )
 def shmem_swapped_mismatch(s: Snapshot) -> Violations:
@@ -277,7 +277,7 @@ def _locked_swap_pages(s: Snapshot) -> int:
     "page-cache",
     Phase.TOTALS,
     effect=Effect.STATISTIC,
-    needs=EVERYTHING,
+    needs=CACHES,
     decides="117",
     severity="warn",
 )

@@ -8,7 +8,7 @@ from inspector.arch.base import Kind, Level
 from inspector.columns import I64, AnyArray, take_or
 from inspector.model import mm_ids
 from inspector.model.counters import RmapCounter, field_name
-from inspector.rules.needs import EVERYTHING
+from inspector.rules.needs import HUGETLB, PAGES, TABLES, VMAS
 from inspector.rules.pieces import EntryPiece, Judged, NonPresentPiece
 from inspector.rules.registry import Phase, entry_rule, nonpresent_rule, rule
 from inspector.snapshot import Snapshot
@@ -25,7 +25,7 @@ from inspector.windows.window import Effect
     Phase.FOLIO_COUNTS,
     after=("entire-mapcount-mismatch",),
     effect=Effect.HUGETLB,
-    needs=EVERYTHING,
+    needs=HUGETLB | TABLES,
     decides="I8 22",
     was="hugetlb-counts-touched",
 )
@@ -83,7 +83,7 @@ def _swap_entries(s: Snapshot, rows: I64) -> Details:
     "hugetlb",
     Phase.WORDS,
     effect=Effect.HUGETLB,
-    needs=EVERYTHING,
+    needs=VMAS,
     decides="I8",
     was="hugetlb-swap-entry",
 )
@@ -119,7 +119,7 @@ def _families(s: Snapshot, rows: I64) -> Details:
     "hugetlb",
     Phase.WORDS,
     effect=Effect.HUGETLB,
-    needs=EVERYTHING,
+    needs=PAGES | VMAS,
     decides="I8 66",
     was="hugetlb-mapped-by-stranger",
 )

@@ -7,7 +7,7 @@ import numpy as np
 from inspector.arch.base import MIGRATION_KINDS, Level
 from inspector.columns import I32, I64, Mask, rows_of, take_or
 from inspector.layout.flags import VM_MAYSHARE, VM_SHARED
-from inspector.rules.needs import EVERYTHING
+from inspector.rules.needs import FILES, HUGETLB, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, HSTATE, MM, TABLE
@@ -16,6 +16,7 @@ from inspector.violations import Violations, cannot_check, lower_bound, one, vio
 from inspector.walk.batches import PagesByMm
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import Mappings, entry_pages
+from inspector.walk.unread_tables import tables_unknown
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
 
@@ -28,7 +29,7 @@ _NO_POOLS = "hugetlb's pools are not in the dump"
     "hugetlb",
     Phase.LINKS,
     effect=Effect.HUGETLB,
-    needs=EVERYTHING,
+    needs=HUGETLB,
     decides="132",
 )
 def hugetlb_pool_mismatch(s: Snapshot) -> Violations:
@@ -103,7 +104,7 @@ def _any(s: Snapshot, marked: Mask) -> Mask:
     "hugetlb",
     Phase.STRUCTURES,
     effect=Effect.HUGETLB,
-    needs=EVERYTHING,
+    needs=HUGETLB,
     decides="133",
     was="hugetlb-free-folio-in-use",
 )
@@ -154,7 +155,7 @@ def hugetlb_free_folio_state_unexpected(s: Snapshot) -> Violations:
     Phase.LINKS,
     after=("hugetlb-pool-mismatch",),
     effect=Effect.HUGETLB,
-    needs=EVERYTHING,
+    needs=HUGETLB,
     decides="134",
     severity="warn",
     exactness="bound",
@@ -193,7 +194,7 @@ def hugetlb_reserved_high(s: Snapshot) -> Violations:
         "write-bit-unexpected",
     ),
     effect=Effect.HUGETLB,
-    needs=EVERYTHING,
+    needs=HUGETLB | VMAS | FILES,
     decides="90",
     was="hugetlb-share-count-wrong",
 )
@@ -212,7 +213,7 @@ def hugetlb_share_count_mismatch(s: Snapshot) -> Violations:
     expected = tables.nr_sharers - 1
     wrong = tables.readable & (tables.share_count != expected)
     unchecked, why = int((~tables.readable).sum()), "struct pages of page tables are missing"
-    if not s.tables_complete:
+    if not s.mms_complete or (s.mms.pgd_pfn < 0).any() or len(tables_unknown(s, Level.PMD)):
         wrong &= tables.share_count < expected
         unchecked, why = len(tables), lower_bound(s)
     rows = np.flatnonzero(wrong)
@@ -243,7 +244,7 @@ def _file_locked(s: Snapshot, space_idx: I32) -> Mask:
     "hugetlb",
     Phase.LINKS,
     effect=Effect.HUGETLB,
-    needs=EVERYTHING,
+    needs=HUGETLB | VMAS | FILES,
     decides="145",
     was="hugetlb-table-shared-apart",
 )
@@ -289,7 +290,7 @@ class _HugetlbPages(PagesByMm):
     "hugetlb",
     Phase.TOTALS,
     effect=Effect.HUGETLB,
-    needs=EVERYTHING,
+    needs=HUGETLB | VMAS | FILES,
     decides="86",
     severity="warn",
     collects=(_HugetlbPages,),

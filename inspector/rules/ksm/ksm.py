@@ -8,7 +8,7 @@ from inspector.arch.base import Bit, Level
 from inspector.columns import I64, AnyArray, Mask, rows_of, take_or
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.diagnosis import lost_rmap
-from inspector.rules.needs import EVERYTHING
+from inspector.rules.needs import ANON_VMAS, MERGED, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import KSM, MM, PAGE, STABLE_NODE
@@ -46,7 +46,7 @@ def _locked(s: Snapshot, rows: I64) -> Mask:
     "ksm",
     Phase.LINKS,
     effect=Effect.KSM,
-    needs=EVERYTHING,
+    needs=MERGED,
     decides="61 62",
 )
 def ksm_node_mismatch(s: Snapshot) -> Violations:
@@ -94,7 +94,7 @@ def ksm_node_mismatch(s: Snapshot) -> Violations:
         "ksm-tree-damaged",
     ),
     effect=Effect.KSM,
-    needs=EVERYTHING,
+    needs=MERGED,
     decides="63",
     was="ksm-list-length",
 )
@@ -139,7 +139,7 @@ def _lost_items(s: Snapshot) -> bool:
     "ksm",
     Phase.LINKS,
     effect=Effect.KSM,
-    needs=EVERYTHING,
+    needs=MERGED,
     decides="64",
 )
 def ksm_tree_damaged(s: Snapshot) -> Violations:
@@ -177,7 +177,7 @@ def ksm_tree_damaged(s: Snapshot) -> Violations:
     "ksm",
     Phase.LINKS,
     effect=Effect.KSM,
-    needs=EVERYTHING,
+    needs=MERGED,
     decides="64",
     was="ksm-item-of-another-mm",
 )
@@ -258,7 +258,7 @@ class _KsmMappings(Collector):
         "shared-vma-anon-page-unexpected",
     ),
     effect=Effect.KSM,
-    needs=EVERYTHING,
+    needs=MERGED | VMAS | ANON_VMAS,
     decides="64",
     diagnose=lost_rmap("no rmap_item of the stable node leads to the entry"),
     collects=(_KsmMappings,),
@@ -308,7 +308,7 @@ def _anon_vmas_of(s: Snapshot, vma_idx: AnyArray) -> Things:
     "ksm",
     Phase.TOTALS,
     effect=Effect.KSM,
-    needs=EVERYTHING,
+    needs=MERGED,
     decides="65",
     severity="warn",
 )
@@ -353,7 +353,7 @@ def ksm_totals_mismatch(s: Snapshot) -> Violations:
     Phase.TOTALS,
     after=("ksm-totals-mismatch",),
     effect=Effect.KSM,
-    needs=EVERYTHING,
+    needs=MERGED,
     decides="65",
     severity="warn",
     exactness="bound",
@@ -409,7 +409,7 @@ class _KsmZeroPages(PagesByMm):
     "ksm",
     Phase.TOTALS,
     effect=Effect.KSM,
-    needs=EVERYTHING,
+    needs=VMAS | PAGES,
     decides="136",
     severity="warn",
     collects=(_KsmZeroPages,),

@@ -12,7 +12,7 @@ from inspector.rules.needs import PAGES, ZONES
 from inspector.rules.page_pieces import PagePiece
 from inspector.rules.pages.compound import compound_size_mismatch, tail_flags_unexpected, tail_head_invalid
 from inspector.rules.pages.free_pages import free_page_state_unexpected
-from inspector.rules.pages.page_flags import page_flags_unexpected, page_zone_mismatch
+from inspector.rules.pages.page_flags import page_flags_invalid, page_flags_unexpected, page_zone_mismatch
 from inspector.rules.pieces import Judged
 from inspector.rules.registry import Phase, Rule, page_rule, rule
 from inspector.rules.swap.swap_cache import lazyfree_swapcache_unexpected
@@ -95,6 +95,7 @@ def lru_generation_mismatch(p: PagePiece) -> Judged:
 
 
 _OF_FLAGS = (
+    page_flags_invalid,
     page_zone_mismatch,
     page_flags_unexpected,
     free_page_state_unexpected,
@@ -118,7 +119,8 @@ def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
     if not off or not faulty:
         return
     folio = take_or(s.folio_of_page, s.pages.memmap.rows(np.array(list(faulty), np.int64)), -1)
-    pages = int(np.where(folio >= 0, take_or(s.folios.nr_pages, folio, 1), 1).sum())
+    # A folio that is broken itself may say that it has none.
+    pages = int(np.maximum(np.where(folio >= 0, take_or(s.folios.nr_pages, folio, 1), 1), 1).sum())
     root = next(iter(faulty.values()))
     for cause in off:
         names = cause.violations.details.observed

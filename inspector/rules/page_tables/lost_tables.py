@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Kind, Level
-from inspector.columns import I64, rows_of, take_or
+from inspector.columns import I64, Mask, rows_of, take_or
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
@@ -13,6 +13,7 @@ from inspector.tables.swap_devices import swap_entries
 from inspector.text import counted
 from inspector.violations import Things, Violations, cannot_check, holds, several, violations
 from inspector.walk.deposits import UNREAD
+from inspector.walk.unread_tables import pages_behind, tables_unknown, vmas_behind
 from inspector.windows.grading import IN_FLIGHT
 from inspector.windows.window import Effect
 
@@ -50,9 +51,12 @@ def page_table_unreachable(s: Snapshot) -> Violations:
     rows = lost.row
     entries = np.bincount(lost.table, minlength=len(rows))
     rings_unread = (s.deposits.state == UNREAD).any()
-    if lost.unreadable or rings_unread or s.gathers.unreadable or not (s.mm_tables_complete.all() and s.mms_complete):
-        why = "page tables, lists, stacks or processes that may lead to more page tables are damaged or missing"
+    why = "page tables, lists, stacks or processes that may lead to more page tables are damaged or missing"
+    if lost.unreadable or rings_unread or s.gathers.unreadable or not s.mms_complete:
         return holds(total, cannot_check(len(rows) + int(lost.below.sum()), why), note)
+    fits = _fit(s)
+    unread = cannot_check(int((lost.below + 1)[fits].sum()), why)
+    rows, entries = rows[~fits], entries[~fits]
     unsure = ""
     if s.stacks.incomplete:
         unsure = f"the stacks of {counted(s.stacks.incomplete, 'task')} are not known: they may hold it"
@@ -63,11 +67,32 @@ def page_table_unreachable(s: Snapshot) -> Violations:
         observed={"owner": "none", "_refcount": s.pages.refcount[rows]},
         expected={"owner": "an mm, or a list of tables to be freed"},
         checked=total + len(rows),
-        facts={"tables_below": lost.below, "entries": entries, IN_FLIGHT: unsure},
-        claims=_mapped(s),
+        unread=unread,
+        facts={"tables_below": lost.below[~fits], "entries": entries, IN_FLIGHT: unsure},
+        claims=_mapped(s).of(np.flatnonzero(~fits), len(fits)),
         transient=np.full(len(rows), bool(unsure)),
         note=note,
     )
+
+
+def _fit(s: Snapshot) -> Mask:
+    """Which lost tables may be those that entries led to that cannot be followed: pages in them may be mapped there.
+
+    An empty one may be any.
+    """
+    lost, gone = s.lost_tables, tables_unknown(s, Level.PTE)
+    out = np.zeros(len(lost.row), np.bool_)
+    topless = (s.mms.pgd_pfn < 0).any()
+    if not len(out) or not (len(gone) or topless):
+        return out
+    behind = None if topless else vmas_behind(s, gone)
+    if behind is None:
+        return ~out
+    leaf = np.flatnonzero(s.layout.arch.classify(Level.PTE, lost.entry) == Kind.LEAF)
+    row = s.pages.memmap.rows(s.layout.arch.leaf_pfn(Level.PTE, lost.entry[leaf]))
+    hit = (row >= 0) & take_or(pages_behind(s, behind), row, False)
+    out[lost.table[leaf[hit]]] = True
+    return out | (np.bincount(lost.table[leaf], minlength=len(out)) == 0)
 
 
 def _mapped(s: Snapshot) -> Things:

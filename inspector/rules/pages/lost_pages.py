@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inspector.rules.needs import PAGES, ZONES
 from inspector.rules.registry import Phase, rule
+from inspector.rules.settling import settle_behind
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
 from inspector.text import counted
@@ -11,7 +12,15 @@ from inspector.violations import Violations, cannot_check, holds, unread_pages, 
 from inspector.windows.holders import runs_on, unknown_holders
 
 
-@rule("page-owner-missing", PAGE, "free", Phase.SUMS, needs=PAGES | ZONES | frozenset(("tasks",)), decides="10")
+@rule(
+    "page-owner-missing",
+    PAGE,
+    "free",
+    Phase.SUMS,
+    needs=PAGES | ZONES | frozenset(("tasks",)),
+    decides="10",
+    settle=settle_behind,
+)
 def page_owner_missing(s: Snapshot) -> Violations:
     """A page without references is on no free list and can be part of no allocation: it is lost.
 

@@ -135,8 +135,8 @@ def avc_tree_damaged(s: Snapshot) -> Violations:
     cyclic = np.isin(avcs.tree_idx, rmap.broken_trees)
     rb = np.uint64(s.layout.struct("struct anon_vma_chain").field("rb").offset)
     wrong_first = avcs.is_leftmost & (take_or(rmap.anon_vmas.leftmost, avcs.tree_idx, 0) != avcs.addr + rb)
-    bad = avcs.misordered | avcs.red_red | avcs.misparented | (avcs.subtree_last != avcs.true_subtree_last)
-    rows = _deepest(s, np.flatnonzero(inside & ~cyclic & (bad | wrong_first)))
+    bad = avcs.misordered | avcs.red_red | avcs.mislinked | (avcs.subtree_last != avcs.true_subtree_last)
+    rows = _deepest(s, np.flatnonzero(inside & (~cyclic | avcs.mislinked) & (bad | wrong_first)))
     vma, anon_vma = avcs.vma_idx[rows], avcs.anon_vma_idx[rows]
     return violations(
         rows,

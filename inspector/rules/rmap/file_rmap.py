@@ -190,7 +190,7 @@ def i_mmap_tree_damaged(s: Snapshot) -> Violations:
     rmap, nodes = s.file_rmap, s.file_rmap.nodes
     rb = np.uint64(s.layout.struct("struct vm_area_struct").field("shared.rb").offset)
     cached = rmap.address_spaces.leftmost[nodes.address_space_idx]
-    bad = nodes.misordered | nodes.red_red | nodes.misparented | (nodes.subtree_last != nodes.true_subtree_last)
+    bad = nodes.misordered | nodes.red_red | nodes.mislinked | (nodes.subtree_last != nodes.true_subtree_last)
     bad |= nodes.is_leftmost & (cached != nodes.vma + rb)
     gone = nodes.vma_idx < 0
     # Deepest first: a wrong bound makes those above it wrong.

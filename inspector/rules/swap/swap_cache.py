@@ -6,7 +6,7 @@ import numpy as np
 
 from inspector.columns import expand_runs, rows_of, take_or
 from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
-from inspector.rules.needs import EVERYTHING
+from inspector.rules.needs import PAGES, SLOTS
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE, SWAP_SLOT
@@ -33,7 +33,7 @@ def _unread(s: Snapshot) -> Unread:
         "shmem-swap-slot-mismatch",
     ),
     effect=Effect.SWAP,
-    needs=EVERYTHING,
+    needs=SLOTS,
     decides="121",
 )
 def swapcache_slot_mismatch(s: Snapshot) -> Violations:
@@ -80,7 +80,7 @@ def swapcache_slot_mismatch(s: Snapshot) -> Violations:
     Phase.FOLIO_COUNTS,
     after=("swapcache-slot-mismatch",),
     effect=Effect.SWAP,
-    needs=EVERYTHING,
+    needs=SLOTS,
     decides="121",
     was="swapcache-folio-unlisted",
 )
@@ -122,7 +122,7 @@ def swapcache_folio_missing(s: Snapshot) -> Violations:
     "swap-cache",
     Phase.FOLIO_COUNTS,
     effect=Effect.SWAP,
-    needs=EVERYTHING,
+    needs=PAGES,
     decides="128",
     was="lazyfree-in-swapcache",
 )
@@ -156,7 +156,7 @@ def lazyfree_swapcache_unexpected(s: Snapshot) -> Violations:
     Phase.FOLIO_COUNTS,
     after=("swapcache-slot-mismatch",),
     effect=Effect.SWAP,
-    needs=EVERYTHING,
+    needs=SLOTS,
     decides="121 125",
     severity="warn",
     was="swap-slot-held-by-nobody",

@@ -80,6 +80,6 @@ def vma_unreachable(s: Snapshot) -> Violations:
         expected={"in_tree": True},
         checked=len(lost) + len(s.anon_rmap.avcs) + len(s.file_rmap.nodes),
         facts={"vma": lost.addr[rows], "vm_start": lost.start[rows], "vm_end": lost.end[rows]},
-        claims=one("lost_vma", rows),
+        claims=one("lost_vma", rows) + one("mm_lost_vmas", mm),
         transient=mms_changing_vmas(s)[mm],
     )

@@ -10,6 +10,7 @@ from inspector.rules.diagnosis import double_free
 from inspector.rules.needs import PAGES, ZONES
 from inspector.rules.pages.free_pages import free_state, in_use_flags
 from inspector.rules.registry import Phase, rule
+from inspector.rules.settling import settle_by_links
 from inspector.snapshot import Snapshot
 from inspector.subjects import CPU_LIST, FREE_LIST, PAGE, ZONE
 from inspector.tables.buddy import Buddy
@@ -33,6 +34,7 @@ def _area(zone: AnyArray, order: AnyArray) -> I64:
     Phase.LINKS,
     needs=PAGES | ZONES,
     decides="129",
+    settle=settle_by_links,
 )
 def free_list_damaged(s: Snapshot) -> Violations:
     """A free list of the buddy allocator leads to a page that is no free block, or its links disagree.

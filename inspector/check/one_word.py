@@ -1,0 +1,360 @@
+"""One damaged word, one cause: what is found no more when the word is not read is what the word brought about.
+
+A word of a page table above the last level, of a VMA or of an anon_vma breaks rules about everything that it leads to:
+pages, totals of its mm, tables that are reached no more. Where the subject of one cause is a word, or an object, of an
+mm, and other causes are about the same mm, the target is judged once more without it, as it is without stretches that
+were overwritten (`inspector.check.overwritten`). Of several such words the one that explains most is the cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from inspector.columns import I64, Mask, distinct, take_or
+from inspector.findings import Subject
+from inspector.layout.flags import MAPPING_TAGS
+from inspector.rules.cause import Cause, Causes
+from inspector.rules.mms.rss import rss_mismatch
+from inspector.rules.page_tables.bytes import pgtables_bytes_mismatch
+from inspector.rules.page_tables.lost_tables import page_table_unreachable
+from inspector.rules.registry import Phase, Rule
+from inspector.rules.swap.swap import swap_count_high
+from inspector.subjects import ANON_VMA, AVC, ENTRY, FOLIO, MM, NONPRESENT, PAGE, TABLE, VMA, reached
+from inspector.tables.overwritten import Stretch
+from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, entry_pages
+
+if TYPE_CHECKING:
+    from inspector.check.run import RulesRun
+    from inspector.columns import U64, AnyArray
+    from inspector.snapshot import Snapshot
+
+_MOST_CAUSES = 1 << 10
+"""More causes are no single word, but a target that is not understood."""
+
+_MOST_TRIED = 64
+"""Causes whose own words are looked for."""
+
+_MOST_WORDS = 4
+"""Words that are tried: each is a check more."""
+
+_MOST_PAGES = 3
+
+_MOST_ROWS = 64
+"""Subjects of one cause, and words, that are examined."""
+
+_MOST_FOUND = 1 << 10
+"""Violations of one rule, found without a word, that are compared."""
+
+_ENTRY = 8
+
+_SWAPENTS = "MM_SWAPENTS"
+
+_LARGEST = 1 << 18
+"""Pages of a folio of 1 GiB."""
+
+_COUNTER_PAGES = 4
+"""Struct pages of a large folio that hold words of the folio."""
+
+Key = tuple[str, int]
+"""A cause in a look: its rule, and the row of its first subject."""
+
+
+class Explained(NamedTuple):
+    """What one word brought about: the cause that stays, and those that are part of it."""
+
+    root: Key
+    rest: tuple[Key, ...]
+
+
+class _Word(NamedTuple):
+    """A cause, where the words lie that it is about, the mms that they belong to, and the related causes."""
+
+    cause: Cause
+    places: tuple[Stretch, ...]
+    related: list[Cause]
+
+
+def key_of(cause: Cause) -> Key:
+    """What names a cause in its look."""
+    return cause.rule.slug, cause.first_row
+
+
+def find_words(s: Snapshot, causes: Causes, without: Callable[[tuple[Stretch, ...]], RulesRun]) -> list[Explained]:
+    """The words that explain several causes.
+
+    Args:
+        s: The snapshot.
+        causes: Its causes.
+        without: Judges the target without some stretches of its memory.
+    """
+    some = [cause for cause in causes if _is_fault(cause)]
+    if not 1 < len(some) <= _MOST_CAUSES:
+        return []
+    words = [word for cause in some[:_MOST_TRIED] if (word := _word(s, cause, some)) is not None]
+    words.sort(key=lambda word: -len(word.related))
+    words = [*_above(s, some), *_pages(s, some), *words]
+    explains: list[tuple[int, Cause, list[Cause]]] = []
+    for word in words[:_MOST_WORDS]:
+        gone = _gone(s, [word.cause, *word.related], without(word.places))
+        if len(gone) > 1:
+            explains.append((sum(each.size for each in word.places), gone[0], gone[1:]))
+        if len(gone) == len(some):
+            break
+    return _fewest(explains)
+
+
+def join_explained(causes: Causes, explained: Iterable[Explained]) -> None:
+    """Make one cause of what each word brought about."""
+    by_key = {key_of(cause): cause for cause in causes}
+    for each in explained:
+        root = by_key.get(each.root)
+        rest = [by_key[key] for key in each.rest if key in by_key]
+        if root is None:
+            continue
+        for cause in rest:
+            root.facts.update({name: value for name, value in cause.facts.items() if name not in root.facts})
+            causes.attach(cause, root)
+
+
+def _fewest(explains: list[tuple[int, Cause, list[Cause]]]) -> list[Explained]:
+    """The words that explain most, the shortest of several that explain as much; each cause is explained once.
+
+    Args:
+        explains: How many bytes were not read, the cause that these are, and the others.
+    """
+    out, taken = [], set[Cause]()
+    for _, root, rest in sorted(explains, key=lambda each: (-len(each[2]), each[0])):
+        mine = [cause for cause in rest if cause not in taken]
+        if root in taken or not mine:
+            continue
+        taken |= {root, *mine}
+        out.append(Explained(key_of(root), tuple(key_of(cause) for cause in mine)))
+    return out
+
+
+def _is_fault(cause: Cause) -> bool:
+    transient = cause.violations.details.transient
+    in_flight = transient is not None and bool(np.asarray(transient[cause.positions]).all())
+    return cause.rule.severity != "info" and not in_flight
+
+
+def _gone(s: Snapshot, causes: list[Cause], look: RulesRun) -> list[Cause]:
+    """Which causes are not found any more."""
+    found = dict(look.results)
+    left: dict[Rule, set[tuple[object, ...]]] = {}
+    for rule in {cause.rule for cause in causes}:
+        now = found.get(rule)
+        if now is not None and len(now) <= _MOST_FOUND:
+            left[rule] = {rule.about.describe(look.snapshot, row).identity for row in now.rows.tolist()}
+    out = []
+    for cause in causes:
+        still = left.get(cause.rule)
+        if still is not None and cause.rule.about.describe(s, cause.first_row).identity not in still:
+            out.append(cause)
+    return out
+
+
+def _word(s: Snapshot, cause: Cause, others: list[Cause]) -> _Word | None:
+    """The words that a cause is about; None where it is about no word, or no other cause is related to it."""
+    places = tuple(_places(s, cause))
+    if not places:
+        return None
+    mms = _mms(s, cause)
+    related = [other for other in _related(s, others, mms) if other is not cause]
+    return _Word(cause, places, related) if related else None
+
+
+def _above(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
+    """The entries that lead to tables in which several causes are: one may lead to a table of another place."""
+    of_table: dict[int, list[Cause]] = {}
+    for cause in causes:
+        for row in distinct(_tables(s, cause)[:_MOST_ROWS].astype(np.int64)).tolist():
+            of_table.setdefault(int(s.tables.pfn[row]), []).append(cause)
+    for pfn, mine in sorted(of_table.items(), key=lambda each: -len(each[1])):
+        if len(mine) > 1:
+            rows = np.flatnonzero((s.tables.pfn == pfn) & (s.tables.parent >= 0))[:_MOST_ROWS]
+            mms = np.zeros(len(s.mms), np.bool_)
+            mms[s.tables.mm_idx[rows]] = True
+            places = tuple(_entries(s, s.tables.parent[rows], s.tables.slot[rows]))
+            yield _Word(mine[0], places, [c for c in _related(s, causes, mms) if c is not mine[0]])
+
+
+def _pages(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
+    """Pages of slabs, objects in which several causes are about or name, most of them first."""
+    base, shift = s.layout.memory.direct_map_base, s.layout.memmap.page_shift
+    of_page: dict[int, list[Cause]] = {}
+    for cause in causes:
+        named = _named(s, cause)
+        for pfn in distinct((named[named >= np.uint64(base)] - np.uint64(base)) >> np.uint64(shift)).tolist():
+            of_page.setdefault(pfn, []).append(cause)
+    for pfn, mine in sorted(of_page.items(), key=lambda each: -len(each[1]))[:_MOST_PAGES]:
+        if len(mine) > 1 or mine[0].rule.about is MM:
+            mms = (s.mms.addr - np.uint64(base)) >> np.uint64(shift) == np.uint64(pfn)
+            mms = np.logical_or.reduce([mms, *(_mms(s, cause) for cause in mine)])
+            place = _stretch(pfn << shift, 1 << shift, physical=True)
+            near = {*mine, *_related(s, causes, mms)}
+            related = [c for c in causes if c is not mine[0] and c in near]
+            yield _Word(mine[0], (place,), related)
+
+
+def _named(s: Snapshot, cause: Cause) -> U64:
+    """Addresses of the objects that the subjects of a cause are, or name."""
+    about, rows = cause.rule.about, cause.rows[:_MOST_ROWS]
+    vmas, avcs, anon_vmas = s.vmas, s.anon_rmap.avcs, s.anon_rmap.anon_vmas
+    columns: tuple[U64, ...] = ()
+    if about is MM:
+        if cause.rule.phase >= Phase.SUMS:
+            return np.empty(0, np.uint64)
+        trees = s.vma_trees
+        return np.concatenate([s.mms.addr[rows], trees.stray[np.isin(trees.stray_mm, rows)]])
+    if about is VMA:
+        columns = (vmas.addr, vmas.anon_vma, s.mapping_of_vma)
+    elif about is AVC:
+        columns = (avcs.addr, avcs.vma, avcs.anon_vma, avcs.tree_parent)
+    elif about is ANON_VMA:
+        columns = (anon_vmas.addr, anon_vmas.root, anon_vmas.parent)
+    return np.concatenate([np.empty(0, np.uint64), *(column[rows] for column in columns)])
+
+
+def _tables(s: Snapshot, cause: Cause) -> AnyArray:
+    """Rows of the page tables in which the entries are that a cause is about."""
+    about, rows = cause.rule.about, cause.rows
+    if about is ENTRY:
+        return rows >> ENTRY_ID_SLOT_BITS
+    return s.nonpresent.table_idx[rows] if about is NONPRESENT else rows[:0]
+
+
+def _related(s: Snapshot, causes: list[Cause], mms: Mask) -> list[Cause]:
+    """The causes that are about something of some mms."""
+    out = set[Cause]()
+    owners = _owners_of_lost(s, mms)
+    for about in {cause.rule.about for cause in causes}:
+        mine = [cause for cause in causes if cause.rule.about is about and cause.rule is not page_table_unreachable]
+        which = np.repeat(np.arange(len(mine)), [len(cause.rows[:_MOST_ROWS]) for cause in mine])
+        rows = np.concatenate([np.empty(0, np.int64), *(cause.rows[:_MOST_ROWS] for cause in mine)])
+        if not len(rows):
+            continue
+        owned = about.owned(s, rows, mms)
+        if about in (PAGE, FOLIO) and len(owners):
+            head = np.maximum(about.heads(s, rows), 0)
+            owned = owned | np.isin(s.pages.mapping[head] & ~np.uint64(MAPPING_TAGS), owners)
+        out |= {mine[at] for at in distinct(which[owned]).tolist()}
+    for cause in causes:
+        if cause.rule is page_table_unreachable and _may_hang_in(s, cause, mms):
+            out.add(cause)
+    out |= _slots_of(causes, [cause for cause in out if cause.rule is rss_mismatch])
+    return [cause for cause in causes if cause in out]
+
+
+def _slots_of(causes: list[Cause], off: list[Cause]) -> set[Cause]:
+    """Swap slots with as many references too many as some mms count swap entries too many: theirs were lost."""
+    slots = [cause for cause in causes if cause.rule is swap_count_high]
+    lost = sum(int((c.observed(_SWAPENTS) - c.expected(_SWAPENTS)).sum()) for c in off)
+    high = sum(int((c.observed("count") - c.expected("count")).sum()) for c in slots)
+    return set(slots) if lost == high else set()
+
+
+def _may_hang_in(s: Snapshot, cause: Cause, mms: Mask) -> bool:
+    """Whether an unreachable page table maps what some mms may map; an empty one, whether one of all mms lacks it."""
+    mapped = [ids for kind, at, ids in cause.violations.details.claims.parts if kind == FOLIO.name and len(at)]
+    heads = s.pages.memmap.rows(np.concatenate([*mapped, np.empty(0, np.int64)]))[:_MOST_ROWS]
+    if not len(heads):
+        return pgtables_bytes_mismatch.slug in cause.also
+    return bool(reached(s, heads, mms).any())
+
+
+def _owners_of_lost(s: Snapshot, mms: Mask) -> U64:
+    """anon_vmas and address_spaces of the VMAs of some mms that their trees do not lead to."""
+    avcs, nodes, addresses = s.anon_rmap.avcs, s.file_rmap.nodes, s.mms.addr[mms]
+    strange = np.flatnonzero(avcs.vma_idx < 0)
+    offset = np.uint64(s.layout.struct("struct vm_area_struct").field("vm_mm").offset)
+    of_mm, _ = s.layout.memory.words(avcs.vma[strange] + offset)
+    spaces = nodes.address_space_idx[(nodes.vma_idx < 0) & np.isin(nodes.vm_mm, addresses)]
+    return np.concatenate([avcs.anon_vma[strange[np.isin(of_mm, addresses)]], s.file_rmap.address_spaces.addr[spaces]])
+
+
+def _mms(s: Snapshot, cause: Cause) -> Mask:
+    """The mms that the subjects of a cause belong to."""
+    about, rows = cause.rule.about, cause.rows[:_MOST_ROWS]
+    out = np.zeros(len(s.mms), np.bool_)
+    if about is ENTRY:
+        rows = (rows >> ENTRY_ID_SLOT_BITS).astype(np.int64)
+    if about in (ENTRY, TABLE):
+        # A table that several mms share is damaged for all of them.
+        out[s.tables.mm_idx[np.isin(s.tables.pfn, s.tables.pfn[rows])]] = True
+    elif about is NONPRESENT:
+        out[s.nonpresent.mm_idx[rows]] = True
+    elif about is VMA:
+        out[s.vmas.mm_idx[rows]] = True
+    elif about is MM:
+        out[rows] = True
+    elif about in (PAGE, FOLIO):
+        ((pfn, nr),) = _pfns(s, cause)
+        for m in s.entry_batches():
+            pages = entry_pages(s.layout, m.level).astype(np.int64) * m.nr
+            out[m.mm_idx[(m.pfn < pfn + nr) & (m.pfn + pages > pfn)]] = True
+    elif about in (AVC, ANON_VMA):
+        out[s.vmas.mm_idx[_vmas(s, cause)]] = True
+    return out
+
+
+def _vmas(s: Snapshot, cause: Cause) -> I64:
+    """VMAs of the family of the anon_vmas that a cause is about."""
+    avcs, anon_vmas, rows = s.anon_rmap.avcs, s.anon_rmap.anon_vmas, cause.rows[:_MOST_ROWS]
+    if cause.rule.about is AVC:
+        rows = np.concatenate([avcs.anon_vma_idx[rows], avcs.tree_idx[rows]])
+        rows = rows[rows >= 0]
+    roots = distinct(np.concatenate([rows, take_or(anon_vmas.root_idx, rows, -1)]).astype(np.int64))
+    family = np.isin(anon_vmas.root_idx, roots[roots >= 0]) | np.isin(np.arange(len(anon_vmas)), roots)
+    of_family = take_or(family, avcs.anon_vma_idx, False) | take_or(family, avcs.tree_idx, False)
+    vmas = np.concatenate([avcs.vma_idx[of_family], avcs.list_vma_idx[of_family]])
+    return distinct(vmas[vmas >= 0].astype(np.int64))
+
+
+def _pfns(s: Snapshot, cause: Cause) -> list[tuple[int, int]]:
+    if cause.rule.about is FOLIO:
+        rows = cause.rows[:1]
+        return [(int(s.folios.pfn[row]), max(min(int(s.folios.nr_pages[row]), _LARGEST), 1)) for row in rows.tolist()]
+    return [(int(pfn), 1) for pfn in s.pages.memmap.pfns_of_rows(cause.rows[:1]).tolist()]
+
+
+def _places(s: Snapshot, cause: Cause) -> Iterator[Stretch]:
+    """The words, or objects, that a cause is about."""
+    about, rows = cause.rule.about, cause.rows[:_MOST_ROWS]
+    if about is ENTRY:
+        yield from _entries(s, _tables(s, cause)[:_MOST_ROWS], rows & ((1 << ENTRY_ID_SLOT_BITS) - 1))
+    elif about is NONPRESENT:
+        yield from _entries(s, _tables(s, cause)[:_MOST_ROWS], s.nonpresent.slot[rows])
+    elif about is TABLE:
+        rows = rows[s.tables.parent[rows] >= 0]
+        yield from _entries(s, s.tables.parent[rows], s.tables.slot[rows])
+    elif about is VMA:
+        yield from _objects(s, s.vmas.addr[rows], "struct vm_area_struct")
+    elif about is AVC:
+        yield from _objects(s, s.anon_rmap.avcs.addr[rows], "struct anon_vma_chain")
+    elif about is ANON_VMA:
+        yield from _objects(s, s.anon_rmap.anon_vmas.addr[rows], "struct anon_vma")
+    elif about in (PAGE, FOLIO) and cause.rule is not page_table_unreachable:
+        memmap = s.layout.memmap
+        for pfn, nr in _pfns(s, cause):
+            yield _stretch(memmap.page_addr(pfn), min(nr, _COUNTER_PAGES) * memmap.page_size, physical=False)
+
+
+def _entries(s: Snapshot, table: AnyArray, slot: AnyArray) -> Iterator[Stretch]:
+    shift = s.layout.memmap.page_shift
+    for pfn, at in zip(s.tables.pfn[table].tolist(), slot.tolist(), strict=True):
+        yield _stretch((pfn << shift) + _ENTRY * at, _ENTRY, physical=True)
+
+
+def _objects(s: Snapshot, addresses: U64, struct: str) -> Iterator[Stretch]:
+    base, size = s.layout.memory.direct_map_base, s.layout.struct(struct).size
+    for address in addresses.tolist():
+        if address >= base:
+            yield _stretch(address - base, size, physical=True)
+
+
+def _stretch(address: int, size: int, *, physical: bool) -> Stretch:
+    return Stretch(Subject(kind="memory"), address, size, physical, "", "", "", "")

@@ -1,0 +1,130 @@
+"""Damage of realistic shape: one cause, few findings, and an unrelated fault beside it is still found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inspector.arch.base import Level
+from inspector.check.run import run_check
+from inspector.columns import I64
+from inspector.findings import Report
+from inspector.snapshot import Snapshot
+from inspector.tables.slabs import lead_nowhere
+from tests.faults.damage import run_one
+from tests.faults.overlay import KERNELS, Patch, add, core_path, pfn_of, planted, put, sound, word
+from tests.faults.plants import mapcount_at, pick, small_anon
+from tests.faults.state_catalogue import quiet_mms, vma_word
+from tests.faults.table_catalogue import entry_of, table_at_rest
+
+_MOST = 3
+"""Findings that one piece of damage may give."""
+
+_RUNS = 20
+
+_GARBAGE = {"text": 0x6775657374207379, "pattern": 0xCCCCCCCCCCCCCCCC, "user": 0x00007F5512345678}
+
+
+def _rules(report: Report) -> list[str]:
+    return sorted(f.rule for f in report.findings if f.severity != "info")
+
+
+def _ghost(s: Snapshot, mms: set[int]) -> tuple[Patch, int]:
+    """A mapping too many of an anonymous page that is mapped in none of some mms, and its page frame."""
+    for row in small_anon(s, 1)[::50].tolist():
+        pfn = pfn_of(s, row)
+        if not mms & set(s.mappings.mm_idx[s.mappings_of(pfn)].tolist()):
+            return add(s, mapcount_at(s, row), 1, 4), pfn
+    raise AssertionError("no page elsewhere")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_random_damage_gives_few_findings_and_hides_nothing(kernel: str) -> None:
+    results = [run_one(number, 7, (kernel,)) for number in range(_RUNS)]
+    assert not [r.error for r in results if r.error]
+    assert not [(r.number, r.at, r.fault) for r in results if not r.fault_found]
+    assert sorted(len(r.found) for r in results)[-2] <= _MOST, [(r.number, r.found) for r in results]
+
+
+@pytest.mark.parametrize("what", _GARBAGE)
+@pytest.mark.parametrize("level", [Level.PTE, Level.PMD])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_an_entry_of_a_table_overwritten_is_one_finding(kernel: str, level: Level, what: str) -> None:
+    """The table below, its pages and the totals of the process are lost with it."""
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    row = table_at_rest(s, level)
+    ghost, pfn = _ghost(s, {int(s.tables.mm_idx[row])})
+    damage = Patch(entry_of(s, row), _GARBAGE[what].to_bytes(8, "little"), physical=True)
+    report = run_check(planted(path, damage, ghost))
+    assert len(_rules(report)) == 2, _rules(report)
+    assert ("mapcount-too-high", pfn) in [(f.rule, f.subject.pfn) for f in report.findings]
+
+
+def _vma(s: Snapshot, *, file: bool) -> int:
+    v = s.vmas
+    per = np.bincount(s.mappings.vma_idx[s.mappings.vma_idx >= 0], minlength=len(v))
+    rows = np.flatnonzero(((v.file != 0) == file) & ((v.anon_vma != 0) != file) & (per > 1) & quiet_mms(s)[v.mm_idx])
+    return pick(rows, "a VMA with pages", len(rows) // 2)
+
+
+@pytest.mark.parametrize("file", [False, True])
+@pytest.mark.parametrize("what", ["text", "pattern"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_flags_of_a_vma_overwritten_are_one_finding(kernel: str, what: str, *, file: bool) -> None:
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    row = _vma(s, file=file)
+    ghost, pfn = _ghost(s, {int(s.vmas.mm_idx[row])})
+    damage = put(s, vma_word(s, row, "vm_flags", "flags.__vma_flags[0]", "flags"), _GARBAGE[what])
+    report = run_check(planted(path, damage, ghost))
+    assert len(_rules(report)) <= _MOST, _rules(report)
+    assert ("mapcount-too-high", pfn) in [(f.rule, f.subject.pfn) for f in report.findings]
+
+
+def _objects(s: Snapshot, kind: str) -> I64:
+    rmap = s.anon_rmap
+    addr = {"VMAs": s.vmas.addr, "anon_vmas": rmap.anon_vmas.addr, "chains": rmap.avcs.addr}[kind]
+    base = np.uint64(s.layout.memory.direct_map_base)
+    return ((addr[addr >= base] - base) >> np.uint64(12)).astype(np.int64)
+
+
+@pytest.mark.parametrize("byte", [0x00, 0x6B])
+@pytest.mark.parametrize("kind", ["VMAs", "anon_vmas", "chains"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_page_of_objects_overwritten_is_one_cause(kernel: str, kind: str, byte: int) -> None:
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    pages, nr = np.unique(_objects(s, kind), return_counts=True)
+    page = int(pages[nr.argmax()])
+    report = run_check(planted(path, Patch(page << 12, bytes([byte]) * 4096, physical=True)))
+    assert 1 <= len(_rules(report)) <= _MOST, _rules(report)
+
+
+@pytest.mark.parametrize("member", ["rb.rb_left", "anon_vma"])
+@pytest.mark.parametrize("bit", [5, 30, 40, 63])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_chain_that_leads_nowhere_is_damaged_not_missing(kernel: str, member: str, bit: int) -> None:
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    avcs = s.anon_rmap.avcs
+    rows = np.flatnonzero((avcs.tree_idx >= 0) & (avcs.list_vma_idx >= 0))
+    still = rows[quiet_mms(s)[s.vmas.mm_idx[avcs.list_vma_idx[rows]]]]
+    address = int(avcs.addr[pick(still, "a chain", len(still) // 2)])
+    address += s.layout.struct("struct anon_vma_chain").field(member).offset
+    value = word(s, address) ^ 1 << bit
+    report = run_check(planted(path, put(s, address, value)))
+    nowhere = value >= 1 << 12 and lead_nowhere(s.layout, np.array([value], np.uint64))[0]
+    if nowhere:
+        assert not report.coverage.missing
+    assert report.findings or report.coverage.missing
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_what_leads_nowhere(kernel: str) -> None:
+    s = sound(core_path("fixture", kernel))
+    base = s.layout.memory.direct_map_base
+    table = base + (int(s.tables.pfn[0]) << 12)
+    addresses = [int(s.vmas.addr[0]), int(s.mms.addr[5]), table, base + (s.layout.memmap.max_pfn << 12), 0x1000, 0]
+    assert lead_nowhere(s.layout, np.array(addresses, np.uint64)).tolist() == [False, False, True, True, True, True]
