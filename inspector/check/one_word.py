@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from inspector.arch.base import Level
 from inspector.columns import I64, Mask, distinct, take_or
 from inspector.findings import Subject
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.cause import Cause, Causes
+from inspector.rules.folios.mapcount import mapcount_mapping_missing, mapcount_too_high
 from inspector.rules.mms.rss import rss_mismatch
 from inspector.rules.page_tables.bytes import pgtables_bytes_mismatch
 from inspector.rules.page_tables.lost_tables import page_table_unreachable
@@ -24,6 +26,7 @@ from inspector.rules.registry import Phase, Rule
 from inspector.rules.swap.swap import swap_count_high
 from inspector.subjects import ANON_VMA, AVC, ENTRY, FOLIO, MM, NONPRESENT, PAGE, TABLE, VMA, reached
 from inspector.tables.overwritten import Stretch
+from inspector.walk.lost_places import lost_places
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, entry_pages
 
 if TYPE_CHECKING:
@@ -50,6 +53,10 @@ _MOST_FOUND = 1 << 10
 
 _ENTRY = 8
 
+_SLOTS = 1 << ENTRY_ID_SLOT_BITS
+
+_LOST_MAPPINGS = (mapcount_mapping_missing, mapcount_too_high)
+
 _SWAPENTS = "MM_SWAPENTS"
 
 _LARGEST = 1 << 18
@@ -70,11 +77,12 @@ class Explained(NamedTuple):
 
 
 class _Word(NamedTuple):
-    """A cause, where the words lie that it is about, the mms that they belong to, and the related causes."""
+    """A cause, where the words lie that it is about, the related causes, and the PTEs among the words, by number."""
 
     cause: Cause
     places: tuple[Stretch, ...]
     related: list[Cause]
+    ptes: I64 = np.empty(0, np.int64)
 
 
 def key_of(cause: Cause) -> Key:
@@ -98,7 +106,7 @@ def find_words(s: Snapshot, causes: Causes, without: Callable[[tuple[Stretch, ..
     words = [*_above(s, some), *_pages(s, some), *words]
     explains: list[tuple[int, Cause, list[Cause]]] = []
     for word in words[:_MOST_WORDS]:
-        gone = _gone(s, [word.cause, *word.related], without(word.places))
+        gone = _held(s, word, _gone(s, [word.cause, *word.related], without(word.places)))
         if len(gone) > 1:
             explains.append((sum(each.size for each in word.places), gone[0], gone[1:]))
         if len(gone) == len(some):
@@ -164,7 +172,30 @@ def _word(s: Snapshot, cause: Cause, others: list[Cause]) -> _Word | None:
         return None
     mms = _mms(s, cause)
     related = [other for other in _related(s, others, mms) if other is not cause]
-    return _Word(cause, places, related) if related else None
+    return _Word(cause, places, related, _ptes(s, cause)) if related else None
+
+
+def _ptes(s: Snapshot, cause: Cause) -> I64:
+    """The entries of the last level that a cause is about, numbered by their places in memory."""
+    rows, tables = cause.rows[:_MOST_ROWS], _tables(s, cause)[:_MOST_ROWS].astype(np.int64)
+    slots = s.nonpresent.slot[rows] if cause.rule.about is NONPRESENT else rows & (_SLOTS - 1)
+    last = s.tables.level[tables] == Level.PTE
+    return s.tables.pfn[tables[last]].astype(np.int64) * _SLOTS + slots[: len(tables)][last]
+
+
+def _held(s: Snapshot, word: _Word, gone: list[Cause]) -> list[Cause]:
+    """Of what is found no more without some PTEs, pages that lost a mapping only where that was one of these PTEs.
+
+    Without them all pages that may be mapped near them count as mapped by what cannot be read.
+    """
+    lost = [cause for cause in gone if cause.rule in _LOST_MAPPINGS and cause is not word.cause]
+    if not len(word.ptes) or not lost:
+        return gone
+    rows = np.array([cause.first_row for cause in lost], np.int64)
+    places = lost_places(s, rows, np.ones(len(s.mms), np.bool_))
+    here = np.isin(s.tables.pfn[places.table_idx].astype(np.int64) * _SLOTS + places.slot, word.ptes)
+    held = {lost[at] for at in places.asked[here].tolist()}
+    return [cause for cause in gone if cause not in lost or cause in held]
 
 
 def _above(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
@@ -325,7 +356,7 @@ def _places(s: Snapshot, cause: Cause) -> Iterator[Stretch]:
     """The words, or objects, that a cause is about."""
     about, rows = cause.rule.about, cause.rows[:_MOST_ROWS]
     if about is ENTRY:
-        yield from _entries(s, _tables(s, cause)[:_MOST_ROWS], rows & ((1 << ENTRY_ID_SLOT_BITS) - 1))
+        yield from _entries(s, _tables(s, cause)[:_MOST_ROWS], rows & (_SLOTS - 1))
     elif about is NONPRESENT:
         yield from _entries(s, _tables(s, cause)[:_MOST_ROWS], s.nonpresent.slot[rows])
     elif about is TABLE:

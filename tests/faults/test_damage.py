@@ -13,7 +13,7 @@ from inspector.snapshot import Snapshot
 from inspector.tables.slabs import lead_nowhere
 from tests.faults.damage import run_one
 from tests.faults.overlay import KERNELS, Patch, add, core_path, pfn_of, planted, put, sound, word
-from tests.faults.plants import mapcount_at, pick, small_anon
+from tests.faults.plants import entry_address, mapcount_at, mapping_of_page, pick, small_anon
 from tests.faults.state_catalogue import quiet_mms, vma_word
 from tests.faults.table_catalogue import entry_of, table_at_rest
 
@@ -60,6 +60,26 @@ def test_an_entry_of_a_table_overwritten_is_one_finding(kernel: str, level: Leve
     report = run_check(planted(path, damage, ghost))
     assert len(_rules(report)) == 2, _rules(report)
     assert ("mapcount-too-high", pfn) in [(f.rule, f.subject.pfn) for f in report.findings]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_mapping_too_many_beside_an_overwritten_entry_of_its_vma_is_a_finding_of_its_own(kernel: str) -> None:
+    """What the entry mapped was lost with it; that another page of the VMA counts one too many has another cause."""
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    for row in small_anon(s, 1)[::20].tolist():
+        at, skip = mapping_of_page(s, row)
+        vma = s.mappings.vma_idx[at]
+        near = [p for p in small_anon(s, 1).tolist() if abs(p - row) < 64 and p != row]
+        other = next((p for p in near if s.mappings.vma_idx[mapping_of_page(s, p)[0]] == vma), None)
+        if other is not None:
+            break
+    else:
+        pytest.fail("two pages of one VMA")
+    damage = Patch(entry_address(s, at, skip), _GARBAGE["text"].to_bytes(8, "little"), physical=True)
+    report = run_check(planted(path, damage, add(s, mapcount_at(s, other), 1, 4)))
+    assert ("mapcount-too-high", pfn_of(s, other)) in [(f.rule, f.subject.pfn) for f in report.findings]
+    assert len(_rules(report)) == 2, _rules(report)
 
 
 def _vma(s: Snapshot, *, file: bool) -> int:
