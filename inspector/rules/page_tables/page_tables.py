@@ -58,6 +58,7 @@ def page_table_type_mismatch(s: Snapshot) -> Violations:
         expected={"table_page": "a page table"},
         checked=len(tables),
         unread=cannot_check(unreadable, "page tables are missing from the dump"),
+        claims=one("folio", np.where(s.pages.memmap.rows(tables.pfn[rows]) >= 0, tables.pfn[rows], -1)),
     )
 
 
