@@ -134,6 +134,9 @@ class Arch(Protocol):
     def leaf_bits(self, level: Level, entries: U64) -> U16:
         """The `Bit` attributes of leaf entries."""
 
+    def invalidated(self, levels: U8, entries: U64) -> Mask:
+        """Which leaf entries are huge ones that are invalidated for a moment; `Bit.PROT_NONE` is set of these too."""
+
     def page_prot(self, vm_flags: U64) -> U64:
         """What vm_get_page_prot() gives for a VMA, without what drivers and writenotify change in it."""
 

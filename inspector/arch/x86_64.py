@@ -251,6 +251,11 @@ class X86_64:  # noqa: N801  (the kernel's spelling)
             out[at : at + _PIECE] = bits
         return out
 
+    def invalidated(self, levels: U8, entries: U64) -> Mask:
+        """As `Arch.invalidated`: pmd_mkinvalid() clears PRESENT and PROTNONE, and PSE stays."""
+        out: Mask = (levels != Level.PTE) & ((entries & (PRESENT | PROTNONE)) == 0)
+        return out
+
     @cached_property
     def _leaf_bits(self) -> dict[Level, tuple[U16, U16]]:
         """By level attributes by the low 12 bits of a leaf, and by the bits from 52 on."""

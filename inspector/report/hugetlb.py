@@ -10,8 +10,9 @@ import msgspec
 from inspector.hex_json import Hex, Wide
 from inspector.layout.flags import VM_MAYSHARE
 from inspector.report.mappings import owner_of
-from inspector.report.screen import Screen, TableColumn, render_table
+from inspector.report.screen import Screen, TableColumn, render_table, wrong_words
 from inspector.snapshot import Snapshot
+from inspector.subjects import HSTATE
 from inspector.tables.hugetlb import OFF_LIST, ON_FREE
 from inspector.text import clean_bytes, counted
 
@@ -45,6 +46,8 @@ class HugetlbSize(msgspec.Struct, frozen=True):
     """In the memory map, but on no list: isolated, or on their way."""
     lists_whole: bool
     nodes: list[PoolOfNode]
+    wrong: list[str]
+    """What the rules find about it: which of its values are not as they must be."""
 
 
 class HugetlbFolio(msgspec.Struct, frozen=True):
@@ -116,10 +119,12 @@ class HugetlbReport(msgspec.Struct, frozen=True):
 
 def build_hugetlb_report(s: Snapshot) -> HugetlbReport:
     """Everything hugetlb keeps."""
-    h = s.hugetlb
+    from inspector.check.marks import marks_of  # noqa: PLC0415  (all rules, which few reports need)
+
+    h, marks = s.hugetlb, marks_of(s, HSTATE)
     return HugetlbReport(
         "folioscope.hugetlb/2",
-        [_size(s, i) for i in range(len(h.hstates))],
+        [_size(s, i, marks.get(i, [])) for i in range(len(h.hstates))],
         [_folio(s, i) for i in range(len(h.folios))],
         [_vma(s, i) for i in range(len(h.vmas))],
         len(s.hugetlb_tables[0]),
@@ -129,7 +134,7 @@ def build_hugetlb_report(s: Snapshot) -> HugetlbReport:
     )
 
 
-def _size(s: Snapshot, i: int) -> HugetlbSize:
+def _size(s: Snapshot, i: int, wrong: list[str]) -> HugetlbSize:
     h, nodes = s.hugetlb.hstates, s.hugetlb.nodes
     mine = [j for j in range(len(nodes)) if int(nodes.hstate_idx[j]) == i]
     return HugetlbSize(
@@ -155,6 +160,7 @@ def _size(s: Snapshot, i: int) -> HugetlbSize:
             )
             for j in mine
         ],
+        wrong=wrong,
     )
 
 
@@ -244,6 +250,7 @@ def render_hugetlb(screen: Screen, report: HugetlbReport) -> Iterator[str]:
 def _size_rows(size: HugetlbSize) -> Iterator[tuple[str, ...]]:
     remarks = [f"{counted(size.off_lists, 'folio')} {_WHERE[OFF_LIST]}"] if size.off_lists else []
     remarks += [] if size.lists_whole else ["lists damaged"]
+    remarks += [wrong_words(size.wrong)] if size.wrong else []
     numbers = (size.nr, size.free, size.reserved, size.surplus, size.listed_in_use, size.listed_free)
     yield (size.name, "", *map(str, numbers), ", ".join(remarks))
     for n in size.nodes:

@@ -83,8 +83,10 @@ def rejected_words(number: int) -> str:
     return f"; beside {counted(number, *NOT_ALLOWED)}" if number else ""
 
 
-def bit_words(bits: Bit) -> list[str]:
-    """The attributes of an entry in words."""
+def bit_words(bits: Bit, *, invalidated: bool = False) -> list[str]:
+    """The attributes of an entry in words; a huge entry that is invalidated for a moment is not called prot-none."""
+    if invalidated:
+        return [*bit_words(bits & ~Bit.PROT_NONE), "invalidated"]
     return [word for bit, word in _BIT_WORDS.items() if bits & bit]
 
 
@@ -107,20 +109,29 @@ def mapping_rows(s: Snapshot, pfn: int, nr: int, limit: int | None) -> tuple[lis
     present = np.repeat([True, False], [len(rows), len(away)])
     order = np.lexsort((np.concatenate([rows, away]), present, va, np.where(pid >= 0, pid, 1 << 40)))[:limit]
     here, gone = order[present[order]], order[~present[order]]
-    made = dict(zip(here.tolist(), _present(s, rows[here], pfn, nr), strict=True))
+    head = _head(s, pfn)
+    made = dict(zip(here.tolist(), _present(s, rows[here], pfn, nr, head), strict=True))
     made.update(
-        (at, _absent(s, row, pfn)) for at, row in zip(gone.tolist(), away[gone - len(rows)].tolist(), strict=True)
+        (at, _absent(s, row, head)) for at, row in zip(gone.tolist(), away[gone - len(rows)].tolist(), strict=True)
     )
     return [made[at] for at in order.tolist()], len(mm)
 
 
-def _present(s: Snapshot, rows: I64, pfn: int, nr: int) -> list[MappingRow]:
+def _head(s: Snapshot, pfn: int) -> int:
+    """Page frame of the head of the folio that a page belongs to: pages are counted from there, as everywhere."""
+    row = s.pages.memmap.row(pfn)
+    head = int(s.pages.head_row[row]) if row >= 0 else -1
+    return int(s.pages.memmap.pfns_of_rows(np.array([head], np.int64))[0]) if head >= 0 else pfn
+
+
+def _present(s: Snapshot, rows: I64, pfn: int, nr: int, head: int) -> list[MappingRow]:
     """Rows of the mappings, cut to the pages asked for."""
     m, arch = s.mappings.take(rows), s.layout.arch
     pte = m.level == Level.PTE
     skip = np.where(pte, np.maximum(pfn - m.pfn, 0), 0)
     entries = np.where(pte, np.minimum(m.nr - skip, pfn + nr - m.pfn - skip), m.nr)
     first = m.pfn + skip
+    gone = arch.invalidated(m.level, m.entry).tolist()
     columns = zip(
         owners_of(s, m.mm_idx),
         (m.va + (skip.astype(np.uint64) << np.uint64(arch.page_shift))).tolist(),
@@ -129,7 +140,7 @@ def _present(s: Snapshot, rows: I64, pfn: int, nr: int) -> list[MappingRow]:
         (entries * entry_pages(s.layout, m.level)).tolist(),
         first.tolist(),
         (m.entry + skip.astype(np.uint64) * arch.leaf_step(Level.PTE, m.entry)).tolist(),
-        m.bits.tolist(),
+        zip(m.bits.tolist(), gone, strict=True),
         take_or(s.vmas.addr, m.vma_idx, 0).tolist(),
         m.counted.tolist(),
         m.entry_class.tolist(),
@@ -137,7 +148,7 @@ def _present(s: Snapshot, rows: I64, pfn: int, nr: int) -> list[MappingRow]:
     )
     levels = {int(level): level.name for level in Level}
     classes = {int(each): each.name.lower() for each in EntryClass}
-    words = {bits: bit_words(Bit(bits)) for bits in set(m.bits.tolist())}
+    words = {key: bit_words(Bit(key[0]), invalidated=key[1]) for key in set(zip(m.bits.tolist(), gone, strict=True))}
     leaf = kind_words(Kind.LEAF)
     return [
         MappingRow(
@@ -149,7 +160,7 @@ def _present(s: Snapshot, rows: I64, pfn: int, nr: int) -> list[MappingRow]:
             entries=nr_entries,
             pages=pages,
             pfn=at,
-            page_index=at - pfn,
+            page_index=at - head,
             entry=entry,
             present=True,
             kind=leaf,
@@ -162,7 +173,7 @@ def _present(s: Snapshot, rows: I64, pfn: int, nr: int) -> list[MappingRow]:
     ]
 
 
-def _absent(s: Snapshot, row: int, pfn: int) -> MappingRow:
+def _absent(s: Snapshot, row: int, head: int) -> MappingRow:
     """A non-present entry that names a page."""
     n = s.nonpresent
     level, kind = Level(int(n.level[row])), Kind(int(n.kind[row]))
@@ -178,7 +189,7 @@ def _absent(s: Snapshot, row: int, pfn: int) -> MappingRow:
         entries=1,
         pages=int(entry_pages(s.layout, n.level[row : row + 1])[0]),
         pfn=int(n.pfn[row]),
-        page_index=int(n.pfn[row]) - pfn,
+        page_index=int(n.pfn[row]) - head,
         entry=int(n.entry[row]),
         present=False,
         kind=kind_words(kind),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
@@ -24,14 +24,19 @@ from inspector.layout.flags import (
     VM_READ,
     VM_SHARED,
     VM_WRITE,
+    unknown_vm_flags,
 )
-from inspector.report.screen import Screen, TableColumn, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table, wrong_words
 from inspector.snapshot import Snapshot
+from inspector.subjects import MM, VMA
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.tables.tasks import read_process
 from inspector.text import clean_bytes, counted
 from inspector.walk.names import vma_names
 from inspector.walk.smaps import VmaFigures, vma_figures
+
+if TYPE_CHECKING:
+    from inspector.check.marks import Marks
 
 _VM_NAMES = {
     VM_LOCKED: "locked",
@@ -67,6 +72,8 @@ class Process(msgspec.Struct, frozen=True):
     hugetlb_kb: int
     pgtables_kb: Wide
     vmas: int
+    wrong: list[str]
+    """What the rules find about it: which of its values are not as they must be."""
 
 
 class PsReport(msgspec.Struct, frozen=True):
@@ -94,7 +101,7 @@ def build_ps(s: Snapshot) -> PsReport:
     others: dict[int, list[int]] = {}
     for row in leaders.tolist():
         others.setdefault(int(tasks.mm[row]), []).append(int(tasks.pid[row]))
-    rss = mms.rss * kb
+    rss, marks = mms.rss * kb, _marks_of_mms(s)
     made = []
     for i in np.lexsort((mms.pid, mms.pid < 0)).tolist():
         pid, mm = int(mms.pid[i]), int(mms.addr[i])
@@ -116,6 +123,7 @@ def build_ps(s: Snapshot) -> PsReport:
                 int(hugetlb[i]),
                 int(mms.pgtables_bytes[i]) >> 10,
                 int(vmas[i]),
+                marks.get(i, []),
             )
         )
     return PsReport("folioscope.ps/2", made, dict(s.missing.counts))
@@ -134,6 +142,7 @@ _PS = (
     TableColumn("hugetlb KiB", right=True),
     TableColumn("tables KiB", right=True),
     TableColumn("vmas", right=True),
+    TableColumn("", style="fail"),
     TableColumn("note"),
 )
 
@@ -150,6 +159,7 @@ def render_ps(screen: Screen, report: PsReport) -> Iterator[str]:
             str(p.hugetlb_kb or ""),
             str(p.pgtables_kb),
             str(p.vmas),
+            wrong_words(p.wrong),
             _note(p),
         )
         for p in report.processes
@@ -201,6 +211,8 @@ class VmaRow(msgspec.Struct, frozen=True):
     hugetlb_shared_kb: int
     swap_kb: Wide
     locked_kb: int
+    wrong: list[str]
+    """What the rules find about it that decide from what was read: which of its values are not as they must be."""
     lock: str
     """Who holds the VMA's own lock, or waits for it, "" for no one: ``1 reader``, ``writer, 2 readers``; and how many
     of these no task can be."""
@@ -292,16 +304,49 @@ def build_vmas(s: Snapshot, mm_idx: int) -> VmasReport:
     aimed = isinstance(s, AimedSnapshot)
     figures = vma_figures(s, stored=aimed).take(rows)
     names = vma_names(s.layout, s.mms, s.vmas, rows)
-    pid, locks = int(s.mms.pid[mm_idx]), _locks(s, rows)
+    pid, locks, marks = int(s.mms.pid[mm_idx]), _locks(s, rows), _marks_of_vmas(s, rows)
     return VmasReport(
         "folioscope.vmas/2",
         int(s.mms.addr[mm_idx]),
         pid if pid >= 0 else None,
         clean_bytes(bytes(s.mms.comm[mm_idx])) if pid >= 0 else None,
-        [_vma_row(s, row, figures, i, names[i], locks[i]) for i, row in enumerate(rows.tolist())],
+        [_vma_row(s, row, figures, i, names[i], (locks[i], marks.get(row, []))) for i, row in enumerate(rows.tolist())],
         "own page tables" if aimed else "all page tables",
         s.missing.complete and s.mappings_whole,
     )
+
+
+def _marks_of_mms(s: Snapshot) -> Marks:
+    """What is wrong with each mm; rules are run where a sum is not that of its page tables, or two share its words."""
+    words = s.mms.rss_words
+    if len(np.unique(words[words != 0])) == int((words != 0).sum()) and not _sums_differ(s):
+        return {}
+    from inspector.check.marks import marks_of  # noqa: PLC0415  (all rules, which sound values do not need)
+
+    return marks_of(s, MM)
+
+
+def _sums_differ(s: Snapshot) -> bool:
+    """Whether rss of an mm is not what its page tables map, more than one execve() under way accounts for."""
+    rebuilt, known = s.rss
+    excess = s.mms.rss - rebuilt
+    odd = excess.any(axis=1) & known & s.mms.rss_valid
+    # The argument pages of an mm that no task has yet are charged to the one of its task too (acct_arg_size()).
+    arguments = int(rebuilt[s.mms.nr_tasks == 0, RSS_ANON].sum())
+    return int(odd.sum()) > (1 if arguments and int(excess[odd].sum()) == arguments else 0)
+
+
+def _marks_of_vmas(s: Snapshot, rows: I64) -> Marks:
+    """What is wrong with each VMA; of one process, rules are run where its words are not as its mm's tree has them."""
+    v = s.vmas
+    odd = (v.start[rows] != v.slot_start[rows]) | (v.end[rows] != v.slot_end[rows])
+    odd |= v.vm_mm[rows] != s.mms.addr[v.mm_idx[rows]]
+    odd |= (v.flags[rows] & np.uint64(unknown_vm_flags(s.layout.version))) != 0
+    if isinstance(s, AimedSnapshot) and not odd.any():
+        return {}
+    from inspector.check.marks import marks_of  # noqa: PLC0415  (all rules, which sound values do not need)
+
+    return marks_of(s, VMA)
 
 
 def _locks(s: Snapshot, rows: I64) -> list[str]:
@@ -320,7 +365,9 @@ def _locks(s: Snapshot, rows: I64) -> list[str]:
     return out
 
 
-def _vma_row(s: Snapshot, row: int, f: VmaFigures, i: int, name: str, lock: str) -> VmaRow:  # noqa: PLR0913, PLR0917
+def _vma_row(  # noqa: PLR0913, PLR0917
+    s: Snapshot, row: int, f: VmaFigures, i: int, name: str, found: tuple[str, list[str]]
+) -> VmaRow:
     vmas, kb = s.vmas, 1 << (s.layout.arch.page_shift - 10)
     flags = int(vmas.flags[row])
 
@@ -348,7 +395,8 @@ def _vma_row(s: Snapshot, row: int, f: VmaFigures, i: int, name: str, lock: str)
         size(f.hugetlb_shared),
         size(f.swap + f.shmem_swap),
         int(f.locked_bytes[i]) >> 10,
-        lock,
+        found[1],
+        found[0],
     )
 
 
@@ -375,6 +423,7 @@ _VMAS = (
     TableColumn("lock"),
     TableColumn("name"),
     TableColumn("flags"),
+    TableColumn("", style="fail"),
 )
 
 
@@ -383,7 +432,7 @@ def render_vmas(screen: Screen, report: VmasReport) -> Iterator[str]:
     yield from render_facts(screen, [("process", _who(report)), ("mm", f"{report.mm:#x}")])
     yield ""
     rows = [_vma_cells(v) for v in report.vmas]
-    rows.append(("", "", "sum", *_sums(report.vmas), "", "", ""))
+    rows.append(("", "", "sum", *_sums(report.vmas), "", "", "", ""))
     yield from render_table(screen, _VMAS, rows)
     yield ""
     note = "" if report.complete else "; some page tables, VMAs or struct pages are not in the dump"
@@ -409,7 +458,7 @@ def _vma_cells(v: VmaRow) -> tuple[str, ...]:
         v.locked_kb,
     )
     shown = [str(sizes[0]), str(sizes[1]), *(str(n) if n else "" for n in sizes[2:])]
-    return f"{v.start:x}", f"{v.end:x}", v.perms, *shown, v.lock, v.name, " ".join(v.flags)
+    return f"{v.start:x}", f"{v.end:x}", v.perms, *shown, v.lock, v.name, " ".join(v.flags), wrong_words(v.wrong)
 
 
 def _sums(vmas: list[VmaRow]) -> tuple[str, ...]:

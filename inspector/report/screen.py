@@ -150,3 +150,8 @@ def render_facts(screen: Screen, facts: Iterable[tuple[str, str]], indent: str =
 def _pad(text: str, width: int, *, right: bool) -> str:
     space = " " * (width - cell_width(text))
     return space + text if right else text + space
+
+
+def wrong_words(found: list[str]) -> str:
+    """The mark beside a thing about which rules found something; "" for one that is as it must be."""
+    return f"WRONG {'; '.join(found)}" if found else ""

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from inspector.aimed.slot import SlotSnapshot
 from inspector.errors import UsageError
 from inspector.hex_json import Hex, Wide
-from inspector.report.screen import Screen, TableColumn, render_facts, render_table
+from inspector.report.screen import Screen, TableColumn, render_facts, render_table, wrong_words
 from inspector.snapshot import Snapshot
+from inspector.subjects import SWAP_DEVICE
 from inspector.text import clean_bytes, counted, parse_number
 from inspector.walk.swap_view import find_slot, slot_exists, slot_users, swap_devices
 
@@ -35,6 +37,8 @@ class SwapDevice(msgspec.Struct, frozen=True):
     pte_refs: int
     shmem_refs: int
     whole: bool
+    wrong: list[str]
+    """What the rules find about it: which of its values are not as they must be."""
 
 
 class SlotUser(msgspec.Struct, frozen=True):
@@ -124,7 +128,12 @@ def build_slot(s: Snapshot, asked: str) -> tuple[SwapReport, bool]:
 
 
 def _devices(s: Snapshot) -> list[SwapDevice]:
-    d = swap_devices(s)
+    d, marks = swap_devices(s), {}
+    if ((d.used != d.inuse_pages) & d.whole).any():
+        from inspector.check.marks import marks_of  # noqa: PLC0415  (all rules, which sound values do not need)
+
+        marks = marks_of(s, SWAP_DEVICE)
+    rows = np.flatnonzero(s.swap.devices.in_use).tolist()
     return [
         SwapDevice(
             type=int(d.type_[i]),
@@ -141,6 +150,7 @@ def _devices(s: Snapshot) -> list[SwapDevice]:
             pte_refs=int(d.pte_refs[i]),
             shmem_refs=int(d.shmem_refs[i]),
             whole=bool(d.whole[i]),
+            wrong=marks.get(rows[i], []),
         )
         for i in range(len(d))
     ]
@@ -189,6 +199,7 @@ _DEVICES = (
         for name in ("priority", "size KiB", "used KiB", "slots used", "stored", "cached", "shared", "shmem", "PTEs")
     ),
     TableColumn("", style="yellow"),
+    TableColumn("", style="fail"),
 )
 _USERS = (
     TableColumn("pid", right=True, style="bold"),
@@ -236,7 +247,13 @@ def _where(search: SlotSearch, found: int) -> str:
 
 def _device_cells(d: SwapDevice) -> tuple[str, ...]:
     numbers = d.priority, d.size_kb, d.used_kb, d.used, d.stored_inuse_pages, d.cached, d.shared, d.shmem, d.pte_refs
-    return str(d.type), d.path, *map(str, numbers), "" if d.whole else "not all slots could be read"
+    return (
+        str(d.type),
+        d.path,
+        *map(str, numbers),
+        "" if d.whole else "not all slots could be read",
+        wrong_words(d.wrong),
+    )
 
 
 def _user_cells(u: SlotUser) -> tuple[str, ...]:

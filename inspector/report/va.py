@@ -166,9 +166,8 @@ def _report(s: Snapshot, mm_idx: int, va: int, found: Lookup, others: _Others) -
 
 def _entry(step: LookupStep) -> Entry:
     kind = "unreadable" if step.entry is None else kind_words(step.kind)
-    return Entry(
-        step.level.name, step.table_pfn, step.index, step.entry, kind, step.pfn, bit_words(step.bits), step.detail
-    )
+    bits = bit_words(step.bits, invalidated=step.invalidated)
+    return Entry(step.level.name, step.table_pfn, step.index, step.entry, kind, step.pfn, bits, step.detail)
 
 
 def _vma(s: Snapshot, row: int) -> VmaInfo:

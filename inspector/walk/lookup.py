@@ -31,7 +31,8 @@ class LookupStep:
         pfn: Page frame of the next table, of the first page mapped, or of the page a non-present entry names;
             -1 when there is none.
         bits: Attributes of the entry.
-        detail: More about a non-present entry, in words.
+        detail: More about the entry, in words.
+        invalidated: It is a huge entry that is invalidated for a moment.
     """
 
     level: Level
@@ -42,6 +43,7 @@ class LookupStep:
     pfn: int
     bits: Bit
     detail: str = ""
+    invalidated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,20 @@ def _read_step(layout: Layout, shape: LevelShape, table: int, va: int) -> Lookup
     entry: U64 = np.frombuffer(raw, np.uint64)
     kind = Kind(int(layout.arch.classify(shape.level, entry)[0]))
     pfn, bits, detail = decode_entry(layout.arch, shape.level, kind, entry)
-    return LookupStep(shape.level, table, index, int(entry[0]), kind, pfn, bits, detail)
+    never = bits_never_written(layout.arch, shape.level, kind, entry)
+    if never:
+        detail = f"{detail}; " * bool(detail) + f"bits that this kernel never writes: {never:#x}"
+    gone = kind == Kind.LEAF and bool(layout.arch.invalidated(np.array([shape.level], np.uint8), entry)[0])
+    return LookupStep(shape.level, table, index, int(entry[0]), kind, pfn, bits, detail, gone)
+
+
+def bits_never_written(arch: Arch, level: Level, kind: Kind, entry: U64) -> int:
+    """The bits of one entry, given as an array of length 1, that this kernel writes in no entry of its kind."""
+    if kind in (Kind.TABLE, Kind.NONE, Kind.BAD):
+        return 0
+    if kind == Kind.LEAF:
+        return int(arch.never_written(np.array([level], np.uint8), entry)[0])
+    return int(arch.nonpresent_never_written(np.array([kind], np.uint8), entry)[0])
 
 
 def decode_entry(arch: Arch, level: Level, kind: Kind, entry: U64) -> tuple[int, Bit, str]:

@@ -20,6 +20,7 @@ import numpy as np
 from inspector.columns import I32, I64, Mask, rows_of, rows_where
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, type_code
 from inspector.records import dataclass
+from inspector.tables.node_stats import node_stats
 from inspector.walk.page_cache import on_lru
 
 if TYPE_CHECKING:
@@ -178,7 +179,8 @@ def break_down(s: Snapshot, rows: I64) -> ReferenceTerms:
 
     Beyond what is expected: LRU batches hold one each (mm/swap.c, folio_add_lru(); mm/mlock.c), and so do pipe buffers
     (fs/splice.c) and unmapped pages until their TLB flush (mm/mmu_gather.c). A pin adds 1 and is counted in
-    ``_pincount``, or adds 1024 to a small folio (mm/gup.c, try_grab_folio()).
+    ``_pincount``, or adds 1024 to a small folio (mm/gup.c, try_grab_folio()); more pins than the kernel counts in all
+    are none: references are then left over.
 
     One reference of what is left is ascribed to the allocator of a page that is neither cached nor anonymous, or to the
     task that isolated a folio from its LRU list. Such holders cannot be found, so they come last.
@@ -198,13 +200,27 @@ def break_down(s: Snapshot, rows: I64) -> ReferenceTerms:
     gather = _places(s, rows, np.repeat(s.gathered.pfn, s.gathered.nr)) if s.knows("gathers") else none
     stored = pages.refcount[rows]
     rest = stored - (expected.total + batch + pipe + gather)
-    pins = _of_folio(s, rows, folios.pincount.astype(np.int64), np.maximum(rest, 0) // PIN_BIAS * PIN_BIAS)
+    small = np.maximum(rest, 0) // PIN_BIAS
+    if small.any():
+        small = np.minimum(small, _most_pins(s))
+    pins = _of_folio(s, rows, folios.pincount.astype(np.int64), small * PIN_BIAS)
     rest = rest - pins
     owner = np.minimum(np.maximum(rest, 0), 1) * _is_owned(s, rows, cache)
     isolated = np.minimum(np.maximum(rest - owner, 0), 1) * (_is_off_lru(s, rows) & (batch == 0) & (owner == 0))
     columns = (*expected.terms.values(), batch, pipe, gather, pins, owner, isolated)
     terms = {term[0]: column.astype(np.int32) for term, column in zip(TERMS, columns, strict=True)}
     return ReferenceTerms(rows, stored, expected, terms)
+
+
+def _most_pins(s: Snapshot) -> int:
+    """How many pins one folio can have: as many as the kernel counts in all; no bound where it keeps no count.
+
+    mm/gup.c counts NR_FOLL_PIN_ACQUIRED and NR_FOLL_PIN_RELEASED, one a pin of a page.
+    """
+    stats = node_stats(s.layout)
+    if "NR_FOLL_PIN_ACQUIRED" not in stats:
+        return 1 << 31
+    return max(stats["NR_FOLL_PIN_ACQUIRED"] - stats["NR_FOLL_PIN_RELEASED"], 0)
 
 
 def _of_folio(s: Snapshot, rows: I64, column: I64, small: I64 | int) -> I64:
