@@ -4,7 +4,12 @@ from __future__ import annotations
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "info": ("info -c vmcore",),
-    "check": ("check vmcore", "check -r mapcount --format json vmcore", "check -k --confirm 5"),
+    "check": (
+        "check vmcore",
+        "check -r mapcount --format json vmcore",
+        "check -k --confirm 5",
+        "check --format junit vmcore",
+    ),
     "folio": ("folio -c vmcore 0x13d60", "folio -c vmcore 0xfffff8b8c04f5800 --all"),
     "explain": ("explain -c vmcore 0x13d60",),
     "references": ("references -c vmcore --limit 50",),

@@ -52,7 +52,7 @@ class Settings:
     no_cache: bool = False
     memory: int | None = None
     workers: int | None = None
-    format: Literal["text", "json"] = "text"
+    format: Literal["text", "json", "junit", "sarif", "prometheus"] = "text"
     target_name: str = ""
     """What is being opened, for error objects."""
     _pause: Pause | None = None
@@ -155,7 +155,8 @@ class Size(click.ParamType[int]):
         return size
 
 
-def _keep(context: click.Context, param: click.Parameter, value: Any) -> Any:
+def keep(context: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Callback of an option that is a member of `Settings`: keep its value where it was given."""
     name = param.name or ""
     if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
         context.ensure_object(Settings).take(name, value)
@@ -222,7 +223,7 @@ def shared_options() -> list[click.Parameter]:
         click.Option(["--log-level"], type=level, help="How much drgn says on stderr; debug shows tracebacks."),
     ]
     for option in made:
-        option.callback = _keep
+        option.callback = keep
         option.expose_value = False
     return made
 
