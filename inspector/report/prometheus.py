@@ -62,12 +62,12 @@ def _samples(target: CheckedTarget) -> Iterator[Sample]:
     kernel = {name: outcome.target.get(name) for name in ("release", "build_id", "architecture", "scheme")}
     yield "info", {**kernel, "version": inspector.__version__}, 1
     yield "complete", {}, outcome.coverage.complete
-    severities = Counter(finding.severity for finding in outcome.findings)
+    severities = Counter(str(finding.severity) for finding in outcome.findings)
     for severity in _SEVERITIES:
         yield "findings", {"severity": severity}, severities[severity]
     for (rule, severity), number in sorted(Counter((f.rule, f.severity) for f in outcome.findings).items()):
         yield "rule_findings", {"rule": rule, "severity": severity}, number
-    states = Counter(covered.state for covered in outcome.coverage.rules)
+    states = Counter(str(covered.state) for covered in outcome.coverage.rules)
     for state in _STATES:
         yield "rules", {"state": state}, states[state]
     for what, number in outcome.coverage.missing.items():

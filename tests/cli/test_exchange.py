@@ -85,7 +85,7 @@ def test_junit(targets: list[CheckedTarget], report: Report) -> None:
     assert isinstance(case.result[0], Error)
     assert case.result[0].message == "no such dump"
     assert "\x1b" not in text
-    assert report.target["release"] in {prop.value for prop in one.properties()}
+    assert report.target["release"] in {prop.value for prop in one.properties()}  # type: ignore[no-untyped-call]
 
 
 def extras(model: BaseModel) -> Iterator[str]:
