@@ -42,7 +42,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "report": (
         "report fleet --since 30d --html fleet.html",
-        "report fleet --kernel 6.12.118 --compare 6.12.117",
+        "report fleet --release 6.12.118 --compare 6.12.117",
     ),
     "doctor": ("doctor",),
     "capture": ("capture -c vmcore small.vmcore",),

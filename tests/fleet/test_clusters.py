@@ -221,7 +221,7 @@ def test_command(run: Callable[..., Any], tmp_path: Path) -> None:  # noqa: F811
     assert page.stat().st_mode & 0o777 == 0o600
     assert "mapcount-too-high" in read_page(page.read_text())
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
-    said = run("report", VERSION_1, "--kernel", "7.3", "--compare", "6.12", "--format", "json").object
+    said = run("report", VERSION_1, "--release", "7.3", "--compare", "6.12", "--format", "json").object
     assert [c["change"] for c in said["clusters"]] == ["same", "gone"]
     jsonschema.Draft202012Validator(json.loads(run("report", "--schema").out)).validate(said)
     assert run("report", tmp_path).code == 2

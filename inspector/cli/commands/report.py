@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command(cls=InspectorCommand, schemas=("inspector.fleet.clusters:FleetReport",))
 @click.argument("folder", type=click.Path(), metavar="DIR")
 @click.option("--since", metavar="TIME", help="Only kernels that crashed since then: 2026-11-27, or 30d, 12h, 4w.")
-@click.option("--kernel", metavar="RELEASE", help="Only kernels whose release begins so, or fits the pattern.")
+@click.option("--release", "kernel", metavar="RELEASE", help="Only kernels whose release begins so, or fits the pattern.")
 @click.option(
     "--compare", metavar="OTHER", help="Say what is new, gone, more, fewer: than in another DIR, or another RELEASE."
 )
