@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 @click.command(cls=InspectorCommand, schemas=("inspector.fleet.clusters:FleetReport",))
 @click.argument("folder", type=click.Path(), metavar="DIR")
 @click.option("--since", metavar="TIME", help="Only kernels that crashed since then: 2026-11-27, or 30d, 12h, 4w.")
-@click.option("--release", "kernel", metavar="RELEASE", help="Only kernels whose release begins so, or fits the pattern.")
+@click.option("--release", metavar="RELEASE", help="Only kernels whose release begins so, or fits the pattern.")
 @click.option(
     "--compare", metavar="OTHER", help="Say what is new, gone, more, fewer: than in another DIR, or another RELEASE."
 )
 @click.option("--html", "page", type=click.Path(), metavar="FILE", help="Also write one page with charts.")
 @click.pass_obj
 def report(
-    settings: Settings, folder: str, since: str | None, kernel: str | None, compare: str | None, page: str | None
+    settings: Settings, folder: str, since: str | None, release: str | None, compare: str | None, page: str | None
 ) -> int:
     """Cluster the findings of a dataset by fingerprint: which faults, in how many dumps, since when, on what.
 
@@ -42,7 +42,7 @@ def report(
     from inspector.fleet.cluster_text import render_fleet  # noqa: PLC0415  (msgspec)
     from inspector.fleet.clusters import build_fleet_report  # noqa: PLC0415
 
-    made = build_fleet_report(Path(folder), since=since, kernel=kernel, compare=compare)
+    made = build_fleet_report(Path(folder), since=since, kernel=release, compare=compare)
     if page is not None:
         _write(Path(page), made)
     print_report(settings, made, render_fleet)
