@@ -146,6 +146,13 @@ LIST_WINDOWS: tuple[Window, ...] = (
         Scope.SYSTEM,
     ),
     Window(
+        "W29",
+        "a folio is being split: off the queue, its links not cleared (before 6.9)",
+        named("split_huge_page_to_list split_huge_page_to_list_to_order __split_huge_page"),
+        effects("", "split_queue"),
+        Scope.LOCKED_FOLIOS,
+    ),
+    Window(
         "W30",
         "mlock or munlock of a folio: PG_mlocked is changed, and counted behind it",
         named(

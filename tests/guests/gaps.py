@@ -16,6 +16,7 @@ import drgn
 import numpy as np
 
 from inspector.check.run import run_check
+from inspector.columns import rows_of
 from inspector.findings import Report
 from inspector.snapshot import Snapshot
 from inspector.target.target import Target, open_core
@@ -225,6 +226,35 @@ def gaps(
                         yield f"{called}: not called within {seconds:.0f} s, or it calls nothing"
 
 
+def stopped_in(
+    kernel: Kernel, kind: str, functions: Sequence[str], turns: int, seconds: float = 20
+) -> Iterator[Snapshot]:
+    """A guest stopped at the beginning of functions, one after the other; those that the kernel lacks are left out.
+
+    Args:
+        kernel: Which kernel.
+        kind: busy or zoo-races.
+        functions: Their names.
+        turns: How often each is waited for.
+        seconds: How long.
+    """
+    unpacked = fetch_kernel(kernel, guests_folder())
+    with tempfile.TemporaryDirectory(prefix=".stopped-", dir=guests_folder()) as name:
+        folder = Path(name)
+        prepared = prepare(kernel, unpacked, kind, folder)
+        with booted(prepared.boot, lambda guest: await_kind(guest, kind)) as guest, guest.qmp() as qmp:
+            qmp.stop()
+            target = _dumped(qmp, folder)
+            known = [f for f in (_Function(target, name) for name in functions) if f.is_known]
+            with Gdb(qmp, folder / "gdb") as gdb:
+                for function in known * turns:
+                    cpu = _entered(gdb, function, seconds)
+                    if cpu is None:
+                        continue
+                    yield Snapshot(_dumped(qmp, folder))
+                    gdb.step(cpu)
+
+
 def _dumped(qmp: Qmp, folder: Path) -> Target:
     dump = folder / "dump"
     dump.unlink(missing_ok=True)
@@ -242,6 +272,11 @@ def _planted_elsewhere(s: Snapshot) -> list[str] | None:
     # What reclaim and migration have isolated may be in the hands of any task.
     small &= s.layout.flags.test(s.pages.flags[:], "lru")
     rows = np.flatnonzero(calm[m.mm_idx] & (m.page_row >= 0) & small[np.maximum(m.page_row, 0)])
+    # A relative that is being worked on may have an entry of the page in hand.
+    anon_vmas, v = s.anon_rmap.anon_vmas, s.vmas
+    root = anon_vmas.root[np.maximum(rows_of(anon_vmas.addr, v.anon_vma), 0)]
+    busy = np.unique(root[(v.anon_vma != 0) & ~calm[v.mm_idx]])
+    rows = rows[~np.isin(root[np.maximum(m.vma_idx[rows], 0)], busy)]
     if not len(rows):
         return None
     page = int(m.page_row[rows[len(rows) // 2]])
@@ -272,6 +307,8 @@ def check_gaps(  # noqa: PLR0913, PLR0917  (the options of the command)
     """
     total = bad = deaf = 0
     lines = results.read_text().splitlines() if results and results.is_file() else []
+    if keep:
+        keep.mkdir(parents=True, exist_ok=True)
     done = {(line["kernel"], line["guest"], line["function"]) for line in map(json.loads, lines)}
     for kernel in kernels:
         for kind in kinds:

@@ -101,7 +101,6 @@ def _unlocked(s: Snapshot, rows: I64) -> Details:
     _unlocked,
     "nonpresent",
     Phase.STATES,
-    effect=Effect.ENTRIES,
     needs=VMAS | PAGES,
     decides="37",
     was="migration-target-unlocked",
@@ -112,7 +111,8 @@ def migration_target_lock_missing(n: NonPresentPiece) -> Judged:
     Invariant: the folio behind a migration entry is locked until every entry is a mapping again.
     Why: mm/migrate.c, remove_migration_ptes() runs before folio_unlock(); mm/huge_memory.c, remap_page() likewise.
     Consequence: who touches the address waits for a migration that has ended: the process hangs.
-    Exceptions: the mm is being changed, or the page table is locked.
+    Exceptions: never. fork() copies such entries into a VMA that the walk comes to later, mremap() holds locks of the
+        reverse map; a folio whose _refcount is frozen at 0 is not judged.
     See also: folioscope va PID ADDRESS; folioscope folio PFN
     """
     able = n.is_one_of(*MIGRATION_KINDS) & (n.head_row >= 0) & n.of_head("readable") & (n.of_head("refcount") > 0)

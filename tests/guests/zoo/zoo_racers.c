@@ -1,4 +1,5 @@
-/* Racers that only the zoo has: swapoff, execve with much to carry, moves between areas, collapse, shared tables. */
+/* Racers that only the zoo has: swapoff, execve with much to carry, moves between areas and nodes, collapse, shared
+ * tables, folios swapped whole. */
 #define _GNU_SOURCE
 #include "hold.h"
 #include "race.h"
@@ -170,5 +171,62 @@ RACER(pinning, "race-pin")
 		syscall(SYS_io_uring_register, fd, IORING_UNREGISTER_BUFFERS, NULL, 0);
 		wait(NULL);
 	}
+	_exit(0);
+}
+
+/* Huge folios go to the swap cache whole, and come back a page at a time. */
+RACER(swapping_whole, "race-thp-swap")
+{
+	static char *area;
+	if (!area)
+		area = map_at_huge_boundary(2 * HUGE_PAGE, 0);
+	try_advise(area, 2 * HUGE_PAGE, MADV_HUGEPAGE);
+	touch(area, 2 * HUGE_PAGE, 1 + pick(100));
+	if (!pick(3) && !fork()) {
+		try_advise(area, HUGE_PAGE, ADVICE_PAGEOUT);
+		look(area, 8 * PAGE);
+		_exit(0);
+	}
+	try_advise(area, 2 * HUGE_PAGE, ADVICE_PAGEOUT);
+	look(area + pick(512) * PAGE, PAGE);
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
+	if (pick(2))
+		try_advise(area, 2 * HUGE_PAGE, MADV_DONTNEED);
+}
+
+/* hugetlb folios and huge folios that two processes map go from node to node. */
+RACER(moving_huge, "race-move-huge")
+{
+	enum { MOVE_ALL = 4, PAGES = 3 };
+	if (fork()) {
+		wait(NULL);
+		return;
+	}
+	void *pages[PAGES];
+	int nodes[PAGES], status[PAGES];
+	char *area = map_at_huge_boundary(2 * HUGE_PAGE, 0);
+	char *hugetlb = mmap(NULL, HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	try_advise(area, 2 * HUGE_PAGE, MADV_HUGEPAGE);
+	touch(area, 2 * HUGE_PAGE, 3);
+	if (hugetlb == MAP_FAILED)
+		hugetlb = area;
+	hugetlb[0] = 1;
+	pid_t child = fork();
+	if (!child) {
+		look(area, HUGE_PAGE);
+		look(hugetlb, PAGE);
+		nap(30 + pick(50));
+		_exit(0);
+	}
+	for (int turn = 0; turn < 8; turn++) {
+		for (int i = 0; i < PAGES; i++) {
+			pages[i] = i < 2 ? area + i * HUGE_PAGE : hugetlb;
+			nodes[i] = (turn + i) % 2;
+		}
+		syscall(SYS_move_pages, 0, (unsigned long)PAGES, pages, nodes, status, MOVE_ALL);
+		touch(area, PAGE, turn);
+	}
+	waitpid(child, NULL, 0);
 	_exit(0);
 }
