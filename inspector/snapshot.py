@@ -50,7 +50,7 @@ from inspector.tables.pages import Charges, ClaimedPages, Pages, Sweep, sweep_pa
 from inspector.tables.pipes import PipeBuffers, read_pipes
 from inspector.tables.ring_buffers import RingBuffers, read_ring_buffers
 from inspector.tables.slab_words import SlabWords, read_slab_words, usual_counts
-from inspector.tables.slabs import cache_objects, nr_slabs
+from inspector.tables.slabs import cache_objects, nr_slabs, with_true_caches
 from inspector.tables.split_queue_heads import SplitQueueHeads, charged_to, read_split_queues
 from inspector.tables.split_queues import SplitLinks, read_split_links
 from inspector.tables.stacks import Stacks, build_stacks, no_stacks
@@ -401,7 +401,7 @@ class Snapshot:
     def _sweep(self) -> Sweep:
         wanted = (self._mm_cachep, self._rmap_item_cache, self._task_cache, self._vma_cache)
         caches = np.array([cache for cache in wanted if cache], np.uint64)
-        sweep = sweep_pages(self.layout, caches, self.nr_workers)
+        sweep = with_true_caches(self.layout, sweep_pages(self.layout, caches, self.nr_workers), caches)
         self.missing.add("struct pages", sweep.pages.nr_unreadable - self._nr_overwritten)
         return sweep
 
@@ -808,8 +808,13 @@ class Snapshot:
 
     def may_be_mapped_unseen(self, rows: AnyArray) -> Mask:
         """Which pages entries that are not known may map, so that a count of their mappings is a lower bound."""
-        behind = self._behind_unread
-        return np.full(len(rows), behind) if isinstance(behind, bool) else behind[rows]
+        behind, zero = self._behind_unread, self.layout.huge_zero_pfn
+        if behind is False:
+            return np.zeros(len(rows), np.bool_)
+        out = np.full(len(rows), behind) if isinstance(behind, bool) else behind[rows]
+        # Mappings of the huge zero folio are never counted.
+        pfn = self.pages.memmap.pfns_of_rows(np.asarray(rows, np.int64))
+        return out & ~((zero >= 0) & (pfn >= zero) & (pfn < zero + (1 << self.layout.pmd_order)))
 
     @cached_property
     def _behind_unread(self) -> Mask | bool:

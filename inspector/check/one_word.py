@@ -107,8 +107,10 @@ def find_words(s: Snapshot, causes: Causes, without: Callable[[tuple[Stretch, ..
     explains: list[tuple[int, Cause, list[Cause]]] = []
     for word in words[:_MOST_WORDS]:
         gone = _held(s, word, _gone(s, [word.cause, *word.related], without(word.places)))
-        if len(gone) > 1:
-            explains.append((sum(each.size for each in word.places), gone[0], gone[1:]))
+        # Causes before consequences: what broke a word of an earlier phase is not known by one of a later.
+        rest = [cause for cause in gone[1:] if cause.rule.phase >= gone[0].rule.phase]
+        if rest:
+            explains.append((sum(each.size for each in word.places), gone[0], rest))
         if len(gone) == len(some):
             break
     return _fewest(explains)

@@ -282,6 +282,12 @@ _POOL_BITS = np.uint64(0x7FFFFFFF83)
 """What else pp_magic holds: two flags, and the index of the DMA mapping from 6.16 on (PP_MAGIC_MASK)."""
 
 
+def bytes_changed(words: U64, others: U64) -> AnyArray:
+    """In how many of their bytes words differ from others."""
+    changed = np.ascontiguousarray(words ^ others)
+    return (changed.view(np.uint8).reshape(*changed.shape, 8) != 0).sum(axis=-1)
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Everything one pass over the memory map gives.
@@ -289,7 +295,8 @@ class Sweep:
     Attributes:
         pages: The page table.
         folios: The compound pages.
-        slab_rows: int64; rows of slabs whose slab_cache word is one of the caches asked for.
+        slab_rows: int64; rows of slabs whose slab_cache word is one of the caches asked for, or differs from one in a
+            byte.
         slab_caches: uint64; that word for each of ``slab_rows``.
         buddy_pages: The first pages of free blocks.
         in_free_block: Rows of all pages inside free blocks, the blocks' heads included.
@@ -426,7 +433,7 @@ class _Found:
         if len(self._caches):
             slabs = alike.rows(types == type_code("slab"))
             caches = words[slabs, off.slab_cache]
-            wanted = (caches[:, None] == self._caches).any(axis=1)
+            wanted = (bytes_changed(caches[:, None], self._caches) <= 1).any(axis=1)
             if wanted.any():
                 self.slabs.add(row, (row + slabs[wanted], caches[wanted]))
 

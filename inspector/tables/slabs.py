@@ -10,7 +10,10 @@ from inspector.columns import I64, U64, Mask, distinct, is_among, rows_covering,
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
-from inspector.tables.pages import Sweep, sweep_pages
+from inspector.tables.pages import Sweep, bytes_changed, sweep_pages
+
+_TRUSTED = 3
+"""Caches that show where others may lie."""
 
 
 def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int, known: U64 | None = None) -> U64:
@@ -41,6 +44,65 @@ def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int, know
         offsets = np.arange(count, dtype=np.uint64) * np.uint64(size) + np.uint64(pad)
         parts.append((base[order == each][:, None] + offsets[None, :]).ravel())
     return np.concatenate(parts)
+
+
+def with_true_caches(layout: Layout, sweep: Sweep, caches: U64) -> Sweep:
+    """The sweep, its ``slab_caches`` what they must have been: a word that is no cache is the one a byte away.
+
+    Without that all objects of a slab are lost with a bit of its struct page. A cache is an object of the cache of all
+    caches, which is one of its own objects (mm/slub.c, kmem_cache_init()).
+
+    Args:
+        layout: The kernel's layout.
+        sweep: As `inspector.tables.pages.sweep_pages` gives it.
+        caches: The caches that it was asked for.
+    """
+    rows, words = sweep.slab_rows, sweep.slab_caches
+    odd = ~np.isin(words, caches)
+    if not odd.any():
+        return sweep
+    each, which, nr = np.unique(words[odd], return_inverse=True, return_counts=True)
+    near = bytes_changed(each[:, None], caches) <= 1
+    # What several slabs name is no damaged word.
+    trusted = np.concatenate([np.ones(len(caches), np.bool_), nr > 1])
+    are_caches = _are_caches(layout, sweep, np.concatenate([caches, each]), trusted)[len(caches) :]
+    is_lost = ~are_caches & (nr == 1) & (near.sum(axis=1) == 1)
+    true = words.copy()
+    true[odd] = np.where(is_lost, caches[near.argmax(axis=1)], each)[which]
+    keep = np.isin(true, caches)
+    return replace(sweep, slab_rows=rows[keep], slab_caches=true[keep])
+
+
+def _are_caches(layout: Layout, sweep: Sweep, words: U64, trusted: Mask) -> Mask:
+    """Which words are addresses of slab caches, or may be: the struct page of their slab cannot be read.
+
+    Those to be trusted are: where these lie in their slabs, as multiples of the size of a kmem_cache, the others do.
+    """
+    pages, field = sweep.pages, layout.struct("struct slab").field("slab_cache").offset
+    base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
+
+    def owners(addrs: U64) -> tuple[U64, I64, Mask]:
+        """slab_cache of the slab that each address lies in, 0 for none; the slab's row; and where it is not known."""
+        pfn = np.where(addrs >= base, (addrs - base) >> shift, 0).astype(np.int64)
+        row = np.where(addrs >= base, pages.memmap.rows(pfn), -1)
+        head = take_or(pages.head_row, row, -1).astype(np.int64)
+        lost = (row >= 0) & ~(take_or(pages.readable, row, False) & take_or(pages.readable, head, False))
+        slab = (head >= 0) & ~lost & (pages.type_[np.maximum(head, 0)] == type_code("slab"))
+        out = np.zeros(len(addrs), np.uint64)
+        own = pages.memmap.page_addrs(pages.memmap.pfns_of_rows(head[slab]))
+        out[slab] = layout.memory.words(own + np.uint64(field))[0]
+        return out, head, lost
+
+    owner, head, lost = owners(words)
+    of_owner, _, also_lost = owners(owner)
+    sound = (owner != 0) & (of_owner == owner)
+    start = pages.memmap.pfns_of_rows(np.maximum(head, 0)).astype(np.uint64) << shift
+    place = (words - base - start).astype(np.int64)
+    known = place[sound & trusted]
+    size = int(np.gcd.reduce(known - known[0])) if len(known) >= _TRUSTED else 0
+    if size:
+        sound &= (place - known[0]) % size == 0
+    return sound | lost | (also_lost & (owner != 0))
 
 
 def nr_slabs(layout: Layout, cache: int) -> int | None:

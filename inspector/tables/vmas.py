@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from inspector.columns import I32, I64, U8, U64, Mask, Stretches, Table, rows_of, rows_of_unordered
+from inspector.columns import I32, I64, U8, U64, AnyArray, Mask, Stretches, Table, rows_of, rows_of_unordered
 from inspector.layout.flags import VM_HUGETLB
 from inspector.layout.kernel import Layout
 from inspector.layout.offsets import Struct
@@ -95,6 +95,19 @@ class VmaTrees:
 def vma_rows(vmas: Vmas, addrs: U64) -> I32:
     """Row of each VMA address, -1 for those that are in no tree of VMAs."""
     return rows_of_unordered(vmas.addr, addrs)
+
+
+def vmas_by_slot(vmas: Vmas, mm_idx: AnyArray, va: U64) -> I64:
+    """Row of the VMA whose range in the tree holds each address of an mm, whatever its own bounds say; -1 for none."""
+    out = np.full(len(va), -1, np.int64)
+    for mm in np.unique(mm_idx).tolist():
+        first, end = np.searchsorted(vmas.mm_idx, [mm, mm + 1])
+        mine = np.flatnonzero(mm_idx == mm)
+        row = first + np.searchsorted(vmas.slot_start[first:end], va[mine], "right") - 1
+        inside = row >= first
+        inside[inside] = va[mine][inside] < vmas.slot_end[row[inside]]
+        out[mine[inside]] = row[inside]
+    return out
 
 
 def build_vmas(layout: Layout, mms: Mms, only: Stretches | None = None) -> tuple[Vmas, VmaTrees]:

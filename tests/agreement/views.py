@@ -283,6 +283,9 @@ def _stored(checked: Checked, long: Explanation, pfn: int) -> None:
     _same(checked, "stored alone", names, [(x.counter, x.stored) for x in long.ledger if not x.pages], f"{pfn:#x}")
 
 
+_UNLINKED = "is not in the dump, or is none"
+
+
 def _aimed(checked: Checked, short: FolioReport, long: Explanation, pfn: int) -> None:
     """The road of the reverse map comes to the same, or says what it cannot know.
 
@@ -315,7 +318,10 @@ def _aimed(checked: Checked, short: FolioReport, long: Explanation, pfn: int) ->
     reached = not whole.orphans
     lost = {(o.mapping.mm, o.mapping.va) for o in whole.orphans}
     kept = [m for m in long.mappings if (m.mm, m.va) not in lost]
-    if not quick.gaps:
+    # An anon_vma that no VMA leads to any more is known by the folio's own word alone, which the aimed view follows.
+    if any(_UNLINKED in o.reason for o in whole.orphans):
+        _same(checked, "found by the folio's word", walk.by_walk >= whole.by_walk, True, f"{pfn:#x}")
+    elif not quick.gaps:
         _same(checked, "entries by the walk, aimed", walk.by_walk, whole.by_walk, f"{pfn:#x}")
         here = [m for m in quick.mappings if m.present and m.entry_class == "normal"]
         there = [m for m in kept if m.present and m.entry_class == "normal"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from inspector.check.run import run_check
 from inspector.findings import Finding, Report
 from inspector.snapshot import Snapshot
-from tests.faults.overlay import KERNELS, add, core_path, entry_xor, pfn_of, planted, sound
-from tests.faults.plants import clear_entry, mapcount_at, mapping_of_page, small_anon, small_file
+from tests.faults.overlay import KERNELS, add, core_path, entry_xor, only_finding, pfn_of, planted, put, sound, word
+from tests.faults.plants import clear_entry, mapcount_at, mapping_of_page, pick, small_anon, small_file
+from tests.faults.state_catalogue import quiet_mms, vma_word
 from tests.faults.test_stretches import edits
 
 
@@ -80,3 +82,32 @@ def test_an_entry_that_differs_in_two_bits_is_no_flipped_one(kernel: str) -> Non
     (found,) = report.findings
     assert "mapcount-mapping-missing" in {found.rule, *found.evidence.also}
     assert "flipped_bit" not in found.evidence.facts
+
+
+@pytest.mark.parametrize("bit", [3, 12, 21, 40, 50, 63])
+@pytest.mark.parametrize("member", ["vm_start", "vm_end"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_bit_of_a_vmas_bound_is_one_finding(kernel: str, member: str, bit: int) -> None:
+    """Its entries lie outside every VMA by that bound, and in one by the tree."""
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    v = s.vmas
+    mapped = np.bincount(s.mappings.vma_idx[s.mappings.vma_idx >= 0], minlength=len(v)) > 0
+    row = pick(np.flatnonzero(mapped & quiet_mms(s)[v.mm_idx]), "a VMA with pages", 7)
+    at = vma_word(s, row, member)
+    found = only_finding(path, "vma-range-mismatch", put(s, at, word(s, at) ^ 1 << bit))
+    assert found.subject.vma == int(v.addr[row])
+
+
+@pytest.mark.parametrize("bit", [2, 5, 30, 50])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_address_spaces_are_found_behind_a_damaged_slab_cache(kernel: str, bit: int) -> None:
+    """Of the slab of mm_structs: its objects are known by what the word must have been."""
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    pfn = (int(s.mms.addr[5]) - s.layout.memory.direct_map_base) >> s.layout.memmap.page_shift
+    head = pfn_of(s, int(s.pages.head_row[s.pages.memmap.row(pfn)]))
+    at = s.layout.memmap.page_addr(head) + s.layout.struct("struct slab").field("slab_cache").offset
+    damage = put(s, at, word(s, at) ^ 1 << bit)
+    assert only_finding(path, "slab-page-damaged", damage).subject.pfn == head
+    assert planted(path, damage).mms.addr.tolist() == s.mms.addr.tolist()

@@ -65,6 +65,12 @@ def side_by_side(report: RmapReport, page_shift: int) -> list[SideRow]:
         note = "" if agree else f"{place.entries} by the rmap walk, {sum(m.entries for m in inside)} by the page tables"
         for i, m in enumerate(inside):
             rows.append(SideRow(who, None if i else place, m, "=" if agree else "≠", note))
+    searched = {place.vma for place in report.places}
+    for vma, inside in found.items():
+        if vma not in searched and not report.agree:
+            rows += [
+                SideRow(_who(m.pid, m.comm, m.mm), None, m, "<", "the rmap walk does not come here") for m in inside
+            ]
     return sorted(rows, key=lambda r: r.mark not in "<≠")
 
 

@@ -13,6 +13,7 @@ from inspector.rules.registry import Phase, entry_rule, nonpresent_rule, rule
 from inspector.rules.vmas.lost_vmas import lost_vma_covering, mms_changing_vmas
 from inspector.snapshot import Snapshot
 from inspector.subjects import NONPRESENT, TABLE
+from inspector.tables.vmas import vmas_by_slot
 from inspector.violations import Details, Unread, Violations, cannot_check, details, one, violations
 from inspector.walk.mappings import ENTERED, TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM, TABLE_UNREADABLE
 from inspector.walk.shared_tables import last_hugetlb_vma
@@ -234,7 +235,9 @@ def _entry_vma_missing(s: Snapshot, rows: I64) -> Details:
         observed={"vma": "none"},
         expected={"vma": "one that holds the address"},
         facts={"entries": m.nr},
-        depends=one("page_table", m.table_idx) + one("lost_vma", lost_vma_covering(s, m.mm_idx, m.va)),
+        depends=one("page_table", m.table_idx)
+        + one("lost_vma", lost_vma_covering(s, m.mm_idx, m.va))
+        + one("vma", vmas_by_slot(s.vmas, m.mm_idx, m.va)),
         transient=mms_changing_vmas(s)[m.mm_idx],
     )
 
@@ -247,6 +250,7 @@ def _entry_vma_missing(s: Snapshot, rows: I64) -> Details:
     after=(
         "table-entry-flags-invalid",
         "vma-unreachable",
+        "vma-range-mismatch",
     ),
     effect=Effect.COVER,
     decides="30",
@@ -278,7 +282,8 @@ def _nonpresent_entry_vma_missing(s: Snapshot, rows: I64) -> Details:
         observed={"vma": "none"},
         expected={"vma": "one that holds the address"},
         depends=one("page_table", n.table_idx[rows])
-        + one("lost_vma", lost_vma_covering(s, n.mm_idx[rows], n.va[rows])),
+        + one("lost_vma", lost_vma_covering(s, n.mm_idx[rows], n.va[rows]))
+        + one("vma", vmas_by_slot(s.vmas, n.mm_idx[rows], n.va[rows])),
         transient=mms_changing_vmas(s)[n.mm_idx[rows]],
     )
 
@@ -291,6 +296,7 @@ def _nonpresent_entry_vma_missing(s: Snapshot, rows: I64) -> Details:
     after=(
         "table-entry-flags-invalid",
         "vma-unreachable",
+        "vma-range-mismatch",
     ),
     effect=Effect.COVER,
     decides="30",

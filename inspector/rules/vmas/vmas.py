@@ -62,7 +62,7 @@ def _vma_violations(s: Snapshot, bad: Mask, observed: dict[str, AnyArray], expec
     "vma-range-mismatch",
     VMA,
     "vma",
-    Phase.STRUCTURES,
+    Phase.WORDS,
     effect=Effect.VMAS,
     decides="73",
 )
