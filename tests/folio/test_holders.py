@@ -145,7 +145,8 @@ def test_pages_that_a_list_fills_in_part_are_captured_in_part(kernel: str, tmp_p
     assert capture(open_core(core_path("busy", kernel), types="btf"), path).same_answers
     big, small = (Snapshot(open_core(str(p), types="btf")) for p in (core_path("busy", kernel), path))
     assert len(big.gathered) or big.lost_tables.counts
-    assert big.layout.memory.partly_used
+    assert np.array_equal(small.gathered.pfn, big.gathered.pfn)
+    # At some moments no gather has more than fits on its stack.
     for address, used in big.layout.memory.partly_used.items():
         old, new = (s.layout.memory.read(address, 4096) for s in (big, small))
         assert old is not None
