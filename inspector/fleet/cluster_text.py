@@ -90,7 +90,7 @@ def _closing(report: FleetReport) -> Iterator[tuple[str, str]]:
     counts = f"{grouped(o.consistent)} consistent, {grouped(o.with_findings)} with findings"
     yield (
         "dumps",
-        f"{grouped(o.dumps)}: {counts}, {grouped(o.incomplete)} not fully checked, {grouped(o.errors)} errors",
+        f"{grouped(o.dumps)}: {counts}, {grouped(o.incomplete)} not fully checked, {counted(o.errors, 'error')}",
     )
     if report.undated:
         yield "left out", counted(report.undated, "dump whose time is not known", "dumps whose time is not known")

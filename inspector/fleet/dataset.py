@@ -107,7 +107,9 @@ class Dataset:
         except (ValueError, LookupError, TypeError):
             version = None
         if not isinstance(version, int):
-            raise UsageError("this is no dataset of folioscope batch", str(self.folder), "Give an empty folder")
+            raise UsageError(
+                "this is no dataset of folioscope batch", str(self.folder), "Name its folder, or an empty one for batch"
+            )
         if version > VERSION:
             raise UsageError(
                 f"the dataset is of version {version}, this folioscope knows {VERSION}", str(self.folder), "Update it"

@@ -118,10 +118,10 @@ class _ProgressLine:
 
 def _progress_words(p: BatchProgress) -> str:
     from inspector.errors import Exit  # noqa: PLC0415
-    from inspector.text import duration, grouped  # noqa: PLC0415
+    from inspector.text import counted, duration, grouped  # noqa: PLC0415
 
     words = [f"{grouped(p.done)} of {grouped(p.total)}"]
-    words += [f"{grouped(p.codes[Exit.FINDINGS])} with findings", f"{grouped(p.codes[Exit.TARGET])} errors"]
+    words += [f"{grouped(p.codes[Exit.FINDINGS])} with findings", counted(p.codes[Exit.TARGET], "error")]
     if p.left is not None:
         words += [f"{grouped(round(p.done / p.seconds * 3600))} an hour", f"{duration(round(p.left))} left"]
     return ", ".join(words)
@@ -131,7 +131,7 @@ def _lines(screen: Screen, report: BatchReport) -> Iterator[str]:
     from inspector.report.screen import render_facts  # noqa: PLC0415  (with its caller)
     from inspector.text import clean, counted, duration, grouped, size  # noqa: PLC0415
 
-    words = {"0": "consistent", "1": "with findings", "4": "not fully checked", "3": "errors"}
+    words = {"0": "consistent", "1": "with findings", "4": "not fully checked", "3": "in error"}
     codes = ", ".join(
         f"{grouped(report.exit_codes[code])} {text}" for code, text in words.items() if code in report.exit_codes
     )
@@ -147,3 +147,6 @@ def _lines(screen: Screen, report: BatchReport) -> Iterator[str]:
     rate = f", {grouped(round(report.checked / report.seconds * 3600))} an hour" if report.seconds else ""
     facts.append(("took", f"{duration(round(report.seconds))}{rate}, at most {size(report.peak_bytes)} of memory each"))
     yield from render_facts(screen, facts)
+    if "1" in report.exit_codes or "3" in report.exit_codes:
+        yield ""
+        yield from screen.wrap(f"folioscope report {clean(report.out)} shows what was found, and the errors.")
