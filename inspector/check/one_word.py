@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from inspector.columns import U64, AnyArray
     from inspector.snapshot import Snapshot
 
-_MOST_CAUSES = 1 << 10
+_MOST_CAUSES = 1 << 7
 """More causes are no single word, but a target that is not understood."""
 
 _MOST_TRIED = 64
