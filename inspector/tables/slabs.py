@@ -154,12 +154,15 @@ def are_objects(layout: Layout, cache: int, addrs: U64) -> Mask:
 def lead_nowhere(layout: Layout, addrs: U64) -> Mask:
     """Which addresses are of no slab object: beyond the direct map, or in a page that is known to be no slab's.
 
-    What leads there was overwritten; where it cannot be read, nothing is missing from the dump.
+    What leads there was overwritten; where it cannot be read, nothing is missing from the dump. None is known to where
+    the kernel runs on: the object that named it may have been freed before it was read.
 
     Args:
         layout: The kernel's layout.
         addrs: Any addresses; no struct pages are read but those around their own.
     """
+    if layout.memory.runs_on:
+        return np.zeros(len(addrs), np.bool_)
     base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
     inside = (addrs >= base) & (addrs - base < np.uint64(layout.memmap.max_pfn) << shift)
     out: Mask = ~inside
