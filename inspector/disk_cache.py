@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from inspector.columns import AnyArray
+from inspector.new_file import new_file
 from inspector.records import dataclass
 
 _MAGIC = b"folioscope cache"
@@ -127,19 +128,14 @@ class DiskCache:
         body = b"".join(part + bytes(_padded(len(part)) - len(part)) for part in parts)
         if len(body) > self.limit // 2:
             return False
-        new = self.folder / f".{name}.{os.getpid()}.{os.urandom(4).hex()}"
         try:
             self.folder.mkdir(0o700, parents=True, exist_ok=True)
             if not self._is_private():
                 return False
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(new, flags, 0o600), "wb") as file:  # noqa: PTH123  (a descriptor)
+            with new_file(self.folder / name, is_private=True) as (file, _):
                 file.write(_PREFIX.pack(_MAGIC, _FORMAT, _padded(len(head)), _sum(body, 0)))
                 file.write(body)
-            new.replace(self.folder / name)
         except OSError:
-            with contextlib.suppress(OSError):
-                new.unlink()
             return False
         self._shrink()
         return True

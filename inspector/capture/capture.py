@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import drgn
 import msgspec
@@ -30,6 +30,7 @@ from inspector.findings import Report
 from inspector.interrupts import Allowed, PutOff
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
+from inspector.new_file import new_file
 from inspector.records import cached_property, dataclass
 from inspector.snapshot import Snapshot
 from inspector.target.prstatus import maps_for_user, stripped
@@ -173,7 +174,7 @@ def _capture(target: Target, path: Path, recorder: Recorder, effort: Effort, pro
     memmap = found.snapshot.layout.memmap
     ram = list(zip(memmap.starts.tolist(), memmap.ends.tolist(), strict=True))
     progress("writing", _STEPS - 2, _STEPS)
-    with _new_file(path) as (file, part):
+    with new_file(path) as (file, part):
         effort = replace(effort, ahead=packer.ahead().without(recorder.replaced()))
         write_kdump(file, found.header, recorder, found.pfns, ram, effort)
         file.flush()
@@ -385,18 +386,6 @@ def header_of(target: Target, vmcoreinfo: bytes, is_kept: Callable[[int], bool] 
         nr_cpus=identity.nr_cpus or 1,
         prstatus=tuple(stripped(note, is_kept) for note in target.prstatus),
     )
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A file beside ``path`` that takes its name when all goes well, and is gone when not."""
-    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    try:
-        with part.open("xb") as file:
-            yield file, part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _answers(report: Report) -> object:

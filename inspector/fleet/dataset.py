@@ -7,7 +7,6 @@ but the dump, the code and the version of pyarrow.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -22,6 +21,7 @@ from inspector.errors import TargetError, UsageError
 from inspector.fleet.content import digest
 from inspector.fleet.job import DumpTables
 from inspector.fleet.schema import DUMPS, INPUTS, OF_A_DUMP, TABLES, VERSION, TableSchema
+from inspector.new_file import new_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -170,18 +170,10 @@ class Dataset:
     @contextmanager
     def _replacing(self, path: Path) -> Iterator[Any]:
         """A file that gets its name when it is whole and on the disk."""
-        new = self.folder / _OWN / f"{os.getpid()}.{path.name}"
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(new, flags, 0o600), "wb") as file:  # noqa: PTH123  (a descriptor)
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
+        with new_file(path, self.folder / _OWN, is_private=True) as (file, _):
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

@@ -319,19 +319,24 @@ class Layout:
         of_node, of_zone = self._zone_widths
         return (node << of_zone | zone).astype(np.uint64) << np.uint64(64 - of_node - of_zone)
 
+    def direct_map_pfns(self, addrs: U64) -> I64:
+        """The page frame of each address of the direct map, -1 for others."""
+        base, shift = np.uint64(self.memory.direct_map_base), np.uint64(self.memmap.page_shift)
+        inside = (addrs >= base) & (addrs - base < np.uint64(self.memmap.max_pfn) << shift)
+        out = np.full(len(addrs), -1, np.int64)
+        out[inside] = ((addrs[inside] - base) >> shift).astype(np.int64)
+        return out
+
     @cached_property
-    def _device_zone(self) -> tuple[int, int]:
-        """Mask of the bits of page flags that hold the zone, and what they are for ZONE_DEVICE; 0 and -1 for none."""
-        number, (of_node, of_zone) = self.enum("enum zone_type").get("ZONE_DEVICE", -1), self._zone_widths
-        if number < 0 or not of_zone:
-            return 0, -1
-        shift = 64 - of_node - of_zone
-        return ((1 << of_zone) - 1) << shift, number << shift
+    def _device_zone(self) -> int:
+        """ZONE_DEVICE (include/linux/mmzone.h); -1 where there is none."""
+        return self.enum("enum zone_type").get("ZONE_DEVICE", -1)
 
     def of_device(self, flags: U64) -> Mask:
         """Whether pages with such flags are a driver's memory (include/linux/mmzone.h, is_zone_device_page())."""
-        mask, value = self._device_zone
-        return (flags & np.uint64(mask)) == np.uint64(value) if value >= 0 else np.zeros(flags.shape, np.bool_)
+        if self.flag_fields is None or self._device_zone < 0:
+            return np.zeros(flags.shape, np.bool_)
+        return self.flag_fields.zones(flags) == self._device_zone
 
     @cached_property
     def has_lru_gen(self) -> bool:

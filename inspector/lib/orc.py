@@ -124,6 +124,15 @@ class Code:
     name: str = ""
 
 
+def code_name(layout: Layout, codes: list[Code], address: int) -> str:
+    """The symbol that an address lies in, ``name`` or ``name+0x10``; ``[module]`` in a module's code, else ""."""
+    label = layout.target.symbol_name(address)
+    if label is not None:
+        return label
+    module = next((c.name for c in codes[1:] if c.base <= address < c.end), "")
+    return f"[{module}]" if module else ""
+
+
 class OrcTables:
     """The ORC tables of the kernel image and of its modules, of which only what is asked for is read.
 
@@ -134,7 +143,7 @@ class OrcTables:
     def __init__(self, layout: Layout) -> None:
         self._memory = layout.memory
         is_old = _is_old(layout.prog)
-        self.codes = _codes(layout, with_orc=is_old is not None)
+        self.codes = all_code(layout, with_orc=is_old is not None)
         """The kernel image first."""
         self._known: dict[int, bytes] = {}
         self.dialect = Dialect(bool(is_old), 0)
@@ -145,10 +154,6 @@ class OrcTables:
         start = layout.target.symbol("schedule")
         entry = self._find(start) if start is not None else b""
         return entry[4] & 15 if entry[:2] == b"\x08\0" else 0
-
-    def module_at(self, address: int) -> str:
-        """Name of the module whose code holds the address, "" for none."""
-        return next((c.name for c in self.codes[1:] if c.base <= address < c.end), "")
 
     def rows(self, ips: U64) -> OrcRows:
         """The row for each address; kind UNKNOWN where there is none or it cannot be read."""
@@ -193,8 +198,8 @@ def _is_old(prog: drgn.Program) -> bool | None:
     return bool(type_.has_member("end")) if type_.size == SIZE else None
 
 
-def _codes(layout: Layout, *, with_orc: bool) -> list[Code]:
-    """All code there is; without ORC tables where the kernel has none."""
+def all_code(layout: Layout, *, with_orc: bool = False) -> list[Code]:
+    """All code there is, the kernel image first; without ORC tables where the kernel has none."""
     symbol = layout.target.symbol
     text, end = symbol("_stext") or symbol("_text"), symbol("_etext")
     if text is None or end is None:

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from inspector.hex_json import Hex
-from inspector.lib.orc import OrcTables
+from inspector.lib.orc import code_name
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_table
 from inspector.snapshot import Snapshot
@@ -63,19 +63,11 @@ class NotifiersReport(msgspec.Struct, frozen=True):
 def build_notifiers_report(s: Snapshot) -> NotifiersReport:
     """Every notifier, and the mms that they watch."""
     n, subs, mms = s.notifiers, s.notifiers.subscriptions, s.notifiers.mms
-    codes = OrcTables(s.layout) if len(subs) else None
-
-    def name(address: int) -> str:
-        if not address or codes is None:
-            return ""
-        module = codes.module_at(address)
-        return s.target.symbol_name(address) or (f"[{module}]" if module else "")
-
     listed = []
     for row in range(len(subs)):
         of = int(mms.mm_idx[subs.of[row]])
         mm, pid, comm = owner_of(s, of)
-        end = int(subs.end[row])
+        end, callback = int(subs.end[row]), int(subs.callback[row])
         listed.append(
             Subscription(
                 pid,
@@ -83,7 +75,7 @@ def build_notifiers_report(s: Snapshot) -> NotifiersReport:
                 mm,
                 int(subs.addr[row]),
                 int(subs.ops[row]),
-                name(int(subs.callback[row])),
+                code_name(s.layout, n.codes, callback) if callback else "",
                 int(subs.users[row]),
                 int(subs.start[row]) if end else None,
                 end or None,

@@ -8,7 +8,8 @@ from inspector.columns import I64, U64, Mask
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.pages import Charges, Pages
-from inspector.tables.slab_words import in_slabs, page_rows
+from inspector.tables.slab_words import in_slabs
+from inspector.tables.slabs import page_rows
 
 _FLAGS = np.uint64(7)
 """Low bits of memcg_data that hold flags (include/linux/memcontrol.h, enum page_memcg_data_flags)."""

@@ -7,7 +7,7 @@ import numpy as np
 from inspector.columns import I32, I64, U64, Mask, Table
 from inspector.layout.kernel import Layout
 from inspector.lib.list import walk_lists
-from inspector.lib.orc import OrcTables
+from inspector.lib.orc import Code, all_code
 from inspector.lib.rbtree import walk_rbtrees
 from inspector.records import dataclass
 from inspector.tables.mms import Mms
@@ -74,26 +74,29 @@ class MmuNotifiers:
         subscriptions: Theirs.
         unreadable: Objects, lists and callbacks that could not be read.
         is_known: Whether this kernel has them.
+        codes: The code that callbacks may be in, where there are any.
     """
 
     mms: NotifiedMms
     subscriptions: Notifiers
     unreadable: int
     is_known: bool
+    codes: list[Code]
 
 
 def build_notifiers(layout: Layout, mms: Mms) -> MmuNotifiers:
     """Read the subscriptions of all mms."""
     where = layout.struct("struct mm_struct").find("notifier_subscriptions")
     if where is None or not layout.has_struct("struct mmu_notifier_subscriptions"):
-        return MmuNotifiers(NotifiedMms.empty(), Notifiers.empty(), 0, is_known=False)
+        return MmuNotifiers(NotifiedMms.empty(), Notifiers.empty(), 0, is_known=False, codes=[])
     named, known = layout.memory.words(mms.addr + np.uint64(where.offset))
     mm_idx = np.flatnonzero(named != 0).astype(np.int32)
     addr = named[mm_idx]
     struct = layout.struct("struct mmu_notifier_subscriptions")
     raw = layout.memory.gather(addr, struct.size)
-    lists, lost_lists, broken = _listed(layout, addr + np.uint64(struct.field("list").offset))
-    trees, lost_trees = _intervals(layout, struct.field("itree.rb_root.rb_node").column(raw.bytes))
+    codes = all_code(layout) if len(addr) else []
+    lists, lost_lists, broken = _listed(layout, codes, addr + np.uint64(struct.field("list").offset))
+    trees, lost_trees = _intervals(layout, codes, struct.field("itree.rb_root.rb_node").column(raw.bytes))
     notified = NotifiedMms(
         mm_idx,
         addr,
@@ -110,13 +113,13 @@ def build_notifiers(layout: Layout, mms: Mms) -> MmuNotifiers:
     )
     found = Notifiers(of.astype(np.int32), at, mm, ops, callbacks, callback, users, start, end)
     lost = int((~known).sum()) + int((~raw.valid).sum()) + int((callbacks < 0).sum()) + lost_lists + lost_trees
-    return MmuNotifiers(notified, found.take(np.argsort(of, kind="stable")), lost, is_known=True)
+    return MmuNotifiers(notified, found.take(np.argsort(of, kind="stable")), lost, is_known=True, codes=codes)
 
 
 _Columns = tuple[I64, U64, U64, U64, I64, U64, U64, I64, U64]
 
 
-def _listed(layout: Layout, heads: U64) -> tuple[_Columns, int, I32]:
+def _listed(layout: Layout, codes: list[Code], heads: U64) -> tuple[_Columns, int, I32]:
     """Subscriptions to a whole mm: their columns, how many lists could not be read, and which are broken."""
     struct = layout.struct("struct mmu_notifier")
     found = walk_lists(layout.memory, heads, struct.size, struct.field("hlist").offset, hash_chain=True)
@@ -129,12 +132,12 @@ def _listed(layout: Layout, heads: U64) -> tuple[_Columns, int, I32]:
         struct.field("users").column(found.raw).astype(np.int64),
         none,
         none,
-        *_callbacks(layout, ops, "struct mmu_notifier_ops"),
+        *_callbacks(layout, codes, ops, "struct mmu_notifier_ops"),
     )
     return columns, len(found.unreadable), found.broken
 
 
-def _intervals(layout: Layout, roots: U64) -> tuple[_Columns, int]:
+def _intervals(layout: Layout, codes: list[Code], roots: U64) -> tuple[_Columns, int]:
     """Subscriptions to an interval: their columns, and how many trees could not be read."""
     struct = layout.struct("struct mmu_interval_notifier")
     found = walk_rbtrees(layout.memory, roots, struct.size, struct.field("interval_tree.rb").offset)
@@ -147,12 +150,12 @@ def _intervals(layout: Layout, roots: U64) -> tuple[_Columns, int]:
         np.ones(len(found.addr), np.int64),
         struct.field("interval_tree.start").column(found.raw),
         last + np.uint64(1),
-        *_callbacks(layout, ops, "struct mmu_interval_notifier_ops"),
+        *_callbacks(layout, codes, ops, "struct mmu_interval_notifier_ops"),
     )
     return columns, len(found.unreadable)
 
 
-def _callbacks(layout: Layout, ops: U64, name: str) -> tuple[I64, U64]:
+def _callbacks(layout: Layout, codes: list[Code], ops: U64, name: str) -> tuple[I64, U64]:
     """Of each table of callbacks, a struct of that name, whether it is one, and the first of them."""
     state, first = np.zeros(len(ops), np.int64), np.zeros(len(ops), np.uint64)
     if not len(ops):
@@ -160,7 +163,7 @@ def _callbacks(layout: Layout, ops: U64, name: str) -> tuple[I64, U64]:
     raw = layout.memory.gather(ops, layout.struct(name).size)
     pointers = np.ascontiguousarray(raw.bytes).view(np.uint64)
     is_code = np.zeros(pointers.shape, np.bool_)
-    for code in OrcTables(layout).codes:
+    for code in codes:
         is_code |= (pointers >= np.uint64(code.base)) & (pointers < np.uint64(code.end))
     state[:] = is_code.any(axis=1) & (is_code | (pointers == 0)).all(axis=1)
     # What is no address of the kernel's is no table, in the dump or not.

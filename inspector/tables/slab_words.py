@@ -11,6 +11,7 @@ from inspector.layout.offsets import Field, Struct
 from inspector.records import dataclass
 from inspector.tables.folios import Folios
 from inspector.tables.pages import Pages
+from inspector.tables.slabs import are_caches, page_rows
 
 WORDS = ("slab_cache", "freelist", "slab_list", "obj_exts", "page_type")
 """Names of the words, by `SlabWords.word`."""
@@ -20,8 +21,6 @@ _POISON_1, _POISON_2 = np.uint64(0xDEAD000000000100), np.uint64(0xDEAD0000000001
 """LIST_POISON1 and LIST_POISON2 (include/linux/poison.h): links of what was on a list."""
 _MANY = 1 << 16
 """More slabs than a CPU ever keeps in its list of partial ones."""
-_TRUSTED = 3
-"""Caches that show where others may lie."""
 _KFENCE_PAGES = 2 << 16
 """Pages of KFENCE's pool at most (mm/kfence/core.c): slabs of a kind of their own."""
 
@@ -59,24 +58,13 @@ class _Known:
         return page_rows(self.layout, self.pages, addr)
 
 
-def page_rows(layout: Layout, pages: Pages, addrs: U64) -> I64:
-    """Row of the head of the page that each address of the direct map lies in, -1 for others."""
-    base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
-    inside = (addrs >= base) & (addrs - base < np.uint64(layout.memmap.max_pfn) << shift)
-    pfn = np.where(inside, (addrs - base) >> shift, 0).astype(np.int64)
-    row = np.where(inside, pages.memmap.rows(pfn), -1)
-    return np.where(row >= 0, pages.head_row[np.maximum(row, 0)], -1).astype(np.int64)
-
-
 def in_slabs(layout: Layout, pages: Pages, addrs: U64) -> Mask:
     """Which addresses may be those of objects of the slab allocator: its page is a slab, or is not known.
 
     No other address is one of an inode, an anon_vma, a file or the like, whether or not its memory is in the dump.
     """
-    base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
-    inside = (addrs >= base) & (addrs - base < np.uint64(layout.memmap.max_pfn) << shift)
-    pfn = np.where(inside, (addrs - base) >> shift, 0).astype(np.int64)
-    inside &= layout.memmap.valid(pfn)
+    pfn = layout.direct_map_pfns(addrs)
+    inside = layout.memmap.valid(pfn)
     row = np.where(inside, pages.memmap.rows(pfn), -1)
     at = np.maximum(row, 0)
     head = np.maximum(pages.head_row[at], 0)
@@ -120,7 +108,7 @@ def read_slab_words(layout: Layout, pages: Pages, folios: Folios) -> tuple[SlabW
     if struct is None or struct.find("slab_cache") is None or layout.arch.name != "x86_64":
         return SlabWords.empty(), 0
     rows = slab_rows(layout, pages)
-    caches, judges = _caches(layout, pages, folios, struct, rows)
+    caches, judges = _caches(layout, pages, struct, rows)
     later = layout.target.symbol("rcu_free_slab")
     known = _Known(layout, pages, folios, caches, judges, np.array([later] if later else [], np.uint64))
     found = [SlabWords.empty(), *(_judge(known, struct, rows[part]) for part in spans(len(rows), _AT_ONCE))]
@@ -157,35 +145,15 @@ def _words(layout: Layout, pages: Pages, rows: I64, field: Field) -> U64:
     return layout.memory.words(own + np.uint64(field.offset))[0]
 
 
-def _caches(layout: Layout, pages: Pages, folios: Folios, struct: Struct, rows: I64) -> tuple[U64, bool]:
-    """The caches among what slabs name as theirs, and whether these are known from other addresses.
-
-    A kmem_cache is itself an object of a cache, that of all kmem_caches, which is one of its own objects
-    (mm/slub.c, kmem_cache_init()).
-    """
+def _caches(layout: Layout, pages: Pages, struct: Struct, rows: I64) -> tuple[U64, bool]:
+    """The caches among what slabs name as theirs, and whether these are known from other addresses."""
     field = struct.field("slab_cache")
     named, nr = np.unique(_words(layout, pages, rows, field), return_counts=True)
-    at = _Known(layout, pages, folios, named, False, named[:0]).row_of(named)
-    inside = (at >= 0) & (pages.type_[np.maximum(at, 0)] == type_code("slab"))
-    owner = np.zeros(len(named), np.uint64)
-    owner[inside] = _words(layout, pages, at[inside], field)
-    itself = named[inside & (owner == named)]
-    if len(itself) != 1:
+    sound, own, _ = are_caches(layout, pages, named, nr > 1)
+    if own.sum() != 1:
         return named, False
-    start = np.uint64(layout.memory.direct_map_base) + (
-        pages.memmap.pfns_of_rows(at).astype(np.uint64) << np.uint64(layout.memmap.page_shift)
-    )
-    place = (named - start).astype(np.int64)
-    sound = inside & (owner == itself[0])
-    often = sound & (nr > 1)
-    if often.sum() >= _TRUSTED:
-        places = place[often]
-        size = int(np.gcd.reduce(places - places[0]))
-        if size:
-            sound &= (place - places[0]) % size == 0
     # Where the struct page of a cache's own slab is not known, the cache may be one.
-    base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
-    row = np.where(named >= base, pages.memmap.rows(((named - base) >> shift).astype(np.int64)), -1)
+    row = pages.memmap.rows(layout.direct_map_pfns(named))
     sound |= (row >= 0) & ~take_or(pages.readable, row, True)
     return named[sound], True
 

@@ -10,7 +10,7 @@ from inspector.columns import I64, U64, Mask, distinct, is_among, rows_covering,
 from inspector.layout.flags import type_code
 from inspector.layout.kernel import Layout
 from inspector.tables.folios import Folios
-from inspector.tables.pages import Sweep, bytes_changed, sweep_pages
+from inspector.tables.pages import Pages, Sweep, bytes_changed, sweep_pages
 
 _TRUSTED = 3
 """Caches that show where others may lie."""
@@ -49,8 +49,7 @@ def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int, know
 def with_true_caches(layout: Layout, sweep: Sweep, caches: U64) -> Sweep:
     """The sweep, its ``slab_caches`` what they must have been: a word that is no cache is the one a byte away.
 
-    Without that all objects of a slab are lost with a bit of its struct page. A cache is an object of the cache of all
-    caches, which is one of its own objects (mm/slub.c, kmem_cache_init()).
+    Without that all objects of a slab are lost with a bit of its struct page.
 
     Args:
         layout: The kernel's layout.
@@ -65,44 +64,59 @@ def with_true_caches(layout: Layout, sweep: Sweep, caches: U64) -> Sweep:
     near = bytes_changed(each[:, None], caches) <= 1
     # What several slabs name is no damaged word.
     trusted = np.concatenate([np.ones(len(caches), np.bool_), nr > 1])
-    are_caches = _are_caches(layout, sweep, np.concatenate([caches, each]), trusted)[len(caches) :]
-    is_lost = ~are_caches & (nr == 1) & (near.sum(axis=1) == 1)
+    sound, _, unknown = are_caches(layout, sweep.pages, np.concatenate([caches, each]), trusted)
+    is_lost = ~(sound | unknown)[len(caches) :] & (nr == 1) & (near.sum(axis=1) == 1)
     true = words.copy()
     true[odd] = np.where(is_lost, caches[near.argmax(axis=1)], each)[which]
     keep = np.isin(true, caches)
     return replace(sweep, slab_rows=rows[keep], slab_caches=true[keep])
 
 
-def _are_caches(layout: Layout, sweep: Sweep, words: U64, trusted: Mask) -> Mask:
-    """Which words are addresses of slab caches, or may be: the struct page of their slab cannot be read.
+def page_rows(layout: Layout, pages: Pages, addrs: U64) -> I64:
+    """Row of the head of the page that each address of the direct map lies in, -1 for others."""
+    row = pages.memmap.rows(layout.direct_map_pfns(addrs))
+    return np.where(row >= 0, pages.head_row[np.maximum(row, 0)], -1).astype(np.int64)
 
-    Those to be trusted are: where these lie in their slabs, as multiples of the size of a kmem_cache, the others do.
+
+def are_caches(layout: Layout, pages: Pages, words: U64, trusted: Mask) -> tuple[Mask, Mask, Mask]:
+    """Which words are addresses of slab caches.
+
+    A cache is an object of the cache of all caches, which is one of its own objects (mm/slub.c, kmem_cache_init()).
+
+    Args:
+        layout: The kernel's layout.
+        pages: Of all memory.
+        words: What slabs name as their caches, each once.
+        trusted: Those that are, where they lie among such objects: the others lie in their slabs where these do, but
+            for multiples of the size of one.
+
+    Returns:
+        Which are, which of these are their own, and of which it is not known: a struct page cannot be read.
     """
-    pages, field = sweep.pages, layout.struct("struct slab").field("slab_cache").offset
-    base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
-
-    def owners(addrs: U64) -> tuple[U64, I64, Mask]:
-        """slab_cache of the slab that each address lies in, 0 for none; the slab's row; and where it is not known."""
-        pfn = np.where(addrs >= base, (addrs - base) >> shift, 0).astype(np.int64)
-        row = np.where(addrs >= base, pages.memmap.rows(pfn), -1)
-        head = take_or(pages.head_row, row, -1).astype(np.int64)
-        lost = (row >= 0) & ~(take_or(pages.readable, row, False) & take_or(pages.readable, head, False))
-        slab = (head >= 0) & ~lost & (pages.type_[np.maximum(head, 0)] == type_code("slab"))
-        out = np.zeros(len(addrs), np.uint64)
-        own = pages.memmap.page_addrs(pages.memmap.pfns_of_rows(head[slab]))
-        out[slab] = layout.memory.words(own + np.uint64(field))[0]
-        return out, head, lost
-
-    owner, head, lost = owners(words)
-    of_owner, _, also_lost = owners(owner)
+    owner, head, unknown = _owners(layout, pages, words)
+    of_owner, _, also_unknown = _owners(layout, pages, owner)
     sound = (owner != 0) & (of_owner == owner)
-    start = pages.memmap.pfns_of_rows(np.maximum(head, 0)).astype(np.uint64) << shift
-    place = (words - base - start).astype(np.int64)
+    base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
+    start = base + (pages.memmap.pfns_of_rows(np.maximum(head, 0)).astype(np.uint64) << shift)
+    place = (words - start).astype(np.int64)
     known = place[sound & trusted]
     size = int(np.gcd.reduce(known - known[0])) if len(known) >= _TRUSTED else 0
+    own = sound & (owner == words)
     if size:
         sound &= (place - known[0]) % size == 0
-    return sound | lost | (also_lost & (owner != 0))
+    return sound, own, unknown | (also_unknown & (owner != 0))
+
+
+def _owners(layout: Layout, pages: Pages, addrs: U64) -> tuple[U64, I64, Mask]:
+    """slab_cache of the slab that each address lies in, 0 for none; the slab's row; and where that is not known."""
+    row, head = pages.memmap.rows(layout.direct_map_pfns(addrs)), page_rows(layout, pages, addrs)
+    unknown = (row >= 0) & ~(take_or(pages.readable, row, False) & take_or(pages.readable, head, False))
+    slab = (head >= 0) & ~unknown & (pages.type_[np.maximum(head, 0)] == type_code("slab"))
+    field = layout.struct("struct slab").field("slab_cache").offset
+    out = np.zeros(len(addrs), np.uint64)
+    own = pages.memmap.page_addrs(pages.memmap.pfns_of_rows(head[slab]))
+    out[slab] = layout.memory.words(own + np.uint64(field))[0]
+    return out, head, unknown
 
 
 def nr_slabs(layout: Layout, cache: int) -> int | None:
@@ -141,12 +155,10 @@ def are_objects(layout: Layout, cache: int, addrs: U64) -> Mask:
     """
     if _geometry(layout, cache)[0] <= 0:
         return np.ones(len(addrs), np.bool_)
-    base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
-    inside = (addrs >= base) & (addrs - base < np.uint64(layout.memmap.max_pfn) << shift)
-    pfn = np.where(inside, (addrs - base) >> shift, 0).astype(np.int64)
-    around = replace(layout, memmap=layout.memmap.around(pfn[inside]))
+    pfn = layout.direct_map_pfns(addrs)
+    around = replace(layout, memmap=layout.memmap.around(pfn[pfn >= 0]))
     sweep = sweep_pages(around, np.array([cache], np.uint64))
-    row = np.where(inside, sweep.pages.memmap.rows(pfn), -1)
+    row = sweep.pages.memmap.rows(pfn)
     found = cache_objects(layout, sweep, sweep.folios, cache)
     return is_among(addrs, found) | ((row >= 0) & ~take_or(sweep.pages.readable, row, False))
 
@@ -163,10 +175,10 @@ def lead_nowhere(layout: Layout, addrs: U64) -> Mask:
     """
     if layout.memory.runs_on:
         return np.zeros(len(addrs), np.bool_)
-    base, shift = np.uint64(layout.memory.direct_map_base), np.uint64(layout.memmap.page_shift)
-    inside = (addrs >= base) & (addrs - base < np.uint64(layout.memmap.max_pfn) << shift)
+    pfn = layout.direct_map_pfns(addrs)
+    inside = pfn >= 0
     out: Mask = ~inside
-    pfn = ((addrs[inside] - base) >> shift).astype(np.int64)
+    pfn = pfn[inside]
     if len(pfn):
         pages = sweep_pages(replace(layout, memmap=layout.memmap.around(pfn)), np.empty(0, np.uint64)).pages
         row = pages.memmap.rows(pfn)

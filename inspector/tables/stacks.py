@@ -19,7 +19,7 @@ import numpy as np
 from inspector.columns import I32, I64, U8, U64, Mask, Table, count_up, group_starts, rows_covering
 from inspector.errors import LayoutError
 from inspector.layout.kernel import Layout
-from inspector.lib.orc import OrcTables, RegisterPlaces, UnwindState, step
+from inspector.lib.orc import OrcTables, RegisterPlaces, UnwindState, code_name, step
 from inspector.memory import HOLE, Memory
 from inspector.records import dataclass
 from inspector.tables.tasks import Tasks
@@ -531,11 +531,7 @@ def _names(layout: Layout, orc: OrcTables, ip: U64, signal: Mask) -> tuple[I32, 
     number = np.zeros(len(distinct), np.int32)
     labels: dict[int, str] = {}
     for i, address in enumerate(distinct.tolist()):
-        label = layout.target.symbol_name(address)
-        if label is None:
-            module = orc.module_at(address)
-            label = f"[{module}]" if module else ""
-        labels[address] = label
+        label = labels[address] = code_name(layout, orc.codes, address)
         name = label.split("+")[0]
         # foo.constprop.0, foo.isra.0, foo.part.0, foo.cold are parts of foo or copies of it.
         number[i] = functions.setdefault(name.split(".")[0] or name, len(functions))

@@ -48,6 +48,20 @@ FAMILIES = (
 )
 """Families of faults and the modules that plant them."""
 
+UNLIKE = (
+    "mapcount-of-a-private-page-raised",
+    "mapcount-of-a-shared-file-page-lowered",
+    "entire-mapcount-of-an-anon-thp-raised",
+    "free-page-released-once-more",
+    "file-vma-out-of-its-tree",
+    "anonymous-page-left-locked",
+    "cache-slot-emptied",
+    "only-pte-of-a-page-lost",
+    "shared-page-marked-exclusive",
+    "swap-count-raised",
+)
+"""Some of them that every kernel has, no two of one kind."""
+
 CATALOGUE: dict[str, Plant] = catalogue.CATALOGUE
 
 _NO_COUNT = "this kernel keeps no such count"

@@ -10,7 +10,7 @@ import pytest
 from inspector.check.fingerprint import fingerprint, signature
 from inspector.findings import Diagnosis, Evidence, Finding, Mapping, Subject
 from tests.faults import plants
-from tests.faults.every import CATALOGUE
+from tests.faults.every import CATALOGUE, UNLIKE
 from tests.faults.overlay import KERNELS, Patch, add, core_path, findings, sound
 from tests.faults.plants import mapcount_at, pmd_mapped, small_anon
 from tests.fixtures import NUMA_KERNELS, numa_fixture_path
@@ -52,27 +52,13 @@ def test_at_other_folios_of_other_processes_on_other_boots() -> None:
     assert all(len(found) > 3 for found in subjects.values())
 
 
-DIFFERENT = (
-    "mapcount-of-a-private-page-raised",
-    "mapcount-of-a-shared-file-page-lowered",
-    "entire-mapcount-of-an-anon-thp-raised",
-    "free-page-released-once-more",
-    "file-vma-out-of-its-tree",
-    "anonymous-page-left-locked",
-    "cache-slot-emptied",
-    "only-pte-of-a-page-lost",
-    "shared-page-marked-exclusive",
-    "swap-count-raised",
-)
-
-
 @pytest.mark.each_kernel
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_of_different_faults(kernel: str) -> None:
     path = core_path("fixture", kernel)
-    found = {name: prints(path, *CATALOGUE[name](sound(path)).patches) for name in DIFFERENT}
+    found = {name: prints(path, *CATALOGUE[name](sound(path)).patches) for name in UNLIKE}
     assert all(len(one) == 1 for one in found.values()), found
-    assert len(set().union(*found.values())) == len(DIFFERENT)
+    assert len(set().union(*found.values())) == len(UNLIKE)
 
 
 def finding(**changed: Any) -> Finding:

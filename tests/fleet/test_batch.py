@@ -25,23 +25,10 @@ from inspector.fleet.job import Options
 from inspector.fleet.paths import expand, split_list
 from inspector.fleet.schema import DUMPS, FINDINGS, INPUTS, OF_A_DUMP
 from tests.arch.docs import ROOT
+from tests.faults.every import UNLIKE
 from tests.faults.overlay import KERNELS
 from tests.fixtures import NUMA_KERNELS, fixture_path, numa_fixture_path
 from tests.fleet.files import planted_file
-
-FAULTS = (
-    "mapcount-of-a-private-page-raised",
-    "mapcount-of-a-shared-file-page-lowered",
-    "entire-mapcount-of-an-anon-thp-raised",
-    "free-page-released-once-more",
-    "file-vma-out-of-its-tree",
-    "anonymous-page-left-locked",
-    "cache-slot-emptied",
-    "only-pte-of-a-page-lost",
-    "shared-page-marked-exclusive",
-    "swap-count-raised",
-)
-"""Planted in every kernel."""
 
 MEMORY = 1 << 30
 
@@ -120,7 +107,7 @@ def test_every_vmcore_is_accounted_for(tmp_path: Path) -> None:
     cores, out = tmp_path / "cores", tmp_path / "out"
     cores.mkdir()
     put_bad(cores)
-    for fault in FAULTS[:2]:
+    for fault in UNLIKE[:2]:
         planted_file("7.3", fault, cores / f"{fault}.kdump")
     shutil.copy(fixture_path("7.3"), cores / "sound.kdump")
     shutil.copy(fixture_path("7.3"), cores / "the same.kdump")
@@ -262,7 +249,7 @@ def end_after(process: subprocess.Popen[str], out: Path, dumps: int, number: int
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_ended_and_taken_up_again(number: int, tmp_path: Path) -> None:
-    cores = [planted_file("6.1", fault, tmp_path / f"{nth}.kdump") for nth, fault in enumerate(FAULTS[:4])]
+    cores = [planted_file("6.1", fault, tmp_path / f"{nth}.kdump") for nth, fault in enumerate(UNLIKE[:4])]
     code = end_after(batch(tmp_path / "out", *cores), tmp_path / "out", 1, number)
     assert code == (-number if number == signal.SIGKILL else 128 + number)
     if number != signal.SIGKILL:
@@ -286,7 +273,7 @@ def test_a_fleet_killed_at_three_moments(tmp_path: Path) -> None:
     cores.mkdir()
     for kernel in KERNELS:
         shutil.copy(fixture_path(kernel), cores / f"sound-{kernel}.kdump")
-        for fault in FAULTS:
+        for fault in UNLIKE:
             planted_file(kernel, fault, cores / f"{kernel}-{fault}.kdump")
     for kernel in NUMA_KERNELS:
         shutil.copy(numa_fixture_path(kernel), cores)
@@ -316,4 +303,4 @@ def test_a_fleet_killed_at_three_moments(tmp_path: Path) -> None:
     assert not alive()
     # The planted faults and no others, each on three kernels.
     clusters = build_fleet_report(out).clusters
-    assert [(c.dumps, len(c.kernels)) for c in clusters] == [(3, 3)] * len(FAULTS)
+    assert [(c.dumps, len(c.kernels)) for c in clusters] == [(3, 3)] * len(UNLIKE)

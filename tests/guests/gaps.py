@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,39 +192,32 @@ def gaps(
     Yields:
         Each gap; of a function that was never called in that time, or that this kernel lacks, a sentence.
     """
-    unpacked = fetch_kernel(kernel, guests_folder())
-    with tempfile.TemporaryDirectory(prefix=".gaps-", dir=guests_folder()) as name:
-        folder = Path(name)
-        prepared = prepare(kernel, unpacked, kind, folder)
-        with booted(prepared.boot, lambda guest: await_kind(guest, kind)) as guest, guest.qmp() as qmp:
-            qmp.stop()
-            target = _dumped(qmp, folder)
-            with Gdb(qmp, folder / "gdb") as gdb:
-                for called in functions:
-                    function = _Function(target, called)
-                    if not function.is_known:
-                        yield f"{called}: no function of this kernel"
+    with _racing(kernel, kind) as (qmp, folder, gdb, target):
+        for called in functions:
+            function = _Function(target, called)
+            if not function.is_known:
+                yield f"{called}: no function of this kernel"
+                continue
+            seen: set[int] = set()
+            for _ in range(3):
+                cpu = _entered(gdb, function, seconds)
+                if cpu is None:
+                    break
+                for offset, after in _stops(gdb, target.prog, function, cpu):
+                    if offset in seen:
                         continue
-                    seen: set[int] = set()
-                    for _ in range(3):
-                        cpu = _entered(gdb, function, seconds)
-                        if cpu is None:
-                            break
-                        for offset, after in _stops(gdb, target.prog, function, cpu):
-                            if offset in seen:
-                                continue
-                            seen.add(offset)
-                            s = Snapshot(_dumped(qmp, folder))
-                            gap = Gap(kernel.name, called, offset, after, run_check(s), _planted_elsewhere(s))
-                            if keep and (gap.wrong or gap.is_deaf):
-                                keep_capture(folder / "dump", keep / f"{kernel.name}-{called}+{offset:#x}.kdump")
-                            yield gap
-                            if len(seen) >= most:
-                                break
-                        if len(seen) >= most:
-                            break
-                    if not seen:
-                        yield f"{called}: not called within {seconds:.0f} s, or it calls nothing"
+                    seen.add(offset)
+                    s = Snapshot(_dumped(qmp, folder))
+                    gap = Gap(kernel.name, called, offset, after, run_check(s), _planted_elsewhere(s))
+                    if keep and (gap.wrong or gap.is_deaf):
+                        keep_capture(folder / "dump", keep / f"{kernel.name}-{called}+{offset:#x}.kdump")
+                    yield gap
+                    if len(seen) >= most:
+                        break
+                if len(seen) >= most:
+                    break
+            if not seen:
+                yield f"{called}: not called within {seconds:.0f} s, or it calls nothing"
 
 
 def stopped_in(
@@ -238,21 +232,28 @@ def stopped_in(
         turns: How often each is waited for.
         seconds: How long.
     """
+    with _racing(kernel, kind) as (qmp, folder, gdb, target):
+        known = [f for f in (_Function(target, name) for name in functions) if f.is_known]
+        for function in known * turns:
+            cpu = _entered(gdb, function, seconds)
+            if cpu is None:
+                continue
+            yield Snapshot(_dumped(qmp, folder))
+            gdb.step(cpu)
+
+
+@contextmanager
+def _racing(kernel: Kernel, kind: str) -> Iterator[tuple[Qmp, Path, Gdb, Target]]:
+    """Boot a guest and take hold of it: its monitor, a folder for dumps, the debugger, and the first dump, opened."""
     unpacked = fetch_kernel(kernel, guests_folder())
-    with tempfile.TemporaryDirectory(prefix=".stopped-", dir=guests_folder()) as name:
+    with tempfile.TemporaryDirectory(prefix=".gaps-", dir=guests_folder()) as name:
         folder = Path(name)
         prepared = prepare(kernel, unpacked, kind, folder)
         with booted(prepared.boot, lambda guest: await_kind(guest, kind)) as guest, guest.qmp() as qmp:
             qmp.stop()
             target = _dumped(qmp, folder)
-            known = [f for f in (_Function(target, name) for name in functions) if f.is_known]
             with Gdb(qmp, folder / "gdb") as gdb:
-                for function in known * turns:
-                    cpu = _entered(gdb, function, seconds)
-                    if cpu is None:
-                        continue
-                    yield Snapshot(_dumped(qmp, folder))
-                    gdb.step(cpu)
+                yield qmp, folder, gdb, target
 
 
 def _dumped(qmp: Qmp, folder: Path) -> Target:

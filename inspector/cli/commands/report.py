@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 from inspector.cli.params import InspectorCommand, Settings
 from inspector.cli.show import print_report
 from inspector.errors import TargetError
+from inspector.new_file import new_file
 
 if TYPE_CHECKING:
     from inspector.fleet.clusters import FleetReport
@@ -53,12 +53,9 @@ def _write(path: Path, made: FleetReport) -> None:
     """Write the page whole or not at all, for its owner alone: it says what machines crashed of."""
     from inspector.fleet.cluster_page import cluster_page  # noqa: PLC0415
 
-    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+        with new_file(path, is_private=True) as (file, _):
             file.write(cluster_page(made).encode())
-        new.replace(path)
     except OSError as error:
-        new.unlink(missing_ok=True)
         reason = (error.strerror or str(error)).lower()
         raise TargetError(f"the page cannot be written ({reason})", str(path), "") from error
