@@ -399,11 +399,20 @@ class Snapshot:
 
     @cached_property
     def _sweep(self) -> Sweep:
-        wanted = (self._mm_cachep, self._rmap_item_cache, self._task_cache, self._vma_cache)
-        caches = np.array([cache for cache in wanted if cache], np.uint64)
-        sweep = with_true_caches(self.layout, sweep_pages(self.layout, caches, self.nr_workers), caches)
+        sweep = sweep_pages(self.layout, self._caches, self.nr_workers)
         self.missing.add("struct pages", sweep.pages.nr_unreadable - self._nr_overwritten)
         return sweep
+
+    @property
+    def _caches(self) -> U64:
+        """The slab caches whose slabs are wanted."""
+        wanted = (self._mm_cachep, self._rmap_item_cache, self._task_cache, self._vma_cache)
+        return np.array([cache for cache in wanted if cache], np.uint64)
+
+    @cached_property
+    def _slabs(self) -> Sweep:
+        """The sweep, its slabs by what their words must have been."""
+        return with_true_caches(self.layout, self._sweep, self._caches)
 
     @property
     def _nr_overwritten(self) -> int:
@@ -478,7 +487,7 @@ class Snapshot:
         """One row a task."""
 
         def slots(known: U64) -> U64:
-            return cache_objects(self.layout, self._sweep, self.folios, self._task_cache, known)
+            return cache_objects(self.layout, self._slabs, self.folios, self._task_cache, known)
 
         try:
             tasks, missing = build_tasks(self.layout, slots)
@@ -524,12 +533,12 @@ class Snapshot:
 
     def slots_of_vmas(self, known: U64) -> U64:
         """Addresses of all object slots, in use or free, of the vm_area_struct slab cache; some are known."""
-        return cache_objects(self.layout, self._sweep, self.folios, self._vma_cache, known)
+        return cache_objects(self.layout, self._slabs, self.folios, self._vma_cache, known)
 
     @cached_property
     def mm_slots(self) -> U64:
         """Addresses of all object slots, in use or free, of the mm_struct slab cache, ascending."""
-        return np.unique(cache_objects(self.layout, self._sweep, self.folios, self._mm_cachep, self.tasks.mm))
+        return np.unique(cache_objects(self.layout, self._slabs, self.folios, self._mm_cachep, self.tasks.mm))
 
     @property
     def mm_slots_whole(self) -> bool:
@@ -541,7 +550,7 @@ class Snapshot:
         """Whether struct pages are missing behind which slabs of mm_structs may be."""
         if not self._mm_cachep:
             return True
-        found = int((self._sweep.slab_caches == np.uint64(self._mm_cachep)).sum())
+        found = int((self._slabs.slab_caches == np.uint64(self._mm_cachep)).sum())
         if not self.pages.nr_unreadable:
             return not found
         nr = nr_slabs(self.layout, self._mm_cachep)
@@ -955,7 +964,7 @@ class Snapshot:
     @cached_property
     def ksm(self) -> Ksm:
         """KSM's stable nodes, rmap_items and mm slots."""
-        slots = cache_objects(self.layout, self._sweep, self.folios, self._rmap_item_cache)
+        slots = cache_objects(self.layout, self._slabs, self.folios, self._rmap_item_cache)
         ksm = build_ksm(self.layout, slots, self.mms.addr)
         self.missing.add("KSM nodes and items", ksm.unreadable)
         return ksm
