@@ -36,6 +36,7 @@ def pages() -> dict[str, str]:
     made = {
         "rules.md": rules_page(),
         "catalogue.md": catalogue_page(),
+        "systems.md": systems_page(),
         "windows.md": windows_page(),
         "files.md": files_page(),
         "commands.md": commands_page(),
@@ -157,6 +158,56 @@ def catalogue_page() -> str:
             rules = ", ".join(_rule_link(slug, group_of[slug]) for slug in line.rules)
             lines.append(f"| {line.id} | {_cell(line.title)} | {line.state} | {rules} | {_cell(line.reason)} |")
     return "\n".join(lines)
+
+
+def systems_page() -> str:
+    """What is to be shown, checked and found of each system, with commands, rules and the faults that prove them."""
+    from inspector.rules import all_rules
+    from tests.faults.overlay import KERNELS
+    from tests.systems.clause import kernels_of
+    from tests.systems.table import SYSTEMS
+
+    group_of = {rule.slug: rule.group for rule in all_rules()}
+    clauses = [clause for system in SYSTEMS for clause in system.clauses]
+    states = [clause.reason.partition(":")[0] for clause in clauses]
+    counts = ", ".join(f"{states.count(word)} {said}" for word, said in _STATES)
+    lines = [
+        "# Systems",
+        "",
+        f"Memory management in {len(SYSTEMS)} parts: what a command must show of each (show), what must hold (check), "
+        "which states must be found (bad);",
+        "the [commands](commands.md) that show it, the [rules](rules.md) that decide it, and the planted faults",
+        "([matrix](../tests/faults/MATRIX.md)) or tests that prove these rules.",
+        "",
+        f"Of {len(clauses)} lines {counts}.",
+    ]
+    for system in SYSTEMS:
+        lines += ["", f"## {system.id}: {system.title}", ""]
+        lines += ["| asked | what | commands | rules | proved by | remarks |", "| --- | --- | --- | --- | --- | --- |"]
+        for clause in system.clauses:
+            commands = ", ".join(
+                f"[`{line}`](commands.md#{line.partition(' ')[0]})" for line in dict.fromkeys(clause.commands)
+            )
+            rules = ", ".join(_rule_link(slug, group_of[slug]) for slug in clause.rules)
+            proofs = []
+            for name in clause.faults:
+                kernels = kernels_of(name)
+                proofs.append(f"`{name}`" + (f" ({', '.join(kernels)})" if len(kernels) < len(KERNELS) else ""))
+            proofs += [f"[`{name.partition('::')[2]}`](../tests/{name.partition('::')[0]})" for name in clause.tests]
+            cells = (clause.ask, _cell(clause.text), commands, rules, ", ".join(proofs), _cell(clause.reason))
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+_STATES = (
+    ("", "are answered whole"),
+    ("partly", "in part"),
+    ("legal", "are no fault"),
+    ("undecidable", "cannot be decided from a memory image"),
+    ("absent", "are of other architectures"),
+    ("not yet", "are not answered yet"),
+)
+"""How the reasons of clauses begin, in words."""
 
 
 def _rule_link(slug: str, group: str) -> str:

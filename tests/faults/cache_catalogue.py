@@ -70,6 +70,13 @@ def mapping_of_a_cached_folio_replaced(s: Snapshot) -> Planted:
 
 
 @fault
+def page_of_a_file_marked_as_anonymous(s: Snapshot) -> Planted:
+    """The tag of an anonymous page on the mapping of a page that the page cache holds and nothing maps."""
+    pfn = int(s.files.entries.pfn[idle_entries(s, FILE)[0]])
+    return Planted((add(s, page_word(s, pfn, "mapping"), 1),), ("cache-entry-mismatch",), None)
+
+
+@fault
 def second_index_of_a_large_folio_lost(s: Snapshot) -> Planted:
     """A sibling slot of a large folio emptied."""
     entries = s.files.entries

@@ -99,6 +99,13 @@ def entire_mapcount_of_an_anon_thp_raised(s: Snapshot) -> Planted:
 
 
 @fault
+def entire_mapcount_of_an_mthp_raised(s: Snapshot) -> Planted:
+    """A folio that is smaller than what a huge entry maps."""
+    large = pte_mapped_thp(s)
+    return _entire(s, pick(large[s.folios.order[large] < s.layout.pmd_order], "a large folio smaller than a PMD"), 1)
+
+
+@fault
 def entire_mapcount_of_a_shmem_thp_raised(s: Snapshot) -> Planted:
     return _entire(s, pick(pmd_mapped(s), "a PMD-mapped shmem THP"), 1)
 

@@ -65,6 +65,14 @@ def shared_hugetlb_folio_marked_exclusive(s: Snapshot) -> Planted:
 
 
 @fault
+def tail_of_hugetlb_exclusive(s: Snapshot) -> Planted:
+    """The bit on the first tail, which of hugetlb the head alone has."""
+    able = s.folios.is_anon & s.folios.is_hugetlb & (s.counts.entire == 1)
+    pfn = int(s.folios.pfn[pick(np.flatnonzero(able), "a hugetlb folio of one process")])
+    return Planted((flags_xor(s, pfn + 1, "anon_exclusive"),), ("tail-flags-unexpected",), pfn + 1)
+
+
+@fault
 def ksm_page_marked_exclusive(s: Snapshot) -> Planted:
     pfn = pfn_of(s, pick(np.unique(s.ksm_entries.head_row).astype(np.int64), "a KSM page"))
     return Planted((flags_xor(s, pfn, "anon_exclusive"),), ("ksm-page-exclusive-unexpected",), pfn)

@@ -77,6 +77,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "cluster-kept-for-another-order": _NO_HOMES,
         "continued-count-too-high": _NO_EXTENDED,
         "count-continued-that-is-not-full": _NO_EXTENDED,
+        "entire-mapcount-of-an-mthp-raised": "a large folio smaller than a PMD",
         "entirely-mapped-bit-turned": _NO_COUNT,
         "free-block-on-the-list-of-another-type": _NO_TYPES,
         "free-block-on-the-list-of-isolated-ones": _NO_TYPES,

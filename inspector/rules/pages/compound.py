@@ -155,19 +155,21 @@ def _real_tails(p: PagePiece) -> Mask:
     return p.is_tail & p.readable & p.has_head & sound & _is_own(p)
 
 
-def _odd_flags(s: Snapshot, flags: U64, index: I64) -> U64:
-    """Flags that a tail may not have, given its own and its number in the folio."""
+def _odd_flags(s: Snapshot, flags: U64, index: I64, hugetlb: Mask) -> U64:
+    """Flags that a tail may not have, given its own, its number in the folio, and whether that is hugetlb's."""
     known = np.uint64((1 << (max(s.layout.flags.bits.values(), default=0) + 1)) - 1 | s.layout.lru_bits)
     everywhere = np.bitwise_or.reduce([s.layout.flags.mask(name) for name in _OF_PAGES])
     second = np.bitwise_or.reduce([s.layout.flags.mask(name) for name in _OF_SECOND])
     if s.layout.order_in_flags:
         second |= _ORDER
-    return flags & known & ~np.where(index == 1, everywhere | second, everywhere)
+    own = np.where(index == 1, everywhere | second, everywhere)
+    return flags & known & ~np.where(hugetlb, own & ~s.layout.flags.mask("anon_exclusive"), own)
 
 
 def _tail_flags(s: Snapshot, rows: I64) -> Details:
     head = s.pages.head_row[rows]
-    odd = _odd_flags(s, s.pages.flags[rows], rows - head)
+    hugetlb = take_or(s.folios.is_hugetlb, s.folio_of_page[rows], False)
+    odd = _odd_flags(s, s.pages.flags[rows], rows - head, hugetlb)
     return details(
         rows,
         observed={"flags": s.layout.flags.listed(odd), "generation": odd & np.uint64(s.layout.lru_bits) != 0},
@@ -191,7 +193,7 @@ def tail_flags_unexpected(p: PagePiece) -> Judged:
 
     Invariant: of the flags a tail has but its own PG_anon_exclusive and PG_hwpoison; the first tail has those that it
         keeps for the folio beside (PG_has_hwpoisoned, PG_large_rmappable, PG_partially_mapped, PG_double_map, and since
-        6.6 the order). It has no generation of an LRU list.
+        6.6 the order). It has no generation of an LRU list. Of hugetlb only the head is marked as exclusive.
     Why: mm/page_alloc.c, __free_pages_prepare() clears the flags of every page that is freed, so that all are given out
         with none; include/linux/page-flags.h: nearly all flags are PF_HEAD or PF_NO_TAIL, and of those that any page
         may carry (PF_ANY) the owners of user memory and of slabs set no other on a tail.
@@ -202,7 +204,7 @@ def tail_flags_unexpected(p: PagePiece) -> Judged:
     """
     slab = p.of_head("type_") == type_code("slab")
     tails = _real_tails(p) & (p.of_folio(p.s.folios.is_rmappable | p.s.folios.is_hugetlb, 0) | slab)
-    return p.judge(_odd_flags(p.s, p.flags, p.index) != 0, tails)
+    return p.judge(_odd_flags(p.s, p.flags, p.index, p.is_hugetlb) != 0, tails)
 
 
 def _zones(s: Snapshot, rows: I64) -> Details:
