@@ -20,6 +20,7 @@ from inspector.records import dataclass
 from inspector.tables.ksm import KINDS as NODE_KINDS
 from inspector.tables.swap_clusters import home_names
 from inspector.text import clean_bytes
+from inspector.walk.lost_vmas import lead_to_lost_vmas
 from inspector.walk.mappings import Mappings
 from inspector.walk.names import file_paths
 from inspector.walk.page_cache import address_space_name
@@ -287,23 +288,34 @@ def reached(s: Snapshot, head_rows: AnyArray, mms: Mask) -> Mask:
         mms: bool by row of the mms.
     """
     head = np.maximum(head_rows, 0)
-    vma = vmas_of(s, mms)
-    if not vma.any():
+    if not mms.any():
         return np.zeros(len(head_rows), np.bool_)
     mapping = s.pages.mapping[head]
     tag = mapping & np.uint64(MAPPING_TAGS)
     pointer = mapping & ~np.uint64(MAPPING_TAGS)
-    anon = marked_at(s.anon_rmap.anon_vmas.addr, pointer, anon_vmas_of(s, vma)) & (tag == MAPPING_ANON)
-    file = marked_at(s.file_rmap.address_spaces.addr, pointer, mapped_address_spaces_of(s, vma)) & (tag == 0)
+    known = s.anon_rmap.anon_vmas.addr
+    anon = marked_at(known, pointer, anon_vmas_of(s, mms)) & (tag == MAPPING_ANON)
+    unlinked = np.flatnonzero((tag == MAPPING_ANON) & (rows_of(known, pointer) < 0) & (head_rows >= 0))
+    if len(unlinked):
+        anon[unlinked] = lead_to_lost_vmas(s, pointer[unlinked], mms)
+    file = marked_at(s.file_rmap.address_spaces.addr, pointer, mapped_address_spaces_of(s, mms)) & (tag == 0)
     return (anon | file) & (head_rows >= 0)
 
 
 def mapped_by(s: Snapshot, heads: I64, mms: Mask) -> Mask:
     """Folios that one of the marked mms maps, by its page tables."""
-    out = np.zeros(len(heads), np.bool_)
+    order = np.argsort(heads, kind="stable")
+    among = heads[order]
+    # Where entries begin and end among the folios asked for: a run of entries may map many small folios.
+    edges = np.zeros(len(heads) + 1, np.int64)
     if len(heads) and mms.any():
         for m in s.entry_batches(np.flatnonzero(mms[s.tables.mm_idx])):
-            out |= np.isin(heads, m.head_row)
+            row = m.page_row.astype(np.int64)
+            for first, end in ((row, row + m.nr * (row >= 0)), (m.head_row, m.head_row + 1)):
+                edges += np.bincount(np.searchsorted(among, first), minlength=len(edges))
+                edges -= np.bincount(np.searchsorted(among, end), minlength=len(edges))
+    out = np.zeros(len(heads), np.bool_)
+    out[order] = np.cumsum(edges[:-1]) > 0
     return out & (heads >= 0)
 
 
@@ -350,8 +362,9 @@ def describe_mapping(s: Snapshot, m: Mappings, at: int, *, pfn: int | None = Non
         skip = max(0, pfn - int(m.pfn[at]))
     va = int(m.va[at]) + (skip << s.layout.arch.page_shift)
     step = int(s.layout.arch.leaf_step(Level.PTE, m.entry[at : at + 1])[0]) if skip else 0
-    first = int(m.pfn[at]) + skip
-    head = int(m.head_row[at])
+    first, page = int(m.pfn[at]) + skip, int(m.page_row[at])
+    # A run of entries may map many small folios, whose heads are not that of the first.
+    head = int(s.pages.head_row[page + skip]) if skip and page >= 0 else int(m.head_row[at])
     head_pfn = s.pages.memmap.pfn(head) if head >= 0 else first
     vma = int(m.vma_idx[at])
     owner = mm_of(s, int(m.mm_idx[at]))
@@ -441,21 +454,34 @@ TABLE = SubjectKind(name="table", describe=_table, owned=_table_owned, look=_loo
 # -- reverse map ------------------------------------------------------------------------------------------------------
 
 
-def anon_vmas_of(s: Snapshot, vma: Mask) -> Mask:
-    """anon_vmas whose interval tree holds one of the marked VMAs."""
+def anon_vmas_of(s: Snapshot, mms: Mask) -> Mask:
+    """anon_vmas whose interval tree holds a VMA of one of the marked mms, one that left its mm's tree included."""
     avcs = s.anon_rmap.avcs
     out = np.zeros(len(s.anon_rmap.anon_vmas), np.bool_)
-    rows = np.flatnonzero((avcs.vma_idx >= 0) & (avcs.tree_idx >= 0))
-    out[avcs.tree_idx[rows[vma[avcs.vma_idx[rows]]]]] = True
+    own = take_or(vmas_of(s, mms), avcs.vma_idx, False) | _lost_of(s, avcs.vma, mms)
+    out[avcs.tree_idx[own & (avcs.tree_idx >= 0)]] = True
     return out
 
 
-def mapped_address_spaces_of(s: Snapshot, vma: Mask) -> Mask:
-    """address_spaces, by row of the file rmap, that one of the marked VMAs maps."""
-    space = s.file_rmap.address_space_of_vma
+def mapped_address_spaces_of(s: Snapshot, mms: Mask) -> Mask:
+    """address_spaces, by row of the file rmap, that a VMA of one of the marked mms maps, as `anon_vmas_of`."""
+    space, nodes = s.file_rmap.address_space_of_vma, s.file_rmap.nodes
     out = np.zeros(len(s.file_rmap.address_spaces), np.bool_)
-    out[space[vma & (space >= 0)]] = True
+    out[space[vmas_of(s, mms) & (space >= 0)]] = True
+    out[nodes.address_space_idx[_lost_of(s, nodes.vma, mms)]] = True
     return out
+
+
+def _lost_of(s: Snapshot, vma: U64, mms: Mask) -> Mask:
+    """Which addresses are of VMAs in no mm's tree that name one of the marked mms.
+
+    munmap() takes VMAs out of the tree before it clears their entries (mm/vma.c, vms_complete_munmap_vmas(); 6.1:
+    mm/mmap.c, do_mas_align_munmap()).
+    """
+    lost = s.lost_vmas
+    if not len(lost):
+        return np.zeros(len(vma), np.bool_)
+    return take_or(mms, take_or(lost.mm_idx, rows_of(lost.addr, vma), -1), False)
 
 
 def _avc(s: Snapshot, row: int) -> Subject:
@@ -467,13 +493,12 @@ def _avc(s: Snapshot, row: int) -> Subject:
 
 
 def _avc_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
-    avcs, lost = s.anon_rmap.avcs, s.lost_vmas
+    avcs = s.anon_rmap.avcs
     vma = np.where(avcs.vma_idx[rows] >= 0, avcs.vma_idx[rows], avcs.list_vma_idx[rows])
     # A VMA that is in no tree yet, or no more, has its chains all the same, and names its mm.
-    mm = take_or(lost.mm_idx, rows_of(lost.addr, avcs.vma[rows]), -1)
-    own = take_or(vmas_of(s, mms), vma, False) | take_or(mms, mm, False)
+    own = take_or(vmas_of(s, mms), vma, False) | _lost_of(s, avcs.vma[rows], mms)
     # While a tree is changed for one VMA, those of others in it may not be found (lib/rbtree.c).
-    shared = anon_vmas_of(s, vmas_of(s, mms)) & s.anon_vma_locked
+    shared = anon_vmas_of(s, mms) & s.anon_vma_locked
     return own | take_or(shared, avcs.anon_vma_idx[rows], False)
 
 
@@ -486,7 +511,7 @@ def _anon_vma_addresses(s: Snapshot, rows: I64) -> U64:
 
 
 def _anon_vma_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
-    return anon_vmas_of(s, vmas_of(s, mms))[rows]
+    return anon_vmas_of(s, mms)[rows]
 
 
 def _look_at_anon_vma(subject: Subject) -> str:
@@ -518,9 +543,7 @@ def _space_addresses(_s: Snapshot, rows: I64) -> U64:
 
 
 def _space_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
-    return marked_at(
-        s.file_rmap.address_spaces.addr, _space_addresses(s, rows), mapped_address_spaces_of(s, vmas_of(s, mms))
-    )
+    return marked_at(s.file_rmap.address_spaces.addr, _space_addresses(s, rows), mapped_address_spaces_of(s, mms))
 
 
 def _i_mmap_node(s: Snapshot, row: int) -> Subject:
@@ -530,7 +553,7 @@ def _i_mmap_node(s: Snapshot, row: int) -> Subject:
 
 
 def _i_mmap_owned(s: Snapshot, rows: I64, mms: Mask) -> Mask:
-    return mapped_address_spaces_of(s, vmas_of(s, mms))[s.file_rmap.nodes.address_space_idx[rows]]
+    return mapped_address_spaces_of(s, mms)[s.file_rmap.nodes.address_space_idx[rows]]
 
 
 def _look_at_file(subject: Subject) -> str:
@@ -542,7 +565,7 @@ def in_changed_file_tree(s: Snapshot, vmas: I64, mms: Mask) -> Mask:
 
     While a tree is changed for one VMA, those of others in it may not be found (lib/rbtree.c).
     """
-    shared = mapped_address_spaces_of(s, vmas_of(s, mms)) & s.i_mmap_locked
+    shared = mapped_address_spaces_of(s, mms) & s.i_mmap_locked
     return take_or(shared, s.file_rmap.address_space_of_vma[vmas], False)
 
 

@@ -28,11 +28,16 @@ CLASSES = ("mms", "deposited", "kernel", "TLB flush", "RCU", "tasks")
 
 _BATCHED = "tlb_remove_table_rcu"
 
+_DROP_MM = "__mmdrop_delayed"
+"""With PREEMPT_RT the last mmdrop() of an mm by the scheduler waits for RCU (include/linux/sched/mm.h, mmdrop_sched()):
+its top table is freed with it. An inline function: each file that calls it has one of its own."""
+
 _FREED_BY: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (_BATCHED, "struct mmu_table_batch", ("rcu",)),
     # rcu_head is a macro for callback_head, member names included (include/linux/types.h).
     ("pte_free_now", "struct page", ("rcu_head", "callback_head")),
     ("__tlb_remove_table_one_rcu", "struct ptdesc", ("pt_rcu_head",)),
+    (_DROP_MM, "struct mm_struct", ("delayed_drop",)),
 )
 """Callbacks that free page tables (mm/mmu_gather.c, mm/pgtable-generic.c), and where their struct rcu_head lies."""
 
@@ -95,9 +100,10 @@ def find_lost_tables(s: Snapshot) -> LostTables:
 def _freed_by_rcu(s: Snapshot, callbacks: RcuCallbacks) -> tuple[I64, int]:
     """Tables that callbacks will free, and how many callbacks free something unknown."""
     parts, unknown = [], 0
+    functions, which = np.unique(callbacks.func, return_inverse=True)
+    names = np.array([s.layout.target.symbol_name(int(function)) or "" for function in functions], np.str_)
     for name, struct, members in _FREED_BY:
-        function = s.layout.target.symbol(name)
-        addrs = callbacks.addr[callbacks.func == np.uint64(function)] if function else callbacks.addr[:0]
+        addrs = callbacks.addr[names[which] == name]
         head = s.layout.struct(struct).find(*members) if s.layout.has_struct(struct) else None
         if head is None:
             unknown += len(addrs)
@@ -105,6 +111,8 @@ def _freed_by_rcu(s: Snapshot, callbacks: RcuCallbacks) -> tuple[I64, int]:
             tables, bad = read_table_batches(s.layout, addrs - np.uint64(head.offset))
             parts.append(tables)
             unknown += bad
+        elif name == _DROP_MM:
+            parts.append(_top_tables(s, addrs - np.uint64(head.offset)))
         else:
             parts.append(s.layout.memmap.pfns(addrs - np.uint64(head.offset)))
     return np.concatenate([*parts, np.empty(0, np.int64)]), unknown

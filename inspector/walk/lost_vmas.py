@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I32, I64, U64, AnyArray, Table, distinct, rows_of
+from inspector.columns import I32, I64, U64, AnyArray, Mask, Table, distinct, rows_of, take_or
 from inspector.records import dataclass
+from inspector.tables.anon_vmas import read_anon_trees
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -37,7 +38,30 @@ def find_lost_vmas(s: Snapshot) -> LostVmas:
     What does not look like a VMA of a known mm (freed and used anew) is left out.
     """
     avcs, nodes = s.anon_rmap.avcs, s.file_rmap.nodes
-    unknown = np.concatenate([avcs.vma[(avcs.vma_idx < 0) & (avcs.tree_idx >= 0)], nodes.vma[nodes.vma_idx < 0]])
+    return _read(s, np.concatenate([avcs.vma[(avcs.vma_idx < 0) & (avcs.tree_idx >= 0)], nodes.vma[nodes.vma_idx < 0]]))
+
+
+def lead_to_lost_vmas(s: Snapshot, anon_vmas: U64, mms: Mask) -> Mask:
+    """Of anon_vmas that no VMA of an mm's tree is linked to: those whose own tree holds a VMA of a marked mm.
+
+    munmap() of all VMAs of an anon_vma takes them out of the tree of their mm before it clears their entries: until
+    then only pages lead to the anon_vma.
+
+    Args:
+        s: The snapshot.
+        anon_vmas: uint64; their addresses.
+        mms: bool by row of the mms.
+    """
+    found = read_anon_trees(s.layout, s.vmas, distinct(anon_vmas))
+    avcs, vmas = found.avcs, _read(s, found.avcs.vma)
+    mm = take_or(vmas.mm_idx, rows_of(vmas.addr, avcs.vma), -1)
+    marked = np.zeros(len(found.anon_vmas), np.bool_)
+    marked[avcs.tree_idx[take_or(mms, mm, False) & (avcs.tree_idx >= 0)]] = True
+    return take_or(marked, rows_of(found.anon_vmas.addr, anon_vmas), False)
+
+
+def _read(s: Snapshot, unknown: U64) -> LostVmas:
+    """Those of some addresses that hold a VMA of a known mm."""
     struct = s.layout.struct("struct vm_area_struct")
     raw = s.layout.memory.gather(distinct(unknown[unknown != 0]), struct.size)
     data, addr = raw.bytes[raw.valid], raw.addr[raw.valid]

@@ -38,7 +38,12 @@ def _parse() -> argparse.Namespace:
     path = commands.add_parser("path", help="print the folder of a kernel's dumps")
     path.add_argument("kernel", metavar="KERNEL")
     silence = commands.add_parser("silence", help="check dumps of random moments; fail if anything is called wrong")
-    silence.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
+    silence.add_argument(
+        "kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all); 6.18, sid; 7.3-rt, sid-plain"
+    )
+    silence.add_argument("--cpus", type=int, default=2, help="of each guest (default: 2)")
+    silence.add_argument("--five-levels", action="store_true", help="page tables of five levels")
+    silence.add_argument("--words", default="", help='more of the kernel\'s command line, such as "pti=on"')
     silence.add_argument("--runs", type=int, default=20, help="dumps of each racing guest (default: 20)")
     silence.add_argument(
         "--guests",
@@ -116,11 +121,12 @@ def main() -> int:
             return 0
         if arguments.command == "silence":
             from .silence import KINDS as KINDS_OF_SILENCE  # noqa: PLC0415  (drgn and NumPy)
-            from .silence import silence  # noqa: PLC0415
+            from .silence import Machine, silence  # noqa: PLC0415
 
             kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
             kinds = [*KINDS_OF_SILENCE] if arguments.guests == "all" else arguments.guests.split(",")
-            return silence(kernels, kinds, arguments.runs, arguments.keep, arguments.results)
+            machine = Machine(arguments.cpus, arguments.five_levels, arguments.words)
+            return silence(kernels, kinds, arguments.runs, arguments.keep, arguments.results, machine)
         if arguments.command == "gaps":
             return _gaps(arguments)
         return _build(arguments)

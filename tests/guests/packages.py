@@ -12,7 +12,7 @@ from .apt import Apt, package_version, unpack
 from .errors import GuestError
 from .kernels import Kernel
 
-NAMES = "^linux-(image|binary|modules|base)-[0-9].*-cloud-amd64(-dbg)?$"
+NAMES = "^linux-(image|binary|modules)-[0-9].*-amd64$"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def fetch_kernel(kernel: Kernel, cache: Path) -> Unpacked:
     apt.update()
     names = apt.names(NAMES)
     version = kernel.pick(names)
-    parts = [f"linux-{part}-{version}-cloud-amd64" for part in ("binary", "modules", "image")]
+    parts = [f"linux-{part}-{version}-{kernel.flavour}" for part in ("binary", "modules", "image")]
     # From 7.3 on the image package is empty and depends on binary and modules.
     wanted = [name for name in parts[:2] if name in names] or [parts[2]]
     root = folder / "root"
@@ -55,7 +55,7 @@ def fetch_kernel(kernel: Kernel, cache: Path) -> Unpacked:
         versions[name] = package_version(package)
         unpack(package, root)
         package.unlink()
-    unpacked = Unpacked(f"{version}-cloud-amd64", versions, str(root))
+    unpacked = Unpacked(f"{version}-{kernel.flavour}", versions, str(root))
     write_atomically(picked, json.dumps(asdict(unpacked), indent=1).encode())
     return unpacked
 

@@ -33,6 +33,8 @@ class Boot:
     memory_mb: int = MEMORY_MB
     has_two_nodes: bool = True
     command_line: str = COMMAND_LINE
+    cpus: int = 2
+    has_five_levels: bool = False
 
 
 @dataclass
@@ -123,8 +125,8 @@ class Guest:
         arguments = [
             "qemu-system-x86_64",
             *("-accel", "tcg,thread=multi"),
-            *("-cpu", "max,la57=off"),
-            *("-smp", "2"),
+            *("-cpu", "max" if boot.has_five_levels else "max,la57=off"),
+            *("-smp", str(boot.cpus)),
             *("-m", str(boot.memory_mb)),
             "-nodefaults",
             "-no-user-config",
@@ -144,11 +146,18 @@ class Guest:
             for node in range(2):
                 arguments += [
                     *("-object", f"memory-backend-ram,id=ram{node},size={half}M"),
-                    *("-numa", f"node,nodeid={node},cpus={node},memdev=ram{node}"),
+                    *("-numa", f"node,nodeid={node},cpus={_cpus_of(node, boot.cpus)},memdev=ram{node}"),
                 ]
         for drive in boot.drives:
             arguments += ["-drive", f"file={drive},format=raw,if=virtio,cache=unsafe"]
         return arguments
+
+
+def _cpus_of(node: int, cpus: int) -> str:
+    """The half of the CPUs that is one of two nodes'."""
+    half = cpus // 2
+    first, last = node * half, half - 1 if node == 0 else cpus - 1
+    return str(first) if first == last else f"{first}-{last}"
 
 
 @contextmanager

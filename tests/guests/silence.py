@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inspector.capture.capture import capture
@@ -20,9 +19,10 @@ from inspector.target.target import open_core
 
 from .build import stop_idle
 from .cache import BUSY, guests_folder
+from .errors import GuestError
 from .kernels import Kernel
 from .packages import fetch_kernel
-from .qemu import booted
+from .qemu import Boot, booted
 from .storms import STORMS, prepare_storm
 from .zoo import ZOO, ZOO_RACES, await_kind, prepare
 
@@ -32,11 +32,37 @@ SEVERITIES = ("fail", "warn", "info")
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What a guest runs on, where it is not what all guests run on.
+
+    Attributes:
+        cpus: How many.
+        has_five_levels: Page tables of five levels.
+        words: More of the kernel's command line.
+    """
+
+    cpus: int = 2
+    has_five_levels: bool = False
+    words: str = ""
+
+    def __str__(self) -> str:
+        """What differs, in one word without spaces; empty where nothing does."""
+        cpus = [] if self.cpus == Machine.cpus else [f"{self.cpus}cpus"]
+        return "+".join([*cpus, *["la57"] * self.has_five_levels, *self.words.split()])
+
+    def boot(self, boot: Boot) -> Boot:
+        """The same guest on this machine."""
+        line = f"{boot.command_line} {self.words}".rstrip()
+        return replace(boot, cpus=self.cpus, has_five_levels=self.has_five_levels, command_line=line)
+
+
+@dataclass(frozen=True)
 class Moment:
     """One dump of one guest and what a check says of it."""
 
     kernel: str
     kind: str
+    machine: str
     number: int
     seconds: float
     """Since the guest was ready, time while it was stopped not counted."""
@@ -54,7 +80,9 @@ def is_silent(report: Report) -> bool:
     return report.coverage.complete and all(f.severity == "info" for f in report.findings)
 
 
-def moments(kernel: Kernel, kind: str, runs: int, keep: Path | None = None) -> Iterator[Moment]:
+def moments(
+    kernel: Kernel, kind: str, runs: int, keep: Path | None = None, machine: Machine = Machine()
+) -> Iterator[Moment]:
     """Boot one guest, stop it at ``runs`` random moments, and check a dump of each.
 
     Args:
@@ -62,6 +90,7 @@ def moments(kernel: Kernel, kind: str, runs: int, keep: Path | None = None) -> I
         kind: zoo (at rest: one moment is as good as many), zoo-races, busy, or a storm.
         runs: How many dumps.
         keep: Where dumps with findings are kept; None keeps none.
+        machine: What it runs on.
     """
     unpacked = fetch_kernel(kernel, guests_folder())
     with tempfile.TemporaryDirectory(prefix=".silence-", dir=guests_folder()) as name:
@@ -69,7 +98,8 @@ def moments(kernel: Kernel, kind: str, runs: int, keep: Path | None = None) -> I
         is_storm = kind in STORMS
         prepared = (prepare_storm if is_storm else prepare)(kernel, unpacked, kind, folder)
         state = BUSY if is_storm else kind
-        with booted(prepared.boot, lambda guest: await_kind(guest, state)) as guest, guest.qmp() as qmp:
+        boot = machine.boot(prepared.boot)
+        with booted(boot, lambda guest: await_kind(guest, state)) as guest, guest.qmp() as qmp:
             ran = 0.0
             for number in range(runs):
                 wait = random.uniform(*WAIT_SECONDS)
@@ -87,7 +117,7 @@ def moments(kernel: Kernel, kind: str, runs: int, keep: Path | None = None) -> I
                 if keep and not is_silent(report):
                     kept = keep / f"{kernel.name}-{kind}-{number}-{int(time.time())}.kdump"
                     keep_capture(dump, kept)
-                yield Moment(kernel.name, kind, number, ran, report, kept)
+                yield Moment(kernel.name, kind, str(machine), number, ran, report, kept)
                 dump.unlink(missing_ok=True)
                 qmp.resume()
 
@@ -106,7 +136,8 @@ def row(moment: Moment) -> str:
     said = ", ".join(f"{severity} {rule} x{n}" for (severity, rule), n in sorted(rules.items()))
     lacks = "" if moment.report.coverage.complete else "  NOT COMPLETE: " + "; ".join(_lacking(moment.report))
     entries = int(moment.report.summary["leaf_entries"] or 0)
-    where = f"{moment.kernel:<6} {moment.kind:<14} {moment.number:>3} {moment.seconds:>7.1f} s {entries:>10,}"
+    kind = f"{moment.kind} {moment.machine}".rstrip()
+    where = f"{moment.kernel:<8} {kind:<14} {moment.number:>3} {moment.seconds:>7.1f} s {entries:>10,}"
     return f"{where} {counts}  {said}{lacks}".rstrip()
 
 
@@ -115,40 +146,51 @@ def _lacking(report: Report) -> list[str]:
     return [*report.coverage.notes, *partial]
 
 
-def silence(kernels: list[Kernel], kinds: list[str], runs: int, keep: Path | None, results: Path | None) -> int:
+def silence(  # noqa: PLR0913, PLR0917  (the options of the command)
+    kernels: list[Kernel], kinds: list[str], runs: int, keep: Path | None, results: Path | None, machine: Machine
+) -> int:
     """Print the table, and every fail or warn below its row; return the exit code.
 
     With a file of results a run that was ended goes on: only moments that the file lacks are made.
     """
-    print(f"{'kernel':<6} {'guest':<14} {'no':>3} {'ran':>9} {'leaves':>10}   fail  warn  info  rules")
-    bad = total = 0
+    print(f"{'kernel':<8} {'guest':<14} {'no':>3} {'ran':>9} {'leaves':>10}   fail  warn  info  rules")
+    bad = total = lacking = 0
     done = _done(results)
     for kernel in kernels:
         for kind in kinds:
-            left = (1 if kind == ZOO.kind else runs) - done[kernel.name, kind]
+            left = (1 if kind == ZOO.kind else runs) - done[kernel.name, kind, str(machine)]
             if left <= 0:
                 continue
-            for moment in moments(kernel, kind, left, keep):
-                total += 1
-                bad += not moment.is_silent
-                print(row(moment), flush=True)
-                for finding in moment.report.findings:
-                    if finding.severity != "info":
-                        print(f"         {told(finding)}")
-                if results:
-                    _note(results, moment)
-                if moment.kept:
-                    print(f"         kept: {moment.kept}", flush=True)
-    print(f"{total} moments, {bad} not silent")
-    sys.stdout.flush()
-    return 1 if bad else 0
+            try:
+                for moment in moments(kernel, kind, left, keep, machine):
+                    total += 1
+                    bad += not moment.is_silent
+                    _say(moment, results)
+            except GuestError as error:
+                lacking += 1
+                print(f"{kernel.name:<8} {kind}: {error}", flush=True)
+    print(f"{total} moments, {bad} not silent" + (f"; {lacking} guests did not go on" if lacking else ""), flush=True)
+    return 1 if bad or lacking else 0
 
 
-def _done(results: Path | None) -> Counter[tuple[str, str]]:
-    """How many moments of each kernel and guest a file of results holds."""
+def _say(moment: Moment, results: Path | None) -> None:
+    """Print a row and what lies below it, and keep it."""
+    print(row(moment), flush=True)
+    for finding in moment.report.findings:
+        if finding.severity != "info":
+            print(f"         {told(finding)}")
+    if results:
+        _note(results, moment)
+    if moment.kept:
+        print(f"         kept: {moment.kept}", flush=True)
+
+
+def _done(results: Path | None) -> Counter[tuple[str, str, str]]:
+    """How many moments of each kernel, guest and machine a file of results holds."""
     if results is None or not results.is_file():
         return Counter()
-    return Counter((line["kernel"], line["guest"]) for line in map(json.loads, results.read_text().splitlines()))
+    lines = map(json.loads, results.read_text().splitlines())
+    return Counter((line["kernel"], line["guest"], line.get("machine", "")) for line in lines)
 
 
 def _note(results: Path, moment: Moment) -> None:
@@ -157,6 +199,7 @@ def _note(results: Path, moment: Moment) -> None:
     line = {
         "kernel": moment.kernel,
         "guest": moment.kind,
+        "machine": moment.machine,
         "seconds": round(moment.seconds, 1),
         "silent": moment.is_silent,
         "findings": found,
