@@ -47,6 +47,7 @@ COMMANDS = {
     "capture": "Write a small vmcore of just what the inspector reads.",
     "tui": "Browse it all in the terminal, or in a browser on this machine.",
     "cache": "What is kept of dumps between starts, and where; --clear removes it.",
+    "scripts": "Short drgn scripts, each a lesson: list, show or copy them.",
     "manual": "Pages about concepts: findings, schemes, targets.",
     "help": "The help of a command.",
 }

@@ -48,6 +48,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "capture": ("capture -c vmcore small.vmcore",),
     "tui": ("tui -c vmcore", "tui -c vmcore 203:0x7fcc8d947000", "tui -c vmcore --web"),
     "cache": ("cache", "cache --clear"),
+    "scripts": ("scripts", "scripts rmap_by_hand", "scripts --copy ~/drgn"),
     "manual": ("manual", "manual findings"),
     "help": ("help folio",),
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import tomllib
 
+from setuptools import find_namespace_packages
+
 from tests.arch.docs import ROOT
 
 TEXT = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
@@ -35,3 +37,12 @@ def test_files_named_exist() -> None:
     named = set(re.findall(r"`((?:inspector|tui|tests|scripts)/[\w./]*)`", TEXT))
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_nothing_else_is_at_the_top_of_an_installation() -> None:
+    """The packages that a build takes; the scripts are within one of ours."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]["find"]
+    packages = find_namespace_packages(str(ROOT), **settings)
+    assert {name.partition(".")[0] for name in packages} == {"inspector", "tui"}
+    assert "inspector.scripts" in packages
+    assert (ROOT / "inspector/scripts").resolve() == ROOT / "scripts"

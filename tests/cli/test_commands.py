@@ -37,6 +37,7 @@ COMMAND_LINES = {
     "windows": (),
     "cpus": (),
     "cache": (),
+    "scripts": (),
     "doctor": (),
 }
 
@@ -49,6 +50,7 @@ VERSIONS = {
     "explain": 3,
     "doctor": 1,
     "cache": 1,
+    "scripts": 1,
     "memory": 1,
     "mthp": 1,
     "cpus": 1,

@@ -34,7 +34,7 @@ from tui.views.subjects import SUBJECTS, table_rows
 
 PATH = str(fixture_path("7.3"))
 
-NO_SUBJECT = {"capture", "tui", "cache", "manual", "help", "watch", "guard", "batch", "report", "doctor"}
+NO_SUBJECT = {"capture", "tui", "cache", "scripts", "manual", "help", "watch", "guard", "batch", "report", "doctor"}
 """Commands that do something, or are about this program and this machine."""
 
 SHOWN_BESIDE = {"folio": FolioPlace, "explain": FolioPlace}
