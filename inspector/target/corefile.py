@@ -18,6 +18,10 @@ from inspector.target.prstatus import NT_PRSTATUS, OWNER
 DumpFormat = Literal["core", "kdump"]
 
 _ELF = b"\x7fELF"
+_KDUMP = b"KDUMP   "
+_STREAM = b"makedumpfile\0"
+_MAGICS = (_ELF, _KDUMP, _STREAM)
+"""How the dumps begin that are read."""
 _EHDR = struct.Struct("<HHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
 _LOAD = np.dtype(
@@ -191,13 +195,15 @@ def examine_core(path: str, *, is_whole: bool = False) -> CoreFile:
         TargetError: It cannot be opened; the message says what it is instead.
     """
     head = read_head(path, "dump")
+    if any(magic.startswith(head) for magic in _MAGICS):
+        raise TargetError("the dump is truncated", path, "Copy it again; not even its header is complete")
     try:
         if head.startswith(_ELF):
             return _examine_elf(path, head)
-        if head.startswith(b"KDUMP   "):
+        if head.startswith(_KDUMP):
             with Path(path).open("rb") as file:
                 return _examine_kdump(path, head, file, os.fstat(file.fileno()).st_size, is_whole=is_whole)
-        if head.startswith(b"makedumpfile\0"):
+        if head.startswith(_STREAM):
             return _examine_flattened(path, is_whole=is_whole)
     except OSError as error:
         raise TargetError(f"the dump cannot be read ({error.strerror})", path, "Check the disk it is on") from error
@@ -418,7 +424,7 @@ def _examine_flattened(path: str, *, is_whole: bool) -> CoreFile:
     file = _Flattened(path)
     try:
         head = file.read(4096)
-        if not head.startswith(b"KDUMP   "):
+        if not head.startswith(_KDUMP):
             todo = f"Put it together with: makedumpfile -R vmcore < {path}"
             raise TargetError("the flattened stream is of no kdump-compressed dump", path, todo)
         found = _examine_kdump(path, head, file, file.end, is_whole=is_whole)
@@ -454,7 +460,8 @@ def _examine_kdump(path: str, head: bytes, file: ReadableFile, end: int, *, is_w
     notes = _at(file, notes_at, notes_size) if fields[1] >= _KDUMP_WITH_NOTES else b""
     outside = 0 if is_whole else _pages_outside(file, bitmap, table, end)
     if outside:
-        raise TargetError(f"the dump is truncated ({outside} pages are missing)", path, "Copy it again")
+        lost = "1 page is" if outside == 1 else f"{outside} pages are"
+        raise TargetError(f"the dump is truncated ({lost} missing)", path, "Copy it again")
     index = PagesAt(block, bitmap, table)
     return CoreFile("kdump", vmcoreinfo, prstatus=_prstatus_notes(notes), pages=index)
 

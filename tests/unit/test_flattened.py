@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,16 +11,7 @@ from inspector.check.run import run_check
 from inspector.errors import TargetError
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
-
-STEP = 100_000
-
-
-def flattened(data: bytes) -> bytes:
-    """A stream of a file: its pieces in another order, its header first wrong and then written again."""
-    places = list(range(0, len(data), STEP))
-    pieces = [(0, bytes(4096)), *((at, data[at : at + STEP]) for at in reversed(places))]
-    body = b"".join(struct.pack(">qq", at, len(piece)) + piece for at, piece in pieces)
-    return (b"makedumpfile".ljust(16, b"\0") + struct.pack(">qq", 1, 1)).ljust(4096, b"\0") + body + b"\xff" * 16
+from tests.corrupt.truncation import flattened
 
 
 def test_same_report(core: Callable[[str], str], tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("kdump-header", GOOD_KDUMP[:300], r"truncated.*not even its header"),
     ("kdump-headers", GOOD_KDUMP[:9000], r"truncated.*headers are not complete"),
     ("kdump-descriptors", GOOD_KDUMP[: 4 * 4096 + 30], r"truncated \(2 pages"),
-    ("kdump-data", GOOD_KDUMP[:-1], r"truncated \(1 pages"),
+    ("kdump-data", GOOD_KDUMP[:-1], r"truncated \(1 page is"),
     ("kdump-arm", kdump({0: bytes(4096)}, machine=b"aarch64"), r"not supported \(arm64\)"),
     ("kdump-split", kdump({0: bytes(4096)}, split=1), r"part of a split dump.*--reassemble"),
     ("kdump-blocks", GOOD_KDUMP[:428] + bytes(4) + GOOD_KDUMP[432:], r"damaged.*header makes no sense"),
