@@ -146,7 +146,8 @@ def capture(
 def _require_free(path: Path, target: Target, *, is_forced: bool) -> None:
     if not path.exists():
         return
-    if target.kind in ("core", "kdump") and target.path and path.samefile(target.path):
+    files = (target.path, *target.more_parts) if target.kind in ("core", "kdump") else ()
+    if any(file and path.samefile(file) for file in files):
         raise UsageError("a dump cannot be captured into itself", str(path), "Name another file")
     if path.is_dir():
         raise UsageError("this is a directory", str(path), "Name a file in it")

@@ -223,7 +223,14 @@ def open_recording(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> Tar
             raise
         prog = recording_program(target, recorder, vmcoreinfo)
         recording = from_program(prog, debug_files(target.prog), types="dwarf", vmcoreinfo=vmcoreinfo)
-    return replace(recording, kind=target.kind, path=target.path, prstatus=target.prstatus, is_paused=target.is_paused)
+    return replace(
+        recording,
+        kind=target.kind,
+        path=target.path,
+        more_parts=target.more_parts,
+        prstatus=target.prstatus,
+        is_paused=target.is_paused,
+    )
 
 
 def recording_program(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> drgn.Program:

@@ -23,8 +23,8 @@ _PLUGINS = b"[drgn.plugins]"
 _KCORE = "/proc/kcore"
 
 
-def open_target(settings: Settings, core: str | None) -> Target:
-    """Open a core, or what the options name when ``core`` is None.
+def open_target(settings: Settings, core: tuple[str, ...] | None) -> Target:
+    """Open a core, which may be in parts, or what the options name when ``core`` is None.
 
     Raises:
         TargetError: It cannot be opened.
@@ -42,11 +42,11 @@ def open_target(settings: Settings, core: str | None) -> Target:
             gc.enable()
 
 
-def _open(settings: Settings, core: str | None) -> Target:
+def _open(settings: Settings, core: tuple[str, ...] | None) -> Target:
     symbols, types = settings.symbols, settings.types
     if core is not None:
-        settings.target_name = core
-        return open_core(core, symbols, types=types, cache=not settings.no_cache)
+        settings.target_name = ", ".join(core)
+        return open_core(core if len(core) > 1 else core[0], symbols, types=types, cache=not settings.no_cache)
     if settings.qemu:
         settings.target_name = settings.qemu
         target = open_qemu(settings.qemu, symbols, types=types)

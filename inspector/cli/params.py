@@ -127,9 +127,18 @@ class Settings:
         from inspector.cli.opening import open_target  # noqa: PLC0415  (drgn)
 
         self.require_one_kind()
-        if len(self.cores) > 1:
+        dumps = self.dumps()
+        if len(dumps) > 1:
             raise UsageError("this command takes one target", ", ".join(self.cores), "Give one -c")
-        return open_target(self, self.cores[0] if self.cores else None)
+        return open_target(self, dumps[0] if dumps else None)
+
+    def dumps(self) -> list[tuple[str, ...]]:
+        """The cores that are named, those together that are parts of one."""
+        if len(self.cores) < 2:
+            return [(core,) for core in self.cores]
+        from inspector.target.corefile import together  # noqa: PLC0415  (NumPy)
+
+        return together(self.cores)
 
     def snapshot(self) -> Snapshot:
         """A snapshot of the one target."""
@@ -171,7 +180,7 @@ def shared_options() -> list[click.Parameter]:
             ["-c", "--core", "cores"],
             multiple=True,
             metavar="CORE",
-            help="A vmcore: ELF or kdump.",
+            help="A vmcore: ELF or kdump; once for each part of one in parts.",
             shell_complete=completion.files,
         ),
         click.Option(["-k", "--kernel"], is_flag=True, help="The running kernel (the default)."),

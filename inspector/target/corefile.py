@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
@@ -34,10 +35,12 @@ _LOAD = np.dtype(
 _KERNEL_HALF = 1 << 63
 _SHDR = struct.Struct("<IIQQQQIIQQ")
 _NHDR = struct.Struct("<III")
-_KDUMP_HEADER = struct.Struct("<8si390s6xqqIiiI")
-_KDUMP_SUB_HEADER = struct.Struct("<QiiQQQQQQ")
+_KDUMP_HEADER = struct.Struct("<8si390s6xqqIiiII")
+_KDUMP_SUB_HEADER = struct.Struct("<QiiQQQQQQQQQQQ")
 _KDUMP_WITH_NOTES = 4
 """Version of the header from which on it names the place of the ELF notes."""
+_KDUMP_WITH_WIDE_PFNS = 6
+"""Version of the header from which on page frames of parts, and how many there are, are also in 64 bits."""
 DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 """struct page_desc of makedumpfile's diskdump_mod.h."""
 _PIECE = 24 << 18
@@ -109,11 +112,15 @@ class PagesAt:
         page_size: Bytes of a page.
         bitmap: Where in the file the bitmap of the pages in it begins: one bit a page frame, lowest bit first.
         table: Where it ends and the descriptors of these pages begin, in the order of the page frames.
+        first: Of one part of a dump the first page frame with a descriptor here; the bitmap may be the whole dump's.
+        end: One more than the last of them; None where the file is the whole dump.
     """
 
     page_size: int
     bitmap: int
     table: int
+    first: int = 0
+    end: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,19 @@ class Segments:
 
 
 @dataclass(frozen=True, slots=True)
+class PartOf:
+    """Which split dump a file is a part of.
+
+    Attributes:
+        dump: What all parts of one dump have in common, and no other dump has.
+        nr_pfns: Page frames of the whole dump.
+    """
+
+    dump: bytes
+    nr_pfns: int
+
+
+@dataclass(frozen=True, slots=True)
 class CoreFile:
     """A dump that can be tried.
 
@@ -141,6 +161,7 @@ class CoreFile:
         prstatus: Contents of the NT_PRSTATUS notes, one a CPU, in the order of the CPUs.
         pages: Where a kdump-compressed dump has its pages.
         segments: Of an ELF dump.
+        part: What it is a part of, where ``makedumpfile --split`` wrote it.
     """
 
     format: DumpFormat
@@ -149,6 +170,7 @@ class CoreFile:
     prstatus: tuple[bytes, ...] = ()
     pages: PagesAt | None = None
     segments: Segments | None = None
+    part: PartOf | None = None
 
     @property
     def memory_bytes(self) -> int:
@@ -192,8 +214,73 @@ def examine_core(path: str, *, is_whole: bool = False) -> CoreFile:
         is_whole: Whether it is known already that all pages lie inside it.
 
     Raises:
-        TargetError: It cannot be opened; the message says what it is instead.
+        TargetError: It cannot be opened, or not alone; the message says what it is instead.
     """
+    found = _examined(path, is_whole=is_whole)
+    if found.part is not None:
+        todo = "Name all its parts together, each with -c, or join them: makedumpfile --reassemble"
+        raise TargetError("this is one part of a split dump", path, todo)
+    return found
+
+
+def examine_parts(paths: Sequence[str]) -> dict[str, CoreFile]:
+    """Find what the parts of one dump are, as ``makedumpfile --split`` wrote them.
+
+    Args:
+        paths: The files, in any order.
+
+    Returns:
+        Each with what it is, in the order of the page frames.
+
+    Raises:
+        TargetError: One of them cannot be opened, is no part or is one of another dump, or a part is missing.
+    """
+    found = {path: _examined(path) for path in paths}
+    ordered = sorted(found, key=lambda path: _place(found[path]))
+    at, first = 0, found[ordered[0]].part
+    for path in ordered:
+        core = found[path]
+        if core.part is None or core.pages is None:
+            raise TargetError("this is a whole dump, not a part of one", path, "Name it alone")
+        if first is None or core.part != first:
+            raise TargetError("the files are parts of different dumps", f"{ordered[0]}, {path}", "Name those of one")
+        _require_parts(at, core.pages.first, path)
+        at = max(at, core.pages.end or 0)
+    assert first is not None
+    _require_parts(at, first.nr_pfns, ordered[-1])
+    return {path: found[path] for path in ordered}
+
+
+def _place(core: CoreFile) -> tuple[int, int]:
+    return (core.pages.first, core.pages.end or 0) if core.pages is not None else (0, 0)
+
+
+def _require_parts(at: int, first: int, path: str) -> None:
+    """Refuse parts that overlap, and those between which something lacks."""
+    if first < at:
+        raise TargetError("a part of the split dump was named twice", path, "Name each of its parts once")
+    if first > at:
+        what = f"a part of the split dump is missing, with the page frames {at:#x} to {first - 1:#x}"
+        raise TargetError(what, path, "Name all its parts together, each with -c")
+
+
+def together(paths: Sequence[str]) -> list[tuple[str, ...]]:
+    """Put files that are parts of one dump together, in the place of the first of them; all others stay alone.
+
+    What cannot be read stays alone as well: who opens it says why.
+    """
+    out: dict[object, tuple[str, ...]] = {}
+    for number, path in enumerate(paths):
+        try:
+            part = _examined(path, is_whole=True).part
+        except TargetError:
+            part = None
+        key = number if part is None else part
+        out[key] = (*out.get(key, ()), path)
+    return list(out.values())
+
+
+def _examined(path: str, *, is_whole: bool = False) -> CoreFile:
     head = read_head(path, "dump")
     if any(magic.startswith(head) for magic in _MAGICS):
         raise TargetError("the dump is truncated", path, "Copy it again; not even its header is complete")
@@ -430,6 +517,8 @@ def _examine_flattened(path: str, *, is_whole: bool) -> CoreFile:
         found = _examine_kdump(path, head, file, file.end, is_whole=is_whole)
     finally:
         file.close()
+    if found.part is not None:
+        raise TargetError("this is a flattened part of a split dump", path, "Put it together first: makedumpfile -R")
     return CoreFile("kdump", found.vmcoreinfo, prstatus=found.prstatus)
 
 
@@ -453,33 +542,50 @@ def _examine_kdump(path: str, head: bytes, file: ReadableFile, end: int, *, is_w
     table = block * (1 + sub_blocks + bitmap_blocks)
     if len(sub_header) < _KDUMP_SUB_HEADER.size or table > end:
         raise TargetError("the dump is truncated", path, "Copy it again; its headers are not complete")
-    _, _, is_split, _, _, info_at, info_size, notes_at, notes_size = _KDUMP_SUB_HEADER.unpack(sub_header)
-    if is_split:
-        raise TargetError("this is one part of a split dump", path, "Join the parts: makedumpfile --reassemble")
+    _, _, is_split, first, last, info_at, info_size, notes_at, notes_size, *wide = _KDUMP_SUB_HEADER.unpack(sub_header)
     vmcoreinfo = _at(file, info_at, info_size)
     notes = _at(file, notes_at, notes_size) if fields[1] >= _KDUMP_WITH_NOTES else b""
-    outside = 0 if is_whole else _pages_outside(file, bitmap, table, end)
+    index, part = PagesAt(block, bitmap, table), None
+    if is_split:
+        nr_pfns = fields[9]
+        if fields[1] >= _KDUMP_WITH_WIDE_PFNS:
+            first, last, nr_pfns = wide[2:]
+        if not first <= last <= nr_pfns <= 8 * (table - bitmap):
+            raise TargetError("the dump is damaged", path, "Copy it again; its header makes no sense")
+        index = PagesAt(block, bitmap, table, first, last)
+        part = PartOf(head[: _KDUMP_HEADER.size] + vmcoreinfo + notes, nr_pfns)
+    outside = 0 if is_whole else _pages_outside(file, index, end)
     if outside:
         lost = "1 page is" if outside == 1 else f"{outside} pages are"
         raise TargetError(f"the dump is truncated ({lost} missing)", path, "Copy it again")
-    index = PagesAt(block, bitmap, table)
-    return CoreFile("kdump", vmcoreinfo, prstatus=_prstatus_notes(notes), pages=index)
+    return CoreFile("kdump", vmcoreinfo, prstatus=_prstatus_notes(notes), pages=index, part=part)
 
 
-def _pages_outside(file: ReadableFile, bitmap: int, table: int, end: int) -> int:
+def _pages_outside(file: ReadableFile, index: PagesAt, end: int) -> int:
     """How many page descriptors of a kdump-compressed file are not in the file, or point out of it."""
-    count, file_at = 0, bitmap
-    file.seek(bitmap)
-    while file_at < table and (piece := file.read(min(_PIECE, table - file_at))):
+
+    def has(pfn: int) -> bool:
+        return bool(_at(file, index.bitmap + pfn // 8, 1)[0] >> pfn % 8 & 1)
+
+    # Whole bytes of the bitmap first, then the page frames beside them.
+    last = 8 * (index.table - index.bitmap) if index.end is None else index.end
+    start, stop = -(-index.first // 8), last // 8
+    if start > stop:
+        count = sum(map(has, range(index.first, last)))
+    else:
+        count = sum(map(has, [*range(index.first, 8 * start), *range(8 * stop, last)]))
+    at, until = index.bitmap + start, index.bitmap + stop
+    file.seek(at)
+    while at < until and (piece := file.read(min(_PIECE, until - at))):
         count += int(np.bitwise_count(np.frombuffer(piece, np.uint8)).sum(dtype=np.int64))
-        file_at += len(piece)
-    outside = max(count - (end - table) // DESCRIPTOR.itemsize, 0)
+        at += len(piece)
+    outside = max(count - (end - index.table) // DESCRIPTOR.itemsize, 0)
     count -= outside
-    file.seek(table)
+    file.seek(index.table)
     while count > 0 and (piece := file.read(min(_PIECE // 24, count) * DESCRIPTOR.itemsize)):
         pages = np.frombuffer(piece[: len(piece) // 24 * 24], DESCRIPTOR)
-        last = np.uint64(end)
-        inside = (pages["offset"] <= last) & (pages["size"] <= last - np.minimum(pages["offset"], last))
+        size = np.uint64(end)
+        inside = (pages["offset"] <= size) & (pages["size"] <= size - np.minimum(pages["offset"], size))
         outside += int((~inside).sum())
         count -= len(pages)
     return outside

@@ -13,13 +13,16 @@ import mmap
 import os
 import struct
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from dataclasses import field
+from typing import NamedTuple, Protocol
 
 import drgn
 import numpy as np
 
 from inspector import scratch
+from inspector.records import dataclass
 from inspector.target.corefile import PagesAt
 from inspector.target.unpacking import Unpack, unpack_by
 
@@ -39,6 +42,9 @@ _WORD = 8
 _NR_TABLES = 256
 """Pages that are at hand for reading words."""
 
+_FILE_SHIFT = 56
+"""Bits of a place below those that say which file it is in."""
+
 _LONG = 32
 """Pages of a read that passes through memory, where others go to a place in it and return."""
 
@@ -56,18 +62,29 @@ class Descriptors:
     Args:
         file: Descriptor of the open file.
         index: Where it has its pages.
+
+    Attributes:
+        nr_pfns: Page frames that the bitmap is about.
+        end: One more than the last page frame that it has rows of.
     """
 
     def __init__(self, file: int, index: PagesAt) -> None:
         self._file, self._bitmap, self._table = file, index.bitmap, index.table
         self._shift = index.page_size.bit_length() - 1
         self.nr_pfns = (index.table - index.bitmap) * 8
+        self.end = self.nr_pfns if index.end is None else index.end
         counts = [np.zeros(1, np.int64)]
         for at in range(index.bitmap, index.table, _PIECE):
             bits = np.frombuffer(os.pread(file, min(_PIECE, index.table - at), at), np.uint8)
             counts.append(np.bitwise_count(bits).reshape(-1, _BLOCK).sum(axis=1, dtype=np.int64))
         # Rows of the table before each block of the bitmap.
-        self._before: list[int] = np.cumsum(np.concatenate(counts)).tolist()
+        before = np.cumsum(np.concatenate(counts))
+        if index.first:
+            # Of those below it has no rows.
+            block, bit = divmod(index.first, _BLOCK * 8)
+            data = os.pread(file, _BLOCK, index.bitmap + block * _BLOCK)
+            before -= before[block] + (int.from_bytes(data, "little") & (1 << bit) - 1).bit_count()
+        self._before: list[int] = before.tolist()
         self._block, self._bits = -1, 0
         self._first = 0
         self._rows = b""
@@ -101,6 +118,33 @@ class Descriptors:
         return found if first + nr == end else found + self.of(first + nr, end)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One file of a dump.
+
+    Attributes:
+        file: Descriptor of the open file.
+        descriptors: Of its pages.
+        end: One more than the last page frame that it is about.
+        open_other: Opens what reads pages that are stored in an unknown way, and says what is wrong with damaged ones.
+        others: What that gave, once it was asked.
+    """
+
+    file: int
+    descriptors: Descriptors
+    end: int
+    open_other: Callable[[], PhysicalReader]
+    others: list[PhysicalReader] = field(default_factory=list)
+
+
+class Stored(NamedTuple):
+    """A file of a dump: where it is, where it has its pages, and as `_Part` says."""
+
+    path: str
+    pages: PagesAt
+    open_other: Callable[[], PhysicalReader]
+
+
 class StoredPages:
     """Reads the physical memory of a dump.
 
@@ -108,27 +152,27 @@ class StoredPages:
     unpacked twice. No two threads must read at the same time.
 
     Args:
-        path: The dump.
-        index: Where it has its pages.
-        open_other: Opens what reads pages that are stored in an unknown way, and says what is wrong with damaged ones.
+        files: The dump; its parts in the order of the page frames, none of which lacks.
         is_read_once: Whether no page will be read a second time, so that none is kept.
 
     Attributes:
         nr_unpacked: Pages that this process has unpacked.
     """
 
-    def __init__(
-        self, path: str, index: PagesAt, open_other: Callable[[], PhysicalReader], *, is_read_once: bool = False
-    ) -> None:
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._file)
-        self._size, self._shift = index.page_size, index.page_size.bit_length() - 1
-        self._descriptors = Descriptors(self._file, index)
-        self._open_other = open_other
-        self._other: PhysicalReader | None = None
+    def __init__(self, *files: Stored, is_read_once: bool = False) -> None:
+        self._parts: list[_Part] = []
+        for path, pages, open_other in files:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, file)
+            descriptors = Descriptors(file, pages)
+            self._parts.append(_Part(file, descriptors, descriptors.end, open_other))
+        self._ends = [part.end for part in self._parts]
+        nr_pfns = max(part.descriptors.nr_pfns for part in self._parts)
+        self._size = files[0].pages.page_size
+        self._shift = self._size.bit_length() - 1
         self._unpack: dict[int, Unpack | None] = {}
         # A bit of a byte that two processes change at the same time may be lost: that page is unpacked once more.
-        self._is_kept = mmap.mmap(-1, self._descriptors.nr_pfns // 8 + 1)
+        self._is_kept = mmap.mmap(-1, nr_pfns // 8 + 1)
         self._kept, self._room = -1, 0
         kept = None if is_read_once else scratch.nameless_file()
         if kept is not None:
@@ -198,7 +242,23 @@ class StoredPages:
             drgn.FaultError: One is not in the dump.
             OSError: The file cannot be read any more.
         """
-        return [row[0] for row in self._descriptors.of(first, end)]
+        return [
+            row[0] | number << _FILE_SHIFT
+            for number, start, stop in self._within(first, end)
+            for row in self._parts[number].descriptors.of(start, stop)
+        ]
+
+    def _within(self, first: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """The numbers of the files that page frames [first, end) are in, and which of these are in each."""
+        number = bisect_right(self._ends, first) if len(self._ends) > 1 else 0
+        last = len(self._ends) - 1
+        number = min(number, last)
+        while number < last and self._ends[number] < end:
+            if first < self._ends[number]:
+                yield number, first, self._ends[number]
+                first = self._ends[number]
+            number += 1
+        yield number, first, end
 
     def unpacked(self, first: int, end: int) -> list[bytes]:
         """Page frames [first, end) as they are in the dump, whether they were unpacked before or not.
@@ -207,11 +267,18 @@ class StoredPages:
             drgn.FaultError: One is not in the dump.
             OSError: The file cannot be read any more.
         """
-        nr = end - first
-        rows = self._descriptors.of(first, end)
+        within = list(self._within(first, end))
+        if len(within) == 1:
+            return self._of_part(self._parts[within[0][0]], first, end)
+        return [page for number, start, stop in within for page in self._of_part(self._parts[number], start, stop)]
+
+    def _of_part(self, part: _Part, first: int, end: int) -> list[bytes]:
+        """Those of them that are in one file."""
+        nr, file = end - first, part.file
+        rows = part.descriptors.of(first, end)
         begin, span = rows[0][0], rows[-1][0] + rows[-1][1] - rows[0][0]
         # Neighbours are stored one behind the other, mostly.
-        together = os.pread(self._file, span, begin) if 0 < span <= nr << self._shift else b""
+        together = os.pread(file, span, begin) if 0 < span <= nr << self._shift else b""
         pages: list[bytes] = []
         last = -1
         for pfn, (at, stored, flag, _) in enumerate(rows, first):
@@ -223,13 +290,13 @@ class StoredPages:
             data = together[at - begin : at - begin + stored] if at >= begin else b""
             if len(data) != stored:
                 stored = min(stored, 2 * self._size)
-                data = os.pread(self._file, stored, at)
+                data = os.pread(file, stored, at)
                 if len(data) != stored:
                     raise _shorter()
-            pages.append(self._page(pfn, data, flag))
+            pages.append(self._page(part, pfn, data, flag))
         return pages
 
-    def _page(self, pfn: int, data: bytes, flag: int) -> bytes:
+    def _page(self, part: _Part, pfn: int, data: bytes, flag: int) -> bytes:
         """One page, given what is stored of it."""
         self.nr_unpacked += 1
         if flag not in self._unpack:
@@ -241,9 +308,9 @@ class StoredPages:
             page = b""
         if len(page) == self._size:
             return page
-        if self._other is None:
-            self._other = self._open_other()
-        return self._other.read(pfn << self._shift, self._size, True)
+        if not part.others:
+            part.others.append(part.open_other())
+        return part.others[0].read(pfn << self._shift, self._size, True)
 
     def _keep(self, first: int, nr: int, data: bytes) -> None:
         try:

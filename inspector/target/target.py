@@ -16,7 +16,15 @@ from inspector.columns import sorts_rightly
 from inspector.errors import TargetError
 from inspector.records import cached_property, dataclass
 from inspector.target.btf import BtfTypes, open_btf
-from inspector.target.corefile import CoreFile, PagesAt, Segments, SymbolsFile, examine_core, examine_symbols
+from inspector.target.corefile import (
+    CoreFile,
+    PagesAt,
+    Segments,
+    SymbolsFile,
+    examine_core,
+    examine_parts,
+    examine_symbols,
+)
 from inspector.target.identity import Identity, identify
 from inspector.target.kallsyms import Kallsyms, index_names
 from inspector.text import clean, size
@@ -64,7 +72,7 @@ class Target:
     Attributes:
         prog: Reads its memory and knows its types.
         kind: What it was opened from.
-        path: The dump, ``/proc/kcore``, or the address of the QMP socket.
+        path: The dump, ``/proc/kcore``, or the address of the QMP socket; of a dump in parts the first of them.
         types_from: What `prog` knows types from.
         symbols_from: Where `symbol` looks.
         vmcoreinfo: VMCOREINFO, parsed.
@@ -75,6 +83,7 @@ class Target:
         ram: Physical memory that the dump is about, [start, end) ascending; empty where its file does not say.
         monitor: Of a QEMU guest, what stops it and lets it run on.
         is_paused: Whether the guest is stopped, so that it is read as a dump is.
+        more_parts: Of a dump in parts all but the first of them, in the order of the page frames.
     """
 
     prog: drgn.Program
@@ -90,6 +99,7 @@ class Target:
     ram: tuple[tuple[int, int], ...] = ()
     monitor: Monitor | None = field(default=None, repr=False)
     is_paused: bool = False
+    more_parts: tuple[str, ...] = ()
 
     def paused(self, pause: Pause) -> Target:
         """The same guest, stopped."""
@@ -119,7 +129,9 @@ class Target:
     def options(self) -> str:
         """The options of the command line that open it again, but for those about types and symbols."""
         path = shlex.quote(clean(self.path))
-        return {"core": f"-c {path}", "kdump": f"-c {path}", "qemu": f"--qemu {path}"}.get(self.kind, "-k")
+        if self.kind in ("core", "kdump"):
+            return " ".join(f"-c {shlex.quote(clean(file))}" for file in (self.path, *self.more_parts))
+        return {"qemu": f"--qemu {path}"}.get(self.kind, "-k")
 
     def symbol(self, name: str) -> int | None:
         """Address of a kernel symbol; of a per-CPU variable, what has to be added to a CPU's offset."""
@@ -168,6 +180,7 @@ class _Opening:
     prstatus: tuple[bytes, ...] = ()
     earlier: Earlier | None = None
     ram: tuple[tuple[int, int], ...] = ()
+    more_parts: tuple[str, ...] = ()
 
     @property
     def what(self) -> str:
@@ -175,11 +188,13 @@ class _Opening:
         return "dump" if self.kind in ("core", "kdump") else "kernel"
 
 
-def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto", cache: bool = False) -> Target:
+def open_core(
+    path: str | Sequence[str], symbols: Sequence[str] = (), *, types: Types = "auto", cache: bool = False
+) -> Target:
     """Open a vmcore: an ELF core or a kdump-compressed file.
 
     Args:
-        path: The dump.
+        path: The dump; all parts of it, in any order, where ``makedumpfile --split`` wrote them.
         symbols: A vmlinux and modules with DWARF; they must be those of the dump.
         types: Where types are to come from: "auto" takes DWARF that is given or found on this machine,
             else the BTF inside the dump.
@@ -189,6 +204,10 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto", 
     Raises:
         TargetError: The dump cannot be opened, or types or symbols cannot be had.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        if len(path) > 1:
+            return _open_parts([os.fspath(file) for file in path], symbols, types)
+        (path,) = path
     path = os.fspath(path)
     earlier = _earlier(path) if cache else None
     core = examine_core(path, is_whole=earlier is not None and earlier.is_known)
@@ -200,7 +219,7 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto", 
         todo = "It may be truncated or damaged: copy it again"
         raise TargetError(f"the dump cannot be opened ({_reason(error)})", path, todo) from error
     if core.pages is not None:
-        _unpack_once(prog, path, core, core.pages)
+        _unpack_once(prog, core, _stored_pages(path, core.pages))
     notes = _leave_out(prog, core.segments) if core.segments is not None else []
     if core.missing_bytes:
         share = 100 * core.missing_bytes / max(core.memory_bytes, 1)
@@ -211,6 +230,33 @@ def open_core(path: str, symbols: Sequence[str] = (), *, types: Types = "auto", 
         prog, core.format, path, core.vmcoreinfo, core.missing_bytes, notes, core.prstatus, earlier=earlier, ram=ram
     )
     return _complete(opening, symbols, types)
+
+
+def _open_parts(paths: list[str], symbols: Sequence[str], types: Types) -> Target:
+    """Open a dump in parts, of which drgn takes one file at a time: all of its memory is read by us."""
+    from inspector.target.stored_pages import Stored, StoredPages  # noqa: PLC0415  (for compressed dumps only)
+
+    found = examine_parts(paths)
+    first, *more = found
+    core, prog = found[first], drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+    try:
+        prog.set_linux_kernel_custom(core.vmcoreinfo, False)
+    except Exception as error:  # drgn says only here what it misses in VMCOREINFO
+        todo = "One of its parts may be damaged: copy them again"
+        raise TargetError(f"the dump cannot be opened ({_reason(error)})", first, todo) from error
+    stored = StoredPages(*(Stored(path, part.pages, _Unreadable) for path, part in found.items() if part.pages))
+    _unpack_once(prog, core, stored)
+    notes = [f"The dump is in {len(found)} parts: {', '.join(found)}."]
+    opening = _Opening(prog, core.format, first, core.vmcoreinfo, 0, notes, core.prstatus, more_parts=tuple(more))
+    return _complete(opening, symbols, types)
+
+
+class _Unreadable:
+    """In the place of what reads pages that cannot be unpacked here: nothing does, of a part."""
+
+    def read(self, address: int, _size: int, _physical: bool, /) -> bytes:
+        """Say so."""
+        raise drgn.FaultError("page is damaged, or compressed in a way that is not known here", address)
 
 
 def _leave_out(prog: drgn.Program, segments: Segments) -> list[str]:
@@ -229,7 +275,7 @@ def _leave_out(prog: drgn.Program, segments: Segments) -> list[str]:
     return [f"{size(lost)} of memory were left out when the dump was written, or are zero."] if lost else []
 
 
-def _unpack_once(prog: drgn.Program, path: str, core: CoreFile, pages: PagesAt) -> None:
+def _unpack_once(prog: drgn.Program, core: CoreFile, stored: StoredPages) -> None:
     """Have the memory of a kdump-compressed dump read by us instead of libkdumpfile, each page unpacked once.
 
     Virtual addresses are translated by drgn itself, in a program that has this memory and nothing else.
@@ -242,7 +288,7 @@ def _unpack_once(prog: drgn.Program, path: str, core: CoreFile, pages: PagesAt) 
             # It names the physical address, or the one of a table.
             raise drgn.FaultError(str(error.args[0]), address) from None
 
-    inner, stored = drgn.Program(prog.platform), _stored_pages(path, pages)
+    inner = drgn.Program(prog.platform)
     inner.add_memory_segment(0, _PHYSICAL, stored.read, True)
     try:
         inner.set_linux_kernel_custom(core.vmcoreinfo, False)
@@ -253,14 +299,14 @@ def _unpack_once(prog: drgn.Program, path: str, core: CoreFile, pages: PagesAt) 
 
 
 def _stored_pages(path: str, pages: PagesAt, *, is_read_once: bool = False) -> StoredPages:
-    from inspector.target.stored_pages import StoredPages  # noqa: PLC0415  (for compressed dumps only)
+    from inspector.target.stored_pages import Stored, StoredPages  # noqa: PLC0415  (for compressed dumps only)
 
     def open_other() -> drgn.Program:
         other = drgn.Program()
         other.set_core_dump(path)
         return other
 
-    return StoredPages(path, pages, open_other, is_read_once=is_read_once)
+    return StoredPages(Stored(path, pages, open_other), is_read_once=is_read_once)
 
 
 def open_pages(path: str) -> StoredPages:
@@ -371,7 +417,8 @@ def _complete(opening: _Opening, symbols: Sequence[str], types: Types) -> Target
     if opening.earlier is not None and isinstance(table, Kallsyms):
         opening.earlier.keep(table)
     rest = (opening.notes, opening.missing_bytes, opening.prstatus, opening.ram)
-    return Target(prog, opening.kind, path, types_from, symbols_from, info, table, *rest)
+    target = Target(prog, opening.kind, path, types_from, symbols_from, info, table, *rest)
+    return replace(target, more_parts=opening.more_parts) if opening.more_parts else target
 
 
 def _earlier(path: str) -> Earlier | None:

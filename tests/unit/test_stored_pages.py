@@ -9,6 +9,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import drgn
 import pytest
@@ -19,7 +20,7 @@ from inspector.errors import TargetError
 from inspector.memory import Memory
 from inspector.snapshot import Snapshot
 from inspector.target.corefile import PagesAt
-from inspector.target.stored_pages import StoredPages
+from inspector.target.stored_pages import Stored, StoredPages
 from inspector.target.target import open_core
 from inspector.workers import work_on
 from tests.bench.compression import COMPRESSIONS, compression_named
@@ -69,7 +70,7 @@ def written(path: Path, stored: dict[int, tuple[int, bytes]]) -> PagesAt:
 def opened(path: Path, how: str = "zlib", other: Other | None = None) -> StoredPages:
     compression = compression_named(how)
     index = written(path, {pfn: (compression.flag, compression.compress(data)) for pfn, data in PAGES.items()})
-    return StoredPages(str(path), index, lambda: other or Other())
+    return StoredPages(Stored(str(path), index, lambda: other or Other()))
 
 
 def read_at_random(pages: StoredPages, nr: int = 600) -> set[int]:
@@ -151,7 +152,7 @@ def test_the_scratch_file_keeps_to_its_room(tmp_path: Path, monkeypatch: pytest.
 
 def test_pages_that_are_read_once_are_not_kept(tmp_path: Path) -> None:
     index = written(tmp_path / "d", {pfn: (1, compression_named("zlib").compress(PAGES[pfn])) for pfn in PFNS})
-    pages = StoredPages(str(tmp_path / "d"), index, Other, is_read_once=True)
+    pages = StoredPages(Stored(str(tmp_path / "d"), index, Other), is_read_once=True)
     for _ in range(2):
         assert pages.unpacked(9000, 9080) == [PAGES[pfn] for pfn in range(9000, 9080)]
         assert pages.read(9000 * SIZE, 2 * SIZE) == PAGES[9000] + PAGES[9001]
@@ -189,7 +190,7 @@ def test_drgn_reads_what_is_stored_in_another_way_or_damaged(tmp_path: Path) -> 
         4090: (4, bad),
         4093: (0x20, bad),
     }
-    pages = StoredPages(str(tmp_path / "d"), written(tmp_path / "d", stored), lambda: other)
+    pages = StoredPages(Stored(str(tmp_path / "d"), written(tmp_path / "d", stored), lambda: other))
     for pfn in sorted(stored):
         if pfn == 5:
             with pytest.raises(drgn.FaultError, match="damaged"):
@@ -225,9 +226,9 @@ def test_a_check_unpacks_no_page_twice(kernel: str, monkeypatch: pytest.MonkeyPa
     unpacked: Counter[int] = Counter()
     unpack = StoredPages._page
 
-    def counted(pages: StoredPages, pfn: int, data: bytes, flag: int) -> bytes:
+    def counted(pages: StoredPages, part: Any, pfn: int, data: bytes, flag: int) -> bytes:
         unpacked[pfn] += 1
-        return unpack(pages, pfn, data, flag)
+        return unpack(pages, part, pfn, data, flag)
 
     monkeypatch.setattr(StoredPages, "_page", counted)
     run_check(Snapshot(open_core(core_path("fixture", kernel), types="btf")))

@@ -52,7 +52,8 @@ def batch(settings: Settings, paths: tuple[str, ...], out: str, jobs: int | None
 
     A vmcore that cannot be opened, or takes longer than --timeout or more memory than --memory, is an error in the
     dataset, and the run goes on. What is in the dataset already is not checked again, wherever it lies by now: after an
-    interrupt the same command goes on where it was. --workers is for each vmcore, 1 unless given.
+    interrupt the same command goes on where it was. --workers is for each vmcore, 1 unless given. The parts of a vmcore
+    that makedumpfile --split wrote are refused: join them first with makedumpfile --reassemble.
 
     The dataset is Parquet: see folioscope manual fleet, and folioscope report DIR. It needs the extra: pip install
     'folioscope[fleet]'.

@@ -59,7 +59,8 @@ def check(settings: Settings, slugs: tuple[str, ...], looks: int, more_cores: tu
     """Rebuild every mapping count from the page tables and name each recorded count that differs.
 
     Several cores may be named; each is checked on its own, and with --format json each gives one line. A core that
-    cannot be opened does not stop the others. junit, sarif and prometheus are one document about all.
+    cannot be opened does not stop the others. The parts of one that makedumpfile --split wrote are one core.
+    junit, sarif and prometheus are one document about all.
 
     A kernel that runs on is checked in several looks. What is not there in every look, with the same values, is counted
     and not reported.
@@ -71,9 +72,10 @@ def check(settings: Settings, slugs: tuple[str, ...], looks: int, more_cores: tu
     select_rules(slugs)
     if settings.format in EXCHANGE:
         return _check_all(settings, slugs, looks)
-    if len(settings.cores) < 2:
-        return _check_one(settings, slugs, looks, settings.cores[0] if settings.cores else None)
-    outcomes = [_check_next(settings, slugs, looks, i) for i in range(len(settings.cores))]
+    dumps = settings.dumps()
+    if len(dumps) < 2:
+        return _check_one(settings, slugs, looks, dumps[0] if dumps else None)
+    outcomes = [_check_next(settings, slugs, looks, d, f"{i}/{len(dumps)}") for i, d in enumerate(dumps, 1)]
     if settings.format == "text":
         number = Counter(outcomes)
         words = ", ".join(f"{number[code]} {_WORDS[code]}" for code in reversed(_WORST_FIRST) if number[code])
@@ -90,10 +92,11 @@ def _check_all(settings: Settings, slugs: tuple[str, ...], looks: int) -> int:
     from inspector.report.exchange import CheckedTarget  # noqa: PLC0415
 
     targets = []
-    for number, core in enumerate(settings.cores or [None], 1):
+    dumps = settings.dumps()
+    for number, dump in enumerate(dumps or [None], 1):
         outcome: Report | ErrorReport
         try:
-            outcome = _look(settings, slugs, looks, core, f"{number}/{len(settings.cores)}" if number > 1 else "")
+            outcome = _look(settings, slugs, looks, dump, f"{number}/{len(dumps)}" if number > 1 else "")
         except UsageError:
             raise
         except Exception as error:  # noqa: BLE001  (one damaged core must not lose the others)
@@ -113,12 +116,12 @@ def _document(name: str, targets: list[CheckedTarget]) -> str:
     return made
 
 
-def _check_next(settings: Settings, slugs: tuple[str, ...], looks: int, index: int) -> Exit:
+def _check_next(settings: Settings, slugs: tuple[str, ...], looks: int, dump: tuple[str, ...], place: str) -> Exit:
     """Check one of several cores; an error is reported and the run goes on."""
     from inspector.cli.diagnostics import BrokenOutput, OutputError, report_error  # noqa: PLC0415
 
     try:
-        code = _check_one(settings, slugs, looks, settings.cores[index], f"{index + 1}/{len(settings.cores)}")
+        code = _check_one(settings, slugs, looks, dump, place)
         if settings.format == "text":
             settings.output.lines([""])
     except (BrokenOutput, OutputError, UsageError):
@@ -131,15 +134,17 @@ def _check_next(settings: Settings, slugs: tuple[str, ...], looks: int, index: i
     return Exit(code)
 
 
-def _check_one(settings: Settings, slugs: tuple[str, ...], looks: int, core: str | None, place: str = "") -> int:
+def _check_one(
+    settings: Settings, slugs: tuple[str, ...], looks: int, dump: tuple[str, ...] | None, place: str = ""
+) -> int:
     from inspector.report.check import render_report  # noqa: PLC0415
 
-    report = _look(settings, slugs, looks, core, place)
+    report = _look(settings, slugs, looks, dump, place)
     print_report(settings, report, render_report, paged=not place)
     return report.exit_code
 
 
-def _look(settings: Settings, slugs: tuple[str, ...], looks: int, core: str | None, place: str) -> Report:
+def _look(settings: Settings, slugs: tuple[str, ...], looks: int, dump: tuple[str, ...] | None, place: str) -> Report:
     import msgspec  # noqa: PLC0415  (not needed for --help)
 
     from inspector.check.confirm import check_target  # noqa: PLC0415
@@ -149,5 +154,5 @@ def _look(settings: Settings, slugs: tuple[str, ...], looks: int, core: str | No
 
     with ProgressBar(settings, place) as progress:
         progress("opening", 0, 1)
-        report = check_target(Snapshot(open_target(settings, core)), slugs, looks=looks, progress=progress)
+        report = check_target(Snapshot(open_target(settings, dump)), slugs, looks=looks, progress=progress)
         return msgspec.structs.replace(report, paused_seconds=settings.resume())

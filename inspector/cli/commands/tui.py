@@ -41,7 +41,7 @@ def tui(settings: Settings, place: str | None, interval: float | None, web: bool
     """
     settings.require_one_kind()
     settings.refuse_pause("See folioscope guard")
-    if len(settings.cores) > 1:
+    if len(settings.dumps()) > 1:
         raise UsageError("this command takes one target", ", ".join(settings.cores), "Give one -c")
     if settings.format == "json":
         raise UsageError("the terminal interface prints no JSON", "--format json", "See folioscope check --format json")
