@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -214,7 +216,8 @@ def open_core(
     # libkdumpfile does not know the machine of QEMU's kdump files; any other than x86-64 was refused already.
     prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64) if core.format == "kdump" else None)
     try:
-        prog.set_core_dump(path)
+        with _without_advice(core):
+            prog.set_core_dump(path)
     except Exception as error:  # drgn passes libelf's and libkdumpfile's errors on as bare Exception
         todo = "It may be truncated or damaged: copy it again"
         raise TargetError(f"the dump cannot be opened ({_reason(error)})", path, todo) from error
@@ -230,6 +233,19 @@ def open_core(
         prog, core.format, path, core.vmcoreinfo, core.missing_bytes, notes, core.prstatus, earlier=earlier, ram=ram
     )
     return _complete(opening, symbols, types)
+
+
+@contextmanager
+def _without_advice(core: CoreFile) -> Iterator[None]:
+    """Keep libkdumpfile from warning of every flattened stream that it reads."""
+    log = logging.getLogger("drgn")
+    level = log.level
+    if core.format == "kdump" and core.pages is None and level == logging.WARNING:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _open_parts(paths: list[str], symbols: Sequence[str], types: Types) -> Target:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from .build import KINDS, build_dump
 from .cache import BUSY, guests_folder, read_manifest
+from .crash import CRASH, build_crash, crash_facts
 from .devices import DEVICES
 from .errors import GuestError
 from .kernels import KERNELS, Kernel, kernel_named
+from .makedumpfile import fetch_makedumpfile
 from .numa import NUMA
 from .packages import Unpacked, fetch_debug_info, fetch_kernel
 from .zoo import ZOO, ZOO_RACES
@@ -33,6 +35,7 @@ def _parse() -> argparse.Namespace:
     build.add_argument("--zoo", action="store_true", help="only the dumps of the zoo")
     build.add_argument("--numa", action="store_true", help="only the dumps of the small guest of two nodes")
     build.add_argument("--devices", action="store_true", help="only the dumps of the guest with devices")
+    build.add_argument("--crash", action="store_true", help="only the dumps of a panic (never built by default)")
     build.add_argument("--debug-info", action="store_true", help="fetch vmlinux with DWARF, too")
     build.add_argument("--force", action="store_true", help="build even what the cache holds")
     path = commands.add_parser("path", help="print the folder of a kernel's dumps")
@@ -60,6 +63,13 @@ def _parse() -> argparse.Namespace:
     between.add_argument("--seconds", type=float, default=10, help="to wait for each function (default: %(default)s)")
     between.add_argument("--keep", type=Path, help="a folder for captures of those that are not silent")
     between.add_argument("--results", type=Path, help="a file with a line of JSON a gap; a run that was ended goes on")
+    forms = commands.add_parser(
+        "formats", help="compare dumps in every format and at several levels with the whole one"
+    )
+    forms.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
+    forms.add_argument("--guests", default="rest,crash", help="which of those that were built (default: %(default)s)")
+    forms.add_argument("--short", action="store_true", help="one level of each kind of format")
+    forms.add_argument("--sound", action="store_true", help="plant nothing")
     return parser.parse_args()
 
 
@@ -86,10 +96,31 @@ def _build_one(job: tuple[Kernel, Unpacked, str], is_forced: bool) -> str | None
     return None
 
 
+def _build_crash(kernel: Kernel, is_forced: bool) -> str | None:
+    """Make the dumps of a panic; return the error, if any."""
+    started = time.monotonic()
+    try:
+        is_new = build_crash(kernel, fetch_kernel(kernel, guests_folder()), is_forced)
+    except GuestError as error:
+        return f"{kernel.name} {CRASH}: {error}"
+    facts = crash_facts(kernel.name)
+    state = f"built in {time.monotonic() - started:.0f} s" if is_new else "kept"
+    detail = "".join(f"\n  {note}" for note in facts["notes"] if note.startswith("capture"))
+    _say(f"{kernel.name} {CRASH}: {state}, {facts['release']}, makedumpfile {facts['makedumpfile']}{detail}")
+    return None
+
+
 def _build(arguments: argparse.Namespace) -> int:
     kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
+    if arguments.crash:
+        errors = [error for kernel in kernels if (error := _build_crash(kernel, arguments.force))]
+        for error in errors:
+            _say(f"error: {error}")
+        return 1 if errors else 0
     chosen = [kind for kind in ALL_KINDS if getattr(arguments, kind)]
     jobs = []
+    # For the tests that ask it for dumps in other formats.
+    fetch_makedumpfile()
     for kernel in kernels:
         unpacked = fetch_kernel(kernel, guests_folder())
         if arguments.debug_info:
@@ -129,6 +160,12 @@ def main() -> int:
             return silence(kernels, kinds, arguments.runs, arguments.keep, arguments.results, machine)
         if arguments.command == "gaps":
             return _gaps(arguments)
+        if arguments.command == "formats":
+            from .formats import FORMATS, PLANTED, SHORT, matrix  # noqa: PLC0415  (drgn and NumPy)
+
+            kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
+            kinds, faults = tuple(arguments.guests.split(",")), () if arguments.sound else PLANTED
+            return 1 if matrix(kernels, kinds, SHORT if arguments.short else tuple(FORMATS), faults) else 0
         return _build(arguments)
     except GuestError as error:
         _say(f"error: {error}")

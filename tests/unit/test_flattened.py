@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from inspector.check.run import run_check
-from inspector.errors import TargetError
+from inspector.cli import main
+from inspector.errors import Exit, TargetError
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
 from tests.corrupt.truncation import flattened
@@ -29,3 +30,12 @@ def test_truncated(lost: int, core: Callable[[str], str], tmp_path: Path) -> Non
     path.write_bytes(flattened(Path(core("6.12")).read_bytes())[:-lost])
     with pytest.raises(TargetError, match="truncated"):
         open_core(str(path), types="btf")
+
+
+def test_nothing_is_said_of_one_that_opens(
+    core: Callable[[str], str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "vmcore.flat"
+    path.write_bytes(flattened(Path(core("6.1")).read_bytes()))
+    assert main(["info", "-c", str(path)]) == Exit.CLEAN
+    assert capfd.readouterr().err == ""
