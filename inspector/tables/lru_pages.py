@@ -384,9 +384,12 @@ class _Links:
             is_head |= ends_known[0] | ends_known[1] if self._pages.nr_unreadable else ends_known[0] & ends_known[1]
         odd: list[tuple[int, int]] = []
         links = lru.links.reshape(-1, 2)
+        is_read = np.repeat(lru.lruvecs.readable, lru.shape.nr_lists)
         for which, nodes_at, bit in ((0, last, NEXT), (1, first, PREV)):
             own = self._layout.memmap.page_addrs(self._layout.memmap.pfns_of_rows(nodes_at)) + np.uint64(self._lru)
             head = at[numbers[which]]
+            # What a head leads to is not known where its vector could not be read.
+            head = np.where(take_or(is_read, head, False), head, -1)
             stored = take_or(links[:, 1 - which], head, 0)
             for row, number, address, known, word in zip(
                 nodes_at.tolist(), numbers[which].tolist(), own.tolist(), head.tolist(), stored.tolist(), strict=True
@@ -399,7 +402,7 @@ class _Links:
         # An empty list leads to itself.
         used = np.unique(at[(at >= 0) & ((nr[0] > 0) | (nr[1] > 0))])
         own = lru.heads.ravel()
-        leads = (links != own[:, None]).any(axis=1) & np.repeat(lru.lruvecs.readable, lru.shape.nr_lists)
+        leads = (links != own[:, None]).any(axis=1) & is_read
         leads[used] = False
         odd += [divmod(place, lru.shape.nr_lists) for place in np.flatnonzero(leads).tolist()]
         return np.flatnonzero(is_head), np.array(sorted(set(odd)), np.int64).reshape(-1, 2)

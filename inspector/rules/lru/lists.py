@@ -33,8 +33,8 @@ def _unread(found: LruPages) -> Unread:
 def _locked(s: Snapshot, list_: I32) -> Mask:
     """Lists whose lock is held; of those that are not known, whether any is."""
     lruvec = take_or(s.lru_pages.lists.lruvec, list_, -1) if s.lru_pages is not None else list_
-    locked = s.lru.lruvecs.locked
     # Without the heads it is not known whether a lock is held: tasks in windows decide.
+    locked = s.lru.lruvecs.locked | ~s.lru.lruvecs.readable
     anywhere = bool(locked.any()) or not s.lru.whole
     return np.where(lruvec >= 0, take_or(locked, lruvec, False), anywhere)
 
