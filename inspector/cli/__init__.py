@@ -24,6 +24,7 @@ COMMANDS = {
     "references": "Who holds the references of all folios, and what is left over.",
     "page": "Struct pages: one, several, or ranges.",
     "va": "One address of a process: page-table entries, VMA, page, other mappers.",
+    "what": "What a number can be: a page, a symbol, an object, a user address.",
     "ps": "Address spaces with their memory by kind.",
     "vmas": "The VMAs of one process with their memory by kind.",
     "rmap": "A folio's mappings by the kernel's rmap walk, beside the page tables.",

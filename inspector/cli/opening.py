@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 _PLUGINS = b"[drgn.plugins]"
 """The section of a package's entry points in which it offers plugins."""
 
+_AT_PROMPT = ("builtin_commands", "crash_commands", "folioscope")
+"""Plugins that are commands of drgn's prompt."""
+
+_OWN = ("drgn-", "folioscope")
+"""Names of the folders in which drgn and this package say what they offer, for the prompt alone."""
+
 _KCORE = "/proc/kcore"
 
 
@@ -29,6 +35,10 @@ def open_target(settings: Settings, core: tuple[str, ...] | None) -> Target:
     Raises:
         TargetError: It cannot be opened.
     """
+    if settings.at_hand is not None:
+        use_at_most(settings.memory)
+        use_workers(settings.workers)
+        return settings.at_hand()
     set_log_level(settings.log_level)
     leave_out_plugins()
     use_at_most(settings.memory)
@@ -68,20 +78,20 @@ def leave_out_plugins() -> None:
     if asked == "*" or "crash_commands" in asked:
         return
     if _may_have_plugins():
-        os.environ["DRGN_DISABLE_PLUGINS"] = ",".join(filter(None, (asked, "builtin_commands", "crash_commands")))
+        os.environ["DRGN_DISABLE_PLUGINS"] = ",".join(filter(None, (asked, *_AT_PROMPT)))
     else:
         os.environ["DRGN_DISABLE_PLUGINS"] = "*"
 
 
 def _may_have_plugins() -> bool:
-    """Whether an installed package, drgn itself left out, offers plugins for drgn (its entry points)."""
+    """Whether an installed package, drgn and this one left out, offers plugins for drgn (its entry points)."""
     for place in map(Path, sys.path):
         if place.is_file():
             # A zip file; drgn can look into it.
             return True
         for file in place.glob("*-info/entry_points.txt"):
             try:
-                if not file.parent.name.startswith("drgn-") and _PLUGINS in file.read_bytes():
+                if not file.parent.name.startswith(_OWN) and _PLUGINS in file.read_bytes():
                     return True
             except OSError:
                 return True

@@ -53,6 +53,8 @@ class Settings:
     memory: int | None = None
     workers: int | None = None
     format: Literal["text", "json", "junit", "sarif", "prometheus"] = "text"
+    at_hand: Callable[[], Target] | None = None
+    """At drgn's prompt: gives the target, which no option can choose."""
     target_name: str = ""
     """What is being opened, for error objects."""
     _pause: Pause | None = None
@@ -75,6 +77,10 @@ class Settings:
         Raises:
             UsageError: More than one of -c, -k and --qemu was given.
         """
+        if self.at_hand is not None:
+            if self.cores or self.kernel or self.qemu or self.symbols or self.types != "auto":
+                raise UsageError("the target is what drgn has open", "", "Give no options of the target here")
+            return
         if not (self.cores or self.kernel or self.qemu):
             self.cores.extend(filter(None, [os.environ.get(CORE_VARIABLE)]))
         given = [name for name, on in (("-c", self.cores), ("-k", self.kernel), ("--qemu", self.qemu)) if on]
@@ -262,7 +268,11 @@ class InspectorCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """An example, then what else there is to say."""
+        settings = ctx.find_object(Settings)
         examples = EXAMPLES.get(self.name or "", ())
+        if settings is not None and settings.at_hand is not None:
+            # Of drgn's prompt: without the program's name and target.
+            examples = ()
         if examples:
             with formatter.section("Examples" if len(examples) > 1 else "Example"):
                 for words in examples:
@@ -329,13 +339,20 @@ class InspectorGroup(click.Group):
         self.format_commands(ctx, formatter)
 
 
+_OF_TARGET = {"cores", "kernel", "qemu", "pause", "symbols", "types", "no_cache", "log_level"}
+"""Shared options that mean nothing at drgn's prompt."""
+
+
 def _format_options(
     command: click.Command, ctx: click.Context, formatter: click.HelpFormatter, shared: list[click.Parameter]
 ) -> None:
+    settings = ctx.find_object(Settings)
+    at_prompt = settings is not None and settings.at_hand is not None
+    output = [p for p in shared if not (at_prompt and p.name in _OF_TARGET)]
     own = [
         p.get_help_record(ctx) for p in command.get_params(ctx) if p not in shared and not isinstance(p, click.Argument)
     ]
-    for title, records in (("Options", own), ("Target and output", [p.get_help_record(ctx) for p in shared])):
+    for title, records in (("Options", own), ("Target and output", [p.get_help_record(ctx) for p in output])):
         with formatter.section(title):
             formatter.write_dl([r for r in records if r is not None])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from types import TracebackType
@@ -99,6 +100,9 @@ class ProgressBar:
 
 
 def _is_terminal() -> bool:
+    """Whether a bar can be shown, and taken away without a trace."""
+    if os.environ.get("TERM") == "dumb":
+        return False
     try:
         return sys.stderr.isatty()
     except (AttributeError, ValueError):

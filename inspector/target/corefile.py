@@ -628,3 +628,9 @@ def examine_symbols(path: str) -> SymbolsFile:
                 if owner == b"GNU" and note == _NT_GNU_BUILD_ID:
                     return SymbolsFile(kind == _ET_REL, content.hex())
     return SymbolsFile(kind == _ET_REL, "")
+
+
+def parse_vmcoreinfo(raw: bytes) -> dict[str, str]:
+    """The lines of VMCOREINFO (kernel/vmcore_info.c) by their names."""
+    lines = raw.rstrip(b"\0").decode("ascii", "replace").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)

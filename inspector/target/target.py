@@ -26,9 +26,11 @@ from inspector.target.corefile import (
     examine_core,
     examine_parts,
     examine_symbols,
+    parse_vmcoreinfo,
 )
 from inspector.target.identity import Identity, identify
 from inspector.target.kallsyms import Kallsyms, index_names
+from inspector.target.offer import offer_of
 from inspector.text import clean, size
 
 if TYPE_CHECKING:
@@ -426,7 +428,8 @@ def _complete(opening: _Opening, symbols: Sequence[str], types: Types) -> Target
     types_from: TypesFrom = "DWARF" if dwarf else "BTF"
     table, symbols_from = _symbol_table(opening, info, dwarf)
     if isinstance(table, Kallsyms) and not dwarf:
-        if "btf" not in prog.registered_type_finders():
+        offer = offer_of(prog)
+        if "btf" not in prog.registered_type_finders() and not (offer and offer.found):
             _btf(opening, table).register()
             prog.register_symbol_finder("kallsyms", table.finder, enable_index=0)
         opening.notes.append("Types are from the BTF inside the kernel.")
@@ -489,8 +492,7 @@ def _vmcoreinfo(opening: _Opening) -> dict[str, str]:
         raise TargetError(
             f"the {opening.what} has no VMCOREINFO", opening.path, "Nothing else can replace it"
         ) from error
-    lines = raw.rstrip(b"\0").decode("ascii", "replace").splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line)
+    return parse_vmcoreinfo(raw)
 
 
 def _load_dwarf(opening: _Opening, info: dict[str, str], symbols: Sequence[str], types: Types) -> str:
@@ -573,9 +575,11 @@ def _symbol_table(opening: _Opening, info: dict[str, str], dwarf: str) -> tuple[
                 raise TargetError(what, opening.path, "Copy it again") from error
             raise TargetError("the symbol table cannot be read", f"{error.address:#x}", _GIVE_SYMBOLS) from error
 
-    earlier = opening.earlier
+    earlier, offer = opening.earlier, offer_of(opening.prog)
     try:
         table = earlier.symbols() if earlier is not None else None
+        if table is None and earlier is None and offer and offer.found:
+            table = offer.found[0]
         if table is None:
             table = Kallsyms.read(read, info, earlier.index_names if earlier is not None else index_names)
         return table, f"kallsyms in the {opening.what}"

@@ -23,6 +23,7 @@ COMMAND_LINES = {
     "references": (),
     "page": ("0x1000-0x10ff",),
     "va": ("1", "0x400000"),
+    "what": ("0x1000",),
     "ps": (),
     "vmas": ("1",),
     "rules": (),
@@ -50,6 +51,7 @@ VERSIONS = {
     "explain": 3,
     "doctor": 1,
     "cache": 1,
+    "what": 1,
     "scripts": 1,
     "memory": 1,
     "mthp": 1,
@@ -285,7 +287,7 @@ def test_a_former_name_leads_to_the_rule(run: Run) -> None:
 
 def test_manual(run: Run) -> None:
     topics = [line.split()[0] for line in run("manual").out.splitlines()]
-    assert topics == ["findings", "references", "schemes", "windows", "targets", "fleet", "json"]
+    assert topics == ["findings", "references", "schemes", "windows", "targets", "drgn", "fleet", "json"]
     for topic in topics:
         result = run("manual", topic)
         assert result.code == 0

@@ -66,7 +66,8 @@ def test_plugins_of_drgn_are_looked_for_where_a_package_has_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "missing")])
-    offers = {"drgn-0.3.0.dist-info": "drgn.plugins", "other-1.dist-info": "console_scripts"}
+    offers = {"other-1.dist-info": "console_scripts"}
+    offers |= dict.fromkeys(("drgn-0.3.0.dist-info", "folioscope-1.dist-info", "folioscope.egg-info"), "drgn.plugins")
     for name, section in offers.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "entry_points.txt").write_text(f"[{section}]\na = b\n")
@@ -76,7 +77,8 @@ def test_plugins_of_drgn_are_looked_for_where_a_package_has_some(
         assert os.environ["DRGN_DISABLE_PLUGINS"] == left_out
     (tmp_path / "more-1.dist-info").mkdir()
     (tmp_path / "more-1.dist-info/entry_points.txt").write_text("[drgn.plugins]\nmine = b\n")
-    for asked, left_out in {"": "builtin_commands,crash_commands", "x": "x,builtin_commands,crash_commands"}.items():
+    prompt = "builtin_commands,crash_commands,folioscope"
+    for asked, left_out in {"": prompt, "x": f"x,{prompt}"}.items():
         monkeypatch.setenv("DRGN_DISABLE_PLUGINS", asked)
         leave_out_plugins()
         assert os.environ["DRGN_DISABLE_PLUGINS"] == left_out

@@ -16,6 +16,7 @@ PAGES = {
     "schemes": "How kernels count mappings, and how the scheme is recognized.",
     "windows": "What a stopped kernel was in the middle of, and what that explains.",
     "targets": "Dumps, live kernels, guests; types and symbols.",
+    "drgn": "At drgn's prompt: commands, types without debug information, scripts.",
     "fleet": "Many vmcores: batches, their dataset, fingerprints.",
     "json": "Output for programs, exit codes.",
 }
