@@ -4,32 +4,38 @@ All that a script needs; each name is imported when it is first used:
 
     import inspector
 
-    snapshot = inspector.Snapshot(inspector.open_core("vmcore"))
-    report = inspector.check(snapshot)
+    kernel = inspector.open_core("vmcore")
+    report = kernel.check()
     print(inspector.as_text(report))
     for finding in report.findings:
-        print(inspector.as_text(inspector.explain(snapshot, finding.subject.pfn)))
+        print(inspector.as_text(kernel.explain(finding.subject.pfn)))
+    kernel.tables.folios["order"]      # a column as a NumPy array
+    kernel.tables.folios.arrow()       # likewise .pandas() and .polars()
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inspector.api import Kernel, KernelTable, KernelTables, from_program, open_core, open_live, open_qemu
     from inspector.check.run import run_check as check
     from inspector.errors import Exit, FolioscopeError, TargetError, UsageError
     from inspector.findings import Finding, Report
     from inspector.report.api import as_text, explain
     from inspector.report.explain import Explanation
     from inspector.snapshot import Snapshot
-    from inspector.target.target import Target, from_program, open_core, open_live, open_qemu
+    from inspector.target.target import Target
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "open_core": "target.target",
-    "open_live": "target.target",
-    "open_qemu": "target.target",
-    "from_program": "target.target",
+    "open_core": "api",
+    "open_live": "api",
+    "open_qemu": "api",
+    "from_program": "api",
+    "Kernel": "api",
+    "KernelTable": "api",
+    "KernelTables": "api",
     "Target": "target.target",
     "Snapshot": "snapshot",
     "explain": "report.api",
@@ -49,6 +55,9 @@ __all__ = [
     "Explanation",
     "Finding",
     "FolioscopeError",
+    "Kernel",
+    "KernelTable",
+    "KernelTables",
     "Report",
     "Snapshot",
     "Target",

@@ -287,7 +287,7 @@ def test_a_former_name_leads_to_the_rule(run: Run) -> None:
 
 def test_manual(run: Run) -> None:
     topics = [line.split()[0] for line in run("manual").out.splitlines()]
-    assert topics == ["findings", "references", "schemes", "windows", "targets", "drgn", "fleet", "json"]
+    assert topics == ["findings", "references", "schemes", "windows", "targets", "drgn", "python", "fleet", "json"]
     for topic in topics:
         result = run("manual", topic)
         assert result.code == 0

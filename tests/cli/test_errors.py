@@ -148,7 +148,8 @@ USAGE = {
     (
         "manual",
         "zzz",
-    ): "there is no such page: zzz. There are findings, references, schemes, windows, targets, drgn, fleet, json.",
+    ): "there is no such page: zzz. There are findings, references, schemes, windows, targets, drgn, python, fleet, "
+    "json.",
 }
 
 

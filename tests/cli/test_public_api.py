@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +13,10 @@ from pathlib import Path
 import pytest
 
 import inspector
+from inspector.api import TABLES
 
-SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "scripts").glob("*.py"))
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 DRGN = Path(sys.executable).with_name("drgn")
 
 
@@ -79,3 +83,42 @@ def test_scripts_run_under_drgn(script: str, words: list[str], shown: str, core:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert shown in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_examples_of_the_manual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    done = doctest.testfile(str(ROOT / "inspector/manual/python.md"), module_relative=False)
+    assert done.attempted > 10
+    assert done.failed == 0
+
+
+def test_tables_in_every_form(any_core: str) -> None:
+    kernel = inspector.open_core(any_core)
+    assert isinstance(kernel, inspector.Target)
+    assert set(TABLES) <= {*dir(kernel.tables)}
+    for name, table in kernel.tables.items():
+        columns, arrow = table.numpy(), table.arrow()
+        assert [*columns] == arrow.column_names == [*table], name
+        assert {len(column) for column in columns.values()} == {len(table)} == {arrow.num_rows}, name
+        assert name in repr(table)
+    assert kernel.tables.pages["pfn"][-1] == kernel.snapshot.layout.memmap.max_pfn - 1
+    assert (kernel.tables.tasks.arrow()["comm"][0].as_py(), kernel.tables.tasks["pid"][0]) == ("keeper", 1)
+    with pytest.raises(KeyError, match="mms has no column 'nonsense'"):
+        kernel.tables.mms["nonsense"]
+    with pytest.raises(AttributeError, match="there is no table 'nonsense'"):
+        kernel.tables.nonsense  # noqa: B018
+    again = kernel.look_again()
+    assert again.snapshot is not kernel.snapshot
+    assert kernel.check(["mapcount-too-low"]).findings == again.check(["mapcount-too-low"]).findings == []
+
+
+@pytest.mark.parametrize("form", ["pandas", "polars"])
+def test_tables_of_packages_that_are_extras(form: str, core: Callable[[str], str]) -> None:
+    table = inspector.open_core(core("6.12")).tables.mms
+    if importlib.util.find_spec(form) is None:
+        with pytest.raises(
+            inspector.UsageError, match=rf"^{form} is not installed. pip install 'folioscope\[{form}\]'"
+        ):
+            getattr(table, form)()
+    else:
+        assert [*getattr(table, form)().columns] == [*table.columns]

@@ -17,6 +17,7 @@ PAGES = {
     "windows": "What a stopped kernel was in the middle of, and what that explains.",
     "targets": "Dumps, live kernels, guests; types and symbols.",
     "drgn": "At drgn's prompt: commands, types without debug information, scripts.",
+    "python": "In Python: opening, findings, tables as NumPy, Arrow, pandas, Polars.",
     "fleet": "Many vmcores: batches, their dataset, fingerprints.",
     "json": "Output for programs, exit codes.",
 }
