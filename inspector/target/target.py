@@ -242,7 +242,7 @@ def _without_advice(core: CoreFile) -> Iterator[None]:
     """Keep libkdumpfile from warning of every flattened stream that it reads."""
     log = logging.getLogger("drgn")
     level = log.level
-    if core.format == "kdump" and core.pages is None and level == logging.WARNING:
+    if core.format == "kdump" and core.pages is None and log.getEffectiveLevel() == logging.WARNING:
         log.setLevel(logging.ERROR)
     try:
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, take_or
+from inspector.columns import I64, AnyArray, Mask, take_or
 from inspector.rules.lru.lists import looked_at
 from inspector.rules.lru.mlock import evictable_mlocked
 from inspector.rules.needs import NO_CGROUPS, PAGES
@@ -15,6 +15,11 @@ from inspector.subjects import LRUVEC, NODE_COUNTER
 from inspector.tables.lru_pages import LruPages
 from inspector.violations import Violations, cannot_check, holds, one, several, violations
 from inspector.windows.window import Effect
+
+_UNKNOWN = -2
+"""`inspector.tables.lru_pages.LruClasses.memcg` where it could not be read."""
+
+_NO_OBJCG = "memory cgroups of folios are not in the dump"
 
 _UNEVICTABLE = 4
 """LRU_UNEVICTABLE (include/linux/mmzone.h)."""
@@ -67,9 +72,11 @@ def lru_size_mismatch(s: Snapshot) -> Violations:
     if s.pages.nr_unreadable:
         return holds(0, cannot_check(len(lru.lruvecs) * nr, "struct pages are missing"))
     nr_pages, sizes = rebuilt_sizes(s, found)
-    parts = [_apart("nr_pages", lru.nr_pages, nr_pages)]
+    # Of a node with folios whose memory cgroup is not known, a size is at least that of the others.
+    unknown = np.isin(lru.lruvecs.node, nodes_unknown(found))
+    parts = [_apart("nr_pages", lru.nr_pages, nr_pages, unknown)]
     if lru.has_memcgs:
-        parts.append(_apart("lru_zone_size", lru.sizes, sizes))
+        parts.append(_apart("lru_zone_size", lru.sizes, sizes, unknown))
     rows = np.concatenate([rows for rows, *_ in parts])
     odd = np.unique(np.concatenate([found.odd.row, found.misplaced.row]))
     pfns = s.pages.memmap.pfns_of_rows(odd)
@@ -78,16 +85,23 @@ def lru_size_mismatch(s: Snapshot) -> Violations:
         observed={"stored": np.concatenate([stored for _, stored, *_ in parts])},
         expected={"stored": np.concatenate([right for _, _, right, _ in parts])},
         facts={"counter": np.array([name for *_, names in parts for name in names], np.str_)},
-        checked=len(lru.lruvecs) * nr,
+        checked=int((~unknown).sum()) * nr,
+        unread=cannot_check(int(unknown.sum()) * nr, _NO_OBJCG),
         transient=lru.lruvecs.locked[rows],
         claims=one("lruvec", rows),
         depends=several("folio", np.repeat(np.arange(len(rows)), len(pfns)), np.tile(pfns, len(rows))),
     )
 
 
-def _apart(name: str, stored: I64, right: I64) -> tuple[I64, I64, I64, list[str]]:
-    """Where two differ: rows, both values and names."""
-    at = np.nonzero(stored != right)
+def nodes_unknown(found: LruPages) -> AnyArray:
+    """Nodes with folios whose memory cgroup could not be read: what their memcg_data leads to is not in the dump."""
+    return np.unique(found.classes.node[(found.classes.memcg == _UNKNOWN) & (found.classes.nr_pages > 0)])
+
+
+def _apart(name: str, stored: I64, right: I64, at_least: Mask) -> tuple[I64, I64, I64, list[str]]:
+    """Where two differ, or in some rows the stored one is too small: rows, both values and names."""
+    bound = at_least.reshape(-1, *[1] * (stored.ndim - 1))
+    at = np.nonzero((stored < right) | ((stored > right) & ~bound))
     names = [name + "".join(f"[{i}]" for i in place) for place in zip(*(x.tolist() for x in at[1:]), strict=True)]
     return at[0].astype(np.int64), stored[at], right[at], names
 
@@ -147,6 +161,9 @@ def lru_counter_mismatch(s: Snapshot) -> Violations:
     mine = np.array([name in _ITEMS for name in counters.item.tolist()], np.bool_)
     if s.pages.nr_unreadable:
         return holds(0, cannot_check(int(mine.sum()), "struct pages are missing"))
+    # Without its memory cgroup it is not known which generations of a folio's are active.
+    unknown = np.isin(counters.node, nodes_unknown(found)) if s.lru.shape.gens else np.zeros(len(counters), np.bool_)
+    unread, mine = int((mine & unknown).sum()), mine & ~unknown
     lists, none = list_totals(s, found), np.zeros(len(_LISTS), np.int64)
     rows, right = [], []
     for row in np.flatnonzero(mine).tolist():
@@ -164,6 +181,7 @@ def lru_counter_mismatch(s: Snapshot) -> Violations:
         observed={"stored": counters.stored[every]},
         expected={"stored": np.array(right, np.int64)},
         checked=int(mine.sum()),
+        unread=cannot_check(unread, _NO_OBJCG),
         transient=np.full(len(every), bool(s.lru.lruvecs.locked.any())),
         depends=several("folio", np.repeat(np.arange(len(every)), len(odd)), np.tile(odd, len(every)))
         + several("lruvec", *np.nonzero(counters.node[every][:, None] == s.lru.lruvecs.node[None, :])),
