@@ -761,6 +761,8 @@ NODE_COUNTERS = (
     "NR_ANON_THPS",
     "NR_SHMEM_PMDMAPPED",
     "NR_FILE_PMDMAPPED",
+    "NR_SHMEM_THPS",
+    "NR_FILE_THPS",
 )
 """Items of enum node_stat_item that rules add up: the rows of `VMSTAT`."""
 

@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
+import numpy as np
 
+from inspector.columns import I64
 from inspector.hex_json import Wide
 from inspector.report.screen import Screen, TableColumn, render_table
+from inspector.rules.zones.node_counters import mapped_by_node
 from inspector.snapshot import Snapshot
 from inspector.subjects import zone_name
 from inspector.tables.buddy import LRU_ITEMS
 from inspector.tables.lru import pages_on_lru
+from inspector.tables.stacks import thread_size
 from inspector.text import counted, size
+from inspector.walk.node_sums import cached_by_node, pins_by_node, slabs_by_node, tables_by_node
 from inspector.windows.page_account import PAGE_KINDS, PageAccount, account_for_pages
 
 
@@ -40,7 +45,7 @@ class MemorySum(msgspec.Struct, frozen=True):
     """The name of what the kernel counts."""
     stored: Wide
     in_motion: bool
-    """A lock is held under which the two may differ."""
+    """A lock is held, or a task is at work, under which the two may differ."""
 
 
 class MemoryReport(msgspec.Struct, frozen=True):
@@ -125,10 +130,77 @@ def _text(name: bytes | str) -> str:
 
 
 def _of_nodes(s: Snapshot, account: PageAccount) -> Iterator[MemorySum]:
+    """Counters of nodes that are 0 by both are left out."""
+    moving = bool(s.in_flight.task_idx.size)
+    for what, counter, rebuilt in _rebuilt(s):
+        for node, pages in enumerate(rebuilt.tolist()):
+            stored = _stored(s, node, counter)
+            if stored is not None and (stored or pages):
+                yield MemorySum(f"node {node}", what, pages, counter, stored, moving)
     stored = s.node_stats.get("NR_PAGETABLE")
     if stored is not None:
         tables = _pages(account, "page table")
         yield MemorySum("all nodes", "page tables", tables, "NR_PAGETABLE", stored, False)
+    stored = s.node_stats.get("NR_KERNEL_STACK_KB")
+    if stored is not None and len(s.tasks):
+        # A task gives the count back right before it is dead (kernel/exit.c, do_exit()); that of the first idle task is
+        # no allocation, the other ones are in no list.
+        alive = int((s.tasks.state & _TASK_DEAD == 0).sum()) + len(s.layout.per_cpu_offsets) - 1
+        shift = s.layout.memmap.page_shift
+        yield MemorySum(
+            "all nodes",
+            "kernel stacks",
+            alive * thread_size(s.layout) >> shift,
+            "NR_KERNEL_STACK_KB, as pages",
+            stored << 10 >> shift,
+            moving,
+        )
+
+
+def _stored(s: Snapshot, node: int, counter: str) -> int | None:
+    """A counter of a node as stored, or a sum or difference of some; None where one is not known."""
+    counters, total = s.node_counters, 0
+    for at, name in enumerate(counter.replace(" - ", " + -").split(" + ")):
+        sign = -1 if at and name.startswith("-") else 1
+        found = np.flatnonzero((counters.item == name.lstrip("-")) & (counters.node == node) & (counters.zone < 0))
+        if not len(found):
+            return None
+        total += sign * int(counters.stored[found[0]])
+    return total
+
+
+_MAPPED = {
+    "NR_ANON_MAPPED": "anonymous, mapped",
+    "NR_FILE_MAPPED": "of files, mapped",
+    "NR_ANON_THPS": "anonymous, mapped by PMDs",
+    "NR_SHMEM_PMDMAPPED": "shmem, mapped by PMDs",
+    "NR_FILE_PMDMAPPED": "of files, mapped by PMDs",
+}
+_CACHED = {
+    "NR_FILE_PAGES": "in page cache and swap cache",
+    "NR_SHMEM": "shmem in the page cache",
+    "NR_SHMEM_THPS": "huge shmem in the page cache",
+    "NR_FILE_THPS": "huge, of files in the page cache",
+    "NR_SWAPCACHE": "in the swap cache",
+}
+_TASK_DEAD = np.uint32(0x80)
+"""TASK_DEAD (include/linux/sched.h)."""
+_SLABS = "NR_SLAB_RECLAIMABLE_B + NR_SLAB_UNRECLAIMABLE_B"
+
+
+def _rebuilt(s: Snapshot) -> Iterator[tuple[str, str, I64]]:
+    """What is summed up by node: in words, the name of what the kernel counts, int64[nodes]."""
+    if s.layout.flag_fields is None:
+        return
+    mapped = mapped_by_node(s)
+    yield from ((what, name, mapped[name]) for name, what in _MAPPED.items() if name in mapped)
+    cached = cached_by_node(s)
+    yield from ((what, name, cached[name]) for name, what in _CACHED.items())
+    yield "page tables", "NR_PAGETABLE", tables_by_node(s)
+    if "PGTY_large_kmalloc" in s.layout.enum("enum pagetype"):
+        # Large kmalloc() is counted with slabs; what is not marked as such cannot be found.
+        yield "slabs", _SLABS, slabs_by_node(s)
+    yield "pins", "NR_FOLL_PIN_ACQUIRED - NR_FOLL_PIN_RELEASED", pins_by_node(s)[1]
 
 
 _KINDS = (
@@ -165,5 +237,5 @@ def render_memory(screen: Screen, report: MemoryReport) -> Iterator[str]:
 
 def _cells(each: MemorySum) -> tuple[str, ...]:
     off = each.pages - each.stored
-    remark = "" if not off else f"{off:+}" + (" (locked)" if each.in_motion else "")
+    remark = "" if not off else f"{off:+}" + (" (in flight)" if each.in_motion else "")
     return each.of, str(each.pages), each.what, str(each.stored), each.counter, remark

@@ -12,6 +12,7 @@ from inspector.layout.flags import type_code
 from inspector.records import dataclass
 from inspector.tables.files import ADDRESS_SPACE_KINDS, FOLIO, SWAP, AddressSpaces, CacheEntries, Files
 from inspector.tables.pages import Pages, page_words
+from inspector.walk.node_sums import CACHED, add_cached
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -75,6 +76,7 @@ class PageCache:
         missing_entry: int64; number of the entry that is there instead, -1 for none.
         missing_value: uint64; that entry, 0 for none.
         strays: int64; rows in `Pages` of folios on the LRU whose mapping is no address_space.
+        by_node: int64[4, nodes]; pages of the cached folios, as `inspector.walk.node_sums.CACHED` names the sums.
     """
 
     checked: int
@@ -90,6 +92,7 @@ class PageCache:
     missing_entry: I64
     missing_value: U64
     strays: I64
+    by_node: I64
 
 
 def folio_pages(s: Snapshot, head_rows: I64) -> I64:
@@ -106,7 +109,9 @@ def compare_cache(s: Snapshot) -> PageCache:
     odd, locked, off_lru = ([CachedFolios.empty()] for _ in range(3))
     filled = np.zeros(len(spaces), np.bool_)
     found = RowSet.none(len(pages))
+    by_node = np.zeros((len(CACHED), s.layout.nr_nodes), np.int64)
     for cached in cached_folios(s):
+        add_cached(s, by_node, cached)
         filled[cached.space] = True
         names = cached.agree(spaces)
         found.add(cached.head_row[names])
@@ -147,6 +152,7 @@ def compare_cache(s: Snapshot) -> PageCache:
         missing_entry=there,
         missing_value=value,
         strays=np.concatenate(strays),
+        by_node=by_node,
     )
 
 

@@ -9,7 +9,7 @@ from inspector.tables.mms import RSS_SWAP
 from inspector.tables.pageblocks import lists_follow_blocks, pageblock_types
 from tests.faults.catalogue import fault
 from tests.faults.overlay import Patch, add, flags_xor, page_word, pfn_of, put, word
-from tests.faults.plants import MissingError, Planted, pick, small_anon
+from tests.faults.plants import MissingError, Planted, folio_at, head_field, pick, small_anon
 
 _POISON = 0xDEAD000000000100
 """LIST_POISON1: what list_del() leaves behind."""
@@ -56,10 +56,62 @@ def total_of_huge_mapped_files_raised(s: Snapshot) -> Planted:
 @fault
 def share_of_a_node_raised(s: Snapshot) -> Planted:
     """Added to a node and not to the machine."""
-    pgdat = word(s, s.layout.symbol("node_data"))
+    return Planted((share(s, "NR_ANON_MAPPED", 50),), ("node-share-mismatch",), None, "warn")
+
+
+def share(s: Snapshot, item: str, delta: int, node: int = 0) -> Patch:
+    """An item of one node changed, and not that of the machine."""
+    pgdat = word(s, s.layout.symbol("node_data") + 8 * node)
     at = pgdat + s.layout.struct("struct pglist_data").field("vm_stat").offset
-    patch = add(s, at + 8 * s.layout.enum("enum node_stat_item")["NR_ANON_MAPPED"], 50)
-    return Planted((patch,), ("node-share-mismatch",), None, "warn")
+    return add(s, at + 8 * s.layout.enum("enum node_stat_item")[item], delta)
+
+
+@fault
+def total_of_huge_cached_shmem_raised(s: Snapshot) -> Planted:
+    return Planted((node_item(s, "NR_SHMEM_THPS", 512),), ("cache-counters-mismatch",), None, "warn")
+
+
+@fault
+def total_of_huge_cached_files_lowered(s: Snapshot) -> Planted:
+    return Planted((node_item(s, "NR_FILE_THPS", -512),), ("cache-counters-mismatch",), None, "warn")
+
+
+@fault
+def total_of_cached_pages_raised(s: Snapshot) -> Planted:
+    return Planted((node_item(s, "NR_FILE_PAGES", 50),), ("cache-counters-mismatch",), None, "warn")
+
+
+@fault
+def share_of_a_node_in_the_swap_cache_raised(s: Snapshot) -> Planted:
+    return Planted((share(s, "NR_SWAPCACHE", 50),), ("cache-share-mismatch",), None, "warn")
+
+
+@fault
+def share_of_a_node_in_cached_pages_raised(s: Snapshot) -> Planted:
+    if not s.layout.struct("struct vm_area_struct").has("__vm_anon_pgoff_lo"):
+        raise MissingError("cached pages that are counted on their node alone")
+    return Planted((share(s, "NR_SHMEM", 50),), ("cache-share-mismatch",), None, "warn")
+
+
+@fault
+def page_tables_of_a_node_miscounted(s: Snapshot) -> Planted:
+    return Planted((share(s, "NR_PAGETABLE", 50),), ("page-table-counter-mismatch",), None, "warn")
+
+
+@fault
+def pins_given_back_twice(s: Snapshot) -> Planted:
+    """Counted, and not taken off the pages."""
+    return Planted((share(s, "NR_FOLL_PIN_RELEASED", 50),), ("pin-counter-mismatch",), None, "warn")
+
+
+@fault
+def pin_of_a_large_folio_lost(s: Snapshot) -> Planted:
+    """_pincount and the references of the pin are gone, the counter says that it was never given back."""
+    pinned = np.flatnonzero((s.folios.pincount > 0) & ~s.folios.is_hugetlb & (s.pages.type_[s.folios.row] == 0))
+    folio = pick(pinned, "a pinned large folio")
+    field = head_field(s, "_pincount.counter", "_pincount", tail=("compound_pincount.counter",))
+    patch = add(s, folio_at(s, folio, field), -1, 4)
+    return Planted((patch,), ("pin-counter-mismatch",), None, "warn")
 
 
 def listed_block(s: Snapshot, order: int) -> int:

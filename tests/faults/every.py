@@ -69,6 +69,7 @@ _NO_EXTENDED = "extend tables"
 _NO_HOMES = "lists of clusters in use"
 _NO_TYPES = "lists that follow the types of page blocks"
 _NO_VMA_LOCKS = "VMAs with locks of their own"
+_NO_SHARE = "cached pages that are counted on their node alone"
 _NO_OFFSET = "an offset for anonymous pages of its own"
 
 ABSENT: dict[str, dict[str, str]] = {
@@ -97,6 +98,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "poisoned-page-still-mapped": "PG_hwpoison",
         "poisoned-subpage-still-mapped": "PG_hwpoison",
         "queued-folio-that-only-its-neighbours-know": "a queue of three",
+        "share-of-a-node-in-cached-pages-raised": _NO_SHARE,
         "shared-flag-left-on-an-unmapped-folio": _NO_COUNT,
         "shared-flag-of-a-shared-folio-cleared": _NO_COUNT,
         "swap-counter-in-the-words-of-another-mm": "per-CPU parts of rss counters",
@@ -123,6 +125,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "mm-id-given-to-nobody": _NO_COUNT,
         "mm-id-of-two-processes": "mm ids",
         "mm-id-slot-raised": _NO_COUNT,
+        "share-of-a-node-in-cached-pages-raised": _NO_SHARE,
         "shared-flag-left-on-an-unmapped-folio": _NO_COUNT,
         "shared-flag-of-a-shared-folio-cleared": _NO_COUNT,
         "anonymous-offset-of-an-unfaulted-vma-shifted": _NO_OFFSET,

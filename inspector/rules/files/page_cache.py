@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask, take_or
-from inspector.rules.needs import CACHES
+from inspector.rules.needs import CACHES, NO_CGROUPS
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import (
     ADDRESS_SPACE,
     CACHE_ENTRY,
+    NODE_COUNTER,
     NODE_COUNTERS,
     PAGE,
     VMSTAT,
@@ -19,6 +20,7 @@ from inspector.subjects import (
 )
 from inspector.tables.files import DAX, DAX_ENTRY, FOLIO, HUGETLB, SHMEM, SWAP, SWAP_ENTRY
 from inspector.violations import Unread, Violations, cannot_check, holds, one, violations
+from inspector.walk.node_sums import CACHED, cached_by_node
 from inspector.walk.page_cache import huge_stretches
 from inspector.windows.locks import pages_locked
 from inspector.windows.window import Effect
@@ -248,7 +250,7 @@ def shmem_swapped_mismatch(s: Snapshot) -> Violations:
     )
 
 
-COUNTERS = ("NR_FILE_PAGES", "NR_SHMEM", "NR_SWAPCACHE")
+COUNTERS = ("NR_FILE_PAGES", "NR_SHMEM", "NR_SWAPCACHE", "NR_SHMEM_THPS", "NR_FILE_THPS")
 """Items of enum node_stat_item that this file adds up."""
 
 
@@ -261,7 +263,16 @@ def cached_totals(s: Snapshot) -> dict[str, int]:
         "NR_FILE_PAGES": files + swap,
         "NR_SHMEM": int(pages[spaces.kind == SHMEM].sum()),
         "NR_SWAPCACHE": swap,
+        "NR_SHMEM_THPS": int(s.page_cache.by_node[CACHED.index("NR_SHMEM_THPS")].sum()),
+        "NR_FILE_THPS": int(s.page_cache.by_node[CACHED.index("NR_FILE_THPS")].sum()),
     }
+
+
+def _busy(s: Snapshot) -> bool:
+    """Whether a cache is being changed, or a collapse is under way whose counts follow at its end."""
+    spaces = s.files.address_spaces
+    moving = spaces.in_motion & (spaces.is_inode | (spaces.kind == SWAP))
+    return bool(_collapsing(s).any() or s.swap.devices.locked.any() or moving.any())
 
 
 def _locked_swap_pages(s: Snapshot) -> int:
@@ -282,11 +293,13 @@ def _locked_swap_pages(s: Snapshot) -> int:
     severity="warn",
 )
 def cache_counters_mismatch(s: Snapshot) -> Violations:
-    """NR_FILE_PAGES, NR_SHMEM or NR_SWAPCACHE is not the number of pages in the caches.
+    """NR_FILE_PAGES, NR_SHMEM, NR_SWAPCACHE or the cached huge pages are not the pages in the caches.
 
     Invariant: NR_FILE_PAGES is all pages of the page cache (hugetlb's are not) and of the swap cache, NR_SHMEM those of
-        shmem files, NR_SWAPCACHE those of the swap cache, once the per-CPU parts are added.
-    Why: mm/filemap.c, mm/shmem.c and mm/swap_state.c count with each entry; mm/vmstat.c, __mod_node_page_state().
+        shmem files, NR_SWAPCACHE those of the swap cache; NR_SHMEM_THPS and NR_FILE_THPS are the pages of cached folios
+        of a PMD's size and above. The per-CPU parts are added.
+    Why: mm/filemap.c, mm/shmem.c and mm/swap_state.c count with each entry, mm/khugepaged.c, collapse_file() and
+        mm/huge_memory.c, __folio_split() when they make and split huge ones; mm/vmstat.c, __mod_node_page_state().
     Consequence: meminfo and the reclaim that is steered by it are wrong.
     Exceptions: an address_space or a swap device is locked, or holds a locked huge folio; the swap cache holds as many
         locked pages as are not counted yet (__swap_cache_alloc() charges a new folio first and counts it last).
@@ -300,9 +313,7 @@ def cache_counters_mismatch(s: Snapshot) -> Violations:
         return holds(0, cannot_check(max(gone.nr + s.swap.unreadable, 1), gone.why or also))
     wrong = [name for name in known if stored[name] != totals[name]]
     n = len(wrong)
-    spaces = s.files.address_spaces
-    busy = bool(_collapsing(s).any() or s.swap.devices.locked.any())
-    busy |= bool((spaces.in_motion & (spaces.is_inode | (spaces.kind == SWAP))).any())
+    spaces, busy = s.files.address_spaces, _busy(s)
     late, nr = ("NR_FILE_PAGES", "NR_SWAPCACHE"), _locked_swap_pages(s)
     odd = np.flatnonzero((_cached_pages(s) != spaces.nrpages) & (spaces.is_inode | (spaces.kind == SWAP)))
     first = int(odd[0]) if len(odd) else -1
@@ -315,4 +326,59 @@ def cache_counters_mismatch(s: Snapshot) -> Violations:
         transient=np.array(
             [busy or (name in late and 0 < totals[name] - stored[name] <= nr) for name in wrong], np.bool_
         ),
+    )
+
+
+def _moved_between_nodes(s: Snapshot) -> tuple[str, ...]:
+    """Items that follow every folio from node to node.
+
+    On 6.1 and 6.12 collapse_file() (mm/khugepaged.c) leaves the counts of the pages that it replaces with their node,
+    and on 6.1 folio_migrate_mapping() (mm/migrate.c) those of huge shmem. Of kernels that do not show that they are
+    newer only the swap cache is compared.
+    """
+    newer = s.layout.struct("struct vm_area_struct").has("__vm_anon_pgoff_lo")
+    return ("NR_SWAPCACHE", *(("NR_FILE_PAGES", "NR_SHMEM", "NR_SHMEM_THPS") if newer else ()))
+
+
+@rule(
+    "cache-share-mismatch",
+    NODE_COUNTER,
+    "page-cache",
+    Phase.TOTALS,
+    after=("cache-counters-mismatch",),
+    effect=Effect.STATISTIC,
+    needs=CACHES,
+    decides="117",
+    severity="warn",
+)
+def cache_share_mismatch(s: Snapshot) -> Violations:
+    """A counter of cached pages is right for the machine, and wrong for a node.
+
+    Invariant: NR_SWAPCACHE of a node is the pages of the swap cache on that node; from 7.x on NR_FILE_PAGES, NR_SHMEM
+        and NR_SHMEM_THPS too are those of the folios there. The per-CPU parts are added.
+    Why: mm/filemap.c, mm/shmem.c and mm/swap_state.c count on the node of the folio; mm/migrate.c,
+        __folio_migrate_mapping() moves the counts with it, mm/khugepaged.c, collapse_file() those of what it replaces.
+    Consequence: meminfo of the node is wrong, and what goes by it: reclaim of one node, NUMA balancing.
+    Exceptions: page caches or the swap cache are being changed. What is wrong for the machine is reported of the
+        machine alone. NR_FILE_THPS stays with the old node when a folio is migrated.
+    See also: folioscope memory
+    """
+    counters, stored = s.node_counters, s.node_stats
+    if s.layout.flag_fields is None or not len(counters):
+        return holds(0, note=NO_CGROUPS)
+    gone = _unread(s)
+    if gone.nr or s.swap.unreadable:
+        return holds(0, cannot_check(max(gone.nr + s.swap.unreadable, 1), gone.why or "swap slots are missing"))
+    right = cached_by_node(s)
+    sound = [name for name in _moved_between_nodes(s) if stored.get(name) == int(right[name].sum())]
+    mine = np.flatnonzero(np.isin(counters.item, sound) & (counters.zone < 0))
+    places = zip(counters.item[mine].tolist(), counters.node[mine].tolist(), strict=True)
+    expected = np.array([right[name][node] for name, node in places], np.int64)
+    off = np.flatnonzero(counters.stored[mine] != expected)
+    return violations(
+        mine[off],
+        observed={"stored": counters.stored[mine[off]]},
+        expected={"stored": expected[off]},
+        checked=len(mine),
+        transient=np.full(len(off), _busy(s) or len(s.page_cache.locked) > 0, np.bool_),
     )
