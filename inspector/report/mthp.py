@@ -15,7 +15,7 @@ from inspector.report.screen import Screen, TableColumn, render_table
 from inspector.snapshot import Snapshot
 from inspector.text import counted, size
 from inspector.walk.kinds import KINDS
-from inspector.walk.mthp import LargeFolios, large_folios
+from inspector.walk.mthp import LargeFolios, large_folios, mapped_large_folios
 
 
 class MthpSize(msgspec.Struct, frozen=True):
@@ -60,6 +60,28 @@ class MthpProcess(msgspec.Struct, frozen=True):
     """These pages. Several address spaces may map the same folio, and each has them in its number."""
 
 
+class MthpVma(msgspec.Struct, frozen=True):
+    """What a VMA maps of large folios of one kind and order, in bytes; as tools/mm/thpmaps of the kernel has it."""
+
+    mm: Hex
+    pid: int | None
+    comm: str | None
+    start: Hex
+    end: Hex
+    kind: str
+    """anon or file; of shmem too."""
+    order: int
+    by_pmd: int
+    aligned: int
+    """Of folios that PTEs map whole, in a row, from a multiple of their size."""
+    unaligned: int
+    """The same from another address."""
+    partial: int
+    """Of folios of which the VMA maps a part."""
+    cont: int
+    """In blocks of 64 KiB that arm64 could hold in one TLB entry: in a row, and aligned in address and page frame."""
+
+
 class MthpReport(msgspec.Struct, frozen=True):
     """The object that ``mthp --format json`` prints."""
 
@@ -69,12 +91,54 @@ class MthpReport(msgspec.Struct, frozen=True):
     """Those with the most unmapped bytes first."""
     policy: dict[str, list[int]]
     """Orders for which anonymous folios are made: always, madvise, inherit (/sys/kernel/mm/transparent_hugepage)."""
+    vmas: list[MthpVma] = []
+    """By process and address; with --vmas alone."""
 
 
-def build_mthp(s: Snapshot) -> MthpReport:
-    """Count the large folios."""
+def build_mthp(s: Snapshot, *, by_vma: bool = False) -> MthpReport:
+    """Count the large folios.
+
+    Args:
+        s: The snapshot.
+        by_vma: Also VMA by VMA, for which every mapping is looked through.
+    """
     large = large_folios(s)
-    return MthpReport("folioscope.mthp/1", _sizes(s, large), _processes(s, large), _policy(s))
+    vmas = _vmas(s, large) if by_vma else []
+    return MthpReport("folioscope.mthp/1", _sizes(s, large), _processes(s, large), _policy(s), vmas)
+
+
+def _vmas(s: Snapshot, large: LargeFolios) -> list[MthpVma]:
+    found, shift = mapped_large_folios(s, large), s.layout.memmap.page_shift
+    anon = np.isin(large.kind[found.large], [KINDS.index("anon"), KINDS.index("ksm")])
+    orders = s.folios.order[large.folio[found.large]]
+    whole = found.pages == large.nr_pages[found.large]
+    columns = (
+        found.by_pmd,
+        np.where(whole & found.aligned, found.pages, 0),
+        np.where(whole & ~found.aligned, found.pages, 0),
+        np.where(whole, 0, found.pages),
+        found.cont,
+    )
+    mm, start, end = s.vmas.mm_idx[found.vma], s.vmas.start[found.vma], s.vmas.end[found.vma]
+    keys = np.stack([mm.astype(np.int64), start.view(np.int64), ~anon, orders.astype(np.int64)])
+    each, first, which = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    which = which.reshape(-1)
+    sums = [(np.bincount(which, c, each.shape[1]).astype(np.int64) << shift).tolist() for c in columns]
+    return [
+        MthpVma(
+            *owner_of(s, int(mm[at])),
+            start=int(start[at]),
+            end=int(end[at]),
+            kind="anon" if anon[at] else "file",
+            order=int(orders[at]),
+            by_pmd=sums[0][row],
+            aligned=sums[1][row],
+            unaligned=sums[2][row],
+            partial=sums[3][row],
+            cont=sums[4][row],
+        )
+        for row, at in enumerate(first.tolist())
+    ]
 
 
 def _sizes(s: Snapshot, large: LargeFolios) -> list[MthpSize]:
@@ -155,6 +219,16 @@ _PROCESSES = (
     TableColumn("unmapped of these", right=True),
 )
 
+_VMAS = (
+    TableColumn("pid", right=True),
+    TableColumn("comm"),
+    TableColumn("start", right=True),
+    TableColumn("end", right=True),
+    TableColumn("kind"),
+    TableColumn("order", right=True),
+    *(TableColumn(name, right=True) for name in ("by PMD", "aligned", "unaligned", "partial", "in 64 KiB blocks")),
+)
+
 _LISTED = 20
 """Processes in the text."""
 
@@ -185,6 +259,22 @@ def render_mthp(screen: Screen, report: MthpReport) -> Iterator[str]:
         more = len(report.processes) - len(rows)
         if more > 0:
             yield from screen.wrap(f"{counted(more, 'more process', 'more processes')}: --format json lists all")
+    if report.vmas:
+        yield ""
+        yield from render_table(screen, _VMAS, [_vma_cells(each) for each in report.vmas])
+
+
+def _vma_cells(each: MthpVma) -> tuple[str, ...]:
+    bytes_ = (each.by_pmd, each.aligned, each.unaligned, each.partial, each.cont)
+    return (
+        "" if each.pid is None else str(each.pid),
+        each.comm or f"mm {each.mm:#x}",
+        f"{each.start:x}",
+        f"{each.end:x}",
+        each.kind,
+        str(each.order),
+        *(size(number) if number else "" for number in bytes_),
+    )
 
 
 def _cells(each: MthpSize) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I64, U8, Mask, Table
+from inspector.arch.base import Level
+from inspector.columns import I32, I64, U8, Mask, Table, take_or
 from inspector.records import dataclass
 from inspector.walk.kinds import KINDS, kind_codes
 
@@ -60,4 +61,72 @@ def large_folios(s: Snapshot) -> LargeFolios:
         nr,
         np.where(entire, nr, np.minimum(mapped, nr)),
         entire,
+    )
+
+
+CONT_ORDER = 4
+"""Order of the blocks that arm64 can hold in one TLB entry with pages of 4 KiB (CONT_PTES)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappedLargeFolios(Table):
+    """One row a VMA and a large folio that it maps, once more for each other distance of the two.
+
+    Attributes:
+        vma: int32; row of the VMA.
+        large: int64; row in `LargeFolios`.
+        by_pmd: int64; pages that PMDs map.
+        pages: int64; pages that PTEs map.
+        cont: int64; of these, pages in whole blocks of 1 << `CONT_ORDER` that begin at a multiple of their size, in
+            address and page frame.
+        aligned: bool; the folio's first page belongs at an address that is a multiple of the folio's size.
+    """
+
+    vma: I32
+    large: I64
+    by_pmd: I64
+    pages: I64
+    cont: I64
+    aligned: Mask
+
+
+def mapped_large_folios(s: Snapshot, large: LargeFolios) -> MappedLargeFolios:
+    """What each VMA maps of each large folio, as tools/mm/thpmaps looks for it in pagemap and kpageflags."""
+    place = np.full(len(s.folios), -1, np.int64)
+    place[large.folio] = np.arange(len(large))
+    m = s.mappings
+    of = take_or(place, take_or(s.folio_of_page, m.head_row, -1), -1)
+    rows = np.flatnonzero((of >= 0) & (m.vma_idx >= 0))
+    of, vma = of[rows], m.vma_idx[rows].astype(np.int64)
+    shift = np.uint64(s.layout.memmap.page_shift)
+    va = (m.va[rows] >> shift).astype(np.int64)
+    huge = m.level[rows] != Level.PTE
+    nr = np.where(huge, large.nr_pages[of], m.nr[rows])
+    first = va - (m.page_row[rows] - m.head_row[rows])
+    order = np.lexsort((va, first, of, vma))
+    of, vma, va, nr, first, huge = (column[order] for column in (of, vma, va, nr, first, huge))
+    pfn = m.pfn[rows][order]
+    new = np.ones(len(of), np.bool_)
+    new[1:] = (np.diff(vma) != 0) | (np.diff(of) != 0) | (np.diff(first) != 0)
+    # Runs that go on where the one before ends are one stretch, whatever their attributes.
+    starts = new.copy()
+    starts[1:] |= va[1:] != va[:-1] + nr[:-1]
+    group = np.cumsum(new) - 1
+    stretch = np.flatnonzero(starts)
+    length = np.add.reduceat(np.where(huge, 0, nr), stretch) if len(stretch) else nr[:0]
+    block, begin = 1 << CONT_ORDER, va[stretch]
+    whole = np.maximum((begin + length) // block - -(-begin // block), 0) * block
+    whole[(pfn[stretch] - begin) % block != 0] = 0
+    n = int(new.sum())
+
+    def summed(at: I64, pages: I64) -> I64:
+        return np.bincount(at, pages, n).astype(np.int64)
+
+    return MappedLargeFolios(
+        vma[new].astype(np.int32),
+        of[new],
+        summed(group, np.where(huge, nr, 0)),
+        summed(group, np.where(huge, 0, nr)),
+        summed(group[stretch], whole),
+        first[new] % large.nr_pages[of[new]] == 0,
     )

@@ -113,7 +113,7 @@ def pin_counter_mismatch(s: Snapshot) -> Violations:
         and a pin for each 1024 references of a small page; where a small page has so many references beyond its
         mappings, these may be pins or not. The per-CPU parts are added.
     Why: mm/gup.c, try_grab_folio() and gup_put_folio() count each pin with the reference.
-    Consequence: a pin was lost with its page, or a page was given pins that nobody took: memory under I/O is freed, or
+    Consequence: a pin was lost with its page, or a page has pins that were never taken: memory under I/O is freed, or
         can never be moved again.
     Exceptions: a task is in a function that pins pages or gives pins back.
     See also: folioscope memory; folioscope references
