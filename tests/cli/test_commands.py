@@ -32,7 +32,7 @@ COMMAND_LINES = {
     "hugetlb": (),
     "swap": (),
     "memory": (),
-    "mthp": (),
+    "mthp": ("--vmas",),
     "uffd": (),
     "notifiers": (),
     "windows": (),

@@ -9,6 +9,7 @@ from inspector.layout.offsets import Struct
 from inspector.snapshot import Snapshot
 from inspector.walk.deposits import SOUND
 from tests.faults.catalogue import fault
+from tests.faults.counter_catalogue import share
 from tests.faults.overlay import Patch, pfn_of, put
 from tests.faults.plants import Planted, calm, mapcount_at, pick
 
@@ -46,6 +47,13 @@ def new_table(s: Snapshot) -> tuple[int, Patch]:
     return pfn_of(s, row), put(s, mapcount_at(s, row), table, 4)
 
 
+def counted_table(s: Snapshot, pfn: int) -> Patch:
+    """That page counted as a page table on its node, as pagetable_pte_ctor() does."""
+    fields, row = s.layout.flag_fields, s.pages.memmap.row(pfn)
+    node = 0 if fields is None else int(fields.nodes(s.pages.flags[np.array([row])])[0])
+    return share(s, "NR_PAGETABLE", 1, node)
+
+
 @fault
 def deposited_table_forgotten(s: Snapshot) -> Planted:
     """pmd_huge_pte of a PMD table wiped."""
@@ -69,7 +77,7 @@ def table_deposited_without_need(s: Snapshot) -> Planted:
     first, last, new = link_of(s, tables[0]), link_of(s, tables[-1]), link_of(s, more)
     links = {(last, 0): new, (new, 8): last, (new, 0): first, (first, 8): new}
     patches = tuple(put(s, place + offset, value) for (place, offset), value in links.items())
-    return Planted((typed, *patches), ("deposited-tables-mismatch",), owner)
+    return Planted((typed, counted_table(s, more), *patches), ("deposited-tables-mismatch",), owner)
 
 
 @fault
@@ -101,7 +109,7 @@ def deposited_table_of_two_rings(s: Snapshot) -> Planted:
 def page_table_that_hangs_nowhere(s: Snapshot) -> Planted:
     """A page of the kernel that has become a page table by its type alone."""
     pfn, typed = new_table(s)
-    return Planted((typed,), ("page-table-unreachable",), pfn)
+    return Planted((typed, counted_table(s, pfn)), ("page-table-unreachable",), pfn)
 
 
 def table_at_rest(s: Snapshot, level: Level) -> int:

@@ -429,10 +429,7 @@ SYSTEMS = (
         "large folios by size",
         (
             show("by kind and order: mapped whole, by PTEs, in part, not at all; swap cache, mlocked", "mthp"),
-            show(
-                "alignment of addresses and page frames, VMA by VMA",
-                reason="not yet: mthp counts by size, by kind and by process",
-            ),
+            show("VMA by VMA: whole or in part, aligned or not, what arm64 could hold in one TLB entry", "mthp --vmas"),
             show("policy of each size, and the kernel's own counts", "mthp"),
             check(
                 "only folios of a PMD's size are mapped as a whole",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask, take_or
+from inspector.rules.cause import Causes
 from inspector.rules.needs import CACHES, NO_CGROUPS
-from inspector.rules.registry import Phase, rule
+from inspector.rules.registry import Phase, Rule, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import (
     ADDRESS_SPACE,
@@ -340,6 +341,19 @@ def _moved_between_nodes(s: Snapshot) -> tuple[str, ...]:
     return ("NR_SWAPCACHE", *(("NR_FILE_PAGES", "NR_SHMEM", "NR_SHMEM_THPS") if newer else ()))
 
 
+_OF_CACHES = ("page-cache", "swap", "swap-cache")
+"""Groups of rules that say which entry of a cache, or which slot, is wrong."""
+
+
+def _settle_share(s: Snapshot, rule: Rule, causes: Causes) -> None:
+    """Attach shares of nodes that are off by no more than what caches wrongly lead to."""
+    roots = [c for c in causes if c.rule.group in _OF_CACHES and c.rule is not rule and c.rule.severity == "fail"]
+    pages = sum(len(c.positions) for c in roots) << s.layout.pmd_order
+    for cause in causes.of(rule) if roots else []:
+        if abs(int(cause.observed("stored")[0] - cause.expected("stored")[0])) <= pages:
+            causes.attach(cause, roots[0])
+
+
 @rule(
     "cache-share-mismatch",
     NODE_COUNTER,
@@ -350,6 +364,7 @@ def _moved_between_nodes(s: Snapshot) -> tuple[str, ...]:
     needs=CACHES,
     decides="117",
     severity="warn",
+    settle=_settle_share,
 )
 def cache_share_mismatch(s: Snapshot) -> Violations:
     """A counter of cached pages is right for the machine, and wrong for a node.
