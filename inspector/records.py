@@ -150,8 +150,13 @@ def _refuse_delete(_self: object, name: str) -> None:
     raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
 
 
+@functools.cache
+def _compared(cls: Any) -> tuple[str, ...]:
+    return tuple([field.name for field in dataclasses.fields(cls) if field.compare])
+
+
 def _values(record: Any) -> tuple[Any, ...]:
-    return tuple([getattr(record, field.name) for field in dataclasses.fields(record) if field.compare])
+    return tuple([getattr(record, name) for name in _compared(record.__class__)])
 
 
 def _eq(self: object, other: object) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inspector.arch.base import Kind, Level
-from inspector.columns import I64, Mask
+from inspector.columns import I64, Mask, rows_of
 from inspector.layout.flags import MAPPING_MOVABLE, MAPPING_TAGS, VM_SHARED, type_code
 from inspector.layout.offsets import Field
 from inspector.model.scheme import ENTIRELY_MAPPED, Scheme
@@ -22,6 +22,7 @@ from inspector.rules.pieces import EntryPiece
 from inspector.snapshot import Snapshot
 from inspector.walk.batches import Kinds
 from inspector.walk.counts import EntryClass
+from inspector.windows.locks import mm_in_flight
 from tests.faults.overlay import Patch, add, page_word, pfn_of, put, word
 
 
@@ -85,6 +86,24 @@ def calm(s: Snapshot) -> Mask:
     head = np.maximum(s.pages.head_row, 0)
     busy = s.layout.flags.test(s.pages.flags[head], "locked") | s.layout.flags.test(s.pages.flags[head], "writeback")
     return s.pages.readable & ~busy & (s.pages.type_[head] == 0) & (s.pages.head_row >= 0)
+
+
+def page_at_rest(s: Snapshot) -> int | None:
+    """Row of a small anonymous page of an mm that no task works on, nor on another mm of its family; None for none."""
+    m, calm = s.mappings, ~(s.mm_in_motion | mm_in_flight(s))
+    for worked_on in s.in_flight.mms:
+        calm[worked_on] = False
+    small = np.zeros(len(s.pages), np.bool_)
+    small[small_anon(s, 1)] = True
+    # What reclaim and migration have isolated may be in the hands of any task.
+    small &= s.layout.flags.test(s.pages.flags[:], "lru")
+    rows = np.flatnonzero(calm[m.mm_idx] & (m.page_row >= 0) & small[np.maximum(m.page_row, 0)])
+    # A relative that is being worked on may have an entry of the page in hand.
+    anon_vmas, v = s.anon_rmap.anon_vmas, s.vmas
+    root = anon_vmas.root[np.maximum(rows_of(anon_vmas.addr, v.anon_vma), 0)]
+    busy = np.unique(root[(v.anon_vma != 0) & ~calm[v.mm_idx]])
+    rows = rows[~np.isin(root[np.maximum(m.vma_idx[rows], 0)], busy)]
+    return int(m.page_row[rows[len(rows) // 2]]) if len(rows) else None
 
 
 def small_anon(s: Snapshot, mapped: int, *, more: bool = False) -> I64:

@@ -55,6 +55,14 @@ def _parse() -> argparse.Namespace:
     )
     silence.add_argument("--keep", type=Path, help="a folder for captures of dumps that are not silent")
     silence.add_argument("--results", type=Path, help="a file with a line of JSON a dump; a run that was ended goes on")
+    live = commands.add_parser("live", help="check a racing guest while it runs, and with a count made wrong")
+    live.add_argument("kernel", metavar="KERNEL", help="as for silence")
+    live.add_argument("--guest", default=BUSY, help="zoo-races, busy or a storm (default: %(default)s)")
+    live.add_argument("--cpus", type=int, default=4, help="of the guest (default: 4)")
+    live.add_argument("--watch", type=int, default=5, help="rounds of watch (default: 5)")
+    live.add_argument("--guard", type=int, default=5, help="rounds of guard (default: 5)")
+    live.add_argument("--inside", type=int, default=0, help="checks inside another such guest (default: none)")
+    live.add_argument("--results", type=Path, help="a file with a line of JSON a round")
     between = commands.add_parser("gaps", help="check guests stopped between the stores of functions of mm/")
     between.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
     between.add_argument("--functions", default="", help="which, with commas between (default: all known ones)")
@@ -143,6 +151,15 @@ def _gaps(arguments: argparse.Namespace) -> int:
     return check_gaps(kernels, guests, functions, arguments.most, arguments.keep, results, seconds)
 
 
+def _live(arguments: argparse.Namespace) -> int:
+    from .looks import Ways, check_live  # noqa: PLC0415  (drgn and NumPy)
+    from .silence import Machine  # noqa: PLC0415
+
+    ways = Ways(arguments.watch, arguments.guard, arguments.inside)
+    kernel, machine = kernel_named(arguments.kernel), Machine(arguments.cpus)
+    return check_live(kernel, arguments.guest, ways, machine, arguments.results)
+
+
 def main() -> int:
     """Run one command and return the exit code."""
     arguments = _parse()
@@ -166,6 +183,8 @@ def main() -> int:
             kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
             kinds, faults = tuple(arguments.guests.split(",")), () if arguments.sound else PLANTED
             return 1 if matrix(kernels, kinds, SHORT if arguments.short else tuple(FORMATS), faults) else 0
+        if arguments.command == "live":
+            return _live(arguments)
         return _build(arguments)
     except GuestError as error:
         _say(f"error: {error}")

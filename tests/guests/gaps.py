@@ -14,16 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import drgn
-import numpy as np
 
 from inspector.check.run import run_check
-from inspector.columns import rows_of
 from inspector.findings import Report
 from inspector.snapshot import Snapshot
 from inspector.target.target import Target, open_core
-from inspector.windows.locks import mm_in_flight
 from tests.faults.overlay import add, planted
-from tests.faults.plants import mapcount_at, small_anon
+from tests.faults.plants import mapcount_at, page_at_rest
 
 from .cache import guests_folder
 from .gdb import Gdb
@@ -265,22 +262,9 @@ def _dumped(qmp: Qmp, folder: Path) -> Target:
 
 def _planted_elsewhere(s: Snapshot) -> list[str] | None:
     """The rules of the findings above info when the mapcount of a page of an mm that nobody works on is wrong."""
-    m, calm = s.mappings, ~(s.mm_in_motion | mm_in_flight(s))
-    for worked_on in s.in_flight.mms:
-        calm[worked_on] = False
-    small = np.zeros(len(s.pages), np.bool_)
-    small[small_anon(s, 1)] = True
-    # What reclaim and migration have isolated may be in the hands of any task.
-    small &= s.layout.flags.test(s.pages.flags[:], "lru")
-    rows = np.flatnonzero(calm[m.mm_idx] & (m.page_row >= 0) & small[np.maximum(m.page_row, 0)])
-    # A relative that is being worked on may have an entry of the page in hand.
-    anon_vmas, v = s.anon_rmap.anon_vmas, s.vmas
-    root = anon_vmas.root[np.maximum(rows_of(anon_vmas.addr, v.anon_vma), 0)]
-    busy = np.unique(root[(v.anon_vma != 0) & ~calm[v.mm_idx]])
-    rows = rows[~np.isin(root[np.maximum(m.vma_idx[rows], 0)], busy)]
-    if not len(rows):
+    page = page_at_rest(s)
+    if page is None:
         return None
-    page = int(m.page_row[rows[len(rows) // 2]])
     found = run_check(planted(s.target.path, add(s, mapcount_at(s, page), 1, 4))).findings
     return [f.rule for f in found if f.severity != "info"]
 

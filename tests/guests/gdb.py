@@ -97,6 +97,11 @@ class Gdb:
         self._must(f"Hg{cpu:x}")
         return int.from_bytes(bytes.fromhex(self.ask(f"m{address:x},8")), "little")
 
+    def write(self, cpu: int, address: int, data: bytes) -> None:
+        """Write memory as a CPU sees it."""
+        self._must(f"Hg{cpu:x}")
+        self._must(f"M{address:x},{len(data):x}:{data.hex()}")
+
     def _must(self, request: str) -> None:
         answer = self.ask(request)
         if answer != "OK":

@@ -17,11 +17,11 @@ from inspector.findings import Finding, Report
 from inspector.snapshot import Snapshot
 from inspector.target.target import open_core
 
-from .build import stop_idle
+from .build import Prepared, stop_idle
 from .cache import BUSY, guests_folder
 from .errors import GuestError
 from .kernels import Kernel
-from .packages import fetch_kernel
+from .packages import Unpacked, fetch_kernel
 from .qemu import Boot, booted
 from .storms import STORMS, prepare_storm
 from .zoo import ZOO, ZOO_RACES, await_kind, prepare
@@ -95,9 +95,7 @@ def moments(
     unpacked = fetch_kernel(kernel, guests_folder())
     with tempfile.TemporaryDirectory(prefix=".silence-", dir=guests_folder()) as name:
         folder = Path(name)
-        is_storm = kind in STORMS
-        prepared = (prepare_storm if is_storm else prepare)(kernel, unpacked, kind, folder)
-        state = BUSY if is_storm else kind
+        prepared, state = prepare_racing(kernel, unpacked, kind, folder)
         boot = machine.boot(prepared.boot)
         with booted(boot, lambda guest: await_kind(guest, state)) as guest, guest.qmp() as qmp:
             ran = 0.0
@@ -120,6 +118,13 @@ def moments(
                 yield Moment(kernel.name, kind, str(machine), number, ran, report, kept)
                 dump.unlink(missing_ok=True)
                 qmp.resume()
+
+
+def prepare_racing(kernel: Kernel, unpacked: Unpacked, kind: str, folder: Path) -> tuple[Prepared, str]:
+    """What a guest of any of `KINDS` is booted from, and the kind that it is waited for as."""
+    if kind in STORMS:
+        return prepare_storm(kernel, unpacked, kind, folder), BUSY
+    return prepare(kernel, unpacked, kind, folder), kind
 
 
 def keep_capture(dump: Path, path: Path) -> None:

@@ -6,15 +6,10 @@ scheduler drops waits for RCU.
 
 from __future__ import annotations
 
-import numpy as np
-
 from inspector.check.run import run_check
-from inspector.columns import rows_of
-from inspector.snapshot import Snapshot
 from inspector.windows.catalogue import WINDOWS
-from inspector.windows.locks import mm_in_flight
 from tests.faults.overlay import add, planted, sound
-from tests.faults.plants import mapcount_at, small_anon
+from tests.faults.plants import mapcount_at, page_at_rest
 from tests.fixtures import RT_FIXTURE
 
 
@@ -39,20 +34,7 @@ def test_top_tables_of_mms_that_wait_for_rcu_are_not_lost() -> None:
 
 def test_a_wrong_count_of_memory_at_rest_is_found() -> None:
     s = sound(RT_FIXTURE)
-    found = run_check(planted(RT_FIXTURE, add(s, mapcount_at(s, _at_rest(s)), 1, 4))).findings
+    page = page_at_rest(s)
+    assert page is not None
+    found = run_check(planted(RT_FIXTURE, add(s, mapcount_at(s, page), 1, 4))).findings
     assert [f.rule for f in found if f.severity != "info"] == ["mapcount-too-high"]
-
-
-def _at_rest(s: Snapshot) -> int:
-    """Row of a small anonymous page of an mm that nothing works on, nor on any other mm of its family."""
-    m, calm = s.mappings, ~(s.mm_in_motion | mm_in_flight(s))
-    for mms in s.in_flight.mms:
-        calm[mms] = False
-    small = np.zeros(len(s.pages), np.bool_)
-    small[small_anon(s, 1)] = True
-    anon_vmas, v = s.anon_rmap.anon_vmas, s.vmas
-    root = anon_vmas.root[np.maximum(rows_of(anon_vmas.addr, v.anon_vma), 0)]
-    busy = np.unique(root[(v.anon_vma != 0) & ~calm[v.mm_idx]])
-    rows = np.flatnonzero(calm[m.mm_idx] & (m.page_row >= 0) & small[np.maximum(m.page_row, 0)])
-    rows = rows[~np.isin(root[np.maximum(m.vma_idx[rows], 0)], busy)]
-    return int(m.page_row[rows[len(rows) // 2]])
