@@ -737,7 +737,9 @@ class Snapshot:
         kept = KeptMappings.of(self.mappings) if "mappings" in vars(self) else self._walked[2]
         if kept.whole:
             return list(kept.batches(tables))
-        return JudgedWalk(self._ground, SecondWalk(self.layout, self.vmas, self.tables, tables, self.nr_workers))
+        return JudgedWalk(
+            self._ground, SecondWalk(self.layout, self.mms, self.vmas, self.tables, tables, self.nr_workers)
+        )
 
     @property
     def counts(self) -> MappingCounts:

@@ -128,7 +128,7 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
     if len(mms) > MAX_MMS:
         raise TargetError("the target has more address spaces than can be numbered", f"{len(mms):,} mms")
     every: Builder[Mappings] = Builder(Mappings)
-    walk = _FirstWalk(layout, Attributor(arch.page_shift, vmas), take or every.add, only, ptes, sharing)
+    walk = _FirstWalk(layout, mms, Attributor(arch.page_shift, vmas), take or every.add, only, ptes, sharing)
     found: list[PageTables] = []
     nonpresent = [NonPresent.empty()]
     rows = np.flatnonzero(mms.pgd_pfn >= 0)
@@ -143,7 +143,7 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
         state=np.zeros(len(rows), np.uint8),
     )
     for shape in arch.shapes:
-        level = _Level(shape, _judge(pages(tables.pfn), tables, walk.attribute), sum(map(len, found)))
+        level = _Level(shape, _judge(pages(tables.pfn), tables, walk.attribute), found)
         walk.down(level)
         found.append(level.tables)
         nonpresent += level.nonpresent
@@ -157,8 +157,11 @@ def walk_page_tables(  # noqa: PLR0913  (where to walk, and what for)
 class _Level:
     """The tables of one level, and what is found in them."""
 
-    def __init__(self, shape: LevelShape, tables: PageTables, start: int) -> None:
-        self.shape, self.tables, self.start = shape, tables, start
+    def __init__(self, shape: LevelShape, tables: PageTables, above: list[PageTables]) -> None:
+        self.shape, self.tables, self.start = shape, tables, sum(map(len, above))
+        # Of each table the page frame of the one above it, which is of the last level.
+        before = self.start - len(above[-1]) if above else 0
+        self.above = take_or(above[-1].pfn, tables.parent - before, -1) if above else np.full(len(tables), -1, np.int64)
         self.nonpresent: InOrder[NonPresent] = InOrder()
         self.below: InOrder[PageTables] = InOrder()
 
@@ -168,6 +171,7 @@ class _FirstWalk:
     """Arguments of `walk_page_tables`, and how they are used at each level."""
 
     layout: Layout
+    mms: Mms
     attribute: Attributor
     take: Callable[[Mappings], None]
     only: Stretches | None
@@ -208,6 +212,8 @@ class _FirstWalk:
     def _look_at(self, level: _Level, rows: I64, number: int) -> None:
         """Read a batch, which is not kept while the next one is read."""
         batch = _read(self.layout, level.shape, level.tables, rows, level.start, self.only)
+        if self.layout.memory.runs_on:
+            batch = _without_moved(self.layout, self.mms, batch, level.above[rows])
         if self.ptes is not None and level.shape.level == Level.PTE:
             batch = replace(batch, words=np.where(self.ptes(batch.words), batch.words, np.uint64(0)))
         runs = leaf_runs(self.layout.arch, self.attribute, batch)
@@ -222,26 +228,42 @@ class _FirstWalk:
 
 
 def mark_moved(layout: Layout, mms: Mms, tables: PageTables) -> None:
-    """Of tables that a walk did not enter, mark those that nothing leads to any more: the kernel runs on.
-
-    The entry above such a table leads elsewhere by now, or its mm has no user left, so that its tables are being freed
-    (mm/mmap.c, exit_mmap()), or has another top table because the mm_struct serves another process.
-    """
+    """Of tables that a walk did not enter, mark those that nothing leads to any more: the kernel runs on."""
     rows = np.flatnonzero(np.isin(tables.state, (TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)))
-    if not len(rows):
-        return
-    some = tables.take(rows)
+    if len(rows):
+        some = tables.take(rows)
+        above = take_or(tables.pfn, some.parent, -1)
+        tables.state[rows[_moved(layout, mms, some, above, "mm_users.counter")]] = TABLE_MOVED
+
+
+def _moved(layout: Layout, mms: Mms, tables: PageTables, above: I64, held_by: str) -> Mask:
+    """Tables that nothing leads to any more, so that their pages may hold anything by now.
+
+    The entry above such a table leads elsewhere: free_pgtables() clears it before the table is freed, and
+    gup_fast_pte_range() (mm/gup.c) looks at it again for the same reason. Or its mm is held by nothing any more, or has
+    another top table because the mm_struct serves another process.
+
+    Args:
+        layout: The kernel's layout.
+        mms: Whose tables they are.
+        tables: The tables.
+        above: int64[n]; page frame of the table above each, -1 for a top table.
+        held_by: The count of struct mm_struct: without users the tables are being freed (mm/mmap.c, exit_mmap()), and
+            without references the top one is as well (kernel/fork.c, __mmdrop()).
+    """
     struct = layout.struct("struct mm_struct")
-    raw = layout.memory.gather(mms.addr[some.mm_idx], struct.size)
-    users = struct.field("mm_users.counter").column(raw.bytes).astype(np.int32)
+    mm = distinct(tables.mm_idx)
+    at = np.searchsorted(mm, tables.mm_idx)
+    raw = layout.memory.gather(mms.addr[mm], struct.size)
+    holds = struct.field(held_by).column(raw.bytes).astype(np.int32)
     top = struct.field("pgd").column(raw.bytes) - np.uint64(layout.memory.direct_map_base)
     pfn = (top >> np.uint64(layout.memmap.page_shift)).astype(np.int64)
-    moved = ~raw.valid | (users <= 0) | (pfn != mms.pgd_pfn[some.mm_idx])
-    below = np.flatnonzero(some.parent >= 0)
-    at = tables.pfn[some.parent[below]].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
-    entry, _ = layout.memory.words(at + some.slot[below] * np.uint64(8), physical=True)
-    moved[below] |= layout.arch.table_pfn(entry).astype(np.int64) != some.pfn[below]
-    tables.state[rows[moved]] = TABLE_MOVED
+    moved: Mask = (~raw.valid | (holds <= 0) | (pfn != mms.pgd_pfn[mm]))[at]
+    below = np.flatnonzero(above >= 0)
+    slots = (above[below].astype(np.uint64) << np.uint64(layout.memmap.page_shift)) + tables.slot[below] * np.uint64(8)
+    entry, _ = layout.memory.words(slots, physical=True)
+    moved[below] |= layout.arch.table_pfn(entry).astype(np.int64) != tables.pfn[below]
+    return moved
 
 
 class SecondWalk:
@@ -249,6 +271,7 @@ class SecondWalk:
 
     Args:
         layout: The kernel's layout.
+        mms: Whose tables they are.
         vmas: To attribute each entry to a VMA.
         tables: All tables that the first walk found.
         some: Rows of the tables to walk, in any order and without those below them; all when not given.
@@ -256,9 +279,15 @@ class SecondWalk:
     """
 
     def __init__(
-        self, layout: Layout, vmas: Vmas, tables: PageTables, some: AnyArray | None = None, nr_workers: int = 1
+        self,
+        layout: Layout,
+        mms: Mms,
+        vmas: Vmas,
+        tables: PageTables,
+        some: AnyArray | None = None,
+        nr_workers: int = 1,
     ) -> None:
-        self._layout, self._tables = layout, tables
+        self._layout, self._mms, self._tables = layout, mms, tables
         self._attribute = Attributor(layout.arch.page_shift, vmas)
         entered = np.isin(tables.state, ENTERED)
         if some is not None:
@@ -279,6 +308,9 @@ class SecondWalk:
         """The leaf entries of a batch of tables."""
         shape, rows = self._batches[number]
         batch = _read(self._layout, shape, self._tables, rows, 0, None)
+        if self._layout.memory.runs_on:
+            above = take_or(self._tables.pfn, self._tables.parent[rows], -1)
+            batch = _without_moved(self._layout, self._mms, batch, above)
         runs = leaf_runs(self._layout.arch, self._attribute, batch)
         return _mappings(self._layout.arch, batch, runs) if len(runs.at) else Mappings.empty()
 
@@ -434,6 +466,24 @@ def _read(  # noqa: PLR0913, PLR0917  (which tables, and what of them)
         unreadable = rows[place[~valid]]
     tables.state[unreadable] = TABLE_UNREADABLE
     return Batch(tables, rows, start, shape, words)
+
+
+def _without_moved(layout: Layout, mms: Mms, batch: Batch, above: I64) -> Batch:
+    """The batch without what was read of tables that had moved by then; marks them.
+
+    Args:
+        layout: The kernel's layout.
+        mms: Whose tables they are.
+        batch: What was read, of a kernel that runs on.
+        above: int64[n]; page frame of the table above each, -1 for a top table.
+    """
+    gone = _moved(layout, mms, batch.tables.take(batch.rows), above, "mm_count.counter")
+    if not gone.any():
+        return batch
+    batch.tables.state[batch.rows[gone]] = TABLE_MOVED
+    words = batch.words.reshape(len(batch.rows), -1).copy()
+    words[gone] = 0
+    return replace(batch, words=words.ravel())
 
 
 def _without_overwritten(memory: Memory, tables: PageTables, rows: I64, words: U64) -> tuple[U64, I64]:

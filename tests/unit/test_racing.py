@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 from unittest.mock import patch
 
 import click
@@ -22,7 +23,8 @@ from inspector.errors import Exit, FolioscopeError
 from inspector.rules.zones.buddy import free_block_list_mismatch
 from inspector.snapshot import Snapshot
 from inspector.target.target import Target, TargetKind
-from inspector.walk.mappings import ENTRY_ID_SLOT_BITS
+from inspector.walk import pagetable
+from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, TABLE_MOVED
 from tests.corrupt.commands import Commands
 from tests.faults.overlay import KERNELS, Patch, core_path, opened, page_word, plant, put, sound
 from tests.racing import Racing
@@ -141,6 +143,33 @@ def test_entries_that_are_asked_for_again_when_the_table_has_changed(is_cleared:
         assert found.nr.tolist() == [int(m.nr[run]) - 1] * 2
         assert found.page_row.tolist() == [int(m.page_row[run]) + 1] * 2
         assert (found.head_row == still.pages.head_row[found.page_row]).all()
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_what_was_read_of_a_page_table_that_is_freed_meanwhile_is_no_entry(
+    monkeypatch: pytest.MonkeyPatch, is_live: bool
+) -> None:
+    """Its page may be anything's by then: 512 wrong entries that never were."""
+    still = sound(PATH)
+    tables = still.tables
+    row = int(still.mappings.table_idx[still.mappings.level == Level.PTE][0])
+    slot = (int(tables.pfn[tables.parent[row]]) << 12) + 8 * int(tables.slot[row])
+    target = replace(opened(PATH), kind="qemu" if is_live else "kdump", prstatus=())
+    read = pagetable._read
+
+    def freed_behind(*arguments: Any) -> pagetable.Batch:
+        batch = read(*arguments)
+        if batch.shape.level == Level.PTE:
+            plant(target, Patch(slot, bytes(8), physical=True))
+        return batch
+
+    monkeypatch.setattr(pagetable, "_read", freed_behind)
+    s = Snapshot(target)
+    assert s.tables.pfn[row] == tables.pfn[row]
+    assert (s.tables.state[row] == TABLE_MOVED) == is_live
+    assert (s.mappings.table_idx == row).any() != is_live
+    others = s.mappings.table_idx != row
+    assert len(s.mappings.take(np.flatnonzero(others))) == int((still.mappings.table_idx != row).sum())
 
 
 def test_blocks_behind_a_break_in_a_free_list_are_not_called_lost_while_the_kernel_runs_on() -> None:
