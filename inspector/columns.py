@@ -382,6 +382,14 @@ def count_up(counts: AnyArray) -> I64:
     return np.arange(int(counts.sum())) - np.repeat(before, counts)
 
 
+def mixed(values: U64) -> U64:
+    """Numbers that differ in many bits where the values differ in any."""
+    for shift in (32, 29):
+        values = (values ^ (values >> np.uint64(shift))) * np.uint64(0x9E37_79B9_7F4A_7C15)
+    out: U64 = values ^ (values >> np.uint64(32))
+    return out
+
+
 def take_or(column: npt.NDArray[S] | Column[S], rows: AnyArray, absent: float | bytes | str) -> npt.NDArray[S]:
     """``column[rows]`` with ``absent`` where a row is -1, in the type of the column.
 

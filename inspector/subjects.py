@@ -19,11 +19,13 @@ from inspector.layout.flags import MAPPING_ANON, MAPPING_TAGS
 from inspector.records import dataclass
 from inspector.tables.ksm import KINDS as NODE_KINDS
 from inspector.tables.swap_clusters import home_names
+from inspector.tables.swap_devices import slot_place
 from inspector.text import clean_bytes
 from inspector.walk.lost_vmas import lead_to_lost_vmas
 from inspector.walk.mappings import Mappings
 from inspector.walk.names import file_paths
 from inspector.walk.page_cache import address_space_name
+from inspector.walk.swap import slot_users
 
 if TYPE_CHECKING:
     from inspector.columns import AnyArray
@@ -57,6 +59,10 @@ def _look_at_processes(_subject: Subject) -> str:
     return "ps"
 
 
+def _nothing_stored(_s: Snapshot, _subject: Subject) -> None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class SubjectKind:
     """A kind of subject.
@@ -78,6 +84,8 @@ class SubjectKind:
         opens: What its address is the address of, where there is a view of that.
         types: The struct types that may lie at its address, the first that the kernel has; none where what lies there
             says nothing of it.
+        words: Address and size of what else is stored of one; None where nothing is.
+        users: A sum over who refers to each of some subjects; None where what maps its page frames is all.
     """
 
     name: str
@@ -95,6 +103,8 @@ class SubjectKind:
     mapped: bool = False
     opens: Literal["", "anon_vma", "address_space"] = ""
     types: tuple[str, ...] = ()
+    words: Callable[[Snapshot, Subject], tuple[int, int] | None] = _nothing_stored
+    users: Callable[[Snapshot, I64], U64] | None = None
 
     def __post_init__(self) -> None:
         _BY_NAME.setdefault(self.name, self)
@@ -136,6 +146,9 @@ def stored_at(s: Snapshot, subject: Subject) -> list[tuple[int, int]]:
     known = next((name for name in kind.types if layout.has_struct(name)), None)
     if known is not None and subject.address is not None:
         out.append((subject.address, layout.struct(known).size))
+    words = kind.words(s, subject)
+    if words is not None:
+        out.append(words)
     return [(address, size) for address, size in out if 0 < address <= (1 << 64) - size]
 
 
@@ -626,6 +639,10 @@ def _swap_slot(s: Snapshot, row: int) -> Subject:
     return Subject(kind="swap_slot", address=int(slots.entry[row]), name=name)
 
 
+def _swap_slot_words(s: Snapshot, subject: Subject) -> tuple[int, int] | None:
+    return slot_place(s.layout, s.swap.devices, subject.address or 0)
+
+
 def _swap_device(s: Snapshot, row: int) -> Subject:
     devices = s.swap.devices
     path = file_paths(s.layout, devices.swap_file[row : row + 1])[0]
@@ -672,7 +689,9 @@ CACHE_ENTRY = SubjectKind(
     opens="address_space",
     types=("struct address_space",),
 )
-SWAP_SLOT = SubjectKind(name="swap_slot", describe=_swap_slot, look=_look_at_swap)
+SWAP_SLOT = SubjectKind(
+    name="swap_slot", describe=_swap_slot, look=_look_at_swap, words=_swap_slot_words, users=slot_users
+)
 SWAP_DEVICE = SubjectKind(
     name="swap_device",
     describe=_swap_device,

@@ -220,17 +220,19 @@ class _Confirming:
         }
 
     def _mappers_in(self, look: _Look) -> dict[Suspect, int]:
-        """Who maps the page frames of each suspect that has any (`inspector.walk.batches.MappingsOfPages.mappers`)."""
+        """Who refers to each suspect, or maps its page frames (`inspector.walk.batches.MappingsOfPages.mappers`)."""
         s = look.snapshot
-        stretches = {
-            suspect: rule.about.stretch(s, int(found.rows[at]))
-            for rule, found, suspects in look.results()
-            if rule.about.stretch is not None
-            for at, suspect in enumerate(suspects)
-            if suspect in self._suspects
-        }
+        out: dict[Suspect, int] = {}
+        stretches: dict[Suspect, tuple[int, int]] = {}
+        for rule, found, suspects in look.results():
+            open_ = [(at, suspect) for at, suspect in enumerate(suspects) if suspect in self._suspects]
+            if rule.about.users is not None:
+                sums = rule.about.users(s, found.rows).tolist() if open_ else []
+                out |= {suspect: sums[at] for at, suspect in open_}
+            if rule.about.stretch is not None:
+                stretches |= {suspect: rule.about.stretch(s, int(found.rows[at])) for at, suspect in open_}
         mapped = s.known_entries.of_pages(stretches.values())
-        return {suspect: each.mappers for suspect, each in zip(stretches, mapped, strict=True)}
+        return out | {suspect: each.mappers for suspect, each in zip(stretches, mapped, strict=True)}
 
     def _left(self, found: Violations, suspects: list[Suspect]) -> tuple[Violations, list[int]]:
         """Those of what a rule found that are still suspects, and their positions."""

@@ -151,6 +151,34 @@ def slots_per_cluster(layout: Layout) -> int:
     return 1 << layout.pmd_order if layout.config.thp_swap else _SLOTS_WITHOUT_THP
 
 
+def slot_place(layout: Layout, devices: SwapDevices, entry: int) -> tuple[int, int] | None:
+    """Address and size of what is stored of a slot: its byte of swap_map, or its word of its cluster's table.
+
+    Args:
+        layout: The kernel's layout.
+        devices: All of them.
+        entry: swp_entry_t; of a slot that a device has.
+
+    Returns:
+        None for a slot of no device, and where the cluster has no table, or one that cannot be read.
+    """
+    one = np.array([entry], np.uint64)
+    row = np.flatnonzero(devices.type_ == entry_types(one)[0])
+    offset = int(entry_offsets(one)[0])
+    if not len(row):
+        return None
+    start = int(devices.swap_map[row[0]])
+    if start:
+        return start + offset, 1
+    per, struct = slots_per_cluster(layout), layout.struct("struct swap_cluster_info")
+    table = struct.find("table")
+    if table is None or not devices.cluster_info[row[0]]:
+        return None
+    number, inside = divmod(offset, per)
+    address = layout.memory.read_u64(int(devices.cluster_info[row[0]]) + number * struct.size + table.offset)
+    return (address + 8 * inside, 8) if address else None
+
+
 def _clusters_locked(layout: Layout, address: int, slots: int) -> bool:
     struct = layout.struct("struct swap_cluster_info")
     nr = -(-slots // slots_per_cluster(layout))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 import numpy as np
 
 from inspector.arch.base import Bit, Level
-from inspector.columns import I32, I64, U64, AnyArray, Mask, count_up, rows_covering, rows_of, take_or
+from inspector.columns import I32, I64, AnyArray, Mask, count_up, mixed, rows_covering, rows_of, take_or
 from inspector.loops import AlikePages, JudgedRuns, cut_runs, distinct_rows, entry_kinds, is_compiled
 from inspector.records import cached_property, dataclass
 from inspector.walk.counts import UNLIKE, Ground, judge, pieces_of_runs
@@ -390,10 +390,10 @@ class MappingsOfPages(Collector):
         np.add.at(self.nr_entries, which, np.where(m.level[owner] == Level.PTE, pages, 1))
         shift = np.uint64(self.s.layout.memmap.page_shift)
         at = m.va[owner] - (m.pfn[owner].astype(np.uint64) << shift)
-        way = _mixed(self.s.mms.addr[m.mm_idx[owner]] ^ _mixed(at))
+        way = mixed(self.s.mms.addr[m.mm_idx[owner]] ^ mixed(at))
         place = begin.astype(np.uint64)
         # A difference, so that it is the same however the entries of a table are cut into runs.
-        np.add.at(self.mappers, which, _mixed(way ^ (place + pages.astype(np.uint64))) - _mixed(way ^ place))
+        np.add.at(self.mappers, which, mixed(way ^ (place + pages.astype(np.uint64))) - mixed(way ^ place))
         order = np.argsort(which, kind="stable")
         owner, which = owner[order], which[order]
         if self._limit is not None:
@@ -418,14 +418,6 @@ class MappingsOfPages(Collector):
         borders = np.searchsorted(which[order], np.arange(len(self._first) + 1)).tolist()
         ends = borders[1:] if self._limit is None else [min(a + self._limit, b) for a, b in pairwise(borders)]
         return [found.take(slice(a, b)) for a, b in zip(borders[:-1], ends, strict=True)]
-
-
-def _mixed(values: U64) -> U64:
-    """Numbers that differ in many bits where the values differ in any."""
-    for shift in (32, 29):
-        values = (values ^ (values >> np.uint64(shift))) * np.uint64(0x9E37_79B9_7F4A_7C15)
-    out: U64 = values ^ (values >> np.uint64(32))
-    return out
 
 
 class MappedStretch(NamedTuple):

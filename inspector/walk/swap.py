@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Bit, Kind
-from inspector.columns import I64, U64, AnyArray, Mask, Table, count_up, distinct, rows_of
+from inspector.columns import I64, U64, AnyArray, Mask, Table, count_up, distinct, mixed, rows_of, take_or
 from inspector.layout.kernel import Layout
 from inspector.records import dataclass
 from inspector.tables.files import Files
@@ -111,3 +111,23 @@ def rebuild_swap_refs(s: Snapshot) -> SwapRefs:
 def _count(slots: SwapSlots, users: SwapUsers, which: Mask) -> I64:
     known = users.slot_idx[which & (users.slot_idx >= 0)]
     return np.bincount(known, minlength=len(slots)).astype(np.int64)
+
+
+def slot_users(s: Snapshot, slots: I64) -> U64:
+    """A sum over who refers to each of some slots: the same in another walk only if the same do, at the same addresses.
+
+    Args:
+        s: The snapshot.
+        slots: Rows in ``s.swap.slots``, each once.
+    """
+    users, n, spaces = s.swap_refs.users, s.nonpresent, s.files.address_spaces
+    at = np.full(len(s.swap.slots), -1, np.int64)
+    at[slots] = np.arange(len(slots))
+    which = take_or(at, users.slot_idx, -1)
+    by_entry = np.flatnonzero((which >= 0) & (users.nonpresent_row >= 0))
+    by_file = np.flatnonzero((which >= 0) & (users.address_space_idx >= 0))
+    row = users.nonpresent_row[by_entry]
+    out = np.zeros(len(slots), np.uint64)
+    np.add.at(out, which[by_entry], mixed(s.mms.addr[n.mm_idx[row]] ^ mixed(n.va[row])))
+    np.add.at(out, which[by_file], mixed(spaces.addr[users.address_space_idx[by_file]] ^ mixed(users.index[by_file])))
+    return out

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from inspector.columns import expand_runs
-from inspector.subjects import anon_vmas_of, mapped_by
+from inspector.subjects import SWAP_SLOT, anon_vmas_of, mapped_by, stored_at
 from inspector.walk.lost_vmas import lead_to_lost_vmas
+from inspector.walk.swap import slot_users
 from tests.faults.overlay import KERNELS, core_path, sound
 
 
@@ -41,3 +42,26 @@ def test_an_anon_vma_alone_leads_to_the_mms_of_its_tree(path: str) -> None:
     for mm in range(0, len(s.mms), 9):
         mms = np.arange(len(s.mms)) == mm
         assert lead_to_lost_vmas(s, addrs, mms).tolist() == anon_vmas_of(s, mms).tolist()
+
+
+def test_what_is_stored_of_a_swap_slot_is_its_word(path: str) -> None:
+    """A kernel that runs on is asked for it again and again: whoever takes the slot anew changes it."""
+    s = sound(path)
+    slots = s.swap.slots
+    for row in np.flatnonzero(s.swap_refs.pte_refs > 0)[:40].tolist():
+        subject = SWAP_SLOT.describe(s, row)
+        ((address, size),) = stored_at(s, subject)
+        word = s.layout.memory.read(address, size)
+        assert word is not None
+        assert int.from_bytes(word, "little") == int(slots.raw[row])
+
+
+def test_who_refers_to_a_swap_slot_tells_slots_apart(path: str) -> None:
+    s = sound(path)
+    rows = np.flatnonzero(s.swap_refs.pte_refs + s.swap_refs.shmem_refs > 0)
+    sums = slot_users(s, rows)
+    assert (sums != 0).all()
+    assert len(np.unique(sums)) == len(rows)
+    assert slot_users(s, rows[::-1]).tolist() == sums[::-1].tolist()
+    unused = np.flatnonzero(s.swap_refs.pte_refs + s.swap_refs.shmem_refs == 0)
+    assert not slot_users(s, unused).any()
