@@ -240,7 +240,7 @@ def _moved(layout: Layout, mms: Mms, tables: PageTables, above: I64, held_by: st
     """Tables that nothing leads to any more, so that their pages may hold anything by now.
 
     The entry above such a table leads elsewhere: free_pgtables() clears it before the table is freed, and
-    gup_fast_pte_range() (mm/gup.c) looks at it again for the same reason. Or its mm is held by nothing any more, or has
+    gup_fast_pte_range() (mm/gup.c) reads it again for the same reason. Or its mm is held by nothing any more, or has
     another top table because the mm_struct serves another process.
 
     Args:
