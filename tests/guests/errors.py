@@ -14,4 +14,4 @@ class GuestError(Exception):
 
 
 class BootError(GuestError):
-    """The kernel died before its first program ran."""
+    """The kernel died, or never came to its first program."""

@@ -16,7 +16,7 @@ from .qmp import Qmp
 
 MEMORY_MB = 640
 BOOT_SECONDS = 240
-# Emulation loses a race now and then while the kernel patches its own code, and the boot dies in its first seconds.
+# Emulation loses a race now and then while the kernel patches its own code, and the guest dies in its first seconds.
 BOOT_TRIES = 4
 TAIL_LINES = 15
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 oops=panic secretmem.enable=1"
@@ -111,7 +111,8 @@ class Guest:
         steps = [line[5:] for line in lines if line.startswith("step ")]
         where = steps[-1] if steps else "boot"
         tail = "\n  ".join([*self._errors(), *lines[-TAIL_LINES:]])
-        kind = GuestError if steps else BootError
+        # A kernel that panics ends QEMU (-no-reboot): static keys are patched while workloads begin, too.
+        kind = BootError if not steps or self.process.poll() is not None else GuestError
         return kind(f"guest {self.boot.name} at step {where}", f"{why}; it said:\n  {tail}")
 
     def _errors(self) -> list[str]:
@@ -162,7 +163,7 @@ def _cpus_of(node: int, cpus: int) -> str:
 
 @contextmanager
 def booted(boot: Boot, await_ready: Callable[[Guest], object]) -> Iterator[Guest]:
-    """Yield a guest that await_ready has waited for; a kernel that dies in its first seconds is booted again."""
+    """Yield a guest that await_ready has waited for; a kernel that dies before that is booted again."""
     for attempt in range(1, BOOT_TRIES + 1):
         with Guest(boot) as guest:
             try:
