@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inspector.api import Kernel, KernelTable, KernelTables, from_program, open_core, open_live, open_qemu
-    from inspector.check.run import run_check as check
+    from inspector.check.confirm import check_target as check
     from inspector.errors import Exit, FolioscopeError, TargetError, UsageError
     from inspector.findings import Finding, Report
     from inspector.report.api import as_text, explain

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.check.run import run_check
+from inspector.check.confirm import check_target
 from inspector.columns import AnyArray, Column, UnknownColumn
 from inspector.errors import UsageError
 from inspector.findings import Report
@@ -203,8 +203,11 @@ class Kernel(Target):
         return KernelTables(self.snapshot)
 
     def check(self, rules: Sequence[str] = ()) -> Report:
-        """Apply rules, or groups of them; all where none is named. `inspector.as_text` makes text of the report."""
-        return run_check(self.snapshot, rules)
+        """Apply rules, or groups of them; all where none is named. `inspector.as_text` makes text of the report.
+
+        Of a kernel that runs on, what is found is read again in further looks, and only what stays is reported.
+        """
+        return check_target(self.snapshot, rules)
 
     def explain(self, page: int | str, *, operations: Sequence[str] = (), check: bool = True) -> Explanation:
         """Account for the folio that a page belongs to, as `inspector.explain` does.

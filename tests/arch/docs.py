@@ -358,14 +358,14 @@ def dataset_page() -> str:
 def python_page() -> str:
     """The public names of the package with what each is, and the scripts that use them."""
     import inspector
-    from inspector.check.run import run_check
+    from inspector.check.confirm import check_target
 
     title, _, text = (inspector.__doc__ or "").strip().partition("\n\n")
     lines = ["# Python", "", title, "", text, "", "| name | what it is |", "| --- | --- |"]
     for name in inspector.__all__:
         found = getattr(inspector, name)
         if isinstance(found, ModuleType):  # the package that can be called
-            found = run_check
+            found = check_target
         sentence = " ".join((found.__doc__ or "").split("\n\n")[0].split())
         lines.append(f"| [`{name}`](../{found.__module__.replace('.', '/')}.py) | {_cell(sentence)} |")
     lines += ["", "Scripts for drgn's prompt:", "", "| script | what it shows |", "| --- | --- |"]

@@ -8,6 +8,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def test_check_and_explain(core: Callable[[str], str]) -> None:
     assert "0x7200" in inspector.as_text(folio)
     with pytest.raises(inspector.UsageError, match="no memory of this target"):
         inspector.explain(snapshot, 1 << 50)
+
+
+def test_a_kernel_that_runs_on_is_checked_in_several_looks(core: Callable[[str], str]) -> None:
+    """A script has no false alarm of one look into a moving kernel, either."""
+    running = replace(inspector.open_core(core("7.3")), kind="qemu", prstatus=())
+    for report in (running.check(["rss-mismatch"]), inspector.check(inspector.Snapshot(running), ["rss-mismatch"])):
+        assert report.confirmation is not None
+        assert report.findings == []
 
 
 def test_a_program_must_be_open() -> None:
