@@ -121,6 +121,8 @@ class FolioSnapshot(_FromOneFolio):
     """
 
     _PARTS = (Needed.PAGES, Needed.BLOCKS, Needed.PLACES, Needed.FOLIO)
+    # VMAs that the reverse map leads to and the aim has not: of other mms, or in no mm's tree.
+    _ALSO = frozenset({"lost_vmas"})
 
     def __init__(self, whole: Snapshot, pfn: int, mms: U64 | None = None) -> None:
         memmap = partial_of_folio(whole, pfn).pages.memmap

@@ -338,7 +338,7 @@ def _aimed(checked: Checked, short: FolioReport, long: Explanation, pfn: int) ->
     _same(checked, "all mappings, aimed", [m for m in quick.mappings if m not in long.mappings], [], f"{pfn:#x}")
     _same(checked, "others, aimed", {m.present and m.entry_class != "normal" for m in odd} <= {True}, True, f"{pfn:#x}")
     free = quick.head is not None and quick.head.refcount == 0
-    impossible = [x.verdict == "WRONG" and (free or x.counter in WORDS) for x in quick.ledger]
+    impossible = [x.verdict == "WRONG" and (free or x.counter in _impossible(checked, long)) for x in quick.ledger]
     pairs = zip(long.ledger, impossible, strict=True)
     lines = [_key(x) if proven else _unproven(x) for x, proven in pairs]
     _same(checked, "lines, aimed", [_key(x) for x in quick.ledger], lines, f"{pfn:#x}")
@@ -365,6 +365,12 @@ FOUND = ("normal", *(each.name.lower() for each in REJECTED))
 
 WORDS = ("_nr_pages_mapped", "_subpages_mapcount")
 """Counters with values that no mappings at all explain (nr-pages-mapped-invalid), as every count of a free page is."""
+
+
+def _impossible(checked: Checked, long: Explanation) -> set[str]:
+    """Those, and what contradicts them: a folio that counts huge entries has the bit ENTIRELY_MAPPED."""
+    head = long.head.pfn if long.head else -1
+    return {*WORDS, *(r.name for r in checked.reported if r.head == head and r.rule == "nr-pages-mapped-invalid")}
 
 
 def _identity(e: Explanation) -> tuple[object, ...]:
