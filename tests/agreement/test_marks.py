@@ -112,9 +112,15 @@ ROWS: dict[SubjectKind, Callable[[Snapshot], list[list[str]]]] = {
 """What is listed of the things of a kind."""
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("kind", ROWS, ids=lambda kind: str(kind.name))
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        # Minutes each: of every kind one kernel, the others with all else that takes hours.
+        pytest.param(k, kind, marks=pytest.mark.long if n % 3 == at else pytest.mark.whole, id=f"{kind.name}-{k}")
+        for n, kind in enumerate(ROWS)
+        for at, k in enumerate(KERNELS)
+    ],
+)
 def test_every_planted_fault_is_marked_where_its_thing_is_listed(kernel: str, kind: SubjectKind) -> None:
     s = fixture(kernel)
     matrix = parse(MATRIX.read_text("utf-8"))
