@@ -129,7 +129,9 @@ def test_swap_cache_leads_to_another_folio(path: str) -> None:
         patch = put(s, address, word(s, address) + ((new - old) << 2))
     else:
         patch = swapper_patch(s, one, other)
-    assert only_finding(path, "swapcache-slot-mismatch", patch).evidence.also == ["swapcache-folio-missing"]
+    also = only_finding(path, "swapcache-slot-mismatch", patch).evidence.also
+    # The two folios may be of two nodes, each of which counts its own.
+    assert also in (["swapcache-folio-missing"], ["swapcache-folio-missing", "cache-share-mismatch"])
 
 
 def test_cached_folio_without_its_flag(path: str) -> None:
