@@ -80,8 +80,8 @@ def _is_known(platform: Platform | None) -> bool:
 def drgn_prog_set(prog: Program) -> None:
     """Called by drgn for each program that it opens: where it is a kernel, offer types and symbols."""
     if prog.flags & ProgramFlags.IS_LINUX_KERNEL and _is_known(prog.platform):
-        from inspector.target.offer import Offer, offer_of  # noqa: PLC0415  (for kernels alone)
+        from inspector.target.offer import Offer, is_new  # noqa: PLC0415  (for kernels alone)
 
         # drgn calls it twice where the environment names the plugin that is installed.
-        if offer_of(prog) is None:
+        if is_new(prog):
             Offer(prog).register()

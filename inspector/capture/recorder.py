@@ -12,6 +12,7 @@ from inspector.capture.kdump_writer import PageSpool
 from inspector.columns import I64, U8
 from inspector.errors import TargetError
 from inspector.scratch import shared_zeros
+from inspector.target.offer import own_program
 from inspector.target.stored_pages import PhysicalReader
 from inspector.target.target import Target, from_program
 
@@ -235,7 +236,7 @@ def open_recording(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> Tar
 
 def recording_program(target: Target, recorder: Recorder, vmcoreinfo: bytes) -> drgn.Program:
     """A program without types whose memory is read through the recorder."""
-    prog = drgn.Program(target.prog.platform)
+    prog = own_program(target.prog.platform)
     prog.add_memory_segment(0, _PHYSICAL, recorder.read, True)
     prog.set_linux_kernel_custom(vmcoreinfo, target.is_live)
     return prog

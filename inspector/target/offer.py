@@ -82,6 +82,18 @@ class Offer:
         return self.found[0].finder(prog, name, address, one) if self.found else []
 
 
+def own_program(platform: drgn.Platform | None = None) -> drgn.Program:
+    """A program that is given its types here, from what is kept of earlier times, too: it is offered nothing."""
+    prog = drgn.Program(platform)
+    prog.cache[NAME] = None
+    return prog
+
+
+def is_new(prog: drgn.Program) -> bool:
+    """Whether a program was neither offered anything nor made here."""
+    return NAME not in prog.cache
+
+
 def offer_of(prog: drgn.Program) -> Offer | None:
     """What a program is offered; None where nothing was."""
     found = prog.cache.get(NAME)

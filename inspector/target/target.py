@@ -30,7 +30,7 @@ from inspector.target.corefile import (
 )
 from inspector.target.identity import Identity, identify
 from inspector.target.kallsyms import Kallsyms, index_names
-from inspector.target.offer import offer_of
+from inspector.target.offer import offer_of, own_program
 from inspector.text import clean, size
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def open_core(
     earlier = _earlier(path) if cache else None
     core = examine_core(path, is_whole=earlier is not None and earlier.is_known)
     # libkdumpfile does not know the machine of QEMU's kdump files; any other than x86-64 was refused already.
-    prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64) if core.format == "kdump" else None)
+    prog = own_program(drgn.Platform(drgn.Architecture.X86_64) if core.format == "kdump" else None)
     try:
         with _without_advice(core):
             prog.set_core_dump(path)
@@ -256,7 +256,7 @@ def _open_parts(paths: list[str], symbols: Sequence[str], types: Types) -> Targe
 
     found = examine_parts(paths)
     first, *more = found
-    core, prog = found[first], drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+    core, prog = found[first], own_program(drgn.Platform(drgn.Architecture.X86_64))
     try:
         prog.set_linux_kernel_custom(core.vmcoreinfo, False)
     except Exception as error:  # drgn says only here what it misses in VMCOREINFO
@@ -306,7 +306,7 @@ def _unpack_once(prog: drgn.Program, core: CoreFile, stored: StoredPages) -> Non
             # It names the physical address, or the one of a table.
             raise drgn.FaultError(str(error.args[0]), address) from None
 
-    inner = drgn.Program(prog.platform)
+    inner = own_program(prog.platform)
     inner.add_memory_segment(0, _PHYSICAL, stored.read, True)
     try:
         inner.set_linux_kernel_custom(core.vmcoreinfo, False)
@@ -320,7 +320,7 @@ def _stored_pages(path: str, pages: PagesAt, *, is_read_once: bool = False) -> S
     from inspector.target.stored_pages import Stored, StoredPages  # noqa: PLC0415  (for compressed dumps only)
 
     def open_other() -> drgn.Program:
-        other = drgn.Program()
+        other = own_program()
         other.set_core_dump(path)
         return other
 
@@ -352,7 +352,7 @@ def open_live(symbols: Sequence[str] = (), *, types: Types = "auto") -> Target:
     except PermissionError:
         todo = "Run as root; a kernel locked down for confidentiality refuses even that"
         raise TargetError("the running kernel may not be read", _KCORE, todo) from None
-    core, prog = examine_core(_KCORE), drgn.Program()
+    core, prog = examine_core(_KCORE), own_program()
     try:
         prog.set_kernel()
     except Exception as error:  # drgn passes libelf's errors on as bare Exception
@@ -373,7 +373,7 @@ def open_qemu(address: str, symbols: Sequence[str] = (), *, types: Types = "auto
     """
     from inspector.target.qmp import Monitor, qmp_socket  # noqa: PLC0415  (sockets, for guests only)
 
-    prog = drgn.Program()
+    prog = own_program()
     connection = qmp_socket(address)
     try:
         # drgn takes over the descriptor that it is given, even when it fails.

@@ -26,6 +26,7 @@ from drgn.commands import CommandArgumentError, CommandError, CommandNotFoundErr
 from inspector.drgn_plugin import COMMANDS, PromptCommand, drgn_prog_set
 from inspector.errors import TargetError
 from inspector.target import offer
+from inspector.target.target import open_core
 from tests.faults.overlay import sound
 from tests.opening import parse_symbols
 from tests.unit.test_target import guest
@@ -187,6 +188,14 @@ def test_a_kernel_without_btf_is_as_before(
         "no types from BTF: the kernel has no type information (BTF)"
     ]
     assert prog.type("int").size == 4
+
+
+def test_what_is_opened_here_is_offered_nothing(core: Callable[[str], str]) -> None:
+    """Its types come from what is kept of earlier times: the plugin is loaded in every process that uses drgn."""
+    prog = open_core(core("7.3"), types="btf").prog
+    drgn_prog_set(prog)
+    assert offer.offer_of(prog) is None
+    assert offer.NAME not in {*prog.registered_type_finders(), *prog.registered_symbol_finders()}
 
 
 def test_types_are_read_once_and_are_those_of_the_commands(core: Callable[[str], str]) -> None:
