@@ -68,9 +68,10 @@ FAULTS = [
 ]
 
 
-@pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "kernel", [pytest.param(k, marks=pytest.mark.long if k == "6.12" else pytest.mark.whole) for k in KERNELS]
+)
 def test_families_with_faults(kernel: str) -> None:
     damaged = 0
     for name, _, s in each_planted(kernel, FAULTS):

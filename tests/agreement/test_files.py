@@ -81,9 +81,10 @@ def test_what_is_no_file() -> None:
 FAULTS = [name for name in CATALOGUE if any(word in name for word in ("i-mmap", "file", "cache", "vma-"))]
 
 
-@pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "kernel", [pytest.param(k, marks=pytest.mark.long if k == "6.1" else pytest.mark.whole) for k in KERNELS]
+)
 def test_files_with_faults(kernel: str) -> None:
     damaged = 0
     for name, _, s in each_planted(kernel, FAULTS):
