@@ -72,7 +72,7 @@ class SubjectKind:
         describe: The subject that a row is, for people and programs.
         heads: Row in the memory map of the head of the folio that each subject belongs to, -1 for none.
         pfns: The page frame that each subject is about where it has no head, -1 for none.
-        addresses: Kernel address of each subject, by which a stack would name it; 0 where it could not.
+        addresses: Kernel address of each subject, or its entry, by which a stack would name it; 0 where it could not.
         owned: Which subjects are something of one of the marked mms.
         stretch: The page frames, first and number, whose mappings the evidence is; None where it is something else.
         evidence: The first mappings that prove a finding about a row, and how many there are.
@@ -639,6 +639,11 @@ def _swap_slot(s: Snapshot, row: int) -> Subject:
     return Subject(kind="swap_slot", address=int(slots.entry[row]), name=name)
 
 
+def _swap_slot_entries(s: Snapshot, rows: I64) -> U64:
+    """By its entry a task has a slot in hand: from the swap cache to put_swap_folio() no lock is held."""
+    return s.swap.slots.entry[rows]
+
+
 def _swap_slot_words(s: Snapshot, subject: Subject) -> tuple[int, int] | None:
     return slot_place(s.layout, s.swap.devices, subject.address or 0)
 
@@ -690,7 +695,12 @@ CACHE_ENTRY = SubjectKind(
     types=("struct address_space",),
 )
 SWAP_SLOT = SubjectKind(
-    name="swap_slot", describe=_swap_slot, look=_look_at_swap, words=_swap_slot_words, users=slot_users
+    name="swap_slot",
+    describe=_swap_slot,
+    addresses=_swap_slot_entries,
+    look=_look_at_swap,
+    words=_swap_slot_words,
+    users=slot_users,
 )
 SWAP_DEVICE = SubjectKind(
     name="swap_device",

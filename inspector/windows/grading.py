@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, U64, AnyArray, Mask, rows_of, take_or
+from inspector.columns import I64, U64, AnyArray, Mask, distinct, rows_of, take_or
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.model.counters import directions
 from inspector.subjects import FOLIO, VMA, SubjectKind, in_changed_file_tree, reached
@@ -207,7 +207,7 @@ def _witnesses(  # noqa: PLR0913, PLR0917
         near = seen[key] if effect in _BY_STACK_ALONE else seen[key] & by_lock
         if window.scope is Scope.LOCKED_FOLIOS:
             near = (near & held) | locked
-        named = _named(flight.words[row], addresses)
+        named = _named(in_hand.words(row), addresses)
         if window.scope is not Scope.MM:
             near = near | named | about.of_the_machine
         allowed = in_hand.of(row)
@@ -251,8 +251,12 @@ class _InHand:
 
     def named(self, row: int) -> Mask:
         """Folios that a row's stack names, or its registers where they are known."""
+        return np.isin(self._heads, self._heads_named(self.words(row)))
+
+    def words(self, row: int) -> U64:
+        """What a row's stack holds, and its registers where they are known; ascending."""
         words = self._words(row)
-        return np.isin(self._heads, self._heads_named(self._s.in_flight.words[row] if words is None else words))
+        return self._s.in_flight.words[row] if words is None else distinct(words)
 
     def _words(self, row: int) -> U64 | None:
         """What the stack and the registers of a task hold; None where the registers are not known."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from inspector.arch.base import Kind
+from inspector.check.run import violations_of
 from inspector.rules import find_rule
 from inspector.rules.registry import all_rules
 from inspector.tables.files import SHMEM
@@ -47,7 +48,7 @@ def test_sound_dump_breaks_no_rule(path: str, rule: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_busy_dump_fails_no_rule(busy: str, rule: str) -> None:
-    found = find_rule(rule).run(sound_snapshot(busy))
+    found = violations_of(sound_snapshot(busy), find_rule(rule))
     assert len(found) == 0 or (found.details.transient is not None and bool(found.details.transient.all()))
 
 
@@ -273,7 +274,10 @@ def test_unlocked_target_of_a_migration(busy: str) -> None:
     s = sound_snapshot(busy)
     before = [f.rule for f in findings(busy)]
     n = s.nonpresent
-    row = np.flatnonzero(np.isin(n.kind, (Kind.MIGRATION_READ, Kind.MIGRATION_WRITE)))[0]
+    rows = np.flatnonzero(np.isin(n.kind, (Kind.MIGRATION_READ, Kind.MIGRATION_WRITE)))
+    if not len(rows):
+        pytest.skip("nothing migrates at the moment of this dump; tests/oracle/test_stopped.py stops where it does")
+    row = rows[0]
     head = s.pages.head_row[s.pages.memmap.rows(n.pfn[row : row + 1])[0]]
     pfn = int(s.pages.memmap.pfns_of_rows(np.array([head]))[0])
     after = [f.rule for f in findings(busy, flags_xor(s, pfn, "locked"))]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from inspector.errors import TargetError
 from inspector.target import kallsyms
 from inspector.target.kallsyms import Kallsyms
+from inspector.target.offer import own_program
 from tests.examples import examples
 
 GUESTS = Path.home() / ".cache/folioscope/guests"
@@ -248,7 +249,7 @@ def test_real_table_is_the_one_of_vmlinux(version: str) -> None:
     guest = GUESTS / version
     if not (guest / "rest.elf").exists():
         pytest.skip("no guest")
-    prog = drgn.Program()
+    prog = own_program()
     prog.set_core_dump(guest / "rest.elf")
     info = dict(line.split("=", 1) for line in prog["VMCOREINFO"].string_().decode().splitlines())
     table = Kallsyms.read(prog.read, info)
@@ -272,7 +273,7 @@ def test_real_table_is_the_one_drgn_reads(version: str) -> None:
     path = GUESTS / version / "rest.elf"
     if not path.exists():
         pytest.skip("no guest")
-    prog = drgn.Program()
+    prog = own_program()
     prog.set_core_dump(path)
     info = dict(line.split("=", 1) for line in prog["VMCOREINFO"].string_().decode().splitlines())
     table = Kallsyms.read(prog.read, info)

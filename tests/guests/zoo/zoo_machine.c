@@ -71,7 +71,11 @@ HOLD(dead_cgroup, "zoo-memcg-dead", PHASE_STATE)
 HOLD(offline, "zoo-memory-offline", PHASE_STATE)
 {
 	char path[80];
-	for (int block = 63; block > 0; block--) {
+	/* Pages that other workloads have in hand keep a block for a moment. */
+	for (int turn = 0; turn < 8 * 63; turn++) {
+		int block = 63 - turn % 63;
+		if (turn && block == 63)
+			sleep(1);
 		snprintf(path, sizeof(path), "/sys/devices/system/memory/memory%d/state", block);
 		if (write_text(path, "offline")) {
 			note("memory block %d is offline", block);
