@@ -126,7 +126,8 @@ def test_of_kernel_stacks_what_is_live_is_captured_and_nothing_else(kernel: str,
     path = tmp_path / "small.kdump"
     assert capture(open_core(core_path("busy", kernel), types="btf"), path).same_answers
     big, small = sound(core_path("busy", kernel)), Snapshot(open_core(str(path), types="btf"))
-    assert len(small.gathered) == len(big.gathered) > 0
+    # At some moments no task has a gather: then there are the remains alone.
+    assert len(small.gathered) == len(big.gathered)
     assert np.array_equal(small.gathered.pfn, big.gathered.pfn)
     read = 0
     for task in np.flatnonzero(~big.tasks.on_cpu & (big.tasks.stack != 0)).tolist():
