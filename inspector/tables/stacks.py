@@ -146,6 +146,11 @@ class Stacks:
         """Tasks of which a frame may be unknown."""
         return int(np.isin(self.state, _UNKNOWN).sum())
 
+    def any_in(self, functions: frozenset[str]) -> bool:
+        """Whether a task is in one of some functions."""
+        has = np.array([name in functions for name in self.functions], np.bool_)
+        return len(self.frames) > 0 and bool(has[self.frames.function].any())
+
 
 class _StackWords:
     """Words of many stacks: the live parts are read ahead, other places when asked for."""

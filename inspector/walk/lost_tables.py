@@ -141,10 +141,8 @@ def _in_hands(s: Snapshot, pfns: I64) -> I64:
 
 def _top_tables(s: Snapshot, mms: U64) -> I64:
     """The top tables that some mm_structs point to, alive or not."""
-    memory = s.layout.memory
-    words, known = memory.words(mms + np.uint64(s.layout.struct("struct mm_struct").field("pgd").offset))
-    inside = words[known] - np.uint64(memory.direct_map_base)
-    return (inside >> np.uint64(s.layout.memmap.page_shift)).astype(np.int64)
+    words, known = s.layout.memory.words(mms + np.uint64(s.layout.struct("struct mm_struct").field("pgd").offset))
+    return s.layout.direct_map_pfns(words[known])
 
 
 def _register_words(s: Snapshot) -> U64:

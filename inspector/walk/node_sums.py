@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +55,24 @@ def cached_by_node(s: Snapshot) -> dict[str, I64]:
     row = s.pages.memmap.rows(pfn[pfn >= 0])
     swap = _count(s, row[row >= 0], 1)
     return found | {"NR_FILE_PAGES": found["NR_FILE_PAGES"] + swap, "NR_SWAPCACHE": swap}
+
+
+def shares_to_compare(s: Snapshot, right: dict[str, I64], items: Iterable[str]) -> tuple[I64, I64]:
+    """Where each node's share of an item can be compared: of items that are right for the machine.
+
+    Args:
+        s: The snapshot.
+        right: What each item must be, by node.
+        items: Those of interest.
+
+    Returns:
+        Rows in `inspector.tables.node_counters.NodeCounters`, and what each must be.
+    """
+    counters = s.node_counters
+    sound = [name for name in items if s.node_stats.get(name) == int(right[name].sum())]
+    mine = np.flatnonzero(np.isin(counters.item, sound) & (counters.zone < 0))
+    places = zip(counters.item[mine].tolist(), counters.node[mine].tolist(), strict=True)
+    return mine, np.array([right[name][node] for name, node in places], np.int64)
 
 
 def tables_by_node(s: Snapshot) -> I64:

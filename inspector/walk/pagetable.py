@@ -256,8 +256,7 @@ def _moved(layout: Layout, mms: Mms, tables: PageTables, above: I64, held_by: st
     at = np.searchsorted(mm, tables.mm_idx)
     raw = layout.memory.gather(mms.addr[mm], struct.size)
     holds = struct.field(held_by).column(raw.bytes).astype(np.int32)
-    top = struct.field("pgd").column(raw.bytes) - np.uint64(layout.memory.direct_map_base)
-    pfn = (top >> np.uint64(layout.memmap.page_shift)).astype(np.int64)
+    pfn = layout.direct_map_pfns(struct.field("pgd").column(raw.bytes))
     moved: Mask = (~raw.valid | (holds <= 0) | (pfn != mms.pgd_pfn[mm]))[at]
     below = np.flatnonzero(above >= 0)
     slots = (above[below].astype(np.uint64) << np.uint64(layout.memmap.page_shift)) + tables.slot[below] * np.uint64(8)

@@ -124,6 +124,4 @@ def _split_apart(s: Snapshot, rows: I64) -> Mask:
 
 def _some_lock_many(s: Snapshot) -> bool:
     """Whether a task is in a function that locks folios which its stack does not name."""
-    frames, functions = s.stacks.frames, s.stacks.functions
-    locks = np.array([name in _LOCKS_MANY for name in functions], np.bool_)
-    return len(frames) > 0 and bool(locks[frames.function].any())
+    return s.stacks.any_in(_LOCKS_MANY)

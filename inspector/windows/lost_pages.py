@@ -206,6 +206,4 @@ def _named(s: Snapshot, rows: I64, nr: I64) -> Mask:
 
 def _is_at_work(s: Snapshot) -> bool:
     """Whether a task is in a function that has pages in hand."""
-    frames, functions = s.stacks.frames, s.stacks.functions
-    has = np.array([name in _IN_HAND for name in functions], np.bool_)
-    return len(frames) > 0 and bool(has[frames.function].any())
+    return s.stacks.any_in(_IN_HAND)

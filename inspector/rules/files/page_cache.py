@@ -21,7 +21,7 @@ from inspector.subjects import (
 )
 from inspector.tables.files import DAX, DAX_ENTRY, FOLIO, HUGETLB, SHMEM, SWAP, SWAP_ENTRY
 from inspector.violations import Unread, Violations, cannot_check, holds, one, violations
-from inspector.walk.node_sums import CACHED, cached_by_node
+from inspector.walk.node_sums import CACHED, cached_by_node, shares_to_compare
 from inspector.walk.page_cache import huge_stretches
 from inspector.windows.locks import pages_locked
 from inspector.windows.window import Effect
@@ -378,17 +378,13 @@ def cache_share_mismatch(s: Snapshot) -> Violations:
         machine alone. NR_FILE_THPS stays with the old node when a folio is migrated.
     See also: folioscope memory
     """
-    counters, stored = s.node_counters, s.node_stats
+    counters = s.node_counters
     if s.layout.flag_fields is None or not len(counters):
         return holds(0, note=NO_CGROUPS)
     gone = _unread(s)
     if gone.nr or s.swap.unreadable:
         return holds(0, cannot_check(max(gone.nr + s.swap.unreadable, 1), gone.why or "swap slots are missing"))
-    right = cached_by_node(s)
-    sound = [name for name in _moved_between_nodes(s) if stored.get(name) == int(right[name].sum())]
-    mine = np.flatnonzero(np.isin(counters.item, sound) & (counters.zone < 0))
-    places = zip(counters.item[mine].tolist(), counters.node[mine].tolist(), strict=True)
-    expected = np.array([right[name][node] for name, node in places], np.int64)
+    mine, expected = shares_to_compare(s, cached_by_node(s), _moved_between_nodes(s))
     off = np.flatnonzero(counters.stored[mine] != expected)
     return violations(
         mine[off],

@@ -46,8 +46,7 @@ mm/vmscan.c, mm/mlock.c, mm/huge_memory.c, mm/compaction.c, include/linux/mm_inl
 
 def _is_at_work(s: Snapshot) -> bool:
     """Whether a task is in such a function."""
-    has = np.array([name in _AT_WORK for name in s.stacks.functions], np.bool_)
-    return len(s.stacks.frames) > 0 and bool(has[s.stacks.frames.function].any())
+    return s.stacks.any_in(_AT_WORK)
 
 
 def _generation(s: Snapshot, rows: I64) -> Details:

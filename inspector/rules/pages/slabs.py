@@ -30,8 +30,7 @@ _AT_WORK = named(
 
 def _is_at_work(s: Snapshot) -> bool:
     """Whether a task is in such a function."""
-    has = np.array([name in _AT_WORK for name in s.stacks.functions], np.bool_)
-    return len(s.stacks.frames) > 0 and bool(has[s.stacks.frames.function].any())
+    return s.stacks.any_in(_AT_WORK)
 
 
 @rule("slab-page-damaged", PAGE, "slab", Phase.STRUCTURES, needs=PAGES)
@@ -82,8 +81,7 @@ _WALKERS = named(
 
 
 def _takes_references(s: Snapshot) -> bool:
-    has = np.array([name in _WALKERS for name in s.stacks.functions], np.bool_)
-    return len(s.stacks.frames) > 0 and bool(has[s.stacks.frames.function].any())
+    return s.stacks.any_in(_WALKERS)
 
 
 @page_rule("slab-refcount-mismatch", _counts, "slab", Phase.SUMS)

@@ -18,6 +18,7 @@ from inspector.rules.settling import settle_by_pages
 from inspector.snapshot import Snapshot
 from inspector.subjects import NODE_COUNTER, NODE_COUNTERS, VMSTAT
 from inspector.violations import Violations, cannot_check, holds, several, violations
+from inspector.walk.node_sums import shares_to_compare
 from inspector.windows.catalogue import WINDOWS
 from inspector.windows.locks import mm_in_flight, tables_locked
 from inspector.windows.window import Effect
@@ -164,18 +165,10 @@ def node_share_mismatch(s: Snapshot) -> Violations:
     """
     if not s.tables_complete or s.scheme is None or s.pages.nr_unreadable:
         return holds(0, cannot_check(len(MAPPED), "page tables or struct pages are missing"))
-    counters, stored, right = s.node_counters, s.node_stats, mapped_by_node(s)
+    counters = s.node_counters
     if s.layout.flag_fields is None or not len(counters):
         return holds(0, note=NO_CGROUPS)
-    sound = [name for name in MAPPED if stored.get(name) == int(right[name].sum())]
-    mine = np.flatnonzero(np.isin(counters.item, sound) & (counters.zone < 0))
-    expected = np.array(
-        [
-            right[name][node]
-            for name, node in zip(counters.item[mine].tolist(), counters.node[mine].tolist(), strict=True)
-        ],
-        np.int64,
-    )
+    mine, expected = shares_to_compare(s, mapped_by_node(s), MAPPED)
     off = np.flatnonzero(counters.stored[mine] != expected)
     return violations(
         mine[off],

@@ -36,12 +36,6 @@ _OF_PINS = named(
 """Functions that pin pages and give pins back: mm/gup.c, block/bio.c."""
 
 
-def _is_in(s: Snapshot, functions: frozenset[str]) -> bool:
-    """Whether a task is in one of these functions."""
-    has = np.array([name in functions for name in s.stacks.functions], np.bool_)
-    return len(s.stacks.frames) > 0 and bool(has[s.stacks.frames.function].any())
-
-
 def _stored(s: Snapshot, item: str) -> I64:
     """Rows of an item of all nodes in `inspector.tables.node_counters.NodeCounters`."""
     counters = s.node_counters
@@ -139,4 +133,4 @@ def pin_counter_mismatch(s: Snapshot) -> Violations:
 
 
 def _in_motion(s: Snapshot, off: I64, functions: frozenset[str]) -> Mask:
-    return np.full(len(off), len(off) > 0 and _is_in(s, functions), np.bool_)
+    return np.full(len(off), len(off) > 0 and s.stacks.any_in(functions), np.bool_)
