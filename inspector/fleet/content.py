@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from inspector.errors import TargetError
 from inspector.records import dataclass
 
-_BLOCK = 1 << 16
-_SAMPLED = 1 << 26
+BLOCK = 1 << 16
+SAMPLED = 1 << 26
 """Bytes that are read at most, spread evenly; a file that is no longer is read whole."""
 
 DIGITS = 16
@@ -49,16 +50,24 @@ def content_of(path: str) -> Content:
         raise TargetError("this is no regular file")
     with Path(path).open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        sums = hashlib.sha256(size.to_bytes(8, "little"))
-        first = b""
-        blocks = -(-size // _BLOCK)
-        read = min(blocks, _SAMPLED // _BLOCK)
-        for nth in range(read):
-            # The first and the last block are among them.
-            at = nth * (blocks - 1) // max(read - 1, 1)
-            data = os.pread(file.fileno(), _BLOCK, at * _BLOCK)
-            first = first or data[:32]
-            sums.update(data)
+        return content_of_blocks(size, (os.pread(file.fileno(), BLOCK, at) for at in sampled_at(size)))
+
+
+def sampled_at(size: int) -> list[int]:
+    """Where the blocks begin that are read of a file of some size."""
+    blocks = -(-size // BLOCK)
+    read = min(blocks, SAMPLED // BLOCK)
+    # The first and the last block are among them.
+    return [nth * (blocks - 1) // max(read - 1, 1) * BLOCK for nth in range(read)]
+
+
+def content_of_blocks(size: int, blocks: Iterable[bytes]) -> Content:
+    """What is known of a file by its size and these blocks (`sampled_at`)."""
+    sums = hashlib.sha256(size.to_bytes(8, "little"))
+    first = b""
+    for data in blocks:
+        first = first or data[:32]
+        sums.update(data)
     return Content(sums.hexdigest()[:DIGITS], size, not size or _looks_like_a_dump(first))
 
 

@@ -29,6 +29,8 @@ class Job(msgspec.Struct, frozen=True):
     memory: int
     """Bytes at most."""
     workers: int
+    fetch: int
+    """Bytes at most of a vmcore that is fetched from a URL."""
 
 
 class DumpFailure(msgspec.Struct, frozen=True):
@@ -67,10 +69,11 @@ class Options(msgspec.Struct, frozen=True):
     workers: int
     timeout: float
     """Seconds."""
+    fetch: int
 
     def job(self, path: bytes) -> Job:
         """The job of one path."""
-        return Job(path, self.symbols, self.types, self.cache, self.memory, self.workers)
+        return Job(path, self.symbols, self.types, self.cache, self.memory, self.workers, self.fetch)
 
 
 def too_much_memory(limit: int) -> DumpFailure:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from inspector.fleet.urls import expand_url, is_url
 from inspector.records import dataclass
 
 LIST = "-"
@@ -18,7 +19,7 @@ class NamedPath:
     """A path to be checked.
 
     Attributes:
-        path: Absolute, links not followed.
+        path: Absolute, links not followed; or a URL.
         found: It was found in a folder, where there may also be other files than dumps.
     """
 
@@ -45,6 +46,9 @@ def expand(words: Iterable[str]) -> list[NamedPath]:
 
 
 def _of_word(word: str) -> Iterator[NamedPath]:
+    if is_url(word):
+        yield from (NamedPath(url, found=found) for url, found in expand_url(word))
+        return
     if not os.path.lexists(word) and glob.has_magic(word):
         matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207  (of an absolute pattern, too)
         if matches:

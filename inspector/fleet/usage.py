@@ -8,6 +8,10 @@ _OWN = (b"RssAnon:", b"RssShmem:")
 """Of /proc/PID/status (fs/proc/task_mmu.c, task_mem())."""
 
 
+_REST = 512 << 20
+"""Bytes that are left to everything else."""
+
+
 def memory_of(pid: int) -> int:
     """Bytes of memory of a process and all below it; what they share is counted for each."""
     total, left = 0, [pid]
@@ -34,3 +38,10 @@ def _children(pid: int) -> list[int]:
         except (OSError, ValueError):
             continue
     return out
+
+
+def memory_for_each(jobs: int) -> int:
+    """Bytes that each of some processes may take, of what is available on this machine."""
+    from inspector.scratch import available_memory  # noqa: PLC0415  (NumPy)
+
+    return max(available_memory() - _REST, _REST) // jobs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -11,24 +10,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inspector.errors import Exit, UsageError
-from inspector.fleet.batch import BatchProgress, BatchReport, run_batch, this_worker
-from inspector.fleet.clusters import build_fleet_report
+from inspector.fleet.batch import BatchProgress, BatchReport, Here, run_batch
+from inspector.fleet.child import this_worker
 from inspector.fleet.dataset import Dataset
 from inspector.fleet.job import Options
 from inspector.fleet.paths import expand, split_list
 from inspector.fleet.schema import DUMPS, FINDINGS, INPUTS, OF_A_DUMP
 from tests.arch.docs import ROOT
 from tests.faults.every import UNLIKE
-from tests.faults.overlay import KERNELS
-from tests.fixtures import NUMA_KERNELS, fixture_path, numa_fixture_path
+from tests.fixtures import fixture_path
 from tests.fleet.files import planted_file
+from tests.fleet.many import compare, contents, leased, make_fleet, nr_done, run_killed, run_whole
 
 MEMORY = 1 << 30
 
@@ -41,6 +40,7 @@ def options(**changed: Any) -> Options:
         "memory": MEMORY,
         "workers": 1,
         "timeout": 120,
+        "fetch": 1 << 30,
     }
     return Options(**(usual | changed))
 
@@ -48,17 +48,11 @@ def options(**changed: Any) -> Options:
 def run(out: Path, *words: Path | str, show: Callable[[BatchProgress], None] | None = None, **how: Any) -> BatchReport:
     worker = how.pop("worker", ())
     again = how.pop("again", "none")
-    return run_batch(expand(map(str, words)), out, options(**how), jobs=2, again=again, show=show, worker=worker)
+    return run_batch(expand(map(str, words)), out, Here(2, options(**how), worker), again=again, show=show)
 
 
 def rows(out: Path, table: Any) -> list[dict[str, Any]]:
     return list(Dataset(out).read(table).to_pylist())
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    """Every file of a dataset, but for what is the batch's own."""
-    files = (file for file in out.rglob("*") if file.is_file() and ".run" not in file.parts)
-    return {file.relative_to(out).as_posix(): file.read_bytes() for file in files}
 
 
 def put_bad(folder: Path) -> None:
@@ -185,26 +179,13 @@ def test_limits(tmp_path: Path) -> None:
     assert not alive()
 
 
-@contextlib.contextmanager
-def leased(path: Path) -> Iterator[None]:
-    """A file that nobody else opens for 45 seconds: who tries waits (fcntl(2), F_SETLEASE)."""
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
-    file = os.open(path, os.O_RDWR)
-    try:
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        yield
-    finally:
-        os.close(file)
-        signal.signal(signal.SIGIO, before)
-
-
 def alive() -> list[str]:
     """Processes of batches."""
     out = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             words = file.read_bytes()
-            if b"inspector.fleet.worker" in words and str(ROOT).encode() in words:
+            if b"inspector.fleet.worker" in words and repr(str(ROOT)).encode() in words:
                 out.append(file.parent.name)
     return out
 
@@ -232,10 +213,6 @@ def test_the_dataset_is_private(tmp_path: Path) -> None:
 def batch(out: Path, *words: Path | str) -> subprocess.Popen[str]:
     arguments = [sys.executable, "-m", "inspector", "batch", *map(str, words), "--out", str(out), "--no-cache"]
     return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def nr_done(out: Path) -> int:
-    return len(list(out.glob("dumps/*/*.parquet")))
 
 
 def end_after(process: subprocess.Popen[str], out: Path, dumps: int, number: int) -> int:
@@ -268,39 +245,12 @@ def test_ended_and_taken_up_again(number: int, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_fleet_killed_at_three_moments(tmp_path: Path) -> None:
-    """Forty-odd vmcores of all kinds; the result is the same byte for byte."""
-    cores = tmp_path / "cores"
-    cores.mkdir()
-    for kernel in KERNELS:
-        shutil.copy(fixture_path(kernel), cores / f"sound-{kernel}.kdump")
-        for fault in UNLIKE:
-            planted_file(kernel, fault, cores / f"{kernel}-{fault}.kdump")
-    for kernel in NUMA_KERNELS:
-        shutil.copy(numa_fixture_path(kernel), cores)
-    put_bad(cores)
-    shutil.copy(fixture_path("6.1"), cores / "zz-the-same.kdump")
-    words: list[Path | str] = [cores, cores / "pipe", cores / "gone", "--timeout", "40"]
-    (cores / "zzz-stuck").write_bytes(fixture_path("6.1").read_bytes() + b"stuck")
-    with leased(cores / "zzz-stuck"):
-        whole = batch(tmp_path / "at once", *words, "--jobs", "1", "--format", "json")
-        said, errors = whole.communicate()
-        assert (whole.returncode, errors) == (Exit.TARGET, "")
-    report = json.loads(said)
-    assert (report["paths"], report["errors"], report["left_out"]) == (44, 8, 1)
-    assert report["exit_codes"] == {"3": 8, "1": 30, "0": 6}
-    out = tmp_path / "out"
-    with leased(cores / "zzz-stuck"):
-        codes = [
-            end_after(batch(out, *words, "--jobs", "2"), out, dumps, number)
-            for dumps, number in ((3, signal.SIGTERM), (14, signal.SIGKILL), (25, signal.SIGINT))
-        ]
-    assert codes == [143, -9, 130]
-    with leased(cores / "zzz-stuck"):
-        last = batch(out, *words, "--jobs", "2")
-        last.communicate()
-    assert last.returncode == Exit.TARGET
-    assert contents(out) == contents(tmp_path / "at once")
+    """Some fifty vmcores of all kinds (`tests.fleet.many` takes hundreds); the result is the same byte for byte."""
+    fleet = make_fleet(tmp_path / "cores", 52)
+    whole, _ = run_whole(fleet, tmp_path / "at once")
+    assert (whole["paths"], whole["errors"], whole["left_out"]) == (52, 9, 1)
+    assert compare(fleet, tmp_path / "at once") == []
+    codes, _ = run_killed(fleet, tmp_path / "killed")
+    assert codes == [-9, 143, 130]
+    assert contents(tmp_path / "killed") == contents(tmp_path / "at once")
     assert not alive()
-    # The planted faults and no others, each on three kernels.
-    clusters = build_fleet_report(out).clusters
-    assert [(c.dumps, len(c.kernels)) for c in clusters] == [(3, 3)] * len(UNLIKE)

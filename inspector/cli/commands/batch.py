@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from inspector.cli import completion
-from inspector.cli.params import InspectorCommand, Settings
+from inspector.cli.params import InspectorCommand, Settings, Size
 from inspector.cli.show import print_report
 from inspector.errors import TargetError, UsageError
 
 if TYPE_CHECKING:
     from inspector.fleet.batch import Again, BatchProgress, BatchReport
     from inspector.report.screen import Screen
-
-_REST = 512 << 20
-"""Bytes of memory that are left to everything else where --memory does not say."""
 
 
 @click.command(cls=InspectorCommand, schemas=("inspector.fleet.batch:BatchReport",))
@@ -42,8 +39,26 @@ _REST = 512 << 20
     show_default=True,
     help="Which of those that are in the dataset to check again.",
 )
+@click.option("--scheduler", metavar="ADDRESS", help="A Dask cluster to check them on: tcp://HOST:PORT.")
+@click.option(
+    "--fetch",
+    type=Size(),
+    default="64G",
+    show_default=True,
+    metavar="SIZE",
+    help="What a vmcore at a URL may have at most.",
+)
 @click.pass_obj
-def batch(settings: Settings, paths: tuple[str, ...], out: str, jobs: int | None, timeout: float, again: Again) -> int:
+def batch(  # noqa: PLR0913, PLR0917  (its options)
+    settings: Settings,
+    paths: tuple[str, ...],
+    out: str,
+    jobs: int | None,
+    timeout: float,
+    again: Again,
+    scheduler: str | None,
+    fetch: int,
+) -> int:
     """Check many vmcores, each in a process of its own, and keep what they say as a dataset in DIR.
 
     A PATH is a file, a folder with all below it, or a pattern such as '/var/crash/*/vmcore'; - takes a list from
@@ -55,16 +70,22 @@ def batch(settings: Settings, paths: tuple[str, ...], out: str, jobs: int | None
     interrupt the same command goes on where it was. --workers is for each vmcore, 1 unless given. The parts of a vmcore
     that makedumpfile --split wrote are refused: join them first with makedumpfile --reassemble.
 
+    A PATH may be a URL that fsspec reads (s3://, https://, sftp://, file:// ...), a pattern of URLs, or all below one
+    that ends in a slash: each is fetched to TMPDIR while it is checked. With --scheduler the workers of a Dask cluster
+    do the same; paths are then those of a file system that all share, --timeout and --memory are for each vmcore there,
+    and --jobs is how many are handed out at a time.
+
     The dataset is Parquet: see folioscope manual fleet, and folioscope report DIR. It needs the extra: pip install
     'folioscope[fleet]'.
 
     The exit code is the worst of all, in the order 3, 1, 4, 0; 130 or 143 when a signal ended it.
     """
     from inspector.cli.opening import leave_out_plugins  # noqa: PLC0415  (drgn)
-    from inspector.fleet.batch import run_batch  # noqa: PLC0415  (msgspec, asyncio)
+    from inspector.fleet.batch import Here, Place, run_batch  # noqa: PLC0415  (msgspec, asyncio)
     from inspector.fleet.job import Options  # noqa: PLC0415
     from inspector.fleet.paths import LIST, expand, split_list  # noqa: PLC0415
-    from inspector.scratch import available_memory  # noqa: PLC0415  (NumPy)
+    from inspector.fleet.remote import Cluster  # noqa: PLC0415
+    from inspector.fleet.usage import memory_for_each  # noqa: PLC0415
 
     if settings.kernel or settings.qemu:
         raise UsageError("a batch is of vmcores", "", "See folioscope watch for a kernel that runs")
@@ -73,14 +94,15 @@ def batch(settings: Settings, paths: tuple[str, ...], out: str, jobs: int | None
         raise UsageError("there is no vmcore to check", "", "Name files, folders or patterns, or - for a list")
     listed = split_list(sys.stdin.buffer.read()) if LIST in words else []
     named = expand(one for word in words for one in (listed if word == LIST else [word]))
-    jobs = jobs or len(os.sched_getaffinity(0))
-    memory = settings.memory or max(available_memory() - _REST, _REST) // jobs
+    here = jobs or len(os.sched_getaffinity(0))
+    memory = settings.memory or (0 if scheduler else memory_for_each(here))
     symbols = [str(Path(file).absolute()) for file in settings.symbols]
-    options = Options(symbols, settings.types, not settings.no_cache, memory, settings.workers or 1, timeout)
+    options = Options(symbols, settings.types, not settings.no_cache, memory, settings.workers or 1, timeout, fetch)
+    place: Place = Cluster(scheduler, options, jobs) if scheduler else Here(here, options)
     leave_out_plugins()
     line = _ProgressLine(settings)
     try:
-        report = run_batch(named, Path(out).absolute(), options, jobs=jobs, again=again, show=line.show)
+        report = run_batch(named, Path(out).absolute(), place, again=again, show=line.show)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise TargetError(f"the dataset cannot be written ({reason})", str(error.filename or out), "") from error
