@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from inspector.errors import Exit
-from inspector.fleet.child import Child, this_worker
+from inspector.fleet.child import DumpProcess, this_worker
 from inspector.fleet.content import identity_of_path
 from inspector.fleet.dataset import Dataset, require_arrow
 from inspector.fleet.dumps import failed_dump
@@ -105,7 +105,7 @@ Show = Callable[[BatchProgress], None]
 
 
 class Visit(Protocol):
-    """One vmcore in a process of its own, here (`Child`) or elsewhere."""
+    """One vmcore in a process of its own, here (`DumpProcess`) or elsewhere."""
 
     peak: int
     """Bytes of memory that it took at most, as far as it is known."""
@@ -120,7 +120,7 @@ class Visit(Protocol):
         """See that no process is left."""
 
 
-class Place(Protocol):
+class CheckPlace(Protocol):
     """Where vmcores are checked; it is entered before anything else is asked of it."""
 
     @property
@@ -151,7 +151,7 @@ class Here:
 
     def visit(self) -> Visit:
         """What sees to one."""
-        return Child(self.worker or this_worker(), self.options)
+        return DumpProcess(self.worker or this_worker(), self.options)
 
     async def __aenter__(self) -> object:
         return self
@@ -161,7 +161,7 @@ class Here:
 
 
 def run_batch(
-    paths: Sequence[NamedPath], out: Path, place: Place, *, again: Again = "none", show: Show | None = None
+    paths: Sequence[NamedPath], out: Path, place: CheckPlace, *, again: Again = "none", show: Show | None = None
 ) -> BatchReport:
     """Check what is not in the dataset yet.
 
@@ -202,7 +202,7 @@ class _Batch:
         self.underway: dict[str, asyncio.Future[None]] = {}
         """By content: two paths may have the same."""
 
-    async def run(self, paths: Iterable[NamedPath], place: Place) -> int | None:
+    async def run(self, paths: Iterable[NamedPath], place: CheckPlace) -> int | None:
         """Check them all.
 
         Returns:
@@ -229,7 +229,7 @@ class _Batch:
                 raise
         return came[0] if came else None
 
-    async def _all(self, paths: Iterable[NamedPath], place: Place) -> None:
+    async def _all(self, paths: Iterable[NamedPath], place: CheckPlace) -> None:
         waiting = iter(list(paths))
         tasks = [asyncio.create_task(self._take(waiting, place)) for _ in range(place.jobs)]
         try:
@@ -240,7 +240,7 @@ class _Batch:
                     task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _take(self, waiting: Iterable[NamedPath], place: Place) -> None:
+    async def _take(self, waiting: Iterable[NamedPath], place: CheckPlace) -> None:
         for named in waiting:
             code = await self._path(named, place)
             self.progress.done += 1
@@ -250,7 +250,7 @@ class _Batch:
                 self.progress.codes[code] += 1
             self.show(self.progress)
 
-    async def _path(self, named: NamedPath, place: Place) -> Exit | None:
+    async def _path(self, named: NamedPath, place: CheckPlace) -> Exit | None:
         """See to one path.
 
         Returns:

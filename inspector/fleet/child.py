@@ -54,7 +54,7 @@ class _EndedError(Exception):
         self.failure = failure
 
 
-class Child:
+class DumpProcess:
     """The process that checks one vmcore, in a session of its own: no signal of the terminal reaches it."""
 
     def __init__(self, words: Sequence[str], options: Options) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 import inspector
 from inspector.errors import TargetError, UsageError
-from inspector.fleet.child import Child, this_worker
+from inspector.fleet.child import DumpProcess, this_worker
 from inspector.fleet.job import DumpFailure, DumpResult, Known, Options
 from inspector.fleet.usage import memory_for_each
 
@@ -46,7 +46,7 @@ class Reply(msgspec.Struct, frozen=True):
     peak_bytes: int
 
 
-class Cluster:
+class DaskCluster:
     """A Dask cluster that is there.
 
     Args:
@@ -60,7 +60,7 @@ class Cluster:
         self._wanted, self.jobs = jobs, jobs or _FEWEST
         self._client: Any = None
 
-    async def __aenter__(self) -> Cluster:
+    async def __aenter__(self) -> DaskCluster:
         """Connect.
 
         Raises:
@@ -71,7 +71,7 @@ class Cluster:
             import distributed  # noqa: PLC0415  (an extra)
         except ImportError:
             raise UsageError("Dask is not installed", "", "Run pip install 'folioscope[fleet]'") from None
-        # What it has to say about a cluster that goes away is said in one line.
+        # A cluster that goes away is reported in one line.
         for name in list(logging.root.manager.loggerDict):
             if name.partition(".")[0] == "distributed":
                 logging.getLogger(name).setLevel(logging.CRITICAL + 1)
@@ -198,7 +198,7 @@ def _unwanted() -> Iterator[_Still]:
 async def _visit(options: Options, path: str, *, check: bool, still: _Still) -> Reply:
     if not options.memory:
         options = msgspec.structs.replace(options, memory=memory_for_each(still.threads))
-    child = Child(this_worker(), options)
+    child = DumpProcess(this_worker(), options)
     doing = asyncio.create_task(_answers(child, path, check=check))
     try:
         while not doing.done():
@@ -214,7 +214,7 @@ async def _visit(options: Options, path: str, *, check: bool, still: _Still) -> 
 
 
 async def _answers(
-    child: Child, path: str, *, check: bool
+    child: DumpProcess, path: str, *, check: bool
 ) -> tuple[Known | None, DumpResult | None, DumpFailure | None]:
     known = await child.start(path)
     failure = known if isinstance(known, DumpFailure) else known.failure

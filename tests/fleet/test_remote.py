@@ -20,7 +20,7 @@ from inspector.fleet import content, urls
 from inspector.fleet.batch import Here, run_batch
 from inspector.fleet.content import content_of
 from inspector.fleet.paths import expand
-from inspector.fleet.remote import Cluster
+from inspector.fleet.remote import DaskCluster
 from inspector.fleet.schema import DUMPS, INPUTS
 from inspector.fleet.urls import content_of_url, expand_url, is_url
 from tests.faults.every import UNLIKE
@@ -51,11 +51,11 @@ def test_a_cluster_gives_the_same(tmp_path: Path) -> None:
     words = expand([str(tmp_path / "cores"), str(tmp_path / "gone"), (tmp_path / "cores/sound").as_uri()])
     here = run_batch(words, tmp_path / "here", Here(2, options()))
     with local_cluster(tmp_path, 1) as cluster:
-        there = run_batch(words, tmp_path / "there", Cluster(cluster.address, options()))
+        there = run_batch(words, tmp_path / "there", DaskCluster(cluster.address, options()))
         assert (there.paths, there.checked, there.exit_codes) == (here.paths, here.checked, here.exit_codes)
         assert there.peak_bytes > 50 << 20
         assert contents(tmp_path / "there") == contents(tmp_path / "here")
-        assert run_batch(words, tmp_path / "there", Cluster(cluster.address, options())).checked == 0
+        assert run_batch(words, tmp_path / "there", DaskCluster(cluster.address, options())).checked == 0
         for number in (signal.SIGINT, signal.SIGKILL):
             left = batch(tmp_path / "left", *(named.path for named in words), "--scheduler", cluster.address)
             while not alive() and left.poll() is None:
@@ -67,7 +67,7 @@ def test_a_cluster_gives_the_same(tmp_path: Path) -> None:
         cluster.scheduler.kill()
         cluster.scheduler.wait()
         with pytest.raises(TargetError, match="no Dask scheduler"):
-            run_batch(words, tmp_path / "there", Cluster(cluster.address, options()))
+            run_batch(words, tmp_path / "there", DaskCluster(cluster.address, options()))
 
 
 @pytest.mark.whole

@@ -81,10 +81,10 @@ def batch(  # noqa: PLR0913, PLR0917  (its options)
     The exit code is the worst of all, in the order 3, 1, 4, 0; 130 or 143 when a signal ended it.
     """
     from inspector.cli.opening import leave_out_plugins  # noqa: PLC0415  (drgn)
-    from inspector.fleet.batch import Here, Place, run_batch  # noqa: PLC0415  (msgspec, asyncio)
+    from inspector.fleet.batch import CheckPlace, Here, run_batch  # noqa: PLC0415  (msgspec, asyncio)
     from inspector.fleet.job import Options  # noqa: PLC0415
     from inspector.fleet.paths import LIST, expand, split_list  # noqa: PLC0415
-    from inspector.fleet.remote import Cluster  # noqa: PLC0415
+    from inspector.fleet.remote import DaskCluster  # noqa: PLC0415
     from inspector.fleet.usage import memory_for_each  # noqa: PLC0415
 
     if settings.kernel or settings.qemu:
@@ -98,7 +98,7 @@ def batch(  # noqa: PLR0913, PLR0917  (its options)
     memory = settings.memory or (0 if scheduler else memory_for_each(here))
     symbols = [str(Path(file).absolute()) for file in settings.symbols]
     options = Options(symbols, settings.types, not settings.no_cache, memory, settings.workers or 1, timeout, fetch)
-    place: Place = Cluster(scheduler, options, jobs) if scheduler else Here(here, options)
+    place: CheckPlace = DaskCluster(scheduler, options, jobs) if scheduler else Here(here, options)
     leave_out_plugins()
     line = _ProgressLine(settings)
     try:
