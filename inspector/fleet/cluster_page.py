@@ -48,7 +48,8 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; mar
 dt { color: var(--dim); } dd { margin: 0; min-width: 0; }
 pre { margin: .5rem 0 0; padding: .5rem; overflow-x: auto; background: var(--page); border: 1px solid var(--line);
   border-radius: 4px; user-select: all; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; min-width: 30rem; }
+th { white-space: nowrap; }
 th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 .chart { overflow-x: auto; } svg { display: block; width: 100%; min-width: 40rem; height: auto; }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,6 +18,7 @@ from inspector.fleet.cluster_page import cluster_page
 from inspector.fleet.clusters import Cluster, FleetReport, build_fleet_report, since_when
 from inspector.fleet.dataset import Dataset
 from inspector.fleet.schema import DUMPS, FINDINGS, columns_of
+from tests.browser import BROWSER, Browser
 from tests.cli.conftest import run  # noqa: F401  (a fixture)
 from tests.fleet.test_dataset import LEAKED, VERSION_1
 
@@ -228,30 +228,41 @@ def test_command(run: Callable[..., Any], tmp_path: Path) -> None:  # noqa: F811
     assert run("report", VERSION_1, "--html", tmp_path / "no/page").code == 3
 
 
-@pytest.fixture
-def browser() -> Iterator[str]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no browser")
-    yield found
+LOOKS = [
+    "document.documentElement.scrollWidth <= innerWidth",
+    "[...document.querySelectorAll('rect')].every(r => r.getBoundingClientRect().width > 0)",
+    "document.querySelectorAll('rect').length > 5",
+]
+"""What must be so of a page that is shown: nothing is wider than the window, and bars are there."""
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("width", [420, 1200])
-def test_a_browser_shows_it(browser: str, width: int, tmp_path: Path) -> None:
-    """Nothing is wider than the window, and bars are there."""
-    page = tmp_path / "page.html"
-    code = cluster_page(build_fleet_report(VERSION_1))
-    # For the test alone: the page itself allows no script.
-    start = code.index("<meta http-equiv")
-    code = code[:start] + code[code.index("\n", start) :]
-    script = (
-        "<script>document.title = [document.documentElement.scrollWidth <= innerWidth, "
-        "[...document.querySelectorAll('rect')].every(r => r.getBoundingClientRect().width > 0), "
-        "document.querySelectorAll('rect').length > 5].join()</script></body>"
-    )
-    page.write_text(code.replace("</body>", script))
-    words = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--dump-dom"]
-    words += [f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
-    assert "<title>true,true,true</title>" in done.stdout
+@pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
+async def test_a_browser_shows_it(fleet: Fleet, tmp_path: Path) -> None:
+    """At two widths, dark and light; nothing is asked for but the page. Pictures are left in the test's folder."""
+    for nth in range(30):
+        fleet.add(f"6.{nth % 4}.0-9-{'long' * 12}", nth * 3, *["leak"] * (nth % 3), *["w-odd"] * (nth % 5 == 0))
+    fleet.add("7", 0, state="failed", exit_code=3, error="target", error_text="the dump is damaged")
+    backgrounds = set()
+    for name, report in (
+        ("many", fleet.report()),
+        ("few", build_fleet_report(VERSION_1)),
+        ("none", fleet.report(kernel="x")),
+    ):
+        page = tmp_path / f"{name}.html"
+        page.write_text(cluster_page(report))
+        async with Browser(tmp_path) as browser:
+            await browser.ask("Network.enable")
+            await browser.ask("Page.navigate", url=page.as_uri())
+            await browser.until("document.readyState === 'complete'")
+            for width, scheme in itertools.product((420, 1200), ("light", "dark")):
+                size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+                await browser.ask("Emulation.setDeviceMetricsOverride", **size)
+                scheme_asked = {"name": "prefers-color-scheme", "value": scheme}
+                await browser.ask("Emulation.setEmulatedMedia", features=[scheme_asked])
+                for look in LOOKS[: 3 if name != "none" else 1]:
+                    assert await browser.until(look), (name, width, scheme, look)
+                backgrounds.add(await browser.until("getComputedStyle(document.body).backgroundColor"))
+                await browser.picture(tmp_path / f"{name}-{width}-{scheme}.png")
+        assert [url for url in browser.asked() if url != "about:blank"] == [page.as_uri()]
+    assert len(backgrounds) == 2

@@ -44,6 +44,25 @@ def test_five_questions() -> None:
     assert [row[1:] for row in values] == [("_mapcount", "1", "0")] * 2
 
 
+def test_pandas_and_polars_read_it() -> None:
+    """By themselves: a folder of partitions, `kernel` as a column of it."""
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    for table in TABLES:
+        folder, names = VERSION_1 / table.name, [column.name for column in table.columns if column.since == 1]
+        rows = len(Dataset(VERSION_1).read(table))
+        frame = pandas.read_parquet(folder)
+        assert (len(frame), set(frame) - {"kernel"}) == (rows, set(names)), table.name
+        lazy = polars.scan_parquet(f"{folder}/**/*.parquet", hive_partitioning=table.by_kernel).collect()
+        assert (lazy.height, set(lazy.columns) - {"kernel"}) == (rows, set(names)), table.name
+    code = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    found: list[Any] = []
+    for example in code:
+        exec(example.replace('"fleet/', f'"{VERSION_1}/').replace("print(", "said.append("), {"said": found})  # noqa: S102
+    by_pandas, by_polars = found
+    assert by_pandas.to_dict() == {"6.12.117+deb13-cloud-amd64": 1, "7.3.4+deb13-cloud-amd64": 1}
+    assert dict(by_polars.iter_rows()) == by_pandas.to_dict()
+
+
 def test_files_are_as_the_schema_says() -> None:
     for table in TABLES:
         files = sorted((VERSION_1 / table.name).rglob("*.parquet"))

@@ -5,25 +5,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import itertools
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiohttp import ClientSession, WSMsgType
+from aiohttp import WSMsgType
 from aiohttp.test_utils import TestClient, TestServer, unused_port
 
 from inspector.cli import main
 from inspector.cli.commands.tui import _this_program
+from tests.browser import BROWSER, Browser
 from tests.fixtures import fixture_path
 from tui.web import HOST, LoopbackServer, ended
 
@@ -195,9 +193,6 @@ def test_a_second_user_of_this_machine_is_refused() -> None:
             server.terminate()
 
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
 @pytest.mark.long
 @pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
 async def test_a_browser_shows_it_and_asks_this_server_alone(tmp_path: Path) -> None:
@@ -205,68 +200,14 @@ async def test_a_browser_shows_it_and_asks_this_server_alone(tmp_path: Path) -> 
     core = str(fixture_path("7.3"))
     port = unused_port()
     server = LoopbackServer([*_this_program(), "tui", "-c", core], port)
-    async with TestServer(await server._make_app(), host=HOST, port=port), _Browser(tmp_path) as browser:
+    async with TestServer(await server._make_app(), host=HOST, port=port), Browser(tmp_path) as browser:
         await browser.ask("Network.enable")
         await browser.ask("Page.navigate", url=server.url)
         await browser.until("document.body.classList.contains('-first-byte')")
         await asyncio.sleep(5)
         picture = await browser.ask("Page.captureScreenshot")
         (tmp_path / "page.png").write_bytes(base64.b64decode(picture["data"]))
-        asked = [
-            url
-            for event in browser.events
-            for url in (event["params"].get("request", {}).get("url"), event["params"].get("url"))
-            if event["method"].startswith("Network.") and url
-        ]
+        asked = browser.asked()
     assert any(url.startswith("ws://") for url in asked)
     assert any(url.endswith(".ttf") for url in asked)
     assert not [url for url in asked if not re.match(rf"((http|ws)://{HOST}:{port}/{server.token}/|data:)", url)]
-
-
-class _Browser:
-    """A headless Chromium, driven over its debugging port."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._numbers = itertools.count(1)
-        self.events: list[dict[str, Any]] = []
-
-    async def __aenter__(self) -> _Browser:
-        port = unused_port()
-        self._process = await asyncio.create_subprocess_exec(
-            str(BROWSER),
-            *("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,700"),
-            *(f"--user-data-dir={self._home / 'profile'}", f"--remote-debugging-port={port}", "about:blank"),
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        self._client = ClientSession()
-        for _ in range(100):
-            with contextlib.suppress(OSError, StopIteration):
-                pages = await (await self._client.get(f"http://{HOST}:{port}/json")).json()
-                url = next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
-                break
-            await asyncio.sleep(0.2)
-        self._tab = await self._client.ws_connect(url, max_msg_size=0)
-        return self
-
-    async def __aexit__(self, *_error: object) -> None:
-        await self._client.close()
-        self._process.terminate()
-        await self._process.wait()
-
-    async def ask(self, method: str, **parameters: Any) -> Any:
-        number = next(self._numbers)
-        await self._tab.send_json({"id": number, "method": method, "params": parameters})
-        while True:
-            message = await self._tab.receive_json()
-            if message.get("id") == number:
-                return message["result"]
-            self.events.append(message)
-
-    async def until(self, condition: str) -> Any:
-        for _ in range(150):
-            answer = await self.ask("Runtime.evaluate", expression=condition)
-            if answer["result"].get("value"):
-                return answer["result"]["value"]
-            await asyncio.sleep(0.2)
-        raise AssertionError(condition)
