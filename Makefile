@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-whole lint types format docs guests guest-packages test-guests silence bench bench-quick bench-big bench-growth bench-scale fixtures \
+.PHONY: help demo test test-all test-whole lint types format docs guests guest-packages test-guests silence packages site bench bench-quick bench-big bench-growth bench-scale fixtures \
 	pictures lock clean
 
 help: ## list the targets
@@ -68,8 +68,15 @@ silence: $(VENV)/.dev guest-packages ## check racing guests at 20 random moments
 	$(BIN)/python -m pytest -q -m race
 	$(BIN)/python -m tests.guests silence $(KERNELS) --runs 20
 
-docs: $(VENV)/.dev ## make the pages under docs/ and the transcripts anew from the code
+docs: $(VENV)/.dev ## make the pages under docs/ and the transcripts anew from the code, and the site
 	$(BIN)/python -m tests.arch.docs
+	$(BIN)/python -m tests.arch.site site
+
+site: $(VENV)/.dev ## the documentation as a site in site/, links checked
+	$(BIN)/python -m tests.arch.site site
+
+packages: $(VENV)/.dev ## build wheel and sdist, install them with pip, pipx and uv, and run them
+	$(BIN)/python -m tests.packages
 
 bench: $(VENV)/.dev ## measure each question beside its floor and its peers: on the large guest or CORE=...
 	$(BIN)/python -m tests.bench $(if $(CORE),--core $(CORE))
@@ -103,7 +110,7 @@ lock: $(VENV)/.dev ## take the newest versions of all dependencies into the lock
 LOCK := --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 clean: ## remove what these targets made, but for the guests
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist site
 	rm -f inspector/_loops.c inspector/_loops.*.so
 	find inspector tests tui -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -27,6 +27,9 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 MADE_BY = "<!-- Made by `make docs`; edit the code instead. -->\n"
 
+WRITTEN = ("tui.md", "examples.md", "growth.md", "tutorial.md", "crash.md", "live.md", "fleet.md", "model.md")
+"""Pages under docs/ that are written by hand, beside its index."""
+
 GROUPS = "rules"
 """The folder under docs/ with a page for each group of rules."""
 
@@ -408,7 +411,7 @@ def with_transcripts(page: str) -> str:
     return _TRANSCRIPT.sub(run, page)
 
 
-TRANSCRIBED = (README, DOCS / "examples.md")
+TRANSCRIBED = (README, DOCS / "examples.md", DOCS / "tutorial.md")
 """Pages written by hand whose transcripts are made."""
 
 

@@ -51,8 +51,14 @@ def tui(settings: Settings, place: str | None, interval: float | None, web: bool
         raise UsageError(
             "the terminal interface needs a terminal", "", "Run it in one, use --web, or see folioscope --help"
         )
-    from tui.app import FolioscopeApp  # noqa: PLC0415  (Textual, for this command only)
-    from tui.session import Session  # noqa: PLC0415
+    try:
+        from tui.app import FolioscopeApp  # noqa: PLC0415  (Textual, for this command only)
+        from tui.session import Session  # noqa: PLC0415
+    except ModuleNotFoundError as absent:
+        if (absent.name or "").partition(".")[0] != "textual":
+            raise
+        what = "the terminal interface needs Textual, which is not installed"
+        raise UsageError(what, "", "Run pip install textual") from None
 
     def opener() -> Snapshot:
         from inspector.snapshot import Snapshot  # noqa: PLC0415  (drgn and NumPy)
