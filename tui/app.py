@@ -362,6 +362,28 @@ class FolioscopeApp(App[Exception]):
         self.theme = LIGHT.name if self.current_theme.dark else DARK.name
         self._state.keep("theme", self.theme)
 
+    def order_of(self, table: str) -> str:
+        """The order in which a table was last shown: a column, after ``-`` for the largest first; "" for none."""
+        return self._state.text(f"order {table}")
+
+    def keep_order(self, table: str, order: str) -> None:
+        """Remember it, for other runs as well."""
+        self._state.keep(f"order {table}", order)
+
+    def choose_order(self, table: ColumnTable) -> None:
+        """Ask for the column to sort a table by."""
+        from tui.screens.sort import SortScreen  # noqa: PLC0415
+
+        def chosen(column: int | None) -> None:
+            if column is None or table.rows is None:
+                return
+            title = table.rows.columns[column].title
+            turned = table.order.removeprefix("-") == title
+            table.sort_by(column, descending=not table.order.startswith("-") if turned else None)
+
+        if table.rows is not None:
+            self._ask(SortScreen([c.title for c in table.rows.columns], table.order), chosen)
+
     def action_prompt(self) -> None:
         """Drgn's prompt, the object at hand bound; folioscope comes back when it is left."""
         if self.at < 0 or self.session.opened is None:

@@ -9,11 +9,15 @@ import numpy as np
 from inspector.columns import U64, AnyArray
 from inspector.errors import FolioscopeError
 from inspector.report.file import find_file
+from inspector.report.named import pid_or_mm, processes_called, split_address
+from inspector.report.places import FORMS, find_place
 from inspector.report.processes import find_mm
 from inspector.rules import all_rules
 from inspector.snapshot import Snapshot
 from inspector.text import clean, clean_bytes, parse_number
+from inspector.walk.cache_view import find_address_spaces
 from inspector.walk.names import file_paths
+from inspector.walk.page_cache import address_space_name
 from inspector.walk.page_numbers import number_meanings
 from tui.places import (
     AnonVmaPlace,
@@ -40,7 +44,13 @@ MOST = 40
 """Places offered at once."""
 
 _KERNEL_HALF = 1 << 63
-_FORMS = {"pfn": "page frame", "phys": "physical address", "page": "struct page", "virt": "direct-map address"}
+_FORMS = {
+    "pfn": "page frame",
+    "phys": "physical address",
+    "page": "struct page",
+    "virt": "direct-map address",
+    "kernel": "kernel address",
+}
 _SCREENS: tuple[Place, ...] = (
     *(OverviewPlace(), FindingsPlace(), ProcessesPlace(), FoliosPlace(), MemoryPlace(), SubjectsPlace()),
     *(SubjectPlace(name) for name in SUBJECTS),
@@ -85,15 +95,31 @@ def goals(session: Session, asked: str) -> list[Goal]:
         return [Goal(p, "screen", p.title) for p in _SCREENS]
     found = _by_finding(session, word)
     s = session.snapshot
-    left, colon, right = word.partition(":")
-    if colon and (left.isdigit() or left.startswith("0x")):
-        found += _by_va(session, s, left.strip(), right.strip())
+    form, colon, rest = word.partition(":")
+    if colon and form in FORMS:
+        return [*found, *_by_form(s, word)]
+    of_process = split_address(word)
+    if of_process is not None:
+        found += _by_va(session, s, *of_process)
     number = parse_number(word)
     if number is not None:
         found += _by_number(session, s, number)
+    symbol = None if number is not None else s.target.symbol(word)
+    if symbol is not None:
+        found += _by_number(session, s, symbol)
+    # While the address is typed the process is offered.
     if number is None or not word.startswith("0x"):
-        found += _by_name(session, s, word)
+        found += _by_name(session, s, form.strip() if colon and not rest else word)
     return found[:MOST]
+
+
+def _by_form(s: Snapshot, word: str) -> list[Goal]:
+    """``pfn:0x1000``, ``phys:`` and the other forms that the command line takes."""
+    try:
+        page = find_place(s, word, None)
+    except FolioscopeError:
+        return []
+    return [Goal(FolioPlace(page.pfn), _FORMS[page.taken_for], f"{word}: pfn {page.pfn:#x}")]
 
 
 def _by_finding(session: Session, word: str) -> list[Goal]:
@@ -110,21 +136,20 @@ def _finding_goal(session: Session, index: int) -> Goal:
     return Goal(FindingPlace(index), f"finding #{index + 1}", f"{finding.rule}: {short_subject(finding)}")
 
 
-def _by_va(session: Session, s: Snapshot, who: str, where: str) -> list[Goal]:
-    """``pid:va``."""
-    pid, va = parse_number(who), parse_number(where)
-    try:
-        mm = find_mm(s, pid) if pid is not None else -1
-    except FolioscopeError:
-        mm = -1
-    if mm < 0:
-        return []
-    if va is None:
-        return [Goal(MmPlace(mm), "process", session.process(mm))]
-    vma = find_vma(s, mm, None, va)
-    if vma < 0:
-        return [Goal(MmPlace(mm), "process", f"{session.process(mm)}, which has no VMA at {va:#x}")]
-    return [Goal(VmaPlace(mm, vma, va), "vma", f"{session.process(mm)}, {va:#x}")]
+def _by_va(session: Session, s: Snapshot, who: str, va: int) -> list[Goal]:
+    """``pid:va``, or the name of a process before the colon."""
+    out = []
+    for number in [pid_or_mm(who)] if pid_or_mm(who) is not None else [pid for pid, _ in processes_called(s, who)]:
+        try:
+            mm = find_mm(s, number or 0)
+        except FolioscopeError:
+            continue
+        vma = find_vma(s, mm, None, va)
+        if vma < 0:
+            out.append(Goal(MmPlace(mm), "process", f"{session.process(mm)}, which has no VMA at {va:#x}"))
+        else:
+            out.append(Goal(VmaPlace(mm, vma, va), "vma", f"{session.process(mm)}, {va:#x}"))
+    return out
 
 
 def _by_number(session: Session, s: Snapshot, number: int) -> list[Goal]:
@@ -143,6 +168,10 @@ def _by_number(session: Session, s: Snapshot, number: int) -> list[Goal]:
         out = _by_address(session, s, number) + out
     elif number >= 1 << 12:
         out += _holders_of_va(session, s, number)
+    if number < _KERNEL_HALF:
+        spaces = s.files.address_spaces
+        rows = find_address_spaces(s.files, ino=number)[: MOST // 4].tolist()
+        out += [Goal(FilePlace(int(spaces.addr[row])), "inode", address_space_name(s, row)) for row in rows]
     out += [Goal(MemoryPlace(r.pfn), "memory", f"pfn {r.pfn:#x} in physical memory") for r in found[:1]]
     return out
 
@@ -182,9 +211,9 @@ def _by_name(session: Session, s: Snapshot, word: str) -> list[Goal]:
     out = [Goal(p, "screen", p.title) for p in _SCREENS if p.title.startswith(low) or p.title in meant]
     names = session.keep("comms", lambda: [clean_bytes(bytes(c)).lower() for c in s.mms.comm])
     pids = s.mms.pid.tolist()
-    out += [
-        Goal(MmPlace(i), "process", session.process(i)) for i, name in enumerate(names) if low in name and pids[i] >= 0
-    ][: MOST // 2]
+    some = [i for i, name in enumerate(names) if low in name and pids[i] >= 0]
+    some.sort(key=lambda i: names[i] != low)
+    out += [Goal(MmPlace(i), "process", session.process(i)) for i in some[: MOST // 2]]
     out += [_finding_goal(session, i) for i, f in enumerate(session.findings) if low in f.rule][:8]
     out += [Goal(RulePlace(r.slug), "rule", f"{r.slug}: {r.title}") for r in all_rules() if low in r.slug][:8]
     paths = session.keep("paths", lambda: _paths(s))

@@ -397,8 +397,8 @@ class Number(click.ParamType[int]):
 as_option = click.option(
     "--as",
     "form",
-    type=click.Choice(["pfn", "phys", "page", "virt"]),
-    help="What the number is: pfn, physical address, struct page (or folio) address, or direct-map address.",
+    type=click.Choice(["pfn", "phys", "page", "virt", "kernel"]),
+    help="What the number is: a pfn, or an address: physical, of a struct page, of the direct map, of the kernel.",
 )
 """For commands that take the number of a page; `inspector.report.places.FORMS`, which is not imported for --help."""
 

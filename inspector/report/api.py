@@ -25,8 +25,8 @@ def explain(
 
     Args:
         s: A snapshot of the target.
-        page: A page frame number, a physical address, the address of a struct page or folio, or a direct-map
-            address; or one of these as text, as the command line takes it.
+        page: A page frame number, a physical address, the address of a struct page or folio, or any address of the
+            kernel; or text, as the command line takes it.
         operations: rmap operations to try on a model of the folio.
         check: Whether the rules are run, to report their findings about the folio.
         everything: Whether all page tables are walked, which many questions then share. If not, its mappings are found

@@ -8,14 +8,13 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from inspector.columns import Mask, take_or
 from inspector.hex_json import Hex
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_table
 from inspector.snapshot import Snapshot
 from inspector.text import counted, size
 from inspector.walk.kinds import KINDS
-from inspector.walk.mthp import LargeFolios, large_folios, mapped_large_folios
+from inspector.walk.mthp import LargeFolios, large_folios, large_of_mms, mapped_large_folios
 
 
 class MthpSize(msgspec.Struct, frozen=True):
@@ -168,15 +167,8 @@ def _sizes(s: Snapshot, large: LargeFolios) -> list[MthpSize]:
 
 
 def _processes(s: Snapshot, large: LargeFolios) -> list[MthpProcess]:
-    counts, mms = s.counts, len(s.mms)
-    place = np.full(len(s.folios), -1, np.int64)
-    place[large.folio] = np.arange(len(large))
-    row = place[counts.pair_folio]
-    mm, row = counts.pair_mm[row >= 0], row[row >= 0]
-    is_partly: Mask = take_or(large.partly, row, False)
-    folios, partly = (np.bincount(mm[some], minlength=mms) for some in (row >= 0, is_partly))
-    unmapped = np.zeros(mms, np.int64)
-    np.add.at(unmapped, mm, large.unmapped_pages[row] << s.layout.memmap.page_shift)
+    of, shift = large_of_mms(s, large), s.layout.memmap.page_shift
+    folios, partly, unmapped = of.folios, of.partly, of.unmapped << shift
     out = []
     for at in np.lexsort((-partly, -unmapped)).tolist():
         if not partly[at]:

@@ -48,7 +48,7 @@ class FoundPage(msgspec.Struct, frozen=True):
 
     asked: str
     taken_for: str
-    """pfn, phys, page or virt."""
+    """pfn, phys, page, virt, kernel (another address that the kernel's page tables map) or user (PID:ADDRESS)."""
     why: str
     pfn: int
     offset: int
@@ -172,6 +172,8 @@ def render_place(screen: Screen, place: FoundPage) -> Iterator[str]:
         "phys": "a physical address",
         "page": "the address of a struct page",
         "virt": "a kernel address of the page itself",
+        "kernel": "a kernel address of the page itself",
+        "user": "an address of a process",
     }
     words = f"{place.asked} taken for {forms[place.taken_for]} ({place.why}){inside if place.offset else ''}"
     others = f"; {', '.join(place.other_readings)}" if place.other_readings else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inspector.errors import UsageError
+from inspector.report.named import split_address, user_page
 from inspector.report.pages import FoundPage, build_place
 from inspector.text import parse_number
 from inspector.walk.page_numbers import NumberMeaning, number_meanings
@@ -12,31 +13,38 @@ from inspector.walk.page_numbers import NumberMeaning, number_meanings
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
 
-FORMS = ("pfn", "phys", "page", "virt")
-"""What a number can be: page frame number, physical address, address of a struct page, direct-map address."""
+FORMS = ("pfn", "phys", "page", "virt", "kernel")
+"""What a number can be: page frame number, physical address, address of a struct page, direct-map address, or another
+address that the kernel's page tables map: of its image, of vmalloc, of a module."""
 
 MAX_RANGE = 1 << 26
 """Page frames in one range at most: 256 GiB of memory."""
 
 
 def find_place(s: Snapshot, asked: str, form: str | None) -> FoundPage:
-    """The page that a number leads to.
+    """The page that a number, an address of a process or a symbol of the kernel leads to.
 
     Args:
         s: The snapshot.
-        asked: A number, or a number after one of `FORMS` and a colon.
+        asked: A number, a number after one of `FORMS` and a colon, an address after a process and a colon, or a symbol.
         form: One of `FORMS`; None for whatever it can be, page frame numbers first.
 
     Raises:
-        UsageError: It is not a number, or leads to no page of this target.
+        UsageError: It is none of these, or leads to no page of this target.
     """
     word = asked.strip()
     prefix, colon, rest = word.partition(":")
     if colon and prefix in FORMS:
         form, word = prefix, rest
+    of_process = split_address(word)
+    if of_process is not None:
+        return build_place(s, asked, user_page(s, *of_process), [])
     number = parse_number(word)
     if number is None:
-        raise UsageError("this is no number", asked, "Give decimal, or hex that begins with 0x")
+        number = s.target.symbol(word)
+    if number is None:
+        todo = "Give decimal, or hex that begins with 0x; PID:ADDRESS for memory of a process"
+        raise UsageError("this is no number", asked, todo)
     found = number_meanings(s.layout, number)
     fitting = [r for r in found if form in (None, r.form)]
     if not fitting:
@@ -58,6 +66,7 @@ def _nowhere(s: Snapshot, form: str | None) -> str:
         "phys": "physical address",
         "page": "struct page address",
         "virt": "direct-map address",
+        "kernel": "address of the kernel",
     }
     what = names[form] if form else "page frame number or address"
     return f"no memory of this target has that {what} (page frames end at {end - 1:#x})"
@@ -66,7 +75,7 @@ def _nowhere(s: Snapshot, form: str | None) -> str:
 def _hint(found: list[NumberMeaning]) -> str:
     if found:
         return f"It could be read --as {found[0].form}"
-    return "Give a page frame number, or a physical, struct page or direct-map address"
+    return "Give a page frame number, a physical, struct page or kernel address, or PID:ADDRESS"
 
 
 def find_ranges(s: Snapshot, words: tuple[str, ...], form: str | None) -> tuple[list[FoundPage], list[tuple[int, int]]]:
@@ -77,10 +86,13 @@ def find_ranges(s: Snapshot, words: tuple[str, ...], form: str | None) -> tuple[
     """
     places, ranges = [], []
     for word in words:
-        first, plus, count = word.partition("+")
+        head, colon, tail = word.rpartition(":")
+        first, plus, count = tail.partition("+")
         start, dash, end = first.partition("-")
-        place = find_place(s, start, form)
+        place = find_place(s, f"{head}{colon}{start}", form)
         last = place.pfn
+        if place.taken_for == "user" and (plus or dash):
+            raise UsageError("this is no range", word, "Give FIRST of page frames, or one PID:ADDRESS alone")
         if plus:
             nr = parse_number(count)
             if nr is None or nr < 1 or dash:

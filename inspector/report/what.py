@@ -8,10 +8,12 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from inspector.aimed.file import spaces_of_path
 from inspector.columns import U64
 from inspector.errors import FolioscopeError, UsageError
 from inspector.hex_json import Hex
 from inspector.report.check import subject_words
+from inspector.report.named import processes_called, split_address, user_page
 from inspector.report.pages import build_pages
 from inspector.report.places import FORMS
 from inspector.report.processes import find_mm
@@ -22,7 +24,10 @@ from inspector.text import clean, counted, parse_number
 from inspector.walk.names import owner_of
 from inspector.walk.page_numbers import NumberMeaning, number_meanings
 
-_NAMES = dict(zip(FORMS, ("page frame", "physical address", "struct page", "direct map"), strict=True))
+_NAMES = dict(
+    zip(FORMS, ("page frame", "physical address", "struct page", "direct map", "kernel address"), strict=True)
+)
+_NAMES["user"] = "page"
 _KERNEL_HALF = 1 << 63
 _MAX_PID = 1 << 22
 _MOST_VMAS = 10
@@ -44,7 +49,7 @@ class WhatReport(msgspec.Struct, frozen=True):
     schema: Literal["folioscope.what/1"]
     asked: str
     address: Hex
-    """The number, or the address of the symbol asked for."""
+    """The number, or the address of the symbol asked for; 0 for a name."""
     meanings: list[Reading]
     """The likeliest first; none where it is nothing that is known here."""
 
@@ -54,15 +59,15 @@ def build_what(s: Snapshot, asked: str) -> WhatReport:
 
     Args:
         s: The snapshot. Of a user address all VMAs are read, of a kernel address anon_vmas and mapped files as well.
-        asked: A number, or the name of a kernel symbol.
+        asked: A number, the name of a kernel symbol or of a process, ``pid:address``, or the path of a file.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: It is none of these.
     """
     number = parse_number(asked)
     named = None if number is not None else s.target.symbol(asked)
     if number is None and named is None:
-        raise UsageError("this is neither a number nor a symbol of the kernel", asked, "Give hex that begins with 0x")
+        return WhatReport("folioscope.what/1", asked, 0, _named(s, asked))
     address = number if number is not None else named or 0
     out: list[Reading] = []
     if address < _MAX_PID:
@@ -73,6 +78,27 @@ def build_what(s: Snapshot, asked: str) -> WhatReport:
     if _MAX_PID <= address < _KERNEL_HALF:
         out += _user_addresses(s, address)
     return WhatReport("folioscope.what/1", asked, address, out)
+
+
+def _named(s: Snapshot, asked: str) -> list[Reading]:
+    """What is no number.
+
+    Raises:
+        UsageError: It is nothing that is known.
+    """
+    of_process = split_address(asked)
+    if of_process is not None:
+        who, va = of_process
+        page = user_page(s, who, va)
+        return [Reading("user address", f"{page.why}: {_page(s, page)}", f"va {who} {va:#x}")]
+    out = [Reading("process", f"{pid} {comm}", f"vmas {pid}") for pid, comm in processes_called(s, asked)]
+    if "/" in asked:
+        spaces = spaces_of_path(s, asked).tolist()
+        out += [Reading("file", f"address_space {space:#x}", f"file {space:#x}") for space in spaces]
+    if not out:
+        todo = "Give hex that begins with 0x, PID:ADDRESS, the name of a process, or the path of a file"
+        raise UsageError("nothing of this target is called so", asked, todo)
+    return out
 
 
 def _process(s: Snapshot, pid: int) -> list[Reading]:

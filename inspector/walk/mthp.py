@@ -64,6 +64,49 @@ def large_folios(s: Snapshot) -> LargeFolios:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LargeOfMms(Table):
+    """One row an mm, in the order of `Mms`: what it maps of the large folios of user memory.
+
+    Attributes:
+        folios: int64; large folios that it maps.
+        partly: int64; those of them of which some pages are mapped by no mm.
+        unmapped: int64; these pages. Several mms may map the same folio, and each has them in its number.
+        entries: int64; page-table entries that map them.
+    """
+
+    folios: I64
+    partly: I64
+    unmapped: I64
+    entries: I64
+
+    def by_ptes(self, by_pmd: I64, pmd_order: int) -> I64:
+        """int64: pages of large folios that PTEs map, given the pages that PMDs map of them."""
+        return np.maximum(self.entries - (by_pmd >> pmd_order), 0)
+
+
+def large_of_mms(s: Snapshot, large: LargeFolios) -> LargeOfMms:
+    """Sum up what each mm maps of them, from the counted mappings of each folio and mm."""
+    counts, mms = s.counts, len(s.mms)
+    place = np.full(len(s.folios), -1, np.int64)
+    place[large.folio] = np.arange(len(large))
+    row = place[counts.pair_folio]
+    mm, entries, row = counts.pair_mm[row >= 0], counts.pair_count[row >= 0], row[row >= 0]
+    is_partly: Mask = take_or(large.partly, row, False)
+
+    def summed(what: I64 | Mask) -> I64:
+        out = np.zeros(mms, np.int64)
+        np.add.at(out, mm, what.astype(np.int64))
+        return out
+
+    return LargeOfMms(
+        folios=summed(row >= 0),
+        partly=summed(is_partly),
+        unmapped=summed(large.unmapped_pages[row]),
+        entries=summed(entries),
+    )
+
+
 CONT_ORDER = 4
 """Order of the blocks that arm64 can hold in one TLB entry with pages of 4 KiB (CONT_PTES)."""
 

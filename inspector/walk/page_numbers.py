@@ -1,4 +1,4 @@
-"""Numbers that users have turned into page frames: pfn, physical, struct page or direct-map address."""
+"""Numbers that users have turned into page frames: pfn, physical, struct page, direct-map or other kernel address."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from inspector.columns import U64
 from inspector.layout.kernel import Layout
 from inspector.records import dataclass
 from inspector.tables.pages import heads_of_tails
+from inspector.tables.vmalloc import vmalloc_pfns
 
-NumberForm = Literal["pfn", "phys", "page", "virt"]
+NumberForm = Literal["pfn", "phys", "page", "virt", "kernel", "user"]
+"""``kernel``: an address of the kernel's image, of vmalloc or of a module; ``user``: of a process, given with it."""
 
 _PAGE_MASK = 4095
+_KERNEL_HALF = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,11 @@ def number_meanings(layout: Layout, number: int) -> list[NumberMeaning]:
         found.append(
             NumberMeaning("virt", physical >> memmap.page_shift, physical & _PAGE_MASK, "it lies in the direct map")
         )
+    if not found and number >= _KERNEL_HALF:
+        pfn = int(vmalloc_pfns(layout, np.array([number], np.uint64))[0])
+        if pfn >= 0:
+            why = "the kernel's page tables map it: its image, vmalloc or a module"
+            found.append(NumberMeaning("kernel", pfn, number & _PAGE_MASK, why))
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,7 @@ from tui.places import (
 )
 from tui.session import Session
 from tui.views.map import HeatView
+from tui.views.rows import Rows
 from tui.views.strip import StripView
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
@@ -53,6 +56,7 @@ def shared_folio(s: Snapshot) -> int:
 async def test_processes_lead_to_a_vma_and_its_folio_and_back(session: Session, size: tuple[int, int]) -> None:
     s = session.snapshot
     async with at(session, ProcessesPlace(), size) as pilot:
+        await press(pilot, "S", "p", "S", "p")
         shown = lines(pilot)
         assert any("1  keeper" in line for line in shown)
         assert all(len(line) == size[0] for line in shown)
@@ -330,3 +334,48 @@ async def test_a_folio_is_shown_by_its_reverse_map_before_the_page_tables_were_w
         assert "counted over all page tables" in text(pilot)
         assert "✓ counters agree" in text(pilot)
         assert "reverse map" not in text(pilot)
+
+
+async def test_processes_begin_with_the_most_memory_and_are_sorted_by_any_column() -> None:
+    session = session_of("7.3")
+    async with at(session, ProcessesPlace()) as pilot:
+        table = pilot.app.screen.query_one(ColumnTable)
+        rows = table.rows
+        assert isinstance(rows, Rows)
+        titles = [c.title for c in rows.columns]
+
+        def values(title: str) -> list[int]:
+            return [-1 if v is None else v for v in (rows.values(i)[titles.index(title)] for i in range(len(rows)))]
+
+        assert values("rss") == sorted(values("rss"), reverse=True)
+        assert table.order == "-rss"
+        await press(pilot, "S", "e")
+        assert values("wasted") == sorted(values("wasted"), reverse=True)
+        assert values("wasted")[0] > 0
+        await press(pilot, "S", "e")
+        known = [v for v in values("wasted") if v >= 0]
+        assert known == sorted(known)
+        await press(pilot, "S", "escape")
+        assert table.order == "wasted"
+        # What does not fit is scrolled to; pid and comm stay.
+        seen = lines(pilot)[3]
+        assert "→" in seen
+        headings = set(seen.split())
+        for _ in titles:
+            await press(pilot, "right")
+            assert "pid" in lines(pilot)[3] and "comm" in lines(pilot)[3]
+            headings |= set(lines(pilot)[3].split())
+        assert {"mTHP", "partly", "VMAs", "mm"} <= headings
+        for _ in titles:
+            await press(pilot, "left")
+        assert lines(pilot)[3] == seen
+
+
+async def test_an_order_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FOLIOSCOPE_STATE", str(tmp_path))
+    session = session_of("7.3")
+    async with at(session, ProcessesPlace()) as pilot:
+        await press(pilot, "S", "v")
+    async with at(session, ProcessesPlace()) as pilot:
+        assert pilot.app.screen.query_one(ColumnTable).order == "-VMAs"
+        assert "VMAs▼" in text(pilot)

@@ -13,10 +13,12 @@ from inspector.folio.account import account_of
 from inspector.layout.memmap import MemMap
 from inspector.report.anon_vma import build_anon_vma
 from inspector.report.mappings import mapping_rows
+from inspector.report.mthp import build_mthp
 from inspector.report.pages import build_place
 from inspector.report.rmap import build_rmap
 from inspector.snapshot import Snapshot
 from inspector.walk.kinds import KINDS, page_kinds
+from inspector.walk.mthp import large_folios, large_of_mms, mapped_large_folios
 from inspector.walk.page_numbers import NumberMeaning
 from inspector.walk.smaps import vma_figures
 from tests.fixtures import KERNELS
@@ -242,3 +244,15 @@ def test_an_interval_tree_is_drawn_whole(s: Snapshot) -> None:
     for line in lines:
         assert len(line.branch) == 2 * line.chain.depth
         assert len(line.bar) == 24
+
+
+def test_what_a_process_maps_of_large_folios_is_what_the_report_says(s: Snapshot) -> None:
+    of = large_of_mms(s, large_folios(s))
+    row_of = {int(a): i for i, a in enumerate(s.mms.addr)}
+    for p in build_mthp(s).processes:
+        at_ = row_of[p.mm]
+        assert (of.folios[at_], of.partly[at_], of.unmapped[at_] << 12) == (p.folios, p.partly, p.unmapped_bytes)
+    by_ptes = of.by_ptes(process_columns(s, vma_figures(s)).huge, s.layout.pmd_order)
+    found = mapped_large_folios(s, large_folios(s))
+    wanted = np.bincount(s.vmas.mm_idx[found.vma], found.pages, len(s.mms)).astype(np.int64)
+    assert np.array_equal(by_ptes, wanted)

@@ -98,7 +98,20 @@ class PlaceScreen(Screen[None], Generic[D]):
         """Put what was loaded into the widgets."""
         raise NotImplementedError
 
-    def fill(self, table: ColumnTable, rows: Rows, cursor: int = 0) -> None:
+    def put(self, table: ColumnTable, rows: Rows, cursor: int = 0, *, order: str = "", name: str = "") -> None:
+        """Show rows in a table, in the order that its user last gave it.
+
+        Args:
+            table: The table.
+            rows: The rows.
+            cursor: Where the cursor is.
+            order: Column to sort by otherwise, after ``-`` for the largest first.
+            name: Of the table, where one widget shows several.
+        """
+        table.order_name = name or f"{type(self.place).__name__.removesuffix('Place')} {table.id}".lower()
+        table.show(rows, cursor, self.scope.order_of(table.order_name) or order)
+
+    def fill(self, table: ColumnTable, rows: Rows, cursor: int = 0, order: str = "") -> None:
         """Show rows in a table.
 
         When they were loaded again, filter, order and cursor stay; when the target was read again, what became
@@ -107,7 +120,7 @@ class PlaceScreen(Screen[None], Generic[D]):
         name = table.id or ""
         refreshes, shown, older = self._older.get(name, (self.session.refreshes, None, None))
         if shown is None:
-            table.show(rows, cursor)
+            self.put(table, rows, cursor, order=order)
         else:
             older = shown if refreshes != self.session.refreshes else older
             if older is not None:
@@ -271,6 +284,15 @@ class PlaceScreen(Screen[None], Generic[D]):
             if not event.value:
                 event.input.add_class("hidden")
             self._focus_table()
+
+    def on_column_table_ordered(self, event: ColumnTable.Ordered) -> None:
+        """The order is remembered."""
+        if event.table.order_name:
+            self.scope.keep_order(event.table.order_name, event.table.order)
+
+    def on_column_table_asks_order(self, event: ColumnTable.AsksOrder) -> None:
+        """Choose the column to sort by."""
+        self.scope.choose_order(event.table)
 
     def on_column_table_chosen(self, event: ColumnTable.Chosen) -> None:
         """Go where the row leads."""

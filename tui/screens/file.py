@@ -83,8 +83,8 @@ folios, the mapped part full.
         )
         self.query_one("#facts", Static).update(facts)
         self.query_one("#orders", Static).update(_bars(r.orders))
-        self.query_one("#mappers", ColumnTable).show(data.mappers)
-        self.query_one("#cache", ColumnTable).show(data.cache)
+        self.put(self.query_one("#mappers", ColumnTable), data.mappers)
+        self.put(self.query_one("#cache", ColumnTable), data.cache)
         self.action_view(self._half if data.report.mappers else "cache")
 
     def action_view(self, half: str) -> None:

@@ -59,7 +59,7 @@ Type `/` and words to filter: `mapcount fail times>=2`.
     def show(self, data: Rows) -> None:
         """Show it, narrowed as the place says."""
         table = self.query_one("#list", ColumnTable)
-        table.show(data)
+        self.put(table, data)
         assert isinstance(self.place, FindingsPlace)
         line = self.query_one("#filter", Input)
         if self.place.filter and not line.value:

@@ -8,6 +8,7 @@ from textual.app import ComposeResult
 from textual.widgets import Static
 
 from inspector.text import counted
+from inspector.walk.mthp import large_folios, large_of_mms
 from inspector.walk.smaps import vma_figures
 from tui.screens.base import PlaceScreen
 from tui.views.processes import process_rows
@@ -20,11 +21,15 @@ class ProcessesScreen(PlaceScreen[Rows]):
 
     TAB = "processes"
     HELP: ClassVar[str] = """\
-Every address space, those without a task too. Sizes are the kernel's own counters; *huge* is what page tables map with
-huge entries. **!** counts findings that concern the process.
+Every address space, those without a task too, the largest rss first. *rss* and its parts *anon*, *file*, *shmem*, and
+*swap*, are the kernel's own counters. From the page tables: *THP*, memory that PMDs map; *mTHP*, memory of large folios
+that PTEs map; *partly*, large folios mapped in part, by it and all others together, and *wasted*, what no process maps
+of those. **!** counts findings that concern the process.
 
-Filter: `/` then words of the name, or comparisons: `rss>=10M`, `swap>0`, `findings>0`. Sizes are in bytes, or in K, M,
-G or `pages`; `!` before a word or a comparison turns it round, `or` parts alternatives; Tab completes names of columns.
+`S` and a letter sorts by a column, the same again turns the order; `→` shows columns that do not fit.
+
+Filter: `/` then words of the name, or comparisons: `rss>=10M`, `wasted>0`, `findings>0`. Sizes are in bytes, or in K,
+M, G or `pages`; `!` before a word or a comparison turns it round, `or` parts alternatives; Tab completes names.
 """
 
     _is_partial = False
@@ -41,7 +46,10 @@ G or `pages`; `!` before a word or a comparison turns it round, `or` parts alter
         # What takes all page tables is not looked for while the check reads them.
         self._is_partial = self.session.is_checking
         figures = None if self._is_partial else self.session.keep("vma_figures", lambda: vma_figures(s))
-        return process_rows(self.session, figures)
+        large = (
+            None if self._is_partial else self.session.keep("large_of_mms", lambda: large_of_mms(s, large_folios(s)))
+        )
+        return process_rows(self.session, figures, large)
 
     def show(self, data: Rows) -> None:
         """Fill the table."""
@@ -51,7 +59,7 @@ G or `pages`; `!` before a word or a comparison turns it round, `or` parts alter
         none = f"; {counted(threads, 'task')} without one" if threads else ""
         words = f"{counted(len(data), 'address space')}{rest}{none}"
         self.query_one("#title", Static).update(words)
-        self.fill(self.query_one(ColumnTable), data)
+        self.fill(self.query_one(ColumnTable), data, order="-rss")
 
     def session_changed(self) -> None:
         """Findings are counted anew when the check is through, and what was left open is filled in."""

@@ -65,7 +65,8 @@ folio, a file. Below the table is more about the row, where there is more.
         titles = [f"{one.title} {len(rows):,}" for one, (rows, _) in zip(listed, data.tables, strict=True)]
         tabs.update(switch([(str(i), title) for i, title in enumerate(titles)], str(self._at)))
         self.query_one("#more").display = listed[self._at].detail is not None
-        self.query_one(ColumnTable).show(data.tables[self._at][1])
+        name = f"{self.place.name} {listed[self._at].title}"
+        self.put(self.query_one(ColumnTable), data.tables[self._at][1], name=name)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Other lists are offered where there are some."""

@@ -85,7 +85,7 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
         self.query_one("#title", Static).update(data.title)
         self.query_one("#facts", Static).update("  ".join(f"{name} {value}" for name, value in data.facts))
         self.query_one(Legend).show(LEGEND)
-        self.query_one("#entries", ColumnTable).show(data.rows, data.cursor)
+        self.put(self.query_one("#entries", ColumnTable), data.rows, data.cursor)
         self._show_strip()
 
     def session_changed(self) -> None:

@@ -46,8 +46,8 @@ def finding_rows(session: Session) -> Rows:
     fields = [
         number("#", np.arange(1, len(found) + 1), str),
         _severities(found),
-        words("rule", [f.rule for f in found]),
-        words("about", [short_subject(f) for f in found], drop=1),
+        words("rule", [f.rule for f in found], least=16),
+        words("about", [short_subject(f) for f in found], least=16),
         number("times", np.array([f.count for f in found], np.int64), drop=2, blank=1),
         words("sure", [f.exactness for f in found], drop=4),
         words("seen", marks, drop=3),
@@ -60,7 +60,7 @@ def findings_of_rule(session: Session, slug: str) -> Rows:
     rows = [i for i, f in enumerate(session.findings) if f.rule == slug]
     fields = [
         number("#", np.array(rows, np.int64) + 1, str),
-        words("about", [short_subject(session.findings[i]) for i in rows]),
+        words("about", [short_subject(session.findings[i]) for i in rows], least=20),
         number("times", np.array([session.findings[i].count for i in rows], np.int64), blank=1),
     ]
     return Rows(fields, lambda row: FindingPlace(rows[row]))
@@ -76,9 +76,9 @@ def rule_rows(session: Session) -> Rows:
     counts = [sum(session.findings[i].count for i in rows) for _, rows in order]
     fields = [
         _severities(firsts),
-        words("rule", [f.rule for f in firsts]),
+        words("rule", [f.rule for f in firsts], least=20),
         number("found", np.array(counts, np.int64)),
-        words("first", [short_subject(f) for f in firsts], drop=1),
+        words("first", [short_subject(f) for f in firsts], least=12),
     ]
 
     def leads(row: int) -> Place:

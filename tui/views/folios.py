@@ -26,7 +26,9 @@ class FolioColumns(Table):
         order: int64.
         mapped: int64; entries that map it, all pages and huge entries together.
         huge: int64; huge entries among them.
+        touched: int64; pages of it that anything maps.
         mms: int64; address spaces that map it; -1 for a folio of one page, where none is counted.
+        owner: int64; the address space that maps it by most entries, by its row; -1 where none is known.
         refs: int64; ``_refcount``.
         unmapped: int64; pages of one that is mapped in part which nothing maps.
         partial: bool; a large folio of which some page is mapped and another is not.
@@ -38,7 +40,9 @@ class FolioColumns(Table):
     order: I64
     mapped: I64
     huge: I64
+    touched: I64
     mms: I64
+    owner: I64
     refs: I64
     unmapped: I64
     partial: Mask
@@ -76,11 +80,22 @@ def folio_columns(s: Snapshot, *, small: bool) -> FolioColumns:
         order=of(f.order, 0),
         mapped=of(s.folio_totals, one) if some else one,
         huge=of(s.counts.entire, 0),
+        touched=of(np.where(s.counts.entire > 0, f.nr_pages, touched), (one > 0).astype(np.int64)),
+        owner=of(_owners(s), -1) if some else np.full(len(rows), -1, np.int64),
         mms=of(s.counts.nr_mms, -1) if some else np.full(len(rows), -1, np.int64),
         refs=s.pages.refcount[rows].astype(np.int64),
         unmapped=of(untouched, 0),
         partial=of((touched > 0) & (touched < f.nr_pages) & (s.counts.entire == 0), 0).astype(np.bool_),
     )
+
+
+def _owners(s: Snapshot) -> I64:
+    """Row of the mm that maps each large folio by most entries; -1 for none."""
+    c = s.counts
+    order = np.lexsort((-c.pair_mm, c.pair_count))
+    owner = np.full(len(s.folios), -1, np.int64)
+    owner[c.pair_folio[order]] = c.pair_mm[order]
+    return owner
 
 
 def _pages_mapped(s: Snapshot) -> I64:
@@ -99,20 +114,25 @@ def folio_rows(session: Session, *, small: bool) -> Rows:
     c = folio_columns(s, small=small)
     found = finding_codes(s.pages.memmap, len(s.pages), session.findings)[c.row]
     shift = s.layout.arch.page_shift
+    owners = session.keep("owners", lambda: [session.process(mm) for mm in range(len(s.mms))])
     kinds = tuple(k.replace(" ", "-") for k in KINDS)
     return Rows(
         [
             number("pfn", c.pfn, lambda n: f"{n:#x}", shade=lambda _: "heat1"),
-            ColumnData(ViewColumn("kind"), c.kind, str, kinds, lambda k: KINDS[k] if KINDS[k] != "free" else ""),
-            number("order", c.order, str),
-            sizes("size", np.int64(1) << c.order, 1 << shift, drop=3),
-            number("mapped", c.mapped, blank=0),
-            number("huge", c.huge, blank=0, drop=2),
-            number("mms", c.mms, blank=-1, drop=1),
-            number("refs", c.refs),
-            sizes("unmapped", c.unmapped, 1 << shift, blank=0, drop=1, shade=lambda _: "warn"),
             ColumnData(
-                ViewColumn("partial", drop=2), c.partial.astype(np.uint8), str, ("", "partial"), lambda _: "warn"
+                ViewColumn("kind", least=6), c.kind, str, kinds, lambda k: KINDS[k] if KINDS[k] != "free" else ""
+            ),
+            number("order", c.order, str),
+            sizes("size", np.int64(1) << c.order, 1 << shift),
+            sizes("mapped", c.touched, 1 << shift, blank=0),
+            sizes("wasted", c.unmapped, 1 << shift, blank=0, shade=lambda _: "warn"),
+            number("entries", c.mapped, blank=0, drop=3),
+            number("huge", c.huge, blank=0, drop=4),
+            number("refs", c.refs),
+            number("mms", c.mms, blank=-1, drop=1),
+            ColumnData(ViewColumn("owner", least=14), c.owner + 1, str, ("", *owners)),
+            ColumnData(
+                ViewColumn("partial", drop=5), c.partial.astype(np.uint8), str, ("", "partial"), lambda _: "warn"
             ),
             ColumnData(ViewColumn("findings"), found, str, _FOUND, lambda n: "fail" if n > 1 else "", marked=False),
         ],

@@ -11,6 +11,7 @@ from inspector.columns import I64, Mask, Table
 from inspector.snapshot import Snapshot
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.text import clean_bytes
+from inspector.walk.mthp import LargeOfMms
 from inspector.walk.smaps import VmaFigures
 from tui.places import MmPlace
 from tui.session import Session
@@ -27,6 +28,9 @@ class ProcessColumns(Table):
         rss, anon, file, shmem, swap: int64; the kernel's own counters, exact.
         known: bool; False where they could not be read.
         huge: int64; mapped by huge entries, hugetlb left out; -1 where not known.
+        mthp: int64; pages of large folios that PTEs map; -1 where not known, as the two that follow.
+        partly: int64; folios, not pages: those it maps of which some pages are mapped by no process.
+        wasted: int64; these pages.
         hugetlb: int64; -1 where not known.
         tables: int64; bytes of page tables.
     """
@@ -42,16 +46,20 @@ class ProcessColumns(Table):
     swap: I64
     known: Mask
     huge: I64
+    mthp: I64
+    partly: I64
+    wasted: I64
     hugetlb: I64
     tables: I64
 
 
-def process_columns(s: Snapshot, f: VmaFigures | None) -> ProcessColumns:
+def process_columns(s: Snapshot, f: VmaFigures | None, large: LargeOfMms | None = None) -> ProcessColumns:
     """The columns of all mms.
 
     Args:
         s: A snapshot of the target.
         f: Of all VMAs; None where they are not known yet.
+        large: What is mapped of large folios; None likewise.
     """
     mms, n = s.mms, len(s.mms)
 
@@ -61,6 +69,7 @@ def process_columns(s: Snapshot, f: VmaFigures | None) -> ProcessColumns:
         columns = [getattr(f, name) for name in names]
         return np.bincount(s.vmas.mm_idx, weights=sum(columns), minlength=n).astype(np.int64)
 
+    huge, unknown = per_mm("anon_pmd", "shmem_pmd", "file_pmd"), np.full(n, -1, np.int64)
     return ProcessColumns(
         pid=mms.pid.astype(np.int64),
         users=mms.users.astype(np.int64),
@@ -72,7 +81,10 @@ def process_columns(s: Snapshot, f: VmaFigures | None) -> ProcessColumns:
         shmem=mms.rss[:, RSS_SHMEM],
         swap=mms.rss[:, RSS_SWAP],
         known=mms.rss_valid,
-        huge=per_mm("anon_pmd", "shmem_pmd", "file_pmd"),
+        huge=huge,
+        mthp=unknown if large is None or f is None else large.by_ptes(huge, s.layout.pmd_order),
+        partly=unknown if large is None else large.partly,
+        wasted=unknown if large is None else large.unmapped,
         hugetlb=per_mm("hugetlb_private", "hugetlb_shared"),
         tables=mms.pgtables_bytes,
     )
@@ -86,10 +98,10 @@ def findings_by_mm(session: Session) -> Counter[int]:
     return number_of
 
 
-def process_rows(session: Session, figures: VmaFigures | None) -> Rows:
+def process_rows(session: Session, figures: VmaFigures | None, large: LargeOfMms | None = None) -> Rows:
     """One row an mm: processes by pid, then those without a task."""
     s = session.snapshot
-    c = process_columns(s, figures)
+    c = process_columns(s, figures, large)
     order = np.lexsort((c.pid, c.pid < 0))
     c = c.take(order)
     number_of = findings_by_mm(session)
@@ -105,17 +117,20 @@ def process_rows(session: Session, figures: VmaFigures | None) -> Rows:
     return Rows(
         [
             number("pid", c.pid, str, blank=-1, shade=lambda _: "heat1"),
-            words("comm", names),
+            words("comm", names, stays=True),
             sizes("rss", known(c.rss), page),
             sizes("anon", known(c.anon), page, blank=0, shade=lambda _: "anon"),
             sizes("file", known(c.file), page, blank=0, shade=lambda _: "file"),
             sizes("shmem", known(c.shmem), page, blank=0, shade=lambda _: "shmem"),
-            sizes("huge", c.huge, page, blank=0, drop=2),
-            sizes("hugetlb", c.hugetlb, page, blank=0, drop=3, shade=lambda _: "hugetlb"),
-            sizes("swap", known(c.swap), page, blank=0, drop=1, shade=lambda _: "swap"),
-            number("vmas", c.vmas, drop=1),
-            sizes("tables", c.tables, 1, drop=4),
-            number("tasks", c.tasks, drop=5),
+            sizes("swap", known(c.swap), page, blank=0, drop=3, shade=lambda _: "swap"),
+            sizes("THP", c.huge, page, blank=0, drop=1),
+            sizes("mTHP", c.mthp, page, blank=0, drop=1),
+            number("partly", np.maximum(c.partly, 0), blank=0, drop=1, shade=lambda _: "warn"),
+            sizes("wasted", c.wasted, page, blank=0, shade=lambda _: "warn"),
+            sizes("hugetlb", c.hugetlb, page, blank=0, drop=4, shade=lambda _: "hugetlb"),
+            number("VMAs", c.vmas, drop=5),
+            sizes("page tables", c.tables, 1, drop=6),
+            number("tasks", c.tasks, drop=7),
             number("findings", np.array(found, np.int64), bang, blank=0, shade=lambda _: "fail", marked=False),
             words("mm", addresses, drop=9),
         ],

@@ -21,14 +21,18 @@ class ViewColumn:
     Attributes:
         title: Its heading.
         right: Whether it is flush right.
-        drop: Where the terminal is narrow, columns of the highest number go first; 0 stays.
+        drop: Where the terminal is narrow, columns of the highest number go behind the right edge first; 0 stays.
         unit: Of its values as programs are given them.
+        least: Width that it may shrink to before columns go there; 0 for one that is shown whole.
+        stays: Whether it stays in sight, beside the first, where the others are scrolled sideways.
     """
 
     title: str
     right: bool = False
     drop: int = 0
     unit: str = ""
+    least: int = 0
+    stays: bool = False
 
     @property
     def exported(self) -> str:
@@ -51,6 +55,12 @@ class RowSource(Protocol):
 
     def cells(self, row: int) -> list[tuple[str, str]]:
         """Text and shade of each cell."""
+
+    def row(self, place: int) -> int:
+        """Row of the data of a row shown."""
+
+    def find(self, row: int) -> int:
+        """Place of a row of the data among those shown; 0 when it is not."""
 
     def place(self, row: int) -> Place | None:
         """Where a row leads."""
@@ -171,10 +181,18 @@ def sizes(  # noqa: PLR0913
     return ColumnData(ViewColumn(title, True, drop, "bytes"), values, text, (), shade, None, unit=unit)
 
 
-def words(title: str, values: Sequence[str], *, drop: int = 0, shade: Callable[[Any], str] | None = None) -> ColumnData:
+def words(
+    title: str,
+    values: Sequence[str],
+    *,
+    drop: int = 0,
+    shade: Callable[[Any], str] | None = None,
+    least: int = 0,
+    stays: bool = False,
+) -> ColumnData:
     """A column of text; kept as places in the list of its different words, which is quick to sort and to search."""
     known, codes = np.unique(np.array(list(values) or [""], np.str_), return_inverse=True)
-    column = ViewColumn(title, False, drop)
+    column = ViewColumn(title, False, drop, least=least, stays=stays)
     if shade is None:
         return ColumnData(column, codes[: len(values)], str, tuple(known.tolist()))
     shades = [shade(word) for word in known.tolist()]
@@ -285,11 +303,16 @@ class Rows:
         self.filtering(words)()
 
     def sorting(self, column: int, *, descending: bool) -> Callable[[], None]:
-        """The work of `sort`, for another thread."""
-        values = self.fields[column].values
-        if not descending:
-            return self._shown(stable_order(values), self._mask)
-        return self._shown(len(values) - 1 - stable_order(values[::-1])[::-1], self._mask)
+        """The work of `sort`, for another thread; what is not known comes last either way."""
+        field = self.fields[column]
+        values = field.values
+        order = stable_order(values)
+        if descending:
+            order = len(values) - 1 - stable_order(values[::-1])[::-1]
+        if field.unit or field.blank == -1:
+            known = values[order] != -1
+            order = np.concatenate([order[known], order[~known]])
+        return self._shown(order, self._mask)
 
     def filtering(self, words: str) -> Callable[[], None]:  # noqa: D102 - described in RowSource
         return self._shown(self._sorted, filter_mask(self.fields, words) if words.strip() else None)

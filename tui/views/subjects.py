@@ -98,7 +98,9 @@ def _hex(title: str, of: Cell, *, drop: int = 0) -> Callable[[Sequence[Any]], Co
 
 
 def _text(title: str, of: Cell, *, drop: int = 0) -> Callable[[Sequence[Any]], ColumnData]:
-    return lambda rows: words(title, ["" if of(row) is None else str(of(row)) for row in rows], drop=drop)
+    return lambda rows: words(
+        title, ["" if of(row) is None else str(of(row)) for row in rows], drop=drop, least=12, stays=title == "comm"
+    )
 
 
 def _size(title: str, of: Cell, unit: int, *, drop: int = 0) -> Callable[[Sequence[Any]], ColumnData]:

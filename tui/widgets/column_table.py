@@ -1,9 +1,10 @@
-"""A table of any number of rows: only rows in sight are formatted, headings sort, narrow terminals drop columns."""
+"""A table of any number of rows: only rows in sight are formatted, headings sort, what does not fit is scrolled to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import takewhile
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -30,9 +31,16 @@ _GAP = 2
 _MARGIN = 1
 """Where the cursor has its mark."""
 
+_HINT = 4
+"""What says how many columns are behind the right edge."""
+
 
 class ColumnTable(ScrollView, can_focus=True):
-    """The table. Arrows move, Enter opens, ``<`` and ``>`` choose the column to sort by, ``,`` turns the order."""
+    """The table. Arrows move, Enter opens, ``<`` and ``>`` choose the column to sort by, ``,`` turns the order.
+
+    Where columns do not fit, text shrinks first; then those that matter least go behind the right edge, where the right
+    arrow leads. The first column stays.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False),
@@ -41,7 +49,10 @@ class ColumnTable(ScrollView, can_focus=True):
         Binding("pagedown", "page(1)", "Page down", show=False),
         Binding("home", "jump_to(0)", "First", show=False),
         Binding("end", "jump_to(-1)", "Last", show=False),
+        Binding("left", "sideways(-1)", "Columns to the left", show=False),
+        Binding("right", "sideways(1)", "Columns to the right", show=False),
         Binding("enter", "choose", "Open"),
+        Binding("S", "sort_menu", "Sort by", show=False),
         Binding("less_than_sign", "sort_next(-1)", "Sort", key_display="< >", show=False),
         Binding("greater_than_sign", "sort_next(1)", "Sort by next column", show=False),
         Binding("comma", "turn", "Reverse the order", show=False),
@@ -72,6 +83,12 @@ class ColumnTable(ScrollView, can_focus=True):
     class Chosen(Moved):
         """The row was chosen."""
 
+    class Ordered(Moved):
+        """The rows were given another order: `order` says which."""
+
+    class AsksOrder(Moved):
+        """A column to sort by is to be chosen."""
+
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._rows: RowSource | None = None
@@ -79,18 +96,48 @@ class ColumnTable(ScrollView, can_focus=True):
         self._measured: list[int] = []
         self._last = 0
         self._shown: list[int] = []
+        self._line: list[int] = []
+        self._behind = 0
         self._sorted: tuple[int, bool] | None = None
         self._turn = 0
+        self._skip = 0
+        self.order_name = ""
+        """Under what its order is remembered; "" for nothing."""
 
     @property
     def rows(self) -> RowSource | None:
         """What is shown."""
         return self._rows
 
-    def show(self, rows: RowSource, cursor: int = 0) -> None:
-        """Show other rows."""
-        self._rows, self._sorted = rows, None
+    def show(self, rows: RowSource, cursor: int = 0, order: str = "") -> None:
+        """Show other rows.
+
+        Args:
+            rows: The rows.
+            cursor: Where the cursor is, in the order that they have by themselves.
+            order: Title of a column to sort by, after ``-`` for the largest first.
+        """
+        self._rows, self._sorted, self._skip = rows, None, 0
+        column = self._column_called(order.removeprefix("-"))
+        if column >= 0 and rows.total < _MANY:
+            here = rows.row(cursor) if cursor and len(rows) else -1
+            self._sorted = column, order.startswith("-")
+            rows.sort(column, descending=self._sorted[1])
+            cursor = rows.find(here) if here >= 0 else 0
         self.refill(cursor)
+        if column >= 0 and self._sorted is None:
+            self.sort_by(column, descending=order.startswith("-"))
+
+    def _column_called(self, title: str) -> int:
+        titles = [c.title for c in self._rows.columns] if self._rows is not None else []
+        return titles.index(title) if title and title in titles else -1
+
+    @property
+    def order(self) -> str:
+        """Title of the column that rows are sorted by, after ``-`` for the largest first; "" for none."""
+        if self._sorted is None or self._rows is None:
+            return ""
+        return "-" * self._sorted[1] + self._rows.columns[self._sorted[0]].title
 
     def show_again(self, rows: RowSource, words: str) -> None:
         """Show newer rows of the same kind: filter, order and cursor stay; a filter not understood hides no row."""
@@ -179,17 +226,37 @@ class ColumnTable(ScrollView, can_focus=True):
         self._fit()
 
     def _fit(self) -> None:
-        """Drop columns until the rest fits."""
+        """Let text shrink, then columns go behind the right edge, until the rest fits."""
         rows = self._rows
         if rows is None:
             return
-        shown, room = list(range(len(self._widths))), (self.size.width or 80) - _MARGIN
+        room = (self.size.width or 80) - _MARGIN
         self._widths = [*self._measured]
-        while sum(self._widths[i] + _GAP for i in shown) - _GAP > room:
+        every = list(range(len(self._widths)))
+        self._shrink(every, room)
+        shown = [*every]
+        if self._wide(shown) > room:
+            self._widths = [*self._measured]
+            room -= _HINT
+        while self._wide(shown) > room:
             worst = max(shown, key=lambda i: rows.columns[i].drop)
             if not rows.columns[worst].drop:
                 break
             shown.remove(worst)
+            self._shrink(shown, room)
+        # In the order in which they come into sight: first those that matter, then what went behind the edge.
+        line = [*shown, *(i for i in every if i not in shown)]
+        self._line = line
+        shown = [*line[:1], *takewhile(lambda i: rows.columns[i].stays, line[1:])]
+        rest = line[len(shown) :]
+        self._skip = max(0, min(self._skip, len(rest) - 1))
+        fitting = 0
+        for i in rest[self._skip :]:
+            if self._wide([*shown, i]) > room and fitting:
+                break
+            shown.append(i)
+            fitting += 1
+        self._behind = len(rest) - self._skip - fitting
         self._shown = shown
         if shown and not rows.columns[shown[-1]].right:
             # The last column may have what the others leave.
@@ -197,12 +264,30 @@ class ColumnTable(ScrollView, can_focus=True):
             self._widths[shown[-1]] = max(self._widths[shown[-1]], min(self._last, room - taken))
         self.virtual_size = Size(min(self._total_width(), room), len(rows) + 1)
 
+    def _wide(self, columns: list[int]) -> int:
+        return sum(self._widths[i] + _GAP for i in columns) - _GAP
+
+    def _shrink(self, columns: list[int], room: int) -> None:
+        """Take from the widest text columns what is too much, as far as they may shrink."""
+        rows = self._rows
+        assert rows is not None
+        over = self._wide(columns) - room
+        while over > 0:
+            spare = {i: self._widths[i] - rows.columns[i].least for i in columns if rows.columns[i].least}
+            widest = max(spare, key=lambda i: self._widths[i] if spare[i] > 0 else 0, default=-1)
+            if widest < 0 or spare[widest] <= 0:
+                return
+            self._widths[widest] -= 1
+            over -= 1
+
     def _total_width(self) -> int:
         return sum(self._widths[i] + _GAP for i in self._shown)
 
     def on_resize(self, _event: events.Resize) -> None:
         """Fit the columns into the new width."""
         self._fit()
+        if self._sorted is not None and not self._skip:
+            self._bring_into_sight(self._sorted[0])
         self._into_view()
 
     def render_line(self, y: int) -> Strip:
@@ -235,14 +320,20 @@ class ColumnTable(ScrollView, can_focus=True):
 
     def _heading(self, plain: Style, width: int) -> Strip:
         rows = self._rows
-        segments = [Segment(" " * _MARGIN, plain)]
+        away = "←" if self._skip else " " * _MARGIN
+        segments = [Segment(away, plain + self.get_component_rich_style("table--sorted"))]
         for i in self._shown if rows is not None else []:
             assert rows is not None
             mark = "" if self._sorted is None or self._sorted[0] != i else "▼" if self._sorted[1] else "▲"
             title = _pad(rows.columns[i].title + mark, self._widths[i], right=rows.columns[i].right)
             style = plain + self.get_component_rich_style("table--sorted" if mark else "table--heading")
             segments.append(Segment(title + " " * _GAP, style))
-        return Strip(segments).adjust_cell_length(width, plain).simplify()
+        line = Strip(segments).adjust_cell_length(width, plain)
+        if self._behind:
+            hint = Segment(f" →{self._behind}", plain + self.get_component_rich_style("table--sorted"))
+            seen = self.scrollable_content_region.width or width
+            line = Strip([*line.crop(0, seen - cell_width(hint.text)), hint]).adjust_cell_length(width, plain)
+        return line.simplify()
 
     def watch_cursor(self, old: int, new: int) -> None:
         """Keep the cursor in sight and send where it is; only its two lines are painted, unless the rest moves."""
@@ -290,11 +381,35 @@ class ColumnTable(ScrollView, can_focus=True):
             self.post_message(self.Chosen(self, self.cursor))
 
     def action_sort_next(self, step: int) -> None:
-        """Sort by another of the columns shown."""
-        if self._shown:
+        """Sort by another column."""
+        if self._line:
             now = self._sorted[0] if self._sorted is not None else -1
-            at = self._shown.index(now) if now in self._shown else min(-step, 0)
-            self.sort_by(self._shown[(at + step) % len(self._shown)])
+            at = self._line.index(now) if now in self._line else min(-step, 0)
+            self.sort_by(self._line[(at + step) % len(self._line)])
+
+    def action_sideways(self, columns: int) -> None:
+        """Columns further to the right or left."""
+        if columns < 0 and not self._skip or columns > 0 and not self._behind:
+            return
+        self._skip += columns
+        self._fit()
+        self.refresh()
+
+    def _bring_into_sight(self, column: int) -> None:
+        """Go sideways until a column is seen."""
+        if column in self._shown:
+            return
+        self._skip = 0
+        self._fit()
+        while column not in self._shown and self._behind:
+            self._skip += 1
+            self._fit()
+        self.refresh()
+
+    def action_sort_menu(self) -> None:
+        """Ask for the column."""
+        if self._rows is not None:
+            self.post_message(self.AsksOrder(self, self.cursor))
 
     def action_turn(self) -> None:
         """Reverse the order."""
@@ -313,6 +428,8 @@ class ColumnTable(ScrollView, can_focus=True):
                 show()
                 self._sorted = column, down
                 self.refill()
+                self._bring_into_sight(column)
+                self.post_message(self.Ordered(self, self.cursor))
 
         self._work(lambda: rows.sorting(column, descending=down), ready)
 

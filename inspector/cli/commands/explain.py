@@ -42,12 +42,12 @@ def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
 ) -> int:
     """Account for one folio: every counter with its formula, every reference with its holder.
 
-    PLACE is a page frame number, a physical address, the address of a struct page or folio, or a direct-map address;
-    any page of the folio will do. Beside the counters it shows which pages are exclusive to a process, what the
-    kernel would do with the folio now (reuse or copy it on a write fault, split, migrate or reclaim it), and who may
-    hold the unexplained references. With --op the kernel's operations, by old names or new ones, are tried on a
-    model of the folio in its present state: each is shown with what it changes, or is refused with the kernel's
-    condition.
+    PLACE is a page frame number, a physical address, the address of a struct page or folio, any address of the kernel,
+    or PID:ADDRESS with the pid or name of a process; any page of the folio will do. Beside the counters it shows which
+    pages are exclusive to a process, what the kernel would do with the folio now (reuse or copy it on a write fault,
+    split, migrate or reclaim it), and who may hold the unexplained references. With --op the kernel's operations, by
+    old names or new ones, are tried on a model of the folio in its present state: each is shown with what it changes,
+    or is refused with the kernel's condition.
 
     As folio does, it finds mappings by the reverse map, at the same cost on a machine of any size, and says what that
     leaves open: rules are not run, and holders of references that all processes would have to be searched for are not

@@ -27,11 +27,11 @@ def folio(  # noqa: PLR0913, PLR0917  (one parameter an option)
 ) -> int:
     """Show one folio: what it is, every counter beside its rebuilt value, its pages, and who maps it.
 
-    PLACE is a page frame number, a physical address, the address of a struct page or folio, or a direct-map address;
-    any page of the folio will do. Its mappings are found as the kernel finds them, by its reverse map: that costs the
-    same on a machine of any size. A mapping that the reverse map does not lead to is not seen then, so that a stored
-    count above what was found is "not checked"; one below it is WRONG in any case. --all walks all page tables instead,
-    and settles it.
+    PLACE is a page frame number, a physical address, the address of a struct page or folio, any address of the kernel,
+    or PID:ADDRESS with the pid or name of a process; any page of the folio will do. Its mappings are found as the
+    kernel finds them, by its reverse map: that costs the same on a machine of any size. A mapping that the reverse map
+    does not lead to is not seen then, so that a stored count above what was found is "not checked"; one below it is
+    WRONG in any case. --all walks all page tables instead, and settles it.
     """
     from inspector.aimed.pages import partial_of_folio  # noqa: PLC0415  (drgn and NumPy)
     from inspector.folio.look import look_at, settled  # noqa: PLC0415

@@ -16,8 +16,9 @@ from inspector.errors import Exit
 def page(settings: Settings, places: tuple[str, ...], form: str | None) -> int:
     """Show struct pages; only those asked for are read.
 
-    PLACE is a page frame number, a physical address, the address of a struct page or a direct-map address, in decimal
-    or in hex with 0x; or a range FIRST-LAST or FIRST+COUNT. Neighbours that are alike in everything are one row.
+    PLACE is a page frame number, a physical address, the address of a struct page or any address of the kernel, in
+    decimal or in hex with 0x; PID:ADDRESS; or a range FIRST-LAST or FIRST+COUNT. Neighbours that are alike in
+    everything are one row.
     """
     from inspector.report.pages import build_pages, render_pages  # noqa: PLC0415  (drgn and NumPy)
     from inspector.report.places import find_ranges  # noqa: PLC0415

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import click
 
-from inspector.cli.params import ALL_HELP, InspectorCommand, Listing, Number, Settings, list_options
+from inspector.cli.params import ALL_HELP, InspectorCommand, Listing, Settings, list_options
 from inspector.cli.show import opened, print_report
 from inspector.errors import Exit
 
 
 @click.command(cls=InspectorCommand, schemas=("inspector.report.processes:VmasReport",))
-@click.argument("pid", type=Number(), metavar="PID")
+@click.argument("process", metavar="PID")
 @click.option("--all", "everything", is_flag=True, help=ALL_HELP)
 @list_options("vmas")
 @click.pass_obj
-def vmas(settings: Settings, listing: Listing, pid: int, everything: bool) -> int:
+def vmas(settings: Settings, listing: Listing, process: str, everything: bool) -> int:
     """List the VMAs of one process with their memory by kind, defined as in /proc/PID/smaps, in KiB (its kB).
 
-    PID is a process or thread in the initial namespace, or the address of an mm_struct. No more is read than the
-    process has; how often others map a page is taken from the kernel's own counts, as smaps does.
+    PID is a process or thread in the initial namespace, the name of a process, or the address of an mm_struct. No more
+    is read than the process has; how often others map a page is taken from the kernel's own counts, as smaps does.
     """
     from inspector.check.prepare import prepare  # noqa: PLC0415  (drgn and NumPy)
+    from inspector.report.named import find_process  # noqa: PLC0415
     from inspector.report.processes import aim_at_mm, build_vmas, find_mm, render_vmas  # noqa: PLC0415
 
     with opened(settings) as (snapshot, progress):
+        pid = find_process(snapshot, process)
         if everything:
             mm = find_mm(snapshot, pid)
             prepare(snapshot, progress)
