@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, ComposeResult, SuspendNotSupported
@@ -28,7 +27,7 @@ from tui.places import (
     SubjectsPlace,
     UserPlace,
 )
-from tui.screens.base import PlaceScreen, known
+from tui.screens.base import PlaceScreen, ReportText, known
 from tui.screens.registry import prepare, screen_for
 from tui.session import Session, StoppedError
 from tui.state import State
@@ -37,6 +36,8 @@ from tui.widgets.frame import Crumbs, Notice, Status, TopBar, Working, bar
 
 if TYPE_CHECKING:
     from textual.screen import Screen
+
+    from tui.screens.export import ExportChoice
 
 _REMEMBERED = 50
 """Screens kept alive for going back; older ones are built again."""
@@ -426,36 +427,40 @@ class FolioscopeApp(App[Exception]):
             self.push_screen(HelpScreen(title, words, keys_of(screen)))
 
     def action_export(self) -> None:
-        """Ask what to write, then write it."""
+        """Ask what to write and where, then write it."""
         from tui.screens.export import ExportScreen  # noqa: PLC0415
 
         screen = self.current
-        if screen is None:
+        if screen is None or self.session.opened is None:
             return
-        table = screen.exported()
+        table, written = screen.exported(), screen.written()
+        forms = [
+            *(["csv", "json"] if table is not None else []),
+            *(["txt", "report.json"] if written is not None else []),
+            "svg",
+        ]
 
-        def chosen(form: str | None) -> None:
-            if form is not None:
-                self.call_after_refresh(self._export, form, table)
+        def chosen(choice: ExportChoice | None) -> None:
+            if choice is not None:
+                self.call_after_refresh(self._export, choice, table, written)
 
-        self._ask(ExportScreen(table=table is not None), chosen)
+        self._ask(ExportScreen(forms, f"{self.session.name}-{self.session.crumb(screen.place)}"), chosen)
 
-    def _export(self, form: str, table: ColumnTable | None) -> None:
-        from tui.export import free_path, write_picture, write_table  # noqa: PLC0415
+    def _export(self, choice: ExportChoice, table: ColumnTable | None, written: ReportText | None) -> None:
+        from tui.export import write_report, write_table, write_text  # noqa: PLC0415
 
-        screen = self.current
-        if screen is None:
-            return
-        path = free_path(Path.cwd(), f"{self.session.name}-{self.session.crumb(screen.place)}", form)
+        path, form = choice.path, choice.form
         picture = self.export_screenshot() if form == "svg" else ""
 
         def work() -> None:
+            words = str(path)
             if picture:
-                write_picture(picture, path)
-                nr = 1
+                write_text(picture, path)
+            elif form in ("txt", "report.json") and written is not None:
+                write_report(written.render, written.report, path, "txt" if form == "txt" else "json")
             elif table is not None and table.rows is not None:
                 nr = write_table(table.rows, path, "csv" if form == "csv" else "json")
-            words = str(path) if picture else f"{nr:,} rows in {path}"
+                words = f"{nr:,} rows in {path}"
             self.call_from_thread(self.notify, words, title="Exported", markup=False)
 
         self.run_worker(work, name="export", thread=True, group="export", exit_on_error=False)

@@ -1,15 +1,17 @@
-"""Tables written to files: CSV and JSON, values as they are, not as they are drawn."""
+"""Tables and reports written to files: values as they are, not as they are drawn."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from inspector.errors import TargetError
+from inspector.hex_json import encode_json
+from inspector.report.screen import Screen
 from tui.views.rows import RowSource
 
 TableFormat = Literal["csv", "json"]
@@ -56,14 +58,32 @@ def _values(rows: RowSource) -> Iterator[list[Any]]:
         yield rows.values(i)
 
 
-def write_picture(svg: str, path: Path) -> None:
-    """Write a picture; never over a file that exists.
+def write_report(render: Callable[[Screen, Any], Iterable[str]], report: Any, path: Path, form: str) -> None:
+    """Write a report as its command prints it.
+
+    Args:
+        render: Makes text of it.
+        report: The report.
+        path: The file.
+        form: "txt" or "json".
 
     Raises:
         TargetError: The file cannot be written.
     """
+    if form == "txt":
+        write_text("\n".join(render(Screen(), report)) + "\n", path)
+    else:
+        write_text(encode_json(report).decode() + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file; never over one that exists.
+
+    Raises:
+        TargetError: It cannot be written.
+    """
     try:
         with path.open("x", encoding="utf-8") as out:
-            out.write(svg)
+            out.write(text)
     except OSError as error:
         raise TargetError("the export cannot be written", str(path), error.strerror or "") from None

@@ -114,7 +114,7 @@ class UserPlace(_Place):
     Screens of one folio lead there as long as not all mms and VMAs were read.
 
     Attributes:
-        mm: Address of the mm_struct.
+        mm: Address of the mm_struct, or pid of a task.
         va: The address; None for the process.
     """
 
@@ -230,6 +230,29 @@ class SubjectPlace(_Place):
 
 
 @dataclass(frozen=True)
+class SlotPlace(_Place):
+    """A swap slot: its count, its folio and who refers to it.
+
+    Attributes:
+        type: Of the swap device.
+        offset: On it.
+    """
+
+    type: int
+    offset: int
+
+    @property
+    def title(self) -> str:
+        """By type and offset."""
+        return f"swap {self.type}:{self.offset:#x}"
+
+    @property
+    def command(self) -> str:
+        """As ``swap``."""
+        return self.title
+
+
+@dataclass(frozen=True)
 class MemoryPlace(_Place):
     """Physical memory; with a page frame the cursor starts there."""
 
@@ -263,4 +286,5 @@ Place = (
     | MemoryPlace
     | SubjectsPlace
     | SubjectPlace
+    | SlotPlace
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import Lock, RLock, get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -78,6 +79,7 @@ class Session:
         findings: Those found so far.
         before: The report before the last refresh.
         seen: What was marked as seen, by `Finding.key`.
+        file_names: Paths of files that were looked at, by the address of their address_space.
         doing: What is being done, steps done and steps in all; None when nothing is.
         generation: Grows with every change.
         refreshes: How often the target was read again.
@@ -100,6 +102,7 @@ class Session:
         self.before: Report | None = None
         self.refreshes = 0
         self.seen: set[str] = set()
+        self.file_names: dict[int, str] = {}
         self.doing: tuple[str, int, int] | None = None
         self.failed: Exception | None = None
         self.generation = 0
@@ -368,11 +371,15 @@ class Session:
 
     def rows_of_place(self, place: UserPlace) -> Place | None:
         """The same place by its rows; None when there is no such process. For workers: it needs all mms and VMAs."""
+        from inspector.report.processes import find_mm  # noqa: PLC0415
         from inspector.walk.lookup import find_vma  # noqa: PLC0415  (NumPy and drgn, after the first paint)
 
         with self.lock:
             s = self.snapshot
             mm = _row(s.mms.addr, place.mm)
+            if mm < 0:
+                with suppress(FolioscopeError):
+                    mm = find_mm(s, place.mm)
             if mm < 0 or place.va is None:
                 return MmPlace(mm) if mm >= 0 else None
             vma = find_vma(s.vmas, mm, place.va)
@@ -383,6 +390,8 @@ class Session:
         match place:
             case MmPlace(mm_idx):
                 return self.process(mm_idx)
+            case FilePlace(addr) if self.file_names.get(addr):
+                return f"file {self.file_names[addr]}"
             case VmaPlace(_, vma_idx):
                 return f"vma {int(self.snapshot.vmas.start[vma_idx]):#x}"
             case _:

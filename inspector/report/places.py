@@ -30,7 +30,7 @@ def find_place(s: Snapshot, asked: str, form: str | None) -> FoundPage:
         form: One of `FORMS`; None for whatever it can be, page frame numbers first.
 
     Raises:
-        UsageError: It is none of these, or leads to no page of this target.
+        UsageError: It is nothing of that, or leads to no page of this target.
     """
     word = asked.strip()
     prefix, colon, rest = word.partition(":")

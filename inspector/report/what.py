@@ -62,7 +62,7 @@ def build_what(s: Snapshot, asked: str) -> WhatReport:
         asked: A number, the name of a kernel symbol or of a process, ``pid:address``, or the path of a file.
 
     Raises:
-        UsageError: It is none of these.
+        UsageError: It is nothing of that.
     """
     number = parse_number(asked)
     named = None if number is not None else s.target.symbol(asked)

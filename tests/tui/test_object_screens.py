@@ -24,6 +24,7 @@ from tui.places import (
     MmPlace,
     ProcessesPlace,
     RmapPlace,
+    SlotPlace,
     VmaPlace,
 )
 from tui.session import Session
@@ -33,6 +34,7 @@ from tui.views.strip import StripView
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.filter_line import FilterLine
+from tui.widgets.paper import PaperView
 
 pytestmark = pytest.mark.asyncio
 
@@ -379,3 +381,64 @@ async def test_an_order_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path:
     async with at(session, ProcessesPlace()) as pilot:
         assert pilot.app.screen.query_one(ColumnTable).order == "-VMAs"
         assert "VMAs▼" in text(pilot)
+
+
+async def test_a_process_of_a_file_is_one_row_and_is_opened(session: Session) -> None:
+    s = session.snapshot
+    busiest = int(np.argmax(np.bincount(s.file_rmap.address_space_of_vma[s.file_rmap.address_space_of_vma >= 0])))
+    address = int(s.file_rmap.address_spaces.addr[busiest])
+    async with at(session, FilePlace(address)) as pilot:
+        table = pilot.app.screen.query_one("#mappers", ColumnTable)
+        rows = table.rows
+        assert rows is not None
+        mms = {int(m) for m in s.vmas.mm_idx[s.file_rmap.address_space_of_vma == busiest]}
+        assert len(rows) == len(mms)
+        assert f"file {session.file_names[address]}" in lines(pilot)[1]
+        several = next(i for i in range(len(rows)) if rows.cells(i)[0][0] == "+")
+        table.cursor = several
+        await press(pilot, "enter")
+        opened = table.rows
+        assert opened is not None
+        assert len(opened) > len(rows) + 1
+        assert table.cursor == several
+        await press(pilot, "down", "enter")
+        assert isinstance(place_of(pilot), VmaPlace)
+        await press(pilot, "backspace", "up", "enter")
+        assert table.rows is not None
+        assert len(table.rows) == len(rows)
+
+
+async def test_what_the_ledger_names_can_be_gone_to(session: Session) -> None:
+    pfn = shared_folio(session.snapshot)
+    async with at(session, FolioPlace(pfn)) as pilot:
+        await press(pilot, "right", "enter")
+        assert isinstance(place_of(pilot), AnonVmaPlace)
+        await press(pilot, "backspace")
+        paper = pilot.app.screen.query_one(PaperView)
+        seen = set()
+        for _ in range(8):
+            await press(pilot, "right")
+            seen.add(paper.chosen)
+        assert RmapPlace(pfn) in seen
+
+
+async def test_a_swap_slot_is_a_screen() -> None:
+    session = session_of("7.3")
+    s = session.snapshot
+    cached = s.layout.flags.test(s.pages.flags[s.folios.row], "swapcache") & s.folios.is_anon
+    pfn = int(s.folios.pfn[np.flatnonzero(cached)[0]]) if cached.any() else -1
+    row = int(np.flatnonzero(s.layout.flags.test(s.pages.flags[:], "swapcache"))[0])
+    pfn = pfn if pfn >= 0 else int(s.pages.memmap.pfns_of_rows(np.array([row]))[0])
+    async with at(session, FolioPlace(pfn)) as pilot:
+        paper = pilot.app.screen.query_one(PaperView)
+        for _ in range(12):
+            await press(pilot, "right")
+            if isinstance(paper.chosen, SlotPlace):
+                break
+        assert isinstance(paper.chosen, SlotPlace)
+        await press(pilot, "enter")
+        place = place_of(pilot)
+        assert isinstance(place, SlotPlace)
+        assert f"swap {place.type}:{place.offset:#x}" in lines(pilot)[1]
+        assert session.command(place).endswith(f"swap {place.type}:{place.offset:#x}")
+        assert f"{pfn:#x}" in text(pilot)

@@ -10,10 +10,17 @@ from textual.app import ComposeResult
 from textual.widgets import Static, Tree
 from textual.widgets.tree import TreeNode
 
-from inspector.report.anon_vma import AnonVmaReport, Member, aim_at_family, build_anon_vma, find_anon_vma
+from inspector.report.anon_vma import (
+    AnonVmaReport,
+    Member,
+    aim_at_family,
+    build_anon_vma,
+    find_anon_vma,
+    render_anon_vma,
+)
 from inspector.text import counted
 from tui.places import AnonVmaPlace, Place
-from tui.screens.base import PlaceScreen
+from tui.screens.base import PlaceScreen, ReportText
 from tui.views.anon_vma import tree_rows
 from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
@@ -57,6 +64,10 @@ Below: the interval tree of this anon_vma, by which rmap finds VMAs: every chain
         seen, row = (s, find_anon_vma(s, self.place.addr)) if s.has_walked else aim_at_family(s, self.place.addr)
         report = build_anon_vma(seen, row)
         return AnonVmaData(report, tree_rows(seen, report))
+
+    def written(self) -> ReportText | None:
+        """The report."""
+        return None if self.data is None else ReportText(render_anon_vma, self.data.report)
 
     def show(self, data: AnonVmaData) -> None:
         """Fill both."""

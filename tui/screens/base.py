@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -13,6 +15,7 @@ from textual.widgets import Footer, Input
 from textual.worker import Worker, WorkerState, get_current_worker
 
 from inspector.errors import FolioscopeError, TargetError
+from inspector.report.screen import Screen as Paper
 from inspector.text import clean
 from tui.places import Place
 from tui.session import Session, StoppedError
@@ -21,6 +24,7 @@ from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.filter_line import FilterError, FilterLine
 from tui.widgets.frame import Crumbs, Notice, TopBar, Working
+from tui.widgets.paper import PaperView
 
 if TYPE_CHECKING:
     from tui.app import FolioscopeApp
@@ -29,6 +33,19 @@ D = TypeVar("D")
 
 _PATIENCE = 0.15
 """Seconds of loading before progress is shown."""
+
+
+@dataclass(frozen=True)
+class ReportText:
+    """What a screen shows as a command prints it.
+
+    Attributes:
+        render: Makes text of the report.
+        report: It.
+    """
+
+    render: Callable[[Paper, Any], Iterable[str]]
+    report: Any
 
 
 class PlaceScreen(Screen[None], Generic[D]):
@@ -136,6 +153,10 @@ class PlaceScreen(Screen[None], Generic[D]):
         if isinstance(self.focused, ColumnTable):
             return self.focused
         return next((t for t in self.query(ColumnTable) if t.display and t.rows is not None), None)
+
+    def written(self) -> ReportText | None:
+        """The report of the screen, for export as text and as JSON; None where there is none."""
+        return None
 
     def progress(self, what: str, done: int, steps: int) -> None:
         """For `load` to call, from its thread.
@@ -284,6 +305,10 @@ class PlaceScreen(Screen[None], Generic[D]):
             if not event.value:
                 event.input.add_class("hidden")
             self._focus_table()
+
+    def on_paper_view_followed(self, event: PaperView.Followed) -> None:
+        """Go where a link of a text leads."""
+        self.scope.go(event.place)
 
     def on_column_table_ordered(self, event: ColumnTable.Ordered) -> None:
         """The order is remembered."""

@@ -12,12 +12,14 @@ from textual.widgets import Static
 
 from inspector.aimed.file import FileSnapshot
 from inspector.errors import UsageError
-from inspector.report.file import FileReport, OrderOfFolios, build_file
-from inspector.text import counted, grouped
+from inspector.report.file import FileReport, OrderOfFolios, build_file, render_file
+from inspector.snapshot import Snapshot
+from inspector.text import clean, counted, grouped
 from inspector.walk.cache_view import cache_of, find_address_spaces
 from tui.places import FilePlace
-from tui.screens.base import PlaceScreen
-from tui.views.file import cache_rows, mapper_rows
+from tui.screens.base import PlaceScreen, ReportText
+from tui.session import Session
+from tui.views.file import MapperLine, cache_rows, mapper_lines, mapper_rows
 from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.legend import switch
@@ -28,7 +30,7 @@ class FileData:
     """What the screen shows."""
 
     report: FileReport
-    mappers: Rows
+    s: Snapshot
     cache: Rows
 
 
@@ -39,13 +41,18 @@ class FileScreen(PlaceScreen[FileData]):
         Binding("v", "next_view", "View"),
     ]
     HELP: ClassVar[str] = """\
-`v` goes from the VMAs that map the file, each with whether it is in the i_mmap tree, where rmap looks, to everything in
-its page cache by index, and back. Enter opens the VMA or the folio. The bars show cached pages by order of their
-folios, the mapped part full.
+`v` goes from the processes that map the file, each with whether its VMAs are in the i_mmap tree, where rmap looks, to
+everything in its page cache by index, and back. Enter opens the VMA or the folio; of a process with several VMAs (`+`)
+it shows them below, and hides them again. The bars show cached pages by order of their folios, the mapped part full.
 """
 
     place: FilePlace
     _half = "mappers"
+
+    def __init__(self, session: Session, place: FilePlace) -> None:
+        super().__init__(session, place)
+        self._opened: set[int] = set()
+        self._lines: list[MapperLine] = []
 
     def body(self) -> ComposeResult:
         """Facts, bars, and one of two tables."""
@@ -65,7 +72,13 @@ folios, the mapped part full.
             raise UsageError("no cached or mapped file has that address_space", f"{self.place.addr:#x}")
         row = int(rows[0])
         report = build_file(s, row)
-        return FileData(report, mapper_rows(s, report), cache_rows(cache_of(s, row)))
+        if report.name:
+            self.session.file_names[self.place.addr] = clean(report.name)
+        return FileData(report, s, cache_rows(cache_of(s, row)))
+
+    def written(self) -> ReportText | None:
+        """The report."""
+        return None if self.data is None else ReportText(render_file, self.data.report)
 
     def show(self, data: FileData) -> None:
         """Fill everything."""
@@ -83,9 +96,27 @@ folios, the mapped part full.
         )
         self.query_one("#facts", Static).update(facts)
         self.query_one("#orders", Static).update(_bars(r.orders))
-        self.put(self.query_one("#mappers", ColumnTable), data.mappers)
+        self.scope.dress(self)
+        self._show_mappers(0)
         self.put(self.query_one("#cache", ColumnTable), data.cache)
         self.action_view(self._half if data.report.mappers else "cache")
+
+    def _show_mappers(self, cursor: int) -> None:
+        assert self.data is not None
+        self._lines = mapper_lines(self.data.report, self._opened)
+        table = self.query_one("#mappers", ColumnTable)
+        self.put(table, mapper_rows(self.data.s, self._lines, self._opened))
+        table.cursor = cursor
+
+    def on_column_table_chosen(self, event: ColumnTable.Chosen) -> None:
+        """Go to a VMA; of a process that has several, show them below it or hide them."""
+        rows = event.table.rows
+        line = self._lines[rows.row(event.row)] if event.table.id == "mappers" and rows is not None else None
+        if line is None or not line.more:
+            super().on_column_table_chosen(event)
+            return
+        self._opened ^= {line.vmas[0].mm}
+        self._show_mappers(event.row)
 
     def action_view(self, half: str) -> None:
         """Show one of the two tables."""
@@ -93,8 +124,10 @@ folios, the mapped part full.
         for name in ("mappers", "cache"):
             self.query_one(f"#{name}").display = name == half
         if self.data is not None:
+            mappers = self.data.report.mappers
+            processes = counted(len({m.mm for m in mappers}), "process", "processes")
             views = (
-                ("mappers", f"mapped by {counted(len(self.data.mappers), 'VMA')}"),
+                ("mappers", f"mapped by {processes}, {counted(len(mappers), 'VMA')}"),
                 ("cache", f"page cache: {counted(len(self.data.cache), 'entry', 'entries')}"),
             )
             self.query_one("#tabs", Static).update(switch(views, half))

@@ -5,21 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.widgets import Static, Tree
 
+from inspector.columns import rows_of
 from inspector.errors import UsageError
 from inspector.findings import Finding
 from inspector.folio.account import account_of
 from inspector.folio.look import look_at, settled
 from inspector.report.anon_vma import anon_vma_of
 from inspector.report.explain import Explanation, explain_account
-from inspector.report.explain_text import render_account
+from inspector.report.explain_text import render_account, render_explanation
 from inspector.report.pages import build_place
 from inspector.text import counted, size
+from inspector.walk.page_cache import address_space_name
 from inspector.walk.page_numbers import NumberMeaning
 from tui.places import (
     AnonVmaPlace,
@@ -30,7 +33,7 @@ from tui.places import (
     Place,
     RmapPlace,
 )
-from tui.screens.base import PlaceScreen
+from tui.screens.base import PlaceScreen, ReportText
 from tui.views.folio import (
     LEGENDS,
     PageColumns,
@@ -41,6 +44,7 @@ from tui.views.folio import (
     page_columns,
     require_page,
 )
+from tui.views.links import text_links
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.legend import Legend, switch
 from tui.widgets.paper import PaperView
@@ -91,7 +95,8 @@ class FolioScreen(PlaceScreen[FolioData]):
     HELP: ClassVar[str] = """\
 `v` goes through three views, side by side where there is room:
 
-* the **ledger**: every counter with its formula, who holds the references, what the kernel would do;
+* the **ledger**: every counter with its formula, who holds the references, what the kernel would do; `→` chooses a link
+  in it, Enter goes there;
 * its **pages**: how often each is mapped, **e** exclusive, **x** hwpoison, **!** a wrong count; `d` shows young, dirty;
 * who **maps** it, as a tree; Enter goes to the process or VMA.
 
@@ -147,8 +152,32 @@ finding.
         self.query_one("#title", Static).update(title)
         self._show_grid(0)
         self._fill_tree(data)
-        self.query_one("#ledger", PaperView).show(lambda paper: render_account(paper, e))
+        known = self._known_words(data)
+        self.query_one("#ledger", PaperView).show(
+            lambda paper: render_account(paper, e), lambda text: text_links(text, known, FolioPlace(data.pages.pfn))
+        )
         self.action_view(self._pane)
+
+    def _known_words(self, data: FolioData) -> dict[str, Place]:
+        """What the account names by an address, or by words, and where that leads."""
+        head = data.explanation.head
+        known: dict[str, Place] = {f"in {counted(data.explanation.mms, 'address space')}": RmapPlace(self.place.pfn)}
+        if head is not None and head.mapping:
+            word = f"mapping    {head.mapping:#x}"
+            if data.anon_vma:
+                known[word] = AnonVmaPlace(data.anon_vma)
+            elif data.file:
+                known[word] = FilePlace(data.file)
+        if data.file:
+            s = self.session.snapshot
+            row = rows_of(s.files.address_spaces.addr, np.array([data.file], np.uint64))[0]
+            if row >= 0:
+                known[address_space_name(s, int(row))] = FilePlace(data.file)
+        return known
+
+    def written(self) -> ReportText | None:
+        """The account."""
+        return None if self.data is None else ReportText(render_explanation, self.data.explanation)
 
     def session_changed(self) -> None:
         """Findings about it are shown as they come, and what all page tables say when they were walked."""

@@ -15,11 +15,11 @@ from inspector.folio.look import look_at
 from inspector.report.anon_vma import anon_vma_of
 from inspector.report.mappings import NOT_ALLOWED
 from inspector.report.pages import build_place
-from inspector.report.rmap import RmapReport, build_rmap
+from inspector.report.rmap import RmapReport, build_rmap, render_rmap
 from inspector.text import counted
 from inspector.walk.page_numbers import NumberMeaning
 from tui.places import AnonVmaPlace, FilePlace, FolioPlace, RmapPlace
-from tui.screens.base import PlaceScreen
+from tui.screens.base import PlaceScreen, ReportText
 from tui.views.folio import file_of, require_page
 from tui.views.rmap import MARKS, SideRow, rmap_rows, side_by_side
 from tui.views.rows import Rows
@@ -73,6 +73,10 @@ page tables know the mapping: the kernel would not find it; **≠** they count d
         except UsageError:
             anon = 0
         return RmapData(report, sides, rmap_rows(s, sides), anon, file_of(s, report.folio.pfn))
+
+    def written(self) -> ReportText | None:
+        """The report."""
+        return None if self.data is None else ReportText(render_rmap, self.data.report)
 
     def show(self, data: RmapData) -> None:
         """Fill the table; the verdict in words, not in colour alone."""

@@ -2,31 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
 import numpy as np
 
-from inspector.report.file import FileReport
+from inspector.report.file import FileReport, Mapper
 from inspector.snapshot import Snapshot
 from inspector.tables.files import ENTRY_KINDS
+from inspector.text import counted
 from inspector.walk.cache_view import CacheView
 from tui.places import FolioPlace
-from tui.views.rows import Rows, coded, number, words
+from tui.views.rows import Rows, coded, number, sizes, words
 from tui.views.vmas import vma_place
 
 
-def mapper_rows(s: Snapshot, report: FileReport) -> Rows:
-    """The VMAs that map a file."""
-    m = report.mappers
+@dataclass(frozen=True)
+class MapperLine:
+    """A process that maps the file, or one of its VMAs below it.
+
+    Attributes:
+        vmas: Those it stands for.
+        is_process: Whether it is the process.
+        more: How many VMAs can be shown below.
+    """
+
+    vmas: list[Mapper]
+    is_process: bool
+    more: int
+
+
+def mapper_lines(report: FileReport, opened: Collection[int]) -> list[MapperLine]:
+    """A line a process, in the report's order; below those opened, named by mm, a line a VMA."""
+    by_mm: dict[int, list[Mapper]] = {}
+    for mapper in report.mappers:
+        by_mm.setdefault(mapper.mm, []).append(mapper)
+    out = []
+    for mm, vmas in by_mm.items():
+        out.append(MapperLine(vmas, True, len(vmas) if len(vmas) > 1 else 0))
+        if mm in opened and len(vmas) > 1:
+            out += [MapperLine([vma], False, 0) for vma in vmas]
+    return out
+
+
+def _mark(line: MapperLine, opened: Collection[int]) -> str:
+    return "" if not line.more else "-" if line.vmas[0].mm in opened else "+"
+
+
+def mapper_rows(s: Snapshot, lines: list[MapperLine], opened: Collection[int]) -> Rows:
+    """The processes that map a file, and the VMAs of those that are opened."""
+    page = 1 << s.layout.arch.page_shift
+
+    def where(line: MapperLine) -> str:
+        first = line.vmas[0]
+        return counted(line.more, "VMA") if line.more else f"{first.start:#x}-{first.end:#x}"
+
+    def in_tree(line: MapperLine) -> str:
+        missing = sum(not x.in_tree for x in line.vmas)
+        return "in the tree" if not missing else "! MISSING" if len(line.vmas) == 1 else f"! {missing} MISSING"
+
+    pids = [-1 if x.vmas[0].pid is None else x.vmas[0].pid for x in lines]
     return Rows(
         [
-            number("pid", np.array([-1 if x.pid is None else x.pid for x in m], np.int64), str, blank=-1),
-            words("comm", [x.comm or "(no task)" for x in m]),
-            number("start", np.array([x.start for x in m], np.uint64), lambda n: f"{n:#x}", shade=lambda _: "heat1"),
-            number("end", np.array([x.end for x in m], np.uint64), lambda n: f"{n:#x}", drop=1),
-            words("perm", [x.perms for x in m]),
-            number("pgoff", np.array([x.pgoff for x in m], np.uint64), lambda n: f"{n:#x}"),
-            words("i_mmap", ["in the tree" if x.in_tree else "! MISSING" for x in m]),
+            words("", [_mark(line, opened) for line in lines], shade=lambda _: "info"),
+            number(
+                "pid",
+                np.array(pids, np.int64),
+                str,
+                blank=-1,
+            ),
+            words("comm", [(x.vmas[0].comm or "(no task)") if x.is_process else "" for x in lines], stays=True),
+            sizes("spans", np.array([sum(v.end - v.start for v in x.vmas) // page for x in lines], np.int64), page),
+            words("VMAs", [where(line) for line in lines], shade=lambda _: "heat1"),
+            words("perm", [" ".join(sorted({v.perms for v in x.vmas})) for x in lines], least=9),
+            number("pgoff", np.array([min(v.pgoff for v in x.vmas) for x in lines], np.uint64), lambda n: f"{n:#x}"),
+            words("i_mmap", [in_tree(line) for line in lines]),
         ],
-        lambda row: vma_place(s, m[row].vma),
+        lambda row: None if lines[row].more else vma_place(s, lines[row].vmas[0].vma),
     )
 
 
