@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 _REMEMBERED = 50
 """Screens kept alive for going back; older ones are built again."""
 
+_RECENT = 8
+"""Places that the jump dialog offers before anything is typed."""
+
 _TICK = 0.1
 
 _TWICE = 2.0
@@ -385,6 +388,35 @@ class FolioscopeApp(App[Exception]):
         if table.rows is not None:
             self._ask(SortScreen([c.title for c in table.rows.columns], table.order), chosen)
 
+    def ask_note(self, key: str, about: str, written: Callable[[], None]) -> None:
+        """Ask for a note about a finding or the dump.
+
+        Args:
+            key: As of `Session.note`.
+            about: What it is about, in words.
+            written: Called when there is another note.
+        """
+        from tui.screens.note import NoteScreen  # noqa: PLC0415
+
+        def answered(text: str | None) -> None:
+            if text is not None:
+                self.session.write_note(key, text)
+                written()
+
+        self._ask(NoteScreen(about, self.session.note(key)), answered)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What does nothing is not offered."""
+        match action:
+            case "back":
+                return self.at > 0
+            case "forward":
+                return self.at + 1 < len(self.history)
+            case "refresh":
+                return self.session.is_live
+            case _:
+                return True
+
     def action_prompt(self) -> None:
         """Drgn's prompt, the object at hand bound; folioscope comes back when it is left."""
         if self.at < 0 or self.session.opened is None:
@@ -414,7 +446,10 @@ class FolioscopeApp(App[Exception]):
             if place is not None:
                 self.go(place)
 
-        self._ask(JumpScreen(self.session), jumped)
+        here = self.history[self.at][0] if self.at >= 0 else None
+        been = dict.fromkeys(place for place, _ in reversed(self.history))
+        recent = [place for place in been if place != here][:_RECENT]
+        self._ask(JumpScreen(self.session, recent), jumped)
 
     def action_help(self) -> None:
         """Explain the screen at hand."""

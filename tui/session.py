@@ -115,6 +115,7 @@ class Session:
         self._aside: Snapshot | None = None
         self._kept: dict[object, object] = {}
         self._state: State | None = None
+        self._notes: dict[str, str] = {}
 
     @property
     def snapshot(self) -> Snapshot:
@@ -353,6 +354,20 @@ class Session:
         """Whether it is marked as seen."""
         self.remember()
         return finding.key in self.seen
+
+    def note(self, key: str) -> str:
+        """What was written about a finding, by `Finding.key`, or about the dump, by "". "" for nothing."""
+        state = self.remember()
+        return self._notes.get(key, "") if state is None else state.text(f"note {key}")
+
+    def write_note(self, key: str, text: str) -> None:
+        """Write it; kept for the next run, but for kernels that run on."""
+        state = self.remember()
+        if state is None:
+            self._notes[key] = text
+        else:
+            state.keep(f"note {key}", text)
+        self.generation += 1
 
     def is_new(self, finding: Finding) -> bool:
         """Whether a finding was not there before the last refresh."""

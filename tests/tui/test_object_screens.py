@@ -292,7 +292,7 @@ async def test_folios_are_filtered_by_kind_order_and_mappings(session: Session, 
         assert abs(len(table.rows) - int(wanted.sum())) <= 1  # the huge zero folio is none
         await press(pilot, "slash", *" mapped=0")
         assert all(table.rows.cells(i)[4][0] == "" for i in range(len(table.rows)))
-        await press(pilot, "escape", "s")
+        await press(pilot, "escape", "h")
         assert table.rows is not None
         assert table.rows.total > len(s.folios)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 
@@ -85,7 +86,8 @@ KEYS = {
     "why is the refcount 5": ("4", "enter", "pagedown"),
     "who maps this file": ("6", "down", "enter", "enter"),
     "where did the memory go": ("5",),
-    "which processes have partly mapped THPs, and how much they waste": ("6", "down", "down", "enter"),
+    "which processes have partly mapped THPs, and how much they waste": ("3", "S", "e"),
+    "which sizes of large folios are mapped in part": ("6", "down", "down", "enter"),
     "what was CPU 1 doing": ("6", "enter", "down"),
 }
 """Keys at 80x24 from the overview."""
@@ -95,7 +97,8 @@ SHOWS = {
     "why is the refcount 5": ("_refcount", "page-table entries"),
     "who maps this file": ("mapped by", "pid"),
     "where did the memory go": ("free 393M", "anon 68M", "page table"),
-    "which processes have partly mapped THPs, and how much they waste": ("thp-partial", "404K", "wasted"),
+    "which processes have partly mapped THPs, and how much they waste": ("thp-partial", "404K", "wasted▼"),
+    "which sizes of large folios are mapped in part": ("thp-partial", "404K", "partly mapped", "wasted"),
     "what was CPU 1 doing": ("1     0  swapper/1  idle",),
 }
 
@@ -119,3 +122,10 @@ async def test_a_question_is_a_few_keys_away(question: str) -> None:
         seen = text(pilot)
         for words in SHOWS[question]:
             assert words in seen, words + seen
+
+
+def test_the_questions_are_in_the_documentation() -> None:
+    names = {"enter": "Enter", "down": "↓", "end": "End", "pagedown": "PgDn"}
+    page = (Path(__file__).parents[2] / "docs/tui.md").read_text("utf-8")
+    for question, keys in KEYS.items():
+        assert f"| {question} | {' '.join(f'`{names.get(key, key)}`' for key in keys)} |" in page, question

@@ -228,6 +228,7 @@ class PlaceScreen(Screen[None], Generic[D]):
             self._settle()
             self.show(self.data)
             self._focus_first()
+            self.refresh_bindings()
         elif event.state is WorkerState.ERROR and not isinstance(event.worker.error, StoppedError):
             self._settle()
             if self.data is None:
@@ -247,6 +248,10 @@ class PlaceScreen(Screen[None], Generic[D]):
     def _focus_first(self) -> None:
         if self.focused is None:
             self.focus_next("ColumnTable, CellGrid, Tree")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Filtering is offered where there is a table."""
+        return action != "filter" or (self.is_mounted and self.filtered() is not None)
 
     def session_changed(self) -> None:
         """The check found more, ended, or findings were marked; for screens that show that."""

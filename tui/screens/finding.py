@@ -15,7 +15,7 @@ from inspector.rules import find_rule
 from tui.places import FindingPlace
 from tui.screens.base import PlaceScreen
 from tui.session import Session
-from tui.views.findings import link_rows, links_of, page_sections
+from tui.views.findings import link_rows, links_of, page_sections, short_subject
 from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.finding_view import FindingView, Section
@@ -58,13 +58,15 @@ class FindingScreen(PlaceScreen[FindingData]):
         Binding("N", "step(-1)", "Previous", show=False),
         Binding("y", "copy_json", "Copy JSON"),
         Binding("s", "seen", "Seen"),
+        Binding("w", "note", "Note"),
     ]
     HELP = """
 One finding with its evidence. **stored** is what the kernel's memory holds, **expected** what the model derives from
 the page tables; `≠` marks the values that differ.
 
 The evidence rows are links: the folio, both views of its mappings, every mapping with its VMA, the process, the place
-in physical memory, the rule. `n` and `N` go to the next and the previous finding.
+in physical memory, the rule. `n` and `N` go to the next and the previous finding. `s` marks it as seen, `w` writes a
+note; both are remembered.
 """
 
     def body(self) -> ComposeResult:
@@ -78,7 +80,8 @@ in physical memory, the rule. `n` and `N` go to the next and the previous findin
 
     def show(self, data: FindingData) -> None:
         """Show it."""
-        self.query_one(FindingView).show(data.finding, data.links, data.page)
+        note = self.session.note(data.finding.key)
+        self.query_one(FindingView).show(data.finding, data.links, data.page, note)
         self.query_one("#links", ColumnTable).focus()
 
     def action_step(self, step: int) -> None:
@@ -92,6 +95,12 @@ in physical memory, the rule. `n` and `N` go to the next and the previous findin
         """Copy as `check --format json` prints it."""
         if self.data is not None:
             copy_json(self, self.data.finding)
+
+    def action_note(self) -> None:
+        """Write a note about it."""
+        if self.data is not None:
+            finding = self.data.finding
+            self.scope.ask_note(finding.key, f"{finding.rule}: {short_subject(finding)}", self.reload)
 
     def action_seen(self) -> None:
         """Mark, or take the mark away."""

@@ -14,7 +14,7 @@ from textual.worker import Worker, WorkerState
 from tui.places import FindingsPlace
 from tui.screens.base import PlaceScreen
 from tui.screens.finding import FindingData, copy_json, load_finding
-from tui.views.findings import finding_rows
+from tui.views.findings import finding_rows, short_subject
 from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.finding_view import FindingView
@@ -31,6 +31,7 @@ class FindingsScreen(PlaceScreen[Rows]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "copy_json", "Copy JSON"),
         Binding("s", "seen", "Seen"),
+        Binding("w", "note", "Note"),
     ]
     HELP = """
 Everything that the rules found. One cause is one finding: the other rules that it breaks are named in it.
@@ -39,6 +40,7 @@ Everything that the rules found. One cause is one finding: the other rules that 
   flight, or worth knowing.
 * **sure**: `exact` an equality, `bound` a one-sided rule, `transient` a change caught half way.
 * **seen**: `·` marked by you with `s`; `+` not there before the last refresh.
+* **note**: what you wrote with `w`. Marks and notes are remembered for each dump.
 
 Type `/` and words to filter: `mapcount fail times>=2`.
 """
@@ -125,6 +127,19 @@ Type `/` and words to filter: `mapcount fail times>=2`.
         """Copy the finding under the cursor."""
         if self._index() >= 0:
             copy_json(self, self.session.findings[self._index()])
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What is about a finding is offered where there is one."""
+        if action in ("copy_json", "seen", "note"):
+            return self.data is not None and len(self.data) > 0
+        return super().check_action(action, parameters)
+
+    def action_note(self) -> None:
+        """Write a note about the finding under the cursor."""
+        if self._index() >= 0:
+            finding = self.session.findings[self._index()]
+            about = f"{finding.rule}: {short_subject(finding)}"
+            self.scope.ask_note(finding.key, about, self.session_changed)
 
     def action_seen(self) -> None:
         """Mark the finding under the cursor and go on to the next."""

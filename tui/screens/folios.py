@@ -23,12 +23,12 @@ class FoliosScreen(PlaceScreen[Rows]):
     TAB = "folios"
     COUNTS = True
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "small", "Small too"),
+        Binding("h", "small", "Small too"),
     ]
     HELP: ClassVar[str] = """\
-Every large folio, those of users first; `s` adds folios of one page. *mapped* is how much of its *size* anything maps,
-*wasted* the rest of one that is mapped in part. *entries* counts page-table entries, *huge* those of them that map it
-whole; the *owner* has most of them, and *mms* says how many processes have some.
+Every large folio, those of users first; `h` adds folios of one page, or hides them. *mapped* is how much of its *size*
+anything maps, *wasted* the rest of one that is mapped in part. *entries* counts page-table entries, *huge* those of
+them that map it whole; the *owner* has most of them, and *mms* says how many processes have some.
 
 `/` narrows: kinds by name (`anon`, `shmem`), `order>=4`, `mapped=0`, `mms>1`, `refs>10`, `wasted>1M`, `partial`.
 """

@@ -37,19 +37,19 @@ The kernel runs on: `r` reads it again. What changed since is marked `↑`, `↓
 
 
 class HelpScreen(ModalScreen[None]):
-    """The text of the screen above its keys.
+    """The screen's own keys, its text, and the keys that work on others, too.
 
     Args:
         title: Of the screen.
         text: Markdown.
-        keys: Key and what it does.
+        keys: Key, what it does, and whether it is this screen's own.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,f1,q", "dismiss(None)", "Close"),
     ]
 
-    def __init__(self, title: str, text: str, keys: list[tuple[str, str]]) -> None:
+    def __init__(self, title: str, text: str, keys: list[tuple[str, str, bool]]) -> None:
         super().__init__()
         self._title, self._text, self._keys = title, text, keys
 
@@ -58,17 +58,25 @@ class HelpScreen(ModalScreen[None]):
         with VerticalScroll(classes="dialog") as dialog:
             dialog.border_title = f"Help: {self._title}"
             dialog.border_subtitle = "esc closes"
+            width = max((len(key) for key, _, _ in self._keys), default=0) + 2
+            here, rest = self._lines(width, own=True), self._lines(width, own=False)
+            if here:
+                yield Static(Content("\n").join([*here, Content("")]))
             yield Markdown(self._text)
-            width = max((len(key) for key, _ in self._keys), default=0) + 2
-            lines = [Content.assemble((key.ljust(width), "bold $accent"), what) for key, what in self._keys]
-            yield Static(Content("\n").join(lines))
+            yield Static(Content("\n").join([Content.styled("In lists, and on every screen", "bold"), *rest]))
+
+    def _lines(self, width: int, *, own: bool) -> list[Content]:
+        keys = [(key, what) for key, what, mine in self._keys if mine == own]
+        return [Content.assemble((key.ljust(width), "bold $accent"), what) for key, what in keys]
 
 
-def keys_of(screen: Screen[Any]) -> list[tuple[str, str]]:
-    """Keys that work on a screen now, the nearest first, each with what it does."""
-    out: dict[str, list[str]] = {}
+def keys_of(screen: Screen[Any]) -> list[tuple[str, str, bool]]:
+    """Keys that work on a screen now, the nearest first, each with what it does and whether it is the screen's own."""
+    own = {binding.action for binding in vars(type(screen)).get("BINDINGS", ()) if isinstance(binding, Binding)}
+    out: dict[tuple[str, bool], list[str]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
-        if binding.description and not binding.system:
-            out.setdefault(binding.description, []).append(_NAMES.get(binding.key, binding.key))
-    return [(" ".join(dict.fromkeys(keys)), what) for what, keys in out.items()]
+        if binding.description and not binding.system and active.enabled:
+            mine = active.node is screen and binding.action in own
+            out.setdefault((binding.description, mine), []).append(_NAMES.get(binding.key, binding.key))
+    return [(" ".join(dict.fromkeys(keys)), what, mine) for (what, mine), keys in out.items()]

@@ -17,6 +17,8 @@ from inspector.text import clean
 from tui.places import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tui.jump import Goal
     from tui.session import Session
 
@@ -24,7 +26,12 @@ _HINT = "pfn 0x33ab · address 0xffff… · pid 203 · 203:0x7fcc8d947000 · nam
 
 
 class JumpScreen(ModalScreen[Place | None]):
-    """Offers places as one types; Enter takes the first, arrows choose another."""
+    """Offers places as one types; Enter takes the first, arrows choose another.
+
+    Args:
+        session: The target.
+        recent: Places that were gone to, the last one first.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Close"),
@@ -32,9 +39,10 @@ class JumpScreen(ModalScreen[Place | None]):
         Binding("up", "choose(-1)", "Previous", show=False, priority=True),
     ]
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, recent: Sequence[Place] = ()) -> None:
         super().__init__()
         self._session = session
+        self._recent = recent
         self._goals: list[Goal] = []
         self._asked = ""
         self._eager = False
@@ -50,7 +58,7 @@ class JumpScreen(ModalScreen[Place | None]):
             yield Static("", id="jump-note", classes="quiet")
 
     def on_mount(self) -> None:
-        """Offer the screens."""
+        """Offer recent places and the screens."""
         self.query_one("#goals").can_focus = False
         self._look_up("")
 
@@ -63,10 +71,13 @@ class JumpScreen(ModalScreen[Place | None]):
         session = self._session
 
         def work() -> list[Goal]:
-            from tui.jump import goals  # noqa: PLC0415
+            from tui.jump import Goal, goals  # noqa: PLC0415
 
             with session.lock:
-                return goals(session, words)
+                found = goals(session, words)
+                if words.strip():
+                    return found
+                return [*(Goal(place, "recent", session.crumb(place)) for place in self._recent), *found]
 
         self.run_worker(work, name=f"jump {words}", group="jump", thread=True, exclusive=True, exit_on_error=False)
 

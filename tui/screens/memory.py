@@ -13,7 +13,7 @@ from textual.widgets import Static
 from inspector.text import size
 from tui.places import FolioPlace, MemoryPlace
 from tui.screens.base import PlaceScreen
-from tui.views.map import MODES, HeatView, Layer, build_layer
+from tui.views.map import GOES_ON, MODES, HeatView, Layer, MapBorders, build_layer, zone_spans
 from tui.views.rows import short
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.legend import Legend, switch
@@ -25,6 +25,7 @@ class MapData:
 
     layer: Layer
     marks: Layer
+    borders: MapBorders
 
 
 class MemoryScreen(PlaceScreen[MapData]):
@@ -41,7 +42,8 @@ class MemoryScreen(PlaceScreen[MapData]):
     HELP: ClassVar[str] = """\
 `v` goes through four ways to see memory: by kind, by order of folio, by mappings, by findings. All memory that has
 struct pages, holes left out; every row begins with its page frame. A cell shows what most of its
-pages are, as a capital where three quarters are so; by mappings and findings it shows the most of any page.
+pages are, as a capital where three quarters are so; `─` goes on with the folio before it. By mappings and findings it
+shows the most of any page. Behind the page frame is the zone's letter: `D` DMA, `3` DMA32, `N` Normal, `M` Movable.
 **!** marks a cell with a finding in every mode, `n` goes to the next one.
 
 `+` and `-` zoom around the cursor, `z` shows all, Enter opens the folio under the cursor.
@@ -50,6 +52,7 @@ pages are, as a capital where three quarters are so; by mappings and findings it
     place: MemoryPlace
     _mode = "kind"
     _whole = True
+    _zones_later = False
 
     def body(self) -> ComposeResult:
         """Modes, map, cursor, legend."""
@@ -62,9 +65,15 @@ pages are, as a capital where three quarters are so; by mappings and findings it
         """The layer of the mode; kept, so that each is counted once."""
         s, findings, mode = self.session.snapshot, list(self.session.findings), self._mode
         marks = build_layer(s, "findings", findings, self.progress) if findings else self._no_marks()
+        # Zones are read with the free lists, which the check does first.
+        self._zones_later = self.session.is_checking
+        zones = () if self._zones_later else self.session.keep("zones", lambda: zone_spans(s))
+        heads = s.pages.head_row
+        borders = MapBorders(lambda rows: heads[rows], int(s.folios.order.max(initial=0)), zones)
         if mode == "findings":
-            return MapData(marks, marks)
-        return MapData(self.session.keep(("layer", mode), lambda: build_layer(s, mode, (), self.progress)), marks)
+            return MapData(marks, marks, borders)
+        layer = self.session.keep(("layer", mode), lambda: build_layer(s, mode, (), self.progress))
+        return MapData(layer, marks, borders)
 
     def _no_marks(self) -> Layer:
         s = self.session.snapshot
@@ -72,18 +81,18 @@ pages are, as a capital where three quarters are so; by mappings and findings it
 
     def session_changed(self) -> None:
         """Findings are marked when the check is through."""
-        if self.session.report is not None and self.session.findings and self.data is not None:
+        through = self.session.report is not None and (self.session.findings or self._zones_later)
+        if through and self.data is not None:
             self.reload()
 
     def show(self, data: MapData) -> None:
         """Show the layer; the first time all memory is in sight, or the page that was asked for."""
-        self.query_one(Legend).show(_legend(data.layer))
         grid = self.query_one("#map", CellGrid)
         before = grid.source
         if isinstance(before, HeatView):
-            grid.show(HeatView(data.layer, data.marks, before.memmap, before.shift), grid.cursor)
+            grid.show(HeatView(data.layer, data.marks, before.memmap, before.shift, data.borders), grid.cursor)
         else:
-            view = HeatView(data.layer, data.marks, self.session.snapshot.pages.memmap, 3)
+            view = HeatView(data.layer, data.marks, self.session.snapshot.pages.memmap, 3, data.borders)
             pfn = self.place.pfn
             self._whole = pfn is None
             grid.show(view, max(0, view.cell_of(pfn)) if pfn is not None else 0)
@@ -99,6 +108,8 @@ pages are, as a capital where three quarters are so; by mappings and findings it
         view = self.query_one("#map", CellGrid).source
         rest = f"  1 cell = {size(1 << view.shift + 12)}" if isinstance(view, HeatView) else ""
         self.query_one("#tabs", Static).update(switch([(m, m) for m in MODES], self._mode, rest))
+        if isinstance(view, HeatView):
+            self.query_one(Legend).show(_legend(view))
 
     def action_view(self, mode: str) -> None:
         """Show memory in another way; the place stays."""
@@ -122,6 +133,13 @@ pages are, as a capital where three quarters are so; by mappings and findings it
         if isinstance(view, HeatView):
             self._whole = False
             self._zoom_to(view.shift + steps)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """The next finding is offered where there is one."""
+        if action == "next_finding":
+            view = self.query_one("#map", CellGrid).source if self.data is not None else None
+            return isinstance(view, HeatView) and view.next_mark(0) >= 0
+        return super().check_action(action, parameters)
 
     def _zoom_to(self, shift: int) -> None:
         grid = self.query_one("#map", CellGrid)
@@ -155,6 +173,8 @@ pages are, as a capital where three quarters are so; by mappings and findings it
             self.scope.go(FolioPlace(view.shown_pfn(event.cell)))
 
 
-def _legend(layer: Layer) -> Iterable[tuple[str, str, str]]:
-    for label, glyph, shade, pages in layer.totals():
+def _legend(view: HeatView) -> Iterable[tuple[str, str, str]]:
+    for label, glyph, shade, pages in view.layer.totals():
         yield glyph, f"{shade}-3", f"{label} {short(pages << 12)}"
+    if view.has_edges:
+        yield GOES_ON, "free", "same folio"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Grid, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
@@ -10,7 +13,7 @@ from textual.worker import get_current_worker
 
 from inspector.report.check import verdict_of
 from inspector.text import clean, counted
-from tui.places import FoliosPlace
+from tui.places import FindingsPlace, FoliosPlace
 from tui.screens.base import PlaceScreen
 from tui.views.findings import rule_rows
 from tui.views.map import build_layer
@@ -31,10 +34,21 @@ _NEXT = (
 )
 
 
+class Verdict(Static):
+    """The verdict; it can be focused where no list of findings is below it, and Enter lists them."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "screen.findings", "Open"),
+        Binding("down,j", "screen.beyond(1)", "Down", show=False),
+        Binding("up,k", "screen.beyond(-1)", "Up", show=False),
+    ]
+
+
 class OverviewScreen(PlaceScreen[list[tuple[str, str]]]):
     """Identity, verdict, findings by rule, memory by kind and order, the largest processes, what to press next."""
 
     TAB = "overview"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("w", "note", "Note", show=False)]
     EARLY = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
     HELP = """
@@ -45,6 +59,8 @@ The whole target on one page; it fills in while the check runs.
   legal but notable, `i info` is explained by work in flight or worth knowing.
 * **Memory by kind** and **by order** count pages. Enter on a bar, or a click, lists such folios.
 * **Largest processes** by rss, the kernel's own counters.
+
+Arrows go through a panel and on to the next, as Tab does. `w` writes a note about the dump, which is remembered.
 """
 
     def body(self) -> ComposeResult:
@@ -53,7 +69,7 @@ The whole target on one page; it fills in while the check runs.
             with _panel("target", "Target"):
                 yield Facts(id="identity", markup=False)
             with _panel("found", "Findings"):
-                yield Static(id="verdict")
+                yield Verdict(id="verdict")
                 yield ColumnTable(id="rules")
             with _panel("kinds", "Memory by kind"):
                 yield BarChart(id="kind-bars")
@@ -115,9 +131,42 @@ The whole target on one page; it fills in while the check runs.
         table.display = len(rows) > 0
         table.styles.height = min(len(rows), 12) + 1
         table.show(rows, table.cursor)
-        self.query_one("#verdict", Static).update(self._verdict())
-        if table.display and self.focused is None:
-            table.focus()
+        verdict = self.query_one("#verdict", Verdict)
+        verdict.update(self._verdict())
+        verdict.can_focus = not table.display
+        if self.focused in (None, verdict, table):
+            (table if table.display else verdict).focus(scroll_visible=False)
+
+    def _focus_first(self) -> None:
+        self.session_changed()
+
+    def action_findings(self) -> None:
+        """The list of findings."""
+        self.scope.go(FindingsPlace())
+
+    def on_column_table_at_edge(self, event: ColumnTable.AtEdge) -> None:
+        """On to the next panel."""
+        self.action_beyond(event.row)
+
+    def on_bar_chart_at_edge(self, event: BarChart.AtEdge) -> None:
+        """On to the next panel."""
+        self.action_beyond(event.step)
+
+    def action_beyond(self, step: int) -> None:
+        """To the panel below or above; beyond the last one the page is scrolled to its end."""
+        panels = [w for w in self.focus_chain if isinstance(w, (Verdict, ColumnTable, BarChart))]
+        at = panels.index(self.focused) + step if self.focused in panels else 0
+        scroll = self.query_one("#panels", VerticalScroll)
+        if at < 0:
+            scroll.scroll_home(animate=False)
+        elif at >= len(panels):
+            scroll.scroll_end(animate=False)
+        else:
+            panels[at].focus()
+
+    def action_note(self) -> None:
+        """A note about the dump."""
+        self.scope.ask_note("", self.session.name, self.session_changed)
 
     def _verdict(self) -> Content:
         session, report = self.session, self.session.report
@@ -135,6 +184,8 @@ The whole target on one page; it fills in while the check runs.
             Content.styled(f"{counted(rules, 'rule')} run; unreadable: {missing or 'none'}", "$quiet"),
         ]
         lines += [Content.styled(clean(note), "$quiet") for note in report.coverage.notes]
+        if session.note(""):
+            lines.append(Content.styled(f"note: {clean(session.note(''))}", "$accent"))
         return Content("\n").join(lines)
 
     def on_bar_chart_chosen(self, event: BarChart.Chosen) -> None:

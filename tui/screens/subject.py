@@ -70,7 +70,9 @@ folio, a file. Below the table is more about the row, where there is more.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Other lists are offered where there are some."""
-        return action != "next_view" or len(SUBJECTS[self.place.name].tables) > 1
+        if action == "next_view":
+            return len(SUBJECTS[self.place.name].tables) > 1
+        return super().check_action(action, parameters)
 
     def on_column_table_moved(self, event: ColumnTable.Moved) -> None:
         """More about the row."""

@@ -79,6 +79,7 @@ def mapper_rows(s: Snapshot, lines: list[MapperLine], opened: Collection[int]) -
             words("i_mmap", [in_tree(line) for line in lines]),
         ],
         lambda row: None if lines[row].more else vma_place(s, lines[row].vmas[0].vma),
+        opens=True,
     )
 
 

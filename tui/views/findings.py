@@ -43,6 +43,7 @@ def finding_rows(session: Session) -> Rows:
     """One row a finding, in the report's order."""
     found = session.findings
     marks = ["·" if session.has_seen(f) else "+" if session.is_new(f) else "" for f in found]
+    notes = [clean(session.note(f.key)) for f in found]
     fields = [
         number("#", np.arange(1, len(found) + 1), str),
         _severities(found),
@@ -51,6 +52,7 @@ def finding_rows(session: Session) -> Rows:
         number("times", np.array([f.count for f in found], np.int64), drop=2, blank=1),
         words("sure", [f.exactness for f in found], drop=4),
         words("seen", marks, drop=3),
+        *([words("note", notes, least=8)] if any(notes) else []),
     ]
     return Rows(fields, FindingPlace)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from inspector.columns import I32, I64, U8, U16, AnyArray, take_or
 from inspector.findings import Finding
 from inspector.layout.memmap import MemMap
 from inspector.snapshot import Snapshot
-from inspector.subjects import FOLIO, kind_of
+from inspector.subjects import FOLIO, kind_of, zone_name
 from inspector.text import size
 from inspector.walk.kinds import KINDS, kind_codes
 
@@ -79,10 +79,12 @@ class Layer:
         return np.bincount(cell * width + self.codes[lo:hi], minlength=cells * width).reshape(cells, width)
 
     def totals(self) -> list[tuple[str, str, str, int]]:
-        """``(label, glyph, shade, pages)`` of each code that occurs, the commonest first."""
+        """``(label, glyph, shade, pages)`` of each code that occurs, the commonest first; the glyph of a full cell."""
         look, sums = self.look, self.coarse.sum(axis=0, dtype=np.int64)
         order = np.arange(len(sums)) if look.worst else np.argsort(-sums, kind="stable")
-        return [(look.labels[i], look.glyphs[i], look.shades[i], int(sums[i])) for i in order.tolist() if sums[i]]
+        return [
+            (look.labels[i], look.glyphs[i].upper(), look.shades[i], int(sums[i])) for i in order.tolist() if sums[i]
+        ]
 
 
 _KIND_GLYPHS = {
@@ -205,6 +207,64 @@ def finding_codes(memmap: MemMap, nr_pages: int, findings: Sequence[Finding]) ->
     return codes
 
 
+GOES_ON = "─"
+"""What is drawn for a cell that lies in the same folio as the one before it."""
+
+
+@dataclass(frozen=True)
+class ZoneSpan:
+    """A zone in the map.
+
+    Attributes:
+        name: In words.
+        letter: Before the rows that begin in it.
+        first, end: Page frames that it spans.
+    """
+
+    name: str
+    letter: str
+    first: int
+    end: int
+
+
+def zone_spans(s: Snapshot) -> tuple[ZoneSpan, ...]:
+    """The populated zones; those that lie within another's span come first."""
+    zones = s.buddy.zones
+    spans = []
+    for row in range(len(zones)):
+        name = zone_name(s, row)
+        kind = name.split()[-1]
+        letter = {"DMA32": "3"}.get(kind, kind[0].upper())
+        spans.append(ZoneSpan(name, letter, int(zones.first_pfn[row]), int(zones.end_pfn[row])))
+    return tuple(sorted(spans, key=lambda z: z.end - z.first))
+
+
+@dataclass(frozen=True)
+class MapBorders:
+    """What lies across the cells of the map.
+
+    Attributes:
+        head_row: Row of the head of the compound page that each page belongs to, by row; None for no edges of folios.
+        largest: Order of the largest folio.
+        zones: The zones.
+    """
+
+    head_row: Callable[[I64], AnyArray] | None = None
+    largest: int = 0
+    zones: tuple[ZoneSpan, ...] = ()
+
+    def going_on(self, first: I64, last: I64) -> AnyArray:
+        """bool; whether all pages from one row to another are of a folio that begins before them."""
+        if self.head_row is None:
+            return np.zeros(len(first), np.bool_)
+        head = self.head_row(first)
+        return (head >= 0) & (head < first) & (head == self.head_row(last))
+
+    def zone_of(self, pfn: int) -> ZoneSpan | None:
+        """The zone of a page frame."""
+        return next((zone for zone in self.zones if zone.first <= pfn < zone.end), None)
+
+
 @dataclass(frozen=True)
 class HeatView:
     """A layer at one zoom, as cells for the grid.
@@ -214,12 +274,14 @@ class HeatView:
         marks: The layer of findings: a cell with one is marked in every mode.
         memmap: Turns rows into page frame numbers.
         shift: log2 of the pages of a cell.
+        borders: Edges of folios, and zones.
     """
 
     layer: Layer
     marks: Layer
     memmap: MemMap
     shift: int
+    borders: MapBorders = MapBorders()
 
     cell_width = 1
     columns = 0
@@ -235,15 +297,33 @@ class HeatView:
         shown, share = _shown(self.layer, counts)
         look = self.layer.look
         marked: AnyArray = self.marks.counts(first, self.shift, nr)[:, 2:].sum(axis=1) > 0
+        goes_on = self._going_on(first, len(shown))
         out = []
-        for code, part, mark in zip(shown.tolist(), share.tolist(), marked.tolist(), strict=True):
+        for code, part, mark, same in zip(
+            shown.tolist(), share.tolist(), marked.tolist(), goes_on.tolist(), strict=True
+        ):
             glyph, shade = look.glyphs[code], look.shades[code]
             level = 3 if part >= 0.75 or look.worst else 2 if part >= 0.5 else 1
             if mark:
                 out.append(("!", "fail-3"))
+            elif same:
+                out.append((GOES_ON, f"{shade}-2"))
             else:
                 out.append((glyph.upper() if level == 3 else glyph, f"{shade}-{level}"))
         return out
+
+    def _going_on(self, first: int, nr: int) -> AnyArray:
+        """bool; cells that lie in the same folio as the one before."""
+        if self.layer.look.worst:
+            return np.zeros(nr, np.bool_)
+        start = np.arange(first, first + nr) << self.shift
+        last = np.minimum(start + (1 << self.shift), len(self.layer.codes)) - 1
+        return self.borders.going_on(start, last)
+
+    @property
+    def has_edges(self) -> bool:
+        """Whether a folio may go on from one cell into the next."""
+        return not self.layer.look.worst and self.shift < self.borders.largest
 
     def pfns(self, cell: int) -> tuple[int, int]:
         """First and last page frame of a cell."""
@@ -265,7 +345,9 @@ class HeatView:
         found = self.marks.counts(cell, self.shift, 1)[0]
         if self.layer.look.name != "findings":
             parts += [f"{found[i]:,} with {_SEVERITIES[i]} findings" for i in (3, 2, 1) if found[i]]
-        return [f"{where}  {size(pages << 12)}", ", ".join(parts)]
+        zone = self.borders.zone_of(first)
+        within = f"  {zone.name}" if zone is not None else ""
+        return [f"{where}  {size(pages << 12)}{within}", ", ".join(parts)]
 
     def cell_of(self, pfn: int) -> int:
         """The cell of a page frame, -1 when it has no struct page."""
@@ -291,12 +373,15 @@ class HeatView:
         return int(self.memmap.pfns_of_rows(np.array([lo + row]))[0])
 
     def label(self, first: int) -> str:
-        """The page frame that a row begins with."""
-        return f"{self.pfns(first)[0]:>#9x} "
+        """The page frame that a row begins with, and the letter of its zone."""
+        pfn = self.pfns(first)[0]
+        zone = self.borders.zone_of(pfn)
+        width = max(7, len(f"{self.memmap.max_pfn:#x}"))
+        return f"{pfn:>#{width}x} {zone.letter if zone is not None else ' '} "
 
     def at(self, layer: Layer, shift: int) -> HeatView:
         """The same memory in another mode or zoom."""
-        return HeatView(layer, self.marks, self.memmap, shift)
+        return replace(self, layer=layer, shift=shift)
 
     def fitting(self, cells: int) -> int:
         """The zoom at which all memory is seen in that many cells."""

@@ -61,6 +61,13 @@ class BarChart(Widget, can_focus=True):
             """Who says so."""
             return self.chart
 
+    class AtEdge(Message):
+        """The cursor was to go beyond the first bar (-1) or the last (1)."""
+
+        def __init__(self, step: int) -> None:
+            self.step = step
+            super().__init__()
+
     _bars: Sequence[BarLike] = ()
 
     def show(self, bars: Sequence[BarLike], page_size: int) -> None:
@@ -111,7 +118,9 @@ class BarChart(Widget, can_focus=True):
 
     def action_move(self, bars: int) -> None:
         """To another bar."""
-        self.cursor = max(0, min(self.cursor + bars, len(self._bars) - 1))
+        before, self.cursor = self.cursor, max(0, min(self.cursor + bars, len(self._bars) - 1))
+        if self.cursor == before:
+            self.post_message(self.AtEdge(bars))
 
     def action_choose(self) -> None:
         """Send the bar under the cursor."""

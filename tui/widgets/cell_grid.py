@@ -87,7 +87,7 @@ class CellGrid(ScrollView, can_focus=True):
 
         Args:
             id: Of the widget.
-            round_to: Cells in a row are a multiple of this where room allows, so that rows begin at round numbers.
+            round_to: Cells in a row are a power of two where more than this fit, so that rows begin at round numbers.
         """
         super().__init__(id=id)
         self._source: Cells | None = None
@@ -122,7 +122,7 @@ class CellGrid(ScrollView, can_focus=True):
         width = max(1, (self.scrollable_content_region.width or self.size.width or 80) - margin)
         columns = source.columns or max(1, width // source.cell_width)
         if not source.columns and columns > self._round:
-            columns -= columns % self._round
+            columns = 1 << (columns.bit_length() - 1)
         rows = -(-source.count // columns)
         self._at = _Geometry(columns, rows, margin)
         self.virtual_size = Size(margin + columns * source.cell_width, rows)

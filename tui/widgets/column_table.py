@@ -89,6 +89,9 @@ class ColumnTable(ScrollView, can_focus=True):
     class AsksOrder(Moved):
         """A column to sort by is to be chosen."""
 
+    class AtEdge(Moved):
+        """The cursor was to go beyond the first row (-1) or the last (1): `row` says which."""
+
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._rows: RowSource | None = None
@@ -101,6 +104,7 @@ class ColumnTable(ScrollView, can_focus=True):
         self._sorted: tuple[int, bool] | None = None
         self._turn = 0
         self._skip = 0
+        self._leads = False
         self.order_name = ""
         """Under what its order is remembered; "" for nothing."""
 
@@ -206,7 +210,7 @@ class ColumnTable(ScrollView, can_focus=True):
         self.set_reactive(ColumnTable.cursor, max(0, min(cursor, len(self._rows or ()) - 1)))
         self._into_view()
         self.refresh()
-        self.post_message(self.Moved(self, self.cursor))
+        self._say_where()
 
     def _measure(self) -> None:
         rows = self._rows
@@ -342,7 +346,20 @@ class ColumnTable(ScrollView, can_focus=True):
         if self.scroll_offset == before:
             for row in (old, new):
                 self.refresh_lines(row + 1)
+        self._say_where()
+
+    def _say_where(self) -> None:
+        """Send where the cursor is; whether Enter opens something is shown below."""
+        rows = self._rows
+        leads = rows is not None and self.cursor < len(rows) and (rows.opens or rows.place(self.cursor) is not None)
+        if leads != self._leads:
+            self._leads = leads
+            self.refresh_bindings()
         self.post_message(self.Moved(self, self.cursor))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Opening is offered where the row leads somewhere."""
+        return action != "choose" or self._leads
 
     def validate_cursor(self, row: int) -> int:
         """Never outside."""
@@ -365,11 +382,16 @@ class ColumnTable(ScrollView, can_focus=True):
 
     def action_move(self, rows: int) -> None:
         """Rows further."""
-        self.cursor += rows
+        self._go(self.cursor + rows)
 
     def action_page(self, pages: int) -> None:
         """Screens further."""
-        self.cursor += pages * max(1, self.size.height - 2)
+        self._go(self.cursor + pages * max(1, self.size.height - 2))
+
+    def _go(self, row: int) -> None:
+        before, self.cursor = self.cursor, row
+        if self.cursor == before:
+            self.post_message(self.AtEdge(self, -1 if row < before else 1))
 
     def action_jump_to(self, row: int) -> None:
         """To the first or the last row."""

@@ -39,7 +39,7 @@ class FindingView(VerticalScroll, can_focus=False):
         yield Static("The rule", classes="heading")
         yield Facts(classes="rule-page", markup=False)
 
-    def show(self, finding: Finding, links: Rows | None, page: Sequence[Section]) -> None:
+    def show(self, finding: Finding, links: Rows | None, page: Sequence[Section], note: str = "") -> None:
         """Show a finding; without links the table of them is left out."""
         color = _COLORS[finding.severity]
         sure = "" if finding.exactness == "exact" else f"  ({finding.exactness})"
@@ -50,6 +50,7 @@ class FindingView(VerticalScroll, can_focus=False):
                 (sure, "$quiet"),
                 "\n",
                 clean(finding.title) + ".",
+                (f"\nnote: {clean(note)}" if note else "", "$accent"),
             )
         )
         self.query_one(".compare", Static).update(compared(finding))
