@@ -79,7 +79,7 @@ class Session:
         findings: Those found so far.
         before: The report before the last refresh.
         seen: What was marked as seen, by `Finding.key`.
-        file_names: Paths of files that were looked at, by the address of their address_space.
+        file_names: Paths of files whose screens were shown, by the address of their address_space.
         doing: What is being done, steps done and steps in all; None when nothing is.
         generation: Grows with every change.
         refreshes: How often the target was read again.

@@ -15,7 +15,9 @@ from tui.screens.file import FileScreen
 
 def loaded(screen: Any, s: Snapshot, address: int) -> Any:
     """What a screen loads for a place, without a terminal."""
-    return screen.load(SimpleNamespace(session=SimpleNamespace(snapshot=s), place=SimpleNamespace(addr=address)))
+    return screen.load(
+        SimpleNamespace(session=SimpleNamespace(snapshot=s, file_names={}), place=SimpleNamespace(addr=address))
+    )
 
 
 def test_screens_before_and_after_the_walk() -> None:

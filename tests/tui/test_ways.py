@@ -174,8 +174,9 @@ async def test_what_the_legend_says_is_what_cells_show() -> None:
         view = pilot.app.screen.query_one(CellGrid).source
         assert isinstance(view, HeatView)
         single = view.at(view.layer, 0)
-        known = {glyph for _, glyph, _, _ in view.layer.totals()} | {GOES_ON}
+        known = {glyph.upper() for _, glyph, _, _ in view.layer.totals()} | {GOES_ON}
         assert {glyph for glyph, _ in single.paint(0, single.count)} <= known
+        assert "Aa anon" in text(pilot)
 
 
 async def test_folios_say_how_much_is_mapped_and_whose_they_are() -> None:

@@ -31,6 +31,7 @@ class FileData:
 
     report: FileReport
     s: Snapshot
+    mappers: Rows
     cache: Rows
 
 
@@ -74,7 +75,7 @@ it shows them below, and hides them again. The bars show cached pages by order o
         report = build_file(s, row)
         if report.name:
             self.session.file_names[self.place.addr] = clean(report.name)
-        return FileData(report, s, cache_rows(cache_of(s, row)))
+        return FileData(report, s, mapper_rows(s, mapper_lines(report, ()), ()), cache_rows(cache_of(s, row)))
 
     def written(self) -> ReportText | None:
         """The report."""

@@ -42,7 +42,7 @@ class MemoryScreen(PlaceScreen[MapData]):
     HELP: ClassVar[str] = """\
 `v` goes through four ways to see memory: by kind, by order of folio, by mappings, by findings. All memory that has
 struct pages, holes left out; every row begins with its page frame. A cell shows what most of its
-pages are, as a capital where three quarters are so; `─` goes on with the folio before it. By mappings and findings it
+pages are, as a capital where three quarters are so; `_` goes on with the folio before it. By mappings and findings it
 shows the most of any page. Behind the page frame is the zone's letter: `D` DMA, `3` DMA32, `N` Normal, `M` Movable.
 **!** marks a cell with a finding in every mode, `n` goes to the next one.
 
@@ -175,6 +175,7 @@ shows the most of any page. Behind the page frame is the zone's letter: `D` DMA,
 
 def _legend(view: HeatView) -> Iterable[tuple[str, str, str]]:
     for label, glyph, shade, pages in view.layer.totals():
-        yield glyph, f"{shade}-3", f"{label} {short(pages << 12)}"
+        both = "" if glyph.upper() == glyph or view.layer.look.worst else glyph.upper()
+        yield both + glyph, f"{shade}-3", f"{label} {short(pages << 12)}"
     if view.has_edges:
         yield GOES_ON, "free", "same folio"

@@ -34,7 +34,7 @@ _NEXT = (
 )
 
 
-class Verdict(Static):
+class VerdictLine(Static):
     """The verdict; it can be focused where no list of findings is below it, and Enter lists them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -69,7 +69,7 @@ Arrows go through a panel and on to the next, as Tab does. `w` writes a note abo
             with _panel("target", "Target"):
                 yield Facts(id="identity", markup=False)
             with _panel("found", "Findings"):
-                yield Verdict(id="verdict")
+                yield VerdictLine(id="verdict")
                 yield ColumnTable(id="rules")
             with _panel("kinds", "Memory by kind"):
                 yield BarChart(id="kind-bars")
@@ -131,7 +131,7 @@ Arrows go through a panel and on to the next, as Tab does. `w` writes a note abo
         table.display = len(rows) > 0
         table.styles.height = min(len(rows), 12) + 1
         table.show(rows, table.cursor)
-        verdict = self.query_one("#verdict", Verdict)
+        verdict = self.query_one("#verdict", VerdictLine)
         verdict.update(self._verdict())
         verdict.can_focus = not table.display
         if self.focused in (None, verdict, table):
@@ -154,7 +154,7 @@ Arrows go through a panel and on to the next, as Tab does. `w` writes a note abo
 
     def action_beyond(self, step: int) -> None:
         """To the panel below or above; beyond the last one the page is scrolled to its end."""
-        panels = [w for w in self.focus_chain if isinstance(w, (Verdict, ColumnTable, BarChart))]
+        panels = [w for w in self.focus_chain if isinstance(w, (VerdictLine, ColumnTable, BarChart))]
         at = panels.index(self.focused) + step if self.focused in panels else 0
         scroll = self.query_one("#panels", VerticalScroll)
         if at < 0:

@@ -22,7 +22,7 @@ class MapperLine:
     """A process that maps the file, or one of its VMAs below it.
 
     Attributes:
-        vmas: Those it stands for.
+        vmas: Those that the line is about.
         is_process: Whether it is the process.
         more: How many VMAs can be shown below.
     """
@@ -78,8 +78,7 @@ def mapper_rows(s: Snapshot, lines: list[MapperLine], opened: Collection[int]) -
             number("pgoff", np.array([min(v.pgoff for v in x.vmas) for x in lines], np.uint64), lambda n: f"{n:#x}"),
             words("i_mmap", [in_tree(line) for line in lines]),
         ],
-        lambda row: None if lines[row].more else vma_place(s, lines[row].vmas[0].vma),
-        opens=True,
+        lambda row: vma_place(s, lines[row].vmas[0].vma),
     )
 
 

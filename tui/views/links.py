@@ -47,7 +47,7 @@ def text_links(text: str, known: Mapping[str, Place], here: Place | None = None)
 
     Args:
         text: Plain text.
-        known: Words that lead somewhere, whatever stands around them.
+        known: Words that lead somewhere, whatever is around them.
         here: Where the text is shown, which it does not link to.
     """
     found = [TextLink(m.start(), m.end(), place(m)) for pattern, place in _KINDS for m in pattern.finditer(text)]

@@ -79,12 +79,10 @@ class Layer:
         return np.bincount(cell * width + self.codes[lo:hi], minlength=cells * width).reshape(cells, width)
 
     def totals(self) -> list[tuple[str, str, str, int]]:
-        """``(label, glyph, shade, pages)`` of each code that occurs, the commonest first; the glyph of a full cell."""
+        """``(label, glyph, shade, pages)`` of each code that occurs, the commonest first."""
         look, sums = self.look, self.coarse.sum(axis=0, dtype=np.int64)
         order = np.arange(len(sums)) if look.worst else np.argsort(-sums, kind="stable")
-        return [
-            (look.labels[i], look.glyphs[i].upper(), look.shades[i], int(sums[i])) for i in order.tolist() if sums[i]
-        ]
+        return [(look.labels[i], look.glyphs[i], look.shades[i], int(sums[i])) for i in order.tolist() if sums[i]]
 
 
 _KIND_GLYPHS = {
@@ -207,7 +205,7 @@ def finding_codes(memmap: MemMap, nr_pages: int, findings: Sequence[Finding]) ->
     return codes
 
 
-GOES_ON = "─"
+GOES_ON = "_"
 """What is drawn for a cell that lies in the same folio as the one before it."""
 
 
@@ -307,7 +305,7 @@ class HeatView:
             if mark:
                 out.append(("!", "fail-3"))
             elif same:
-                out.append((GOES_ON, f"{shade}-2"))
+                out.append((GOES_ON, f"{shade}-3"))
             else:
                 out.append((glyph.upper() if level == 3 else glyph, f"{shade}-{level}"))
         return out

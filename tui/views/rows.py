@@ -53,10 +53,6 @@ class RowSource(Protocol):
     def total(self) -> int:
         """Rows without the filter."""
 
-    @property
-    def opens(self) -> bool:
-        """Whether rows that lead nowhere do something when they are chosen."""
-
     def cells(self, row: int) -> list[tuple[str, str]]:
         """Text and shade of each cell."""
 
@@ -235,13 +231,11 @@ class Rows:
         fields: Its columns.
         leads: Where a row leads, by its row in the columns.
         key: What makes a row the same when the target is read again: a value that no two rows share.
-        opens: Whether rows that lead nowhere do something when they are chosen.
     """
 
     fields: Sequence[ColumnData]
     leads: Callable[[int], Place | None]
     key: AnyArray | None = None
-    opens: bool = False
     _changes: Changes | None = field(init=False, default=None)
     _order: I64 = field(init=False)
     _sorted: I64 = field(init=False)

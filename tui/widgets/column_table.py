@@ -351,7 +351,7 @@ class ColumnTable(ScrollView, can_focus=True):
     def _say_where(self) -> None:
         """Send where the cursor is; whether Enter opens something is shown below."""
         rows = self._rows
-        leads = rows is not None and self.cursor < len(rows) and (rows.opens or rows.place(self.cursor) is not None)
+        leads = rows is not None and self.cursor < len(rows) and rows.place(self.cursor) is not None
         if leads != self._leads:
             self._leads = leads
             self.refresh_bindings()
