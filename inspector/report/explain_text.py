@@ -140,7 +140,10 @@ def _slots(screen: Screen, e: Explanation) -> Iterator[str]:
                 f"_mm_id_mapcount[{i.slot}] + 1 <= entries of mm id {i.mm_id} ({who}) {i.at_most + 1}, "
                 f"stored {i.count_raw + 1}"
             )
-        yield f"  {_verdict(screen, i.verdict)}  {text}"
+        lines = Screen(width=(screen.width or _PLAIN) - 15).wrap(text, hang="    ") or [""]
+        yield f"  {_verdict(screen, i.verdict)}  {lines[0]}"
+        for more in lines[1:]:
+            yield f"  {'':11}  {more}"
 
 
 _BASIS = {"found": "", "stored": "by its own flags", "inferred": "inferred"}

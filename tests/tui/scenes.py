@@ -82,5 +82,7 @@ DIALOGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "jump": ("overview", ("g", *"mthp")),
     "help": ("finding", ("question_mark",)),
     "export": ("folios", ("e",)),
+    "sort": ("processes", ("S",)),
+    "note": ("findings", ("w",)),
 }
 """Dialogs: the scene they open over, and the keys that open them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.faults.plants import folio_at, head_field, pmd_mapped
 from tests.fixtures import fixture_path
 from tests.tui.driving import at, lines, press, session_of, text
 from tests.tui.scenes import LARGE
+from tui.export import write_report
 from tui.jump import goals
 from tui.places import (
     AnonVmaPlace,
@@ -72,6 +74,16 @@ async def test_every_subject_opens_and_its_rows_lead_on(name: str) -> None:
         for i in range(min(len(rows), 5)):
             assert all(isinstance(value, (int, str, type(None))) for value in shown_rows.values(i))
             shown_rows.place(i)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_every_subject_is_exported_as_its_command_prints_it(name: str, tmp_path: Path) -> None:
+    subject = SUBJECTS[name]
+    report = subject.build(session_of("7.3").snapshot)
+    for form in ("txt", "json"):
+        write_report(subject.render, report, tmp_path / f"x.{form}", form)
+    assert (tmp_path / "x.txt").read_text().strip()
+    assert json.loads((tmp_path / "x.json").read_text())["schema"].startswith("folioscope.")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -256,3 +257,14 @@ def test_what_a_process_maps_of_large_folios_is_what_the_report_says(s: Snapshot
     found = mapped_large_folios(s, large_folios(s))
     wanted = np.bincount(s.vmas.mm_idx[found.vma], found.pages, len(s.mms)).astype(np.int64)
     assert np.array_equal(by_ptes, wanted)
+
+
+def test_a_page_that_nothing_maps_is_not_exclusive(s: Snapshot) -> None:
+    folio = int(np.argmax(s.counts.nr_mms))
+    pages = page_columns(account_of(s, int(s.folios.pfn[folio])))
+    n = len(pages.mapped)
+    mapped = np.where(np.arange(n) == 0, 0, np.maximum(pages.mapped, 1))
+    view = PageGridView(replace(pages, mapped=mapped, exclusive=np.ones(n, np.bool_), poisoned=np.zeros(n, np.bool_)))
+    assert [text[1] for text, _ in view.paint(0, 2)] == ["x", "e"]
+    assert "left over" in view.describe(0)[1]
+    assert "exclusive" in view.describe(1)[1] and "left over" not in view.describe(1)[1]

@@ -97,7 +97,8 @@ class FolioScreen(PlaceScreen[FolioData]):
 
 * the **ledger**: every counter with its formula, who holds the references, what the kernel would do; `→` chooses a link
   in it, Enter goes there;
-* its **pages**: how often each is mapped, **e** exclusive, **x** hwpoison, **!** a wrong count; `d` shows young, dirty;
+* its **pages**: how often each is mapped, **e** exclusive, **x** that bit left over on a page that is not mapped, **p**
+  hwpoison, **!** a wrong count; `d` shows young, dirty;
 * who **maps** it, as a tree; Enter goes to the process or VMA.
 
 `x` shows both views of its mappings, `a` its anon_vma, `i` its file, `m` where it lies in memory, `n` its first

@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from inspector.text import clean
 from tui.places import SubjectPlace
-from tui.screens.base import PlaceScreen
+from tui.screens.base import PlaceScreen, ReportText
 from tui.views.rows import Rows
 from tui.views.subjects import SUBJECTS, table_rows
 from tui.widgets.column_table import ColumnTable
@@ -24,6 +24,7 @@ from tui.widgets.legend import switch
 class SubjectData:
     """What the screen shows."""
 
+    report: Any
     facts: str
     tables: list[tuple[Sequence[Any], Rows]]
 
@@ -54,7 +55,11 @@ folio, a file. Below the table is more about the row, where there is more.
         """Build the report and its tables."""
         subject = SUBJECTS[self.place.name]
         report = self.session.keep(("report", self.place.name), lambda: subject.build(self.session.snapshot))
-        return SubjectData(clean(subject.facts(report)), [table_rows(one, report) for one in subject.tables])
+        return SubjectData(report, clean(subject.facts(report)), [table_rows(one, report) for one in subject.tables])
+
+    def written(self) -> ReportText | None:
+        """The report."""
+        return None if self.data is None else ReportText(SUBJECTS[self.place.name].render, self.data.report)
 
     def show(self, data: SubjectData) -> None:
         """Show one of the tables."""

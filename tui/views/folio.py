@@ -110,7 +110,7 @@ class PageGridView:
 
     Attributes:
         pages: The columns.
-        mode: "counts": the mark is for exclusive, poisoned or a wrong count; "access": young and dirty.
+        mode: "counts": the mark is for exclusive, a bit left over, poisoned, a wrong count; "access": young and dirty.
     """
 
     pages: PageColumns
@@ -141,10 +141,11 @@ class PageGridView:
                 continue
             digit = "·" if not mapped else str(mapped) if mapped < 10 else "+"
             if wrong or poisoned:
-                out.append((digit + ("!" if wrong else "x"), "fail-3"))
+                out.append((digit + ("!" if wrong else "p"), "fail-3"))
             else:
                 shade = f"heat{min(mapped, 7) - 1}-{3 if exclusive else 2}" if mapped else "free"
-                out.append((digit + ("e" if exclusive else " "), shade))
+                # Nothing is exclusive that is not mapped: the bit is left over, as the ledger has it.
+                out.append((digit + (("e" if mapped else "x") if exclusive else " "), shade))
         return out
 
     def describe(self, cell: int) -> list[str]:
@@ -156,8 +157,14 @@ class PageGridView:
             if p.stored[cell] != p.expected[cell]:
                 fits = f"{'WRONG' if p.wrong[cell] else 'in flight or not checked'}, expected {int(p.expected[cell])}"
             words.append(f"_mapcount {int(p.stored[cell])} ({fits})")
-        marks = {"exclusive": p.exclusive, "hwpoison": p.poisoned, "young": p.young, "dirty": p.dirty}
-        marks["writable"] = p.writable
+        marks = {
+            "exclusive": p.exclusive & (p.mapped > 0),
+            "bit of exclusive pages left over": p.exclusive & (p.mapped == 0),
+            "hwpoison": p.poisoned,
+            "young": p.young,
+            "dirty": p.dirty,
+            "writable": p.writable,
+        }
         words += [word for word, mask in marks.items() if mask[cell]]
         return [f"page +{cell}  pfn {p.pfn + cell:#x}", ", ".join(words)]
 
@@ -165,7 +172,7 @@ class PageGridView:
 LEGENDS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "counts": (
         *(("1 ", "heat0-2", "mappings"), ("1e", "heat0-3", "exclusive"), ("1!", "fail-3", "count wrong")),
-        *(("1x", "fail-3", "hwpoison"), ("· ", "free", "not mapped")),
+        *(("1p", "fail-3", "hwpoison"), ("· ", "free", "not mapped"), ("·x", "free", "bit left over")),
     ),
     "access": (
         ("y·", "heat3-2", "young"),

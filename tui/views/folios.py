@@ -126,13 +126,13 @@ def folio_rows(session: Session, *, small: bool) -> Rows:
             sizes("size", np.int64(1) << c.order, 1 << shift),
             sizes("mapped", c.touched, 1 << shift, blank=0),
             sizes("wasted", c.unmapped, 1 << shift, blank=0, shade=lambda _: "warn"),
-            number("entries", c.mapped, blank=0, drop=3),
-            number("huge", c.huge, blank=0, drop=4),
-            number("refs", c.refs),
-            number("mms", c.mms, blank=-1, drop=1),
+            number("entries", c.mapped, blank=0, drop=4),
+            number("huge", c.huge, blank=0, drop=5),
+            number("refs", c.refs, drop=2),
+            number("mms", c.mms, blank=-1, drop=3),
             ColumnData(ViewColumn("owner", least=14), c.owner + 1, str, ("", *owners)),
             ColumnData(
-                ViewColumn("partial", drop=5), c.partial.astype(np.uint8), str, ("", "partial"), lambda _: "warn"
+                ViewColumn("partial", drop=6), c.partial.astype(np.uint8), str, ("", "partial"), lambda _: "warn"
             ),
             ColumnData(ViewColumn("findings"), found, str, _FOUND, lambda n: "fail" if n > 1 else "", marked=False),
         ],

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from inspector.report.cpus import CpusReport, build_cpus, folio_words, stack_lines, where
-from inspector.report.files import FilesReport, build_files
-from inspector.report.hugetlb import HugetlbReport, build_hugetlb_report
-from inspector.report.ksm import KsmReport, build_ksm_report
-from inspector.report.memory import MemoryReport, build_memory
-from inspector.report.mthp import MthpReport, build_mthp
-from inspector.report.notifiers import NotifiersReport, build_notifiers_report
-from inspector.report.references import ReferencesReport, settled_references
-from inspector.report.stacks import WindowsReport, build_windows
-from inspector.report.swap import SwapReport, build_swap
-from inspector.report.uffd import UffdReport, build_uffd_report
+from inspector.report.cpus import CpusReport, build_cpus, folio_words, render_cpus, stack_lines, where
+from inspector.report.files import FilesReport, build_files, render_files
+from inspector.report.hugetlb import HugetlbReport, build_hugetlb_report, render_hugetlb
+from inspector.report.ksm import KsmReport, build_ksm_report, render_ksm
+from inspector.report.memory import MemoryReport, build_memory, render_memory
+from inspector.report.mthp import MthpReport, build_mthp, render_mthp
+from inspector.report.notifiers import NotifiersReport, build_notifiers_report, render_notifiers
+from inspector.report.references import ReferencesReport, render_references, settled_references
+from inspector.report.screen import Screen
+from inspector.report.stacks import WindowsReport, build_windows, render_windows
+from inspector.report.swap import SwapReport, build_swap, render_swap
+from inspector.report.uffd import UffdReport, build_uffd_report, render_uffd
 from inspector.snapshot import Snapshot
 from inspector.text import counted
 from tui.places import FilePlace, FolioPlace, FoliosPlace, MemoryPlace, Place, SubjectPlace, UserPlace
@@ -53,12 +54,14 @@ class ListReport:
     Attributes:
         line: What it shows.
         build: Makes the report.
+        render: Makes the text of it that the command prints.
         facts: Its numbers, in a line above the table.
         tables: Its lists.
     """
 
     line: str
     build: Callable[[Snapshot], Any]
+    render: Callable[[Screen, Any], Iterable[str]]
     facts: Callable[[Any], str]
     tables: tuple[Listed, ...]
 
@@ -139,6 +142,7 @@ SUBJECTS: dict[str, ListReport] = {
     "cpus": ListReport(
         "what each CPU was doing: task, stack, window, address space, folios",
         build_cpus,
+        render_cpus,
         lambda r: f"{counted(len(r.cpus), 'CPU')}, {sum(c.state == 'idle' for c in r.cpus)} idle",
         (
             Listed(
@@ -172,6 +176,7 @@ SUBJECTS: dict[str, ListReport] = {
     "files": ListReport(
         "the files that processes map, with what is cached of them",
         build_files,
+        render_files,
         lambda r: counted(len(r.files), "mapped file"),
         (
             Listed(
@@ -191,6 +196,7 @@ SUBJECTS: dict[str, ListReport] = {
     "mthp": ListReport(
         "large folios: who maps some in part, what that wastes",
         build_mthp,
+        render_mthp,
         lambda r: "; ".join(
             f"{name} orders {' '.join(map(str, orders)) or 'none'}" for name, orders in r.policy.items()
         ),
@@ -228,6 +234,7 @@ SUBJECTS: dict[str, ListReport] = {
     "memory": ListReport(
         "every page accounted for, beside the counters of zones and hugetlb",
         build_memory,
+        render_memory,
         lambda r: f"{r.pages:,} pages in {counted(len(r.zones), 'zone')}",
         (
             Listed(
@@ -257,6 +264,7 @@ SUBJECTS: dict[str, ListReport] = {
     "swap": ListReport(
         "swap devices and what is on them",
         lambda s: build_swap(s, None),
+        render_swap,
         lambda r: counted(len(r.devices), "swap device"),
         (
             Listed(
@@ -268,9 +276,9 @@ SUBJECTS: dict[str, ListReport] = {
                     _size("size", lambda d: d.size_kb, 1024),
                     _size("used", lambda d: d.used_kb, 1024),
                     _num("slots used", lambda d: d.used),
-                    _num("cached", lambda d: d.cached),
-                    _num("shared", lambda d: d.shared, drop=1),
-                    _num("shmem", lambda d: d.shmem, drop=2),
+                    _num("slots cached", lambda d: d.cached),
+                    _num("slots shared", lambda d: d.shared, drop=1),
+                    _num("slots of shmem", lambda d: d.shmem, drop=2),
                     _num("PTEs", lambda d: d.pte_refs),
                 ),
             ),
@@ -279,6 +287,7 @@ SUBJECTS: dict[str, ListReport] = {
     "ksm": ListReport(
         "KSM's stable nodes, their pages and who shares them",
         build_ksm_report,
+        render_ksm,
         lambda r: "  ".join(f"{name} {value:,}" for name, value in r.rebuilt.items()) if r.known else "no KSM here",
         (
             Listed(
@@ -301,7 +310,7 @@ SUBJECTS: dict[str, ListReport] = {
                     _id("pid", lambda p: p.pid),
                     _text("comm", _who),
                     _num("items", lambda p: p.rmap_items),
-                    _num("merged", lambda p: p.merging_pages),
+                    _num("merged pages", lambda p: p.merging_pages),
                     _num("zero pages", lambda p: p.stored_zero_pages),
                 ),
                 _owner,
@@ -311,6 +320,7 @@ SUBJECTS: dict[str, ListReport] = {
     "hugetlb": ListReport(
         "hugetlb's pools, folios and VMAs",
         build_hugetlb_report,
+        render_hugetlb,
         lambda r: "  ".join(f"{z.name}: {z.nr} total, {z.free} free, {z.reserved} reserved" for z in r.sizes),
         (
             Listed(
@@ -347,9 +357,9 @@ SUBJECTS: dict[str, ListReport] = {
                 (
                     _text("size", lambda x: x[0].name),
                     _id("node", lambda x: x[1].node),
-                    _num("total", lambda x: x[1].nr),
-                    _num("free", lambda x: x[1].free),
-                    _num("surplus", lambda x: x[1].surplus),
+                    _num("pages", lambda x: x[1].nr),
+                    _num("free pages", lambda x: x[1].free),
+                    _num("surplus pages", lambda x: x[1].surplus),
                 ),
             ),
         ),
@@ -357,6 +367,7 @@ SUBJECTS: dict[str, ListReport] = {
     "uffd": ListReport(
         "userfaultfd's contexts and the memory that each watches",
         build_uffd_report,
+        render_uffd,
         lambda r: counted(len(r.contexts), "context") if r.known else "no userfaultfd here",
         (
             Listed(
@@ -379,6 +390,7 @@ SUBJECTS: dict[str, ListReport] = {
     "notifiers": ListReport(
         "MMU notifiers: drivers called back when page tables change",
         build_notifiers_report,
+        render_notifiers,
         _notifier_facts,
         (
             Listed(
@@ -413,6 +425,7 @@ SUBJECTS: dict[str, ListReport] = {
     "windows": ListReport(
         "tasks stopped where counters may differ for a moment",
         build_windows,
+        render_windows,
         lambda r: f"{r.tasks:,} tasks, {len({w.pid for w in r.windows})} in windows",
         (
             Listed(
@@ -437,6 +450,7 @@ SUBJECTS: dict[str, ListReport] = {
     "references": ListReport(
         "who holds the references of all folios, and which are left over",
         settled_references,
+        render_references,
         lambda r: f"{r.exact:,} of {counted(r.folios, 'folio')} are explained to the last reference",
         (
             Listed(

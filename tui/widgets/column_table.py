@@ -247,6 +247,7 @@ class ColumnTable(ScrollView, can_focus=True):
             if not rows.columns[worst].drop:
                 break
             shown.remove(worst)
+            self._widths = [*self._measured]
             self._shrink(shown, room)
         # In the order in which they come into sight: first those that matter, then what went behind the edge.
         line = [*shown, *(i for i in every if i not in shown)]
@@ -261,6 +262,8 @@ class ColumnTable(ScrollView, can_focus=True):
             shown.append(i)
             fitting += 1
         self._behind = len(rest) - self._skip - fitting
+        self._widths = [*self._measured]
+        self._shrink(shown, room)
         self._shown = shown
         if shown and not rows.columns[shown[-1]].right:
             # The last column may have what the others leave.
