@@ -5,9 +5,14 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from typing import Protocol
 
+import numpy as np
+
 from inspector.columns import I64, U8, U16, U64, Mask
 from inspector.loops import LeafWords
 from inspector.records import dataclass
+
+KERNEL_HALF = np.uint64(0xFF << 56)
+"""Addresses from here on are the kernel's, with page tables of any depth; poison of lists and pointers is below."""
 
 
 class Level(IntEnum):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from inspector.arch.base import KERNEL_HALF
 from inspector.columns import I32, I64, U8, U64, Mask, Table, distinct, rows_of_unordered, spans, take_or
 from inspector.layout.kernel import Layout
 from inspector.loops import distinct_rows, is_compiled, list_misfits, list_owners, list_sums, node_sums, pair_sum
@@ -380,8 +381,10 @@ class _Links:
         is_head = at >= 0
         if not lru.whole:
             ends_known = nr[0] > 0, nr[1] > 0
-            # The other end may be a struct page that could not be read.
-            is_head |= ends_known[0] | ends_known[1] if self._pages.nr_unreadable else ends_known[0] & ends_known[1]
+            is_head |= ends_known[0] & ends_known[1]
+            if self._pages.nr_unreadable:
+                # The other end may be a struct page that could not be read.
+                is_head |= (ends_known[0] | ends_known[1]) & self._may_be_heads(addresses)
         odd: list[tuple[int, int]] = []
         links = lru.links.reshape(-1, 2)
         is_read = np.repeat(lru.lruvecs.readable, lru.shape.nr_lists)
@@ -406,6 +409,11 @@ class _Links:
         leads[used] = False
         odd += [divmod(place, lru.shape.nr_lists) for place in np.flatnonzero(leads).tolist()]
         return np.flatnonzero(is_head), np.array(sorted(set(odd)), np.int64).reshape(-1, 2)
+
+    def _may_be_heads(self, addresses: U64) -> Mask:
+        """Which addresses may be those of list heads: in memory of the kernel, outside the memory map."""
+        in_kernel = (addresses >= KERNEL_HALF) & (addresses % np.uint64(8) == 0)
+        return in_kernel & (self._layout.memmap.pfns(addresses) < 0)
 
     def _odd(self, misfit: dict[int, int], heads: I64) -> OddPages:
         """Of nodes that do not fit together those that are at fault.

@@ -7,6 +7,7 @@ from typing import cast
 
 import numpy as np
 
+from inspector.arch.base import KERNEL_HALF
 from inspector.columns import (
     I32,
     I64,
@@ -39,8 +40,6 @@ RSS_FILE, RSS_ANON, RSS_SWAP, RSS_SHMEM = map(int, RssKind)
 
 _WITH_OPTION = {"mm_id": "MM_ID", "hugetlb_usage.counter": "HUGETLB_PAGE", "owner": "MEMCG"}
 """Members that kernels have with an option alone."""
-
-_KERNEL_HALF = np.uint64(0xFF << 56)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +260,7 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
         read_locked=held_for_reading(struct, "mmap_lock", data),
         tlb_flush_pending=column("tlb_flush_pending.counter").astype(np.int32),
         # list_empty(), or taken off for good by __mmput() (LIST_POISON1).
-        on_mmlist=(following != addr + np.uint64(struct.field("mmlist").offset)) & (following >= _KERNEL_HALF),
+        on_mmlist=(following != addr + np.uint64(struct.field("mmlist").offset)) & (following >= KERNEL_HALF),
     )
 
 

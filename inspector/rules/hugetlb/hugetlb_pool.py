@@ -16,7 +16,8 @@ from inspector.violations import Violations, cannot_check, lower_bound, one, vio
 from inspector.walk.batches import PagesByMm
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import Mappings, entry_pages
-from inspector.walk.unread_tables import tables_unknown
+from inspector.walk.shared_tables import HugetlbTables, Sharers
+from inspector.walk.unread_tables import tables_unknown, vmas_behind
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
 
@@ -205,17 +206,18 @@ def hugetlb_share_count_mismatch(s: Snapshot) -> Violations:
         Kernels that keep no such count hold one reference of the table's page for each place.
     Why: mm/hugetlb.c, huge_pmd_share() and huge_pmd_unshare().
     Consequence: too low: the table is freed while others use it. Too high: its entries are never unmapped.
-    Exceptions: the file's i_mmap lock is held (sharing under way), or page tables are missing from the dump: then only
-        a count that is too low is reported.
+    Exceptions: the file's i_mmap lock is held (sharing under way), or page tables are missing where it may be
+        mapped: then only a count that is too low is reported.
     See also: folioscope hugetlb; folioscope va PID ADDRESS
     """
     tables, sharers = s.hugetlb_tables
     expected = tables.nr_sharers - 1
     wrong = tables.readable & (tables.share_count != expected)
     unchecked, why = int((~tables.readable).sum()), "struct pages of page tables are missing"
-    if not s.mms_complete or (s.mms.pgd_pfn < 0).any() or len(tables_unknown(s, Level.PMD)):
-        wrong &= tables.share_count < expected
-        unchecked, why = len(tables), lower_bound(s)
+    unsure = _may_be_shared_more(s, tables, sharers)
+    wrong &= ~unsure | (tables.share_count < expected)
+    if unsure.any():
+        unchecked, why = int((unsure | ~tables.readable).sum()), lower_bound(s)
     rows = np.flatnonzero(wrong)
     at = tables.first[rows]
     return violations(
@@ -229,6 +231,17 @@ def hugetlb_share_count_mismatch(s: Snapshot) -> Violations:
         depends=one("vma", sharers.vma_idx[at]),
         transient=_file_locked(s, sharers.address_space_idx[at]),
     )
+
+
+def _may_be_shared_more(s: Snapshot, tables: HugetlbTables, sharers: Sharers) -> Mask:
+    """Tables that may be reached from places that are not known: a VMA of the same file is there."""
+    nowhere = not s.mms_complete or (s.mms.pgd_pfn < 0).any()
+    behind = None if nowhere else vmas_behind(s, tables_unknown(s, Level.PMD))
+    if behind is None:
+        return np.ones(len(tables), np.bool_)
+    file = sharers.address_space_idx[tables.first]
+    others = s.file_rmap.address_space_of_vma[behind[s.vmas.is_hugetlb[behind]]]
+    return (file < 0) | np.isin(file, others)
 
 
 def _file_locked(s: Snapshot, space_idx: I32) -> Mask:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.arch.base import Kind, Level
-from inspector.columns import I64, Mask, rows_of, take_or
+from inspector.columns import I64, AnyArray, Mask, distinct, rows_of, take_or
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
@@ -13,9 +13,14 @@ from inspector.tables.swap_devices import swap_entries
 from inspector.text import counted
 from inspector.violations import Things, Violations, cannot_check, holds, several, violations
 from inspector.walk.deposits import UNREAD
+from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM
 from inspector.walk.unread_tables import pages_behind, tables_unknown, vmas_behind
 from inspector.windows.grading import IN_FLIGHT
 from inspector.windows.window import Effect
+
+
+_OF_ANOTHER = (TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
+"""States of what entries lead to that is not the table that they led to."""
 
 
 @rule(
@@ -78,7 +83,8 @@ def page_table_unreachable(s: Snapshot) -> Violations:
 def _fit(s: Snapshot) -> Mask:
     """Which lost tables may be those that entries led to that cannot be followed: pages in them may be mapped there.
 
-    An empty one may be any.
+    An empty one may be any. There are no more of them than their mms count beside the tables that are found; those
+    with the most such pages come first.
     """
     lost, gone = s.lost_tables, tables_unknown(s, Level.PTE)
     out = np.zeros(len(lost.row), np.bool_)
@@ -91,8 +97,21 @@ def _fit(s: Snapshot) -> Mask:
     leaf = np.flatnonzero(s.layout.arch.classify(Level.PTE, lost.entry) == Kind.LEAF)
     row = s.pages.memmap.rows(s.layout.arch.leaf_pfn(Level.PTE, lost.entry[leaf]))
     hit = (row >= 0) & take_or(pages_behind(s, behind), row, False)
-    out[lost.table[leaf[hit]]] = True
-    return out | (np.bincount(lost.table[leaf], minlength=len(out)) == 0)
+    pages = np.bincount(lost.table[leaf[hit]], minlength=len(out))
+    out = (pages > 0) | (np.bincount(lost.table[leaf], minlength=len(out)) == 0)
+    first = np.argsort(-pages, kind="stable")
+    out[first] &= np.cumsum(((lost.below + 1) * out)[first]) <= _tables_lost(s, distinct(s.tables.mm_idx[gone]))
+    return out
+
+
+def _tables_lost(s: Snapshot, mms: AnyArray) -> int:
+    """How many page tables some mms count beyond those that are found (include/linux/mm.h, mm_inc_nr_ptes())."""
+    t, shift = s.tables, s.layout.memmap.page_shift
+    has = np.zeros(len(s.mms), np.bool_)
+    has[mms] = True
+    found = np.count_nonzero(has[t.mm_idx] & (t.level <= Level.PUD) & ~np.isin(t.state, _OF_ANOTHER))
+    deposited = np.count_nonzero(has[t.mm_idx[s.deposits.table_idx]])
+    return max(int((s.mms.pgtables_bytes[mms] >> shift).sum()) - found - deposited, 0)
 
 
 def _mapped(s: Snapshot) -> Things:
