@@ -75,7 +75,7 @@ from inspector.walk.counts import Counter, Ground, MappingCounts, count_migratio
 from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.ksm_rmap import KsmEntries, KsmRmap
 from inspector.walk.linear import Links, Named, PageIndex, links_of, named_by_folios, read_page_index
-from inspector.walk.lost_tables import LostTables, find_lost_tables
+from inspector.walk.lost_tables import LostTables, find_lost_tables, named_top_tables
 from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
 from inspector.walk.mappings import (
     NOT_FOLLOWED,
@@ -94,7 +94,7 @@ from inspector.walk.shared_tables import HugetlbTables, Sharers, hugetlb_tables
 from inspector.walk.swap import SwapRefs, rebuild_swap_refs, referred_entries
 from inspector.walk.swap_cache import SwapCache, read_swap_cache
 from inspector.walk.table_words import TopTables, read_table_locks, read_top_tables, read_upper_entries
-from inspector.walk.unread_tables import pages_behind, tables_not_followed, vmas_behind
+from inspector.walk.unread_tables import pages_behind, tables_not_followed, topless_mms, vmas_behind
 from inspector.walk.writeback import Writeback, read_writeback
 from inspector.windows.folio_locks import FolioLocks, read_folio_locks
 from inspector.windows.in_flight import InFlight, find_in_flight, table_holders
@@ -811,7 +811,7 @@ class Snapshot:
     @cached_property
     def tables_complete(self) -> bool:
         """Whether every page table was read, so that a count of mappings is not just a lower bound."""
-        return not len(tables_not_followed(self)) and not self._mms_lost
+        return not (len(tables_not_followed(self)) or len(topless_mms(self)) or self._mms_lost)
 
     @property
     def _mms_lost(self) -> bool:
@@ -833,7 +833,7 @@ class Snapshot:
         rows = tables_not_followed(self)
         if self._mms_lost:
             return True
-        if not len(rows):
+        if not len(rows) and not len(topless_mms(self)):
             return False
         vmas = vmas_behind(self, rows)
         return True if vmas is None else pages_behind(self, vmas)
@@ -869,6 +869,11 @@ class Snapshot:
     def lost_tables(self) -> LostTables:
         """Page tables that no mm reaches and no list or task holds."""
         return find_lost_tables(self)
+
+    @cached_property
+    def named_top_tables(self) -> U64:
+        """For mms without a top table the address of the one whose struct page names them, 0 for all others."""
+        return named_top_tables(self)
 
     # -- what the model expects --------------------------------------------------------------------------------------
 
@@ -1284,7 +1289,17 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
     Needed.WHOLE: (
         *("buddy", "deposits", "files", "free_block_types", "gathered", "gathers", "hugetlb", "hugetlb_tables", "ksm"),
         *("ksm_entries", "lost_tables", "lost_vmas", "mm_holders", "mm_slabs_lost", "mm_slots", "mm_slots_whole"),
-        *("mms_complete", "named", "node_stats", "open_files", "pipes", "reference_terms", "ring_buffers", "rss"),
+        *(
+            "mms_complete",
+            "named",
+            "named_top_tables",
+            "node_stats",
+            "open_files",
+            "pipes",
+            "reference_terms",
+            "ring_buffers",
+            "rss",
+        ),
         *("split_links", "swap", "swap_cache", "swap_clusters", "swap_refs", "top_tables", "uffd", "notifiers"),
         *("folio_locks", "lost_pages", "slab_words", "slab_counts", "charges", "odd_charges", "uses_generations"),
         *(

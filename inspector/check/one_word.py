@@ -20,22 +20,24 @@ from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.cause import Cause, Causes
 from inspector.rules.folios.mapcount import mapcount_mapping_missing, mapcount_too_high
 from inspector.rules.mms.rss import rss_mismatch
+from inspector.rules.needs import lacking
 from inspector.rules.page_tables.bytes import pgtables_bytes_mismatch
 from inspector.rules.page_tables.lost_tables import page_table_unreachable
 from inspector.rules.registry import Phase, Rule
 from inspector.rules.swap.swap import swap_count_high
 from inspector.subjects import ANON_VMA, AVC, ENTRY, FOLIO, MM, NONPRESENT, PAGE, TABLE, VMA, reached
 from inspector.tables.overwritten import Stretch
+from inspector.walk.batches import MappingsOfPages, run_collectors
 from inspector.walk.lost_places import lost_places
-from inspector.walk.mappings import ENTRY_ID_SLOT_BITS, entry_pages
+from inspector.walk.mappings import ENTRY_ID_SLOT_BITS
 
 if TYPE_CHECKING:
     from inspector.check.run import RulesRun
     from inspector.columns import U64, AnyArray
     from inspector.snapshot import Snapshot
 
-_MOST_CAUSES = 1 << 7
-"""More causes are no single word, but a target that is not understood."""
+_MOST_CAUSES = 1 << 12
+"""More causes are no damage here and there, but a target that is not understood."""
 
 _MOST_TRIED = 64
 """Causes whose own words are looked for."""
@@ -101,7 +103,9 @@ def find_words(s: Snapshot, causes: Causes, without: Callable[[tuple[Stretch, ..
     some = [cause for cause in causes if _is_fault(cause)]
     if not 1 < len(some) <= _MOST_CAUSES:
         return []
-    words = [word for cause in some[:_MOST_TRIED] if (word := _word(s, cause, some)) is not None]
+    tried = some[:_MOST_TRIED]
+    mapped = _mapped(s, tried)
+    words = [word for cause in tried if (word := _word(s, cause, some, mapped.get(cause))) is not None]
     words.sort(key=lambda word: -len(word.related))
     words = [*_above(s, some), *_pages(s, some), *words]
     explains: list[tuple[int, Cause, list[Cause]]] = []
@@ -152,27 +156,44 @@ def _is_fault(cause: Cause) -> bool:
 
 
 def _gone(s: Snapshot, causes: list[Cause], look: RulesRun) -> list[Cause]:
-    """Which causes are not found any more."""
+    """Which causes are not found any more; the first is the one whose words were not read.
+
+    A rule that needs something whole is silent about all of the target where a part of it was not read. What it would
+    have found is found still, but for what is of the mm in which that part is.
+    """
     found = dict(look.results)
     left: dict[Rule, set[tuple[object, ...]]] = {}
+    silent = set[Rule]()
     for rule in {cause.rule for cause in causes}:
         now = found.get(rule)
+        if now is not None and not len(now) and lacking(look.snapshot, rule.needs):
+            now = rule.run(look.snapshot)
+            silent.add(rule)
         if now is not None and len(now) <= _MOST_FOUND:
             left[rule] = {rule.about.describe(look.snapshot, row).identity for row in now.rows.tolist()}
     out = []
+    here = causes[0].rule.about.describe(s, causes[0].first_row).mm
     for cause in causes:
-        still = left.get(cause.rule)
-        if still is not None and cause.rule.about.describe(s, cause.first_row).identity not in still:
+        still, subject = left.get(cause.rule), cause.rule.about.describe(s, cause.first_row)
+        of_part = cause.rule in silent and subject.mm in (here, None)
+        if still is not None and (of_part or subject.identity not in still):
             out.append(cause)
     return out
 
 
-def _word(s: Snapshot, cause: Cause, others: list[Cause]) -> _Word | None:
-    """The words that a cause is about; None where it is about no word, or no other cause is related to it."""
+def _word(s: Snapshot, cause: Cause, others: list[Cause], mapped: Mask | None) -> _Word | None:
+    """The words that a cause is about; None where it is about no word, or no other cause is related to it.
+
+    Args:
+        s: The snapshot.
+        cause: It.
+        others: All causes.
+        mapped: The mms that map the pages that it is about; None where it is about no pages.
+    """
     places = tuple(_places(s, cause))
     if not places:
         return None
-    mms = _mms(s, cause)
+    mms = _mms(s, cause) if mapped is None else mapped
     related = [other for other in _related(s, others, mms) if other is not cause]
     return _Word(cause, places, related, _ptes(s, cause)) if related else None
 
@@ -225,12 +246,14 @@ def _pages(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
             of_page.setdefault(pfn, []).append(cause)
     for pfn, mine in sorted(of_page.items(), key=lambda each: -len(each[1]))[:_MOST_PAGES]:
         if len(mine) > 1 or mine[0].rule.about is MM:
-            mms = (s.mms.addr - np.uint64(base)) >> np.uint64(shift) == np.uint64(pfn)
+            # An mm may begin in the page before.
+            place, size = s.mms.addr - np.uint64(base), s.layout.struct("struct mm_struct").size
+            mms = (place < np.uint64((pfn + 1) << shift)) & (place + np.uint64(size) > np.uint64(pfn << shift))
             mms = np.logical_or.reduce([mms, *(_mms(s, cause) for cause in mine)])
-            place = _stretch(pfn << shift, 1 << shift, physical=True)
+            page = _stretch(pfn << shift, 1 << shift, physical=True)
             near = {*mine, *_related(s, causes, mms)}
             related = [c for c in causes if c is not mine[0] and c in near]
-            yield _Word(mine[0], (place,), related)
+            yield _Word(mine[0], (page,), related)
 
 
 def _named(s: Snapshot, cause: Cause) -> U64:
@@ -309,8 +332,23 @@ def _owners_of_lost(s: Snapshot, mms: Mask) -> U64:
     return np.concatenate([avcs.anon_vma[strange[np.isin(of_mm, addresses)]], s.file_rmap.address_spaces.addr[spaces]])
 
 
+def _mapped(s: Snapshot, causes: list[Cause]) -> dict[Cause, Mask]:
+    """The mms that map the first page, or folio, of those causes that are about some; found in one walk."""
+    some = [cause for cause in causes if cause.rule.about in (PAGE, FOLIO)]
+    if not some:
+        return {}
+    first, nr = np.array([_pfns(s, cause)[0] for cause in some], np.int64).T
+    found = MappingsOfPages(s, first, nr, shared=True)
+    run_collectors(s, [found])
+    out = {}
+    for cause, runs in zip(some, found.runs(), strict=True):
+        out[cause] = np.zeros(len(s.mms), np.bool_)
+        out[cause][runs.mm_idx] = True
+    return out
+
+
 def _mms(s: Snapshot, cause: Cause) -> Mask:
-    """The mms that the subjects of a cause belong to."""
+    """The mms that the subjects of a cause belong to, if these are no pages."""
     about, rows = cause.rule.about, cause.rows[:_MOST_ROWS]
     out = np.zeros(len(s.mms), np.bool_)
     if about is ENTRY:
@@ -324,11 +362,6 @@ def _mms(s: Snapshot, cause: Cause) -> Mask:
         out[s.vmas.mm_idx[rows]] = True
     elif about is MM:
         out[rows] = True
-    elif about in (PAGE, FOLIO):
-        ((pfn, nr),) = _pfns(s, cause)
-        for m in s.entry_batches():
-            pages = entry_pages(s.layout, m.level).astype(np.int64) * m.nr
-            out[m.mm_idx[(m.pfn < pfn + nr) & (m.pfn + pages > pfn)]] = True
     elif about in (AVC, ANON_VMA):
         out[s.vmas.mm_idx[_vmas(s, cause)]] = True
     return out

@@ -191,17 +191,20 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
     Nothing says of a single one that it was there: a page of a file need not be mapped where its VMA is.
     """
     pages = [found.rows[_lasting(found)] for rule, found in results if rule in _LOST_MAPPINGS]
-    mms = np.zeros(len(s.mms), np.bool_)
+    excess = np.zeros(len(s.mms), np.int64)
     for rule, found in results:
         if rule is rss_mismatch:
             names = found.details.observed.keys()
-            more = [found.details.observed[name] > found.details.expected[name] for name in names]
-            mms[found.rows[np.logical_or.reduce(more) & _lasting(found)]] = True
+            more = [found.details.observed[name] - found.details.expected[name] for name in names]
+            excess[found.rows] = np.sum(more, axis=0) * _lasting(found)
     rows = np.concatenate([np.empty(0, np.int64), *pages])[:_MAX_LOST]
-    if not len(rows) or not mms.any():
+    if not len(rows) or not excess.any():
         return _Entries(rows[:0], rows[:0])
-    places = lost_places(s, rows, mms)
-    return _Entries(places.table_idx, places.slot)
+    places = lost_places(s, rows, excess > 0)
+    # Pages that another mm lost may have been mapped in all of its family.
+    mm = s.tables.mm_idx[places.table_idx]
+    kept = 2 * excess[mm] >= np.bincount(mm, minlength=len(s.mms))[mm]
+    return _Entries(places.table_idx[kept], places.slot[kept])
 
 
 def _lasting(found: Violations) -> Mask:

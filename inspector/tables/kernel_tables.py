@@ -23,7 +23,7 @@ def kernel_tables(layout: Layout, mms: Mms) -> tuple[I64, int]:
     (arch/x86/kernel/ldt.c).
 
     Returns:
-        The page frames, ascending, and how many tables could not be read.
+        The page frames, ascending, and how many tables, but for mms' top tables, could not be read.
     """
     top, *below = layout.arch.shapes
     size, field = 8 * top.entries, layout.struct("struct mm_struct").field("pgd").offset
@@ -35,9 +35,9 @@ def kernel_tables(layout: Layout, mms: Mms) -> tuple[I64, int]:
     pfn = ((own.addr - np.uint64(base)) >> np.uint64(layout.memmap.page_shift)).astype(np.int64)
     parts = [pfn[layout.memmap.valid(pfn)]]
     missing = int((~own.valid).sum())
-    of_mms, lost = _all_below(layout, distinct(mms.pgd_pfn[mms.pgd_pfn >= 0]), top, top.entries // 2)
+    # One that cannot be read leads to nothing that init_mm's does not lead to, but for its LDT, which its mm counts.
+    of_mms, _ = _all_below(layout, distinct(mms.pgd_pfn[mms.pgd_pfn >= 0]), top, top.entries // 2)
     here = distinct(np.concatenate([_below(layout, top.level, own.bytes.view(np.uint64).reshape(-1)), of_mms]))
-    missing += lost
     for shape in below:
         parts.append(here)
         if shape.level == Level.PTE:

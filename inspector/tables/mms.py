@@ -48,6 +48,7 @@ class Mms(Table):
 
     Attributes:
         addr: uint64; mm_struct.
+        pgd: uint64; address of the top page table as stored.
         pgd_pfn: int64; page frame of the top table, -1 when the pointer makes no sense.
         users, count, map_count: int32; mm_users, mm_count, map_count.
         total_vm, locked_vm, data_vm, exec_vm, stack_vm: int64; pages.
@@ -69,6 +70,7 @@ class Mms(Table):
     """
 
     addr: U64
+    pgd: U64
     pgd_pfn: I64
     users: I32
     count: I32
@@ -235,6 +237,7 @@ def _decode(layout: Layout, struct: Struct, tasks: Tasks, addr: U64, data: AnyAr
     following = struct.field("mmlist.next").column(data)
     return Mms(
         addr=addr,
+        pgd=struct.field("pgd").column(data).astype(np.uint64),
         pgd_pfn=pgd_pfn,
         users=column("mm_users.counter").astype(np.int32),
         count=column("mm_count.counter").astype(np.int32),

@@ -37,23 +37,31 @@ def tables_unknown(s: Snapshot, level: Level) -> I64:
     return rows[s.tables.level[rows].astype(np.int64) - (s.tables.state[rows] == TABLE_PARTLY) >= level]
 
 
+def topless_mms(s: Snapshot) -> I64:
+    """Rows of the mms of which no page table is known, because their pgd names none."""
+    return np.flatnonzero(s.mms.pgd_pfn < 0)
+
+
 def vmas_behind(s: Snapshot, rows: I64) -> I64 | None:
-    """Rows of the VMAs at the addresses that some page tables cover; None where not all VMAs there are known.
+    """Rows of the VMAs at the addresses that some page tables, and those of mms without a top table, cover.
+
+    None where not all VMAs there are known.
 
     They are not where the mm has no user left, whose VMAs are freed before its tables (mm/mmap.c, exit_mmap()), and
     where its tree of VMAs is damaged.
     """
-    tables, vmas = s.tables.take(rows), s.vmas
-    if not (s.vma_tree_sound & (s.mms.users > 0))[tables.mm_idx].all():
+    tables, vmas, topless = s.tables.take(rows), s.vmas, topless_mms(s)
+    known = s.vma_tree_sound & (s.mms.users > 0)
+    if not known[tables.mm_idx].all() or not known[topless].all():
         return None
     covered = {shape.level: shape.user_entries << shape.shift for shape in s.layout.arch.shapes}
-    out = []
+    out = [np.flatnonzero(np.isin(vmas.mm_idx, topless))]
     for mm, level, va in zip(tables.mm_idx.tolist(), tables.level.tolist(), tables.va.tolist(), strict=True):
         first, stop = np.searchsorted(vmas.mm_idx, [mm, mm + 1])
         begin = first + np.searchsorted(vmas.end[first:stop], np.uint64(va), "right")
         end = first + np.searchsorted(vmas.start[first:stop], np.uint64(va + covered[level]), "left")
         out.append(np.arange(begin, end))
-    return np.unique(np.concatenate(out)) if out else np.empty(0, np.int64)
+    return np.unique(np.concatenate(out))
 
 
 def pages_behind(s: Snapshot, vma_rows: I64) -> Mask:

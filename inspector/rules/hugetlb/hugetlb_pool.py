@@ -235,8 +235,7 @@ def hugetlb_share_count_mismatch(s: Snapshot) -> Violations:
 
 def _may_be_shared_more(s: Snapshot, tables: HugetlbTables, sharers: Sharers) -> Mask:
     """Tables that may be reached from places that are not known: a VMA of the same file is there."""
-    nowhere = not s.mms_complete or (s.mms.pgd_pfn < 0).any()
-    behind = None if nowhere else vmas_behind(s, tables_unknown(s, Level.PMD))
+    behind = vmas_behind(s, tables_unknown(s, Level.PMD)) if s.mms_complete else None
     if behind is None:
         return np.ones(len(tables), np.bool_)
     file = sharers.address_space_idx[tables.first]

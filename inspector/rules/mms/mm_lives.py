@@ -53,6 +53,35 @@ def task_mm_invalid(s: Snapshot) -> Violations:
 
 
 @rule(
+    "mm-top-table-invalid",
+    MM,
+    "mm-lives",
+    Phase.WORDS,
+)
+def mm_top_table_invalid(s: Snapshot) -> Violations:
+    """An mm in use has no top page table: its pgd names no page.
+
+    Invariant: pgd of an mm with users is the address of a page in the kernel's direct map.
+    Why: kernel/fork.c, mm_init() allocates the top table before a task can have the mm, and __mmdrop() frees it when
+        the last reference is gone; nothing changes pgd in between. On x86, pgd_set_mm() (arch/x86/mm/pgtable.c) notes
+        the mm in the struct page of its top table: the one that names this mm is what pgd should lead to.
+    Consequence: the CPU that switches to the mm loads another page as its top table.
+    Exceptions: never; a task has no mm whose top table is not there yet.
+    See also: folioscope ps; folioscope vmas PID
+    """
+    mms = s.mms
+    rows = np.flatnonzero((mms.pgd_pfn < 0) & (mms.users > 0))
+    tables = s.named_top_tables[rows]
+    return violations(
+        rows,
+        observed={"pgd": mms.pgd[rows]},
+        expected={"pgd": tables if len(rows) and tables.all() else "the address of a page table"},
+        checked=len(mms),
+        claims=one("mm_tables", rows),
+    )
+
+
+@rule(
     "mm-users-low",
     MM,
     "mm-lives",

@@ -14,10 +14,9 @@ from inspector.text import counted
 from inspector.violations import Things, Violations, cannot_check, holds, several, violations
 from inspector.walk.deposits import UNREAD
 from inspector.walk.mappings import TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM
-from inspector.walk.unread_tables import pages_behind, tables_unknown, vmas_behind
+from inspector.walk.unread_tables import pages_behind, tables_unknown, topless_mms, vmas_behind
 from inspector.windows.grading import IN_FLIGHT
 from inspector.windows.window import Effect
-
 
 _OF_ANOTHER = (TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
 """States of what entries lead to that is not the table that they led to."""
@@ -84,24 +83,36 @@ def _fit(s: Snapshot) -> Mask:
     """Which lost tables may be those that entries led to that cannot be followed: pages in them may be mapped there.
 
     An empty one may be any. There are no more of them than their mms count beside the tables that are found; those
-    with the most such pages come first.
+    with the most such pages come first. A table of the last level that hangs below no other lost one was led to by an
+    entry of the level above, and by no higher one.
     """
-    lost, gone = s.lost_tables, tables_unknown(s, Level.PTE)
+    lost, gone, arch = s.lost_tables, tables_unknown(s, Level.PTE), s.layout.arch
+    topless = topless_mms(s)
     out = np.zeros(len(lost.row), np.bool_)
-    topless = (s.mms.pgd_pfn < 0).any()
-    if not len(out) or not (len(gone) or topless):
+    if not len(out) or not (len(gone) or len(topless)):
         return out
-    behind = None if topless else vmas_behind(s, gone)
+    behind = vmas_behind(s, gone)
     if behind is None:
         return ~out
-    leaf = np.flatnonzero(s.layout.arch.classify(Level.PTE, lost.entry) == Kind.LEAF)
-    row = s.pages.memmap.rows(s.layout.arch.leaf_pfn(Level.PTE, lost.entry[leaf]))
+    leaf = np.flatnonzero(arch.classify(Level.PTE, lost.entry) == Kind.LEAF)
+    row = s.pages.memmap.rows(arch.leaf_pfn(Level.PTE, lost.entry[leaf]))
     hit = (row >= 0) & take_or(pages_behind(s, behind), row, False)
     pages = np.bincount(lost.table[leaf[hit]], minlength=len(out))
     out = (pages > 0) | (np.bincount(lost.table[leaf], minlength=len(out)) == 0)
+    if not (_level_lost(s, gone) == Level.PTE).any():
+        # To the level above what maps a page looks like what leads to a table.
+        is_small = arch.table_mask(Level.PMD, lost.entry[leaf])
+        out &= (lost.below > 0) | (np.bincount(lost.table[leaf[is_small]], minlength=len(out)) == 0)
     first = np.argsort(-pages, kind="stable")
-    out[first] &= np.cumsum(((lost.below + 1) * out)[first]) <= _tables_lost(s, distinct(s.tables.mm_idx[gone]))
+    most = _tables_lost(s, distinct(np.concatenate([s.tables.mm_idx[gone], topless])))
+    out[first] &= np.cumsum(((lost.below + 1) * out)[first]) <= most
     return out
+
+
+def _level_lost(s: Snapshot, gone: I64) -> I64:
+    """The level of the tables that entries in, or instead of, some tables led to."""
+    state, level = s.tables.state[gone], s.tables.level[gone].astype(np.int64)
+    return np.where(np.isin(state, _OF_ANOTHER), level, level - 1)
 
 
 def _tables_lost(s: Snapshot, mms: AnyArray) -> int:
@@ -111,7 +122,9 @@ def _tables_lost(s: Snapshot, mms: AnyArray) -> int:
     has[mms] = True
     found = np.count_nonzero(has[t.mm_idx] & (t.level <= Level.PUD) & ~np.isin(t.state, _OF_ANOTHER))
     deposited = np.count_nonzero(has[t.mm_idx[s.deposits.table_idx]])
-    return max(int((s.mms.pgtables_bytes[mms] >> shift).sum()) - found - deposited, 0)
+    counted_by_mms = int((s.mms.pgtables_bytes[mms] >> shift).sum())
+    not_counted = len(topless_mms(s)) * sum(shape.level > Level.PUD for shape in s.layout.arch.shapes)
+    return max(counted_by_mms + not_counted - int(found) - int(deposited), 0)
 
 
 def _mapped(s: Snapshot) -> Things:
