@@ -25,7 +25,7 @@ from inspector.rules.page_tables.bytes import pgtables_bytes_mismatch
 from inspector.rules.page_tables.lost_tables import page_table_unreachable
 from inspector.rules.registry import Phase, Rule
 from inspector.rules.swap.swap import swap_count_high
-from inspector.subjects import ANON_VMA, AVC, ENTRY, FOLIO, MM, NONPRESENT, PAGE, TABLE, VMA, reached
+from inspector.subjects import ADDRESS_SPACE, ANON_VMA, AVC, ENTRY, FOLIO, MM, NONPRESENT, PAGE, TABLE, VMA, reached
 from inspector.tables.overwritten import Stretch
 from inspector.walk.batches import MappingsOfPages, run_collectors
 from inspector.walk.lost_places import lost_places
@@ -268,6 +268,8 @@ def _named(s: Snapshot, cause: Cause) -> U64:
         return np.concatenate([s.mms.addr[rows], trees.stray[np.isin(trees.stray_mm, rows)]])
     if about is VMA:
         columns = (vmas.addr, vmas.anon_vma, s.mapping_of_vma)
+    elif about is ADDRESS_SPACE:
+        return about.addresses(s, rows) if about.addresses is not None else np.empty(0, np.uint64)
     elif about is AVC:
         columns = (avcs.addr, avcs.vma, avcs.anon_vma, avcs.tree_parent)
     elif about is ANON_VMA:
