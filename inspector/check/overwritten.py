@@ -262,6 +262,7 @@ def _in_memory_map(s: Snapshot, results: Results) -> Iterator[Stretch]:
     rows = _heads_at_fault(s, [(rule, found) for rule, found in results if rule.effect is not Effect.LRU])
     if not len(rows):
         return
+    yield from _copies(s, rows)
     strange = rows[_of_no_zone(s, rows)]
     for start in distinct(strange // _AROUND * _AROUND)[:_MAX_STRETCHES].tolist():
         around = np.arange(start, min(start + _AROUND, len(s.pages)))
@@ -279,6 +280,32 @@ def _in_memory_map(s: Snapshot, results: Results) -> Iterator[Stretch]:
                 yield _stretch_of_pages(s, start + first, start + end)
 
 
+def _copies(s: Snapshot, rows: I64) -> Iterator[Stretch]:
+    """Pages of the memory map with struct pages at fault that hold what the page beside them holds.
+
+    Struct pages in use have links, owners and counts of their own. Tails of one folio have not: a page of the memory
+    map full of these is like its neighbour in every dump.
+    """
+    memmap = s.layout.memmap
+    nr = _PAGE // memmap.page_size
+    if _PAGE % memmap.page_size:
+        return
+    pfn = memmap.pfns_of_rows(rows)
+    for first in (distinct(pfn // nr)[:_MAX_STRETCHES] * nr).tolist():
+        before, own, behind = (
+            s.layout.memory.read(memmap.page_addr(start), _PAGE) if memmap.row(start) >= 0 else None
+            for start in (first - nr, first, first + nr)
+        )
+        if own is None or own not in (before, behind) or own == own[: memmap.page_size] * nr:
+            continue
+        row = memmap.row(first)
+        # Of two that are alike the one is the copy in which more is at fault.
+        other = memmap.row(first - nr if own == before else first + nr)
+        mine, theirs = (np.count_nonzero((rows >= start) & (rows < start + nr)) for start in (row, other))
+        if mine >= theirs:
+            yield _stretch_of_pages(s, row, row + nr)
+
+
 def _of_no_zone(s: Snapshot, rows: I64) -> Mask:
     """Which struct pages name none of the zones that span them."""
     pfn = s.pages.memmap.pfns_of_rows(rows)
@@ -294,6 +321,8 @@ def _heads_at_fault(s: Snapshot, results: Results) -> I64:
             found.append(rule.about.heads(s, rows))
             own = rule.about.pfns(s, rows)
             found.append(s.pages.memmap.rows(own[own >= 0]).astype(np.int64))
+        elif rule.about is TABLE and len(violations) <= _MAX_PLACES:
+            found.append(s.pages.memmap.rows(s.tables.pfn[violations.rows]).astype(np.int64))
     rows = distinct(np.concatenate(found))
     return rows[rows >= 0]
 

@@ -278,8 +278,8 @@ def _cpu_lists(layout: Layout, pages: Pages, zones: Zones, raw: AnyArray) -> tup
     n = len(addr)
     broken, unread = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     broken[entries.broken // lists.length] = True
-    # A dump holds every page that a list leads to: where one cannot be read the link is wrong.
-    (unread if layout.memory.runs_on else broken)[entries.unreadable // lists.length] = True
+    # Where all struct pages could be read a link that leads to what cannot be read is wrong.
+    (unread if layout.memory.runs_on or pages.nr_unreadable else broken)[entries.unreadable // lists.length] = True
     memmap = layout.memmap
     rows = memmap.rows(memmap.pfns(entries.addr))
     held_pages = np.bincount(owner, weights=np.float64(1) * (1 << order.astype(np.int64)), minlength=n).astype(np.int64)

@@ -69,6 +69,28 @@ def mapping_of_a_cached_folio_replaced(s: Snapshot) -> Planted:
     return Planted((put(s, page_word(s, pfn, "mapping"), other),), ("cache-entry-mismatch",), None)
 
 
+def _space_of_listed_folios(s: Snapshot, kind: int) -> int:
+    """An address_space of a kind with several folios on LRU lists."""
+    rows = idle_entries(s, kind)
+    space, head = s.files.entries.address_space_idx[rows], s.pages.memmap.rows(s.files.entries.pfn[rows])
+    on = s.layout.flags.test(s.pages.flags[np.maximum(head, 0)], "lru") & (head >= 0)
+    nr = np.bincount(space[on], minlength=len(s.files.address_spaces))
+    return pick(np.flatnonzero(nr > 2), "a file with several pages on LRU lists")
+
+
+@fault
+def bit_of_the_host_of_a_file_flipped(s: Snapshot) -> Planted:
+    """The address_space of a file names no inode: none of its folios is found in a page cache."""
+    at = space_word(s, _space_of_listed_folios(s, FILE), "host")
+    return Planted((put(s, at, word(s, at) ^ 1 << 60),), ("address-space-owner-missing",), None)
+
+
+@fault
+def host_of_a_shmem_file_cleared(s: Snapshot) -> Planted:
+    at = space_word(s, _space_of_listed_folios(s, SHMEM), "host")
+    return Planted((put(s, at, 0),), ("address-space-owner-missing",), None)
+
+
 @fault
 def page_of_a_file_marked_as_anonymous(s: Snapshot) -> Planted:
     """The tag of an anonymous page on the mapping of a page that the page cache holds and nothing maps."""

@@ -10,7 +10,7 @@ from inspector.layout.flags import VM_WIPEONFORK
 from inspector.snapshot import Snapshot
 from inspector.tables.mm_holders import KHUGEPAGED, KSM, LAZY, UFFD
 from tests.faults.catalogue import fault
-from tests.faults.overlay import Patch, add, entry_xor, pfn_of, put
+from tests.faults.overlay import Patch, add, entry_xor, pfn_of, put, word
 from tests.faults.plants import MissingError, Planted, pick, small_anon, small_file
 from tests.faults.state_catalogue import quiet_mms, vma_word
 
@@ -43,6 +43,29 @@ def borrowed_mm_of_a_kernel_thread_points_elsewhere(s: Snapshot) -> Planted:
     kernel = np.flatnonzero((tasks.mm == 0) & ~tasks.on_cpu & (tasks.active_mm == 0))
     task = pick(kernel, "a sleeping kernel thread", 4)
     return Planted((put(s, _task_field(s, task, "active_mm"), int(tasks.addr[task])),), ("task-mm-invalid",), None)
+
+
+def _quiet_mm(s: Snapshot, nth: int) -> int:
+    return pick(np.flatnonzero(quiet_mms(s) & (s.mms.users > 0) & (s.mms.pgd_pfn >= 0)), "a quiet process", nth)
+
+
+@fault
+def bit_of_a_pgd_pointer_flipped(s: Snapshot) -> Planted:
+    """mm->pgd names no page any more: all of the process's page tables hang in the air."""
+    at = _mm_field(s, _quiet_mm(s, 5), "pgd")
+    return Planted((put(s, at, word(s, at) ^ 1 << 3),), ("mm-top-table-invalid",), None)
+
+
+@fault
+def top_bit_of_a_pgd_pointer_lost(s: Snapshot) -> Planted:
+    at = _mm_field(s, _quiet_mm(s, 3), "pgd")
+    return Planted((put(s, at, word(s, at) ^ 1 << 63),), ("mm-top-table-invalid",), None)
+
+
+@fault
+def pgd_pointer_cleared(s: Snapshot) -> Planted:
+    """The top table was freed under a process that runs on."""
+    return Planted((put(s, _mm_field(s, _quiet_mm(s, 7), "pgd"), 0),), ("mm-top-table-invalid",), None)
 
 
 @fault

@@ -301,13 +301,14 @@ def cpu_free_list_mismatch(s: Snapshot) -> Violations:
     table = b.cpu_lists
     wrong = (table.broken | (table.count != table.held)) & ~table.unread
     nr_unread = int(table.unread.sum())
+    why = "struct pages are missing" if s.pages.nr_unreadable else _MOVED
     rows = np.flatnonzero(wrong) if not b.unreadable else np.empty(0, np.int64)
     return violations(
         rows,
         observed={"count": table.count[rows], "damaged": table.broken[rows]},
         expected={"count": table.held[rows], "damaged": np.zeros(len(rows), np.bool_)},
         checked=len(table) - nr_unread,
-        unread=cannot_check(nr_unread, _MOVED) if nr_unread else cannot_check(b.unreadable, _WHY_NOT),
+        unread=cannot_check(nr_unread, why) if nr_unread else cannot_check(b.unreadable, _WHY_NOT),
         transient=table.locked[rows],
     )
 
