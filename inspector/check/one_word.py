@@ -20,7 +20,7 @@ from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.cause import Cause, Causes
 from inspector.rules.folios.mapcount import mapcount_mapping_missing, mapcount_too_high
 from inspector.rules.mms.rss import rss_mismatch
-from inspector.rules.needs import lacking
+from inspector.rules.needs import VMAS, lacking
 from inspector.rules.page_tables.bytes import pgtables_bytes_mismatch
 from inspector.rules.page_tables.lost_tables import page_table_unreachable
 from inspector.rules.registry import Phase, Rule
@@ -79,11 +79,15 @@ class Explained(NamedTuple):
 
 
 class _Word(NamedTuple):
-    """A cause, where the words lie that it is about, the related causes, and the PTEs among the words, by number."""
+    """A cause, where the words lie that it is about, the related causes, and those that are about these words too.
+
+    ``ptes`` are the PTEs among the words, by number.
+    """
 
     cause: Cause
     places: tuple[Stretch, ...]
     related: list[Cause]
+    beside: list[Cause]
     ptes: I64 = np.empty(0, np.int64)
 
 
@@ -110,7 +114,7 @@ def find_words(s: Snapshot, causes: Causes, without: Callable[[tuple[Stretch, ..
     words = [*_above(s, some), *_pages(s, some), *words]
     explains: list[tuple[int, Cause, list[Cause]]] = []
     for word in words[:_MOST_WORDS]:
-        gone = _held(s, word, _gone(s, [word.cause, *word.related], without(word.places)))
+        gone = _held(s, word, _gone(s, word, without(word.places)))
         # Causes before consequences: what broke a word of an earlier phase is not known by one of a later.
         rest = [cause for cause in gone[1:] if cause.rule.phase >= gone[0].rule.phase]
         if rest:
@@ -155,27 +159,29 @@ def _is_fault(cause: Cause) -> bool:
     return cause.rule.severity != "info" and not in_flight
 
 
-def _gone(s: Snapshot, causes: list[Cause], look: RulesRun) -> list[Cause]:
+def _gone(s: Snapshot, word: _Word, look: RulesRun) -> list[Cause]:
     """Which causes are not found any more; the first is the one whose words were not read.
 
-    A rule that needs something whole is silent about all of the target where a part of it was not read. What it would
-    have found is found still, but for what is of the mm in which that part is.
+    A rule that needs something whole is silent about all of the target where a part of it was not read. Where that
+    part is of the VMAs of an mm, what it would have found in others is found still.
     """
-    found = dict(look.results)
+    causes, found = [word.cause, *word.related], dict(look.results)
     left: dict[Rule, set[tuple[object, ...]]] = {}
     silent = set[Rule]()
     for rule in {cause.rule for cause in causes}:
         now = found.get(rule)
-        if now is not None and not len(now) and lacking(look.snapshot, rule.needs):
+        gone = lacking(look.snapshot, rule.needs) if now is not None and not len(now) else ""
+        if gone and VMAS.issuperset(gone.split(", ")):
             now = rule.run(look.snapshot)
             silent.add(rule)
         if now is not None and len(now) <= _MOST_FOUND:
             left[rule] = {rule.about.describe(look.snapshot, row).identity for row in now.rows.tolist()}
+    subjects = {cause: cause.rule.about.describe(s, cause.first_row) for cause in (*causes, *word.beside)}
+    here = {None, *(subjects[cause].mm for cause in (word.cause, *word.beside))}
     out = []
-    here = causes[0].rule.about.describe(s, causes[0].first_row).mm
     for cause in causes:
-        still, subject = left.get(cause.rule), cause.rule.about.describe(s, cause.first_row)
-        of_part = cause.rule in silent and subject.mm in (here, None)
+        still, subject = left.get(cause.rule), subjects[cause]
+        of_part = cause.rule in silent and subject.mm in here
         if still is not None and (of_part or subject.identity not in still):
             out.append(cause)
     return out
@@ -195,7 +201,7 @@ def _word(s: Snapshot, cause: Cause, others: list[Cause], mapped: Mask | None) -
         return None
     mms = _mms(s, cause) if mapped is None else mapped
     related = [other for other in _related(s, others, mms) if other is not cause]
-    return _Word(cause, places, related, _ptes(s, cause)) if related else None
+    return _Word(cause, places, related, [], _ptes(s, cause)) if related else None
 
 
 def _ptes(s: Snapshot, cause: Cause) -> I64:
@@ -233,7 +239,7 @@ def _above(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
             mms = np.zeros(len(s.mms), np.bool_)
             mms[s.tables.mm_idx[rows]] = True
             places = tuple(_entries(s, s.tables.parent[rows], s.tables.slot[rows]))
-            yield _Word(mine[0], places, [c for c in _related(s, causes, mms) if c is not mine[0]])
+            yield _Word(mine[0], places, [c for c in _related(s, causes, mms) if c is not mine[0]], mine)
 
 
 def _pages(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
@@ -253,7 +259,7 @@ def _pages(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
             page = _stretch(pfn << shift, 1 << shift, physical=True)
             near = {*mine, *_related(s, causes, mms)}
             related = [c for c in causes if c is not mine[0] and c in near]
-            yield _Word(mine[0], (page,), related)
+            yield _Word(mine[0], (page,), related, mine)
 
 
 def _named(s: Snapshot, cause: Cause) -> U64:
