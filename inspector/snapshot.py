@@ -35,6 +35,7 @@ from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.lru import uses_generations
 from inspector.tables.lru_pages import LruPages, read_lru_pages
+from inspector.tables.memcg_counters import MemcgCounters, read_memcg_counters
 from inspector.tables.memcgs import Lru, read_lru
 from inspector.tables.mm_holders import MmHolders, build_mm_holders
 from inspector.tables.mms import Mms, build_mms, no_mms, static_mms
@@ -1228,6 +1229,11 @@ class Snapshot:
         return node_stats(self.layout)
 
     @cached_property
+    def memcg_counters(self) -> MemcgCounters | None:
+        """What memory cgroups count; None where there are none, or some of it is not in the dump."""
+        return read_memcg_counters(self.layout, self.lru)
+
+    @cached_property
     def node_counters(self) -> NodeCounters:
         """Items of each node and zone, CPUs added; those of which a part could not be read are left out."""
         return read_node_counters(self.layout)
@@ -1309,6 +1315,7 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
             "split_charges",
             "mthp_stats",
             "node_counters",
+            "memcg_counters",
         ),
     ),
 }

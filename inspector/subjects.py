@@ -807,6 +807,15 @@ def _lruvec(s: Snapshot, row: int) -> Subject:
     return Subject(kind="lruvec", address=int(lruvecs.addr[row]), name=f"node {int(lruvecs.node[row])}{of}")
 
 
+def _memcg(s: Snapshot, row: int) -> Subject:
+    memcgs = s.lru.memcgs
+    return Subject(kind="memcg", address=int(memcgs.addr[row]), name=memcgs.path(row))
+
+
+def _look_at_memcg(_subject: Subject) -> str:
+    return "memcg"
+
+
 def _split_queue(s: Snapshot, row: int) -> Subject:
     queues = s.split_queues.queues
     memcg, node = int(queues.memcg[row]), int(queues.node[row])
@@ -858,6 +867,9 @@ FREE_LIST = SubjectKind(name="free_list", describe=_free_list, types=("struct fr
 CPU_LIST = SubjectKind(name="cpu_list", describe=_cpu_list, types=("struct per_cpu_pages",))
 SPLIT_QUEUE = SubjectKind(name="split_queue", describe=_split_queue, of_the_machine=True, look=_look_at_mthp)
 LRUVEC = SubjectKind(name="lruvec", describe=_lruvec, of_the_machine=True, types=("struct lruvec",))
+MEMCG = SubjectKind(
+    name="memcg", describe=_memcg, of_the_machine=True, look=_look_at_memcg, types=("struct mem_cgroup",)
+)
 STRETCH = SubjectKind(name="memory", describe=_stretch, look=_look_at_stretch)
 """Rows are those of `inspector.snapshot.Snapshot.overwritten`."""
 VMSTAT = SubjectKind(name="vmstat", describe=_vmstat, of_the_machine=True)

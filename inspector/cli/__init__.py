@@ -31,6 +31,7 @@ COMMANDS = {
     "anon-vma": "The family of an anon_vma, who uses it, and its interval tree.",
     "file": "Who maps which part of a file, and its page cache by order.",
     "memory": "Every page accounted for, beside the counters of zones and hugetlb.",
+    "memcg": "Memory cgroups: what they count beside what is charged to them.",
     "mthp": "Large folios by kind and order: mapped whole, in part, not at all.",
     "uffd": "userfaultfd's contexts and the memory that each watches.",
     "notifiers": "MMU notifiers: drivers called back when page tables change.",

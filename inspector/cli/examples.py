@@ -29,6 +29,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "what": ("what -c vmcore 0xffffea0000201e00", "what -c vmcore init_mm"),
     "memory": ("memory -c vmcore --sort bytes",),
+    "memcg": ("memcg -c vmcore --sort usage",),
     "mthp": ("mthp -c vmcore --sort unmapped_bytes",),
     "uffd": ("uffd -c vmcore",),
     "notifiers": ("notifiers -c vmcore",),

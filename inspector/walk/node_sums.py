@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inspector.columns import I64, AnyArray, take_or
+from inspector.columns import I64, U64, AnyArray, Table, take_or
 from inspector.layout.flags import type_code
+from inspector.records import dataclass
 from inspector.tables.files import HUGETLB, SHMEM
 
 if TYPE_CHECKING:
@@ -46,6 +47,48 @@ def add_cached(s: Snapshot, sums: I64, cached: CachedFolios) -> None:
     huge, shmem = cached.nr[mine] >= 1 << s.layout.pmd_order, kind == SHMEM
     for item, some in ((_FILE, slice(None)), (_SHMEM, shmem), (_FILE_THPS, huge & ~shmem), (_SHMEM_THPS, huge & shmem)):
         sums[item] += np.bincount(node[some], nr[some], s.layout.nr_nodes).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class ChargedCache(Table):
+    """Pages of page caches by what they are charged to, and by node.
+
+    Attributes:
+        charge: uint64; folio->memcg_data as stored.
+        node: int64.
+        pages: int64; all of them.
+        shmem: int64; those of shmem.
+    """
+
+    charge: U64
+    node: I64
+    pages: I64
+    shmem: I64
+
+    def summed(self) -> ChargedCache:
+        """Each charge once on a node."""
+        order = np.lexsort((self.node, self.charge))
+        return self.take(order).joined()
+
+    def joined(self) -> ChargedCache:
+        """Neighbours of one charge and node as one row."""
+        if not len(self):
+            return self
+        fresh = np.ones(len(self), np.bool_)
+        fresh[1:] = (self.charge[1:] != self.charge[:-1]) | (self.node[1:] != self.node[:-1])
+        at = np.flatnonzero(fresh)
+        sums = np.add.reduceat(self.pages, at), np.add.reduceat(self.shmem, at)
+        return ChargedCache(self.charge[at], self.node[at], *sums)
+
+
+def cached_by_charge(s: Snapshot, cached: CachedFolios) -> ChargedCache:
+    """Some folios of page caches by what they are charged to; hugetlb is left out."""
+    kind = s.files.address_spaces.kind[cached.space]
+    mine = np.flatnonzero((kind != HUGETLB) & (cached.head_row >= 0))
+    node, nr = node_of(s, cached.head_row[mine]), cached.span[mine]
+    # Neighbours in a file are mostly charged alike: little is left to sort.
+    runs = ChargedCache(cached.charge[mine], node, nr, np.where(kind[mine] == SHMEM, nr, 0)).joined()
+    return runs.summed()
 
 
 def cached_by_node(s: Snapshot) -> dict[str, I64]:

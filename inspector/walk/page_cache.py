@@ -12,7 +12,7 @@ from inspector.layout.flags import type_code
 from inspector.records import dataclass
 from inspector.tables.files import ADDRESS_SPACE_KINDS, FOLIO, SWAP, AddressSpaces, CacheEntries, Files
 from inspector.tables.pages import Pages, page_words
-from inspector.walk.node_sums import CACHED, add_cached
+from inspector.walk.node_sums import CACHED, ChargedCache, add_cached, cached_by_charge
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -38,6 +38,7 @@ class CachedFolios(Table):
         index: uint64; as stored in the folio, in the unit of the xarray.
         nr: int64; indices that the folio takes.
         locked: bool; PG_locked.
+        charge: uint64; memcg_data as stored, 0 where the kernel has none.
     """
 
     entry: I64
@@ -52,6 +53,7 @@ class CachedFolios(Table):
     index: U64
     nr: I64
     locked: Mask
+    charge: U64
 
     def agree(self, spaces: AddressSpaces) -> Mask:
         """Whether each folio names the address_space and the index that it was found at."""
@@ -77,6 +79,7 @@ class PageCache:
         missing_value: uint64; that entry, 0 for none.
         strays: int64; rows in `Pages` of folios on the LRU whose mapping is no address_space.
         by_node: int64[4, nodes]; pages of the cached folios, as `inspector.walk.node_sums.CACHED` names the sums.
+        by_charge: Pages of the cached folios by what they are charged to.
     """
 
     checked: int
@@ -93,6 +96,7 @@ class PageCache:
     missing_value: U64
     strays: I64
     by_node: I64
+    by_charge: ChargedCache
 
 
 def folio_pages(s: Snapshot, head_rows: I64) -> I64:
@@ -110,8 +114,10 @@ def compare_cache(s: Snapshot) -> PageCache:
     filled = np.zeros(len(spaces), np.bool_)
     found = RowSet.none(len(pages))
     by_node = np.zeros((len(CACHED), s.layout.nr_nodes), np.int64)
+    by_charge = [ChargedCache.empty()]
     for cached in cached_folios(s):
         add_cached(s, by_node, cached)
+        by_charge.append(cached_by_charge(s, cached))
         filled[cached.space] = True
         names = cached.agree(spaces)
         found.add(cached.head_row[names])
@@ -153,6 +159,7 @@ def compare_cache(s: Snapshot) -> PageCache:
         missing_value=value,
         strays=np.concatenate(strays),
         by_node=by_node,
+        by_charge=ChargedCache.concat(by_charge).summed(),
     )
 
 
@@ -198,7 +205,7 @@ def _cached(s: Snapshot, numbers: I64, entries: CacheEntries) -> CachedFolios:
     pages = s.pages
     head = pages.memmap.rows(entries.pfn)
     safe = np.maximum(head, 0)
-    index, known = page_words(s.layout, pages, safe, "__folio_index", "index")
+    index, charge, known = _index_and_charge(s, safe)
     nr = folio_pages(s, safe)
     # hugetlb counts in huge pages until 6.7: one index each.
     hugetlb = take_or(s.folios.is_hugetlb, s.folio_of_page[safe], False)
@@ -218,7 +225,21 @@ def _cached(s: Snapshot, numbers: I64, entries: CacheEntries) -> CachedFolios:
         index=index,
         nr=nr,
         locked=locked,
+        charge=charge,
     )
+
+
+def _index_and_charge(s: Snapshot, rows: I64) -> tuple[U64, U64, Mask]:
+    """folio->index and memcg_data of some heads, read together, and which could be read."""
+    page = s.layout.struct("struct page")
+    index, charge = page.field("__folio_index", "index"), page.find("memcg_data")
+    start = index.offset if charge is None else min(index.offset, charge.offset)
+    end = index.offset if charge is None else max(index.offset, charge.offset)
+    own = s.layout.memmap.page_addrs(s.pages.memmap.pfns_of_rows(rows))
+    raw = s.layout.memory.gather(own + np.uint64(start), end + 8 - start)
+    words = raw.bytes.view(np.uint64)
+    of_index = words[:, (index.offset - start) // 8]
+    return of_index, of_index * 0 if charge is None else words[:, (charge.offset - start) // 8], raw.valid
 
 
 def find_entries(files: Files, space: I32, index: U64) -> tuple[I64, U64]:

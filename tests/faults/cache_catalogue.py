@@ -11,7 +11,7 @@ from inspector.walk.counts import EntryClass
 from tests.faults.cache_plants import idle_entries, slot_address, space_word
 from tests.faults.catalogue import fault
 from tests.faults.overlay import add, page_word, put, word
-from tests.faults.plants import Planted, folio_at, head_field, pick, pmd_mapped, small_file
+from tests.faults.plants import Planted, exclusive_rows, folio_at, head_field, pick, pmd_mapped, small_file
 
 
 @fault
@@ -162,7 +162,10 @@ def reference_of_a_large_cached_folio_lost(s: Snapshot) -> Planted:
 
 @fault
 def pins_above_references(s: Snapshot) -> Planted:
-    folio = pick(pmd_mapped(s, anon=True), "a PMD-mapped THP", 2)
+    mapped = pmd_mapped(s, anon=True)
+    # Pins of one that is shared would be wrong in another way, too.
+    mapped = mapped[np.isin(s.folios.row[mapped], exclusive_rows(s))]
+    folio = pick(mapped, "an exclusive PMD-mapped THP", 2)
     field = head_field(s, "_pincount.counter", tail=("compound_pincount.counter",))
     patch = add(s, folio_at(s, folio, field), 5, 4)
     return Planted((patch,), ("pincount-high",), int(s.folios.pfn[folio]))

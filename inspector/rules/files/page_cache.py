@@ -320,7 +320,7 @@ def cached_totals(s: Snapshot) -> dict[str, int]:
     }
 
 
-def _busy(s: Snapshot) -> bool:
+def caches_change(s: Snapshot) -> bool:
     """Whether a cache is being changed, or a collapse is under way whose counts follow at its end."""
     spaces = s.files.address_spaces
     moving = spaces.in_motion & (spaces.is_inode | (spaces.kind == SWAP))
@@ -379,7 +379,7 @@ def cache_counters_mismatch(s: Snapshot) -> Violations:
         return holds(0, cannot_check(max(gone.nr + s.swap.unreadable, 1), gone.why or also))
     wrong = [name for name in known if stored[name] != totals[name]]
     n = len(wrong)
-    spaces, busy = s.files.address_spaces, _busy(s)
+    spaces, busy = s.files.address_spaces, caches_change(s)
     late, nr = ("NR_FILE_PAGES", "NR_SWAPCACHE"), _locked_swap_pages(s)
     odd = np.flatnonzero((_cached_pages(s) != spaces.nrpages) & (spaces.is_inode | (spaces.kind == SWAP)))
     first = int(odd[0]) if len(odd) else -1
@@ -395,7 +395,7 @@ def cache_counters_mismatch(s: Snapshot) -> Violations:
     )
 
 
-def _moved_between_nodes(s: Snapshot) -> tuple[str, ...]:
+def moved_between_nodes(s: Snapshot) -> tuple[str, ...]:
     """Items that follow every folio from node to node.
 
     On 6.1 and 6.12 collapse_file() (mm/khugepaged.c) leaves the counts of the pages that it replaces with their node,
@@ -410,7 +410,7 @@ _OF_CACHES = ("page-cache", "swap", "swap-cache")
 """Groups of rules that say which entry of a cache, or which slot, is wrong."""
 
 
-def _settle_share(s: Snapshot, rule: Rule, causes: Causes) -> None:
+def settle_share(s: Snapshot, rule: Rule, causes: Causes) -> None:
     """Attach shares of nodes that are off by no more than what caches wrongly lead to."""
     roots = [c for c in causes if c.rule.group in _OF_CACHES and c.rule is not rule and c.rule.severity == "fail"]
     pages = sum(len(c.positions) for c in roots) << s.layout.pmd_order
@@ -429,7 +429,7 @@ def _settle_share(s: Snapshot, rule: Rule, causes: Causes) -> None:
     needs=CACHES,
     decides="117",
     severity="warn",
-    settle=_settle_share,
+    settle=settle_share,
 )
 def cache_share_mismatch(s: Snapshot) -> Violations:
     """A counter of cached pages is right for the machine, and wrong for a node.
@@ -449,12 +449,12 @@ def cache_share_mismatch(s: Snapshot) -> Violations:
     gone = _unread(s)
     if gone.nr or s.swap.unreadable:
         return holds(0, cannot_check(max(gone.nr + s.swap.unreadable, 1), gone.why or "swap slots are missing"))
-    mine, expected = shares_to_compare(s, cached_by_node(s), _moved_between_nodes(s))
+    mine, expected = shares_to_compare(s, cached_by_node(s), moved_between_nodes(s))
     off = np.flatnonzero(counters.stored[mine] != expected)
     return violations(
         mine[off],
         observed={"stored": counters.stored[mine[off]]},
         expected={"stored": expected[off]},
         checked=len(mine),
-        transient=np.full(len(off), _busy(s) or len(s.page_cache.locked) > 0, np.bool_),
+        transient=np.full(len(off), caches_change(s) or len(s.page_cache.locked) > 0, np.bool_),
     )

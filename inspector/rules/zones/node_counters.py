@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from inspector.rules.settling import settle_by_pages
 from inspector.snapshot import Snapshot
 from inspector.subjects import NODE_COUNTER, NODE_COUNTERS, VMSTAT
 from inspector.violations import Violations, cannot_check, holds, several, violations
+from inspector.walk.memcg_sums import vectors_of_pages
 from inspector.walk.node_sums import shares_to_compare
 from inspector.windows.catalogue import WINDOWS
 from inspector.windows.locks import mm_in_flight, tables_locked
@@ -67,15 +69,36 @@ def mapped_by_node(s: Snapshot) -> dict[str, I64]:
     return {} if s.expected is None else _by_node(s, s.rebuilt, s.expected)
 
 
+def mapped_by_vector(s: Snapshot) -> dict[str, I64]:
+    """`mapped_totals` by LRU vector: by memory cgroup and node, without descendants."""
+    n = len(s.lru.lruvecs)
+
+    def place(rows: AnyArray | slice) -> I64:
+        some = np.arange(len(s.pages))[rows] if isinstance(rows, slice) else rows
+        at = vectors_of_pages(s, some)
+        return np.where(at < 0, n, at)
+
+    if s.expected is None:
+        return {}
+    return {name: pages[:n] for name, pages in _by_place(s, s.rebuilt, s.expected, place, n + 1).items()}
+
+
 def _by_node(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, I64]:
-    assert s.scheme is not None
-    folios, fields = s.folios, s.layout.flag_fields
+    fields = s.layout.flag_fields
 
     def node_of(rows: AnyArray | slice) -> I64:
         nodes = s.pages.flags[rows].astype(np.int64) * 0 if fields is None else fields.nodes(s.pages.flags[rows])
         # What is no node of this machine is a fault of its own.
         return np.where(nodes < s.layout.nr_nodes, nodes, 0)
 
+    return _by_place(s, rebuilt, expected, node_of, s.layout.nr_nodes)
+
+
+def _by_place(
+    s: Snapshot, rebuilt: Rebuilt, expected: Expected, node_of: Callable[[AnyArray | slice], I64], nr: int
+) -> dict[str, I64]:
+    assert s.scheme is not None
+    folios = s.folios
     places = PagePlacement(
         folio_of_page=s.folio_of_page,
         page_node=Column(node_of, len(s.pages)),
@@ -83,7 +106,7 @@ def _by_node(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, I64
         folio_node=node_of(folios.row),
         folio_is_swapbacked=s.layout.flags.test(s.pages.flags[folios.row], "swapbacked"),
     )
-    stats = expect_node_stats(s.scheme, rebuilt, expected, places, s.layout.nr_nodes, s.layout.pmd_order)
+    stats = expect_node_stats(s.scheme, rebuilt, expected, places, nr, s.layout.pmd_order)
     totals: dict[str, I64] = {name: getattr(stats, name.lower()) for name in MAPPED}
     if s.scheme is Scheme.OLD:
         twice = folios.is_anon & ~folios.is_hugetlb & (rebuilt.entire > 0) & ~folios.double_map
