@@ -58,6 +58,7 @@ from inspector.tables.stacks import Stacks, build_stacks, no_stacks
 from inspector.tables.swap import Swap, build_swap
 from inspector.tables.swap_clusters import Clusters, build_clusters
 from inspector.tables.tasks import Tasks, build_tasks, no_tasks, tasks_being_dumped
+from inspector.tables.tlb_batches import TlbBatches, read_tlb_batches
 from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, no_vmas, read_page_finders, with_vmas_of_slab
 from inspector.tables.zone_spans import ZoneSpans, read_zone_spans
@@ -1229,6 +1230,11 @@ class Snapshot:
         return node_stats(self.layout)
 
     @cached_property
+    def tlb_batches(self) -> TlbBatches:
+        """TLB flushes that were put off, by mm and by task."""
+        return read_tlb_batches(self.layout, self.mms.addr, self.tasks.addr)
+
+    @cached_property
     def memcg_counters(self) -> MemcgCounters | None:
         """What memory cgroups count; None where there are none, or some of it is not in the dump."""
         return read_memcg_counters(self.layout, self.lru)
@@ -1316,6 +1322,7 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
             "mthp_stats",
             "node_counters",
             "memcg_counters",
+            "tlb_batches",
         ),
     ),
 }

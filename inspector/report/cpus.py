@@ -60,6 +60,15 @@ class CpuRow(msgspec.Struct, frozen=True):
     frames: list[StackFrameRow]
 
 
+class PutOffFlush(msgspec.Struct, frozen=True):
+    """A task that unmapped pages and has not flushed the TLBs yet."""
+
+    pid: int
+    comm: str
+    writable: bool
+    """A page among them was dirty: until the flush other CPUs may write to it."""
+
+
 class CpusReport(msgspec.Struct, frozen=True):
     """The object that ``cpus --format json`` prints."""
 
@@ -67,6 +76,8 @@ class CpusReport(msgspec.Struct, frozen=True):
     cpus: list[CpuRow]
     waiting: int
     """Tasks inside a window that no CPU runs: ``windows`` lists them."""
+    flushes: list[PutOffFlush]
+    """Tasks with a TLB flush that they put off (task->tlb_ubc)."""
 
 
 def build_cpus(s: Snapshot) -> CpusReport:
@@ -75,7 +86,12 @@ def build_cpus(s: Snapshot) -> CpusReport:
     rows = [_row(s, cpus, i) for i in range(len(cpus))]
     running = {row.pid for row in rows}
     waiting = {int(s.tasks.pid[task]) for task in s.in_flight.task_idx.tolist()} - running
-    return CpusReport("folioscope.cpus/1", rows, len(waiting))
+    batches, tasks = s.tlb_batches, s.tasks
+    flushes = [
+        PutOffFlush(int(tasks.pid[row]), clean_bytes(bytes(tasks.comm[row])), bool(batches.writable[row]))
+        for row in np.flatnonzero(batches.flush_required | batches.writable).tolist()
+    ]
+    return CpusReport("folioscope.cpus/1", rows, len(waiting), flushes)
 
 
 def _row(s: Snapshot, cpus: Cpus, i: int) -> CpuRow:
@@ -153,6 +169,11 @@ def render_cpus(screen: Screen, report: CpusReport) -> Iterator[str]:
     if report.waiting:
         yield ""
         yield f"in a window, but on no CPU: {counted(report.waiting, 'task')}; see folioscope windows"
+    if report.flushes:
+        yield ""
+        writable = " (of pages that may still be written to)"
+        who = [f"{f.pid} {f.comm}{writable if f.writable else ''}" for f in report.flushes]
+        yield from screen.wrap(f"TLB flushes put off: {', '.join(who)}")
 
 
 def stack_lines(row: CpuRow) -> list[str]:

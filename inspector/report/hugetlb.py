@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from inspector.hex_json import Hex, Wide
 from inspector.layout.flags import VM_MAYSHARE
@@ -13,7 +14,7 @@ from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_table, wrong_words
 from inspector.snapshot import Snapshot
 from inspector.subjects import HSTATE
-from inspector.tables.hugetlb import OFF_LIST, ON_FREE
+from inspector.tables.hugetlb import OFF_LIST, ON_FREE, hugetlb_flags, hugetlb_words
 from inspector.text import clean_bytes, counted
 
 _WHERE = ("on no list", "in use", "free")
@@ -63,6 +64,8 @@ class HugetlbFolio(msgspec.Struct, frozen=True):
     mms: int
     anon: bool
     subpool: Hex | None
+    flags: list[str]
+    """What hugetlb noted in the private word of the head, such as restore_reserve (enum hugetlb_page_flags)."""
 
 
 class HugetlbVma(msgspec.Struct, frozen=True):
@@ -122,10 +125,11 @@ def build_hugetlb_report(s: Snapshot) -> HugetlbReport:
     from inspector.check.marks import marks_of  # noqa: PLC0415  (all rules, which few reports need)
 
     h, marks = s.hugetlb, marks_of(s, HSTATE)
+    heads = s.folios.row[h.folios.folio_idx].astype(np.int64)
     return HugetlbReport(
         "folioscope.hugetlb/2",
         [_size(s, i, marks.get(i, [])) for i in range(len(h.hstates))],
-        [_folio(s, i) for i in range(len(h.folios))],
+        [_folio(s, i, word) for i, word in enumerate(hugetlb_words(s.layout, s.pages, heads)[0].tolist())],
         [_vma(s, i) for i in range(len(h.vmas))],
         len(s.hugetlb_tables[0]),
         _shared(s),
@@ -164,7 +168,7 @@ def _size(s: Snapshot, i: int, wrong: list[str]) -> HugetlbSize:
     )
 
 
-def _folio(s: Snapshot, i: int) -> HugetlbFolio:
+def _folio(s: Snapshot, i: int, private: int) -> HugetlbFolio:
     pool, folios = s.hugetlb.folios, s.folios
     row = int(pool.folio_idx[i])
     return HugetlbFolio(
@@ -177,6 +181,7 @@ def _folio(s: Snapshot, i: int) -> HugetlbFolio:
         mms=int(s.counts.nr_mms[row]),
         anon=bool(folios.is_anon[row]),
         subpool=int(pool.subpool[i]) or None,
+        flags=hugetlb_flags(s.layout, private),
     )
 
 
@@ -260,7 +265,7 @@ def _size_rows(size: HugetlbSize) -> Iterator[tuple[str, ...]]:
 def _folio_cells(f: HugetlbFolio) -> tuple[str, ...]:
     kind = "" if f.where == _WHERE[ON_FREE] else "anon" if f.anon else "file"
     node = "" if f.node is None else str(f.node)
-    remarks = "" if f.subpool is None else f"subpool {f.subpool:#x}"
+    remarks = ", ".join([*f.flags, *([] if f.subpool is None else [f"subpool {f.subpool:#x}"])])
     return f"{f.pfn:#x}", f.where, node, kind, str(f.refcount), str(f.mappings), str(f.mms), remarks
 
 

@@ -29,7 +29,7 @@ from inspector.layout.flags import (
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table, wrong_words
 from inspector.snapshot import Snapshot
 from inspector.subjects import MM, VMA
-from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
+from inspector.tables.mms import MMF_HAS_PINNED, RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.tables.tasks import read_process
 from inspector.text import clean_bytes, counted
 from inspector.walk.names import vma_names
@@ -74,6 +74,12 @@ class Process(msgspec.Struct, frozen=True):
     vmas: int
     wrong: list[str]
     """What the rules find about it: which of its values are not as they must be."""
+    ever_pinned: bool
+    """Whether it ever pinned pages (MMF_HAS_PINNED): fork copies what may be pinned only then."""
+    tlb_pending: int
+    """Generation of the last unmapping whose TLB flush was put off (mm->tlb_flush_batched)."""
+    tlb_flushed: int
+    """Generation that was flushed last; lower where the process still has to flush before it changes its memory."""
 
 
 class PsReport(msgspec.Struct, frozen=True):
@@ -101,7 +107,7 @@ def build_ps(s: Snapshot) -> PsReport:
     others: dict[int, list[int]] = {}
     for row in leaders.tolist():
         others.setdefault(int(tasks.mm[row]), []).append(int(tasks.pid[row]))
-    rss, marks = mms.rss * kb, _marks_of_mms(s)
+    rss, marks, batches = mms.rss * kb, _marks_of_mms(s), s.tlb_batches
     made = []
     for i in np.lexsort((mms.pid, mms.pid < 0)).tolist():
         pid, mm = int(mms.pid[i]), int(mms.addr[i])
@@ -124,6 +130,9 @@ def build_ps(s: Snapshot) -> PsReport:
                 int(mms.pgtables_bytes[i]) >> 10,
                 int(vmas[i]),
                 marks.get(i, []),
+                bool(mms.flags[i] & MMF_HAS_PINNED),
+                int(batches.pending[i]),
+                int(batches.flushed[i]),
             )
         )
     return PsReport("folioscope.ps/2", made, dict(s.missing.counts))
@@ -181,6 +190,10 @@ def _note(p: Process) -> str:
         words.append(f"shared with {', '.join(map(str, p.other_pids))}")
     if p.users <= 0:
         words.append("being torn down")
+    if p.ever_pinned:
+        words.append("has pinned")
+    if p.tlb_pending != p.tlb_flushed:
+        words.append(f"TLB flush put off ({p.tlb_pending}, {p.tlb_flushed} flushed)")
     return ", ".join(words)
 
 

@@ -42,6 +42,17 @@ def has_shared_tails(layout: Layout, pages: Pages, folios: Folios) -> Mask:
     return out
 
 
+def hugetlb_words(layout: Layout, pages: Pages, heads: I64) -> tuple[U64, Mask]:
+    """The private word of heads of hugetlb folios, which holds hugetlb's own flags; and which are known."""
+    return page_words(layout, pages, heads, "private")
+
+
+def hugetlb_flags(layout: Layout, word: int) -> list[str]:
+    """The flags that hugetlb keeps in the private word of a head (include/linux/hugetlb.h, enum hugetlb_page_flags)."""
+    bits = {at: name for name, at in layout.enum("enum hugetlb_page_flags").items() if name.startswith("HPG_")}
+    return [name.removeprefix("HPG_") for at, name in sorted(bits.items()) if word >> at & 1]
+
+
 @dataclass(frozen=True, slots=True)
 class Hstates(Table):
     """One row a size of hugetlb folios.

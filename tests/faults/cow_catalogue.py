@@ -11,7 +11,19 @@ from inspector.tables.mms import RSS_FILE
 from inspector.walk.counts import EntryClass
 from tests.faults.catalogue import fault
 from tests.faults.cow_plants import anon_pages, private_writable, shared_pages
-from tests.faults.overlay import DIRTY, RW, Patch, add, entry_writable, entry_xor, flags_xor, page_word, pfn_of, put
+from tests.faults.overlay import (
+    DIRTY,
+    RW,
+    Patch,
+    add,
+    entry_writable,
+    entry_xor,
+    flags_xor,
+    page_word,
+    pfn_of,
+    put,
+    word,
+)
 from tests.faults.plants import (
     MissingError,
     Planted,
@@ -250,3 +262,14 @@ def mm_id_of_two_processes(s: Snapshot) -> Planted:
     one, other = np.flatnonzero(free)[:2].tolist()
     patch = put(s, int(s.mms.addr[one]) + field.offset, int(s.mms.mm_id[other]), field.size)
     return Planted((patch,), ("mm-id-sharing-unexpected",), None)
+
+
+@fault
+def process_that_pinned_pages_said_to_have_never(s: Snapshot) -> Planted:
+    mapped = (s.counts.page_mappings == 1) & (s.pages.refcount > 1024) & anon_pages(s) & (s.folio_of_page < 0)
+    rows = np.intersect1d(np.flatnonzero(mapped), exclusive_rows(s))
+    at_entry = np.flatnonzero(np.isin(s.mappings.head_row, rows))
+    run = pick(at_entry, "an exclusive pinned page")
+    field = s.layout.struct("struct mm_struct").field("flags.__mm_flags[0]", "flags")
+    at = int(s.mms.addr[s.mappings.mm_idx[run]]) + field.offset
+    return Planted((put(s, at, word(s, at) & ~(1 << 27)),), ("has-pinned-flag-missing",), None, "warn")

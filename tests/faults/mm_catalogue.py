@@ -194,3 +194,30 @@ def two_offsets_of_an_anonymous_vma_apart(s: Snapshot) -> Planted:
     vma = pick(np.flatnonzero((v.anon_vma != 0) & quiet_mms(s)[v.mm_idx] & (v.file == 0) & (v.ops == 0)), "a VMA", 9)
     assert _anon_pgoff(s, vma)
     return Planted((add(s, vma_word(s, vma, "vm_pgoff"), 1),), ("vma-anon-pgoff-mismatch",), None)
+
+
+@fault
+def flushed_tlb_generation_above_the_pending_one(s: Snapshot) -> Planted:
+    mm = pick(np.flatnonzero(quiet_mms(s)), "a quiet process", 3)
+    return Planted(
+        (put(s, _mm_field(s, mm, "tlb_flush_batched.counter"), 2 | 5 << 16, 4),), ("tlb-batch-invalid",), None
+    )
+
+
+@fault
+def pending_tlb_generation_beyond_its_end(s: Snapshot) -> Planted:
+    mm = pick(np.flatnonzero(quiet_mms(s)), "a quiet process", 4)
+    return Planted((put(s, _mm_field(s, mm, "tlb_flush_batched.counter"), 0x4001, 4),), ("tlb-batch-invalid",), None)
+
+
+@fault
+def tlb_generation_with_a_stray_bit(s: Snapshot) -> Planted:
+    mm = pick(np.flatnonzero(quiet_mms(s)), "a quiet process", 5)
+    return Planted((put(s, _mm_field(s, mm, "tlb_flush_batched.counter"), 1 << 15, 4),), ("tlb-batch-invalid",), None)
+
+
+@fault
+def task_that_forgot_a_tlb_flush(s: Snapshot) -> Planted:
+    """Cleared too early: a page that it unmapped may still be written to."""
+    task = pick(_sleepers(s), "a sleeping process", 5)
+    return Planted((put(s, _task_field(s, task, "tlb_ubc.writable"), 1, 1),), ("tlb-flush-missing",), None)

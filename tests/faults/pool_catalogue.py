@@ -172,3 +172,13 @@ def zero_pages_of_ksm_miscounted(s: Snapshot) -> Planted:
     if field is None:
         raise MissingError("a count of KSM's zero pages")
     return Planted((add(s, int(s.ksm.items.mm[0]) + field.offset, 1),), ("ksm-zero-pages-mismatch",), None, "warn")
+
+
+@fault
+def reservation_of_a_cached_hugetlb_folio_given_back_again(s: Snapshot) -> Planted:
+    mapped = pmd_mapped(s, hugetlb=True)
+    of_files = s.pages.words.names_file[s.pages.number[s.folios.row[mapped]]]
+    pfn = int(s.folios.pfn[pick(mapped[of_files], "a mapped hugetlb folio of a file")])
+    at = page_word(s, pfn, "private")
+    patch = put(s, at, word(s, at) | 1 << s.layout.enum("enum hugetlb_page_flags")["HPG_restore_reserve"])
+    return Planted((patch,), ("hugetlb-reserve-unexpected",), pfn)

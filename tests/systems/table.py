@@ -540,8 +540,8 @@ SYSTEMS = (
                 "faults/test_memcg_faults.py::test_statistic_of_a_memory_cgroup_alone",
                 "faults/test_memcg_faults.py::test_cached_pages_of_a_memory_cgroup",
                 see=("memcg",),
-                reason="partly: mapped memory is shown beside rebuilt, and only its sums over nodes are checked; before 7.x"
-                " of cached pages the swap cache alone, for a collapse leaves counts where they were",
+                reason="partly: mapped memory is shown beside rebuilt, and only its sums over nodes are checked; before"
+                " 7.x of cached pages the swap cache alone, for a collapse leaves counts where they were",
             ),
             check(
                 "mapped memory of the machine",

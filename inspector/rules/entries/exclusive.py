@@ -14,6 +14,7 @@ from inspector.rules.pieces import EntryPiece, Judged, Judgement, MappedPages, m
 from inspector.rules.registry import Phase, entry_rule, page_rule, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
+from inspector.tables.mms import MMF_HAS_PINNED
 from inspector.violations import Details, Violations, details, one, unread_pages, violations
 from inspector.walk.batches import Collector, EntryBatch, run_collectors
 from inspector.walk.counts import EntryClass
@@ -256,6 +257,58 @@ def writable_page_exclusive_missing(e: EntryPiece) -> Judged:
     """
     pages = e.pages(e.writable & e.is_normal & ~e.vma_has(VM_SHARED))
     return Judged(e.with_any(_not_exclusive(pages)), pages.count(pages.is_anon), e.unread)
+
+
+def _never_pinned(s: Snapshot, rows: I64) -> Details:
+    m = s.entries(rows)
+    head = np.maximum(m.head_row, 0)
+    folio = s.folio_of_page[head]
+    return details(
+        rows,
+        observed={"has_pinned": False},
+        expected={"has_pinned": True},
+        facts={
+            "pins": np.where(folio >= 0, take_or(s.folios.pincount, folio, 0), s.pages.refcount[head] // PIN_BIAS),
+            "pfn": s.pages.memmap.pfns_of_rows(head.astype(np.int64)),
+        },
+        claims=one("mm", m.mm_idx),
+    )
+
+
+@entry_rule(
+    "has-pinned-flag-missing",
+    _never_pinned,
+    "exclusive",
+    Phase.STATES,
+    after=("pinned-page-exclusive-missing",),
+    effect=Effect.ENTRIES,
+    severity="warn",
+    exactness="bound",
+)
+def has_pinned_flag_missing(e: EntryPiece) -> Judged:
+    """A process maps an exclusive page that is pinned, and its mm says that it never pinned any.
+
+    Invariant: an mm that maps an exclusive anonymous page of a folio with pins has MMF_HAS_PINNED.
+    Why: mm/gup.c, mm_set_has_pinned_flag() sets it before the first pin, and nothing clears it. Only an exclusive page
+        is pinned, and only one mm maps it.
+    Consequence: fork does not ask whether pages may be pinned: it shares them, and the next write of the process goes
+        to a copy that the device does not see.
+    Exceptions: pins of small folios are known from their references alone (1024 each), so that other references may
+        look like pins: a warning, no failure.
+    See also: folioscope ps; folioscope folio PFN
+    """
+    s = e.s
+    never = (s.mms.flags & MMF_HAS_PINNED) == 0
+    head = np.maximum(e.head_row, 0)
+    folio = s.folio_of_page[head]
+    beyond = s.pages.refcount[head].astype(np.int64) - (s.pages.mapcount_raw[head].astype(np.int64) + 1)
+    small = (folio < 0) & s.anon_pages[head] & ~s.pages.is_ksm(head) & (beyond >= PIN_BIAS)
+    large = take_or(s.folios.is_anon & ~s.folios.is_ksm & (s.folios.pincount > 0), folio, False)
+    pinned = e.is_normal & (e.head_row >= 0) & (small | large)
+    if not pinned.any():
+        return Judged(e.nothing, 0, e.unread)
+    pages = e.pages(pinned & never[e.mm_idx])
+    return Judged(e.with_any(pages.where(pages.has("anon_exclusive"))), e.count(pinned), e.unread)
 
 
 def _pins(s: Snapshot, rows: I64) -> Details:

@@ -11,8 +11,8 @@ from inspector.rules.needs import FILES, HUGETLB, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, HSTATE, MM, TABLE
-from inspector.tables.hugetlb import OFF_LIST, ON_FREE
-from inspector.violations import Violations, cannot_check, lower_bound, one, violations
+from inspector.tables.hugetlb import OFF_LIST, ON_FREE, hugetlb_words
+from inspector.violations import Violations, cannot_check, holds, lower_bound, one, violations
 from inspector.walk.batches import PagesByMm
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import Mappings, entry_pages
@@ -97,6 +97,45 @@ def _any(s: Snapshot, marked: Mask) -> Mask:
     out = np.zeros(len(s.hugetlb.hstates), np.bool_)
     out[s.hugetlb.nodes.hstate_idx[marked]] = True
     return out
+
+
+@rule(
+    "hugetlb-reserve-unexpected",
+    FOLIO,
+    "hugetlb",
+    Phase.STATES,
+    effect=Effect.HUGETLB,
+    needs=HUGETLB,
+)
+def hugetlb_reserve_unexpected(s: Snapshot) -> Violations:
+    """A hugetlb folio of a file is marked to give its reservation back.
+
+    Invariant: HPG_restore_reserve is clear once a folio is in the page cache.
+    Why: mm/hugetlb.c, alloc_hugetlb_folio() sets it on a folio that took a reservation, hugetlb_add_to_page_cache()
+        clears it: from then on the reservation is used up.
+    Consequence: when the folio is freed, free_huge_folio() adds to the reserved ones: hugetlb keeps back a folio for no
+        mapping, and truncation stops at a VM_BUG_ON().
+    Exceptions: the folio is being put into the page cache. Anonymous folios: __unmap_hugepage_range() sets the mark
+        when the VMA that reserved it goes, also where another process still maps the folio (6.6 and later).
+    See also: folioscope hugetlb
+    """
+    bit, folios = s.layout.enum("enum hugetlb_page_flags").get("HPG_restore_reserve"), s.folios
+    words = s.pages.words
+    names_file = (words.names_file & words.readable & (words.refcount > 0))[s.pages.number[folios.row]]
+    rows = np.flatnonzero(folios.is_hugetlb & folios.readable & names_file)
+    if bit is None:
+        return holds(0, note="this kernel keeps no such flags of hugetlb folios")
+    private, known = hugetlb_words(s.layout, s.pages, folios.row[rows].astype(np.int64))
+    bad = rows[known & ((private >> np.uint64(bit)) & np.uint64(1) != 0)]
+    return violations(
+        bad,
+        observed={"restore_reserve": True},
+        expected={"restore_reserve": False},
+        checked=int(known.sum()),
+        unread=cannot_check(int((~known).sum()), "struct pages are missing"),
+        facts={"mappings": s.counts.entire[bad]},
+        transient=np.full(len(bad), s.hugetlb.active),
+    )
 
 
 @rule(
