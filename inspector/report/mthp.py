@@ -8,13 +8,16 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from inspector.hex_json import Hex
+from inspector.columns import AnyArray, take_or
+from inspector.hex_json import Hex, Wide
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_table
 from inspector.snapshot import Snapshot
+from inspector.tables.split_queue_heads import charged_to
 from inspector.text import counted, size
 from inspector.walk.kinds import KINDS
 from inspector.walk.mthp import LargeFolios, large_folios, large_of_mms, mapped_large_folios
+from inspector.walk.node_sums import node_of
 
 
 class MthpSize(msgspec.Struct, frozen=True):
@@ -81,6 +84,42 @@ class MthpVma(msgspec.Struct, frozen=True):
     """In blocks of 64 KiB that arm64 could hold in one TLB entry: in a row, and aligned in address and page frame."""
 
 
+class MthpGroup(msgspec.Struct, frozen=True):
+    """The large folios of one kind and order that are charged to a memory cgroup, on one node."""
+
+    memcg: str | None
+    """Its path; null where they are charged to none, or that is not known."""
+    node: int
+    kind: str
+    order: int
+    folios: int
+    bytes: int
+    partly: int
+    """Folios of which some pages are mapped."""
+    unmapped_bytes: int
+    """Of those, what nothing maps."""
+    queued: int
+    """Folios on a split queue."""
+
+
+class SplitQueue(msgspec.Struct, frozen=True):
+    """A queue of folios that the shrinker is to split; an empty one is left out."""
+
+    memcg: str | None
+    """The memory cgroup whose folios it holds; null where folios of no memory cgroup are there."""
+    node: int | None
+    """Null for a queue of all nodes."""
+    head: Hex
+    length: Wide
+    """As stored."""
+    folios: list[int]
+    """Page frames of its members."""
+    orders: list[int]
+    """Of each."""
+    unmapped_bytes: int
+    """What splitting them would free."""
+
+
 class MthpReport(msgspec.Struct, frozen=True):
     """The object that ``mthp --format json`` prints."""
 
@@ -92,18 +131,83 @@ class MthpReport(msgspec.Struct, frozen=True):
     """Orders for which anonymous folios are made: always, madvise, inherit (/sys/kernel/mm/transparent_hugepage)."""
     vmas: list[MthpVma] = []
     """By process and address; with --vmas alone."""
+    groups: list[MthpGroup] = []
+    """By memory cgroup and node; with --memcgs alone."""
+    queues: list[SplitQueue] = []
+    """With --memcgs alone."""
 
 
-def build_mthp(s: Snapshot, *, by_vma: bool = False) -> MthpReport:
+def build_mthp(s: Snapshot, *, by_vma: bool = False, by_memcg: bool = False) -> MthpReport:
     """Count the large folios.
 
     Args:
         s: The snapshot.
         by_vma: Also VMA by VMA, for which every mapping is looked through.
+        by_memcg: Also by memory cgroup and node, and each split queue.
     """
     large = large_folios(s)
     vmas = _vmas(s, large) if by_vma else []
-    return MthpReport("folioscope.mthp/1", _sizes(s, large), _processes(s, large), _policy(s), vmas)
+    groups, queues = (_groups(s, large), _queues(s, large)) if by_memcg else ([], [])
+    return MthpReport("folioscope.mthp/1", _sizes(s, large), _processes(s, large), _policy(s), vmas, groups, queues)
+
+
+def _path(s: Snapshot, memcg: int) -> str | None:
+    return s.lru.memcgs.path(memcg) if memcg >= 0 else None
+
+
+def _groups(s: Snapshot, large: LargeFolios) -> list[MthpGroup]:
+    rows = s.folios.row[large.folio]
+    memcg, node = charged_to(s.layout, s.pages, s.lru, rows), node_of(s, rows)
+    orders = s.folios.order[large.folio].astype(np.int64)
+    queued = np.isin(large.folio, s.split_links.folio[s.split_links.queued])
+    keys = np.stack([memcg.astype(np.int64), node, large.kind.astype(np.int64), orders])
+    each, which = np.unique(keys, axis=1, return_inverse=True)
+    which, n, shift = which.reshape(-1), each.shape[1], s.layout.memmap.page_shift
+
+    def summed(column: AnyArray) -> list[int]:
+        return np.bincount(which, column, n).astype(np.int64).tolist()
+
+    folios, partly, on_queue = summed(np.ones(len(large))), summed(large.partly), summed(queued)
+    pages, unmapped = summed(large.nr_pages), summed(large.unmapped_pages)
+    return [
+        MthpGroup(
+            _path(s, of),
+            at_node,
+            KINDS[kind],
+            order,
+            folios[row],
+            pages[row] << shift,
+            partly[row],
+            unmapped[row] << shift,
+            on_queue[row],
+        )
+        for row, (of, at_node, kind, order) in enumerate(each.T.tolist())
+    ]
+
+
+def _queues(s: Snapshot, large: LargeFolios) -> list[SplitQueue]:
+    queues, links = s.split_queues.queues, s.split_links
+    place = np.full(len(s.folios), -1, np.int64)
+    place[large.folio] = np.arange(len(large))
+    out = []
+    for row in range(len(queues)):
+        mine = links.folio[links.queued & (links.queue == queues.head[row])]
+        if not len(mine) and not queues.length[row]:
+            continue
+        unmapped = int(take_or(large.unmapped_pages, place[mine], 0).sum()) << s.layout.memmap.page_shift
+        node = int(queues.node[row])
+        out.append(
+            SplitQueue(
+                _path(s, int(queues.memcg[row])),
+                node if node >= 0 else None,
+                int(queues.head[row]),
+                int(queues.length[row]),
+                s.folios.pfn[mine].tolist(),
+                s.folios.order[mine].tolist(),
+                unmapped,
+            )
+        )
+    return out
 
 
 def _vmas(s: Snapshot, large: LargeFolios) -> list[MthpVma]:
@@ -221,6 +325,27 @@ _VMAS = (
     *(TableColumn(name, right=True) for name in ("by PMD", "aligned", "unaligned", "partial", "in 64 KiB blocks")),
 )
 
+_GROUPS = (
+    TableColumn("memory cgroup"),
+    TableColumn("node", right=True),
+    TableColumn("kind"),
+    TableColumn("order", right=True),
+    TableColumn("folios", right=True),
+    TableColumn("memory", right=True),
+    TableColumn("partly", right=True),
+    TableColumn("unmapped", right=True),
+    TableColumn("queued", right=True),
+)
+_QUEUES = (
+    TableColumn("split queue of"),
+    TableColumn("node", right=True),
+    TableColumn("length", right=True),
+    TableColumn("splitting frees", right=True),
+    TableColumn("folios"),
+)
+_MEMBERS = 4
+"""Folios of a split queue in the text."""
+
 _LISTED = 20
 """Processes in the text."""
 
@@ -254,6 +379,33 @@ def render_mthp(screen: Screen, report: MthpReport) -> Iterator[str]:
     if report.vmas:
         yield ""
         yield from render_table(screen, _VMAS, [_vma_cells(each) for each in report.vmas])
+    if report.groups:
+        yield ""
+        yield from render_table(screen, _GROUPS, [_group_cells(each) for each in report.groups])
+    if report.queues:
+        yield ""
+        yield from render_table(screen, _QUEUES, [_queue_cells(each) for each in report.queues])
+
+
+def _group_cells(each: MthpGroup) -> tuple[str, ...]:
+    return (
+        each.memcg or "none",
+        str(each.node),
+        each.kind,
+        str(each.order),
+        str(each.folios),
+        size(each.bytes),
+        str(each.partly or ""),
+        size(each.unmapped_bytes) if each.unmapped_bytes else "",
+        str(each.queued or ""),
+    )
+
+
+def _queue_cells(each: SplitQueue) -> tuple[str, ...]:
+    some = [f"{pfn:#x} (order {order})" for pfn, order in zip(each.folios, each.orders, strict=True)]
+    words = ", ".join(some[:_MEMBERS]) + (f" and {len(some) - _MEMBERS} more" if len(some) > _MEMBERS else "")
+    node = "all" if each.node is None else str(each.node)
+    return each.memcg or "no memory cgroup", node, str(each.length), size(each.unmapped_bytes), words
 
 
 def _vma_cells(each: MthpVma) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ COMMAND_LINES = {
     "swap": (),
     "memory": (),
     "memcg": (),
-    "mthp": ("--vmas",),
+    "mthp": ("--vmas", "--memcgs"),
     "uffd": (),
     "notifiers": (),
     "windows": (),
