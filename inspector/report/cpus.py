@@ -13,6 +13,7 @@ from inspector.hex_json import Hex
 from inspector.report.screen import Screen, TableColumn, render_table
 from inspector.report.stacks import StackFrameRow, WindowMm, frames_of
 from inspector.snapshot import Snapshot
+from inspector.tables.batches import BATCHES
 from inspector.tables.cpus import Cpus, read_cpus
 from inspector.tables.stacks import StackState, stack_words
 from inspector.target.prstatus import all_registers
@@ -58,6 +59,8 @@ class CpuRow(msgspec.Struct, frozen=True):
     folios: list[CpuFolio]
     """Those that its stack and registers name: what it had at hand, or used before."""
     frames: list[StackFrameRow]
+    batches: dict[str, int]
+    """Folios that wait in its batches for their LRU list or for mlock, by batch."""
 
 
 class PutOffFlush(msgspec.Struct, frozen=True):
@@ -97,10 +100,12 @@ def build_cpus(s: Snapshot) -> CpusReport:
 def _row(s: Snapshot, cpus: Cpus, i: int) -> CpuRow:
     cpu, address = int(cpus.cpu[i]), int(cpus.current[i])
     found = np.flatnonzero(s.tasks.addr == np.uint64(address))
+    codes = s.batches.batch[s.batches.cpu == cpu]
+    batches = {name: int((codes == code).sum()) for code, name in enumerate(BATCHES) if (codes == code).any()}
     if cpus.idle[i]:
-        return CpuRow(cpu, "idle", 0, f"swapper/{cpu}", address, None, None, [], [], [], [])
+        return CpuRow(cpu, "idle", 0, f"swapper/{cpu}", address, None, None, [], [], [], [], batches)
     if not cpus.known[i] or not len(found):
-        return CpuRow(cpu, "unknown", None, None, address or None, None, None, [], [], [], [])
+        return CpuRow(cpu, "unknown", None, None, address or None, None, None, [], [], [], [], batches)
     task = int(found[0])
     flight = np.flatnonzero(s.in_flight.task_idx == task)
     windows = [_window(s, row) for row in flight.tolist()]
@@ -120,6 +125,7 @@ def _row(s: Snapshot, cpus: Cpus, i: int) -> CpuRow:
         [WindowMm(*owner_of(s, mm)) for mm in distinct],
         _folios(s, task),
         frames,
+        batches,
     )
 
 
@@ -169,6 +175,12 @@ def render_cpus(screen: Screen, report: CpusReport) -> Iterator[str]:
     if report.waiting:
         yield ""
         yield f"in a window, but on no CPU: {counted(report.waiting, 'task')}; see folioscope windows"
+    locking = [
+        f"CPU {row.cpu} {counted(row.batches['mlock'], 'folio')}" for row in report.cpus if "mlock" in row.batches
+    ]
+    if locking:
+        yield ""
+        yield from screen.wrap(f"to be mlocked or munlocked: {', '.join(locking)}")
     if report.flushes:
         yield ""
         writable = " (of pages that may still be written to)"

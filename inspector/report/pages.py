@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from inspector.aimed.pages import partial_of_pages
-from inspector.columns import I64
+from inspector.columns import I64, Mask, take_or
 from inspector.hex_json import Hex
 from inspector.report.letters import legend, page_letters
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
@@ -41,6 +41,11 @@ class PageRow(msgspec.Struct, frozen=True):
     order: int
     mapping: Hex
     """The mapping word of the page, as stored."""
+    alias: bool
+    """Its struct page is one that all such tails of hugetlb folios share: the own one is optimised away. One that is
+    read with PG_head is a fake head."""
+    mlock_count: int | None
+    """VMAs that mlocked the folio, of an unevictable one that is counted on its LRU list: others have links there."""
 
 
 class FoundPage(msgspec.Struct, frozen=True):
@@ -109,17 +114,41 @@ def page_rows(s: Snapshot, rows: I64) -> list[PageRow]:
     large = s.folio_of_page[rows] >= 0
     for column in (pages.flags, pages.mapcount_raw, pages.refcount, pages.mapping, pages.readable):
         same &= column[rows[1:]] == column[rows[:-1]]
+    alias = _aliases(s, rows)
+    locks = _mlock_counts(s, rows)
+    same &= (alias[1:] == alias[:-1]) & (locks[1:] == locks[:-1])
     same &= (head[1:] == head[:-1]) | (~large[1:] & ~large[:-1])
     starts = np.concatenate([[0], np.flatnonzero(~same) + 1])
     nr = np.diff(starts, append=len(rows))
     letters = page_letters(s, rows[starts])
     return [
-        _row(s, int(rows[at]), int(n), str(kinds[at]), letters[i])
+        _row(s, int(rows[at]), int(n), str(kinds[at]), letters[i], (bool(alias[at]), int(locks[at])))
         for i, (at, n) in enumerate(zip(starts.tolist(), nr.tolist(), strict=True))
     ]
 
 
-def _row(s: Snapshot, row: int, nr: int, kind: str, letters: str) -> PageRow:
+def _aliases(s: Snapshot, rows: I64) -> Mask:
+    """Pages of optimised hugetlb folios beyond the struct pages that the folio keeps (mm/hugetlb_vmemmap.c)."""
+    index = rows - s.pages.head_row[rows]
+    return take_or(s.hvo_folio, s.folio_of_page[rows], False) & (index >= s.layout.memmap.structs_a_page)
+
+
+def _mlock_counts(s: Snapshot, rows: I64) -> I64:
+    """folio->mlock_count of heads and small pages that are unevictable (mm/mlock.c), -1 for all others."""
+    flags, pages, out = s.layout.flags, s.pages, np.full(len(rows), -1, np.int64)
+    words = pages.flags[rows]
+    wanted = flags.test(words, "lru") & flags.test(words, "unevictable") & (pages.head_row[rows] == rows)
+    field = s.layout.struct("struct folio").find("mlock_count") or s.layout.struct("struct page").find("mlock_count")
+    at = np.flatnonzero(wanted)
+    if field is not None and len(at):
+        own = s.layout.memmap.page_addrs(pages.memmap.pfns_of_rows(rows[at]))
+        raw = s.layout.memory.gather(own + np.uint64(field.offset), field.size)
+        out[at] = np.where(raw.valid, raw.bytes.view(np.uint32)[:, 0].astype(np.int64), -1)
+    return out
+
+
+def _row(s: Snapshot, row: int, nr: int, kind: str, letters: str, more: tuple[bool, int]) -> PageRow:
+    alias, locks = more
     pages, folio, head = s.pages, int(s.folio_of_page[row]), int(s.pages.head_row[row])
     return PageRow(
         pfn=pages.memmap.pfn(row),
@@ -134,6 +163,8 @@ def _row(s: Snapshot, row: int, nr: int, kind: str, letters: str) -> PageRow:
         head_pfn=pages.memmap.pfn(head) if head >= 0 else -1,
         order=int(s.folios.order[folio]) if folio >= 0 else 0,
         mapping=int(pages.mapping[row]),
+        alias=alias,
+        mlock_count=locks if locks >= 0 else None,
     )
 
 
@@ -196,6 +227,8 @@ def _one(screen: Screen, row: PageRow) -> Iterator[str]:
             ("_refcount", str(row.refcount)),
             ("_mapcount", _mapcount(row)),
             ("mapping", f"{row.mapping:#x}"),
+            *([("mlock_count", str(row.mlock_count))] if row.mlock_count is not None else []),
+            *([("struct page", "shared by all such tails (vmemmap optimisation)")] if row.alias else []),
             ("folio", part if tail else f"its head, order {row.order}" if row.order else "a folio of one page"),
         ]
     yield from render_facts(screen, facts)
@@ -215,4 +248,5 @@ def _cells(row: PageRow) -> tuple[str, ...]:
     folio = f"{row.head_pfn:#x}" if row.order else ""
     order = str(row.order) if row.order else ""
     mapping = f"{row.mapping:#x}" if row.mapping else ""
-    return f"{row.pfn:#x}", folded, row.kind, row.letters, str(row.refcount), count, folio, order, mapping
+    kind = f"{row.kind} (alias)" if row.alias else row.kind
+    return f"{row.pfn:#x}", folded, kind, row.letters, str(row.refcount), count, folio, order, mapping

@@ -17,7 +17,7 @@ SYSTEMS = (
             show(
                 "whether the tail pages of a hugetlb folio are optimised away, and which heads are fake",
                 "page",
-                reason="partly: pages that share a tail struct page are listed as they read, without a mark",
+                "hugetlb",
             ),
             check("every tail leads to its head", "tail-pointing-to-a-foreign-head"),
             check(
@@ -157,10 +157,7 @@ SYSTEMS = (
         (
             show("sizes of pools, folios, VMAs, shared PMD tables and their sharers", "hugetlb"),
             show("entries, entire mapcount and exclusivity of a hugetlb folio", "folio", "explain"),
-            show(
-                "the mark that a folio's reservation is to be restored",
-                reason="not yet: the private flags of hugetlb folios are checked for free ones alone",
-            ),
+            show("the mark that a folio's reservation is to be restored", "hugetlb"),
             check(
                 "the entire mapcount counts the slots of page tables, a shared table once",
                 "entire-mapcount-of-a-hugetlb-folio-raised",
@@ -190,6 +187,10 @@ SYSTEMS = (
                 "reserved-hugetlb-folios-never-returned",
                 "reserved-hugetlb-folios-underflowed",
                 see=("hugetlb",),
+            ),
+            bad(
+                "a cached folio whose reservation is to be restored",
+                "reservation-of-a-cached-hugetlb-folio-given-back-again",
             ),
             bad("an entry of another VMA that maps a hugetlb folio", "pte-to-a-hugetlb-folio"),
             bad("a swap entry in a hugetlb VMA", "swap-entry-in-a-hugetlb-vma"),
@@ -395,10 +396,7 @@ SYSTEMS = (
         "pins and references",
         (
             show("pins, and references expected beside stored with their holders", "explain", "references"),
-            show(
-                "whether a process ever pinned",
-                reason="not yet: MMF_HAS_PINNED is used by the question of fork and not shown",
-            ),
+            show("whether a process ever pinned", "ps"),
             check(
                 "references are at least those of mappings, caches and private data",
                 "refcount-below-mapcount",
@@ -417,6 +415,7 @@ SYSTEMS = (
             ),
             bad("fewer references than mappings", "refcount-below-mapcount"),
             bad("pinned and not exclusive", "shared-page-pinned"),
+            bad("a process that pinned and is said to have never", "process-that-pinned-pages-said-to-have-never"),
             bad(
                 "a page shared by fork that had to be copied",
                 "shared-page-pinned",
@@ -430,6 +429,7 @@ SYSTEMS = (
         (
             show("by kind and order: mapped whole, by PTEs, in part, not at all; swap cache, mlocked", "mthp"),
             show("VMA by VMA: whole or in part, aligned or not, what arm64 could hold in one TLB entry", "mthp --vmas"),
+            show("by memory cgroup and node", "mthp --memcgs"),
             show("policy of each size, and the kernel's own counts", "mthp"),
             check(
                 "only folios of a PMD's size are mapped as a whole",
@@ -450,11 +450,7 @@ SYSTEMS = (
         "split queues",
         (
             show("queued folios by size, what is mapped of them and what splitting frees", "mthp"),
-            show(
-                "each queue with its members",
-                "folio",
-                reason="partly: a folio says whether it is queued; queues are not listed",
-            ),
+            show("each queue with its members", "mthp --memcgs"),
             check(
                 "length and members agree",
                 "faults/test_lru_faults.py::test_length_of_a_split_queue",
@@ -496,10 +492,7 @@ SYSTEMS = (
                 "vmas",
                 reason="partly: whether a folio is inside a locked VMA or crosses its end is not listed",
             ),
-            show(
-                "mlock_count and the batches of CPUs",
-                reason="not yet: batches are read as holders of references, without their mlock bits",
-            ),
+            show("mlock_count and the batches of CPUs", "page", "cpus"),
             check("mlocked pages by zone are counted", "mlocked-pages-miscounted", see=("memory",)),
             check(
                 "pages of locked VMAs are mlocked",
@@ -731,15 +724,15 @@ SYSTEMS = (
         "S24",
         "deferred TLB flushes",
         (
-            show(
-                "generations of each mm, and tasks with a pending flush",
-                reason="not yet: mm->tlb_flush_batched and task->tlb_ubc are not read",
-            ),
+            show("generations of each mm, and tasks with a pending flush", "ps", "cpus"),
             check(
                 "flushed is not above pending, and both are in range",
-                reason="not yet: mm->tlb_flush_batched is not read",
+                "flushed-tlb-generation-above-the-pending-one",
+                "pending-tlb-generation-beyond-its-end",
+                "tlb-generation-with-a-stray-bit",
+                see=("ps",),
             ),
-            check("writable only with a flush required", reason="not yet: task->tlb_ubc is not read"),
+            check("writable only with a flush required", "task-that-forgot-a-tlb-flush", see=("cpus",)),
             bad(
                 "a task outside reclaim with a flush pending",
                 reason="undecidable: it may have just left; only a running task's stack would say",
