@@ -30,7 +30,7 @@ from inspector.tables.device_files import is_driver_file
 from inspector.tables.files import AddressSpaces, Files, build_address_spaces, build_files, not_in_cache
 from inspector.tables.folios import Folios, anon_pages, file_pages, settle_page_mapcount
 from inspector.tables.huge_zero import HugeZero, read_huge_zero
-from inspector.tables.hugetlb import Hugetlb, build_hugetlb, has_shared_tails
+from inspector.tables.hugetlb import Hugetlb, build_hugetlb, has_shared_tails, optimised
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.lru import uses_generations
@@ -61,6 +61,7 @@ from inspector.tables.tasks import Tasks, build_tasks, no_tasks, tasks_being_dum
 from inspector.tables.tlb_batches import TlbBatches, read_tlb_batches
 from inspector.tables.uffd import Uffd, build_uffd
 from inspector.tables.vmas import Vmas, VmaTrees, build_vmas, no_vmas, read_page_finders, with_vmas_of_slab
+from inspector.tables.vmemmap_entries import VmemmapEntries, read_vmemmap_entries
 from inspector.tables.zone_spans import ZoneSpans, read_zone_spans
 from inspector.target.target import Target
 from inspector.walk.batches import (
@@ -1230,6 +1231,11 @@ class Snapshot:
         return node_stats(self.layout)
 
     @cached_property
+    def vmemmap_entries(self) -> VmemmapEntries:
+        """Kernel entries of the struct pages that optimised hugetlb folios share."""
+        return read_vmemmap_entries(self.layout, self.folios, optimised(self.layout, self.pages, self.folios))
+
+    @cached_property
     def tlb_batches(self) -> TlbBatches:
         """TLB flushes that were put off, by mm and by task."""
         return read_tlb_batches(self.layout, self.mms.addr, self.tasks.addr)
@@ -1323,6 +1329,7 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
             "node_counters",
             "memcg_counters",
             "tlb_batches",
+            "vmemmap_entries",
         ),
     ),
 }

@@ -53,6 +53,16 @@ def hugetlb_flags(layout: Layout, word: int) -> list[str]:
     return [name.removeprefix("HPG_") for at, name in sorted(bits.items()) if word >> at & 1]
 
 
+def optimised(layout: Layout, pages: Pages, folios: Folios) -> Mask:
+    """Hugetlb folios that say that their tail struct pages are shared (HPG_vmemmap_optimized)."""
+    out, bit = np.zeros(len(folios), np.bool_), layout.enum("enum hugetlb_page_flags").get("HPG_vmemmap_optimized")
+    at = np.flatnonzero(folios.is_hugetlb & folios.readable)
+    if bit is not None and len(at):
+        private, known = hugetlb_words(layout, pages, folios.row[at].astype(np.int64))
+        out[at] = known & ((private >> np.uint64(bit)) & np.uint64(1) != 0)
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class Hstates(Table):
     """One row a size of hugetlb folios.

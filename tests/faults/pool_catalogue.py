@@ -11,7 +11,7 @@ from inspector.tables.ksm import CHAIN
 from tests.faults.catalogue import fault
 from tests.faults.hugetlb_plants import folio_on, pool_word, share_count_word
 from tests.faults.ksm_plants import item_word, node_word
-from tests.faults.overlay import add, page_word, put, word
+from tests.faults.overlay import Patch, add, page_word, put, word
 from tests.faults.plants import MissingError, Planted, mapcount_at, pick, pmd_mapped
 
 
@@ -182,3 +182,17 @@ def reservation_of_a_cached_hugetlb_folio_given_back_again(s: Snapshot) -> Plant
     at = page_word(s, pfn, "private")
     patch = put(s, at, word(s, at) | 1 << s.layout.enum("enum hugetlb_page_flags")["HPG_restore_reserve"])
     return Planted((patch,), ("hugetlb-reserve-unexpected",), pfn)
+
+
+def _shared_struct_pages(s: Snapshot, place: int) -> tuple[int, int]:
+    """Where the kernel's entry of such a page is, physically, and the page frame of its folio."""
+    entries = s.vmemmap_entries
+    row = pick(np.arange(len(entries)), "a hugetlb folio that shares struct pages", place)
+    return int(entries.at[row]), int(s.folios.pfn[entries.folio[row]])
+
+
+@fault
+def shared_struct_pages_made_writable(s: Snapshot) -> Planted:
+    at, pfn = _shared_struct_pages(s, 3)
+    entry = int(s.vmemmap_entries.entry[3]) | 2
+    return Planted((Patch(at, entry.to_bytes(8, "little"), True),), ("hugetlb-vmemmap-mismatch",), pfn)

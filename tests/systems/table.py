@@ -43,7 +43,8 @@ SYSTEMS = (
             bad("the order of a head is not the extent of its tails", "order-of-a-folio-changed"),
             bad(
                 "a writable alias of a shared page of tail struct pages",
-                reason="not yet: the kernel's own entries of the memory map are read, and not judged",
+                "shared-struct-pages-made-writable",
+                see=("page",),
             ),
         ),
     ),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.arch.base import MIGRATION_KINDS, Level
+from inspector.arch.base import MIGRATION_KINDS, Bit, Level
 from inspector.columns import I32, I64, Mask, rows_of, take_or
 from inspector.layout.flags import VM_MAYSHARE, VM_SHARED
-from inspector.rules.needs import FILES, HUGETLB, VMAS
+from inspector.rules.needs import FILES, HUGETLB, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, HSTATE, MM, TABLE
@@ -16,10 +16,15 @@ from inspector.violations import Violations, cannot_check, holds, lower_bound, o
 from inspector.walk.batches import PagesByMm
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import Mappings, entry_pages
+<<<<<<< HEAD
 from inspector.walk.shared_tables import HugetlbTables, Sharers
 from inspector.walk.unread_tables import tables_unknown, vmas_behind
+=======
+from inspector.walk.unread_tables import tables_unknown
+from inspector.windows.holders import runs_on
+>>>>>>> f2dd3e1 (Kernel entries of struct pages that optimised hugetlb folios share: read-only, and to one page frame)
 from inspector.windows.locks import mm_in_flight
-from inspector.windows.window import Effect
+from inspector.windows.window import Effect, named
 
 _NO_POOLS = "hugetlb's pools are not in the dump"
 
@@ -97,6 +102,57 @@ def _any(s: Snapshot, marked: Mask) -> Mask:
     out = np.zeros(len(s.hugetlb.hstates), np.bool_)
     out[s.hugetlb.nodes.hstate_idx[marked]] = True
     return out
+
+
+_REMAPPING = named(
+    "hugetlb_vmemmap_optimize hugetlb_vmemmap_optimize_folio hugetlb_vmemmap_optimize_folios hugetlb_vmemmap_restore"
+    " hugetlb_vmemmap_restore_folio hugetlb_vmemmap_restore_folios __hugetlb_vmemmap_optimize"
+    " __hugetlb_vmemmap_optimize_folio __hugetlb_vmemmap_optimize_folios __hugetlb_vmemmap_restore_folio"
+    " vmemmap_remap_free vmemmap_remap_alloc vmemmap_remap_split vmemmap_remap_range"
+)
+"""Functions of mm/hugetlb_vmemmap.c that change which pages hold struct pages."""
+
+
+@rule(
+    "hugetlb-vmemmap-mismatch",
+    FOLIO,
+    "hugetlb",
+    Phase.STRUCTURES,
+    effect=Effect.HUGETLB,
+    needs=PAGES,
+)
+def hugetlb_vmemmap_mismatch(s: Snapshot) -> Violations:
+    """The kernel maps the struct pages that an optimised hugetlb folio shares so that they can be written to.
+
+    Invariant: all pages of struct pages of a folio with HPG_vmemmap_optimized, but for the first, are mapped by small
+        entries of the kernel, read-only, and to one page frame.
+    Why: mm/hugetlb_vmemmap.c, vmemmap_remap_pte() maps them so after it freed the pages that they were.
+    Consequence: a write to a tail's struct page changes those of all folios that share it, or of memory that is
+        something else by now.
+    Exceptions: a task is in a function that maps them.
+    See also: folioscope hugetlb; folioscope page PFN
+    """
+    if runs_on(s):
+        return holds(0, note="the memory map of hugetlb folios is changed while the kernel runs")
+    e, arch = s.vmemmap_entries, s.layout.arch
+    able = np.flatnonzero(e.readable)
+    entry, folio = e.entry[able], e.folio[able]
+    leaf = arch.leaf_mask(Level.PTE, entry)
+    frame = np.where(leaf, arch.leaf_pfn(Level.PTE, entry).astype(np.int64), -1)
+    writable = leaf & ((arch.leaf_bits(Level.PTE, entry) & Bit.WRITE) != 0)
+    first = frame[np.searchsorted(folio, folio)] if len(folio) else frame
+    bad = np.flatnonzero(~leaf | writable | (frame != first))
+    # One finding a folio, by the first of its pages.
+    at = bad[np.unique(folio[bad], return_index=True)[1]]
+    return violations(
+        folio[at],
+        observed={"mapped": leaf[at], "writable": writable[at], "pfn": frame[at]},
+        expected={"mapped": True, "writable": False, "pfn": first[at]},
+        checked=len(able),
+        unread=cannot_check(len(e) - len(able), "page tables of the kernel are missing"),
+        facts={"address": e.address[able][at], "entry": entry[at]},
+        transient=np.full(len(at), len(at) > 0 and s.stacks.any_in(_REMAPPING), np.bool_),
+    )
 
 
 @rule(
