@@ -30,7 +30,7 @@ from inspector.tables.device_files import is_driver_file
 from inspector.tables.files import AddressSpaces, Files, build_address_spaces, build_files, not_in_cache
 from inspector.tables.folios import Folios, anon_pages, file_pages, settle_page_mapcount
 from inspector.tables.huge_zero import HugeZero, read_huge_zero
-from inspector.tables.hugetlb import Hugetlb, build_hugetlb, has_shared_tails, optimised
+from inspector.tables.hugetlb import Hugetlb, build_hugetlb, has_shared_tails, hugetlb_words, optimised
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.lru import uses_generations
@@ -89,6 +89,7 @@ from inspector.walk.mappings import (
     Walk,
     entry_pages,
 )
+from inspector.walk.memcg_sums import ChargedFolios, cached_by_vector, charged_folios
 from inspector.walk.page_cache import PageCache, compare_cache
 from inspector.walk.pagetable import SecondWalk, Sharing, mark_moved, tables_over, walk_page_tables
 from inspector.walk.references import ReferenceTerms, break_down, user_folios
@@ -1233,7 +1234,22 @@ class Snapshot:
     @cached_property
     def vmemmap_entries(self) -> VmemmapEntries:
         """Kernel entries of the struct pages that optimised hugetlb folios share."""
-        return read_vmemmap_entries(self.layout, self.folios, optimised(self.layout, self.pages, self.folios))
+        return read_vmemmap_entries(self.layout, self.folios, optimised(self.layout, self.hugetlb_words[0]))
+
+    @cached_property
+    def hugetlb_words(self) -> tuple[U64, Mask]:
+        """By folio hugetlb's own flags of it, and where they are known."""
+        return hugetlb_words(self.layout, self.pages, self.folios)
+
+    @cached_property
+    def charged_folios(self) -> ChargedFolios:
+        """What is charged to each memory cgroup."""
+        return charged_folios(self)
+
+    @cached_property
+    def cached_by_vector(self) -> tuple[dict[str, I64], int]:
+        """Pages of page caches and swap cache by LRU vector, and how many charges lead nowhere known."""
+        return cached_by_vector(self)
 
     @cached_property
     def tlb_batches(self) -> TlbBatches:
@@ -1330,6 +1346,9 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
             "memcg_counters",
             "tlb_batches",
             "vmemmap_entries",
+            "hugetlb_words",
+            "charged_folios",
+            "cached_by_vector",
         ),
     ),
 }

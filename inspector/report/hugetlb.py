@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
-import numpy as np
 
 from inspector.hex_json import Hex, Wide
 from inspector.layout.flags import VM_MAYSHARE
@@ -14,7 +13,7 @@ from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_table, wrong_words
 from inspector.snapshot import Snapshot
 from inspector.subjects import HSTATE
-from inspector.tables.hugetlb import OFF_LIST, ON_FREE, hugetlb_flags, hugetlb_words
+from inspector.tables.hugetlb import OFF_LIST, ON_FREE, hugetlb_flags
 from inspector.text import clean_bytes, counted
 
 _WHERE = ("on no list", "in use", "free")
@@ -125,11 +124,11 @@ def build_hugetlb_report(s: Snapshot) -> HugetlbReport:
     from inspector.check.marks import marks_of  # noqa: PLC0415  (all rules, which few reports need)
 
     h, marks = s.hugetlb, marks_of(s, HSTATE)
-    heads = s.folios.row[h.folios.folio_idx].astype(np.int64)
+    words = s.hugetlb_words[0][h.folios.folio_idx].tolist()
     return HugetlbReport(
         "folioscope.hugetlb/2",
         [_size(s, i, marks.get(i, [])) for i in range(len(h.hstates))],
-        [_folio(s, i, word) for i, word in enumerate(hugetlb_words(s.layout, s.pages, heads)[0].tolist())],
+        [_folio(s, i, word) for i, word in enumerate(words)],
         [_vma(s, i) for i in range(len(h.vmas))],
         len(s.hugetlb_tables[0]),
         _shared(s),

@@ -14,7 +14,7 @@ from inspector.rules.zones.node_counters import mapped_by_vector
 from inspector.snapshot import Snapshot
 from inspector.tables.memcg_counters import MemcgCounters, vector_totals
 from inspector.text import counted
-from inspector.walk.memcg_sums import ChargedFolios, cached_by_vector, charged_folios, usage_of
+from inspector.walk.memcg_sums import ChargedFolios, usage_of
 
 
 class MemoryCgroup(msgspec.Struct, frozen=True):
@@ -79,7 +79,7 @@ def build_memcg(s: Snapshot) -> MemcgReport:
     lru, counters = s.lru, s.memcg_counters
     if not lru.has_memcgs or not len(lru.memcgs):
         return MemcgReport("folioscope.memcg/1", lru.has_memcgs, False, [], [], 0)
-    charged = charged_folios(s)
+    charged = s.charged_folios
     statistics = list(_statistics(s, counters)) if counters is not None else []
     usage = np.zeros(len(lru.memcgs), np.int64) if counters is None else usage_of(s, charged)
     rows = [_row(s, row, charged, counters, int(usage[row])) for row in range(len(lru.memcgs))]
@@ -117,7 +117,7 @@ def _row(s: Snapshot, row: int, charged: ChargedFolios, counters: MemcgCounters 
 def _statistics(s: Snapshot, counters: MemcgCounters) -> Iterator[MemcgStatistic]:
     """Counters that are 0 by all are left out."""
     vectors, memcgs = s.lru.lruvecs, s.lru.memcgs
-    found = {name: vector_totals(s.lru, own) for name, own in (mapped_by_vector(s) | cached_by_vector(s)[0]).items()}
+    found = {name: vector_totals(s.lru, own) for name, own in (mapped_by_vector(s) | s.cached_by_vector[0]).items()}
     for row in np.lexsort((vectors.node, vectors.memcg)).tolist():
         for name, every in found.items():
             if name not in counters.node_items:

@@ -42,9 +42,12 @@ def has_shared_tails(layout: Layout, pages: Pages, folios: Folios) -> Mask:
     return out
 
 
-def hugetlb_words(layout: Layout, pages: Pages, heads: I64) -> tuple[U64, Mask]:
-    """The private word of heads of hugetlb folios, which holds hugetlb's own flags; and which are known."""
-    return page_words(layout, pages, heads, "private")
+def hugetlb_words(layout: Layout, pages: Pages, folios: Folios) -> tuple[U64, Mask]:
+    """By folio the private word of its head, where hugetlb keeps flags; and for which hugetlb folios it is known."""
+    out, known = np.zeros(len(folios), np.uint64), np.zeros(len(folios), np.bool_)
+    at = np.flatnonzero(folios.is_hugetlb & folios.readable)
+    out[at], known[at] = page_words(layout, pages, folios.row[at].astype(np.int64), "private")
+    return out, known
 
 
 def hugetlb_flags(layout: Layout, word: int) -> list[str]:
@@ -53,14 +56,10 @@ def hugetlb_flags(layout: Layout, word: int) -> list[str]:
     return [name.removeprefix("HPG_") for at, name in sorted(bits.items()) if word >> at & 1]
 
 
-def optimised(layout: Layout, pages: Pages, folios: Folios) -> Mask:
-    """Hugetlb folios that say that their tail struct pages are shared (HPG_vmemmap_optimized)."""
-    out, bit = np.zeros(len(folios), np.bool_), layout.enum("enum hugetlb_page_flags").get("HPG_vmemmap_optimized")
-    at = np.flatnonzero(folios.is_hugetlb & folios.readable)
-    if bit is not None and len(at):
-        private, known = hugetlb_words(layout, pages, folios.row[at].astype(np.int64))
-        out[at] = known & ((private >> np.uint64(bit)) & np.uint64(1) != 0)
-    return out
+def optimised(layout: Layout, words: U64) -> Mask:
+    """Which of these words say that the tail struct pages of a folio are shared (HPG_vmemmap_optimized)."""
+    bit = layout.enum("enum hugetlb_page_flags").get("HPG_vmemmap_optimized")
+    return np.zeros(len(words), np.bool_) if bit is None else (words >> np.uint64(bit)) & np.uint64(1) != 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,13 @@ class ChargedFolios:
         pages: int64[memcgs]; of folios, but for those of the root itself, which are not counted as usage.
         nr: int64[memcgs]; how many folios these are, with those of the root.
         unknown: Words of folios that lead to no memory cgroup that is known.
+        lost: int64; rows in `inspector.tables.pages.Charges` of those of them that lead to something else.
     """
 
     pages: I64
     nr: I64
     unknown: int
+    lost: I64
 
 
 def charged_folios(s: Snapshot) -> ChargedFolios:
@@ -64,7 +66,7 @@ def charged_folios(s: Snapshot) -> ChargedFolios:
     for rows, weights, data in ((row, charges.nr[plain], words), (found, beyond, large[more])):
         counted = (rows > 0) | ((rows == 0) & ~_of_the_root(s, data))
         np.add.at(pages, rows[counted], weights[counted])
-    return ChargedFolios(pages, nr, int((row < 0).sum()))
+    return ChargedFolios(pages, nr, int((row < 0).sum()), plain[known & (memcg < 0)])
 
 
 def _of_the_root(s: Snapshot, data: U64) -> Mask:

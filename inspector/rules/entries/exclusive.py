@@ -272,6 +272,7 @@ def _never_pinned(s: Snapshot, rows: I64) -> Details:
             "pfn": s.pages.memmap.pfns_of_rows(head.astype(np.int64)),
         },
         claims=one("mm", m.mm_idx),
+        depends=one("folio", s.pages.memmap.pfns_of_rows(s.pages.head_row[head].astype(np.int64))),
     )
 
 
@@ -279,8 +280,7 @@ def _never_pinned(s: Snapshot, rows: I64) -> Details:
     "has-pinned-flag-missing",
     _never_pinned,
     "exclusive",
-    Phase.STATES,
-    after=("pinned-page-exclusive-missing",),
+    Phase.TOTALS,
     effect=Effect.ENTRIES,
     severity="warn",
     exactness="bound",

@@ -11,7 +11,7 @@ from inspector.rules.needs import FILES, HUGETLB, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, HSTATE, MM, TABLE
-from inspector.tables.hugetlb import OFF_LIST, ON_FREE, hugetlb_words
+from inspector.tables.hugetlb import OFF_LIST, ON_FREE
 from inspector.violations import Violations, cannot_check, holds, lower_bound, one, violations
 from inspector.walk.batches import PagesByMm
 from inspector.walk.counts import EntryClass
@@ -122,7 +122,7 @@ _REMAPPING = named(
     needs=PAGES,
 )
 def hugetlb_vmemmap_mismatch(s: Snapshot) -> Violations:
-    """The kernel maps the struct pages that an optimised hugetlb folio shares so that they can be written to.
+    """The kernel can write to struct pages that an optimised hugetlb folio shares with others.
 
     Invariant: all pages of struct pages of a folio with HPG_vmemmap_optimized, but for the first, are mapped by small
         entries of the kernel, read-only, and to one page frame.
@@ -181,7 +181,8 @@ def hugetlb_reserve_unexpected(s: Snapshot) -> Violations:
     rows = np.flatnonzero(folios.is_hugetlb & folios.readable & names_file)
     if bit is None:
         return holds(0, note="this kernel keeps no such flags of hugetlb folios")
-    private, known = hugetlb_words(s.layout, s.pages, folios.row[rows].astype(np.int64))
+    words_of, all_known = s.hugetlb_words
+    private, known = words_of[rows], all_known[rows]
     bad = rows[known & ((private >> np.uint64(bit)) & np.uint64(1) != 0)]
     return violations(
         bad,

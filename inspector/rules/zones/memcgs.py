@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask, take_or
+from inspector.columns import I64, Mask, take_or
 from inspector.rules.cause import Causes
 from inspector.rules.files.page_cache import caches_change, moved_between_nodes, settle_share
 from inspector.rules.needs import CACHES, NO_CGROUPS, PAGES
@@ -13,10 +13,10 @@ from inspector.rules.settling import settle_by_pages
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, LRUVEC, MEMCG, PAGE
 from inspector.tables.memcg_counters import vector_totals, with_descendants
-from inspector.tables.memcgs import MEMCG_TAGS, Lru, memcg_of_data
+from inspector.tables.memcgs import Lru
 from inspector.tables.pages import page_words
 from inspector.violations import Violations, cannot_check, holds, one, several, violations
-from inspector.walk.memcg_sums import cached_by_vector, charged_folios, usage_of
+from inspector.walk.memcg_sums import usage_of
 from inspector.windows.holders import runs_on
 from inspector.windows.window import Effect, named
 
@@ -46,6 +46,11 @@ _CHARGING = named(
 )
 """Functions that charge pages to memory cgroups and take charges back, and those that hold folios without references
 while they do: mm/memcontrol.c, mm/vmscan.c, mm/migrate.c, mm/huge_memory.c, mm/khugepaged.c, kernel/cgroup."""
+
+
+def _is_charging(s: Snapshot) -> bool:
+    """Whether a task is in such a function, or changes mappings, caches or lists: these charge and uncharge."""
+    return bool(s.in_flight.task_idx.size) or s.stacks.any_in(_CHARGING)
 
 
 def _why_not(s: Snapshot) -> Violations | None:
@@ -114,18 +119,16 @@ def memcg_charge_unreachable(s: Snapshot) -> Violations:
     memcgs, charges = s.lru.memcgs, s.charges
     if not len(memcgs) or not s.lru.whole:
         return holds(0, note=NO_CGROUPS)
-    plain = np.flatnonzero(((charges.memcg_data & MEMCG_TAGS) == 0) & ~s.odd_charges)
-    words: U64 = charges.memcg_data[plain]
-    row, known = memcg_of_data(s.layout, memcgs, words)
     # An obj_cgroup that is not in the dump leads nowhere that is known.
-    lost = plain[known & (row < 0)]
+    lost = s.charged_folios.lost
+    lost = lost[~s.odd_charges[lost]]
     rows: I64 = charges.row[lost]
     return violations(
         rows,
         observed={"memcg_data": charges.memcg_data[lost], "pages": charges.nr[lost]},
         expected={"memcg_data": "a memory cgroup"},
-        checked=int(known.sum()),
-        transient=np.full(len(rows), len(rows) > 0 and s.stacks.any_in(_CHARGING), np.bool_),
+        checked=len(charges),
+        transient=np.full(len(rows), len(rows) > 0 and _is_charging(s), np.bool_),
     )
 
 
@@ -142,7 +145,7 @@ def _by_memcg(s: Snapshot, name: str, stored: I64, right: I64, judged: Mask) -> 
         expected={"stored": right[rows]},
         facts={"counter": name},
         checked=int(judged.sum()),
-        transient=np.full(len(rows), len(rows) > 0 and s.stacks.any_in(_CHARGING), np.bool_),
+        transient=np.full(len(rows), len(rows) > 0 and _is_charging(s), np.bool_),
     )
 
 
@@ -175,7 +178,7 @@ def memcg_usage_mismatch(s: Snapshot) -> Violations:
     why_not = _why_not(s)
     if why_not is not None or counters is None:
         return why_not or holds(0, note=NO_CGROUPS)
-    charged = charged_folios(s)
+    charged = s.charged_folios
     judged = s.lru.memcgs.online | (not s.lru.is_by_objcg)
     if charged.unknown:
         return holds(0, cannot_check(int(judged.sum()), "what some folios are charged to is not known"))
@@ -248,7 +251,7 @@ def memcg_stat_mismatch(s: Snapshot) -> Violations:
         facts={"counter": np.array(names, np.str_)[item]},
         checked=own.size,
         depends=several("lruvec", *np.nonzero(rows[:, None] == s.lru.lruvecs.memcg[None, :])),
-        transient=np.full(len(rows), len(rows) > 0 and s.stacks.any_in(_CHARGING), np.bool_),
+        transient=np.full(len(rows), len(rows) > 0 and _is_charging(s), np.bool_),
     )
 
 
@@ -282,7 +285,7 @@ def memcg_cache_mismatch(s: Snapshot) -> Violations:
         return why_not or holds(0, note=NO_CGROUPS)
     if s.swap.unreadable:
         return holds(0, cannot_check(len(s.lru.lruvecs), "swap slots are missing"))
-    found, unknown = cached_by_vector(s)
+    found, unknown = s.cached_by_vector
     if unknown:
         return holds(0, cannot_check(len(s.lru.lruvecs), "what some folios are charged to is not known"))
     names = [name for name in moved_between_nodes(s) if name in found and name in counters.node_items]
@@ -290,7 +293,7 @@ def memcg_cache_mismatch(s: Snapshot) -> Violations:
     right = vector_totals(s.lru, np.stack([found[name] for name in names], axis=1))
     off = _unexplained(s.lru, names, stored - right)
     rows, item = np.nonzero(off)
-    changing = len(rows) > 0 and (caches_change(s) or len(s.page_cache.locked) > 0 or s.stacks.any_in(_CHARGING))
+    changing = len(rows) > 0 and (caches_change(s) or len(s.page_cache.locked) > 0 or _is_charging(s))
     return violations(
         rows.astype(np.int64),
         observed={"stored": stored[rows, item]},
