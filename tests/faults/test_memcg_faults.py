@@ -8,6 +8,7 @@ import pytest
 from inspector.report.memcg import build_memcg
 from inspector.snapshot import Snapshot
 from inspector.tables.memcg_counters import MemcgCounters
+from inspector.tables.pages import page_words
 from tests.faults.overlay import Patch, add, only_finding, page_word, pfn_of, put, sound
 from tests.fixtures import KERNELS
 from tests.guests.numa import NUMA
@@ -125,17 +126,21 @@ def test_cached_pages_of_a_node_alone(numa: str) -> None:
 
 
 def test_folio_charged_to_a_memory_cgroup_that_was_freed(numa: str) -> None:
-    """What it is charged to leads to memory of memory cgroups in which there is none."""
+    """What folios are charged to leads to memory of memory cgroups in which there is none."""
     s = sound(numa)
     memcgs, charges = s.lru.memcgs, s.charges
+    freed = int(memcgs.addr[0]) + 2 * s.layout.struct("struct mem_cgroup").size
+    odd = int(memcgs.addr[_named(s, "/odd")])
     if s.lru.is_by_objcg:
         place = s.layout.struct("struct obj_cgroup").field("memcg").offset
         words, _ = s.layout.memory.words(charges.memcg_data + np.uint64(place))
-        row = int(np.flatnonzero((words == memcgs.addr[_named(s, "/odd")]) & charges.is_lru)[0])
-        at = int(charges.memcg_data[row]) + place
+        word = int(charges.memcg_data[np.flatnonzero((words == np.uint64(odd)) & charges.is_lru)[0]])
+        patches = [put(s, word + place, freed)]
     else:
-        row = int(np.flatnonzero((charges.memcg_data == memcgs.addr[_named(s, "/odd")]) & charges.is_lru)[0])
-        at = page_word(s, pfn_of(s, int(charges.row[row])), "memcg_data")
-    freed = int(memcgs.addr[0]) + 2 * s.layout.struct("struct mem_cgroup").size
-    finding = only_finding(numa, "memcg-charge-unreachable", put(s, at, freed))
-    assert finding.observed["memcg_data"] == (int(charges.memcg_data[row]) if s.lru.is_by_objcg else freed)
+        word = freed
+        rows = np.flatnonzero(s.layout.flags.test(s.pages.flags[: len(s.pages)], "lru"))
+        data, _ = page_words(s.layout, s.pages, rows, "memcg_data")
+        two = rows[data == np.uint64(odd)][:2]
+        patches = [put(s, page_word(s, pfn_of(s, row), "memcg_data"), freed) for row in two.tolist()]
+    finding = only_finding(numa, "memcg-charge-unreachable", *patches)
+    assert finding.observed["memcg_data"] == word

@@ -82,8 +82,14 @@ _BY_CHARGE = ("lru", "split-queue")
 def _settle_lost(s: Snapshot, rule: Rule, causes: Causes) -> None:
     """Attach folios that are on the list or queue of no known memory cgroup: they are charged to what is freed."""
     roots = {int(cause.observed("memcg_data")[0]): cause for cause in causes.of(rule)}
+    if not roots:
+        return
+    lost = sum(int(cause.observed("pages")[0]) for cause in roots.values()) << s.layout.pmd_order
+    for cause in [c for c in causes if c.rule.about is LRUVEC and c.rule.phase == Phase.TOTALS]:
+        if abs(int(cause.observed("stored")[0]) - int(cause.expected("stored")[0])) <= lost:
+            causes.attach(cause, next(iter(roots.values())))
     others = [c for c in causes if c.rule.about in {PAGE, FOLIO} and c.rule.group in _BY_CHARGE]
-    if not roots or not others:
+    if not others:
         return
     rows = [c.first_row if c.rule.about is PAGE else int(s.folios.row[c.first_row]) for c in others]
     heads = s.pages.head_row[np.array(rows, np.int64)].astype(np.int64)
@@ -111,7 +117,8 @@ def memcg_charge_unreachable(s: Snapshot) -> Violations:
     Why: mm/memcontrol.c, charge_memcg() takes a reference for each folio (an obj_cgroup's from 7.x on), and
         uncharge_folio() gives it back; kernel/cgroup/cgroup.c, css_release_work_fn() runs when none is left.
     Consequence: its memory is used for something else, and uncharging writes there.
-    Exceptions: a memory cgroup is being made or freed.
+    Exceptions: a memory cgroup is being made or freed. A word that one folio on an LRU list alone has is its own fault,
+        and named by the list that it is on.
     See also: folioscope memcg
     """
     if runs_on(s):
@@ -121,7 +128,7 @@ def memcg_charge_unreachable(s: Snapshot) -> Violations:
         return holds(0, note=NO_CGROUPS)
     # An obj_cgroup that is not in the dump leads nowhere that is known.
     lost = s.charged_folios.lost
-    lost = lost[~s.odd_charges[lost]]
+    lost = lost[~s.odd_charges[lost] & ~(charges.is_lru[lost] & (charges.nr[lost] == 1))]
     rows: I64 = charges.row[lost]
     return violations(
         rows,
