@@ -41,14 +41,9 @@ RSS_FILE, RSS_ANON, RSS_SWAP, RSS_SHMEM = map(int, RssKind)
 _WITH_OPTION = {"mm_id": "MM_ID", "hugetlb_usage.counter": "HUGETLB_PAGE", "owner": "MEMCG"}
 """Members that kernels have with an option alone."""
 
-<<<<<<< HEAD
-=======
 MMF_HAS_PINNED = np.uint64(1 << 27)
 """Set by the first pin of a page, and never cleared (mm/gup.c, mm_set_has_pinned_flag())."""
 
-_KERNEL_HALF = np.uint64(0xFF << 56)
-
->>>>>>> cc87ae3 (TLB flushes that were put off, pins of processes that never pinned, reservations of cached hugetlb folios)
 
 @dataclass(frozen=True, slots=True)
 class Mms(Table):

@@ -16,13 +16,9 @@ from inspector.violations import Violations, cannot_check, holds, lower_bound, o
 from inspector.walk.batches import PagesByMm
 from inspector.walk.counts import EntryClass
 from inspector.walk.mappings import Mappings, entry_pages
-<<<<<<< HEAD
 from inspector.walk.shared_tables import HugetlbTables, Sharers
 from inspector.walk.unread_tables import tables_unknown, vmas_behind
-=======
-from inspector.walk.unread_tables import tables_unknown
 from inspector.windows.holders import runs_on
->>>>>>> f2dd3e1 (Kernel entries of struct pages that optimised hugetlb folios share: read-only, and to one page frame)
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect, named
 
