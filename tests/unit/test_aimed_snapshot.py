@@ -199,7 +199,7 @@ def test_an_aim_declares_tables_alone() -> None:
 
 NOT_OF_ONE_FOLIO = {
     "hugetlb-vmemmap-mismatch": "vmemmap_entries",
-    "memcg-charge-unreachable": "charged_folios",
+    "memcg-charge-unreachable": "lru",
     "entry-vma-missing": "lost_vmas",
     "page-table-unreachable": "lost_tables",
     # Who is on which list, the lists themselves say.
