@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests import examples
+from tests import examples, strict_where
 from tests.fixtures import KERNELS, fixture_path
 from tests.opening import parsed_once
 
@@ -20,6 +20,7 @@ SIZES = ((80, 24), (140, 45))
 """Terminals that the interface is tested on."""
 
 examples.register()
+strict_where.register()
 
 
 @pytest.fixture(scope="session", autouse=True)

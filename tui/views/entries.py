@@ -81,9 +81,9 @@ def vma_entries(s: Snapshot, vma_row: int, whole: Snapshot | None) -> Entries:
         bits=np.concatenate([m.bits[rows], np.zeros(len(away), m.bits.dtype)]),
         pfn=np.concatenate([m.pfn[rows], n.pfn[away]]),
         folio_pfn=np.concatenate([head_pfn, none]),
-        order=np.concatenate([np.where(head >= 0, order, -1), none]),
+        order=np.concatenate([np.where(head >= 0, order.astype(np.int64), -1), none]),
         mapped=np.concatenate([np.where(head >= 0, mapped, 0), np.zeros(len(away), np.int64)]),
-        swap_type=np.concatenate([np.full(len(rows), -1), np.where(swap, n.swap_type[away], -1)]).astype(np.int64),
+        swap_type=np.concatenate([np.full(len(rows), -1), np.where(swap, n.swap_type[away].astype(np.int64), -1)]),
         swap_offset=np.concatenate([np.full(len(rows), -1), np.where(swap, n.swap_offset[away].astype(np.int64), -1)]),
     )
     return found.take(np.argsort(found.va, kind="stable"))

@@ -109,7 +109,7 @@ def _families(s: Snapshot, rows: I64) -> Details:
     return Details(
         observed={"hugetlb_vma": is_vma, "hugetlb_folio": is_folio, "level": m.level},
         expected={"hugetlb_vma": is_folio, "hugetlb_folio": is_vma},
-        claims=one("hugetlb_level", np.where(is_vma & ~is_folio, m.level, -1)),
+        claims=one("hugetlb_level", np.where(is_vma & ~is_folio, m.level.astype(np.int64), -1)),
     )
 
 
