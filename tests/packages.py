@@ -31,7 +31,10 @@ def python_of(version: str) -> str | None:
     """The interpreter of a version, None where there is none."""
     # Those of pyenv first: what it puts on the path need not lead to one.
     homes = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python3"))
-    return str(homes[-1]) if homes else shutil.which(f"python{version}")
+    if homes:
+        return str(homes[-1])
+    is_this = version == f"{sys.version_info.major}.{sys.version_info.minor}"
+    return shutil.which(f"python{version}") or (sys.executable if is_this else None)
 
 
 def run(words: Sequence[str | Path], **more: str) -> str:
