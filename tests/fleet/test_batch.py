@@ -244,6 +244,7 @@ def test_ended_and_taken_up_again(number: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_fleet_killed_at_three_moments(tmp_path: Path) -> None:
     """Some fifty vmcores of all kinds (`tests.fleet.many` takes hundreds); the result is the same byte for byte."""
     fleet = make_fleet(tmp_path / "cores", 52)

@@ -71,6 +71,7 @@ def test_a_cluster_gives_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.whole
+@pytest.mark.timeout(900)
 def test_a_worker_killed_in_the_middle(tmp_path: Path) -> None:
     fleet = make_fleet(tmp_path / "cores", 52)
     run_whole(fleet, tmp_path / "at once")
