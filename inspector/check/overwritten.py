@@ -27,6 +27,7 @@ from inspector.rules.registry import Rule
 from inspector.rules.swap.swap import swap_entry_slot_invalid
 from inspector.subjects import ENTRY, NONPRESENT, TABLE, mm_of
 from inspector.tables.overwritten import Stretch, looks_like, shown
+from inspector.tables.pages import MANY_REFERENCES
 from inspector.tables.zone_spans import of_no_zone
 from inspector.walk.lost_places import lost_places
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS
@@ -67,8 +68,6 @@ _MAX_LOST = 1 << 12
 
 _GAP = 4
 """Struct pages between two that are overwritten that may look sound by chance."""
-
-_MANY_REFERENCES = 1 << 24
 
 
 def find_stretches(s: Snapshot, results: Results) -> tuple[Stretch, ...]:
@@ -335,7 +334,7 @@ def _may_be_struct_pages(s: Snapshot, rows: I64) -> Mask:
     refcount, mapping = s.pages.refcount[rows].astype(np.int64), s.pages.mapping[rows]
     pointer = mapping & ~np.uint64(MAPPING_TAGS)
     odd = ~words.any(axis=1) | (words == words[:, :1]).all(axis=1)
-    odd |= np.abs(refcount) > _MANY_REFERENCES
+    odd |= np.abs(refcount) > MANY_REFERENCES
     odd |= (pointer != 0) & (pointer < np.uint64(1 << 63))
     return ~odd | ~raw.valid
 

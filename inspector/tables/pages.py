@@ -65,6 +65,10 @@ _NO_HEAD = -2
 """While the memory map is read: the mark of tails that point to no struct page."""
 
 
+MANY_REFERENCES = 1 << 24
+"""More references than any page has: what counts so many is no struct page."""
+
+
 @dataclass(frozen=True)
 class Pages:
     """One row a struct page, in the order of page frame numbers: 8 bytes a page, and each distinct set of words once.

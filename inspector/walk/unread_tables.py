@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, U64, Mask, spans
-from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS
+from inspector.columns import I64, U64, Mask, spans, take_or
+from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS, VM_MIXEDMAP, VM_PFNMAP
 from inspector.walk.mappings import NOT_FOLLOWED, TABLE_PARTLY
 
 if TYPE_CHECKING:
@@ -65,9 +65,10 @@ def vmas_behind(s: Snapshot, rows: I64) -> I64 | None:
 
 
 def pages_behind(s: Snapshot, vma_rows: I64) -> Mask:
-    """Which pages an entry within some VMAs may map; a page whose owner is not known is one of them.
+    """Which pages an entry within some VMAs may map; an anonymous page whose owner is not known is one of them.
 
-    KSM pages are too: what leads to their mappings are items of each mm, in no order of VMAs.
+    KSM pages are too: what leads to their mappings are items of each mm, in no order of VMAs. A page of a file is
+    mapped where that file is, and one that names nothing where drivers and the vDSO have their pages.
 
     Returns:
         bool[pages]
@@ -79,7 +80,12 @@ def pages_behind(s: Snapshot, vma_rows: I64) -> Mask:
     known = anon.anon_vmas.addr[anon.anon_vmas.readable]
     space = files.address_space_of_vma[vma_rows]
     spaces = files.address_spaces.addr[np.unique(space[space >= 0])]
-    known_spaces = files.address_spaces.addr[files.address_spaces.readable]
+    # Of a VMA whose file or driver is not known it is not known either what it maps.
+    driver = (vmas.flags[vma_rows] & np.uint64(VM_MIXEDMAP | VM_PFNMAP)) != 0
+    driver |= take_or(s.maps_driver_pages, space, False)
+    has_file = vmas.file[vma_rows] != 0
+    any_file = bool((has_file & ((space < 0) | driver)).any())
+    no_owner = bool((driver | ((space < 0) & ((vmas.ops[vma_rows] != 0) | has_file))).any())
     broken = np.isin(vma_rows, anon.broken_lists).any()
     out = np.zeros(len(s.pages), np.bool_)
     for rows in spans(len(out), _PIECE):
@@ -89,9 +95,9 @@ def pages_behind(s: Snapshot, vma_rows: I64) -> Mask:
         is_anon = tag == np.uint64(MAPPING_ANON)
         is_file = (tag == 0) & (word != 0)
         out[rows] = is_anon & (np.isin(owner, families) | ~np.isin(owner, known) | broken)
-        out[rows] |= is_file & (np.isin(word, spaces) | ~np.isin(word, known_spaces))
+        out[rows] |= is_file & (np.isin(word, spaces) | any_file)
         out[rows] |= tag == np.uint64(MAPPING_KSM)
-        # Pages of drivers and of the vDSO name nothing; what of them counts no mapping has none.
+        # What of these counts no mapping has none.
         counts = (s.pages.mapcount_raw[rows] >= 0) | (s.folio_of_page[rows] >= 0)
-        out[rows] |= (word == 0) & counts
+        out[rows] |= (word == 0) & counts & no_owner
     return out

@@ -9,7 +9,9 @@ from inspector.columns import I64, AnyArray, Mask, distinct, rows_of, take_or
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import PAGE
+from inspector.tables.pages import MANY_REFERENCES
 from inspector.tables.swap_devices import swap_entries
+from inspector.tables.zone_spans import of_no_zone
 from inspector.text import counted
 from inspector.violations import Things, Violations, cannot_check, holds, several, violations
 from inspector.walk.deposits import UNREAD
@@ -120,11 +122,21 @@ def _tables_lost(s: Snapshot, mms: AnyArray) -> int:
     t, shift = s.tables, s.layout.memmap.page_shift
     has = np.zeros(len(s.mms), np.bool_)
     has[mms] = True
-    found = np.count_nonzero(has[t.mm_idx] & (t.level <= Level.PUD) & ~np.isin(t.state, _OF_ANOTHER))
+    there = ~np.isin(t.state, _OF_ANOTHER) | _struct_page_damaged(s)
+    found = np.count_nonzero(has[t.mm_idx] & (t.level <= Level.PUD) & there)
     deposited = np.count_nonzero(has[t.mm_idx[s.deposits.table_idx]])
     counted_by_mms = int((s.mms.pgtables_bytes[mms] >> shift).sum())
     not_counted = len(topless_mms(s)) * sum(shape.level > Level.PUD for shape in s.layout.arch.shapes)
     return max(counted_by_mms + not_counted - int(found) - int(deposited), 0)
+
+
+def _struct_page_damaged(s: Snapshot) -> Mask:
+    """Which page tables may be some, though their pages are of another kind: their struct pages make no sense."""
+    row = s.pages.memmap.rows(s.tables.pfn)
+    flags, refcount = take_or(s.pages.flags, row, 0), take_or(s.pages.refcount, row, 0).astype(np.int64)
+    no_zone = of_no_zone(s.zone_spans, s.layout.zone_bits, s.tables.pfn, flags)
+    out: Mask = (row >= 0) & (no_zone | (np.abs(refcount) > MANY_REFERENCES))
+    return out
 
 
 def _mapped(s: Snapshot) -> Things:
