@@ -278,7 +278,6 @@ def catalogue(rules: list[Rule] | None = None) -> list[Invariant]:
 
 
 NOT_AUDITED: dict[str, tuple[str, ...]] = {
-    "memory cgroups": (),
     "unexplained references": ("68", "102"),
     "counters of slabs and kernel stacks": (),
     "CPU and TLB state": (),
