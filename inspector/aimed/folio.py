@@ -160,6 +160,8 @@ class FolioSnapshot(_FromOneFolio):
             row = np.flatnonzero(spaces.addr == np.uint64(self.pointer))
             if not len(row) or not spaces.readable[row[0]]:
                 return f"its address_space {self.pointer:#x} cannot be read"
+            if not spaces.owned[row[0]]:
+                return f"no inode has its address_space {self.pointer:#x} as its own"
             broken = row[0] in led.file_rmap.broken_trees
             return "the i_mmap tree of its file cannot be followed to its end" if broken else ""
         if self.kind == KSM:

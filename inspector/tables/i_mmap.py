@@ -29,6 +29,7 @@ class MappedAddressSpaces(Table):
         leftmost: uint64; the cached first rb_node.
         writable: int32; i_mmap_writable.
         readable: bool.
+        owned: bool; the file of a VMA, or its own inode, names it. Of others no tree is followed.
     """
 
     addr: U64
@@ -37,6 +38,7 @@ class MappedAddressSpaces(Table):
     leftmost: U64
     writable: I32
     readable: Mask
+    owned: Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def build_file_rmap(layout: Layout, vmas: Vmas, extra: U64) -> FileRmap:
     owned = np.isin(spaces.addr, space_addr)
     inodes = read_inodes(layout, np.where(owned, np.uint64(0), spaces.host))
     owned |= spaces.readable & inodes.readable & ((inodes.mapping == spaces.addr) | (inodes.data == spaces.addr))
-    spaces = replace(spaces, tree=np.where(owned, spaces.tree, np.uint64(0)))
+    spaces = replace(spaces, tree=np.where(owned, spaces.tree, np.uint64(0)), owned=owned)
     address_space_of_vma = rows_of(spaces.addr, space_addr)
     address_space_of_vma[space_addr == 0] = -1
     struct = layout.struct("struct vm_area_struct")
@@ -155,6 +157,7 @@ def _read_spaces(layout: Layout, addrs: U64) -> MappedAddressSpaces:
         leftmost=struct.field("i_mmap.rb_leftmost").column(raw.bytes),
         writable=struct.field("i_mmap_writable.counter").column(raw.bytes).astype(np.int32),
         readable=raw.valid,
+        owned=raw.valid,
     )
 
 

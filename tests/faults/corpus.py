@@ -31,9 +31,7 @@ def _bug(what: str, *faults: str, why_not: str = "") -> Bug:
 _NO_STATE = "leaves nothing in memory: a stale TLB entry or a moment"
 _PIPES = "pipe buffers are not looked at"
 _POLICY = "memory policies are not looked at"
-_LRU = "LRU lists, generations and their counts are a family of their own, not built yet"
-_SPLIT = "deferred split queues are a family of their own, not built yet"
-_MEMCG = "memory cgroups are a family of their own, not built yet"
+_MEMCG = "planted in guests whose processes are in memory cgroups (test_memcg_faults.py), which no captured vmcore has"
 _RESERVE = "reservation maps and subpools of hugetlb are not looked at"
 
 CORPUS: dict[str, tuple[Bug, ...]] = {
@@ -100,7 +98,11 @@ CORPUS: dict[str, tuple[Bug, ...]] = {
             "shared-flag-of-a-shared-folio-cleared",
             "mm-id-slot-raised",
         ),
-        _bug("deferred split unqueued from the wrong list, or requeued in flight", why_not=_SPLIT),
+        _bug(
+            "deferred split unqueued from the wrong list, or requeued in flight",
+            "split-queue-leads-to-poison",
+            "partially-mapped-folio-off-the-queue",
+        ),
         _bug("a split helper read a migration entry's number", why_not=_NO_STATE),
         _bug("counters of huge pages in the page cache drift", "cache-slot-emptied"),
     ),
@@ -158,7 +160,7 @@ CORPUS: dict[str, tuple[Bug, ...]] = {
         _bug("an operation for present entries on a migration entry", "migration-entry-to-a-free-page"),
         _bug("an exclusive swap entry copied by fork", "swap-entry-of-a-shared-slot-exclusive"),
         _bug("`private` of a folio overwritten", "swap-entry-of-a-cached-folio-wrong"),
-        _bug("compressed memory charged to the wrong group", why_not=_MEMCG),
+        _bug("compressed memory charged to the wrong group", why_not="memory that zswap holds is not followed"),
         _bug("a lost soft-dirty or watched bit", why_not="a bit that is missing is legal everywhere"),
     ),
     "Accounting": (
@@ -166,7 +168,7 @@ CORPUS: dict[str, tuple[Bug, ...]] = {
         _bug("VM_LOCKED or total pages never uncharged", "locked-vm-raised", "total-vm-raised"),
         _bug("page tables lost or freed twice", "pgtables-bytes-raised"),
         _bug("zero pages of KSM miscounted", "zero-pages-of-ksm-miscounted"),
-        _bug("NR_MLOCK and isolated pages drift", why_not=_LRU),
+        _bug("NR_MLOCK and isolated pages drift", "mlocked-pages-miscounted", "file-pages-on-lru-lists-miscounted"),
         _bug("statistics of dying groups", why_not=_MEMCG),
     ),
     "hugetlb": (
@@ -196,8 +198,8 @@ CORPUS: dict[str, tuple[Bug, ...]] = {
         _bug("a shadow entry read without its lock: siblings wrong", "second-index-of-a-large-folio-lost"),
         _bug("a sibling entry taken for a folio", "cache-slot-leads-out-of-memory"),
         _bug("a page removed and never uncounted", "number-of-cached-pages-raised"),
-        _bug("multi-generation lists", why_not=_LRU),
-        _bug("groups and folios", why_not=_MEMCG),
+        _bug("multi-generation lists", "lru-list-leads-to-poison", "lru-folio-on-no-list", "lru-flag-lost"),
+        _bug("groups and folios", "lru-folio-of-another-memory-cgroup"),
     ),
 }
 """The bugs by family."""
