@@ -122,12 +122,12 @@ def test_commands_and_types_at_the_prompt(any_core: str, tmp_path: Path) -> None
 
 ERRORS = {
     "%folio": "missing argument 'PLACE'. See %folio --help.",
-    "%folio nonsense": "this is no number: nonsense. Give decimal, or hex that begins with 0x; PID:ADDRESS for memory of "
-    "a process.",
+    "%folio nonsense": "this is no number: nonsense. Give decimal, or hex that begins with 0x; PID:ADDRESS for memory "
+    "of a process.",
     "%folio 1 --nonsense": "there is no such option: --nonsense. See %folio --help.",
     "%mmcheck -c other": "the target is what drgn has open. Give no options of the target here.",
-    "%what nonsense": "nothing of this target is called so: nonsense. Give hex that begins with 0x, PID:ADDRESS, the name "
-    "of a process, or the path of a file.",
+    "%what nonsense": "nothing of this target is called so: nonsense. Give hex that begins with 0x, PID:ADDRESS, the "
+    "name of a process, or the path of a file.",
 }
 """By line, what it prints, in one line."""
 
