@@ -8,8 +8,8 @@ from tests.bench.keys import SIZES, sent
 from tests.fixtures import fixture_path
 
 MOST = {
-    (80, 24): {"table arrow": 900, "map arrow": 1300, "map zoom": 12_000},
-    (200, 60): {"table arrow": 1500, "map arrow": 2600, "map zoom": 60_000},
+    (80, 24): {"table arrow": 800, "map arrow": 1100, "map zoom": 10_900},
+    (200, 60): {"table arrow": 1500, "map arrow": 2000, "map zoom": 55_000},
 }
 
 

@@ -35,8 +35,12 @@ def test_every_screen_has_a_scene() -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.long) for n in (*SCREENS, *DIALOGS)]
 )
-def test_looks(name: str, size: tuple[int, int], snap_compare: Callable[..., bool]) -> None:
+def test_looks(
+    name: str, size: tuple[int, int], snap_compare: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is cut off, columns are aligned, the cursor is seen."""
+    # The folder that exports go to is shown.
+    monkeypatch.chdir("/")
     scene, keys = DIALOGS.get(name, (name, ()))
 
     async def ready(pilot: Pilot[Any]) -> None:
