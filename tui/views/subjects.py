@@ -12,6 +12,7 @@ from inspector.report.cpus import CpusReport, build_cpus, folio_words, render_cp
 from inspector.report.files import FilesReport, build_files, render_files
 from inspector.report.hugetlb import HugetlbReport, build_hugetlb_report, render_hugetlb
 from inspector.report.ksm import KsmReport, build_ksm_report, render_ksm
+from inspector.report.memcg import MemcgReport, build_memcg, render_memcg
 from inspector.report.memory import MemoryReport, build_memory, render_memory
 from inspector.report.mthp import MthpReport, build_mthp, render_mthp
 from inspector.report.notifiers import NotifiersReport, build_notifiers_report, render_notifiers
@@ -110,6 +111,13 @@ def _size(title: str, of: Cell, unit: int, *, drop: int = 0) -> Callable[[Sequen
     return lambda rows: sizes(
         title, np.array([-1 if of(row) is None else of(row) for row in rows], np.int64), unit, drop=drop, blank=0
     )
+
+
+def _memcg_facts(r: MemcgReport) -> str:
+    if not r.memcgs:
+        return "the memory cgroups are not in the dump" if r.has_memcgs else "no memory cgroups here"
+    facts = f"{counted(len(r.memcgs), 'memory cgroup')}, {sum(not m.online for m in r.memcgs)} of them removed"
+    return facts if r.known else f"{facts}; what they count is not in the dump"
 
 
 def _notifier_facts(r: NotifiersReport) -> str:
@@ -419,6 +427,40 @@ SUBJECTS: dict[str, ListReport] = {
                     _num("sequence", lambda m: m.sequence),
                 ),
                 lambda m: UserPlace(m.mm),
+            ),
+        ),
+    ),
+    "memcg": ListReport(
+        "memory cgroups: what each counts beside what is charged to it",
+        build_memcg,
+        render_memcg,
+        _memcg_facts,
+        (
+            Listed(
+                "memory cgroups",
+                lambda r: r.memcgs,
+                (
+                    _text("memory cgroup", lambda m: m.path),
+                    _num("usage pages", lambda m: m.usage),
+                    _num("charged", lambda m: m.charged),
+                    _num("own folios", lambda m: m.folios),
+                    _num("own pages", lambda m: m.pages, drop=1),
+                    _num("kernel", lambda m: m.kernel, drop=2),
+                    _num("swap", lambda m: m.swap, drop=2),
+                    _text("state", lambda m: "" if m.online else "removed"),
+                ),
+            ),
+            Listed(
+                "counters by node",
+                lambda r: r.statistics,
+                (
+                    _text("memory cgroup", lambda c: c.path),
+                    _id("node", lambda c: c.node),
+                    _text("counter", lambda c: c.counter),
+                    _num("pages", lambda c: c.pages),
+                    _num("stored", lambda c: c.stored),
+                    _num("flushed", lambda c: c.shown),
+                ),
             ),
         ),
     ),
