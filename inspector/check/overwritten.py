@@ -283,7 +283,8 @@ def _copies(s: Snapshot, rows: I64) -> Iterator[Stretch]:
     """Pages of the memory map with struct pages at fault that hold what the page beside them holds.
 
     Struct pages in use have links, owners and counts of their own. Tails of one folio have not: a page of the memory
-    map full of these is like its neighbour in every dump.
+    map full of these is like its neighbour in every dump. And hugetlb folios have one page for several, which begins
+    with their head or a tail (mm/hugetlb_vmemmap.c).
     """
     memmap = s.layout.memmap
     nr = _PAGE // memmap.page_size
@@ -298,6 +299,8 @@ def _copies(s: Snapshot, rows: I64) -> Iterator[Stretch]:
         if own is None or own not in (before, behind) or own == own[: memmap.page_size] * nr:
             continue
         row = memmap.row(first)
+        if s.pages.is_tail[row] or s.layout.flags.test(s.pages.flags[np.array([row])], "head")[0]:
+            continue
         # Of two that are alike the one is the copy in which more is at fault.
         other = memmap.row(first - nr if own == before else first + nr)
         mine, theirs = (np.count_nonzero((rows >= start) & (rows < start + nr)) for start in (row, other))
