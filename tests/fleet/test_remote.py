@@ -23,6 +23,7 @@ from inspector.fleet.paths import expand
 from inspector.fleet.remote import DaskCluster
 from inspector.fleet.schema import DUMPS, INPUTS
 from inspector.fleet.urls import content_of_url, expand_url, is_url
+from inspector.workers import bystanders
 from tests.faults.every import UNLIKE
 from tests.fixtures import fixture_path
 from tests.fleet.files import planted_file
@@ -30,6 +31,15 @@ from tests.fleet.many import compare, contents, local_cluster, make_fleet, nr_do
 from tests.fleet.test_batch import alive, batch, options, rows
 
 pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loops() -> Iterator[None]:
+    """The loops of Dask and fsspec go on in this process, idle: they shall not keep later tests from forking."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        bystanders.add(thread)
 
 
 def until_gone(seconds: float) -> bool:
