@@ -13,8 +13,12 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @pytest.mark.long
-def test_what_is_installed_works(tmp_path: Path) -> None:
-    assert packages.try_all(tmp_path, [HERE], ["uv"]) == {HERE: {"uv": "works"}}
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("version", "installer"), [(HERE, "uv"), ("3.12", "pip"), ("3.13", "pipx")])
+def test_what_is_installed_works(version: str, installer: str, tmp_path: Path) -> None:
+    """One installer on each of three versions of Python, where this machine has them."""
+    expected = "works" if packages.python_of(version) else "no such Python here"
+    assert packages.try_all(tmp_path, [version], [installer]) == {version: {installer: expected}}
 
 
 @pytest.mark.whole
