@@ -139,9 +139,10 @@ def _finding_goal(session: Session, index: int) -> Goal:
 def _by_va(session: Session, s: Snapshot, who: str, va: int) -> list[Goal]:
     """``pid:va``, or the name of a process before the colon."""
     out = []
-    for number in [pid_or_mm(who)] if pid_or_mm(who) is not None else [pid for pid, _ in processes_called(s, who)]:
+    number = pid_or_mm(who)
+    for pid in [pid for pid, _ in processes_called(s, who)] if number is None else [number]:
         try:
-            mm = find_mm(s, number or 0)
+            mm = find_mm(s, pid)
         except FolioscopeError:
             continue
         vma = find_vma(s, mm, None, va)

@@ -107,11 +107,9 @@ def find_words(s: Snapshot, causes: Causes, without: Callable[[tuple[Stretch, ..
     some = [cause for cause in causes if _is_fault(cause)]
     if not 1 < len(some) <= _MOST_CAUSES:
         return []
-    tried = some[:_MOST_TRIED]
-    mapped = _mapped(s, tried)
-    words = [word for cause in tried if (word := _word(s, cause, some, mapped.get(cause))) is not None]
-    words.sort(key=lambda word: -len(word.related))
-    words = [*_above(s, some), *_pages(s, some), *words]
+    words = [*_above(s, some), *_pages(s, some)]
+    if len(words) < _MOST_WORDS:
+        words += _own_words(s, some)
     explains: list[tuple[int, Cause, list[Cause]]] = []
     for word in words[:_MOST_WORDS]:
         gone = _held(s, word, _gone(s, word, without(word.places)))
@@ -122,6 +120,14 @@ def find_words(s: Snapshot, causes: Causes, without: Callable[[tuple[Stretch, ..
         if len(gone) == len(some):
             break
     return _fewest(explains)
+
+
+def _own_words(s: Snapshot, causes: list[Cause]) -> list[_Word]:
+    """The words that causes are about, those that most others are related to first."""
+    tried = causes[:_MOST_TRIED]
+    mapped = _mapped(s, tried)
+    words = [word for cause in tried if (word := _word(s, cause, causes, mapped.get(cause))) is not None]
+    return sorted(words, key=lambda word: -len(word.related))
 
 
 def join_explained(causes: Causes, explained: Iterable[Explained]) -> None:

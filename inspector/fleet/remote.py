@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -166,16 +165,18 @@ def visit_here(version: str, options: bytes, path: str, check: bool) -> bytes:  
     if version != inspector.__version__:
         what = f"a worker of the cluster has folioscope {inspector.__version__}, not {version}"
         raise TargetError(what, "", "Install the same everywhere")
-    with _unwanted() as still:
-        reply = asyncio.run(_visit(msgspec.json.decode(options, type=Options), path, check=check, still=still))
+    reply = asyncio.run(_visit(msgspec.json.decode(options, type=Options), path, check=check, still=_Still()))
     return msgspec.json.encode(reply)
 
 
 class _Still:
-    """Whether the answer of a task is still wanted."""
+    """Whether the answer of the task that runs here is still wanted."""
 
-    def __init__(self, worker: Any, key: Any) -> None:
-        self._worker, self._key = worker, key
+    def __init__(self) -> None:
+        from distributed import get_worker  # noqa: PLC0415  (an extra)
+
+        self._worker: Any = get_worker()
+        self._key: Any = self._worker.get_current_task()
 
     @property
     def threads(self) -> int:
@@ -185,14 +186,6 @@ class _Still:
     def __bool__(self) -> bool:
         task = self._worker.state.tasks.get(self._key)
         return task is not None and task.state not in _UNWANTED
-
-
-@contextlib.contextmanager
-def _unwanted() -> Iterator[_Still]:
-    from distributed import get_worker  # noqa: PLC0415  (an extra)
-
-    worker = get_worker()
-    yield _Still(worker, worker.get_current_task())
 
 
 async def _visit(options: Options, path: str, *, check: bool, still: _Still) -> Reply:

@@ -14,7 +14,7 @@ from inspector.rules.zones.node_counters import mapped_by_vector
 from inspector.snapshot import Snapshot
 from inspector.tables.memcg_counters import MemcgCounters, vector_totals
 from inspector.text import counted
-from inspector.walk.memcg_sums import ChargedFolios, usage_of
+from inspector.walk.memcg_sums import ChargedFolios, keeps_own_usage, usage_of
 
 
 class MemoryCgroup(msgspec.Struct, frozen=True):
@@ -82,14 +82,16 @@ def build_memcg(s: Snapshot) -> MemcgReport:
     charged = s.charged_folios
     statistics = list(_statistics(s, counters)) if counters is not None else []
     usage = np.zeros(len(lru.memcgs), np.int64) if counters is None else usage_of(s, charged)
-    rows = [_row(s, row, charged, counters, int(usage[row])) for row in range(len(lru.memcgs))]
+    judged = keeps_own_usage(lru) & (counters is not None and not charged.unknown)
+    right = [int(pages) if able else None for pages, able in zip(usage.tolist(), judged.tolist(), strict=True)]
+    rows = [_row(s, row, charged, counters, pages) for row, pages in enumerate(right)]
     return MemcgReport("folioscope.memcg/1", True, counters is not None, rows, statistics, charged.unknown)
 
 
-def _row(s: Snapshot, row: int, charged: ChargedFolios, counters: MemcgCounters | None, usage: int) -> MemoryCgroup:
+def _row(
+    s: Snapshot, row: int, charged: ChargedFolios, counters: MemcgCounters | None, usage: int | None
+) -> MemoryCgroup:
     memcgs = s.lru.memcgs
-    online = bool(memcgs.online[row])
-    judged = counters is not None and not charged.unknown and (online or not s.lru.is_by_objcg)
 
     def total(item: str) -> int | None:
         at = None if counters is None else counters.items.get(item)
@@ -99,11 +101,11 @@ def _row(s: Snapshot, row: int, charged: ChargedFolios, counters: MemcgCounters 
     return MemoryCgroup(
         path=memcgs.path(row),
         address=int(memcgs.addr[row]),
-        online=online,
+        online=bool(memcgs.online[row]),
         folios=int(charged.nr[row]),
         pages=int(charged.pages[row]),
         usage=None if counters is None else int(counters.usage[row]),
-        charged=usage if judged else None,
+        charged=usage,
         kernel=total("MEMCG_KMEM"),
         sockets=total("MEMCG_SOCK"),
         stocked=None if counters is None else int(counters.stocked[row]),

@@ -20,6 +20,8 @@ _MAX_HSTATES = 16
 _RESV_FLAGS = 3
 """HPAGE_RESV_OWNER and HPAGE_RESV_UNMAPPED (mm/hugetlb.c), kept in the low bits of a private VMA's pointer."""
 
+_FLAGS, _OPTIMISED = "enum hugetlb_page_flags", "HPG_vmemmap_optimized"
+
 OFF_LIST, ON_ACTIVE, ON_FREE = range(3)
 """Where a hugetlb folio is: on no list (isolated, or in transit), in use, free."""
 
@@ -31,14 +33,13 @@ def has_shared_tails(layout: Layout, pages: Pages, folios: Folios) -> Mask:
     tails are remapped: by then their first alias, that of the head, shows PG_head.
     """
     out = folios.is_hugetlb.copy()
-    bit, flags = layout.enum("enum hugetlb_page_flags").get("HPG_vmemmap_optimized"), layout.flags
     at = np.flatnonzero(out)
-    if bit is None or not len(at):
+    if _OPTIMISED not in layout.enum(_FLAGS) or not len(at):
         return out
     head = folios.row[at].astype(np.int64)
     private, known = page_words(layout, pages, head, "private")
     alias = np.minimum(head + layout.memmap.structs_a_page, len(pages) - 1)
-    out[at] = ((private >> np.uint64(bit)) & np.uint64(1) != 0) | ~known | flags.test(pages.flags[alias], "head")
+    out[at] = has_hugetlb_flag(layout, private, _OPTIMISED) | ~known | layout.flags.test(pages.flags[alias], "head")
     return out
 
 
@@ -52,14 +53,19 @@ def hugetlb_words(layout: Layout, pages: Pages, folios: Folios) -> tuple[U64, Ma
 
 def hugetlb_flags(layout: Layout, word: int) -> list[str]:
     """The flags that hugetlb keeps in the private word of a head (include/linux/hugetlb.h, enum hugetlb_page_flags)."""
-    bits = {at: name for name, at in layout.enum("enum hugetlb_page_flags").items() if name.startswith("HPG_")}
+    bits = {at: name for name, at in layout.enum(_FLAGS).items() if name.startswith("HPG_")}
     return [name.removeprefix("HPG_") for at, name in sorted(bits.items()) if word >> at & 1]
 
 
-def optimised(layout: Layout, words: U64) -> Mask:
-    """Which of these words say that the tail struct pages of a folio are shared (HPG_vmemmap_optimized)."""
-    bit = layout.enum("enum hugetlb_page_flags").get("HPG_vmemmap_optimized")
+def has_hugetlb_flag(layout: Layout, words: U64, name: str) -> Mask:
+    """Which of these words have one of these flags; none where the kernel does not know it."""
+    bit = layout.enum(_FLAGS).get(name)
     return np.zeros(len(words), np.bool_) if bit is None else (words >> np.uint64(bit)) & np.uint64(1) != 0
+
+
+def optimised(layout: Layout, words: U64) -> Mask:
+    """Which of these words say that the tail struct pages of a folio are shared."""
+    return has_hugetlb_flag(layout, words, _OPTIMISED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,6 @@ class MemcgCounters:
         flushed_by_vector: int64[lruvecs, node items]; with its descendants, as memory.numa_stat shows it.
         total_by_vector: int64[lruvecs, node items]; the same with all that is not flushed yet: exact.
         usage: int64[memcgs]; pages charged to it and its descendants (memory.usage).
-        swapped: int64[memcgs]; pages of swap charged to them (swap.usage).
         stocked: int64[memcgs]; pages of the usage that CPUs keep for the next charges to it (memcg_stock).
         references: int64[memcgs]; references that keep it, -1 for one online, whose count is spread over CPUs.
         slots: int64[memcgs]; slots of swap that hold a reference to the number of each (id.ref); None without numbers.
@@ -47,7 +46,6 @@ class MemcgCounters:
     flushed_by_vector: I64
     total_by_vector: I64
     usage: I64
-    swapped: I64
     stocked: I64
     references: I64
     slots: I64 | None
@@ -111,7 +109,6 @@ def read_memcg_counters(layout: Layout, lru: Lru) -> MemcgCounters | None:
         flushed_by_vector=vector_flushed,
         total_by_vector=vector_flushed + vector_totals(lru, by_vector - vector_before + vector_pending),
         usage=column("memory.usage"),
-        swapped=column("swap.usage"),
         stocked=stocked,
         references=_references(layout, memcg, memcgs),
         slots=column("id.ref") - memcgs.online if memcg.has("id.ref") else None,

@@ -9,6 +9,7 @@ from inspector.columns import I64, U64, Mask, Table
 from inspector.layout.kernel import Layout
 from inspector.records import dataclass
 from inspector.tables.folios import Folios
+from inspector.tables.vmalloc import walk_kernel_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class VmemmapEntries(Table):
     Attributes:
         folio: int64; row in `Folios`.
         address: uint64; of the first struct page there.
-        at: uint64; physical address of its page-table entry.
+        at: uint64; physical address of its page-table entry, 0 where it has none.
         entry: uint64; the entry, 0 where a table above it leads nowhere.
         readable: bool; False where a table is not in the dump.
     """
@@ -51,26 +52,11 @@ def read_vmemmap_entries(layout: Layout, folios: Folios, optimised: Mask) -> Vme
 
 def _leaves(layout: Layout, addresses: U64) -> tuple[U64, U64, Mask]:
     """Physical addresses of the entries of kernel addresses, the entries, and which could be read."""
-    arch, memory, shift = layout.arch, layout.memory, np.uint64(layout.memmap.page_shift)
     n = len(addresses)
     at, entry, readable = np.zeros(n, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.bool_)
-    init = layout.target.symbol("init_mm")
-    top = memory.read_u64(init + layout.struct("struct mm_struct").field("pgd").offset) if init is not None else None
-    if top is None or not n:
-        return at, entry, readable
-    alive = np.ones(n, np.bool_)
-    for shape in arch.shapes:
-        index = (addresses >> np.uint64(shape.shift)) & np.uint64(shape.entries - 1)
-        if shape is arch.shapes[0]:
-            # The top table is part of the kernel's image.
-            entry, readable = memory.words(np.uint64(top) + np.uint64(8) * index)
-        else:
-            at = (arch.table_pfn(entry) << shift) + np.uint64(8) * index
-            here = np.flatnonzero(alive & readable)
-            entry = np.zeros(n, np.uint64)
-            entry[here], readable[here] = memory.words(at[here], physical=True)
-        if shape.level == Level.PTE:
-            break
+    for found in walk_kernel_tables(layout, addresses):
+        readable[found.rows] = found.known
         # What a larger entry maps, or none, has no entry of its own.
-        alive &= arch.table_mask(shape.level, entry) & ~arch.leaf_mask(shape.level, entry)
+        if found.shape.level == Level.PTE:
+            at[found.rows], entry[found.rows] = found.at, found.entry
     return at, entry, readable

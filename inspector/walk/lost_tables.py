@@ -84,7 +84,7 @@ def find_lost_tables(s: Snapshot) -> LostTables:
         lambda _: freed,
         lambda left: _in_hands(s, left),
     )
-    left = s.pages.memmap.pfns_of_rows(s.pages.where(s.pages.words.type_ == type_code("table")))
+    left = _of_type_table(s)
     counts = {}
     for name, pfns_of in zip(CLASSES, known, strict=True):
         found = np.isin(left, pfns_of(left)) if len(left) else np.zeros(0, np.bool_)
@@ -95,6 +95,11 @@ def find_lost_tables(s: Snapshot) -> LostTables:
     at = np.searchsorted(first, top[table])
     row = s.pages.memmap.rows(left[first])
     return LostTables(counts, row, nr - 1, at, entry, lists.invoked, unreadable + lists.unreadable + bad)
+
+
+def _of_type_table(s: Snapshot) -> I64:
+    """All pages of type table, ascending."""
+    return s.pages.memmap.pfns_of_rows(s.pages.where(s.pages.words.type_ == type_code("table")))
 
 
 def _freed_by_rcu(s: Snapshot, callbacks: RcuCallbacks) -> tuple[I64, int]:
@@ -151,7 +156,7 @@ def named_top_tables(s: Snapshot) -> U64:
     lost, field = np.flatnonzero(s.mms.pgd_pfn < 0), s.layout.ptdesc.find("pt_mm")
     if not len(lost) or field is None:
         return out
-    pfn = memmap.pfns_of_rows(s.pages.where(s.pages.words.type_ == type_code("table")))
+    pfn = _of_type_table(s)
     pfn = pfn[~np.isin(pfn, s.tables.pfn)]
     named, known = s.layout.memory.words(memmap.page_addrs(pfn) + np.uint64(field.offset))
     at = rows_of_unordered(np.where(known, named, 0), s.mms.addr[lost])

@@ -9,7 +9,7 @@ import numpy as np
 from inspector.columns import I64, U64, AnyArray, Mask, rows_of
 from inspector.records import dataclass
 from inspector.tables.memcg_counters import with_descendants
-from inspector.tables.memcgs import MEMCG_TAGS, memcg_of_data
+from inspector.tables.memcgs import MEMCG_TAGS, Lru, memcg_of_data
 from inspector.tables.pages import page_words
 from inspector.walk.node_sums import ChargedCache, node_of
 
@@ -91,6 +91,14 @@ def usage_of(s: Snapshot, charged: ChargedFolios) -> I64:
         if item in counters.items:
             total += counters.total[:, counters.items[item]]
     return total
+
+
+def keeps_own_usage(lru: Lru) -> Mask:
+    """Which memory cgroups' usage is that of what is charged to them.
+
+    From 7.x on what is charged to a removed one goes to its parent, and its own usage stays.
+    """
+    return lru.memcgs.online | (not lru.is_by_objcg)
 
 
 def cached_by_vector(s: Snapshot) -> tuple[dict[str, I64], int]:

@@ -11,7 +11,7 @@ from inspector.rules.needs import FILES, HUGETLB, PAGES, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import FOLIO, HSTATE, MM, TABLE
-from inspector.tables.hugetlb import OFF_LIST, ON_FREE
+from inspector.tables.hugetlb import OFF_LIST, ON_FREE, has_hugetlb_flag
 from inspector.violations import Violations, cannot_check, holds, lower_bound, one, violations
 from inspector.walk.batches import PagesByMm
 from inspector.walk.counts import EntryClass
@@ -171,15 +171,14 @@ def hugetlb_reserve_unexpected(s: Snapshot) -> Violations:
         when the VMA that reserved it goes, also where another process still maps the folio (6.6 and later).
     See also: folioscope hugetlb
     """
-    bit, folios = s.layout.enum("enum hugetlb_page_flags").get("HPG_restore_reserve"), s.folios
-    words = s.pages.words
+    folios, words = s.folios, s.pages.words
     names_file = (words.names_file & words.readable & (words.refcount > 0))[s.pages.number[folios.row]]
     rows = np.flatnonzero(folios.is_hugetlb & folios.readable & names_file)
-    if bit is None:
+    if "HPG_restore_reserve" not in s.layout.enum("enum hugetlb_page_flags"):
         return holds(0, note="this kernel keeps no such flags of hugetlb folios")
     words_of, all_known = s.hugetlb_words
-    private, known = words_of[rows], all_known[rows]
-    bad = rows[known & ((private >> np.uint64(bit)) & np.uint64(1) != 0)]
+    known = all_known[rows]
+    bad = rows[known & has_hugetlb_flag(s.layout, words_of[rows], "HPG_restore_reserve")]
     return violations(
         bad,
         observed={"restore_reserve": True},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inspector.columns import I64, Mask, take_or
+from inspector.columns import I64, AnyArray, Mask, take_or
 from inspector.rules.cause import Causes
 from inspector.rules.files.page_cache import caches_change, moved_between_nodes, settle_share
 from inspector.rules.needs import CACHES, NO_CGROUPS, PAGES
@@ -16,7 +16,7 @@ from inspector.tables.memcg_counters import vector_totals, with_descendants
 from inspector.tables.memcgs import Lru
 from inspector.tables.pages import page_words
 from inspector.violations import Violations, cannot_check, holds, one, several, violations
-from inspector.walk.memcg_sums import usage_of
+from inspector.walk.memcg_sums import keeps_own_usage, usage_of
 from inspector.windows.holders import runs_on
 from inspector.windows.window import Effect, named
 
@@ -139,13 +139,22 @@ def memcg_charge_unreachable(s: Snapshot) -> Violations:
     )
 
 
+def _beyond_children(parent: AnyArray, off: I64) -> I64:
+    """Differences, by row, but for those of rows that differ as their children together do.
+
+    Args:
+        parent: int[n]; the row of the parent of each, -1 for none.
+        off: int64[n] or int64[n, items].
+    """
+    of_children = np.zeros_like(off)
+    np.add.at(of_children, parent[parent >= 0], off[parent >= 0])
+    return np.where(off != of_children, off, 0)
+
+
 def _by_memcg(s: Snapshot, name: str, stored: I64, right: I64, judged: Mask) -> Violations:
     """A counter of memory cgroups that their ancestors count too; one whose children explain its difference is none."""
     memcgs = s.lru.memcgs
-    off = np.where(judged, stored - right, 0)
-    of_children = np.zeros(len(memcgs), np.int64)
-    np.add.at(of_children, memcgs.parent[1:], off[1:])
-    rows = np.flatnonzero((off != 0) & (off != of_children))
+    rows = np.flatnonzero(_beyond_children(memcgs.parent, np.where(judged, stored - right, 0)))
     return violations(
         rows,
         observed={"stored": stored[rows]},
@@ -186,7 +195,7 @@ def memcg_usage_mismatch(s: Snapshot) -> Violations:
     if why_not is not None or counters is None:
         return why_not or holds(0, note=NO_CGROUPS)
     charged = s.charged_folios
-    judged = s.lru.memcgs.online | (not s.lru.is_by_objcg)
+    judged = keeps_own_usage(s.lru)
     if charged.unknown:
         return holds(0, cannot_check(int(judged.sum()), "what some folios are charged to is not known"))
     return _by_memcg(s, "memory.usage", counters.usage, usage_of(s, charged), judged)
@@ -324,7 +333,4 @@ def _unexplained(lru: Lru, names: list[str], off: I64) -> I64:
         at = names.index("NR_FILE_PAGES")
         together = np.bincount(vectors.memcg, off[:, at], len(memcgs))
         off[together[vectors.memcg] == 0, at] = 0
-    of_children = np.zeros_like(off)
-    parent = lru.vector_rows(take_or(memcgs.parent, vectors.memcg, -1), vectors.node)
-    np.add.at(of_children, parent[parent >= 0], off[parent >= 0])
-    return np.where(off != of_children, off, 0)
+    return _beyond_children(lru.vector_rows(take_or(memcgs.parent, vectors.memcg, -1), vectors.node), off)

@@ -95,15 +95,15 @@ def _by_node(s: Snapshot, rebuilt: Rebuilt, expected: Expected) -> dict[str, I64
 
 
 def _by_place(
-    s: Snapshot, rebuilt: Rebuilt, expected: Expected, node_of: Callable[[AnyArray | slice], I64], nr: int
+    s: Snapshot, rebuilt: Rebuilt, expected: Expected, place_of: Callable[[AnyArray | slice], I64], nr: int
 ) -> dict[str, I64]:
     assert s.scheme is not None
     folios = s.folios
     places = PagePlacement(
         folio_of_page=s.folio_of_page,
-        page_node=Column(node_of, len(s.pages)),
+        page_node=Column(place_of, len(s.pages)),
         page_is_anon=Column(s.pages.is_anon, len(s.pages)),
-        folio_node=node_of(folios.row),
+        folio_node=place_of(folios.row),
         folio_is_swapbacked=s.layout.flags.test(s.pages.flags[folios.row], "swapbacked"),
     )
     stats = expect_node_stats(s.scheme, rebuilt, expected, places, nr, s.layout.pmd_order)
