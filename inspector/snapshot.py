@@ -32,6 +32,7 @@ from inspector.tables.folios import Folios, anon_pages, file_pages, settle_page_
 from inspector.tables.huge_zero import HugeZero, read_huge_zero
 from inspector.tables.hugetlb import Hugetlb, build_hugetlb, has_shared_tails, hugetlb_words, optimised
 from inspector.tables.i_mmap import FileRmap, build_file_rmap, read_i_mmap_locks
+from inspector.tables.kernel_half import KernelHalves, read_kernel_halves, with_named_top_tables
 from inspector.tables.ksm import Ksm, build_ksm
 from inspector.tables.lru import uses_generations
 from inspector.tables.lru_pages import LruPages, read_lru_pages
@@ -78,7 +79,7 @@ from inspector.walk.counts import Counter, Ground, MappingCounts, count_migratio
 from inspector.walk.deposits import Deposits, read_deposits
 from inspector.walk.ksm_rmap import KsmEntries, KsmRmap
 from inspector.walk.linear import Links, Named, PageIndex, links_of, named_by_folios, read_page_index
-from inspector.walk.lost_tables import LostTables, find_lost_tables, named_top_tables
+from inspector.walk.lost_tables import LostTables, find_lost_tables
 from inspector.walk.lost_vmas import LostVmas, find_lost_vmas
 from inspector.walk.mappings import (
     NOT_FOLLOWED,
@@ -573,7 +574,7 @@ class Snapshot:
             self.missing.note(f"mms: {error.what}")
             mms, missing = no_mms(), 1
         self.missing.add("mms", missing)
-        return mms
+        return with_named_top_tables(self.layout, self.pages, mms)
 
     @property
     def mms_complete(self) -> bool:
@@ -808,6 +809,11 @@ class Snapshot:
         return read_top_tables(self.layout, self.mms)
 
     @cached_property
+    def kernel_halves(self) -> KernelHalves:
+        """Where the kernel's half of a top page table is not what it is elsewhere."""
+        return read_kernel_halves(self.layout, self.mms)
+
+    @cached_property
     def deposits(self) -> Deposits:
         """Page tables deposited for huge PMDs, and the rings that they hang in."""
         return read_deposits(self.layout, self.pages, self.tables)
@@ -873,11 +879,6 @@ class Snapshot:
     def lost_tables(self) -> LostTables:
         """Page tables that no mm reaches and no list or task holds."""
         return find_lost_tables(self)
-
-    @cached_property
-    def named_top_tables(self) -> U64:
-        """For mms without a top table the address of the one whose struct page names them, 0 for all others."""
-        return named_top_tables(self)
 
     # -- what the model expects --------------------------------------------------------------------------------------
 
@@ -1326,7 +1327,7 @@ _MADE_FROM: dict[Needed, tuple[str, ...]] = {
         *(
             "mms_complete",
             "named",
-            "named_top_tables",
+            "kernel_halves",
             "node_stats",
             "open_files",
             "pipes",

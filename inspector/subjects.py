@@ -849,6 +849,15 @@ def _stretch(s: Snapshot, row: int) -> Subject:
     return s.overwritten[row].subject
 
 
+def _kernel_table(s: Snapshot, row: int) -> Subject:
+    at = s.kernel_halves.own_at + 8 * row
+    return Subject(kind="kernel_table", address=at, name="init_mm")
+
+
+def _look_at_word(subject: Subject) -> str:
+    return f"what {subject.address:#x}"
+
+
 def _look_at_stretch(subject: Subject) -> str:
     return _look_at_address(subject) if subject.va is not None else f"page {subject.pfn:#x}"
 
@@ -870,6 +879,8 @@ LRUVEC = SubjectKind(name="lruvec", describe=_lruvec, of_the_machine=True, types
 MEMCG = SubjectKind(
     name="memcg", describe=_memcg, of_the_machine=True, look=_look_at_memcg, types=("struct mem_cgroup",)
 )
+KERNEL_TABLE = SubjectKind(name="kernel_table", describe=_kernel_table, of_the_machine=True, look=_look_at_word)
+"""Entries of init_mm's top page table; rows are their slots."""
 STRETCH = SubjectKind(name="memory", describe=_stretch, look=_look_at_stretch)
 """Rows are those of `inspector.snapshot.Snapshot.overwritten`."""
 VMSTAT = SubjectKind(name="vmstat", describe=_vmstat, of_the_machine=True)

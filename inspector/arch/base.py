@@ -89,6 +89,11 @@ class LevelShape:
     """Entries of one table that user addresses can reach: fewer than ``entries`` at the top only."""
     can_leaf: bool
 
+    def kernel_va(self, slots: I64) -> U64:
+        """First address behind each entry in the kernel's half of the top table: its highest bit is all above it."""
+        above = ~np.uint64((self.entries << self.shift) - 1)
+        return above | slots.astype(np.uint64) << np.uint64(self.shift)
+
 
 class Arch(Protocol):
     """Decoding of page-table entries; every method takes and gives whole uint64 arrays."""
@@ -129,6 +134,14 @@ class Arch(Protocol):
 
     def user_top_wrong(self, kernel: U64, user: U64) -> Mask:
         """Which top-level entries of user space do not agree with their twins in the table that user mode runs on."""
+
+    def kernel_top_differs(self, entries: U64, others: U64) -> Mask:
+        """Which entries of the kernel's half of top tables differ, but for what each mm may have of its own there.
+
+        Args:
+            entries: uint64[..., slots]; the kernel's half.
+            others: The same of other tables, of a shape that broadcasts.
+        """
 
     def leaf_pfn(self, level: Level, entries: U64) -> U64:
         """First page frame number of each leaf entry."""

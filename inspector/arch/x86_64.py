@@ -44,6 +44,9 @@ SWP_EXCLUSIVE = np.uint64(1 << 3)
 _ERRATUM = ACCESSED | DIRTY
 """Bits that some processors set in an entry that is not present (_PAGE_KNL_ERRATUM_MASK)."""
 
+_LDT_SLOT = 256 - 240
+"""Of the kernel's half; with page-table isolation each mm maps its own there (arch/x86/kernel/ldt.c)."""
+
 _ONE = np.uint64(1)
 _PFN_FIELD = np.uint64(((1 << 52) - 1) & ~0xFFF)
 _SWP_TYPE_SHIFT = np.uint64(59)
@@ -200,6 +203,15 @@ class X86_64:  # noqa: N801  (the kernel's spelling)
         """
         wanted = np.where((user & (PRESENT | USER)) == (PRESENT | USER), user | NX, user)
         return (((kernel ^ wanted) & ~_ERRATUM) != 0) | ((user & NX) != 0)
+
+    def kernel_top_differs(self, entries: U64, others: U64) -> Mask:
+        """Which entries differ, the one for a process's LDT aside (LDT_PGD_ENTRY).
+
+        Processors set accessed and dirty bits in each table for itself.
+        """
+        out: Mask = ((entries ^ others) & ~(ACCESSED | DIRTY)) != 0
+        out[..., _LDT_SLOT] = False
+        return out
 
     def leaf_pfn(self, level: Level, entries: U64) -> U64:
         """First page frame of each leaf (pte_pfn(), pmd_pfn(), pud_pfn()); meaningless for other entries.

@@ -7,7 +7,7 @@ import numpy as np
 from inspector.arch.base import Level, LevelShape
 from inspector.columns import I64, U64, distinct
 from inspector.layout.kernel import Layout
-from inspector.tables.mms import Mms
+from inspector.tables.kernel_half import KernelHalves
 
 _MMS = ("init_mm", "efi_mm", "tboot_mm")
 """Mms that are variables: the kernel, EFI's services, Intel TXT. Those of tasks are slab objects."""
@@ -16,11 +16,15 @@ _AT_ONCE = 256
 """Tables read together: where the direct map has small pages a machine has one for each 2 MiB of memory."""
 
 
-def kernel_tables(layout: Layout, mms: Mms) -> tuple[I64, int]:
+def kernel_tables(layout: Layout, halves: KernelHalves) -> tuple[I64, int]:
     """Page frames of all tables that the kernel's half of any mm reaches, top tables included.
 
     All share the kernel's own tables but for what page-table isolation maps for one process alone: its LDT
     (arch/x86/kernel/ldt.c).
+
+    Args:
+        layout: The kernel's layout.
+        halves: What the mms have in their kernel's halves.
 
     Returns:
         The page frames, ascending, and how many tables, but for mms' top tables, could not be read.
@@ -29,15 +33,16 @@ def kernel_tables(layout: Layout, mms: Mms) -> tuple[I64, int]:
     size, field = 8 * top.entries, layout.struct("struct mm_struct").field("pgd").offset
     symbols = [layout.target.symbol(name) for name in _MMS]
     tops = [layout.memory.read_u64(mm + field) for mm in symbols if mm]
-    # The top table of init_mm is part of the kernel's image, which no direct-map address names.
+    # The top table of init_mm is part of the kernel's image, which no direct-map address names. Of the kernel's half
+    # of all tables what most of them have counts, and each mm's LDT.
     own = layout.memory.gather(np.array([x for x in tops if x], np.uint64), size)
     base = layout.memory.direct_map_base
     pfn = ((own.addr - np.uint64(base)) >> np.uint64(layout.memmap.page_shift)).astype(np.int64)
     parts = [pfn[layout.memmap.valid(pfn)]]
     missing = int((~own.valid).sum())
-    # One that cannot be read leads to nothing that init_mm's does not lead to, but for its LDT, which its mm counts.
-    of_mms, _ = _all_below(layout, distinct(mms.pgd_pfn[mms.pgd_pfn >= 0]), top, top.entries // 2)
-    here = distinct(np.concatenate([_below(layout, top.level, own.bytes.view(np.uint64).reshape(-1)), of_mms]))
+    entries = own.bytes.view(np.uint64).copy()
+    entries[own.addr == halves.own_at, top.user_entries :] = 0
+    here = _below(layout, top.level, np.concatenate([entries.reshape(-1), halves.right]))
     for shape in below:
         parts.append(here)
         if shape.level == Level.PTE:
@@ -47,14 +52,14 @@ def kernel_tables(layout: Layout, mms: Mms) -> tuple[I64, int]:
     return distinct(np.concatenate(parts)), missing
 
 
-def _all_below(layout: Layout, pfns: I64, shape: LevelShape, first: int = 0) -> tuple[I64, int]:
-    """The tables that tables of one level lead to by their entries from the first on, and how many cannot be read."""
+def _all_below(layout: Layout, pfns: I64, shape: LevelShape) -> tuple[I64, int]:
+    """The tables that tables of one level lead to, and how many cannot be read."""
     found, missing = [np.empty(0, np.int64)], 0
     for at in range(0, len(pfns), _AT_ONCE):
         addresses = pfns[at : at + _AT_ONCE].astype(np.uint64) << np.uint64(layout.memmap.page_shift)
         raw = layout.memory.gather(addresses, 8 * shape.entries, physical=True)
         missing += int((~raw.valid).sum())
-        found.append(_below(layout, shape.level, raw.bytes[raw.valid].view(np.uint64)[:, first:].reshape(-1)))
+        found.append(_below(layout, shape.level, raw.bytes[raw.valid].view(np.uint64).reshape(-1)))
     return distinct(np.concatenate(found)), missing
 
 

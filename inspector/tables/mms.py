@@ -52,7 +52,7 @@ class Mms(Table):
     Attributes:
         addr: uint64; mm_struct.
         pgd: uint64; address of the top page table as stored.
-        pgd_pfn: int64; page frame of the top table, -1 when the pointer makes no sense.
+        pgd_pfn: int64; page frame of the top table, -1 when the pointer makes no sense and no table is known to be it.
         users, count, map_count: int32; mm_users, mm_count, map_count.
         total_vm, locked_vm, data_vm, exec_vm, stack_vm: int64; pages.
         pgtables_bytes, hugetlb_pages: int64.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, U64, rows_of_unordered, take_or
+from inspector.columns import I64, U64
 from inspector.layout.flags import type_code
 from inspector.records import dataclass
 from inspector.tables.kernel_tables import kernel_tables
@@ -73,7 +73,7 @@ def find_lost_tables(s: Snapshot) -> LostTables:
     TLB flush (mm/mmu_gather.c, tlb_remove_table()) or for RCU (tlb_remove_table_rcu(), pte_free_now()), or are in the
     hands of a task that just allocated them or took them out: its stack or its registers name them then.
     """
-    kernel, unreadable = kernel_tables(s.layout, s.mms)
+    kernel, unreadable = kernel_tables(s.layout, s.kernel_halves)
     lists = read_rcu_callbacks(s.layout)
     freed, bad = _freed_by_rcu(s, lists.callbacks)
     known: tuple[Callable[[I64], I64], ...] = (
@@ -142,29 +142,6 @@ def _in_hands(s: Snapshot, pfns: I64) -> I64:
     named.append((inside - np.uint64(KERNEL_MAP_DISTANCE >> layout.memmap.page_shift)).astype(np.int64))
     named.append(_top_tables(s, every[np.isin(every, s.mm_slots)]))
     return np.intersect1d(np.concatenate(named), pfns)
-
-
-def named_top_tables(s: Snapshot) -> U64:
-    """For each mm without a top table the address of the one whose struct page names it, 0 where there is none.
-
-    x86 notes the mm there (arch/x86/mm/pgtable.c, pgd_set_mm()).
-
-    Returns:
-        uint64[mms]
-    """
-    out, memmap = np.zeros(len(s.mms), np.uint64), s.layout.memmap
-    lost, field = np.flatnonzero(s.mms.pgd_pfn < 0), s.layout.ptdesc.find("pt_mm")
-    if not len(lost) or field is None:
-        return out
-    pfn = _of_type_table(s)
-    pfn = pfn[~np.isin(pfn, s.tables.pfn)]
-    named, known = s.layout.memory.words(memmap.page_addrs(pfn) + np.uint64(field.offset))
-    at = rows_of_unordered(np.where(known, named, 0), s.mms.addr[lost])
-    where = (take_or(pfn, at, 0).astype(np.uint64) << np.uint64(memmap.page_shift)) + np.uint64(
-        s.layout.memory.direct_map_base
-    )
-    out[lost] = np.where(at >= 0, where, 0)
-    return out
 
 
 def _top_tables(s: Snapshot, mms: U64) -> I64:

@@ -70,12 +70,13 @@ def mm_top_table_invalid(s: Snapshot) -> Violations:
     See also: folioscope ps; folioscope vmas PID
     """
     mms = s.mms
-    rows = np.flatnonzero((mms.pgd_pfn < 0) & (mms.users > 0))
-    tables = s.named_top_tables[rows]
+    named = s.layout.memory.direct_map_base + (mms.pgd_pfn.astype(np.uint64) << np.uint64(s.layout.memmap.page_shift))
+    rows = np.flatnonzero((mms.pgd != named) & ((mms.users > 0) | (mms.nr_tasks > 0)))
+    known = len(rows) > 0 and bool((mms.pgd_pfn[rows] >= 0).all())
     return violations(
         rows,
         observed={"pgd": mms.pgd[rows]},
-        expected={"pgd": tables if len(rows) and tables.all() else "the address of a page table"},
+        expected={"pgd": named[rows] if known else "the address of a page table"},
         checked=len(mms),
         claims=one("mm_tables", rows),
     )
