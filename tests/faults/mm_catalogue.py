@@ -69,6 +69,55 @@ def pgd_pointer_cleared(s: Snapshot) -> Planted:
 
 
 @fault
+def pgd_pointer_of_a_neighbour(s: Snapshot) -> Planted:
+    """mm->pgd names the next process's top table."""
+    quiet = np.flatnonzero(quiet_mms(s) & (s.mms.users > 0) & (s.mms.pgd_pfn >= 0))
+    mm, other = quiet[len(quiet) // 2 : len(quiet) // 2 + 2].tolist()
+    return Planted((put(s, _mm_field(s, mm, "pgd"), int(s.mms.pgd[other])),), ("mm-top-table-invalid",), None)
+
+
+@fault
+def pgd_pointer_to_a_page_of_a_process(s: Snapshot) -> Planted:
+    """mm->pgd names a page of the process itself."""
+    page = pfn_of(s, pick(small_anon(s, 1), "a private page", 6)) << s.layout.memmap.page_shift
+    at = _mm_field(s, _quiet_mm(s, 9), "pgd")
+    return Planted((put(s, at, s.layout.memory.direct_map_base + page),), ("mm-top-table-invalid",), None)
+
+
+def kernel_slot(s: Snapshot, top: int, slot: int) -> Patch:
+    """A bit of an address turned over in an entry of the kernel's half of some top table, by the table's address."""
+    at = top + 8 * slot
+    return put(s, at, word(s, at) ^ 1 << 27)
+
+
+def direct_map_slot(s: Snapshot) -> int:
+    """The first slot of the kernel's half that leads to the direct map."""
+    top = s.layout.arch.shapes[0]
+    return s.layout.memory.direct_map_base >> top.shift & top.entries - 1
+
+
+@fault
+def direct_map_of_one_process_led_astray(s: Snapshot) -> Planted:
+    """One bit turned over in the entry of the direct map in the top table of one process."""
+    top = int(s.mms.pgd[_quiet_mm(s, 4)])
+    return Planted((kernel_slot(s, top, direct_map_slot(s)),), ("kernel-half-mismatch",), None)
+
+
+@fault
+def kernel_text_unmapped_in_one_process(s: Snapshot) -> Planted:
+    """The last entry of a top table, the kernel's image, wiped."""
+    top = int(s.mms.pgd[_quiet_mm(s, 8)])
+    return Planted((put(s, top + 8 * 511, 0),), ("kernel-half-mismatch",), None)
+
+
+@fault
+def direct_map_of_the_kernel_led_astray(s: Snapshot) -> Planted:
+    """The same bit in init_mm's own top table, while all processes have the right entry."""
+    patch = kernel_slot(s, s.kernel_halves.own_at, direct_map_slot(s))
+    return Planted((patch,), ("kernel-top-table-mismatch",), None)
+
+
+@fault
 def users_of_a_threaded_mm_dropped_once_too_often(s: Snapshot) -> Planted:
     several = (s.mms.nr_tasks > 1) & (s.mms.users == s.mms.nr_tasks)
     mm = pick(np.flatnonzero(several), "a process of several threads")

@@ -42,6 +42,8 @@ def new_table(s: Snapshot) -> tuple[int, Patch]:
     p = s.pages
     alone = (p.type_ == 0) & (p.refcount == 1) & (p.mapcount_raw == -1) & (p.mapping == 0) & (s.folio_of_page < 0)
     rows = np.flatnonzero(alone & calm(s) & (s.counts.page_mappings == 0) & (p.flags << np.uint64(40) == 0))
+    # Top tables have no type before 6.14.
+    rows = rows[~np.isin(p.memmap.pfns_of_rows(rows), s.mms.pgd_pfn)]
     row = pick(rows, "a page of the kernel", len(rows) // 2)
     table = int(p.mapcount_raw[p.memmap.row(int(s.deposits.pfn[0]))])
     return pfn_of(s, row), put(s, mapcount_at(s, row), table, 4)
