@@ -132,15 +132,17 @@ def _own_words(s: Snapshot, causes: list[Cause]) -> list[_Word]:
 
 def join_explained(causes: Causes, explained: Iterable[Explained]) -> None:
     """Make one cause of what each word brought about."""
-    by_key = {key_of(cause): cause for cause in causes}
+    by_key: dict[Key, list[Cause]] = {}
+    for cause in causes:
+        by_key.setdefault(key_of(cause), []).append(cause)
     for each in explained:
-        root = by_key.get(each.root)
-        rest = [by_key[key] for key in each.rest if key in by_key]
-        if root is None:
+        if each.root not in by_key:
             continue
-        for cause in rest:
-            root.facts.update({name: value for name, value in cause.facts.items() if name not in root.facts})
-            causes.attach(cause, root)
+        # A rule may have several about one subject: they go together.
+        mine = [cause for key in dict.fromkeys((each.root, *each.rest)) for cause in by_key.pop(key, [])]
+        for cause in mine[1:]:
+            mine[0].facts.update({name: value for name, value in cause.facts.items() if name not in mine[0].facts})
+            causes.attach(cause, mine[0])
 
 
 def _fewest(explains: list[tuple[int, Cause, list[Cause]]]) -> list[Explained]:

@@ -41,7 +41,8 @@ def user_page_table_mismatch(s: Snapshot) -> Violations:
     kernel, user = tops.kernel, tops.user
     bad = arch.user_top_wrong(kernel.reshape(-1), user.reshape(-1)).reshape(kernel.shape) & tops.readable[:, None]
     at, slot = np.nonzero(bad)
-    rows = tops.mm_idx[at]
+    at, first, nr = np.unique(at, return_index=True, return_counts=True)
+    rows, slot = tops.mm_idx[at], slot[first]
     missing = int((~tops.readable).sum())
     return violations(
         rows,
@@ -52,7 +53,7 @@ def user_page_table_mismatch(s: Snapshot) -> Violations:
         },
         checked=len(tops.mm_idx) - missing,
         unread=cannot_check(missing, "top page tables of user mode are missing"),
-        facts={"va": slot.astype(np.uint64) << np.uint64(arch.shapes[0].shift)},
+        facts={"va": slot.astype(np.uint64) << np.uint64(arch.shapes[0].shift), "entries": nr},
         claims=one("mm", rows),
         transient=(s.mm_in_motion | mm_in_flight(s))[rows],
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import KERNEL_TABLE, MM
@@ -24,15 +26,16 @@ def kernel_half_mismatch(s: Snapshot) -> Violations:
     See also: folioscope va PID ADDRESS
     """
     halves, top = s.kernel_halves, s.layout.arch.shapes[0]
-    rows = halves.mm_idx
+    rows, first, nr = np.unique(halves.mm_idx, return_index=True, return_counts=True)
+    late = (halves.entry == 0) & halves.is_growing
     return violations(
         rows,
-        observed={"entry": halves.entry},
-        expected={"entry": halves.wanted},
+        observed={"entry": halves.entry[first]},
+        expected={"entry": halves.wanted[first]},
         checked=halves.nr_tables,
         unread=cannot_check(halves.unreadable, "top page tables are missing"),
-        facts={"va": top.kernel_va(halves.slot)},
-        transient=(halves.entry == 0) & halves.is_growing,
+        facts={"va": top.kernel_va(halves.slot[first]), "entries": nr},
+        transient=np.logical_and.reduceat(late, first) if len(first) else None,
     )
 
 
