@@ -96,13 +96,16 @@ def key_of(cause: Cause) -> Key:
     return cause.rule.slug, cause.first_row
 
 
-def find_words(s: Snapshot, causes: Causes, without: Callable[[tuple[Stretch, ...]], RulesRun]) -> list[Explained]:
+def find_words(
+    s: Snapshot, causes: Causes, without: Callable[[tuple[Stretch, ...]], RulesRun], fewer_than: int | None = None
+) -> list[Explained]:
     """The words that explain several causes.
 
     Args:
         s: The snapshot.
         causes: Its causes.
         without: Judges the target without some stretches of its memory.
+        fewer_than: Words are only tried while they may leave fewer causes than that.
     """
     some = [cause for cause in causes if _is_fault(cause)]
     if not 1 < len(some) <= _MOST_CAUSES:
@@ -111,7 +114,11 @@ def find_words(s: Snapshot, causes: Causes, without: Callable[[tuple[Stretch, ..
     if len(words) < _MOST_WORDS:
         words += _own_words(s, some)
     explains: list[tuple[int, Cause, list[Cause]]] = []
-    for word in words[:_MOST_WORDS]:
+    for tried, word in enumerate(words[:_MOST_WORDS]):
+        may_go = {cause for each in words[tried:_MOST_WORDS] for cause in each.related}
+        may_go.update(cause for _, _, rest in explains for cause in rest)
+        if fewer_than is not None and len(causes) - len(may_go) >= fewer_than:
+            break
         gone = _held(s, word, _gone(s, word, without(word.places)))
         # Causes before consequences: what broke a word of an earlier phase is not known by one of a later.
         rest = [cause for cause in gone[1:] if cause.rule.phase >= gone[0].rule.phase]

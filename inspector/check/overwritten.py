@@ -28,6 +28,7 @@ from inspector.rules.swap.swap import swap_entry_slot_invalid
 from inspector.subjects import ENTRY, NONPRESENT, TABLE, mm_of
 from inspector.tables.overwritten import Stretch, looks_like, shown
 from inspector.tables.pages import MANY_REFERENCES
+from inspector.tables.vmalloc import vmalloc_pfns
 from inspector.tables.zone_spans import of_no_zone
 from inspector.walk.lost_places import lost_places
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS
@@ -283,8 +284,9 @@ def _copies(s: Snapshot, rows: I64) -> Iterator[Stretch]:
     """Pages of the memory map with struct pages at fault that hold what the page beside them holds.
 
     Struct pages in use have links, owners and counts of their own. Tails of one folio have not: a page of the memory
-    map full of these is like its neighbour in every dump. And hugetlb folios have one page for several, which begins
-    with their head or a tail (mm/hugetlb_vmemmap.c).
+    map full of these is like its neighbour in every dump. And of hugetlb folios several pages of struct pages are one
+    page, by the kernel's page tables (mm/hugetlb_vmemmap.c); where these are missing, what begins with a head or a tail
+    may be such pages.
     """
     memmap = s.layout.memmap
     nr = _PAGE // memmap.page_size
@@ -298,11 +300,14 @@ def _copies(s: Snapshot, rows: I64) -> Iterator[Stretch]:
         )
         if own is None or own not in (before, behind) or own == own[: memmap.page_size] * nr:
             continue
-        row = memmap.row(first)
-        if s.pages.is_tail[row] or s.layout.flags.test(s.pages.flags[np.array([row])], "head")[0]:
+        row, twin = memmap.row(first), first - nr if own == before else first + nr
+        here, there = vmalloc_pfns(s.layout, memmap.page_addrs(np.array([first, twin]))).tolist()
+        is_known = here >= 0 and there >= 0
+        may_share = s.pages.is_tail[row] or s.layout.flags.test(s.pages.flags[np.array([row])], "head")[0]
+        if here == there if is_known else may_share:
             continue
         # Of two that are alike the one is the copy in which more is at fault.
-        other = memmap.row(first - nr if own == before else first + nr)
+        other = memmap.row(twin)
         mine, theirs = (np.count_nonzero((rows >= start) & (rows < start + nr)) for start in (row, other))
         if mine >= theirs:
             yield _stretch_of_pages(s, row, row + nr)

@@ -133,12 +133,15 @@ def _with_fewest_causes(look: RulesRun, chosen: Sequence[Rule], progress: Progre
     last = _with_words(apart, chosen, progress)
     if apart is look or len(last.causes()) == 1:
         return last
-    other = _with_words(look, chosen, progress)
-    return other if len(other.causes()) < len(last.causes()) else last
+    least = len(last.causes())
+    other = _with_words(look, chosen, progress, least)
+    return other if len(other.causes()) < least else last
 
 
-def _with_words(look: RulesRun, chosen: Sequence[Rule], progress: Progress | None) -> RulesRun:
-    """The look with what single words in it brought about."""
+def _with_words(
+    look: RulesRun, chosen: Sequence[Rule], progress: Progress | None, fewer_than: int | None = None
+) -> RulesRun:
+    """The look with what single words in it brought about, as far as these may leave fewer causes than some."""
     s = look.snapshot
     if s.target.ran_on or s.search != "all page tables":
         return look
@@ -146,7 +149,7 @@ def _with_words(look: RulesRun, chosen: Sequence[Rule], progress: Progress | Non
     def without(places: tuple[Stretch, ...]) -> RulesRun:
         return take_look(s.without(places), chosen, progress)
 
-    return replace(look, explained=tuple(find_words(s, look.causes(), without)))
+    return replace(look, explained=tuple(find_words(s, look.causes(), without, fewer_than)))
 
 
 _ROUNDS = 3

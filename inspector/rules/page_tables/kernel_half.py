@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from inspector.columns import rows_of
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
-from inspector.subjects import KERNEL_TABLE, MM
+from inspector.subjects import KERNEL_TABLE, TABLE
 from inspector.violations import Violations, cannot_check, violations
 
 
-@rule("kernel-half-mismatch", MM, "page-tables", Phase.WORDS, after=("mm-top-table-invalid",))
+@rule("kernel-half-mismatch", TABLE, "page-tables", Phase.WORDS)
 def kernel_half_mismatch(s: Snapshot) -> Violations:
     """An entry in the kernel's half of a process's top page table is not the kernel's.
 
@@ -26,7 +27,9 @@ def kernel_half_mismatch(s: Snapshot) -> Violations:
     See also: folioscope va PID ADDRESS
     """
     halves, top = s.kernel_halves, s.layout.arch.shapes[0]
-    rows, first, nr = np.unique(halves.mm_idx, return_index=True, return_counts=True)
+    mm, first, nr = np.unique(halves.mm_idx, return_index=True, return_counts=True)
+    top_rows = np.flatnonzero(s.tables.parent < 0)
+    rows = top_rows[rows_of(s.tables.mm_idx[top_rows], mm)]
     late = (halves.entry == 0) & halves.is_growing
     return violations(
         rows,
