@@ -112,9 +112,13 @@ def _fit(s: Snapshot) -> Mask:
 
 
 def _level_lost(s: Snapshot, gone: I64) -> I64:
-    """The level of the tables that entries in, or instead of, some tables led to."""
-    state, level = s.tables.state[gone], s.tables.level[gone].astype(np.int64)
-    return np.where(np.isin(state, _OF_ANOTHER), level, level - 1)
+    """The level of the tables that entries in, or instead of, some tables led to.
+
+    A table whose struct page was overwritten is there, but not among those that are lost.
+    """
+    instead = np.isin(s.tables.state, _OF_ANOTHER) & ~_struct_page_damaged(s)
+    level = s.tables.level[gone].astype(np.int64)
+    return np.where(instead[gone], level, level - 1)
 
 
 def _tables_lost(s: Snapshot, mms: AnyArray) -> int:
