@@ -909,8 +909,8 @@ class Snapshot:
         return totals
 
     @cached_property
-    def rss(self) -> tuple[I64, Mask]:
-        """The rss counters rebuilt: int64[mms, 4], and which mms could be rebuilt."""
+    def rss(self) -> tuple[I64, I64]:
+        """The rss counters rebuilt: int64[mms, 4], and int64[mms] pages of which none can be told."""
         return rebuild_rss(self)
 
     # -- reverse maps ------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from inspector.columns import I64, U64, Mask, UnknownColumn, distinct
+from inspector.arch.base import Level
+from inspector.columns import I64, U64, Mask, UnknownColumn, distinct, is_among
 from inspector.findings import Subject
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.entries.targets import entry_pfn_invalid, special_entry_unexpected
@@ -32,6 +33,7 @@ from inspector.tables.vmalloc import vmalloc_pfns
 from inspector.tables.zone_spans import of_no_zone
 from inspector.walk.lost_places import lost_places
 from inspector.walk.mappings import ENTRY_ID_SLOT_BITS
+from inspector.walk.unread_tables import tables_not_followed
 from inspector.windows.window import Effect
 
 if TYPE_CHECKING:
@@ -120,6 +122,12 @@ class _Entries(NamedTuple):
 
 
 def _in_page_tables(s: Snapshot, results: Results) -> Iterator[Stretch]:
+    copies = _copied_tables(s, results)
+    for row in copies:
+        yield _stretch_of_table(s, row, 0, _SLOTS - 1)
+    if copies:
+        # What lies below them is no page table: it is looked at again without them.
+        return
     table, place = _places(s, [*(_impossible(s, rule, found) for rule, found in results), _lost(s, results)])
     clusters = np.split(np.arange(len(place)), np.flatnonzero(np.diff(place) > _LINE) + 1)
     clusters = [each for each in clusters if len(each) > 1]
@@ -133,6 +141,34 @@ def _in_page_tables(s: Snapshot, results: Results) -> Iterator[Stretch]:
         parts = [place[each[[0, -1]]] - start for each in clusters if place[each[0]] // _SLOTS == pfn]
         for first, last in _joined([_grown(int(part[0]), int(part[1]), own) for part in parts]):
             yield _stretch_of_table(s, rows[pfn], first, last)
+
+
+def _copied_tables(s: Snapshot, results: Results) -> list[int]:
+    """Rows of tables above the last level with faults below most of their entries that hold what the page beside holds.
+
+    Two such tables in use are never alike, but for entries of hugetlb's shared tables: all else below belongs to one.
+    """
+    t, memory, shift = s.tables, s.layout.memory, s.layout.memmap.page_shift
+    found = [_entries_of(s, rule, each.rows).table for rule, each in results if len(each) <= _MAX_PLACES]
+    at_fault = np.zeros(len(t), np.bool_)
+    at_fault[np.concatenate([tables_not_followed(s), *found])] = True
+    for level in sorted(set(t.level.tolist())):
+        below = np.flatnonzero(at_fault & (t.level == level) & (t.parent >= 0))
+        at_fault[t.parent[below]] = True
+    led = t.parent >= 0
+    all_below = np.bincount(t.parent[led], minlength=len(t))
+    wrong = np.bincount(t.parent[led & at_fault], minlength=len(t))
+    rows = np.flatnonzero(at_fault & t.first & (t.level > Level.PTE) & (2 * wrong > all_below))
+    out = []
+    for row in rows[np.argsort(-wrong[rows], kind="stable")][:_MAX_STRETCHES].tolist():
+        at = int(t.pfn[row]) << shift
+        before, own, behind = (memory.read(at + step, _PAGE, physical=True) for step in (-_PAGE, 0, _PAGE))
+        if own is None or not any(own) or own not in (before, behind):
+            continue
+        twin = t.pfn == t.pfn[row] + (1 if own == behind else -1)
+        if not (twin & (t.level == t.level[row])).any() or len(set(memoryview(own).cast("Q"))) > 2:
+            out.append(row)
+    return out
 
 
 def _joined(parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -197,7 +233,9 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
             names = found.details.observed.keys()
             more = [found.details.observed[name] - found.details.expected[name] for name in names]
             excess[found.rows] = np.sum(more, axis=0) * _lasting(found)
-    rows = np.concatenate([np.empty(0, np.int64), *pages])[:_MAX_LOST]
+    rows = np.concatenate([np.empty(0, np.int64), *pages])
+    # What is in a table that hangs nowhere was mapped there.
+    rows = rows[~is_among(rows, _in_lost_tables(s))][:_MAX_LOST] if len(rows) else rows
     if not len(rows) or not excess.any():
         return _Entries(rows[:0], rows[:0])
     places = lost_places(s, rows, excess > 0)
@@ -205,6 +243,13 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
     mm = s.tables.mm_idx[places.table_idx]
     kept = 2 * excess[mm] >= np.bincount(mm, minlength=len(s.mms))[mm]
     return _Entries(places.table_idx[kept], places.slot[kept])
+
+
+def _in_lost_tables(s: Snapshot) -> I64:
+    """Rows of the pages that entries of tables which hang nowhere map."""
+    arch, entries = s.layout.arch, s.lost_tables.entry
+    entries = entries[arch.leaf_mask(Level.PTE, entries)]
+    return s.pages.memmap.rows(arch.leaf_pfn(Level.PTE, entries)).astype(np.int64)
 
 
 def _lasting(found: Violations) -> Mask:

@@ -33,6 +33,7 @@ from inspector.tables.mms import MMF_HAS_PINNED, RSS_ANON, RSS_FILE, RSS_SHMEM, 
 from inspector.tables.tasks import read_process
 from inspector.text import clean_bytes, counted
 from inspector.walk.names import vma_names
+from inspector.walk.rss import rss_differs
 from inspector.walk.smaps import VmaFigures, vma_figures
 
 if TYPE_CHECKING:
@@ -341,9 +342,8 @@ def _marks_of_mms(s: Snapshot) -> Marks:
 
 def _sums_differ(s: Snapshot) -> bool:
     """Whether rss of an mm is not what its page tables map, more than one execve() under way accounts for."""
-    rebuilt, known = s.rss
+    rebuilt, odd = s.rss[0], rss_differs(s)
     excess = s.mms.rss - rebuilt
-    odd = excess.any(axis=1) & known & s.mms.rss_valid
     # The argument pages of an mm that no task has yet are charged to the one of its task too (acct_arg_size()).
     arguments = int(rebuilt[s.mms.nr_tasks == 0, RSS_ANON].sum())
     return int(odd.sum()) > (1 if arguments and int(excess[odd].sum()) == arguments else 0)

@@ -22,7 +22,7 @@ PAGES: Needs = frozenset(("struct pages",))
 ANON_VMAS: Needs = frozenset(("anon_vmas and chains",))
 FILES: Needs = frozenset(("files and address_spaces",))
 ZONES: Needs = frozenset(("zones and free lists",))
-NOTIFIERS: Needs = frozenset(("MMU notifiers",))
+
 TABLES: Needs = frozenset(("page tables",))
 CACHES: Needs = PAGES | FILES | frozenset(("page cache trees",))
 """What a file's own tree leads to."""

@@ -30,7 +30,7 @@ def rss_class(layout: Layout, pages: Pages, head_row: I64) -> I64:
     return rss_kind(pages.is_anon(head_row), swapbacked).astype(np.int64)
 
 
-def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
+def rebuild_rss(s: Snapshot) -> tuple[I64, I64]:
     """Pages of each class in each mm.
 
     Counted are normal leaves, and migration and device entries by the folio they name; hugetlb is not. Swap
@@ -40,11 +40,12 @@ def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
         s: The snapshot.
 
     Returns:
-        ``(rss, known)``: int64[mms, 4] and bool[mms]; an mm is not known when an entry's page cannot be read.
+        ``(rss, unread)``: int64[mms, 4] and int64[mms]; pages in entries whose struct page cannot be read: each counts
+        in one of the first, second and fourth, or in none.
     """
     layout, pages, vmas, mms, nonpresent = s.layout, s.pages, s.vmas, s.mms, s.nonpresent
     n = len(mms)
-    rss, known = s.collected(PresentPages).by_class()
+    rss, unread = s.collected(PresentPages).by_class()
     counted = np.isin(
         nonpresent.kind, np.array([*MIGRATION_KINDS, Kind.DEVICE_READ, Kind.DEVICE_WRITE, Kind.DEVICE_EXCLUSIVE])
     )
@@ -54,7 +55,7 @@ def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
     rows, row = rows[row >= 0], row[row >= 0]
     head = pages.head_row[row].astype(np.int64)
     fine = take_or(pages.readable, head, False)
-    known[nonpresent.mm_idx[rows[~fine]]] = False
+    np.add.at(unread, nonpresent.mm_idx[rows[~fine]], entry_pages(layout, nonpresent.level[rows[~fine]]))
     # An entry that names free memory was counted by what the page was before, which is no longer known.
     fine &= (pages.refcount[head] > 0) | layout.flags.test(pages.flags[head], "locked")
     rows, head = rows[fine], head[fine]
@@ -63,7 +64,16 @@ def rebuild_rss(s: Snapshot) -> tuple[I64, Mask]:
 
     swap = (nonpresent.kind == Kind.SWAP) & (nonpresent.level == Level.PTE) & ~in_hugetlb
     rss[:, RSS_SWAP] = np.bincount(nonpresent.mm_idx[swap], minlength=n)
-    return rss, known
+    return rss, unread
+
+
+def rss_differs(s: Snapshot) -> Mask:
+    """Which mms' counters are not what their entries map, whatever counters the pages that cannot be read count in."""
+    rebuilt, unread = s.rss
+    excess = s.mms.rss - rebuilt
+    may_be = (excess >= 0).all(axis=1) & (excess[:, RSS_SWAP] == 0) & (excess.sum(axis=1) <= unread)
+    out: Mask = ~may_be & s.mms.rss_valid
+    return out
 
 
 class PresentPages(Collector):
@@ -91,10 +101,10 @@ class PresentPages(Collector):
             nr = nr * entry_pages(self.s.layout, m.level)
         self._sums += sum_by(m.mm_idx.astype(np.int64) * _NR_PLACES + place, nr, len(self._sums))
 
-    def by_class(self) -> tuple[I64, Mask]:
-        """int64[mms, 4] pages of each class, and which mms have no leaf whose page cannot be read."""
+    def by_class(self) -> tuple[I64, I64]:
+        """int64[mms, 4] pages of each class, and int64[mms] pages in leaves whose struct page cannot be read."""
         table = self._sums.reshape(-1, _NR_PLACES)
-        return table[:, :4].copy(), table[:, _UNKNOWN] == 0
+        return table[:, :4].copy(), table[:, _UNKNOWN].copy()
 
 
 def _page_classes(s: Snapshot) -> Column[np.uint8]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.columns import I32, I64, Mask
-from inspector.rules.needs import NOTIFIERS, VMAS
+from inspector.rules.needs import VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.subjects import MM
-from inspector.violations import Violations, holds, one, violations
+from inspector.violations import Unread, Violations, cannot_check, holds, one, violations
 from inspector.windows.window import Effect
 
 if TYPE_CHECKING:
@@ -30,7 +30,12 @@ def _first_of_each(s: Snapshot, wrong: Mask) -> I64:
     return at[np.unique(s.notifiers.subscriptions.of[at], return_index=True)[1]]
 
 
-@rule("notifier-list-damaged", MM, _GROUP, Phase.STRUCTURES, needs=NOTIFIERS | VMAS)
+def _unread(s: Snapshot) -> Unread:
+    """What could not be read says nothing of what could: each list and tree is one mm's."""
+    return cannot_check(s.notifiers.unreadable, "subscriptions, lists or callbacks cannot be read")
+
+
+@rule("notifier-list-damaged", MM, _GROUP, Phase.STRUCTURES, needs=VMAS)
 def notifier_list_damaged(s: Snapshot) -> Violations:
     """The list of an mm's MMU notifiers is broken.
 
@@ -48,13 +53,14 @@ def notifier_list_damaged(s: Snapshot) -> Violations:
         observed={"linked_both_ways": False},
         expected={"linked_both_ways": True},
         checked=mms.readable,
+        unread=_unread(s),
         facts={"mmu_notifier_subscriptions": mms.addr[at]},
         claims=one("mm", mms.mm_idx[at]),
         transient=mms.locked[at],
     )
 
 
-@rule("notifier-mm-mismatch", MM, _GROUP, Phase.LINKS, after=("notifier-list-damaged",), needs=NOTIFIERS | VMAS)
+@rule("notifier-mm-mismatch", MM, _GROUP, Phase.LINKS, after=("notifier-list-damaged",), needs=VMAS)
 def notifier_mm_mismatch(s: Snapshot) -> Violations:
     """An MMU notifier is on the list of one mm and names another.
 
@@ -74,12 +80,13 @@ def notifier_mm_mismatch(s: Snapshot) -> Violations:
         observed={"mm": subs.mm[at]},
         expected={"mm": wanted[at]},
         checked=len(subs),
+        unread=_unread(s),
         facts={"mmu_notifier": subs.addr[at]},
         claims=one("mm", _own(s, subs.of[at])),
     )
 
 
-@rule("notifier-users-low", MM, _GROUP, Phase.STRUCTURES, after=("notifier-list-damaged",), needs=NOTIFIERS | VMAS)
+@rule("notifier-users-low", MM, _GROUP, Phase.STRUCTURES, after=("notifier-list-damaged",), needs=VMAS)
 def notifier_users_low(s: Snapshot) -> Violations:
     """An MMU notifier without users is still on the list of its mm.
 
@@ -98,13 +105,14 @@ def notifier_users_low(s: Snapshot) -> Violations:
         observed={"users": signed[at].astype(np.int64)},
         expected={"at_least": 1},
         checked=len(subs),
+        unread=_unread(s),
         facts={"mmu_notifier": subs.addr[at]},
         claims=one("mm", _own(s, subs.of[at])),
         transient=s.notifiers.mms.locked[subs.of[at]],
     )
 
 
-@rule("notifier-callbacks-invalid", MM, _GROUP, Phase.WORDS, needs=NOTIFIERS | VMAS)
+@rule("notifier-callbacks-invalid", MM, _GROUP, Phase.WORDS, needs=VMAS)
 def notifier_callbacks_invalid(s: Snapshot) -> Violations:
     """The callbacks of an MMU notifier are not code of the kernel or of a module that is there.
 
@@ -123,12 +131,13 @@ def notifier_callbacks_invalid(s: Snapshot) -> Violations:
         observed={"ops": subs.ops[at]},
         expected={"ops": "a table of functions"},
         checked=subs.callbacks >= 0,
+        unread=_unread(s),
         facts={"mmu_notifier": subs.addr[at]},
         claims=one("mm", _own(s, subs.of[at])),
     )
 
 
-@rule("notifier-sequence-mismatch", MM, _GROUP, Phase.STRUCTURES, needs=NOTIFIERS | VMAS)
+@rule("notifier-sequence-mismatch", MM, _GROUP, Phase.STRUCTURES, needs=VMAS)
 def notifier_sequence_mismatch(s: Snapshot) -> Violations:
     """invalidate_seq of an mm is odd though no change of its page tables has begun.
 
@@ -146,6 +155,7 @@ def notifier_sequence_mismatch(s: Snapshot) -> Violations:
         observed={"invalidate_seq": mms.sequence[at]},
         expected={"invalidate_seq": "even"},
         checked=mms.readable,
+        unread=_unread(s),
         facts={"mmu_notifier_subscriptions": mms.addr[at]},
         claims=one("mm", mms.mm_idx[at]),
         transient=mms.locked[at],
@@ -159,7 +169,7 @@ def notifier_sequence_mismatch(s: Snapshot) -> Violations:
     Phase.STRUCTURES,
     after=("notifier-sequence-mismatch",),
     effect=Effect.NOTIFIERS,
-    needs=NOTIFIERS | VMAS,
+    needs=VMAS,
 )
 def notifier_ranges_unexpected(s: Snapshot) -> Violations:
     """An mm counts changes for its MMU notifiers that no task is making.
@@ -182,6 +192,7 @@ def notifier_ranges_unexpected(s: Snapshot) -> Violations:
         observed={"active_invalidate_ranges": mms.active[at]},
         expected={"active_invalidate_ranges": np.zeros(len(at), np.int64)},
         checked=mms.readable,
+        unread=_unread(s),
         facts={"mmu_notifier_subscriptions": mms.addr[at]},
         claims=one("mm", mms.mm_idx[at]),
         beyond=mms.active[at] < 0,

@@ -14,7 +14,7 @@ from inspector.subjects import MM
 from inspector.tables.mms import RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
 from inspector.text import clean_bytes
 from inspector.violations import Violations, cannot_check, one, violations
-from inspector.walk.rss import PresentPages
+from inspector.walk.rss import PresentPages, rss_differs
 from inspector.windows.locks import mm_in_flight
 from inspector.windows.window import Effect
 
@@ -48,24 +48,25 @@ def rss_mismatch(s: Snapshot) -> Violations:
         check_mm() prints "Bad rss-counter state" at exit. Where the per-CPU parts are those of another mm, which only
         copy_mm() has for a moment, the finding names it (`per_cpu_words`).
     Consequence: the OOM killer and cgroup limits act on wrong numbers; a page-table entry or a page was lost.
-    Exceptions: the mm is being torn down (mm_users 0), or a page table or a mapped page is not in the dump. A task
+    Exceptions: the mm is being torn down (mm_users 0), or a page table is not in the dump. Pages whose struct pages are
+        missing may count in each counter but MM_SWAPENTS: no more than there are of them is not reported. A task
         inside execve() has the argument pages of its new mm charged to its old one as well (fs/exec.c,
         acct_arg_size()): exactly so many anonymous pages too many are not reported.
     See also: folioscope vmas PID
     """
     mms = s.mms
-    rebuilt, known = s.rss
+    rebuilt, unread = s.rss
     able, rows = _able(s), _mismatching(s)
     # Before an mm has a task, mm_init() may not have allocated its counters: nothing is missing from the dump.
     being_built = (mms.nr_tasks == 0) & ~mms.rss_valid
-    unchecked = int((~(known & mms.rss_valid & s.mm_tables_complete) & ~being_built).sum())
+    unchecked = int((~((unread == 0) & mms.rss_valid & s.mm_tables_complete) & ~being_built).sum())
     return violations(
         rows,
         observed={name: mms.rss[rows, i] for name, i in COUNTERS.items()},
         expected={name: rebuilt[rows, i] for name, i in COUNTERS.items()},
         checked=able,
         unread=cannot_check(unchecked, "page tables, struct pages or per-CPU counters of some processes are missing"),
-        facts=_shared_words(s, rows),
+        facts=_shared_words(s, rows) | ({"pages_unread": unread[rows]} if unread[rows].any() else {}),
         depends=one("mm", rows),
         transient=mm_in_flight(s)[rows],
     )
@@ -73,13 +74,12 @@ def rss_mismatch(s: Snapshot) -> Violations:
 
 def _able(s: Snapshot) -> Mask:
     """Mms whose sums can be judged."""
-    return s.rss[1] & (s.mms.users > 0) & s.mms.rss_valid & s.mm_tables_complete
+    return (s.mms.users > 0) & s.mms.rss_valid & s.mm_tables_complete
 
 
 def _mismatching(s: Snapshot) -> I64:
     """Mms whose counters differ from what their page tables map."""
-    excess = s.mms.rss - s.rss[0]
-    return np.flatnonzero(_able(s) & excess.any(axis=1) & ~_charged_for_exec(s, excess))
+    return np.flatnonzero(_able(s) & rss_differs(s) & ~_charged_for_exec(s, s.mms.rss - s.rss[0]))
 
 
 def _sharers(s: Snapshot, mm: int, counter: int) -> list[int]:
