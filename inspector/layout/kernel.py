@@ -319,6 +319,11 @@ class Layout:
         of_node, of_zone = self._zone_widths
         return (node << of_zone | zone).astype(np.uint64) << np.uint64(64 - of_node - of_zone)
 
+    def direct_map_addrs(self, pfns: I64) -> U64:
+        """The address of each page frame in the direct map."""
+        base, shift = np.uint64(self.memory.direct_map_base), np.uint64(self.memmap.page_shift)
+        return base + (pfns.astype(np.uint64) << shift)
+
     def direct_map_pfns(self, addrs: U64) -> I64:
         """The page frame of each address of the direct map, -1 for others."""
         base, shift = np.uint64(self.memory.direct_map_base), np.uint64(self.memmap.page_shift)

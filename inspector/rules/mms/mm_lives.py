@@ -70,7 +70,7 @@ def mm_top_table_invalid(s: Snapshot) -> Violations:
     See also: folioscope ps; folioscope vmas PID
     """
     mms = s.mms
-    named = s.layout.memory.direct_map_base + (mms.pgd_pfn.astype(np.uint64) << np.uint64(s.layout.memmap.page_shift))
+    named = s.layout.direct_map_addrs(mms.pgd_pfn)
     rows = np.flatnonzero((mms.pgd != named) & ((mms.users > 0) | (mms.nr_tasks > 0)))
     known = len(rows) > 0 and bool((mms.pgd_pfn[rows] >= 0).all())
     return violations(

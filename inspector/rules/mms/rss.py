@@ -79,7 +79,7 @@ def _able(s: Snapshot) -> Mask:
 
 def _mismatching(s: Snapshot) -> I64:
     """Mms whose counters differ from what their page tables map."""
-    return np.flatnonzero(_able(s) & rss_differs(s) & ~_charged_for_exec(s, s.mms.rss - s.rss[0]))
+    return np.flatnonzero(_able(s) & rss_differs(s) & ~_charged_for_exec(s))
 
 
 def _sharers(s: Snapshot, mm: int, counter: int) -> list[int]:
@@ -159,7 +159,7 @@ def rss_words_mismatch(s: Snapshot) -> Violations:
     )
 
 
-def _charged_for_exec(s: Snapshot, excess: I64) -> Mask:
+def _charged_for_exec(s: Snapshot) -> Mask:
     """Mms whose anonymous excess is the argument stack of a new mm that execve() is still building.
 
     The new mm has no task yet; its only VMA is a stack marked both for sequential and random reading
@@ -167,13 +167,14 @@ def _charged_for_exec(s: Snapshot, excess: I64) -> Mask:
     owner: there each stack explains one mm, and when more mms differ by its size than there are stacks, all of them are
     reported.
     """
-    mms, vmas = s.mms, s.vmas
+    mms, vmas, (rebuilt, unread) = s.mms, s.vmas, s.rss
+    excess = mms.rss - rebuilt
     out = np.zeros(len(mms), np.bool_)
     unfinished = np.flatnonzero((mms.nr_tasks[vmas.mm_idx] == 0) & vmas.has(VM_RAND_READ | VM_SEQ_READ))
-    alone = (mms.nr_tasks > 0) & ~np.delete(excess, RSS_ANON, axis=1).any(axis=1)
+    only_more = (mms.nr_tasks > 0) & (excess >= 0).all(axis=1) & (excess[:, RSS_SWAP] == 0)
     for pages in np.unique(vmas.nr_pages[unfinished]).tolist():
         stacks = unfinished[vmas.nr_pages[unfinished] == pages]
-        charged = alone & (excess[:, RSS_ANON] == pages)
+        charged = only_more & (excess[:, RSS_ANON] >= pages) & (excess.sum(axis=1) - pages <= unread)
         owners = s.tasks.mm[np.isin(s.tasks.addr, mms.owner[vmas.mm_idx[stacks]])]
         if len(owners):
             out |= charged & np.isin(mms.addr, owners)
