@@ -8,6 +8,7 @@ were overwritten (`inspector.check.overwritten`). Of several such words the one 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -110,7 +111,7 @@ def find_words(
     some = [cause for cause in causes if _is_fault(cause)]
     if not 1 < len(some) <= _MOST_CAUSES:
         return []
-    words = [*_above(s, some), *_pages(s, some)]
+    words = sorted([*_above(s, some), *_pages(s, some)], key=lambda word: -len(word.related))
     if len(words) < _MOST_WORDS:
         words += _own_words(s, some)
     explains: list[tuple[int, Cause, list[Cause]]] = []
@@ -258,14 +259,19 @@ def _above(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
 
 
 def _pages(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
-    """Pages of slabs, objects in which several causes are about or name, most of them first."""
+    """Pages of slabs, objects in which several causes are about or name.
+
+    Those come first in which anon_vma_chains name no VMA: what names them is found by many causes, but is whole.
+    """
     base, shift = s.layout.memory.direct_map_base, s.layout.memmap.page_shift
     of_page: dict[int, list[Cause]] = {}
     for cause in causes:
         named = _named(s, cause)
         for pfn in distinct((named[named >= np.uint64(base)] - np.uint64(base)) >> np.uint64(shift)).tolist():
             of_page.setdefault(pfn, []).append(cause)
-    for pfn, mine in sorted(of_page.items(), key=lambda each: -len(each[1]))[:_MOST_PAGES]:
+    strange = s.anon_rmap.avcs.addr[s.anon_rmap.avcs.vma_idx < 0]
+    nonsense = Counter(((strange[strange >= np.uint64(base)] - np.uint64(base)) >> np.uint64(shift)).tolist())
+    for pfn, mine in sorted(of_page.items(), key=lambda each: (-nonsense[each[0]], -len(each[1])))[:_MOST_PAGES]:
         if len(mine) > 1 or mine[0].rule.about is MM:
             # An mm may begin in the page before.
             place, size = s.mms.addr - np.uint64(base), s.layout.struct("struct mm_struct").size
