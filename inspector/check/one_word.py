@@ -276,11 +276,18 @@ def _pages(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
             # An mm may begin in the page before.
             place, size = s.mms.addr - np.uint64(base), s.layout.struct("struct mm_struct").size
             mms = (place < np.uint64((pfn + 1) << shift)) & (place + np.uint64(size) > np.uint64(pfn << shift))
+            # Only an mm in the page whose tables are not all found loses mappings with it.
+            lossy = mms & ~s.mm_tables_complete
             mms = np.logical_or.reduce([mms, *(_mms(s, cause) for cause in mine)])
             page = _stretch(pfn << shift, 1 << shift, physical=True)
             near = {*mine, *_related(s, causes, mms)}
-            related = [c for c in causes if c is not mine[0] and c in near]
+            related = [c for c in causes if c is not mine[0] and c in near and _may_go(s, c, lossy)]
             yield _Word(mine[0], (page,), related, mine)
+
+
+def _may_go(s: Snapshot, cause: Cause, lossy: Mask) -> bool:
+    """Whether a cause, if it is of a lost table, may be of one of some mms whose tables are not all known."""
+    return cause.rule is not page_table_unreachable or _may_hang_in(s, cause, lossy)
 
 
 def _named(s: Snapshot, cause: Cause) -> U64:

@@ -23,6 +23,7 @@ from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.entries.targets import entry_pfn_invalid, special_entry_unexpected
 from inspector.rules.folios.mapcount import mapcount_mapping_missing, mapcount_too_high
 from inspector.rules.mms.rss import rss_mismatch
+from inspector.rules.page_tables.kernel_half import kernel_half_mismatch
 from inspector.rules.page_tables.page_tables import entry_invalid, huge_swap_entry_unexpected, page_table_type_mismatch
 from inspector.rules.registry import Rule
 from inspector.rules.swap.swap import swap_entry_slot_invalid
@@ -122,10 +123,10 @@ class _Entries(NamedTuple):
 
 
 def _in_page_tables(s: Snapshot, results: Results) -> Iterator[Stretch]:
-    copies = _copied_tables(s, results)
-    for row in copies:
+    whole = [*_copied_tables(s, results), *_without_kernel_half(results)]
+    for row in dict.fromkeys(whole):
         yield _stretch_of_table(s, row, 0, _SLOTS - 1)
-    if copies:
+    if whole:
         # What lies below them is no page table: it is looked at again without them.
         return
     table, place = _places(s, [*(_impossible(s, rule, found) for rule, found in results), _lost(s, results)])
@@ -141,6 +142,14 @@ def _in_page_tables(s: Snapshot, results: Results) -> Iterator[Stretch]:
         parts = [place[each[[0, -1]]] - start for each in clusters if place[each[0]] // _SLOTS == pfn]
         for first, last in _joined([_grown(int(part[0]), int(part[1]), own) for part in parts]):
             yield _stretch_of_table(s, rows[pfn], first, last)
+
+
+def _without_kernel_half(results: Results) -> list[int]:
+    """Rows of top tables whose kernel's half is wrong in more than lines here and there."""
+    for rule, found in results:
+        if rule is kernel_half_mismatch:
+            return [int(row) for row in found.rows[found.details.facts["entries"] > 2 * _LINE]]
+    return []
 
 
 def _copied_tables(s: Snapshot, results: Results) -> list[int]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from inspector.arch.base import Level
 from inspector.columns import I64, U64, Mask, spans, take_or
-from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS, VM_MIXEDMAP, VM_PFNMAP
+from inspector.layout.flags import MAPPING_ANON, MAPPING_KSM, MAPPING_TAGS, VM_MIXEDMAP, VM_PFNMAP, type_code
 from inspector.walk.mappings import NOT_FOLLOWED, TABLE_PARTLY
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def pages_behind(s: Snapshot, vma_rows: I64) -> Mask:
     any_file = bool((has_file & ((space < 0) | driver)).any())
     no_owner = bool((driver | ((space < 0) & ((vmas.ops[vma_rows] != 0) | has_file))).any())
     broken = np.isin(vma_rows, anon.broken_lists).any()
+    # Nothing but hugetlb maps its folios, whatever a driver maps.
+    not_mapped = type_code("hugetlb") if not vmas.is_hugetlb[vma_rows].any() else -1
     out = np.zeros(len(s.pages), np.bool_)
     for rows in spans(len(out), _PIECE):
         head = np.maximum(s.pages.head_row[rows], 0)
@@ -100,4 +102,5 @@ def pages_behind(s: Snapshot, vma_rows: I64) -> Mask:
         # What of these counts no mapping has none.
         counts = (s.pages.mapcount_raw[rows] >= 0) | (s.folio_of_page[rows] >= 0)
         out[rows] |= (word == 0) & counts & no_owner
+        out[rows] &= s.pages.type_[head] != not_mapped
     return out

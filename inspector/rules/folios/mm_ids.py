@@ -46,7 +46,8 @@ def _found(s: Snapshot, bad: Mask) -> Violations:
 
 def _too_high(s: Snapshot, bad: Mask) -> Violations:
     """The same for slots that are too high: needs all page tables, and can be work in flight as the counts can."""
-    unknown = s.may_be_mapped_unseen(s.folios.row)
+    # What counts no mapping has none, or its mapcount is wrong as well.
+    unknown = s.may_be_mapped_unseen(s.folios.row) & (s.folios.large_raw >= 0)
     found = _found(s, bad & ~unknown)
     if unknown.any():
         why = f"{s.why_incomplete}: slots can only be too high by what was not read"

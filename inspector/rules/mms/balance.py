@@ -11,6 +11,7 @@ from inspector.rules.cause import Cause, Causes
 from inspector.rules.entries.nonpresent import nonpresent_target_invalid
 from inspector.rules.entries.targets import special_entry_unexpected
 from inspector.rules.registry import Rule
+from inspector.rules.rmap.anon_rmap import anon_vma_unreachable
 from inspector.rules.rmap.anon_vmas_map import anon_folio_mapping_invalid
 from inspector.subjects import ENTRY
 from inspector.tables.mms import RSS_SWAP
@@ -123,7 +124,7 @@ def _bad_entries(s: Snapshot, causes: Causes) -> tuple[I64, dict[int, Cause]]:
 
 
 def _changed_class(s: Snapshot, causes: Causes) -> tuple[dict[int, int], dict[int, Cause]]:
-    """Pages by mm that were counted as anonymous and now look like another class, and the cause of each mm."""
+    """Pages by mm that were counted in one class and now look like another, and the cause of each mm."""
     pages: dict[int, int] = {}
     of_mm: dict[int, Cause] = {}
     changed = [
@@ -131,6 +132,8 @@ def _changed_class(s: Snapshot, causes: Causes) -> tuple[dict[int, int], dict[in
         for cause in causes.of(anon_folio_mapping_invalid)
         for row, nr in dict(zip(cause.rows.tolist(), cause.fact("pages").tolist(), strict=True)).items()
     ]
+    # A page of a file that names something else, as if it were anonymous.
+    changed += [(cause, cause.first_row, 1) for cause in causes.of(anon_vma_unreachable)]
     if not changed:
         return pages, of_mm
     pfns = s.pages.memmap.pfns_of_rows(np.array([row for _, row, _ in changed], np.int64))

@@ -258,7 +258,7 @@ def anon_root_mismatch(s: Snapshot) -> Violations:
     decides="I6 46",
     was="vma-without-anon-vma",
     diagnose=lost_rmap("the VMA has no anon_vma"),
-    collects=(AnonIndexCheck,),
+    collects=(AnonIndexCheck, AnonVmaPairs),
 )
 def vma_anon_vma_missing(s: Snapshot) -> Violations:
     """A VMA maps anonymous folios but has no anon_vma.
@@ -266,11 +266,14 @@ def vma_anon_vma_missing(s: Snapshot) -> Violations:
     Invariant: a VMA gets its anon_vma before its first anonymous folio.
     Why: mm/memory.c, vmf_anon_prepare(); mm/mremap.c and mm/vma.c carry it along when VMAs move or merge.
     Consequence: forked children share the folios without any link to them: use after free of the anon_vma.
-    Exceptions: the only such folios are KSM pages.
+    Exceptions: the only such folios are KSM pages, or name no address of an object: then it is they that are damaged.
     See also: folioscope vmas PID
     """
     nr = s.collected(AnonIndexCheck).nr.astype(np.int64)
-    rows = np.flatnonzero((nr > 0) & (s.vmas.anon_vma == 0))
+    pointer, vma = s.collected(AnonVmaPairs).pairs()
+    named = np.zeros(len(nr), np.bool_)
+    named[vma[s.layout.direct_map_pfns(pointer) >= 0]] = True
+    rows = np.flatnonzero((nr > 0) & named & (s.vmas.anon_vma == 0))
     return violations(
         rows,
         observed={"anon_vma": s.vmas.anon_vma[rows]},
