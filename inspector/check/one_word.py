@@ -244,11 +244,20 @@ def _held(s: Snapshot, word: _Word, gone: list[Cause]) -> list[Cause]:
 
 
 def _above(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
-    """The entries that lead to tables in which several causes are: one may lead to a table of another place."""
+    """The entries that lead to tables in or below which several causes are: one may lead to a table of another place.
+
+    Those above as many causes come from below upwards.
+    """
     of_table: dict[int, list[Cause]] = {}
     for cause in causes:
-        for row in distinct(_tables(s, cause)[:_MOST_ROWS].astype(np.int64)).tolist():
-            of_table.setdefault(int(s.tables.pfn[row]), []).append(cause)
+        rows = distinct(_tables(s, cause)[:_MOST_ROWS].astype(np.int64))
+        found: list[int] = []
+        while len(rows):
+            found += s.tables.pfn[rows].tolist()
+            rows = distinct(s.tables.parent[rows].astype(np.int64))
+            rows = rows[rows >= 0]
+        for pfn in dict.fromkeys(found):
+            of_table.setdefault(pfn, []).append(cause)
     for pfn, mine in sorted(of_table.items(), key=lambda each: -len(each[1])):
         if len(mine) > 1:
             rows = np.flatnonzero((s.tables.pfn == pfn) & (s.tables.parent >= 0))[:_MOST_ROWS]
