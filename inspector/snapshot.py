@@ -910,7 +910,7 @@ class Snapshot:
 
     @cached_property
     def rss(self) -> tuple[I64, I64]:
-        """The rss counters rebuilt: int64[mms, 4], and int64[mms] pages of which none can be told."""
+        """The rss counters rebuilt: int64[mms, 4], and int64[mms] pages whose counter is not known."""
         return rebuild_rss(self)
 
     # -- reverse maps ------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def _in_page_tables(s: Snapshot, results: Results) -> Iterator[Stretch]:
     for row in dict.fromkeys(whole):
         yield _stretch_of_table(s, row, 0, _SLOTS - 1)
     if whole:
-        # What lies below them is no page table: it is looked at again without them.
+        # What lies below them is no page table: the next round finds what else there is.
         return
     table, place = _places(s, [*(_impossible(s, rule, found) for rule, found in results), _lost(s, results)])
     clusters = np.split(np.arange(len(place)), np.flatnonzero(np.diff(place) > _LINE) + 1)
