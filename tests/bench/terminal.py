@@ -46,13 +46,14 @@ class Terminal:
     Args:
         words: The command.
         size: Columns and lines.
+        kind: What it says it is (TERM).
     """
 
-    def __init__(self, words: Sequence[str], size: tuple[int, int] = (140, 45)) -> None:
+    def __init__(self, words: Sequence[str], size: tuple[int, int] = (140, 45), kind: str = "xterm-256color") -> None:
         self.started = time.perf_counter()
         self._pid, self._fd = pty.fork()
         if self._pid == 0:
-            os.environ.update(TERM="xterm-256color", TEXTUAL_ANIMATIONS="none")
+            os.environ.update(TERM=kind, TEXTUAL_ANIMATIONS="none")
             os.environ.pop("COLORTERM", None)
             os.execv(words[0], list(words))
         columns, lines = size
@@ -90,6 +91,25 @@ class Terminal:
             if len(self.seen) > before:
                 last = now
 
+    def until_idle(self, quiet: float, seconds: float = 60.0) -> None:
+        """Wait until no thread of the program wants to run, for so many seconds, however little it gets to."""
+        end = time.perf_counter() + seconds
+        last = time.perf_counter()
+        while (now := time.perf_counter()) - last < quiet and now < end:
+            before = len(self.seen)
+            self._read(quiet / 10)
+            if len(self.seen) > before or self._is_running():
+                last = time.perf_counter()
+
+    def _is_running(self) -> bool:
+        for each in Path(f"/proc/{self._pid}/task").iterdir():
+            try:
+                if each.joinpath("stat").read_text().rsplit(")", 1)[1].split()[0] in "RD":
+                    return True
+            except OSError:
+                continue
+        return False
+
     def press(self, key: str, quiet: float = 0.15) -> Answer:
         """Press a key; what it does counts as done when nothing was written for ``quiet`` seconds."""
         start = time.perf_counter()
@@ -115,6 +135,10 @@ class Terminal:
     def pid(self) -> int:
         """Of the program."""
         return self._pid
+
+    def gone(self) -> bool:
+        """Whether the program has ended."""
+        return Path(f"/proc/{self._pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
     def ended(self) -> bool:
         """Whether the program ends by itself, soon; then there is nothing to close."""
