@@ -26,11 +26,13 @@ from tui.places import (
     ProcessesPlace,
     RmapPlace,
     RulePlace,
+    SlotPlace,
     SubjectPlace,
     SubjectsPlace,
     VmaPlace,
 )
 from tui.session import Session
+from tui.views.subjects import SUBJECTS
 
 ROOT = Path(__file__).parents[2]
 CORE = "tests/fixtures/7.3.kdump"
@@ -59,6 +61,7 @@ def places(session: Session) -> dict[str, Place]:
     mm = int(np.flatnonzero(s.mms.addr == np.uint64(mapping.mm))[0])
     inside = (s.vmas.mm_idx == mm) & (s.vmas.start <= np.uint64(mapping.va)) & (s.vmas.end > np.uint64(mapping.va))
     files = [g.place for g in goals(session, "/bin/") if isinstance(g.place, FilePlace)]
+    slot = int(s.swap.slots.cache_pfn.argmax())
     return {
         "overview": OverviewPlace(),
         "findings": FindingsPlace(),
@@ -74,7 +77,9 @@ def places(session: Session) -> dict[str, Place]:
         "file": files[0],
         "memory": MemoryPlace(LARGE),
         "more": SubjectsPlace(),
-        **{name: SubjectPlace(name) for name in ("mthp", "references", "hugetlb")},
+        # The map of physical memory has that name already.
+        **{f"{name}-list" if name == "memory" else name: SubjectPlace(name) for name in SUBJECTS},
+        "slot": SlotPlace(int(s.swap.slots.entry[slot]) >> 58, int(s.swap.slots.offset[slot])),
     }
 
 

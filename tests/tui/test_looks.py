@@ -16,7 +16,8 @@ from tui.app import FolioscopeApp
 SCREENS = (
     *("overview", "findings", "finding", "rule", "processes", "mm", "vma"),
     *("folios", "folio", "rmap", "anon_vma", "file", "memory"),
-    *("more", "mthp", "references", "hugetlb"),
+    *("more", "cpus", "files", "mthp", "memory-list", "swap", "ksm", "hugetlb", "uffd"),
+    *("notifiers", "memcg", "windows", "references", "slot"),
 )
 
 
