@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64
+from inspector.columns import I64, distinct
 from inspector.rules.cause import Cause, Causes
 from inspector.rules.mms.balance import entire_excess
 from inspector.rules.needs import PAGES, VMAS
@@ -18,8 +18,9 @@ from inspector.rules.page_tables.deposits import (
     nonpresent_due,
 )
 from inspector.rules.page_tables.lost_tables import page_table_unreachable
+from inspector.rules.page_tables.page_tables import page_table_sharing_unexpected
 from inspector.rules.registry import Phase, Rule, rule
-from inspector.subjects import MM
+from inspector.subjects import FOLIO, MM, reached
 from inspector.violations import Violations, cannot_check, one, violations
 from inspector.windows.grading import IN_FLIGHT
 from inspector.windows.locks import mm_in_flight
@@ -27,6 +28,9 @@ from inspector.windows.window import Effect
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
+
+_MOST_FOLIOS = 1 << 12
+"""Folios in unreachable tables by which the mm that had them is known."""
 
 
 def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
@@ -68,9 +72,22 @@ def _settle_lost_tables(s: Snapshot, rule: Rule, causes: Causes) -> None:
         for cause in lost:
             causes.attach(cause, lists[0])
         return
-    if int(_excess_pages(s, causes.first_rows(rule)).sum()) == tables:
-        for cause in causes.of(rule):
+    off = [cause for cause in causes.of(rule) if _may_have_had(s, cause.first_row, lost)]
+    excess = int(_excess_pages(s, np.array([cause.first_row for cause in off], np.int64)).sum())
+    # An mm in which another's table was found in the place of its own counts no more than is found.
+    foreign = sum(len(distinct(cause.rows)) for cause in causes.of(page_table_sharing_unexpected))
+    if excess + foreign == tables:
+        for cause in off:
             causes.attach(cause, lost[0])
+
+
+def _may_have_had(s: Snapshot, mm: int, lost: list[Cause]) -> bool:
+    """Whether unreachable tables map what an mm may map; empty ones may have been any mm's."""
+    parts = [ids for c in lost for kind, _, ids in c.violations.details.claims.parts if kind == FOLIO.name]
+    heads = s.pages.memmap.rows(np.concatenate([*parts, np.empty(0, np.int64)])[:_MOST_FOLIOS])
+    of_mm = np.zeros(len(s.mms), np.bool_)
+    of_mm[mm] = True
+    return not len(heads) or bool(reached(s, heads, of_mm).any())
 
 
 def _excess_pages(s: Snapshot, rows: I64) -> I64:

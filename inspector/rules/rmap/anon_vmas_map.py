@@ -6,7 +6,7 @@ import numpy as np
 
 from inspector.columns import I64, U64, Mask
 from inspector.layout.flags import VM_IO, VM_MIXEDMAP, VM_PFNMAP
-from inspector.rules.needs import ANON_VMAS, PAGES, VMAS
+from inspector.rules.needs import PAGES, VMAS
 from inspector.rules.pieces import EntryPiece, MappedPages, mapped_pages
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
@@ -77,7 +77,7 @@ def mapping_ids(word: U64) -> I64:
     "anon-rmap",
     Phase.STRUCTURES,
     effect=Effect.ANON_RMAP,
-    needs=VMAS | PAGES | ANON_VMAS,
+    needs=VMAS | PAGES,
     decides="I6 43",
     was="page-not-anonymous",
     collects=(_NotAnonymous,),
