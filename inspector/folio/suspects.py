@@ -8,9 +8,9 @@ import numpy as np
 
 from inspector.columns import Mask, take_or
 from inspector.folio.holders import not_sought
-from inspector.folio.numbers import OneFolio
+from inspector.folio.numbers import OneFolio, stored_mapcount
 from inspector.layout.flags import VM_GROWSDOWN
-from inspector.text import clean_bytes
+from inspector.text import clean_bytes, counted
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
@@ -32,7 +32,7 @@ def suspects(s: Snapshot, f: OneFolio, remainder: int) -> list[str]:
             "a per-CPU batch that is being emptied (references are dropped before its count)",
             "the reference count was lowered once too often: the folio may be freed while it is in use",
         ]
-    out = [*_dumping(s, f), *_executing(s, f)]
+    out = [*_lost(s, f, remainder), *_dumping(s, f), *_executing(s, f)]
     if not_sought(s):
         out.append(f"{', '.join(not_sought(s))}: not looked for; --all does")
     unread = [what for what in _HOLDERS if s.missing.counts.get(what)]
@@ -61,6 +61,19 @@ def _mapping_mms(s: Snapshot, f: OneFolio) -> Mask:
     out = np.zeros(len(s.mms), np.bool_)
     out[s.mappings.mm_idx[f.mapping_rows]] = True
     return out
+
+
+def _lost(s: Snapshot, f: OneFolio, remainder: int) -> list[str]:
+    """Mappings that the folio counts and no page table holds: each took a reference (mm/rmap.c, mm/memory.c)."""
+    if not_sought(s) or not s.tables_complete:
+        return []
+    extra = stored_mapcount(s, f) - f.total
+    if extra <= 0 or remainder < extra:
+        return []
+    return [
+        f"{counted(extra, 'mapping')} that the folio counts and no page table holds: the reference of each was never "
+        "dropped"
+    ]
 
 
 def _dumping(s: Snapshot, f: OneFolio) -> list[str]:

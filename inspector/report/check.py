@@ -208,10 +208,10 @@ def _unchecked(c: RuleCoverage) -> str:
     return f"{grouped(c.checked)} checked, {grouped(c.unchecked)} not"
 
 
-def verdict_of(report: Report) -> tuple[str, str]:
-    """The verdict in words, and the style to show it in."""
+def verdict_of(report: Report, remarks_are: str = " above") -> tuple[str, str]:
+    """The verdict in words, and the style to show it in; where its remarks are shown."""
     remarks = sum(f.severity == "info" for f in report.findings)
-    aside = f" ({counted(remarks, 'remark')} above)" if remarks else ""
+    aside = f" ({counted(remarks, 'remark')}{remarks_are})" if remarks else ""
     if report.exit_code == Exit.FINDINGS:
         number = len(report.findings) - remarks
         more = sum(f.count - 1 for f in report.findings)

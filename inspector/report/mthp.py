@@ -42,9 +42,9 @@ class MthpSize(msgspec.Struct, frozen=True):
     """Folios on a split queue."""
     swapcache: int
     mlocked: int
-    stored_anon: int | None
+    stored_anon: Wide | None
     """The kernel's own count of anonymous folios of this order (nr_anon); on the line of anonymous ones alone."""
-    stored_partly: int | None
+    stored_partly: Wide | None
     """Its count of those marked as partially mapped (nr_anon_partially_mapped)."""
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from inspector.hex_json import Hex
+from inspector.hex_json import Hex, Wide
 from inspector.lib.orc import code_name
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_table
@@ -42,9 +42,9 @@ class NotifiedMm(msgspec.Struct, frozen=True):
     address: Hex
     """struct mmu_notifier_subscriptions."""
     notifiers: int
-    active: int
+    active: Wide
     """Changes of page tables that have begun and not ended; counted only where intervals are subscribed to."""
-    sequence: int
+    sequence: Wide
     has_intervals: bool
 
 

@@ -35,7 +35,7 @@ from tui.places import (
 )
 from tui.screens.finding import FindingScreen
 from tui.screens.findings import FindingsScreen
-from tui.screens.help import HelpScreen
+from tui.screens.help import HelpScreen, keys_of
 from tui.screens.overview import OverviewScreen
 from tui.session import Session, StoppedError, carry
 
@@ -173,6 +173,11 @@ async def test_help_tells_the_keys_of_the_screen_at_hand(broken: Session) -> Non
         seen = text(pilot)
         assert "One finding with its evidence" in seen
         assert "Copy JSON" in seen
+        screen = app_of(pilot).current
+        assert screen is not None
+        keys = {what: key for key, what, _ in keys_of(screen)}
+        assert "twice ends folioscope" in " ".join(keys)
+        assert not {"Page Left", "Scroll Right", "Focus Next", "palette"} & set(keys)
         await press(pilot, "escape")
         assert isinstance(app_of(pilot).screen, FindingScreen)
 

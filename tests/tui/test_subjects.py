@@ -10,6 +10,8 @@ import pytest
 
 from inspector.check.run import run_check
 from inspector.cli import COMMANDS
+from inspector.hex_json import encode_json
+from inspector.report.notifiers import NotifiedMm, NotifiersReport
 from tests.faults.overlay import add, planted, sound
 from tests.faults.plants import folio_at, head_field, pmd_mapped
 from tests.fixtures import fixture_path
@@ -141,3 +143,14 @@ def test_the_questions_are_in_the_documentation() -> None:
     page = (Path(__file__).parents[2] / "docs/tui.md").read_text("utf-8")
     for question, keys in KEYS.items():
         assert f"| {question} | {' '.join(f'`{names.get(key, key)}`' for key in keys)} |" in page, question
+
+
+def test_a_damaged_counter_of_64_bits_is_shown_whole() -> None:
+    mms = [NotifiedMm(1, "a", 0x1000, 0x2000, 1, 0, number, has_intervals=True) for number in (3, (1 << 64) - 2, 0)]
+    report = NotifiersReport("folioscope.notifiers/1", known=True, notifiers=[], mms=mms, unreadable=0)
+    _, rows = table_rows(SUBJECTS["notifiers"].tables[1], report)
+    column = next(field for field in rows.fields if field.name == "sequence")
+    assert [column.written(row) for row in range(3)] == ["3", f"{(1 << 64) - 2:,}", ""]
+    rows.sort(rows.fields.index(column), descending=True)
+    assert [rows.row(nr) for nr in range(3)] == [1, 0, 2]
+    assert json.loads(encode_json(mms[1]))["sequence"] == hex((1 << 64) - 2)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.bench.terminal import Terminal
 from tests.fixtures import fixture_path
-from tests.tui.driving import at, lines, place_of, press
+from tests.tui.driving import at, lines, place_of, press, text
 from tests.tui.scenes import DIALOGS, broken, places
 from tests.tui.test_looks import SCREENS
 from tui.places import FoliosPlace
@@ -71,7 +71,25 @@ async def test_a_terminal_of_ten_lines_is_of_use(name: str) -> None:
         screen = pilot.app.screen
         main = [w for w in screen.query("ColumnTable, CellGrid, Tree, #panels, .finding, #ledger") if w.display]
         assert max(w.region.intersection(screen.region).height for w in main) >= 2
+        for table in screen.query("MmScreen #vmas, VmaScreen #entries"):
+            assert table.region.intersection(screen.region).height >= 2
+        assert name != "folio" or "counters agree" in " ".join(shown)
         await press(pilot, *keys)
+
+
+async def test_a_verdict_in_the_title_goes_on_below() -> None:
+    session = broken("mapcount")
+    async with at(session, places(session)["rmap"], (80, 24)) as pilot:
+        assert "both views agree: 36 entries" in " ".join(text(pilot).split())
+    async with at(session, places(session)["hugetlb"], (80, 24)) as pilot:
+        assert "24 total, 6 free, 2 reserved" in " ".join(text(pilot).split())
+
+
+async def test_pages_of_a_folio_are_seen_on_a_narrow_terminal() -> None:
+    session = broken("mapcount")
+    async with at(session, places(session)["folio"], (40, 10)) as pilot:
+        await press(pilot, "d")
+        assert any(line.split()[:1] == ["+0"] for line in lines(pilot))
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 120])

@@ -12,7 +12,7 @@ from inspector.columns import I64, U8
 from inspector.errors import UsageError
 from inspector.folio.account import account_of
 from inspector.layout.memmap import MemMap
-from inspector.report.anon_vma import build_anon_vma
+from inspector.report.anon_vma import Member, build_anon_vma
 from inspector.report.mappings import mapping_rows
 from inspector.report.mthp import build_mthp
 from inspector.report.pages import build_place
@@ -24,6 +24,8 @@ from inspector.walk.page_numbers import NumberMeaning
 from inspector.walk.smaps import vma_figures
 from tests.fixtures import KERNELS
 from tests.tui.driving import snapshot_of
+from tui.screens.anon_vma import _member as anon_vma_line
+from tui.screens.file import _bars as page_cache_bars
 from tui.session import Session
 from tui.views.anon_vma import draw_interval_tree
 from tui.views.entries import vma_entries
@@ -268,3 +270,13 @@ def test_a_page_that_nothing_maps_is_not_exclusive(s: Snapshot) -> None:
     assert [text[1] for text, _ in view.paint(0, 2)] == ["x", "e"]
     assert "left over" in view.describe(0)[1]
     assert "exclusive" in view.describe(1)[1] and "left over" not in view.describe(1)[1]
+
+
+def test_what_is_missing_from_a_dump_is_not_called_wrong() -> None:
+    """Counts of an anon_vma, pages of a file, counters of a folio: they differ because something was not dumped."""
+    member = Member(0x1000, 0x1000, 0, 2, 2, 1, 1, 1, 2, ["153 pins"])
+    assert "children 2, found 1" in anon_vma_line(member, 0, is_wrong=False).plain
+    assert "!" not in anon_vma_line(member, 0, is_wrong=False).plain
+    assert "! children 2, must be 1" in anon_vma_line(member, 0, is_wrong=True).plain
+    assert page_cache_bars([], is_lost=True).plain == "none of its pages was found"
+    assert page_cache_bars([]).plain == "nothing is cached"

@@ -96,7 +96,7 @@ it shows them below, and hides them again. The bars show cached pages by order o
             f"address_space {r.address_space:#x}  inode {r.inode:#x}\ni_mmap {counted(r.tree_vmas, 'VMA')}{writable}"
         )
         self.query_one("#facts", Static).update(facts)
-        self.query_one("#orders", Static).update(_bars(r.orders))
+        self.query_one("#orders", Static).update(_bars(r.orders, is_lost=r.nrpages > 0))
         self.scope.dress(self)
         self._show_mappers(0)
         self.put(self.query_one("#cache", ColumnTable), data.cache)
@@ -139,7 +139,7 @@ it shows them below, and hides them again. The bars show cached pages by order o
         self.action_view("cache" if self._half == "mappers" else "mappers")
 
 
-def _bars(orders: list[OrderOfFolios], width: int = 24) -> Text:
+def _bars(orders: list[OrderOfFolios], width: int = 24, *, is_lost: bool = False) -> Text:
     """One bar an order: how many pages are cached in folios of it, the mapped part full."""
     most = max((o.pages for o in orders), default=1)
     lines = []
@@ -153,4 +153,5 @@ def _bars(orders: list[OrderOfFolios], width: int = 24) -> Text:
         extra = [f"{n:,} {w}" for n, w in ((o.dirty_pages, "dirty"), (o.writeback_pages, "in writeback")) if n]
         line.append(", ".join([words, *extra]))
         lines.append(line)
-    return Text("\n").join(lines) if lines else Text("nothing is cached")
+    none = "none of its pages was found" if is_lost else "nothing is cached"
+    return Text("\n").join(lines) if lines else Text(none)

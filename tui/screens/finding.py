@@ -84,6 +84,13 @@ note; both are remembered.
         self.query_one(FindingView).show(data.finding, data.links, data.page, note)
         self.query_one("#links", ColumnTable).focus()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Other findings are offered where there are some."""
+        if action == "step" and isinstance(self.place, FindingPlace):
+            step = parameters[0] if parameters and isinstance(parameters[0], int) else 0
+            return 0 <= self.place.index + step < len(self.session.findings)
+        return super().check_action(action, parameters)
+
     def action_step(self, step: int) -> None:
         """Another finding."""
         assert isinstance(self.place, FindingPlace)

@@ -72,7 +72,9 @@ def _agreement(e: Explanation) -> str:
     if e.searched == "nothing":
         return "nothing compared yet: it has no reverse map"
     if any(x.verdict == "not checked" for part in (e.ledger, e.mm_ids, e.sharing) for x in part):
-        return "~ more is counted than its reverse map leads to"
+        if e.searched == "reverse map":
+            return "~ more is counted than its reverse map leads to"
+        return "~ not compared: page tables are missing"
     if not e.ledger:
         return ""
     return "✓ counters agree" + (" with its reverse map" if e.searched == "reverse map" else "")
@@ -241,6 +243,12 @@ finding.
     def _focus_first(self) -> None:
         self.query_one({"ledger": "#ledger", "pages": "#grid", "mapped": "#mapped"}[self._pane]).focus()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Its findings are offered where there are some."""
+        if action == "finding":
+            return self.data is not None and bool(self.data.findings)
+        return super().check_action(action, parameters)
+
     def on_cell_grid_moved(self, event: CellGrid.Moved) -> None:
         """Show everything about the page under the cursor."""
         view = event.grid.source
@@ -257,6 +265,7 @@ finding.
         self._mode = "counts" if self._mode == "access" else "access"
         if self.data is not None:
             self._show_grid(self.query_one("#grid", CellGrid).cursor)
+            self.action_view("pages")
 
     def action_rmap(self) -> None:
         """Both views of the mappings."""

@@ -30,6 +30,27 @@ _NAMES = {
 }
 
 
+_WORDS = {
+    "Copy selected text": "Copy what is selected; twice ends folioscope",
+    "Focus Next": "To the next part of the screen",
+    "Focus Previous": "To the part before",
+    "Scroll Home": "First",
+    "Scroll End": "Last",
+    "Scroll Up": "Up",
+    "Scroll Down": "Down",
+    "Page Up": "Page up",
+    "Page Down": "Page down",
+    "palette": "Every command, by its name",
+}
+"""What Textual's own keys do, in the words of the others."""
+
+_SIDEWAYS = {"Scroll Left", "Scroll Right", "Page Left", "Page Right"}
+"""Keys of Textual's that have nothing to do where nothing is wider than its part of the screen."""
+
+_FOCUS = {"Focus Next", "Focus Previous"}
+_SEVERAL = 2
+
+
 RUNS_ON = """
 The kernel runs on: `r` reads it again. What changed since is marked `↑`, `↓` or `~`, a new row `+`.
 """
@@ -76,7 +97,12 @@ def keys_of(screen: Screen[Any]) -> list[tuple[str, str, bool]]:
     out: dict[tuple[str, bool], list[str]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
-        if binding.description and not binding.system and active.enabled:
+        if binding.description in _SIDEWAYS and not getattr(active.node, "allow_horizontal_scroll", False):
+            continue
+        if binding.description in _FOCUS and len(screen.focus_chain) < _SEVERAL:
+            continue
+        what = _WORDS.get(binding.description, binding.description)
+        if what and not binding.system and active.enabled:
             mine = active.node is screen and binding.action in own
-            out.setdefault((binding.description, mine), []).append(_NAMES.get(binding.key, binding.key))
+            out.setdefault((what, mine), []).append(_NAMES.get(binding.key, binding.key))
     return [(" ".join(dict.fromkeys(keys)), what, mine) for (what, mine), keys in out.items()]

@@ -27,7 +27,7 @@ _MOST = 9
 _NEXT = (
     ("enter", "opens what the cursor is on; tab goes on to the next panel"),
     ("g", "jumps: pfn, address, pid, pid:va, file, #finding, rule"),
-    ("2 3 4 5", "findings, processes, folios, memory map"),
+    ("2 ... 6", "findings, processes, folios, memory map, more"),
     ("[ ]", "back and forward, as in a browser"),
     ("/", "filters a table; < > , sort it; e exports it"),
     ("?", "explains the screen at hand; ctrl+p has every command"),
@@ -175,7 +175,7 @@ Arrows go through a panel and on to the next, as Tab does. `w` writes a note abo
             if doing is None:
                 return Content.styled("not checked to the end", "$warning")
             return Content.styled(f"checking: {doing[0]}", "$quiet")
-        words, style = verdict_of(report)
+        words, style = verdict_of(report, remarks_are="")
         mark, color = {"fail": ("✗", "$error"), "yellow": ("~", "$warning")}.get(style, ("✓", "$success"))
         rules = sum(c.state != "not-applicable" for c in report.coverage.rules)
         missing = ", ".join(f"{n:,} {what}" for what, n in report.coverage.missing.items())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from inspector.columns import AnyArray
 from inspector.report.cpus import CpusReport, build_cpus, folio_words, render_cpus, stack_lines, where
 from inspector.report.files import FilesReport, build_files, render_files
 from inspector.report.hugetlb import HugetlbReport, build_hugetlb_report, render_hugetlb
@@ -27,6 +28,8 @@ from tui.places import FilePlace, FolioPlace, FoliosPlace, MemoryPlace, Place, S
 from tui.views.rows import ColumnData, Rows, ViewColumn, number, sizes, words
 
 Cell = Callable[[Any], Any]
+
+_MOST_SIGNED = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,19 @@ def _num(title: str, of: Cell, *, drop: int = 0, blank: int | None = 0) -> Calla
     def column(rows: Sequence[Any]) -> ColumnData:
         values = [of(row) for row in rows]
         unknown = -1 if blank is None else blank
-        return number(
-            title, np.array([unknown if v is None else v for v in values], np.int64), drop=drop, blank=unknown
-        )
+        numbers, unknown = _numbers(values, unknown)
+        return number(title, numbers, drop=drop, blank=unknown)
 
     return column
+
+
+def _numbers(values: Sequence[int | None], unknown: int) -> tuple[AnyArray, int]:
+    """Numbers as a column, and the one that stands for None: a damaged word may need all of its 64 bits."""
+    known = [v for v in values if v is not None]
+    if max(known, default=0) <= _MOST_SIGNED:
+        return np.array([unknown if v is None else v for v in values], np.int64), unknown
+    unknown %= 1 << 64
+    return np.array([unknown if v is None else max(v, 0) for v in values], np.uint64), unknown
 
 
 def _id(title: str, of: Cell, *, drop: int = 0) -> Callable[[Sequence[Any]], ColumnData]:

@@ -72,7 +72,8 @@ class PaperView(VerticalScroll, can_focus=True):
     def _write(self) -> None:
         # A column is left for the scroll bar, so that its coming and going changes nothing.
         width = max(_NARROWEST, self.scrollable_content_region.width + (0 if self.show_vertical_scrollbar else -1))
-        if self._writer is None or width == self._width:
+        if self._writer is None or width == self._width or not self.size.width:
+            # Before it is laid out it has no width; what is written then would be written again at once.
             return
         self._width = width
         self._text = Text.from_ansi("\n".join(self._writer(Paper(color=True, width=width))))
