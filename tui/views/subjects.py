@@ -81,7 +81,7 @@ def _num(title: str, of: Cell, *, drop: int = 0, blank: int | None = 0) -> Calla
 
 
 def _numbers(values: Sequence[int | None], unknown: int) -> tuple[AnyArray, int]:
-    """Numbers as a column, and the one that stands for None: a damaged word may need all of its 64 bits."""
+    """Numbers as a column, and the one that means None: a damaged word may need all of its 64 bits."""
     known = [v for v in values if v is not None]
     if max(known, default=0) <= _MOST_SIGNED:
         return np.array([unknown if v is None else v for v in values], np.int64), unknown
