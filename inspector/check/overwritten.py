@@ -153,7 +153,7 @@ def _without_kernel_half(results: Results) -> list[int]:
 
 
 def _copied_tables(s: Snapshot, results: Results) -> list[int]:
-    """Rows of tables above the last level with faults below most of their entries that hold what the page beside holds.
+    """Rows of tables above the last level with faults below half of their entries that hold what the page beside holds.
 
     Two such tables in use are never alike, but for entries of hugetlb's shared tables: all else below belongs to one.
     """
@@ -167,7 +167,7 @@ def _copied_tables(s: Snapshot, results: Results) -> list[int]:
     led = t.parent >= 0
     all_below = np.bincount(t.parent[led], minlength=len(t))
     wrong = np.bincount(t.parent[led & at_fault], minlength=len(t))
-    rows = np.flatnonzero(at_fault & t.first & (t.level > Level.PTE) & (2 * wrong > all_below))
+    rows = np.flatnonzero(at_fault & t.first & (t.level > Level.PTE) & (2 * wrong >= all_below))
     out = []
     for row in rows[np.argsort(-wrong[rows], kind="stable")][:_MAX_STRETCHES].tolist():
         at = int(t.pfn[row]) << shift
