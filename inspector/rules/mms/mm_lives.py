@@ -59,9 +59,9 @@ def task_mm_invalid(s: Snapshot) -> Violations:
     Phase.WORDS,
 )
 def mm_top_table_invalid(s: Snapshot) -> Violations:
-    """An mm in use has no top page table: its pgd names no page.
+    """The pgd of an mm in use leads to no top page table of its own.
 
-    Invariant: pgd of an mm with users is the address of a page in the kernel's direct map.
+    Invariant: pgd of an mm with users is the address of a page in the kernel's direct map, and that page is its.
     Why: kernel/fork.c, mm_init() allocates the top table before a task can have the mm, and __mmdrop() frees it when
         the last reference is gone; nothing changes pgd in between. On x86, pgd_set_mm() (arch/x86/mm/pgtable.c) notes
         the mm in the struct page of its top table: the one that names this mm is what pgd should lead to.
