@@ -23,6 +23,7 @@ from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.entries.targets import entry_pfn_invalid, special_entry_unexpected
 from inspector.rules.folios.mapcount import mapcount_mapping_missing, mapcount_too_high
 from inspector.rules.mms.rss import rss_mismatch
+from inspector.rules.page_tables.bytes import pgtables_bytes_mismatch
 from inspector.rules.page_tables.kernel_half import kernel_half_mismatch
 from inspector.rules.page_tables.page_tables import entry_invalid, huge_swap_entry_unexpected, page_table_type_mismatch
 from inspector.rules.registry import Rule
@@ -129,7 +130,8 @@ def _in_page_tables(s: Snapshot, results: Results) -> Iterator[Stretch]:
     if whole:
         # What lies below them is no page table: the next round finds what else there is.
         return
-    table, place = _places(s, [*(_impossible(s, rule, found) for rule, found in results), _lost(s, results)])
+    wrong_alone = (_impossible(s, rule, found) for rule, found in results)
+    table, place = _places(s, [*wrong_alone, _lost(s, results), _lost_tables(s, results)])
     clusters = np.split(np.arange(len(place)), np.flatnonzero(np.diff(place) > _LINE) + 1)
     clusters = [each for each in clusters if len(each) > 1]
     if not clusters:
@@ -252,6 +254,33 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
     mm = s.tables.mm_idx[places.table_idx]
     kept = 2 * excess[mm] >= np.bincount(mm, minlength=len(s.mms))[mm]
     return _Entries(places.table_idx[kept], places.slot[kept])
+
+
+def _lost_tables(s: Snapshot, results: Results) -> _Entries:
+    """Entries, empty now, that led to tables which hang nowhere, in mms that count more tables than they have.
+
+    Each such table was led to by the entry that most of its pages lead back to.
+    """
+    off = np.zeros(len(s.mms), np.bool_)
+    for rule, found in results:
+        if rule is pgtables_bytes_mismatch:
+            more = found.details.observed["pgtables_bytes"] > found.details.expected["pgtables_bytes"]
+            off[found.rows[more & _lasting(found)]] = True
+    none = np.empty(0, np.int64)
+    if not off.any():
+        return _Entries(none, none)
+    lost, arch = s.lost_tables, s.layout.arch
+    leaf = np.flatnonzero(arch.leaf_mask(Level.PTE, lost.entry) & (lost.below[lost.table] == 0))[:_MAX_LOST]
+    rows = s.pages.memmap.rows(arch.leaf_pfn(Level.PTE, lost.entry[leaf])).astype(np.int64)
+    leaf, rows = leaf[rows >= 0], rows[rows >= 0]
+    places = lost_places(s, rows, off, Level.PMD)
+    places = places.take(np.flatnonzero(places.entry == 0))
+    keys = np.stack([lost.table[leaf[places.asked]], places.table_idx, places.slot])
+    each, nr = np.unique(keys, axis=1, return_counts=True)
+    order = np.lexsort((-nr, each[0]))
+    _, first = np.unique(each[0][order], return_index=True)
+    _, table, slot = each[:, order[first]]
+    return _Entries(table, slot)
 
 
 def _in_lost_tables(s: Snapshot) -> I64:

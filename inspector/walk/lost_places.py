@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LostPlaces(Table):
-    """One row a PTE that the reverse map of a page leads to and that does not map the page.
+    """One row an entry that the reverse map of a page leads to and that does not map the page.
 
     Attributes:
         asked: int64; which of the pages asked about.
@@ -32,13 +32,14 @@ class LostPlaces(Table):
     entry: U64
 
 
-def lost_places(s: Snapshot, rows: I64, mms: Mask) -> LostPlaces:
+def lost_places(s: Snapshot, rows: I64, mms: Mask, level: Level = Level.PTE) -> LostPlaces:
     """The places in some mms where the rmap walk (mm/rmap.c) looks for pages in vain.
 
     Args:
         s: The snapshot.
         rows: int64[n]; rows of the pages.
         mms: bool by row of the mms; which to look into.
+        level: Of the entries: those above the last level led to the tables that mapped the pages.
     """
     head = s.pages.head_row[rows].astype(np.int64)
     found, _ = candidates_of(s, np.maximum(head, 0))
@@ -47,11 +48,13 @@ def lost_places(s: Snapshot, rows: I64, mms: Mask) -> LostPlaces:
     at = np.flatnonzero((head[found.asked] >= 0) & (skip >= 0) & (skip < found.nr) & mms[mm])
     found, mm, skip = found.take(at), mm[at], skip[at]
     shift = np.uint64(s.layout.memmap.page_shift)
-    page = (found.va >> shift) + skip.astype(np.uint64)
-    shape = s.layout.arch.shapes[-1]
+    shape = next(each for each in s.layout.arch.shapes if each.level == level)
+    # Counted in what one entry covers, by which addresses of a table begin at a multiple of its entries.
+    place_of = np.uint64(shape.shift) - shift
+    page = ((found.va >> shift) + skip.astype(np.uint64)) >> place_of
     t, width = s.tables, np.uint64(shape.entries)
-    leaves = np.flatnonzero((t.level == Level.PTE) & mms[t.mm_idx])
-    keys = page_key(t.mm_idx[leaves], t.va[leaves] >> shift)
+    leaves = np.flatnonzero((t.level == level) & mms[t.mm_idx])
+    keys = page_key(t.mm_idx[leaves], t.va[leaves] >> np.uint64(shape.shift))
     which = rows_of_unordered(keys, page_key(mm, page // width * width))
     here = np.flatnonzero(which >= 0)
     table, slot = leaves[which[here]], (page[here] % width).astype(np.int64)
