@@ -112,8 +112,8 @@ def find_words(
     if not 1 < len(some) <= _MOST_CAUSES:
         return []
     words = sorted([*_above(s, some), *_pages(s, some)], key=lambda word: -len(word.related))
-    if len(words) < _MOST_WORDS:
-        words += _own_words(s, some)
+    del words[_MOST_WORDS - 1 :]
+    words += _own_words(s, some)
     explains: list[tuple[int, Cause, list[Cause]]] = []
     for tried, word in enumerate(words[:_MOST_WORDS]):
         may_go = {cause for each in words[tried:_MOST_WORDS] for cause in each.related}
@@ -246,7 +246,7 @@ def _held(s: Snapshot, word: _Word, gone: list[Cause]) -> list[Cause]:
 def _above(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
     """The entries that lead to tables in or below which several causes are: one may lead to a table of another place.
 
-    Those above as many causes come from below upwards.
+    Of tables above one another that have the same causes the lowest is meant.
     """
     of_table: dict[int, list[Cause]] = {}
     for cause in causes:
@@ -258,8 +258,13 @@ def _above(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
             rows = rows[rows >= 0]
         for pfn in dict.fromkeys(found):
             of_table.setdefault(pfn, []).append(cause)
+    most_below = Counter[int]()
+    for pfn, mine in of_table.items():
+        for row in s.tables.parent[(s.tables.pfn == pfn) & (s.tables.parent >= 0)].tolist():
+            above = int(s.tables.pfn[row])
+            most_below[above] = max(most_below[above], len(mine))
     for pfn, mine in sorted(of_table.items(), key=lambda each: -len(each[1])):
-        if len(mine) > 1:
+        if len(mine) > max(1, most_below[pfn]):
             rows = np.flatnonzero((s.tables.pfn == pfn) & (s.tables.parent >= 0))[:_MOST_ROWS]
             mms = np.zeros(len(s.mms), np.bool_)
             mms[s.tables.mm_idx[rows]] = True
