@@ -149,7 +149,7 @@ def _in_page_tables(s: Snapshot, results: Results) -> Iterator[Stretch]:
 def _without_kernel_half(results: Results) -> list[int]:
     """Rows of top tables whose kernel's half is wrong in more than lines here and there."""
     for rule, found in results:
-        if rule is kernel_half_mismatch:
+        if rule is kernel_half_mismatch and len(found):
             return [int(row) for row in found.rows[found.details.facts["entries"] > 2 * _LINE]]
     return []
 
@@ -263,7 +263,7 @@ def _lost_tables(s: Snapshot, results: Results) -> _Entries:
     """
     off = np.zeros(len(s.mms), np.bool_)
     for rule, found in results:
-        if rule is pgtables_bytes_mismatch:
+        if rule is pgtables_bytes_mismatch and len(found):
             more = found.details.observed["pgtables_bytes"] > found.details.expected["pgtables_bytes"]
             off[found.rows[more & _lasting(found)]] = True
     none = np.empty(0, np.int64)
