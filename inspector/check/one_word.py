@@ -23,10 +23,10 @@ from inspector.rules.folios.mapcount import mapcount_mapping_missing, mapcount_t
 from inspector.rules.mms.rss import rss_mismatch
 from inspector.rules.needs import VMAS, lacking
 from inspector.rules.page_tables.bytes import pgtables_bytes_mismatch
-from inspector.rules.page_tables.lost_tables import page_table_unreachable
+from inspector.rules.page_tables.lost_tables import may_hang_in, page_table_unreachable
 from inspector.rules.registry import Phase, Rule
 from inspector.rules.swap.swap import swap_count_high
-from inspector.subjects import ADDRESS_SPACE, ANON_VMA, AVC, ENTRY, FOLIO, MM, NONPRESENT, PAGE, TABLE, VMA, reached
+from inspector.subjects import ADDRESS_SPACE, ANON_VMA, AVC, ENTRY, FOLIO, MM, NONPRESENT, PAGE, TABLE, VMA
 from inspector.tables.overwritten import Stretch
 from inspector.walk.batches import MappingsOfPages, run_collectors
 from inspector.walk.lost_places import lost_places
@@ -301,7 +301,7 @@ def _pages(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
 
 def _may_go(s: Snapshot, cause: Cause, lossy: Mask) -> bool:
     """Whether a cause, if it is of a lost table, may be of one of some mms whose tables are not all known."""
-    return cause.rule is not page_table_unreachable or _may_hang_in(s, cause, lossy)
+    return cause.rule is not page_table_unreachable or _hangs_in(s, cause, lossy)
 
 
 def _named(s: Snapshot, cause: Cause) -> U64:
@@ -349,7 +349,7 @@ def _related(s: Snapshot, causes: list[Cause], mms: Mask) -> list[Cause]:
             owned = owned | np.isin(s.pages.mapping[head] & ~np.uint64(MAPPING_TAGS), owners)
         out |= {mine[at] for at in distinct(which[owned]).tolist()}
     for cause in causes:
-        if cause.rule is page_table_unreachable and _may_hang_in(s, cause, mms):
+        if cause.rule is page_table_unreachable and _hangs_in(s, cause, mms):
             out.add(cause)
     out |= _slots_of(causes, [cause for cause in out if cause.rule is rss_mismatch])
     return [cause for cause in causes if cause in out]
@@ -363,13 +363,9 @@ def _slots_of(causes: list[Cause], off: list[Cause]) -> set[Cause]:
     return set(slots) if lost == high else set()
 
 
-def _may_hang_in(s: Snapshot, cause: Cause, mms: Mask) -> bool:
-    """Whether an unreachable page table maps what some mms may map; an empty one, whether one of all mms lacks it."""
-    mapped = [ids for kind, at, ids in cause.violations.details.claims.parts if kind == FOLIO.name and len(at)]
-    heads = s.pages.memmap.rows(np.concatenate([*mapped, np.empty(0, np.int64)]))[:_MOST_ROWS]
-    if not len(heads):
-        return pgtables_bytes_mismatch.slug in cause.also
-    return bool(reached(s, heads, mms).any())
+def _hangs_in(s: Snapshot, cause: Cause, mms: Mask) -> bool:
+    """Whether an unreachable page table may be of some mms; an empty one, whether one of all mms lacks it."""
+    return may_hang_in(s, [cause], mms, empty=pgtables_bytes_mismatch.slug in cause.also)
 
 
 def _owners_of_lost(s: Snapshot, mms: Mask) -> U64:

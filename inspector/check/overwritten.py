@@ -246,7 +246,7 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
             excess[found.rows] = np.sum(more, axis=0) * _lasting(found)
     rows = np.concatenate([np.empty(0, np.int64), *pages])
     # What is in a table that hangs nowhere was mapped there.
-    rows = rows[~is_among(rows, _in_lost_tables(s))][:_MAX_LOST] if len(rows) else rows
+    rows = rows[~is_among(rows, s.lost_tables.page)][:_MAX_LOST] if len(rows) else rows
     if not len(rows) or not excess.any():
         return _Entries(rows[:0], rows[:0])
     places = lost_places(s, rows, excess > 0)
@@ -269,25 +269,17 @@ def _lost_tables(s: Snapshot, results: Results) -> _Entries:
     none = np.empty(0, np.int64)
     if not off.any():
         return _Entries(none, none)
-    lost, arch = s.lost_tables, s.layout.arch
-    leaf = np.flatnonzero(arch.leaf_mask(Level.PTE, lost.entry) & (lost.below[lost.table] == 0))[:_MAX_LOST]
-    rows = s.pages.memmap.rows(arch.leaf_pfn(Level.PTE, lost.entry[leaf])).astype(np.int64)
-    leaf, rows = leaf[rows >= 0], rows[rows >= 0]
-    places = lost_places(s, rows, off, Level.PMD)
+    lost = s.lost_tables
+    table = lost.table[lost.leaf]
+    some = np.flatnonzero((lost.below[table] == 0) & (lost.page >= 0))[:_MAX_LOST]
+    places = lost_places(s, lost.page[some], off, Level.PMD)
     places = places.take(np.flatnonzero(places.entry == 0))
-    keys = np.stack([lost.table[leaf[places.asked]], places.table_idx, places.slot])
+    keys = np.stack([table[some[places.asked]], places.table_idx, places.slot])
     each, nr = np.unique(keys, axis=1, return_counts=True)
     order = np.lexsort((-nr, each[0]))
     _, first = np.unique(each[0][order], return_index=True)
     _, table, slot = each[:, order[first]]
     return _Entries(table, slot)
-
-
-def _in_lost_tables(s: Snapshot) -> I64:
-    """Rows of the pages that entries of tables which hang nowhere map."""
-    arch, entries = s.layout.arch, s.lost_tables.entry
-    entries = entries[arch.leaf_mask(Level.PTE, entries)]
-    return s.pages.memmap.rows(arch.leaf_pfn(Level.PTE, entries)).astype(np.int64)
 
 
 def _lasting(found: Violations) -> Mask:

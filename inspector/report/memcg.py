@@ -84,12 +84,14 @@ def build_memcg(s: Snapshot) -> MemcgReport:
     usage = np.zeros(len(lru.memcgs), np.int64) if counters is None else usage_of(s, charged)
     judged = keeps_own_usage(lru) & (counters is not None and not charged.unknown)
     right = [int(pages) if able else None for pages, able in zip(usage.tolist(), judged.tolist(), strict=True)]
-    rows = [_row(s, row, charged, counters, pages) for row, pages in enumerate(right)]
+    parents = lru.memcgs.parent
+    children = np.bincount(parents[parents >= 0], minlength=len(lru.memcgs)).tolist()
+    rows = [_row(s, row, charged, counters, pages, children[row]) for row, pages in enumerate(right)]
     return MemcgReport("folioscope.memcg/1", True, counters is not None, rows, statistics, charged.unknown)
 
 
 def _row(
-    s: Snapshot, row: int, charged: ChargedFolios, counters: MemcgCounters | None, usage: int | None
+    s: Snapshot, row: int, charged: ChargedFolios, counters: MemcgCounters | None, usage: int | None, children: int
 ) -> MemoryCgroup:
     memcgs = s.lru.memcgs
 
@@ -112,7 +114,7 @@ def _row(
         swap=total("MEMCG_SWAP"),
         slots=slots,
         references=None if counters is None or counters.references[row] < 0 else int(counters.references[row]),
-        children=int((memcgs.parent == row).sum()),
+        children=children,
     )
 
 

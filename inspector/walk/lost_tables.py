@@ -53,6 +53,8 @@ class LostTables:
         below: int64[n]; how many hang below each.
         table: int64[k]; for each entry in them or below them, which of ``row`` it belongs to.
         entry: uint64[k]; the entry as stored. Empty ones and those that point to tables are left out.
+        leaf: int64[m]; those of them that map something. A leaf of any level names its first page as a PTE does.
+        page: int64[m]; row in `Pages` of the first page that each maps, -1 where there is none.
         invoked: RCU callbacks that are being invoked just now: which ones cannot be seen.
         unreadable: Kernel page tables, lists and batches that could not be read.
     """
@@ -62,6 +64,8 @@ class LostTables:
     below: I64
     table: I64
     entry: U64
+    leaf: I64
+    page: I64
     invoked: int
     unreadable: int
 
@@ -94,7 +98,9 @@ def find_lost_tables(s: Snapshot) -> LostTables:
     first, nr = np.unique(top, return_counts=True)
     at = np.searchsorted(first, top[table])
     row = s.pages.memmap.rows(left[first])
-    return LostTables(counts, row, nr - 1, at, entry, lists.invoked, unreadable + lists.unreadable + bad)
+    leaf = np.flatnonzero(s.layout.arch.leaf_mask(Level.PTE, entry))
+    page = s.pages.memmap.rows(s.layout.arch.leaf_pfn(Level.PTE, entry[leaf])).astype(np.int64)
+    return LostTables(counts, row, nr - 1, at, entry, leaf, page, lists.invoked, unreadable + lists.unreadable + bad)
 
 
 def _of_type_table(s: Snapshot) -> I64:

@@ -54,7 +54,10 @@ def _parse() -> argparse.Namespace:
         help="which guests, all for storms too (default: %(default)s)",
     )
     silence.add_argument("--keep", type=Path, help="a folder for captures of dumps that are not silent")
+    silence.add_argument("--keep-all", action="store_true", help="keep captures of the silent ones too, for judge")
     silence.add_argument("--results", type=Path, help="a file with a line of JSON a dump; a run that was ended goes on")
+    judge = commands.add_parser("judge", help="check the captures that silence kept")
+    judge.add_argument("results", type=Path, metavar="FILE", help="its file of results")
     live = commands.add_parser("live", help="check a racing guest while it runs, and with a count made wrong")
     live.add_argument("kernel", metavar="KERNEL", help="as for silence")
     live.add_argument("--guest", default=BUSY, help="zoo-races, busy or a storm (default: %(default)s)")
@@ -169,12 +172,17 @@ def main() -> int:
             return 0
         if arguments.command == "silence":
             from .silence import KINDS as KINDS_OF_SILENCE  # noqa: PLC0415  (drgn and NumPy)
-            from .silence import Machine, silence  # noqa: PLC0415
+            from .silence import Keep, Machine, silence  # noqa: PLC0415
 
             kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
             kinds = [*KINDS_OF_SILENCE] if arguments.guests == "all" else arguments.guests.split(",")
             machine = Machine(arguments.cpus, arguments.five_levels, arguments.words)
-            return silence(kernels, kinds, arguments.runs, arguments.keep, arguments.results, machine)
+            keep = Keep(arguments.keep, arguments.keep_all) if arguments.keep else None
+            return silence(kernels, kinds, arguments.runs, keep, arguments.results, machine)
+        if arguments.command == "judge":
+            from .silence import judge  # noqa: PLC0415
+
+            return judge(arguments.results)
         if arguments.command == "gaps":
             return _gaps(arguments)
         if arguments.command == "formats":

@@ -80,8 +80,21 @@ def is_silent(report: Report) -> bool:
     return report.coverage.complete and all(f.severity == "info" for f in report.findings)
 
 
+@dataclass(frozen=True)
+class Keep:
+    """Which dumps are kept, and where.
+
+    Attributes:
+        folder: Of the captures.
+        is_all: Those in which nothing is found too, for checks of later versions (`judge`).
+    """
+
+    folder: Path
+    is_all: bool = False
+
+
 def moments(
-    kernel: Kernel, kind: str, runs: int, keep: Path | None = None, machine: Machine = Machine()
+    kernel: Kernel, kind: str, runs: int, keep: Keep | None = None, machine: Machine = Machine()
 ) -> Iterator[Moment]:
     """Boot one guest, stop it at ``runs`` random moments, and check a dump of each.
 
@@ -89,7 +102,7 @@ def moments(
         kernel: Which kernel.
         kind: zoo (at rest: one moment is as good as many), zoo-races, busy, or a storm.
         runs: How many dumps.
-        keep: Where dumps with findings are kept; None keeps none.
+        keep: Which are kept, and where; None keeps none.
         machine: What it runs on.
     """
     unpacked = fetch_kernel(kernel, guests_folder())
@@ -112,8 +125,8 @@ def moments(
                 dump.chmod(0o644)
                 report = run_check(Snapshot(open_core(str(dump), types="btf")))
                 kept = None
-                if keep and not is_silent(report):
-                    kept = keep / f"{kernel.name}-{kind}-{number}-{int(time.time())}.kdump"
+                if keep and (keep.is_all or not is_silent(report)):
+                    kept = keep.folder / f"{kernel.name}-{kind}-{number}-{int(time.time())}.kdump"
                     keep_capture(dump, kept)
                 yield Moment(kernel.name, kind, str(machine), number, ran, report, kept)
                 dump.unlink(missing_ok=True)
@@ -152,7 +165,7 @@ def _lacking(report: Report) -> list[str]:
 
 
 def silence(  # noqa: PLR0913, PLR0917  (the options of the command)
-    kernels: list[Kernel], kinds: list[str], runs: int, keep: Path | None, results: Path | None, machine: Machine
+    kernels: list[Kernel], kinds: list[str], runs: int, keep: Keep | None, results: Path | None, machine: Machine
 ) -> int:
     """Print the table, and every fail or warn below its row; return the exit code.
 
@@ -178,6 +191,32 @@ def silence(  # noqa: PLR0913, PLR0917  (the options of the command)
     return 1 if bad or lacking else 0
 
 
+def judge(results: Path) -> int:
+    """Check the captures of moments that were kept, and print those that are not silent or not as they were.
+
+    Args:
+        results: The file of results of `silence`.
+
+    Returns:
+        The exit code: 1 if one of them is not silent.
+    """
+    lines = [line for line in map(json.loads, results.read_text().splitlines()) if line["kept"]]
+    total: Counter[tuple[str, ...]] = Counter()
+    loud: Counter[tuple[str, ...]] = Counter()
+    for number, line in enumerate(lines):
+        report = run_check(Snapshot(open_core(line["kept"], types="btf")))
+        which = (line["kernel"], line["guest"], line.get("machine", ""))
+        total[which] += 1
+        loud[which] += not is_silent(report)
+        if not is_silent(report) or _found(report) != line["findings"]:
+            _say(Moment(*which, number, line["seconds"], report), None)
+            print(f"         {line['kept']}", flush=True)
+    for guest, nr in sorted(total.items()):
+        print(f"{' '.join(guest).rstrip():<44} {nr:>5} {loud[guest]:>5} not silent")
+    print(f"{total.total()} moments, {loud.total()} not silent", flush=True)
+    return 1 if loud.total() else 0
+
+
 def _say(moment: Moment, results: Path | None) -> None:
     """Print a row and what lies below it, and keep it."""
     print(row(moment), flush=True)
@@ -198,16 +237,19 @@ def _done(results: Path | None) -> Counter[tuple[str, str, str]]:
     return Counter((line["kernel"], line["guest"], line.get("machine", "")) for line in lines)
 
 
+def _found(report: Report) -> list[dict[str, str | int]]:
+    return [{"severity": f.severity, "rule": f.rule, "count": f.count} for f in report.findings]
+
+
 def _note(results: Path, moment: Moment) -> None:
     """Add a line to a file of results."""
-    found = [{"severity": f.severity, "rule": f.rule, "count": f.count} for f in moment.report.findings]
     line = {
         "kernel": moment.kernel,
         "guest": moment.kind,
         "machine": moment.machine,
         "seconds": round(moment.seconds, 1),
         "silent": moment.is_silent,
-        "findings": found,
+        "findings": _found(moment.report),
         "kept": str(moment.kept) if moment.kept else None,
     }
     with results.open("a") as file:

@@ -17,10 +17,10 @@ from inspector.rules.page_tables.deposits import (
     deposited_tables_mismatch,
     nonpresent_due,
 )
-from inspector.rules.page_tables.lost_tables import page_table_unreachable
+from inspector.rules.page_tables.lost_tables import may_hang_in, page_table_unreachable
 from inspector.rules.page_tables.page_tables import page_table_sharing_unexpected
 from inspector.rules.registry import Phase, Rule, rule
-from inspector.subjects import FOLIO, MM, reached
+from inspector.subjects import MM
 from inspector.violations import Violations, cannot_check, one, violations
 from inspector.windows.grading import IN_FLIGHT
 from inspector.windows.locks import mm_in_flight
@@ -28,9 +28,6 @@ from inspector.windows.window import Effect
 
 if TYPE_CHECKING:
     from inspector.snapshot import Snapshot
-
-_MOST_FOLIOS = 1 << 12
-"""Folios in unreachable tables by which the mm that had them is known."""
 
 
 def _settle(s: Snapshot, rule: Rule, causes: Causes) -> None:
@@ -72,22 +69,18 @@ def _settle_lost_tables(s: Snapshot, rule: Rule, causes: Causes) -> None:
         for cause in lost:
             causes.attach(cause, lists[0])
         return
-    off = [cause for cause in causes.of(rule) if _may_have_had(s, cause.first_row, lost)]
+    off = []
+    for cause in causes.of(rule):
+        mm = np.zeros(len(s.mms), np.bool_)
+        mm[cause.first_row] = True
+        if may_hang_in(s, lost, mm, empty=True):
+            off.append(cause)
     excess = int(_excess_pages(s, np.array([cause.first_row for cause in off], np.int64)).sum())
     # An mm in which another's table was found in the place of its own counts no more than is found.
     foreign = sum(len(distinct(cause.rows)) for cause in causes.of(page_table_sharing_unexpected))
     if excess + foreign == tables:
         for cause in off:
             causes.attach(cause, lost[0])
-
-
-def _may_have_had(s: Snapshot, mm: int, lost: list[Cause]) -> bool:
-    """Whether unreachable tables map what an mm may map; empty ones may have been any mm's."""
-    parts = [ids for c in lost for kind, _, ids in c.violations.details.claims.parts if kind == FOLIO.name]
-    heads = s.pages.memmap.rows(np.concatenate([*parts, np.empty(0, np.int64)])[:_MOST_FOLIOS])
-    of_mm = np.zeros(len(s.mms), np.bool_)
-    of_mm[mm] = True
-    return not len(heads) or bool(reached(s, heads, of_mm).any())
 
 
 def _excess_pages(s: Snapshot, rows: I64) -> I64:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from inspector.arch.base import Kind, Level
 from inspector.columns import I64, AnyArray, Mask, distinct, rows_of, take_or
+from inspector.rules.cause import Cause
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
-from inspector.subjects import PAGE
+from inspector.subjects import FOLIO, PAGE, reached
 from inspector.tables.pages import MANY_REFERENCES
 from inspector.tables.swap_devices import swap_entries
 from inspector.tables.zone_spans import of_no_zone
@@ -22,6 +25,9 @@ from inspector.windows.window import Effect
 
 _OF_ANOTHER = (TABLE_NO_PAGE, TABLE_NOT_A_TABLE, TABLE_TWICE_IN_MM)
 """States of what entries lead to that is not the table that they led to."""
+
+_MOST_FOLIOS = 1 << 12
+"""Folios in unreachable tables by which the mm that had them is known."""
 
 
 @rule(
@@ -81,6 +87,22 @@ def page_table_unreachable(s: Snapshot) -> Violations:
     )
 
 
+def may_hang_in(s: Snapshot, causes: Sequence[Cause], mms: Mask, empty: bool) -> bool:
+    """Whether unreachable tables map what some mms may map.
+
+    Args:
+        s: The snapshot.
+        causes: What the rule of unreachable tables found.
+        mms: bool by row of the mms.
+        empty: The answer for tables that map no folio: they may have been any mm's.
+    """
+    parts = [
+        ids for c in causes for kind, at, ids in c.violations.details.claims.parts if kind == FOLIO.name and len(at)
+    ]
+    heads = s.pages.memmap.rows(np.concatenate([*parts, np.empty(0, np.int64)])[:_MOST_FOLIOS])
+    return bool(reached(s, heads, mms).any()) if len(heads) else empty
+
+
 def _fit(s: Snapshot) -> Mask:
     """Which lost tables may be those that entries led to that cannot be followed: pages in them may be mapped there.
 
@@ -96,9 +118,8 @@ def _fit(s: Snapshot) -> Mask:
     behind = vmas_behind(s, gone)
     if behind is None:
         return ~out
-    leaf = np.flatnonzero(arch.classify(Level.PTE, lost.entry) == Kind.LEAF)
-    row = s.pages.memmap.rows(arch.leaf_pfn(Level.PTE, lost.entry[leaf]))
-    hit = (row >= 0) & take_or(pages_behind(s, behind), row, False)
+    leaf = lost.leaf
+    hit = (lost.page >= 0) & take_or(pages_behind(s, behind), lost.page, False)
     pages = np.bincount(lost.table[leaf[hit]], minlength=len(out))
     out = (pages > 0) | (np.bincount(lost.table[leaf], minlength=len(out)) == 0)
     if not (_level_lost(s, gone) == Level.PTE).any():
@@ -146,15 +167,11 @@ def _struct_page_damaged(s: Snapshot) -> Mask:
 def _mapped(s: Snapshot) -> Things:
     """The folios and swap slots in each lost table's entries: they count more users than are found without it."""
     lost, arch, pages = s.lost_tables, s.layout.arch, s.pages
-    # A leaf of any level names its first page as a PTE does.
-    kind = arch.classify(Level.PTE, lost.entry)
-    leaf, swap = np.flatnonzero(kind == Kind.LEAF), np.flatnonzero(kind == Kind.SWAP)
-    row = pages.memmap.rows(arch.leaf_pfn(Level.PTE, lost.entry[leaf]))
-    head = take_or(pages.head_row, row, -1)
-    folio = pages.memmap.pfns_of_rows(head)
+    swap = np.flatnonzero(arch.classify(Level.PTE, lost.entry) == Kind.SWAP)
+    folio = pages.memmap.pfns_of_rows(take_or(pages.head_row, lost.page, -1))
     named = swap_entries(arch.swap_type(lost.entry[swap]), arch.swap_offset(lost.entry[swap]))
     slot = rows_of(s.swap.slots.entry, named)
-    return _once("folio", lost.table[leaf], folio) + _once("swap_slot", lost.table[swap], slot.astype(np.int64))
+    return _once("folio", lost.table[lost.leaf], folio) + _once("swap_slot", lost.table[swap], slot.astype(np.int64))
 
 
 def _once(kind: str, table: I64, things: I64) -> Things:
