@@ -12,6 +12,7 @@ from inspector.errors import Exit
 from inspector.findings import Finding
 from inspector.folio.about import about
 from inspector.folio.account import FolioAccount, account_of
+from inspector.folio.births import BirthLine, births
 from inspector.folio.counters import CounterLine, MmIdSlot
 from inspector.folio.holders import holders, not_sought
 from inspector.folio.numbers import OneFolio
@@ -107,6 +108,8 @@ class Explanation(msgspec.Struct, frozen=True):
     """What would have to happen to a sound folio to leave these counters behind, the simplest first."""
     what_if: list[WhatIf]
     """The operations asked for, one after the other up to the first that is refused."""
+    births: list[BirthLine]
+    """What may have made it, and what cannot have."""
     searched: Search
     """Where its mappings were searched for; "nothing" where no reverse map leads on from it."""
     gaps: list[str]
@@ -198,6 +201,7 @@ def explain_account(
         findings=found,
         looks_like=account.looks_like,
         what_if=what_if(s, f, operations) if operations else [],
+        births=births(s, f),
         searched=s.search,
         gaps=s.gaps,
         not_sought=not_sought(s),
@@ -234,6 +238,7 @@ def _nothing(s: Snapshot, place: FoundPage, f: OneFolio) -> Explanation:
         findings=[],
         looks_like=[],
         what_if=[],
+        births=[],
         searched=s.search,
         gaps=[],
         not_sought=not_sought(s),

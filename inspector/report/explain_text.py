@@ -21,14 +21,21 @@ _MANY = 24
 """Stretches of pages that are listed before all those that are well become one line."""
 
 
-def render_explanation(screen: Screen, e: Explanation) -> Iterator[str]:
-    """The report for people."""
+def render_explanation(screen: Screen, e: Explanation, *, all_births: bool = False) -> Iterator[str]:
+    """The report for people.
+
+    Args:
+        screen: Where it is shown.
+        e: The report.
+        all_births: Whether births that cannot have been are listed too, and the entries that each birth leaves.
+    """
     yield from render_place(screen, e.place)
     yield ""
     yield from render_account(screen, e)
     if e.head is None:
         return
     yield from _mappings(screen, e)
+    yield from _births(screen, e, everything=all_births)
     yield from _what_if(screen, e)
     yield from _findings(screen, e)
 
@@ -224,6 +231,37 @@ def _mappings(screen: Screen, e: Explanation) -> Iterator[str]:
     more = e.mapping_rows - len(e.mappings)
     if more > 0:
         yield f"  ... and {grouped(more)} more; --limit 0 lists all"
+
+
+def _births(screen: Screen, e: Explanation, *, everything: bool) -> Iterator[str]:
+    """What may have made it; in short those after which the least has happened, and the others by name."""
+    able = [b for b in e.births if b.possible]
+    if not able:
+        return
+    yield ""
+    yield from _heading(screen, "may have been made by")
+    first = [b for b in able if not b.takes_over] or able
+    least = min(len(b.since) for b in first)
+    shown = able if everything else [b for b in first if len(b.since) == least]
+    for b in shown:
+        yield from screen.wrap(f"{b.birth} [{b.source}]", "  ", "    ")
+        for sentence in b.since:
+            yield from screen.wrap(f"since then {sentence}", "      ", "        ")
+        for sentence in (f"entry: {b.entry}", b.alike) if everything else ():
+            yield from screen.wrap(sentence, "      ", "        ") if sentence else ()
+    others = [b for b in e.births if not b.possible]
+    if everything:
+        yield from _heading(screen, "cannot have been made by")
+        for b in others:
+            yield from screen.wrap(f"{b.birth} [{b.source}]: {'; '.join(b.against)}", "  ", "      ")
+        return
+    more = ", ".join(b.birth for b in first if b not in shown)
+    if more:
+        yield from screen.wrap(f"or, if more has happened since: {more}", "  ", "    ")
+    over = " or ".join(b.birth for b in able if b.takes_over and b not in shown)
+    if over:
+        yield from screen.wrap(f"and may have come from another folio by {over}", "  ", "    ")
+    yield f"  {counted(len(others), 'other birth')} cannot have been; --births lists all"
 
 
 def _what_if(screen: Screen, e: Explanation) -> Iterator[str]:

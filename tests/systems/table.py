@@ -852,8 +852,9 @@ SYSTEMS = (
         "how folios begin",
         (
             show(
-                "folios as they are after a fault, swap-in, copy or collapse",
-                reason="not yet: a folio is explained by what it is, not by what made it",
+                "folios as they are after a fault, swap-in, copy or collapse: what may have made each",
+                "explain",
+                "explain --births",
             ),
             check(
                 "new anonymous folios are up to date, with the anon_vma and index of where they are mapped",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +22,7 @@ _LIMIT = 40
 @click.argument("place", metavar="PLACE")
 @as_option
 @click.option("--all", "everything", is_flag=True, help="Walk all page tables, and run the rules.")
+@click.option("--births", is_flag=True, help="List all ways in which the kernel makes folios, with what excludes each.")
 @click.option("--limit", type=click.IntRange(0), help=f"Mappings to list; 0 for all. {_LIMIT} in text, all in JSON.")
 @click.option("--no-check", is_flag=True, help="With --all: do not run the rules.")
 @click.option(
@@ -36,6 +38,7 @@ def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
     place: str,
     form: str | None,
     everything: bool,
+    births: bool,
     limit: int | None,
     no_check: bool,
     operations: tuple[str, ...],
@@ -45,7 +48,8 @@ def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
     PLACE is a page frame number, a physical address, the address of a struct page or folio, any address of the kernel,
     or PID:ADDRESS with the pid or name of a process; any page of the folio will do. Beside the counters it shows which
     pages are exclusive to a process, what the kernel would do with the folio now (reuse or copy it on a write fault,
-    split, migrate or reclaim it), and who may hold the unexplained references. With --op the kernel's operations, by
+    split, migrate or reclaim it), what may have made it (page fault, swap-in, copy, collapse ...) and what has happened
+    since, and who may hold the unexplained references. With --op the kernel's operations, by
     old names or new ones, are tried on a model of the folio in its present state: each is shown with what it changes,
     or is refused with the kernel's condition.
 
@@ -70,5 +74,5 @@ def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
             return build_explanation(seen, found.pfn, place=found, limit=limit, check=not no_check, operations=words)
 
         report = settled(snapshot, ask, lambda r: r.exit_code == Exit.FINDINGS)
-    print_report(settings, report, render_explanation)
+    print_report(settings, report, partial(render_explanation, all_births=births))
     return report.exit_code
