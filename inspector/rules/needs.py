@@ -27,8 +27,10 @@ TABLES: Needs = frozenset(("page tables",))
 CACHES: Needs = PAGES | FILES | frozenset(("page cache trees",))
 """What a file's own tree leads to."""
 HUGETLB: Needs = PAGES | frozenset(("hugetlb pools and files",))
-SLOTS: Needs = CACHES | frozenset(("swap devices", "swap clusters"))
-"""Swap slots, and pages of files that name them. Entries that are not known can only name more."""
+SWAP: Needs = frozenset(("swap devices", "swap clusters"))
+"""What swap devices keep of their slots. Entries that are not known can only name more of these."""
+SLOTS: Needs = CACHES | SWAP
+"""Swap slots, and the folios and pages of files that name them."""
 MERGED: Needs = PAGES | frozenset(("tasks", "mms", "KSM nodes and items"))
 
 NO_CGROUPS = "memory cgroups or some counters are not in the dump"

@@ -35,7 +35,7 @@ class LruLists(Table):
     """One row a list that folios are on.
 
     Attributes:
-        head: uint64; address of its list_head.
+        head: uint64; address of its list_head; 0 for a part of a list that damage cut off from it.
         lruvec: int32; row in `inspector.tables.memcgs.Lruvecs`, -1 where it could not be read.
         place: int32; which of the vector's lists (`inspector.tables.memcgs.LruShape`), -1 where that is not known.
     """
@@ -323,21 +323,24 @@ class _Links:
         ends = self._ends(rows)
         heads, odd_heads = self._heads(ends, misfit, lru)
         odd = self._odd(misfit, heads)
-        # What is behind a node whose link is wrong may be of any list.
+        marked = self._on_list[self._pages.number[rows]] & ~self._pages.is_tail[rows]
+        lost = rows[~marked].astype(np.int64)
+        # What is behind a node whose link is wrong, or leads to what is not known, may be of any list, but is of one.
         cut = np.array([row for row, bits in misfit.items() if bits & PREV], np.int64)
-        self.before[cut] = 0
+        cut = distinct(np.concatenate([cut, rows[self.before[rows] == 0]]))[:_MOST]
+        self.before[cut] = -1 - len(self._others) - np.arange(len(cut))
         owner = self.following
         list_owners(rows, self.before, owner)
         addresses = np.array(list(self._others), np.uint64)
-        number = np.full(len(addresses) + 1, -1, np.int32)
+        number = np.full(len(addresses) + len(cut) + 1, -1, np.int32)
         number[heads + 1] = np.arange(len(heads), dtype=np.int32)
+        number[len(addresses) + 1 :] = np.arange(len(heads), len(heads) + len(cut), dtype=np.int32)
         for some in spans(len(rows)):
             owner[rows[some]] = number[owner[rows[some]]]
-        lists, classes = _lists(lru, addresses[heads]), self._class_table(lru)
-        marked = self._on_list[self._pages.number[rows]] & ~self._pages.is_tail[rows]
+        classes = self._class_table(lru)
+        lists = LruLists.concat([_lists(lru, addresses[heads]), _parts_of_lists(len(cut))])
         members = self._members(rows[marked], owner, len(classes))
-        lost = np.flatnonzero(~marked)
-        beside = rows[lost][np.isin(owner[rows[lost]], members.list_[members.list_ >= 0])].astype(np.int64)
+        beside = lost[np.isin(owner[lost], members.list_[members.list_ >= 0])]
         beside = beside[[row not in misfit for row in beside.tolist()]]
         rings = np.empty(0, np.int64)
         if not misfit and not unknown and (members.list_ < 0).any():
@@ -544,6 +547,12 @@ def _lists(lru: Lru, heads: U64) -> LruLists:
         np.where(known, at // nr, -1).astype(np.int32),
         np.where(known, at % nr, -1).astype(np.int32),
     )
+
+
+def _parts_of_lists(nr: int) -> LruLists:
+    """Parts that damage cut off from the heads of their lists."""
+    none = np.full(nr, -1, np.int32)
+    return LruLists(np.zeros(nr, np.uint64), none, none)
 
 
 def _wrong_pairs(lru: Lru, lists: LruLists, classes: LruClasses, members: LruMembers) -> I64:

@@ -12,6 +12,7 @@ from inspector.findings import Report
 from inspector.snapshot import Snapshot
 from inspector.tables.slabs import lead_nowhere
 from tests.faults.damage import run_one
+from tests.faults.every import CATALOGUE
 from tests.faults.overlay import KERNELS, Patch, add, core_path, pfn_of, planted, put, sound, word
 from tests.faults.plants import entry_address, mapcount_at, mapping_of_page, pick, small_anon
 from tests.faults.state_catalogue import quiet_mms, vma_word
@@ -80,6 +81,30 @@ def test_a_mapping_too_many_beside_an_overwritten_entry_of_its_vma_is_a_finding_
     report = run_check(planted(path, damage, add(s, mapcount_at(s, other), 1, 4)))
     assert ("mapcount-too-high", pfn_of(s, other)) in [(f.rule, f.subject.pfn) for f in report.findings]
     assert len(_rules(report)) == 2, _rules(report)
+
+
+_OF_LISTS = ("lru-flag-lost", "unevictable-flag-on-a-list", "active-flag-of-an-lru-folio-flipped")
+
+
+@pytest.mark.parametrize("name", _OF_LISTS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_folio_in_a_part_that_is_cut_off_from_its_lru_list_is_judged_by_that_part(kernel: str, name: str) -> None:
+    """Struct pages on both sides of it are overwritten: nothing leads from the head of the list to it any more."""
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    fault = CATALOGUE[name](s)
+    size, link = s.layout.memmap.page_size, s.layout.struct("struct page").field("lru").offset
+    assert fault.pfn is not None
+    damage = []
+    for side in (0, 8):
+        page = s.layout.memmap.page_addr(fault.pfn)
+        for _ in range(4):
+            page = word(s, page + link + side) - link
+        assert s.layout.memmap.pfns(np.array([page], np.uint64))[0] >= 0
+        damage.append(Patch(page, bytes([0xCC]) * size))
+    report = run_check(planted(path, *fault.patches, *damage))
+    mine = [f for f in report.findings if f.subject.pfn == fault.pfn and f.severity != "info"]
+    assert {f.rule for f in mine} & set(fault.rules), _rules(report)
 
 
 def _vma(s: Snapshot, *, file: bool) -> int:

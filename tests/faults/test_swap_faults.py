@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from inspector.arch.base import Kind
-from inspector.check.run import violations_of
+from inspector.check.run import run_check, violations_of
 from inspector.rules import find_rule
 from inspector.rules.registry import all_rules
+from inspector.snapshot import Snapshot
 from inspector.tables.files import SHMEM
 from inspector.tables.vmalloc import vmalloc_pfns
 from inspector.walk.swap_view import find_slot, slot_exists, slot_users, swap_devices
@@ -19,7 +20,9 @@ from tests.faults.overlay import (
     findings,
     flags_xor,
     only_finding,
+    opened,
     page_word,
+    plant,
     planted,
     put,
     word,
@@ -34,6 +37,7 @@ from tests.faults.swap_plants import (
     swapper_patch,
     users_of,
 )
+from tests.rules.broken import make_hole
 
 GROUPS = ("swap", "swap-cache", "nonpresent")
 RULES = [r.slug for r in all_rules() if r.group in GROUPS]
@@ -105,6 +109,19 @@ def test_entry_of_a_device_that_is_not_there(path: str) -> None:
         only_finding(path, "swap-entry-slot-invalid", entry_changed(s, row, 4 << 59)).observed["slot"]
         == "no slot of a device in use"
     )
+
+
+def test_an_entry_of_no_device_is_found_though_files_are_missing(path: str) -> None:
+    """A file could name more slots: that makes no slot of what is none."""
+    s, target = sound_snapshot(path), opened(path)
+    row = int(users_of(s, int(slots_used_by(s, users=1, cached=False)[0]))[0])
+    base, size = s.layout.memory.direct_map_base, 1 << s.layout.memmap.page_shift
+    file = int(s.file_rmap.address_spaces.addr[len(s.file_rmap.address_spaces) // 2]) - base
+    plant(target, entry_changed(s, row, 4 << 59))
+    make_hole(target, file & -size, size, physical=True)
+    report = run_check(Snapshot(target))
+    assert report.coverage.missing["files and address_spaces"]
+    assert "swap-entry-slot-invalid" in [f.rule for f in report.findings]
 
 
 def test_entry_moved_to_another_slot(path: str) -> None:

@@ -189,7 +189,7 @@ def lru_list_mismatch(s: Snapshot) -> Violations:
 def _place(s: Snapshot, place: int) -> str:
     """A list of a vector in words."""
     if place < 0:
-        return "not in the dump"
+        return "not known"
     if place < CLASSIC:
         return f"{'active' if place % 2 else 'inactive'} {'file' if place >= CLASSIC // 2 else 'anon'}"
     gen, rest = divmod(place - CLASSIC, 2 * s.lru.shape.zones)

@@ -6,7 +6,7 @@ import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask, take_or
 from inspector.rules.diagnosis import cow_break
-from inspector.rules.needs import SLOTS, TABLES, VMAS
+from inspector.rules.needs import SLOTS, SWAP, TABLES, VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import NONPRESENT, SWAP_DEVICE, SWAP_SLOT
@@ -46,7 +46,7 @@ def counted_slots(s: Snapshot) -> Mask:
     "swap",
     Phase.FOLIO_COUNTS,
     effect=Effect.SWAP,
-    needs=SLOTS,
+    needs=SWAP,
     decides="120",
     was="swap-entry-without-slot",
 )
@@ -84,7 +84,7 @@ def swap_entry_slot_invalid(s: Snapshot) -> Violations:
     Phase.FOLIO_COUNTS,
     after=("swap-count-high",),
     effect=Effect.SWAP,
-    needs=SLOTS,
+    needs=SWAP,
     decides="124",
     was="exclusive-swap-entry-shared",
     diagnose=cow_break(
@@ -171,7 +171,7 @@ def _counts(s: Snapshot, rows: I64, transient: Mask) -> Violations:
         "swap-extended-count-mismatch",
     ),
     effect=Effect.SWAP,
-    needs=SLOTS,
+    needs=SWAP,
     decides="119 126",
 )
 def swap_count_low(s: Snapshot) -> Violations:
@@ -305,7 +305,7 @@ def _miscounted_cluster(s: Snapshot, used: I64, usable: I64) -> I64:
     Phase.TOTALS,
     after=("swap-cluster-count-mismatch",),
     effect=Effect.SWAP,
-    needs=SLOTS,
+    needs=SWAP,
     decides="123",
 )
 def swap_inuse_mismatch(s: Snapshot) -> Violations:
@@ -342,7 +342,7 @@ def swap_inuse_mismatch(s: Snapshot) -> Violations:
     Phase.TOTALS,
     after=("swap-inuse-mismatch",),
     effect=Effect.SWAP,
-    needs=SLOTS,
+    needs=SWAP,
     decides="123",
     severity="warn",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inspector.columns import I64, AnyArray, Mask
-from inspector.rules.needs import SLOTS
+from inspector.rules.needs import SWAP
 from inspector.rules.registry import Phase, rule
 from inspector.rules.swap.swap import odd_slots, unread_slots
 from inspector.snapshot import Snapshot
@@ -77,7 +77,7 @@ def _odd_slot(s: Snapshot) -> I64:
     "swap",
     Phase.TOTALS,
     effect=Effect.SWAP,
-    needs=SLOTS,
+    needs=SWAP,
     decides="123",
 )
 def swap_cluster_count_mismatch(s: Snapshot) -> Violations:
@@ -125,7 +125,7 @@ def _places(s: Snapshot) -> AnyArray:
     "swap",
     Phase.TOTALS,
     effect=Effect.SWAP,
-    needs=SLOTS,
+    needs=SWAP,
     decides="123",
 )
 def swap_cluster_list_damaged(s: Snapshot) -> Violations:
@@ -163,7 +163,7 @@ def swap_cluster_list_damaged(s: Snapshot) -> Violations:
         "swap-cluster-list-damaged",
     ),
     effect=Effect.SWAP,
-    needs=SLOTS,
+    needs=SWAP,
     decides="123",
     was="swap-cluster-misplaced",
 )
@@ -233,7 +233,7 @@ def _wanted(s: Snapshot) -> I64:
     "swap",
     Phase.FOLIO_COUNTS,
     effect=Effect.SWAP,
-    needs=SLOTS,
+    needs=SWAP,
     decides="126",
     was="swap-extended-count-wrong",
 )
