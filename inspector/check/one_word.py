@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, Mask, distinct, take_or
+from inspector.columns import I64, Mask, distinct, is_among, take_or
 from inspector.findings import Subject
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.cause import Cause, Causes
@@ -117,10 +118,13 @@ def find_words(
     explains: list[tuple[int, Cause, list[Cause]]] = []
     for tried, word in enumerate(words[:_MOST_WORDS]):
         may_go = {cause for each in words[tried:_MOST_WORDS] for cause in each.related}
+        may_go.update(cause for cause in some if cause.rule.about in (ANON_VMA, AVC))
         may_go.update(cause for _, _, rest in explains for cause in rest)
         if fewer_than is not None and len(causes) - len(may_go) >= fewer_than:
             break
-        gone = _held(s, word, _gone(s, word, without(word.places)))
+        look = without(word.places)
+        gone = _held(s, word, _gone(s, word, look))
+        gone += [cause for cause in some if cause not in gone and _has_vanished(s, cause, look.snapshot)]
         # Causes before consequences: what broke a word of an earlier phase is not known by one of a later.
         rest = [cause for cause in gone[1:] if cause.rule.phase >= gone[0].rule.phase]
         if rest:
@@ -203,6 +207,17 @@ def _gone(s: Snapshot, word: _Word, look: RulesRun) -> list[Cause]:
     return out
 
 
+def _has_vanished(s: Snapshot, cause: Cause, now: Snapshot) -> bool:
+    """Whether a cause is about anon_vmas or chains that nothing leads to any more: they were none, or led to by it."""
+    if cause.rule.about is ANON_VMA:
+        known, there = s.anon_rmap.anon_vmas.addr, now.anon_rmap.anon_vmas.addr
+    elif cause.rule.about is AVC:
+        known, there = s.anon_rmap.avcs.addr, now.anon_rmap.avcs.addr
+    else:
+        return False
+    return not is_among(known[cause.rows], there).any()
+
+
 def _word(s: Snapshot, cause: Cause, others: list[Cause], mapped: Mask | None) -> _Word | None:
     """The words that a cause is about; None where it is about no word, or no other cause is related to it.
 
@@ -246,11 +261,13 @@ def _held(s: Snapshot, word: _Word, gone: list[Cause]) -> list[Cause]:
 def _above(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
     """The entries that lead to tables in or below which several causes are: one may lead to a table of another place.
 
-    Of tables above one another that have the same causes the lowest is meant.
+    Of tables above one another that have the same causes the lowest is meant. What is wrong with an entry that leads to
+    a table is known by that table: it is the cause, where there is such a one.
     """
     of_table: dict[int, list[Cause]] = {}
     for cause in causes:
-        rows = distinct(_tables(s, cause)[:_MOST_ROWS].astype(np.int64))
+        itself = cause.rows if cause.rule.about is TABLE else cause.rows[:0]
+        rows = distinct(np.concatenate([itself, _tables(s, cause)])[:_MOST_ROWS].astype(np.int64))
         found: list[int] = []
         while len(rows):
             found += s.tables.pfn[rows].tolist()
@@ -269,13 +286,16 @@ def _above(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
             mms = np.zeros(len(s.mms), np.bool_)
             mms[s.tables.mm_idx[rows]] = True
             places = tuple(_entries(s, s.tables.parent[rows], s.tables.slot[rows]))
-            yield _Word(mine[0], places, [c for c in _related(s, causes, mms) if c is not mine[0]], mine)
+            of_entry = (c for c in mine if c.rule.about is TABLE and s.tables.pfn[c.first_row] == pfn)
+            root = next(of_entry, mine[0])
+            yield _Word(root, places, [c for c in _related(s, causes, mms) if c is not root], mine)
 
 
 def _pages(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
     """Pages of slabs, objects in which several causes are about or name.
 
-    Those come first in which anon_vma_chains name no VMA: what names them is found by many causes, but is whole.
+    In turn those in which most anon_vma_chains name no VMA (what names them is found by many causes, but is whole), and
+    those that most causes name: what an overwritten anon_vma leads to looks like chains of no VMA too.
     """
     base, shift = s.layout.memory.direct_map_base, s.layout.memmap.page_shift
     of_page: dict[int, list[Cause]] = {}
@@ -285,7 +305,11 @@ def _pages(s: Snapshot, causes: list[Cause]) -> Iterator[_Word]:
             of_page.setdefault(pfn, []).append(cause)
     strange = s.anon_rmap.avcs.addr[s.anon_rmap.avcs.vma_idx < 0]
     nonsense = Counter(((strange[strange >= np.uint64(base)] - np.uint64(base)) >> np.uint64(shift)).tolist())
-    for pfn, mine in sorted(of_page.items(), key=lambda each: (-nonsense[each[0]], -len(each[1])))[:_MOST_PAGES]:
+    by_nonsense = sorted(of_page, key=lambda pfn: (-nonsense[pfn], -len(of_page[pfn])))
+    by_causes = sorted(of_page, key=lambda pfn: -len(of_page[pfn]))
+    in_turn = dict.fromkeys(chain.from_iterable(zip(by_nonsense, by_causes, strict=True)))
+    for pfn in islice(in_turn, _MOST_PAGES):
+        mine = of_page[pfn]
         if len(mine) > 1 or mine[0].rule.about is MM:
             # An mm may begin in the page before.
             place, size = s.mms.addr - np.uint64(base), s.layout.struct("struct mm_struct").size
@@ -308,21 +332,22 @@ def _named(s: Snapshot, cause: Cause) -> U64:
     """Addresses of the objects that the subjects of a cause are, or name."""
     about, rows = cause.rule.about, cause.rows[:_MOST_ROWS]
     vmas, avcs, anon_vmas = s.vmas, s.anon_rmap.avcs, s.anon_rmap.anon_vmas
-    columns: tuple[U64, ...] = ()
-    if about is MM:
-        if cause.rule.phase >= Phase.SUMS:
-            return np.empty(0, np.uint64)
+    found: tuple[U64, ...] = ()
+    if about is MM and cause.rule.phase < Phase.SUMS:
         trees = s.vma_trees
-        return np.concatenate([s.mms.addr[rows], trees.stray[np.isin(trees.stray_mm, rows)]])
-    if about is VMA:
-        columns = (vmas.addr, vmas.anon_vma, s.mapping_of_vma)
-    elif about is ADDRESS_SPACE:
-        return about.addresses(s, rows) if about.addresses is not None else np.empty(0, np.uint64)
+        found = (s.mms.addr[rows], trees.stray[np.isin(trees.stray_mm, rows)])
+    elif about is VMA:
+        chains = avcs.addr[np.isin(avcs.list_vma_idx, rows)]
+        found = (vmas.addr[rows], vmas.anon_vma[rows], s.mapping_of_vma[rows], chains)
+    elif about is ADDRESS_SPACE and about.addresses is not None:
+        found = (about.addresses(s, rows),)
     elif about is AVC:
-        columns = (avcs.addr, avcs.vma, avcs.anon_vma, avcs.tree_parent)
+        in_tree = rows[avcs.tree_idx[rows] >= 0]
+        named = (column[rows] for column in (avcs.addr, avcs.vma, avcs.anon_vma, avcs.tree_parent))
+        found = (*named, anon_vmas.addr[avcs.tree_idx[in_tree]])
     elif about is ANON_VMA:
-        columns = (anon_vmas.addr, anon_vmas.root, anon_vmas.parent)
-    return np.concatenate([np.empty(0, np.uint64), *(column[rows] for column in columns)])
+        found = (anon_vmas.addr[rows], anon_vmas.root[rows], anon_vmas.parent[rows])
+    return np.concatenate([np.empty(0, np.uint64), *found])
 
 
 def _tables(s: Snapshot, cause: Cause) -> AnyArray:

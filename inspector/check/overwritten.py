@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from inspector.arch.base import Level
-from inspector.columns import I64, U64, Mask, UnknownColumn, distinct, is_among
+from inspector.columns import I64, U64, Mask, UnknownColumn, distinct, is_among, page_key, rows_of_unordered
 from inspector.findings import Subject
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.entries.targets import entry_pfn_invalid, special_entry_unexpected
@@ -27,6 +27,8 @@ from inspector.rules.page_tables.bytes import pgtables_bytes_mismatch
 from inspector.rules.page_tables.kernel_half import kernel_half_mismatch
 from inspector.rules.page_tables.page_tables import entry_invalid, huge_swap_entry_unexpected, page_table_type_mismatch
 from inspector.rules.registry import Rule
+from inspector.rules.rmap.anon_rmap import anon_index_mismatch
+from inspector.rules.rmap.file_rmap import file_index_mismatch
 from inspector.rules.swap.swap import swap_entry_slot_invalid
 from inspector.subjects import ENTRY, NONPRESENT, TABLE, mm_of
 from inspector.tables.overwritten import Stretch, looks_like, shown
@@ -235,7 +237,8 @@ def _impossible(s: Snapshot, rule: Rule, found: Violations) -> _Entries:
 def _lost(s: Snapshot, results: Results) -> _Entries:
     """Entries that mapped pages which count more mappings than there are, in mms that count more pages than they map.
 
-    Nothing says of a single one that it was there: a page of a file need not be mapped where its VMA is.
+    Nothing says of a single one that it was there: a page of a file need not be mapped where its VMA is. Where an entry
+    was overwritten with another's copy, the mm counts what it maps: there a page is mapped whose place is elsewhere.
     """
     pages = [found.rows[_lasting(found)] for rule, found in results if rule in _LOST_MAPPINGS]
     excess = np.zeros(len(s.mms), np.int64)
@@ -247,13 +250,31 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
     rows = np.concatenate([np.empty(0, np.int64), *pages])
     # What is in a table that hangs nowhere was mapped there.
     rows = rows[~is_among(rows, s.lost_tables.page)][:_MAX_LOST] if len(rows) else rows
-    if not len(rows) or not excess.any():
+    mm_astray, page_astray = _mapped_astray(s, results)
+    has_copies = np.zeros(len(s.mms), np.bool_)
+    has_copies[mm_astray] = True
+    if not len(rows) or not (excess.any() or has_copies.any()):
         return _Entries(rows[:0], rows[:0])
-    places = lost_places(s, rows, excess > 0)
+    places = lost_places(s, rows, (excess > 0) | has_copies)
     # Pages that another mm lost may have been mapped in all of its family.
     mm = s.tables.mm_idx[places.table_idx]
-    kept = 2 * excess[mm] >= np.bincount(mm, minlength=len(s.mms))[mm]
+    kept = (excess[mm] > 0) & (2 * excess[mm] >= np.bincount(mm, minlength=len(s.mms))[mm])
+    page = (s.tables.va[places.table_idx] >> np.uint64(s.layout.memmap.page_shift)) + places.slot.astype(np.uint64)
+    kept |= np.isin(page_key(mm, page), page_key(mm_astray, page_astray))
     return _Entries(places.table_idx[kept], places.slot[kept])
+
+
+def _mapped_astray(s: Snapshot, results: Results) -> tuple[I64, U64]:
+    """Where pages are mapped whose index is that of another place: rows of the mms, and the page numbers there."""
+    vma, va = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+    for rule, found in results:
+        if rule in (anon_index_mismatch, file_index_mismatch) and len(found):
+            lasting = _lasting(found)
+            vma.append(found.details.facts["vma"][lasting])
+            va.append(found.details.facts["va"][lasting])
+    row = rows_of_unordered(s.vmas.addr, np.concatenate(vma)).astype(np.int64)
+    page = np.concatenate(va) >> np.uint64(s.layout.memmap.page_shift)
+    return s.vmas.mm_idx[row[row >= 0]].astype(np.int64), page[row >= 0]
 
 
 def _lost_tables(s: Snapshot, results: Results) -> _Entries:
