@@ -27,10 +27,8 @@ from inspector.rules.page_tables.bytes import pgtables_bytes_mismatch
 from inspector.rules.page_tables.kernel_half import kernel_half_mismatch
 from inspector.rules.page_tables.page_tables import entry_invalid, huge_swap_entry_unexpected, page_table_type_mismatch
 from inspector.rules.registry import Rule
-from inspector.rules.rmap.anon_rmap import anon_index_mismatch
-from inspector.rules.rmap.file_rmap import file_index_mismatch
 from inspector.rules.swap.swap import swap_entry_slot_invalid
-from inspector.subjects import ENTRY, NONPRESENT, TABLE, mm_of
+from inspector.subjects import ENTRY, NONPRESENT, PAGE, TABLE, mm_of
 from inspector.tables.overwritten import Stretch, looks_like, shown
 from inspector.tables.pages import MANY_REFERENCES
 from inspector.tables.vmalloc import vmalloc_pfns
@@ -239,6 +237,7 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
 
     Nothing says of a single one that it was there: a page of a file need not be mapped where its VMA is. Where an entry
     was overwritten with another's copy, the mm counts what it maps: there a page is mapped whose place is elsewhere.
+    An entry that maps a page rightly was not overwritten.
     """
     pages = [found.rows[_lasting(found)] for rule, found in results if rule in _LOST_MAPPINGS]
     excess = np.zeros(len(s.mms), np.int64)
@@ -260,15 +259,19 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
     mm = s.tables.mm_idx[places.table_idx]
     kept = (excess[mm] > 0) & (2 * excess[mm] >= np.bincount(mm, minlength=len(s.mms))[mm])
     page = (s.tables.va[places.table_idx] >> np.uint64(s.layout.memmap.page_shift)) + places.slot.astype(np.uint64)
-    kept |= np.isin(page_key(mm, page), page_key(mm_astray, page_astray))
+    is_astray = np.isin(page_key(mm, page), page_key(mm_astray, page_astray))
+    maps = s.layout.arch.leaf_mask(Level.PTE, places.entry)
+    wrong = (_entries_of(s, rule, found.rows) for rule, found in results if len(found) <= _MAX_PLACES)
+    numbers = s.tables.pfn[places.table_idx].astype(np.int64) * _SLOTS + places.slot
+    kept = (kept & (~maps | np.isin(numbers, _places(s, wrong)[1]))) | is_astray
     return _Entries(places.table_idx[kept], places.slot[kept])
 
 
 def _mapped_astray(s: Snapshot, results: Results) -> tuple[I64, U64]:
-    """Where pages are mapped whose index is that of another place: rows of the mms, and the page numbers there."""
+    """Where pages are mapped whose words name another place: rows of the mms, and the page numbers there."""
     vma, va = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
     for rule, found in results:
-        if rule in (anon_index_mismatch, file_index_mismatch) and len(found):
+        if rule.about is PAGE and {"va", "vma"} <= found.details.facts.keys():
             lasting = _lasting(found)
             vma.append(found.details.facts["vma"][lasting])
             va.append(found.details.facts["va"][lasting])
