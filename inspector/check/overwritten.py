@@ -21,7 +21,7 @@ from inspector.columns import I64, U64, Mask, UnknownColumn, distinct, is_among,
 from inspector.findings import Subject
 from inspector.layout.flags import MAPPING_TAGS
 from inspector.rules.entries.targets import entry_pfn_invalid, special_entry_unexpected
-from inspector.rules.folios.mapcount import mapcount_mapping_missing, mapcount_too_high
+from inspector.rules.folios.mapcount import mapcount_mapping_missing, mapcount_too_high, mapcount_too_low
 from inspector.rules.mms.rss import rss_mismatch
 from inspector.rules.page_tables.bytes import pgtables_bytes_mismatch
 from inspector.rules.page_tables.kernel_half import kernel_half_mismatch
@@ -236,8 +236,8 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
     """Entries that mapped pages which count more mappings than there are, in mms that count more pages than they map.
 
     Nothing says of a single one that it was there: a page of a file need not be mapped where its VMA is. Where an entry
-    was overwritten with another's copy, the mm counts what it maps: there a page is mapped whose place is elsewhere.
-    An entry that maps a page rightly was not overwritten.
+    was overwritten with another's copy, the mm counts what it maps: there a page is mapped whose place is elsewhere, or
+    one that counts fewer mappings than there are. An entry that maps a page rightly was not overwritten.
     """
     pages = [found.rows[_lasting(found)] for rule, found in results if rule in _LOST_MAPPINGS]
     excess = np.zeros(len(s.mms), np.int64)
@@ -250,6 +250,7 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
     # What is in a table that hangs nowhere was mapped there.
     rows = rows[~is_among(rows, s.lost_tables.page)][:_MAX_LOST] if len(rows) else rows
     mm_astray, page_astray = _mapped_astray(s, results)
+    low = [found.rows[_lasting(found)] for rule, found in results if rule is mapcount_too_low]
     has_copies = np.zeros(len(s.mms), np.bool_)
     has_copies[mm_astray] = True
     if not len(rows) or not (excess.any() or has_copies.any()):
@@ -263,7 +264,9 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
     maps = s.layout.arch.leaf_mask(Level.PTE, places.entry)
     wrong = (_entries_of(s, rule, found.rows) for rule, found in results if len(found) <= _MAX_PLACES)
     numbers = s.tables.pfn[places.table_idx].astype(np.int64) * _SLOTS + places.slot
-    kept = (kept & (~maps | np.isin(numbers, _places(s, wrong)[1]))) | is_astray
+    mapped = s.pages.memmap.rows(s.layout.arch.leaf_pfn(Level.PTE, places.entry).astype(np.int64))
+    is_copy = has_copies[mm] & maps & is_among(mapped, np.concatenate([np.empty(0, np.int64), *low]))
+    kept = (kept & (~maps | np.isin(numbers, _places(s, wrong)[1]))) | is_astray | is_copy
     return _Entries(places.table_idx[kept], places.slot[kept])
 
 

@@ -147,7 +147,7 @@ def _led_astray(layout: Layout, heads: U64, lists: ListEntries, link: int) -> Ma
         at = last[lists.unreadable]
         links = np.ascontiguousarray(lists.raw[:, link : link + 8]).view(np.uint64)[:, 0]
         after = np.where(at >= 0, take_or(links, at, 0), after)
-        out[lists.unreadable] = known & lead_nowhere(layout, after)
+        out[lists.unreadable] = known & lead_nowhere(layout, after, lists.addr + np.uint64(link))
     return out
 
 
@@ -173,11 +173,12 @@ def _with_trees(layout: Layout, vmas: Vmas, named: U64, listed: tuple[U64, I32],
     if linked is not None:
         real = _and_above(anon_vmas, linked)
     gone = anon_vmas.addr[real & ~anon_vmas.readable]
-    missing = int((~lead_nowhere(layout, gone)).sum()) if len(gone) else 0
+    there = anon_vmas.addr[anon_vmas.readable]
+    missing = int((~lead_nowhere(layout, gone, there)).sum()) if len(gone) else 0
     anon_vmas = replace(
         anon_vmas, readable=anon_vmas.readable & real, tree=np.where(real, anon_vmas.tree, np.uint64(0))
     )
-    nowhere = partial(lead_nowhere, layout)
+    nowhere = partial(lead_nowhere, layout, like=listed[0] + np.uint64(avc.field("rb").offset))
     nodes = walk_rbtrees(layout.memory, anon_vmas.tree, avc.size, avc.field("rb").offset, nowhere)
     avcs = _join(layout, vmas, anon_vmas, *listed, nodes)
     broken_trees = distinct(np.concatenate([nodes.unreadable, nodes.cyclic, nodes.astray])).astype(np.int32)

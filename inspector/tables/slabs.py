@@ -15,6 +15,12 @@ from inspector.tables.pages import Pages, Sweep, bytes_changed, sweep_pages
 _TRUSTED = 3
 """Caches that show where others may lie."""
 
+_SAMPLE = 64
+"""Objects by which their cache is known."""
+
+_MANY = 16
+"""Objects by whose distances their size is known."""
+
 
 def cache_objects(layout: Layout, sweep: Sweep, folios: Folios, cache: int, known: U64 | None = None) -> U64:
     """Addresses of all object slots, in use or free, of a slab cache (mm/slub.c, for_each_object()).
@@ -163,8 +169,10 @@ def are_objects(layout: Layout, cache: int, addrs: U64) -> Mask:
     return is_among(addrs, found) | ((row >= 0) & ~take_or(sweep.pages.readable, row, False))
 
 
-def lead_nowhere(layout: Layout, addrs: U64) -> Mask:
+def lead_nowhere(layout: Layout, addrs: U64, like: U64 | None = None) -> Mask:
     """Which addresses are of no slab object: beyond the direct map, or in a page that is known to be no slab's.
+
+    Or in one of another slab cache, or between the objects of one, where objects of the right one are known.
 
     What leads there was overwritten; where it cannot be read, nothing is missing from the dump. None is known to where
     the kernel runs on: the object that named it may have been freed before it was read.
@@ -172,6 +180,7 @@ def lead_nowhere(layout: Layout, addrs: U64) -> Mask:
     Args:
         layout: The kernel's layout.
         addrs: Any addresses; no struct pages are read but those around their own.
+        like: Addresses in objects of their kind; most of them are right.
     """
     if layout.memory.runs_on:
         return np.zeros(len(addrs), np.bool_)
@@ -180,11 +189,31 @@ def lead_nowhere(layout: Layout, addrs: U64) -> Mask:
     out: Mask = ~inside
     pfn = pfn[inside]
     if len(pfn):
-        pages = sweep_pages(replace(layout, memmap=layout.memmap.around(pfn)), np.empty(0, np.uint64)).pages
+        some = np.empty(0, np.uint64) if like is None else like[:: max(len(like) // _SAMPLE, 1)]
+        of_some = layout.direct_map_pfns(some)
+        around = layout.memmap.around(np.concatenate([pfn, of_some[of_some >= 0]]))
+        pages = sweep_pages(replace(layout, memmap=around), np.empty(0, np.uint64)).pages
         row = pages.memmap.rows(pfn)
         head = np.where(row >= 0, take_or(pages.head_row, row, -1), -1)
         known = (row >= 0) & take_or(pages.readable, row, False) & take_or(pages.readable, head, False)
         out[inside] = known & (pages.type_[np.maximum(head, 0)] != type_code("slab"))
+        out[inside] |= _are_unlike(layout, pages, addrs[inside], some)
+    return out
+
+
+def _are_unlike(layout: Layout, pages: Pages, addrs: U64, like: U64) -> Mask:
+    """Which addresses lie in slabs of another cache than most of some others, or elsewhere in these."""
+    owner, head, unknown = _owners(layout, pages, np.concatenate([addrs, like]))
+    caches, nr = np.unique(owner[len(addrs) :], return_counts=True)
+    if not len(caches) or not caches[nr.argmax()]:
+        return np.zeros(len(addrs), np.bool_)
+    mine = owner == caches[nr.argmax()]
+    start = pages.memmap.pfns_of_rows(np.maximum(head, 0)).astype(np.uint64) << np.uint64(layout.memmap.page_shift)
+    place = (np.concatenate([addrs, like]) - np.uint64(layout.memory.direct_map_base) - start).astype(np.int64)
+    known = place[len(addrs) :][mine[len(addrs) :]]
+    size = int(np.gcd.reduce(known - known[0])) if len(known) >= _MANY else 0
+    elsewhere = (place - known[0]) % size != 0 if size else np.zeros(len(place), np.bool_)
+    out: Mask = ((owner != 0) & ~unknown & (~mine | elsewhere))[: len(addrs)]
     return out
 
 

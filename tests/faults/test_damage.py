@@ -147,6 +147,63 @@ def test_a_page_of_objects_overwritten_is_one_cause(kernel: str, kind: str, byte
     assert 1 <= len(_rules(report)) <= _MOST, _rules(report)
 
 
+def test_a_page_of_anon_vmas_full_of_pointers_is_one_cause() -> None:
+    """What the pointers lead to is taken for anon_vmas and chains, and is as wrong as can be."""
+    path = core_path("fixture", "6.12")
+    s = sound(path)
+    pages, nr = np.unique(_objects(s, "anon_vmas"), return_counts=True)
+    pointers = np.concatenate(
+        [s.vmas.addr[::7], s.mms.addr, s.anon_rmap.anon_vmas.addr[::5], s.anon_rmap.avcs.addr[::9]]
+    )
+    data = np.random.default_rng(1).choice(pointers, 512).astype("<u8").tobytes()
+    report = run_check(planted(path, Patch(int(pages[nr.argmax()]) << 12, data, physical=True)))
+    assert 1 <= len(_rules(report)) <= _MOST, _rules(report)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_line_of_a_page_table_that_is_a_copy_of_the_next_is_one_finding(kernel: str) -> None:
+    """The mm maps as many pages as it counts: eight twice, and eight not at all."""
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    t, page = s.tables, s.layout.memmap.page_shift
+    plain = np.zeros(len(s.pages), np.bool_)
+    plain[small_anon(s, 1)] = True
+    for row in np.flatnonzero((t.level == Level.PTE) & t.first & (t.state == 0) & quiet_mms(s)[t.mm_idx]).tolist():
+        start = int(t.pfn[row]) << page
+        raw = s.layout.memory.read(start, 1 << page, physical=True)
+        assert raw is not None
+        entries = np.frombuffer(raw, np.uint64)
+        rows = s.pages.memmap.rows(s.layout.arch.leaf_pfn(Level.PTE, entries).astype(np.int64))
+        fit = s.layout.arch.leaf_mask(Level.PTE, entries) & (rows >= 0) & plain[np.maximum(rows, 0)]
+        lines = fit.reshape(-1, 8).sum(axis=1) == 8
+        both = np.flatnonzero(lines[:-1] & lines[1:])
+        if len(both):
+            break
+    else:
+        pytest.fail("sixteen anonymous pages of one process beside each other")
+    line = int(both[0])
+    damage = Patch(start + 64 * line, raw[64 * (line + 1) : 64 * (line + 2)], physical=True)
+    ghost, pfn = _ghost(s, {int(t.mm_idx[row])})
+    report = run_check(planted(path, damage, ghost))
+    assert _rules(report) == ["mapcount-too-high", "memory-stretch-damaged"], _rules(report)
+    assert pfn in [f.subject.pfn for f in report.findings]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_an_entry_that_leads_to_a_table_of_another_level_is_one_finding(kernel: str) -> None:
+    """What hangs there is taken for page tables: none of it is one."""
+    path = core_path("fixture", kernel)
+    s = sound(path)
+    t = s.tables
+    used = np.bincount(s.mappings.table_idx[s.mappings.level == Level.PTE], minlength=len(t))
+    lowest = int(t.pfn[pick(np.flatnonzero((used > 40) & quiet_mms(s)[t.mm_idx]), "a full page table", 3)])
+    entry = entry_of(s, table_at_rest(s, Level.PMD))
+    old = int.from_bytes(s.layout.memory.read(entry, 8, physical=True) or b"", "little")
+    changed = (old & ~((1 << 52) - (1 << 12))) | lowest << 12 | 1 << 9
+    report = run_check(planted(path, Patch(entry, changed.to_bytes(8, "little"), physical=True)))
+    assert 1 <= len(_rules(report)) <= _MOST, _rules(report)
+
+
 @pytest.mark.parametrize("member", ["rb.rb_left", "anon_vma"])
 @pytest.mark.parametrize("bit", [5, 30, 40, 63])
 @pytest.mark.parametrize("kernel", KERNELS)
