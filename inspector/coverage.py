@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from inspector.errors import FolioscopeError, IncompleteError, UsageError
-from inspector.text import counted
+from inspector.text import counted, singular
+
+
+def lost_words(counts: Mapping[str, int]) -> list[str]:
+    """What could not be read, each kind in words: ``1 task``, ``2,100 struct pages``."""
+    return [counted(number, singular(kind), kind) for kind, number in counts.items()]
 
 
 class Missing:
@@ -30,7 +37,7 @@ class Missing:
             error: What to raise where all of its kind is known.
             kinds: In which of the kinds of missing things it may be.
         """
-        lost = [counted(self.counts[kind], kind.removesuffix("s")) for kind in kinds if kind in self.counts]
+        lost = lost_words({kind: self.counts[kind] for kind in kinds if kind in self.counts})
         if not lost:
             return error
         return IncompleteError(f"{error.what}, as far as is known", error.where, f"Not in the dump: {', '.join(lost)}")

@@ -47,6 +47,13 @@ def counted(value: int, one: str, many: str = "") -> str:
     return f"{value:,} {one if value == 1 else many or one + 's'}"
 
 
+def singular(many: str) -> str:
+    """One of what a plural names: ``swap device``, ``KSM node or item``, ``holder of mms``."""
+    head, of, rest = many.partition(" of ")
+    last = [part.removesuffix("es" if part.endswith("ches") else "s") for part in head.split(" and ")]
+    return " or ".join(last) + of + rest
+
+
 def duration(seconds: int) -> str:
     """A length of time in its two largest units: ``2 d 3 h``, ``18 s``."""
     units = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")]

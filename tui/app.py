@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from textual.worker import Worker, WorkerState, get_current_worker
 
 from inspector.errors import TargetError
+from inspector.text import counted
 from tui.colors import DARK, DEPTHS, LIGHT, TRUE, Inks
 from tui.driver import joining_styles
 from tui.garbage import Garbage
@@ -501,7 +502,7 @@ class FolioscopeApp(App[Exception]):
                 write_report(written.render, written.report, path, "txt" if form == "txt" else "json")
             elif table is not None and table.rows is not None:
                 nr = write_table(table.rows, path, "csv" if form == "csv" else "json")
-                words = f"{nr:,} rows in {path}"
+                words = f"{counted(nr, 'row')} in {path}"
             self.call_from_thread(self.notify, words, title="Exported", markup=False)
 
         self.run_worker(work, name="export", thread=True, group="export", exit_on_error=False)

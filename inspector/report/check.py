@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from inspector.coverage import lost_words
 from inspector.errors import Exit
 from inspector.findings import Confirmation, Finding, Mapping, Report, RuleCoverage, Scalar, Subject
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
@@ -160,7 +161,7 @@ def _closing(report: Report) -> list[tuple[str, str]]:
         counted(total[name], *words) if name in total else f"unknown {words[-1] if len(words) > 1 else words[0] + 's'}"
         for name, words in _COUNTED.items()
     ]
-    missing = [f"{grouped(n)} {what}" for what, n in report.coverage.missing.items()]
+    missing = lost_words(report.coverage.missing)
     return [
         ("checked", ", ".join(checked)),
         ("rules", _rules(report.coverage.rules)),

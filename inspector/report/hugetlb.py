@@ -57,7 +57,7 @@ class HugetlbFolio(msgspec.Struct, frozen=True):
     order: int
     where: str
     node: int | None
-    """Of the free list it is on."""
+    """Of the free list it is on; of others that of their memory, null where their struct page is not in the dump."""
     refcount: int
     mappings: int
     mms: int
@@ -174,7 +174,7 @@ def _folio(s: Snapshot, i: int, private: int) -> HugetlbFolio:
         pfn=int(folios.pfn[row]),
         order=int(folios.order[row]),
         where=_WHERE[int(pool.where[i])],
-        node=int(pool.nid[i]) if pool.where[i] == ON_FREE else None,
+        node=int(pool.nid[i]) if pool.where[i] == ON_FREE else _node_of(s, int(folios.row[row])),
         refcount=int(s.pages.refcount[folios.row[row]]),
         mappings=int(s.counts.entire[row]),
         mms=int(s.counts.nr_mms[row]),
@@ -182,6 +182,12 @@ def _folio(s: Snapshot, i: int, private: int) -> HugetlbFolio:
         subpool=int(pool.subpool[i]) or None,
         flags=hugetlb_flags(s.layout, private),
     )
+
+
+def _node_of(s: Snapshot, row: int) -> int | None:
+    """The node that a struct page's flags name (include/linux/mm.h, page_to_nid())."""
+    fields = s.layout.flag_fields
+    return None if fields is None or not s.pages.readable[row] else int(fields.nodes(s.pages.flags[[row]])[0])
 
 
 def _vma(s: Snapshot, i: int) -> HugetlbVma:

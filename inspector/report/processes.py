@@ -10,6 +10,7 @@ import numpy as np
 
 from inspector.aimed.snapshot import AimedSnapshot
 from inspector.columns import I64, AnyArray
+from inspector.coverage import lost_words
 from inspector.errors import IncompleteError, UsageError
 from inspector.hex_json import Hex, Wide
 from inspector.layout.flags import (
@@ -199,7 +200,7 @@ def _note(p: Process) -> str:
 
 
 def _missing(missing: dict[str, int]) -> str:
-    return "; not in the dump: " + ", ".join(f"{n} {what}" for what, n in missing.items()) if missing else ""
+    return "; not in the dump: " + ", ".join(lost_words(missing)) if missing else ""
 
 
 class VmaRow(msgspec.Struct, frozen=True):

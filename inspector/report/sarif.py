@@ -10,6 +10,7 @@ import msgspec
 
 import inspector
 from inspector.check.fingerprint import VERSION
+from inspector.coverage import lost_words
 from inspector.findings import Finding, Report
 from inspector.hex_json import encode_json
 from inspector.report.check import subject_words
@@ -56,7 +57,7 @@ def _invocation(code: int, level: str, notes: list[str]) -> dict[str, Any]:
 
 
 def _unchecked(report: Report) -> list[str]:
-    missing = [f"{number} {what} cannot be read" for what, number in report.coverage.missing.items()]
+    missing = [f"{words} cannot be read" for words in lost_words(report.coverage.missing)]
     rules = [
         f"{c.rule} is {c.state}: {c.reason}" for c in report.coverage.rules if c.state in ("partial", "not-checked")
     ]

@@ -64,14 +64,18 @@ def test_one_word_for_one_option() -> None:
     }
 
 
-LISTS = ("ps", "mthp", "uffd", "ksm", "hugetlb", "windows", "swap", "references")
+LISTS = (
+    *("ps", "mthp", "uffd", "ksm", "hugetlb", "windows", "swap", "references"),
+    *("memory", "cpus", "file", "vmas 1"),
+)
 
 
 @pytest.mark.parametrize("command", LISTS)
 def test_lists_are_sorted_and_cut(command: str, run: Run, core: Callable[[str], str]) -> None:
     names = {"references": "left", "uffd": "contexts", "ksm": "nodes", "hugetlb": "folios", "swap": "devices"}
+    names |= {"memory": "kinds", "cpus": "cpus", "file": "files", "vmas 1": "vmas"}
     member = names.get(command, "windows" if command == "windows" else "processes")
-    words = ("-q", "-c", core("7.3"), command)
+    words = ("-q", "-c", core("7.3"), *command.split())
     rows = run(*words, "--format", "json").object[member]
     by = next(k for k, v in rows[0].items() if isinstance(v, int) and not isinstance(v, bool))
     for sort, reverse in ((by, True), (f"-{by}", False)):
@@ -98,10 +102,19 @@ def test_help_shows_the_help_of_a_command(run: Run) -> None:
     )
 
 
+_HELP_OF_CRASH = """
+    alias ascii bpf bt btop dev dis eval exit extend files foreach fuser gdb help ipcs irq kmem list log
+    mach mod mount net p ps pte ptob ptov q rd repeat runq search set sig struct swap sym sys task
+    timer tree union vm vtop waitq whatis wr
+"""
+"""What `help` of crash 8 lists."""
+
+
 def test_words_of_crash_are_answered(run: Run) -> None:
     assert run("vtop", "0x1000").error == (
         "folioscope: error: this is a command of crash: vtop. Here it is folioscope va PID ADDRESS."
     )
+    assert not set(_HELP_OF_CRASH.split()) - set(CRASH) - set(COMMANDS) - {"exit", "q"}
     for words in CRASH.values():
         assert words.split()[0].rstrip(",;") in COMMANDS
     assert not set(CRASH) & set(COMMANDS)

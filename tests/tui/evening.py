@@ -28,7 +28,7 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "overview": ("1",),
     "findings": ("2",),
     "finding": ("2", "enter"),
-    "rule": ("=rss-anon", "=mapcount-too-high"),
+    "rule": ("=mapcount-too-high",),
     "processes": ("3",),
     "mm": ("3", "enter"),
     "vma": ("3", "enter", "enter"),

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 from textual.worker import Worker, WorkerState, get_current_worker
 
 from inspector.errors import FolioscopeError, TargetError
@@ -23,7 +23,7 @@ from tui.views.filters import completed
 from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
 from tui.widgets.filter_line import FilterError, FilterLine
-from tui.widgets.frame import Crumbs, Notice, TopBar, Working
+from tui.widgets.frame import Crumbs, KeysLine, Notice, TopBar, Working
 from tui.widgets.paper import PaperView
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class PlaceScreen(Screen[None], Generic[D]):
         yield Notice()
         yield FilterError()
         yield FilterLine(self._completed, self.scope.filters)
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeysLine(show_command_palette=False, compact=True)
 
     def body(self) -> ComposeResult:
         """The widgets of this screen."""

@@ -22,7 +22,11 @@ from tui.session import Session
 from tui.views.file import MapperLine, cache_rows, mapper_lines, mapper_rows
 from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
+from tui.widgets.facts import Pieces
 from tui.widgets.legend import switch
+
+_WIDE = 100
+"""Columns from which bars may be long: the numbers beside them keep to their line."""
 
 
 @dataclass
@@ -57,8 +61,8 @@ it shows them below, and hides them again. The bars show cached pages by order o
 
     def body(self) -> ComposeResult:
         """Facts, bars, and one of two tables."""
-        yield Static(id="title", classes="title")
-        yield Static(id="facts", classes="info", markup=False)
+        yield Pieces(id="title", classes="title")
+        yield Pieces(id="facts", classes="info")
         yield Static(id="orders", classes="legend")
         yield Static(id="tabs", classes="title")
         yield ColumnTable(id="mappers")
@@ -84,19 +88,22 @@ it shows them below, and hides them again. The bars show cached pages by order o
     def show(self, data: FileData) -> None:
         """Fill everything."""
         r = data.report
-        title = Text(f"{r.name or 'a file without a name'}", "bold")
-        title.append(f"  inode {r.ino}, {counted(r.nrpages, 'page')} cached", "")
-        for damage in [*r.tree_damage, *(f"vma {v.vma:#x} of no process is in the tree" for v in r.strange_vmas)]:
-            title.append(f"  ! {damage}", "bold #e5484d")
-        self.query_one("#title", Static).update(title)
+        damages = [*r.tree_damage, *(f"vma {v.vma:#x} of no process is in the tree" for v in r.strange_vmas)]
+        self.query_one("#title", Pieces).show(
+            Text(clean(r.name or "a file without a name"), "bold"),
+            f"inode {r.ino}, {counted(r.nrpages, 'page')} cached",
+            *(Text(f"! {damage}", "bold #e5484d") for damage in damages),
+        )
         writable = ""
         if r.i_mmap_writable is not None:
-            writable = f"  i_mmap_writable {r.i_mmap_writable}, {counted(r.writable_vmas, 'VMA')} may write"
-        facts = (
-            f"address_space {r.address_space:#x}  inode {r.inode:#x}\ni_mmap {counted(r.tree_vmas, 'VMA')}{writable}"
+            writable = f"i_mmap_writable {r.i_mmap_writable}, {counted(r.writable_vmas, 'VMA')} may write"
+        self.query_one("#facts", Pieces).show(
+            *(f"address_space {r.address_space:#x}", f"inode {r.inode:#x}", "\n"),
+            *(f"i_mmap {counted(r.tree_vmas, 'VMA')}", writable),
         )
-        self.query_one("#facts", Static).update(facts)
-        self.query_one("#orders", Static).update(_bars(r.orders, is_lost=r.nrpages > 0))
+        self.query_one("#orders", Static).update(
+            _bars(r.orders, 24 if self.size.width >= _WIDE else 10, is_lost=r.nrpages > 0)
+        )
         self.scope.dress(self)
         self._show_mappers(0)
         self.put(self.query_one("#cache", ColumnTable), data.cache)

@@ -46,6 +46,7 @@ from tui.views.folio import (
 )
 from tui.views.links import text_links
 from tui.widgets.cell_grid import CellGrid
+from tui.widgets.facts import Pieces
 from tui.widgets.legend import Legend, switch
 from tui.widgets.paper import PaperView
 
@@ -113,13 +114,13 @@ finding.
 
     def body(self) -> ComposeResult:
         """Identity on top, three panes below."""
-        yield Static(id="title", classes="title")
+        yield Pieces(id="title", classes="title")
         yield Static(id="tabs", classes="title")
         with Container(id="panes"):
             yield PaperView(id="ledger")
             with Vertical(id="pages"):
                 yield CellGrid(id="grid")
-                yield Static(id="cell", classes="info", markup=False)
+                yield Pieces(id="cell", classes="info")
                 yield Legend(id="legend", classes="legend")
             yield Tree("mapped by", id="mapped")
 
@@ -143,16 +144,17 @@ finding.
         """Fill the panes."""
         e = data.explanation
         kind = e.head.kind if e.head else "not in the dump"
-        title = Text(f"folio {data.pages.pfn:#x}  {kind}  order {e.order}, {size(e.pages << 12)}  ", "bold")
+        names = (f"folio {data.pages.pfn:#x}", kind, f"order {e.order}, {size(e.pages << 12)}")
+        title = [Text(name, "bold") for name in names]
         wrong = sum(x.verdict == "WRONG" for part in (e.ledger, e.mm_ids, e.sharing) for x in part)
         if wrong:
-            title.append(f" {wrong} WRONG ", "bold white on #b3262b")
+            title.append(Text(f" {wrong} WRONG ", "bold white on #b3262b"))
         if data.findings:
             first = data.findings[0][1].rule
-            title.append(f"  ! {counted(len(data.findings), 'finding')}: {first} (n)", "bold #e5484d")
+            title.append(Text(f"! {counted(len(data.findings), 'finding')}: {first} (n)", "bold #e5484d"))
         elif not wrong:
-            title.append(_agreement(e))
-        self.query_one("#title", Static).update(title)
+            title.append(Text(_agreement(e)))
+        self.query_one("#title", Pieces).show(*title)
         self._show_grid(0)
         self._fill_tree(data)
         known = self._known_words(data)
@@ -253,7 +255,7 @@ finding.
         """Show everything about the page under the cursor."""
         view = event.grid.source
         if isinstance(view, PageGridView):
-            self.query_one("#cell", Static).update(Text("\n".join(view.describe(event.cell))))
+            self.query_one("#cell", Pieces).show_lines(view.describe(event.cell))
 
     def on_tree_node_selected(self, event: Tree.NodeSelected[Place]) -> None:
         """Go where the node leads."""

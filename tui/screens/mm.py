@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import Static
 
 from inspector.snapshot import Snapshot
 from inspector.text import counted
@@ -21,6 +19,7 @@ from tui.views.strip import LEGEND, Strip, StripView, build_strip
 from tui.views.vmas import mm_alone, names_of, vma_folios, vma_rows_of, vma_table
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
+from tui.widgets.facts import Pieces
 from tui.widgets.legend import Legend
 
 
@@ -57,9 +56,9 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
 
     def body(self) -> ComposeResult:
         """Strip, what its cursor is on, table."""
-        yield Static(id="title", classes="title", markup=False)
+        yield Pieces(id="title", classes="title")
         yield CellGrid(id="strip", round_to=16)
-        yield Static(id="cell", classes="info", markup=False)
+        yield Pieces(id="cell", classes="info")
         yield Legend(id="legend", classes="legend")
         yield ColumnTable(id="vmas")
 
@@ -77,8 +76,9 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
     def show(self, data: MmData) -> None:
         """Fill both; the strip begins with everything in sight."""
         s, mm = self.session.snapshot, self.place.mm_idx
-        words = f"{self.session.process(mm)}  mm {int(s.mms.addr[mm]):#x}  {counted(len(data.rows), 'VMA')}"
-        self.query_one("#title", Static).update(words)
+        words = (self.session.process(mm), f"mm {int(s.mms.addr[mm]):#x}", counted(len(data.rows), "VMA"))
+        # An mm without a task is called by its address.
+        self.query_one("#title", Pieces).show(*dict.fromkeys(words))
         self.query_one(Legend).show(LEGEND)
         self.fill(self.query_one("#vmas", ColumnTable), data.rows)
         self.query_one("#strip").display = len(data.rows) > 0
@@ -119,7 +119,7 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
         if isinstance(view, StripView) and view.count:
             zoom = f"  1 cell = {1 << view.shift} pages" if view.shift else "  1 cell = 1 page"
             first, *rest = view.describe(event.cell)
-            self.query_one("#cell", Static).update(Text("\n".join([first + zoom, *rest])))
+            self.query_one("#cell", Pieces).show_lines([first + zoom, *rest])
 
     def on_cell_grid_chosen(self, event: CellGrid.Chosen) -> None:
         """Open the folio of a single mapped page, else the VMA."""

@@ -11,6 +11,7 @@ from textual.content import Content
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
+from inspector.coverage import lost_words
 from inspector.report.check import verdict_of
 from inspector.text import clean, counted
 from tui.places import FindingsPlace, FoliosPlace
@@ -24,6 +25,8 @@ from tui.widgets.column_table import ColumnTable
 from tui.widgets.facts import Facts
 
 _MOST = 9
+_LOW = 16
+"""Lines below which not all of the first two panels are seen."""
 _NEXT = (
     ("enter", "opens what the cursor is on; tab goes on to the next panel"),
     ("g", "jumps: pfn, address, pid, pid:va, file, #finding, rule"),
@@ -66,11 +69,10 @@ Arrows go through a panel and on to the next, as Tab does. `w` writes a note abo
     def body(self) -> ComposeResult:
         """Panels, two columns of them where there is room."""
         with VerticalScroll(id="panels", can_focus=False), Grid(id="grid"):
-            with _panel("target", "Target"):
-                yield Facts(id="identity", markup=False)
-            with _panel("found", "Findings"):
-                yield VerdictLine(id="verdict")
-                yield ColumnTable(id="rules")
+            first = [self._target, self._found]
+            # On a low screen what has the focus would not be seen.
+            for panel in reversed(first) if self.app.size.height < _LOW else first:
+                yield from panel()
             with _panel("kinds", "Memory by kind"):
                 yield BarChart(id="kind-bars")
             with _panel("top-processes", "Largest processes"):
@@ -79,6 +81,15 @@ Arrows go through a panel and on to the next, as Tab does. `w` writes a note abo
                 yield BarChart(id="order-bars")
             with _panel("next", "Press next"):
                 yield Static(Content("\n").join(_hints()))
+
+    def _target(self) -> ComposeResult:
+        with _panel("target", "Target"):
+            yield Facts(id="identity", markup=False)
+
+    def _found(self) -> ComposeResult:
+        with _panel("found", "Findings"):
+            yield VerdictLine(id="verdict")
+            yield ColumnTable(id="rules")
 
     def load(self) -> list[tuple[str, str]]:
         """What is known as soon as the target is open."""
@@ -178,7 +189,7 @@ Arrows go through a panel and on to the next, as Tab does. `w` writes a note abo
         words, style = verdict_of(report, remarks_are="")
         mark, color = {"fail": ("✗", "$error"), "yellow": ("~", "$warning")}.get(style, ("✓", "$success"))
         rules = sum(c.state != "not-applicable" for c in report.coverage.rules)
-        missing = ", ".join(f"{n:,} {what}" for what, n in report.coverage.missing.items())
+        missing = ", ".join(lost_words(report.coverage.missing))
         lines = [
             Content.styled(f"{mark} {words}", f"bold {color}"),
             Content.styled(f"{counted(rules, 'rule')} run; unreadable: {missing or 'none'}", "$quiet"),

@@ -24,6 +24,7 @@ from tui.views.folio import file_of, require_page
 from tui.views.rmap import MARKS, SideRow, rmap_rows, side_by_side
 from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
+from tui.widgets.facts import Pieces
 
 
 @dataclass
@@ -56,7 +57,7 @@ page tables know the mapping: the kernel would not find it; **≠** they count d
 
     def body(self) -> ComposeResult:
         """Steps, verdict, table, what the row says."""
-        yield Static(id="title", classes="title")
+        yield Pieces(id="title", classes="title")
         yield Static(id="steps", classes="info", markup=False)
         yield ColumnTable(id="sides")
         yield Static(id="note", classes="info", markup=False)
@@ -82,21 +83,25 @@ page tables know the mapping: the kernel would not find it; **≠** they count d
         """Fill the table; the verdict in words, not in colour alone."""
         r = data.report
         order = f" order {r.folio.order}" if r.folio.order else ""
-        title = rich.text.Text(f"folio {r.folio.pfn:#x}  {r.folio.kind}{order}  rmap walk: {r.walk}  ", "bold")
+        names = (f"folio {r.folio.pfn:#x}", f"{r.folio.kind}{order}", f"rmap walk: {r.walk}")
+        title = [rich.text.Text(name, "bold") for name in names]
+
+        def say(words: str, style: str = "") -> None:
+            title.append(rich.text.Text(words, style))
+
         if r.rejected:
-            title.append(f" ≠ {counted(r.rejected, *NOT_ALLOWED)} ", "bold white on #b3262b")
-            title.append("  ")
+            say(f" ≠ {counted(r.rejected, *NOT_ALLOWED)} ", "bold white on #b3262b")
         if r.walk == "none":
-            title.append("no rmap walk possible: folio->mapping names nothing")
+            say("no rmap walk possible: folio->mapping names nothing")
         elif r.searched != "all page tables":
             mark = "✓" if r.agree else "~" if r.exit_code == Exit.INCOMPLETE else "≠"
-            title.append(f"{mark} the walk finds {r.by_walk}, the folio counts {counted(r.mapcount, 'mapping')}")
+            say(f"{mark} the walk finds {r.by_walk}, the folio counts {counted(r.mapcount, 'mapping')}")
         elif r.agree:
-            title.append(f"✓ both views agree: {counted(r.by_tables, 'entry', 'entries')}", "#5fae5f")
+            say(f"✓ both views agree: {counted(r.by_tables, 'entry', 'entries')}", "#5fae5f")
         else:
             words = f" ≠ {r.by_walk} by the rmap walk, {r.by_tables} by the page tables "
-            title.append(words, "bold white on #b3262b")
-        self.query_one("#title", Static).update(title)
+            say(words, "bold white on #b3262b")
+        self.query_one("#title", Pieces).show(*title)
         steps = "\n".join(f"{name}: {value}" for name, value in r.steps.items())
         self.query_one("#steps", Static).update(steps)
         self.query_one(ColumnTable).show(data.rows)

@@ -17,6 +17,7 @@ from tui.screens.base import PlaceScreen, ReportText
 from tui.views.rows import Rows
 from tui.views.subjects import SUBJECTS, table_rows
 from tui.widgets.column_table import ColumnTable
+from tui.widgets.facts import Pieces
 from tui.widgets.legend import switch
 
 
@@ -41,11 +42,12 @@ folio, a file. Below the table is more about the row, where there is more.
 """
 
     place: SubjectPlace
-    _at = 0
+    _at: int | None = None
+    """Which of its lists is shown; None before the first is."""
 
     def body(self) -> ComposeResult:
         """Numbers, lists, the table, the row."""
-        yield Static(id="title", classes="title", markup=False)
+        yield Pieces(id="title", classes="title")
         yield Static(id="tabs", classes="title")
         yield ColumnTable(id="listed")
         with VerticalScroll(id="more", can_focus=False):
@@ -63,7 +65,9 @@ folio, a file. Below the table is more about the row, where there is more.
 
     def show(self, data: SubjectData) -> None:
         """Show one of the tables."""
-        self.query_one("#title", Static).update(data.facts)
+        self.query_one("#title", Pieces).show(*data.facts.split("  "))
+        if self._at is None:
+            self._at = next((i for i, (rows, _) in enumerate(data.tables) if len(rows)), 0)
         listed = SUBJECTS[self.place.name].tables
         tabs = self.query_one("#tabs", Static)
         tabs.display = len(listed) > 1
@@ -81,8 +85,10 @@ folio, a file. Below the table is more about the row, where there is more.
 
     def on_column_table_moved(self, event: ColumnTable.Moved) -> None:
         """More about the row."""
+        if self.data is None or self._at is None:
+            return
         listed = SUBJECTS[self.place.name].tables[self._at]
-        if self.data is None or listed.detail is None:
+        if listed.detail is None:
             return
         rows, shown = self.data.tables[self._at]
         lines = listed.detail(rows[shown.row(event.row)]) if len(shown) else []
@@ -90,7 +96,7 @@ folio, a file. Below the table is more about the row, where there is more.
 
     def action_next_view(self) -> None:
         """The next of its lists."""
-        self.action_view(str((self._at + 1) % len(SUBJECTS[self.place.name].tables)))
+        self.action_view(str(((self._at or 0) + 1) % len(SUBJECTS[self.place.name].tables)))
 
     def action_view(self, name: str) -> None:
         """One of its lists."""

@@ -49,6 +49,10 @@ def _mark(line: MapperLine, opened: Collection[int]) -> str:
     return "" if not line.more else "-" if line.vmas[0].mm in opened else "+"
 
 
+def _who(vma: Mapper) -> str:
+    return (vma.comm or "") if vma.pid is not None else f"mm {vma.mm:#x}"
+
+
 def mapper_rows(s: Snapshot, lines: list[MapperLine], opened: Collection[int]) -> Rows:
     """The processes that map a file, and the VMAs of those that are opened."""
     page = 1 << s.layout.arch.page_shift
@@ -71,7 +75,7 @@ def mapper_rows(s: Snapshot, lines: list[MapperLine], opened: Collection[int]) -
                 str,
                 blank=-1,
             ),
-            words("comm", [(x.vmas[0].comm or "(no task)") if x.is_process else "" for x in lines], stays=True),
+            words("comm", [_who(x.vmas[0]) if x.is_process else "" for x in lines], stays=True),
             sizes("spans", np.array([sum(v.end - v.start for v in x.vmas) // page for x in lines], np.int64), page),
             words("VMAs", [where(line) for line in lines], shade=lambda _: "heat1"),
             words("perm", [" ".join(sorted({v.perms for v in x.vmas})) for x in lines], least=9),

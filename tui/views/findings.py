@@ -46,12 +46,12 @@ def finding_rows(session: Session) -> Rows:
     notes = [clean(session.note(f.key)) for f in found]
     fields = [
         number("#", np.arange(1, len(found) + 1), str),
+        words("seen", marks),
         _severities(found),
         words("rule", [f.rule for f in found], least=16),
         words("about", [short_subject(f) for f in found], least=16),
         number("times", np.array([f.count for f in found], np.int64), drop=2, blank=1),
         words("sure", [f.exactness for f in found], drop=4),
-        words("seen", marks, drop=3),
         *([words("note", notes, least=8)] if any(notes) else []),
     ]
     return Rows(fields, FindingPlace)

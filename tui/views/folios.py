@@ -134,7 +134,15 @@ def folio_rows(session: Session, *, small: bool) -> Rows:
             ColumnData(
                 ViewColumn("partial", drop=6), c.partial.astype(np.uint8), str, ("", "partial"), lambda _: "warn"
             ),
-            ColumnData(ViewColumn("findings"), found, str, _FOUND, lambda n: "fail" if n > 1 else "", marked=False),
+            # Where nothing was found the room is for what follows.
+            ColumnData(
+                ViewColumn("findings", drop=0 if found.any() else 7),
+                found,
+                str,
+                _FOUND,
+                lambda n: "fail" if n > 1 else "",
+                marked=False,
+            ),
         ],
         lambda row: FolioPlace(int(c.pfn[row])),
         c.pfn,

@@ -91,7 +91,7 @@ _KIND_GLYPHS = {
         "reserved": "r",
         "device": "d",
         "zero": "0",
-        "huge zero": "0",
+        "huge zero": "ø",
         "unreadable": "?",
         "broken tail": "x",
         "offline": "-",

@@ -83,7 +83,7 @@ def top_processes(s: Snapshot, most: int) -> Rows:
     def pages_of(title: str, pages: I64, drop: int = 0) -> ColumnData:
         return sizes(title, pages, 1 << shift, drop=drop, blank=0)
 
-    comm = [clean_bytes(bytes(mms.comm[i])) if mms.pid[i] >= 0 else "no task" for i in top.tolist()]
+    comm = [clean_bytes(bytes(mms.comm[i])) if mms.pid[i] >= 0 else f"mm {int(mms.addr[i]):#x}" for i in top.tolist()]
     fields = [
         number("pid", mms.pid[top].astype(np.int64), str, blank=-1),
         words("name", comm),

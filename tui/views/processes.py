@@ -131,7 +131,16 @@ def process_rows(session: Session, figures: VmaFigures | None, large: LargeOfMms
             number("VMAs", c.vmas, drop=5),
             sizes("page tables", c.tables, 1, drop=6),
             number("tasks", c.tasks, drop=7),
-            number("findings", np.array(found, np.int64), bang, blank=0, shade=lambda _: "fail", marked=False),
+            # Where nothing was found the room is for what follows.
+            number(
+                "findings",
+                np.array(found, np.int64),
+                bang,
+                drop=0 if any(found) else 8,
+                blank=0,
+                shade=lambda _: "fail",
+                marked=False,
+            ),
             words("mm", addresses, drop=9),
         ],
         lambda row: MmPlace(int(order[row])),

@@ -142,7 +142,7 @@ def _owner(row: Any) -> Place | None:
 
 
 def _who(row: Any) -> str:
-    return row.comm or "(no task)"
+    return (row.comm or "") if row.pid is not None else f"mm {row.mm:#x}"
 
 
 def _cpu_place(row: Any) -> Place | None:
@@ -203,9 +203,9 @@ SUBJECTS: dict[str, ListReport] = {
                 lambda r: r.files,
                 (
                     _size("cached", lambda f: f.cached_kb, 1024),
-                    _num("vmas", lambda f: f.vmas),
-                    _num("processes", lambda f: f.processes),
-                    _text("kind", lambda f: f.kind),
+                    _num("vmas", lambda f: f.vmas, drop=3),
+                    _num("processes", lambda f: f.processes, drop=1),
+                    _text("kind", lambda f: f.kind, drop=2),
                     _text("file", lambda f: f.name),
                 ),
                 lambda f: FilePlace(f.address_space),
@@ -226,7 +226,7 @@ SUBJECTS: dict[str, ListReport] = {
                 (
                     _id("pid", lambda p: p.pid),
                     _text("comm", _who),
-                    _num("large", lambda p: p.folios),
+                    _num("large", lambda p: p.folios, drop=1),
                     _num("partly mapped", lambda p: p.partly),
                     _size("wasted", lambda p: p.unmapped_bytes, 1),
                 ),
@@ -479,7 +479,7 @@ SUBJECTS: dict[str, ListReport] = {
         "tasks stopped where counters may differ for a moment",
         build_windows,
         render_windows,
-        lambda r: f"{r.tasks:,} tasks, {len({w.pid for w in r.windows})} in windows",
+        lambda r: f"{counted(r.tasks, 'task')}, {len({w.pid for w in r.windows})} in windows",
         (
             Listed(
                 "tasks in windows",
@@ -511,9 +511,9 @@ SUBJECTS: dict[str, ListReport] = {
                 lambda r: r.left,
                 (
                     _hex("pfn", lambda x: x.pfn),
-                    _text("kind", lambda x: x.kind),
+                    _text("kind", lambda x: x.kind, drop=2),
                     _num("refs", lambda x: x.refcount),
-                    _num("explained", lambda x: x.explained),
+                    _num("explained", lambda x: x.explained, drop=1),
                     _num("left", lambda x: x.unexplained),
                     _text("likeliest", lambda x: x.likeliest),
                 ),

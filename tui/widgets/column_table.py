@@ -107,6 +107,8 @@ class ColumnTable(ScrollView, can_focus=True):
         self._leads = False
         self.order_name = ""
         """Under what its order is remembered; "" for nothing."""
+        self.nothing = "no rows"
+        """What is shown where there are none, filtered or not."""
 
     @property
     def rows(self) -> RowSource | None:
@@ -308,7 +310,7 @@ class ColumnTable(ScrollView, can_focus=True):
             return self._heading(plain, width)
         row = y - 1 + self.scroll_offset.y
         if row >= len(rows):
-            text = "  no rows" if not len(rows) and y == 1 else ""
+            text = "" if len(rows) or y != 1 else "  no rows fit the filter" if rows.total else f"  {self.nothing}"
             return Strip([Segment(text, shade_style("free", ground, dark=dark))]).extend_cell_length(width, plain)
         here = row == self.cursor
         extra = Style()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.text import Text
 from textual.content import Content
 from textual.widgets import Static
 
@@ -34,6 +35,48 @@ class Facts(Static):
             parts += [Content.assemble(head, Content(lines[0]))]
             parts += [Content(" " * (width + 2) + line) for line in lines[1:]]
         self.update(Content("\n").join(parts))
+
+
+class Pieces(Static):
+    """Things in a row, two blanks between them; a line ends between two of them, never within one that fits.
+
+    The style of the first is that of the line.
+    """
+
+    _pieces: Sequence[str | Text] = ()
+
+    def show(self, *pieces: str | Text) -> None:
+        """Show them, those that are not empty; a line break begins those of the next line."""
+        self._pieces = [piece for piece in pieces if piece]
+        self._lay_out()
+
+    def show_lines(self, lines: Sequence[str]) -> None:
+        """Show lines of pieces."""
+        given = [piece for line in lines for piece in ("\n", *line.split("  "))]
+        self.show(*given[1:])
+
+    def on_resize(self) -> None:
+        """Break for the new width."""
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        room = self.content_size.width or 80
+        first = self._pieces[0] if self._pieces else ""
+        out, used = Text(style=first.style if isinstance(first, Text) else ""), 0
+        for given in self._pieces:
+            piece = Text(given) if isinstance(given, str) else given
+            width = cell_width(piece.plain)
+            if piece.plain == "\n" or used and used + 2 + width > room:
+                out.append("\n")
+                used = 0
+                if piece.plain == "\n":
+                    continue
+            elif used:
+                out.append("  ")
+                used += 2
+            out.append_text(piece)
+            used += width
+        self.update(out)
 
 
 def wrapped(text: str, width: int) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from rich.segment import Segment
 from textual import events
+from textual.app import ComposeResult
 from textual.content import Content
 from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Footer, Static
+from textual.widgets._footer import FooterKey
 
 from inspector.text import cell_width, clean
 
@@ -103,6 +105,12 @@ class Crumbs(Static):
         cut = False
         while len(steps) > 1 and sum(cell_width(t) + 3 for t, _ in steps) > room:
             steps, cut = steps[1:], True
+        room = (self.size.width or 80) - 2 - len(hint)
+        last = clean(steps[-1][0]) if steps else ""
+        if len(steps) == 1 and cell_width(target) + 6 * cut + cell_width(last) + 3 > room:
+            # Where we are comes first; of a path its end.
+            target, cut, room = "…", False, room - 4
+            steps = [(last if cell_width(last) <= room else "…" + last[-(room - 1) :], steps[0][1])]
         parts = [Content.styled(clean(target), "$quiet")]
         if cut:
             parts.append(Content.styled(" › …", "$faint"))
@@ -112,6 +120,31 @@ class Crumbs(Static):
             parts.append(Content.styled(clean(text), "bold" if here else f"$quiet @click=app.turn_to({at})"))
         parts.append(Content.styled(hint, "$faint"))
         self.update(Content.assemble(*parts))
+
+
+class KeysLine(Footer):
+    """Keys that work here; where not all have room the last are left out, but never the one for help, which has all."""
+
+    def compose(self) -> ComposeResult:
+        """The keys that fit."""
+        keys = list(super().compose())
+        room = self.app.size.width - sum(map(_columns_of, filter(_is_help, keys)))
+        for key in keys:
+            room -= 0 if _is_help(key) else _columns_of(key)
+            if room >= 0 or _is_help(key):
+                yield key
+
+    def on_resize(self) -> None:
+        """As many as fit now."""
+        self.refresh(recompose=True)
+
+
+def _is_help(key: Widget) -> bool:
+    return isinstance(key, FooterKey) and key.action.endswith("help")
+
+
+def _columns_of(key: Widget) -> int:
+    return cell_width(f"{key.key_display} {key.description} ") if isinstance(key, FooterKey) else 0
 
 
 class Notice(Static):
