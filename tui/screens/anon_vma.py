@@ -24,7 +24,7 @@ from tui.screens.base import PlaceScreen, ReportText
 from tui.views.anon_vma import tree_rows
 from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
-from tui.widgets.facts import Pieces
+from tui.widgets.facts import Phrases
 
 _MAX_MEMBERS = 3000
 """Members of a family that the tree holds; a shell that forks all day has many more."""
@@ -54,7 +54,7 @@ Below: the interval tree of this anon_vma, by which rmap finds VMAs: every chain
 
     def body(self) -> ComposeResult:
         """Family, then tree."""
-        yield Pieces(id="title", classes="title")
+        yield Phrases(id="title", classes="title")
         yield Tree("family", id="family")
         yield Static(id="tree-title", classes="title", markup=False)
         yield ColumnTable(id="chains")
@@ -75,7 +75,7 @@ Below: the interval tree of this anon_vma, by which rmap finds VMAs: every chain
         r = data.report
         held = "its rwsem is taken for writing" if r.locked else ""
         words = (f"anon_vma {r.address:#x}", f"root {r.root:#x}", held)
-        self.query_one("#title", Pieces).show(*(Text(each, "bold") for each in words))
+        self.query_one("#title", Phrases).show(*(Text(each, "bold") for each in words))
         here = self._fill(data.report)
         chains = f"interval tree of {r.address:#x}: {counted(len(r.tree), 'chain')}"
         self.query_one("#tree-title", Static).update(chains)

@@ -22,7 +22,7 @@ from tui.session import Session
 from tui.views.file import MapperLine, cache_rows, mapper_lines, mapper_rows
 from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
-from tui.widgets.facts import Pieces
+from tui.widgets.facts import Phrases
 from tui.widgets.legend import switch
 
 _WIDE = 100
@@ -61,8 +61,8 @@ it shows them below, and hides them again. The bars show cached pages by order o
 
     def body(self) -> ComposeResult:
         """Facts, bars, and one of two tables."""
-        yield Pieces(id="title", classes="title")
-        yield Pieces(id="facts", classes="info")
+        yield Phrases(id="title", classes="title")
+        yield Phrases(id="facts", classes="info")
         yield Static(id="orders", classes="legend")
         yield Static(id="tabs", classes="title")
         yield ColumnTable(id="mappers")
@@ -89,7 +89,7 @@ it shows them below, and hides them again. The bars show cached pages by order o
         """Fill everything."""
         r = data.report
         damages = [*r.tree_damage, *(f"vma {v.vma:#x} of no process is in the tree" for v in r.strange_vmas)]
-        self.query_one("#title", Pieces).show(
+        self.query_one("#title", Phrases).show(
             Text(clean(r.name or "a file without a name"), "bold"),
             f"inode {r.ino}, {counted(r.nrpages, 'page')} cached",
             *(Text(f"! {damage}", "bold #e5484d") for damage in damages),
@@ -97,7 +97,7 @@ it shows them below, and hides them again. The bars show cached pages by order o
         writable = ""
         if r.i_mmap_writable is not None:
             writable = f"i_mmap_writable {r.i_mmap_writable}, {counted(r.writable_vmas, 'VMA')} may write"
-        self.query_one("#facts", Pieces).show(
+        self.query_one("#facts", Phrases).show(
             *(f"address_space {r.address_space:#x}", f"inode {r.inode:#x}", "\n"),
             *(f"i_mmap {counted(r.tree_vmas, 'VMA')}", writable),
         )

@@ -46,7 +46,7 @@ from tui.views.folio import (
 )
 from tui.views.links import text_links
 from tui.widgets.cell_grid import CellGrid
-from tui.widgets.facts import Pieces
+from tui.widgets.facts import Phrases
 from tui.widgets.legend import Legend, switch
 from tui.widgets.paper import PaperView
 
@@ -114,13 +114,13 @@ finding.
 
     def body(self) -> ComposeResult:
         """Identity on top, three panes below."""
-        yield Pieces(id="title", classes="title")
+        yield Phrases(id="title", classes="title")
         yield Static(id="tabs", classes="title")
         with Container(id="panes"):
             yield PaperView(id="ledger")
             with Vertical(id="pages"):
                 yield CellGrid(id="grid")
-                yield Pieces(id="cell", classes="info")
+                yield Phrases(id="cell", classes="info")
                 yield Legend(id="legend", classes="legend")
             yield Tree("mapped by", id="mapped")
 
@@ -154,7 +154,7 @@ finding.
             title.append(Text(f"! {counted(len(data.findings), 'finding')}: {first} (n)", "bold #e5484d"))
         elif not wrong:
             title.append(Text(_agreement(e)))
-        self.query_one("#title", Pieces).show(*title)
+        self.query_one("#title", Phrases).show(*title)
         self._show_grid(0)
         self._fill_tree(data)
         known = self._known_words(data)
@@ -255,7 +255,7 @@ finding.
         """Show everything about the page under the cursor."""
         view = event.grid.source
         if isinstance(view, PageGridView):
-            self.query_one("#cell", Pieces).show_lines(view.describe(event.cell))
+            self.query_one("#cell", Phrases).show_lines(view.describe(event.cell))
 
     def on_tree_node_selected(self, event: Tree.NodeSelected[Place]) -> None:
         """Go where the node leads."""

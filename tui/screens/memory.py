@@ -16,7 +16,7 @@ from tui.screens.base import PlaceScreen
 from tui.views.map import GOES_ON, MODES, HeatView, Layer, MapBorders, build_layer, zone_spans
 from tui.views.rows import short
 from tui.widgets.cell_grid import CellGrid
-from tui.widgets.facts import Pieces
+from tui.widgets.facts import Phrases
 from tui.widgets.legend import Legend, switch
 
 
@@ -59,7 +59,7 @@ shows the most of any page. Behind the page frame is the zone's letter: `D` DMA,
         """Modes, map, cursor, legend."""
         yield Static(id="tabs", classes="title")
         yield CellGrid(id="map", round_to=16)
-        yield Pieces(id="cell", classes="info")
+        yield Phrases(id="cell", classes="info")
         yield Legend(id="legend", classes="legend")
 
     def load(self) -> MapData:
@@ -165,7 +165,7 @@ shows the most of any page. Behind the page frame is the zone's letter: `D` DMA,
         """Show what the cursor is on."""
         view = event.grid.source
         if isinstance(view, HeatView):
-            self.query_one("#cell", Pieces).show_lines(view.describe(event.cell))
+            self.query_one("#cell", Phrases).show_lines(view.describe(event.cell))
 
     def on_cell_grid_chosen(self, event: CellGrid.Chosen) -> None:
         """Open the folio of the cell: of the page with a finding, else of its first page in use."""

@@ -19,7 +19,7 @@ from tui.views.strip import LEGEND, Strip, StripView, build_strip
 from tui.views.vmas import mm_alone, names_of, vma_folios, vma_rows_of, vma_table
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
-from tui.widgets.facts import Pieces
+from tui.widgets.facts import Phrases
 from tui.widgets.legend import Legend
 
 
@@ -56,9 +56,9 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
 
     def body(self) -> ComposeResult:
         """Strip, what its cursor is on, table."""
-        yield Pieces(id="title", classes="title")
+        yield Phrases(id="title", classes="title")
         yield CellGrid(id="strip", round_to=16)
-        yield Pieces(id="cell", classes="info")
+        yield Phrases(id="cell", classes="info")
         yield Legend(id="legend", classes="legend")
         yield ColumnTable(id="vmas")
 
@@ -78,7 +78,7 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
         s, mm = self.session.snapshot, self.place.mm_idx
         words = (self.session.process(mm), f"mm {int(s.mms.addr[mm]):#x}", counted(len(data.rows), "VMA"))
         # An mm without a task is called by its address.
-        self.query_one("#title", Pieces).show(*dict.fromkeys(words))
+        self.query_one("#title", Phrases).show(*dict.fromkeys(words))
         self.query_one(Legend).show(LEGEND)
         self.fill(self.query_one("#vmas", ColumnTable), data.rows)
         self.query_one("#strip").display = len(data.rows) > 0
@@ -119,7 +119,7 @@ The table has the same VMAs with their sizes as in smaps; *partial* counts large
         if isinstance(view, StripView) and view.count:
             zoom = f"  1 cell = {1 << view.shift} pages" if view.shift else "  1 cell = 1 page"
             first, *rest = view.describe(event.cell)
-            self.query_one("#cell", Pieces).show_lines([first + zoom, *rest])
+            self.query_one("#cell", Phrases).show_lines([first + zoom, *rest])
 
     def on_cell_grid_chosen(self, event: CellGrid.Chosen) -> None:
         """Open the folio of a single mapped page, else the VMA."""

@@ -24,7 +24,7 @@ from tui.views.folio import file_of, require_page
 from tui.views.rmap import MARKS, SideRow, rmap_rows, side_by_side
 from tui.views.rows import Rows
 from tui.widgets.column_table import ColumnTable
-from tui.widgets.facts import Pieces
+from tui.widgets.facts import Phrases
 
 
 @dataclass
@@ -57,7 +57,7 @@ page tables know the mapping: the kernel would not find it; **≠** they count d
 
     def body(self) -> ComposeResult:
         """Steps, verdict, table, what the row says."""
-        yield Pieces(id="title", classes="title")
+        yield Phrases(id="title", classes="title")
         yield Static(id="steps", classes="info", markup=False)
         yield ColumnTable(id="sides")
         yield Static(id="note", classes="info", markup=False)
@@ -101,7 +101,7 @@ page tables know the mapping: the kernel would not find it; **≠** they count d
         else:
             words = f" ≠ {r.by_walk} by the rmap walk, {r.by_tables} by the page tables "
             say(words, "bold white on #b3262b")
-        self.query_one("#title", Pieces).show(*title)
+        self.query_one("#title", Phrases).show(*title)
         steps = "\n".join(f"{name}: {value}" for name, value in r.steps.items())
         self.query_one("#steps", Static).update(steps)
         self.query_one(ColumnTable).show(data.rows)

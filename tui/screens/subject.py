@@ -17,7 +17,7 @@ from tui.screens.base import PlaceScreen, ReportText
 from tui.views.rows import Rows
 from tui.views.subjects import SUBJECTS, table_rows
 from tui.widgets.column_table import ColumnTable
-from tui.widgets.facts import Pieces
+from tui.widgets.facts import Phrases
 from tui.widgets.legend import switch
 
 
@@ -47,7 +47,7 @@ folio, a file. Below the table is more about the row, where there is more.
 
     def body(self) -> ComposeResult:
         """Numbers, lists, the table, the row."""
-        yield Pieces(id="title", classes="title")
+        yield Phrases(id="title", classes="title")
         yield Static(id="tabs", classes="title")
         yield ColumnTable(id="listed")
         with VerticalScroll(id="more", can_focus=False):
@@ -65,7 +65,7 @@ folio, a file. Below the table is more about the row, where there is more.
 
     def show(self, data: SubjectData) -> None:
         """Show one of the tables."""
-        self.query_one("#title", Pieces).show(*data.facts.split("  "))
+        self.query_one("#title", Phrases).show(*data.facts.split("  "))
         if self._at is None:
             self._at = next((i for i, (rows, _) in enumerate(data.tables) if len(rows)), 0)
         listed = SUBJECTS[self.place.name].tables

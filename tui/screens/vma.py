@@ -18,7 +18,7 @@ from tui.views.strip import LEGEND, Strip, StripView, build_strip
 from tui.views.vmas import mm_alone, names_of, vma_facts, vma_rows_of
 from tui.widgets.cell_grid import CellGrid
 from tui.widgets.column_table import ColumnTable
-from tui.widgets.facts import Pieces
+from tui.widgets.facts import Phrases
 from tui.widgets.legend import Legend
 
 
@@ -58,10 +58,10 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
 
     def body(self) -> ComposeResult:
         """Facts, strip, what its cursor is on, table."""
-        yield Pieces(id="title", classes="title")
-        yield Pieces(id="facts", classes="info")
+        yield Phrases(id="title", classes="title")
+        yield Phrases(id="facts", classes="info")
         yield CellGrid(id="strip", round_to=16)
-        yield Pieces(id="cell", classes="info")
+        yield Phrases(id="cell", classes="info")
         yield Legend(id="legend", classes="legend")
         yield ColumnTable(id="entries")
 
@@ -81,8 +81,8 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
 
     def show(self, data: VmaData) -> None:
         """Fill everything; the strip begins with the whole VMA in sight."""
-        self.query_one("#title", Pieces).show(*data.title.split("  "))
-        self.query_one("#facts", Pieces).show(*(f"{name} {value}" for name, value in data.facts))
+        self.query_one("#title", Phrases).show(*data.title.split("  "))
+        self.query_one("#facts", Phrases).show(*(f"{name} {value}" for name, value in data.facts))
         self.query_one(Legend).show(LEGEND)
         entries = self.query_one("#entries", ColumnTable)
         entries.nothing = "no rows: no page of it is mapped, swapped or marked"
@@ -143,7 +143,7 @@ all processes that map the folio. `a` shows the VMA's anon_vma, `i` its file.
         """Show what the cursor is on."""
         view = event.grid.source
         if isinstance(view, StripView) and view.count:
-            self.query_one("#cell", Pieces).show_lines(view.describe(event.cell))
+            self.query_one("#cell", Phrases).show_lines(view.describe(event.cell))
 
     def on_cell_grid_chosen(self, event: CellGrid.Chosen) -> None:
         """Open the folio under the cursor."""

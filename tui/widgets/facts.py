@@ -37,17 +37,17 @@ class Facts(Static):
         self.update(Content("\n").join(parts))
 
 
-class Pieces(Static):
+class Phrases(Static):
     """Things in a row, two blanks between them; a line ends between two of them, never within one that fits.
 
     The style of the first is that of the line.
     """
 
-    _pieces: Sequence[str | Text] = ()
+    _phrases: Sequence[str | Text] = ()
 
     def show(self, *pieces: str | Text) -> None:
         """Show them, those that are not empty; a line break begins those of the next line."""
-        self._pieces = [piece for piece in pieces if piece]
+        self._phrases = [piece for piece in pieces if piece]
         self._lay_out()
 
     def show_lines(self, lines: Sequence[str]) -> None:
@@ -61,9 +61,9 @@ class Pieces(Static):
 
     def _lay_out(self) -> None:
         room = self.content_size.width or 80
-        first = self._pieces[0] if self._pieces else ""
+        first = self._phrases[0] if self._phrases else ""
         out, used = Text(style=first.style if isinstance(first, Text) else ""), 0
-        for given in self._pieces:
+        for given in self._phrases:
             piece = Text(given) if isinstance(given, str) else given
             width = cell_width(piece.plain)
             if piece.plain == "\n" or used and used + 2 + width > room:
