@@ -36,8 +36,8 @@ COMMANDS = {
     "Processes": PaletteCommand("go_to('processes')", "3", "ps tasks top rss"),
     "Folios": PaletteCommand("go_to('folios')", "4", "pages thp compound"),
     "Memory map": PaletteCommand("go_to('memory')", "5", "physical heat zones"),
-    "More: CPUs, files, large folios, references, swap, KSM, hugetlb, userfaultfd, windows": PaletteCommand(
-        "go_to('subjects')", "6", "bt stacks mthp leak zram locks"
+    "More: CPUs, files, large folios, swap, hugetlb and others": PaletteCommand(
+        "go_to('subjects')", "6", "bt stacks mthp leak zram locks references ksm userfaultfd windows notifiers memcg"
     ),
     "Jump to a pfn, address, pid, pid:va, file, finding or rule": PaletteCommand("jump", "g", "go find open vtop"),
     "Back": PaletteCommand("back", "[", "previous return"),

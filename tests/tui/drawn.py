@@ -11,7 +11,7 @@ import unicodedata
 from codecs import getincrementaldecoder
 from dataclasses import dataclass, replace
 
-from tui.colors import MANY, PALETTES
+from tui.colors import FEW, MANY, PALETTES
 
 _PIECE = re.compile(
     r"\x1b\[([0-9;?<=>]*)[ -/]*([@-~])"  # CSI
@@ -115,7 +115,7 @@ class Drawn:
             else:
                 for first, name, add in ((30, "ink", 0), (40, "ground", 0), (90, "ink", 8), (100, "ground", 8)):
                     if first <= nr < first + 8:
-                        color = PALETTES[MANY][nr - first + add]
+                        color = PALETTES[FEW][nr - first + add]
                         self._ink = replace(self._ink, **{name: color})  # type: ignore[arg-type]
 
     def _write(self, text: str) -> None:

@@ -28,7 +28,7 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "overview": ("1",),
     "findings": ("2",),
     "finding": ("2", "enter"),
-    "rule": ("=mapcount-too-high",),
+    "rule": ("=mapcount-too-low",),
     "processes": ("3",),
     "mm": ("3", "enter"),
     "vma": ("3", "enter", "enter"),
@@ -40,7 +40,7 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "more": ("6",),
     **{name: (f"={name}",) for name in SUBJECTS},
     "file": ("=files", "enter"),
-    "file of a folio": ("4", "/file mappings>0\r", "enter", "i"),
+    "file of a folio": ("4", "/file mapped>0\r", "enter", "i"),
     "slot": ("=swap", "enter"),
 }
 """By name: the keys that lead there; ``=words`` are given to the jump dialog."""

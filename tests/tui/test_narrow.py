@@ -13,11 +13,13 @@ from inspector.text import clean
 from inspector.walk.kinds import KINDS
 from tests.tui.driving import at, lines, press, session_of, settle, snapshot_of, text
 from tests.tui.scenes import broken, places
-from tui.places import OverviewPlace, SubjectPlace, VmaPlace
+from tui.palette import COMMANDS
+from tui.places import FindingsPlace, OverviewPlace, ProcessesPlace, SubjectPlace, VmaPlace
 from tui.views.map import MODES, build_layer
 from tui.views.overview import top_processes
 from tui.views.strip import LEGEND
 from tui.views.subjects import SUBJECTS
+from tui.widgets.column_table import ColumnTable
 
 SMALL = (40, 10)
 SCENES = (
@@ -165,3 +167,27 @@ async def test_a_subject_begins_with_a_list_that_has_rows(monkeypatch: pytest.Mo
         assert "no rows" not in text(pilot)
         await press(pilot, "v")
         assert "no rows" in text(pilot)
+
+
+async def test_findings_at_fifty_columns() -> None:
+    """What was seen stays in sight, the other columns come by arrows, and letters move as in vi."""
+    session = broken("mapcount")
+    async with at(session, FindingsPlace(), (50, 24)) as pilot:
+        assert "→" in lines(pilot)[2]
+        assert "about" not in lines(pilot)[2]
+        await press(pilot, "right")
+        assert "about" in lines(pilot)[2]
+        await press(pilot, "left", "s")
+        assert lines(pilot)[3].split()[1:3] == ["1", "·"]
+        await press(pilot, "k", "s")
+        assert "·" not in lines(pilot)[3]
+    async with at(session, ProcessesPlace()) as pilot:
+        table = pilot.app.screen.query_one("#processes", ColumnTable)
+        await press(pilot, "j", "j", "k")
+        assert table.cursor == 1
+
+
+async def test_the_palette_keeps_to_lines() -> None:
+    async with at(session_of("7.3"), OverviewPlace()) as pilot:
+        for name in COMMANDS:
+            assert len(name) + 6 < pilot.app.size.width - 4
