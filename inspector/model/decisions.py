@@ -161,7 +161,7 @@ def on_write_fault(s: FolioSituation, *, exclusive: bool, huge: bool) -> Decisio
     if s.refcount - (0 if huge else s.batch) <= allowed:
         drained = f" once {s.batch} in per-CPU batches are drained" if s.batch and not huge else ""
         return Decision(question, "reuse", f"the only reference is {what}{drained}", source)
-    reason = f"{s.refcount} references, {allowed} allowed: {what}"
+    reason = f"{_held(s.refcount)}, {allowed} allowed: {what}"
     if huge:
         return Decision(question, "copy", f"{reason}; the PMD is split and one page copied", source)
     return Decision(question, "copy", reason, source)
@@ -442,15 +442,19 @@ def _kept_once_unmapped(s: FolioSituation) -> str:
     return _TRUNCATED if not s.has_mapping and not s.swap else ""
 
 
+def _held(references: int) -> str:
+    return "1 reference" if references == 1 else f"{references} references"
+
+
 def _by_references(s: FolioSituation, question: str, source: str, error: str, *, drained: bool = False) -> Decision:
     extra = s.extra - (s.batch if drained else 0)
     if extra == 0:
         tail = f", {s.batch} more wait in per-CPU batches, which are drained" if s.batch and drained else ""
-        return Decision(question, "yes", f"{s.refcount} references: {sum_text(s)}{tail}", source)
+        return Decision(question, "yes", f"{_held(s.refcount)}: {sum_text(s)}{tail}", source)
     if extra < 0:
-        reason = f"{s.refcount} references, fewer than {sum_text(s)}: the counts are damaged ({error})"
+        reason = f"{_held(s.refcount)}, fewer than {sum_text(s)}: the counts are damaged ({error})"
         return Decision(question, "no", reason, source)
     more = f"{extra} more than {sum_text(s)} ({error})"
     if s.others:
         more += f": {', '.join(f'{word} {n}' for word, n in s.others)}"
-    return Decision(question, "no", f"{s.refcount} references, {more}", source)
+    return Decision(question, "no", f"{_held(s.refcount)}, {more}", source)

@@ -249,14 +249,15 @@ def _steps(s: Snapshot, head: int, kind: int) -> dict[str, str]:
             held = ", taken for writing" if s.anon_vma_locked[row] else ""
             steps["root, whose rwsem guards the walk"] = f"{int(table.root[row]):#x}{held}"
             nr = int((s.anon_rmap.avcs.tree_idx == row).sum())
-            steps["interval tree"] = f"{nr} chains, ordered by page offset; those over the folio's offsets are followed"
+            order = "ordered by page offset; those over the folio's offsets are followed"
+            steps["interval tree"] = f"{counted(nr, 'chain')}, {order}"
     elif kind == FILE:
         spaces = s.file_rmap.address_spaces
         row = int(rows_of(spaces.addr, np.array([mapping], np.uint64))[0])
         steps["address_space"] = f"{mapping:#x}" + ("" if row >= 0 else ", which no VMA maps")
         if row >= 0:
             nr = int((s.file_rmap.nodes.address_space_idx == row).sum())
-            steps["i_mmap, guarded by i_mmap_rwsem"] = f"{nr} VMAs, ordered by vm_pgoff"
+            steps["i_mmap, guarded by i_mmap_rwsem"] = f"{counted(nr, 'VMA')}, ordered by vm_pgoff"
     elif kind == KSM:
         row = int(rows_of(s.ksm.nodes.addr, np.array([mapping & ~3], np.uint64))[0])
         items = counted(int(s.ksm.nodes.nr_items[row]), "rmap_item") if row >= 0 else "not among KSM's"

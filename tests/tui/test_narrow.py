@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.cells import cell_len
 
 from inspector.coverage import lost_words
+from inspector.folio.account import account_of
+from inspector.report.explain import explain_account
 from inspector.report.hugetlb import build_hugetlb_report
+from inspector.report.pages import build_place
+from inspector.report.rmap import build_rmap
 from inspector.text import clean
 from inspector.walk.kinds import KINDS
+from inspector.walk.page_numbers import NumberMeaning
 from tests.tui.driving import at, lines, press, session_of, settle, snapshot_of, text
 from tests.tui.scenes import broken, places
 from tui.palette import COMMANDS
@@ -191,3 +198,19 @@ async def test_the_palette_keeps_to_lines() -> None:
     async with at(session_of("7.3"), OverviewPlace()) as pilot:
         for name in COMMANDS:
             assert len(name) + 6 < pilot.app.size.width - 4
+
+
+def test_one_chain_is_called_so() -> None:
+    """In the steps of an rmap walk and in what the kernel would do."""
+    s = snapshot_of("7.3")
+    rows = np.flatnonzero(
+        s.pages.is_anon(np.arange(len(s.pages))) & (s.counts.page_mappings == 1) & (s.pages.refcount == 1)
+    )
+    said = set()
+    for pfn in s.pages.memmap.pfns_of_rows(rows[:20]).tolist():
+        place = build_place(s, f"{pfn:#x}", NumberMeaning("pfn", pfn, 0, "as given"), [])
+        steps = build_rmap(s, place).steps
+        said |= {value for name, value in steps.items() if name == "interval tree"}
+        said |= {d.reason for d in explain_account(account_of(s, pfn), place, limit=1, check=False).decisions}
+    assert any(words.startswith("1 chain,") for words in said)
+    assert not [words for words in said if re.match("1 (chains|references|VMAs)", words)]

@@ -9,6 +9,7 @@ from inspector.rules.needs import VMAS
 from inspector.rules.registry import Phase, rule
 from inspector.snapshot import Snapshot
 from inspector.subjects import MM, VMA
+from inspector.text import counted
 from inspector.violations import Violations, cannot_check, holds, one, violations
 from inspector.windows.holders import runs_on, unknown_holders
 from inspector.windows.window import Effect
@@ -35,7 +36,7 @@ def vma_lock_holder_missing(s: Snapshot) -> Violations:
     if runs_on(s):
         return holds(0, note="which tasks hold the locks of which VMAs changes while the kernel runs")
     lost = int((~locks.known).sum())
-    note = f"the locks of {lost} VMAs are not in the dump" if lost else ""
+    note = f"the locks of {counted(lost, 'VMA')} are not in the dump" if lost else ""
     able = locks.known
     rows = np.flatnonzero(locks.readers + locks.written > locks.named_by)
     if len(rows) and unknown_holders(s):
