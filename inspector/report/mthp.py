@@ -16,7 +16,7 @@ from inspector.snapshot import Snapshot
 from inspector.tables.split_queue_heads import charged_to
 from inspector.text import counted, size
 from inspector.walk.kinds import KINDS
-from inspector.walk.mthp import LargeFolios, large_folios, large_of_mms, mapped_large_folios
+from inspector.walk.mthp import CONT_ORDER, LargeFolios, large_folios, large_of_mms, mapped_large_folios
 from inspector.walk.node_sums import node_of
 
 
@@ -137,16 +137,19 @@ class MthpReport(msgspec.Struct, frozen=True):
     """With --memcgs alone."""
 
 
-def build_mthp(s: Snapshot, *, by_vma: bool = False, by_memcg: bool = False) -> MthpReport:
+def build_mthp(
+    s: Snapshot, *, by_vma: bool = False, by_memcg: bool = False, cont_order: int = CONT_ORDER
+) -> MthpReport:
     """Count the large folios.
 
     Args:
         s: The snapshot.
         by_vma: Also VMA by VMA, for which every mapping is looked through.
         by_memcg: Also by memory cgroup and node, and each split queue.
+        cont_order: Order of the blocks that are counted in each VMA (`MthpVma.cont`).
     """
     large = large_folios(s)
-    vmas = _vmas(s, large) if by_vma else []
+    vmas = _vmas(s, large, cont_order) if by_vma else []
     groups, queues = (_groups(s, large), _queues(s, large)) if by_memcg else ([], [])
     return MthpReport("folioscope.mthp/1", _sizes(s, large), _processes(s, large), _policy(s), vmas, groups, queues)
 
@@ -210,8 +213,8 @@ def _queues(s: Snapshot, large: LargeFolios) -> list[SplitQueue]:
     return out
 
 
-def _vmas(s: Snapshot, large: LargeFolios) -> list[MthpVma]:
-    found, shift = mapped_large_folios(s, large), s.layout.memmap.page_shift
+def _vmas(s: Snapshot, large: LargeFolios, cont_order: int) -> list[MthpVma]:
+    found, shift = mapped_large_folios(s, large, cont_order), s.layout.memmap.page_shift
     anon = np.isin(large.kind[found.large], [KINDS.index("anon"), KINDS.index("ksm")])
     orders = s.folios.order[large.folio[found.large]]
     whole = found.pages == large.nr_pages[found.large]

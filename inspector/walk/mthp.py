@@ -120,7 +120,7 @@ class MappedLargeFolios(Table):
         large: int64; row in `LargeFolios`.
         by_pmd: int64; pages that PMDs map.
         pages: int64; pages that PTEs map.
-        cont: int64; of these, pages in whole blocks of 1 << `CONT_ORDER` that begin at a multiple of their size, in
+        cont: int64; of these, pages in whole blocks of 1 << cont_order that begin at a multiple of their size, in
             address and page frame.
         aligned: bool; the folio's first page belongs at an address that is a multiple of the folio's size.
     """
@@ -133,8 +133,14 @@ class MappedLargeFolios(Table):
     aligned: Mask
 
 
-def mapped_large_folios(s: Snapshot, large: LargeFolios) -> MappedLargeFolios:
-    """What each VMA maps of each large folio, as tools/mm/thpmaps looks for it in pagemap and kpageflags."""
+def mapped_large_folios(s: Snapshot, large: LargeFolios, cont_order: int = CONT_ORDER) -> MappedLargeFolios:
+    """What each VMA maps of each large folio, as tools/mm/thpmaps looks for it in pagemap and kpageflags.
+
+    Args:
+        s: The snapshot.
+        large: Its large folios.
+        cont_order: Order of the blocks that are counted.
+    """
     place = np.full(len(s.folios), -1, np.int64)
     place[large.folio] = np.arange(len(large))
     m = s.mappings
@@ -157,7 +163,7 @@ def mapped_large_folios(s: Snapshot, large: LargeFolios) -> MappedLargeFolios:
     group = np.cumsum(new) - 1
     stretch = np.flatnonzero(starts)
     length = np.add.reduceat(np.where(huge, 0, nr), stretch) if len(stretch) else nr[:0]
-    block, begin = 1 << CONT_ORDER, va[stretch]
+    block, begin = 1 << cont_order, va[stretch]
     whole = np.maximum((begin + length) // block - -(-begin // block), 0) * block
     whole[(pfn[stretch] - begin) % block != 0] = 0
     n = int(new.sum())

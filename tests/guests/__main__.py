@@ -81,6 +81,12 @@ def _parse() -> argparse.Namespace:
     forms.add_argument("--guests", default="rest,crash", help="which of those that were built (default: %(default)s)")
     forms.add_argument("--short", action="store_true", help="one level of each kind of format")
     forms.add_argument("--sound", action="store_true", help="plant nothing")
+    thpmaps = commands.add_parser("thpmaps", help="compare the kernel's thpmaps in a live guest with mthp")
+    thpmaps.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
+    thpmaps.add_argument("--script", type=Path, help="tools/mm/thpmaps (default: from linux-source-6.12)")
+    books = commands.add_parser("books", help="compare the rebuilt counters of dumps at rest with the stored ones")
+    books.add_argument("kernels", nargs="*", metavar="KERNEL", help="6.1, 6.12, 7.3 (default: all)")
+    books.add_argument("--guests", default="numa,rest,zoo,devices", help="which dumps (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -191,6 +197,15 @@ def main() -> int:
             kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
             kinds, faults = tuple(arguments.guests.split(",")), () if arguments.sound else PLANTED
             return 1 if matrix(kernels, kinds, SHORT if arguments.short else tuple(FORMATS), faults) else 0
+        if arguments.command == "books":
+            from .books import show_books  # noqa: PLC0415  (drgn and NumPy)
+
+            kernels = [kernel_named(name) for name in arguments.kernels] or list(KERNELS)
+            return show_books(kernels, tuple(arguments.guests.split(",")))
+        if arguments.command == "thpmaps":
+            from .thpmaps import show_thpmaps  # noqa: PLC0415  (drgn and NumPy)
+
+            return show_thpmaps([kernel_named(name) for name in arguments.kernels] or list(KERNELS), arguments.script)
         if arguments.command == "live":
             return _live(arguments)
         return _build(arguments)

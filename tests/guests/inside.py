@@ -30,7 +30,7 @@ NEEDED = ("numpy", "drgn", "msgspec", "click")
 
 _LEFT_OUT = frozenset({"site-packages", "test", "tests", "idlelib", "tkinter", "ensurepip", "lib2to3", "__pycache__"})
 _SECONDS = 1500
-_PLAIN_NUMPY = "NPY_DISABLE_CPU_FEATURES=X86_V3"
+PLAIN_NUMPY = "NPY_DISABLE_CPU_FEATURES=X86_V3"
 """NumPy's sorts with AVX2 give wrong orders on QEMU's emulated CPUs: of 300 argsort() of random numbers 247, of 300
 isin() 17."""
 _DIRECTORY, _PROGRAM, _FILE = 0o040755, 0o100755, 0o100644
@@ -53,7 +53,7 @@ def checks_inside(name: str, looks: int, options: str = "") -> Iterator[dict[str
         prepared = prepare_guest(kernel, unpacked, BUSY, Path(folder))
         with prepared.boot.initramfs.open("ab") as file:
             file.write(b"\0" * (-file.tell() % 512))
-            file.write(encode_cpio([*_product(), *_scripts(looks)]))
+            file.write(encode_cpio([*product(), *_scripts(looks)]))
         line = f"{prepared.boot.command_line} rdinit=/inside.sh {options}".rstrip()
         boot = replace(prepared.boot, memory_mb=MEMORY_MB, command_line=line)
         with booted(boot, lambda guest: guest.wait_for("inside", _SECONDS)) as guest:
@@ -68,7 +68,7 @@ def _scripts(looks: int) -> list[Entry]:
     """The guest's first program: as that of other guests, but it goes on when the workloads race."""
     init = (HERE / "workloads" / "init.sh").read_text()
     start, keeper = init.rsplit("exec /bin/keeper", 1)
-    python = f"{_PLAIN_NUMPY} PYTHONHOME={sys.base_prefix} PYTHONPATH=/product {Path(sys.executable).resolve()}"
+    python = f"{PLAIN_NUMPY} PYTHONHOME={sys.base_prefix} PYTHONPATH=/product {Path(sys.executable).resolve()}"
     own = f"""{start}/bin/keeper{keeper.rstrip()} &
 /bin/sleep 20
 echo inside
@@ -83,7 +83,7 @@ echo checked
 
 
 @cache
-def _product() -> tuple[Entry, ...]:
+def product() -> tuple[Entry, ...]:
     """This Python with what the inspector needs, at the places where they are here; the inspector in /product."""
     files: dict[Path, Path] = {}
     python = Path(sys.executable).resolve()

@@ -13,7 +13,7 @@ from .packages import Unpacked
 
 STORMS = (
     *("storm-mprotect", "storm-mremap", "storm-vma", "storm-fork", "storm-exec", "storm-swap", "storm-ksm"),
-    *("storm-compact", "storm-memcg", "storm-hugetlb", "storm-uffd", "storm-file"),
+    *("storm-compact", "storm-memcg", "storm-hugetlb", "storm-uffd", "storm-file", "storm-groups"),
 )
 """By name, as the first argument of storms/storm.c."""
 

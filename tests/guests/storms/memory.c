@@ -146,6 +146,12 @@ static void charging(void)
 	}
 }
 
+static void count_memory(void)
+{
+	always_huge();
+	write_text("/cgroup/cgroup.subtree_control", "+memory");
+}
+
 static void reserve(void)
 {
 	write_text("/proc/sys/vm/nr_hugepages", "12");
@@ -257,7 +263,7 @@ const struct storm memory_storms[] = {
 	{ "storm-swap", always_huge, swapping, 6 },
 	{ "storm-ksm", merge_fast, merging, 4 },
 	{ "storm-compact", always_huge, compacting, 4 },
-	{ "storm-memcg", always_huge, charging, 4 },
+	{ "storm-memcg", count_memory, charging, 4 },
 	{ "storm-hugetlb", reserve, using_hugetlb, 3 },
 	{ "storm-uffd", NULL, watching, 4 },
 	{ "storm-file", always_huge, cutting, 4 },

@@ -56,7 +56,7 @@ void look(const char *start, size_t length, unsigned long step)
 
 static const struct storm *named(const char *name)
 {
-	static const struct storm *const lists[] = { vma_storms, memory_storms, process_storms };
+	static const struct storm *const lists[] = { vma_storms, memory_storms, process_storms, group_storms };
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
 		for (const struct storm *storm = lists[i]; storm->name; storm++)
 			if (!strcmp(storm->name, name))

@@ -22,7 +22,7 @@ struct storm {
 	long per_cpu;
 };
 
-extern const struct storm vma_storms[], memory_storms[], process_storms[];
+extern const struct storm vma_storms[], memory_storms[], process_storms[], group_storms[];
 
 unsigned long pick(unsigned long limit);
 bool write_text(const char *path, const char *text);
