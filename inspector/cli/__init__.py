@@ -21,6 +21,7 @@ COMMANDS = {
     "check": "Rebuild every mapping count and report each stored count that differs.",
     "folio": "One folio: every counter beside its rebuilt value, and who maps it.",
     "explain": "One folio accounted for: formulas, holders of references, decisions.",
+    "compare": "Two dumps of one boot, folio by folio: before, after, and what led there.",
     "references": "Who holds the references of all folios, and what is left over.",
     "page": "Struct pages: one, several, or ranges.",
     "va": "One address of a process: page-table entries, VMA, page, other mappers.",

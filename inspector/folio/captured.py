@@ -28,10 +28,12 @@ class Captured:
     Attributes:
         state: For the model.
         mm_of_key: Row in `Mms` by the number of an mm in the state: its mm id where the kernel has them.
+        names: What each number is called, where two captures share them; None: by the row.
     """
 
     state: Folio
     mm_of_key: dict[int, int]
+    names: dict[int, str] | None = None
 
     def key_of(self, mm_idx: int) -> int:
         """The number of an mm in the state; 0 for one that the state does not know."""

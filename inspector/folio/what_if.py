@@ -74,14 +74,16 @@ def what_if(s: Snapshot, f: OneFolio, words: Sequence[str]) -> list[WhatIf]:
     state = captured.state
     for word in words:
         op = _parse(s, f, captured, state, word)
-        operation = _call(s, captured, op)
+        operation = call_of(s, captured, op)
         try:
             outcome = apply(state, op)
         except RefusedError as error:
             reason = re.sub(r"\bmm (\d+)", lambda m: _who(s, captured, int(m[1])), error.reason)
             return [*out, WhatIf(operation, f"{reason} [{error.condition}]", [])]
         note = "-EBUSY: the pages may be pinned, nothing changed" if outcome.busy else ""
-        out.append(WhatIf(operation, "", [Changed(*c) for c in _changes(s, captured, state, outcome.folio)], note))
+        out.append(
+            WhatIf(operation, "", [Changed(*c) for c in changes_between(s, captured, state, outcome.folio)], note)
+        )
         state = outcome.folio
     return out
 
@@ -138,6 +140,8 @@ def _mapper(state: Folio, level: OpLevel, page: int) -> int:
 
 
 def _who(s: Snapshot, captured: Captured, key: int) -> str:
+    if captured.names is not None:
+        return captured.names.get(key, "a new process")
     row = captured.mm_of_key.get(key)
     if row is None:
         return "a new process"
@@ -145,7 +149,8 @@ def _who(s: Snapshot, captured: Captured, key: int) -> str:
     return f"pid {pid} {clean_bytes(bytes(s.mms.comm[row]))}" if pid >= 0 else f"mm {int(s.mms.addr[row]):#x}"
 
 
-def _call(s: Snapshot, captured: Captured, op: Op) -> str:
+def call_of(s: Snapshot, captured: Captured, op: Op) -> str:
+    """An operation as this kernel calls it, with its pages and its process."""
     spec, name = SPECS[op.name], name_in(captured.state.scheme, op.name, folio_names=folio_names(s))
     pages = ""
     if spec.level is OpLevel.PTE and captured.state.is_large:
@@ -164,7 +169,7 @@ _BOOLS = {
 }
 
 
-def _changes(s: Snapshot, captured: Captured, a: Folio, b: Folio) -> list[tuple[str, str, str]]:
+def changes_between(s: Snapshot, captured: Captured, a: Folio, b: Folio) -> list[tuple[str, str, str]]:
     """What differs, under the kernel's names."""
     out: list[tuple[str, str, str]] = []
     counters = {"entire": RmapCounter.ENTIRE, "large": RmapCounter.LARGE, "word": RmapCounter.NR_PAGES_MAPPED}

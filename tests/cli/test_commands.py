@@ -43,8 +43,8 @@ COMMAND_LINES = {
     "doctor": (),
 }
 
-NEED_AN_ADDRESS = {"anon-vma", "file"}
-"""Commands whose argument is found in the dump first, in tests of their own."""
+NEED_AN_ADDRESS = {"anon-vma", "compare", "file"}
+"""Commands whose argument is found in the dump first, or is another dump, in tests of their own."""
 
 VERSIONS = {
     "rmap": 3,

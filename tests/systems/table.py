@@ -125,7 +125,9 @@ SYSTEMS = (
             check(
                 "the model's operations leave the counts that are expected of the page tables",
                 "model/test_expectation.py::test_equals_what_operations_leave_behind",
-                reason="partly: one capture is not led to the next by operations; each is explained by itself",
+                "model/test_path.py::test_what_operations_did_is_found_again",
+                "cli/test_compare.py::test_a_process_that_unmapped_a_page",
+                see=("compare",),
             ),
             bad(
                 "an operation that the kernel forbids in that state",
@@ -337,7 +339,7 @@ SYSTEMS = (
                 "whether a folio can be moved, and if not, why",
                 reason="not yet: explain answers for migration, not for UFFDIO_MOVE",
             ),
-            show("mapping, index and address before and after", reason="not yet: two dumps are not compared by folio"),
+            show("mapping, index and address before and after", "compare"),
             check(
                 "a moved page has the index and anon_vma of where it is mapped; exclusive where writable",
                 "index-of-a-private-page-shifted",
