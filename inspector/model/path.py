@@ -21,7 +21,7 @@ REUSE = "wp_page_reuse"
 
 MAX_STEPS = 6
 MAX_STATES = 600
-"""States that are looked at before the search ends without an answer."""
+"""States after which the search ends without an answer."""
 
 
 @dataclass(frozen=True)

@@ -634,8 +634,8 @@ SYSTEMS = (
             bad("two folios for one slot", "swap-cache-slot-given-to-another-folio"),
             bad(
                 "a private word on a tail",
-                reason="not yet: the sweep keeps no private word of tails; 6.12 and 7.x want zero there, but for the first "
-                "of 7.x, which holds mm ids, and those of hugetlb; 6.1 the entry of each page in the swap cache",,
+                reason="not yet: no table has private of tails; 6.12 and 7.x want zero but for the first tail of 7.x "
+                "(mm ids) and for hugetlb, 6.1 each page's entry in the swap cache",
             ),
         ),
     ),
