@@ -122,11 +122,12 @@ SYSTEMS = (
         (
             show("an operation by name on a captured folio, with each field that it changes", "explain --op"),
             show("the shortest operations that lead from sound counts to those stored", "check", "folio"),
+            show("the shortest operations that lead from one capture to the next", "compare"),
             check(
                 "the model's operations leave the counts that are expected of the page tables",
-                "model/test_expectation.py::test_equals_what_operations_leave_behind",
-                "model/test_path.py::test_what_operations_did_is_found_again",
-                "cli/test_compare.py::test_a_process_that_unmapped_a_page",
+                "mapcount-of-a-private-page-raised",
+                "large-mapcount-raised",
+                "counts-of-a-thp-raised-together",
                 see=("compare",),
             ),
             bad(
