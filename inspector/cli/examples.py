@@ -16,6 +16,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "folio -c vmcore 0xfffff8b8c04f5800 --all",
     ),
     "explain": ("explain -c vmcore 0x13d60",),
+    "compare": ("compare -c before later", "compare -c before later 0x13d60"),
     "references": ("references -c vmcore --limit 50",),
     "page": ("page -c vmcore 0x13d60+16", "page -c vmcore 0x13d60-0x13dff"),
     "va": ("va -c vmcore 203 0x7fcc8d947000", "va -c vmcore lazyfree:0x7fcc8d947000"),
