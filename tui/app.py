@@ -235,6 +235,7 @@ class FolioscopeApp(App[Exception]):
             self._forget(screen)
         del self.history[self.at + 1 :]
         self.history.append((place, None))
+        self.session.went_to(place)
         self._turn_to(len(self.history) - 1)
 
     def _find(self, place: UserPlace) -> None:
@@ -455,8 +456,11 @@ class FolioscopeApp(App[Exception]):
 
         here = self.history[self.at][0] if self.at >= 0 else None
         been = dict.fromkeys(place for place, _ in reversed(self.history))
-        recent = [place for place in been if place != here][:_RECENT]
-        self._ask(JumpScreen(self.session, recent), jumped)
+        recent = [(place, "") for place in been if place != here][:_RECENT]
+        # Of earlier runs; those of this run are known by their names already.
+        names = {self.session.crumb(place) for place in been}
+        recent += [one for one in self.session.places_kept() if one[1] not in names]
+        self._ask(JumpScreen(self.session, recent[:_RECENT]), jumped)
 
     def action_help(self) -> None:
         """Explain the screen at hand."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from inspector.errors import FolioscopeError
 from inspector.text import clean, clean_bytes
 from tui.places import AnonVmaPlace, FilePlace, FolioPlace, MmPlace, Place, RmapPlace, UserPlace, VmaPlace
+from tui.recent import KEPT, place_of, words_of
 from tui.state import State, dump_name
 
 if TYPE_CHECKING:
@@ -349,6 +350,20 @@ class Session:
         if state is not None:
             state.keep("seen", sorted(self.seen))
         self.generation += 1
+
+    def went_to(self, place: Place) -> None:
+        """Remember a place for the jump dialog of the next run, the last one first."""
+        state = self.remember()
+        words = words_of(self, place) if state is not None and state.is_kept else ""
+        if state is not None and words:
+            state.keep("places", list(dict.fromkeys([words, *state.texts("places")]))[:KEPT])
+
+    def places_kept(self) -> list[tuple[Place, str]]:
+        """Places of this and earlier runs, the last one first, with what they are called."""
+        state = self.remember()
+        kept = state.texts("places")[:KEPT] if state is not None and state.is_kept else []
+        found = [place_of(words) for words in kept]
+        return [one for one in found if one is not None]
 
     def has_seen(self, finding: Finding) -> bool:
         """Whether it is marked as seen."""

@@ -1,4 +1,4 @@
-"""What is remembered between runs: the theme, and which findings of a dump were marked as seen.
+"""What is remembered between runs: the theme; of a dump the findings marked as seen, notes and places gone to.
 
 In files of the user's own under ``$XDG_STATE_HOME/folioscope`` (``~/.local/state/folioscope``), which may be deleted at
 any time. Where they cannot be read or written nothing is remembered.
@@ -50,6 +50,11 @@ class State:
                 found = json.loads(self._path.read_text("utf-8"))
                 return found if isinstance(found, dict) else {}
         return {}
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a file."""
+        return self._path is not None
 
     def text(self, name: str) -> str:
         """A value; "" where there is none."""

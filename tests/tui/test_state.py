@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from tests.tui.driving import at, place_of, press, session_of, settle, text
 from tests.tui.scenes import LARGE
 from tui.app import FolioscopeApp
 from tui.colors import DARK, LIGHT
-from tui.places import FindingsPlace, FolioPlace, MmPlace, OverviewPlace, Place, SubjectPlace, VmaPlace
+from tui.places import FindingsPlace, FolioPlace, MmPlace, OverviewPlace, Place, SubjectPlace, UserPlace, VmaPlace
+from tui.recent import KEPT
 from tui.session import Session
 from tui.state import State
 
@@ -61,6 +63,33 @@ def test_nothing_is_remembered_where_it_cannot_be(monkeypatch: pytest.MonkeyPatc
         state.keep("theme", "a")
         assert state.text("theme") == "a"
         assert State("x").text("theme") == ""
+
+
+async def test_places_gone_to_are_offered_in_the_next_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FOLIOSCOPE_STATE", str(tmp_path / "kept"))
+    first, vma = _broken(), _vma()
+    assert isinstance(vma, VmaPlace)
+    for place in (MmPlace(vma.mm_idx), OverviewPlace(), FolioPlace(LARGE), vma, FolioPlace(LARGE)):
+        first.went_to(place)
+    again = _broken()
+    mm, start = int(first.snapshot.mms.addr[vma.mm_idx]), int(first.snapshot.vmas.start[vma.vma_idx])
+    assert [place for place, _ in again.places_kept()] == [FolioPlace(LARGE), UserPlace(mm, start), UserPlace(mm)]
+    assert again.places_kept()[2][1] == first.process(vma.mm_idx)
+    assert again.rows_of_place(UserPlace(mm, start)) == VmaPlace(vma.mm_idx, vma.vma_idx, start)
+    async with at(again, OverviewPlace()) as pilot:
+        await press(pilot, "g")
+        assert f"folio {LARGE:#x}" in text(pilot)
+        await press(pilot, "enter")
+        assert place_of(pilot) == FolioPlace(LARGE)
+    for pfn in range(100):
+        again.went_to(FolioPlace(pfn))
+    assert len(_broken().places_kept()) == KEPT
+    (kept,) = (tmp_path / "kept").glob("dump-*.json")
+    for words in ("folio zz", "folio 0x" + "f" * 30, "mm", "vma 1", "file -1", "\t", "slot 0x99 1", "nothing 1"):
+        kept.write_text(json.dumps({"places": [words, 5]}))
+        assert _broken().places_kept() == []
+    kept.unlink()
+    assert _broken().places_kept() == []
 
 
 def _vma() -> Place:

@@ -30,7 +30,7 @@ class JumpScreen(ModalScreen[Place | None]):
 
     Args:
         session: The target.
-        recent: Places that were gone to, the last one first.
+        recent: Places that were gone to, the last one first, each with its name; "" for what the session calls it.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -39,7 +39,7 @@ class JumpScreen(ModalScreen[Place | None]):
         Binding("up", "choose(-1)", "Previous", show=False, priority=True),
     ]
 
-    def __init__(self, session: Session, recent: Sequence[Place] = ()) -> None:
+    def __init__(self, session: Session, recent: Sequence[tuple[Place, str]] = ()) -> None:
         super().__init__()
         self._session = session
         self._recent = recent
@@ -77,7 +77,7 @@ class JumpScreen(ModalScreen[Place | None]):
                 found = goals(session, words)
                 if words.strip():
                     return found
-                return [*(Goal(place, "recent", session.crumb(place)) for place in self._recent), *found]
+                return [*(Goal(place, "recent", name or session.crumb(place)) for place, name in self._recent), *found]
 
         self.run_worker(work, name=f"jump {words}", group="jump", thread=True, exclusive=True, exit_on_error=False)
 
