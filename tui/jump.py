@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from inspector.columns import U64, AnyArray
 from inspector.errors import FolioscopeError
+from inspector.places.pages import pages_named
+from inspector.places.processes import find_mm, processes_called
+from inspector.places.words import OTHER_WORDS, cpu_number, pid_or_mm, split_address, split_file, split_form, split_slot
 from inspector.report.file import find_file
-from inspector.report.named import pid_or_mm, processes_called, split_address
-from inspector.report.places import FORMS, find_place
-from inspector.report.processes import find_mm
+from inspector.report.places import find_place
 from inspector.rules import all_rules
 from inspector.snapshot import Snapshot
 from inspector.text import clean, clean_bytes, parse_number
@@ -19,6 +21,7 @@ from inspector.walk.cache_view import find_address_spaces
 from inspector.walk.names import file_paths
 from inspector.walk.page_cache import address_space_name
 from inspector.walk.page_numbers import number_meanings
+from inspector.walk.swap_view import slot_exists
 from tui.places import (
     AnonVmaPlace,
     FilePlace,
@@ -32,6 +35,7 @@ from tui.places import (
     Place,
     ProcessesPlace,
     RulePlace,
+    SlotPlace,
     SubjectPlace,
     SubjectsPlace,
     VmaPlace,
@@ -55,22 +59,6 @@ _SCREENS: tuple[Place, ...] = (
     *(OverviewPlace(), FindingsPlace(), ProcessesPlace(), FoliosPlace(), MemoryPlace(), SubjectsPlace()),
     *(SubjectPlace(name) for name in SUBJECTS),
 )
-_WORDS = {
-    "thp": "mthp",
-    "large": "mthp",
-    "leak": "references",
-    "refs": "references",
-    "userfaultfd": "uffd",
-    "zram": "swap",
-    "stack": "cpus",
-    "map": "memory",
-    "mounts": "files",
-    "ps": "processes",
-    "rules": "findings",
-    "check": "findings",
-    "info": "overview",
-}
-"""Other words for screens."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +84,12 @@ def goals(session: Session, asked: str) -> list[Goal]:
     found = _by_finding(session, word)
     s = session.snapshot
     form, colon, rest = word.partition(":")
-    if colon and form in FORMS:
+    if split_form(word)[0] is not None:
         return [*found, *_by_form(s, word)]
     of_process = split_address(word)
     if of_process is not None:
         found += _by_va(session, s, *of_process)
+    found += _by_signs(s, word)
     number = parse_number(word)
     if number is not None:
         found += _by_number(session, s, number)
@@ -120,6 +109,23 @@ def _by_form(s: Snapshot, word: str) -> list[Goal]:
     except FolioscopeError:
         return []
     return [Goal(FolioPlace(page.pfn), _FORMS[page.taken_for], f"{word}: pfn {page.pfn:#x}")]
+
+
+def _by_signs(s: Snapshot, word: str) -> list[Goal]:
+    """``cpu 1``, ``type:offset`` of a swap slot, ``file@pgoff``, the path of a memory cgroup."""
+    out, slot = [], split_slot(word)
+    if cpu_number(word) is not None:
+        out.append(Goal(SubjectPlace("cpus"), "cpu", f"CPU {cpu_number(word)}"))
+    if slot is not None and slot_exists(s.swap, *(min(n, 1 << 50) for n in slot)):
+        out.append(Goal(SlotPlace(*slot), "swap slot", f"{slot[0]}:{slot[1]:#x}"))
+    if split_file(word) is not None:
+        with suppress(FolioscopeError):
+            pfn = pages_named(s, word)[0].pfn
+            out.append(Goal(FolioPlace(pfn), "page of a file", f"{word}: pfn {pfn:#x}"))
+    if word.startswith("/") and "/" in word[1:] or word.endswith((".slice", ".scope", ".service")):
+        paths = [s.lru.memcgs.path(row) for row in range(len(s.lru.memcgs))]
+        out += [Goal(SubjectPlace("memcg"), "memcg", path) for path in paths if path.endswith(word)][:8]
+    return out
 
 
 def _by_finding(session: Session, word: str) -> list[Goal]:
@@ -186,6 +192,12 @@ def _by_address(session: Session, s: Snapshot, address: int) -> list[Goal]:
     if vma >= 0:
         owner = int(s.vmas.mm_idx[vma])
         return [Goal(VmaPlace(owner, vma), "vma", f"{session.process(owner)}, {int(s.vmas.start[vma]):#x}")]
+    task = row_of(s.tasks.addr, address)
+    if task >= 0:
+        with suppress(FolioscopeError):
+            mm = find_mm(s, address)
+            return [Goal(MmPlace(mm), "task", session.process(mm))]
+        return [Goal(SubjectPlace("windows"), "task", f"of the kernel, {address:#x}")]
     if row_of(s.anon_rmap.anon_vmas.addr, address) >= 0:
         return [Goal(AnonVmaPlace(address), "anon_vma", f"{address:#x}")]
     try:
@@ -208,7 +220,7 @@ def _holders_of_va(session: Session, s: Snapshot, va: int) -> list[Goal]:
 def _by_name(session: Session, s: Snapshot, word: str) -> list[Goal]:
     """Names of screens, processes, findings, rules and files that hold the word."""
     low = word.lower()
-    meant = {title for word, title in _WORDS.items() if word.startswith(low)}
+    meant = {title for word, title in OTHER_WORDS.items() if word.startswith(low)}
     out = [Goal(p, "screen", p.title) for p in _SCREENS if p.title.startswith(low) or p.title in meant]
     names = session.keep("comms", lambda: [clean_bytes(bytes(c)).lower() for c in s.mms.comm])
     pids = s.mms.pid.tolist()

@@ -401,7 +401,7 @@ class Session:
 
     def rows_of_place(self, place: UserPlace) -> Place | None:
         """The same place by its rows; None when there is no such process. For workers: it needs all mms and VMAs."""
-        from inspector.report.processes import find_mm  # noqa: PLC0415
+        from inspector.places.processes import find_mm  # noqa: PLC0415
         from inspector.walk.lookup import find_vma  # noqa: PLC0415  (NumPy and drgn, after the first paint)
 
         with self.lock:

@@ -6,7 +6,7 @@ import numpy as np
 
 from inspector.aimed.snapshot import AimedSnapshot, UserPlaces
 from inspector.columns import I32, U64, Mask, distinct, is_among, rows_of, union
-from inspector.records import cached_property
+from inspector.records import cached_property, dataclass
 from inspector.snapshot import Search, Snapshot
 from inspector.tables.anon_vmas import AnonRmap, build_anon_rmap
 from inspector.tables.i_mmap import FileRmap, build_file_rmap
@@ -107,6 +107,36 @@ class FamilySnapshot(AimedSnapshot):
         return bool(named or ((table.parent_idx == row) & others).any() or ((table.root_idx == row) & others).any())
 
 
+@dataclass(frozen=True, slots=True)
+class FoundVma:
+    """A VMA that an address turned out to be of.
+
+    Attributes:
+        mm: Address of its mm_struct.
+        start, end: User virtual addresses, [start, end).
+        anon_vma, file: As it names them, 0 for none.
+    """
+
+    mm: int
+    start: int
+    end: int
+    anon_vma: int
+    file: int
+
+
+def vma_at(s: Snapshot, address: int) -> FoundVma | None:
+    """The VMA of an address, if the mm that it names has it where it says; None where it does not."""
+    at: U64 = np.array([address], np.uint64)
+    seen, readable = read_vmas(s.layout, at)
+    if not readable[0]:
+        return None
+    own = AimedSnapshot(s, seen.vm_mm, places=UserPlaces(seen.vm_mm, seen.start, seen.end)).vmas
+    for row in np.flatnonzero(own.addr == at)[:1].tolist():
+        columns = own.start, own.end, own.anon_vma, own.file
+        return FoundVma(int(seen.vm_mm[0]), *(int(column[row]) for column in columns))
+    return None
+
+
 def anon_vma_at(s: Snapshot, address: int) -> int:
     """The address itself, or the anon_vma of the VMA that it is the address of; 0 for a VMA without one.
 
@@ -114,11 +144,5 @@ def anon_vma_at(s: Snapshot, address: int) -> int:
         s: The snapshot.
         address: Any.
     """
-    at: U64 = np.array([address], np.uint64)
-    seen, readable = read_vmas(s.layout, at)
-    if not readable[0]:
-        return address
-    # It is a VMA if the mm that it names has it where it says.
-    own = AimedSnapshot(s, seen.vm_mm, places=UserPlaces(seen.vm_mm, seen.start, seen.end)).vmas
-    mine = own.anon_vma[own.addr == at]
-    return int(mine[0]) if len(mine) else address
+    found = vma_at(s, address)
+    return address if found is None else found.anon_vma

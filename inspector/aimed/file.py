@@ -210,6 +210,30 @@ def spaces_of_path(s: Snapshot, path: str) -> U64:
     return every[every != 0]
 
 
+def spaces_called(s: Snapshot, word: str) -> list[tuple[int, str]]:
+    """Address_spaces and paths of the mapped files whose path has a word in it; those alone whose last part it is."""
+    low, found = word.strip().lower(), dict[int, str]()
+    for files in _mapped_files(s) if low else ():
+        paths = file_paths(s.layout, files)
+        fits = np.array([low in path.lower() for path in paths], np.bool_)
+        named = [path for path, fit in zip(paths, fits.tolist(), strict=True) if fit]
+        for space, path in zip(_spaces_of(s, files[fits]).tolist(), named, strict=True):
+            if space:
+                found.setdefault(space, path)
+    same = [one for one in found.items() if one[1].lower().rpartition("/")[2] == low]
+    return same or sorted(found.items(), key=lambda one: one[1])
+
+
+def space_of_file(s: Snapshot, file: int) -> int:
+    """The address_space of a struct file, 0 where an address is that of none."""
+    at: U64 = np.array([file], np.uint64)
+    inode = (
+        s.layout.memory.read_u64(file + s.layout.struct("struct file").field("f_inode").offset) if file % 8 == 0 else 0
+    )
+    space = int(_spaces_of(s, at)[0]) if inode else 0
+    return space if space and inode and address_space_of_inode(s.layout, inode) == space else 0
+
+
 def _in_use(s: Snapshot, spaces: U64) -> U64:
     """Those address_spaces that have pages, or VMAs."""
     read = read_files(s.layout, spaces, (0, 0)).address_spaces

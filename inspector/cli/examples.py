@@ -13,6 +13,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "folio": (
         "folio -c vmcore 0x13d60",
         "folio -c vmcore 203:0x7fcc8d947000",
+        "folio -c vmcore libc.so.6@0x10",
         "folio -c vmcore 0xfffff8b8c04f5800 --all",
     ),
     "explain": ("explain -c vmcore 0x13d60",),
@@ -38,7 +39,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "hugetlb": ("hugetlb -c vmcore --sort mappings",),
     "swap": ("swap -c vmcore", "swap -c vmcore 0:7"),
     "cpus": ("cpus -c vmcore",),
-    "windows": ("windows -c vmcore", "windows -c vmcore --stack 295"),
+    "windows": ("windows -c vmcore", "windows -c vmcore --stack 295", "windows -c vmcore --stack kcompactd0"),
     "rules": ("rules", "rules --catalogue"),
     "watch": ("watch -k --every 300",),
     "guard": ("guard --qemu /run/guest.qmp --until-finding --keep found",),

@@ -17,13 +17,16 @@ from inspector.model.interface import SPECS, Op, OpLevel, name_in, resolve
 from inspector.model.operations import apply
 from inspector.model.preconditions import RefusedError
 from inspector.model.state import Folio
+from inspector.places.named import PROCESS, taking
+from inspector.places.processes import aim_at_mm, find_process
+from inspector.places.words import MAX_PID
 from inspector.text import clean_bytes, parse_number
 
 if TYPE_CHECKING:
     from inspector.columns import U64
     from inspector.snapshot import Snapshot
 
-_WORD = re.compile(r"(?P<name>\w+)(?::(?P<page>\w+)(?:\+(?P<nr>\w+))?)?(?:@(?P<pid>\w+))?")
+_WORD = re.compile(r"(?P<name>\w+)(?::(?P<page>\w+)(?:\+(?P<nr>\w+))?)?(?:@(?P<who>.+))?")
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -47,12 +50,14 @@ class WhatIf(msgspec.Struct, frozen=True):
 
 
 def named_mms(s: Snapshot, words: Sequence[str]) -> U64:
-    """Addresses of the mms of the processes that operations name with @PID; nothing but the tasks is read."""
+    """Addresses of the mms of the processes that operations name after @; read is what finds these processes.
+
+    Raises:
+        UsageError: There is no such process, or several have the name.
+    """
     found = [_WORD.fullmatch(word.strip()) for word in words]
-    pids = [parse_number(x["pid"]) for x in found if x is not None and x["pid"]]
-    if not pids:
-        return np.empty(0, np.uint64)
-    return s.tasks.mm[np.isin(s.tasks.pid, [pid for pid in pids if pid is not None])]
+    who = [x["who"] for x in found if x is not None and x["who"]]
+    return np.array([_mm_address(s, one) for one in who], np.uint64)
 
 
 def what_if(s: Snapshot, f: OneFolio, words: Sequence[str]) -> list[WhatIf]:
@@ -61,7 +66,8 @@ def what_if(s: Snapshot, f: OneFolio, words: Sequence[str]) -> list[WhatIf]:
     Args:
         s: The snapshot.
         f: The folio.
-        words: ``NAME``, ``NAME:PAGE`` or ``NAME:PAGE+COUNT``, each with ``@PID`` behind it for a certain process.
+        words: ``NAME``, ``NAME:PAGE`` or ``NAME:PAGE+COUNT``, each with ``@`` and a process behind it, named as for
+            `find_process`.
             Names of older kernels will do.
 
     Raises:
@@ -91,14 +97,18 @@ def what_if(s: Snapshot, f: OneFolio, words: Sequence[str]) -> list[WhatIf]:
 def _parse(s: Snapshot, f: OneFolio, captured: Captured, state: Folio, word: str) -> Op:
     found = _WORD.fullmatch(word.strip())
     if found is None:
-        raise UsageError("this is no operation", word, "Give NAME, NAME:PAGE or NAME:PAGE+COUNT, with @PID if you like")
+        raise UsageError(
+            "this is no operation",
+            word,
+            "Give NAME, NAME:PAGE or NAME:PAGE+COUNT, with @PROCESS if you like",
+        )
     page = parse_number(found["page"]) if found["page"] else None
     nr = parse_number(found["nr"]) if found["nr"] else 1
     if (found["page"] and page is None) or nr is None:
         raise UsageError("this is no number", found["page"] if page is None else found["nr"], "Give page and count")
     name = _name(f, found["name"], page, nr)
     spec = SPECS[name]
-    who = _mm(s, captured, found["pid"]) if found["pid"] else _mapper(state, spec.level, page or 0)
+    who = _mm(s, captured, found["who"]) if found["who"] else _mapper(state, spec.level, page or 0)
     return Op(name, mm=who, page=page or 0, nr=nr, exclusive=spec.action == "new")
 
 
@@ -121,14 +131,21 @@ def _name(f: OneFolio, asked: str, page: int | None, nr: int) -> str:
 
 
 def _mm(s: Snapshot, captured: Captured, asked: str) -> int:
-    pid = parse_number(asked)
-    row = np.flatnonzero(s.tasks.pid == pid) if pid is not None else np.empty(0, np.int64)
-    if not len(row):
-        raise s.missing.unless_lost(UsageError("there is no task of that pid", asked, "See folioscope ps"), "tasks")
-    mm = np.flatnonzero(s.mms.addr == s.tasks.mm[row[0]])
+    mm = np.flatnonzero(s.mms.addr == np.uint64(_mm_address(s, asked)))
     if not len(mm):
         raise s.missing.unless_lost(UsageError("this task has no address space", asked, "See folioscope ps"), "mms")
     return captured.key_of(int(mm[0]))
+
+
+def _mm_address(s: Snapshot, asked: str) -> int:
+    with taking(s, asked, PROCESS):
+        number = find_process(s, asked)
+        try:
+            return int(aim_at_mm(s, number).mms.addr[0])
+        except UsageError:
+            if (s.tasks.pid == min(number, MAX_PID)).any():
+                raise UsageError("this task has no address space", asked, "See folioscope ps") from None
+            raise
 
 
 def _mapper(state: Folio, level: OpLevel, page: int) -> int:

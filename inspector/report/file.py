@@ -8,11 +8,12 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from inspector.aimed.file import FileSnapshot, spaces_at, spaces_of_number, spaces_of_path
+from inspector.aimed.file import FileSnapshot
 from inspector.columns import AnyArray, rows_of
-from inspector.errors import FolioscopeError, UsageError
 from inspector.hex_json import Hex, Wide
 from inspector.layout.flags import VM_MAYWRITE, VM_SHARED
+from inspector.places.files import file_named, no_file, several_files
+from inspector.places.named import FILE, taking
 from inspector.report.mappings import owner_of
 from inspector.report.processes import perms
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
@@ -91,7 +92,7 @@ class FileReport(msgspec.Struct, frozen=True):
 
 
 def find_file(s: Snapshot, asked: str) -> int:
-    """Row of the address_space that an address, an inode number or a path names.
+    """Row of the address_space that is meant, named as for `file_named`.
 
     Raises:
         UsageError: There is none, or several.
@@ -103,54 +104,24 @@ def find_file(s: Snapshot, asked: str) -> int:
         else _by_path(s, asked)
     )
     if not len(rows):
-        raise _no_file(s, asked, _NAMES)
+        with taking(s, asked, FILE):
+            rows = np.flatnonzero(s.files.address_spaces.addr == np.uint64(file_named(s, asked)))
+    if not len(rows):
+        raise no_file(s, asked)
     if len(rows) > 1:
         found = [f"{int(s.files.address_spaces.addr[r]):#x} ({address_space_name(s, r)})" for r in rows.tolist()]
-        raise _several(asked, found)
+        raise several_files(asked, found)
     return int(rows[0])
 
 
 def aim_at_file(s: Snapshot, asked: str) -> FileSnapshot:
-    """A snapshot of the one file that an address, an inode number or a path names.
+    """A snapshot of the one file that is meant, named as for `file_named`.
 
     Raises:
         UsageError: There is none, or several.
     """
-    number = parse_number(asked)
-    if number is None:
-        found = spaces_of_path(s, asked)
-    else:
-        found = spaces_at(s, number) if number >= 1 << 63 else spaces_of_number(s, number)
-    if not len(found):
-        raise _no_file(s, asked, f"{_NAMES}; --all searches all of memory")
-    if len(found) > 1:
-        raise _several(asked, [f"{address:#x}" for address in found.tolist()])
-    return FileSnapshot(s, int(found[0]))
-
-
-_NAMES = "Give a path as folioscope vmas shows it, an inode number, or an address_space or inode address"
-
-
-def _no_file(s: Snapshot, asked: str, todo: str) -> FolioscopeError:
-    error = UsageError("no cached or mapped file has that name", asked, todo)
-    return s.missing.unless_lost(error, *_LEAD_TO_FILES)
-
-
-_LEAD_TO_FILES = (
-    "tasks",
-    "mms",
-    "VMA tree nodes",
-    "VMAs",
-    "files and address_spaces",
-    "page cache trees",
-    "open files",
-)
-"""Kinds of missing things behind which a file may be hidden."""
-
-
-def _several(asked: str, found: list[str]) -> UsageError:
-    todo = f"Give one of the address_spaces {', '.join(found[:8])}"
-    return UsageError("several files have that name", asked, todo)
+    with taking(s, asked, FILE):
+        return FileSnapshot(s, file_named(s, asked))
 
 
 def _by_path(s: Snapshot, path: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -53,7 +53,8 @@ class FoundPage(msgspec.Struct, frozen=True):
 
     asked: str
     taken_for: str
-    """pfn, phys, page, virt, kernel (another address that the kernel's page tables map) or user (PID:ADDRESS)."""
+    """pfn, phys, page, virt, kernel (another address that the kernel's page tables map), user (PID:ADDRESS) or file
+    (FILE@PGOFF)."""
     why: str
     pfn: int
     offset: int
@@ -205,6 +206,7 @@ def render_place(screen: Screen, place: FoundPage) -> Iterator[str]:
         "virt": "a kernel address of the page itself",
         "kernel": "a kernel address of the page itself",
         "user": "an address of a process",
+        "file": "a page of a file",
     }
     words = f"{place.asked} taken for {forms[place.taken_for]} ({place.why}){inside if place.offset else ''}"
     others = f"; {', '.join(place.other_readings)}" if place.other_readings else ""

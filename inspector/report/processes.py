@@ -11,7 +11,6 @@ import numpy as np
 from inspector.aimed.snapshot import AimedSnapshot
 from inspector.columns import I64, AnyArray
 from inspector.coverage import lost_words
-from inspector.errors import IncompleteError, UsageError
 from inspector.hex_json import Hex, Wide
 from inspector.layout.flags import (
     VM_EXEC,
@@ -31,7 +30,6 @@ from inspector.report.screen import Screen, TableColumn, render_facts, render_ta
 from inspector.snapshot import Snapshot
 from inspector.subjects import MM, VMA
 from inspector.tables.mms import MMF_HAS_PINNED, RSS_ANON, RSS_FILE, RSS_SHMEM, RSS_SWAP
-from inspector.tables.tasks import read_process
 from inspector.text import clean_bytes, counted
 from inspector.walk.names import vma_names
 from inspector.walk.rss import rss_differs
@@ -247,70 +245,6 @@ class VmasReport(msgspec.Struct, frozen=True):
     from the page tables."""
     complete: bool
     """False when VMAs, page tables or struct pages are missing; of this process where no others were walked."""
-
-
-def find_mm(s: Snapshot, number: int) -> int:
-    """Row of the mm of a task (any of its threads) or of an mm_struct's address.
-
-    Raises:
-        UsageError: There is none.
-    """
-    rows = np.flatnonzero(s.mms.addr == np.uint64(number))
-    if len(rows):
-        return int(rows[0])
-    mm = _mm_of_task(s, number)
-    rows = np.flatnonzero(s.mms.addr == np.uint64(mm))
-    if not len(rows):
-        raise _lacking(s, number)
-    return int(rows[0])
-
-
-def aim_at_mm(s: Snapshot, number: int) -> AimedSnapshot:
-    """A snapshot of the one mm of a task (any of its threads) or of an mm_struct's address.
-
-    Raises:
-        UsageError: There is none.
-    """
-    if number > _MAX_PID:
-        one = AimedSnapshot(s, np.array([number], np.uint64))
-        if len(one.mms):
-            return one
-    one = AimedSnapshot(s, np.array([_mm_of_task(s, number)], np.uint64))
-    if not len(one.mms):
-        raise _lacking(s, number)
-    return one
-
-
-def _mm_of_task(s: Snapshot, pid: int) -> int:
-    """Address of the mm of a task, of which the threads of its process are read, and all tasks where need be."""
-    tasks = None if "tasks" in vars(s) else read_process(s.layout, pid)
-    if tasks is None:
-        tasks = s.tasks
-    rows = np.flatnonzero(tasks.pid == pid)
-    if not len(rows):
-        error = UsageError("there is no task of that pid", str(pid), "See folioscope ps")
-        raise s.missing.unless_lost(error, "tasks")
-    # The first thread of a process may have exited while others run on.
-    group = np.concatenate([rows, np.flatnonzero(tasks.tgid == pid)])
-    mm = int(tasks.mm[group].max())
-    if not mm:
-        kernel = bool(tasks.flags[rows[0]] & _PF_KTHREAD)
-        why = "is a kernel thread" if kernel else "has exited"
-        name = clean_bytes(bytes(tasks.comm[rows[0]]))
-        raise UsageError(f"{name} {why} and has no address space", str(pid), "See folioscope ps")
-    return mm
-
-
-def _lacking(s: Snapshot, pid: int) -> IncompleteError:
-    name = clean_bytes(bytes(s.tasks.comm[s.tasks.pid == pid][0]))
-    return IncompleteError(f"the address space of {name} is not in the dump", str(pid), "")
-
-
-_MAX_PID = 1 << 22
-"""PID_MAX_LIMIT, include/linux/threads.h."""
-
-_PF_KTHREAD = 0x200000
-"""include/linux/sched.h."""
 
 
 def build_vmas(s: Snapshot, mm_idx: int) -> VmasReport:

@@ -8,8 +8,9 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from inspector.errors import UsageError
 from inspector.hex_json import Hex
+from inspector.places.named import TASK, taking
+from inspector.places.processes import find_task
 from inspector.report.mappings import owner_of
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.snapshot import Snapshot
@@ -134,21 +135,18 @@ def _window_row(s: Snapshot, row: int) -> WindowRow:
     )
 
 
-def build_stack(s: Snapshot, pid: int) -> StackReport:
-    """The stack of one task.
+def build_stack(s: Snapshot, asked: str) -> StackReport:
+    """The stack of one task, named as for `find_task`.
 
     Raises:
-        UsageError: There is no such task.
+        UsageError: There is no such task, or several have the name.
     """
     tasks, stacks = s.tasks, s.stacks
-    at = np.flatnonzero(tasks.pid == pid)
-    if not len(at):
-        error = UsageError("there is no such task", str(pid), "See folioscope windows, or ps for processes")
-        raise s.missing.unless_lost(error, "tasks")
-    task = int(at[0])
+    with taking(s, asked, TASK):
+        task = find_task(s, asked)
     return StackReport(
         "folioscope.stack/2",
-        pid,
+        int(tasks.pid[task]),
         clean_bytes(bytes(tasks.comm[task])),
         int(tasks.cpu[task]) if tasks.on_cpu[task] else None,
         state_letter(tasks, task),

@@ -11,13 +11,13 @@ import numpy as np
 from inspector.aimed.slot import SlotSnapshot
 from inspector.errors import UsageError
 from inspector.hex_json import Hex, Wide
+from inspector.places.named import SLOT, taking
+from inspector.places.pages import slot_named
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table, wrong_words
 from inspector.snapshot import Snapshot
 from inspector.subjects import SWAP_DEVICE
-from inspector.text import clean_bytes, counted, parse_number
+from inspector.text import clean_bytes, counted
 from inspector.walk.swap_view import find_slot, slot_exists, slot_users, swap_devices
-
-_OFFSET_BITS = 58
 
 
 class SwapDevice(msgspec.Struct, frozen=True):
@@ -106,7 +106,9 @@ def build_swap(s: Snapshot, asked: str | None) -> SwapReport:
     if asked is None:
         return SwapReport("folioscope.swap/2", _devices(s), s.swap.unreadable, None, None)
     search = SlotSearch("all page tables", len(s.mms), len(s.mms), len(s.files.address_spaces), ended_at_count=False)
-    return SwapReport("folioscope.swap/2", _devices(s), s.swap.unreadable, _slot(s, *_parsed(asked), asked), search)
+    with taking(s, asked, SLOT):
+        slot = _slot(s, *slot_named(s, asked), asked)
+    return SwapReport("folioscope.swap/2", _devices(s), s.swap.unreadable, slot, search)
 
 
 def build_slot(s: Snapshot, asked: str) -> tuple[SwapReport, bool]:
@@ -118,9 +120,10 @@ def build_slot(s: Snapshot, asked: str) -> tuple[SwapReport, bool]:
     Raises:
         UsageError: The slot cannot be understood, or no device in use has it.
     """
-    type_, at = _parsed(asked)
-    one = SlotSnapshot(s, type_, at)
-    slot = _slot(one, type_, at, asked)
+    with taking(s, asked, SLOT):
+        type_, at = slot_named(s, asked)
+        one = SlotSnapshot(s, type_, at)
+        slot = _slot(one, type_, at, asked)
     search = SlotSearch(
         "as swapoff does", one.mms_searched, len(one.mms_listed), one.files_searched, ended_at_count=one.all_found
     )
@@ -154,16 +157,6 @@ def _devices(s: Snapshot) -> list[SwapDevice]:
         )
         for i in range(len(d))
     ]
-
-
-def _parsed(asked: str) -> tuple[int, int]:
-    """Swap type and offset."""
-    kind, colon, offset = asked.partition(":")
-    numbers = [parse_number(word) for word in ((kind, offset) if colon else (asked,))]
-    if any(n is None for n in numbers):
-        raise UsageError("this is no swap entry", asked, "Give TYPE:OFFSET, or the entry as one number")
-    values = [n or 0 for n in numbers]
-    return (values[0], values[1]) if colon else (values[0] >> _OFFSET_BITS, values[0] & ((1 << _OFFSET_BITS) - 1))
 
 
 def _slot(s: Snapshot, type_: int, at: int, asked: str) -> SwapSlot:

@@ -14,10 +14,11 @@ from inspector.columns import U64
 from inspector.errors import UsageError
 from inspector.folio.look import look_at
 from inspector.hex_json import Hex
+from inspector.places.processes import aim_at_mm
 from inspector.report import mappings as mapping_view
 from inspector.report.mappings import MappingRow, bit_words, kind_words, mapping_rows, owner_of
 from inspector.report.pages import PageRow, page_rows
-from inspector.report.processes import aim_at_mm, perms
+from inspector.report.processes import perms
 from inspector.report.screen import Screen, TableColumn, render_facts, render_table
 from inspector.report.searched import where_searched
 from inspector.snapshot import Search, Snapshot

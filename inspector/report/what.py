@@ -8,15 +8,16 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from inspector.aimed.file import spaces_of_path
 from inspector.columns import U64
 from inspector.errors import FolioscopeError, UsageError
 from inspector.hex_json import Hex
+from inspector.places.files import files_named
+from inspector.places.named import PAGE, everything
+from inspector.places.pages import pages_named, user_page
+from inspector.places.processes import find_mm
+from inspector.places.words import FORMS, split_address, split_form
 from inspector.report.check import subject_words
-from inspector.report.named import processes_called, split_address, user_page
 from inspector.report.pages import build_pages
-from inspector.report.places import FORMS
-from inspector.report.processes import find_mm
 from inspector.report.screen import Screen, TableColumn, render_table
 from inspector.snapshot import Snapshot
 from inspector.subjects import ADDRESS_SPACE, ANON_VMA, AVC, MM, TASK, VMA, SubjectKind
@@ -27,7 +28,7 @@ from inspector.walk.page_numbers import NumberMeaning, number_meanings
 _NAMES = dict(
     zip(FORMS, ("page frame", "physical address", "struct page", "direct map", "kernel address"), strict=True)
 )
-_NAMES["user"] = "page"
+_NAMES |= {"user": "page", "file": "page of a file"}
 _KERNEL_HALF = 1 << 63
 _MAX_PID = 1 << 22
 _MOST_VMAS = 10
@@ -37,7 +38,8 @@ class Reading(msgspec.Struct, frozen=True):
     """One thing that it can be."""
 
     kind: str
-    """page frame, physical address, struct page, direct map, symbol, user address, process, or the kind of object."""
+    """page frame, physical address, struct page, direct map, symbol, user address, process, file, inode, swap slot,
+    cpu, memcg, screen, or the kind of object."""
     what: str
     see: str
     """The command that shows more, "" for none."""
@@ -59,14 +61,14 @@ def build_what(s: Snapshot, asked: str) -> WhatReport:
 
     Args:
         s: The snapshot. Of a user address all VMAs are read, of a kernel address anon_vmas and mapped files as well.
-        asked: A number, the name of a kernel symbol or of a process, ``pid:address``, or the path of a file.
+        asked: A number, the name of a kernel symbol, or any other name of a place, as `everything` takes them.
 
     Raises:
         UsageError: It is nothing of that.
     """
     number = parse_number(asked)
     named = None if number is not None else s.target.symbol(asked)
-    if number is None and named is None:
+    if (number is None or split_form(asked)[0]) and named is None:
         return WhatReport("folioscope.what/1", asked, 0, _named(s, asked))
     address = number if number is not None else named or 0
     out: list[Reading] = []
@@ -75,6 +77,8 @@ def build_what(s: Snapshot, asked: str) -> WhatReport:
     if address >= _KERNEL_HALF:
         out += _symbol(s, address) + _objects(s, address)
     out += _pages(s, address)
+    if 0 < address < _KERNEL_HALF:
+        out += _inodes(s, address)
     if _MAX_PID <= address < _KERNEL_HALF:
         out += _user_addresses(s, address)
     return WhatReport("folioscope.what/1", asked, address, out)
@@ -86,16 +90,22 @@ def _named(s: Snapshot, asked: str) -> list[Reading]:
     Raises:
         UsageError: It is nothing that is known.
     """
-    of_process = split_address(asked)
-    if of_process is not None:
-        who, va = of_process
-        page = user_page(s, who, va)
-        return [Reading("user address", f"{page.why}: {_page(s, page)}", f"va {who} {va:#x}")]
-    out = [Reading("process", f"{pid} {comm}", f"vmas {pid}") for pid, comm in processes_called(s, asked)]
-    if "/" in asked:
-        spaces = spaces_of_path(s, asked).tolist()
-        out += [Reading("file", f"address_space {space:#x}", f"file {space:#x}") for space in spaces]
+    out = []
+    for one in everything(s, asked):
+        if one.kind != PAGE:
+            out.append(Reading(one.kind, one.what, one.see))
+            continue
+        page = pages_named(s, asked)[0]
+        what = f"{page.why}: {_page(s, page)}"
+        if page.form == "user" and out:
+            out[-1] = Reading(out[-1].kind, what, out[-1].see)
+        else:
+            out.append(Reading(_NAMES[page.form], what, one.see))
     if not out:
+        of_process = split_address(asked)
+        if of_process is not None:
+            # It is known why.
+            user_page(s, *of_process)
         todo = "Give hex that begins with 0x, PID:ADDRESS, the name of a process, or the path of a file"
         raise UsageError("nothing of this target is called so", asked, todo)
     return out
@@ -107,6 +117,11 @@ def _process(s: Snapshot, pid: int) -> list[Reading]:
     except FolioscopeError:
         return []
     return [Reading("process", f"{pid} {comm or ''}".rstrip(), f"vmas {pid}")]
+
+
+def _inodes(s: Snapshot, ino: int) -> list[Reading]:
+    spaces = [space for space, _ in files_named(s, str(ino))]
+    return [Reading("inode", f"number {ino}, address_space {space:#x}", f"file {space:#x}") for space in spaces]
 
 
 def _symbol(s: Snapshot, address: int) -> list[Reading]:
@@ -133,7 +148,10 @@ def _objects(s: Snapshot, address: int) -> list[Reading]:
             subject, inside = kind.describe(s, row), int(offset[row])
             within = f"+{inside:#x} in " if inside else ""
             out.append(Reading(subject.kind, f"{within}{subject_words(subject)}", kind.look(subject)))
-    return out
+    spaces = [] if out else [space for space, _ in files_named(s, f"{address:#x}")]
+    out += [Reading("file", f"address_space {space:#x}", f"file {space:#x}") for space in spaces]
+    at = np.flatnonzero(s.lru.memcgs.addr == np.uint64(address)).tolist()
+    return out + [Reading("memcg", s.lru.memcgs.path(row), "memcg") for row in at]
 
 
 def _pages(s: Snapshot, number: int) -> list[Reading]:

@@ -12,8 +12,9 @@ from inspector.records import dataclass
 from inspector.tables.pages import heads_of_tails
 from inspector.tables.vmalloc import vmalloc_pfns
 
-NumberForm = Literal["pfn", "phys", "page", "virt", "kernel", "user"]
-"""``kernel``: an address of the kernel's image, of vmalloc or of a module; ``user``: of a process, given with it."""
+NumberForm = Literal["pfn", "phys", "page", "virt", "kernel", "user", "file"]
+"""``kernel``: an address of the kernel's image, of vmalloc or of a module; ``user``: of a process, given with it;
+``file``: an offset in a file."""
 
 _PAGE_MASK = 4095
 _KERNEL_HALF = 1 << 63

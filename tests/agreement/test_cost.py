@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from inspector.check.run import prepare
+from inspector.places.processes import aim_at_mm
 from inspector.report.anon_vma import aim_at_family, build_anon_vma
 from inspector.report.file import aim_at_file, build_file
-from inspector.report.processes import aim_at_mm, build_vmas
+from inspector.report.processes import build_vmas
 from inspector.report.swap import build_slot
 from inspector.report.va import build_aimed_va
 from inspector.snapshot import Snapshot

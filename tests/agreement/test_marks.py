@@ -10,9 +10,10 @@ import pytest
 from inspector.arch.base import Bit, Kind, Level
 from inspector.folio.numbers import one_folio, terms_of
 from inspector.layout.flags import VM_HUGETLB
+from inspector.places.processes import aim_at_mm
 from inspector.report.explain import build_explanation
 from inspector.report.hugetlb import build_hugetlb_report, render_hugetlb
-from inspector.report.processes import aim_at_mm, build_ps, build_vmas, render_ps, render_vmas
+from inspector.report.processes import build_ps, build_vmas, render_ps, render_vmas
 from inspector.report.screen import Screen
 from inspector.report.swap import build_swap, render_swap
 from inspector.report.va import VaReport, build_aimed_va, build_va, render_va

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from inspector.errors import UsageError
-from inspector.report.processes import VmasReport, aim_at_mm, build_vmas, find_mm
+from inspector.places.processes import aim_at_mm, find_mm
+from inspector.report.processes import VmasReport, build_vmas
 from inspector.snapshot import Snapshot
 from tests.agreement.planted import each_planted
 from tests.faults.every import CATALOGUE

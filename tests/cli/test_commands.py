@@ -302,7 +302,7 @@ def test_version(run: Run) -> None:
 
 def test_as_offers_every_form_of_a_number() -> None:
     from inspector.cli.commands.page import page
-    from inspector.report.places import FORMS
+    from inspector.places.words import FORMS
 
     choices = next(option.type for option in page.params if option.name == "form")
     assert isinstance(choices, click.Choice)

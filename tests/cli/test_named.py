@@ -9,7 +9,8 @@ import pytest
 
 from inspector.cli import main
 from inspector.errors import UsageError
-from inspector.report.named import find_process, processes_called, split_address
+from inspector.places.processes import find_process, processes_called
+from inspector.places.words import split_address
 from inspector.report.places import find_place, find_ranges
 from inspector.report.what import build_what
 from inspector.snapshot import Snapshot

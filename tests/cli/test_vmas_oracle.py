@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inspector.report.processes import VmaRow, build_ps, build_vmas, find_mm
+from inspector.places.processes import find_mm
+from inspector.report.processes import VmaRow, build_ps, build_vmas
 from tests.faults.overlay import sound
 from tests.fixtures import KERNELS, fixture_path
 from tests.guests.oracle import OracleVma

@@ -6,8 +6,9 @@ import pytest
 
 from inspector.check.run import run_check
 from inspector.findings import Finding
+from inspector.places.processes import aim_at_mm, find_mm
 from inspector.report.explain import build_explanation
-from inspector.report.processes import aim_at_mm, build_vmas, find_mm
+from inspector.report.processes import build_vmas
 from tests.faults.overlay import core_path, planted
 from tests.faults.test_stretches import edits
 

@@ -12,7 +12,7 @@ from inspector.aimed.folio import FolioSnapshot
 from inspector.aimed.snapshot import AimedSnapshot, NotAimedAtError, UserPlaces
 from inspector.check.run import violations_of
 from inspector.columns import I64, Mask, Stretches, Table
-from inspector.report.processes import aim_at_mm
+from inspector.places.processes import aim_at_mm
 from inspector.rules import all_rules
 from inspector.rules.needs import PAGES
 from inspector.snapshot import TABLES, Snapshot

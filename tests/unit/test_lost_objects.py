@@ -15,8 +15,8 @@ from inspector.errors import Exit, IncompleteError, UsageError
 from inspector.layout.offsets import Field
 from inspector.lib.partial import gather_members
 from inspector.memory import Memory
+from inspector.places.processes import aim_at_mm
 from inspector.report.info import build_info
-from inspector.report.processes import aim_at_mm
 from inspector.snapshot import Snapshot
 from tests.faults.overlay import sound
 from tests.holes import PAGE, with_holes

@@ -29,7 +29,7 @@ _LIMIT = 40
     "--op",
     "operations",
     multiple=True,
-    metavar="NAME[:PAGE[+N]][@PID]",
+    metavar="NAME[:PAGE[+N]][@PROCESS]",
     help="Try an rmap operation on the folio and show what it changes; several, apart by commas or one each.",
 )
 @click.pass_obj
@@ -46,7 +46,8 @@ def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
     """Account for one folio: every counter with its formula, every reference with its holder.
 
     PLACE is a page frame number, a physical address, the address of a struct page or folio, any address of the kernel,
-    or PID:ADDRESS with the pid or name of a process; any page of the folio will do. Beside the counters it shows which
+    PID:ADDRESS with the pid or name of a process, or FILE@PGOFF with a path and an offset in pages; any page of the
+    folio will do. Beside the counters it shows which
     pages are exclusive to a process, what the kernel would do with the folio now (reuse or copy it on a write fault,
     split, migrate or reclaim it), what may have made it (page fault, swap-in, copy, collapse ...) and what has happened
     since, and who may hold the unexplained references. With --op the kernel's operations, by

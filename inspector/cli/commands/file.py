@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=InspectorCommand, schemas=("inspector.report.file:FileReport", "inspector.report.files:FilesReport"))
-@click.argument("name", required=False, metavar="[PATH|INODE|ADDRESS]")
+@click.argument("name", required=False, metavar="[FILE]")
 @click.option("--all", "everything", is_flag=True, help=ALL_HELP)
 @list_options("mappers")
 @click.pass_obj
 def file(settings: Settings, listing: Listing, name: str | None, everything: bool) -> int:
     """Show who maps which part of a file, and its page cache by order of folio; without a name, all mapped files.
 
-    The file is named by a path as vmas shows it, by its inode number, or by the address of its address_space or inode.
-    A path is looked up in the first mount namespace, then among the files that processes map; a number in the kernel's
+    The file is named by a path as vmas shows it or a part of one, by its inode number, by the address of its
+    address_space, inode or struct file, or of a VMA of it, or by PID:ADDRESS where it is mapped. A path is looked up in
+    the first mount namespace, then among the files that processes map; a number in the kernel's
     hash of inodes and among those: other files may have it too. No more is read than the file's page cache and what its
     tree of VMAs leads to. Exit code 1 when that tree or a mapping breaks a rule; see folioscope rules.
     """

@@ -28,7 +28,8 @@ def folio(  # noqa: PLR0913, PLR0917  (one parameter an option)
     """Show one folio: what it is, every counter beside its rebuilt value, its pages, and who maps it.
 
     PLACE is a page frame number, a physical address, the address of a struct page or folio, any address of the kernel,
-    or PID:ADDRESS with the pid or name of a process; any page of the folio will do. Its mappings are found as the
+    PID:ADDRESS with the pid or name of a process, or FILE@PGOFF with a path and an offset in pages; any page of the
+    folio will do. Its mappings are found as the
     kernel finds them, by its reverse map: that costs the same on a machine of any size. A mapping that the reverse map
     does not lead to is not seen then, so that a stored count above what was found is "not checked"; one below it is
     WRONG in any case. --all walks all page tables instead, and settles it.

@@ -17,8 +17,8 @@ def page(settings: Settings, places: tuple[str, ...], form: str | None) -> int:
     """Show struct pages; only those asked for are read.
 
     PLACE is a page frame number, a physical address, the address of a struct page or any address of the kernel, in
-    decimal or in hex with 0x; PID:ADDRESS; or a range FIRST-LAST or FIRST+COUNT. Neighbours that are alike in
-    everything are one row.
+    decimal or in hex with 0x; PID:ADDRESS; FILE@PGOFF, in pages; or a range FIRST-LAST or FIRST+COUNT. Neighbours that
+    are alike in everything are one row.
     """
     from inspector.report.pages import build_pages, render_pages  # noqa: PLC0415  (drgn and NumPy)
     from inspector.report.places import find_ranges  # noqa: PLC0415

@@ -10,7 +10,7 @@ from inspector.errors import Exit, UsageError
 
 
 @click.command(cls=InspectorCommand, schemas=("inspector.report.swap:SwapReport",))
-@click.argument("entry", required=False, metavar="[TYPE:OFFSET]")
+@click.argument("entry", required=False, metavar="[TYPE:OFFSET|PID:ADDRESS]")
 @click.option("--all", "everything", is_flag=True, help=ALL_HELP)
 @list_options("devices")
 @click.pass_obj

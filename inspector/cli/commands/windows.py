@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from inspector.cli.params import InspectorCommand, Listing, Number, Settings, list_options
+from inspector.cli.params import InspectorCommand, Listing, Settings, list_options
 from inspector.cli.show import print_report
 from inspector.errors import Exit
 
@@ -12,10 +12,12 @@ from inspector.errors import Exit
 @click.command(
     cls=InspectorCommand, schemas=("inspector.report.stacks:WindowsReport", "inspector.report.stacks:StackReport")
 )
-@click.option("--stack", type=Number(), metavar="PID", help="Show the kernel stack of one task instead.")
+@click.option(
+    "--stack", metavar="TASK", help="Show one task's kernel stack: of a pid, a name, a task_struct's address, 'cpu 1'."
+)
 @list_options("windows")
 @click.pass_obj
-def windows(settings: Settings, listing: Listing, stack: int | None) -> int:
+def windows(settings: Settings, listing: Listing, stack: str | None) -> int:
     """List the tasks inside functions in which counters and page tables may legitimately differ for a moment.
 
     Each task with the innermost such function on its stack and the address spaces that it works on. Stacks are unwound
