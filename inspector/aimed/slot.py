@@ -63,7 +63,8 @@ class SlotSnapshot(AimedSnapshot):
         spaces = swapper_spaces(self.layout)
         at = (spaces.swap_type == type_) & (spaces.first_slot == offset - offset % _SLOTS_OF_SPACE)
         swap = build_swap(self.layout, read_files(self.layout, spaces.addr[at]), self._entry, self._slot)
-        self.missing.add("swap devices", int((~swap.whole & swap.devices.in_use)[swap.devices.type_ == type_].sum()))
+        lost = ~swap.whole & swap.devices.may_be_used & (swap.devices.type_ == type_)
+        self.missing.add("swap devices", int(lost.sum()))
         return swap
 
     @property

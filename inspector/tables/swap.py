@@ -102,7 +102,7 @@ def build_swap(layout: Layout, files: Files, referred: U64, one: tuple[int, int]
     slots.cache_pfn[at >= 0] = cached_pfn[at[at >= 0]]
     counts_shmem = tables and not layout.struct("struct swap_info_struct").has("swap_map")
     slots = replace(slots, set_aside=rows_of(aside, slots.entry) >= 0)
-    return Swap(devices, slots, whole, counts_shmem, int((~whole & devices.in_use).sum()))
+    return Swap(devices, slots, whole, counts_shmem, int((~whole & devices.may_be_used).sum()))
 
 
 def _cached(files: Files, most: int) -> tuple[U64, I64]:

@@ -61,6 +61,11 @@ class SwapDevices(Table):
         """Devices that entries may point to."""
         return (self.flags & np.uint64(SWP_USED)) != 0
 
+    @property
+    def may_be_used(self) -> Mask:
+        """Those, and devices of which nothing is known."""
+        return self.in_use | ~self.readable
+
 
 def max_swapfiles(layout: Layout) -> int:
     """MAX_SWAPFILES: swap types below it are devices."""
@@ -106,9 +111,9 @@ def build_devices(layout: Layout) -> SwapDevices:
         return SwapDevices.empty()
     if start is None:
         raise LayoutError("the kernel has no symbol swap_info")
-    pointers, _ = layout.memory.read_range(start, 8 * max_swapfiles(layout))
+    pointers, known = layout.memory.read_range(start, 8 * max_swapfiles(layout))
     addr = pointers.view(np.uint64)
-    types = np.flatnonzero(addr).astype(np.uint8)
+    types = np.flatnonzero((addr != 0) | ~known[8 * np.arange(len(addr)) // HOLE]).astype(np.uint8)
     addr = addr[types]
     struct = layout.struct("struct swap_info_struct")
     raw = layout.memory.gather(addr, struct.size)
