@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from inspector.folio.counters import runs
+from inspector.folio.moving import moves
 from inspector.folio.numbers import OneFolio
 from inspector.folio.situation import situation_of
 from inspector.folio.verdicts import Verdict, Verdicts
@@ -133,7 +134,7 @@ def decisions(s: Snapshot, f: OneFolio, terms: ReferenceTerms) -> list[tuple[str
     elif f.is_anon and not f.is_hugetlb and f.pte.any():
         out.append(("", may_collapse(situation)))
     out += [("", may_migrate(situation)), ("", may_reclaim(situation))]
-    return out
+    return out + [("" if pages is None else _pages(f, pages), found) for pages, found in moves(s, f, situation)]
 
 
 def _is_orphan(s: Snapshot, f: OneFolio) -> bool:

@@ -103,7 +103,7 @@ class Decision:
     """One question answered.
 
     Attributes:
-        question: "write fault", "fork", "split", "collapse", "migrate" or "reclaim".
+        question: "write fault", "fork", "split", "collapse", "migrate", "reclaim" or "uffd move".
         answer: "reuse", "copy", "share", "yes", "no", or "unknown".
         reason: Why, with the numbers.
         source: The kernel function that decides.
@@ -212,6 +212,7 @@ FUNCTIONS = (
     "add_to_swap",
     "isolate_hugetlb",
     "folio_isolate_hugetlb",
+    "move_pages_ptes",
 )
 """Functions that kernels have or lack, by which it is named what decides."""
 

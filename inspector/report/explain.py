@@ -60,7 +60,7 @@ class Decided(msgspec.Struct, frozen=True):
     """What the kernel would do now."""
 
     question: str
-    """write fault, fork, split, migrate or reclaim."""
+    """write fault, fork, split, collapse, migrate, reclaim or uffd move (UFFDIO_MOVE)."""
     pages: str
     """Which pages of the folio are meant; "" for all."""
     answer: str

@@ -13,9 +13,11 @@ from inspector.arch.base import Kind
 from inspector.columns import U64
 from inspector.errors import UsageError
 from inspector.folio.look import look_at
+from inspector.folio.moving import entry_move
 from inspector.hex_json import Hex
 from inspector.places.processes import aim_at_mm
 from inspector.report import mappings as mapping_view
+from inspector.report.explain import Decided
 from inspector.report.mappings import MappingRow, bit_words, kind_words, mapping_rows, owner_of
 from inspector.report.pages import PageRow, page_rows
 from inspector.report.processes import perms
@@ -76,6 +78,8 @@ class VaReport(msgspec.Struct, frozen=True):
     """Why the search does not lead to everything that it should lead to, in sentences."""
     led_here: bool
     """False where the page has a reverse map that does not lead to this address."""
+    uffd_move: Decided | None
+    """What UFFDIO_MOVE would do with the entry; null where it maps a page of its own, of which explain says it."""
 
 
 def build_va(s: Snapshot, mm_idx: int, va: int, limit: int | None) -> VaReport:
@@ -162,7 +166,23 @@ def _report(s: Snapshot, mm_idx: int, va: int, found: Lookup, others: _Others) -
         others.s.search if row >= 0 else None,
         others.s.gaps if row >= 0 else [],
         others.led_here,
+        _move(s, vma, found, others.s if row >= 0 else None),
     )
+
+
+def _move(s: Snapshot, vma: int, found: Lookup, seen: Snapshot | None) -> Decided | None:
+    """UFFDIO_MOVE of an entry that maps nothing, or the zero page."""
+    if found.end == "unreadable" or not found.steps or found.steps[-1].entry is None:
+        return None
+    last = found.steps[-1]
+    zero = False
+    if last.kind == Kind.LEAF:
+        kinds = [] if seen is None else page_rows(seen, np.array([_row(seen, found)], np.int64))
+        zero = bool(kinds) and kinds[0].kind in ("zero", "huge zero")
+        if not zero:
+            return None
+    d = entry_move(s, vma, last.kind, last.bits, zero=zero)
+    return Decided(d.question, "", d.answer, d.reason, d.source)
 
 
 def _entry(step: LookupStep) -> Entry:
@@ -195,9 +215,11 @@ def render_va(screen: Screen, report: VaReport) -> Iterator[str]:
         if vma
         else "no VMA contains this address"
     )
-    yield from render_facts(
-        screen, [("address", f"{report.va:#x}"), ("process", f"{who}, mm {report.mm:#x}"), ("vma", where)]
-    )
+    facts = [("address", f"{report.va:#x}"), ("process", f"{who}, mm {report.mm:#x}"), ("vma", where)]
+    if report.uffd_move is not None:
+        d = report.uffd_move
+        facts.append(("uffd move", f"{d.answer}: {d.reason} [{d.source}]"))
+    yield from render_facts(screen, facts)
     yield ""
     rows = [(e.level, f"{e.table_pfn:#x}", str(e.index), _raw(e), _what(e)) for e in report.entries]
     yield from render_table(screen, _ENTRIES, rows)

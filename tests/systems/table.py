@@ -336,10 +336,7 @@ SYSTEMS = (
         "UFFDIO_MOVE",
         (
             show("contexts, registered VMAs and modes", "uffd"),
-            show(
-                "whether a folio can be moved, and if not, why",
-                reason="not yet: explain answers for migration, not for UFFDIO_MOVE",
-            ),
+            show("whether a folio can be moved, and if not, why", "explain", "va"),
             show("mapping, index and address before and after", "compare"),
             check(
                 "a moved page has the index and anon_vma of where it is mapped; exclusive where writable",

@@ -49,8 +49,8 @@ def explain(  # noqa: PLR0913, PLR0917  (one parameter an option)
     PID:ADDRESS with the pid or name of a process, or FILE@PGOFF with a path and an offset in pages; any page of the
     folio will do. Beside the counters it shows which
     pages are exclusive to a process, what the kernel would do with the folio now (reuse or copy it on a write fault,
-    split, migrate or reclaim it), what may have made it (page fault, swap-in, copy, collapse ...) and what has happened
-    since, and who may hold the unexplained references. With --op the kernel's operations, by
+    split, migrate or reclaim it, move it for UFFDIO_MOVE), what may have made it (page fault, swap-in, copy, collapse
+    ...) and what has happened since, and who may hold the unexplained references. With --op the kernel's operations, by
     old names or new ones, are tried on a model of the folio in its present state: each is shown with what it changes,
     or is refused with the kernel's condition.
 
