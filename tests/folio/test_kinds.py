@@ -63,7 +63,8 @@ def test_a_small_page_has_one_count_and_its_references(kernel: str) -> None:
     assert count.stored + 1 == e.pte >= 2
     assert {x.counter for x in e.ledger} == {"_mapcount", "_refcount"}
     assert [x.mark for x in e.sharing] == ["s"]
-    fault, fork, collapse, migrate, reclaim = e.decisions
+    fault, fork, collapse, migrate, reclaim, move = e.decisions
+    assert move.question == "uffd move"
     assert (fork.question, fork.answer) == ("fork", "share")
     assert (fault.question, fault.answer) == ("write fault", "copy")
     assert [d.question for d in (collapse, migrate, reclaim)] == ["collapse", "migrate", "reclaim"]
