@@ -23,6 +23,7 @@ from tui.places import (
     ProcessesPlace,
     RmapPlace,
 )
+from tui.screens.help import keys_of
 from tui.screens.memory import MemoryScreen
 from tui.session import Session
 from tui.state import State
@@ -96,6 +97,18 @@ async def test_the_footer_offers_only_what_works() -> None:
     async with at(_broken(), FindingsPlace()) as pilot:
         foot = lines(pilot)[-1]
         assert all(word in foot for word in ("Seen", "Copy JSON", "Open", "Note"))
+
+
+async def test_the_order_is_turned_only_where_rows_are_sorted() -> None:
+    async with at(session_of("7.3"), FoliosPlace()) as pilot:
+
+        def offered() -> list[str]:
+            return [what for _, what, _ in keys_of(pilot.app.screen)]
+
+        assert "Sort by next column" in offered()
+        assert "Reverse the order" not in offered()
+        await press(pilot, "greater_than_sign")
+        assert "Reverse the order" in offered()
 
 
 async def test_help_begins_with_the_keys_of_the_screen() -> None:

@@ -363,7 +363,9 @@ class ColumnTable(ScrollView, can_focus=True):
         self.post_message(self.Moved(self, self.cursor))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Opening is offered where the row leads somewhere."""
+        """Opening is offered where the row leads somewhere, turning the order where rows are sorted."""
+        if action == "turn":
+            return self._sorted is not None
         return action != "choose" or self._leads
 
     def validate_cursor(self, row: int) -> int:
