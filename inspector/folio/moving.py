@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inspector.arch.base import MIGRATION_KINDS, Bit, Kind, Level
-from inspector.columns import I64, expand_runs
+from inspector.columns import I64, distinct, expand_runs
 from inspector.folio.numbers import OneFolio
 from inspector.layout.flags import (
     VM_HUGETLB,
@@ -74,7 +74,7 @@ def moves(s: Snapshot, f: OneFolio, situation: FolioSituation) -> list[tuple[I64
     number = np.minimum(m.pfn[rows[small]] - f.pfn + m.nr[rows[small]], f.nr_pages) - first
     best = np.full(f.nr_pages, len(Source), np.int64)
     np.minimum.at(best, expand_runs(first, number).astype(np.int64), np.repeat(code[small], number))
-    for of in np.unique(best[best < len(Source)]).tolist():
+    for of in distinct(best[best < len(Source)]).tolist():
         for exclusive in (True, False):
             pages = np.flatnonzero((best == of) & (f.exclusive == exclusive))
             if len(pages):
