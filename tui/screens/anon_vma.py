@@ -81,7 +81,13 @@ Below: the interval tree of this anon_vma, by which rmap finds VMAs: every chain
         self.query_one("#tree-title", Static).update(chains)
         self.query_one("#chains", ColumnTable).show(data.rows)
         if here is not None:
-            self.call_after_refresh(self.query_one("#family", Tree).move_cursor, here)
+            self.call_after_refresh(self._move_to, here)
+
+    def _move_to(self, here: TreeNode[Place]) -> None:
+        tree: Tree[Place] = self.query_one("#family", Tree)
+        # Lines have no numbers before they are built; asking for the last one builds them.
+        if tree.last_line >= 0:
+            tree.move_cursor(here)
 
     def _fill(self, report: AnonVmaReport) -> TreeNode[Place] | None:
         tree: Tree[Place] = self.query_one("#family", Tree)

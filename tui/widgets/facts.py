@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from rich.text import Text
 from textual.content import Content
+from textual.geometry import Size
+from textual.widget import Widget
 from textual.widgets import Static
 
 from inspector.text import cell_width
@@ -37,30 +39,37 @@ class Facts(Static):
         self.update(Content("\n").join(parts))
 
 
-class Phrases(Static):
+class Phrases(Widget):
     """Things in a row, two blanks between them; a line ends between two of them, never within one that fits.
 
-    The style of the first is that of the line.
+    The style of the first is that of the line. Lines are broken as the width is known: a height that was right for
+    another width would stay.
     """
+
+    DEFAULT_CSS = "Phrases { height: auto; }"
 
     _phrases: Sequence[str | Text] = ()
 
     def show(self, *pieces: str | Text) -> None:
         """Show them, those that are not empty; a line break begins those of the next line."""
         self._phrases = [piece for piece in pieces if piece]
-        self._lay_out()
+        self.refresh(layout=True)
 
     def show_lines(self, lines: Sequence[str]) -> None:
         """Show lines of pieces."""
         given = [piece for line in lines for piece in ("\n", *line.split("  "))]
         self.show(*given[1:])
 
-    def on_resize(self) -> None:
-        """Break for the new width."""
-        self._lay_out()
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Lines at a width."""
+        del container, viewport
+        return self._broken(width).plain.count("\n") + 1
 
-    def _lay_out(self) -> None:
-        room = self.content_size.width or 80
+    def render(self) -> Text:
+        """The lines at the width that there is."""
+        return self._broken(self.content_size.width)
+
+    def _broken(self, room: int) -> Text:
         first = self._phrases[0] if self._phrases else ""
         out, used = Text(style=first.style if isinstance(first, Text) else ""), 0
         for given in self._phrases:
@@ -76,7 +85,7 @@ class Phrases(Static):
                 used += 2
             out.append_text(piece)
             used += width
-        self.update(out)
+        return out
 
 
 def wrapped(text: str, width: int) -> list[str]:
