@@ -31,6 +31,7 @@ from tui.places import (
     MmPlace,
     OverviewPlace,
     RulePlace,
+    SlotPlace,
     VmaPlace,
 )
 from tui.screens.finding import FindingScreen
@@ -156,6 +157,9 @@ def test_jump_understands_every_kind_of_thing() -> None:
     anon = next(int(a) for a in s.anon_rmap.anon_vmas.addr.tolist())
     assert type(first(f"{anon:#x}")).__name__ == "AnonVmaPlace"
     assert first("memory") == MemoryPlace()
+    slot = int(np.flatnonzero(s.swap.slots.in_use)[0])
+    type_, offset = int(s.swap.slots.entry[slot]) >> 58, int(s.swap.slots.offset[slot])
+    assert first(f"{type_}:{offset}") == first(f"{type_}:{offset:#x}") == SlotPlace(type_, offset)
     paths = [g for g in goals(session, "/") if isinstance(g.place, FilePlace)]
     assert paths
     space = paths[0].place
