@@ -11,7 +11,16 @@ from inspector.columns import U64, AnyArray
 from inspector.errors import FolioscopeError
 from inspector.places.pages import pages_named
 from inspector.places.processes import find_mm, processes_called
-from inspector.places.words import OTHER_WORDS, cpu_number, pid_or_mm, split_address, split_file, split_form, split_slot
+from inspector.places.words import (
+    MAX_PID,
+    OTHER_WORDS,
+    cpu_number,
+    pid_or_mm,
+    split_address,
+    split_file,
+    split_form,
+    split_slot,
+)
 from inspector.report.file import find_file
 from inspector.report.places import find_place
 from inspector.rules import all_rules
@@ -20,7 +29,7 @@ from inspector.text import clean, clean_bytes, parse_number
 from inspector.walk.cache_view import find_address_spaces
 from inspector.walk.names import file_paths
 from inspector.walk.page_cache import address_space_name
-from inspector.walk.page_numbers import number_meanings
+from inspector.walk.page_numbers import KERNEL_HALF, number_meanings
 from inspector.walk.swap_view import slot_exists
 from tui.places import (
     AnonVmaPlace,
@@ -47,7 +56,6 @@ from tui.views.subjects import SUBJECTS
 MOST = 40
 """Places offered at once."""
 
-_KERNEL_HALF = 1 << 63
 _FORMS = {
     "pfn": "page frame",
     "phys": "physical address",
@@ -165,17 +173,17 @@ def _by_number(session: Session, s: Snapshot, number: int) -> list[Goal]:
     # A number with a page's low bits set is unlikely to be the physical address of one.
     found = [r for r in number_meanings(s.layout, number) if r.form != "phys" or number % 4096 == 0]
     out += [Goal(FolioPlace(r.pfn), _FORMS[r.form], f"{number:#x}: pfn {r.pfn:#x}") for r in found]
-    if number < 1 << 22:
+    if number < MAX_PID:
         try:
             mm = find_mm(s, number)
             out.insert(0, Goal(MmPlace(mm), "process", session.process(mm)))
         except FolioscopeError:
             pass
-    if number >= _KERNEL_HALF:
+    if number >= KERNEL_HALF:
         out = _by_address(session, s, number) + out
     elif number >= 1 << 12:
         out += _holders_of_va(session, s, number)
-    if number < _KERNEL_HALF:
+    if number < KERNEL_HALF:
         spaces = s.files.address_spaces
         rows = find_address_spaces(s.files, ino=number)[: MOST // 4].tolist()
         out += [Goal(FilePlace(int(spaces.addr[row])), "inode", address_space_name(s, row)) for row in rows]

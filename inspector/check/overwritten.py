@@ -131,12 +131,12 @@ def _in_page_tables(s: Snapshot, results: Results) -> Iterator[Stretch]:
         # What lies below them is no page table: the next round finds what else there is.
         return
     wrong_alone = (_impossible(s, rule, found) for rule, found in results)
-    table, place = _places(s, [*wrong_alone, _lost(s, results), _lost_tables(s, results)])
+    wrong = _places(s, (_entries_of(s, rule, found.rows) for rule, found in results if len(found) <= _MAX_PLACES))[1]
+    table, place = _places(s, [*wrong_alone, _lost(s, results, wrong), _lost_tables(s, results)])
     clusters = np.split(np.arange(len(place)), np.flatnonzero(np.diff(place) > _LINE) + 1)
     clusters = [each for each in clusters if len(each) > 1]
     if not clusters:
         return
-    wrong = _places(s, (_entries_of(s, rule, found.rows) for rule, found in results if len(found) <= _MAX_PLACES))[1]
     rows = {int(s.tables.pfn[row]): row for row in reversed(distinct(table).tolist())}
     for pfn in distinct(place[np.concatenate(clusters)] // _SLOTS).tolist():
         start = pfn * _SLOTS
@@ -232,12 +232,17 @@ def _impossible(s: Snapshot, rule: Rule, found: Violations) -> _Entries:
     return _entries_of(s, rule, found.rows[wrong])
 
 
-def _lost(s: Snapshot, results: Results) -> _Entries:
+def _lost(s: Snapshot, results: Results, wrong: I64) -> _Entries:
     """Entries that mapped pages which count more mappings than there are, in mms that count more pages than they map.
 
     Nothing says of a single one that it was there: a page of a file need not be mapped where its VMA is. Where an entry
     was overwritten with another's copy, the mm counts what it maps: there a page is mapped whose place is elsewhere, or
     one that counts fewer mappings than there are. An entry that maps a page rightly was not overwritten.
+
+    Args:
+        s: The snapshot.
+        results: What rules found.
+        wrong: int64[n]; the places of entries that are wrong, as `_places` numbers them.
     """
     pages = [found.rows[_lasting(found)] for rule, found in results if rule in _LOST_MAPPINGS]
     excess = np.zeros(len(s.mms), np.int64)
@@ -262,11 +267,10 @@ def _lost(s: Snapshot, results: Results) -> _Entries:
     page = (s.tables.va[places.table_idx] >> np.uint64(s.layout.memmap.page_shift)) + places.slot.astype(np.uint64)
     is_astray = np.isin(page_key(mm, page), page_key(mm_astray, page_astray))
     maps = s.layout.arch.leaf_mask(Level.PTE, places.entry)
-    wrong = (_entries_of(s, rule, found.rows) for rule, found in results if len(found) <= _MAX_PLACES)
     numbers = s.tables.pfn[places.table_idx].astype(np.int64) * _SLOTS + places.slot
     mapped = s.pages.memmap.rows(s.layout.arch.leaf_pfn(Level.PTE, places.entry).astype(np.int64))
     is_copy = has_copies[mm] & maps & is_among(mapped, np.concatenate([np.empty(0, np.int64), *low]))
-    kept = (kept & (~maps | np.isin(numbers, _places(s, wrong)[1]))) | is_astray | is_copy
+    kept = (kept & (~maps | np.isin(numbers, wrong))) | is_astray | is_copy
     return _Entries(places.table_idx[kept], places.slot[kept])
 
 

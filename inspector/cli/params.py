@@ -400,7 +400,7 @@ as_option = click.option(
     type=click.Choice(["pfn", "phys", "page", "virt", "kernel"]),
     help="What the number is: a pfn, or an address: physical, of a struct page, of the direct map, of the kernel.",
 )
-"""For commands that take the number of a page; `inspector.report.places.FORMS`, which is not imported for --help."""
+"""For commands that take the number of a page; `inspector.places.words.FORMS`, which is not imported for --help."""
 
 
 confirm_option = click.option(

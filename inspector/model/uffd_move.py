@@ -47,6 +47,17 @@ _NO_MOVE = Decision(QUESTION, "no", "this kernel has no UFFDIO_MOVE: 6.8 and lat
 _NOT_EXCLUSIVE = "it is not marked exclusive to the process (PageAnonExclusive(), -EBUSY)"
 
 
+def _refused(source: Source, *, known: bool) -> Decision | None:
+    """The answer that the kernel and the VMA give for any entry; None where it depends on the entry."""
+    if not known:
+        return _NO_MOVE
+    return None if source is Source.FITS else Decision(QUESTION, "no", *SOURCES[source])
+
+
+def _once_unlocked(s: FolioSituation) -> str:
+    return "once it is unlocked (PG_locked), which is waited for, " if s.locked else ""
+
+
 def may_move(
     s: FolioSituation, *, exclusive: bool, head_exclusive: bool, huge: bool, source: Source, known: bool
 ) -> Decision:
@@ -64,10 +75,9 @@ def may_move(
         source: What is found of the VMA.
         known: Whether this kernel has UFFDIO_MOVE.
     """
-    if not known:
-        return _NO_MOVE
-    if source is not Source.FITS:
-        return Decision(QUESTION, "no", *SOURCES[source])
+    refused = _refused(source, known=known)
+    if refused is not None:
+        return refused
     by_pte = "move_pages_ptes()" if "move_pages_ptes" in s.functions else "move_pages_pte()"
     where = "move_pages_huge_pmd()" if huge else by_pte
     if s.is_ksm:
@@ -75,7 +85,7 @@ def may_move(
     if not head_exclusive:
         what = "its head is" if s.nr_pages > 1 and not huge else "it is"
         return Decision(QUESTION, "no", _NOT_EXCLUSIVE.replace("it is", what), where)
-    waits = "once it is unlocked (PG_locked), which is waited for, " if s.locked else ""
+    waits = _once_unlocked(s)
     if s.nr_pages > 1 and not huge:
         return _by_splitting(s, by_pte, waits, exclusive=exclusive)
     present = "move_pages_huge_pmd()" if huge else by_pte.replace("move_pages", "move_present")
@@ -122,7 +132,7 @@ def may_move_swapped(s: FolioSituation, *, known: bool) -> Decision:
         return _NO_MOVE
     if s.nr_pages > 1:
         return Decision(QUESTION, "no", "a large folio in the swap cache is not moved (-EBUSY)", "move_swap_pte()")
-    waits = "once it is unlocked (PG_locked), which is waited for, " if s.locked else ""
+    waits = _once_unlocked(s)
     reason = f"{waits}with its swap entry, where that is marked exclusive: else -EBUSY"
     return Decision(QUESTION, "yes", reason, "move_swap_pte()")
 
@@ -137,10 +147,9 @@ def may_move_entry(holds: EntryHolds, *, source: Source, known: bool) -> Decisio
         source: What is found of the VMA.
         known: Whether this kernel has UFFDIO_MOVE.
     """
-    if not known:
-        return _NO_MOVE
-    if source is not Source.FITS:
-        return Decision(QUESTION, "no", *SOURCES[source])
+    refused = _refused(source, known=known)
+    if refused is not None:
+        return refused
     answer, reason, where = {
         "nothing": (
             "no",

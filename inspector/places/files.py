@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from inspector.aimed.family import vma_at
 from inspector.aimed.file import space_of_file, spaces_at, spaces_called, spaces_of_number, spaces_of_path
+from inspector.aimed.snapshot import AimedSnapshot
 from inspector.errors import FolioscopeError, UsageError
 from inspector.places.processes import MANY, aim_at_mm, find_process
-from inspector.places.words import KERNEL_HALF, split_address
+from inspector.places.words import split_address
 from inspector.snapshot import Snapshot
 from inspector.text import clean, parse_number
 from inspector.walk.lookup import find_vma
+from inspector.walk.page_numbers import KERNEL_HALF
 
 NO_FILE = (
     "Give a path as folioscope vmas shows it, a part of one, an inode number, or an address_space or inode address"
@@ -81,14 +83,21 @@ def _file_of_vma(s: Snapshot, address: int) -> int:
 
 def _file_at(s: Snapshot, who: str, va: int) -> int:
     """The address_space of the file that an address of a process is mapped from."""
-    one = aim_at_mm(s, find_process(s, who))
-    vma = find_vma(one.vmas, 0, va)
-    file = int(one.vmas.file[vma]) if vma >= 0 else 0
+    one, vma = _vma_of(s, who, va, f"{who}:{va:#x}")
+    file = int(one.vmas.file[vma])
     space = space_of_file(s, file) if file else 0
     if not space:
-        what = "no file is mapped there" if vma >= 0 else "no VMA is there"
-        raise UsageError(what, f"{who}:{va:#x}", f"See folioscope vmas {who}")
+        raise UsageError("no file is mapped there", f"{who}:{va:#x}", f"See folioscope vmas {who}")
     return space
+
+
+def _vma_of(s: Snapshot, who: str, va: int, asked: str) -> tuple[AimedSnapshot, int]:
+    """A process alone, and the row of its VMA at an address."""
+    one = aim_at_mm(s, find_process(s, who))
+    vma = find_vma(one.vmas, 0, va)
+    if vma < 0:
+        raise UsageError("no VMA is there", asked, f"See folioscope vmas {who}")
+    return one, vma
 
 
 def anon_vma_named(s: Snapshot, asked: str) -> int:
@@ -103,11 +112,9 @@ def anon_vma_named(s: Snapshot, asked: str) -> int:
     if of_process is None:
         raise UsageError("this is no number", asked, "Give the address of an anon_vma or a VMA, or PID:ADDRESS")
     who, va = of_process
-    one = aim_at_mm(s, find_process(s, who))
-    vma = find_vma(one.vmas, 0, va)
-    if vma < 0 or not one.vmas.anon_vma[vma]:
-        what = "no VMA is there" if vma < 0 else "the VMA there has no anon_vma"
-        raise UsageError(what, asked, f"See folioscope vmas {who}")
+    one, vma = _vma_of(s, who, va, asked)
+    if not one.vmas.anon_vma[vma]:
+        raise UsageError("the VMA there has no anon_vma", asked, f"See folioscope vmas {who}")
     return int(one.vmas.anon_vma[vma])
 
 

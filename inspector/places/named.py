@@ -15,7 +15,6 @@ from inspector.places.files import file_named, files_named
 from inspector.places.pages import has_slot, pages_named
 from inspector.places.processes import MANY, aim_at_mm, comm_of, find_process, processes_called, tasks_called
 from inspector.places.words import (
-    KERNEL_HALF,
     LISTS,
     MAX_PID,
     OTHER_WORDS,
@@ -30,6 +29,7 @@ from inspector.snapshot import Snapshot
 from inspector.tables.cpus import read_cpus
 from inspector.text import clean, clean_bytes, parse_number
 from inspector.walk.lookup import find_vma, user_end
+from inspector.walk.page_numbers import KERNEL_HALF
 
 PAGE, FILE_PAGE, PROCESS, TASK, USER, VMA = "page", "page of a file", "process", "task", "user address", "vma"
 ANON_VMA, FILE, SLOT, CPU, MEMCG, LIST = "anon_vma", "file", "swap slot", "cpu", "memcg", "screen"

@@ -120,8 +120,7 @@ def file_page(s: Snapshot, name: str, pgoff: int) -> NumberMeaning:
 
 def has_slot(s: Snapshot, type_: int, offset: int) -> bool:
     """Whether a swap device in use has a slot; only the devices are read."""
-    devices = build_devices(s.layout)
-    return bool((devices.in_use & (devices.type_ == type_) & (devices.max > offset)).any())
+    return build_devices(s.layout).have_slot(type_, offset)
 
 
 def slot_named(s: Snapshot, asked: str) -> tuple[int, int]:

@@ -7,11 +7,12 @@ import numpy as np
 from inspector.aimed.snapshot import AimedSnapshot
 from inspector.columns import I64
 from inspector.errors import IncompleteError, UsageError
-from inspector.places.words import KERNEL_HALF, MAX_PID, cpu_number, pid_or_mm
+from inspector.places.words import MAX_PID, cpu_number, pid_or_mm
 from inspector.snapshot import Snapshot
 from inspector.tables.cpus import read_cpus
 from inspector.tables.tasks import Tasks, read_process
 from inspector.text import clean_bytes, parse_number
+from inspector.walk.page_numbers import KERNEL_HALF
 
 MANY = 8
 """Candidates named where a name is that of several."""

@@ -13,9 +13,6 @@ address that the kernel's page tables map: of its image, of vmalloc, of a module
 MAX_PID = 1 << 22
 """PID_MAX_LIMIT, include/linux/threads.h."""
 
-KERNEL_HALF = 1 << 63
-"""Addresses of the kernel begin here."""
-
 _CPU = re.compile(r"cpu[ :#]?(\d{1,5})", re.IGNORECASE | re.ASCII)
 
 LISTS: dict[str, str] = {

@@ -15,7 +15,7 @@ from inspector.places.files import files_named
 from inspector.places.named import PAGE, everything
 from inspector.places.pages import pages_named, user_page
 from inspector.places.processes import find_mm
-from inspector.places.words import FORMS, split_address, split_form
+from inspector.places.words import FORMS, MAX_PID, split_address, split_form
 from inspector.report.check import subject_words
 from inspector.report.pages import build_pages
 from inspector.report.screen import Screen, TableColumn, render_table
@@ -23,14 +23,12 @@ from inspector.snapshot import Snapshot
 from inspector.subjects import ADDRESS_SPACE, ANON_VMA, AVC, MM, TASK, VMA, SubjectKind
 from inspector.text import clean, counted, parse_number
 from inspector.walk.names import owner_of
-from inspector.walk.page_numbers import NumberMeaning, number_meanings
+from inspector.walk.page_numbers import KERNEL_HALF, NumberMeaning, number_meanings
 
 _NAMES = dict(
     zip(FORMS, ("page frame", "physical address", "struct page", "direct map", "kernel address"), strict=True)
 )
 _NAMES |= {"user": "page", "file": "page of a file"}
-_KERNEL_HALF = 1 << 63
-_MAX_PID = 1 << 22
 _MOST_VMAS = 10
 
 
@@ -72,14 +70,14 @@ def build_what(s: Snapshot, asked: str) -> WhatReport:
         return WhatReport("folioscope.what/1", asked, 0, _named(s, asked))
     address = number if number is not None else named or 0
     out: list[Reading] = []
-    if address < _MAX_PID:
+    if address < MAX_PID:
         out += _process(s, address)
-    if address >= _KERNEL_HALF:
+    if address >= KERNEL_HALF:
         out += _symbol(s, address) + _objects(s, address)
     out += _pages(s, address)
-    if 0 < address < _KERNEL_HALF:
+    if 0 < address < KERNEL_HALF:
         out += _inodes(s, address)
-    if _MAX_PID <= address < _KERNEL_HALF:
+    if MAX_PID <= address < KERNEL_HALF:
         out += _user_addresses(s, address)
     return WhatReport("folioscope.what/1", asked, address, out)
 

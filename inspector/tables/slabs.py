@@ -197,7 +197,8 @@ def lead_nowhere(layout: Layout, addrs: U64, like: U64 | None = None) -> Mask:
         head = np.where(row >= 0, take_or(pages.head_row, row, -1), -1)
         known = (row >= 0) & take_or(pages.readable, row, False) & take_or(pages.readable, head, False)
         out[inside] = known & (pages.type_[np.maximum(head, 0)] != type_code("slab"))
-        out[inside] |= _are_unlike(layout, pages, addrs[inside], some)
+        if len(some):
+            out[inside] |= _are_unlike(layout, pages, addrs[inside], some)
     return out
 
 
@@ -205,7 +206,7 @@ def _are_unlike(layout: Layout, pages: Pages, addrs: U64, like: U64) -> Mask:
     """Which addresses lie in slabs of another cache than most of some others, or elsewhere in these."""
     owner, head, unknown = _owners(layout, pages, np.concatenate([addrs, like]))
     caches, nr = np.unique(owner[len(addrs) :], return_counts=True)
-    if not len(caches) or not caches[nr.argmax()]:
+    if not caches[nr.argmax()]:
         return np.zeros(len(addrs), np.bool_)
     mine = owner == caches[nr.argmax()]
     start = pages.memmap.pfns_of_rows(np.maximum(head, 0)).astype(np.uint64) << np.uint64(layout.memmap.page_shift)

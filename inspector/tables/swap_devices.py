@@ -66,6 +66,10 @@ class SwapDevices(Table):
         """Those, and devices of which nothing is known."""
         return self.in_use | ~self.readable
 
+    def have_slot(self, type_: int, offset: int) -> bool:
+        """Whether a device in use has a slot."""
+        return offset >= 0 and bool((self.in_use & (self.type_ == type_) & (self.max > offset)).any())
+
 
 def max_swapfiles(layout: Layout) -> int:
     """MAX_SWAPFILES: swap types below it are devices."""

@@ -17,7 +17,9 @@ NumberForm = Literal["pfn", "phys", "page", "virt", "kernel", "user", "file"]
 ``file``: an offset in a file."""
 
 _PAGE_MASK = 4095
-_KERNEL_HALF = 1 << 63
+
+KERNEL_HALF = 1 << 63
+"""Addresses of the kernel begin here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def number_meanings(layout: Layout, number: int) -> list[NumberMeaning]:
         found.append(
             NumberMeaning("virt", physical >> memmap.page_shift, physical & _PAGE_MASK, "it lies in the direct map")
         )
-    if not found and number >= _KERNEL_HALF:
+    if not found and number >= KERNEL_HALF:
         pfn = int(vmalloc_pfns(layout, np.array([number], np.uint64))[0])
         if pfn >= 0:
             why = "the kernel's page tables map it: its image, vmalloc or a module"

@@ -121,8 +121,7 @@ def find_slot(swap: Swap, type_: int, offset: int) -> int:
 
 def slot_exists(swap: Swap, type_: int, offset: int) -> bool:
     """Whether a device in use has such a slot."""
-    devices = swap.devices
-    return bool((devices.in_use & (devices.type_ == type_) & (devices.max > offset)).any() and offset >= 0)
+    return swap.devices.have_slot(type_, offset)
 
 
 def slot_users(s: Snapshot, slot_row: int) -> SlotUsersView:

@@ -27,8 +27,9 @@ def va(settings: Settings, process: str, address: int | None, limit: int | None,
     from inspector.places.files import start_of_vma  # noqa: PLC0415
     from inspector.places.named import PROCESS, USER, taking  # noqa: PLC0415
     from inspector.places.processes import find_mm, find_process  # noqa: PLC0415
-    from inspector.places.words import KERNEL_HALF, split_address  # noqa: PLC0415
+    from inspector.places.words import split_address  # noqa: PLC0415
     from inspector.report.va import build_aimed_va, build_va, render_va  # noqa: PLC0415
+    from inspector.walk.page_numbers import KERNEL_HALF  # noqa: PLC0415
 
     if address is None:
         both = split_address(process)
